@@ -24,11 +24,13 @@ LENGTHS = {"plain": 4, "a b_0001": 5, "c%20/d": 6}  # ids that file names cannot
 OBJECTS = {7: 1, 300: 2}
 SHARED = (
     "base",
+    "burst",
     "brush",
     "class_names",
     "coco_panoptic",
     "cvat",
     "names",
+    "sa_v",
     "shapes",
     "table",
 )  # modules of the package that are no format

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images, write_mp4
 
@@ -248,6 +249,107 @@ def test_an_export_becomes_clips_with_the_masks_that_were_drawn(name: str, tmp_p
         assert (store.masks(clip) == truth[clip.meta["video"]][first : first + clip.num_frames]).all()
 
 
+def compressed(mask: np.ndarray) -> dict[str, Any]:
+    """Returns a mask as COCO's tools write it."""
+    packed = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": packed["size"], "counts": packed["counts"].decode()}
+
+
+def sa_v(root: Path) -> Truth:
+    """Writes SA-V's form: videos, masks of every fourth frame by hand, and others that a model made."""
+    truth = {}
+    for n in range(3):
+        name = f"sav_{n:06d}"
+        frames, masks = frames_of(n, 2 * LENGTH)
+        place = root / f"sav_00{n % 2}"
+        write_mp4(place / f"{name}.mp4", frames)
+        truth[name] = np.where((np.arange(2 * LENGTH) % 4 == 0)[:, None, None], masks > 0, 255)
+        sizes = {"video_height": float(HEIGHT), "video_width": float(WIDTH), "video_frame_count": 2.0 * LENGTH}
+        own = {"video_id": name, "masklet_id": [2, 5], **sizes}
+        by_hand = [[compressed(mask == k) for k in (1, 2)] for mask in masks[::4]]
+        dump(place / f"{name}_manual.json", own | {"masklet": by_hand})
+        made = [[compressed(mask == 0)] * 2 for mask in masks[::4]]
+        dump(place / f"{name}_auto.json", own | {"masklet": made})
+    return truth
+
+
+def burst(root: Path) -> Truth:
+    """Writes BURST's form: frames by data set and sequence, and a file of all beside those of some classes."""
+    truth, sequences = {}, []
+    for n, data in enumerate(("LaSOT", "LaSOT", "YFCC100M")):
+        name = f"v é {n}"
+        frames, masks = frames_of(n, 2 * LENGTH)
+        write_images(root / "frames/train" / data / name, frames, "frame{:04d}.jpg", 1)
+        marked = np.arange(2 * LENGTH) % 5 == 0
+        truth[name] = np.where(marked[:, None, None], masks, 255)
+        seen: list[dict[str, Any]] = [{} for _ in masks]
+        for t, k, mask in shown(masks):
+            seen[t][str(10 + k)] = {"rle": compressed(mask)["counts"], "is_gt": True}
+        one = {"id": n, "width": WIDTH, "height": HEIGHT, "seq_name": name, "dataset": data, "fps": 30}
+        one["annotated_image_paths"] = [f"frame{t + 1:04d}.jpg" for t in np.flatnonzero(marked)]
+        sequences.append(one | {"track_category_ids": {"11": 1, "12": 2}, "segmentations": seen[::5]})
+    for file, own in (("all_classes", sequences), ("common_classes", sequences[:1])):
+        content = {"sequences": own, "categories": CATEGORIES, "split": "train"}
+        dump(root / f"annotations/train/{file}.json", content)
+    return truth
+
+
+SPARSE: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
+    "SA-V": (
+        sa_v,
+        {
+            "labels": ["sav_000/*_manual.json", "sav_001/sav_000001_manual.json"],
+            "images": "*/{clip}.mp4",
+            "classes": ["background", "object"],
+        },
+    ),
+    "BURST": (
+        burst,
+        {
+            "labels": ["annotations/train/all_classes.json"],
+            "images": "frames/train/*/{clip}",
+            "classes": ["background", "blue", "red"],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_files_of_some_frames_become_clips_with_masks_of_these(name: str, tmp_path: Path) -> None:
+    write, expected = SPARSE[name]
+    truth = write(tmp_path / "raw")
+    start = plan(tmp_path / "raw")
+    source = start.found.source
+    assert {key: source.get(key) for key in expected} == expected and not start.left_out
+    assert (source["format"], source["empty"]) == ("youtube-vis", "background")
+    params = yaml.safe_load(start.text(tmp_path / "raw"))["prepare_clips"]
+    run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert {clip.meta["video"] for clip in store.clips} == truth.keys()
+    for clip in store.clips:
+        first = clip.meta["start"]
+        assert (store.masks(clip) == truth[clip.meta["video"]][first : first + clip.num_frames]).all()
+
+
+def test_masklets_keep_their_numbers_in_the_frames_that_have_masks(tmp_path: Path) -> None:
+    """Every fourth frame is one that SA-V labels."""
+    sa_v(tmp_path / "raw")
+    source = plan(tmp_path / "raw").found.source | {"stride": 4, "frames": 4, "window_step": 16, "instances": True}
+    run_stage("prepare_clips", {"source": source}, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips", "objects")
+    assert len(store.clips) == 9
+    for clip in store.clips:
+        masks = frames_of(int(clip.meta["video"][-1]), 2 * LENGTH)[1][clip.meta["start"] :: 4][:4]
+        assert (store.masks(clip) == np.array([0, 2, 5])[masks]).all()
+
+
+def test_labels_without_an_image_are_said(tmp_path: Path) -> None:
+    truth = burst(tmp_path)
+    shutil.rmtree(tmp_path / "frames/train/LaSOT" / next(iter(truth)))
+    said = "no image of 10 labelled frames, first .*all_classes.json: sequences.0..file_names.0. .LaSOT/v é 0/fr"
+    assert any(re.match(said, warning) for warning in look(tmp_path).warnings)
+
+
 def test_frames_of_all_splits_are_found_where_a_file_lies_beside_each(tmp_path: Path) -> None:
     truth = cvat_coco(tmp_path)
     content = json.loads((tmp_path / "annotations/instances_default.json").read_text())
@@ -421,11 +523,6 @@ def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path
 
 
 UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it holds, what is said
-    "SA-V": (
-        "sav_000001_manual.json",
-        '{"video_id": "sav_000001", "video_frame_count": 483.0, "masklet": [[{"size": [2, 2], "counts": "1"}]]}',
-        "sav_000001_manual.json and others like it are SA-V's, and are not read: make one file in the form of You",
-    ),
     "SA-1B": (
         "sa_1.json",
         '{"image": {"image_id": 1}, "annotations": [{"segmentation": {"size": [2, 2], "counts": "1"}, '
@@ -455,12 +552,6 @@ UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it hold
         '{"description": "", "size": {"height": 9, "width": 9}, "objects": [{"classTitle": "car", "geometryType": '
         '"polygon", "points": {"exterior": [[1, 1]], "interior": []}}]}',
         "ann/0000.png.json and others like it are Supervisely's, and are not read: export its labels as COCO, put",
-    ),
-    "BURST": (
-        "all_classes.json",
-        '{"sequences": [{"seq_name": "a", "annotated_image_paths": ["0000.png"], "segmentations": [{"1": {}}], '
-        '"track_category_ids": {"1": 3}}], "categories": [], "split": "train"}',
-        "all_classes.json is BURST's, and is not read: make a file in the form of YouTube-VIS of it, put it",
     ),
     "YOLO's boxes": (
         "labels/0000.txt",

@@ -406,6 +406,19 @@ def test_masks_of_one_class_each_are_not_taken_one_for_all(form: str, tmp_path: 
         look(tmp_path)
 
 
+def test_masks_of_numbered_objects_may_overlap_and_are_not_taken_one_for_all(tmp_path: Path) -> None:
+    """SA-V's val has a folder for each object, and masks of every fourth frame in it."""
+    for k, name in enumerate(("sav_000001", "sav_000002")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "JPEGImages_24fps" / name, frames, "{:05d}.jpg")
+        for number in range(2):
+            for t in range(0, LENGTH, 4):  # the second covers the first
+                mask = (masks[t : t + 1] > (1 - number)) * np.uint8(255)
+                write_images(tmp_path / f"Annotations_6fps/{name}/{number:03d}", mask, "{:05d}.png", t)
+    with pytest.raises(MaskcastError, match=r"/000 .* and .*/001 .* mark other pixels of the same frames"):
+        look(tmp_path)
+
+
 def test_why_masks_cannot_be_read_is_said(tmp_path: Path) -> None:
     """BDD100K has classes in red and numbers of objects in alpha."""
     for k, name in enumerate(("a", "b")):

@@ -661,6 +661,44 @@ def test_youtube_vis_has_a_mask_or_null_per_listed_frame(read: Read) -> None:
     assert (report.frames, report.empty) == (2, 1)
 
 
+def compressed(mask: np.ndarray) -> str:
+    return coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
+
+
+def sa_v(*frames: Any, **more: Any) -> dict[str, Any]:
+    """Returns what SA-V says of the clip `street`: two masklets, sizes in floats, as its files have them."""
+    size = {"video_height": float(H), "video_width": float(W), "video_frame_count": 4.0}
+    return {"video_id": "street", "masklet_id": [0, 4], "masklet": list(frames), **size} | more
+
+
+EMPTY = {"size": [H, W], "counts": [H * W]}
+
+
+def test_sa_v_has_masks_of_every_fourth_frame(read: Read) -> None:
+    masks, report = read("youtube-vis", "a.json", sa_v([RUNS, EMPTY]), rename={"object": "car"})
+    assert int((masks[0] == 1).sum()) == 4
+    assert (masks[0] != IGNORE).all() and (masks[1:] == IGNORE).all()
+    assert (report.frames, report.empty) == (1, 0)
+
+
+def burst(*frames: Any, **more: Any) -> dict[str, Any]:
+    """Returns what BURST says of the clip `street`: masks as strings, tracks by name."""
+    one = {"id": 1, "width": W, "height": H, "seq_name": "street", "dataset": "LaSOT"}
+    one |= {"annotated_image_paths": ["00001.jpg", "00003.jpg"], "track_category_ids": {"7": 3, "8": 3}}
+    one |= {"segmentations": list(frames)} | more
+    return {"sequences": [one], "categories": [{"id": 3, "name": "car"}], "split": "val"}
+
+
+def test_burst_has_masks_of_the_tracks_that_are_seen(read: Read) -> None:
+    shape = box(slice(1, 3), slice(1, 3))
+    masks, report = read(
+        "youtube-vis", "a.json", burst({}, {"8": {"rle": compressed(shape), "is_gt": True, "score": 1.0}})
+    )
+    np.testing.assert_array_equal(masks[3], shape)
+    assert (masks[1] == 0).all() and (masks[[0, 2]] == IGNORE).all()
+    assert (report.frames, report.empty) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -683,7 +721,19 @@ def test_youtube_vis_has_a_mask_or_null_per_listed_frame(read: Read) -> None:
         ("coco", '{"images": [', r"a.json: not valid JSON"),
         ("youtube-vis", youtube(RUNS), r"segmentations must be one per frame of its video, 2, not 1"),
         ("youtube-vis", youtube(None, {"size": [H, W], "counts": [1]}), r"counts of its RLE sum to 1"),
+        ("youtube-vis", youtube(None, {"size": [H, W], "counts": [1]}), r"segmentations\[0\] \(id street/00003.jpg\): c"),
         ("youtube-vis", coco(), r"YouTube-VIS is an object of the lists videos, categories, annotations"),
+        ("youtube-vis", sa_v([RUNS]), r"a.json: masklet\[0\] must be one per masklet_id, 2, not 1; mend it"),
+        ("youtube-vis", sa_v([RUNS, None], 3), r"a.json: masklet\[1\] must be one per masklet_id, 2, not 3; mend it"),
+        ("youtube-vis", sa_v([RUNS, 5]), r"masklet\[1\]: segmentations\[0\] \(id street/00000.jpg\): segmentation must be"),
+        ("youtube-vis", sa_v([RUNS, RUNS], masklet_id=[1, 1]), r"masklet\[1\] \(id 1\): id 1 stands twice"),
+        ("youtube-vis", sa_v([RUNS, RUNS], masklet_id=[1, -1]), r"must be an integer of at least 0, not -1"),
+        ("youtube-vis", sa_v([RUNS, RUNS], video_height="x"), r"a.json: not labels of youtube-vis"),
+        ("youtube-vis", burst({}), r"sequences\[0\] \(id 1\): segmentations must be one per annotated image, 2, not 1"),
+        ("youtube-vis", burst({"9": {"rle": ""}}, {}), r"track '9' of segmentations is not among track_category_ids"),
+        ("youtube-vis", burst({"7": {"rle": "1"}}, {}), r"tracks\[0\]: segmentations\[0\] \(id LaSOT/street/00001.jpg\): "),
+        ("youtube-vis", burst({"7": {}}, {}), r"a.json: not labels of youtube-vis \(lacks 'rle'\)"),
+        ("youtube-vis", burst({}, {}, track_category_ids={"7": 4}), r"tracks\[0\] \(id 0\): category_id 4 is no category"),
         ("youtube-vis", youtube(None, RUNS, names=("street/00001.jpg", "street/00009.jpg")), r"has frames 0 to 3, not 9"),
     ],
 )  # fmt: skip
@@ -692,10 +742,6 @@ def test_faulty_files_of_coco(name: str, content: Any, message: str, read: Read,
 
 
 # MOTS and Cityscapes
-
-
-def compressed(mask: np.ndarray) -> str:
-    return coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
 
 
 def test_lines_of_kitti_mots(read: Read) -> None:

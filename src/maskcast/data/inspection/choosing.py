@@ -111,6 +111,8 @@ def _called_masks(stream: Stream) -> bool:
 def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str, str] | None:
     """Returns two places of masks that share frames and no pixel, as masks of one class or object each do.
 
+    In folders that are called by numbers, as SA-V's objects are, they may share pixels, too.
+
     Args:
         read: masks that a pattern finds.
         others: images that none finds. Where frames are among them, those masks may be theirs.
@@ -118,7 +120,9 @@ def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str
     places = {part for one in others if not one.masks for part in one.parts}
     for one, other in product(read, [other for other in others if other.masks][:LOOKED_AT]):
         beside = len(one.parts) == len(other.parts) and sum(map(ne, one.parts, other.parts)) <= 1
-        if beside and not places & ({*other.parts} - {*one.parts}) and _apart(one, other):
+        names = {*other.parts} - {*one.parts}
+        objects = bool(names) and all(map(str.isdecimal, names)) and bool(one.keys() & other.keys())
+        if beside and not places & names and (objects or _apart(one, other)):
             first, second = (f"{each.place} ({each.files[0].name})" for each in (one, other))
             return first, second
     return None

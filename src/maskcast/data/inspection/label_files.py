@@ -1,10 +1,10 @@
 """Folders whose masks stand in files of other tools, such as COCO, beside the frames."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby, islice
-from pathlib import Path
+from itertools import chain, combinations, groupby, islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,12 @@ from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.inspection.widening import guess_in_folders
 from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
+from maskcast.data.labelling.formats.burst import is_burst
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
+from maskcast.data.labelling.formats.sa_v import is_sa_v
 from maskcast.data.sources.annotations import AnnotationsSource, Known, Sequences, gather_labels, known_frames
 from maskcast.data.sources.label_pairs import Labels
-from maskcast.data.sources.patterns import find_sequences
+from maskcast.data.sources.patterns import find_sequences, fixed_folder
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.reading import content_of, counted, read_json
@@ -32,13 +34,19 @@ from maskcast.reading import content_of, counted, read_json
 LOOKED_AT = 60  # frames whose masks are counted
 FORMATS = {  # name of a format: what people call it
     "coco": "COCO",
-    "youtube-vis": "YouTube-VIS",
+    "youtube-vis": "YouTube-VIS, BURST or SA-V",
     "cvat-video": "CVAT for video",
     "cvat-images": "CVAT for images",
     "label-studio": "Label Studio",
     "labelme": "labelme",
 }
 PANOPTIC = "coco, panoptic"  # of all pixels: before COCO's objects of the same images
+KEYS = (b'"segmentation"', b'"segmentations"', b'"annotations"', b'"masklet"')  # of JSON that may hold masks
+# Of one set's files of the same frames that which is to be read: what people marked, and all of it.
+BETTER = (
+    (re.compile(r"_auto(?=\.json$)"), "_manual"),  # SA-V
+    (re.compile(r"^((un)?common_classes|first_frame_annotations)(?=\.json$)"), "all_classes"),  # BURST
+)
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
 
@@ -56,7 +64,17 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
     form = next((form for form in order if form in found), None)
     if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same people
         found[form] = [path for path in found[form] if b'"keypoints"' not in content_of(path)] or found[form]
+    if form == "youtube-vis":
+        known = {*found[form]}
+        found[form] = [path for path in found[form] if not known & {*_better(path)}]
     return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
+
+
+def _better(path: Path) -> Iterator[Path]:
+    """Yields the files that would be read in place of one, if they are there."""
+    for name, other in BETTER:
+        if name.search(path.name):
+            yield path.with_name(name.sub(other, path.name))
 
 
 def labelled_by_files(
@@ -91,7 +109,8 @@ def labelled_by_files(
     found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
     if form == "youtube-vis":
         found.why["empty"] = "null says that an object is not there"
-    footage, labels = _gathered(raw, source, guess and guess_in_folders(guess, streams, []))
+    inner = guess and guess_in_folders(guess, streams, [])
+    footage, labels = _gathered(raw, source, chain([inner.images] if inner else [], _wider(raw, images)))
     images = source["images"]
     if why := photographs(footage):
         found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
@@ -125,6 +144,8 @@ def labelled_by_files(
         source["empty"] = "background"
         found.why["empty"] = "too few frames have objects to score a forecast on them alone"
         cover_horizon(found, _marked(found, known))
+    if unpaired := [where for lost in labels.unpaired.values() for where in lost]:
+        found.warnings.append(f"no image of {counted(len(unpaired), 'labelled frame')}, first {unpaired[0]}")
     if asked:
         what = "background" if "empty" in source else "not labelled"
         found.warnings.append(
@@ -134,23 +155,35 @@ def labelled_by_files(
     return found
 
 
-def _gathered(raw: Path, source: dict[str, Any], other: Guess | None) -> tuple[Sequences, Labels]:
-    """Returns sequences and their labels; ``source`` gets the pattern of ``other`` if it finds more frames."""
-    found, failure = None, None
-    try:
-        found = gather_labels(raw, AnnotationsSource(**source), [])
-    except MaskcastError as error:
-        failure = error
-    if other is not None and (found is None or _unpaired(found[1])):
-        with suppress(MaskcastError):
-            second = gather_labels(raw, AnnotationsSource(**source | {"images": other.images}), [])
-            if found is None or _unpaired(second[1]) < _unpaired(found[1]):
-                source["images"] = other.images
-                return second
-    if found is None:
+def _gathered(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[Sequences, Labels]:
+    """Returns sequences and their labels; ``source`` gets that of several patterns which finds most frames."""
+    best, failure = None, None
+    for images in chain([str(source["images"])], others):
+        try:
+            found = gather_labels(raw, AnnotationsSource(**source | {"images": images}), [])
+        except MaskcastError as error:
+            failure = failure or error
+            continue
+        if best is None or _unpaired(found[1]) < _unpaired(best[1]):
+            best, source["images"] = found, images
+        if not _unpaired(found[1]):
+            break
+    if best is None:
         assert failure is not None
         raise failure
-    return found
+    return best
+
+
+def _wider(raw: Path, images: str) -> Iterator[str]:
+    """Yields patterns with `*` for folders, the fewest and deepest first, that find more sequences."""
+    folders, most = range(len(PurePosixPath(fixed_folder(images)).parts)), 0
+    with suppress(MaskcastError):  # two are of one name
+        most = len(find_sequences(raw, images))
+    for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in folders):
+        wide = "/".join("*" if place in places else part for place, part in enumerate(images.split("/")))
+        with suppress(MaskcastError):
+            if len(find_sequences(raw, wide)) > most:
+                yield wide
 
 
 def _unpaired(labels: Labels) -> int:
@@ -180,12 +213,13 @@ def _places(raw: Path, images: str) -> Iterator[Path]:
 
 
 def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
-    """Returns the paths of files; a pattern for those of a folder in which all JSON is labels, as labelme's is."""
+    """Returns the paths of files; a pattern where they are all of a folder's JSON, or all of SA-V's by hand."""
     found: dict[str, None] = {}
     for folder, own in groupby(files, key=lambda path: path.parent):
         paths = list(own)
-        if len(paths) > 1 and set(paths) == set(folder.glob("*.json")):
-            paths = [folder / "*.json"]
+        for pattern in ("*.json", "*_manual.json"):
+            if len(paths) > 1 and set(paths) == set(folder.glob(pattern)):
+                paths = [folder / pattern]
         found |= dict.fromkeys(path.relative_to(raw).as_posix() for path in paths)
     return list(found)
 
@@ -199,7 +233,7 @@ def _json_format(path: Path) -> str | None:
     content = content_of(path)
     if b'"shapes"' in content and b'"imagePath"' in content:
         return "labelme"
-    if not any(key in content for key in (b'"segmentation"', b'"segmentations"', b'"annotations"')):
+    if not any(key in content for key in KEYS):
         return None
     try:
         value = read_json(path)
@@ -210,6 +244,8 @@ def _json_format(path: Path) -> str | None:
     if isinstance(value, list):
         tasks = [one for one in islice(value, 1) if isinstance(one, dict)]
         return "label-studio" if tasks and {"data", "annotations"} <= tasks[0].keys() else None
+    if is_burst(value) or is_sa_v(value):
+        return "youtube-vis"  # reads these, too
     if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
         return None
     masks = [one for one in value["annotations"] if isinstance(one, dict)]

@@ -14,15 +14,7 @@ JSON = {  # what all such files hold: what they are, and what to do
     (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
     (b'"classTitle"', b'"geometryType"'): "and others like it are Supervisely's, and are not read: export its "
     "labels as COCO",
-    (
-        b'"annotated_image_paths"',
-        b'"track_category_ids"',
-    ): "is BURST's, and is not read: make a file in the form of YouTube-VIS of it",
     (b'"shape_attributes"', b'"region_attributes"'): "is VIA's, and is not read: export its labels as COCO",
-    (
-        b'"masklet"',
-        b'"video_frame_count"',
-    ): "and others like it are SA-V's, and are not read: make one file in the form of YouTube-VIS of them",
     (b'"item"', b'"slot_names"'): "and others like it are V7's, and are not read: export its labels as COCO",
     (
         b'"predicted_iou"',

@@ -7,7 +7,7 @@ from maskcast.data.labelling.formats.base import LabelFormat
 PACKAGE = "maskcast.data.labelling.formats"
 FORMATS = {  # by name: where it is, and what it holds
     "coco": ("coco:Coco", "COCO: polygons or RLE; CocoVID's videos and objects"),
-    "youtube-vis": ("youtube_vis:YouTubeVis", "YouTube-VIS: objects with a mask per frame"),
+    "youtube-vis": ("youtube_vis:YouTubeVis", "YouTube-VIS; SA-V, BURST: masks of objects by frame"),
     "mots": ("mots:MotsPng", "MOTS: a 16-bit PNG per frame, class * 1000 + object"),
     "mots-txt": ("mots_txt:MotsTxt", "MOTS: a text per clip, a line per object and frame"),
     "cityscapes": ("cityscapes:Cityscapes", "Cityscapes: labelIds and instanceIds"),

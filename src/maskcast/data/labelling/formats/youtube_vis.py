@@ -1,6 +1,7 @@
 """YouTube-VIS: one JSON of videos; an annotation is an object with a mask or null per frame of its video.
 
-A video lists the frames that are labelled by their file names.
+A video lists the frames that are labelled by their file names. Read are these, and what says the same in other
+words: BURST and SA-V.
 """
 
 import json
@@ -14,8 +15,10 @@ import numpy as np
 from maskcast.data.coco.masks import packed_masks
 from maskcast.data.coco.records import Records, category_names
 from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Region, checked_size
+from maskcast.data.labelling.formats.burst import burst_lists, is_burst
 from maskcast.data.labelling.formats.coco import Packed, coco_mask, instance_of, packed_frame
 from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.sa_v import is_sa_v, sa_v_lists
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
 
@@ -67,10 +70,7 @@ class YouTubeVis(LabelFormat):
 
 
 def _read(file: Path) -> Iterator[FoundFrame]:
-    content = read_json(file)
-    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in LISTS):
-        raise MaskcastError(f"{file}: YouTube-VIS is an object of the lists {', '.join(LISTS)}; export it again")
-    videos, categories, annotations = (Records(f"{file}: {key}", content[key]) for key in LISTS)
+    videos, categories, annotations = _lists(file)
     names = category_names(categories)
     video_ids = videos.unique("id")
     annotations.unique("id")
@@ -97,12 +97,24 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         instance = one["id"] if known is None else known  # an annotation is an object
         where = f"{annotations.where}[{n}]: segmentations"
         size = np.array([[heights[video], widths[video]]] * len(seen)).reshape(-1, 2)
-        for k, mask in zip(
-            seen, packed_masks(Records(where, [{"segmentation": masks[k]} for k in seen]), size), strict=True
-        ):
+        own = [{"id": frames[video][k], "segmentation": masks[k]} for k in seen]
+        for k, mask in zip(seen, packed_masks(Records(where, own), size), strict=True):
             grouped[video, k].append((names[one["category_id"]], instance, one.get("score"), mask))
     for n, files in enumerate(frames):
         for k, name in enumerate(files):
             where = f"{videos.where}[{n}].file_names[{k}] ({name})"
-            own = int(heights[n]), int(widths[n])
-            yield packed_frame(where, places_of(name), own, grouped.get((n, k), []), [name])
+            frame = int(heights[n]), int(widths[n])
+            yield packed_frame(where, places_of(name), frame, grouped.get((n, k), []), [name])
+
+
+def _lists(file: Path) -> tuple[Records, Records, Records]:
+    """Returns videos, categories and annotations of a file of any of the forms."""
+    content = read_json(file)
+    if is_burst(content):
+        return burst_lists(file, content)
+    if is_sa_v(content):
+        return sa_v_lists(file, content)
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in LISTS):
+        raise MaskcastError(f"{file}: YouTube-VIS is an object of the lists {', '.join(LISTS)}; export it again")
+    videos, categories, annotations = (Records(f"{file}: {key}", content[key]) for key in LISTS)
+    return videos, categories, annotations

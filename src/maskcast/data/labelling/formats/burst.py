@@ -1,0 +1,53 @@
+"""BURST's file, `all_classes.json`: sequences, their tracks, and per labelled frame a mask of each in sight."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from maskcast.data.coco.records import Records
+from maskcast.reading import shown
+
+
+def is_burst(content: Any) -> bool:
+    """Whether what a JSON holds is of this form."""
+    found = content.get("sequences") if isinstance(content, dict) else None
+    first = found[0] if isinstance(found, list) and found else None
+    return isinstance(first, dict) and {"annotated_image_paths", "track_category_ids"} <= first.keys()
+
+
+def burst_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records, Records]:
+    """Returns videos, categories and annotations as YouTube-VIS has them; ``reading.parsing`` stands around it.
+
+    Raises:
+        MaskcastError: frames and their masks are not as many, or a mask is of no track.
+    """
+    sequences = Records(f"{file}: sequences", content["sequences"])
+    videos = [
+        {
+            "id": n,
+            "height": one["height"],
+            "width": one["width"],
+            "file_names": [f"{one['dataset']}/{one['seq_name']}/{path}" for path in one["annotated_image_paths"]],
+        }
+        for n, one in enumerate(sequences.records)
+    ]
+    tracks = [track for n in range(len(videos)) for track in _tracks(sequences, n)]
+    return (
+        Records(sequences.where, videos),
+        Records(f"{file}: categories", content["categories"]),
+        Records(f"{file}: tracks", [{"id": n, **track} for n, track in enumerate(tracks)]),
+    )
+
+
+def _tracks(sequences: Records, n: int) -> Iterator[dict[str, Any]]:
+    """Yields the tracks of a sequence as annotations of YouTube-VIS."""
+    one = sequences.records[n]
+    size, frames, categories = [one["height"], one["width"]], one["segmentations"], one["track_category_ids"]
+    if len(frames) != len(one["annotated_image_paths"]):
+        wanted = len(one["annotated_image_paths"])
+        sequences.fail(n, f"segmentations must be one per annotated image, {wanted}, not {len(frames)}; mend it")
+    for track in {track for seen in frames for track in seen} - categories.keys():
+        sequences.fail(n, f"track {shown(track)} of segmentations is not among track_category_ids; add it")
+    for track, category in categories.items():
+        masks = [{"size": size, "counts": seen[track]["rle"]} if track in seen else None for seen in frames]
+        yield {"video_id": n, "category_id": category, "track_id": int(track), "segmentations": masks}
