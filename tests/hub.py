@@ -1,18 +1,15 @@
 """A small hub on this machine, which speaks what `hf_hub_download` asks of the Hugging Face hub."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from tests.servers import Handler, Server
 
 COMMIT = "c0ffee00" * 5
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Server):
     """Repositories of one commit, which is `main`, too.
 
     Attributes:
@@ -20,28 +17,22 @@ class Hub(ThreadingHTTPServer):
         asked: what was asked for, `METHOD path`.
     """
 
-    daemon_threads = True
-
     def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.files, self.asked = files, list[str]()
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def take_over(self, patch: pytest.MonkeyPatch, cache: Path) -> None:
         """Makes this process ask here, with an empty cache."""
         from huggingface_hub import constants
 
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.endpoint)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.url)
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        patch.setattr(constants, "ENDPOINT", self.endpoint)
+        patch.setattr(constants, "ENDPOINT", self.url)
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Hub
 
     def do_HEAD(self) -> None:
@@ -76,19 +67,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", "0")
         self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
-    """Runs a hub while the block lasts."""
-    with Hub(files) as hub:
-        thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield hub
-        finally:
-            hub.shutdown()
-            thread.join()

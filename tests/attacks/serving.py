@@ -32,8 +32,8 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from tests.integration.conftest import free_ports  # noqa: E402
 from tests.registered import SEEN, write_registered  # noqa: E402
+from tests.servers import free_ports  # noqa: E402
 
 from pipelines.cluster import Serving  # noqa: E402
 

@@ -28,7 +28,7 @@ def check_imports(copy: Path) -> tuple[int, str]:
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"]
     path = f"{copy / 'src'}{os.pathsep}{copy}"
     env = os.environ | {"PYTHONPATH": path, "COLUMNS": "1000"}
-    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 
 
@@ -71,7 +71,7 @@ def test_one_planted_import_breaks_the_check(copy: Path, where: str, line: str, 
 def imported(code: str) -> set[str]:
     """Returns which heavy packages a process has imported after running ``code``."""
     code += "\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return HEAVY.intersection(done.stdout.splitlines()[-1].split())
 

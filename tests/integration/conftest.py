@@ -3,12 +3,10 @@
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +18,10 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.integration import images
 from tests.integration.kfp_server import KfpServer
-from tests.integration.mlflow_server import free_port, mlflow_server
+from tests.integration.mlflow_server import mlflow_server
 from tests.integration.project import Project
 from tests.integration.warm import warm
+from tests.servers import free_ports
 
 from maskcast.__main__ import main
 from pipelines.client import transport, watch
@@ -63,14 +62,6 @@ class S3:
     @property
     def client(self):
         return boto3.client("s3", endpoint_url=self.endpoint)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +207,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     """The address of an MLflow server."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "server.db")
-    with mlflow_server(folder, free_port()) as uri:
+    with mlflow_server(folder) as uri:
         yield uri
 
 
@@ -253,13 +244,15 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
 def first_run(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
     """The project in a Git repository after its first `dvc repro`, which is committed.
 
-    It has the torch of the image: another version rounds differently. Each test process has a copy.
+    It has the torch of the image, where its wheel fits this Python: another version rounds differently. Each test
+    process has a copy.
     """
     folder = tmp_path_factory.mktemp("project")
 
     def run() -> str:
         project = Project.copy_to(folder / "first")
-        if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()):
+        own = f"-cp{sys.version_info.major}{sys.version_info.minor}-"
+        if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()) and own in wheel.name:
             project.run(
                 "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "torch"), str(wheel)
             )

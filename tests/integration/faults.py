@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.servers import Handler, Server
 
 HELD_S = 60
 HOP_BY_HOP = {"connection", "content-length", "expect", "keep-alive", "transfer-encoding"}
@@ -67,9 +68,8 @@ class FaultyProxy:
         self._seen: list[str] = []
         self._answered: list[str] = []
         self._lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = Server(self._handler())
+        self.endpoint = self.server.url
 
     def add(self, fault: Fault) -> Fault:
         self.faults.append(fault)
@@ -106,14 +106,11 @@ class FaultyProxy:
         with self._lock:
             self._answered.append(f"{method} {path}")
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        class Handler(_Handler):
-            proxy = self
-
-        return Handler
+    def _handler(self) -> type[Handler]:
+        return type("Handler", (_Handler,), {"proxy": self})
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     proxy: FaultyProxy
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -207,9 +204,6 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError, ValueError):  # the client was killed, or `reset` closed the connection
             super().handle()
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 def flipped(content: bytes) -> bytes:
     middle = len(content) // 2
@@ -220,12 +214,8 @@ def flipped(content: bytes) -> bytes:
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     """Runs a proxy before the server at `upstream` (http://host:port)."""
     proxy = FaultyProxy(upstream)
-    thread = threading.Thread(target=proxy.server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.forget()
-        proxy.server.shutdown()
-        thread.join()
-        proxy.server.server_close()
+    with proxy.server:
+        try:
+            yield proxy
+        finally:
+            proxy.forget()

@@ -12,11 +12,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 from tests.conftest import lacking
+from tests.servers import Handler, Server
 
 Done = subprocess.CompletedProcess[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,21 +73,16 @@ def _torch() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _served(folder: str) -> Iterator[str]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
+    class Files(Handler, SimpleHTTPRequestHandler):
+        pass
 
-    handler = functools.partial(Quiet, directory=folder)
+    handler = functools.partial(Files, directory=folder)
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), handler)
+        server = Server(handler, INDEX_PORT)
     except OSError:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server = Server(handler)
     with server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
+        yield f"{server.url}/"
 
 
 def base() -> str:

@@ -4,13 +4,11 @@ remembers what it was asked, and fails when told to. It runs nothing; a test say
 import json
 import re
 import ssl
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -20,6 +18,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tests.integration.tls import TlsServer
+from tests.servers import Handler, Server
 
 LISTS = {"experiments": "Experiment", "pipelines": "Pipeline", "runs": "Run", "recurringruns": "RecurringRun"}
 
@@ -52,24 +51,18 @@ class KfpServer:
         self.archive: dict[str, str] = {}
         """What pods printed, by name, kept after they are gone."""
         self.counts: Counter[str] = Counter()
-        self._server: ThreadingHTTPServer | None = None
+        self._server: Server | None = None
         self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         handler = type("Handler", (_Handler,), {"kfp": self})
-        server = TlsServer(port, handler, tls) if tls else ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._server = server
-        self.port = server.server_port
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        server = TlsServer(handler, tls) if tls else Server(handler, port)
+        self._server = server.__enter__()
+        self.url, self.port = server.url, server.server_port
 
     def stop(self) -> None:
         if self._server:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.__exit__()
             self._server = None
 
     def only(self, kind: str) -> dict[str, Any]:
@@ -186,16 +179,13 @@ class KfpServer:
         return f"{kind[:-1]}-{self.counts[kind]}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     kfp: KfpServer
 
     def do_GET(self) -> None:
         self._handle()
 
     do_POST = do_DELETE = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
 
     def _handle(self) -> None:
         parts = urlsplit(self.path)

@@ -2,11 +2,9 @@
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +14,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 from kubernetes import client
+from tests import servers
 
 VERSION = "1.34.1"
 TOKEN = "token-of-alice"
@@ -141,10 +140,7 @@ def kube_api() -> Iterator[KubeApi]:
     """Runs a server until the block ends."""
     state = KubeApi()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
+    class Handler(servers.Handler):
         def do_GET(self) -> None:
             if self._admitted():
                 path = urlsplit(self.path).path.rstrip("/")
@@ -267,16 +263,9 @@ def kube_api() -> Iterator[KubeApi]:
             self.end_headers()
             self.wfile.write(answer)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with servers.Server(Handler) as server:
+        state.url = server.url
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def node(api: KubeApi, name: str, allocatable: dict[str, str], **spec: Any) -> None:

@@ -1,7 +1,6 @@
 """A real MLflow server on SQLite."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,17 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.servers import free_ports
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """Runs a real server on SQLite until the block ends."""
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Runs a real server on SQLite until the block ends, on a free port if none is given."""
+    port = port or free_ports(1)[0]
     uri = f"http://127.0.0.1:{port}"
     command = [
         sys.executable,
@@ -54,4 +49,4 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
         yield uri
     finally:
         os.killpg(server.pid, 15)
-        server.wait(30)
+        server.wait()

@@ -17,7 +17,7 @@ from pathlib import Path
 import requests
 import yaml
 from tests.conftest import lacking
-from tests.integration.mlflow_server import free_port
+from tests.servers import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "mlflow"
@@ -34,11 +34,12 @@ class TeamServers:
     def __init__(self, s3: dict[str, str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="maskcast-servers-"))  # pytest's are closed to other users
         self.folder.chmod(0o755)
-        self.uri = f"http://127.0.0.1:{free_port()}"
+        database, mlflow = free_ports(2)
+        self.uri = f"http://127.0.0.1:{mlflow}"
         subprocess.run([ROOT / "docker/env.sh", self.folder / "env"], check=True, capture_output=True)
         lines = (self.folder / "env").read_text().splitlines()
         self.secrets = dict(line.split("=", 1) for line in lines)
-        own = {"PGHOST": "127.0.0.1", "PGPORT": str(free_port())} | s3
+        own = {"PGHOST": "127.0.0.1", "PGPORT": str(database)} | s3
         own |= {"MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "docker/mlflow-auth.ini"), "OMP_NUM_THREADS": "1"}
         own |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}

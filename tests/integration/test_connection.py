@@ -174,13 +174,13 @@ def test_a_server_that_never_answers_is_given_up(
 def test_a_certificate_must_come_from_a_known_authority(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    address = f"https://127.0.0.1:{kfp_server.port}"
-    assert "correct --host (http or https)" in one_line(pipelines("status", "--host", address))
+    plain = kfp_server.url.replace("http:", "https:")
+    assert "correct --host (http or https)" in one_line(pipelines("status", "--host", plain))
     kfp_server.stop()
-    kfp_server.start(kfp_server.port, tls=self_signed(tmp_path / "authority.pem"))
-    assert "set SSL_CERT_FILE" in one_line(pipelines("status", "--host", address))
+    kfp_server.start(tls=self_signed(tmp_path / "authority.pem"))
+    assert "set SSL_CERT_FILE" in one_line(pipelines("status", "--host", kfp_server.url))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    assert pipelines("status", "--host", address).code == 0
+    assert pipelines("status", "--host", kfp_server.url).code == 0
 
 
 KUBECTL = """#!{python}

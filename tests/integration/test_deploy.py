@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import moving_squares
-from tests.integration.conftest import free_ports
 from tests.integration.images import docker
 from tests.integration.kube_api import CRD, SERVICES, KubeApi, check_service, cluster_file, path_of
 from tests.integration.recorded import put_pod
 from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, write_registered
+from tests.servers import free_ports
 
 from maskcast.__main__ import main
 from maskcast.registry.bundle import bundle_digest

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 from collections import namedtuple
 from collections.abc import Callable
 from importlib import metadata
@@ -9,7 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.integration.mlflow_server import free_port, mlflow_server
+from tests.integration.mlflow_server import mlflow_server
+from tests.servers import free_ports
 
 from maskcast import processors
 from maskcast.__main__ import main
@@ -56,7 +58,7 @@ def test_what_is_there_is_ok_and_nothing_stays(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret-word")
     (tmp_path / "server").mkdir()
     shutil.copy(empty_database, tmp_path / "server/server.db")
-    with mlflow_server(tmp_path / "server", free_port()) as uri:
+    with mlflow_server(tmp_path / "server") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         code = main(["doctor"])
     said = capsys.readouterr().out
@@ -75,7 +77,7 @@ def test_what_is_broken_is_named_with_its_remedy_and_without_secrets(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "remote").write_text("a file where the remote should be")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:hunter22@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:hunter22@127.0.0.1:{free_ports(1)[0]}")
     assert main(["doctor"]) == 1
     said = capsys.readouterr().out
     text = " ".join(said.split())
@@ -192,10 +194,10 @@ def test_a_gpu_that_pytorch_does_not_see_is_explained(
 
 
 def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
-    def late():
-        import threading
+    over = threading.Event()
 
-        threading.Event().wait(5)
+    def late():
+        over.wait()
         yield Row("late", "ok", "")
 
     def broken():
@@ -206,14 +208,15 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
         raise MaskcastError("is wrong; mend it")
         yield
 
-    seen = side_by_side({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=0.3)
+    seen = side_by_side({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=3)
+    over.set()
     assert [(row.state, row.check) for row in seen] == [
         ("missing", "late"),
         ("ok", "first"),
         ("missing", "broken"),
         ("missing", "mistaken"),
     ]
-    assert seen[0].found == "no answer in 0 s"
+    assert seen[0].found == "no answer in 3 s"
     assert (seen[3].found, seen[3].remedy) == ("is wrong", "mend it")
 
 

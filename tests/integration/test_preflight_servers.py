@@ -7,18 +7,17 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 import urllib3
-from tests.integration.conftest import S3, free_ports
+from tests.integration.conftest import S3
 from tests.integration.kube_api import KubeApi, cluster_file
 from tests.integration.test_tracking import mlflow_server
+from tests.servers import Handler, Server, free_ports
 from urllib3.util import Retry
 
 from maskcast.checkup.rows import Row
@@ -151,7 +150,7 @@ def repository(s3: S3, tmp_path: Path) -> Iterator[tuple[Path, str]]:
         yield folder, f"git://127.0.0.1:{port}/videos"
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait()
 
 
 def test_a_dvc_pointer_is_there_once_it_is_pushed(kube, s3, tmp_path, repository):
@@ -173,10 +172,9 @@ def test_a_repository_that_does_not_answer_fails(kube, tmp_path):
 
 @pytest.fixture(scope="module")
 def tracking_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    (port,) = free_ports(1)
     folder = tmp_path_factory.mktemp("mlflow")
     shutil.copy(empty_database, folder / "server.db")
-    with mlflow_server(folder, port) as uri:
+    with mlflow_server(folder) as uri:
         retry = Retry(connect=60, backoff_factor=1, backoff_max=2)  # on a busy machine it starts slowly
         assert urllib3.request("GET", f"{uri}/health", retries=retry).status == 200
         yield uri
@@ -207,7 +205,7 @@ def test_mlflow_that_cannot_keep_runs_fails(kube, tmp_path, tracking_server):
     )
 
 
-class LockedMlflow(BaseHTTPRequestHandler):
+class LockedMlflow(Handler):
     """As much of MLflow as preflight asks for, behind a password."""
 
     def do_GET(self) -> None:
@@ -224,9 +222,6 @@ class LockedMlflow(BaseHTTPRequestHandler):
         self.send_response(200 if known else 401)
         self.end_headers()
         self.wfile.write(json.dumps(content).encode() if known else b"You are not authenticated")
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 class MlflowWithoutFiles(LockedMlflow):
@@ -251,16 +246,11 @@ class NoMlflow(LockedMlflow):
     ],
 )
 def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    threading.Thread(target=server.serve_forever, args=(0.02,)).start()
-    uri = f"http://team:right@127.0.0.1:{server.server_port}"
-    data = {"MLFLOW_TRACKING_URI": base64.b64encode(uri.encode()).decode()}
-    kube.put("secrets", "maskcast-mlflow", "team", data=data)
-    try:
+    with Server(kind) as server:
+        uri = f"http://team:right@127.0.0.1:{server.server_port}"
+        data = {"MLFLOW_TRACKING_URI": base64.b64encode(uri.encode()).decode()}
+        kube.put("secrets", "maskcast-mlflow", "team", data=data)
         found = said(row("MLflow", cluster_file(tmp_path, env={}, secrets={"maskcast-mlflow": list(data)})))
-    finally:
-        server.shutdown()
-        server.server_close()
     assert re.match(expected, found, re.DOTALL), found
 
 
@@ -276,19 +266,14 @@ def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):
 )
 @pytest.mark.parametrize("inline", [False, True])
 def test_mlflow_is_asked_with_the_credentials_of_the_pods(kube, tmp_path, password, expected, inline):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), LockedMlflow)
-    threading.Thread(target=server.serve_forever, args=(0.02,)).start()
-    address = f"127.0.0.1:{server.server_port}"
-    values = {"MLFLOW_TRACKING_URI": f"http://team:{password}@{address}" if inline else f"http://{address}"}
-    if not inline:
-        values |= {"MLFLOW_TRACKING_USERNAME": "team", "MLFLOW_TRACKING_PASSWORD": password}
-    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-    kube.put("secrets", "maskcast-mlflow", "team", data=data)
-    try:
+    with Server(LockedMlflow) as server:
+        address = f"127.0.0.1:{server.server_port}"
+        values = {"MLFLOW_TRACKING_URI": f"http://team:{password}@{address}" if inline else f"http://{address}"}
+        if not inline:
+            values |= {"MLFLOW_TRACKING_USERNAME": "team", "MLFLOW_TRACKING_PASSWORD": password}
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+        kube.put("secrets", "maskcast-mlflow", "team", data=data)
         found = said(row("MLflow", cluster_file(tmp_path, env={}, secrets={"maskcast-mlflow": list(values)})))
-    finally:
-        server.shutdown()
-        server.server_close()
     assert re.match(expected, found), found
     assert password not in found
 

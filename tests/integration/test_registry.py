@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import write_store
-from tests.integration.mlflow_server import free_port
 from tests.integration.promoters import promote_at_once
 from tests.integration.workshop import NO_BASELINE, Workshop
 from tests.registered import HORIZON, SEEN, write_parts
+from tests.servers import free_ports
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
@@ -444,7 +444,7 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(run: Run, tmp_p
 def test_a_server_that_is_away_is_said(
     workshop: Workshop, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
     code, said = command(capsys, "list")
     assert (code, said.count("\n"), "MLflow says: " in said) == (2, 1, True)
     with pytest.raises(MaskcastError, match=r"MLflow says: .*mend that or MLFLOW_TRACKING_URI"):

@@ -21,9 +21,10 @@ import numpy as np
 import psutil
 import pytest
 from tests.conftest import write_store
-from tests.integration.conftest import S3, free_ports
+from tests.integration.conftest import S3
 from tests.integration.workshop import NO_BASELINE
 from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_parts
+from tests.servers import free_ports
 from tests.unit.test_forecast_command import enlarged, write_video
 
 from maskcast.__main__ import main
@@ -92,7 +93,7 @@ def running(
         assert server.poll() is None, log.read_text()
     finally:
         os.killpg(server.pid, 15)
-        server.wait(30)
+        server.wait()
 
 
 def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:

@@ -22,7 +22,7 @@ from maskcast.storage import store as storage
 
 MIB = 1 << 20
 LARGE = 9 * MIB  # two pieces
-WAIT_S = 60
+WAIT_S = 300
 FETCH = "import sys, pathlib, maskcast.storage.store as s; s.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
 PUT = "import sys, pathlib, maskcast.storage.store as s; s.put(pathlib.Path(sys.argv[1]), sys.argv[2])"
 

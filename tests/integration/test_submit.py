@@ -224,7 +224,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipeline
     while waiting.stderr.readline() != "fetch_dataset: RUNNING\n":
         assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=60)
+    _, said = waiting.communicate()
     assert waiting.returncode == 130
     assert (
         said

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tests.integration.mlflow_server import free_port, mlflow_server
+from tests.integration.mlflow_server import mlflow_server
+from tests.servers import free_ports
 
 from maskcast.__main__ import main
 from maskcast.digest import digest_tree
@@ -137,7 +138,7 @@ def test_a_server_that_is_away_loses_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(empty_database, folder / "server.db")
-    port = free_port()
+    (port,) = free_ports(1)
     monkeypatch.setattr(tracking, "SEND_EVERY_S", 0.1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracked("train_masker", {"clips": folder / "clips"}, folder / "run_id") as run:
@@ -175,7 +176,7 @@ def test_what_never_arrives_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
     track_something(folder, last=10)
     said = capfd.readouterr().err
     assert "lost 11 metrics, 1 file of train_masker" in said

@@ -7,12 +7,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from tests import servers
 
 from maskcast import progress
 from maskcast.errors import MaskcastError
@@ -77,7 +77,7 @@ def runs(client: mlflow.MlflowClient, experiment: str = "maskcast") -> list[mlfl
 def answering(status: int, text: bytes) -> Iterator[str]:
     """A server that answers everything alike."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(servers.Handler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
@@ -86,15 +86,8 @@ def answering(status: int, text: bytes) -> Iterator[str]:
 
         do_POST = do_GET
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
+    with servers.Server(Handler) as server:
+        yield server.url
 
 
 @pytest.mark.parametrize(

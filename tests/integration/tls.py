@@ -3,7 +3,6 @@
 import ssl
 import sys
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from tests.servers import Handler, Server
 
 
-class TlsServer(ThreadingHTTPServer):
+class TlsServer(Server):
     """Each thread shakes hands for itself: whoever connects and is silent does not keep others waiting."""
 
-    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", port), handler)
+    def __init__(self, handler: type[Handler], tls: ssl.SSLContext) -> None:
+        super().__init__(handler)
+        self.url = f"https://127.0.0.1:{self.server_port}"
         self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

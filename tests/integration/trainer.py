@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
-from tests.integration.conftest import free_ports
+from tests import servers
 from tests.integration.tls import TlsServer, self_signed
 
 TOKEN = "token-of-the-pod"
@@ -55,7 +54,7 @@ class Trainer:
         self.jobs.append(job)
         self.name = job["metadata"]["name"]
         trainer = job["spec"]["trainer"]
-        (port,) = free_ports(1)
+        (port,) = servers.free_ports(1)
         for rank in range(trainer["numNodes"]):
             torchrun = {
                 "PET_NNODES": str(trainer["numNodes"]),
@@ -122,10 +121,7 @@ def trainer(account: Path, pod: dict[str, Any]) -> Iterator[Trainer]:
     """Runs the server until the block ends; ``account`` becomes the folder that Kubernetes mounts into pods."""
     state = Trainer(pod)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
+    class Handler(servers.Handler):
         def do_GET(self) -> None:
             if not self._admitted():
                 return
@@ -203,19 +199,14 @@ def trainer(account: Path, pod: dict[str, Any]) -> Iterator[Trainer]:
     account.mkdir()
     (account / "token").write_text(TOKEN)
     (account / "namespace").write_text(NAMESPACE)
-    server = TlsServer(0, Handler, self_signed(account / "ca.crt"))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
-    os.environ["KUBERNETES_SERVICE_PORT"] = str(server.server_port)
-    try:
-        yield state
-    finally:
-        del os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        state.stop()
+    with TlsServer(Handler, self_signed(account / "ca.crt")) as server:
+        os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
+        os.environ["KUBERNETES_SERVICE_PORT"] = str(server.server_port)
+        try:
+            yield state
+        finally:
+            del os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+            state.stop()
 
 
 def _pod(rank: int, node: _Node) -> dict[str, Any]:

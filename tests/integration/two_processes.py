@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # as DDP does, in each process that has not done it
 from tests.conftest import write_store
-from tests.integration.mlflow_server import free_port
+from tests.servers import free_ports
 from tests.two_maps import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
@@ -167,7 +167,7 @@ def main(file: Path) -> None:
     torch.set_num_threads(1)
     found = {}
     for task in TASKS:
-        port = free_port()
+        (port,) = free_ports(1)
         both = [get_context("fork").Process(target=fit_as, args=(rank, port, task, file)) for rank in range(2)]
         for process in both:
             process.start()

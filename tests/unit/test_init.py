@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save
 from tests.conftest import ROOT, write_detection_set
-from tests.hub import COMMIT, Hub, running_hub
+from tests.hub import COMMIT, Hub
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
 from maskcast.__main__ import main
@@ -714,7 +714,7 @@ def test_the_masker_starts_from_weights_of_imagenet_where_a_hub_answers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     davis(tmp_path / "set", size=(64, 96))
-    with running_hub(lite0) as hub:
+    with Hub(lite0) as hub:
         hub.take_over(monkeypatch, tmp_path / "cache")
         assert main(["init", "set"]) == 0
         said = " ".join(capsys.readouterr().out.split())
@@ -759,7 +759,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: p
     """Retries took half a minute of each `init` without a network."""
     monkeypatch.chdir(tmp_path)
     davis(tmp_path / "set", size=(64, 96))
-    with running_hub({}) as hub:
+    with Hub({}) as hub:
         hub.take_over(monkeypatch, tmp_path / "cache")
         monkeypatch.setattr(hub, "RequestHandlerClass", SilentHandler)
         assert main(["init", "set"]) == 0

@@ -15,7 +15,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 from safetensors.torch import save, save_file
-from tests.hub import COMMIT, Hub, running_hub
+from tests.hub import COMMIT, Hub
 from tests.registered import FACTS
 
 from maskcast.data.clip_store.reader import ClipStore
@@ -61,7 +61,7 @@ def files(published: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 @pytest.fixture
 def hub(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with running_hub(files) as hub:
+    with Hub(files) as hub:
         hub.take_over(monkeypatch, tmp_path / "cache")
         yield hub
 
@@ -257,8 +257,8 @@ def test_a_stage_records_what_it_started_from(
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"train_masker": values}))
     command = f"train_masker --params params.yaml --clips {store.root} --masker masker --metrics metrics.json"
-    with running_hub(files) as hub:
-        own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    with Hub(files) as hub:
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
         python = [sys.executable, "-m", "maskcast", *command.split()]
         done = subprocess.run(python, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

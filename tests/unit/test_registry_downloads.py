@@ -1,11 +1,10 @@
 """What is said where MLflow answers, and its store of files does not."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.servers import Handler, Server
 
 from maskcast.errors import MaskcastError
 from maskcast.runner.refusals import user_errors_of_server
@@ -19,7 +18,7 @@ ANSWERS = {
 }
 
 
-class WithoutFiles(BaseHTTPRequestHandler):
+class WithoutFiles(Handler):
     """As much of MLflow as a download asks for; each file is refused."""
 
     status = 500
@@ -32,23 +31,14 @@ class WithoutFiles(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.mark.parametrize(("status", "said"), [(500, "too many 500 error responses"), (401, "401 Client Error")])
 def test_why_files_of_a_run_cannot_be_fetched_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
     handler = type("Handler", (WithoutFiles,), {"status": status})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        try:
-            with pytest.raises(MaskcastError, match=said) as caught, user_errors_of_server():
-                download_files(new_client(), "r", "evaluation", tmp_path)
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(handler) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        with pytest.raises(MaskcastError, match=said) as caught, user_errors_of_server():
+            download_files(new_client(), "r", "evaluation", tmp_path)
     assert "\n" not in str(caught.value)

@@ -2,11 +2,11 @@
 
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, SSLError
+from tests.servers import Handler, Server
 
 from maskcast.errors import MaskcastError
 from maskcast.storage import store as storage
@@ -87,7 +87,7 @@ def test_a_server_that_takes_a_request_and_never_answers_is_named(
 def test_a_server_of_web_pages_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
-    class Pages(BaseHTTPRequestHandler):
+    class Pages(Handler):
         def do_GET(self) -> None:
             page = b"<html><body>Sign in</body></html>"
             self.send_response(status)
@@ -99,19 +99,9 @@ def test_a_server_of_web_pages_is_named(
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        keys = KEYS | {"AWS_ENDPOINT_URL_S3": address}
-        try:
-            fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"s3://bucket/x: {address}:? {said}")
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(Pages) as server:
+        keys = KEYS | {"AWS_ENDPOINT_URL_S3": server.url}
+        fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"s3://bucket/x: {server.url}:? {said}")
 
 
 def fetch(

@@ -1,7 +1,6 @@
 """The command `segment`: videos, folders, cameras, sound, other backgrounds, and what is wrong with them."""
 
 import gc
-import http.server
 import json
 import shutil
 import signal
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests import videos
+from tests import servers, videos
 from tests.conftest import full_disk, moving_squares
 from tests.registered import CLASSES, HEIGHT, WIDTH, write_registered
 from tests.unit.test_forecast_command import enlarged, write_frames, write_video
@@ -56,29 +55,20 @@ def camera(tmp_path: Path) -> Iterator[str]:
     write_video(tmp_path / "camera.ts", enlarged(0, 40))
     film, over = (tmp_path / "camera.ts").read_bytes(), threading.Event()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(servers.Handler):
         def do_GET(self) -> None:
             self.send_response(200)
             if self.path.startswith("/once"):  # else its end is taken for a line that broke
                 self.send_header("Content-Length", str(len(film)))
             self.end_headers()
-            try:
-                while not over.is_set():
-                    self.wfile.write(film)
-                    if not self.path.startswith("/live"):
-                        return
-            except OSError:  # nobody watches any more
-                pass
+            while not over.is_set():
+                self.wfile.write(film)
+                if not self.path.startswith("/live"):
+                    return
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+    with servers.Server(Handler) as server:
+        yield server.url
         over.set()
-        server.shutdown()
 
 
 def images(folder: Path) -> np.ndarray:

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
-from tests.integration.conftest import free_ports
 from tests.registered import write_registered
+from tests.servers import free_ports
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
@@ -144,24 +144,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_idle_connections_hold_up_nobody_and_are_closed(
-    impatient: pytest.MonkeyPatch, running: uvicorn.Server, port: int
-) -> None:
-    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(IDLE)]
-    idle[0].sendall(b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: x\r\n")  # a head that never ends
-    while len(running.server_state.connections) < IDLE:
-        time.sleep(0.01)
-    impatient.undo()  # a client that asks may take more than half a second here to come to it
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        answers = pool.map(lambda _: ask(port), range(4 * CLIENTS))
-        assert healthy(port) < 20  # beside all the others
-        assert set(answers) == {200}
-    for each in idle:
-        each.settimeout(60)
-        assert each.recv(1) == b""  # closed by the server
-        each.close()
-
-
 def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +165,22 @@ def look(connection: PatientProtocol) -> None:
 
     connection.loop.call_soon_threadsafe(now)
     assert done.wait(60)
+
+
+def test_idle_connections_hold_up_nobody_and_are_closed(running: uvicorn.Server, port: int) -> None:
+    with ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(IDLE)]
+        idle[0].sendall(b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: x\r\n")  # a head that never ends
+        while len(running.server_state.connections) < IDLE:
+            time.sleep(0.01)
+        of_them = list(running.server_state.connections)
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            answers = pool.map(lambda _: ask(port), range(4 * CLIENTS))
+            assert healthy(port) < 20  # beside all the others
+            assert set(answers) == {200}
+        for connection in of_them:
+            look(connection)
+        assert [each.recv(1) for each in idle] == [b""] * IDLE  # closed by the server
 
 
 def test_a_connection_that_asks_again_and_again_is_kept(running: uvicorn.Server, port: int) -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 import uvicorn
 from tests.conftest import ROOT, moving_squares
-from tests.integration.conftest import free_ports
 from tests.registered import CLASSES, write_registered
+from tests.servers import free_ports
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -58,9 +58,11 @@ def server(address: Path) -> Iterator[str]:
     thread.start()
     while not running.started:
         time.sleep(0.01)
-    yield f"ws://127.0.0.1:{port}/v2/models/{served.name}/session"
-    running.should_exit = True
-    thread.join()
+    try:
+        yield f"ws://127.0.0.1:{port}/v2/models/{served.name}/session"
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def wait_until(what: Callable[[], bool]) -> None:
 
 def test_each_client_has_the_masks_of_its_own_video(address: str, masker: Path) -> None:
     clips = [moving_squares(seed, 6, 32, 48)[0] for seed in (0, 1)]
-    with connect(address) as first, connect(address) as second:
+    with connect(address, open_timeout=WAIT_S) as first, connect(address, open_timeout=WAIT_S) as second:
         for client in (first, second):
             greeting = json.loads(client.recv())
             assert [one["name"] for one in greeting["maps"]] == ["squares", "matte"]
@@ -142,7 +144,7 @@ def test_each_client_has_the_masks_of_its_own_video(address: str, masker: Path) 
 
 def test_sessions_are_bounded_and_who_leaves_or_vanishes_frees_one(address: str, opened: list[Sessions]) -> None:
     frames, _ = moving_squares(0, 3, 32, 48)
-    with connect(address) as first, connect(address) as second:
+    with connect(address, open_timeout=WAIT_S) as first, connect(address, open_timeout=WAIT_S) as second:
         for client in (first, second):
             client.recv()
         assert refused(address) == (1013, "session: 2 are open, no more at once; come back later")
@@ -150,7 +152,7 @@ def test_sessions_are_bounded_and_who_leaves_or_vanishes_frees_one(address: str,
         second.send(message(frames[0]))
         second.socket.shutdown(socket.SHUT_RDWR)  # vanishes with its answer on the way
         wait_until(lambda: opened[0].open == 1)
-        with connect(address) as third:
+        with connect(address, open_timeout=WAIT_S) as third:
             third.recv()
             ask(third, frames[1])
     wait_until(lambda: opened[0].open == 0)
@@ -216,7 +218,7 @@ def test_a_session_that_fails_frees_its_place(
         patch.setattr(Session, "step", broken)
         assert refused(address, message(frame)) == (1011, "session: the model failed; the server's log says why")
     wait_until(lambda: opened[0].open == 0)
-    with connect(address) as client:
+    with connect(address, open_timeout=WAIT_S) as client:
         client.recv()
         ask(client, frame)
 
@@ -224,7 +226,7 @@ def test_a_session_that_fails_frees_its_place(
 def test_a_pipeline_has_sessions_of_its_masker(tmp_path: Path) -> None:
     artifact = write_registered(tmp_path)
     frames, _ = moving_squares(0, 3, 32, 48)
-    with server(artifact) as address, connect(address) as client:
+    with server(artifact) as address, connect(address, open_timeout=WAIT_S) as client:
         client.recv()
         found = [ask(client, frame)[1][0] for frame in frames]
     masker = load_masker(tmp_path / "parts/masker")[0]

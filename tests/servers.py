@@ -1,0 +1,56 @@
+"""HTTP servers that stand beside a test, in threads of its process, and ports for servers that are processes."""
+
+import random
+import socket
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, Self
+
+
+class Server(ThreadingHTTPServer):
+    """Answers on a port of this machine while its block lasts, however that ends.
+
+    Attributes:
+        url: its address.
+    """
+
+    def __init__(self, handler: Any, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Prints nothing, of requests or of clients that have gone: tests read what is printed."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):
+            super().handle()
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports for servers to come: the kernel gives them to nobody who asks it for any port."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    others = [port for port in range(10_000, 1 << 16) if not first <= port <= last]
+    found: list[int] = []
+    for port in random.SystemRandom().sample(others, len(others)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
