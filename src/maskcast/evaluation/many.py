@@ -23,6 +23,7 @@ from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import LabelMap
+from maskcast.models.base import read_description
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.reading import counted
@@ -155,7 +156,7 @@ def evaluate_one(name: str, folder: Path, task: Task) -> Evaluated | MaskcastErr
                 if not number:
                     shown[one.name] = found[one.name].masks[shown_frames(clip)]
         tables = {map_name: one.table() for map_name, one in scores.items()}
-        return Evaluated(name, load_masker(folder)[1]["model"], tables, speed, shown)
+        return Evaluated(name, read_description(folder)["model"], tables, speed, shown)
     except MaskcastError as error:
         return error
 

@@ -1,6 +1,7 @@
 """By which arithmetic a network runs, and whether it can be compiled.
 
-The rules of precision, the same in training and in inference:
+The rules of precision in training. They hold in inference, but for PyTorch's default on a GPU: there convolutions
+in float32 may use TensorFloat32.
 
 * ``fp32``: all in float32, on a GPU as on a CPU: no TensorFloat32, which has 10 bits of mantissa.
 * ``bf16``: autocast; weights and sums stay float32. What float32 is left of products of matrices may use

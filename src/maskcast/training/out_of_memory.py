@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -58,7 +59,7 @@ def batch_that_fits(work: Callable[[int], None], asked: int, memory: Memory, bes
     if not small:
         return None
     try:
-        least, most = (memory.peak(lambda size=size: work(size)) for size in (small, large))  # type: ignore[misc]
+        least, most = (memory.peak(partial(work, size)) for size in (small, large))
         room = (1 - SPARED) * memory.limit() - besides
     except Exception:  # what a task makes of a part of a batch is its own affair: then there is no estimate
         return None

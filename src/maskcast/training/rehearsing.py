@@ -54,27 +54,17 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
     saves = params.steps // params.checkpoint_every + params.total_epochs
     note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)
-    # validations of the epochs, and one of the start
-    validations = params.total_epochs + start_counts
-    note(
-        loop="validation",
-        spent=sum(trial.validations_s),
-        each=trial.validations_s[-1],
-        times=validations,
-        part="val",
-    )
+    spent = trial.validations_s
+    validations = params.total_epochs + start_counts  # those of the epochs, and one of the start
+    note(loop="validation", spent=sum(spent), each=spent[-1], times=validations, part="val")
     note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
     return trained
 
 
 def _shortened(params: Schedule, steps: int) -> Schedule:
     """Returns a schedule of one epoch of so many steps, at the real batch, optimiser and precision."""
-    update: dict[str, Any] = {
-        "steps_per_epoch": steps,
-        "patience": 0,
-        "checkpoint_every": steps,
-        "time_limit": None,
-    }
+    update: dict[str, Any] = {"steps_per_epoch": steps, "checkpoint_every": steps}
+    update |= {"patience": 0, "time_limit": None}
     known = type(params).model_fields
     update |= {"epochs": 1} if "epochs" in known else {}
     if "phases" in known:

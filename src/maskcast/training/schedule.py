@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 MOST_RATE = 1e30  # float32 has no numbers for what becomes of higher ones
 
 
-def _is_auto(value: object) -> bool:
-    return value == "auto"
-
-
-def _is_adamw(value: object) -> bool:
-    return value == "adamw"
-
-
 def _choice(value: Any) -> Any:
     """Checks what may be one of two types, so that one line tells both; 1.0 is KFP's true."""
     if value == "auto" or value in (True, False):
@@ -51,7 +43,9 @@ class Schedule(Params, ABC):
     """Epochs without a better validation score before training stops; 0 never stops."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast to bf16 (weights and sums stay fp32) or everything in fp32, also on a GPU (no TF32)."""
-    compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field("auto", exclude_if=_is_auto)
+    compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field(
+        "auto", exclude_if=lambda value: value == "auto"
+    )
     """Compile the network: `auto` does so on a GPU in a training of 3000 steps or more that are not recorded as a
     CUDA graph; true; false, which records none either."""
     seed: int = Field(default=0, ge=0)
@@ -139,7 +133,7 @@ class CosineSchedule(Schedule):
 class TrainingParams(CosineSchedule):
     """How long and how fast to train, by AdamW or Muon; an epoch ends with a validation."""
 
-    optimizer: Literal["adamw", "muon"] = Field(default="adamw", exclude_if=_is_adamw)
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", exclude_if=lambda value: value == "adamw")
     """`muon` makes the singular values of each convolution's step equal, and leaves the rest to AdamW: a masker
     learns more in as many steps."""
     weight_decay: float = Field(default=0.005, ge=0)

@@ -85,10 +85,8 @@ def packed(drawn: Drawn, sampler: Any) -> Drawn:
     """
     order_BR = drawn.taken_BR.int().argsort(dim=1, descending=True, stable=True)
     order_BR = order_BR[:, : sampler.batch_size_per_image]
-    taken_B1, place_R = (
-        drawn.taken_BR.sum(1, keepdim=True),
-        torch.arange(order_BR.shape[1], device=order_BR.device),
-    )
+    taken_B1 = drawn.taken_BR.sum(1, keepdim=True)
+    place_R = torch.arange(order_BR.shape[1], device=order_BR.device)
     order_BR = order_BR.gather(1, place_R % taken_B1.clamp(min=1))
     first_BR = place_R < taken_B1
     return Drawn(drawn.index_BR.gather(1, order_BR), first_BR, drawn.positive_BR.gather(1, order_BR) & first_BR)

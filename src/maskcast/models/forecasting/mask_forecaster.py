@@ -53,6 +53,8 @@ class MaskForecaster(Forecaster):
         pixels: what enters the loss.
     """
 
+    same_each_step = True
+
     def __init__(
         self,
         codec: EmbeddedClasses | OneHotClasses,
@@ -69,8 +71,6 @@ class MaskForecaster(Forecaster):
         self.render = Renderer() if residual else None
         self.motion = motion
         self.fixed_shapes = [f"dynamics.{part}" for part in dynamics.fixed_shapes]
-
-    same_each_step = True
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns masks and, where objects move, tracks: trajectories are learned from all windows of a batch."""

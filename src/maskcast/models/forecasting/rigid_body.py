@@ -20,9 +20,7 @@ from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, class_parts, o
 from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
 
 FIT_FRAMES = 3  # context frames of the velocity fit (the last ones in which the class is visible), at most
-HIT = (
-    0.02  # world units by which no place may miss the fit: else something was hit, and earlier frames tell nothing
-)
+HIT = 0.02  # world units: where a place misses the fit by more, something was hit, and earlier frames tell nothing
 DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # of speed per frame of the video, measured
 RESTITUTION = 0.37
 AT_REST = 0.06  # world units per unit of time: slower is taken for noise of the masks

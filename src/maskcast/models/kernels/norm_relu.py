@@ -224,7 +224,7 @@ def norm_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         norm.num_batches_tracked.add_(1)
         out: Tensor = _NormRelu.apply(x_BCHW, weight, bias, mean, var, norm.momentum, norm.eps)
         return out
-    if torch.is_grad_enabled():  # the norm is frozen, and what is below it learns
+    if torch.is_grad_enabled() and (x_BCHW.requires_grad or weight.requires_grad):  # a frozen norm
         return F.relu(norm(x_BCHW))
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
     return _applied(x_BCHW, mean, var, weight, bias, norm.eps, variance=True)

@@ -28,9 +28,7 @@ CONTEXT = 11  # frames that friction is estimated from, where the state is
 SLOPE = (0.3, 0.4, 0.3)  # weights of the last displacements in the least-squares velocity of four places
 KIND = 16  # width of what is learned of a class: friction, bounce, size
 DOUBT_UNIT = 100.0  # brings the error of a completed centre, in picture heights, to about 1
-SCALE_BIAS = (
-    -5.0
-)  # what an untrained network adds to it at each step, before softplus: 0.7 % of the picture's height
+SCALE_BIAS = -5.0  # what an untrained network adds to it a step, before softplus: 0.7 % of the picture's height
 BEND_LIMIT = 0.25  # most that a step turns or changes a velocity by, relative to it
 STATE_WEIGHT = 0.5  # of the error of a state that is left alone, beside 1 for that of the trajectory
 PUSH_LIMIT = 0.2  # most that one object changes the velocity of another by, in a step

@@ -36,12 +36,8 @@ def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, T
     num_classes = logits_NKP.shape[1]
     dtype = torch.promote_types(logits_NKP.dtype, torch.float32)
     device = logits_NKP.device
-    count_K = torch.zeros(num_classes, dtype=torch.float64, device=device)  # pixels of each class
-    ce_K, mass_K, hit_K = (
-        count_K.clone(),
-        count_K.clone(),
-        count_K.clone(),
-    )  # summed CE, softmax, softmax at the target
+    # of each class: pixels, summed CE, softmax, softmax at the target
+    count_K, ce_K, mass_K, hit_K = torch.zeros(4, num_classes, dtype=torch.float64, device=device)
     focal = torch.zeros((), dtype=torch.float64, device=device)
     lse_N1P = torch.empty(
         (logits_NKP.shape[0], 1, logits_NKP.shape[2] if terms.softmax else 0), dtype=dtype, device=device

@@ -59,7 +59,7 @@ def laplacian_pyramid(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> list[Tensor
     The pyramid is linear: that of a difference of pictures is the difference of theirs. Sizes are cut to even
     ones; levels end where one is 2 pixels or less wide or high.
     """
-    kernel_11KK, levels = kernel_11KK.to(pictures_N1HW), []
+    levels = []
     for _ in range(LEVELS):
         height, width = (side - side % 2 for side in pictures_N1HW.shape[2:])
         if min(height, width) <= 2:  # the kernel reaches 2 pixels over the edge, which it mirrors

@@ -27,8 +27,7 @@ class FrameTask(SegmentationTask):
         windows = self._begin(batch, step)
         with self._perturbed(batch, windows):
             logits, _ = self.student(windows.frames_BTHWC)
-        loss, numbers = self._loss(logits, windows.masks, batch, step)
-        return loss, dict(numbers)
+        return self._loss(logits, windows.masks, batch, step)
 
 
 class WindowTask(SegmentationTask):

@@ -22,10 +22,7 @@ from maskcast.reading import counted
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
 
-UNLABELED, MIXED = (
-    1,
-    2,
-)  # keys of the draws of unlabelled windows, and of what is cut, apart from the labelled ones'
+UNLABELED, MIXED = 1, 2  # keys of the draws of windows, and of what is cut, apart from the labelled ones'
 PLACES = 4  # of which a crop takes the one with the strongest contrast: where objects are is not known
 
 

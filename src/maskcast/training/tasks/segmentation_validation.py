@@ -89,12 +89,8 @@ class Validation:
         for one, store in zip(self.maps, self._masks, strict=True):
             if one.kind == "alpha":
                 return math.nan
-            counts = no_counts(one)
-            for clip in self.clips:
-                truth = taken(self.frames(clip), partial(store.masks, clip))
-                counts += counts_of(one, truth, truth)
-            pixels_K = counts.sum(axis=1)
-            alone = np.zeros_like(counts)
+            pixels_K = sum(self._of_truth(one, store), no_counts(one)).sum(axis=1)
+            alone = no_counts(one)
             alone[:, pixels_K.argmax()] = pixels_K
             each.append(map_scores(one, alone)["jaccard"])
         return float(np.mean(each))
@@ -143,16 +139,16 @@ class Validation:
             ]
             yield clip.id, taken(frames, self.store.frames(clip).__getitem__), shown
 
+    def _of_truth(self, label_map: LabelMap, store: ClipStore) -> Iterator[np.ndarray]:
+        """Yields what the scores of true masks are made of, clip by clip."""
+        for clip in self.clips:
+            truth = taken(self.frames(clip), partial(store.masks, clip))
+            yield counts_of(label_map, truth, truth)
+
     def _need_foreground(self) -> None:
         """Makes sure, before any training, that validation has something to tell models apart by."""
         for one, store in zip(self.maps, self._masks, strict=True):
-            counts = no_counts(one)
-            for clip in self.clips:
-                truth = taken(self.frames(clip), partial(store.masks, clip))
-                counts += counts_of(one, truth, truth)
-                if not math.isnan(map_scores(one, counts)["jaccard"]):
-                    break
-            else:
+            if all(math.isnan(map_scores(one, counts)["jaccard"]) for counts in self._of_truth(one, store)):
                 raise MaskcastError(
                     f"{store.root}: no validation clip has foreground in its {one.name}, so no score can tell one "
                     "masker from another; give split val clips with foreground"
