@@ -15,6 +15,7 @@ from tests.unit.test_init_label_files import dump
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.look import look
+from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.report import told
 from maskcast.proposal.write import Start, plan
@@ -99,6 +100,20 @@ def test_a_project_of_another_pipeline_is_told(beside: str | None, said: str | N
 def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> None:
     photographs(tmp_path, ["2011_000003", "2011_000006", "2011_000025"])
     assert plan(tmp_path).clips == {"train": 2, "val": 1}
+
+
+@pytest.mark.parametrize("drifts", [True, False])
+def test_few_numbered_images_are_photographs_unless_neighbours_are_alike(drifts: bool, tmp_path: Path) -> None:
+    scenes = np.random.default_rng(0).integers(0, 255, (6, 5, 8, 3))
+    if drifts:
+        scenes = 128 + np.cumsum(scenes // 8 - 16, axis=0)
+    write_images(tmp_path / "images", scenes.clip(0, 255).astype(np.uint8).repeat(8, 1).repeat(8, 2), "{:04d}.png")
+    write_images(tmp_path / "masks", (frames_of(0, 6)[1] > 0) * np.uint8(255), "{:04d}.png")
+    if drifts:
+        with pytest.raises(MaskcastError, match="the sequences have 6 frames: a clip to learn from and one to be"):
+            plan(tmp_path)
+    else:
+        assert plan(tmp_path).clips == {"train": 5, "val": 1}
 
 
 @pytest.mark.parametrize("drifts", [True, False])
@@ -233,6 +248,23 @@ def test_a_folder_for_each_photograph_may_hold_its_mask(tmp_path: Path) -> None:
     start = plan(tmp_path)
     assert (start.found.source["images"], start.found.source["masks"]) == ("{clip}/image.png", "{clip}/mask.png")
     assert start.found.photographs == "no two images belong together" and start.clips == {"train": 8, "val": 2}
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_numbered_folder_may_hold_each_frame_and_its_mask(alike: bool, tmp_path: Path) -> None:
+    truth = {f"street{n}": frames_of(n, 24) for n in range(3)}
+    others = np.random.default_rng(0).integers(0, 255, (24, 5, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    for name, (frames, masks) in truth.items():
+        for t in range(24):
+            place = tmp_path / "raw" / name / f"{t:06d}"
+            write_images(place, (frames if alike else others)[t : t + 1], "rgb.png")
+            write_images(place, masks[t : t + 1], "mask.png")
+    start = plan(tmp_path / "raw")
+    assert start.found.source["images"] == "{clip}/{frame}/rgb.png" and start.clips.keys() == {"train", "val"}
+    assert bool(start.found.photographs) is not alike and not start.left_out
+    for clip in (store := prepared(start, tmp_path / "raw", tmp_path / "clips")).clips:
+        masks = truth[clip.meta["video"]][1][clip.meta["start"] :][: clip.num_frames]
+        assert clip.num_frames == (22 if alike else 1) and (store.masks(clip) == masks).all()
 
 
 def test_photographs_without_masks_are_to_be_labelled(tmp_path: Path) -> None:

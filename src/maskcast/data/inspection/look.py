@@ -28,7 +28,7 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, video_of_masks, videos
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
-from maskcast.data.inspection.widening import guess_in_folders, widened
+from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widened
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.panoptic import proposed_split, two_bytes
 from maskcast.data.masks.proposal import propose
@@ -147,6 +147,8 @@ def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[St
         if inner is not None:
             more = len(find_sequences(raw, inner.images)) > len({one.parts for one in frames})
             guesses.insert(0 if more and FRAME in inner.images else 1, inner)
+    with suppress(MaskcastError):
+        guesses[:0] = [each] if (each := guess_in_frames(raw, guess)) is not None else []
     for one in guesses:
         with suppress(NoSequenceError):
             return _frame_folders(raw, one, whole=True)

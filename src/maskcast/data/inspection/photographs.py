@@ -57,7 +57,7 @@ def _unlike(sequences: Sequence[Sequence[Path]]) -> bool:
             pairs = [(_thumbnail(files[k]), _thumbnail(files[k + 1])) for k in places]
             near += [_difference(before, after) for before, after in pairs]
             far += [_difference(one[0], other[1]) for one, other in permutations(pairs, 2)]
-    if len(near) < PLACES:
+    if not far:
         return False
     usual = float(np.median(near))
     return usual > STILL and usual > UNLIKE * float(np.median(far))

@@ -42,6 +42,24 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
     return Guess(*patterns) if len({FRAME in pattern for pattern in patterns}) == 1 else None
 
 
+def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
+    """Returns patterns for sequences with a numbered folder for each frame, `street/0001/rgb.png`.
+
+    Args:
+        raw: the folder of the data.
+        guess: patterns under which each of these folders is a sequence, of one sequence alone.
+    """
+    street = PurePosixPath(guess.images.partition(f"/{CLIP}/")[0]).name
+    if not street or split_of_name(street) or f"{street}/{CLIP}/" not in str(guess.masks):
+        return None
+    images, masks = (
+        pattern.replace(f"{street}/{CLIP}/", f"{CLIP}/{FRAME}/") for pattern in (guess.images, str(guess.masks))
+    )
+    found = find_sequences(raw, images).values()
+    numbered = all(isinstance(files, dict) and all(map(str.isdecimal, files)) for files in found)
+    return replace(guess, images=images, masks=masks) if len(found) > 1 and numbered else None
+
+
 def _in(stream: Stream, folders: str) -> bool:
     """Whether a pattern without names finds the folder of a stream."""
     return len(stream.parts) == len(PurePosixPath(folders).parts) and PurePosixPath(*stream.parts).match(folders)

@@ -49,9 +49,9 @@ class FrameFoldersSource(SourceConfig):
     images: Pattern = "JPEGImages/480p/{clip}"
     """Folder of a sequence's frames, or its video, e.g. `"{clip}.mp4"`; `{clip}` stands for the sequence's name.
     Where not all images of a folder are its frames, name them: `{frame}` stands for what tells them apart, e.g.
-    `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"`; `{frame}` alone is one sequence. By
-    `"images/{clip}.jpg"` each image is one, as photographs are. Images are turned as EXIF says, scaled to 8 bits
-    by the depth that they declare, and lose their alpha."""
+    `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"` or `"{clip}/{frame}/rgb.png"`; `{frame}` alone is one
+    sequence. By `"images/{clip}.jpg"` each image is one, as photographs are. Images are turned as EXIF says,
+    scaled to 8 bits by the depth that they declare, and lose their alpha."""
     masks: Pattern = "Annotations/480p/{clip}"
     """Folder of its mask images, or these by `{frame}`, e.g. `"gtFine/train/{clip}/{frame}_gtFine_labelIds.png"`.
     Frames without one are ignored by losses and metrics."""

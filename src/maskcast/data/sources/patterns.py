@@ -31,8 +31,8 @@ def _pattern(value: str) -> str:
             "must be a relative path with {clip} once, e.g. JPEGImages/480p/{clip}; where one folder is one "
             "sequence, {frame} will do, e.g. frames/{frame}.png"
         )
-    if value.count(FRAME) > 1 or FRAME in value.rpartition("/")[0]:
-        raise ValueError("may have {frame} once, in the name of the file, e.g. {clip}/{frame}_leftImg8bit.png")
+    if value.count(FRAME) > 1:
+        raise ValueError("may have {frame} once, e.g. {clip}/{frame}_leftImg8bit.png or {clip}/{frame}/rgb.png")
     return value
 
 
