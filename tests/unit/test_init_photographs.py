@@ -267,6 +267,15 @@ def test_a_numbered_folder_may_hold_each_frame_and_its_mask(alike: bool, tmp_pat
         assert clip.num_frames == (22 if alike else 1) and (store.masks(clip) == masks).all()
 
 
+def test_frames_that_are_named_by_number_need_no_folder_each(tmp_path: Path) -> None:
+    for n, place in enumerate(("day1/ab", "day1/cd", "day2/ef", "day2/gh")):
+        frames, masks = frames_of(n, 24)
+        write_images(tmp_path / place, frames, "{:04d}_rgb.jpg", 100 * n)
+        write_images(tmp_path / place, masks, "{:04d}_mask.png", 100 * n)
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "*/{clip}/{frame}_rgb.jpg" and len(start.found.sequences) == 4
+
+
 def test_photographs_without_masks_are_to_be_labelled(tmp_path: Path) -> None:
     photographs(tmp_path, WORDS, ONE_SIZE)
     for path in (tmp_path / "masks").iterdir():

@@ -50,11 +50,10 @@ def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
         guess: patterns under which each of these folders is a sequence, of one sequence alone.
     """
     street = PurePosixPath(guess.images.partition(f"/{CLIP}/")[0]).name
-    if not street or split_of_name(street) or f"{street}/{CLIP}/" not in str(guess.masks):
+    masks = str(guess.masks)
+    if not street or split_of_name(street) or FRAME in guess.images + masks or f"{street}/{CLIP}/" not in masks:
         return None
-    images, masks = (
-        pattern.replace(f"{street}/{CLIP}/", f"{CLIP}/{FRAME}/") for pattern in (guess.images, str(guess.masks))
-    )
+    images, masks = (pattern.replace(f"{street}/{CLIP}/", f"{CLIP}/{FRAME}/") for pattern in (guess.images, masks))
     found = find_sequences(raw, images).values()
     numbered = all(isinstance(files, dict) and all(map(str.isdecimal, files)) for files in found)
     return replace(guess, images=images, masks=masks) if len(found) > 1 and numbered else None
