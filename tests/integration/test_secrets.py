@@ -156,7 +156,6 @@ def filled(parser: argparse.ArgumentParser) -> list[str]:
     return [*words, "--", *positional] if positional else words
 
 
-@pytest.mark.timeout(300)
 def test_no_command_and_no_stage_says_a_secret_that_it_was_given(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,11 +93,11 @@ def _in_remote(uri: str) -> str:
 
     repository, _, path = uri.removeprefix("dvc:").partition("#")
     try:
-        files = DVCFileSystem(url=repository)
-        found = sorted(files.find(path))
-        if found:
-            with files.open(found[0], "rb") as file:
-                file.read(1)
+        with closing(DVCFileSystem(url=repository)) as files:  # a clone and databases
+            found = sorted(files.find(path))
+            if found:
+                with files.open(found[0], "rb") as file:
+                    file.read(1)
     except CloneError as error:
         raise MaskcastError(f"{uri}: cannot be cloned ({_root(error)}); check URL and access") from None
     except Exception as error:  # DVC lets through what its indexes and remotes raise
