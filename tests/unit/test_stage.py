@@ -222,6 +222,20 @@ def test_a_stage_goes_by_the_name_that_it_is_given(tmp_path: Path, register) -> 
         assert (tmp_path / "out").read_text() == (name or "known_as")
 
 
+def test_errors_tell_keys_by_the_name_that_a_stage_goes_by(tmp_path: Path, register) -> None:
+    said = "picky: refuses results/picky.json; set picky.times to 1, or other.times"
+
+    def picky(*, seen: OutPath, params: CopyParams) -> None:
+        """Refuses."""
+        raise MaskcastError(said)
+
+    register(picky)
+    for name in ("picky", "first"):
+        with pytest.raises(MaskcastError) as caught:
+            run_stage("picky", {}, name=name, seen=tmp_path / "out")
+        assert str(caught.value) == f"{name}: refuses results/picky.json; set {name}.times to 1, or other.times"
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -205,6 +205,7 @@ def test_masks_without_frames_are_refused(tmp_path: Path) -> None:
         ({"model": {"arch": "vnet"}}, "vnet"),
         ({"loss": {"ce": -1}}, "loss.ce"),
         ({"loss": {"ce": 0, "dice": 0, "focal": 0}}, "nothing would be learnt"),
+        ({"loss": {"dice": 0, "focal": 0, "class_weights": [0, 0, 0]}}, "class_weights are all 0"),
         ({"augment": {"crop": [0, 3]}}, "crop"),
         ({"val_frame_step": 0}, "val_frame_step"),
         ({"maps": ["mask", "mask"]}, "maps: 'mask' stands twice; name it once"),

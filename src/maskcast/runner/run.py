@@ -121,7 +121,7 @@ def execute(job: Job) -> dict[str, float]:
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
     own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
-    with user_errors_of_machine(*job.outputs.values()), running_as(job.name):
+    with user_errors_of_machine(*job.outputs.values()), running_as(job.name, the_stage):
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's

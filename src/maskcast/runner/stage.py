@@ -131,11 +131,16 @@ def check_name(name: str, stage: str) -> None:
 
 
 @contextmanager
-def running_as(name: str) -> Iterator[None]:
-    """Lets the stage that runs in the block go by a name."""
+def running_as(name: str, the_stage: Stage) -> Iterator[None]:
+    """Lets the stage that runs in the block go by a name: errors tell its keys by that, the section they are in."""
     token = _running.set(name)
     try:
         yield
+    except MaskcastError as error:
+        keys = "|".join(the_stage.params.model_fields)
+        own = rf"^{the_stage.name}(?=: )|\b{the_stage.name}(?=\.({keys})\b)"
+        error.args = (re.sub(own, name, str(error)), *error.args[1:])
+        raise
     finally:
         _running.reset(token)
 

@@ -213,6 +213,8 @@ class MaskLossConfig(LossConfig):
     def _has_a_term(self) -> Self:
         if not (self.ce or self.dice or self.focal):
             raise ValueError("ce, dice and focal are all 0, so nothing would be learnt; give one of them a weight")
+        if not (self.dice or self.focal or self.class_weights is None or any(self.class_weights)):
+            raise ValueError("class_weights are all 0, so nothing would be learnt; give a class a weight")
         return self
 
     @model_validator(mode="after")
