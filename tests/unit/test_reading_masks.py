@@ -382,6 +382,17 @@ def test_what_is_proposed_can_read_the_masks(kind: str, tmp_path: Path) -> None:
     assert np.unique(ids).max() >= 1
 
 
+@pytest.mark.parametrize("on", [1, 255])
+def test_a_foreground_that_has_most_pixels_is_asked_about_with_what_swaps_it(on: int, tmp_path: Path) -> None:
+    few, most = (saved(tmp_path / f"{n}.png", picture([[0, on, n * on]])) for n in (0, 1))
+    assert propose(survey_masks([few], ignore=255)).notes == ()
+    (note,) = propose(survey_masks([most], ignore=255)).notes
+    assert f"the foreground, {on}, has 67% of the pixels" in note
+    assert note.endswith(f"source.values: {{0: foreground, {on}: background}}")
+    (ids,) = read([most], values={"0": "foreground", str(on): "background"}, classes=TWO)
+    assert np.mean(ids) == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize(
     ("values", "match"),
     [

@@ -132,7 +132,7 @@ def check_name(name: str, stage: str) -> None:
 
 @contextmanager
 def running_as(name: str, the_stage: Stage) -> Iterator[None]:
-    """Lets the stage that runs in the block go by a name: errors tell its keys by that, the section they are in."""
+    """Lets the stage that runs in the block go by a name: errors tell its keys by that, their section."""
     token = _running.set(name)
     try:
         yield

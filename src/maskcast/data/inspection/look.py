@@ -121,8 +121,9 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
     if not masks and not films and (boxes := box_file(raw)) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline: `maskcast new FOLDER "
-            "--pipeline detection` (docs/detection.md). A masker learns from masks: export polygons or masks in "
-            "place of boxes"
+            "--pipeline detection`, whose params.yaml you write by hand: fetch_dataset.uri and "
+            "prepare_detection.source (docs/detection-data.md). A masker learns from masks: export polygons or "
+            "masks in place of boxes"
         )
     guess = guess_patterns(frames, films, masks)
     if guess is None and films and not frames and not masks:

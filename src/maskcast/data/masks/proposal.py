@@ -46,7 +46,7 @@ def propose(survey: MaskSurvey) -> Proposal:
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY}; export the masks as PNG")
     if len(shown) < 2:
-        return Proposal(two, () if shown else ("no mask has foreground: every value is 0",))
+        return Proposal(two, _of_one_foreground(survey, shown))
     void = {"ignore": IGNORE} if IGNORE in shown else {}
     ids = [value for value in shown if value != IGNORE]
     if survey.numbered:
@@ -64,6 +64,17 @@ def propose(survey: MaskSurvey) -> Proposal:
     if survey.indexed:
         notes.append("if the ids are objects and no classes, take encoding: binary and two classes")
     return Proposal({"encoding": "index", "classes": names, **void}, tuple(notes))
+
+
+def _of_one_foreground(survey: MaskSurvey, shown: list[int]) -> tuple[str, ...]:
+    if not shown:
+        return ("no mask has foreground: every value is 0",)
+    if (share := survey.share(shown)) <= 0.5:
+        return ()
+    swapped = f"source.values: {{0: foreground, {shown[0]}: background}}"
+    return (
+        f"the foreground, {shown[0]}, has {share:.0%} of the pixels: if that is the background, set {swapped}",
+    )
 
 
 def _panoptic(survey: MaskSurvey, split: Split) -> Proposal:

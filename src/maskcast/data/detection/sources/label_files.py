@@ -46,7 +46,8 @@ def _images(folder: Path) -> list[NamedBoxes]:
     for part in ("images", "labels"):
         if not (folder / part).is_dir():
             raise MaskcastError(
-                f"{folder / part}: no such folder; mend source.train, source.val or the data's root"
+                f"{folder / part}: no such folder; mend source.train or source.val, or fetch_dataset.uri, the "
+                "folder in which they lie"
             )
     images = by_stem(image_files(folder / "images"))
     labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}

@@ -44,7 +44,10 @@ class VocSource(DetectionSource):
     def listing(self, raw: Path) -> Listing:
         """Lists the images of both text files (see `DetectionSource.listing`)."""
         if not (raw / self.images).is_dir():
-            raise MaskcastError(f"{raw / self.images}: no such folder; mend source.images or the data set's root")
+            raise MaskcastError(
+                f"{raw / self.images}: no such folder; mend source.images, or fetch_dataset.uri, the folder in "
+                "which it lies"
+            )
         images = by_stem(image_files(raw / self.images))
         lists = {"train": self.train} | ({"val": self.val} if self.val else {})
         splits: dict[str, Sequence[NamedBoxes]] = {}
