@@ -201,7 +201,6 @@ with _stages_stop_first():
 """
 STAGE = """
 import time
-import weakref
 from maskcast.stopping import stopped_by_signals
 try:
     with stopped_by_signals():
