@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from maskcast.data import unlabeled
 from maskcast.data.augment.views import ViewParams, same_views
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
@@ -107,6 +108,12 @@ def test_the_same_place_of_two_frames_in_the_same_colours() -> None:
     for seed in range(5):
         first, second = same_views(frame, frame, params, np.random.default_rng(seed))
         assert (first == second).all()
+
+
+def test_frames_that_do_not_move_leave_nothing_to_explain(tmp_path: Path) -> None:
+    with ClipWriter(tmp_path / "still", height=32, width=32, maps=single_map(["background", "a"])) as clips:
+        clips.add("still", split="unlabeled", kind="unlabelled", frames=np.full((4, 32, 32, 3), 9, np.uint8))
+    assert task_of(ClipStore(tmp_path / "still"), "next_frame").validate() == {}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -200,6 +200,11 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
 
 
+def test_any_score_is_better_than_none(tmp_path: Path) -> None:
+    task = Regression(scores=[math.nan, 0.1, math.nan, 0.05])
+    assert fit(task, PARAMS, tmp_path).scores["best_epoch"] == 2
+
+
 def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
     task = Regression(scores=[0.9, 0.1, 0.2, 0.3, 0.4])
     start = {name: weights.clone() for name, weights in task.model.state_dict().items()}

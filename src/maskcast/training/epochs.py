@@ -1,5 +1,6 @@
 """What a run has come to: its step, the best weights so far, and the end of each epoch."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -40,7 +41,10 @@ class Progress:
         self.curve.append({"epoch": epoch, **trained, **scores})
         self.losses = 0.0
         sure = epoch == 0 or not isinstance(task, FromStart) or task.surpasses_start()
-        better = task.monitor is None or not self.best or (sure and scores[task.monitor] > self.best[task.monitor])
+        better = task.monitor is None or not self.best
+        if task.monitor is not None and self.best:
+            best = self.best[task.monitor]  # NaN where there was nothing to score
+            better = sure and (scores[task.monitor] > best or math.isnan(best))
         if better:
             self.best, self.best_epoch, self.stale = scores, epoch, 0
             self.best_weights = weights_of(task.model)

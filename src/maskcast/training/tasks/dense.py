@@ -72,13 +72,16 @@ class DenseTask:
         return error / weight, {"explained": 1 - (error / nothing).detach()}
 
     def validate(self) -> dict[str, float]:
-        """Returns ``explained``: the part of the targets' square that is predicted, in a batch of no step."""
+        """Returns ``explained``: the part of the targets' square that is predicted, in a batch of no step.
+
+        Of frames that do not move there is nothing to predict, and no such part.
+        """
         device = self.segmenter.mean.device
         batch = PretextSample(
             *(torch.as_tensor(part).to(device) for part in self.batch(self.params.training.steps))
         )
         error, nothing, _ = self._sums(batch)
-        return {"explained": 1 - (error / nothing).item()}
+        return {"explained": 1 - (error / nothing).item()} if nothing else {}
 
     def pictures(self, count: int) -> np.ndarray:
         """Returns what is shown of some samples, and below it what to predict, (2, count, H, W, C) uint8."""
