@@ -19,7 +19,8 @@ from maskcast.data.inspection.choosing import (
 from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
-from maskcast.data.inspection.label_files import label_files, labelled_by_files
+from maskcast.data.inspection.label_files import labelled_by_files
+from maskcast.data.inspection.label_formats import label_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns

@@ -1,0 +1,92 @@
+"""Which files below a folder hold masks in a form of other tools, such as COCO."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from maskcast.data.labelling.formats.burst import is_burst
+from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
+from maskcast.data.labelling.formats.sa_v import is_sa_v
+from maskcast.errors import MaskcastError
+from maskcast.files import files_below
+from maskcast.reading import content_of, read_json
+
+FORMATS = {  # name of a format: what people call it
+    "coco": "COCO",
+    "youtube-vis": "YouTube-VIS, BURST or SA-V",
+    "cvat-video": "CVAT for video",
+    "cvat-images": "CVAT for images",
+    "label-studio": "Label Studio",
+    "labelme": "labelme",
+}
+PANOPTIC = "coco, panoptic"  # of all pixels: before COCO's objects of the same images
+KEYS = (b'"segmentation"', b'"segmentations"', b'"annotations"', b'"masklet"')  # of JSON that may hold masks
+# Of one set's files of the same frames that which is to be read: what people marked, and all of it.
+BETTER = (
+    (re.compile(r"_auto(?=\.json$)"), "_manual"),  # SA-V
+    (re.compile(r"^((un)?common_classes|first_frame_annotations)(?=\.json$)"), "all_classes"),  # BURST
+)
+
+
+def label_files(raw: Path) -> tuple[str, list[Path]] | None:
+    """Returns the files of labels below a folder that hold masks, and their format; None where there are none.
+
+    Of several formats that comes first which tells most of objects.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in files_below(raw, ".json", ".xml"):
+        form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
+        if form is not None:
+            found.setdefault(form, []).append(path)
+    order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
+    form = next((form for form in order if form in found), None)
+    if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same people
+        found[form] = [path for path in found[form] if b'"keypoints"' not in content_of(path)] or found[form]
+    if form == "youtube-vis":
+        known = {*found[form]}
+        found[form] = [path for path in found[form] if not known & {*_better(path)}]
+    return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
+
+
+def _better(path: Path) -> Iterator[Path]:
+    """Yields the files that would be read in place of one, if they are there."""
+    for name, other in BETTER:
+        if name.search(path.name):
+            yield path.with_name(name.sub(other, path.name))
+
+
+def _json_format(path: Path) -> str | None:
+    content = content_of(path)
+    if b'"shapes"' in content and b'"imagePath"' in content:
+        return "labelme"
+    if not any(key in content for key in KEYS):
+        return None
+    try:
+        value = read_json(path)
+    except MaskcastError:
+        if b'"segmentation' in content:
+            raise
+        return None  # of something else
+    if isinstance(value, list):
+        tasks = [one for one in islice(value, 1) if isinstance(one, dict)]
+        return "label-studio" if tasks and {"data", "annotations"} <= tasks[0].keys() else None
+    if is_burst(value) or is_sa_v(value):
+        return "youtube-vis"  # reads these, too
+    if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
+        return None
+    masks = [one for one in value["annotations"] if isinstance(one, dict)]
+    if is_panoptic(value) and path.with_suffix("").is_dir():
+        return PANOPTIC
+    if "videos" in value and any(one.get("segmentations") for one in masks):
+        return "youtube-vis"
+    return "coco" if "images" in value and any(one.get("segmentation") for one in masks) else None
+
+
+def _xml_format(path: Path) -> str | None:
+    content = content_of(path)
+    if b"<annotations" not in content:
+        return None
+    if b"<track" in content:
+        return "cvat-video"
+    return "cvat-images" if b"<image " in content else None

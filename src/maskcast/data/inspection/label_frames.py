@@ -1,0 +1,84 @@
+"""Patterns of the frames that label files speak of: of Roboflow's names, of all splits, of more folders."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, combinations
+from pathlib import Path, PurePosixPath
+
+from maskcast.data.inspection.given_splits import split_of_name
+from maskcast.data.inspection.streams import Stream
+from maskcast.data.sources.patterns import find_sequences, fixed_folder
+from maskcast.errors import MaskcastError
+
+_ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
+
+
+def roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
+    """Returns the pattern of frames as Roboflow calls them, `street_mp4-12_jpg.rf.0f3a.jpg`; None of others.
+
+    Photographs have no number before the first ending, or some of them.
+    """
+    paths = [path for stream in streams for path in stream.files]
+    matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
+    if not paths or not all(matches):
+        return None
+    seen: dict[tuple[str, str], Path] = {}
+    for path, match in zip(paths, matches, strict=True):
+        assert match is not None
+        if (twin := seen.setdefault((match[1], match[3]), path)) != path:
+            raise MaskcastError(
+                f"{path}: shows the frame of {twin.name} once more, as augmented sets do; export a version "
+                "without augmentation from Roboflow"
+            )
+    first, ending = matches[0], paths[0].suffix
+    assert first is not None
+    forms = {match[4] for match in matches if match}
+    folders = {path.relative_to(raw).parent.parts for path in paths}
+    if len(set(map(len, folders))) > 1:
+        raise MaskcastError(
+            f"{raw}: frames of Roboflow lie in folders of several depths ({_two_of(folders)}); give one folder "
+            "with train, valid and test, as Roboflow exports it"
+        )
+    folder = "".join(f"{one[0] if len(set(one)) == 1 else '*'}/" for one in zip(*folders, strict=True))
+    name = f"{{clip}}{first[2]}{{frame}}" if all(match and match[3] for match in matches) else "{clip}"
+    return f"{folder}{name}_{first[4] if len(forms) == 1 else '*'}.rf.*{ending}"
+
+
+def _two_of(folders: set[tuple[str, ...]]) -> str:
+    """Returns the shallowest and the deepest of some folders."""
+    ordered = sorted(folders, key=lambda parts: (len(parts), parts))
+    return ", ".join("/".join(parts) or "." for parts in (ordered[0], ordered[-1]))
+
+
+def of_all_splits(raw: Path, images: str) -> str:
+    """Returns a pattern with `*` for a folder that is named as a split, where others beside it are, too."""
+    parts = images.split("/")
+    for place, part in enumerate(parts[:-1]):
+        beside = raw.joinpath(*parts[:place])
+        if (
+            split_of_name(part)
+            and sum(one.is_dir() and split_of_name(one.name) is not None for one in beside.iterdir()) > 1
+        ):
+            wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
+            with suppress(MaskcastError):  # two are of one name
+                if all(split_of_name(path.relative_to(beside).parts[0]) for path in _places(raw, wide)):
+                    return wide
+    return images
+
+
+def wider(raw: Path, images: str) -> Iterator[str]:
+    """Yields patterns with `*` for folders, the fewest and deepest first, that find more sequences."""
+    folders, most = range(len(PurePosixPath(fixed_folder(images)).parts)), 0
+    with suppress(MaskcastError):  # two are of one name
+        most = len(find_sequences(raw, images))
+    for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in folders):
+        wide = "/".join("*" if place in places else part for place, part in enumerate(images.split("/")))
+        with suppress(MaskcastError):
+            if len(find_sequences(raw, wide)) > most:
+                yield wide
+
+
+def _places(raw: Path, images: str) -> Iterator[Path]:
+    for files in find_sequences(raw, images).values():
+        yield from [files] if isinstance(files, Path) else files.values()
