@@ -43,9 +43,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns ports for servers to come: the kernel gives them to nobody who asks it for any port."""
+    """Returns ports for servers to come: the kernel gives them to nobody who asks for any, if it leaves some."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    others = [port for port in range(10_000, 1 << 16) if not first <= port <= last]
+    ports = range(10_000, 1 << 16)
+    others = [port for port in ports if not first <= port <= last] or ports
     found: list[int] = []
     for port in random.SystemRandom().sample(others, len(others)):
         with socket.socket() as probe, suppress(OSError):
