@@ -21,6 +21,7 @@ from maskcast.data.labelling.relabelling import write_relabelled
 from maskcast.data.left_out import LeftOut
 from maskcast.data.loading import readable
 from maskcast.data.sources.base import Arrays, RawClip
+from maskcast.data.sources.reels import reels_in
 from maskcast.errors import MaskcastError, PicturedError
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
@@ -357,3 +358,18 @@ def test_backgrounds_of_others_are_refused(damage: str, tmp_path: Path) -> None:
         path.write_text(path.read_text() + " ")
     with pytest.raises(MaskcastError, match=r"no clip store there|not the backgrounds of"):
         Backgrounds(store)
+
+
+@pytest.mark.parametrize(
+    "twins", [("a/b/0.png", "a_b/0.png"), ("a/0.png", "a.mp4"), ("a/0.png", "a.mp4", "a.txt")]
+)
+def test_films_of_one_name_are_refused_and_none_is_lost(tmp_path: Path, twins: tuple[str, ...]) -> None:
+    for name in twins:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if len(twins) == 3:  # the video goes by its whole name, because another file has its stem
+        assert sorted(reels_in(tmp_path, 24)) == ["a", "a_mp4"]
+        return
+    with pytest.raises(MaskcastError, match=r"a_b|'a'") as raised:
+        reels_in(tmp_path, 24)
+    assert all(str(tmp_path / name) in str(raised.value) for name in twins)

@@ -131,33 +131,36 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
         stills: whether images that lie in the folder itself are a film each.
 
     Raises:
-        MaskcastError: when there is no such folder, or no film in it.
+        MaskcastError: when there is no such folder, no film in it, or two that have one name.
     """
     if not folder.is_dir():
         raise MaskcastError(f"{folder}: no such folder; name it in prepare_clips.source, or create it")
-    found: dict[str, Path | list[Path]] = {}
+    found: dict[str, tuple[str, list[Path]]] = {}  # name and files, by the path of the file or folder
     paths = files_below(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
     for name, path in sorted(zip(names, paths, strict=True), key=lambda one: id_key(one[0])):
         ending = path.suffix.lower()
         alone = name.rpartition(".")[0] if stems[name.rpartition(".")[0]] == 1 else name
-        if ending in VIDEO_SUFFIXES:
-            found[alone] = path
-        elif ending in IMAGE_SUFFIXES and stills and path.parent == folder:
-            found[alone] = [path]
+        if ending in VIDEO_SUFFIXES or (ending in IMAGE_SUFFIXES and stills and path.parent == folder):
+            found[name] = alone, [path]
         elif ending in IMAGE_SUFFIXES:
-            images = found.setdefault(name.rpartition("/")[0] or folder.name, [])
-            if isinstance(images, list):
-                images.append(path)
+            place = name.rpartition("/")[0]
+            found.setdefault(place, (place or folder.name, []))[1].append(path)
     if not found:
         raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or mend the folder's name")
-    return {
-        name.replace("/", "_").replace(".", "_"): FileReel(
-            rate, files if isinstance(files, Path) else tuple(files)
-        )
-        for name, files in found.items()
-    }
+    reels: dict[str, Reel] = {}
+    first: dict[str, Path] = {}
+    for called, files in found.values():
+        name = called.replace("/", "_").replace(".", "_")
+        if name in first:
+            raise MaskcastError(
+                f"{files[0]}: is of a film {name!r}, and so is {first[name]}; rename the file or folder of one"
+            )
+        first[name] = files[0]
+        is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
+        reels[name] = FileReel(rate, files[0] if is_video else tuple(files))
+    return reels
 
 
 def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
