@@ -290,6 +290,15 @@ def test_other_faults_are_named(tmp_path: Path) -> None:
     refused(raw, out, "labels.json: no such JSON file")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_image_that_stands_twice_is_not_learnt_from_and_scored_on(tmp_path: Path, seed: int) -> None:
+    raw = write_raw(tmp_path / "raw", count=4)
+    truth = json.loads((raw / "labels.json").read_text())
+    truth["images"][1]["file_name"] = truth["images"][0]["file_name"]
+    (raw / "labels.json").write_text(json.dumps(truth))
+    refused(raw, tmp_path / "set", "sub/0.jpg: listed twice in train, so val_share", val_share=0.5, seed=seed)
+
+
 def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
     data = prepare(write_raw(tmp_path / "raw"), tmp_path / "set")
     with pytest.raises(MaskcastError, match="no split 'test'; it has train, val: prepare"):

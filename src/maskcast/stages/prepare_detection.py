@@ -81,7 +81,16 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
-    """Returns `train` and `val`, each in the order of the source."""
+    """Returns `train` and `val`, each in the order of the source.
+
+    Raises:
+        MaskcastError: if none is left to train on, or an image stands twice: it could be in both.
+    """
+    twice = [path for path, times in Counter(one.path for one in images).items() if times > 1]
+    if twice:
+        raise MaskcastError(
+            f"{twice[0]}: listed twice in train, so val_share may put it into train and val; list it once"
+        )
     count = max(1, round(share * len(images)))
     if count == len(images):
         raise MaskcastError(
