@@ -6,11 +6,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.sources.image_maps import ImageMapsSource
 from maskcast.data.sources.pasted_hands import PastedHandsSource
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 from maskcast.params import validate
 from maskcast.runner.run import run_stage
 
@@ -143,6 +145,21 @@ def test_pasted_hands_are_whole_in_their_maps_and_in_front_of_each_other(tmp_pat
         assert (skin == (visible > 0)).mean() > 0.98
     assert in_front == {1, 2}
     assert store.get("pasted_unlabeled_000000").maps == ()
+
+
+def test_pixels_of_photographs_without_a_label_have_none_in_the_picture(tmp_path: Path) -> None:
+    raw = write_photos(tmp_path / "raw")
+    for path in (raw / "masks").iterdir():
+        hand = np.array(Image.open(path))
+        hand[30:36] = 128
+        save(path, hand)
+    store = prepare(raw, "pasted_hands", **PASTE | {"values": PASTE["values"] | {"128": "ignore"}})
+    for clip in store.clips[:5]:
+        left, right, visible = (store.of(name).masks(clip)[0] for name in ("left", "right", "visible"))
+        unknown = (left == IGNORE) | (right == IGNORE)
+        assert unknown.any() and (visible[unknown & (left != 1) & (right != 1)] == IGNORE).all()
+        assert (visible[~unknown] != IGNORE).all()
+        assert right[:, 0].any() and left[:, -1].any()
 
 
 def test_pairs_need_two_photographs_with_masks(tmp_path: Path) -> None:

@@ -155,7 +155,8 @@ def load_pair(
     behind_HW, front_HW = masks[0], (cover_HW >= 0.5).astype(np.uint8)
     hands = [SIDES.index(side), 1 - SIDES.index(side)]  # of a photograph as it is, and mirrored
     behind, front = (hands[number == mirrored] for number in range(2))
-    visible_HW = np.where(front_HW == 1, front + 1, np.where(behind_HW == 1, behind + 1, 0)).astype(np.uint8)
+    seen_HW = np.where(behind_HW == 1, behind + 1, behind_HW)  # what has no label behind has none in the picture
+    visible_HW = np.where(front_HW == 1, front + 1, seen_HW).astype(np.uint8)
     layers = {SIDES[behind]: behind_HW, SIDES[front]: front_HW, VISIBLE: visible_HW}
     frame = picture_HWC.round().clip(0, 255).astype(np.uint8)[None]
     return Arrays(frame, {name: mask_HW[None] for name, mask_HW in layers.items()} if labelled else {})
@@ -164,6 +165,7 @@ def load_pair(
 def _move(mask_HW: np.ndarray, zoom: float, random: np.random.Generator) -> np.ndarray:
     """Returns a map (2, 3) that resizes a hand and shifts it up or down; its arm stays at its border."""
     height, width = mask_HW.shape
-    edge = 0 if mask_HW[:, : width // 2].sum() >= mask_HW[:, width // 2 :].sum() else width - 1
+    hand_HW = mask_HW == 1
+    edge = 0 if hand_HW[:, : width // 2].sum() >= hand_HW[:, width // 2 :].sum() else width - 1
     shift = random.uniform(-0.15, 0.15) * height
     return np.array([[zoom, 0, edge * (1 - zoom)], [0, zoom, (height - 1) / 2 * (1 - zoom) + shift]])
