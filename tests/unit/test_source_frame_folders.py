@@ -1,4 +1,5 @@
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -193,6 +194,12 @@ def test_splits_go_by_name_or_by_share_of_whole_sequences():
 def test_impossible_splits_are_refused(splits, match):
     with pytest.raises(MaskcastError, match=match):
         assign_splits(["a", "b"], splits, seed=0)
+
+
+def test_shares_that_sum_to_1_are_no_more_than_that():
+    names = [f"s{i}" for i in range(100)]
+    splits = assign_splits(names, {"train": 0.33, "val": 0.56, "test": 0.11}, seed=0)
+    assert Counter(splits.values()) == {"train": 33, "val": 56, "test": 11}
 
 
 def test_a_sequence_is_cut_in_time_and_no_frame_is_in_two_splits(tmp_path):
