@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskcast.data.decoding import upright_size
 from maskcast.data.frame_names import by_stem, frame_files
 from maskcast.data.images import read_frames, read_image
 from maskcast.errors import MaskcastError
@@ -119,6 +120,14 @@ def test_colours_of_a_palette_and_of_16_bits_keep_their_order(tmp_path: Path) ->
     assert read_image(saved(tmp_path / "d.png", deep))[0].tolist() == [list(RED), list(BLUE)]
     cv2.imwrite(str(tmp_path / "d.tif"), np.array([[BLUE, RED]], np.uint16) * 257)  # OpenCV writes BGR
     assert read_image(tmp_path / "d.tif")[0].tolist() == [list(RED), list(BLUE)]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+def test_the_size_in_the_head_of_a_file_is_that_of_its_picture(ending: str, tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = saved(tmp_path / f"a.{ending}", Image.new("RGB", (30, 20)), exif=turned)
+    assert upright_size(path) == read_image(path).shape[:2] == (30, 20)
 
 
 def test_a_photo_of_a_phone_with_a_preview_is_one_picture(tmp_path: Path) -> None:

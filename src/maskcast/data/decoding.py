@@ -120,7 +120,9 @@ def upright_size(path: Path) -> tuple[int, int]:
     remedy = "copy it again from its origin, or save it as PNG"
     with opened(path, "image", remedy) as file, parsing(path, "a readable image", remedy):
         image = Image.open(file)
-        lies = image.format in {"JPEG", "MPO", "WEBP"} and _orientation(image) >= 5
+        # A PNG without notes in its head would be decoded to look for them; a TIFF is turned as it is opened.
+        noted = image.format in {"JPEG", "MPO", "WEBP"} or (image.format == "PNG" and "exif" in image.info)
+        lies = noted and _orientation(image) >= 5
         return image.size if lies else image.size[::-1]
 
 
