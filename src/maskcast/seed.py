@@ -4,7 +4,10 @@ import numpy as np
 
 
 def rng(seed: int, *key: int) -> np.random.Generator:
-    """Returns a generator that depends on nothing but ``(seed, *key)``; other keys give independent streams."""
+    """Returns a generator that depends on nothing but ``(seed, *key)``; other keys give independent streams.
+
+    But for zeros at the end: NumPy adds some, so that ``rng(5)`` and ``rng(5, 0)`` are the same stream.
+    """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key])))
 
 

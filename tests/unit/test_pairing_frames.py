@@ -286,9 +286,9 @@ def test_files_that_are_no_sequence_get_no_split(tmp_path: Path) -> None:
     assert listing.skipped == []
 
 
-@pytest.mark.parametrize("pattern", ["{clip}/{frame}/x.png", "{clip}/{frame}_{frame}.png"])
-def test_frame_stands_in_the_name_of_the_file_once(pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"may have \{frame\} once, in the name of the file"):
+@pytest.mark.parametrize("pattern", ["{clip}/{frame}/{frame}.png", "{clip}/{frame}_{frame}.png"])
+def test_frame_stands_in_a_pattern_once(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"may have \{frame\} once, e\.g\. "):
         FrameFoldersSource(masks=pattern)
 
 
