@@ -23,6 +23,7 @@ from maskcast.params import flatten
 from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
+from maskcast.report.tables import lines_of
 
 INDEX = "index.html"  # beside pages, with links to all
 GENERATOR = element("meta", name="generator", content="maskcast")  # tells our pages from those of others
@@ -37,7 +38,6 @@ SCORES = {  # by name in the metrics, most telling first: what the index calls t
     "AP": "AP",
     "val_AP": "validation AP",
 }
-_CELL = re.compile(r"(?<!\\)\|")  # what is between the cells of a table in Markdown
 ORIGIN = {
     "maskcast.git_sha": "commit",
     "maskcast.image": "image",
@@ -103,13 +103,11 @@ def _rendered(text: str, caption: str) -> Html:
     """Returns headings and tables of a Markdown text as such, and anything else as it is written."""
     parts, title = [], caption
     for block in re.split(r"\n{2,}", text.strip("\n")):
-        cells = [_CELL.split(line.strip())[1:-1] for line in block.splitlines()]
         if re.fullmatch(r"#+ .*", block):
             title = block.lstrip("# ")
             parts.append(element("h3", title))
-        elif re.search(r"\n[|:\- ]+\n", block) and len({len(row) for row in cells}) == 1:
-            header, _, *rows = [[cell.strip().replace(r"\|", "|") for cell in row] for row in cells]
-            parts.append(table(title, header, rows))
+        elif lines := lines_of(block):
+            parts.append(table(title, lines[0], lines[1:]))
         else:
             parts.append(element("pre", block, tabindex=0))
     return joined(parts)
