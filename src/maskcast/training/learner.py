@@ -106,7 +106,7 @@ class Learner:
                 raise
         self._optimizer.zero_grad(set_to_none=True)
         if full:
-            if not self._recorded:
+            if self._recorded is None or len(self._recorded) == 0:
                 return None
             self._recorded = None  # graphs have memory of their own
             torch.cuda.empty_cache()
