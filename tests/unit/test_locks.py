@@ -126,6 +126,21 @@ def test_an_older_output_is_replaced_as_a_whole(
     assert [path.name for path in tmp_path.iterdir()] == ["clips"]
 
 
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_copy_that_somebody_keeps_beside_an_output_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(outputs, "exchange", lambda one, other: False)
+    out, kept = tmp_path / "masker", [tmp_path / f"masker.{end}" for end in ("old", "bak", "new", "orig")]
+    for path in kept:
+        path.write_text("kept")
+    for text in ("first", "second"):
+        write(out, text)
+    assert sorted(tmp_path.iterdir()) == sorted([out, *kept])
+    assert {path.read_text() for path in kept} == {"kept"}
+
+
 def test_a_reader_finds_an_output_at_every_moment_of_the_swap(tmp_path: Path) -> None:
     out, missing, ended = tmp_path / "clips", [], threading.Event()
     write(out, "0")

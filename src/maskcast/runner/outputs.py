@@ -209,7 +209,7 @@ def _unwritable(out: Path, named: str, remedy: str = "choose a writable path") -
 
 def _replace(partial: Path, out: Path) -> None:
     """Renames ``partial`` to ``out``; an older output stands until the new one is there."""
-    old = out.with_name(out.name + ".old")
+    old = partial.with_name(partial.name + ".old")  # not `<output>.old`, as people call a copy that they keep
     remove(old)
     if (out.exists() or out.is_symlink()) and exchange(partial, out):
         remove(partial)
