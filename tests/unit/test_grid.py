@@ -188,6 +188,10 @@ def test_variants_keep_their_checkpoints_apart(tmp_path: Path, monkeypatch: pyte
     for seed in (1, 2, 1):
         run_stage("prepare_clips", {"seed": seed})
     assert seen[0] == seen[2] != seen[1] and os.environ["MASKCAST_RESUME_DIR"] == str(tmp_path)
+    seen.clear()
+    for start in ("first", "second", "first"):  # of stages that variants change, where this one's params are equal
+        run_stage("train_masker", {}, clips=tmp_path / "clips", start=tmp_path / start)
+    assert seen[0] == seen[2] != seen[1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -36,7 +36,7 @@ def run_variant(
     work: Callable[[], dict[str, float]],
     name: str,
     params: Mapping[str, Any],
-    inputs: Iterable[Path],
+    inputs: Sequence[Path],
     outputs: Iterable[Path],
 ) -> dict[str, float]:
     """Runs a stage and returns its metrics; there are none where it, or one before it, failed.
@@ -44,13 +44,14 @@ def run_variant(
     Args:
         work: runs it.
         name: what it goes by.
-        params: its params. Checkpoints of variants, which share all else, are kept apart by them.
-        inputs: its inputs.
+        params: its params. Checkpoints of variants, which share all else, are told apart by them and the inputs.
+        inputs: its inputs; they differ where a variant changes a stage before this one.
         outputs: its outputs, which get word of a failure.
     """
     error = next(filter(None, map(failure, inputs)), None)
     if error is None:
-        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
+        parts = json.dumps([params, *map(str, inputs)], sort_keys=True)
+        digest = hashlib.sha256(parts.encode()).hexdigest()[:16]
         own = {RESUME: f"{os.environ[RESUME]}/{digest}"} if RESUME in os.environ else {}
         try:
             with patch.dict(os.environ, own):
