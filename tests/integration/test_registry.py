@@ -324,6 +324,34 @@ def test_aliases_versions_and_decisions_that_are_deleted_by_other_means_stop_nob
 
 
 @pytest.mark.usefixtures("embedded")
+def test_a_rollback_says_that_a_promotion_was_killed_between_its_aliases(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setattr(Registry, "files", lambda *_: ("run", "pipeline"))  # as if there were some
+    monkeypatch.setattr("maskcast.registry.promotion.ABANDONED_S", 0)
+    registry, move = Registry("maskcast"), Registry.set_alias
+    for number in (1, 2, 3):
+        registry.create("file:///nowhere", None, {"maskcast.digest": str(number)})
+    for number in (1, 2):
+        promote("maskcast", str(number), "a test", force=True)
+
+    def killed(self: Registry, alias: str, number: int) -> None:
+        if alias == "champion":
+            raise KeyboardInterrupt
+        move(self, alias, number)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Registry, "set_alias", killed)
+        promote("maskcast", "3", "a test", force=True)
+    with pytest.raises(MaskcastError, match="version 2 is the champion and 'previous', as a decision leaves it"):
+        rollback("maskcast")
+    assert [each.outcome for each in decisions("maskcast")] == ["abandoned", "done", "done"]
+    promote("maskcast", "3", "again", force=True)
+    assert registry.aliases() == {"champion": 3, "previous": 2}
+
+
+@pytest.mark.usefixtures("embedded")
 def test_a_version_without_its_files_is_no_champion(
     workshop: Workshop,
     run: Run,

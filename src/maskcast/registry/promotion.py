@@ -49,14 +49,21 @@ def rollback(name: str) -> Decision:
     """Makes the previous version the champion again, and the champion the previous one.
 
     Raises:
-        MaskcastError: there is no previous version, or somebody else decides at the same time.
+        MaskcastError: there is no previous version, a decision that was killed has left the champion as that, or
+            somebody else decides at the same time.
     """
     turn = Turn(name)
     if not turn.registry.versions():
         raise turn.registry.empty()
     if PREVIOUS not in turn.registry.aliases():
         raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")
-    return turn.decide("rollback", turn.registry.find(PREVIOUS), "")
+    version = turn.registry.find(PREVIOUS)
+    if version.number == turn.champion:
+        raise MaskcastError(
+            f"{name}: version {version.number} is the champion and {PREVIOUS!r}, as a decision leaves it that is "
+            "killed; `maskcast models list` tells what was before, `maskcast models promote` takes its number"
+        )
+    return turn.decide("rollback", version, "")
 
 
 class Turn:
