@@ -352,6 +352,32 @@ def test_a_rollback_says_that_a_promotion_was_killed_between_its_aliases(
 
 
 @pytest.mark.usefixtures("embedded")
+def test_a_newer_evaluation_of_a_version_is_whole_wherever_its_registration_was_killed(
+    workshop: Workshop, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(workshop.forecaster(1))
+    registry, tag = Registry("maskcast"), Registry.tag
+    before = registry.find("1").tags
+    newer = workshop.forecaster(1, clips=write_store(tmp_path / "other", val=2, train=1).root)
+
+    def killed(self: Registry, number: int, tags: dict[str, str]) -> None:
+        names = list(tags)
+        tag(self, number, {name: tags[name] for name in names[: names.index("maskcast.evaluation") + 1]})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Registry, "tag", killed)
+        run(newer)
+    run(newer)
+    after = registry.find("1")
+    assert len(registry.versions()) == 1 and after.tags["maskcast.data"] != before["maskcast.data"]
+    evaluation = registry.evaluation(after)
+    assert evaluation.digest == after.tags["maskcast.evaluation"] != before["maskcast.evaluation"]
+    scores = {name: value for name, value in after.tags.items() if name.startswith("maskcast.score.")}
+    assert scores["maskcast.score.jaccard_mean"] == f"{evaluation.scores['jaccard_mean']:.6f}"
+
+
+@pytest.mark.usefixtures("embedded")
 def test_a_version_without_its_files_is_no_champion(
     workshop: Workshop,
     run: Run,

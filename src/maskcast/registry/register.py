@@ -105,7 +105,7 @@ def _versions(
     if not same or None in known.values():
         evaluation, scores = _evaluation_tags(record), _score_tags(record)
         with _run(registries[promoted].client, record, origin, key_file) as (run_id, artifact_uri):
-            evaluation["maskcast.evaluation_run"] = run_id
+            evaluation = {"maskcast.evaluation_run": run_id} | evaluation
             for one in artifacts:
                 registry, found = registries[one.kind], known[one.kind]
                 if found is None:
@@ -120,7 +120,8 @@ def _versions(
                 else:
                     versions[one.name] = found.number
                 if one.kind == promoted:  # the parts keep the evaluation that they came with
-                    registry.tag(versions[one.name], evaluation | scores)
+                    # The digest of the evaluation last: who is killed before it does all of this again.
+                    registry.tag(versions[one.name], scores | evaluation)
     for kind, found in known.items():
         if found is not None:
             versions[found.name] = found.number
@@ -197,6 +198,7 @@ def _with_digest(registry: Registry, digest: str) -> Version | None:
 
 
 def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:
+    """Returns the tags of an evaluation, its digest last."""
     facts = {f"maskcast.{name}": str(record.facts[name]) for name in record.measure.about}
     return facts | {"maskcast.evaluation": record.digest}
 
