@@ -7,6 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -156,6 +157,19 @@ def test_the_index_links_to_all_pages_of_ours_and_leaves_the_index_of_others_alo
     index.write_text("<title>of somebody else</title>")
     assert write_index(tmp_path) is None and index.read_text() == "<title>of somebody else</title>"
     assert write_index(tmp_path / "nowhere") is None
+
+
+def test_the_index_leads_to_pages_of_any_name_and_passes_over_what_is_none(tmp_path: Path) -> None:
+    names = ["lr#1.html", "50%25?.html", os.fsdecode(b"caf\xe9.html")]
+    for name in names:
+        Page("stage").write(tmp_path / name, {"score": 1.0}, Params(), {})
+    (tmp_path / ".#stage.html").symlink_to("somebody@host.123")  # as an editor marks a file that it changes
+    (tmp_path / "folder.html").mkdir()
+    os.mkfifo(tmp_path / "pipe.html")
+    index = write_index(tmp_path)
+    assert index is not None
+    links = re.findall(r'<a href="([^"#][^"]*)">stage</a>', index.read_text())
+    assert sorted(map(unquote_to_bytes, links)) == sorted(map(os.fsencode, names))
 
 
 @pytest.mark.parametrize(

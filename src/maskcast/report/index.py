@@ -1,11 +1,15 @@
 """The page that links to all pages of a folder, and to which all of them link."""
 
 import html
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
+from maskcast.errors import MaskcastError
 from maskcast.markup import element, table
+from maskcast.reading import opened
 from maskcast.report.page import GENERATOR, INDEX, document
 from maskcast.writing import write_whole
 
@@ -19,26 +23,34 @@ def write_index(folder: Path) -> Path | None:
         The page, or None where the folder has no pages of ours, or an index of somebody else.
     """
     index = folder / INDEX
-    if index.exists() and GENERATOR not in _head(index):
+    if index.exists() and GENERATOR not in _head(index)[1]:
         return None
     pages = {path: _head(path) for path in folder.glob("*.html") if path != index}
-    ours = [path for path, head in pages.items() if GENERATOR in head]
+    ours = {path: page for path, page in pages.items() if GENERATOR in page[1]}
     if not ours:
         return None
     rows = []
-    for path in sorted(ours, key=lambda path: path.stat().st_mtime):
-        title = re.search("<title>(.*?)</title>", pages[path])
+    for path, (when, head) in sorted(ours.items(), key=lambda item: item[1][0]):
+        title = re.search("<title>(.*?)</title>", head)
         name = html.unescape(title[1]) if title else path.stem
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        score = re.search('<meta name="description" content="(.*?)">', pages[path])
+        written = datetime.fromtimestamp(when, UTC)
+        score = re.search('<meta name="description" content="(.*?)">', head)
         told = html.unescape(score[1]) if score else ""
-        rows.append([element("a", name, href=path.name), told, f"{written:%Y-%m-%d %H:%M} UTC"])
+        place = quote(os.fsencode(path.name))
+        rows.append([element("a", name, href=place), told, f"{written:%Y-%m-%d %H:%M} UTC"])
     header = ["stage", "score", "written"]
     written_table = table("One page a stage, in the order in which they were written", header, rows)
     write_whole(index, document("maskcast", {"Pages": element("div", written_table, class_="facts")}))
     return index
 
 
-def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(HEAD_BYTES).decode("utf-8", errors="replace")
+def _head(path: Path) -> tuple[float, str]:
+    """Returns when a page was written, and how it begins; nothing of what cannot be read, or has just gone.
+
+    The stage that asks for the index has done its work: it must not fail for what else lies beside its page.
+    """
+    try:
+        with opened(path, "page", "remove it") as file:
+            return os.fstat(file.fileno()).st_mtime, file.read(HEAD_BYTES).decode("utf-8", errors="replace")
+    except MaskcastError:
+        return 0.0, ""
