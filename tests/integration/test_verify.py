@@ -12,6 +12,13 @@ from maskcast.__main__ import main
 from maskcast.registry.verify import Verification
 from maskcast.stages.register_models import RegisterModels, register_models
 
+STAGE = """\
+import os
+from dvc.analytics import is_enabled
+quiet = os.environ.get("MLFLOW_DISABLE_TELEMETRY")
+raise SystemExit(f"MLflow is kept from reports: {quiet}, DVC: {not is_enabled()}")
+"""
+
 
 def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
@@ -20,11 +27,12 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def repositories(tmp_path: Path) -> dict[str, Path]:
-    """Two repositories with a commit each, of a maskcast without any stage."""
+    """Two repositories with a commit each, of a maskcast whose stages say what they may report, and fail."""
     folders = {name: tmp_path / name for name in ("ours", "others")}
     for name, folder in folders.items():
         (folder / "src/maskcast").mkdir(parents=True)
         (folder / "src/maskcast/__init__.py").touch()
+        (folder / "src/maskcast/__main__.py").write_text(STAGE)
         git(folder, "init", "--quiet")
         git(folder, "add", "--all")
         git(folder, "commit", "--quiet", "--message", name)
@@ -59,7 +67,8 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         ("1", f"--repository={tmp_path}"): "no Git repository; give --repository",
         ("1", ours): "was not made by `dvc repro`, so DVC has no hash of its clips; give --clips",
         ("1", ours, f"--clips={other}"): "not the clips that maskcast version 1 was evaluated on",
-        ("1", ours, f"--clips={inputs['clips']}"): "evaluate of that commit failed (",
+        ("1", ours, f"--clips={inputs['clips']}"): "evaluate of that commit failed (MLflow is kept "
+        "from reports: true, DVC: True)",
         (
             "3",
             ours,

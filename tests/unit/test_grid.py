@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from kfp.compiler import Compiler
 
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file
+from maskcast.runner import dvc_queue
 from maskcast.runner.dvc_calls import needs_of, read_calls
 from maskcast.runner.dvc_queue import _hydra
 from maskcast.runner.grid import Parts, load_grid, parts_of
@@ -233,6 +235,20 @@ def test_dvc_and_kubeflow_hand_over_the_same_params(tmp_path: Path) -> None:
         by_dvc = params.model_validate(load_params_file(path)["train_segmenter"])
         assert by_dvc == params.model_validate(item["train_segmenter"])
         assert by_dvc == params.model_validate(variant.sections.get("train_segmenter") or by_dvc.model_dump())
+
+
+def test_dvc_reports_to_its_makers_only_where_a_user_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DVC_NO_ANALYTICS", "DVC_TEST"):
+        monkeypatch.delenv(name, raising=False)
+    for kind in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"DVC_{kind}_CONFIG_DIR", str(tmp_path / kind))
+    monkeypatch.setattr(dvc_queue.Queue, "__init__", lambda self, folder: setattr(self, "_folder", folder))
+    queue, asked = dvc_queue.Queue(tmp_path), "from dvc.analytics import is_enabled; print(is_enabled())"
+    assert queue._run([sys.executable, "-c", asked]).stdout == "False\n"
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "")
+    assert queue._run([sys.executable, "-c", asked]).stdout == "True\n"
 
 
 def test_the_database_is_there_before_variants_begin_at_once(

@@ -25,6 +25,7 @@ from maskcast.registry.lineage import known_of, runs_behind
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry
 from maskcast.report.tables import printed
+from maskcast.runner.address import TELEMETRY
 from maskcast.runner.provenance import CODE
 
 MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # of the machine, not of the models
@@ -261,6 +262,8 @@ def _run(
 ) -> str:
     """Runs a command and returns what it prints; where it fails, its last line follows the remedy."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    # The code of a commit may be older than what keeps MLflow from reporting to its makers (see ``address``).
+    environment |= {"DVC_NO_ANALYTICS": "1", TELEMETRY: os.environ[TELEMETRY]}
     name = Path(command[0]).name
     try:
         with told_when_late(f"`{' '.join([name, *command[1:4]])} ...`"):

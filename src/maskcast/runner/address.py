@@ -15,7 +15,8 @@ from maskcast.redaction import has_user, redacted
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 # MLflow asks a host of its makers what to report to them as soon as it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
+os.environ.setdefault(TELEMETRY, "true")
 
 
 def given(name: str) -> str | None:

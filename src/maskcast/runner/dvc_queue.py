@@ -193,7 +193,9 @@ class Queue:
 
     def _run(self, command: Iterable[str]) -> subprocess.CompletedProcess[str]:
         # A session of its own: Ctrl-C reaches this process alone, which then stops the queue in order. Workers and
-        # stages start `dvc` and `maskcast`: they must be those of this interpreter.
+        # stages start `dvc` and `maskcast`: they must be those of this interpreter. Each call of `dvc` would
+        # report to its makers, and to follow a queue takes one every few seconds.
+        own = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
         return subprocess.run(
             list(command),
             cwd=self._folder,
@@ -201,7 +203,7 @@ class Queue:
             text=True,
             check=False,
             start_new_session=True,
-            env=os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},
+            env={"DVC_NO_ANALYTICS": "1"} | os.environ | own,
         )
 
 
