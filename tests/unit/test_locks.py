@@ -27,12 +27,31 @@ with sole_writer(Path(sys.argv[1])):
     time.sleep(600)
 """
 
+FORKS = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+from maskcast.runner.locks import sole_writer
+
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+with sole_writer(Path(sys.argv[1])):
+    multiprocessing.get_context("fork").Process(target=work).start()
+    time.sleep(600)
+"""
+
+
+def started(code: str, out: Path) -> tuple[subprocess.Popen[str], str]:
+    """Starts a process that holds the lock of an output until it is ended; returns it and its first line."""
+    child = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    return child, child.stdout.readline()
+
 
 def holder(out: Path) -> subprocess.Popen[str]:
-    """Starts a process that holds the lock of an output until it is ended."""
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
+    child, said = started(HOLD, out)
+    assert said == "held\n"
     return child
 
 
@@ -62,6 +81,23 @@ def test_the_second_is_told_who_writes_and_leaves_it_alone(tmp_path: Path) -> No
     write(out, "second")  # of a process that is gone nothing holds it
     assert (out / "file").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+def test_who_is_killed_lets_go_though_what_it_forked_still_works(tmp_path: Path) -> None:
+    out = tmp_path / "clips"
+    first, worker = started(FORKS, out)
+    try:
+        with pytest.raises(MaskcastError, match=f"process {first.pid} on"):
+            write(out, "second")
+        first.kill()
+        first.wait()
+        write(out, "second")
+        os.kill(int(worker), 0)  # it is still there
+    finally:
+        os.kill(int(worker), signal.SIGKILL)
+        first.kill()
+        first.communicate()
+    assert (out / "file").read_text() == "second"
 
 
 def test_of_many_at_once_each_that_succeeds_wrote_what_is_there(tmp_path: Path) -> None:

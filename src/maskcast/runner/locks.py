@@ -18,6 +18,7 @@ from maskcast.stopping import stopped_by_signals
 SUFFIX = ".partial.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what file systems without locks answer
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of fcntl.h and stdio.h
+_held: set[int] = set()  # descriptors of locks
 
 
 @contextmanager
@@ -37,11 +38,24 @@ def sole_writer(path: Path, *, waits: bool = False) -> Iterator[None]:
     place = path.with_name(path.name + SUFFIX)
     lock = _taken(place, waits)
     try:
+        if lock is not None:
+            _held.add(lock)
         yield
     finally:
         if lock is not None:
+            _held.discard(lock)
             place.unlink(missing_ok=True)  # while it is held: whoever waits sees that it is another file's
             os.close(lock)
+
+
+def _let_go() -> None:
+    """Closes the locks in a process that was forked from this one: it writes no output, and may outlive this."""
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
