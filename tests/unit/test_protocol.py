@@ -99,5 +99,12 @@ def test_lengths_that_do_not_fit_are_said() -> None:
     given = INPUT | {"data": None, "parameters": {"binary_data_size": -300}}
     with pytest.raises(MaskcastError, match=r"Inference-Header-Content-Length: got 999, the body has \d+ bytes"):
         read({"inputs": [given]}, header="999")
-    with pytest.raises(MaskcastError, match="binary_data_size must be the 5 bytes after the JSON object"):
+    with pytest.raises(
+        MaskcastError, match="binary_data_size must be the 5 bytes after the JSON object, got None"
+    ):
         read({"inputs": [INPUT]}, b"12345")
+
+
+def test_binary_data_without_its_header_names_it() -> None:
+    with pytest.raises(MaskcastError, match="length of its JSON as Inference-Header-Content-Length where binary"):
+        read_request(json.dumps({"inputs": [INPUT]}).encode() + b"\x82", None, "frames", "masks")

@@ -317,6 +317,24 @@ def test_every_refusal_is_json() -> None:
         assert (answer.status_code, answer.json()) == (status, {"error": line})
 
 
+@pytest.mark.parametrize(
+    ("path", "encoding", "status"),
+    [
+        ("/v2/models/other/infer", "identity", 404),
+        ("/v1/models/toy:predict", "identity", 404),
+        ("/v2/models/toy", "identity", 405),
+        ("/v2/models/toy/infer", "gzip", 415),
+    ],
+)
+def test_who_sends_much_to_a_wrong_address_hears_why(port: int, path: str, encoding: str, status: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Encoding": encoding, "Connection": "close"}  # as urllib asks
+    connection.request("POST", path, bytes(32 << 20), headers)  # more than the kernel holds
+    answer = connection.getresponse()
+    assert (answer.status, "error" in json.load(answer)) == (status, True)
+    connection.close()
+
+
 def test_a_place_that_is_taken_is_said_before_it_is_said_that_something_is_served(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

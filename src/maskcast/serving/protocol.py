@@ -62,7 +62,8 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
     try:
         request = json.loads(body[:end])
     except (ValueError, RecursionError) as error:
-        raise MaskcastError(f"body: no valid JSON ({error}); send a v2 inference request") from None
+        sent = f"send a v2 inference request, and the length of its JSON as {HEADER} where binary data follows"
+        raise MaskcastError(f"body: no valid JSON ({error}); {sent}") from None
     try:
         (given,) = request["inputs"]
         got, shape, datatype = given["name"], given["shape"], given["datatype"]
@@ -99,7 +100,8 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
     elif type(size) is int and size == len(body) - end:
         tensor = np.frombuffer(body, np.uint8, offset=end)
     else:
-        raise MaskcastError(f"inputs: binary_data_size must be the {len(body) - end} bytes after the JSON object")
+        follow = f"{len(body) - end} bytes after the JSON object"
+        raise MaskcastError(f"inputs: binary_data_size must be the {follow}, got {str(size)[:20]}")
     if tensor.size != math.prod(shape):
         raise MaskcastError(
             f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send as many"

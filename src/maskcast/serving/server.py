@@ -193,6 +193,7 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
 
     async def elsewhere(request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        await _pass_over_body(request)
         what = f"{request.method} {request.url.path}: not here"
         line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{served.name}/infer"
         return _error(error.status_code, line, error.headers)
@@ -259,7 +260,10 @@ class _Service:
 
     def _if_here(self, handler: Handler) -> Handler:
         async def answer(request: HttpRequest) -> Response:
-            return await handler(request) if self._is_here(request.path_params) else _error(404, self.unknown)
+            if self._is_here(request.path_params):
+                return await handler(request)
+            await _pass_over_body(request)
+            return _error(404, self.unknown)
 
         return answer
 
@@ -288,6 +292,7 @@ class _Service:
 
     async def _answer_or_refuse(self, request: HttpRequest) -> Response:
         if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            await _pass_over_body(request)
             return _error(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
         answer = asyncio.create_task(self._answer(request))
         self.held.add(answer)
@@ -370,6 +375,14 @@ async def _body(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> by
     if waits:
         await turn()
     return body
+
+
+async def _pass_over_body(request: HttpRequest) -> None:
+    """Reads a body that nobody wants to its end: clients that are sending do not hear an answer."""
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(BODY_S):
+            async for _ in request.stream():
+                pass
 
 
 def _warning(warnings: list[str]) -> dict[str, str]:
