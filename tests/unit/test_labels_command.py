@@ -156,6 +156,24 @@ def test_frames_are_suggested_as_a_list_and_a_page(
     assert "no more than" in capsys.readouterr().err
 
 
+def test_frames_of_a_video_are_far_apart_and_far_from_labels_also_where_its_clips_overlap(
+    store: ClipStore, masker: Path
+) -> None:
+    frames, truth = moving_squares(7, 22, 16, 24)
+    with ClipWriter(Path("windows"), height=16, width=24, maps=single_map(store.classes)) as writer:
+        for start in (0, 11, 22, 33):  # of every second frame of a video; the last has labels
+            given = {"masks": {MASK: truth}} if start == 33 else {}
+            kind = "labelled" if given else "unlabelled"
+            meta = {"video": "street", "start": 2 * start, "stride": 2}
+            writer.add(f"street_{2 * start}", split="train", kind=kind, frames=frames, meta=meta, **given)
+    words = ["labels", "suggest", "--clips", "windows", "--masker", "masker", "--budget", "50"]
+    assert main([*words, "--method", "random", "--spacing", "4", "--output", "suggested"]) == 0
+    with Path("suggested/frames.csv").open() as file:
+        found = sorted(int(row["clip"].partition("_")[2]) // 2 + int(row["frame"]) for row in csv.DictReader(file))
+    assert found[0] <= 3 and 33 - 3 - 4 < found[-1] <= 33 - 4
+    assert np.diff(found).min() >= 4
+
+
 def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: ClipStore) -> None:
     config = UNetConfig(width=4)
     model = config.build(single_map(store.classes))

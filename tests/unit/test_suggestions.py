@@ -19,7 +19,8 @@ def candidates() -> Candidates:
     area_NK[:, :2] = 100, 20
     area_NK[::10, 2] = 5
     area_NK[(clip_N == 3) & (frame_N == 7), 3] = 2
-    return Candidates([f"clip {k}" for k in range(CLIPS)], clip_N, frame_N, area_NK, 0.1 * area_NK, {})
+    names = [f"clip {k}" for k in range(CLIPS)]
+    return Candidates(names, clip_N, frame_N, clip_N, frame_N.astype(float), area_NK, 0.1 * area_NK, {})
 
 
 def chosen_of(candidates: Candidates, method: str, budget: int, seed: int = 0, spacing: int = 3) -> list[int]:
@@ -39,7 +40,7 @@ def test_choices_are_spaced_and_depend_on_the_seed_alone(method: str, candidates
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_more_frames_than_there_are_and_none_beside_a_labelled_one(method: str, candidates: Candidates) -> None:
-    near = Candidates(**vars(candidates) | {"labelled": {0: [5], 1: range(20)}})
+    near = Candidates(**vars(candidates) | {"labelled": {0: np.array([5.0]), 1: np.arange(20.0)}})
     chosen = chosen_of(near, method, 1000)
     frames = [near.frame_N[n] for n in chosen if near.clip_N[n] == 0]
     assert not set(frames) & set(range(3, 8))
@@ -47,7 +48,7 @@ def test_no_more_frames_than_there_are_and_none_beside_a_labelled_one(method: st
     assert 8 * 5 < len(chosen) < 1000
     left = np.ones(len(near), bool)
     for n in chosen:
-        left &= ~near.near(near.clip_N[n], near.frame_N[n], 3)
+        left &= ~near.near(near.video_N[n], near.place_N[n], 3)
     assert not [n for n in np.flatnonzero(left) if near.clip_N[n] > 1]
 
 
@@ -73,7 +74,8 @@ def test_a_class_draws_frames_by_how_much_it_is_doubted() -> None:
     """Of two frames with doubts 3 and 1 the first is drawn with probability 3/4."""
     area = np.array([[50, 10], [50, 10]])
     doubt = np.array([[0, 3.0], [0, 1.0]])
-    pair = Candidates(["a"], np.zeros(2, int), np.array([0, 9]), area, doubt, {})
+    places, one = np.array([0, 9]), np.zeros(2, int)
+    pair = Candidates(["a"], one, places, one, places.astype(float), area, doubt, {})
     share = np.mean(
         [choose(pair, "class-uncertainty", budget=1, spacing=1, seed=seed) == [0] for seed in range(400)]
     )

@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(one, "--budget", 20, 1, "frames")
     said = f"one of {', '.join(METHODS)} (default: %(default)s)"
     one.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=said)
-    add_number(one, "--spacing", 5, 1, "least distance of two frames of a clip")
+    add_number(one, "--spacing", 5, 1, "least distance of two frames of a video")
     add_number(one, "--seed", 0, 0, "of the draws")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
     one = commands.add_parser(

@@ -31,25 +31,29 @@ class Candidates:
         clip_ids: of the clips.
         clip_N: number of each frame's clip.
         frame_N: its place in the clip, from 0 on.
+        video_N: number of its video. Clips of one video may overlap.
+        place_N: its place in the video, in steps from one frame of a clip to the next; float64.
         area_NK: pixels of each class in it, int64.
         doubt_NK: of these pixels, the sum of 1 - probability of the class: how many of them are expected to be
             wrong; float64.
-        labelled: of the clips that have some labels, the places of these frames.
+        labelled: of the videos that have some labels, the places of these frames.
     """
 
     clip_ids: Sequence[str]
     clip_N: np.ndarray
     frame_N: np.ndarray
+    video_N: np.ndarray
+    place_N: np.ndarray
     area_NK: np.ndarray
     doubt_NK: np.ndarray
-    labelled: Mapping[int, Sequence[int]]
+    labelled: Mapping[int, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.clip_N)
 
-    def near(self, clip: int, frame: int, spacing: int) -> np.ndarray:
-        """Returns which frames of a clip lie less than ``spacing`` from one of it, (N,) bool."""
-        near_N: np.ndarray = (self.clip_N == clip) & (np.abs(self.frame_N - frame) < spacing)
+    def near(self, video: int, place: float, spacing: int) -> np.ndarray:
+        """Returns which frames of a video lie less than ``spacing`` from a place in it, (N,) bool."""
+        near_N: np.ndarray = (self.video_N == video) & (np.abs(self.place_N - place) < spacing)
         return near_N
 
 
@@ -87,14 +91,33 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
             areas[k].append(np.bincount(ids, minlength=classes))
             doubts[k].append(np.bincount(ids, unsure, minlength=classes))
     kept = [free[clip.id] for clip in clips]
+    counts = [int(free_T.sum()) for free_T in kept]
+    videos = {video: k for k, video in enumerate(dict.fromkeys(clip.video for clip in clips))}
     return Candidates(
         [clip.id for clip in clips],
-        np.concatenate([np.full(int(free_T.sum()), k) for k, free_T in enumerate(kept)]),
+        np.repeat(np.arange(len(clips)), counts),
         np.concatenate([np.flatnonzero(free_T) for free_T in kept]),
+        np.repeat([videos[clip.video] for clip in clips], counts),
+        np.concatenate([_places(clip)[free_T] for clip, free_T in zip(clips, kept, strict=True)]),
         np.concatenate([np.array(areas[k])[free_T] for k, free_T in enumerate(kept)]),
         np.concatenate([np.array(doubts[k])[free_T] for k, free_T in enumerate(kept)]),
-        {k: np.flatnonzero(~free_T).tolist() for k, free_T in enumerate(kept) if not free_T.all()},
+        _labelled(store, videos),
     )
+
+
+def _labelled(store: ClipStore, videos: Mapping[str, int]) -> dict[int, np.ndarray]:
+    """Returns of each video, by its number, the places of the frames that have labels in any of its clips."""
+    found: dict[int, list[np.ndarray]] = {}
+    for clip in store.where(lambda group: group.has_frames):
+        if clip.video in videos and (known := labelled_frames(store, clip)):
+            found.setdefault(videos[clip.video], []).append(_places(clip)[list(known)])
+    return {video: np.unique(np.concatenate(places)) for video, places in found.items()}
+
+
+def _places(clip: Clip) -> np.ndarray:
+    """Returns where the frames of a clip lie in its video, in steps from one of them to the next: (T,)."""
+    places_T: np.ndarray = clip.meta.get("start", 0) / clip.meta.get("stride", 1) + np.arange(clip.num_frames)
+    return places_T
 
 
 def _unlabelled(store: ClipStore, clip: Clip) -> np.ndarray:
@@ -186,17 +209,17 @@ def choose(candidates: Candidates, method: str, *, budget: int, spacing: int, se
         candidates: to choose among.
         method: one of ``METHODS``.
         budget: how many frames.
-        spacing: least distance of two frames of a clip, chosen or labelled, frames.
+        spacing: least distance of two frames of a video, chosen or labelled, frames of a clip.
         seed: of the draws.
     """
     picker = METHODS[method](candidates, rng(seed))
     free_N = np.ones(len(candidates), bool)
-    for clip, frames in candidates.labelled.items():
-        for frame in frames:
-            free_N &= ~candidates.near(clip, frame, spacing)
+    for video, places in candidates.labelled.items():
+        for place in places:
+            free_N &= ~candidates.near(video, place, spacing)
     chosen: list[int] = []
     while len(chosen) < budget and free_N.any():
         n = picker.pick(free_N)
         chosen.append(n)
-        free_N &= ~candidates.near(int(candidates.clip_N[n]), int(candidates.frame_N[n]), spacing)
+        free_N &= ~candidates.near(int(candidates.video_N[n]), float(candidates.place_N[n]), spacing)
     return chosen
