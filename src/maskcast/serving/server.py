@@ -380,7 +380,7 @@ async def _body(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> by
 async def _pass_over_body(request: HttpRequest) -> None:
     """Reads a body that nobody wants to its end: clients that are sending do not hear an answer."""
     with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(STALL_S):
             async for _ in request.stream():
                 pass
 
