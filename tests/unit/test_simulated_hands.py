@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from maskcast.data.sources.synthetic_hands import SyntheticHandsSource
 from maskcast.seed import rng
 from maskcast.simulator.hand_pictures import simulate_hands, trace_hands
 from maskcast.simulator.hands import PARTS, Capsules, pose_hands
@@ -91,3 +92,15 @@ def test_hands_mirror_each_other_and_do_not_run_into_each_other():
         apart = np.linalg.norm(middles[hand == 0][:, None] - middles[hand == 1], axis=-1)
         # the middles of two axes are as far from each other as the radii ask for, but for what four samples miss
         assert (apart > 0.8 * (radius[hand == 0][:, None] + radius[hand == 1])).all()
+
+
+def test_how_large_a_hand_is_does_not_tell_how_many_there_are(tmp_path):
+    source = SyntheticHandsSource(layout="synthetic_hands", train=400, val=0, unlabeled=0)
+    listing = source.listing(tmp_path, height=None, width=None, seed=0)
+    radii = {}
+    for clip in listing.clips:
+        pose = pose_hands(clip.meta["hands"], rng(clip.meta["seed"]))
+        radii.setdefault(clip.meta["hands"], []).append(pose.radius_N[0])
+    assert set(radii) == {"left", "right", "apart", "interacting"}
+    for some in radii.values():
+        assert np.ptp(some) > 0.8 * np.ptp(np.concatenate(list(radii.values())))

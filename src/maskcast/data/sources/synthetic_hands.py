@@ -56,7 +56,7 @@ class SyntheticHandsSource(SourceConfig):
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 one = derive(seed, number, index)
-                hands = self._hands(float(rng(one, 0).random()), index)
+                hands = self._hands(float(rng(one, 1).random()), index)  # the pose is drawn by rng(one)
                 kind = KIND_OF_SPLIT[split]
                 load = partial(
                     load_picture,
