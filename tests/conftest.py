@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from maskcast.runner import server
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs weights has a hub of its own
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs ignore it, and their children
 
 
 @pytest.fixture(scope="session", autouse=True)
