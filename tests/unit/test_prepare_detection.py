@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,12 @@ def edit(raw: Path, *boxes: list[float], **keys: Any) -> None:
     (raw / "labels.json").write_text(json.dumps(truth))
 
 
-def prepare(raw: Path, out: Path, **params: Any) -> DetectionSet:
-    both = {"val": SOURCE["train"]} if params.pop("same_val", False) else {}
+def prepare(raw: Path, out: Path, *, all_train: bool = False, **params: Any) -> DetectionSet:
+    """Prepares a folder; with ``all_train`` all its images are trained on, and copies of them are `val`."""
+    both = {}
+    if all_train:
+        shutil.copytree(raw / "pictures", raw / "copies", dirs_exist_ok=True)
+        both = {"val": {"annotations": "labels.json", "images": "copies"}}
     run_stage("prepare_detection", {"source": SOURCE | both} | params, raw=raw, dataset=out)
     return DetectionSet(out)
 
@@ -88,7 +93,7 @@ def test_a_set_is_written_and_opened(tmp_path: Path) -> None:
 def test_its_files_are_coco_ground_truths(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw")
     edit(raw, [1, 2, 10, 8], [20, 5, 10, 10], iscrowd=1)
-    data = prepare(raw, tmp_path / "set", same_val=True)
+    data = prepare(raw, tmp_path / "set", all_train=True)
     truth = read_truth(data.split("val").truth, "bbox")
     assert [category["id"] for category in truth.categories] == [0, 1]
     assert [one["id"] for one in truth.annotations] == list(range(1, 12))
@@ -126,7 +131,7 @@ def test_the_rule_for_boxes() -> None:
 def test_what_was_dropped_and_clipped_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     raw = write_raw(tmp_path / "raw")
     edit(raw, [-5, 2, 10, 8], [3, 3, 0, 8], [3, 3, 8, -1], [39.5, 0, 8, 8])
-    data = prepare(raw, tmp_path / "set", same_val=True)
+    data = prepare(raw, tmp_path / "set", all_train=True)
     about = data.about["splits"]["train"]
     assert about["boxes"] == {"kept": 9, "clipped": 1, "degenerate": 2, "under_1_px": 1}
     assert [one["why"] for one in about["dropped"]] == ["degenerate", "degenerate", "under_1_px"]
@@ -158,12 +163,12 @@ def test_large_images_are_shrunk_with_their_boxes(tmp_path: Path, suffix: str) -
 
 def test_a_limit_draws_the_same_images_of_the_same_files(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw")
-    data = prepare(raw, tmp_path / "a", same_val=True, limit=4)
+    data = prepare(raw, tmp_path / "a", all_train=True, limit=4)
     ids = data.split("train").ids
     assert len(ids) == 4
     assert ids == sorted(ids) == data.split("val").ids
-    assert prepare(raw, tmp_path / "b", same_val=True, limit=4, seed=1).split("train").ids != ids
-    assert len(prepare(raw, tmp_path / "c", same_val=True, limit=99).split("train")) == 10
+    assert prepare(raw, tmp_path / "b", all_train=True, limit=4, seed=1).split("train").ids != ids
+    assert len(prepare(raw, tmp_path / "c", all_train=True, limit=99).split("train")) == 10
 
 
 def test_unlabeled_images_are_found_by_pattern(tmp_path: Path) -> None:
@@ -184,9 +189,29 @@ def test_unlabeled_images_are_found_by_pattern(tmp_path: Path) -> None:
         prepare(raw, tmp_path / "none", unlabeled="less/*")
 
 
+def test_images_with_boxes_are_not_unlabeled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_raw(tmp_path / "raw")
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(raw / "pictures/other.png")
+    data = prepare(raw, tmp_path / "set", unlabeled="**/*")
+    assert [path.name for path in data.unlabeled] == ["other.png"]
+    assert "unlabeled: 1 image; 10 with labels are left out\n" in capsys.readouterr().err
+    with pytest.raises(MaskcastError, match=r"all images that unlabeled 'pictures/sub/\*' matches have labels"):
+        prepare(raw, tmp_path / "none", unlabeled="pictures/sub/*")
+
+
+def test_no_image_is_trained_and_validated_on(tmp_path: Path) -> None:
+    raw, out = write_raw(tmp_path / "raw"), tmp_path / "set"
+    (raw / "linked").symlink_to("pictures")
+    for images in ("pictures", "linked"):
+        source = SOURCE | {"val": {"annotations": "labels.json", "images": images}}
+        line = f"{raw / images}/sub/0.jpg: both train and val list it; "
+        refused(raw, out, line, source=source)
+
+
 def test_equal_params_give_equal_bytes(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw")
-    params: dict[str, Any] = {"unlabeled": "pictures/sub/*", "limit": 5, "max_size": 20}
+    shutil.copytree(raw / "pictures", raw / "more")
+    params: dict[str, Any] = {"unlabeled": "more/sub/*", "limit": 5, "max_size": 20}
     one, two = prepare(raw, tmp_path / "a", **params), prepare(raw, tmp_path / "b", **params)
     assert digest_tree(one.root) == digest_tree(two.root)
     assert one.digest == two.digest
@@ -283,7 +308,7 @@ def test_other_faults_are_named(tmp_path: Path) -> None:
     truth = json.loads((raw / "labels.json").read_text())
     truth["images"][1]["file_name"] = truth["images"][0]["file_name"]
     (raw / "labels.json").write_text(json.dumps(truth))
-    refused(raw, out, "train: two images are named 'sub/0.jpg'", same_val=True)
+    refused(raw, out, "train: two images are named 'sub/0.jpg'", all_train=True)
     (raw / "labels.json").write_text("[")
     refused(raw, out, "labels.json: not valid JSON")
     (raw / "labels.json").unlink()
@@ -372,11 +397,11 @@ def test_the_size_that_labels_state_is_held_against_the_image(tmp_path: Path) ->
     with pytest.raises(
         MaskcastError, match=r"3\.jpg: is 20x40 pixels .*, its labels are for 40x20; .*delete its EXIF"
     ):
-        prepare(raw, tmp_path / "set", same_val=True)
+        prepare(raw, tmp_path / "set", all_train=True)
     truth["images"][3] |= {"height": 41, "width": 20}
     (raw / "labels.json").write_text(json.dumps(truth))
     with pytest.raises(MaskcastError, match="labels are for 41x20; give the image that was labelled"):
-        prepare(raw, tmp_path / "set", same_val=True)
+        prepare(raw, tmp_path / "set", all_train=True)
 
 
 def test_an_image_that_is_not_there_is_told_with_the_one_most_like_it(tmp_path: Path) -> None:

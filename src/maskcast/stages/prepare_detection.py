@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +65,9 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     splits = dict(listing.splits)
     if "val" not in splits:
         splits |= _held_out(splits["train"], params.val_share, params.seed)
-    unlabeled = _unlabeled(raw, params.unlabeled) if params.unlabeled else []
+    _refuse_in_both(splits)
+    labelled = {os.path.realpath(one.path) for images in splits.values() for one in images}
+    unlabeled = _unlabeled(raw, params.unlabeled, labelled) if params.unlabeled else []
 
     shares = params.source.boxes == "shares"
     writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size, shares=shares)
@@ -75,7 +77,6 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     if unlabeled:
         chosen_files = handful(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
         writer.add_unlabeled(chosen_files)
-        say(f"unlabeled: {counted(len(chosen_files), 'image')}")
     writer.finish()
     say(f"{counted(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
 
@@ -103,6 +104,16 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
     }
 
 
+def _refuse_in_both(splits: Mapping[str, Sequence[LabelledImage]]) -> None:
+    """Raises an error where an image would be trained and validated on."""
+    train = {os.path.realpath(one.path) for one in splits["train"]}
+    both = next((one.path for one in splits["val"] if os.path.realpath(one.path) in train), None)
+    if both is not None:
+        raise MaskcastError(
+            f"{both}: both train and val list it; name others as source.val, or let val_share draw some"
+        )
+
+
 def _always(part: str) -> Callable[[object], str]:
     """Returns what names the part that all images of a list belong to."""
     return lambda _: part
@@ -114,15 +125,28 @@ def _limited(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
     return [items[n] for n in sorted(rng(seed, 1).choice(len(items), limit, replace=False))]
 
 
-def _unlabeled(raw: Path, pattern: str) -> list[tuple[Path, str]]:
-    """Returns the images that a pattern matches, with names in which a subfolder is part of the name."""
-    files = [
+def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[Path, str]]:
+    """Returns the images that a pattern matches, with names in which a subfolder is part of the name.
+
+    Args:
+        raw: the folder that the pattern is relative to.
+        pattern: of paths.
+        labelled: real paths of images with labels, which are left out.
+    """
+    found = [
         path
         for path in raw.glob(pattern)
         if path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, path.relative_to(raw).parts))
     ]
-    if not files:
+    if not found:
         raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; mend the pattern, or set it to null")
+    files = [path for path in found if os.path.realpath(path) not in labelled]
+    if not files:
+        raise MaskcastError(
+            f"{raw}: all images that unlabeled {pattern!r} matches have labels; mend it, or set it to null"
+        )
+    left_out = f"; {len(found) - len(files)} with labels are left out" if len(files) < len(found) else ""
+    say(f"unlabeled: {counted(len(files), 'image')}{left_out}")
     if twins := same_names(files):
         say(f"unlabeled: {twins}, and both are taken; take masks and second encodings away")
     common = os.path.commonpath([path.parent for path in files])
