@@ -1,4 +1,5 @@
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -80,6 +81,45 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     info = tarfile.TarInfo("odd")
     info.type, info.linkname = kind, "/etc/passwd"
     refuses(make_tar(tmp_path / "set.tgz", (info, b"")), "'odd' is a link or device")
+
+
+def link_in_tar(name, target):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.LNKTYPE, target
+    return info, b""
+
+
+def test_second_names_of_a_file_in_a_tar_are_files_of_their_own(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "b").mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"pixels")
+    for name in ("b/a.png", "c.png"):
+        os.link(folder / "a.png", folder / name)
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(folder, ".")
+        assert sum(info.islnk() for info in archive.getmembers()) == 2
+    unpack(tmp_path / "set.tar", tmp_path / "out")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in files) == ["a.png", "b/a.png", "c.png"]
+    assert {path.read_bytes() for path in files} == {b"pixels"}
+    assert len({path.stat().st_ino for path in files}) == 3
+
+
+@pytest.mark.parametrize("target", ["later", "../out.png", "._junk", "odd", "folder"])
+def test_links_in_a_tar_to_what_is_no_file_before_them_are_refused(tmp_path, target):
+    folder = tarfile.TarInfo("folder")
+    folder.type = tarfile.DIRTYPE
+    members = [(folder, b""), (tarfile.TarInfo("._junk"), b"x"), link_in_tar("odd", target)]
+    refuses(
+        make_tar(tmp_path / "set.tgz", *members, (tarfile.TarInfo("later"), b"x")), "'odd' is a link or device"
+    )
+
+
+def test_links_in_a_tar_count_as_what_they_unpack_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_checks, "RATIO_FREE", 1 << 20)
+    links = (link_in_tar(f"zeros_{i}", "zeros") for i in range(20))
+    archive = make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("zeros"), bytes(400_000)), *links)
+    refuses(archive, "would unpack to more than 200 times")
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):

@@ -1,7 +1,8 @@
 """Unpacks zip, tar and squashfs archives that nobody has vouched for.
 
-Members may neither leave the folder nor be links, and may not fill the disk; what operating systems left behind
-is passed over. Members are streamed one by one into a sibling folder that gets its name when all are there.
+Members may neither leave the folder nor be links, but for hard links of a tar to files before them, and may not
+fill the disk; what operating systems left behind is passed over. Members are streamed one by one into a sibling
+folder that gets its name when all are there.
 """
 
 import shutil
@@ -48,8 +49,8 @@ def unpack(archive: Path, destination: Path) -> None:
     """Unpacks an archive into a new folder, which appears whole or not at all.
 
     Raises:
-        MaskcastError: naming archive and member, on an absolute path, `..`, a link, a device, a name used twice, a
-            name that cannot be written, a password, damage, suspicious compression, too little room on the disk,
+        MaskcastError: naming archive and member, on an absolute path, `..`, any other link, a device, a name that is
+            used twice or cannot be written, a password, damage, suspicious compression, too little room on the disk,
             or an archive that holds no file, or other archives alone.
     """
     folder = destination.with_name(destination.name + ".unpacking")
@@ -66,7 +67,7 @@ def unpack(archive: Path, destination: Path) -> None:
                     _write(archive, _zip_members(archive, opened), folder, total=len(infos))
             else:
                 with tarfile.open(archive, tarinfo=TarMember) as opened_tar:
-                    _write(archive, _tar_members(archive, opened_tar), folder, total=None)
+                    _write(archive, _tar_members(archive, opened_tar, folder), folder, total=None)
         check_contents(archive, folder)
         folder.rename(destination)
     finally:
@@ -107,12 +108,22 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
         yield Member(info.filename, info.compress_size, info.file_size, is_folder, partial(opened.open, info))
 
 
-def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
+def _tar_members(archive: Path, opened: tarfile.TarFile, folder: Path) -> Iterator[Member]:
     packed = archive.stat().st_size
+    sizes: dict[PurePosixPath, int] = {}  # of the files before, which lie in the folder
     for info in opened:
-        if not (info.isreg() or info.isdir()):
+        size, source = info.size, partial(opened.extractfile, info)
+        if info.islnk():  # how tar packs the second name of a file, as DVC's cache gives files of equal contents
+            target = PurePosixPath(info.linkname)
+            if target not in sizes:
+                raise not_plain(archive, info.name)
+            size, source = sizes[target], partial((folder / target).open, "rb")
+        elif not (info.isreg() or info.isdir()):
             raise not_plain(archive, info.name)
-        yield Member(info.name, packed, info.size, info.isdir(), partial(opened.extractfile, info))
+        yield Member(info.name, packed, size, info.isdir(), source)
+        relative = _relative(archive, info.name)
+        if relative is not None and not info.isdir():
+            sizes[relative] = size
 
 
 def _relative(archive: Path, name: str) -> PurePosixPath | None:
