@@ -208,6 +208,12 @@ def test_no_image_is_trained_and_validated_on(tmp_path: Path) -> None:
         refused(raw, out, line, source=source)
 
 
+def test_copies_of_images_in_two_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(write_raw(tmp_path / "raw"), tmp_path / "set", all_train=True)
+    line = "warning: 10 of 10 images of split 'val' are in 'train', too, e.g. of 'sub/0.jpg' and 'sub/0.jpg': "
+    assert line in capsys.readouterr().err
+
+
 def test_equal_params_give_equal_bytes(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw")
     shutil.copytree(raw / "pictures", raw / "more")

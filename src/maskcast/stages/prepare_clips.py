@@ -15,6 +15,7 @@ from maskcast.data.composing import BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, reasons
 from maskcast.data.loading import load_all, readable, size_of
+from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
@@ -128,11 +129,15 @@ class _Survey:
         self._has_foreground: dict[tuple[str, str], bool] = {}  # by split and map
         self._partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
         self._aspects: list[float] = []  # least and greatest
+        self._shared = SharedFrames()
 
     def add(self, clip: RawClip, arrays: Arrays, aspect: float) -> dict[str, Any]:
         """Takes in a clip; returns what its meta is to say of frames without labels."""
         self.written[clip.split] += 1
         self.masks_alone += arrays.frames is None
+        if arrays.frames is not None:
+            video = clip.meta.get("video", clip.id)
+            self._shared.add(clip.split, clip.id, video, frame_hashes(arrays.frames))
         aspects = [*self._aspects, aspect]
         self._aspects = [min(aspects), max(aspects)]
         for name, mask in arrays.masks.items():
@@ -144,13 +149,14 @@ class _Survey:
         return {LABELLED_FRAMES: partly} if partly else {}
 
     def warnings(self) -> list[str]:
-        """Returns what to say of label maps without foreground."""
-        return [
+        """Returns what to say of label maps without foreground, and of frames that two splits share."""
+        empty = [
             f"warning: no {name} of split {split!r} has foreground, so scores on it say nothing; look at the "
             "files, and at what source says of their values"
             for (split, name), found in self._has_foreground.items()
             if not found
         ]
+        return [*empty, *self._shared.warnings("frame")]
 
     def meta(self, height: int, width: int) -> dict[str, Any]:
         """Returns what the meta of the store is to say of labels of some frames, and of frames that are stretched.

@@ -78,6 +78,8 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         chosen_files = handful(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
         writer.add_unlabeled(chosen_files)
     writer.finish()
+    for warning in writer.shared.warnings("image"):
+        say(warning)
     say(f"{counted(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
 
 

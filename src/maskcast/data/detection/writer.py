@@ -19,6 +19,7 @@ from PIL import Image
 from maskcast.data.detection.dataset import FORMAT
 from maskcast.data.detection.sources.base import LabelledImage, closest
 from maskcast.data.images import read_image, resize_frames
+from maskcast.data.shared_frames import SharedFrames
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.processors import num_processors
@@ -39,6 +40,9 @@ class DetectionWriter:
         max_size: images whose longer side is above it are shrunk, and their boxes with them; None keeps all as
             they are.
         shares: whether boxes are given in shares of their image's width and height, not in pixels.
+
+    Attributes:
+        shared: what splits share, by their files.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class DetectionWriter:
             "splits": {},
             "unlabeled": {"images": 0},
         }
+        self.shared = SharedFrames()
         root.mkdir(parents=True)
 
     def add_split(self, split: str, images: Sequence[LabelledImage]) -> Counter[str]:
@@ -79,6 +84,7 @@ class DetectionWriter:
             for one, (name, before, after, sha256) in zip(images, files, strict=True):
                 _check_size(one, before)
                 digest.update(f"{name}\0{sha256}\n".encode())
+                self.shared.add(split, name, f"{split}/{name}", [bytes.fromhex(sha256)])
                 content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
                 scale = [before[1], before[0]] * 2 if self.shares else [1] * 4
                 boxes_N4, fates_N = fitted(one.boxes_N4 * scale, before, after)
@@ -114,6 +120,7 @@ class DetectionWriter:
         digest = hashlib.sha256()
         for name, _, _, sha256 in self._write("unlabeled", images, "unlabeled"):
             digest.update(f"{name}\0{sha256}\n".encode())
+            self.shared.add("unlabeled", name, f"unlabeled/{name}", [bytes.fromhex(sha256)])
         self._about["unlabeled"] = {"images": len(images), "images_sha256": digest.hexdigest()}
 
     def finish(self) -> None:
