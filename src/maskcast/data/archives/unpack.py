@@ -49,9 +49,9 @@ def unpack(archive: Path, destination: Path) -> None:
     """Unpacks an archive into a new folder, which appears whole or not at all.
 
     Raises:
-        MaskcastError: naming archive and member, on an absolute path, `..`, any other link, a device, a name that is
-            used twice or cannot be written, a password, damage, suspicious compression, too little room on the disk,
-            or an archive that holds no file, or other archives alone.
+        MaskcastError: naming archive and member, on an absolute path, `..`, any other link, a device, a name that
+            is used twice or cannot be written, a password, damage, suspicious compression, too little room on the
+            disk, or an archive that holds no file, or other archives alone.
     """
     folder = destination.with_name(destination.name + ".unpacking")
     shutil.rmtree(folder, ignore_errors=True)
