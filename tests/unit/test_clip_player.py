@@ -54,6 +54,17 @@ def test_large_and_long_clips_of_noise_stay_small(frames: int, height: int, widt
         assert picture.size == (sprite.size[1] * len(sprite.frames), sprite.size[0] * len(sprite.panels))
 
 
+@pytest.mark.parametrize(("height", "width", "size"), [(64, 1024, (45, 727)), (5000, 8, (4000, 6))])
+def test_frames_that_are_very_wide_or_high_fit_into_a_picture(
+    height: int, width: int, size: tuple[int, int]
+) -> None:
+    """WebP has at most 16,383 pixels a side."""
+    sprite = draw_sprite(view(22, height, width, noise=False))
+    assert sprite.size == size and len(sprite.frames) == 22
+    with Image.open(BytesIO(sprite.data)) as picture:
+        assert picture.size == (22 * size[1], 4 * size[0])
+
+
 @pytest.mark.parametrize(("frames", "moving"), [(8, True), (1, False)])
 def test_one_frame_has_nothing_to_move(frames: int, moving: bool) -> None:
     sprite = sprite_of(frames, lambda t: {"frame": np.full((4, 6, 3), t, np.uint8)})

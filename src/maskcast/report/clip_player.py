@@ -17,6 +17,7 @@ from maskcast.report.pictures import panels
 
 MOST_FRAMES = 24  # of a longer clip an even selection
 MOST_PIXELS = 160 * 240  # of one panel; larger ones are shrunk
+MOST_SIDE = 16_000  # pixels of a picture; WebP takes 16,383
 MOST_BYTES = 900_000  # of one clip's picture; three of them and the rest of a page stay below 5 MB
 QUALITIES = (85, 70, 50, 30, 10)
 
@@ -54,7 +55,8 @@ def sprite_of(count: int, panels: Callable[[int], Mapping[str, np.ndarray]], *, 
     frames = evenly_spaced(count, MOST_FRAMES)
     columns = [panels(t) for t in frames]
     height, width = next(iter(columns[0].values())).shape[:2]
-    scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5)
+    wide, high = len(columns) * width, len(columns[0]) * height
+    scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5, MOST_SIDE / max(wide, high))
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
     cells = [[np.asarray(resized(panel, width, height)) for panel in column.values()] for column in columns]
     sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))
