@@ -311,3 +311,19 @@ def test_images_have_no_next_frame(tmp_path: Path) -> None:
         else:
             pretrain_encoder(unlabeled=tmp_path / "images", params=params, **out)
     assert (out["encoder"] / DECODER).exists()
+
+
+def test_a_last_step_after_which_predictions_are_no_numbers_is_said(tmp_path: Path) -> None:
+    """Its loss and weights are finite; images, unlike clips with labels, have no probe that would notice it."""
+    import cv2
+
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    short = PARAMS["training"] | {"epochs": 1, "steps_per_epoch": 1, "learning_rate": 1e8}
+    out = {"encoder": tmp_path / "e", "metrics": tmp_path / "m.json"}
+    with pytest.raises(MaskcastError, match=r"^step 0: explained nan in validation: training diverged; lower"):
+        pretrain_encoder(
+            unlabeled=tmp_path / "images",
+            params=PretrainEncoder.model_validate(PARAMS | {"training": short}),
+            **out,
+        )

@@ -200,11 +200,6 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
 
 
-def test_any_score_is_better_than_none(tmp_path: Path) -> None:
-    task = Regression(scores=[math.nan, 0.1, math.nan, 0.05])
-    assert fit(task, PARAMS, tmp_path).scores["best_epoch"] == 2
-
-
 def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
     task = Regression(scores=[0.9, 0.1, 0.2, 0.3, 0.4])
     start = {name: weights.clone() for name, weights in task.model.state_dict().items()}
@@ -321,7 +316,14 @@ def test_a_last_step_that_ruins_the_weights_is_said(
 
     length = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 8, "learning_rate": 1e30, "clip_grad_norm": None}
     with pytest.raises(MaskcastError, match=said):
-        fit(Steep(), schedule.model_validate(length | more), tmp_path)
+        fit(Steep(scores=[0.1]), schedule.model_validate(length | more), tmp_path)
+
+
+@pytest.mark.parametrize("score", [math.nan, -math.inf])
+def test_a_score_that_is_not_finite_ends_the_training(tmp_path: Path, score: float) -> None:
+    """It went into metrics.json and learning.json, where it is no JSON."""
+    with pytest.raises(MaskcastError, match=rf"^step 9: score {score} in validation: training diverged; lower"):
+        fit(Regression(scores=[0.1, score]), PARAMS, tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

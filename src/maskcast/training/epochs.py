@@ -30,12 +30,15 @@ class Progress:
         """Validates, keeps the weights if they are better, and stops a training that no longer gets better.
 
         Raises:
-            MaskcastError: if weights that would be kept are not finite; the loss before the last step was.
+            MaskcastError: if a score, or weights that would be kept, are not finite; the loss before the last step
+                was.
         """
         epoch = self.step // params.steps_per_epoch
         task.model.eval()
         with torch.no_grad():
             scores = task.validate()
+        if wild := [name for name, value in scores.items() if not math.isfinite(value)]:
+            raise diverged(self.step - 1, f"{wild[0]} {scores[wild[0]]:g} in validation")
         report({f"val/{name}": value for name, value in scores.items()}, step=self.step)
         trained = {"loss": self.losses / params.steps_per_epoch} if epoch else {}
         self.curve.append({"epoch": epoch, **trained, **scores})
@@ -43,8 +46,7 @@ class Progress:
         sure = epoch == 0 or not isinstance(task, FromStart) or task.surpasses_start()
         better = task.monitor is None or not self.best
         if task.monitor is not None and self.best:
-            best = self.best[task.monitor]  # NaN where there was nothing to score
-            better = sure and (scores[task.monitor] > best or math.isnan(best))
+            better = sure and scores[task.monitor] > self.best[task.monitor]
         if better:
             self.best, self.best_epoch, self.stale = scores, epoch, 0
             self.best_weights = weights_of(task.model)
