@@ -84,6 +84,7 @@ def test_evaluate_says_it_in_its_last_lines_and_on_its_page(
     assert "No true mask has foreground, so Jaccard is n/a: what could be right is background alone." in shown
     assert "how the data were read: 44 masks, all well" in shown
     assert "<summary>Neither in truth nor forecast: " in shown
+    assert "objects, calibration error n/a" in shown and " nan" not in shown  # no object is forecast, either
     assert "jaccard_last" not in json.loads((tmp_path / "out/report/evaluation.json").read_text())["scores"]
 
 

@@ -167,6 +167,6 @@ def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
 def plot_confidence(path: Path, scores: ForecastScores) -> None:
     """Draws whether the forecaster is as sure as it is right, over all pixels and over those of objects."""
     named = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
-    curves = {f"{name}: error {one.error():.3f}": one.curve() for name, one in named.items()}
+    curves = {f"{name}: error {shown_score(one.error(), 3, 'n/a')}": one.curve() for name, one in named.items()}
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     plot_reliability(path, curves, title=f"Confidence of frames {first} to {last}")

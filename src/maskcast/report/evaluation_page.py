@@ -168,10 +168,10 @@ def _bar(own: float, rival: float) -> Html:
 
 def _confidence(scores: ForecastScores) -> Html:
     curves = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
-    lines = {
-        f"{name}, calibration error {one.error():.3f}": [(said, right) for said, right, _ in one.curve()]
-        for name, one in curves.items()
-    }
+    lines = {}
+    for name, one in curves.items():
+        told = f"{name}, calibration error {shown_score(one.error(), 3, 'n/a')}"
+        lines[told] = [(said, right) for said, right, _ in one.curve()]
     lines["as sure as right"] = [(0.0, 0.0), (1.0, 1.0)]
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     return line_chart(
