@@ -1,6 +1,7 @@
 """Scores of steadiness, of mattes and of clips, counted by hand."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.testing import assert_allclose
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import DEFINITIONS, scores_of
 from maskcast.evaluation.mattes import dtssd, mad
-from maskcast.evaluation.metrics import accuracy_per_class
+from maskcast.evaluation.metrics import accuracy_per_class, confusion
 from maskcast.evaluation.video import Flicker, consistency, flicker
 from maskcast.labels import LabelMap
 
@@ -71,6 +72,16 @@ def test_mattes_are_scored_as_in_robust_video_matting() -> None:
     assert_allclose(mad(truth, found), [100, 200, 200])
     assert_allclose(dtssd(truth, found), [100 * math.sqrt(0.04 / 2), 100 * math.sqrt(0.16 / 2)])
     assert dtssd(truth[:1], found[:1]) == []
+
+
+@pytest.mark.parametrize("score", [mad, dtssd, lambda truth, found: confusion(truth, found, 2)])
+def test_a_long_clip_takes_little_more_memory_than_its_masks(score) -> None:
+    truth = np.ones((200, 100, 200), np.uint8)
+    tracemalloc.start()
+    score(truth, truth)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * truth.nbytes
 
 
 @pytest.mark.parametrize("score", [flicker, mad, dtssd, lambda truth, found: consistency(truth, found, 2)])

@@ -6,6 +6,9 @@ dtSSD is that of Erofeev et al. 2015 (Perceptually motivated benchmark for video
 Legend: T frames, H height, W width.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 
 from maskcast.errors import MaskcastError
@@ -18,8 +21,7 @@ def mad(truth_THW: np.ndarray, found_THW: np.ndarray) -> list[float]:
         truth_THW: opacity, uint8, 255 = 1.
         found_THW: likewise.
     """
-    difference_THW = _difference(truth_THW, found_THW)
-    return (1000 * np.abs(difference_THW).mean((1, 2))).tolist()
+    return [float(1000 * np.abs(difference_HW).mean()) for difference_HW in _differences(truth_THW, found_THW)]
 
 
 def dtssd(truth_THW: np.ndarray, found_THW: np.ndarray) -> list[float]:
@@ -31,11 +33,13 @@ def dtssd(truth_THW: np.ndarray, found_THW: np.ndarray) -> list[float]:
         truth_THW: opacity, uint8, 255 = 1.
         found_THW: likewise.
     """
-    change_THW = np.diff(_difference(truth_THW, found_THW), axis=0)
-    return (100 * np.sqrt(np.square(change_THW).mean((1, 2)))).tolist()
+    changes = (after_HW - before_HW for before_HW, after_HW in pairwise(_differences(truth_THW, found_THW)))
+    return [float(100 * np.sqrt(np.square(change_HW).mean())) for change_HW in changes]
 
 
-def _difference(truth_THW: np.ndarray, found_THW: np.ndarray) -> np.ndarray:
+def _differences(truth_THW: np.ndarray, found_THW: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the difference of each frame: floats of a whole clip would take sixteen times its bytes."""
     if truth_THW.shape != found_THW.shape:
         raise MaskcastError(f"true mattes {truth_THW.shape} and found ones {found_THW.shape} differ in shape")
-    return np.asarray((found_THW.astype(np.float64) - truth_THW) / 255)
+    for truth_HW, found_HW in zip(truth_THW, found_THW, strict=True):
+        yield (found_HW.astype(np.float64) - truth_HW) / 255

@@ -21,6 +21,8 @@ from maskcast.reading import counted
 Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
 
+AT_ONCE = 2**20  # pixels that are counted at once: each takes ten bytes meanwhile
+
 
 def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> Matrix:
     """Count the pixels of every (target class, predicted class) pair, where the target has a label.
@@ -39,8 +41,12 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
     if target.shape != prediction.shape:
         raise MaskcastError(f"target masks {target.shape} and predicted masks {prediction.shape} differ in shape")
     # 8 + 8 bits index a 256 x 256 table, so bad ids land in rows and columns of their own: no pass to check.
-    pairs = (_bytes(target).astype(np.uint16) << 8) | _bytes(prediction)
-    table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+    true, found = _bytes(target).ravel(), _bytes(prediction).ravel()
+    pairs = np.zeros(1 << 16, np.int64)
+    for start in range(0, true.size, AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        pairs += np.bincount((true[some].astype(np.uint16) << 8) | found[some], minlength=1 << 16)
+    table = pairs.reshape(256, 256)
     table[IGNORE] = 0
     for name, counts in (("target", table.sum(axis=1)), ("predicted", table.sum(axis=0))):
         outside = np.flatnonzero(counts[num_classes:])
@@ -50,7 +56,7 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
                 f"{name} masks hold class id {worst} ({counted(int(counts[worst]), 'pixel')}), but the "
                 f"classes are 0..{num_classes - 1}: correct the masks or name more classes"
             )
-    return table[:num_classes, :num_classes].astype(np.int64)
+    return table[:num_classes, :num_classes].copy()
 
 
 def has_foreground(matrix: Matrix) -> bool:
