@@ -113,6 +113,15 @@ def test_boxes_are_those_of_the_image_that_was_given() -> None:
         assert (one["scores"].diff() <= 0).all()
 
 
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 2), (1, 100)])
+def test_images_too_long_to_be_resized_are_refused(size: tuple[int, int]) -> None:
+    detector = build(min_size=64, max_size=100).eval()
+    thin = torch.zeros(*size, 3, dtype=torch.uint8)
+    with pytest.raises(MaskcastError, match=rf"an image of {size[0]} x {size[1]}: .* less than 100 times as long"):
+        detector([torch.zeros(9, 9, 3, dtype=torch.uint8), thin])
+    assert len(detector([thin[:99, :99]])) == 1
+
+
 def test_images_without_boxes_train() -> None:
     detector = build().train()
     none = [torch.zeros(0, 4), torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)] * 2

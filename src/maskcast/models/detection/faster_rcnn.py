@@ -78,7 +78,18 @@ class FasterRcnn(Detector):
         return losses
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Returns the boxes of each image (see :class:`Detector`)."""
+        """Returns the boxes of each image (see :class:`Detector`).
+
+        Raises:
+            MaskcastError: an image is so long that nothing is left of its shorter side once it is resized.
+        """
+        most = int(self.network.transform.max_size)  # type: ignore[union-attr, arg-type]
+        for height, width in (image.shape[:2] for image in images):
+            if most * min(height, width) <= max(height, width):
+                raise MaskcastError(
+                    f"an image of {height} x {width}: this detector takes images that are less than {most} times "
+                    "as long as wide (model.max_size); cut it into pieces"
+                )
         found: list[dict[str, Tensor]] = self.network(self.normalised(images))
         return [image | {"labels": image["labels"] - 1} for image in found]
 
