@@ -32,6 +32,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.registry.graphs import run_exported
 from maskcast.registry.inputs import MAX_BYTES, MAX_FRAMES
 from maskcast.registry.loading import Loaded, load_address
+from maskcast.serving.videos import find_videos
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.register_models import RegisterModels, register_models
 from maskcast.storage.store import put
@@ -285,3 +286,20 @@ def test_the_batch_command_reads_a_bucket_and_the_registry_and_agrees_with_the_e
     record = json.loads((out / "one" / "forecast.json").read_text())
     assert record["model"] == {"name": "maskcast", "version": "1", "digest": registered.loaded.digest}
     assert ClipStore(out / "more_two" / "masks").clips[0].num_frames == HORIZON
+
+
+def test_videos_of_a_bucket_are_those_that_lie_there_now_whatever_addresses_were_given_before(
+    s3: S3, tmp_path: Path
+) -> None:
+    def names(address: str) -> list[str]:
+        return [video.name for video in find_videos([f"{s3.uri}/{address}"], tmp_path / "out")]
+
+    write_video(tmp_path / "videos" / "one.mp4", enlarged(1, 9))
+    write_video(tmp_path / "videos" / "two.mp4", enlarged(2, 9))
+    put(tmp_path / "videos", f"{s3.uri}/today")
+    assert names("today") == ["one", "two"]
+    assert names("today/two.mp4") == ["two"]
+    assert names("") == ["today_one", "today_two"]
+    (tmp_path / "videos" / "one.mp4").unlink()
+    put(tmp_path / "videos", f"{s3.uri}/today")
+    assert names("today") == ["two"]

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -110,7 +110,8 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
     Args:
         addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; ``s3://``; or
             ``sample``.
-        output: folder that is not searched; what lies in a bucket is brought to ``FETCHED`` in it, once.
+        output: folder that is not searched; what lies in a bucket is brought to ``FETCHED`` in it, once, and what
+            no longer lies in the bucket is removed there.
 
     Raises:
         MaskcastError: an address holds no video, cannot be reached, or two videos have one name.
@@ -119,8 +120,7 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
     for address in addresses:
         path = SAMPLES / "sample.mp4" if is_sample(address) else local_path(address)
         if path is None:
-            path = output / FETCHED / address.removeprefix("s3://")
-            fetch(address, path)
+            path = _fetched(address.rstrip("/"), output)
         elif not path.exists():
             raise MaskcastError(f"{address}: no such video or folder; mend the path")
         videos = _videos_in(path, output.resolve())
@@ -157,6 +157,16 @@ def photographs_in(path: Path) -> list[Path]:
     if why:
         say(f"{path}: taken for photographs, because {why}")
     return files if why else []
+
+
+def _fetched(address: str, output: Path) -> Path:
+    """Returns the folder that holds what lies at an address now; each address has one of its own."""
+    own = hashlib.sha256(address.encode()).hexdigest()[:16]
+    path = output / FETCHED / own / PurePosixPath(address).name
+    files = set(fetch(address, path))
+    for old in [old for old in path.rglob("*") if old.is_file() and old not in files]:
+        old.unlink()
+    return path
 
 
 def _videos_in(root: Path, output: Path) -> list[Video]:
