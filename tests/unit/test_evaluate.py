@@ -1,7 +1,10 @@
 """Evaluation: known forecasts give known scores, and context is what the masker saw."""
 
 import csv
+import hashlib
 import json
+import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.boundary import boundary_f
-from maskcast.evaluation.forecasts import Evaluation
+from maskcast.evaluation.forecasts import Evaluation, data_digest
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.evaluation.videos import VideoEvaluation
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.base import Predictor
@@ -118,6 +122,28 @@ def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Pat
     np.testing.assert_equal(tables[2], tables[0])
     matrix = np.sum([confusion(store.masks(clip)[-1], store.masks(clip)[10], 3) for clip in chosen], axis=0)
     assert tables[0]["jaccard_last"] == pytest.approx(macro_jaccard(matrix, absent="omit"))
+
+
+def test_what_is_scored_is_named_without_a_copy_of_its_frames(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (40, 160, 200, 3), np.uint8)
+    masks = frames[..., 0] % 3
+    with ClipWriter(tmp_path / "clips", height=160, width=200, maps=single_map(CLASSES)) as writer:
+        writer.add("a", split="val", kind="labelled", masks={MASK: masks}, frames=frames)
+    store = ClipStore(tmp_path / "clips")
+    video = VideoEvaluation(store, {}, store.clips)
+    rest, digests = (
+        b"\0a\0" + masks.tobytes() + frames.tobytes(),
+        {
+            (tuple(CLASSES), 20, 20): partial(data_digest, store, store.clips, 20, 20),
+            (MASK, tuple(CLASSES)): video.data_digest,
+        },
+    )
+    for head, digest in digests.items():
+        tracemalloc.start()
+        found = digest()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found == hashlib.sha256(repr(head).encode() + rest).hexdigest()[:32] and peak < frames.nbytes
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int
         total.update(f"\0{clip.id}\0".encode())
         total.update(prepared.masks(clip)[:needed].tobytes())
         if clip.has_frames:
-            total.update(prepared.frames(clip)[:needed].tobytes())
+            total.update(prepared.frames(clip)[:needed].data)
     return total.hexdigest()[:32]
 
 

@@ -152,7 +152,7 @@ class VideoEvaluation:
             total.update(self.below_each_other(self.prepared, clip).tobytes())
             for name, seen_THW in (self._seen(clip) or {}).items():
                 total.update(f"\0{name}\0".encode() + seen_THW.tobytes())
-            total.update(self.prepared.frames(clip).tobytes())
+            total.update(self.prepared.frames(clip).data)
         return total.hexdigest()[:32]
 
     def _seen(self, clip: Clip) -> dict[str, np.ndarray] | None:
