@@ -6,6 +6,7 @@ kept in `log.txt` of the run's folder.
 
 import argparse
 import csv
+import json
 import os
 import re
 import shutil
@@ -61,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
     overrides = list(given.set)
     mounts = []
     if given.docker and (folder := local_data(values_of(given.pipeline, given.params, overrides))):
-        overrides.append(f"fetch_dataset.uri={folder}")
+        overrides.append(f"fetch_dataset.uri={json.dumps(str(folder), ensure_ascii=False)}")  # values are YAML
         mounts.append(folder)
     built, grid = build_given(given, overrides, Placement(given.docker or IMAGE))
     total = None if given.verbose else grid.total if grid else len(stages_of(given.pipeline))

@@ -9,6 +9,7 @@ import yaml
 from maskcast.errors import MaskcastError
 from maskcast.params import section, set_key, validate
 from maskcast.runner.stage import get_stage
+from maskcast.storage.store import local_path
 
 EXACT = 2**53  # up to it a double holds each integer
 
@@ -39,10 +40,14 @@ def checked_values(
 
 
 def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
-    """Returns the absolute path that `fetch_dataset.uri` names on this machine, if it names one."""
+    """Returns the absolute path that `fetch_dataset.uri` names on this machine, if it names one.
+
+    Raises:
+        MaskcastError: it is no address that `fetch_dataset` knows.
+    """
     uri = str(values.get("fetch_dataset", {}).get("uri", "synthetic"))
-    path = Path(uri.removeprefix("file://"))
-    return path.absolute() if uri != "synthetic" and path.exists() else None
+    path = None if uri == "synthetic" or uri.startswith("dvc:") else local_path(uri)
+    return path.absolute() if path is not None and path.exists() else None
 
 
 def for_kfp(values: Any) -> Any:

@@ -112,9 +112,10 @@ def test_files_of_this_machine_are_no_data_for_pods(kube, tmp_path, uri):
     assert said(found).startswith(f"failed: {uri}: a pod does not see this machine's files -> put it on s3:// or")
 
 
-def test_what_lies_on_the_workspace_only_pods_see(kube, tmp_path):
-    found = row("data", cluster_file(tmp_path), "/workspace/raw")
-    assert said(found) == "not checked: /workspace/raw lies on the workspace volume, which only pods see -> "
+@pytest.mark.parametrize("uri", ["/workspace/raw", "file:///workspace/my%20raw"])
+def test_what_lies_on_the_workspace_only_pods_see(kube, tmp_path, uri):
+    found = row("data", cluster_file(tmp_path), uri)
+    assert said(found) == f"not checked: {uri} lies on the workspace volume, which only pods see -> "
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
+from kfp.dsl.base_component import BaseComponent
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
@@ -422,6 +424,28 @@ def test_containers_get_keys_and_addresses_and_no_folders_of_this_machine() -> N
     passed_on = ["AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_URI", "GIT_USERNAME", "GIT_PASSWORD", "HF_TOKEN"]
     kept = ["HOME", "GIT_DIR", "GIT_PASSWORD_FILE", "HF_HOME", "PYTHONPATH"]
     assert [name for name in (*passed_on, *kept) if PASSED_ON.match(name)] == passed_on
+
+
+@pytest.mark.parametrize("name", ["raw #1", "a: b", "[ü]", 'it\'s "raw"', "-raw"])
+def test_containers_see_the_data_of_this_machine_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    class SeenError(Exception):
+        pass
+
+    def run_local(built: BaseComponent, out: Path, image: str, mounts: Sequence[Path], total: int) -> Path:
+        uri = built.component_spec.inputs["fetch_dataset"].default["uri"]
+        raise SeenError(uri, *mounts)
+
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr("pipelines.local.run_local", run_local)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for uri in (str(tmp_path / name), (tmp_path / name).as_uri()):
+        params["fetch_dataset"]["uri"] = uri
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        with pytest.raises(SeenError) as seen:
+            main(["pipeline", "run-local", "--docker", "maskcast", "--params", str(tmp_path / "params.yaml")])
+        assert seen.value.args == (str(tmp_path / name), tmp_path / name)
 
 
 def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ def test_data_on_this_machine_is_refused(tmp_path: Path) -> None:
         package(tmp_path, f"fetch_dataset.uri={tmp_path / 'videos'}")
     with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
         package(tmp_path, f"fetch_dataset.uri=file://{tmp_path / 'videos'}")
+    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
+        package(tmp_path, f"fetch_dataset.uri=file://{tmp_path}/%76ideos")
+    with pytest.raises(MaskcastError, match="http://host/videos: unknown address; write s3://bucket/prefix"):
+        package(tmp_path, "fetch_dataset.uri=http://host/videos")
 
 
 def test_a_wrong_key_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ from maskcast.checkup.tracking import write_and_remove
 from maskcast.errors import MaskcastError
 from maskcast.reading import counted
 from maskcast.storage.s3 import open_bucket
-from maskcast.storage.store import INCOMPLETE
+from maskcast.storage.store import INCOMPLETE, local_path
 from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known
 from pipelines.client.kube import ask
@@ -62,8 +61,7 @@ def launcher(subject: Subject) -> Iterator[Row]:
 
 def data(subject: Subject) -> Iterator[Row]:
     """The data set is where `fetch_dataset` will look, and pods can look there."""
-    uri = subject.data_uri
-    workspace = subject.cluster.workspace
+    uri, workspace = subject.data_uri, subject.cluster.workspace
     if uri == "synthetic":
         yield Row("data", "ok", "synthetic: made by prepare_clips")
     elif uri.startswith("s3://"):
@@ -71,11 +69,16 @@ def data(subject: Subject) -> Iterator[Row]:
         yield Row("data", "ok", f"{uri}: {_stored(uri)}")
     elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
         yield Row("data", "ok", f"{uri}: {_in_remote(uri)}")
-    elif workspace and PurePosixPath(uri).is_relative_to(workspace.mount_path):
+    elif workspace and _lies_below(workspace.mount_path, uri):
         raise NotCheckedError(f"{uri} lies on the workspace volume, which only pods see")
     else:
         remedy = "put it on s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
         yield Row("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
+
+
+def _lies_below(folder: str, uri: str) -> bool:
+    path = None if uri.startswith("dvc:") else local_path(uri)
+    return path is not None and path.is_relative_to(folder)
 
 
 def _stored(uri: str) -> str:
