@@ -19,6 +19,7 @@ from maskcast.data.video_files.file import Upright, damaged, decoded, opened, op
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import counted
+from maskcast.redaction import redacted
 
 CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
 FOLDER_RATE = Fraction(25)  # images a second
@@ -51,7 +52,7 @@ def is_camera(address: str) -> bool:
 
 def camera_name(address: str) -> str:
     """Returns what the output of a camera is called, e.g. `video0`."""
-    last = address.split("?")[0].rstrip("/").rpartition("/")[2].rpartition("@")[2]
+    last = redacted(address).split("?")[0].rstrip("/").rpartition("/")[2].rpartition("@")[2]
     return re.sub(r"[^A-Za-z0-9_.-]", "_", last).strip(".") or "camera"
 
 

@@ -243,7 +243,7 @@ def _entry(loaded: LoadedMasker, name: str, watched: Watched) -> dict[str, Any]:
     return {
         "format": "maskcast-segments/1",
         "model": loaded.identity,
-        "video": redacted(name.rpartition("/")[2]),
+        "video": redacted(name).rpartition("/")[2],
         "model_size": watched.size,
         "maps": [one.to_entry() for one in watched.maps],
     }
