@@ -64,6 +64,12 @@ def test_binary_data_beside_nulls() -> None:
     assert answer(request)["outputs"][0]["parameters"] == {"binary_data_size": 4}
 
 
+@pytest.mark.parametrize("data", [[], [[]], [[], []]])
+def test_clips_without_frames_are_read_so_that_the_model_can_say_what_it_takes(data: list[Any]) -> None:
+    shape = [1, 0, 4, 4, 3]
+    assert read({"inputs": [INPUT | {"shape": shape, "data": data}]}).tensor.shape == tuple(shape)
+
+
 def test_what_an_output_says_goes_before_what_the_request_says() -> None:
     output = {"name": "masks", "parameters": {"binary_data": False}}
     request = read({"inputs": [INPUT], "outputs": [output], "parameters": {"binary_data_output": True}})

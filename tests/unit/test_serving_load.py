@@ -345,6 +345,7 @@ def test_a_place_that_is_taken_is_said_before_it_is_said_that_something_is_serve
             (["--port", port], f"--host 127.0.0.1 --port {port}: cannot listen there (Address already in use); "),
             (["--port", "99999"], "--port: got 99999; give 0 to 65535"),
             (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 8080: cannot listen there ("),
+            (["--host", "my..host"], "--host my..host --port 8080: cannot listen there (no name of a host); "),
         ):
             assert main(["serve", "--model", str(model), *words]) == 2
             said = capsys.readouterr().err

@@ -25,7 +25,7 @@ from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.registry.loading import load_servable
+from maskcast.registry.loading import SHIPPED, load_servable
 from maskcast.serving.server import PROTOCOLS, make_app, serving
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
@@ -238,6 +238,10 @@ def test_a_pipeline_has_sessions_of_its_masker(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--model", str(tmp_path)], "no registered model there; give models:/"),
+        (
+            ["--model", "sample"],
+            f"sample: no address; the folder of the model that is meant is {SHIPPED}",
+        ),
         (["--model", str(masker), "--idle", "0"], "--sessions, --idle: give 0 or more sessions, and more than 0"),
         (["--model", str(masker), "--sessions", "-1"], "--sessions, --idle: give 0 or more sessions"),
     ):

@@ -46,7 +46,8 @@ def run(given: argparse.Namespace) -> int:
         loaded = registered_as(loaded, given.registered)
     sockets = listen(given.host, given.port)
     port = sockets[0].getsockname()[1]
-    say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{port}")
+    host = f"[{given.host}]" if ":" in given.host else given.host
+    say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{host}:{port}")
     run_server(serving(loaded), sockets, given.sessions, given.idle)
     return 0
 

@@ -22,6 +22,7 @@ from maskcast.runner.server import download_files
 
 SAMPLES = Path(__file__).parents[1] / "samples"  # what comes with maskcast: README.md there tells how it was made
 SHIPPED = SAMPLES / "pipeline"
+SAMPLE = "sample"  # stands for what comes with maskcast
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def load_address(address: str) -> Loaded:
         with user_errors_of_server():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
+    if address == SAMPLE and not folder.exists():
+        raise MaskcastError(f"{address}: no address; the folder of the model that is meant is {SHIPPED}")
     if not (folder / "MLmodel").is_file():
         found = "no registered model there"
         if (folder / WEIGHTS).is_file():

@@ -16,9 +16,9 @@ from maskcast.labels import LabelMap
 from maskcast.reading import counted
 from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import batched
-from maskcast.registry.loading import LoadedPipeline, load_masker_at, load_pipeline, load_shipped
+from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline, load_shipped
 from maskcast.serving.forecasts import Forecast, checked_stride, look
-from maskcast.serving.videos import SAMPLE, Frames, find_video, is_sample
+from maskcast.serving.videos import Frames, find_video, is_sample
 
 
 @user_errors_of_machine()

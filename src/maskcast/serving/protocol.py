@@ -156,7 +156,7 @@ def _from_json(data: Any) -> np.ndarray:
     for _ in range(MAX_AXES):
         if isinstance(data, list) and set(map(type, data)) == {list} and len(set(map(len, data))) == 1:
             data = list(chain.from_iterable(data))
-    if isinstance(data, list) and set(map(type, data)) == {int}:
+    if isinstance(data, list) and set(map(type, data)) <= {int}:
         with suppress(ValueError, OverflowError):
             return np.frombuffer(bytes(data), np.uint8)
     raise MaskcastError("inputs: data must be a list of integers from 0 to 255")

@@ -117,8 +117,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
             except OSError as error:
                 if error.errno not in ABSENT or (number == len(places) and not sockets):
                     raise
-    except OSError as error:
-        reason = str(error.strerror).partition(" (while")[0]  # which goes on with the address
+    except (OSError, UnicodeError) as error:  # the latter of names that DNS cannot have
+        reason = str(getattr(error, "strerror", "no name of a host"))
+        reason = reason.partition(" (while")[0]  # which goes on with the address
         raise MaskcastError(
             f"--host {host} --port {port}: cannot listen there ({reason}); give an address of this machine and a "
             "port that is free"

@@ -19,11 +19,10 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import id_key
 from maskcast.progress import say
-from maskcast.registry.loading import SAMPLES
+from maskcast.registry.loading import SAMPLE, SAMPLES
 from maskcast.storage.store import fetch, local_path
 
 FETCHED = ".fetched"
-SAMPLE = "sample"  # stands for what comes with maskcast
 
 
 def is_sample(address: str | Path) -> bool:
