@@ -3,12 +3,13 @@
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,12 @@ class Client(kfp.Client):
         credentials: TokenCredentialsBase | None,
         flags: Sequence[str] = (),
     ) -> None:
+        cookie = os.environ.get("KF_PIPELINES_COOKIE") or None
         try:
             super().__init__(
                 host,
                 namespace="-",  # with kfp's own default its constructor asks the server and prints tracebacks
-                cookies=os.environ.get("KF_PIPELINES_COOKIE") or None,
+                cookies=_sendable(cookie, "KF_PIPELINES_COOKIE") if cookie else None,
                 credentials=credentials,
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
             )
@@ -208,7 +210,7 @@ def _credentials(token_file: Path | None, in_cluster: bool) -> _Token | None:
     if token_file:
         return _Token(partial(_read_token, token_file))
     if token := os.environ.get("KF_PIPELINES_TOKEN"):
-        return _Token(lambda: token)
+        return _Token(lambda: _sendable(token, "KF_PIPELINES_TOKEN"))
     # A pod's own token goes to its own cluster, or elsewhere only where the environment says so.
     own = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH))
     if own.exists() and (in_cluster or KF_PIPELINES_SA_TOKEN_ENV in os.environ):
@@ -223,11 +225,20 @@ def _read_token(path: Path) -> str:
         raise MaskcastError(f"{path}: the token cannot be read ({error}); name another file") from None
     if not token:
         raise MaskcastError(f"{path}: the token file is empty; write the token into it")
-    return token
+    return _sendable(token, str(path))
+
+
+def _sendable(secret: str, source: str) -> str:
+    """Returns a secret that a header can hold; an error of the header would show it."""
+    if not re.fullmatch("[ -~]*", secret):
+        raise MaskcastError(f"{source}: has line breaks or letters beyond ASCII; set it anew")
+    return secret
 
 
 def _checked(host: str) -> str:
-    parts = urlsplit(host)
+    parts = urlsplit("")
+    with suppress(ValueError):  # of brackets that are none of IPv6
+        parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise MaskcastError(f"{host}: no address of a server; write it as https://kubeflow.example.com/pipeline")
     if parts.username or parts.password:

@@ -55,6 +55,7 @@ def _known() -> list[str]:
     values = set()
     for name in list(os.environ):
         value = os.environ.get(name, "")  # MLflow's threads remove variables while this one looks at them
+        value = value.strip()  # a secret may end in a line break, which an error shows as `\n`
         if SECRET.search(name) and not NO_SECRET.search(name) and len(value) >= SHORTEST:
             values |= {value, quote(value, safe=""), quote(value)}
         values |= {match["user"] for match in ADDRESS.finditer(value) if name in SERVERS or _is_user(match)}

@@ -42,6 +42,15 @@ def test_a_token_comes_from_the_environment(
     assert "answers 401" in one_line(pipelines("status"))
 
 
+@pytest.mark.parametrize("name", ["KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE"])
+@pytest.mark.parametrize("added", ["\n", "\u201d"])
+def test_a_secret_that_no_header_holds_is_named_and_not_shown(
+    kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch, name: str, added: str
+) -> None:
+    monkeypatch.setenv(name, SECRET + added)
+    assert one_line(pipelines("status")) == f"{name}: has line breaks or letters beyond ASCII; set it anew"
+
+
 def test_a_token_file_goes_first_and_is_read_anew_for_each_request(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -61,7 +70,7 @@ def test_a_token_file_goes_first_and_is_read_anew_for_each_request(
     assert sent(kfp_server, "Authorization") == {"Bearer first", "Bearer second"}
 
 
-@pytest.mark.parametrize("content", [None, "", "\xff"])
+@pytest.mark.parametrize("content", [None, "", "\xff", "one\ntwo"])
 def test_a_token_file_without_a_token_is_named(
     kfp_server: KfpServer, pipelines: Cli, tmp_path: Path, content: str | None
 ) -> None:
@@ -106,7 +115,7 @@ def test_no_server_and_no_address_are_said(
 ) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     assert "give --host or --port-forward" in one_line(pipelines("status"))
-    for host in ("localhost:8080", "ftp://localhost", "http://"):
+    for host in ("localhost:8080", "ftp://localhost", "http://", "http://[::1"):
         assert "write it as https://" in one_line(pipelines("status", "--host", host))
     assert "holds a password" in one_line(pipelines("status", "--host", f"https://me:{SECRET}@kubeflow"))
 

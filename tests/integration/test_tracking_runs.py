@@ -101,6 +101,10 @@ def answering(status: int, text: bytes) -> Iterator[str]:
         ({"MLFLOW_TRACKING_URI": "http://host:port"}, "names no host and port"),
         ({"MLFLOW_TRACKING_URI": "htp://host"}, r"htp://host: MLflow says: .*; mend that or MLFLOW_TRACKING_URI"),
         ({"MLFLOW_TRACKING_URI": "http://ann:p@ss/w@h"}, r"http://\*\*\*@h: its user or password holds / or @"),
+        (
+            {"MLFLOW_TRACKING_URI": "http://host", "MLFLOW_TRACKING_TOKEN": "from-echo\n"},
+            "MLFLOW_TRACKING_TOKEN: has blanks, line breaks or letters beyond ASCII; set it anew",
+        ),
         ({"MLFLOW_RUN_ID": ""}, "MLFLOW_RUN_ID is set and empty; unset it"),
         ({"MLFLOW_RUN_ID": "0" * 32}, "MLFLOW_RUN_ID 0{32}: sqlite:.*has no such run; unset it"),
         ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME is set and empty; unset it"),

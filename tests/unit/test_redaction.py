@@ -35,10 +35,11 @@ def test_addresses(text: str, shown: str) -> None:
         ("MLFLOW_TRACKING_PASSWORD", "p@ss/word", "Basic p@ss/word, and p%40ss%2Fword in an address"),
         ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG", "signed by wJalrXUtnFEMI/K7MDENG"),
         ("GITHUB_TOKEN", "ghp_0123456789", "fatal: ghp_0123456789 was refused"),
+        ("MLFLOW_TRACKING_TOKEN", "ghp_0123456789\n", r"invalid header value b'Bearer ghp_0123456789\n'"),
         ("MLFLOW_TRACKING_URI", "https://ann:p@ss/word@host", "login as ann with p@ss/word failed"),
         ("MLFLOW_REGISTRY_URI", "http://to/ken123:secret99@db/x", "password secret99 is wrong"),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_values_of_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str) -> None:
     monkeypatch.setenv(name, value)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from maskcast.errors import MaskcastError
 from maskcast.redaction import has_user, redacted
 
-VARIABLE = "MLFLOW_TRACKING_URI"
+VARIABLE, TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
 # MLflow asks a host of its makers what to report to them as soon as it is imported.
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 os.environ.setdefault(TELEMETRY, "true")
@@ -102,3 +102,5 @@ def _check_address(uri: str) -> None:
         sound = False
     if not sound:
         raise MaskcastError(f"{VARIABLE} {shown}: names no host and port; write {scheme}://host:port")
+    if not re.fullmatch("[!-~]*", os.environ.get(TOKEN, "")):  # as `echo` leaves in a secret
+        raise MaskcastError(f"{TOKEN}: has blanks, line breaks or letters beyond ASCII; set it anew")
