@@ -17,10 +17,13 @@ import urllib3
 from tests.integration.conftest import S3
 from tests.integration.kube_api import KubeApi, cluster_file
 from tests.integration.test_tracking import mlflow_server
+from tests.integration.tls import TlsServer, self_signed
 from tests.servers import Handler, Server, free_ports
 from urllib3.util import Retry
 
 from maskcast.checkup.rows import Row
+from maskcast.checkup.tracking import keep_run
+from maskcast.errors import MaskcastError
 from maskcast.storage import store as storage
 from pipelines.client import preflight as preflight_module
 from pipelines.client.connection import NoServerError
@@ -277,6 +280,20 @@ def test_mlflow_is_asked_with_the_credentials_of_the_pods(kube, tmp_path, passwo
         found = said(row("MLflow", cluster_file(tmp_path, env={}, secrets={"maskcast-mlflow": list(values)})))
     assert re.match(expected, found), found
     assert password not in found
+
+
+def test_a_certificate_of_one_s_own_is_trusted_as_stages_trust_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "team")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right")
+    with TlsServer(LockedMlflow, self_signed(tmp_path / "authority.pem")) as server:
+        with pytest.raises(MaskcastError, match=r"does not answer .*certificate"):
+            keep_run(server.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "authority.pem"))
+        keep_run(server.url)
+        monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        with pytest.warns(urllib3.exceptions.InsecureRequestWarning):
+            keep_run(server.url)
 
 
 def test_another_server_is_not_mlflow(kube, s3, tmp_path):

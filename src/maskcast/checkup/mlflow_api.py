@@ -1,6 +1,7 @@
 """MLflow's REST API with the credentials of the environment; what it refuses becomes one line."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import requests  # type: ignore[import-untyped]
@@ -27,6 +28,7 @@ class MlflowApi:
             self._session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
         elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
             self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
 
     def experiment_id(self, name: str) -> str | None:
         """Returns the id of an experiment; None where there is none of the name.
@@ -49,7 +51,9 @@ class MlflowApi:
             MaskcastError: the server does not answer, or refuses.
         """
         try:
-            answer = self._session.request(method, f"{self._uri}{path}", timeout=TIMEOUT_S, **content)
+            answer = self._session.request(
+                method, f"{self._uri}{path}", timeout=TIMEOUT_S, verify=_authority(), **content
+            )
         except requests.RequestException as error:
             raise MaskcastError(
                 f"{self.shown}: MLflow does not answer ({words_of(error)}); check that it is up"
@@ -64,3 +68,11 @@ class MlflowApi:
                 f"{self.shown}: MLflow answers {answer.status_code} ({answer.text[:200]}); see the server's log"
             )
         return answer
+
+
+def _authority() -> str | bool:
+    """Returns by what a server's certificate is checked, as MLflow's client does it for stages."""
+    authority = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
+    if Path(authority).is_file():  # that of pods may lie in their image alone
+        return authority
+    return os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("1", "true")
