@@ -152,7 +152,7 @@ def storage_notes(cluster: Cluster) -> dict[str, str]:
         address = urlsplit(endpoint)
         notes["s3-endpoint"] = address.netloc
         notes["s3-usehttps"] = "1" if address.scheme == "https" else "0"
-    if region := cluster.env.get("AWS_DEFAULT_REGION"):
+    if region := cluster.env.get("AWS_REGION") or cluster.env.get("AWS_DEFAULT_REGION"):
         notes["s3-region"] = region
     return {f"{GROUP}/{key}": value for key, value in notes.items()}
 

@@ -2,6 +2,7 @@
 
 import os
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,6 +124,17 @@ def test_the_environment_is_that_of_the_pods_for_a_while(monkeypatch):
         assert os.environ["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
         assert os.environ["MLFLOW_TRACKING_URI"] == "http://localhost:5000"  # where the port is forwarded to
     assert dict(os.environ) == before
+
+
+def test_temporary_keys_of_the_pods_keep_their_session_token(monkeypatch):
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
+    for name in keys:
+        monkeypatch.setenv(name, "of this machine")
+    found = lambda subject, name: {key: keys[key] for key in subject.cluster.secrets[name]}  # noqa: E731
+    monkeypatch.setattr("pipelines.client.checks.outside.secret_values", found)
+    for named in (list(keys), list(keys)[:2]):
+        with environment_of_pods(replace(subject(secrets={"s3": named}, env={"ANY": "http://[a"}), api="there")):
+            assert os.environ["AWS_SESSION_TOKEN"] == ("c" if named[2:] else "")
 
 
 def test_only_a_failure_makes_the_exit_code_1(monkeypatch, capsys, tmp_path):

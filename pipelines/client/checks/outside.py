@@ -29,7 +29,7 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
             continue
         values |= {key: found[key] for key in keys if key in found}
     if "AWS_ACCESS_KEY_ID" in values:
-        values["AWS_SESSION_TOKEN"] = ""  # this machine's belongs to other keys
+        values.setdefault("AWS_SESSION_TOKEN", "")  # this machine's belongs to other keys
     own = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -60,7 +60,10 @@ def must_be_known(variable: str) -> None:
 
 def _inside(address: str) -> bool:
     """Tells whether an address is the name of a cluster's service and not known on this machine."""
-    host = urlsplit(address).hostname or ""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:  # it may be any text
+        return False
     if not host.endswith((".svc", ".svc.cluster.local")):
         return False
     try:
