@@ -58,6 +58,25 @@ def test_classes_and_opacity_by_hand() -> None:
     assert found["alpha"].confidence is None
 
 
+@pytest.mark.parametrize("label_map", [SQUARES, MATTE], ids=lambda label_map: label_map.name)
+@pytest.mark.parametrize("consistent_frames", [None, 2])
+def test_logits_that_are_no_numbers_are_said(label_map: LabelMap, consistent_frames: int | None) -> None:
+    """They were masks of background, as sure as nothing."""
+    segmenter = MemoryConfig().build([label_map]).eval()
+    with torch.no_grad():
+        segmenter.get_parameter("head.bias")[-1] = torch.nan
+    with pytest.raises(MaskcastError, match="logits are not finite numbers: its training diverged; lower"):
+        list(
+            segment(
+                segmenter,
+                [np.zeros((3, 8, 8, 3), np.uint8)],
+                batch_size=2,
+                precision="fp32",
+                consistent_frames=consistent_frames,
+            )
+        )
+
+
 def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
     read = 0
 

@@ -71,6 +71,16 @@ def test_it_learns_two_colours_and_leaves_a_masker(store: ClipStore, tmp_path: P
         assert (np.asarray(shown) == palette()[1]).all(-1).any()
 
 
+def test_a_last_step_after_which_masks_say_nothing_ends_the_training(store: ClipStore, tmp_path: Path) -> None:
+    """Its loss and its weights are finite, and masks of background have a score."""
+    short = params(epochs=1, steps_per_epoch=1, learning_rate=1e8)
+    with pytest.raises(
+        MaskcastError, match="logits are not finite numbers: its training diverged; lower learning"
+    ):
+        train_masker(clips=store.root, params=short, **outputs(tmp_path / "out"))
+    assert not (tmp_path / "out/metrics.json").exists()
+
+
 def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
     store, out = write_two_maps(tmp_path / "clips"), outputs(tmp_path / "out")
     short = params(epochs=1, steps_per_epoch=2).model_copy(update={"val_frame_step": 1})

@@ -142,14 +142,15 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: i
     """Begins to read what the logits of one clip say of a label map."""
     (logits_TKHW,) = logits_BTKHW
     if label_map.kind == "alpha":
-        opacity_THW = _coming((logits_TKHW[:, 0].float().sigmoid() * 255).round().to(torch.uint8))
-        return lambda: Masked(opacity_THW.numpy(), None)
+        opacity_THW = logits_TKHW[:, 0].float().sigmoid()
+        whole, most = _coming((opacity_THW * 255).round().to(torch.uint8)), _coming(opacity_THW.amax())
+        return lambda: Masked(_finite(whole, most), None)
     if has_kernels(logits_TKHW) and not objects and logits_TKHW.shape[1] <= 256:
         from maskcast.models.kernels.decoding import most_probable
 
         ids, sure = most_probable(logits_TKHW)
-        masks, confidence = _coming(ids), _coming(_rounded(sure, levels))
-        return lambda: Masked(masks.numpy(), confidence.numpy())
+        masks, confidence, most = _coming(ids), _coming(_rounded(sure, levels)), _coming(sure.amax())
+        return lambda: Masked(_finite(masks, most), confidence.numpy())
     frames, channels, *size = logits_TKHW.shape
     pieces = [
         _most_probable(logits_TKHW[steps[0] : steps[-1] + 1, :, rows], objects)
@@ -157,12 +158,13 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: i
     ]
     ids_THW, sure_THW = (torch.cat([piece[k].flatten() for piece in pieces]).view(frames, *size) for k in range(2))
     masks_THW, confidence_THW = _coming(ids_THW), _coming(_rounded(sure_THW, levels))
+    most = _coming(sure_THW.amax())
     if not objects:
-        return lambda: Masked(masks_THW.numpy(), confidence_THW.numpy())
+        return lambda: Masked(_finite(masks_THW, most), confidence_THW.numpy())
     coming = [_coming(piece[2]) for piece in pieces]
 
     def with_objects() -> Masked:
-        masks, probabilities_PK = masks_THW.numpy(), torch.cat(coming).numpy()
+        masks, probabilities_PK = _finite(masks_THW, most), torch.cat(coming).numpy()
         of_frames = np.split(probabilities_PK, np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
         return Masked(masks, confidence_THW.numpy(), of_frames)
 
@@ -177,6 +179,24 @@ def _most_probable(logits_TKIJ: Tensor, objects: bool) -> tuple[Tensor, Tensor, 
     confidence_TIJ = (top_TIJ - logits_TIJK.logsumexp(-1)).exp_()
     objects_PK = logits_TIJK[ids_TIJ > 0].softmax(-1) if objects else top_TIJ
     return ids_TIJ.to(torch.uint8), confidence_TIJ, objects_PK
+
+
+def _finite(masks_THW: Tensor, most: Tensor) -> np.ndarray:
+    """Returns masks that have come.
+
+    Args:
+        masks_THW: what is found.
+        most: the greatest of its probabilities.
+
+    Raises:
+        MaskcastError: a probability is no number; then so is the greatest.
+    """
+    if not most.isfinite():
+        raise MaskcastError(
+            "the masker's logits are not finite numbers: its training diverged; lower learning_rate and train it "
+            "again"
+        )
+    return masks_THW.numpy()
 
 
 def _rounded(sure: Tensor, levels: int | None) -> Tensor:
