@@ -119,9 +119,10 @@ def run_local(
         The folder of the run: ``<stage>/<port>``, stages spelled with dashes; a stage's second use ends in ``-2``.
 
     Raises:
-        MaskcastError: when a stage fails or no Docker Engine answers.
+        MaskcastError: when a stage fails, no Docker Engine answers, or it has no such image.
     """
     out = out.absolute()
+    runner = _docker_runner(image, out, mounts) if image else local.SubprocessRunner(use_venv=False)
     log, failure = out / f"log-{os.getpid()}.txt", ""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,6 @@ def run_local(
     except OSError as error:
         raise MaskcastError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
     before = set(out.iterdir())
-    runner = _docker_runner(out, mounts) if image else local.SubprocessRunner(use_venv=False)
     # Components are started as `python3`: it must be the interpreter that has maskcast.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     local.init(runner, pipeline_root=str(out))
@@ -183,15 +183,25 @@ def _stages_stop_first() -> Iterator[None]:
         raise Stopped(stopped[0])
 
 
-def _docker_runner(out: Path, mounts: Sequence[Path]) -> Any:
+def _docker_runner(image: str, out: Path, mounts: Sequence[Path]) -> Any:
     import docker
 
     try:
-        docker.from_env().ping()
+        engine = docker.from_env()
+        engine.ping()
     except docker.errors.DockerException as error:
         raise MaskcastError(
             f"no Docker Engine answers at {os.environ.get('DOCKER_HOST', 'its default socket')} ({error}); "
             "start it, or leave --docker out to run in processes"
+        ) from None
+    try:
+        try:
+            engine.images.get(image)
+        except docker.errors.ImageNotFound:
+            engine.images.pull(image)
+    except docker.errors.DockerException as error:
+        raise MaskcastError(
+            f"--docker {image}: is not here, nor can it be pulled ({error}); build it (`make image`) or mend it"
         ) from None
     return local.DockerRunner(
         environment={name: value for name, value in os.environ.items() if PASSED_ON.match(name)},

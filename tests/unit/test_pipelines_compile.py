@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from docker.errors import APIError, ImageNotFound
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
 from kfp.dsl.base_component import BaseComponent
@@ -460,6 +462,21 @@ def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert f"no Docker Engine answers at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("image", ["maskcast:typo", "Maskcast"])
+def test_run_local_says_that_there_is_no_such_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], image: str
+) -> None:
+    def get(name: str) -> None:
+        raise (ImageNotFound if name.islower() else APIError)("no such image")
+
+    engine = SimpleNamespace(ping=lambda: None, images=SimpleNamespace(get=get, pull=get))
+    monkeypatch.setattr("docker.from_env", lambda: engine)
+    assert main(["pipeline", "run-local", "--docker", image, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --docker {image}: is not here, nor can it be pulled (no such image)")
+    assert not (tmp_path / "out").exists()
 
 
 def test_run_local_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
