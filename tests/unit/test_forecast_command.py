@@ -132,6 +132,15 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
 
 
+def test_what_was_made_of_videos_is_no_video_wherever_it_lies(forecast: Forecast, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_video(videos / "one.mp4", enlarged(1, 12))
+    write_video(videos / "segmented/two/overlay.mp4", enlarged(2, 12))
+    (videos / "segmented/two/segment.json").touch()
+    for output, told in ((videos, "1 forecast, 0"), (videos, "0 forecast, 1"), (videos / "more", "1 forecast, 0")):
+        assert forecast(videos, output=output)[:2] == (0, f"{told} there already, 0 failed: {output}\n")
+
+
 def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "videos/street", enlarged(0, 12))
     code, _, err = forecast(frames, output=tmp_path / "videos")

@@ -22,10 +22,9 @@ from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import check_own, check_spares, output_whole
 from maskcast.serving.film import draw_film, write_film
-from maskcast.serving.videos import Video
+from maskcast.serving.videos import FORECAST, Video
 from maskcast.writing import write_json
 
-RECORD = "forecast.json"
 FILMS = ("overlay.mp4", "overlay.gif")
 
 
@@ -180,7 +179,7 @@ def forecast_video(
             ``output`` holds what is no forecast, or cannot be written.
     """
     check_spares(output, "output", {"the video": video.path})
-    check_own(output, RECORD)
+    check_own(output, FORECAST)
     about = loaded.about
     seen, coming = _frames(video, loaded, stride, start)
     record = {
@@ -194,7 +193,7 @@ def forecast_video(
         "classes": list(about.classes),
         **({"samples": samples} if samples else {}),
     }
-    if _read(output / RECORD) == record:
+    if _read(output / FORECAST) == record:
         return False
     with output_whole(output) as partial:
         found = look(video, loaded, stride, start, samples)
@@ -205,7 +204,7 @@ def forecast_video(
         film = found.film()
         for name in FILMS:
             write_film(partial / name, film)
-        write_json(partial / RECORD, record)
+        write_json(partial / FORECAST, record)
     return True
 
 

@@ -26,11 +26,10 @@ from maskcast.runner.outputs import check_new, output_whole
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.film import Film
 from maskcast.serving.playing import Playing, playing
-from maskcast.serving.videos import photographs_in
+from maskcast.serving.videos import SEGMENTED, photographs_in
 from maskcast.stopping import ctrl_c_asks, saying_where
 from maskcast.writing import write_json
 
-RECORD = "segment.json"
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # of a label map's images, by its kind
 OVERLAY, COMPOSED = "overlay", "composed"  # films of a video, folders of photographs
 QUALITY = 95  # of JPEG: pictures are looked at, masks stand beside them
@@ -206,7 +205,7 @@ def segment_video(
             _look_at(watched, pictures, photographs)
         else:
             record |= _watch(watched, pictures, video)
-        write_json(partial / RECORD, record | {"frames": watched.frames})
+        write_json(partial / SEGMENTED, record | {"frames": watched.frames})
     return watched
 
 

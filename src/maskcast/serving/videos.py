@@ -23,6 +23,7 @@ from maskcast.registry.loading import SAMPLE, SAMPLES
 from maskcast.storage.store import fetch, local_path
 
 FETCHED = ".fetched"
+FORECAST, SEGMENTED = "forecast.json", "segment.json"  # of the folders that `forecast` and `segment` write
 
 
 def is_sample(address: str | Path) -> bool:
@@ -109,8 +110,8 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
     Args:
         addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; ``s3://``; or
             ``sample``.
-        output: folder that is not searched; what lies in a bucket is brought to ``FETCHED`` in it, once, and what
-            no longer lies in the bucket is removed there.
+        output: folder that is not searched, as what `forecast` and `segment` wrote is not; what lies in a bucket
+            is brought to ``FETCHED`` in it, once, and what no longer lies in the bucket is removed there.
 
     Raises:
         MaskcastError: an address holds no video, cannot be reached, or two videos have one name.
@@ -176,7 +177,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     videos, others = [], []
     for folder, below, names in os.walk(root):
         place = Path(folder)
-        below[:] = [name for name in below if not is_junk(name) and (place / name).resolve() != output]
+        below[:] = [name for name in below if not is_junk(name) and not _is_written(place / name, output)]
         inside = place.relative_to(root)
         videos += [Video(_name(inside / path.stem), path) for path in _files(place)]
         if place != root and image_files(place):
@@ -185,6 +186,11 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     for ending, reason in left_out(others):
         say(f"{root}/**/{ending}: passed over, {reason}")
     return sorted(videos, key=lambda video: id_key(video.name))
+
+
+def _is_written(folder: Path, output: Path) -> bool:
+    """Tells folders that hold what was made of videos."""
+    return folder.resolve() == output or any((folder / name).is_file() for name in (FORECAST, SEGMENTED))
 
 
 def _name(inside: Path) -> str:
