@@ -18,7 +18,7 @@ def scored() -> CocoScores:
     categories = [{"id": 1, "name": "blue"}, {"id": 2, "name": "<red>"}, {"id": 3, "name": "green"}]
     boxes = [{"id": n, "image_id": 1, "category_id": n, "bbox": [20 * n, 4, 10, 10]} for n in (1, 2)]
     annotations = [one | {"area": 100, "iscrowd": 0} for one in boxes]
-    truth = Truth([{"id": 1, "width": 80, "height": 20}], categories, annotations)
+    truth = Truth([{"id": 1, "width": 80, "height": 20, "file_name": "street/a.jpg"}], categories, annotations)
     found = [{"image_id": 1, "category_id": 2, "bbox": [40, 4, 10, 10], "score": 0.9}]
     return evaluate(truth, found, "bbox")
 
@@ -43,6 +43,11 @@ def test_sections_lead_from_the_whole_to_the_single_image(sections: Mapping[str,
     header, row = rows(sections["Scores"])
     values = dict(zip(header, row, strict=True))
     assert values["AP_small"] == "0.5000" and values["AP_large"] == "n/a"
+
+
+def test_images_bear_the_names_of_their_files(sections: Mapping[str, Html]) -> None:
+    assert "<figcaption>street/a.jpg</figcaption>" in sections["Images"]
+    assert 'alt="street/a.jpg: truth and detections"' in sections["Images"] and "01_1" not in sections["Images"]
 
 
 def test_the_best_category_is_first_and_one_without_truth_is_last(sections: Mapping[str, Html]) -> None:
@@ -70,5 +75,5 @@ def test_images_have_a_key_and_a_text(sections: Mapping[str, Html]) -> None:
     images = sections["Images"]
     for name in ("found", "missed", "false alarm", "crowd, may be found or not"):
         assert f"{name}</li>" in images
-    assert 'alt="Image 1: truth and detections" src="data:image/png;base64,' in images
+    assert 'alt="street/a.jpg: truth and detections" src="data:image/png;base64,' in images
     assert "polyline" in sections["Precision over recall"]

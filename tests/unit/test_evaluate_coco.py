@@ -115,6 +115,19 @@ def test_pictures_bear_the_names_of_their_files(tmp_path: Path, monkeypatch: pyt
     assert titles[-1].startswith("img/2.png · F1 0.000 at IoU 0.50")
 
 
+def test_labels_of_one_place_lie_side_by_side_in_the_panel() -> None:
+    places: list[detection_pictures.Rectangle] = []
+    for wanted in [(460.0, 2.0, 520.0, 12.0)] * 6 + [(3.0, 40.0, 60.0, 50.0)] * 2:
+        places.append(detection_pictures._free(wanted, places, (480, 100)))
+    for n, (left, top, right, bottom) in enumerate(places):
+        assert 0 <= left < right < 480 and 0 <= top < bottom < 100
+        for other in places[:n]:
+            assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
+    assert places[6] == (3.0, 40.0, 60.0, 50.0), "a label stays where it covers none"
+    full = [(0.0, 0.0, 479.0, 99.0)]
+    assert detection_pictures._free((3.0, 40.0, 60.0, 50.0), full, (480, 100)) == (3.0, 40.0, 60.0, 50.0)
+
+
 def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     truth, results = content(tmp_path)
     for out in ("a", "b"):

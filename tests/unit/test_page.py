@@ -78,11 +78,12 @@ def test_scores_and_the_loss_come_first_and_single_points_are_no_curves(tmp_path
 def test_headings_and_tables_of_a_markdown_text_are_shown_as_such(tmp_path: Path) -> None:
     page = Page("train_masker")
     scores = markdown(["class", "Jaccard"], [["a|b", "0.500"], ["<i>", "-"]])
-    (tmp_path / "classes.md").write_text(f"## squares\n\n{scores}\n*as it is*\n\n| no | table |\n")
+    (tmp_path / "classes.md").write_text(f"# Maps\n\n## squares\n\n{scores}\n*as it is*\n\n| no | table |\n")
     page.file(tmp_path / "classes.md", "masker")
     page.write(tmp_path / "page.html", {}, Given(), {})
     text = (tmp_path / "page.html").read_text()
-    assert "<h3>squares</h3>" in text and "<caption>squares</caption>" in text
+    assert "<h3>Maps</h3>" in text and "<caption>squares</caption>" in text
+    assert "<h3>squares</h3>" not in text  # the caption says it
     assert '<th scope="row">a|b</th><td>0.500</td>' in text and '<th scope="row">&lt;i&gt;</th>' in text
     assert re.findall("<pre[^>]*>(.*?)</pre>", text) == ["*as it is*", "| no | table |"]
     assert "<figcaption>masker/classes.md</figcaption>" in text
@@ -151,6 +152,7 @@ def test_the_index_links_to_all_pages_of_ours_and_leaves_the_index_of_others_alo
     os.utime(tmp_path / "first.html", (1, 1))
     index = tmp_path / "index.html"
     assert write_index(tmp_path) == index
+    assert "<nav" not in index.read_text()  # it has one section
     links = re.findall(r'<a href="([^"#][^"]*)">([^<]*)</a>', index.read_text())
     assert links == [("first.html", "first"), ("second.html", "second &amp; last")]
     assert write_index(tmp_path) == index and sorted(tmp_path.glob("*.partial")) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.evaluation.coco.evaluator import CocoScores
+from maskcast.evaluation.coco.evaluator import CocoScores, Record
 from maskcast.evaluation.coco.matches import IOU
 from maskcast.markup import Html, definition_list, element, joined, picture, table
 from maskcast.progress import show
@@ -33,7 +33,7 @@ def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
     show("By category", _categories(scores))
     show("Precision over recall", _curves(scores))
     if pictures:
-        show("Images", _images(pictures))
+        show("Images", _images(pictures, scores.truth.images))
     show("What the scores mean", definition_list(DEFINITIONS))
 
 
@@ -78,10 +78,11 @@ def _curves(scores: CocoScores) -> Html:
     return line_chart(title, lines, x_label="recall", y_label="precision", y_range=(0.0, 1.0))
 
 
-def _images(pictures: Sequence[Path]) -> Html:
+def _images(pictures: Sequence[Path], images: Sequence[Record]) -> Html:
+    names = {str(image["id"]): str(image.get("file_name", f"image {image['id']}")) for image in images}
     lead = f"From the best image to the worst by F1 at IoU {IOU:.2f}; truth left, detections right."
-    drawn = [
-        picture(f"Image {path.stem.partition('_')[2]}: truth and detections", path.name, path.read_bytes())
-        for path in pictures
-    ]
+    drawn = []
+    for path in pictures:
+        name = names[path.stem.partition("_")[2]]
+        drawn.append(picture(f"{name}: truth and detections", name, path.read_bytes()))
     return joined([element("p", lead), legend(COLOURS, "Colours of boxes and masks"), *drawn])

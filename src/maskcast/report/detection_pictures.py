@@ -20,7 +20,9 @@ from maskcast.evaluation.coco.matches import IOU, Matches
 from maskcast.report.overlays import Row, grid, rim, stacked
 from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font
 
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 PANEL_WIDTH = 480  # pixels
+LABEL_STEPS = 12  # heights of a label that it is moved by at most
 FOUND, CROWD = (102, 187, 106), (189, 189, 189)
 COLOURS: tuple[Entry, ...] = (
     ("found", FOUND),
@@ -115,11 +117,41 @@ def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.nd
             boxes.append(scale * np.array(rle.toBbox(shape.record["segmentation"])))
     panel = Image.fromarray(panel_HWC)
     draw = ImageDraw.Draw(panel)
+    taken: list[Rectangle] = []
     for shape, (left, top, width, height) in zip(shapes, boxes, strict=True):
         if kind == "bbox":
             draw.rectangle((left, top, left + width, top + height), outline=shape.colour, width=2)
-        corner = max(left, 0) + 3, max(top, 12)
         letters = font(11, shape.text)
-        draw.rectangle(draw.textbbox(corner, shape.text, letters, anchor="lb"), fill=PAPER)
+        x, y = max(left, 0) + 3, max(top, 12)
+        wanted = draw.textbbox((x, y), shape.text, letters, anchor="lb")
+        place = _free(wanted, taken, panel.size)
+        taken.append(place)
+        draw.rectangle(place, fill=PAPER)
+        corner = x + place[0] - wanted[0], y + place[1] - wanted[1]
         draw.text(corner, shape.text, INK, letters, anchor="lb")
     return np.asarray(panel)
+
+
+def _free(wanted: Rectangle, taken: Sequence[Rectangle], size: tuple[int, int]) -> Rectangle:
+    """Returns the place of a label in a panel: the wanted one, or the next above or below that covers no other.
+
+    Where all are taken, it is the wanted one.
+
+    Args:
+        wanted: left, top, right and bottom.
+        taken: places of other labels.
+        size: width and height of the panel.
+    """
+    left, top, right, bottom = wanted
+    width, height = right - left, bottom - top
+    left = max(0, min(left, size[0] - 1 - width))
+    tops = [top + sign * step * (height + 1) for step in range(LABEL_STEPS) for sign in (1, -1)]
+    for one in tops:
+        place = left, one, left + width, one + height
+        if 0 <= one <= size[1] - 1 - height and not any(_overlap(place, other) for other in taken):
+            return place
+    return left, top, left + width, bottom
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]

@@ -100,12 +100,17 @@ class Page:
 
 
 def _rendered(text: str, caption: str) -> Html:
-    """Returns headings and tables of a Markdown text as such, and anything else as it is written."""
+    """Returns headings and tables of a Markdown text as such, and anything else as it is written.
+
+    A heading right before a table is its caption.
+    """
     parts, title = [], caption
-    for block in re.split(r"\n{2,}", text.strip("\n")):
+    blocks = re.split(r"\n{2,}", text.strip("\n"))
+    for block, following in zip(blocks, [*blocks[1:], ""], strict=True):
         if re.fullmatch(r"#+ .*", block):
             title = block.lstrip("# ")
-            parts.append(element("h3", title))
+            if not lines_of(following):
+                parts.append(element("h3", title))
         elif lines := lines_of(block):
             parts.append(table(title, lines[0], lines[1:]))
         else:
@@ -185,7 +190,7 @@ def document(
             "header",
             element("a", "All pages", href=index, class_="index", hidden=True) if index else "",
             element("h1", title),
-            element("nav", element("ul", *links), aria_label="Sections"),
+            element("nav", element("ul", *links), aria_label="Sections") if len(links) > 1 else "",
         ),
         element("main", *parts, id="content", tabindex=-1),
         element("footer", "Written by maskcast." if in_store else f"Written {_now()} UTC by maskcast."),
