@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import yaml
 from tests.conftest import moving_squares, write_store
 from tests.documented import commands
+from tests.integration.project import ROOT, Project
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
@@ -79,3 +81,34 @@ def test_the_way_of_the_documentation(
     with (tmp_path / "labels/suggested-2/frames.csv").open() as file:
         again = {(row["clip"], int(row["frame"])) for row in csv.DictReader(file)}
     assert not asked & again, "a frame that has labels is not asked for again"
+
+
+def test_the_stage_of_the_documentation_puts_corrected_labels_into_the_pipeline(tmp_path: Path) -> None:
+    text = (ROOT / "docs/labels.md").read_text(encoding="utf-8")
+    (block,) = (one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "import_labels:" in one)
+    told = yaml.safe_load(block)["stages"]
+    ours = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["prepare_clips"]
+    changed = json.dumps({name: ours[name] for name in told["prepare_clips"]}).replace(
+        "data/clips", "data/prepared"
+    )
+    assert told["prepare_clips"] == json.loads(changed)
+
+    write_project(tmp_path)
+    project = Project(tmp_path, ROOT)
+    words = (
+        "--format cvat-images --masks data/masks --clips data/clips --frames frames.csv --output labels/to-cvat"
+    )
+    (tmp_path / "frames.csv").write_text("clip,frame\nunlabeled_0,3\n")
+    project.run("maskcast", "labels", "export", *words.split())
+    correct(tmp_path)
+    (tmp_path / "data/clips").rename(tmp_path / "data/prepared")
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"import_labels": told["import_labels"]}}))
+    project.run("git", "init", "--quiet")
+    project.dvc("init", "--quiet")
+    project.dvc("repro")
+    clip = ClipStore(tmp_path / "data/clips").get("unlabeled_0")
+    assert (clip.split, clip.kind) == ("train", "labelled")
+    assert "didn't change, skipping" in project.dvc("repro")
+    with zipfile.ZipFile(tmp_path / "labels/corrected.zip", "a") as archive:
+        archive.comment = b"again"
+    assert "Running stage 'import_labels'" in project.dvc("repro")

@@ -218,7 +218,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
         ),
         (
             "import --format coco hidden.json --clips clips --output o",
-            "clip 'hidden_0' is hidden; it is there to be",
+            "clip 'hidden_0' is hidden; it is there to be forecast, not to be labelled; take its frames out of",
         ),
         ("suggest --clips clips --masker masker --budget 0 --output o", "--budget: got 0; give 1 or more"),
         ("suggest --clips clips --masker clips --output o", "clips"),

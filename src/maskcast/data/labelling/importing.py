@@ -162,7 +162,8 @@ class _Clip:
         self._store, self._clip, self._twice = store, store.get(clip_id), twice
         if self._clip.kind == "hidden":
             raise MaskcastError(
-                f"{store.root}: clip {clip_id!r} is hidden; it is there to be forecast, not to be labelled"
+                f"{store.root}: clip {clip_id!r} is hidden; it is there to be forecast, not to be labelled; "
+                "take its frames out of the file"
             )
         self._instances = store.label_map.kind == "instances"
         self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
