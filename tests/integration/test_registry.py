@@ -150,7 +150,7 @@ def test_from_the_first_registration_to_the_rollback(
         assert (code, "overruling the gate takes a reason" in said) == (2, True)
     assert command(capsys, "promote", "3", "--force", "--reason", "a demo on Friday")[0] == 0
     assert registry.aliases() == {"champion": 3, "previous": 2}
-    code, said = command(capsys, "rollback")
+    code, said = command(capsys, "rollback", "--reason", "drifts at night")
     assert (code, "version 2 is the champion, version 3 is the previous one" in said) == (0, True)
     assert registry.aliases() == {"champion": 2, "previous": 3}
 
@@ -158,7 +158,7 @@ def test_from_the_first_registration_to_the_rollback(
         (each.action, each.version, each.champion, each.reason, each.outcome) for each in decisions("maskcast")
     ]
     assert trail == [
-        ("rollback", 2, 3, "", "done"),
+        ("rollback", 2, 3, "drifts at night", "done"),
         ("promote", 3, 2, "a demo on Friday", "done"),
         ("promote", 2, 1, "calmer edges", "done"),
         ("promote", 1, 0, "", "done"),

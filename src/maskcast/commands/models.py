@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
             case "promote":
                 print(_said(given.name, promote(given.name, given.version, given.reason or "", given.force)))
             case "rollback":
-                print(_said(given.name, rollback(given.name)))
+                print(_said(given.name, rollback(given.name, given.reason or "")))
             case "compare":
                 print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
             case "export":
@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
     one.add_argument("--force", action="store_true", help="overrule the gate; needs --reason")
     one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
-    commands.add_parser("rollback", help="make the previous version the champion again")
+    one = commands.add_parser("rollback", help="make the previous version the champion again")
+    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
     one = commands.add_parser("compare", help="say how much better B is than A on each clip or image")
     one.add_argument("a", metavar="A", help="a version, e.g. champion")
     one.add_argument("b", metavar="B", help="another, e.g. candidate")

@@ -45,8 +45,12 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     return turn.decide("promote", version, reason.strip())
 
 
-def rollback(name: str) -> Decision:
+def rollback(name: str, reason: str = "") -> Decision:
     """Makes the previous version the champion again, and the champion the previous one.
+
+    Args:
+        name: the registered model.
+        reason: why; it is written down.
 
     Raises:
         MaskcastError: there is no previous version, a decision that was killed has left the champion as that, or
@@ -63,7 +67,7 @@ def rollback(name: str) -> Decision:
             f"{name}: version {version.number} is the champion and {PREVIOUS!r}, as a decision leaves it that is "
             "killed; `maskcast models list` tells what was before, `maskcast models promote` takes its number"
         )
-    return turn.decide("rollback", version, "")
+    return turn.decide("rollback", version, reason.strip())
 
 
 class Turn:
