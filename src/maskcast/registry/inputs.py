@@ -59,5 +59,6 @@ def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
         have == want if want > 0 else have > 0 for have, want in zip(found.shape, shape, strict=False)
     )
     if array.dtype != np.uint8 or not fits:
-        raise MaskcastError(f"{what}: got {array.dtype} of shape {array.shape}; give {wanted}")
+        empty = ", and at least one of each" if 0 in array.shape else ""
+        raise MaskcastError(f"{what}: got {array.dtype} of shape {array.shape}; give {wanted}{empty}")
     return found, alone
