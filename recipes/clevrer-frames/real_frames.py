@@ -1,7 +1,7 @@
 """Trains the masker of this recipe on simulated frames and prints how well it masks what it has never seen.
 
     python recipes/clevrer-frames/real_frames.py [--seeds 0] [--clevrer FOLDER] [--forecasters FOLDER ...]
-        [--values attributes.yaml gpu.yaml unlabeled.yaml]
+        [--values attributes.yaml gpu.yaml muon.yaml unlabeled.yaml]
 
 Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. Files of values say
 what of train_masker differs from params.yaml; with unlabeled.yaml the masker learns from real frames without

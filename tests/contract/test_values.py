@@ -25,7 +25,8 @@ PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "quick.yaml", "gpu.y
 BY_NAME = get_args(ByName)[-1]
 HANDS = ROOT / "recipes/hands/arms.yaml"
 CHANGES = {  # files whose sections change those of params.yaml
-    ROOT / f"recipes/clevrer-frames/{name}.yaml": ["train_masker"] for name in ("attributes", "gpu", "unlabeled")
+    ROOT / f"recipes/clevrer-frames/{name}.yaml": ["train_masker"]
+    for name in ("attributes", "gpu", "muon", "unlabeled")
 } | {
     ROOT / "recipes/reference/gpu.yaml": ["prepare_clips", "train_masker"],
     ROOT / "recipes/few-labels/compare.yaml": ["train_masker"],
