@@ -89,6 +89,11 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
     assert reruns(project) == []
 
 
+def test_data_that_did_not_change_reruns_nothing_where_it_is_fetched_anew(project: Project) -> None:
+    assert "Running stage 'fetch_dataset'" in project.dvc("repro", "--force", "fetch_dataset")
+    assert "Running stage" not in project.dvc("repro")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "stages"),
     [

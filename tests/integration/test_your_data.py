@@ -68,8 +68,10 @@ def test_the_walk_works_as_it_is_written(
     holidays = shutil.copytree(clone.parent / "home/data/photographs/images", clone.parent / "home/holidays")
     shutil.copy(holidays / "beach.jpg", clone)
     looked_at = []
-    assert len(WALK) == 20
-    for folder, command in WALK:
+    *walk, fetched, after = WALK
+    assert len(walk) == 20
+    assert (fetched[1], after[1]) == ("dvc repro --force fetch_dataset", "dvc repro")  # in test_dvc.py
+    for folder, command in walk:
         place = clone / folder
         monkeypatch.chdir(place)
         words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in shlex.split(command)]

@@ -199,15 +199,6 @@ def test_images_with_boxes_are_not_unlabeled(tmp_path: Path, capsys: pytest.Capt
         prepare(raw, tmp_path / "none", unlabeled="pictures/sub/*")
 
 
-def test_no_image_is_trained_and_validated_on(tmp_path: Path) -> None:
-    raw, out = write_raw(tmp_path / "raw"), tmp_path / "set"
-    (raw / "linked").symlink_to("pictures")
-    for images in ("pictures", "linked"):
-        source = SOURCE | {"val": {"annotations": "labels.json", "images": images}}
-        line = f"{raw / images}/sub/0.jpg: both train and val list it; "
-        refused(raw, out, line, source=source)
-
-
 def test_copies_of_images_in_two_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(write_raw(tmp_path / "raw"), tmp_path / "set", all_train=True)
     line = "warning: 10 of 10 images of split 'val' are in 'train', too, e.g. of 'sub/0.jpg' and 'sub/0.jpg': "

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +65,6 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     splits = dict(listing.splits)
     if "val" not in splits:
         splits |= _held_out(splits["train"], params.val_share, params.seed)
-    _refuse_in_both(splits)
     labelled = {os.path.realpath(one.path) for images in splits.values() for one in images}
     unlabeled = _unlabeled(raw, params.unlabeled, labelled) if params.unlabeled else []
 
@@ -104,16 +103,6 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
         "train": [one for n, one in enumerate(images) if n not in chosen],
         "val": [one for n, one in enumerate(images) if n in chosen],
     }
-
-
-def _refuse_in_both(splits: Mapping[str, Sequence[LabelledImage]]) -> None:
-    """Raises an error where an image would be trained and validated on."""
-    train = {os.path.realpath(one.path) for one in splits["train"]}
-    both = next((one.path for one in splits["val"] if os.path.realpath(one.path) in train), None)
-    if both is not None:
-        raise MaskcastError(
-            f"{both}: both train and val list it; name others as source.val, or let val_share draw some"
-        )
 
 
 def _always(part: str) -> Callable[[object], str]:
