@@ -57,6 +57,23 @@ def test_signals_end_it_after_their_step_and_it_goes_on_to_the_same_bits(
     assert_equal(task, unbroken)
 
 
+def test_who_reads_that_it_goes_on_may_ask_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: dict[str, Tensor]
+) -> None:
+    def ask(said: str) -> None:
+        assert said == f"resuming at step 4 of {PARAMS.steps}"
+        signal.raise_signal(signal.SIGTERM)
+
+    with stopped_by_signals(), pytest.raises(Paused):
+        fit(Asked(3, signal.SIGTERM), PARAMS, tmp_path)
+    with monkeypatch.context() as patch, stopped_by_signals(), pytest.raises(Paused):
+        patch.setattr("maskcast.training.loop.say", ask)
+        fit(Regression(), PARAMS, tmp_path)
+    task = Regression()
+    fit(task, PARAMS, tmp_path)
+    assert_equal(task, unbroken)
+
+
 def test_a_time_limit_ends_it_again_and_again(tmp_path: Path, unbroken: dict[str, Tensor]) -> None:
     hasty = PARAMS.model_copy(update={"time_limit": 1e-9})
     task, pauses = Regression(), 0

@@ -106,6 +106,8 @@ def fit(
 
     limit_s = None if params.time_limit is None else 60 * params.time_limit
     with saying_where(where), processes.arithmetic(), pausing(limit_s) as asked:
+        if run.step:  # said once a signal pauses it: who sees it run may ask for its end
+            say(f"resuming at step {run.step} of {params.steps}")
         if start_counts and not run.curve:
             run.end_epoch(task, params)
         steps = range(run.step, 0 if run.stopped else params.steps)
@@ -149,9 +151,7 @@ def _begun(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: S
     with checkpoints.fitting():
         task.model.load_state_dict(state["model"])
         load_state(optimizer, state["optimizer"])
-        run = Progress(**state["progress"])
-    say(f"resuming at step {run.step} of {params.steps}")
-    return run
+        return Progress(**state["progress"])
 
 
 def _report(numbers: StepNumbers, rate: float) -> None:
