@@ -14,7 +14,7 @@ from maskcast.data.images import resize_frames
 from maskcast.inference.familiar import Reference, Seen, Spread, colours_of, spread, spreads, unlike
 from maskcast.registry.forecast_models import MaskerModel
 from maskcast.registry.loading import load_pipeline, load_shipped
-from maskcast.serving.server import make_app, serving
+from maskcast.serving.application import make_app, serving
 from maskcast.serving.videos import find_videos
 from maskcast.simulator.scenes import simulate_clip
 

@@ -26,10 +26,11 @@ from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.models.bounds import check_time
 from maskcast.registry.loading import load_servable
-from maskcast.serving import connections, server
+from maskcast.serving import application, connections
+from maskcast.serving.application import Served, make_app, serving
 from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.protocol import HEADER
-from maskcast.serving.server import PROTOCOLS, Served, listen, make_app, serving
+from maskcast.serving.server import PROTOCOLS, listen
 
 CLIENTS, IDLE = 64, 34
 SLOW = 16  # rows of clips that take as long as a test likes
@@ -40,7 +41,8 @@ import time
 import numpy as np
 
 from maskcast.serving import server
-from maskcast.serving.server import Served, listen, run_server
+from maskcast.serving.application import Served
+from maskcast.serving.server import listen, run_server
 
 compute_s, drain_s = map(float, sys.argv[1:])
 server.DRAIN_S = drain_s
@@ -147,7 +149,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "ANSWER_S", 0.001)
+    monkeypatch.setattr(application, "ANSWER_S", 0.001)
     status, said = answer_to(port)
     assert status == 400 and b"frames: not done within the 0.001 s that one call may take here; give fewer" in said
     monkeypatch.undo()

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from maskcast.errors import MaskcastError
+from maskcast.serving.application import Served, make_app
 from maskcast.serving.measured import BOUNDS_S, GONE, Measured
-from maskcast.serving.server import Served, make_app
 
 SHAPES = (-1, -1, -1, -1, 3), (-1, 1, -1, -1)
 

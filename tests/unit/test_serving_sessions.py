@@ -26,7 +26,8 @@ from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.registry.loading import SHIPPED, load_servable
-from maskcast.serving.server import PROTOCOLS, make_app, serving
+from maskcast.serving.application import make_app, serving
+from maskcast.serving.server import PROTOCOLS
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
 MAPS = (LabelMap("squares", CLASSES), LabelMap("matte", ("background", "foreground"), "alpha"))

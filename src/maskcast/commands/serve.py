@@ -35,7 +35,8 @@ def run(given: argparse.Namespace) -> int:
     if not 0 <= given.port < 2**16:
         raise MaskcastError(f"--port: got {given.port}; give 0 to 65535, where 0 takes any that is free")
     from maskcast.registry.loading import load_servable, registered_as
-    from maskcast.serving.server import listen, run_server, serving
+    from maskcast.serving.application import serving
+    from maskcast.serving.server import listen, run_server
 
     loaded = load_servable(given.model)
     if given.digest is not None and loaded.digest != given.digest:

@@ -1,0 +1,258 @@
+"""A registered model as a web application: Open Inference Protocol (v2) of KServe, sessions over WebSocket."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from maskcast import __version__
+from maskcast.errors import MaskcastError
+from maskcast.models.bounds import done_within
+from maskcast.reading import counted
+from maskcast.registry.forecast_models import MaskerModel, PipelineModel
+from maskcast.registry.inputs import Shape, check_size
+from maskcast.registry.loading import LoadedPipeline, Servable
+from maskcast.serving.bodies import error_answer, pass_over_body, read_body
+from maskcast.serving.measured import GONE, MEDIA_TYPE, Measured
+from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
+from maskcast.serving.sessions import BAD, Sessions, refuse
+
+INPUT, OUTPUT = "frames", "masks"
+MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
+SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
+ANSWER_S = 300.0  # that one answer may take to compute: the others wait for it
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that answers requests.
+
+    Attributes:
+        name: what its routes call it.
+        version: its number, or 0.
+        digest: of what was loaded.
+        facts: what is told of it besides.
+        shapes: of input and output.
+        answer: runs it, and says of each clip in what it is unlike those that the model knows (see
+            ``PipelineModel.answer``); called by one thread, one request at a time, so that memory is bounded.
+        masker: what sessions are of; None where there are none.
+    """
+
+    name: str
+    version: str
+    digest: str
+    facts: Mapping[str, Any]
+    shapes: tuple[Shape, Shape]
+    answer: Callable[[Any], tuple[Any, list[str]]]
+    masker: MaskerModel | None = None
+
+
+def serving(loaded: Servable) -> Served:
+    """Returns a pipeline or a masker as a model that answers requests."""
+    model = loaded.model
+    masker = model.masker if isinstance(model, PipelineModel) else model
+    label_map = masker.network.maps[masker.place]
+    _ = masker.network.numbers_per_pixel  # runs the network, for which the first client would wait
+    facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
+    if masker.size:  # frames of another size are masked at theirs, and worse
+        facts |= dict(zip(("height", "width"), masker.size, strict=True))
+
+    def answer(frames: Any) -> tuple[Any, list[str]]:
+        return masker.predict(frames), []
+
+    name = loaded.name if loaded.version else Path(os.path.abspath(loaded.name)).name  # of `.`, too
+    version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
+    if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
+        facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
+        return Served(name, version, loaded.digest, facts, shapes, model.answer, masker)
+    return Served(name, version, loaded.digest, facts, shapes, answer, masker)
+
+
+def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
+    """Returns the application that answers for a model; its ``state.refuse_held()`` refuses what waits for that.
+
+    Args:
+        served: the model.
+        sessions: how many there may be at once.
+        idle_s: seconds without a frame after which one ends.
+    """
+    service = _Service(served, sessions, idle_s)
+
+    async def failed(_: Request, __: Exception) -> Response:
+        return error_answer(500, "the model failed; the server's log says why")
+
+    async def elsewhere(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        await pass_over_body(request)
+        what = f"{request.method} {request.url.path}: not here"
+        line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{served.name}/infer"
+        return error_answer(error.status_code, line, error.headers)
+
+    app = Starlette(routes=service.routes(), exception_handlers={404: elsewhere, 405: elsewhere, 500: failed})
+    app.state.refuse_held = service.refuse_held
+    return app
+
+
+class _Service:
+    """What answers for a model; see ``make_app``."""
+
+    def __init__(self, served: Served, sessions: int, idle_s: float) -> None:
+        self.served = served
+        self.unknown = f"no such model here; this server has {served.name!r}, version {served.version!r}"
+        self.identity = {"model_name": served.name, "model_version": served.version}
+        self.measured = Measured(served.name, served.version, served.digest)
+        self.turns, self.computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.held: set[asyncio.Task[Response]] = set()
+        self.sessions: Sessions | None = None
+        if served.masker is not None:
+            greeting = self.identity | {"digest": served.digest}
+            self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s)
+
+    def routes(self) -> list[BaseRoute]:
+        """Returns where it answers what."""
+        served, name = self.served, self.served.name
+        ready = _always({"live": True, "ready": True})
+        server = {"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]}
+        which = {"name": name, "version": served.version, "digest": served.digest, "maskcast": __version__}
+        inputs, outputs = (list(shape) for shape in served.shapes)
+        model = {
+            "name": name,
+            "versions": [served.version],
+            "platform": "maskcast",
+            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": inputs}],
+            "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": outputs}],
+            "parameters": {"digest": served.digest, **served.facts},
+        }
+        found: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
+        found += [
+            Route("/v2", _always(server)),
+            Route("/version", _always(which)),
+            Route("/metrics", self._metrics),
+        ]
+        for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            found += [
+                Route(place, self._if_here(_always(model))),
+                Route(f"{place}/ready", self._if_here(_always({"name": name, "ready": True}))),
+                Route(f"{place}/infer", self._if_here(self._infer), methods=["POST"]),
+                WebSocketRoute(f"{place}/session", self._session),
+            ]
+        return found
+
+    def refuse_held(self) -> None:
+        """Refuses the requests that wait for an answer."""
+        for answer in self.held:
+            answer.cancel()
+
+    def _is_here(self, asked: Mapping[str, str]) -> bool:
+        name, version = self.served.name, self.served.version
+        return asked["name"] == name and asked.get("version", version) == version
+
+    def _if_here(self, handler: Handler) -> Handler:
+        async def answer(request: Request) -> Response:
+            if self._is_here(request.path_params):
+                return await handler(request)
+            await pass_over_body(request)
+            return error_answer(404, self.unknown)
+
+        return answer
+
+    async def _metrics(self, _: Request) -> Response:
+        talk = self.sessions
+        counts = (0, 0) if talk is None else (talk.open, talk.frames)
+        return Response(self.measured.text(*counts), media_type=MEDIA_TYPE)
+
+    async def _session(self, socket: WebSocket) -> None:
+        if self.sessions is not None and self._is_here(socket.path_params):
+            await self.sessions(socket)
+            return
+        await socket.accept()
+        await refuse(socket, BAD, self.unknown)
+
+    async def _infer(self, request: Request) -> Response:
+        begin, code = time.perf_counter(), 500
+        self.measured.under_way += 1
+        try:
+            answer = await self._answer_or_refuse(request)
+            code = answer.status_code
+            return answer
+        finally:
+            self.measured.under_way -= 1
+            self.measured.answered(code, time.perf_counter() - begin)
+
+    async def _answer_or_refuse(self, request: Request) -> Response:
+        if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            await pass_over_body(request)
+            return error_answer(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
+        answer = asyncio.create_task(self._answer(request))
+        self.held.add(answer)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            stops = "this server stops; ask again in a second, where another may answer"
+            return error_answer(503, stops, {"Retry-After": "1"})
+        finally:
+            self.held.discard(answer)
+
+    async def _answer(self, request: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            try:
+                body = await read_body(request, lambda: stack.enter_async_context(self.turns))
+            except ClientDisconnect:  # it has waited long enough for its turn
+                return Response(status_code=GONE)
+            if isinstance(body, Response):
+                return body
+            async with self.computing:
+                if await request.is_disconnected():  # nobody waits for what others would have to wait for
+                    return Response(status_code=GONE)
+                begin, loop = time.perf_counter(), asyncio.get_running_loop()
+                try:
+                    length = request.headers.get(HEADER)
+                    answer, headers = await loop.run_in_executor(self.worker, self._computed, body, length)
+                except MaskcastError as error:
+                    return error_answer(400, str(error))
+                finally:
+                    self.measured.computed_s += time.perf_counter() - begin
+            return Response(answer, headers=headers)
+
+    def _computed(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
+        """Returns the body of an answer, and its headers; runs in the thread of the model."""
+        asked = read_request(body, json_length, INPUT, OUTPUT)
+        check_answer(asked, check_size(asked.tensor.shape, *self.served.shapes))
+        with done_within(ANSWER_S):
+            masks, warnings = self.served.answer(asked.tensor)
+        self.measured.inputs += len(masks)
+        self.measured.unlike += sum(map(bool, warnings))
+        parameters = {"digest": self.served.digest} | _warning(warnings)
+        return write_answer(asked, masks, OUTPUT, self.identity | {"parameters": parameters})
+
+
+def _always(content: Mapping[str, Any]) -> Handler:
+    """Returns what answers the same to everybody."""
+
+    async def answer(_: Request) -> Response:
+        return JSONResponse(content)
+
+    return answer
+
+
+def _warning(warnings: list[str]) -> dict[str, str]:
+    """Returns the parameter of an answer that tells of the first clip with a warning, and of how many more."""
+    told = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
+    if not told:
+        return {}
+    return {"warning": told[0] + (f" (and {counted(len(told) - 1, 'more clip')})" if told[1:] else "")}
