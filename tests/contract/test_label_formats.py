@@ -29,6 +29,7 @@ SHARED = (
     "class_names",
     "coco_panoptic",
     "cvat",
+    "cvat_shapes",
     "names",
     "sa_v",
     "shapes",

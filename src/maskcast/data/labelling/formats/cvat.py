@@ -1,6 +1,5 @@
-"""What CVAT's two XML formats of version 1.1 share: labels, shapes and masks.
+"""What CVAT's two XML formats of version 1.1 share: tasks, labels and documents.
 
-A mask is a list of run lengths, row by row, background first, of the box ``left, top, width, height`` alone.
 Numbers of frames are those of the video, or places among the images that were uploaded. In the file of a project
 they go on from task to task of a subset.
 """
@@ -14,18 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-
 from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
-from maskcast.data.labelling.formats.shapes import ellipse, polygon, rectangle
+from maskcast.data.labelling.formats.cvat_shapes import OBJECT, SCORE, Shape, is_small
 from maskcast.errors import MaskcastError
 from maskcast.writing import write_json
 
 FILE = "annotations.xml"
-SCORE, OBJECT = "confidence", "object"  # attributes of each label
-TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
-SHAPES = ("mask", "polygon", "box", "ellipse")
-NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
 
 
 class Cvat(LabelFormat):
@@ -61,50 +54,6 @@ class Task:
     def places(self, frame: int) -> list[Place]:
         """Returns what a frame may be, by its number in the file."""
         return [(clip, frame - self.before) for clip in self.clips]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A shape of a frame.
-
-    Attributes:
-        element: of the file.
-        label: its class.
-        where: how errors name it.
-        track: its number, of a shape of a track.
-    """
-
-    element: ET.Element
-    label: str | None
-    where: str
-    track: int | None = None
-
-    def z_order(self) -> int:
-        """Returns its layer: those of higher ones are in front."""
-        return whole(self.element, "z_order", self.where, 0)
-
-    def object(self) -> tuple[str, int | None]:
-        """Returns class and object; where it does not tell its object, that is its track."""
-        if not self.label:
-            raise MaskcastError(f"{self.where}: has no label; give it one in CVAT")
-        known = self._told().get(OBJECT, "")
-        if known and not _is_small(known):
-            raise MaskcastError(
-                f"{self.where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
-            )
-        return self.label, int(known) if known else None if self.track is None else TRACKS + self.track
-
-    def region(self, size: Size) -> Region:
-        """Returns its pixels in a frame of a size."""
-        class_name, instance = self.object()
-        try:
-            score = float(self._told()[SCORE])
-        except (KeyError, ValueError):
-            score = None  # of a shape that a person drew
-        return Region(class_name, _shape_mask(self.element, size, self.where), instance, score)
-
-    def _told(self) -> dict[str | None, str]:
-        return {one.get("name"): (one.text or "").strip() for one in self.element.findall("attribute")}
 
 
 def frame_of(
@@ -155,88 +104,6 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
             size = _size(root.find("meta//original_size"), file)  # of a job it stands beside it
             found.append(Task(None, None, _clips(names), _frames(alone, file), 0, size))
     return found
-
-
-def written_masks(regions: Sequence[Region]) -> Iterator[tuple[Region, dict[str, str]]]:
-    """Yields the regions that have pixels, each with the attributes of its ``<mask>``."""
-    for order, region in enumerate(regions):
-        if region.mask_HW.any():
-            yield region, _mask_attributes(region.mask_HW) | {"z_order": str(order)}
-
-
-def add_mask(parent: ET.Element, region: Region, attributes: dict[str, str]) -> None:
-    """Adds a ``<mask>``, with the confidence and the object of its region."""
-    mask = ET.SubElement(parent, "mask", attributes)
-    if region.score is not None:
-        ET.SubElement(mask, "attribute", name=SCORE).text = f"{region.score:.4f}"
-    if region.instance is not None:
-        ET.SubElement(mask, "attribute", name=OBJECT).text = str(region.instance)
-
-
-def _mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    box = mask_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    flat = np.concatenate([[False], box.ravel(), [not box.flat[-1]]])  # runs start with background
-    ends = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(ends, prepend=0)
-    return {
-        "rle": ", ".join(map(str, runs.tolist())),
-        "left": str(columns[0]),
-        "top": str(rows[0]),
-        "width": str(box.shape[1]),
-        "height": str(box.shape[0]),
-    }
-
-
-def _shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
-    """Returns the pixels of a shape, (H, W) bool."""
-    tag = element.tag
-    if tag == "mask":
-        return _rle_mask(element, size, where)
-    if tag == "polygon":
-        return polygon(points_of(element, where), size, where)
-    turn = number(element, "rotation", where, 0.0)
-    if tag == "ellipse":
-        values = [number(element, key, where) for key in ("cx", "cy", "rx", "ry")]
-        return polygon(ellipse(values[0], values[1], values[2], values[3], turn), size, where)
-    left, top, right, bottom = (number(element, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
-    centre = ((left + right) / 2, (top + bottom) / 2)
-    return polygon(rectangle(left, top, right - left, bottom - top, turn, centre), size, where)
-
-
-def points_of(element: ET.Element, where: str) -> list[list[float]]:
-    """Returns the points of a polygon, x and y each."""
-    try:
-        points = [[float(value) for value in pair.split(",")] for pair in element.get("points", "").split(";")]
-    except ValueError:
-        points = [[]]
-    if any(len(point) != 2 for point in points):
-        raise MaskcastError(
-            f"{where}: points must be x,y;x,y;..., got {element.get('points', '')[:40]!r}; mend it"
-        )
-    return points
-
-
-def number(element: ET.Element, key: str, where: str, default: float | None = None) -> float:
-    """Returns a finite number of an element."""
-    text = element.get(key)
-    if text is None and default is not None:
-        return default
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise MaskcastError(f"{where}: {key} must be a number, got {text!r}; mend it")
-    return value
-
-
-def whole(element: ET.Element, key: str, where: str, default: int | None = None) -> int:
-    """Returns an integer of an element."""
-    value = number(element, key, where, default)
-    if value != int(value):
-        raise MaskcastError(f"{where}: {key} must be an integer, got {element.get(key)!r}; mend it")
-    return int(value)
 
 
 def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
@@ -297,7 +164,7 @@ def _frames(task: ET.Element, file: Path) -> range:
 
 def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
     text = (task.findtext(key) or "").strip()
-    if text and not _is_small(text):
+    if text and not is_small(text):
         raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; mend it")
     return int(text) if text else default
 
@@ -306,41 +173,12 @@ def _size(original: ET.Element | None, file: Path) -> Size | None:
     if original is None:
         return None
     sides = [(original.findtext(key) or "").strip() for key in ("height", "width")]
-    if not all(map(_is_small, sides)):
+    if not all(map(is_small, sides)):
         raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; mend it")
     return checked_size(int(sides[0]), int(sides[1]), f"{file}: original_size")
-
-
-def _is_small(text: str) -> bool:
-    """Whether a text is a whole number of six digits at most."""
-    return text.isdecimal() and len(text) < 7
 
 
 def _attributes(export: Export) -> list[dict[str, Any]]:
     names = (SCORE, OBJECT) if export.instances else (SCORE,)
     rest = {"mutable": "True", "input_type": "text", "default_value": "", "values": ""}
     return [{"name": name, **rest} for name in names]
-
-
-def _rle_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
-    left, top, width, height = (whole(element, key, where) for key in ("left", "top", "width", "height"))
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
-        raise MaskcastError(
-            f"{where}: its box, {width}x{height} at {left},{top}, is not within the frame of {size[1]}x{size[0]}; "
-            "mend it"
-        )
-    try:
-        runs = [int(text) for text in element.get("rle", "").split(",")]
-    except ValueError:
-        raise MaskcastError(
-            f"{where}: rle must be run lengths, got {element.get('rle', '')[:40]!r}; mend it"
-        ) from None
-    if min(runs) < 0 or sum(runs) != width * height:
-        raise MaskcastError(
-            f"{where}: the run lengths sum to {sum(runs)}, the box has {width * height} pixels; export it again"
-        )
-    mask_HW = np.zeros(size, bool)
-    mask_HW[top : top + height, left : left + width] = (
-        np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width).astype(bool)
-    )
-    return mask_HW

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maskcast.data.labelling.formats import cvat
 from maskcast.data.labelling.formats.base import Export, FoundFrame, checked_size
+from maskcast.data.labelling.formats.cvat_shapes import NO_AREA, SHAPES, Shape, add_mask, whole, written_masks
 from maskcast.data.labelling.formats.names import VIDEO_FRAME, frame_name, places_of
 from maskcast.data.labelling.formats.shapes import say_without_area
 from maskcast.data.safe_xml import read_xml
@@ -26,9 +27,9 @@ class CvatImages(cvat.Cvat):
         for number, (clip, t, regions) in enumerate(export.frames()):
             attributes = {"id": str(number), "name": frame_name(clip, t), "width": width, "height": height}
             image = ET.SubElement(root, "image", attributes)
-            for region, mask in cvat.written_masks(regions):
+            for region, mask in written_masks(regions):
                 known = {"label": region.class_name, "source": "auto", "occluded": "0"}
-                cvat.add_mask(image, region, known | mask)
+                add_mask(image, region, known | mask)
         cvat.written(root, folder / cvat.FILE)
         cvat.write_settings(folder, export)
 
@@ -49,12 +50,10 @@ class CvatImages(cvat.Cvat):
             if known in ids:
                 raise MaskcastError(f"{where}: its id stands twice; give each image its own")
             ids.add(known)
-            size = checked_size(cvat.whole(image, "height", where), cvat.whole(image, "width", where), where)
-            unusable.update(one.tag for one in image if one.tag in cvat.NO_AREA)
-            drawn = [one for one in image if one.tag in cvat.SHAPES]
-            shapes = [
-                cvat.Shape(one, one.get("label"), f"{where}: {one.tag} {n}") for n, one in enumerate(drawn, 1)
-            ]
+            size = checked_size(whole(image, "height", where), whole(image, "width", where), where)
+            unusable.update(one.tag for one in image if one.tag in NO_AREA)
+            drawn = [one for one in image if one.tag in SHAPES]
+            shapes = [Shape(one, one.get("label"), f"{where}: {one.tag} {n}") for n, one in enumerate(drawn, 1)]
             task = tasks.get(image.get("task_id"))
             places = places_of(name)
             if task is not None and (video := VIDEO_FRAME.fullmatch(name)):

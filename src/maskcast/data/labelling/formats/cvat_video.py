@@ -13,6 +13,17 @@ from pathlib import Path
 
 from maskcast.data.labelling.formats import cvat
 from maskcast.data.labelling.formats.base import Export, FoundFrame
+from maskcast.data.labelling.formats.cvat_shapes import (
+    NO_AREA,
+    SHAPES,
+    TRACKS,
+    Shape,
+    add_mask,
+    number,
+    points_of,
+    whole,
+    written_masks,
+)
 from maskcast.data.labelling.formats.names import clip_name
 from maskcast.data.labelling.formats.shapes import say_without_area
 from maskcast.data.safe_xml import read_xml
@@ -33,12 +44,12 @@ class CvatVideo(cvat.Cvat):
             root = cvat.document(clip, export, len(frames), "interpolation")
             count = 0
             for t in frames:
-                for region, mask in cvat.written_masks(export.regions(clip, t)):
+                for region, mask in written_masks(export.regions(clip, t)):
                     label = {"id": str(count), "label": region.class_name, "source": "auto"}
                     track = ET.SubElement(root, "track", label)
                     for frame, outside in ((t, "0"), (t + 1, "1"))[: 2 if t + 1 < len(frames) else 1]:
                         state = {"frame": str(frame), "keyframe": "1", "outside": outside, "occluded": "0"}
-                        cvat.add_mask(track, region, state | mask)
+                        add_mask(track, region, state | mask)
                     count += 1
             place = folder / clip_name(clip)
             place.mkdir()
@@ -56,7 +67,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
     if root.tag != "annotations" or not tasks or root.find("image") is not None:
         other = "; it has images: use --format cvat-images" if root.find("image") is not None else ""
         raise MaskcastError(f"{file}: no <annotations> of tasks with tracks{other}; export `CVAT for video 1.1`")
-    shown: dict[tuple[str | None, int], list[cvat.Shape]] = defaultdict(list)
+    shown: dict[tuple[str | None, int], list[Shape]] = defaultdict(list)
     unusable: Counter[str] = Counter()
     ids: set[str | None] = set()
     by_id = {task.id: task for task in tasks}
@@ -68,12 +79,12 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         task = tasks[0] if tasks[0].id is None else by_id.get(track.get("task_id"))
         if task is None:
             raise MaskcastError(f"{where}: is of task {track.get('task_id')}, which meta lacks; export it again")
-        unusable.update({one.tag for one in track if one.tag in cvat.NO_AREA})
-        shapes = [one for one in track if one.tag in cvat.SHAPES]
-        number = task.frames.start * cvat.TRACKS + len(ids)  # jobs of one video have tracks of their own
+        unusable.update({one.tag for one in track if one.tag in NO_AREA})
+        shapes = [one for one in track if one.tag in SHAPES]
+        number = task.frames.start * TRACKS + len(ids)  # jobs of one video have tracks of their own
         for frame, one in _every_frame(shapes, task, where):
             place = f"{where}: {one.tag} of frame {frame}"
-            shown[task.id, frame].append(cvat.Shape(one, track.get("label"), place, number))
+            shown[task.id, frame].append(Shape(one, track.get("label"), place, number))
     for task in tasks:
         if not task.frames:
             raise MaskcastError(
@@ -89,7 +100,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
 
 def _every_frame(shapes: Sequence[ET.Element], task: cvat.Task, where: str) -> Iterator[tuple[int, ET.Element]]:
     """Yields the shapes of a track frame by frame, with those between keyframes."""
-    numbers = [cvat.whole(one, "frame", where) for one in shapes]
+    numbers = [whole(one, "frame", where) for one in shapes]
     if any(after <= before for before, after in pairwise(numbers)):
         raise MaskcastError(f"{where}: its frames must ascend, each once; export it again")
     step, last = task.frames.step, task.before + (task.frames[-1] if task.frames else -1)
@@ -119,7 +130,7 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
     made = ET.Element(before.tag, before.attrib)
     made.extend(before)
     if before.tag == "polygon":
-        old, new = cvat.points_of(before, where), cvat.points_of(after, where)
+        old, new = points_of(before, where), points_of(after, where)
         if len(old) != len(new):
             raise MaskcastError(
                 f"{where}: polygons of {len(old)} and {len(new)} points cannot be interpolated; export from CVAT, "
@@ -132,7 +143,7 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
         return made
     for key in NUMBERS[before.tag]:
         old_value, new_value = (
-            cvat.number(one, key, where, 0.0 if key == "rotation" else None) for one in (before, after)
+            number(one, key, where, 0.0 if key == "rotation" else None) for one in (before, after)
         )
         if key == "rotation":  # the shorter way round
             new_value = old_value + (new_value - old_value + 180) % 360 - 180

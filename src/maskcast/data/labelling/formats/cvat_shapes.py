@@ -1,0 +1,174 @@
+"""Shapes and masks of CVAT's XML, one element each.
+
+A mask is a list of run lengths, row by row, background first, of the box ``left, top, width, height`` alone.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskcast.data.labelling.formats.base import Region, Size
+from maskcast.data.labelling.formats.shapes import ellipse, polygon, rectangle
+from maskcast.errors import MaskcastError
+
+SCORE, OBJECT = "confidence", "object"  # attributes of each label
+TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
+SHAPES = ("mask", "polygon", "box", "ellipse")
+NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape of a frame.
+
+    Attributes:
+        element: of the file.
+        label: its class.
+        where: how errors name it.
+        track: its number, of a shape of a track.
+    """
+
+    element: ET.Element
+    label: str | None
+    where: str
+    track: int | None = None
+
+    def z_order(self) -> int:
+        """Returns its layer: those of higher ones are in front."""
+        return whole(self.element, "z_order", self.where, 0)
+
+    def object(self) -> tuple[str, int | None]:
+        """Returns class and object; where it does not tell its object, that is its track."""
+        if not self.label:
+            raise MaskcastError(f"{self.where}: has no label; give it one in CVAT")
+        known = self._told().get(OBJECT, "")
+        if known and not is_small(known):
+            raise MaskcastError(
+                f"{self.where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
+            )
+        return self.label, int(known) if known else None if self.track is None else TRACKS + self.track
+
+    def region(self, size: Size) -> Region:
+        """Returns its pixels in a frame of a size."""
+        class_name, instance = self.object()
+        try:
+            score = float(self._told()[SCORE])
+        except (KeyError, ValueError):
+            score = None  # of a shape that a person drew
+        return Region(class_name, _shape_mask(self.element, size, self.where), instance, score)
+
+    def _told(self) -> dict[str | None, str]:
+        return {one.get("name"): (one.text or "").strip() for one in self.element.findall("attribute")}
+
+
+def written_masks(regions: Sequence[Region]) -> Iterator[tuple[Region, dict[str, str]]]:
+    """Yields the regions that have pixels, each with the attributes of its ``<mask>``."""
+    for order, region in enumerate(regions):
+        if region.mask_HW.any():
+            yield region, _mask_attributes(region.mask_HW) | {"z_order": str(order)}
+
+
+def add_mask(parent: ET.Element, region: Region, attributes: dict[str, str]) -> None:
+    """Adds a ``<mask>``, with the confidence and the object of its region."""
+    mask = ET.SubElement(parent, "mask", attributes)
+    if region.score is not None:
+        ET.SubElement(mask, "attribute", name=SCORE).text = f"{region.score:.4f}"
+    if region.instance is not None:
+        ET.SubElement(mask, "attribute", name=OBJECT).text = str(region.instance)
+
+
+def _mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    box = mask_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    flat = np.concatenate([[False], box.ravel(), [not box.flat[-1]]])  # runs start with background
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(ends, prepend=0)
+    return {
+        "rle": ", ".join(map(str, runs.tolist())),
+        "left": str(columns[0]),
+        "top": str(rows[0]),
+        "width": str(box.shape[1]),
+        "height": str(box.shape[0]),
+    }
+
+
+def _shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a shape, (H, W) bool."""
+    tag = element.tag
+    if tag == "mask":
+        return _rle_mask(element, size, where)
+    if tag == "polygon":
+        return polygon(points_of(element, where), size, where)
+    turn = number(element, "rotation", where, 0.0)
+    if tag == "ellipse":
+        values = [number(element, key, where) for key in ("cx", "cy", "rx", "ry")]
+        return polygon(ellipse(values[0], values[1], values[2], values[3], turn), size, where)
+    left, top, right, bottom = (number(element, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+    centre = ((left + right) / 2, (top + bottom) / 2)
+    return polygon(rectangle(left, top, right - left, bottom - top, turn, centre), size, where)
+
+
+def points_of(element: ET.Element, where: str) -> list[list[float]]:
+    """Returns the points of a polygon, x and y each."""
+    try:
+        points = [[float(value) for value in pair.split(",")] for pair in element.get("points", "").split(";")]
+    except ValueError:
+        points = [[]]
+    if any(len(point) != 2 for point in points):
+        raise MaskcastError(
+            f"{where}: points must be x,y;x,y;..., got {element.get('points', '')[:40]!r}; mend it"
+        )
+    return points
+
+
+def number(element: ET.Element, key: str, where: str, default: float | None = None) -> float:
+    """Returns a finite number of an element."""
+    text = element.get(key)
+    if text is None and default is not None:
+        return default
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise MaskcastError(f"{where}: {key} must be a number, got {text!r}; mend it")
+    return value
+
+
+def whole(element: ET.Element, key: str, where: str, default: int | None = None) -> int:
+    """Returns an integer of an element."""
+    value = number(element, key, where, default)
+    if value != int(value):
+        raise MaskcastError(f"{where}: {key} must be an integer, got {element.get(key)!r}; mend it")
+    return int(value)
+
+
+def is_small(text: str) -> bool:
+    """Whether a text is a whole number of six digits at most."""
+    return text.isdecimal() and len(text) < 7
+
+
+def _rle_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
+    left, top, width, height = (whole(element, key, where) for key in ("left", "top", "width", "height"))
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
+        raise MaskcastError(
+            f"{where}: its box, {width}x{height} at {left},{top}, is not within the frame of {size[1]}x{size[0]}; "
+            "mend it"
+        )
+    try:
+        runs = [int(text) for text in element.get("rle", "").split(",")]
+    except ValueError:
+        raise MaskcastError(
+            f"{where}: rle must be run lengths, got {element.get('rle', '')[:40]!r}; mend it"
+        ) from None
+    if min(runs) < 0 or sum(runs) != width * height:
+        raise MaskcastError(
+            f"{where}: the run lengths sum to {sum(runs)}, the box has {width * height} pixels; export it again"
+        )
+    mask_HW = np.zeros(size, bool)
+    mask_HW[top : top + height, left : left + width] = (
+        np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width).astype(bool)
+    )
+    return mask_HW
