@@ -195,8 +195,8 @@ def test_a_certificate_must_come_from_a_known_authority(
 KUBECTL = """#!{python}
 import os, sys, time
 assert " ".join(sys.argv[1:]) == "port-forward --namespace=kubeflow --address=127.0.0.1 service/ml-pipeline :8888"
-print("Forwarding from 127.0.0.1:{port} -> 8888", flush=True)
 open("{folder}/pid", "w").write(str(os.getpid()))
+print("Forwarding from 127.0.0.1:{port} -> 8888", flush=True)
 time.sleep(60)
 """
 

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,9 +180,11 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(versions, clust
 
 
 def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch, capsys, shared_data) -> None:
-    monkeypatch.setattr("pipelines.client.kserve.POLL_S", 0.01)
-    monkeypatch.setattr("pipelines.client.kserve.STUCK_S", 0.0)
-    monkeypatch.setattr("pipelines.client.kserve.READY_WITHIN_S", 0.3)
+    clock = [0.0]
+    slept = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda s: clock.append(clock.pop() + s))
+    monkeypatch.setattr("pipelines.client.kserve.time", slept)
+    monkeypatch.setattr("maskcast.runner.waiting.time", slept)
+    monkeypatch.setattr("pipelines.client.kserve.POLL_S", 300.0)
     keys_are_there(kube)
     pod = json.loads((shared_data / "cluster/pod_image_not_there.json").read_text())
     labels = {"serving.kserve.io/inferenceservice": "maskcast"}
@@ -190,7 +193,7 @@ def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch
     why = "maskcast-v1-predictor-0: image cannot be pulled: registry.lab/maskcast@sha256:"
     waits, error = capsys.readouterr().err.splitlines()
     assert waits.startswith(f"InferenceService/maskcast waits: {why}")
-    assert error.startswith(f"error: InferenceService maskcast is not ready after 0 minutes: {why}")
+    assert error.startswith(f"error: InferenceService maskcast is not ready after 15 minutes: {why}")
     kube.objects[SERVICE]["status"] = {
         "conditions": [{"type": "Ready", "status": "True"}],
         "url": "http://maskcast-team.example.com",

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +40,18 @@ TRAINED = {
     "pretrain_forecaster": "pretrained",
     "finetune_forecaster": "forecaster",
 }
+KILLED = """
+import os, signal, sys
+from maskcast.__main__ import main
+
+def kill(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("checkpoint.pt") and os.path.exists(arguments[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+main(sys.argv[1:])
+"""
+"""Kills itself when the second checkpoint is written and not yet in the place of the first."""
 
 
 @pytest.fixture(scope="module")
@@ -68,34 +79,31 @@ def ports(folder: Path, name: str, results: Path) -> dict[str, Path]:
     }
 
 
-def start(folder: Path, name: str, results: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "maskcast", name, "--params", str(folder / "params.yaml")]
+def run_until_killed(folder: Path, name: str, results: Path) -> None:
+    command = [sys.executable, "-c", KILLED, name, "--params", str(folder / "params.yaml")]
     for port, path in ports(folder, name, results).items():
         command += [f"--{port}", str(path)]
     # the database of the fixture's runs: to make one takes as long as to train here
     own = {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    with (results / "log").open("ab") as log:
-        return subprocess.Popen(command, cwd=results, stdout=log, stderr=log, env=os.environ | own)
+    with (results / "log").open("wb") as log:
+        done = subprocess.run(
+            command, cwd=results, stdout=log, stderr=log, env=os.environ | own, timeout=800, check=False
+        )
+    assert done.returncode == -signal.SIGKILL, (results / "log").read_text()
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_killed_and_started_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    model, log = TRAINED[name], tmp_path / "log"
-    process = start(folder, name, tmp_path)
-    checkpoint = tmp_path / f"{model}.resume/checkpoint.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    model = TRAINED[name]
+    run_until_killed(folder, name, tmp_path)
     assert not (tmp_path / model).exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     run_stage(name, PARAMS[name], **ports(folder, name, tmp_path))  # here, where torch is imported
-    assert "resuming at step" in capsys.readouterr().err
+    assert "resuming at step 7 of 40" in capsys.readouterr().err
     unbroken, resumed = ((run / model / "model.safetensors").read_bytes() for run in (folder, tmp_path))
     assert resumed == unbroken
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("mlflow")}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes import client
@@ -76,11 +77,19 @@ def test_every_attempt_is_printed(kube: KubeApi, pipelines: Cli, run_id: str) ->
 def test_a_log_is_followed_while_the_stage_is_silent(
     kube: KubeApi, pipelines: Cli, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines_kube, "TIMEOUT_S", (5, 0.1))
+    read, timeouts = client.CoreV1Api.read_namespaced_pod_log, []
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        timeouts.append(options["_request_timeout"])
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(client.CoreV1Api, "read_namespaced_pod_log", timed)
     pod(kube, "root.train-masker.executor", "Running", 1)
     kube.logs["wf-1"] = ["step 1\n", "step 2\n"]
     assert pipelines("logs", run_id).out == "step 1\n"
     assert pipelines("logs", run_id, "--follow").out == "step 1\nstep 2\n"
+    connect_s, read_s = pipelines_kube.TIMEOUT_S
+    assert timeouts == [(connect_s, read_s), (connect_s, None)]
 
 
 def test_a_log_that_is_nowhere_is_said_with_the_way_to_the_ui(

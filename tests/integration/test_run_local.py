@@ -5,13 +5,14 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.conftest import ROOT
 
 from maskcast.params import Params
 from maskcast.report.page import Page
-from pipelines import local
+from pipelines import local, local_log
 from pipelines.local import write_pages
 from pipelines.local_log import StageLog
 
@@ -62,8 +63,11 @@ def test_a_run_finds_its_own_folder_beside_those_of_others(
         assert local.run_local(built, tmp_path, total=total) == built.own
 
 
-def test_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    kept = StringIO()
+def test_each_stage_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, times = StringIO(), iter((0.0, 3.0, 10.0, 74.6))
+    monkeypatch.setattr(local_log, "time", SimpleNamespace(monotonic=lambda: next(times)))
     log = StageLog(kept, 2)
     for text in (
         "12:00:00.1 - INFO - Executing task \x1b[96m'fetch-dataset'\x1b[0m\n",
@@ -76,8 +80,8 @@ def test_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         log.write(text)
     assert capsys.readouterr().err.splitlines() == [
-        "1/2 fetch_dataset ... done after 0 s",
-        "2/2 train_masker_2 ... failed after 0 s",
+        "1/2 fetch_dataset ... done after 3 s",
+        "2/2 train_masker_2 ... failed after 65 s",
     ]
     assert (log.stage, log.error) == ("train_masker_2", "clips: none; prepare some")
     assert "epoch 1" in kept.getvalue() and "nothing to worry about" in kept.getvalue()
