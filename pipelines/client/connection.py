@@ -266,12 +266,12 @@ def _port_forward(namespace: str) -> Iterator[str]:
 
 def _forwarded_port(child: subprocess.Popen[bytes], said: Path, namespace: str) -> int:
     deadline = time.monotonic() + FORWARD_START_S
-    while time.monotonic() < deadline:
-        ended = child.poll() is not None
+    while True:
+        over = child.poll() is not None or time.monotonic() > deadline
         text = said.read_text(encoding="utf-8")
-        if "Forwarding from 127.0.0.1:" in text:
-            return int(text.split("Forwarding from 127.0.0.1:")[1].split()[0])
-        if ended:
+        if forwarding := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", text):
+            return int(forwarding[1])
+        if over:
             break
         time.sleep(0.1)
     reason = text.strip().splitlines()[-1] if text.strip() else f"no answer within {FORWARD_START_S:.0f} s"

@@ -196,7 +196,9 @@ KUBECTL = """#!{python}
 import os, sys, time
 assert " ".join(sys.argv[1:]) == "port-forward --namespace=kubeflow --address=127.0.0.1 service/ml-pipeline :8888"
 open("{folder}/pid", "w").write(str(os.getpid()))
-print("Forwarding from 127.0.0.1:{port} -> 8888", flush=True)
+for part in ("Forwarding from 127.0.0.1:", "{port}", " -> 8888\\n"):
+    print(part, end="", flush=True)
+    time.sleep(0.2)
 time.sleep(60)
 """
 
