@@ -4,8 +4,8 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +70,24 @@ def train(folder: Path, name: str = "out", **training: Any) -> dict[str, float]:
     )
 
 
-def while_running(act: Callable[[], None], ready: Callable[[], bool]) -> threading.Thread:
-    """Does something in another thread as soon as the time has come."""
+@contextmanager
+def meanwhile(act: Callable[[], None], ready: Callable[[], bool]) -> Iterator[None]:
+    """Does something in another thread as soon as the time has come, unless the block is over by then."""
+    over = threading.Event()
 
     def wait() -> None:
-        deadline = time.monotonic() + 120
-        while not ready() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        act()
+        while not over.wait(0.02):
+            if ready():
+                act()
+                return
 
     thread = threading.Thread(target=wait)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_two_nodes_learn_what_one_process_does(
@@ -135,18 +141,37 @@ def test_a_job_that_was_left_behind_makes_way(
 def test_a_killed_node_ends_the_job_and_the_next_try_resumes(cluster: Trainer, tmp_path: Path) -> None:
     write_store(tmp_path / "clips")
     checkpoint = tmp_path / "workspace/resume/run-1/masker.resume/outputs/masker.resume/checkpoint.pt"
-    killer = while_running(lambda: cluster.nodes[1].kill(), checkpoint.exists)
-    with pytest.raises(MaskcastError, match=r"TrainJob maskcast-train-masker-\w{8} failed: .*run the same again"):
-        train(tmp_path, epochs=200)
-    killer.join()
+    killed = meanwhile(lambda: cluster.nodes[1].kill(), checkpoint.exists)
+    with (
+        pytest.raises(MaskcastError, match=r"TrainJob maskcast-train-masker-\w{8} failed: .*run the same again"),
+        killed,
+    ):
+        train(tmp_path, epochs=10_000)
     assert not (tmp_path / "out").exists()
     assert checkpoint.exists()
-    again = while_running(lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: resumed(cluster))
-    with pytest.raises(SystemExit):
-        train(tmp_path, epochs=200)
-    again.join()
+    stopped = meanwhile(lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: resumed(cluster))
+    with pytest.raises(SystemExit), stopped:
+        train(tmp_path, epochs=10_000)
     assert cluster.name is None, "SIGTERM must take the job along"
     assert len(cluster.jobs) == 2
+
+
+@pytest.mark.filterwarnings(  # as above
+    "ignore:Exception ignored .*socket:pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_stop_while_the_job_is_created_takes_it_along(
+    cluster: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started_and_stopped(state: Trainer, job: dict[str, Any]) -> None:
+        start(state, job)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    start = Trainer.start
+    write_store(tmp_path / "clips")
+    monkeypatch.setattr(Trainer, "start", started_and_stopped)
+    with pytest.raises(SystemExit):
+        train(tmp_path)
+    assert (len(cluster.jobs), cluster.name) == (1, None)
 
 
 def resumed(cluster: Trainer) -> bool:

@@ -72,7 +72,7 @@ class Trainer:
         self.nodes, self.name = [], None
 
     def status(self) -> dict[str, Any]:
-        codes = [node.process.poll() for node in self.nodes]
+        codes = [node.code for node in self.nodes]
         if any(codes):
             return _condition("Failed", "jobset failed due to one or more job failures")
         return _condition("Complete", "") if all(code == 0 for code in codes) else {}
@@ -101,8 +101,10 @@ class _Node:
 
     def kill(self) -> None:
         """Kills all of it, as a container's end does; torchrun's workers have sessions of their own."""
-        if self.process.poll() is None:
-            for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+        with suppress(psutil.NoSuchProcess):
+            node = psutil.Process(self.process.pid)
+            node.suspend()  # or it might start a worker that is not among its children yet
+            for process in [*node.children(recursive=True), node]:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
@@ -112,8 +114,13 @@ class _Node:
         self.reader.join()
 
     @property
+    def code(self) -> int | None:
+        """Its exit code, once its log is whole."""
+        return None if self.reader.is_alive() else self.process.wait()
+
+    @property
     def phase(self) -> str:
-        return {None: "Running", 0: "Succeeded"}.get(self.process.poll(), "Failed")
+        return {None: "Running", 0: "Succeeded"}.get(self.code, "Failed")
 
 
 @contextmanager

@@ -78,11 +78,11 @@ class Cluster:
         name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
         while self._delete(name):  # of an earlier try that was killed; it may take a while to stop
             time.sleep(POLL_S)
-        _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
         nodes, processes = trainer["numNodes"], trainer["numProcPerNode"]
-        say(f"TrainJob {name}: {counted(nodes, 'node')} x {counted(processes, 'process')}")
         try:
-            self._wait(name, trainer["numNodes"])
+            _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
+            say(f"TrainJob {name}: {counted(nodes, 'node')} x {counted(processes, 'process')}")
+            self._wait(name, nodes)
         finally:
             try:
                 self._delete(name)
