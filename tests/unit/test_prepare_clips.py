@@ -1,4 +1,6 @@
 import json
+import signal
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskcast.data import loading
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.listing_checks import check_splits, reasons
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
@@ -92,6 +95,25 @@ def test_processes_and_order_do_not_change_a_byte(tmp_path):
     one = prepare(raw, tmp_path / "one", workers=1, height=6, width=8)
     two = prepare(raw, tmp_path / "two", workers=2, height=6, width=8)
     assert one.digest == two.digest
+
+
+def test_no_worker_hears_ctrl_c_whenever_it_is_started(tmp_path, monkeypatch):
+    """A pool starts one with any clip that finds no idle one: with the last clip, where listing them is slow."""
+    deaf = []
+
+    class Pool:
+        def submit(self, load, clip):
+            deaf.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            loaded = Future()
+            loaded.set_result(load(clip))
+            return loaded
+
+        def shutdown(self, cancel_futures):
+            pass
+
+    monkeypatch.setattr(loading, "ProcessPoolExecutor", lambda *_, **__: Pool())
+    prepare(write_raw(tmp_path / "raw", train=tuple(range(7))), tmp_path / "clips", workers=2)
+    assert deaf == [True] * 7
 
 
 def test_clips_are_resized_together_with_their_masks(tmp_path):

@@ -46,15 +46,18 @@ def load_all(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
     waiting = iter(listing.clips)
-    try:
-        with children_ignore_ctrl_c():  # the first of these starts the workers
-            for clip in islice(waiting, 2 * workers):
+
+    def submit(count: int) -> None:
+        for clip in islice(waiting, count):
+            with children_ignore_ctrl_c():  # each of these may start a worker: the pool does so when none is idle
                 flight.append((clip, pool.submit(load, clip)))
+
+    try:
+        submit(2 * workers)
         while flight:
             done, future = flight.popleft()
             result = future.result()
-            for clip in islice(waiting, 1):
-                flight.append((clip, pool.submit(load, clip)))
+            submit(1)
             yield done, result
     except BrokenProcessPool as error:
         raise MaskcastError(
