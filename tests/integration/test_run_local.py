@@ -63,9 +63,7 @@ def test_a_run_finds_its_own_folder_beside_those_of_others(
         assert local.run_local(built, tmp_path, total=total) == built.own
 
 
-def test_each_stage_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_stage_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     kept, times = StringIO(), iter((0.0, 3.0, 10.0, 74.6))
     monkeypatch.setattr(local_log, "time", SimpleNamespace(monotonic=lambda: next(times)))
     log = StageLog(kept, 2)

@@ -1,6 +1,5 @@
 """Which MLflow run a stage has: refused for good, found again, joined, named; on a real server and on SQLite."""
 
-import os
 import shutil
 import signal
 import socket
@@ -14,7 +13,6 @@ import mlflow
 import pytest
 from tests import servers
 
-from maskcast import progress
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.registry.lineage import runs_behind
@@ -203,12 +201,13 @@ def test_a_server_that_never_ends_an_answer_holds_up_no_stage(
 def test_ctrl_c_ends_the_waiting_for_a_server_and_keeps_the_work(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def press(line: str) -> None:
-        if "to take the last metrics and files" in line:
-            os.kill(os.getpid(), signal.SIGINT)
+    @contextmanager
+    def told_and_pressed(what: str) -> Iterator[None]:
+        if what.startswith("MLflow to take the last metrics and files"):
+            signal.raise_signal(signal.SIGINT)
+        yield
 
-    monkeypatch.setattr(progress, "LATE_S", 0.1)
-    monkeypatch.setattr(progress, "say", press)
+    monkeypatch.setattr(tracking, "told_when_late", told_and_pressed)
     with answering(503, b"gone") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         track(folder)

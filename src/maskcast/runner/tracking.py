@@ -98,7 +98,7 @@ class TrackedRun:
         self._status = status
         self._stop.set()
         what = "MLflow to take the last metrics and files; Ctrl-C ends this waiting alone"
-        with told_when_late(what), suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), told_when_late(what):
             self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
         if not self._ended.is_set():
             self._given_up.set()
