@@ -156,6 +156,15 @@ def test_names_of_many_alphabets_are_drawn_in_letters(name: str) -> None:
     assert grid(rows, name, legend=entries).tobytes() == grid(rows, name, legend=entries).tobytes()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85"])
+def test_a_name_with_a_line_break_is_drawn_on_a_line(end: str) -> None:
+    cell = np.zeros((8, 8, 3), np.uint8)
+    broken, plain = (
+        grid([Row(name, [cell], [name])], name, legend=[(name, (1, 2, 3))]) for name in (f"a{end}b", "a b")
+    )
+    assert broken.tobytes() == plain.tobytes()
+
+
 def test_letters_that_no_shipped_font_has_are_drawn_in_one_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

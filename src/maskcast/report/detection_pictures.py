@@ -18,7 +18,7 @@ from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import IOU, Matches
 from maskcast.report.overlays import Row, grid, rim, stacked
-from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font
+from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font, on_a_line
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 PANEL_WIDTH = 480  # pixels
@@ -70,7 +70,7 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
 
 def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) -> Image.Image:
     image = scores.truth.images[i]
-    names = {category["id"]: category["name"] for category in scores.truth.categories}
+    names = {category["id"]: on_a_line(category["name"]) for category in scores.truth.categories}
     truths = [
         _Shape(
             one,

@@ -26,6 +26,7 @@ from maskcast.report.paint import (
     Entry,
     elided,
     font,
+    on_a_line,
     palette,
     with_legend,
 )
@@ -146,7 +147,8 @@ def grid(
     cell_width = min(max(width, widths[0]), widths[1], max(1, TALLEST * width // height))
     cell_height = max(1, round(height * cell_width / width))
     gap, margin = 4, 16
-    gutter = margin + max(round(font(13, row.label).getlength(row.label)) + 12 if row.label else 0 for row in rows)
+    labels = [on_a_line(row.label) for row in rows]
+    gutter = margin + max(round(font(13, label).getlength(label)) + 12 if label else 0 for label in labels)
     columns = max(len(row.cells) for row in rows)
     tops, y = [], margin + 32
     for row in rows:
@@ -158,12 +160,12 @@ def grid(
     draw = ImageDraw.Draw(sheet)
     heading = elided(title, size[0] - 2 * margin, 17)
     draw.text((margin, margin - 2), heading, INK, font(17, heading))
-    for row, top in zip(rows, tops, strict=True):
-        draw.text((gutter - 12, top + cell_height // 2), row.label, INK, font(13, row.label), anchor="rm")
+    for row, label, top in zip(rows, labels, tops, strict=True):
+        draw.text((gutter - 12, top + cell_height // 2), label, INK, font(13, label), anchor="rm")
         for column, cell in enumerate(row.cells):
             left = gutter + column * (cell_width + gap)
             if column < len(row.captions):
-                caption = row.captions[column]
+                caption = on_a_line(row.captions[column])
                 draw.text((left + 1, top - 4), caption, FAINT, font(11, caption), anchor="ls")
             if cell is not None:
                 sheet.paste(resized(cell, cell_width, cell_height), (left, top))

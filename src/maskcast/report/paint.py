@@ -86,8 +86,14 @@ def _has(file: Path | None, letter: str) -> bool:
     return drawn != box
 
 
+def on_a_line(text: str) -> str:
+    """Returns a text with blanks for line breaks, which no font draws; names of files may have them."""
+    return " ".join(text.splitlines())
+
+
 def elided(text: str, width: float, size: int) -> str:
-    """Returns a text without its middle, where it is longer than so many pixels in the font of this size."""
+    """Returns a text on a line, without its middle where it is longer than so many pixels in this size's font."""
+    text = on_a_line(text)
     shown, kept = text, len(text)
     while kept and font(size, text).getlength(shown) > width:
         kept -= 1
