@@ -323,6 +323,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     half, text = tmp_path / "half.mp4", tmp_path / "notes.txt"
     half.write_bytes(video.read_bytes()[:1500])
     text.write_text("no video")
+    dots = shutil.copy(video, tmp_path / "...mp4")
     (tmp_path / "fake.mp4").write_text("no video")
     (tmp_path / "fake.png").write_text("no image")
     (tmp_path / "empty").mkdir()
@@ -336,6 +337,8 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
     for words, model, told in (
         ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; mend the path"),
+        (["/dev/null"], masker, "/dev/null: a pipe or a device; write the video to a file, and give that"),
+        ([dots], masker, "...mp4: no output can be called '..'; rename the video"),
         (["n" * 300], masker, "nnn: cannot be written or read (File name too long); choose another path"),
         (
             [video, "--background", "n" * 300],

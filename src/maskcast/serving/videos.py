@@ -123,6 +123,8 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
             path = _fetched(address.rstrip("/"), output)
         elif not path.exists():
             raise MaskcastError(f"{address}: no such video or folder; mend the path")
+        elif not path.is_file() and not path.is_dir():
+            raise MaskcastError(f"{address}: a pipe or a device; write the video to a file, and give that")
         videos = _videos_in(path, output.resolve())
         if not videos:
             kinds = ", ".join(sorted(VIDEO_SUFFIXES))
@@ -130,6 +132,8 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
                 f"{address}: no video there; give a file ({kinds}), an image, a folder of images, or of these"
             )
         for video in videos:
+            if video.name in (".", ".."):  # of `...mp4`
+                raise MaskcastError(f"{video.path}: no output can be called {video.name!r}; rename the video")
             if video.name in found:
                 raise MaskcastError(
                     f"{video.path}: {found[video.name].path} has this name too, and outputs would mix; rename one "
