@@ -103,7 +103,7 @@ def _walk(model: type[BaseModel], values: Any, loc: Sequence[int | str]) -> _Pla
 
 def _of_field(written: str, field: FieldInfo) -> _Place:
     found = models_in(field.annotation)
-    return _Place(written, found, found, field.discriminator if isinstance(field.discriminator, str) else None)
+    return _Place(written, found, found, tag_of(field))
 
 
 def _unknown(place: _Place, root: type[BaseModel]) -> str:
@@ -152,6 +152,13 @@ def models_in(annotation: Any, within: bool = True) -> Models:
     if not within and get_origin(annotation) in (list, tuple, dict):
         return []
     return [model for arg in get_args(annotation) for model in models_in(arg, within)]
+
+
+def tag_of(field: FieldInfo) -> str | None:
+    """Returns the key that chooses among the classes of a field, beside null and in lists, too."""
+    inner = [each for arg in get_args(field.annotation) for each in getattr(arg, "__metadata__", ())]
+    found = [getattr(each, "discriminator", None) for each in (field, *inner)]
+    return next((tag for tag in found if isinstance(tag, str)), None)
 
 
 def _has(values: Any, step: int | str) -> bool:

@@ -296,6 +296,14 @@ def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture
     assert "smp_upernet\n          encoder: " in text
 
 
+def test_help_says_which_keys_belong_together_beside_null_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pretrain_encoder", "--help"])
+    network = capsys.readouterr().out.partition("  network: ")[2]
+    assert "(default null)\n      arch: unet\n          width: " in network
+    assert "\n      arch: recurrent\n          base: " in network
+
+
 def _without_kubeflow(words: list[str]) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.modules['kfp'] = None; from maskcast.__main__ import main; sys.exit(main({words}))"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

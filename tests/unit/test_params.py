@@ -23,6 +23,14 @@ class Large(Params):
     depth: int = 3
 
 
+Model = Annotated[Small | Large, Field(discriminator="arch")]
+
+
+class Spare(Params):
+    spare: Model | None = None
+    spares: tuple[Model, ...] = ()
+
+
 class Phase(Params):
     rate: float
 
@@ -158,6 +166,21 @@ def test_bad_values_name_the_key(values: dict, said: str) -> None:
     with pytest.raises(MaskcastError, match=said) as caught:
         validate(Example, values, "p")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spare", "said"),
+    [
+        ({"arch": "Smal"}, "p.spare.arch: no arch 'Smal'; did you mean 'small'"),
+        ({"arch": "small", "depth": 4}, "p.spare.depth: .*belongs to arch: large; allowed: arch, width"),
+        ({"width": 1}, "p.spare.arch: missing; add it, one of: small, large"),
+    ],
+)
+def test_bad_values_beside_null_and_in_lists_name_the_key(spare: dict, said: str) -> None:
+    with pytest.raises(MaskcastError, match=said):
+        validate(Spare, {"spare": spare}, "p")
+    with pytest.raises(MaskcastError, match=said.replace("p.spare", r"p.spares\[1\]")):
+        validate(Spare, {"spares": [{"arch": "small"}, spare]}, "p")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from maskcast import stages
 from maskcast.commands import COMMANDS, GROUPS
-from maskcast.faults import models_in
+from maskcast.faults import models_in, tag_of
 from maskcast.installation import described
 from maskcast.runner.stage import Stage, stage_names
 
@@ -127,13 +127,13 @@ def get_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> str:
+def describe(model: type[BaseModel], indent: str = "  ", tag: str | None = None) -> str:
     """Returns the keys of a params class, nested classes indented below theirs.
 
     Of classes that the key ``tag`` chooses among, e.g. `layout`, each begins with its value.
     """
     width, lines, fields = get_width(), [], dict(model.model_fields)
-    if isinstance(tag, str):
+    if tag is not None:
         values = f"{tag}: {' or '.join(_choices(fields.pop(tag).annotation))}"
         lines += textwrap.wrap(values, width, initial_indent=indent, subsequent_indent=indent + "  ")
         indent += "    "
@@ -148,7 +148,7 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> 
         lines += textwrap.wrap(
             " ".join(words), width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
         )
-        lines += [describe(nested, indent + "    ", field.discriminator) for nested in models_in(field.annotation)]
+        lines += [describe(nested, indent + "    ", tag_of(field)) for nested in models_in(field.annotation)]
     return "\n".join(lines)
 
 
