@@ -13,7 +13,6 @@ import uvicorn
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted
 from maskcast.serving.application import Served, make_app
 from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.sessions import MAX_FRAME
@@ -89,8 +88,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends after what is under way, or when that takes too long."""
         if count := len(self.server_state.tasks):
-            held = f"{counted(count, 'request')} or session is done"
-            say(f"stops when {held}, in {DRAIN_S} s at most; Ctrl-C again stops at once")
+            held = "1 request or session is" if count == 1 else f"{count} requests or sessions are"
+            say(f"stops when {held} done, in {DRAIN_S} s at most; Ctrl-C again stops at once")
         limit = asyncio.get_running_loop().call_later(DRAIN_S, self._end_late)
         await super().shutdown(sockets)
         limit.cancel()
