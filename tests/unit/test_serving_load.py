@@ -18,21 +18,22 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from tests.registered import write_registered
-from tests.servers import free_ports
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.models.bounds import check_time
 from maskcast.registry.loading import load_servable
-from maskcast.serving import application, connections
+from maskcast.serving import application
 from maskcast.serving.application import Served, make_app, serving
 from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.protocol import HEADER
 from maskcast.serving.server import PROTOCOLS, listen
 
 CLIENTS, IDLE = 64, 34
+WAIT_S = 300
 SLOW = 16  # rows of clips that take as long as a test likes
 SERVER = """\
 import sys
@@ -70,9 +71,27 @@ class Work:
         self.rows.append(clips.shape[2])
         time.sleep(0.005)
         if clips.shape[2] == SLOW:
-            assert self.may_go_on.wait(60)
+            assert self.may_go_on.wait(WAIT_S)
         check_time()
         return np.zeros((len(clips), 2, *clips.shape[2:4]), np.uint8), [""] * len(clips)
+
+
+@contextmanager
+def served(app: Starlette) -> Iterator[tuple[uvicorn.Server, int]]:
+    """Serves an application as `maskcast serve` does, in a thread while the block lasts; gives server and port."""
+    (place,) = listen("127.0.0.1", 0)
+    port = place.getsockname()[1]
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical", **PROTOCOLS))
+    thread = threading.Thread(target=running.run, args=([place],))
+    thread.start()
+    try:
+        while not running.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield running, port
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
@@ -83,23 +102,14 @@ def work() -> Work:
 @pytest.fixture
 def running(work: Work) -> Iterator[uvicorn.Server]:
     """A server of a model that takes a moment."""
-    (number,) = free_ports(1)
     shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
-    app = make_app(Served("toy", "1", "0" * 64, {}, shapes, work.predict))
-    config = uvicorn.Config(app, port=number, log_level="critical", **PROTOCOLS)
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    yield running
-    running.should_exit = True
-    thread.join()
+    with served(make_app(Served("toy", "1", "0" * 64, {}, shapes, work.predict))) as (running, _):
+        yield running
 
 
 @pytest.fixture
 def port(running: uvicorn.Server) -> int:
-    return running.config.port
+    return running.servers[0].sockets[0].getsockname()[1]
 
 
 def ask(port: int) -> int:
@@ -110,7 +120,7 @@ def ask(port: int) -> int:
 def answer_to(port: int) -> tuple[int, bytes]:
     frames = np.zeros((1, 3, 8, 8, 3), np.uint8)
     tensor = {"name": "frames", "shape": frames.shape, "datatype": "UINT8", "data": frames.ravel().tolist()}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     try:
         connection.request("POST", "/v2/models/toy/infer", json.dumps({"inputs": [tensor]}))
         answer = connection.getresponse()
@@ -129,21 +139,12 @@ def binary_request(frames: np.ndarray) -> bytes:
     return "\r\n".join(lines).encode() + head + frames.tobytes()
 
 
-def healthy(port: int) -> float:
-    """Returns the seconds until the server says that it is alive."""
-    start = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+def healthy(port: int) -> None:
+    """Waits until the server says that it is alive."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     connection.request("GET", "/v2/health/live")
     assert connection.getresponse().status == 200
     connection.close()
-    return time.monotonic() - start
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Lets the server give up after half a second; undone, the connections that come later have longer."""
-    monkeypatch.setattr(connections, "HEADER_S", 0.5)
-    return monkeypatch
 
 
 def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
@@ -166,19 +167,26 @@ def look(connection: PatientProtocol) -> None:
         done.set()
 
     connection.loop.call_soon_threadsafe(now)
-    assert done.wait(60)
+    assert done.wait(WAIT_S)
+
+
+def look_until_closed(running: uvicorn.Server) -> None:
+    """Lets the server look at its only connection until it has closed it."""
+    (connection,) = running.server_state.connections
+    while running.server_state.connections:
+        look(connection)
 
 
 def test_idle_connections_hold_up_nobody_and_are_closed(running: uvicorn.Server, port: int) -> None:
     with ExitStack() as stack:
-        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(IDLE)]
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT_S)) for _ in range(IDLE)]
         idle[0].sendall(b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: x\r\n")  # a head that never ends
         while len(running.server_state.connections) < IDLE:
             time.sleep(0.01)
         of_them = list(running.server_state.connections)
         with ThreadPoolExecutor(CLIENTS) as pool:
             answers = pool.map(lambda _: ask(port), range(4 * CLIENTS))
-            assert healthy(port) < 20  # beside all the others
+            healthy(port)  # beside all the others
             assert set(answers) == {200}
         for connection in of_them:
             look(connection)
@@ -186,7 +194,7 @@ def test_idle_connections_hold_up_nobody_and_are_closed(running: uvicorn.Server,
 
 
 def test_a_connection_that_asks_again_and_again_is_kept(running: uvicorn.Server, port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     for _ in range(4):
         connection.request("GET", "/v2/health/live")
         answer = connection.getresponse()
@@ -200,27 +208,21 @@ def test_a_connection_that_asks_again_and_again_is_kept(running: uvicorn.Server,
     connection.close()
 
 
-def test_an_answer_that_nobody_reads_is_thrown_away(
-    impatient: pytest.MonkeyPatch, running: uvicorn.Server, port: int
-) -> None:
+def test_an_answer_that_nobody_reads_is_thrown_away(running: uvicorn.Server, port: int) -> None:
     frames = np.zeros((1, 1, 2000, 2000, 3), np.uint8)
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(binary_request(frames))
-        client.settimeout(60)
+        client.settimeout(WAIT_S)
         assert client.recv(12) == b"HTTP/1.1 200"
-        while running.server_state.connections:
-            time.sleep(0.01)
+        look_until_closed(running)
         read = 0
         with suppress(ConnectionError):
             while piece := client.recv(1 << 20):
                 read += len(piece)
         assert read < 2 * 2000 * 2000  # pixels of the masks: what the kernel held is all that comes
-    impatient.undo()
     assert ask(port) == 200
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.usefixtures("impatient")
 def test_an_answer_that_was_computed_for_long_and_that_nobody_reads_is_thrown_away(
     running: uvicorn.Server, port: int, work: Work
 ) -> None:
@@ -229,13 +231,12 @@ def test_an_answer_that_was_computed_for_long_and_that_nobody_reads_is_thrown_aw
         while not work.rows:
             time.sleep(0.01)
         (connection,) = running.server_state.connections
-        while connection._seen is not connection.cycle:  # the server has looked, and there was no answer yet
-            time.sleep(0.01)
+        look(connection)  # and there is no answer yet
+        assert connection._seen is connection.cycle
         work.may_go_on.set()
-        client.settimeout(60)
+        client.settimeout(WAIT_S)
         assert client.recv(12) == b"HTTP/1.1 200"
-        while running.server_state.connections:
-            time.sleep(0.01)
+        look_until_closed(running)
 
 
 def test_nobody_waits_for_the_answers_to_clients_that_have_gone(port: int, work: Work) -> None:
@@ -265,7 +266,8 @@ def asked(folder: Path, count: int, compute_s: float, drain_s: float) -> Iterato
         assert process.stderr is not None
         port = int(process.stderr.readline())
         clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(count)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=WAIT_S))
+            for _ in range(count)
         ]
         for client in clients:
             client.sendall(binary_request(np.zeros((1, 3, 8, 8, 3), np.uint8)))
@@ -275,12 +277,12 @@ def asked(folder: Path, count: int, compute_s: float, drain_s: float) -> Iterato
 
 
 def test_a_second_ctrl_c_ends_a_server_that_works(tmp_path: Path) -> None:
-    with asked(tmp_path, 1, 600, 20) as (process, _):
+    with asked(tmp_path, 1, 600, 600) as (process, _):
         process.send_signal(signal.SIGINT)
         said = process.stderr.readline()
-        assert said == "stops when 1 request or session is done, in 20.0 s at most; Ctrl-C again stops at once\n"
+        assert said == "stops when 1 request or session is done, in 600.0 s at most; Ctrl-C again stops at once\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == -signal.SIGINT
+        assert process.wait(WAIT_S) == -signal.SIGINT
         assert process.stderr.read() == ""
 
 
@@ -289,7 +291,7 @@ def test_a_server_that_is_told_to_stop_answers_what_it_holds(tmp_path: Path) -> 
         process.send_signal(signal.SIGTERM)
         assert process.stderr.readline().startswith("stops when 4 requests or sessions are done, ")
         assert [client.recv(12) for client in clients] == [b"HTTP/1.1 200"] * 4
-        assert process.wait(60) == -signal.SIGTERM
+        assert process.wait(WAIT_S) == -signal.SIGTERM
 
 
 def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: Path) -> None:
@@ -300,7 +302,7 @@ def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: 
             answer.begin()
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
             assert json.load(answer)["error"].startswith("this server stops; ")
-        assert process.wait(60) == -signal.SIGTERM
+        assert process.wait(WAIT_S) == -signal.SIGTERM
 
 
 def test_every_refusal_is_json() -> None:
@@ -330,7 +332,7 @@ def test_every_refusal_is_json() -> None:
     ],
 )
 def test_who_sends_much_to_a_wrong_address_hears_why(port: int, path: str, encoding: str, status: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     headers = {"Content-Encoding": encoding, "Connection": "close"}  # as urllib asks
     connection.request("POST", path, bytes(32 << 20), headers)  # more than the kernel holds
     answer = connection.getresponse()

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from tests.conftest import ROOT, moving_squares
 from tests.registered import CLASSES, write_registered
-from tests.servers import free_ports
+from tests.unit.test_serving_load import served
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -27,7 +25,6 @@ from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.registry.loading import SHIPPED, load_servable
 from maskcast.serving.application import make_app, serving
-from maskcast.serving.server import PROTOCOLS
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
 MAPS = (LabelMap("squares", CLASSES), LabelMap("matte", ("background", "foreground"), "alpha"))
@@ -51,19 +48,9 @@ def masker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def server(address: Path) -> Iterator[str]:
     """Serves a model, and gives the address of its sessions."""
-    served = serving(load_servable(str(address)))
-    (port,) = free_ports(1)
-    app = make_app(served, MOST, IDLE_S)
-    running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", **PROTOCOLS))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    try:
-        yield f"ws://127.0.0.1:{port}/v2/models/{served.name}/session"
-    finally:
-        running.should_exit = True
-        thread.join()
+    model = serving(load_servable(str(address)))
+    with served(make_app(model, MOST, IDLE_S)) as (_, port):
+        yield f"ws://127.0.0.1:{port}/v2/models/{model.name}/session"
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +69,9 @@ def test_a_server_tells_the_size_that_its_masker_was_trained_on(masker: Path, tm
     assert (facts["height"], facts["width"]) == (24, 40)
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Sessions]:
-    """Fills with what keeps the sessions, once the server has been asked."""
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sessions]]:
+    """Fills with what keeps the sessions, once the server has been asked; after the test none is open any more."""
     found: list[Sessions] = []
     call = Sessions.__call__
 
@@ -93,7 +80,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Sessions]:
         await call(self, given)
 
     monkeypatch.setattr(Sessions, "__call__", known)
-    return found
+    yield found
+    wait_until(lambda: not any(each.open for each in found))
 
 
 def message(frame: np.ndarray, **more: Any) -> bytes:
@@ -200,12 +188,12 @@ def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(
     ):
         found, said = refused(address, good, sent)
         assert (found, told in said, "\n" in said) == (1008, True, False), (sent[:40], said)
+        wait_until(lambda: opened[0].open == 0)
     with monkeypatch.context() as patch:
         patch.setattr(opened[0], "idle_s", 0.2)
         assert refused(address) == (1001, "session: no frame for 0.2 s; connect again")
     said = refused(address.replace("masker", "other"))
     assert said == (1008, "no such model here; this server has 'masker', version '0'")
-    wait_until(lambda: opened[0].open == 0)
 
 
 def test_a_session_that_fails_frees_its_place(
