@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.servers import Handler, Server
 
-HELD_S = 60
+HELD_S = 300
 HOP_BY_HOP = {"connection", "content-length", "expect", "keep-alive", "transfer-encoding"}
 ERRORS = {"503": (503, "SlowDown"), "no such upload": (404, "NoSuchUpload")}
 

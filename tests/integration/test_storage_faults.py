@@ -23,8 +23,21 @@ from maskcast.storage import store as storage
 MIB = 1 << 20
 LARGE = 9 * MIB  # two pieces
 WAIT_S = 300
+TIMED = ("stall", "swallow", "drip")  # kinds of faults that show what a client's patience does
 FETCH = "import sys, pathlib, maskcast.storage.store as s; s.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
 PUT = "import sys, pathlib, maskcast.storage.store as s; s.put(pathlib.Path(sys.argv[1]), sys.argv[2])"
+
+
+def patient(monkeypatch, fault: Fault) -> None:
+    """Lets clients wait for two seconds alone where that is what a fault is about."""
+    if fault.kind in TIMED:
+        monkeypatch.setattr(s3_module, "TIMEOUT_S", 2)
+
+
+def check_attempts(line: FaultyProxy, fault: Fault, request_: str, attempts: int) -> None:
+    """Where clients wait for two seconds, one that this machine held up for so long asks once more."""
+    more = line.seen(request_) - attempts
+    assert more == 0 or (more == 1 and fault.kind in TIMED)
 
 
 def wait_for(condition) -> None:
@@ -106,11 +119,11 @@ def fault_id(value) -> str:
 )
 def test_a_broken_fetch_is_repeated(line, stored, tmp_path, monkeypatch, fault, request_, attempts):
     uri, files = stored
-    monkeypatch.setattr(s3_module, "TIMEOUT_S", 2)
+    patient(monkeypatch, fault)
     line.add(fault)
     storage.fetch(uri, tmp_path / "back")
     assert fault.times == 0
-    assert line.seen(request_) == attempts
+    check_attempts(line, fault, request_, attempts)
     assert files_of(tmp_path / "back") == files
 
 
@@ -130,10 +143,10 @@ def test_a_broken_fetch_is_repeated(line, stored, tmp_path, monkeypatch, fault, 
     ids=fault_id,
 )
 def test_a_broken_put_is_repeated(s3, line, tree, tmp_path, monkeypatch, fault, request_, attempts):
-    monkeypatch.setattr(s3_module, "TIMEOUT_S", 2)
+    patient(monkeypatch, fault)
     line.add(fault)
     storage.put(tree, f"{s3.uri}/set")
-    assert line.seen(request_) == attempts
+    check_attempts(line, fault, request_, attempts)
     storage.fetch(f"{s3.uri}/set", tmp_path / "back")
     assert files_of(tmp_path / "back") == files_of(tree)
 
@@ -210,8 +223,11 @@ def test_a_killed_fetch_goes_on(line, stored, tmp_path):
     fault = line.add(Fault("stall", "GET", "large", after=MIB // 2))
 
     def one_piece_is_written() -> bool:
-        parts = [p for p in (tmp_path / "back/.parts").iterdir() if p.stat().st_size == LARGE + 2]
-        return bool(parts) and parts[0].read_bytes()[LARGE:].count(1) == 1
+        for path in (tmp_path / "back/.parts").iterdir():
+            with suppress(FileNotFoundError):  # the small one gets its name meanwhile
+                if len(content := path.read_bytes()) == LARGE + 2:
+                    return content[LARGE:].count(1) == 1
+        return False
 
     run_until(fault, FETCH, uri, tmp_path / "back", also=one_piece_is_written)
     assert not (tmp_path / "back/deep").exists()
