@@ -1,12 +1,17 @@
-"""HTTP servers that stand beside a test, in threads of its process, and ports for servers that are processes."""
+"""HTTP servers beside a test, in threads of its process; for servers that are processes, ports and a wait."""
 
 import random
 import socket
+import subprocess
+import time
+import urllib.request
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
+
+START_S = 600  # that a server may take to start, on the slowest machine
 
 
 class Server(ThreadingHTTPServer):
@@ -40,6 +45,19 @@ class Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         with suppress(ConnectionError):
             super().handle()
+
+
+def wait_for_answer(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits until a server answers; fails with the end of its log if it ends before, or never does."""
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=60):
+                return
+        except OSError:
+            late = time.monotonic() > end
+            assert server.poll() is None and not late, log.read_text(errors="replace")[-5000:]
+            time.sleep(0.2)
 
 
 def free_ports(count: int) -> list[int]:

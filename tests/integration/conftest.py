@@ -21,7 +21,7 @@ from tests.integration.kfp_server import KfpServer
 from tests.integration.mlflow_server import mlflow_server
 from tests.integration.project import Project
 from tests.integration.warm import warm
-from tests.servers import free_ports
+from tests.servers import START_S, free_ports
 
 from maskcast.__main__ import main
 from pipelines.client import transport, watch
@@ -35,7 +35,6 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
 }
 GROWTH = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # volumes made for a bucket; by default 7 of the 200
-START_S = 90
 CLUSTER = f"""
 image: registry.example.com/maskcast@sha256:{"ab" * 32}
 namespace: team

@@ -3,15 +3,11 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from tests.servers import free_ports
+from tests.servers import free_ports, wait_for_answer
 
 
 @contextmanager
@@ -37,15 +33,7 @@ def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        for _ in range(720):
-            try:
-                with urllib.request.urlopen(f"{uri}/health", timeout=1):
-                    break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, (folder / "server.log").read_text()
-                time.sleep(0.25)
-        else:
-            pytest.fail(f"no MLflow server after 3 minutes: {(folder / 'server.log').read_text()}")
+        wait_for_answer(f"{uri}/health", server, folder / "server.log")
         yield uri
     finally:
         os.killpg(server.pid, 15)

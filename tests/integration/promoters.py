@@ -27,7 +27,7 @@ def promote_at_once(name: str, *environments: Mapping[str, str]) -> int:
         )
         for version, environment in zip((1, 2), environments, strict=True)
     ]
-    ended = [process.communicate(timeout=300) for process in processes]
+    ended = [process.communicate(timeout=800) for process in processes]
     codes = [process.returncode for process in processes]
     assert sorted(codes) == [0, 2], ended
     winner = codes.index(0)

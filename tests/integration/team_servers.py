@@ -10,18 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import requests
 import yaml
 from tests.conftest import lacking
-from tests.servers import free_ports
+from tests.servers import START_S, free_ports, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "mlflow"
-START_S = 300
 
 
 class TeamServers:
@@ -57,15 +54,7 @@ class TeamServers:
             self._mlflow = subprocess.Popen(
                 command, cwd=self.folder, env=self._env, stdout=out, stderr=out, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                late = time.monotonic() > deadline
-                assert self._mlflow.poll() is None and not late, log.read_text()[-5000:]
-                time.sleep(0.2)
+        wait_for_answer(f"{self.uri}/health", self._mlflow, log)
 
     def kill(self) -> None:
         """Kills MLflow and its workers, at once and without a word to them."""
@@ -78,7 +67,7 @@ class TeamServers:
         """Stops everything and throws away what it stored."""
         self.kill()
         self._database.send_signal(signal.SIGINT)
-        self._database.wait(60)
+        self._database.wait(START_S)
         shutil.rmtree(self.folder)
 
     def account(self, name: str) -> dict[str, str]:
@@ -86,7 +75,7 @@ class TeamServers:
         password = f"password-of-{name}-1"
         admin = ("admin", self.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"])
         user = {"username": name, "password": password}
-        made = requests.post(f"{self.uri}/api/2.0/mlflow/users/create", auth=admin, json=user, timeout=60)
+        made = requests.post(f"{self.uri}/api/2.0/mlflow/users/create", auth=admin, json=user, timeout=START_S)
         assert made.ok, made.text
         return {
             "MLFLOW_TRACKING_URI": self.uri,

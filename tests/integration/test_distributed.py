@@ -45,6 +45,7 @@ MODELS = {
 METHOD = {"name": "densecl", "queue": 16, "hidden": 8, "dim": 4, "sub_batches": 2}
 DENSE = {"method": {"name": "masked"}, "network": MODELS["pretrain_encoder"]}
 FLOW = {"model": {"arch": "flow"}}
+WAIT_S = 800
 OUTPUT = {"pretrain_encoder": "encoder", "train_masker": "masker", "pretrain_forecaster": "pretrained"}
 
 
@@ -212,7 +213,7 @@ def test_torchrun_may_start_the_stage_itself(inputs: Path, tmp_path: Path) -> No
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     process = start(tmp_path / "run", inputs, params("train_masker"), torchrun)
     log = tmp_path / "run/log"
-    assert process.wait(800) == 0, log.read_text()
+    assert process.wait(WAIT_S) == 0, log.read_text()
     assert log.read_text().count("epoch 1/2") == 1
     assert (tmp_path / "run/masker/model.safetensors").exists()
     assert len(curve(tmp_path / "run")) == 12
@@ -223,7 +224,7 @@ def test_whatever_is_killed_the_next_run_resumes(inputs: Path, tmp_path: Path) -
     process = start(folder, inputs, params("train_masker", epochs=500, processes=2))
     wait_for(folder / "masker.resume/checkpoint.pt", process, log)
     workers(process)[1].kill()
-    assert process.wait(120) == 2, log.read_text()
+    assert process.wait(WAIT_S) == 2, log.read_text()
     (error,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
     assert "train_masker: process 1 of 2 was killed by SIGKILL" in error
     assert left_in(folder) == {"log", "params.yaml", "masker.resume"}
@@ -233,8 +234,8 @@ def test_whatever_is_killed_the_next_run_resumes(inputs: Path, tmp_path: Path) -
     wait_for("resuming at step", process, log)
     started = workers(process)
     process.terminate()
-    assert process.wait(120) == 75
-    assert not psutil.wait_procs(started, timeout=60)[1]
+    assert process.wait(WAIT_S) == 75
+    assert not psutil.wait_procs(started, timeout=WAIT_S)[1]
     assert left_in(folder) == {"log", "params.yaml", "masker.resume"}
 
     log.write_text("")
@@ -251,14 +252,14 @@ def test_processes_go_with_the_one_that_started_them(inputs: Path, tmp_path: Pat
     started = workers(process)
     process.kill()
     process.wait()
-    assert not psutil.wait_procs(started, timeout=60)[1]
+    assert not psutil.wait_procs(started, timeout=WAIT_S)[1]
     assert not (folder / "masker").exists()
 
 
 def test_a_process_that_meets_a_mistake_says_it_in_one_line(inputs: Path, tmp_path: Path) -> None:
     write_store(tmp_path / "clips", val=1)
     process = start(tmp_path / "run", tmp_path, params("train_masker", processes=2))
-    assert process.wait(800) == 2
+    assert process.wait(WAIT_S) == 2
     (line,) = (tmp_path / "run/log").read_text().splitlines()
     assert line.startswith(f"error: {tmp_path}/clips: holds no labelled clips in split 'train'")
 

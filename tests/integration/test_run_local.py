@@ -20,7 +20,7 @@ from pipelines.local_log import StageLog
 def run_local(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "maskcast", "pipeline", "run-local", "-S", "fetch_dataset.uri=/nowhere"]
     return subprocess.run(
-        [*command, "--out", str(out), *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        [*command, "--out", str(out), *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=800
     )
 
 

@@ -64,7 +64,7 @@ def test_every_command_that_needs_no_real_cluster_works_in_its_order(folder: Pat
     for block in blocks("bash"):
         lines = [line for line in block.replace("\\\n", "").splitlines() if "# by hand" not in line]
         script = "\n".join(["set -e", *lines])
-        done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=800)
         said += done.stdout + done.stderr
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         if (file := folder / "cluster.yaml").exists():  # step 2: "change what differs: image, ..."

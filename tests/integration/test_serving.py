@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from tests.conftest import write_store
 from tests.integration.conftest import S3
 from tests.integration.workshop import NO_BASELINE
 from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_parts
-from tests.servers import free_ports
+from tests.servers import free_ports, wait_for_answer
 from tests.unit.test_forecast_command import enlarged, write_video
 
 from maskcast.__main__ import main
@@ -80,15 +79,7 @@ def running(
             command, cwd=registered.folder, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        for _ in range(720):
-            try:
-                with urllib.request.urlopen(f"{uri}{health}", timeout=1):
-                    break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.25)
-        else:
-            pytest.fail(f"no server after 3 minutes: {log.read_text()}")
+        wait_for_answer(f"{uri}{health}", server, log)
         inner = psutil.Process(server.pid).children(recursive=True)
         yield uri, inner[-1] if inner else psutil.Process(server.pid)
         assert server.poll() is None, log.read_text()
@@ -101,7 +92,7 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes, Mapping[str
     """Returns status, body and headers of the answer."""
     given = {"Content-Type": "application/json"} | {name.replace("_", "-"): text for name, text in headers.items()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, given), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, body, given), timeout=600) as answer:
             return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers

@@ -23,7 +23,7 @@ from maskcast.runner import tracking
 from maskcast.runner.provenance import Origin
 from maskcast.runner.tracking import TrackedRun, tracked_run
 
-WAIT_S = 120
+WAIT_S = 600
 OPEN = "from maskcast.runner.server import new_client; new_client()"
 KILLED_OVER_IT = f"""
 import os, signal

@@ -458,7 +458,7 @@ def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=800,
     )
     assert done.returncode == 2
     assert f"no Docker Engine answers at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]

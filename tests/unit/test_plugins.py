@@ -167,7 +167,7 @@ print(describe(TrainMasker))
 def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs Python in a process of its own, which finds the package that is installed."""
     command = [sys.executable, *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=800, check=False)
 
 
 @pytest.mark.parametrize(("own", "arch"), [(ALL, "still"), (ALL | CALM, "calm")])
