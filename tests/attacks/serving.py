@@ -101,7 +101,7 @@ def attack(requests: int, shape: tuple[int, int, int], threads: int = 1) -> Outc
         idle = [hanging(port, number) for number in range(IDLE)]
 
         def look() -> None:
-            while not over.wait(0.2):
+            while not outcome.health or not over.wait(0.2):
                 start = time.monotonic()
                 assert ask(port, "GET", "/v2/health/live") == 200
                 outcome.health.append(time.monotonic() - start)

@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import load_file
 from tests.conftest import ROOT, write_detection_set, write_store
 from tests.integration import two_processes
+from tests.integration.test_stopping import without_progress
 from tests.known import know_squares
 
 from maskcast.errors import MaskcastError
@@ -260,7 +261,7 @@ def test_a_process_that_meets_a_mistake_says_it_in_one_line(inputs: Path, tmp_pa
     write_store(tmp_path / "clips", val=1)
     process = start(tmp_path / "run", tmp_path, params("train_masker", processes=2))
     assert process.wait(WAIT_S) == 2
-    (line,) = (tmp_path / "run/log").read_text().splitlines()
+    (line,) = without_progress((tmp_path / "run/log").read_text())
     assert line.startswith(f"error: {tmp_path}/clips: holds no labelled clips in split 'train'")
 
 
