@@ -289,7 +289,6 @@ def test_a_second_ctrl_c_ends_a_server_that_works(tmp_path: Path) -> None:
 def test_a_server_that_is_told_to_stop_answers_what_it_holds(tmp_path: Path) -> None:
     with asked(tmp_path, 4, 0.1, 60) as (process, clients):
         process.send_signal(signal.SIGTERM)
-        assert process.stderr.readline().startswith("stops when 4 requests or sessions are done, ")
         assert [client.recv(12) for client in clients] == [b"HTTP/1.1 200"] * 4
         assert process.wait(WAIT_S) == -signal.SIGTERM
 
@@ -297,6 +296,7 @@ def test_a_server_that_is_told_to_stop_answers_what_it_holds(tmp_path: Path) -> 
 def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: Path) -> None:
     with asked(tmp_path, 4, 600, 0.1) as (process, clients):
         process.send_signal(signal.SIGTERM)
+        assert process.stderr.readline().startswith("stops when 4 requests or sessions are done, ")
         for client in clients:
             answer = http.client.HTTPResponse(client)
             answer.begin()
