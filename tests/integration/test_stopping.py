@@ -212,12 +212,12 @@ with _stages_stop_first():
 STAGE = """
 import time
 from maskcast.stopping import stopped_by_signals
-try:
-    with stopped_by_signals():
+with stopped_by_signals():  # in which a stage says its line: both get Ctrl-C, and then it gets SIGTERM, too
+    try:
         print("works", flush=True)
         time.sleep(600)
-except KeyboardInterrupt:
-    print("stopped at epoch 3", flush=True)
+    except KeyboardInterrupt:
+        print("stopped at epoch 3", flush=True)
 """
 
 
