@@ -93,7 +93,8 @@ def _walk(model: type[BaseModel], values: Any, loc: Sequence[int | str]) -> _Pla
             place = place._replace(chosen=members)
             continue
         fields = [each.model_fields[str(step)] for each in place.chosen if step in each.model_fields]
-        if not fields and number < len(loc) and not _has(values, step):
+        scalar = isinstance(step, str) and not isinstance(values, Mapping)
+        if not fields and not _has(values, step) and (number < len(loc) or scalar):
             continue  # a member of a union that is no class, such as `str`
         written = f"{place.written}[{step}]" if isinstance(step, int) else _join(place.written, step)
         place = _of_field(written, fields[0]) if fields else place._replace(written=written)

@@ -95,7 +95,7 @@ def sources(module: str) -> dict[str, Path]:
 def _load(point: EntryPoint, base: type[Params]) -> type[Params]:
     try:
         config = point.load()
-    except Exception as error:  # whatever another package does
+    except (Exception, SystemExit) as error:  # whatever another package does
         raise MaskcastError(
             f"{_title(point)}: cannot be imported ({type(error).__name__}: {error}); mend that package, or "
             "uninstall it"

@@ -126,6 +126,8 @@ def test_what_may_be_true_or_a_number_is_what_it_was_given_as() -> None:
         ({"epochs": 1, "rate": float("nan")}, "p.rate: .*finite"),
         ({"epochs": 1, "epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'"),
         ({"epochs": 1, "flip": "perhaps"}, "p.flip: .*perhaps"),
+        ({"epochs": 1, "repeat": "often"}, "p.repeat: .*got 'often'"),
+        ({"epochs": 1, "repeat": [1]}, "p.repeat: .*got \\[1\\]"),
         ({"epochs": True}, "p.epochs: .* valid integer, got 'true'"),
         ({"epochs": 1, "limit": False}, "p.limit: .* valid number, got 'false'"),
         ({"epochs": 1, "mode": "soft", "images": False}, "p.images: must be text, .* False; put it in quotes"),

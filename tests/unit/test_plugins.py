@@ -99,6 +99,7 @@ class Nameless(SegmenterModelConfig):
     width: int = 1
 """,
     "broken": "import no_such_module_anywhere",
+    "ending": "import sys; sys.exit(3)",
     "taken": """
 from typing import Literal
 
@@ -200,6 +201,13 @@ def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
             load(tmp_path)
 
 
+def test_a_key_that_a_model_lacks_is_named(tmp_path: Path) -> None:
+    about = {"format": "maskcast-model/1", "model": {"arch": "unet", "depth": 3}, "num_classes": 2, "meta": {}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(MaskcastError, match=r"config\.json: model: unet\.depth: .* not permitted; give a model"):
+        load_masker(tmp_path)
+
+
 def test_a_layout_of_another_package_is_read(install: Install, tmp_path: Path) -> None:
     install(ALL)
     (tmp_path / "raw").mkdir()
@@ -282,6 +290,7 @@ def test_a_registered_model_names_the_package(install: Install, tmp_path: Path) 
     ("value", "said"),
     [
         ("mynets.broken:Broken", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module_any"),
+        ("mynets.ending:Ending", r"cannot be imported \(SystemExit: 3\); mend that package, or uninstall it"),
         ("mynets.fcn:Missing", r"cannot be imported \(AttributeError: .*; mend that package, or uninstall it"),
         ("mynets.still:StillConfig", r"is no subclass of maskcast\.models\.segmentation\.config\.Segm.*; make it"),
         ("mynets.taken:Taken", r"arch: 'unet'; give it a Literal of names that are free \(taken: memory, unet\)"),

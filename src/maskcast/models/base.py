@@ -12,7 +12,7 @@ from torch import nn
 from maskcast.errors import MaskcastError
 from maskcast.models.weights import N, build_like, load_weights
 from maskcast.params import Params
-from maskcast.reading import read_json
+from maskcast.reading import read_json, reason_of
 from maskcast.writing import write_json
 
 FORMAT = "maskcast-model/1"
@@ -72,9 +72,8 @@ def config_in(folder: Path, description: dict[str, Any], configs: Any) -> Any:
     try:
         return TypeAdapter(configs).validate_python(description["model"])
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
         raise MaskcastError(
-            f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage, or install the "
+            f"{folder / 'config.json'}: model: {reason_of(error)}; give a model of another stage, or install the "
             "package that has it"
         ) from None
 
