@@ -5,6 +5,7 @@ values of today: schedule anew after a change. Prints the id of the schedule.
 """
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from maskcast.errors import MaskcastError
@@ -53,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
 def _create(client: Client, given: argparse.Namespace, package: Package, told: dict[str, Any]) -> str:
     name = given.name or package.pipeline
     experiment = experiment_id(client, given.experiment)
-    for each in client.list_recurring_runs(experiment_id=experiment, page_size=100).recurring_runs or []:
+    for each in _schedules(client, experiment_id=experiment):
         if each.display_name == name:
             raise MaskcastError(
                 f"experiment {given.experiment} has a schedule {name!r} already ({each.recurring_run_id}); "
@@ -69,10 +70,18 @@ def _create(client: Client, given: argparse.Namespace, package: Package, told: d
 
 
 def _list(client: Client) -> None:
-    found = client.list_recurring_runs(namespace=client.get_user_namespace(), page_size=100)
     rows = []
-    for each in found.recurring_runs or []:
+    for each in _schedules(client, namespace=client.get_user_namespace()):
         schedule = each.trigger and each.trigger.cron_schedule
         cron = schedule.cron if schedule else "periodic"
         rows.append([each.recurring_run_id, each.status or "", cron, each.display_name])
     print(printed(["schedule", "state", "cron", "name"], rows))
+
+
+def _schedules(client: Client, **where: str) -> Iterator[Any]:
+    """Yields the schedules of an experiment or a namespace, which the server tells page by page."""
+    page: str | None = ""
+    while page is not None:
+        found = client.list_recurring_runs(page_token=page, page_size=100, **where)
+        yield from found.recurring_runs or []
+        page = found.next_page_token or None

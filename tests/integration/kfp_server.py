@@ -111,7 +111,10 @@ class KfpServer:
         if "experiment_id" not in query:
             self._check_namespace(query.get("namespace", ""), shared=kind == "pipelines")
         found = [each for each in self.stored[kind].values() if _matches(each, query)]
-        return {{"recurringruns": "recurringRuns"}.get(kind, kind): found, "total_size": len(found)}
+        start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)  # which is the default
+        more = {"next_page_token": str(start + size)} if start + size < len(found) else {}
+        page = found[start : start + size]
+        return {{"recurringruns": "recurringRuns"}.get(kind, kind): page, "total_size": len(found), **more}
 
     def _versions(self, pipeline_id: str, version_id: str | None, query: dict[str, str]) -> Any:
         if version_id:

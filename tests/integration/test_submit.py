@@ -176,6 +176,19 @@ def test_schedule_is_made_listed_and_deleted(kfp_server: KfpServer, pipelines: C
     assert "weekly" not in pipelines("schedule", "--list").out
 
 
+def test_a_schedule_beyond_the_first_page_is_known(kfp_server: KfpServer, pipelines: Cli) -> None:
+    done = pipelines(*SCHEDULE, "0 0 3 * * 1", "--name", "weekly")
+    made = kfp_server.only("recurringruns")
+    others = {
+        f"other-{n}": {**made, "recurring_run_id": f"other-{n}", "display_name": f"n{n}"} for n in range(200)
+    }
+    kfp_server.stored["recurringruns"] = {**others, made["recurring_run_id"]: made}
+    twice = pipelines(*SCHEDULE, "0 0 4 * * 1", "--name", "weekly")
+    assert twice.code == 2 and done.out.strip() in twice.err
+    listed = pipelines("schedule", "--list").out
+    assert "weekly" in listed and listed.count("other-") == 200
+
+
 def test_a_usual_cron_expression_is_refused_before_anything_is_sent(kfp_server: KfpServer, pipelines: Cli) -> None:
     done = pipelines(*SCHEDULE, "0 3 * * 1")
     assert (done.code, kfp_server.asked) == (2, [])
