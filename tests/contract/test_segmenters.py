@@ -106,6 +106,23 @@ def test_each_map_has_logits_of_the_size_of_the_frames(
     assert all(len(tensor) == 2 for tensor in state)
 
 
+@pytest.mark.parametrize("config", [UNetConfig(width=8), SmpConfig(arch="smp_unet", encoder=SMALL)])
+def test_mirrored_frames_have_mirrored_logits(config: SegmenterModelConfig, tmp_path: Path) -> None:
+    plain, masker, clip = build(config, HAND_AND_HAIR), build(config, HAND_AND_HAIR), frames(2, 3, 33, 47)
+    masker.mirror = True
+    save_masker(tmp_path, masker, config, {})
+    loaded, _ = load_masker(tmp_path)
+    with torch.no_grad():
+        (alone, turned), (means, means_turned) = (
+            [one(x)[0] for x in (clip, clip.flip(3))] for one in (plain, loaded)
+        )
+        for one, other, mean, mean_turned in zip(alone, turned, means, means_turned, strict=True):
+            torch.testing.assert_close(mean, (one + other.flip(4)) / 2)
+            torch.testing.assert_close(mean, mean_turned.flip(4))
+            assert not torch.allclose(mean, one)
+        assert torch.equal(masker.train()(clip)[0][0], plain.train()(clip)[0][0])  # it learns as ever
+
+
 @pytest.mark.parametrize("arch", ["smp_unet", "smp_unetplusplus", *MORE_DECODERS])
 def test_one_decoder_gives_both_hands(arch: str) -> None:
     """A softmax over 17 classes for each of two maps: 34 channels of one head."""

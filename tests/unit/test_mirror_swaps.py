@@ -91,6 +91,14 @@ def test_one_hand_alone_is_not_mirrored_by_chance(tmp_path: Path) -> None:
         LabelledWindows(unlike, (LEFT, fewer), training(ALWAYS))
 
 
+def test_names_that_swap_are_not_masked_by_the_mean_of_a_mirror_image(tmp_path: Path) -> None:
+    params = training(ALWAYS).model_copy(update={"mirror": True})
+    LabelledWindows(store(tmp_path / "silent", (LEFT, RIGHT), {}), (LEFT, RIGHT), params)
+    declared = store(tmp_path / "declared", (LEFT, RIGHT), {"mirror_swaps": ["left", "right"]})
+    with pytest.raises(MaskcastError, match=r"'left' and 'right' swap in mirrored frames; set .*mirror to false"):
+        LabelledWindows(declared, (LEFT, RIGHT), params)
+
+
 def test_a_damaged_declaration_is_refused(tmp_path: Path) -> None:
     clips = store(tmp_path / "clips", (LEFT, RIGHT), {"mirror_swaps": ["left"]})
     with pytest.raises(MaskcastError, match=r"index.json: mirror_swaps is \['left'\], not two names"):

@@ -13,6 +13,7 @@ from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
+from maskcast.models.segmentation.base import Masker
 from maskcast.models.segmentation.configs import MatteLossConfig, UNetConfig
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
@@ -173,6 +174,15 @@ def test_windows_are_for_models_with_state_alone(store: ClipStore) -> None:
         SegmentationTraining(training=TRAINING, window=WINDOW)
     with pytest.raises(MaskcastError, match=r"no training clip has the 13 frames of window\.burn_in"):
         memory(store, WindowParams(frames=10, burn_in=3))
+
+
+def test_what_remembers_masks_no_mirror_images(store: ClipStore) -> None:
+    with pytest.raises(ValidationError, match="mirror: model 'memory' is no network of single frames"):
+        MemoryTraining(training=TRAINING, window=WINDOW, mirror=True)
+    task = segmentation_task(store, SegmentationTraining(training=TRAINING, mirror=True, ema=0.9), "x")
+    assert task.averaged is not None and task.averaged.average is not None
+    assert isinstance(task.student, Masker) and task.student.mirror
+    assert isinstance(task.averaged.average, Masker) and task.averaged.average.mirror
 
 
 def test_an_encoder_that_it_cannot_start_from_is_refused(store: ClipStore, tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ class Masker(Segmenter):
     """
 
     fixed_shapes: Sequence[str] = ("network.forward",)
+    mirror: bool = False
+    """Whether the logits in eval mode are the mean of those of a frame and of its mirror image, turned back."""
 
     def __init__(self, network: nn.Module, multiple: int, maps: Sequence[LabelMap]) -> None:
         super().__init__(maps)
@@ -120,8 +122,15 @@ class Masker(Segmenter):
 
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
         """Returns logits (channels_last where the network keeps it) of each map, and no state."""
+        logits = self._logits(frames_BTHWC)
+        if self.mirror and not self.training:
+            turned = self._logits(frames_BTHWC.flip(3))
+            logits = tuple((own + other.flip(4)) / 2 for own, other in zip(logits, turned, strict=True))
+        return logits, ()
+
+    def _logits(self, frames_BTHWC: Tensor) -> tuple[Tensor, ...]:
         logits_NKHW = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
-        return self.cropped(logits_NKHW, frames_BTHWC), ()
+        return self.cropped(logits_NKHW, frames_BTHWC)
 
 
 def logit_channels(maps: Sequence[LabelMap]) -> list[int]:

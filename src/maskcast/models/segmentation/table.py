@@ -6,10 +6,12 @@ from typing import Any
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
 from maskcast.models.base import as_text, config_in, load_built, read_description, save_model
-from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.base import Masker, Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
 from maskcast.reading import reason_of
+
+MIRROR = "mirror"  # key in meta; see Masker
 
 
 def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, meta: dict[str, Any]) -> None:
@@ -23,6 +25,8 @@ def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, m
         config: its config.
         meta: what a reader needs to know besides, as JSON values.
     """
+    if isinstance(masker, Masker) and masker.mirror:
+        meta = {**meta, MIRROR: True}
     first = first_of_classes(masker.maps) or masker.maps[0]
     maps = [each.to_entry() for each in masker.maps]
     meta = {"classes": list(first.classes), **meta, "maps": maps}
@@ -47,7 +51,10 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
         raise MaskcastError(
             f"{folder / 'config.json'}: no classes or label maps ({reason_of(error)}); train the masker again"
         ) from None
-    return load_built(folder, lambda: config.build(maps)), description
+    masker = load_built(folder, lambda: config.build(maps))
+    if isinstance(masker, Masker):
+        masker.mirror = description["meta"].get(MIRROR) is True
+    return masker, description
 
 
 def start_from_masker(segmenter: Segmenter, folder: Path) -> None:

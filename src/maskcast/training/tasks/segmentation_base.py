@@ -18,7 +18,7 @@ from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
-from maskcast.models.segmentation.base import Segmenter, logit_channels
+from maskcast.models.segmentation.base import Masker, Segmenter, logit_channels
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss, OwnLoss
@@ -76,6 +76,8 @@ class SegmentationTask:
                 f"train_masker.model: {own}.stateful is {params.model.stateful}, {network}.stateful is "
                 f"{self.student.stateful}; make them equal"
             )
+        if isinstance(self.student, Masker):
+            self.student.mirror = params.mirror
         colours = partial(frame_statistics, store, self.windows.clips)
         self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
         if self.pretrained is not None:

@@ -8,6 +8,7 @@ from maskcast.data.augment.colours import ColourParams, Probability
 from maskcast.data.augment.frames import Augmentation, AugmentParams
 from maskcast.data.augment.strong import StrongColours
 from maskcast.data.labelling.propagation import PropagationParams
+from maskcast.models.segmentation.config import MaskerModelConfig
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import SAMPLES, Names, Params, is_false, is_null
 from maskcast.plugins import with_plugins
@@ -119,6 +120,9 @@ class SegmentationTraining(Params):
     """Label maps to learn; null learns all of kind classes or alpha."""
     window: WindowParams | None = Field(default=None, exclude_if=is_null)
     """What a model with state learns from; null for one without."""
+    mirror: bool = Field(default=False, exclude_if=is_false)
+    """Mask a frame by the mean logits of it and of its mirror image (test-time augmentation), in nearly twice the
+    time, wherever this masker masks; not for classes that a mirror swaps."""
     ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_null)
     """Decay per step of a running average of the weights; of it and the weights themselves, the one that validates
     better is kept. null keeps no average."""
@@ -214,6 +218,12 @@ class SegmentationTraining(Params):
                 f"model {self.model.arch!r} has no learning part that sees frames alone; set window.alone to 0, "
                 "or model.frozen to nothing or encoder"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mirror_is_for_networks_of_frames(self) -> Self:
+        if self.mirror and not isinstance(self.model, MaskerModelConfig):
+            raise ValueError(f"mirror: model {self.model.arch!r} is no network of single frames; set it to false")
         return self
 
     @model_validator(mode="after")

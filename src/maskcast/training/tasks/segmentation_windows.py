@@ -70,6 +70,11 @@ class LabelledWindows:
         self._swaps = store.mirror_swaps
         if params.augment.hflip:
             check_swaps(maps, self._swaps, str(store.root))
+        if params.mirror and self._swaps is not None:
+            raise MaskcastError(
+                f"{store.root}: {self._swaps[0]!r} and {self._swaps[1]!r} swap in mirrored frames; set "
+                "train_masker.mirror to false"
+            )
         self._backgrounds = Backgrounds(store) if BACKGROUNDS in store.meta else None
         self._index = TrainingIndex(store, self.clips, maps, self.length)
         if not len(self._index):
