@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import moving_squares, write_store
+from tests.registered import FACTS, SEEN, write_parts
 from tests.toy_segmenter import MemoryConfig
 
 from maskcast import plugins
@@ -28,6 +30,8 @@ from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import validate
 from maskcast.registry.artifact import write_artifact
+from maskcast.registry.bundle import ForecastDescription, write_bundle
+from maskcast.registry.loading import load_address
 from maskcast.runner.closure import closure
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.stages.train_masker import TrainMasker
@@ -284,6 +288,18 @@ def test_a_registered_model_names_the_package(install: Install, tmp_path: Path) 
     install(ALL)
     write_artifact(tmp_path, "a card", np.zeros((1, 2, 2, 3), np.uint8), ((-1, 2, 2, 3), (-1, 2, 2)))
     assert (tmp_path / "requirements.txt").read_text().splitlines().count("mynets==1.2") == 1
+
+
+def test_a_registered_model_whose_package_is_gone_names_it(install: Install, tmp_path: Path) -> None:
+    parts, artifact = write_parts(tmp_path / "parts"), tmp_path / "artifact"
+    config = parts["masker"] / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model": {"arch": "fcn"}}))
+    write_bundle(artifact / "data", ForecastDescription(kind="pipeline", **FACTS), parts)
+    site = install(ALL)
+    write_artifact(artifact, "a card", np.zeros((1, SEEN, 2, 2, 3), np.uint8), ((-1, 2, 2, 3), (-1, 2, 2)))
+    shutil.rmtree(site)
+    with pytest.raises(MaskcastError, match=r"'fcn'.*; its requirements name mynets==1\.2, not installed here$"):
+        load_address(str(artifact))
 
 
 @pytest.mark.parametrize(

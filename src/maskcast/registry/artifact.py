@@ -142,7 +142,8 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
         digest: of its bundle, as the registry has it.
 
     Raises:
-        MaskcastError: if the bundle differs, or ``MLmodel`` names another loader than ours.
+        MaskcastError: if the bundle differs, ``MLmodel`` names another loader than ours, or the package of a
+            plugin is not installed here.
     """
     path = folder / "MLmodel"
     remedy = "register the model again"
@@ -158,7 +159,25 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
     if not ours:
         raise MaskcastError(f"{path}: names another loader than {LOADER}; somebody changed it: register it again")
     about = read_bundle(folder / "data", digest)
-    return build_model(folder / "data", about), about
+    try:
+        return build_model(folder / "data", about), about
+    except MaskcastError as error:
+        if lacking := ", ".join(_lacking(folder / "requirements.txt")):
+            raise MaskcastError(f"{error}; its requirements name {lacking}, not installed here") from error
+        raise
+
+
+def _lacking(requirements: Path) -> list[str]:
+    """Returns those packages of plugins that a model was registered beside and that are not installed here."""
+    found = []
+    for pin in requirements.read_text(encoding="utf-8").splitlines() if requirements.is_file() else ():
+        name = pin.partition("==")[0]
+        if name and name not in REQUIREMENTS:
+            try:
+                version(name)
+            except PackageNotFoundError:
+                found.append(pin)
+    return found
 
 
 def shrink_clip(clip_THWC: np.ndarray) -> np.ndarray:
