@@ -91,6 +91,9 @@ def test_from_the_first_registration_to_the_rollback(
     assert "has these pipeline weights already, as version 1" in capsys.readouterr().err
     assert len(registry.versions()) == 1
 
+    about = registry.client.get_registered_model("maskcast").description
+    assert about == "RGB frames of a clip in, class masks of the frames that follow out."
+
     # MLflow's own loader runs it, and finds signature, example and requirements.
     mlflow.set_tracking_uri(server)
     model = mlflow.pyfunc.load_model("models:/maskcast@candidate")
@@ -317,6 +320,8 @@ def test_aliases_versions_and_decisions_that_are_deleted_by_other_means_stop_nob
         promote("maskcast", "2", "again", force=True)
     promote("maskcast", "2", "again", force=True)
     assert registry.aliases() == {"champion": 2, "previous": 1}
+    about = registry.client.get_registered_model("maskcast-promotions").description
+    assert about.startswith("The audit trail of maskcast: each version is a promotion or a rollback")
 
     registry.delete(2)
     rollback("maskcast")

@@ -17,6 +17,9 @@ from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Ver
 from maskcast.registry.trail import Decision, decisions, series_champion, trail_of
 
 ABANDONED_S = 60  # a decision that takes longer was killed; clocks must not differ by more
+TRAIL = (
+    "The audit trail of {}: each version is a promotion or a rollback, and its tags say who, why and how it ended."
+)
 
 Action = Literal["promote", "rollback"]
 
@@ -106,7 +109,7 @@ class Turn:
             "maskcast.reason": reason,
             "maskcast.outcome": "open",
         }
-        number = self._trail.create(f"models:/{name}/{version.number}", None, entry)
+        number = self._trail.create(f"models:/{name}/{version.number}", None, entry, purpose=TRAIL.format(name))
         if number != self._last + 1:
             self._trail.tag(number, {"maskcast.outcome": "overtaken"})
             first = next((each for each in decisions(name) if each.number == self._last + 1), None)

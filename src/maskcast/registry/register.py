@@ -16,6 +16,7 @@ from typing import Any
 from maskcast.progress import say
 from maskcast.registry.artifact import Artifact, Entry, make_artifact
 from maskcast.registry.bundle import PARTS, Kind
+from maskcast.registry.card import PURPOSE
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import Gate
@@ -116,7 +117,7 @@ def _versions(
                     if one.kind == promoted:  # born with its verdict, and with the versions of its parts
                         tags |= _verdict_tags(verdict) | _part_tags(versions)
                     source = f"{artifact_uri}/{one.kind}"
-                    versions[one.name] = _create_once(registry, source, run_id, tags, one.card)
+                    versions[one.name] = _create_once(registry, source, run_id, tags, one)
                 else:
                     versions[one.name] = found.number
                 if one.kind == promoted:  # the parts keep the evaluation that they came with
@@ -166,14 +167,14 @@ def _run(client: Any, record: EvaluationRecord, origin: Origin, key_file: Path) 
     client.set_terminated(run_id, "FINISHED")
 
 
-def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], card: str) -> int:
+def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], one: Artifact) -> int:
     """Creates a version; where somebody did so at the same time with the same weights, the first one stays alone.
 
     Both look again after they created theirs. Numbers are given out in the order in which versions appear, so
     whoever has the higher number sees the other's and drops their own; whoever is killed in between leaves a
     version that nothing points to, as the first of equal digests is the one that counts.
     """
-    number = registry.create(source, run_id, tags, _fit(card))
+    number = registry.create(source, run_id, tags, _fit(one.card), PURPOSE[one.kind])
     first = _with_digest(registry, tags["maskcast.digest"])
     assert first is not None
     if first.number == number:

@@ -109,11 +109,21 @@ class Registry:
             "--name, or set MLFLOW_TRACKING_URI"
         )
 
-    def create(self, source: str, run_id: str | None, tags: Mapping[str, str], description: str = "") -> int:
-        """Creates a version, born with all its tags, and returns its number; makes the model if there is none."""
+    def create(
+        self, source: str, run_id: str | None, tags: Mapping[str, str], description: str = "", purpose: str = ""
+    ) -> int:
+        """Creates a version, born with all its tags, and returns its number; makes the model if there is none.
+
+        Args:
+            source: where the files of the version are.
+            run_id: the run that made it, if any.
+            tags: of the version.
+            description: of the version.
+            purpose: description of the registered model, where it is made.
+        """
         if not self.client.search_registered_models(f"name = '{self.name}'"):
             try:
-                self.client.create_registered_model(self.name)
+                self.client.create_registered_model(self.name, description=purpose or None)
             except Exception:  # somebody else made it in between, or it cannot be made
                 if not self.client.search_registered_models(f"name = '{self.name}'"):
                     raise
