@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tests.conftest import write_store
 from torch import Tensor
@@ -175,6 +176,12 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     assert str(tmp_path / "a" / "report" / "forecast.png") in said
 
     report = tmp_path / "a" / "report"
+    plots = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["plots"]
+    (drawn,) = (
+        plot["forecast quality by horizon"]["y"] for plot in plots if "forecast quality by horizon" in plot
+    )
+    with (report / "per_horizon.csv").open() as file:  # DVC warns of a column that is not there
+        assert {*drawn["results/report/per_horizon.csv"]} <= {*next(csv.reader(file))}
     names = {str(path.relative_to(report)) for path in report.rglob("*.*")}
     assert {"scores.md", "scores.csv", "per_class.csv", "per_clip.csv", "README.md", "per_horizon.png"} <= names
     assert "confidence.png" in names and 0 < first["calibration_error"] < first["calibration_error_objects"] < 1
