@@ -1,12 +1,12 @@
-"""Compares a masker that starts from a pretrained encoder with one that starts at random, and prints the table.
+"""Compares a masker that starts from a pretrained encoder with a randomly initialised one, and prints the table.
 
     python recipes/few-labels/compare.py [--seeds 0 1 2] [--pretraining budget.yaml]
 
 Each run is a `dvc repro train_masker` of this recipe with other values in params.yaml, which is put back
 afterwards: pretrain_encoder is that of moco.yaml or another file, and train_masker that of compare.yaml, which
 learns for 512 steps from labels alone. The seeds are the masker's; the encoder is trained once. Method `none` has
-the masker start at random. The encoder is also measured on the clips of compare.yaml, of which eight times as many
-are labelled.
+the masker randomly initialised. The encoder is also measured on the clips of compare.yaml, of which eight times as
+many are labelled.
 """
 
 import argparse

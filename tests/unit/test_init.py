@@ -123,7 +123,7 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
     assert main(["init", "streets"]) == 0
     said, text = capsys.readouterr().out, (tmp_path / "params.yaml").read_text()
     assert "videos and mask images by sequence: images videos/{clip}.mp4" in " ".join(said.split())
-    assert "6 of 24 frames, 2 with masks, on 48 of 48 frames" in said
+    assert "6 (24 frames each), 2 with masks on 48 of 48 frames" in said
     assert "22 frames at stride 1: 6 of 6" in " ".join(said.split())
     assert "24 a second: a clip shows 0.9 s" in said
     assert "look at: masks are paired with frames by number (offset 1)" in said
@@ -719,7 +719,7 @@ def test_the_masker_starts_from_weights_of_imagenet_where_a_hub_answers(
         assert main(["init", "set"]) == 0
         said = " ".join(capsys.readouterr().out.split())
         weights = f"hf-hub:{LITE0}@{COMMIT}"  # of a commit, so that all who train take the same
-        assert "masker smp_unet, starts from weights of ImageNet" in said
+        assert "masker smp_unet, initialised with ImageNet weights" in said
         assert [name.partition(" ")[0] for name in hub.asked if name.endswith(".safetensors")] == ["HEAD"]
         params = yaml.safe_load((tmp_path / "params.yaml").read_text())
         masker = params["train_masker"]
@@ -741,8 +741,8 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     davis(tmp_path / "set", size=(64, 96))
     assert main(["init", "set"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "masker unet, starts at random forecaster flow: the last mask goes on along" in said
-    assert "look at: the masker will start at random: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
+    assert "masker unet, randomly initialised forecaster flow: the last mask goes on along" in said
+    assert "look at: the masker will be randomly initialised: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 
 
@@ -1033,7 +1033,7 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
 def test_without_masks_nothing_is_said_of_a_masker_and_no_hub_is_asked(tmp_path: Path) -> None:
     write_images(tmp_path / "a", frames_of(0, 24, (96, 128))[0], "{:03d}.png")
     start = plan(tmp_path, lambda: pytest.fail("asked for weights"))
-    assert "at random" not in told(start, tmp_path, Path("params.yaml"))
+    assert "randomly" not in told(start, tmp_path, Path("params.yaml"))
     assert "of the labelled pixels" not in start.text(tmp_path)
 
 

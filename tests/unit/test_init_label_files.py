@@ -402,7 +402,7 @@ def test_what_was_found_is_said(tmp_path: Path) -> None:
     cvat_coco(tmp_path)
     said = " ".join(told(plan(tmp_path), tmp_path, tmp_path / "params.yaml").split())
     assert "masks in files of COCO, frames by sequence: images images/default/{clip}_{frame}.png" in said
-    assert "labels annotations/instances_default.json" in said and "3 with masks, on 72 of 72 frames" in said
+    assert "labels annotations/instances_default.json" in said and "3 with masks on 72 of 72 frames" in said
     assert "objects have numbers: source.instances keeps them" in said
     assert "pixels background: " in said and "classes background, blue, red" in said
 

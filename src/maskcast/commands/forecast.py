@@ -87,5 +87,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         type=int,
         default=0,
-        help="futures that may come, drawn beside the forecast (default: %(default)s)",
+        help="number of sampled futures, drawn beside the forecast (default: %(default)s)",
     )

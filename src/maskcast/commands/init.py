@@ -7,8 +7,8 @@ DESCRIPTION = "Looks at a folder of videos, or of frames and masks or labels, an
 EPILOG = """\
 It says what it found: layout, values of masks, sequences, sizes, splits, and how long `dvc repro` will take
 here. Every line of the file that comes from the data has its reason beside it. Where several sequences have
-masks and the Hugging Face hub answers, the masker starts from weights of ImageNet; HF_HUB_OFFLINE=1 asks nobody.
-docs/your-data.md walks through it for several kinds of data.
+masks and the Hugging Face hub answers, the masker is initialised with ImageNet weights. HF_HUB_OFFLINE=1 asks no
+hub. docs/your-data.md walks through it for several kinds of data.
 
 examples:
   maskcast init ~/videos/street --force

@@ -50,7 +50,7 @@ class BoundsKey(_Key):
     lower: tuple[Level, Level, Level] = (0, 125, 0)
     """Least red, green and blue of the screen."""
     upper: tuple[Level, Level, Level] = (120, 255, 100)
-    """Greatest red, green and blue of the screen."""
+    """Maximum red, green and blue of the screen."""
     despill: bool = False
     """Whether green that the screen throws on the foreground is taken away: no pixel is left greener than the
     larger of its red and blue."""

@@ -82,11 +82,12 @@ def _rows(start: Start) -> list[list[str]]:
     elif lengths:
         between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
         whole = sum(found.sequences[name] for name in found.labelled)
-        masked = (
-            f"{len(found.labelled)} with masks, on {sum(found.labelled.values())} of {counted(whole, 'frame')}"
-        )
+        masked = f"{len(found.labelled)} with masks on {sum(found.labelled.values())} of {counted(whole, 'frame')}"
         rows.append(
-            ["sequences", f"{len(lengths)} of {between} frames, {masked if found.labelled else 'none with masks'}"]
+            [
+                "sequences",
+                f"{len(lengths)} ({between} frames each), {masked if found.labelled else 'none with masks'}",
+            ]
         )
         stride = source.get("stride", 1)
         spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
@@ -102,7 +103,9 @@ def _rows(start: Start) -> list[list[str]]:
     size = start.proposal.sections["prepare_clips"]
     rows.append(["size", f"{sizes or '?'}; clips become {size['height']}x{size['width']} (height x width)"])
     if len({h > w for h, w in found.sizes}) > 1:
-        rows.append(["orientation", "upright and lying frames: resized to one size, the fewer are squeezed"])
+        rows.append(
+            ["orientation", "portrait and landscape frames: resized to one size, which distorts the rarer ones"]
+        )
     if found.rate:
         seconds = ((found.frames - 1) * source.get("stride", 1) + 1) / found.rate
         rows.append(["frame rate", f"{found.rate:.3g} a second: a clip shows {seconds:.1f} s"])
@@ -112,8 +115,8 @@ def _rows(start: Start) -> list[list[str]]:
     clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
     if found.trainable:
         model = start.proposal.sections["train_masker"]["model"]
-        first = "from weights of ImageNet" if "encoder_weights" in model else "at random"
-        rows.append(["masker", f"{model['arch']}, starts {first}"])
+        first = "initialised with ImageNet weights" if "encoder_weights" in model else "randomly initialised"
+        rows.append(["masker", f"{model['arch']}, {first}"])
         if forecaster := start.proposal.sections.get("pretrain_forecaster"):
             rows.append(["forecaster", FORECASTS[forecaster["model"]["arch"]]])
     rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])

@@ -46,7 +46,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     Args:
         raw: the folder.
         found: what `look` said of it.
-        weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None for a start at random.
+        weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None to initialise randomly.
     """
     (height, width), size_why = _size(found)
     context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
@@ -78,8 +78,8 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "prepare_clips.height": size_why,
         "generate_masks.propagated": "frames that have masks keep them, and optical flow carries them on",
         "train_masker.training": "raise epochs for better masks: this is a first run",
-        "train_masker.model": "docs/ssl.md: what weights of ImageNet are worth, and where they come from",
-        "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
+        "train_masker.model": "docs/ssl.md: what ImageNet weights gain, and where they come from",
+        "pretrain_encoder.method": "docs/ssl.md: ImageNet weights, or self-supervised pretraining",
         "pretrain_forecaster.model": "docs/forecasting.md: which one when",
         "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
     }

@@ -79,7 +79,7 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
         try:
             weights = find_weights()
         except MaskcastError as error:
-            found.warnings.append(f"the masker will start at random: {error}")
+            found.warnings.append(f"the masker will be randomly initialised: {error}")
     proposal = propose_params(raw, found, weights)
     written = yaml.safe_load(proposal.text(""))
     checked = {name: validate(get_stage(name).params, values, name) for name, values in written.items()}

@@ -26,7 +26,7 @@ class Gate(Bootstrap):
     least: ByName[str, float] = Field(default_factory=dict)
     """Least value of scores, by the names in the evaluation's metrics."""
     most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
-    """Greatest value of scores that are better when lower, likewise."""
+    """Maximum value of scores that are better when lower, likewise."""
     score: str
     """Score of each clip or image that is compared with the champion's."""
     margin: float = Field(0.01, ge=0)

@@ -41,7 +41,7 @@ class Suggest(Params):
     budget: int = Field(ge=1)
     """Frames to choose."""
     spacing: int = Field(ge=1)
-    """Least distance of two frames of a video, chosen or labelled."""
+    """Minimum distance between two frames of a video, chosen or labelled."""
     seed: int = Field(ge=0)
     """Of the draws."""
 

@@ -64,7 +64,7 @@ def register_models(
         masker: the masker.
         forecaster: the forecaster.
         report: what evaluate wrote about these two.
-        encoder: what the masker started from; left out where it started at random.
+        encoder: what the masker started from; left out where the masker was randomly initialised.
         registration: JSON: the versions, and the verdict with its numbers.
         page: HTML: the verdict, and the model beside the champion; MLflow keeps the same file.
         params: names and gate.

@@ -19,7 +19,7 @@ def train_detector(
     Args:
         dataset: what ``prepare_detection`` wrote.
         encoder: what ``pretrain_encoder`` wrote; without it, or where its method was ``none``, the encoder
-            starts at random.
+            is randomly initialised.
         detector: weights and description.
         metrics: JSON, flat numbers.
         params: what to train, and how.

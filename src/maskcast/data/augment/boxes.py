@@ -21,7 +21,7 @@ class BoxAugmentParams(ColourParams):
     """What may change about a training image; the defaults change nothing but its mirror image."""
 
     hflip: Probability = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of a horizontal flip."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): least and greatest magnification, drawn evenly on
     a log scale, of the size that validation sees; what grows beyond that size is cropped at random."""

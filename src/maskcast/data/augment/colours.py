@@ -25,19 +25,19 @@ class ColourParams(Params):
     """What may change about the colours of an image; the defaults change nothing."""
 
     brightness: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of brightness."""
+    """Maximum relative change of brightness."""
     contrast: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of contrast, around mid-grey."""
+    """Maximum relative change of contrast, around mid-grey."""
     saturation: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of saturation."""
+    """Maximum relative change of saturation."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
-    """Greatest turn of the hue, as a fraction of the circle."""
+    """Maximum shift of the hue, as a fraction of the colour circle."""
     channels: float = Field(default=0.0, ge=0, le=1, exclude_if=is_zero)
-    """Greatest relative change of each of red, green and blue by itself."""
+    """Maximum relative change of each of red, green and blue on its own."""
     blur: Blur = 0.0
-    """Greatest standard deviation of a Gaussian blur, in pixels."""
+    """Maximum standard deviation of a Gaussian blur, in pixels."""
     noise: float = Field(default=0.0, ge=0)
-    """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""
+    """Maximum standard deviation of Gaussian pixel noise, in levels of 255."""
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ class Augmentation(ColourParams):
     """
 
     hflip: Probability = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of a horizontal flip."""
     zoom: tuple[float, float] = (1.0, 1.0)
-    """Least and greatest magnification, drawn evenly on a log scale."""
+    """Minimum and maximum magnification, drawn evenly on a log scale."""
     rotate: float = Field(default=0.0, ge=0, le=180)
-    """Greatest rotation either way, in degrees."""
+    """Maximum rotation in either direction, in degrees."""
     shift: float = Field(default=0.0, ge=0, le=1)
-    """Greatest shift either way, as a fraction of the height and of the width of the result."""
+    """Maximum translation in either direction, as a fraction of the height and of the width of the result."""
     crop: tuple[int, int] | None = None
-    """Height and width of a window cut out at random; null keeps whole frames."""
+    """Height and width of a random crop; null keeps whole frames."""
     crop_on_object: Probability = 0.0
     """Probability that the window must hold a pixel of an object, each pixel as likely as any other, as nnU-Net
     does for a third of its patches; else it may lie anywhere."""

@@ -21,33 +21,33 @@ class ViewParams(ColourParams):
     size: tuple[int, int] = (64, 64)
     """Height and width of a view; multiples of the stride of the encoder's last map."""
     scale: tuple[float, float] = (0.2, 1.0)
-    """Least and greatest area of the crop, as a fraction of the frame's."""
+    """Minimum and maximum area of the crop, as a fraction of the frame's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and greatest width of the crop over its height, drawn evenly on a log scale."""
+    """Minimum and maximum width of the crop over its height, drawn evenly on a log scale."""
     candidates: int = Field(default=1, ge=1, le=1000)
     """Of so many crops the one with the strongest contrast is the first view; more than 1 finds small objects on
     plain ground."""
     max_offset: float | None = Field(default=None, ge=0)
-    """Greatest distance of the second crop's centre from the first's in either direction, as a fraction of the
+    """Maximum distance of the second crop's centre from the first's in either direction, as a fraction of the
     first's size; null puts it anywhere."""
     hflip: Probability = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of a horizontal flip."""
     recolour: Probability = 0.8
     """Probability of changing brightness, contrast, saturation, hue."""
     brightness: float = Field(default=0.4, ge=0, le=1)
-    """Greatest relative change of brightness."""
+    """Maximum relative change of brightness."""
     contrast: float = Field(default=0.4, ge=0, le=1)
-    """Greatest relative change of contrast, around mid-grey."""
+    """Maximum relative change of contrast, around mid-grey."""
     saturation: float = Field(default=0.4, ge=0, le=1)
-    """Greatest relative change of saturation."""
+    """Maximum relative change of saturation."""
     hue: float = Field(default=0.1, ge=0, le=0.5)
-    """Greatest turn of the hue, as a fraction of the circle."""
+    """Maximum shift of the hue, as a fraction of the colour circle."""
     grey: Probability = 0.2
     """Probability of losing all colour."""
     blurred: Probability = 0.5
     """Probability of a blur."""
     blur: Blur = 2.0
-    """Greatest standard deviation of the Gaussian blur, in pixels of the view."""
+    """Maximum standard deviation of the Gaussian blur, in pixels of the view."""
 
     @model_validator(mode="after")
     def _ranges_make_sense(self) -> "ViewParams":

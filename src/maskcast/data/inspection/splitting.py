@@ -221,7 +221,7 @@ def _by_time(
     share = round((length - begin) / length + 0.005, 2)
     found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
     found.why["split_by"] = "one sequence is all that has masks: its end is scored on, its beginning learnt from"
-    found.why["splits"] = f"the last {share:.0%} of {length} frames"
+    found.why["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
     found.why["window_step"] = "windows overlap, because there is one sequence alone"
     found.warnings.append(
         "one labelled sequence: scores on its own end say little about other videos; label a second one"

@@ -57,7 +57,7 @@ class PastedHandsSource(SourceConfig):
     """Pictures of each split. Those of `unlabeled` and `hidden` are drawn from the photographs of `train` where
     `splits` gives them none."""
     zoom: tuple[float, float] = (0.7, 1.1)
-    """Least and greatest size of a pasted hand, of that in its photograph."""
+    """Minimum and maximum size of a pasted hand, relative to its size in the photograph."""
 
     @model_validator(mode="after")
     def _zoom_makes_sense(self) -> Self:

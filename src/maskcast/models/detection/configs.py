@@ -29,7 +29,7 @@ class FasterRcnnConfig(ModelConfig):
     """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""
     encoder_weights: EncoderWeights | None = None
     """What training starts from: ``pretrained``, the weights that the library names, from the Hugging Face hub;
-    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null starts at random."""
+    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises it randomly."""
     encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
     """Digest that the file of ``encoder_weights`` must have; null takes any."""
     norm: Literal["frozen", "sync"] = "sync"

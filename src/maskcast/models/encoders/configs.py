@@ -184,7 +184,7 @@ class NextFrameConfig(DenseConfig):
 
 
 class NoMethod(Params):
-    """Trains nothing: what starts from the encoder starts at random."""
+    """Trains nothing: what starts from the encoder is randomly initialised."""
 
     name: Literal["none"]
 

@@ -1,7 +1,7 @@
 """Encoders on disk, and how other models start from one that ``pretrain_encoder`` has trained.
 
 ``model.safetensors`` holds the state of the bare encoder by the names of its own library, so that torchvision and
-timm load it, too. An encoder without that file was not trained: what starts from it starts at random.
+timm load it, too. An encoder without that file was not trained: what starts from it is randomly initialised.
 """
 
 from pathlib import Path

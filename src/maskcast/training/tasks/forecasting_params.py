@@ -22,7 +22,7 @@ class ForecastTraining(Params):
     horizon: int = Field(default=11, ge=1)
     """Frames forecast."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of mirroring a window left to right."""
+    """Probability of flipping a window horizontally."""
     val_clips: int | None = Field(default=None, ge=1)
     """Validate on that many clips, spread evenly over the split; null takes all."""
     val_batch_size: Batch = 8
