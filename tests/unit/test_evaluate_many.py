@@ -13,7 +13,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.many import Task, evaluate_one, find_maskers
-from maskcast.evaluation.speed import measure
+from maskcast.evaluation.speed import measure, seconds_of
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import PROBE, Segmenter
 from maskcast.models.segmentation.configs import UNetConfig
@@ -102,6 +102,13 @@ def test_a_row_for_each_model_and_map_and_one_page(
 )
 def test_numbers_of_a_column_have_the_same_decimals(column: tuple[float, ...], shown: list[str]) -> None:
     assert shown_numbers(column) == shown
+
+
+def test_what_a_gpu_is_still_doing_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append(f"wait for {device}"))
+    assert seconds_of(lambda: done.append("work"), torch.device("cuda")) >= 0
+    assert done == ["wait for cuda", "work", "wait for cuda"]
 
 
 def test_the_time_of_a_frame_is_that_of_a_session(clips: Path) -> None:

@@ -76,6 +76,9 @@ def stages_of(path: Path) -> list[str]:
     return [name for name in yaml.safe_load(path.read_text())["stages"] if name != "code"]
 
 
+really_measured = duration._measured
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
@@ -686,6 +689,11 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
     seconds, told = duration.estimate(sections, frames=100, validated=40)
     assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
     assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
+
+
+def test_a_step_and_four_frames_are_timed_with_what_the_device_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskcast.evaluation.speed.seconds_of", lambda work, device: (work(), 8.0)[1])
+    assert really_measured({"arch": "unet", "width": 4}, 2, (16, 16), (32, 48)) == (8.0, 2.0)
 
 
 def test_video_is_forecast_by_its_flow_and_single_things_by_their_tracks(tmp_path: Path) -> None:

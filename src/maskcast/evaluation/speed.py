@@ -66,10 +66,10 @@ def measure(
         for t in range(WARM_UP + TIMED):
             if not t % len(frames_THWC):
                 session.reset()
-            times.append(_timed(partial(session.step, frames_THWC[t % len(frames_THWC)]), device))
+            times.append(seconds_of(partial(session.step, frames_THWC[t % len(frames_THWC)]), device))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM") - before
     mask = partial(segment_whole, segmenter, frames_THWC, batch_size=batch_size, precision=precision)
-    whole = [_timed(mask, device) for _ in range(CLIPS)]
+    whole = [seconds_of(mask, device) for _ in range(CLIPS)]
     return segmenter, Speed(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         parameters=count_parameters(segmenter),
@@ -80,7 +80,7 @@ def measure(
     )
 
 
-def _timed(work: Callable[[], object], device: torch.device) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Returns how many seconds work takes, the device's part included."""
     _wait(device)
     start = time.perf_counter()

@@ -4,8 +4,7 @@ Seconds = steps of the masker x seconds of one + frames x seconds to mask one + 
 of one + 15 for each stage. The first two are measured here.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -53,6 +52,7 @@ def _measured(
     """Returns the seconds of a step of training, and those of masking a frame, of a few tries each."""
     import torch
 
+    from maskcast.evaluation.speed import seconds_of
     from maskcast.labels import single_map
     from maskcast.models.base import best_device
     from maskcast.models.segmentation.configs import FrameConfig
@@ -69,13 +69,5 @@ def _measured(
         with torch.no_grad():
             masker(torch.zeros(4, 1, *size, 3, dtype=torch.uint8, device=device))
 
-    return _fastest(train), _fastest(mask) / 4
-
-
-def _fastest(work: Callable[[], None]) -> float:
-    taken = []
-    for _ in range(TRIES):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    step_s, masks_s = (min(seconds_of(work, device) for _ in range(TRIES)) for work in (train, mask))
+    return step_s, masks_s / 4
