@@ -116,6 +116,20 @@ def test_what_other_tools_put_is_fetched_as_it_lies_and_said(s3, tmp_path, capsy
     assert f"{s3.uri}/raw: has no SHA256SUMS; its 2 objects are fetched as they lie" in capsys.readouterr().err
 
 
+def test_a_prefix_without_data_is_said(s3, tmp_path):
+    for key in ("raw/.DS_Store", "raw/__MACOSX/a.png"):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"x")
+    with pytest.raises(MaskcastError, match="/raw: holds no data, only dot files and what systems leave behind"):
+        run_stage("fetch_dataset", {"uri": f"{s3.uri}/raw"}, raw=tmp_path / "raw")
+
+
+def test_a_checksum_of_other_tools_in_a_form_of_their_own_is_passed_over(s3, tmp_path):
+    base64 = {"sha256": "LXEWQrcmsEQBYnyp+6wy9chTD7GQPMTbAiWHF5IaSIE="}
+    s3.client.put_object(Bucket=s3.bucket, Key="raw/a.png", Body=b"x", Metadata=base64)
+    storage.fetch(f"{s3.uri}/raw", tmp_path / "back")
+    assert files_of(tmp_path / "back") == {"a.png": b"x"}
+
+
 def test_an_object_that_others_lie_in_is_refused(s3, tmp_path):
     for key in ("raw/a", "raw/a/b.png", "raw/c"):
         s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"x")

@@ -174,6 +174,41 @@ def test_nothing_is_put_from_an_empty_folder_or_fetched_into_its_own_source(tmp_
     assert not (tree / "deep/back").exists()
 
 
+def test_nothing_is_put_into_its_own_source(tmp_path, tree):
+    with pytest.raises(MaskcastError, match=r"tree: holds the address .*deep/kept itself; store it elsewhere"):
+        storage.put(tree, str(tree / "deep/kept"))
+    assert not (tree / "deep/kept").exists()
+
+
+@pytest.mark.parametrize("place", ["", "deep/"])
+def test_half_of_an_upload_is_not_put_elsewhere(tmp_path, tree, place):
+    """Where it is put nobody could fetch it, or would take the half for the whole."""
+    (tree / place / "SHA256SUMS.incomplete").write_text("")
+    with pytest.raises(
+        MaskcastError, match=rf"tree: '{place}SHA256SUMS.incomplete' tells .* is not complete; store"
+    ):
+        storage.put(tree, str(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_folder_that_is_called_as_the_manifest_is_data_that_cannot_be_put(tmp_path, tree):
+    (tree / "SHA256SUMS").mkdir()
+    (tree / "SHA256SUMS/x").write_bytes(b"x")
+    storage.fetch(str(tree), tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(tree)
+    with pytest.raises(MaskcastError, match="tree: 'SHA256SUMS' is a folder, and the list of checksums; rename"):
+        storage.put(tree, str(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_address_without_data_is_said(tmp_path, tree):
+    (tree / "SHA256SUMS").write_text(f"{'0' * 64}  .DS_Store\n")
+    with pytest.raises(
+        MaskcastError, match="tree: holds no data, only dot files and what systems leave behind; mend"
+    ):
+        storage.fetch(str(tree), tmp_path / "back")
+
+
 @pytest.mark.parametrize("key", ["../evil", "a/../../evil", "/etc/evil", "a//b", "./a"])
 def test_an_object_without_a_place_in_a_folder_is_refused(key):
     """Some servers keep such keys; SeaweedFS does not."""

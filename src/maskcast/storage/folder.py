@@ -43,13 +43,13 @@ class Folder:
     def has_above(self, name: str) -> bool:
         """Tells whether a file of this name lies in the folder or in one above it."""
         folder = self._path.absolute()
-        return any((each / name).exists() for each in (folder, *folder.parents))
+        return any((each / name).is_file() for each in (folder, *folder.parents))
 
     def read(self, name: str) -> bytes | None:
         """Returns the content of a file, or None if there is none."""
         try:
             return (self._path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def write(self, name: str, content: bytes) -> None:

@@ -283,8 +283,12 @@ def _md5(body: bytes) -> Any:
 
 
 def _checksum(answer: dict[str, Any]) -> tuple[str, str] | None:
-    """Returns the checksum of an object: the one `put` stored with it, or an ETag that is an MD5."""
-    if sha256 := answer["Metadata"].get("sha256"):
+    """Returns the checksum of an object: the one `put` stored with it, or an ETag that is an MD5.
+
+    Other tools store a sha256 in forms of their own, in base64 for example: that is passed over.
+    """
+    sha256 = answer["Metadata"].get("sha256", "")
+    if re.fullmatch(r"[0-9a-f]{64}", sha256):
         return "sha256", sha256
     etag = answer["ETag"].strip('"')
     encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer

@@ -47,6 +47,11 @@ def fetch(uri: str, destination: Path) -> list[Path]:
     """
     with _open(uri) as store:
         items = _whole(store, uri)
+        if not items:
+            raise MaskcastError(
+                f"{uri}: holds no data, only dot files and what systems leave behind; mend the address, or rename "
+                "what is data"
+            )
         _refuse_clashes(uri, {item.name for item in items})
         if isinstance(store, Folder) and store.holds(destination):
             raise MaskcastError(f"{uri}: holds the output {destination} itself; write the output elsewhere")
@@ -83,9 +88,22 @@ def put(path: Path, uri: str) -> None:
     Files that are there with the same content are not sent again.
 
     Raises:
-        MaskcastError: when there is nothing to store or the address cannot be written.
+        MaskcastError: when there is nothing to store, what is there is half of an upload, or the address cannot be
+            written.
     """
-    items = [item for name, item in Folder(path).items().items() if name not in (MANIFEST, INCOMPLETE)]
+    source, target = Folder(path), local_path(uri)
+    found = source.items()
+    if target is not None and source.holds(target):
+        raise MaskcastError(f"{path}: holds the address {uri} itself; store it elsewhere")
+    for name in sorted(found):
+        if INCOMPLETE in name.split("/"):
+            raise MaskcastError(
+                f"{path}: {name!r} tells that what was stored there is not complete; store it again, or remove "
+                "that file where the data is whole"
+            )
+        if name.startswith(f"{MANIFEST}/"):
+            raise MaskcastError(f"{path}: {MANIFEST!r} is a folder, and the list of checksums; rename the folder")
+    items = [item for name, item in found.items() if name != MANIFEST]
     if not items:
         raise MaskcastError(f"{path}: no files to store; give a file or a folder that has some")
     for item in items:
