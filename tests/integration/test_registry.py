@@ -411,6 +411,60 @@ def test_a_version_without_its_files_is_no_champion(
 
 
 @pytest.mark.usefixtures("embedded")
+def test_what_is_gone_of_a_version_is_registered_again(workshop: Workshop, run: Run, tmp_path: Path) -> None:
+    """As `mlflow gc` removes the runs that somebody has deleted, files and all."""
+    champion, other = workshop.forecaster(31), workshop.forecaster(32)
+    run(champion)
+    promote("maskcast", "1", "a test", force=True)
+    registry = Registry("maskcast")
+    gone = "maskcast version 1: its evaluation is gone from run .*; bring it back, or register the same weights"
+
+    run_id = registry.evaluation_run(registry.find("1"))
+    shutil.rmtree(tmp_path / "mlartifacts" / run_id / "artifacts" / "evaluation")
+    with pytest.raises(MaskcastError, match=gone):
+        run(other)
+    run(champion)
+    assert registry.evaluation(registry.find("1")).per_item
+    registry.tag(1, {"maskcast.evaluation_run": "0" * 32})
+    with pytest.raises(MaskcastError, match=gone):
+        run(other)
+    run(champion)
+    registry.client.delete_model_version_tag("maskcast", "1", "maskcast.evaluation_run")
+    assert run(champion)["versions"]["maskcast"] == 1
+    assert run(other)["champion"] == 1
+
+    shutil.rmtree(tmp_path / "mlartifacts" / registry.find("1").run_id / "artifacts" / "pipeline")
+    number = run(champion)["versions"]["maskcast"]
+    assert number > 1 and load_address(f"models:/maskcast/{number}").digest == registry.find("1").digest
+
+
+@pytest.mark.usefixtures("embedded")
+def test_tags_that_somebody_has_changed_are_named(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setattr(Registry, "files", lambda *_: ("run", "pipeline"))  # as if there were some
+    registry, trail = Registry("maskcast"), Registry("maskcast-promotions")
+    registry.create("file:///nowhere", None, {"maskcast.digest": "1"})
+    registry.create("file:///nowhere", None, {"maskcast.digest": "2", "maskcast.verdict": "passed"})
+    promote("maskcast", "1", "a test", force=True)
+
+    registry.tag(2, {"maskcast.gate": "{"})
+    code, said = command(capsys, "promote", "2")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "maskcast version 2: its tag maskcast.gate was changed and is no verdict; register it again" in said
+    trail.tag(1, {"maskcast.version": "two"})
+    for words in (["list"], ["promote", "2", "--force", "--reason", "x"], ["rollback"]):
+        code, said = command(capsys, *words)
+        assert (code, said.count("\n"), "promotions version 1: is no decision" in said) == (2, 1, True), said
+    assert "or its tag maskcast.version was changed; set that tag, or delete this version, on" in said
+    trail.tag(1, {"maskcast.version": "1"})
+    trail.create("models:/maskcast/1", None, {})
+    code, said = command(capsys, "list")
+    assert (code, "promotions version 2: is no decision" in said) == (2, True)
+
+
+@pytest.mark.usefixtures("embedded")
 def test_what_others_have_registered_is_refused_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     Registry("theirs", creates=True).create("file:///their/model", None, {})
     for words in (["lineage", "1"], ["promote", "1", "--force", "--reason", "why not"], ["compare", "1", "1"]):

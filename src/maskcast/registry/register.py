@@ -77,7 +77,7 @@ def register(
         champion = None if verdict.champion is None else registry.evaluation(registry.find(str(verdict.champion)))
         file = Path(scratch, f"{origin.name}.html")
         write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
-        run_id = model.tags["maskcast.evaluation_run"]  # where nothing is new, an older one
+        run_id = registry.evaluation_run(model)  # where nothing is new, an older one
         registry.client.log_artifact(run_id, str(file))
         if page is not None:
             shutil.copy(file, page)
@@ -102,7 +102,11 @@ def _versions(
     promoted = artifacts[-1].kind
     versions: dict[str, int] = {}
     evaluated = known[promoted]
-    same = evaluated is not None and evaluated.tags.get("maskcast.evaluation") == record.digest
+    same = (
+        evaluated is not None
+        and evaluated.tags.get("maskcast.evaluation") == record.digest
+        and registries[promoted].has_evaluation(evaluated)
+    )
     if not same or None in known.values():
         evaluation, scores = _evaluation_tags(record), _score_tags(record)
         with _run(registries[promoted].client, record, origin, key_file) as (run_id, artifact_uri):
@@ -193,9 +197,9 @@ def _fit(card: str) -> str:
 
 
 def _with_digest(registry: Registry, digest: str) -> Version | None:
-    """Returns the first version of a bundle."""
-    found = [version for version in registry.versions() if version.digest == digest]
-    return found[-1] if found else None
+    """Returns the first version of a bundle whose files are there."""
+    found = [version for version in reversed(registry.versions()) if version.digest == digest]
+    return next(filter(registry.has_files, found), None)
 
 
 def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:

@@ -5,7 +5,6 @@ evaluation.json and the scores of each clip or image), ``maskcast.verdict`` (pas
 (the verdict with its numbers, as JSON), ``maskcast.score.<name>``, and where it comes from, as on every run.
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -13,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from maskcast.errors import MaskcastError
 from maskcast.progress import told_when_late
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.address import shown_uri
+from maskcast.runner.refusals import is_missing
 from maskcast.runner.server import download_files, new_client
 
 NAME = r"^[\w.-]+$"  # of a registered model
@@ -46,9 +48,18 @@ class Version:
 
     @property
     def gate(self) -> dict[str, Any]:
-        """What the gate said; empty where it never stood at the gate."""
-        found: dict[str, Any] = json.loads(self.tags.get("maskcast.gate", "{}"))
-        return found
+        """What the gate said; empty where it never stood at the gate.
+
+        Raises:
+            MaskcastError: somebody has changed it.
+        """
+        try:
+            return TypeAdapter(dict[str, Any]).validate_json(self.tags.get("maskcast.gate", "{}"))
+        except ValidationError:
+            raise MaskcastError(
+                f"{self.name} version {self.number}: its tag maskcast.gate was changed and is no verdict; "
+                "register it again"
+            ) from None
 
 
 class Registry:
@@ -160,7 +171,7 @@ class Registry:
             raise MaskcastError(f"{title}: was not registered by a stage of maskcast; name another version")
         source = self.client.get_model_version_download_uri(self.name, str(version.number))
         folder = source.rpartition("/")[2]
-        if not self.client.list_artifacts(version.run_id, folder):
+        if not self._lists(version.run_id, folder):
             raise MaskcastError(
                 f"{title}: its files are gone from {redacted(source)}; bring them back, or name another version"
             )
@@ -181,8 +192,34 @@ class Registry:
         """Returns the evaluation that a version was last registered with.
 
         Raises:
-            MaskcastError: if it has none.
+            MaskcastError: if it has none, or that is gone.
         """
         run_id = self.evaluation_run(version)
+        if not self.has_evaluation(version):
+            raise MaskcastError(
+                f"{self.name} version {version.number}: its evaluation is gone from run {run_id}; bring it back, "
+                "or register the same weights with their evaluation again"
+            )
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
             return read_evaluation(download_files(self.client, run_id, EVALUATION, Path(scratch)))
+
+    def has_files(self, version: Version) -> bool:
+        """Tells whether a version's files are there."""
+        try:
+            self.files(version)
+        except MaskcastError:
+            return False
+        return True
+
+    def has_evaluation(self, version: Version) -> bool:
+        """Tells whether the evaluation that a version was last registered with is there."""
+        return self._lists(version.tags.get("maskcast.evaluation_run", ""), EVALUATION)
+
+    def _lists(self, run_id: str, folder: str) -> bool:
+        """Tells whether a run is there and has files in a folder."""
+        try:
+            return bool(self.client.list_artifacts(run_id, folder))
+        except Exception as error:
+            if is_missing(error):
+                return False
+            raise

@@ -1,8 +1,20 @@
 """The audit trail of promotions (see ``promotion``), and what it tells of each series of versions."""
 
+import re
 from dataclasses import dataclass
 
+from maskcast.errors import MaskcastError
 from maskcast.registry.store import CHAMPION, Registry, Version
+
+# The tags of a decision, and what each may hold.
+TOLD = {
+    "action": "promote|rollback",
+    "version": "[1-9][0-9]*",
+    "champion": "[0-9]+",
+    "user": ".*",
+    "reason": ".*",
+    "outcome": "open|done|overtaken|abandoned",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,11 @@ class Decision:
 
 
 def decisions(name: str) -> list[Decision]:
-    """Returns the audit trail of a registered model, newest first."""
+    """Returns the audit trail of a registered model, newest first.
+
+    Raises:
+        MaskcastError: naming what somebody else has put there, or changed.
+    """
     return [_decision(version) for version in Registry(trail_of(name)).versions()]
 
 
@@ -57,14 +73,20 @@ def series_champion(registry: Registry, data: str) -> Version | None:
 
 
 def _decision(version: Version) -> Decision:
-    tags = version.tags
+    known = {name: version.tags.get(f"maskcast.{name}", "") for name in TOLD}
+    for name, allowed in TOLD.items():
+        if not re.fullmatch(allowed, known[name], re.DOTALL):
+            raise MaskcastError(
+                f"{version.name} version {version.number}: is no decision of `maskcast models`, or its tag "
+                f"maskcast.{name} was changed; set that tag, or delete this version, on MLflow's page"
+            )
     return Decision(
         version.number,
         version.created_ms,
-        tags["maskcast.action"],
-        int(tags["maskcast.version"]),
-        int(tags["maskcast.champion"]),
-        tags["maskcast.user"],
-        tags["maskcast.reason"],
-        tags["maskcast.outcome"],
+        known["action"],
+        int(known["version"]),
+        int(known["champion"]),
+        known["user"],
+        known["reason"],
+        known["outcome"],
     )
