@@ -1035,7 +1035,7 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
     said = " ".join(told(plan(tmp_path), tmp_path, Path("params.yaml")).split())
     assert "22 frames at stride 1: 2 of 2; 43 frames at stride 2: 1 of 2 are long enough" in said
     assert said.count("2 masks (090.png, 091.png) without a frame") == 1
-    assert "masker unet, starts" in said
+    assert "masker unet, randomly initialised" in said
 
 
 def test_without_masks_nothing_is_said_of_a_masker_and_no_hub_is_asked(tmp_path: Path) -> None:
