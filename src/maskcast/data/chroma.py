@@ -48,7 +48,7 @@ class BoundsKey(_Key):
 
     name: Literal["bounds"] = "bounds"
     lower: tuple[Level, Level, Level] = (0, 125, 0)
-    """Least red, green and blue of the screen."""
+    """Minimum red, green and blue of the screen."""
     upper: tuple[Level, Level, Level] = (120, 255, 100)
     """Maximum red, green and blue of the screen."""
     despill: bool = False

@@ -24,7 +24,7 @@ class Gate(Bootstrap):
     rivals: ClassVar[tuple[str, ...]] = ()
     """Models that are scored beside: their scores have their name at the end."""
     least: ByName[str, float] = Field(default_factory=dict)
-    """Least value of scores, by the names in the evaluation's metrics."""
+    """Minimum value of scores, by the names in the evaluation's metrics."""
     most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """Maximum value of scores that are better when lower, likewise."""
     score: str

@@ -23,8 +23,8 @@ class BoxAugmentParams(ColourParams):
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): least and greatest magnification, drawn evenly on
-    a log scale, of the size that validation sees; what grows beyond that size is cropped at random."""
+    """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): minimum and maximum magnification, drawn evenly
+    on a log scale, of the size that validation sees; what grows beyond that size is cropped at random."""
 
     @model_validator(mode="after")
     def _scale_makes_sense(self) -> "BoxAugmentParams":

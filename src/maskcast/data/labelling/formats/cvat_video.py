@@ -81,10 +81,10 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             raise MaskcastError(f"{where}: is of task {track.get('task_id')}, which meta lacks; export it again")
         unusable.update({one.tag for one in track if one.tag in NO_AREA})
         shapes = [one for one in track if one.tag in SHAPES]
-        number = task.frames.start * TRACKS + len(ids)  # jobs of one video have tracks of their own
+        track_number = task.frames.start * TRACKS + len(ids)  # jobs of one video have tracks of their own
         for frame, one in _every_frame(shapes, task, where):
             place = f"{where}: {one.tag} of frame {frame}"
-            shown[task.id, frame].append(Shape(one, track.get("label"), place, number))
+            shown[task.id, frame].append(Shape(one, track.get("label"), place, track_number))
     for task in tasks:
         if not task.frames:
             raise MaskcastError(
