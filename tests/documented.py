@@ -15,6 +15,7 @@ RULES = {
     r"maskcast doctor": "tests/integration/test_doctor.py",
     r"maskcast new": "tests/integration/test_wheel.py",
     r"python3 -m venv": "tests/integration/test_wheel.py",
+    r"maskcast check-params": "tests/unit/test_check_params.py",
     r"maskcast dry-run": "tests/integration/test_dry_run.py",
     r"maskcast init": "tests/integration/test_your_data.py",
     r"dvc repro prepare_clips": "tests/integration/test_your_data.py",

@@ -155,10 +155,13 @@ def test_params_have_one_valid_section_per_stage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.parent.name)
-def test_code_depends_on_all_of_the_package(path: Path) -> None:
+def test_code_depends_on_all_of_the_package_and_the_params(path: Path) -> None:
+    """So the params of all stages are checked before any of them runs."""
     entry = pipeline(path)[CODE]
-    assert (entry["cmd"], entry["outs"]) == (f"maskcast code --out {CODE}", [CODE])
-    assert [(path.parent / dep).resolve() for dep in entry["deps"]] == [ROOT / "src/maskcast"]
+    commands = ["maskcast check-params", f"maskcast code --out {CODE}"]
+    assert (entry["cmd"], entry["outs"]) == (commands, [CODE])
+    read = [(path.parent / dep).resolve() for dep in entry["deps"]]
+    assert read == [ROOT / "src/maskcast", path.parent / "params.yaml"]
     assert "__pycache__/" in (path.parent / ".dvcignore").read_text().splitlines()
 
 

@@ -125,11 +125,11 @@ def test_what_cannot_be_made_is_one_line(
         ".dvcignore",
     ):
         Path("clone", name).parent.mkdir(exist_ok=True)
-        Path("clone", name).write_text((ROOT / name).read_text().replace("deps: [src/maskcast]", "deps: [src]"))
+        Path("clone", name).write_text((ROOT / name).read_text().replace("deps: [src/maskcast,", "deps: [src,"))
     with monkeypatch.context() as patch:
         patch.setattr(new, "shipped", lambda: Path("clone"))
         assert main(["new", "mine"]) == 2
-    line = "error: clone/dvc.yaml: has no line `deps: [src/maskcast]`; put it back\n"
+    line = "error: clone/dvc.yaml: has no line `deps: [src/maskcast, params.yaml]`; put it back\n"
     assert capsys.readouterr().err == line
     Path("file").touch()
     assert main(["new", "file"]) == 2

@@ -21,9 +21,9 @@ import psutil
 
 from maskcast.checkup.forecast import Forecast, forecast
 from maskcast.errors import MaskcastError
-from maskcast.params import load_params_file, section, validate
+from maskcast.params import validate
 from maskcast.rehearsal import VARIABLE
-from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, read_calls
+from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, read_calls
 
 POLL_S = 0.5  # looking at the pages of a process takes time, too
 OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # variables of runs that this is none of
@@ -84,9 +84,7 @@ def dry_run(folder: Path) -> Iterator[Tried]:
 
 def _params(folder: Path, call: Call) -> dict[str, Any]:
     """Returns the valid params of a call; a training on several machines is tried on one, with its part."""
-    file = folder / call.params_file
-    values = section(load_params_file(file), call.name, str(file))
-    checked = validate(call.stage.params, values, f"{file}: {call.name}")
+    values, checked = params_of(folder, call)
     nodes = getattr(getattr(checked, "training", None), "nodes", 1)
     if nodes > 1:
         training = {"nodes": 1, "batch_size": values["training"]["batch_size"] // nodes}

@@ -25,6 +25,7 @@ GROUPS = {  # by title, as help has them: commands by name, and what they do
     "pipelines": {
         "new": "begin a project of your own: a folder with a pipeline and its params",
         "doctor": "say what is missing on this machine, and how to get it",
+        "check-params": "check the params of all stages of a pipeline before any runs",
         "dry-run": "try a pipeline on a handful of clips: does it run, how long",
         "summary": "say what a finished run has gained, and what to do next",
         "pipeline": "compile and run the pipelines on Kubeflow, here or on a cluster",

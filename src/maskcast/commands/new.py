@@ -33,7 +33,7 @@ PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
 OF_INIT = {"forecasting": "videos", "photographs": "photographs"}  # of such a folder `init` writes params for them
 # In a clone DVC sees the modules. A package lies outside of the project, on each machine elsewhere, so DVC has it
 # looked at in each run: stages whose modules are the same are skipped as ever.
-OF_CLONE = "    deps: [src/maskcast]\n"
+OF_CLONE = "    deps: [src/maskcast, params.yaml]\n"
 OF_PROJECT = "    always_changed: true # it looks at the installed package\n"
 IGNORED = """\
 .venv/

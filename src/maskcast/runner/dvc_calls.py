@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.params import Params, load_params_file, section, validate
 from maskcast.reading import parsing, read_yaml
 from maskcast.runner.stage import Stage, get_stage, stage_names
 
@@ -60,6 +61,22 @@ def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
         raise MaskcastError(f"{file}: {name}: `maskcast {words[1]}` takes --params FILE and a path per port")
     stage = get_stage(words[1].replace("-", "_"))
     return Call(stage, flags.pop("name", stage.name), flags.pop("params"), flags)
+
+
+def params_of(folder: Path, call: Call) -> tuple[dict[str, Any], Params]:
+    """Returns the section of params of a call, and what its stage makes of it.
+
+    Args:
+        folder: of the pipeline.
+        call: of one of its stages.
+
+    Raises:
+        MaskcastError: the file, the section or one of its keys is missing or wrong.
+    """
+    file = folder / call.params_file
+    content = load_params_file(file, remedy="write it (maskcast init does), or mend --params in dvc.yaml")
+    values = section(content, call.name, str(file))
+    return values, validate(call.stage.params, values, f"{file}: {call.name}")
 
 
 def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:

@@ -1,0 +1,51 @@
+"""The command `check-params`: whether the params of every stage of a pipeline are valid, before any of them runs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from maskcast.errors import MaskcastError, one_line
+from maskcast.runner.dvc_calls import params_of, read_calls
+
+DESCRIPTION = """\
+Checks the params of every stage of a pipeline, in a second and without its data. A stage checks its own when it
+begins; a mistake in those of the last would else be told when all others have run.
+
+Each section that is wrong has a line of its own, which names the first key at fault and what is allowed. The exit
+code is 2 then. `dvc repro` begins with this check, and `maskcast pipeline compile` makes the same."""
+EPILOG = """\
+PIPELINE is a folder with a dvc.yaml and its params file. `maskcast dry-run` tries the stages, too.
+
+examples:
+  maskcast check-params
+  maskcast check-params recipes/video
+"""
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command; returns 0 if all params are valid, else 2.
+
+    Raises:
+        MaskcastError: there is no such pipeline.
+    """
+    calls, _ = read_calls(given.pipeline / "dvc.yaml")
+    wrong: dict[str, None] = {}  # each line once: stages may share a file that is missing
+    for call in calls.values():
+        try:
+            params_of(given.pipeline, call)
+        except MaskcastError as error:
+            wrong[f"error: {one_line(error)}"] = None
+    print("".join(f"{line}\n" for line in wrong), end="", file=sys.stderr)
+    return 2 if wrong else 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument(
+        "pipeline",
+        metavar="PIPELINE",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        help="folder with a dvc.yaml (default: the working directory)",
+    )
