@@ -97,7 +97,7 @@ def test_data_that_did_not_change_reruns_nothing_where_it_is_fetched_anew(projec
 def test_a_mistake_in_the_params_of_the_last_stages_is_told_before_the_first_runs(project: Project, edit) -> None:
     edit("params.yaml", "unlabeled: 3", "unlabeled: 4")
     edit("params.yaml", "pictures: 1", "pictures: -1")
-    with pytest.raises(AssertionError, match="error: params.yaml: evaluate.pictures: ") as failed:
+    with pytest.raises(AssertionError, match=r"error: params\.yaml: evaluate\.pictures: ") as failed:
         project.dvc("repro")
     assert "Running stage 'code'" in str(failed.value) and "Running stage 'prepare_clips'" not in str(failed.value)
 

@@ -1,4 +1,4 @@
-"""The command `check-params`: whether the params of every stage of a pipeline are valid, before any of them runs."""
+"""The command `check-params`: whether the params of all stages of a pipeline are valid, before one runs."""
 
 import argparse
 import sys
