@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,10 +97,12 @@ def runs(keys: Sequence[str]) -> list[range]:
     """Returns the parts of a sequence whose frames follow each other, by the numbers in their keys.
 
     A part ends where numbers are missing, names change their form, or a count begins anew behind another number
-    (`1_0023`, `2_0000`). Keys without numbers, and numbers that are no count (times of day), follow each other as
-    they are sorted.
+    (`1_0023`, `2_0000`). Several numbers may count together (`1_0007_000023`, `1_0008_000024`). Keys without
+    numbers, and numbers that are no count (times of day), follow each other as they are sorted.
     """
-    steps = [_step(before, after) for before, after in pairwise(keys)]
+    grown = [_grown(before, after) for before, after in pairwise(keys)]
+    together, often = Counter(tuple(one) for one in grown if one).most_common(1)[0] if any(grown) else ((), 0)
+    steps = [_step(one, together if 2 * often > len(grown) else ()) for one in grown]
     known = [step for step in steps if step]
     usual = min(known, default=0)
     counts = bool(known) and Counter(known)[usual] * 2 > len(known) and all(step % usual == 0 for step in known)
@@ -119,13 +121,29 @@ def first_names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:SHOWN]) + more
 
 
-def _step(before: str, after: str) -> int | None:
-    """Returns how far the one number that differs grew; 0 where a new count begins, None where none is kept."""
+def _grown(before: str, after: str) -> dict[int, int] | None:
+    """Returns how far each number that differs grew, by its place; None where names differ elsewhere."""
     if skeleton(before) != skeleton(after):
-        return 0 if re.search(r"\d", before + after) else None
+        return None if re.search(r"\d", before + after) else {}
     pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
-    grown = [int(b) - int(a) for a, b in pairs if int(a) != int(b)]
-    return grown[0] if len(grown) == 1 and grown[0] > 0 else None
+    return {place: int(b) - int(a) for place, (a, b) in enumerate(pairs) if int(a) != int(b)}
+
+
+def _step(grown: Mapping[int, int] | None, together: Sequence[int]) -> int | None:
+    """Returns how far the one number that differs grew; 0 where a new count begins, None where none is kept.
+
+    Args:
+        grown: how far each number grew.
+        together: the places of those that differ in most names.
+    """
+    if grown is None:
+        return 0
+    places = tuple(grown)
+    if len(together) > 1 and places == tuple(together) and min(grown.values()) > 0:
+        return grown[places[-1]]
+    if len(together) > 1 and places[:1] < tuple(together[:1]) and grown.get(together[0], 0) > 0:
+        return 0
+    return grown[places[0]] if len(places) == 1 and grown[places[0]] > 0 else None
 
 
 def _carried(before: str, after: str, step: int) -> bool:

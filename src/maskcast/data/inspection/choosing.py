@@ -4,12 +4,13 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import product, takewhile
+from itertools import permutations, product, takewhile
 from operator import ne
 
 import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.images import read_image
 from maskcast.data.inspection.streams import MASK_WORDS, Stream
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
@@ -27,6 +28,7 @@ BESIDE = (
 )
 # The same in colours for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
 COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)
+FINE, COARSE = "gtFine", "gtCoarse"  # of Cityscapes: people drew the second in haste
 IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # of Cityscapes, the best first
 # What shows frames under their masks, such as the folders of labelme's scripts.
 FOR_PEOPLE = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
@@ -37,6 +39,7 @@ MADE = re.compile(
     re.IGNORECASE,
 )
 
+FEW = 10  # frames of a video to one that lies elsewhere once more, so that those are no video
 LOOKED_AT = 12  # places of masks, and frames of each, that are compared
 
 
@@ -84,6 +87,30 @@ def photographs_of(stream: Stream, frames: Sequence[Stream], masks: Sequence[Str
         ),
         None,
     )
+
+
+def among_others(frames: Sequence[Stream]) -> dict[Stream, Stream]:
+    """Returns images that are a few frames of a video which lies beside them, and that video's.
+
+    Cityscapes has one frame of thirty in `leftImg8bit/train/ulm`, and all in `leftImg8bit_sequence/train/ulm`.
+    """
+    beside = defaultdict[tuple[str, ...], list[Stream]](list)
+    for one in frames:
+        for place in range(len(one.parts) - 1):
+            beside[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
+    pairs = (pair for group in beside.values() for pair in permutations(group, 2))
+    return {one: other for one, other in pairs if FEW * len(one.files) <= len(other.files) and _holds(other, one)}
+
+
+def _holds(stream: Stream, few: Stream) -> bool:
+    """Whether images have the names of all of a few others, and the first of these is the same picture."""
+    ours, theirs = stream.by_key(), few.by_key()
+    if not theirs.keys() <= ours.keys():
+        return False
+    name = next(iter(theirs))
+    with suppress(MaskcastError):
+        return np.array_equal(read_image(ours[name]), read_image(theirs[name]))
+    return False
 
 
 def _common(one: Stream, other: Stream) -> int:
@@ -153,6 +180,8 @@ def _holds_colours(stream: Stream) -> bool:
 
 def of_classes(masks: Sequence[Stream]) -> list[Stream]:
     """Returns the masks without those that show the frames of others in another way."""
+    if any(FINE in one.parts for one in masks):
+        masks = [one for one in masks if COARSE not in one.parts]
     places = {one.parts: one for one in masks}
     kept = []
     for one in masks:

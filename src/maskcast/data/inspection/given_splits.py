@@ -25,7 +25,7 @@ def given_splits(
         raw: the folder of the data.
         names: of the labelled sequences.
         footage: all sequences.
-        files: of labels, by sequence.
+        files: of labels, or folders of masks, by sequence.
     """
     by_folder = {
         name: split for name in names if (split := _split_of(raw, name, footage[name], files.get(name, ())))
@@ -46,15 +46,16 @@ def of_split(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
 
 
 def split_of_name(name: str) -> tuple[str, bool] | None:
-    """Returns the split that a name tells, and whether it says nothing else: `Train`, `train2017`, `uavid_val`."""
+    """Returns the split that a name tells, and whether it is nothing else: `Train`, `train2017`, `ValDataset`."""
     if name.lower() in SPLIT_NAMES:
         return SPLIT_NAMES[name.lower()], True
-    words = {SPLIT_NAMES[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLIT_NAMES}
-    return (words.pop(), False) if len(words) == 1 else None
+    words = map(str.lower, re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
+    told = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return (told.pop(), False) if len(told) == 1 else None
 
 
 def _split_of(raw: Path, name: str, one: Footage, files: Collection[Path]) -> tuple[str, bool] | None:
-    """Returns what the name of a sequence says, or its folders, or else its files of labels, if these agree."""
+    """Returns what the name of a sequence says, or its folders, or else its labels', if these agree."""
     if (own := split_of_name(name)) and own[1]:
         return own
     images = [one.images] if isinstance(one.images, Path) else one.images

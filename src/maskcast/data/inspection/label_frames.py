@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, combinations
-from pathlib import Path, PurePosixPath
+from itertools import chain, combinations, takewhile
+from pathlib import Path
 
 from maskcast.data.inspection.given_splits import split_of_name
 from maskcast.data.inspection.streams import Stream
-from maskcast.data.sources.patterns import find_sequences, fixed_folder
+from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
@@ -69,10 +69,11 @@ def of_all_splits(raw: Path, images: str) -> str:
 
 def wider(raw: Path, images: str) -> Iterator[str]:
     """Yields patterns with `*` for folders, the fewest and deepest first, that find more sequences."""
-    folders, most = range(len(PurePosixPath(fixed_folder(images)).parts)), 0
+    fixed = takewhile(lambda part: "{" not in part, images.split("/"))
+    folders, most = [place for place, part in enumerate(fixed) if "*" not in part], 0
     with suppress(MaskcastError):  # two are of one name
         most = len(find_sequences(raw, images))
-    for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in folders):
+    for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in range(len(folders))):
         wide = "/".join("*" if place in places else part for place, part in enumerate(images.split("/")))
         with suppress(MaskcastError):
             if len(find_sequences(raw, wide)) > most:

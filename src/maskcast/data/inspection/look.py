@@ -9,6 +9,7 @@ from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import other_endings
 from maskcast.data.images import image_files
 from maskcast.data.inspection.choosing import (
+    among_others,
     drawn_frames,
     for_people,
     made_of_frames,
@@ -86,7 +87,8 @@ def look(raw: Path) -> Findings:
         have = f"{counted(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
         have += f" ({others}: save them as PNG, or unpack them)" if (others := unread_files(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    found = _look(raw, frames, of_classes(masks), films)
+    few = among_others(frames)
+    found = _look(raw, [one for one in frames if one not in few], of_classes(masks), films)
     why = [(one, one.unread) for one in unread]
     why += [(one, f"{one.place} shows masks to people") for one in shown]
     if found.source["layout"] != "annotations":
@@ -95,8 +97,16 @@ def look(raw: Path) -> Findings:
         why += [(one, f"{one.place} has too few for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
     found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
-    found.warnings[:0] = _say_made(made)
+    found.warnings[:0] = [*_say_made(made), *_say_few(few)]
     return found
+
+
+def _say_few(few: dict[Stream, Stream]) -> Iterator[str]:
+    """Yields the line about images that lie among the frames of videos, too."""
+    for one, whole in [*few.items()][:1]:
+        where = one.place + (f" and {counted(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
+        count = counted(sum(len(each.files) for each in few), "image")
+        yield f"{count} left out: {where}, because all frames of their videos are there, e.g. {whole.place}"
 
 
 def _say_made(made: dict[Stream, str]) -> Iterator[str]:
@@ -264,7 +274,8 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
-    propose_splits(raw, found, marked, footage, {})
+    places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
+    propose_splits(raw, found, marked, footage, places)
     cover_horizon(found, marked)
     return found
 

@@ -31,7 +31,7 @@ def propose_splits(
         found: what is in it.
         marked: by sequence, whether each frame has a mask.
         footage: the sequences, whose folders may be named as splits.
-        files: of labels by sequence, which may be named so, too.
+        files: of labels, or folders of masks, by sequence, which may be named so, too.
 
     Raises:
         MaskcastError: when the labelled sequences are too short for a forecast, or too few frames have masks.
@@ -48,9 +48,10 @@ def propose_splits(
         _without_masks(found)
         return
     named, origin = given_splits(raw, sorted(lengths, key=id_key), footage, files)
-    if alone is None and _hardly_labelled(found, marked, named):
-        lengths = {name: length for name, length in lengths.items() if name in found.labelled}
-        named.pop("val")
+    for split in ("val", "test"):
+        if alone is None and _hardly_labelled(found, marked, named, split):
+            lengths = {name: length for name, length in lengths.items() if name in found.labelled}
+            named.pop(split)
     without = _without_labels(raw, found, footage, files)
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
     if alone is not None:
@@ -86,21 +87,22 @@ def _told(without: Mapping[str, Sequence[str]]) -> str:
 
 
 def _hardly_labelled(
-    found: Findings, marked: Mapping[str, Sequence[bool]], named: Mapping[str, tuple[str, ...]]
+    found: Findings, marked: Mapping[str, Sequence[bool]], named: Mapping[str, tuple[str, ...]], split: str
 ) -> bool:
-    """Takes the sequences of `val` for unlabelled where their masks are few beside those of others, and says so.
+    """Takes the sequences of a split for unlabelled where their masks are few beside those of others, and says so.
 
-    Sets of objects that are to be followed have masks of first frames there.
+    Sets of objects that are to be followed have masks of first frames in `val` and `test`.
     """
-    val, rest = named.get("val", ()), found.labelled.keys() - set(chain(*named.values()))
-    few, usual = _share(marked, val), _share(marked, rest)
-    if not val or len(rest) < 2 or few > usual / 2:
+    members, rest = named.get(split, ()), found.labelled.keys() - set(chain(*named.values()))
+    few, usual = _share(marked, members), _share(marked, rest)
+    if not members or len(rest) < 2 or few > usual / 2:
         return False
     found.warnings.append(
-        f"the {counted(len(val), 'sequence')} of val count as unlabelled: {few:.0%} of their frames have masks, "
+        f"the {counted(len(members), 'sequence')} of {split} count as "
+        f"{'unlabelled' if split == 'val' else 'hidden'}: {few:.0%} of their frames have masks, "
         f"{usual:.0%} of others, so no forecast can be scored on them"
     )
-    for name in val:
+    for name in members:
         del found.labelled[name]
     return True
 

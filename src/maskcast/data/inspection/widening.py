@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.given_splits import split_of_name
+from maskcast.data.inspection.label_frames import of_all_splits
 from maskcast.data.inspection.patterns import IN_NAME, Guess
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
@@ -77,7 +78,7 @@ def widened(raw: Path, guess: Guess) -> Guess:
 
     Args:
         raw: the folder of the data.
-        guess: patterns that spell one of them out, for frames and masks alike.
+        guess: patterns that spell one of them out, for frames and masks alike, or a split for one of both.
 
     Returns:
         The patterns; as they were where there is nothing to add.
@@ -101,7 +102,14 @@ def widened(raw: Path, guess: Guess) -> Guess:
             continue
         if max(paired, splits) > 1 and count == len(names):
             return wide
-    return guess
+    of_frames, of_masks = (of_all_splits(raw, pattern) for pattern in (guess.images, str(guess.masks)))
+    alone = (guess, replace(guess, masks=of_masks), replace(guess, images=of_frames))
+    return max(alone, key=lambda one: _paired(raw, one))  # the first of those that pair as many
+
+
+def _paired(raw: Path, guess: Guess) -> int:
+    """Returns how many sequences have masks."""
+    return len(find_sequences(raw, guess.images).keys() & find_sequences(raw, str(guess.masks)).keys())
 
 
 def _with_part(guess: Guess, part: str, other: str) -> Guess:
