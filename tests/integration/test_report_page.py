@@ -123,6 +123,8 @@ def write_hard_page(path: Path) -> None:
     page, name = ReportPage("train_masker"), "a_name_that_has_no_place_where_it_could_be_broken_into_lines"
     for step in range(100):
         page.metrics({f"train/{name}": 1.25e-05 * step, "train/large": -1e7 * step}, 12345 * step)
+    for step in (375, 750, 1500):
+        page.metrics({"val/jaccard": step / 2000}, step)
     data = BytesIO()
     Image.new("RGB", (2000, 300)).save(data, "PNG")
     page.section("Pictures", picture("A wide one", name, data.getvalue()))
@@ -275,6 +277,16 @@ def test_nothing_is_wider_than_the_screen(opened, width: int, name: str) -> None
         details.evaluate("each => each.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(CLIPPED) == []
+
+
+@pytest.mark.parametrize("name", ["page.html", "registration.html"])
+def test_nothing_is_cut_off_on_paper(opened, name: str) -> None:
+    page = opened(718, name)  # A4 between the margins of Chromium
+    page.emulate_media(media="print")
+    for details in page.locator("details").all():
+        details.evaluate("each => each.open = true")
+    for frame in page.locator(".scroll").all():
+        assert frame.evaluate("e => e.scrollWidth <= e.clientWidth"), frame.get_attribute("aria-label")
 
 
 def test_a_slider_is_long_enough_for_a_finger(opened) -> None:

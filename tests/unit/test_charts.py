@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from maskcast.report.charts import MOST_POINTS, MOST_ROWS, line_chart
+from maskcast.report.charts import MOST_POINTS, MOST_ROWS, WIDTH, line_chart
 from maskcast.report.page_style import STYLE
 
 
@@ -99,6 +99,12 @@ def test_numbers_at_the_axes_touch_neither_each_other_nor_the_border() -> None:
     assert below[0][1] == "0.5" and below[-1][1] == "100" and "90" not in dict(below).values()
     for (x, text), (after, other) in pairwise(below):
         assert after - x > 7 * (len(text) + len(other)) / 2
+
+
+def test_the_last_number_below_the_axis_is_whole() -> None:
+    chart = line_chart("Loss", {"own": [(1, 4.2), (750, 0.1), (1500, 0.05)]}, x_label="step")
+    last = next(each for each in parsed(chart).iter("text") if each.text == "1500")
+    assert float(last.get("x")) + 7 * len("1500") / 2 <= WIDTH
 
 
 def test_eight_lines_look_different() -> None:

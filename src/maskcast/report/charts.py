@@ -7,8 +7,8 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.markup import Html, element, folded, table
 
 WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there
-RIGHT, TOP, BOTTOM = 10, 10, 38
-LEAST_LEFT, DIGIT = 44, 7  # widths: of the axis at the left, and of a digit
+TOP, BOTTOM = 10, 38
+LEAST_LEFT, LEAST_RIGHT, DIGIT = 44, 10, 7  # widths: of the axis at the left, of the border, of a digit
 MOST_POINTS, MOST_ROWS = 400, 40
 DOTTED_UP_TO = 30  # points of a line that are drawn as dots, too
 TICKS = 5  # on an axis, about
@@ -51,25 +51,26 @@ def line_chart(
     y_ticks = _ticks(y_low, y_high)
     y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
     left = max(LEAST_LEFT, 8 + DIGIT * max(len(f"{tick:g}") for tick in y_ticks))
+    whole = all(float(x).is_integer() for x, _ in drawn)
+    inside = [tick for tick in _ticks(x_low, x_high, whole=whole) if x_low <= tick <= x_high]
+    x_ticks = _log_ticks(xs) if log_x else inside
+    right = max([LEAST_RIGHT, *(math.ceil(DIGIT * len(f"{tick:g}") / 2) for tick in x_ticks)])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) if x_high > x_low else 0.5
         up = (y - y_low) / (y_high - y_low)
-        return round(left + across * (WIDTH - left - RIGHT), 1), round(
+        return round(left + across * (WIDTH - left - right), 1), round(
             HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
         )
 
     parts: list[Html] = []
     for tick in y_ticks:
         _, y = place(x_low, tick)
-        parts.append(element("line", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
+        parts.append(element("line", x1=left, x2=WIDTH - right, y1=y, y2=y, class_="rule"))
         parts.append(element("text", f"{tick:g}", x=left - 6, y=y + 4, text_anchor="end"))
-    whole = all(float(x).is_integer() for x, _ in drawn)
-    inside = [tick for tick in _ticks(x_low, x_high, whole=whole) if x_low <= tick <= x_high]
-    x_ticks = _log_ticks(xs) if log_x else inside
     for said, x in _with_room([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
         parts.append(element("text", said, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
-    parts.append(element("text", x_label, x=(left + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
+    parts.append(element("text", x_label, x=(left + WIDTH - right) / 2, y=HEIGHT - 4, text_anchor="middle"))
     for k, points in reversed(list(enumerate(finite.values()))):  # the first line lies on top
         at = [place(*point) for point in points]
         parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in at), class_=_style(k)))

@@ -72,7 +72,9 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
                 opacity = f"{max(share**0.5, 0.08):.2f}"
                 parts.append(element("rect", element("title", said), **place, class_=kind, fill_opacity=opacity))
     said = f"Confusion matrix at frame {frame}; its greatest errors stand above"
-    chart = element("svg", *parts, width=left + side, height=top + side, role="img", aria_label=said)
+    width, height = left + side, top + side
+    size = {"width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
+    chart = element("svg", *parts, **size, role="img", aria_label=said)
     left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
     caption = (
         "Rows are true classes, columns what they were forecast as, by number. Blue is right, orange is wrong; "

@@ -66,6 +66,9 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 footer { color: var(--faint); font-size: .875rem; padding: 2rem 1rem }
 @media (max-width: 40rem) { .panels { grid-template-columns: repeat(2, 1fr) } .bar { width: 6rem }
   td.text { min-width: 9rem } .facts td.text { min-width: 5rem } }
+@media print { .scroll { overflow: visible } .scroll > img, .scroll > svg { max-width: 100%; height: auto }
+  th, td { padding-right: .5rem } table { font-size: .6875rem } pre { white-space: pre-wrap }
+  figure, .clip { break-inside: avoid } h2, h3 { break-after: avoid } }
 """
 
 SCRIPT = """
