@@ -1,8 +1,23 @@
-"""What lies below a folder of users, without what operating systems leave there."""
+"""Names of files, and what lies below a folder of users, without what operating systems leave there."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+MOST_BYTES = 200  # of a name; file systems take 255, and an ending, a rank or `.partial` is put to it
+
+
+def file_stem(name: str) -> str:
+    """Returns the name of a clip or a video as files that are made of it bear it.
+
+    Slashes become `_`. What is too long for a file system is cut, and a digest keeps it apart from its like.
+    """
+    stem = name.replace("/", "_")
+    data = os.fsencode(stem)
+    if len(data) <= MOST_BYTES:
+        return stem
+    return f"{data[: MOST_BYTES - 9].decode(errors='ignore')}~{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def is_junk(name: str) -> bool:

@@ -1,16 +1,25 @@
-"""The files below a folder of users, and texts that are written whole."""
+"""Names of files, those below a folder of users, and texts that are written whole."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maskcast.files import files_below
+from maskcast.files import file_stem, files_below
 from maskcast.writing import write_whole
 
 
 def names(root: Path, *suffixes: str) -> list[str]:
     return [path.relative_to(root).as_posix() for path in files_below(root, *suffixes)]
+
+
+def test_names_that_are_too_long_for_a_file_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    assert file_stem("train/手_0") == "train_手_0"
+    long = [file_stem("手" * 100 + end) for end in ("/0", "/1", "_1")]
+    assert long[0] != long[1] == long[2]  # as a/1 and a_1 are
+    for name in long:
+        assert name.startswith("手手手")
+        (tmp_path / f"median_{name}.png.partial").touch()
 
 
 def test_files_come_by_path_without_what_operating_systems_leave(tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
     assert json.loads((place / "forecast.json").read_text())["frames_seen"] == [0, 1, 2, 3]
 
 
+def test_a_video_whose_name_leaves_no_room_for_an_ending_is_forecast(forecast: Forecast, tmp_path: Path) -> None:
+    name = "手" * 83
+    write_video(tmp_path / f"{name}.mp4", enlarged(0, 12))
+    code, *_ = forecast(tmp_path / f"{name}.mp4")
+    (folder,) = (tmp_path / "out").iterdir()
+    assert code == 0 and folder.name.startswith("手手手")
+    assert json.loads((folder / "forecast.json").read_text())["video"]["name"] == f"{name}.mp4"
+
+
 def test_the_masks_keep_the_name_of_their_label_map(forecast: Forecast, tmp_path: Path) -> None:
     model = write_registered(tmp_path / "registered", label_map="squares")
     assert forecast(write_frames(tmp_path / "street", enlarged(0, 12)), model=model)[0] == 0

@@ -136,6 +136,11 @@ def test_a_gallery_of_one_clip(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "strips").iterdir()] == ["01_a_b.png"]
 
 
+def test_a_clip_whose_name_is_too_long_for_a_file_is_drawn(tmp_path: Path) -> None:
+    draw_gallery(tmp_path, [0.5], 6, lambda n: make_view("手" * 90), 7)
+    assert len(list(tmp_path.glob("*/01_手手手*"))) == 2
+
+
 def test_a_heading_that_is_too_long_loses_its_middle() -> None:
     text = "a video of a street corner in the rain · a model version 12"
     assert elided(text, 1000, 17) == text

@@ -15,6 +15,7 @@ from maskcast.evaluation.forecasts import data_digest, scored_clips
 from maskcast.evaluation.metrics import mean_where_labelled
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
+from maskcast.files import file_stem
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
@@ -68,7 +69,7 @@ def _pick(a: dict[str, float], b: dict[str, float]) -> dict[str, str]:
         "B": [clip_id for clip_id in reversed(ranked) if b[clip_id] > a[clip_id]],
     }
     return {
-        f"{which}_better_{rank}_{clip_id.replace('/', '_')}.png": clip_id
+        f"{which}_better_{rank}_{file_stem(clip_id)}.png": clip_id
         for which, clip_ids in better.items()
         for rank, clip_id in enumerate(clip_ids[:EACH_WAY], start=1)
     }

@@ -11,6 +11,7 @@ import numpy as np
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.masker import MaskerScores
 from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.files import file_stem
 from maskcast.markup import Html, element, folded, joined, picture, table
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import masker_strip
@@ -89,7 +90,7 @@ def _draw(
             if clip_id not in one.clips or not clip.has_frames:
                 continue
             masks, title = found.masks(found.get(clip_id)), f"{clip_id} · {name}"
-            drawn.append(folder / f"{name}_{clip_id.replace('/', '_')}.png")
+            drawn.append(folder / f"{name}_{file_stem(clip_id)}.png")
             strip = masker_strip(truth.frames(clip), truth.masks(clip), masks, title, one.label_map.kind)
             strip.save(drawn[-1])
     return drawn

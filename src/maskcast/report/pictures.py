@@ -13,6 +13,7 @@ from PIL import Image
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
+from maskcast.files import file_stem
 from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stacked
 from maskcast.report.paint import Entry, class_entries
 
@@ -103,7 +104,7 @@ def draw_gallery(
     overview, featured = [], {}
     for rank, n in enumerate(picked, start=1):
         shown = view(n)
-        stem = f"{rank:02d}_{shown.clip_id.replace('/', '_')}"
+        stem = f"{rank:02d}_{file_stem(shown.clip_id)}"
         title = f"{shown.clip_id} · Jaccard at frame {frame_number}: {scores[n]:.3f}"
         draw_strip(shown, title).save(folder / "strips" / f"{stem}.png")
         if n in named:

@@ -16,7 +16,7 @@ from maskcast.data.sources.videos import left_out
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.files import is_junk
+from maskcast.files import file_stem, is_junk
 from maskcast.labels import id_key
 from maskcast.progress import say
 from maskcast.registry.loading import SAMPLE, SAMPLES
@@ -175,17 +175,18 @@ def _fetched(address: str, output: Path) -> Path:
 
 def _videos_in(root: Path, output: Path) -> list[Video]:
     if root.is_file():
-        return [Video(root.stem, root)] if root.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else []
+        known = root.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+        return [Video(file_stem(root.stem), root)] if known else []
     if not _files(root) and image_files(root):
-        return [Video(root.resolve().name, root)]
+        return [Video(file_stem(root.resolve().name), root)]
     videos, others = [], []
     for folder, below, names in os.walk(root):
         place = Path(folder)
         below[:] = [name for name in below if not is_junk(name) and not _is_written(place / name, output)]
         inside = place.relative_to(root)
-        videos += [Video(_name(inside / path.stem), path) for path in _files(place)]
+        videos += [Video(file_stem((inside / path.stem).as_posix()), path) for path in _files(place)]
         if place != root and image_files(place):
-            videos.append(Video(_name(inside), place))
+            videos.append(Video(file_stem(inside.as_posix()), place))
         others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
     for ending, reason in left_out(others):
         say(f"{root}/**/{ending}: passed over, {reason}")
@@ -195,10 +196,6 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
 def _is_written(folder: Path, output: Path) -> bool:
     """Tells folders that hold what was made of videos."""
     return folder.resolve() == output or any((folder / name).is_file() for name in (FORECAST, SEGMENTED))
-
-
-def _name(inside: Path) -> str:
-    return inside.as_posix().replace("/", "_")
 
 
 def _files(folder: Path) -> list[Path]:

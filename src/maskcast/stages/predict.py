@@ -11,6 +11,7 @@ from pydantic import Field
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
+from maskcast.files import file_stem
 from maskcast.labels import Split, id_key
 from maskcast.params import Batch, Params, is_null
 from maskcast.progress import say, track
@@ -179,7 +180,7 @@ class _Predictions:
 
     def _draw(self, n: int, clip: Clip, found: "Forecast") -> None:
         """Writes the images of clip n of a batch that the params ask for."""
-        first, folder = self.params.context_frames, self.root / "png" / _folder_name(clip)
+        first, folder = self.params.context_frames, self.root / "png" / file_stem(clip.id)
         if self.params.png or self.params.frame_png is not None:
             folder.mkdir(parents=True)
         if self.params.png:
@@ -209,13 +210,9 @@ def _check_folders(clips: Sequence[Clip]) -> None:
     """
     found: dict[str, str] = {}
     for clip in clips:
-        twin = found.setdefault(_folder_name(clip), clip.id)
+        twin = found.setdefault(file_stem(clip.id), clip.id)
         if twin != clip.id:
             raise MaskcastError(
-                f"predict.png: clips {twin!r} and {clip.id!r} would share the folder {_folder_name(clip)!r}; "
+                f"predict.png: clips {twin!r} and {clip.id!r} would share the folder {file_stem(clip.id)!r}; "
                 "rename one of them, or ask for no png"
             )
-
-
-def _folder_name(clip: Clip) -> str:
-    return clip.id.replace("/", "_")
