@@ -1,4 +1,4 @@
-"""What a killed training run leaves behind, and how it goes on exactly where it stopped."""
+"""Checkpoints, from which a killed training run goes on exactly where it stopped."""
 
 import json
 import os
@@ -17,22 +17,22 @@ OWNER = "fingerprint.json"
 
 
 class Checkpoints:
-    """One checkpoint in a folder, replaced as a whole.
+    """A folder with one checkpoint, which is replaced as a whole.
 
     Args:
-        folder: survives the run; see ``runner.outputs.resume_dir``.
-        fingerprint: names everything the run depends on (params, data); a checkpoint of another fingerprint
-            is discarded, never mixed in.
+        folder: where the checkpoint lies; it survives the run (``runner.outputs.resume_dir``).
+        fingerprint: identifies all that the run depends on (params, data); a checkpoint with another fingerprint
+            is discarded.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self.fingerprint = folder, fingerprint
 
     def load(self) -> dict[str, Any] | None:
-        """Returns the last saved state on the CPU, or None if there is none to go on from.
+        """Returns the last saved state, on the CPU, or None if there is no checkpoint to resume from.
 
         Raises:
-            MaskcastError: what is there cannot be read.
+            MaskcastError: the checkpoint cannot be read.
         """
         path, owner = self.folder / STATE, self.folder / OWNER
         if not path.exists() or not owner.exists():
@@ -45,22 +45,22 @@ class Checkpoints:
             return {str(name): value for name, value in state.items()}
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes ``state`` beside the last one, flushes it to the disk and puts it in its place."""
+        """Writes ``state`` to a temporary file, flushes it to the disk and replaces the last one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self._written(STATE, lambda file: torch.save(state, file))
         owner = self.folder / OWNER
         if not owner.exists() or not self._own(owner):
-            (self.folder / STATE).unlink(missing_ok=True)  # of another run
+            (self.folder / STATE).unlink(missing_ok=True)  # it belongs to another run
             text = json.dumps({"fingerprint": self.fingerprint}) + "\n"
             self._written(OWNER, lambda file: file.write(text.encode())).replace(owner)
         partial.replace(self.folder / STATE)
 
     def fitting(self) -> AbstractContextManager[None]:
-        """Returns a context for taking up a loaded state: what does not fit becomes one line."""
+        """Returns a context for restoring a loaded state, in which a mismatch becomes an error of one line."""
         return parsing(self.folder / STATE, "a checkpoint of this training", self._remedy)
 
     def _written(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
-        """Writes a file beside its place, so that a half of it is never there, and flushes it to the disk."""
+        """Writes a temporary file and flushes it to the disk; renamed later, it is never seen half written."""
         partial = self.folder / f"{name}.partial"
         with partial.open("wb") as file:
             write(file)
@@ -73,7 +73,7 @@ class Checkpoints:
         return f"remove {self.folder} and run the same command again"
 
     def _own(self, owner: Path) -> bool:
-        """Whether the file beside a checkpoint names this run."""
+        """Whether the file beside a checkpoint names the fingerprint of this run."""
         content = read_json(owner, "fingerprint of a checkpoint", self._remedy)
         with parsing(owner, "a fingerprint of a checkpoint", self._remedy):
             return bool(content["fingerprint"] == self.fingerprint)

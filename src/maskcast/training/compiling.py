@@ -1,9 +1,9 @@
-"""Networks compiled for training, where that is possible and pays.
+"""Compiles networks for training, where that is possible and saves time.
 
 A model names the methods whose inputs have the same shapes in all steps (``fixed_shapes``). Only these are
-compiled, and only while they train: validation has other shapes, each of which would be compiled anew. What is
-compiled computes the same up to rounding, so that a run on a GPU goes on from a checkpoint of one that was not
-compiled, and the other way round. PyTorch keeps what it compiled in ``TORCHINDUCTOR_CACHE_DIR`` for the next run.
+compiled, and only during training steps: validation has other shapes, each of which would be compiled anew.
+Compiled code gives the same results up to rounding. So a compiled run can resume from a checkpoint of one that was
+not compiled, and the other way round. PyTorch keeps compiled code in ``TORCHINDUCTOR_CACHE_DIR`` for the next run.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError, first_line
 from maskcast.models.arithmetic import why_not_compiled
 from maskcast.progress import say
 
-PAYS = 3000  # steps: compiling takes about a minute, and a step then some ten milliseconds less
+PAYS = 3000  # steps from which on it saves time: compiling takes a minute and saves about 10 ms a step
 
 Choice = Literal["auto"] | bool
 
@@ -24,15 +24,15 @@ Choice = Literal["auto"] | bool
 @runtime_checkable
 class _KnowsItsShapes(Protocol):
     fixed_shapes: Sequence[str]
-    """Dotted names of methods whose inputs have the same few shapes in each training step."""
+    """Dotted names of the methods whose inputs have the same few shapes in each training step."""
 
 
 class Compiled:
-    """The compiled parts of a model; none where nothing is compiled.
+    """Switches the compiled methods of a model on and off; without any it does nothing.
 
     Args:
-        parts: modules and the names of their methods, which are replaced while they are ``on``.
-        compile: makes a function faster, as ``torch.compile`` does.
+        parts: pairs of a module and a method name; these methods are replaced while compilation is ``on``.
+        compile: returns the compiled version of a function, as ``torch.compile`` does.
     """
 
     def __init__(
@@ -43,20 +43,20 @@ class Compiled:
         self._methods = [(part, name, compile(getattr(part, name))) for part, name in parts]
 
     def on(self) -> None:
-        """Runs the parts compiled from now on."""
+        """Uses the compiled methods from now on."""
         for part, name, method in self._methods:
             setattr(part, name, method)
 
     def off(self) -> None:
-        """Runs the parts as they are written."""
+        """Uses the methods without compilation from now on."""
         for part, name, _ in self._methods:
             part.__dict__.pop(name, None)
 
     def fall_back(self, error: Exception) -> bool:
-        """Runs the parts as they are written for good, if they are on and the error is the compiler's; says so.
+        """Switches compilation off for good, with a warning, if it is on and the error is the compiler's.
 
         Returns:
-            Whether that was so, and the step is to be done again.
+            Whether it was switched off, so that the step has to be repeated.
         """
         if not self._methods or not type(error).__module__.startswith(
             ("torch._dynamo", "torch._inductor", "triton")
@@ -71,19 +71,19 @@ class Compiled:
 def compiled(
     model: nn.Module, choice: Choice, device: torch.device, *, steps: int, alone: bool, recorded: bool
 ) -> Compiled:
-    """Returns the parts of a model that are to be compiled.
+    """Returns the methods of a model that are to be compiled.
 
     Args:
         model: on the device.
-        choice: ``auto`` compiles on a GPU, in a training of many steps on one process that are not recorded; true
-            always; false never.
-        device: where it trains.
+        choice: ``auto`` compiles on a GPU if training has many steps, one process and no recorded steps; true
+            always compiles; false never.
+        device: of the training.
         steps: of the whole training.
-        alone: whether one process trains.
-        recorded: whether steps are (``models.recorded``): then the compiler has little to save.
+        alone: whether there is only one process.
+        recorded: whether steps are recorded as CUDA graphs (``models.recorded``); compiling then saves little.
 
     Raises:
-        MaskcastError: if the choice is true and it is not possible.
+        MaskcastError: if the choice is true and compilation is not possible.
     """
     names = model.fixed_shapes if isinstance(model, _KnowsItsShapes) else ()
     pays = device.type == "cuda" and steps >= PAYS and alone and not recorded and bool(names)

@@ -1,4 +1,4 @@
-"""A running average of the weights beside the weights that learn."""
+"""A running average of a network's weights, kept beside the weights that are trained."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -11,13 +11,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class EmaModel(nn.Module, Generic[M]):
-    """A network and, if asked for, the exponential moving average (EMA) of its weights and statistics.
+    """A network and, optionally, the exponential moving average (EMA) of its weights and batch-norm statistics.
 
-    Both are one module, so that a checkpoint holds both. The average is always in eval mode and never learns.
+    Both are parts of one module, so that a checkpoint holds both. The average is always in eval mode and gets no
+    gradients.
 
     Args:
-        live: the network that learns.
-        decay: of the average, per step; None keeps none.
+        live: the network that is trained.
+        decay: of the average, per step; None keeps no average.
     """
 
     def __init__(self, live: M, decay: float | None) -> None:
@@ -27,16 +28,16 @@ class EmaModel(nn.Module, Generic[M]):
 
     @property
     def fixed_shapes(self) -> list[str]:
-        """Methods of the network that learns whose inputs have the same shapes in all steps (``compiling``)."""
+        """Methods of the live network whose inputs have the same shapes in all steps (see ``compiling``)."""
         return [f"live.{name}" for name in getattr(self.live, "fixed_shapes", ())]
 
     @property
     def final(self) -> M:
-        """What is validated and kept: the average where there is one."""
+        """The network that is validated and kept: the average, if there is one."""
         return self.live if self.average is None else self.average
 
     def train(self, mode: bool = True) -> "EmaModel[M]":
-        """Sets the mode of the network that learns."""
+        """Sets the mode of the live network only."""
         super().train(mode)
         if self.average is not None:
             self.average.eval()
@@ -44,7 +45,7 @@ class EmaModel(nn.Module, Generic[M]):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights as they stand before ``step``.
+        """Updates the average with the weights as they are before ``step``.
 
         The decay grows as (1 + step) / (10 + step) until it reaches its own value, so that the first weights,
         which are random, are soon forgotten (as ``tf.train.ExponentialMovingAverage`` does).
@@ -55,16 +56,16 @@ class EmaModel(nn.Module, Generic[M]):
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         mean, now = self.average.state_dict(), self.live.state_dict()
         moving = [name for name, tensor in mean.items() if tensor.is_floating_point()]
-        # all at once: a GPU would take longer to be told of each than to do it
+        # one call for all tensors: on a GPU a launch for each would take longer than the work itself
         torch._foreach_lerp_([mean[name] for name in moving], [now[name] for name in moving], share)
         for name in mean.keys() - set(moving):
             mean[name].copy_(now[name])
 
 
 class BetterModel(EmaModel[M]):
-    """A network with its running average, of which the one that validates better is kept.
+    """A network and its running average; the one with the better validation score is kept.
 
-    Which one that is belongs to the weights, so that the best weights of a run know it.
+    Which of the two it is, is stored in a buffer, so that it is saved and restored with the best weights.
     """
 
     average_is_better: torch.Tensor
@@ -75,11 +76,11 @@ class BetterModel(EmaModel[M]):
 
     @property
     def final(self) -> M:
-        """What is kept."""
+        """The network that is kept."""
         return super().final if self.average_is_better else self.live
 
     def validate(self, scores: Callable[[M], dict[str, float]], monitor: str) -> dict[str, float]:
-        """Returns the scores of the better one, and ``monitor`` of both under their names."""
+        """Returns the scores of the better network, and ``monitor`` of both under names of their own."""
         assert self.average is not None
         both = {"average": scores(self.average), "live": scores(self.live)}
         better = max(both, key=lambda name: both[name][monitor])

@@ -1,4 +1,4 @@
-"""What a run has come to: its step, the best weights so far, and the end of each epoch."""
+"""The progress of a run (its step and the best weights so far), and what is done at the end of each epoch."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from maskcast.training.task import FromStart, Task
 
 @dataclass
 class Progress:
-    """The part of a run's state that is neither weights nor optimiser."""
+    """The state of a run without its current weights and its optimiser."""
 
     best: dict[str, float]
     best_weights: dict[str, Tensor]
@@ -23,15 +23,15 @@ class Progress:
     stale: int = 0
     stopped: bool = False
     seconds: float = 0.0
-    losses: float = 0.0  # their sum since the last epoch
+    losses: float = 0.0  # sum of the losses since the last epoch
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, task: Task, params: Schedule) -> None:
-        """Validates, keeps the weights if they are better, and stops a training that no longer gets better.
+        """Validates, keeps the weights if they are better, and stops a training that no longer improves.
 
         Raises:
-            MaskcastError: if a score, or weights that would be kept, are not finite; the loss before the last step
-                was.
+            MaskcastError: if a score, or weights that would be kept, are not finite although the losses were: the
+                last step made them so.
         """
         epoch = self.step // params.steps_per_epoch
         task.model.eval()

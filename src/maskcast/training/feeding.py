@@ -1,9 +1,9 @@
-"""Batches, made ahead of the step that needs them and brought to the device while it works on an earlier one.
+"""Makes batches ahead of the step that needs them, and copies them to the device during an earlier step.
 
-On a CPU one thread makes them, because training itself needs the processors. For a GPU there are worker processes,
-forked and fed by PyTorch's ``DataLoader``: a thread per processor would share Python's lock with the loop, which
-launches the kernels. Batches come in the order of their steps whoever makes them, and each is a pure function of
-(seed, step). They come in pinned memory, and a stream of its own copies the next one while the last one trains.
+On a CPU one thread makes them, because training itself needs the processors. For a GPU PyTorch's ``DataLoader``
+forks worker processes: threads would compete for Python's global lock with the loop, which launches the kernels.
+Batches always come in the order of their steps, and each is a pure function of (seed, step). For a GPU they are in
+pinned memory, and a separate CUDA stream copies the next one during the current step.
 """
 
 import shutil
@@ -24,23 +24,24 @@ from maskcast.progress import say
 from maskcast.training.task import Task
 
 AHEAD = 4  # batches made ahead by a thread
-EACH_AHEAD = 2  # by each worker process
+EACH_AHEAD = 2  # batches made ahead by each worker process
 MOST_WORKERS = 12
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - through which worker processes hand over batches
-SLOW = 0.05  # share of the time that a GPU may wait for batches before it is said
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - worker processes hand over batches through it
+SLOW = 0.05  # share of the time that a GPU waits for batches, above which a warning is given
 
 
 class Feed:
-    """The batches of some steps, on a device.
+    """Iterates over the batches of some steps, on a device.
 
     Args:
-        task: makes them.
+        task: makes the batches.
         steps: of the training.
         device: where the batches go.
         beside: processes that train on this machine, this one included; they share its processors.
 
     Attributes:
-        waited: seconds for which the loop waited for batches, of ``seconds`` in all; the first two do not count.
+        waited: seconds for which the loop waited for batches, out of ``seconds`` in all; the first two steps do
+            not count.
     """
 
     def __init__(self, task: Task, steps: range, device: torch.device, beside: int = 1) -> None:
@@ -60,7 +61,7 @@ class Feed:
             first = asked = time.monotonic()
             for number, step in enumerate(self.steps):
                 batch = next(batches)
-                if number < 2:  # with the second one the workers start
+                if number < 2:  # the workers start with the second one
                     first = time.monotonic()
                 else:
                     self.waited += time.monotonic() - asked
@@ -69,7 +70,7 @@ class Feed:
                 main = torch.cuda.current_stream(self.device)
                 main.wait_stream(side)
                 for tensor in tensors_of(batch):
-                    tensor.record_stream(main)  # or its memory would be free again for the side stream
+                    tensor.record_stream(main)  # else the side stream could reuse its memory too early
                 yield step, batch
                 asked = time.monotonic()
                 self.seconds = asked - first
@@ -90,12 +91,12 @@ class Feed:
 
 
 def num_workers(processors: int, batch_bytes: int, batches: int) -> int:
-    """Returns how many processes make batches; 0 where a thread has to, for want of processors or shared memory.
+    """Returns the number of worker processes; 0 means a thread, as processors or shared memory do not suffice.
 
     Args:
-        processors: that this training may use.
-        batch_bytes: size of a batch.
-        batches: to make.
+        processors: number that this training may use.
+        batch_bytes: size of a batch in bytes.
+        batches: number of batches to make.
     """
     try:
         room = shutil.disk_usage(SHARED_MEMORY).free
@@ -123,7 +124,7 @@ def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
     """Yields the batches of some steps, made by worker processes; pinned where there is a GPU.
 
     Raises:
-        MaskcastError: what a worker raised.
+        MaskcastError: raised in a worker.
     """
     loader: DataLoader[Any] = DataLoader(
         _Batches(task),  # type: ignore[arg-type]
@@ -135,7 +136,7 @@ def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=lambda _: begin(),
         multiprocessing_context="fork",
-        generator=torch.Generator(),  # or it would draw from the state that the losses draw from
+        generator=torch.Generator(),  # else it would advance the random state that the losses use
     )
     with ready_to_fork():
         batches = iter(loader)
@@ -145,18 +146,18 @@ def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
                 raise made.error
             yield made
     finally:
-        del batches  # ends the workers now, though an error may hold on to this frame
+        del batches  # ends the workers now, even if an error's traceback keeps this frame alive
 
 
 class _Raised:
-    """What a worker raised: handed over as it is, because a DataLoader would make a page of its message."""
+    """An error of a worker, passed on as an item: a DataLoader would lengthen its message to a page."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 class _Batches:
-    """The batches of a task by step, as a data set."""
+    """A map-style data set: step to batch of a task."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -173,10 +174,10 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def pinned(batch: Any) -> Any:
-    """Returns a batch with all tensors in pinned memory, from which a GPU copies by itself."""
+    """Returns a batch with all tensors in pinned memory, from which copies to a GPU are asynchronous."""
     return changed(batch, Tensor.pin_memory)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Returns a batch with all tensors on a device; lists, tuples and mappings stay what they are."""
+    """Returns a batch with all tensors on a device; the types of lists, tuples and mappings stay."""
     return changed(batch, lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))

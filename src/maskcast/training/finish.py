@@ -1,4 +1,4 @@
-"""How every training stage ends: with a model folder, its learning curve, the metrics and a line."""
+"""The common end of all training stages: model folder, learning curve, metrics and a line of summary."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,20 +27,20 @@ def finish_training(
     summary: Callable[[Scores], str] | None = None,
     before: Path | None = None,
 ) -> Scores:
-    """Trains a task, writes all that comes of it, and returns its scores.
+    """Trains a task, writes the model, learning curve and metrics, and returns the scores.
 
     Args:
-        name: that the stage goes by, and the learning curve after it.
+        name: of the stage; the learning curve is named after it.
         task: what to train, and on what.
-        schedule: how long, and how fast.
+        schedule: length and learning rates of the training.
         resume: folder for the checkpoint (``runner.outputs.resume_dir``).
         out: folder for the model.
-        save: writes the trained model there.
-        metrics: JSON, flat numbers.
-        results: gives them, in order, from ``Trained.scores``.
-        summary: gives the line that ends the training; none by default.
-        before: the model that the training starts from; its weights are kept where no epoch is better, and its
-            learning curves come before this one.
+        save: writes the trained model to a folder.
+        metrics: JSON file of flat numbers.
+        results: makes the metrics, in their order, from ``Trained.scores``.
+        summary: makes the line that is printed at the end; none by default.
+        before: folder of the model that the training starts from. Its weights are kept if no epoch is better, and
+            its learning curves precede this one.
 
     Raises:
         MaskcastError: see ``fit``.

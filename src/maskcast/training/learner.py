@@ -1,4 +1,4 @@
-"""One step of training: losses of a batch, their gradients, and what the optimiser makes of these."""
+"""One training step: the losses of a batch, their gradients and the optimiser's update."""
 
 import math
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task, is_recordable
 
-WARM = 3  # steps of the same shapes that run as they are written before one is recorded
-MOST = 64  # shapes that are recorded
+WARM = 3  # steps with the same shapes that run eagerly before one is recorded as a CUDA graph
+MOST = 64  # sets of shapes that are recorded, at most
 
 Losses = Iterator[tuple[Tensor, Logged]]
 
@@ -31,15 +31,15 @@ class Learner:
     """Takes the steps of a training.
 
     Args:
-        task: what is trained.
+        task: model and loss.
         params: the schedule.
-        processes: where.
-        optimizer: of the task's model.
-        steps: of the whole training: many are worth compiling.
+        processes: device, precision and other processes.
+        optimizer: of the parameters of the task's model.
+        steps: number in the whole training, which decides whether compiling saves time.
 
     Attributes:
-        numbers: those of the steps taken; on a GPU they come some steps late.
-        compiled: the parts of the model that are.
+        numbers: loss, gradient norm and logged numbers of the steps taken; on a GPU they arrive some steps late.
+        compiled: the compiled methods of the model.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Learner:
             self._recorded = Recorded(partial(self._gradients, 0), learned=self._learned, after=WARM, most=MOST)
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> None:
-        """Takes a step, at a learning rate in the place of the schedule's where one is given.
+        """Takes a step; ``rate``, if given, replaces the schedule's learning rate.
 
         Raises:
             MaskcastError: if the batch does not fit into the memory of the GPU, or the step is too large.
@@ -77,21 +77,21 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _moved(self, step: int, loss: Tensor, logged: Logged) -> bool:
-        """Takes the optimiser's part of a step; returns whether there was memory for it."""
+        """Clips the gradients and updates the weights; returns whether there was enough memory."""
         try:
             norm = nn.utils.clip_grad_norm_(self._learned, self._params.clip_grad_norm or math.inf)
             self.numbers.add(step, loss, norm, logged)
             self._optimizer.step()
-        except torch.OutOfMemoryError:  # the first step takes the optimiser's state
+        except torch.OutOfMemoryError:  # the first step allocates the optimiser's state
             return False
         except RuntimeError as error:
-            if "without overflow" not in str(error):  # as PyTorch says it of a number that float32 does not hold
+            if "without overflow" not in str(error):  # PyTorch's message for a number beyond the range of float32
                 raise
             raise diverged(step, "a learning rate or weight decay that is too high for float32") from error
         return True
 
     def _tried(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
-        """Computes gradients; returns loss and numbers to log, or None where memory ended."""
+        """Computes gradients; returns loss and numbers to log, or None if memory ran out."""
         self.compiled.on()
         torch.manual_seed(derive(self._params.seed, step))
         try:
@@ -99,7 +99,7 @@ class Learner:
                 return self._recorded(batch)
             return self._gradients(step, batch)
         except torch.OutOfMemoryError:
-            full = True  # handled below: the error holds on to what takes the memory
+            full = True  # handled below, because the error's traceback keeps the memory allocated
         except Exception as error:
             full = False
             if not self.compiled.fall_back(error):
@@ -108,13 +108,13 @@ class Learner:
         if full:
             if self._recorded is None or len(self._recorded) == 0:
                 return None
-            self._recorded = None  # graphs have memory of their own
+            self._recorded = None  # CUDA graphs hold memory of their own
             torch.cuda.empty_cache()
             say("training: steps are no longer recorded as CUDA graphs: these leave too little memory")
         return self._tried(step, batch)
 
     def _gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged]:
-        """Adds up the gradients of all chunks; returns the sum of the losses and of the numbers to log."""
+        """Accumulates the gradients of all chunks; returns the sums of their losses and numbers to log."""
         chunks, losses = _losses(self._task, batch, step)
         total: list[Tensor] = []
         logged: dict[str, float | Tensor] = {}
@@ -128,7 +128,7 @@ class Learner:
         return torch.stack(total).sum(), logged
 
     def _full(self, step: int, batch: Any) -> str:
-        """Returns what to say of a batch that does not fit, with the size of one that would."""
+        """Returns the error message for a batch that does not fit, with an estimate of the size that would."""
         self.compiled.off()
         self._recorded = None
         asked = self._params.batch_size
@@ -140,7 +140,7 @@ class Learner:
             self._optimizer.zero_grad(set_to_none=True)
             self._gradients(step, part_of(batch, size, asked))
 
-        # the first step of an optimiser takes its state: two numbers a weight
+        # the state that an optimiser's first step will allocate: two numbers per weight
         state = sum(2 * weights.nbytes for weights in self._learned if weights not in self._optimizer.state)
         fitting = batch_that_fits(measure, asked, Measured(self._processes.device), state)
         if fitting is None:
@@ -149,7 +149,7 @@ class Learner:
 
 
 class _NextLoss(nn.Module):
-    """What DDP wraps, which averages the gradients of what happens inside one forward."""
+    """The module that DDP wraps: DDP averages the gradients of what is computed in ``forward``."""
 
     def __init__(self, model: nn.Module, processes: Processes) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class _NextLoss(nn.Module):
 
 
 def _losses(task: Task, batch: Any, step: int) -> tuple[int, Losses]:
-    """Returns how many losses a batch has, and yields them."""
+    """Returns the number of losses of a batch, and an iterator over them."""
     if isinstance(task, ChunkedTask):
         return task.chunks(batch), task.losses(batch, step)
     return 1, (task.loss(batch, step) for _ in range(1))

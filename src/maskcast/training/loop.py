@@ -1,18 +1,19 @@
-"""The training loop: every step, its checkpoints and validations, and exact resume.
+"""The training loop: steps, validations, checkpoints and exact resume.
 
-What a step samples is a pure function of (seed, step), and torch's random state is set from (seed, step)
-before each loss. So the state of a run is: weights, optimiser, step, and the best weights so far. A run that
-is killed and started again ends with the weights of an unbroken one, bit for bit on the CPU with one thread, and
+The samples of a step are a pure function of (seed, step), and torch's random state is set from (seed, step) before
+each loss. So weights, optimiser, step and the best weights so far are the whole state of a run. A run that is
+killed and started again ends with the weights of an uninterrupted one: bit for bit on the CPU with one thread, and
 on one GPU with deterministic kernels.
 
-A task whose samples are too long for one backward pass gives the loss of its batch chunk by chunk (truncated
-back-propagation through time): the gradients of all chunks add up to one optimiser step.
+A task whose samples are too long for one backward pass gives the loss of its batch in chunks (truncated
+back-propagation through time). The gradients of all chunks add up to one optimiser step.
 
-Started by torchrun, each process takes its part of the same batches, and all end with the same weights: those of
-one process up to rounding (``maskcast.distributed``). The first process alone writes checkpoints.
+Under torchrun, each process takes its part of each batch, and all end with the same weights: up to rounding those
+of a run with one process (``maskcast.distributed``). Only the first process writes checkpoints.
 
-A GPU is kept busy: worker processes make batches (``feeding``), numbers are read some steps late (``numbers``),
-the optimiser is fused, and parts of a network may be compiled (``compiling``). A CPU's results stay.
+To keep a GPU busy, worker processes make batches (``feeding``), the loss is copied to the host some steps later
+(``numbers``), the optimiser is fused, and parts of a network may be compiled (``compiling``). None of this changes
+results on a CPU.
 """
 
 import time
@@ -39,11 +40,11 @@ from maskcast.training.task import Task
 
 
 class Trained(NamedTuple):
-    """What a training gave.
+    """The results of a training.
 
     Args:
         scores: the validation scores of the best epoch, ``best_epoch``, ``epochs`` run and ``train_seconds``.
-        curve: of every epoch its number, mean training ``loss`` (none of epoch 0) and validation scores.
+        curve: for each epoch its number, mean training ``loss`` (not for epoch 0) and validation scores.
     """
 
     scores: dict[str, float]
@@ -59,24 +60,24 @@ def fit(
     begins: Callable[[int], None] | None = None,
     of_steps: int | None = None,
 ) -> Trained:
-    """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
+    """Trains ``task.model``, which ends with its best weights, in eval mode, on the CPU.
 
-    Processes that torchrun started form a group for the length of the call.
+    Processes that torchrun started form a process group during the call.
 
     Args:
         task: model, batches, loss and validation.
         params: the schedule.
         resume: folder for the checkpoint (``runner.outputs.resume_dir``).
-        start_counts: whether the weights it starts with are validated, too, as epoch 0, and kept where no epoch is
-            better: for those that were trained before.
-        begins: is told of each step as it begins.
-        of_steps: steps of the training that this one tries; None for one that is no trial.
+        start_counts: whether to validate the initial weights as epoch 0 and keep them if no epoch is better; for
+            weights that were trained before.
+        begins: is called with the number of each step before the step.
+        of_steps: steps of the real training, if this is a short rehearsal of it; else None.
 
     Raises:
         MaskcastError: if loss, gradient or weights are no longer finite, the batch does not fit into the memory of
-            the GPU, the processes cannot share it, the network cannot be compiled as asked for, or the checkpoint
-            is damaged.
-        Paused: if the time limit, SIGTERM or SIGUSR1 ended it; a checkpoint of the last step is there.
+            the GPU, the processes cannot share it, the network cannot be compiled although ``compile`` asks for
+            it, or the checkpoint is damaged.
+        Paused: if the time limit, SIGTERM or SIGUSR1 ended it; a checkpoint of the last step was written.
     """
     processes = Processes(params.precision)
     if params.batch_size % world_size():
@@ -106,7 +107,7 @@ def fit(
 
     limit_s = None if params.time_limit is None else 60 * params.time_limit
     with saying_where(where), processes.arithmetic(), pausing(limit_s) as asked:
-        if run.step:  # said once a signal pauses it: who sees it run may ask for its end
+        if run.step:  # from here on signals pause it, so it may now say that it runs
             say(f"resuming at step {run.step} of {params.steps}")
         if start_counts and not run.curve:
             run.end_epoch(task, params)
@@ -132,7 +133,7 @@ def fit(
                 if run.stopped:
                     break
                 if pauses:
-                    processes.meet()  # the first one has written the checkpoint
+                    processes.meet()  # wait until the first one has written the checkpoint
                     raise Paused
     learner.compiled.off()
     processes.leave()
@@ -144,7 +145,7 @@ def fit(
 
 
 def _begun(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: Schedule) -> Progress:
-    """Returns how far a training is, after loading the last checkpoint, where there is one."""
+    """Loads the last checkpoint, if there is one, and returns the progress of the training."""
     state = from_first(checkpoints.load() if rank() == 0 else None)
     if state is None:
         return Progress(best={}, best_weights=weights_of(task.model))
@@ -155,6 +156,6 @@ def _begun(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: S
 
 
 def _report(numbers: StepNumbers, rate: float) -> None:
-    """Reports what a step gave."""
+    """Reports the numbers of a step."""
     found = {"loss": numbers.loss, "grad_norm": numbers.norm, "learning_rate": rate} | numbers.logged
     report({f"train/{name}": value for name, value in found.items()}, step=numbers.step + 1)

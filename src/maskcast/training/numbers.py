@@ -1,7 +1,7 @@
-"""The numbers of each step: loss, gradient norm, and what a task logs.
+"""The numbers of each step: loss, gradient norm and what a task logs.
 
-A number of a GPU is there once all kernels before it have run. To read it at once would make the GPU idle while
-the next step is launched. So its copy to the host is started, and it is read some steps later, when it has long
+A number on a GPU is known once all kernels before it have run. Waiting for it would leave the GPU idle while the
+next step is launched. So its copy to the host is only started, and it is read ``LATE`` steps later, when it has
 arrived. On a CPU it is read at once.
 """
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 
-LATE = 2  # steps that the launch of kernels may be ahead of the GPU
+LATE = 2  # steps by which the host may be ahead of the GPU
 
 Logged = Mapping[str, float | Tensor]
 
 
 class StepNumbers(NamedTuple):
-    """What is known of a step once it is over."""
+    """The numbers of a finished step."""
 
     step: int
     loss: float
@@ -30,10 +30,10 @@ class StepNumbers(NamedTuple):
 
 
 class Numbers:
-    """Takes the numbers of each step, and gives them back in the order of the steps.
+    """A queue of the numbers of each step, in the order of the steps.
 
     Args:
-        late: steps for which they may stay where they are; 0 reads them at once.
+        late: steps after which they are read; 0 reads them at once.
     """
 
     def __init__(self, late: int) -> None:
@@ -41,12 +41,12 @@ class Numbers:
         self._waiting: deque[_Waiting] = deque()
 
     def add(self, step: int, loss: Tensor, norm: Tensor, logged: Logged) -> None:
-        """Takes the numbers of a step: tensors of one number each, or numbers."""
+        """Adds the numbers of a step: tensors of one number each, or floats."""
         late = bool(self._late) and loss.is_cuda
         self._waiting.append(_Waiting(step, list(logged), [loss, norm, *logged.values()], late))
 
     def read(self, *, all_steps: bool = False) -> Iterator[StepNumbers]:
-        """Yields the numbers of the steps that are due, or of all.
+        """Yields the numbers of the steps that are due, or with ``all_steps`` of all steps added.
 
         Raises:
             MaskcastError: if the loss or the gradient of a step is not finite.
@@ -59,11 +59,11 @@ class Numbers:
 
 
 def diverged(step: int, seen: str) -> MaskcastError:
-    """Returns the error of a training whose numbers left all bounds.
+    """Returns the error for a training that diverged.
 
     Args:
-        step: the one that they left them in.
-        seen: what tells it.
+        step: the step in which it diverged.
+        seen: the value that shows it, for the message.
     """
     return MaskcastError(
         f"step {step}: {seen}: training diverged; lower learning_rate, add warmup_steps or use precision fp32"
@@ -71,7 +71,7 @@ def diverged(step: int, seen: str) -> MaskcastError:
 
 
 class _Waiting:
-    """The numbers of a step, on their way to the host."""
+    """The numbers of a step, whose copy to the host has been started."""
 
     def __init__(self, step: int, names: list[str], values: list[float | Tensor], late: bool) -> None:
         self.step, self.names, self.values = step, names, values
@@ -80,7 +80,7 @@ class _Waiting:
             tensors = {k: value.detach().double() for k, value in enumerate(values) if isinstance(value, Tensor)}
             device = tensors[0].device
             together = torch.stack([tensor.to(device) for tensor in tensors.values()])
-            coming = together.to("cpu", non_blocking=True)  # pinned memory, as PyTorch has it
+            coming = together.to("cpu", non_blocking=True)  # PyTorch puts the copy into pinned memory
             for k, value in zip(tensors, coming, strict=True):
                 values[k] = value
             self.arrived = torch.cuda.Event()

@@ -1,8 +1,8 @@
-"""torch's optimisers, without torch's compiler.
+"""torch's optimisers, without the import of torch's compiler, and Muon.
 
-Many methods of ``torch.optim`` are decorated to tell the compiler to stay away. The first call of one imports it
-(``torch._dynamo``), which takes two CPU seconds. Nothing is compiled here, so these are the methods as they were
-before the decorators.
+Many methods of ``torch.optim`` are decorated to exclude them from compilation. The first call of one imports the
+compiler (``torch._dynamo``), which takes two CPU seconds. Optimisers are not compiled here, so the undecorated
+methods are used.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ Shapes = tuple[torch.Size, ...]
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-LIKE_ADAMW = 0.2  # the root mean square of a step of AdamW, in learning rates
+LIKE_ADAMW = 0.2  # the root mean square of a step of AdamW, relative to the learning rate
 
 
 class _Eager(Optimizer):
@@ -33,7 +33,7 @@ class _Eager(Optimizer):
 
 
 class AdamW(_Eager, torch.optim.AdamW):
-    """AdamW as PyTorch has it."""
+    """PyTorch's AdamW."""
 
     step: Any = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
@@ -41,18 +41,19 @@ class AdamW(_Eager, torch.optim.AdamW):
 class Muon(AdamW):
     """Muon for the weights of convolutions, AdamW for everything else.
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) takes such a weight as a matrix, outputs x
-    (inputs * height * width), and steps along its momentum with all singular values made about equal: directions
-    that few samples ask for are learnt as fast as those of all. A step is as large as one of AdamW (Liu et al.
-    2025, arXiv 2502.16982), so a learning rate and a weight decay mean the same for both kinds of weights.
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) reshapes such a weight to a matrix,
+    outputs x (inputs * height * width). It steps along the momentum after making all its singular values about
+    equal, so that directions that only few samples need are learnt as fast as common ones. A step is as large as
+    one of AdamW (Liu et al. 2025, arXiv 2502.16982), so a learning rate and a weight decay mean the same for both
+    kinds of weights.
 
-    ``torch.optim.Muon`` takes matrices alone, and computes in bf16, where the short iterations of ``orthogonal``
-    would go astray.
+    ``torch.optim.Muon`` is not used: it takes two-dimensional weights only, and computes in bf16, in which the
+    shortened iterations of ``orthogonal`` would diverge.
 
     Args:
-        groups: parameters, as for AdamW.
+        groups: parameter groups, as for AdamW.
         lr: the learning rate.
-        matrices: those of them that Muon steps.
+        matrices: the parameters that Muon updates; AdamW updates the others.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, matrices: Iterable[Tensor]) -> None:
@@ -62,7 +63,7 @@ class Muon(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Takes a step; gradients of what Muon steps are gone after it."""
+        """Takes a step. It deletes the gradients of the parameters that Muon updates."""
         with whole_float32():
             for group in self.param_groups:
                 own = [each for each in group["params"] if each in self._matrices and each.grad is not None]
@@ -74,24 +75,24 @@ class Muon(AdamW):
         gradients = [each.grad for each in weights if each.grad is not None]
         momenta = [self._momentum(each) for each in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov momentum
         steps = self._orthogonal([each.flatten(1) for each in ahead])
         torch._foreach_mul_(weights, 1 - rate * decay)
         for weight, step_MN in zip(weights, steps, strict=True):
             scale = LIKE_ADAMW * max(step_MN.shape) ** 0.5
             weight.add_(step_MN.view_as(weight), alpha=-rate * scale)
-            weight.grad = None  # AdamW passes over what has none
+            weight.grad = None  # AdamW skips parameters without a gradient
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros(())  # AdamW loads no state without one
+            state["step"] = torch.zeros(())  # AdamW loads only states that have a step
             state["momentum"] = torch.zeros_like(weight)
         momentum: Tensor = state["momentum"]
         return momentum
 
     def _orthogonal(self, matrices: list[Tensor]) -> list[Tensor]:
-        """Returns `orthogonal` of each; on a GPU by a recorded call: each is dozens of small kernels."""
+        """Returns `orthogonal` of each; on a GPU by a CUDA graph, as each is dozens of small kernels."""
         if not matrices[0].is_cuda:
             return [orthogonal(each) for each in matrices]
         shapes = tuple(each.shape for each in matrices)
@@ -101,23 +102,24 @@ class Muon(AdamW):
 
 
 def _orthogonal_parts(shapes: Shapes, numbers: Tensor) -> list[Tensor]:
-    """Returns `orthogonal` of the matrices whose numbers stand in a row."""
+    """Returns `orthogonal` of each matrix, from one vector of all their elements."""
     parts = numbers.split([shape.numel() for shape in shapes])
     return [orthogonal(part.view(shape)) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def convolutions(model: nn.Module) -> list[Tensor]:
-    """Returns the learnable weights of convolutions over all channels."""
+    """Returns the learnable weights of all convolutions that are not grouped."""
     found = [each.weight for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups == 1]
     return [weight for weight in found if weight.requires_grad]
 
 
 def orthogonal(matrix_MN: Tensor) -> Tensor:
-    """Returns a float32 matrix with the same singular vectors, and singular values of about 1 (0.7 to 1.2).
+    """Returns a float32 matrix with the same singular vectors and singular values of about 1 (0.7 to 1.2).
 
-    Those below a thousandth of the norm become smaller. Five Newton-Schulz iterations of Jordan's quintic,
-    X <- (a + b G + c G^2) X with G = X X^T. All of these factors are polynomials of the first G, so the iterations
-    go on with G, which is small, and their product meets X once: a third of the time for a 3x3 convolution.
+    Singular values below a thousandth of the norm become smaller than that. The method is five Newton-Schulz
+    iterations of Jordan's quintic, X <- (a + b G + c G^2) X with G = X X^T. All these factors are polynomials of
+    the first G, so the iterations are done on G, which is small, and only their product is multiplied by X. For a
+    3x3 convolution this takes a third of the time.
     """
     a, b, c = QUINTIC
     wide = matrix_MN.shape[0] <= matrix_MN.shape[1]
@@ -135,20 +137,20 @@ def orthogonal(matrix_MN: Tensor) -> Tensor:
 
 
 class SGD(_Eager, torch.optim.SGD):
-    """SGD as PyTorch has it."""
+    """PyTorch's SGD."""
 
     step: Any = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 def fused(optimizer: Optimizer, device: torch.device) -> None:
-    """Makes an optimiser of parameters on a GPU take each step in one kernel; others stay as they are."""
+    """Switches an optimiser of parameters on a GPU to its fused implementation; others stay as they are."""
     if device.type == "cuda":
         for group in optimizer.param_groups:
             group["fused"], group["foreach"] = True, False
 
 
 def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Loads the state of an optimiser that may have run on another kind of device: how it runs stays its own."""
+    """Loads the state of an optimiser, but keeps its own device-specific settings."""
     own = optimizer.param_groups
     groups = [
         saved | {name: mine[name] for name in ("fused", "foreach") if name in mine}

@@ -1,4 +1,4 @@
-"""Which batch fits into the memory of a GPU, estimated from what smaller ones take."""
+"""Estimates which batch size fits into the memory of a GPU, from the memory that smaller batches take."""
 
 import gc
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from maskcast.models.recorded import changed
 
-SPARED = 0.05  # part of the memory that is left free: the allocator's blocks are never all in use
+SPARED = 0.05  # share of the memory that is left free, because the allocator's blocks are never all in use
 
 
 class Memory(Protocol):
-    """The memory that a training may take."""
+    """Measures the memory that a training may take, and takes."""
 
     def limit(self) -> int:
-        """Returns its bytes."""
+        """Returns the limit in bytes."""
 
     def peak(self, work: Callable[[], None]) -> int:
-        """Returns the bytes that some work takes at most, with all that is held meanwhile."""
+        """Returns the peak of allocated bytes while ``work`` runs, including all that was allocated before."""
 
 
 class Measured:
@@ -30,13 +30,13 @@ class Measured:
         self._device = device
 
     def limit(self) -> int:
-        """Returns what this process may take: what is free and what it has, within the fraction it was given."""
+        """Returns the bytes that are free or this process's, within the memory fraction it was given."""
         free, total = torch.cuda.mem_get_info(self._device)
         allowed = total * torch.cuda.get_per_process_memory_fraction(self._device)
         return int(min(allowed, free + torch.cuda.memory_reserved(self._device)))
 
     def peak(self, work: Callable[[], None]) -> int:
-        """Returns the most that was allocated."""
+        """Returns the peak of allocated bytes."""
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -46,22 +46,22 @@ class Measured:
 
 
 def batch_that_fits(work: Callable[[int], None], asked: int, memory: Memory, besides: int = 0) -> int | None:
-    """Returns the largest batch that fits by a line through two measured ones, or None where that says nothing.
+    """Returns the largest batch size that fits, by a line through two measured ones; None without an estimate.
 
     Args:
-        work: a training step without the optimiser's part, on a batch of so many samples.
-        asked: the batch that did not fit.
-        memory: what there is.
-        besides: bytes that a whole training takes besides.
+        work: runs a training step, without the optimiser's part, on a batch of the given size.
+        asked: the batch size that did not fit.
+        memory: measures.
+        besides: bytes that a training needs in addition.
     """
     large = max(asked // 4, min(4, asked // 2))
-    small = large // 2  # of one sample a batch norm has no variance
+    small = large // 2  # not 1: batch norm has no variance of a single sample
     if not small:
         return None
     try:
         least, most = (memory.peak(partial(work, size)) for size in (small, large))
         room = (1 - SPARED) * memory.limit() - besides
-    except Exception:  # what a task makes of a part of a batch is its own affair: then there is no estimate
+    except Exception:  # a task may not accept a part of a batch: then there is no estimate
         return None
     each = (most - least) / (large - small)
     if each <= 0:
@@ -71,7 +71,7 @@ def batch_that_fits(work: Callable[[int], None], asked: int, memory: Memory, bes
 
 
 def part_of(batch: Any, size: int, asked: int) -> Any:
-    """Returns the first ``size`` samples of a batch of ``asked``, in tensors by their first axis and in lists."""
+    """Returns the first ``size`` samples of a batch of ``asked``: rows of tensors and items of lists."""
 
     def part(tensor: Tensor) -> Tensor:
         return tensor[:size] if tensor.ndim and len(tensor) == asked else tensor

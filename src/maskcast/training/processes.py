@@ -1,7 +1,7 @@
-"""Where a training runs: the device, the precision, and the processes that torchrun started.
+"""Device, precision and processes (started by torchrun) of a training.
 
-These are PyTorch's own calls. Lightning Fabric, which made them before, imports torch's compiler: two CPU seconds
-at each start (``docs/decisions/2026-11-26-fabric.md``).
+PyTorch is called directly. Lightning Fabric, which was used before, imports torch's compiler: two CPU seconds at
+each start (``docs/decisions/2026-11-26-fabric.md``).
 """
 
 import os
@@ -18,21 +18,22 @@ from maskcast.models.arithmetic import arithmetic
 from maskcast.reading import counted
 
 AGREE_EVERY = 10  # steps
-TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
+TIMEOUT = timedelta(minutes=30)  # a process waits so long for the others
 
 
 class Processes:
-    """This process and those that train with it: each has a GPU, or all share the CPU.
+    """This process and those that train with it; each has a GPU of its own, or all share the CPU.
 
-    Making it joins the group of processes that torchrun started; ``leave`` ends it. Without torchrun it is alone.
+    The constructor joins the group of processes that torchrun started, and ``leave`` ends it. Without torchrun
+    this process is alone.
 
     Args:
         precision: ``bf16`` autocasts, weights stay fp32; ``fp32`` computes everything in the type of the weights.
 
     Attributes:
         device: of this process.
-        here: processes on this machine.
-        several: whether there are others, here or elsewhere.
+        here: number of processes on this machine.
+        several: whether there are other processes, on this machine or elsewhere.
 
     Raises:
         MaskcastError: if there are more processes than GPUs.
@@ -54,12 +55,12 @@ class Processes:
             distributed.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT, device_id=own)
 
     def leave(self) -> None:
-        """Ends the group."""
+        """Leaves the process group."""
         if self.several:
             distributed.destroy_process_group()
 
     def agree(self, asked: bool, step: int) -> bool:
-        """Returns whether any process is asked to pause; several exchange that every `AGREE_EVERY` steps alone."""
+        """Returns whether any process is asked to pause; they exchange this only every `AGREE_EVERY` steps."""
         if not self.several:
             return asked
         if step % AGREE_EVERY:
@@ -74,17 +75,17 @@ class Processes:
             distributed.barrier()
 
     def averaging(self, module: nn.Module) -> nn.Module:
-        """Returns a module whose backward averages the gradients of all processes while it runs."""
+        """Returns the module wrapped so that its backward pass averages the gradients over all processes."""
         if not self.several:
             return module
         ids = None if self.device.type == "cpu" else [self.device.index]
-        # static: some encoders have weights that take no part
+        # static graph: some encoders have weights that are not used
         return DistributedDataParallel(module, device_ids=ids, static_graph=True)
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """Returns the context of all steps, in which the device computes by the rules of the precision."""
+        """Returns a context for all steps that sets the device's arithmetic for the precision."""
         return arithmetic(self.device, self.precision)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Returns the context of a forward pass."""
+        """Returns the autocast context of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()

@@ -1,7 +1,7 @@
-"""The learning-rate range test: how the loss of one training answers to a rate that grows with every step.
+"""The learning-rate range test: one short training in which the learning rate grows with every step.
 
 After Smith 2017 (Cyclical learning rates, arXiv 1506.01186), with the exponential sweep and the smoothing of
-Gugger 2018 (How do you find a good learning rate), which fastai and Lightning have, too.
+Gugger 2018 (How do you find a good learning rate), as in fastai and Lightning.
 """
 
 from contextlib import closing
@@ -18,19 +18,19 @@ from maskcast.training.schedule import Schedule
 from maskcast.training.task import Task
 
 SMOOTHING = 0.95
-DIVERGED = 4.0  # times the least smoothed loss: the sweep ends there
-EDGE = 0.05  # share of a sweep at its ends of which no suggestion is taken: the mean is not settled there yet
-FEWEST = 5  # steps that a slope can be told from
+DIVERGED = 4.0  # the sweep ends when the smoothed loss exceeds so many times its minimum
+EDGE = 0.05  # share of the sweep at each end that gives no suggestion: the running mean is unreliable there
+FEWEST = 5  # steps needed to estimate a slope
 
 
 class Sweep(NamedTuple):
-    """What a range test saw; all lists are as long, one entry a step.
+    """The results of a range test; the lists have one entry per step.
 
     Args:
         rates: the learning rate of each step.
         losses: the loss of each step's batch, before the step.
-        smoothed: exponential mean of the losses (0.95), corrected for its start.
-        diverged: whether it ended before its last rate, where the loss left all bounds.
+        smoothed: exponential moving average of the losses (decay 0.95), with bias correction.
+        diverged: whether the sweep ended early because the loss diverged.
     """
 
     rates: list[float]
@@ -45,7 +45,7 @@ class Sweep(NamedTuple):
 
     @property
     def steepest(self) -> float | None:
-        """The rate at which the smoothed loss falls fastest by log rate; None where it falls nowhere."""
+        """The rate at which the smoothed loss falls fastest over the log of the rate; None if it never falls."""
         edge = max(1, round(EDGE * len(self.rates)))
         inner = range(edge, len(self.rates) - edge)
         slopes = {k: self.smoothed[k + 1] - self.smoothed[k - 1] for k in inner}
@@ -55,27 +55,27 @@ class Sweep(NamedTuple):
 
     @property
     def suggestion(self) -> float | None:
-        """A peak for a schedule: where the loss falls fastest, and at most a tenth of where it is lowest.
+        """A suggested peak: the rate of the fastest fall, but at most a tenth of the rate of the lowest loss.
 
-        The loss is lowest just before it grows, which is too high a rate to train at.
+        The loss is lowest just before it diverges, so the rate there is too high to train at.
         """
         return None if self.steepest is None else min(self.steepest, self.least / 10)
 
 
 def range_test(task: Task, params: Schedule, lowest: float, highest: float, steps: int) -> Sweep:
-    """Trains a task at rates from ``lowest`` to ``highest``, each higher by the same factor.
+    """Trains a task at rates that grow by a constant factor from ``lowest`` to ``highest``.
 
-    The model is left trained at rates that may have ruined it.
+    The model's weights are useless afterwards.
 
     Args:
-        task: fresh; nothing is validated.
+        task: freshly built; it is not validated.
         params: batch size, optimiser and precision; its own rates are not used.
         lowest: rate of the first step.
         highest: rate of the last step.
         steps: of the sweep.
 
     Raises:
-        MaskcastError: the loss leaves all bounds before anything can be told, or a batch does not fit.
+        MaskcastError: the loss diverges within the first few steps, or a batch does not fit into memory.
     """
     processes = Processes(params.precision)
     if processes.several:
@@ -93,12 +93,12 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
             learner.step(step, batch, rate=rates[step])
             try:
                 (numbers,) = learner.numbers.read(all_steps=True)
-            except MaskcastError:  # no longer finite
+            except MaskcastError:  # the loss is no longer finite
                 diverged = True
                 break
             losses.append(numbers.loss)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * numbers.loss
-            smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # as if there had been none before the first
+            smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # bias correction
             if step >= FEWEST and numbers.loss > DIVERGED * min(smoothed) > 0:
                 diverged = True
                 break

@@ -1,7 +1,7 @@
-"""A training that is tried: some steps of it, with its own batches, and what each part of it takes.
+"""Rehearses a training: runs some of its steps with its own batches, and measures the time of each part.
 
-The steps are spread over the whole training, because later ones may do more: teachers begin, phases change. What a
-step samples is a pure function of (seed, step), so any step can be taken.
+The steps are spread over the whole training, because later ones may do more: teachers begin, phases change. The
+samples of a step are a pure function of (seed, step), so any step can be run by itself.
 """
 
 import time
@@ -19,19 +19,19 @@ from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task
 
 WARM_UP = 2  # steps
-PLACES = 3  # in the training: its begin, its middle and its end
-MEASURED_S = 8.0  # seconds that the measured steps may take, where the least of them take less
+PLACES = 3  # in the training: beginning, middle and end
+MEASURED_S = 8.0  # seconds for the measured steps, unless even the fewest take longer
 FEWEST, MOST = 2, 8  # steps at each place
 
 
 def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool = False) -> Trained:
-    """Tries what `fit` does: a few steps with the real batch, a validation and a checkpoint; notes their seconds.
+    """Runs a short `fit`: a few steps with the real batch, a validation and a checkpoint; records their seconds.
 
     Args:
-        task: as of `fit`; it is left trained by the few steps.
+        task: as for `fit`; the few steps change its model.
         params: the schedule of the real training.
         resume: folder for the checkpoint.
-        start_counts: as of `fit`.
+        start_counts: as for `fit`.
 
     Raises:
         MaskcastError: see `fit`.
@@ -49,36 +49,36 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     with trial:
         short = _shortened(params, len(trial.places))
         trained = tried(short, resume / "measured", start_counts=start_counts, begins=trial.begins)
-    # the first one waits for its batch, and a GPU's step is then recorded
+    # the first step waits for its batch; on a GPU the next ones run before the step is recorded
     unlike = WARM + 1 if torch.cuda.is_available() else 1
     learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
     saves = params.steps // params.checkpoint_every + params.total_epochs
     note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)
     spent = trial.validations_s
-    validations = params.total_epochs + start_counts  # those of the epochs, and one of the start
+    validations = params.total_epochs + start_counts  # one per epoch, and one of the initial weights
     note(loop="validation", spent=sum(spent), each=spent[-1], times=validations, part="val")
     note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
     return trained
 
 
 def _shortened(params: Schedule, steps: int) -> Schedule:
-    """Returns a schedule of one epoch of so many steps, at the real batch, optimiser and precision."""
+    """Returns a schedule of one epoch of ``steps`` steps, with the real batch size, optimiser and precision."""
     update: dict[str, Any] = {"steps_per_epoch": steps, "checkpoint_every": steps}
     update |= {"patience": 0, "time_limit": None}
     known = type(params).model_fields
     update |= {"epochs": 1} if "epochs" in known else {}
     if "phases" in known:
-        phases: Any = getattr(params, "phases")  # noqa: B009 - of some schedules
+        phases: Any = getattr(params, "phases")  # noqa: B009 - only some schedules have it
         update["phases"] = [phases[0].model_copy(update={"epochs": 1})]
     return params.model_copy(update=update)
 
 
 class _Trial:
-    """Makes a task take other steps than the loop counts, within the block, and looks at the clock.
+    """A context in which each step of the loop runs a given step of the real training; it takes their times.
 
     Args:
-        task: whose methods are replaced for the block.
-        places: the step of the real training that each step of the loop is.
+        task: its methods are replaced within the context.
+        places: for each step of the loop, the step of the real training to run.
 
     Attributes:
         steps_s: seconds of each step.
@@ -106,10 +106,10 @@ class _Trial:
     def __exit__(self, *_: object) -> None:
         self.rest_s = time.monotonic() - self._ended if self.validations_s else 0.0
         for name in self._replaced:
-            delattr(self._task, name)  # the class's own is there again
+            delattr(self._task, name)  # uncovers the class's method
 
     def begins(self, step: int) -> None:
-        """Looks at the clock as a step begins: not in the loss, which a GPU's recorded step calls no more."""
+        """Takes the time at the start of a step. The loss cannot: recorded steps no longer call it."""
         self._stamps.append(time.monotonic())
 
     def _placed(self, loss: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
@@ -117,7 +117,7 @@ class _Trial:
 
     def _validated(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         begin = time.monotonic()
-        if self._stamps:  # epoch 0 has none
+        if self._stamps:  # epoch 0 has no steps
             ends = [*self._stamps[1:], begin]
             self.steps_s = [end - start for start, end in zip(self._stamps, ends, strict=True)]
         scores = validate()

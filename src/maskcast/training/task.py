@@ -1,4 +1,4 @@
-"""What is trained: all that the loop knows of it."""
+"""Protocols of a task: what the training loop needs of what is trained."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class BaseTask(Protocol):
-    """What all tasks have.
+    """The part of the protocol that all tasks share.
 
-    One that has something to do before each step, once, and outside of what may be recorded, has a method
-    ``begin_step(step)``: a running average takes in the weights there.
+    A task may have a method ``begin_step(step)``, which is called once before each step, outside of what may be
+    recorded as a CUDA graph. Running averages of the weights are updated there.
     """
 
     fingerprint: str
-    """Names params and data: a checkpoint with another one is not continued."""
+    """Identifies params and data; a checkpoint with another fingerprint is not resumed."""
 
     @property
     def model(self) -> "nn.Module":
@@ -25,62 +25,62 @@ class BaseTask(Protocol):
 
     @property
     def monitor(self) -> str | None:
-        """The metric of ``validate`` that picks the best weights (higher is better); None keeps the last."""
+        """The metric of ``validate`` that chooses the best weights (higher is better); None keeps the last."""
 
     def batch(self, step: int) -> Any:
-        """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
+        """Returns this process's part (``own_part``) of a step's batch, on the CPU: pure in (seed, step).
 
-        It runs in another thread or, for a GPU, in forked processes. So it uses nothing of the model, and what it
-        changes of the task is lost.
+        It runs in another thread or, for a GPU, in forked processes. So it must not use the model, and its changes
+        to the task may be lost.
         """
 
     def validate(self) -> dict[str, float]:
-        """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
+        """Returns the scores of ``model`` (in eval mode); processes share the work and get equal scores."""
 
 
 class PlainTask(BaseTask, Protocol):
-    """A task that gives the loss of a batch at once.
+    """A task that gives the loss of a whole batch at once.
 
-    One whose loss does the same on the host in each step says so by an attribute ``same_each_step``; then a GPU's
-    step is recorded once (``models/recorded.py``).
+    If its loss does the same on the host in each step, an attribute ``same_each_step`` is true; then a step on a
+    GPU is recorded once as a CUDA graph (``models/recorded.py``).
     """
 
     def loss(self, batch: Any, step: int) -> tuple["Tensor", "Logged"]:
         """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log.
 
-        A number is best left a detached tensor on the device: to read it would make a GPU wait.
+        Numbers should be detached tensors on the device: reading their values would make the GPU wait.
         """
 
 
 @runtime_checkable
 class ChunkedTask(BaseTask, Protocol):
-    """A task that gives the loss of a batch chunk by chunk.
+    """A task that gives the loss of a batch in chunks.
 
-    The loop calls backward on each loss before it asks for the next, so memory holds the graph of one chunk.
+    The loop calls backward on each loss before it asks for the next, so memory holds the graph of one chunk only.
     """
 
     def chunks(self, batch: Any) -> int:
-        """Returns how many losses ``losses`` yields of this batch: as many on each process."""
+        """Returns how many losses ``losses`` yields for this batch; the number is the same on each process."""
 
     def losses(self, batch: Any, step: int) -> Iterator[tuple["Tensor", "Logged"]]:
-        """Yields of each chunk its share of the loss of the whole batch, and of the numbers to log.
+        """Yields for each chunk its share of the loss of the whole batch, and of the numbers to log.
 
-        Shares add up: what a loss divides by is counted over the whole batch. What goes from one chunk to the
-        next is detached.
+        The shares add up to the loss of the batch, so each is normalised by counts over the whole batch. State
+        that is passed from one chunk to the next is detached.
         """
 
 
 @runtime_checkable
 class FromStart(Protocol):
-    """What a task has besides whose start is only left for what surely surpasses it."""
+    """The additional method of a task whose initial weights are only replaced by surely better ones."""
 
     def surpasses_start(self) -> bool:
-        """Returns whether the model as it was validated last is to be preferred to the start."""
+        """Returns whether the model, as last validated, is surely better than the initial weights."""
 
 
 Task = PlainTask | ChunkedTask
 
 
 def is_recordable(task: Task) -> bool:
-    """Whether a GPU's step of it may be recorded once for all."""
+    """Whether its step on a GPU may be recorded as a CUDA graph."""
     return bool(getattr(task, "same_each_step", False))

@@ -1,1 +1,1 @@
-"""What is trained: a module per kind of model."""
+"""The training tasks: a module per kind of model."""

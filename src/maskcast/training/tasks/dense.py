@@ -1,6 +1,6 @@
-"""Training a whole masker without labels: it predicts a picture (``models/encoders/dense.py``).
+"""Self-supervised training of a whole masker, which predicts an image (``models/encoders/dense.py``).
 
-Legend: B samples of a batch, T = 1 frame of each, H height, W width, C = 3 channels (RGB).
+Legend: B samples of a batch, T = 1 frame per sample, H height, W width, C = 3 channels (RGB).
 """
 
 from functools import partial
@@ -23,18 +23,18 @@ from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.seed import derive, rng
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
-COLOURS = LabelMap("colours", ("red", "green", "blue"))  # what the head predicts in the place of classes
+COLOURS = LabelMap("colours", ("red", "green", "blue"))  # predicted instead of classes
 
 
 class DenseTask:
-    """Views of frames drawn at random, each frame as likely as any other.
+    """Predicts images from views of frames, which are drawn uniformly at random.
 
     Args:
-        frames: what to learn from.
-        params: how.
-        method: that of ``params``.
-        network: that of ``params``.
-        fingerprint: names params and data.
+        frames: training data.
+        params: of the stage.
+        method: the one in ``params``.
+        network: the one in ``params``.
+        fingerprint: identifies params and data.
     """
 
     monitor = None
@@ -72,9 +72,9 @@ class DenseTask:
         return error / weight, {"explained": 1 - (error / nothing).detach()}
 
     def validate(self) -> dict[str, float]:
-        """Returns ``explained``: the part of the targets' square that is predicted, in a batch of no step.
+        """Returns ``explained``, the share of the targets' mean square that is predicted, on a batch of its own.
 
-        Of frames that do not move there is nothing to predict, and no such part.
+        Where frames do not move, all targets are 0, and there is no such score.
         """
         device = self.segmenter.mean.device
         batch = PretextSample(
@@ -84,7 +84,7 @@ class DenseTask:
         return {"explained": 1 - (error / nothing).item()} if nothing else {}
 
     def pictures(self, count: int) -> np.ndarray:
-        """Returns what is shown of some samples, and below it what to predict, (2, count, H, W, C) uint8."""
+        """Returns the inputs of some samples and their targets as images, (2, count, H, W, C) uint8."""
         seen_BHWC, target_BHWC, _ = (np.asarray(part)[:count] for part in self.batch(0))
         return np.clip(np.stack([seen_BHWC, 127.5 + 64 * target_BHWC]), 0, 255).astype(np.uint8)
 

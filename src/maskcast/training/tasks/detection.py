@@ -1,10 +1,10 @@
-"""Training a detector, from labelled images and, if asked for, from unlabelled ones by its own pseudo labels.
+"""Trains a detector on labelled images and, optionally, on unlabelled ones with its own pseudo labels.
 
 Semi-supervised training follows Unbiased Teacher (Liu et al. 2021, arXiv 2102.09480): the teacher is the running
-average of the student; its confident boxes on a weakly changed view of an unlabelled image (moved, colours as they
-are) are the truth of a strongly changed one (``StrongParams``). As there, pseudo labels train the classification
-of proposals and of boxes, and no regression. Other than there, boxes are classified by cross-entropy, not by focal
-loss.
+average of the student. Its confident boxes on a weakly augmented view of an unlabelled image (geometry only) are
+the pseudo labels of a strongly augmented view (``StrongParams``). As in the paper, pseudo labels train the
+classification of proposals and of boxes, but not the box regression. Unlike the paper, boxes are classified by
+cross-entropy, not by focal loss.
 """
 
 from pathlib import Path
@@ -34,21 +34,21 @@ from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel
 from maskcast.training.tasks.detection_params import DetectorTraining, UnlabeledParams
 
-ROWS = 16  # boxes of an image are filled up to multiples of it: a GPU records few shapes
-UNLABELED = 1  # key of the draws of unlabelled images, apart from those of labelled ones
+ROWS = 16  # boxes of an image are padded to multiples of it, so that there are few shapes to record
+UNLABELED = 1  # random key for drawing unlabelled images, different from that of labelled ones
 
 
 class DetectorTask:
-    """Training images drawn at random; the whole validation split, scored as COCO does.
+    """Trains on randomly drawn images; validates on the whole validation split with COCO's metrics.
 
     Args:
         data: the detection set.
         params: of the stage.
-        encoder: what ``pretrain_encoder`` wrote.
-        fingerprint: names everything that the run depends on.
+        encoder: folder that ``pretrain_encoder`` wrote.
+        fingerprint: identifies everything that the run depends on.
 
     Raises:
-        MaskcastError: if a split holds no boxes, there are no unlabelled images where they are asked for, or the
+        MaskcastError: if a split holds no boxes, ``params`` use unlabelled images but there are none, or the
             encoder is of another architecture.
     """
 
@@ -81,18 +81,18 @@ class DetectorTask:
 
     @property
     def detector(self) -> Detector:
-        """What is validated and kept."""
+        """The detector that is validated and kept."""
         return self.averaged.final
 
     @property
     def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``models/recorded.py``): not beside a teacher."""
+        """Whether a step can be recorded (``models/recorded.py``): not with unlabelled images."""
         return self.params.unlabeled is None and self.averaged.live.same_each_step
 
     def batch(self, step: int) -> dict[str, list[Tensor]]:
-        """Returns this process's images, boxes and labels, and the weak and strong views of unlabelled images.
+        """Returns this process's images, boxes and labels, and weak and strong views of unlabelled images.
 
-        Rows of label -1 are no boxes.
+        Rows with label -1 are padding.
         """
         views = [self._labelled(step, index) for index in own_part(self.params.training.batch_size)]
         rows = -(-max(len(view.labels_N) for view in views) // ROWS) * ROWS
@@ -137,7 +137,7 @@ class DetectorTask:
     def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Returns the loss of a batch and its parts.
 
-        Of several processes, each draws proposals of its own images; the loss is the mean over the processes.
+        With several processes, each draws proposals for its own images; the loss is the mean over the processes.
         """
         if rank():
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
@@ -156,7 +156,7 @@ class DetectorTask:
     def _pseudo_loss(
         self, student: Detector, batch: dict[str, list[Tensor]], semi: UnlabeledParams
     ) -> tuple[Tensor, float]:
-        """Returns the loss of the pseudo labels and how many there are per image."""
+        """Returns the loss of the pseudo labels, and their number per image."""
         with torch.no_grad():
             found = [confident(image, semi.threshold) for image in self.detector(batch["weak"])]
         boxes, labels = [image["boxes"] for image in found], [image["labels"] for image in found]

@@ -1,4 +1,4 @@
-"""Training an encoder without labels.
+"""Self-supervised training of an encoder.
 
 Legend: B samples of a batch, H height, W width, C = 3 channels (RGB).
 """
@@ -20,17 +20,17 @@ from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.seed import derive, rng
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
-COLLAPSED = 0.01  # spread of a batch's embeddings; 1 is even
+COLLAPSED = 0.01  # spread of a batch's embeddings below which they have collapsed; 1 is uniform
 
 
 class EncoderTask:
-    """Two views of frames drawn at random, each frame as likely as any other.
+    """Compares two views of each sample; frames are drawn uniformly at random.
 
     Args:
-        frames: what to learn from.
-        params: how.
-        method: that of ``params``.
-        fingerprint: names params and data.
+        frames: training data.
+        params: of the stage.
+        method: the one in ``params``.
+        fingerprint: identifies params and data.
     """
 
     monitor = None
@@ -61,7 +61,7 @@ class EncoderTask:
 
     @property
     def encoder(self) -> Normalised:
-        """What is trained and kept."""
+        """The encoder that is trained and kept."""
         return self.siamese.encoder
 
     def pictures(self, count: int) -> np.ndarray:
@@ -85,10 +85,10 @@ class EncoderTask:
         return loss, logged
 
     def validate(self) -> dict[str, float]:
-        """Returns the spread of the last batch's embeddings; nothing else is known without labels.
+        """Returns the spread of the last batch's embeddings, the only score without labels.
 
         Raises:
-            MaskcastError: if all embeddings have become one.
+            MaskcastError: if the embeddings have collapsed to one point.
         """
         spread = float(self._spread)
         if spread < COLLAPSED:

@@ -1,6 +1,6 @@
-"""Training a forecaster, before and after fine-tuning: windows in, validation as at prediction time.
+"""Trains and fine-tunes a forecaster on windows of clips; validation forecasts as at prediction time.
 
-Legend: B windows, T context frames, h horizon, H height, W width; frames have colours (C = 3) as last axis.
+Legend: B windows, T context frames, h horizon, H height, W width; frames have C = 3 colours as last axis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,27 +33,27 @@ from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.surpassing import by_video, surpasses
 
-FOREGROUND = "jaccard_last_no_background"  # where there is one class beside the background
+FOREGROUND = "jaccard_last_no_background"  # reported if there is one class besides the background
 SCORES = ("jaccard_last", "jaccard_mean", FOREGROUND)
-UNLEARNT = ("persistence", "constant_velocity")  # baselines that any forecaster should surpass
+UNLEARNT = ("persistence", "constant_velocity")  # baselines without training that a forecaster should surpass
 
 
 class ForecastTask:
-    """Windows of the training clips; whole validation clips, as at prediction time.
+    """Trains on windows of the training clips; validates on whole clips, as at prediction time.
 
     Args:
-        model: what is trained.
+        model: to train.
         params: of the stage.
-        clips: frames and true masks.
-        masks: generated masks.
-        target: store of the masks of a training window's future: ``masks`` or ``clips``.
-        train: training clips of ``target``.
-        masker: turns forecast frames into masks; None for a forecaster of masks.
-        fingerprint: names everything that the run depends on.
+        clips: store of frames and true masks.
+        masks: store of generated masks.
+        target: store of the target masks of training windows: ``masks`` or ``clips``.
+        train: the training clips in ``target``.
+        masker: segments forecast frames; None if the model forecasts masks.
+        fingerprint: identifies everything that the run depends on.
 
     Raises:
-        MaskcastError: if there are no usable training or validation clips, or masks of a context know of frames
-            after it.
+        MaskcastError: if there are no usable training or validation clips, or context masks were made with later
+            frames.
     """
 
     monitor = "jaccard"
@@ -76,7 +76,7 @@ class ForecastTask:
             check_agreement(masks, params.context_frames)
         seen, wanted = (model.input.source(clips, some) for some in (masks, target))
         self._context = model.batch_source(seen, [seen.get(clip.id) for clip in train])
-        self._target = self._context  # so that a clip's tracks are made once
+        self._target = self._context  # one source, so that the tracks of a clip are computed once
         if wanted is not seen:
             self._target = model.batch_source(wanted, [wanted.get(clip.id) for clip in train])
         self._windows = WindowSampler(
@@ -88,7 +88,7 @@ class ForecastTask:
         )
         self.val = _validation_clips(clips, params)
         self.start_M2: np.ndarray | None = None
-        """What the videos of validation scored at a start that is left for what surely surpasses it alone."""
+        """Scores of the validation videos with the initial weights, which only surely better weights replace."""
 
     @property
     def same_each_step(self) -> bool:
@@ -96,7 +96,7 @@ class ForecastTask:
         return self.model.same_each_step
 
     def batch(self, step: int) -> tuple[Batch, Batch]:
-        """Returns this process's context and target: (B, T, ...) and (B, h, ...) of what the model learns from."""
+        """Returns this process's context (B, T, ...) and target (B, h, ...)."""
         windows = self._windows.draw(step, self.params.training.batch_size)
         middle, stop = windows.context, windows.context + windows.horizon
         context, target = [], []
@@ -108,31 +108,31 @@ class ForecastTask:
         return self._context.batch(context), self._target.batch(target)
 
     def loss(self, batch: tuple[Batch, Batch], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of a batch and its parts; all processes draw the same steps and pixels."""
+        """Returns the loss of a batch and its terms; all processes draw the same steps and pixels."""
         return self.model.loss(*batch)
 
     def validate(self) -> dict[str, float]:
-        """Returns the macro Jaccard (absent classes left out) of the model's forecasts from generated context.
+        """Returns the macro Jaccard (absent classes left out) of forecasts from generated context masks.
 
-        ``jaccard_last`` is that of the last future frame, ``jaccard_mean`` the mean over all of them, ``jaccard``
-        the mean of both. Future frames that no clip has labels of are none. Where there is one class beside the
-        background, ``jaccard_last_no_background`` is its own.
+        ``jaccard_last`` is that of the last future frame, ``jaccard_mean`` the mean over all future frames, and
+        ``jaccard`` the mean of both. Future frames that are labelled in no clip do not count. With one class
+        besides the background, ``jaccard_last_no_background`` is the Jaccard of that class.
         """
         scores, self.videos_M2 = self._judge(self.model)
         return scores
 
     def score(self, model: Predictor) -> dict[str, float]:
-        """Returns the same for any forecaster."""
+        """Returns the scores of ``validate`` for any forecaster."""
         return self._judge(model)[0]
 
     def surpasses_start(self) -> bool:
-        """Whether the model as it was validated last is to be preferred to the start."""
+        """Whether the model, as last validated, is surely better than the initial weights."""
         return self.start_M2 is None or surpasses(self.videos_M2, self.start_M2)
 
     def _judge(self, model: Predictor) -> tuple[dict[str, float], np.ndarray]:
-        """Returns the scores, and ``jaccard`` and ``jaccard_last`` of each video (M, 2), the mean of its clips.
+        """Returns the scores, and the mean ``jaccard`` and ``jaccard_last`` of the clips of each video (M, 2).
 
-        Where all clips are of one video, they stand in the place of videos.
+        If all clips are of one video, each clip counts as a video.
         """
         params, device = self.params, next(self.model.parameters()).device
         masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
@@ -174,24 +174,24 @@ def train_forecaster(
     metrics: Path,
     before: Path | None = None,
 ) -> None:
-    """Trains a forecaster and writes all that comes of it (see ``finish_training``).
+    """Trains a forecaster and writes model, learning curve and metrics (see ``finish_training``).
 
     Args:
-        name: that the stage goes by.
-        task: what to train, and on what.
+        name: of the stage.
+        task: model and data.
         config: of the model.
-        clip_counts: how many clips were trained on, and left out, for the metrics.
+        clip_counts: numbers of training clips used and left out, for the metrics.
         resume: folder for the checkpoint.
         out: folder for the model.
-        metrics: JSON, flat numbers.
-        before: the trained model that this one starts from; it is kept where no epoch is better.
+        metrics: JSON file of flat numbers.
+        before: folder of the trained model to start from; its weights are kept if no epoch is better.
     """
     params = task.params
     baselines = _baseline_scores(task)
     label_map = task.clips.label_map.name
     meta = {
         "classes": list(task.clips.classes),
-        **({} if label_map == MASK else {"label_map": label_map}),  # a model that names none speaks of MASK
+        **({} if label_map == MASK else {"label_map": label_map}),  # MASK is the default, so it is not written
         "context_frames": params.context_frames,
         "horizon": params.horizon,
     }
@@ -234,7 +234,7 @@ def train_forecaster(
 
 
 def _baseline_scores(task: ForecastTask) -> dict[str, float]:
-    """Returns the validation scores of the baselines that apply to these clips."""
+    """Returns the validation scores of the baselines that apply to these clips, by metric name."""
     scores: dict[str, float] = {}
     for name, baseline in baselines_of(task.clips, task.val).items():
         found = task.score(baseline)

@@ -1,6 +1,6 @@
-"""Training a segmenter: on single frames, or on windows of clips where it has a state.
+"""Trains a segmenter: on single frames or, if it has a state, on windows of clips.
 
-Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
+Legend: B samples, T frames per sample, H height, W width, C = 3 channels, K channels of logits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from maskcast.training.tasks.segmentation_windows import Windows
 
 
 class FrameTask(SegmentationTask):
-    """Trains a segmenter without state: a window is one frame."""
+    """Trains a segmenter without state, for which a window is one frame."""
 
     def loss(self, batch: Windows, step: int) -> tuple[Tensor, Logged]:
         """Returns the loss of a batch."""
@@ -33,14 +33,14 @@ class FrameTask(SegmentationTask):
 class WindowTask(SegmentationTask):
     """Trains a segmenter with state by truncated back-propagation through time.
 
-    A window starts without state, or after ``burn_in`` frames without a gradient, so that a step depends on
-    nothing but its number.
+    A window starts with the initial state, or after ``burn_in`` frames without a gradient. No state is kept
+    between steps, so that a step depends on its number only.
     """
 
     @property
     def window(self) -> WindowParams:
-        """The windows that it learns from."""
-        assert self.params.window is not None  # the params of a model with state have one
+        """The params of the training windows."""
+        assert self.params.window is not None  # params of a model with state are checked to have it
         return self.params.window
 
     def chunks(self, batch: Windows) -> int:
@@ -48,9 +48,9 @@ class WindowTask(SegmentationTask):
         return len(self._starts)
 
     def losses(self, batch: Windows, step: int) -> Iterator[tuple[Tensor, Logged]]:
-        """Yields the loss of each chunk, times its share of the window's frames.
+        """Yields the loss of each chunk, weighted by its share of the window's frames.
 
-        The state goes on from chunk to chunk, no gradient does.
+        The state is passed from chunk to chunk; gradients are not.
         """
         windows = self._begin(batch, step)
         perturbed = partial(self._perturbed, batch, windows)
@@ -58,7 +58,7 @@ class WindowTask(SegmentationTask):
         if self.window.burn_in:
             with torch.no_grad(), perturbed():
                 _, state = self.student(windows.frames_BTHWC[:, : self.window.burn_in], state)
-            torch.clear_autocast_cache()  # earlier PyTorch kept weights in it that were cast without a gradient
+            torch.clear_autocast_cache()  # older PyTorch caches weights cast without a gradient
         for start in self._starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
             masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
@@ -72,7 +72,7 @@ class WindowTask(SegmentationTask):
             yield share * loss, {name: share * value for name, value in numbers.items()}
 
     def _seen(self, frames_BTHWC: Tensor, state: State) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
-        """Returns the logits of a chunk, those of its frames alone where they are learnt, and its last state."""
+        """Returns a chunk's logits, those of its frames without memory (if they are learnt) and the last state."""
         if not self.window.alone:
             logits, state = self.student(frames_BTHWC, state)
             return logits, (), state
@@ -93,6 +93,6 @@ def segmentation_task(
     generated: Path | None = None,
     unlabeled: Path | None = None,
 ) -> FrameTask | WindowTask:
-    """Returns the task that fits the model."""
+    """Returns the task for the model: `WindowTask` if it has a state, else `FrameTask`."""
     task = FrameTask if params.window is None else WindowTask
     return task(store, params, fingerprint, encoder, start, generated, unlabeled)

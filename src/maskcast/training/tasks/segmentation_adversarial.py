@@ -1,8 +1,8 @@
-"""Adversarial training of a segmenter: what it finds is to look true to a discriminator that learns beside it.
+"""Adversarial training: a discriminator learns to tell a segmenter's masks from true ones.
 
-Both learn in one step and by one optimiser. The segmenter's loss goes through the discriminator as it stands, and
-gives its weights no gradient. The discriminator's loss sees what was found without a way back. So each learns from
-its own loss alone, and one checkpoint holds both.
+Both are trained in the same step by one optimiser. The segmenter's loss passes through the discriminator without a
+gradient for the discriminator's weights. The discriminator's loss is computed on detached predictions. So each
+learns from its own loss only, and one checkpoint holds both.
 
 Shapes: N pictures, H height, W width, K classes.
 """
@@ -22,15 +22,15 @@ from maskcast.models.segmentation.discriminator import LEAST_SIDE, Discriminator
 
 
 class Adversary:
-    """A discriminator of the maps of kind classes, and the losses that it gives.
+    """A discriminator of label maps of kind ``classes``, with the losses of both networks.
 
     Args:
-        maps: of the segmenter.
+        maps: label maps of the segmenter.
         size: height and width of the samples.
-        width: of the discriminator.
+        width: channels of the discriminator's first convolution.
 
     Raises:
-        MaskcastError: if there is no such map, or the samples are too small.
+        MaskcastError: if no map is of kind ``classes``, or the samples are too small.
     """
 
     def __init__(self, maps: Sequence[LabelMap], size: tuple[int, int], width: int) -> None:
@@ -51,14 +51,14 @@ class Adversary:
     def loss(
         self, logits: Sequence[Tensor], masks: Sequence[Tensor], weight: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns ``weight`` times the segmenter's loss plus the discriminator's, and both as numbers to log.
+        """Returns ``weight`` times the segmenter's loss plus the discriminator's loss, and both as numbers to log.
 
-        The segmenter's is the cross entropy of what it found to being true. The discriminator's is that of what
-        was found to being found, plus that of what is true to being true.
+        The segmenter's loss is the cross entropy of its predictions to the label "true". The discriminator's loss
+        is the cross entropy of predictions to "found" plus that of true masks to "true".
 
         Args:
             logits: (N, K, H, W) of each map.
-            masks: (N, H, W) of each map, true.
+            masks: true masks (N, H, W) of each map.
             weight: of the segmenter's loss.
         """
         truth = [masks[n] for n in self._seen]
@@ -73,12 +73,12 @@ class Adversary:
         return weight * taught + learnt, numbers
 
     def nothing(self) -> Tensor:
-        """Returns 0, with a gradient of 0 for each weight: processes that train together expect one of each."""
+        """Returns 0 with a gradient of 0 for each weight, because distributed training expects all gradients."""
         return torch.stack([0 * weights.sum() for weights in self.discriminator.parameters()]).sum()
 
 
 def _entropy(logits_N1hw: Tensor, truth: int) -> Tensor:
-    """Returns the mean cross entropy over the patches of all processes."""
+    """Returns the mean cross entropy to ``truth`` over the patches of all processes."""
     logits_N1hw = at_least_float32(logits_N1hw)
     losses = F.binary_cross_entropy_with_logits(logits_N1hw, torch.full_like(logits_N1hw, truth), reduction="none")
     return all_means([(1.0, losses)])

@@ -1,4 +1,4 @@
-"""What all trainings of a segmenter share: windows to learn from, losses, validation, and what it starts from.
+"""The base of all segmentation tasks: training windows, losses, validation and initial weights.
 
 Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
 """
@@ -36,20 +36,20 @@ from maskcast.training.tasks.segmentation_windows import LabelledWindows, Window
 
 
 class SegmentationTask:
-    """What both trainings share: windows to learn from, validation, and the weights to start from.
+    """Base of the tasks for segmenters with and without state.
 
     Args:
         store: the clips.
-        params: what to train, and how.
-        fingerprint: names params and data.
-        encoder: what ``pretrain_encoder`` wrote, to start from.
-        start: what ``train_masker`` wrote, to start from.
-        generated: what ``generate_masks`` wrote of the unlabelled clips, to learn from.
-        unlabeled: clips to learn from without labels in the place of the unlabelled ones of ``store``.
+        params: of the stage.
+        fingerprint: identifies params and data.
+        encoder: folder that ``pretrain_encoder`` wrote, with weights to start from.
+        start: folder that ``train_masker`` wrote, with weights to start from.
+        generated: masks that ``generate_masks`` wrote for the unlabelled clips, to learn from.
+        unlabeled: clips to learn from without labels, instead of the unlabelled clips of ``store``.
 
     Raises:
-        MaskcastError: if there is no such map, no clips to learn from or to validate on, or what it is to start
-            from does not fit.
+        MaskcastError: if a label map does not exist, there are no training or validation clips, or the weights to
+            start from do not fit.
     """
 
     monitor: str | None = "jaccard"
@@ -82,7 +82,7 @@ class SegmentationTask:
         self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
         if self.pretrained is not None:
             self.fingerprint = self.pretrained.renamed(fingerprint)
-        # a head that has learnt stays as it is
+        # a head that was trained before is not changed
         self._parts = params.attributes and start is None and any(one.attributes for one in self.maps)
         if self._parts:
             share_parts(params.model.head_of(self.student), self.maps)
@@ -113,7 +113,7 @@ class SegmentationTask:
 
     @property
     def segmenter(self) -> Segmenter:
-        """What is kept: the network, or the running average of its weights where that validates better."""
+        """The segmenter to keep: the network, or the running average of its weights if that validates better."""
         return self.student if self.averaged is None else self.averaged.final
 
     def batch(self, step: int) -> Windows:
@@ -124,10 +124,11 @@ class SegmentationTask:
         return batch._replace(views=self.teaching.batch(step))
 
     def validate(self) -> dict[str, float]:
-        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames; see ``Validation.scores``.
+        """Returns ``jaccard`` and ``accuracy`` over all pixels of the validation frames (``Validation.scores``).
 
-        Where there is a running average, they are those of the better one, and ``jaccard_average`` and
-        ``jaccard_live`` are of both. Where there are pseudo masks, their numbers follow.
+        With a running average they are the scores of the better network, and ``jaccard_average`` and
+        ``jaccard_live`` are those of both. With unlabelled frames, the numbers of ``PseudoMasks.watched`` are
+        added.
         """
         if self.averaged is None:
             return self.validation.scores(self.student)
@@ -135,9 +136,9 @@ class SegmentationTask:
         return self.averaged.validate(self.validation.scores, "jaccard") | watched
 
     def finish(self) -> None:
-        """Makes the trained segmenter what is saved: one with a plain head, whatever it learnt from."""
+        """Converts the trained segmenter to the form that is saved, with a plain convolution as its head."""
         for kept, learnt in zip(self.segmenter.parameters(), self.student.parameters(), strict=True):
-            kept.requires_grad_(learnt.requires_grad)  # an average does not learn; what is saved can
+            kept.requires_grad_(learnt.requires_grad)  # the average has none, the saved network may
         if self._parts:
             fold_parts(self.params.model.head_of(self.segmenter))
 
@@ -150,23 +151,23 @@ class SegmentationTask:
     def same_each_step(self) -> bool:
         """Whether the loss does the same in each step (``models/recorded.py``).
 
-        Phases and a discriminator go by the number of the step, masks that agree are made on the host, and what
-        the loss of another package does is not known.
+        It does not with phases or a discriminator, which depend on the step's number, with masks made consistent
+        over frames, which happens on the host, or with a loss of another package, of which nothing is known.
         """
         agreeing = self.teaching is not None and self.teaching.unlabeled.consistent_frames is not None
         known = isinstance(self.params.loss, MaskLossConfig)
         return known and self.adversary is None and self.params.phases is None and not agreeing
 
     def _begin(self, batch: Windows, step: int) -> Windows:
-        """Returns what the student sees in this step: the labelled samples come first."""
-        if rank():  # or dropout repeats on each process
+        """Returns the student's samples of this step, labelled ones first."""
+        if rank():  # else each process would draw the same dropout
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
         if self.teaching is None or batch.views is None:
             return batch
         return self.teaching.student_batch(batch, batch.views)
 
     def _perturbed(self, batch: Windows, windows: Windows) -> AbstractContextManager[None]:
-        """Returns a context in which the student's features are perturbed where samples have no labels."""
+        """Returns a context in which the student's features of unlabelled samples are perturbed."""
         if self.teaching is None or batch.views is None:
             return nullcontext()
         return self.teaching.perturbed(batch.views, len(batch.frames_BTHWC) / len(windows.frames_BTHWC))
@@ -174,10 +175,10 @@ class SegmentationTask:
     def _loss(
         self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W).
+        """Returns the summed losses of all maps, given logits (B, T, K, H, W) and masks (B, T, H, W).
 
-        The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0. The
-        adversarial loss is one of labelled samples, and its numbers are to be logged.
+        The loss of pseudo masks is a mean over all their pixels, in which pixels that are not learnt count as 0.
+        The adversarial loss is computed on labelled samples. Also returns numbers to log.
         """
         labelled = len(batch.frames_BTHWC)
         parts = []
@@ -206,10 +207,10 @@ class SegmentationTask:
         return total, numbers
 
     def _check_shape(self, label_map: LabelMap, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> None:
-        """Makes sure that a network of another package gives what it has to.
+        """Checks the shape of the logits, which a network of another package may get wrong.
 
         Raises:
-            MaskcastError: it does not.
+            MaskcastError: the shape is wrong.
         """
         (channels,) = logit_channels([label_map])
         wanted = (*masks_BTHW.shape[:2], channels, *masks_BTHW.shape[2:])
@@ -223,7 +224,7 @@ class SegmentationTask:
     def _given_loss(
         self, criterion: nn.Module, alike: AlikeClasses | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
     ) -> Tensor:
-        """Returns the loss of labelled samples: the mean over those in other colours and the others."""
+        """Returns the loss of labelled samples: recoloured ones and others, weighted by their shares."""
         if alike is None:
             return _loss_of(criterion, logits_BTKHW, masks_BTHW)
         first, share = self.windows.recoloured, self.windows.recoloured_share
@@ -239,7 +240,7 @@ def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConf
 
 
 def _loss_of(criterion: nn.Module, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> Tensor:
-    """Returns a loss of windows; a matte's looks from frame to frame, others at each frame."""
+    """Returns the loss of windows; losses of alpha mattes compare frames, others take each frame by itself."""
     loss: Tensor
     if isinstance(criterion, MatteLoss):
         loss = criterion(logits_BTKHW, masks_BTHW)

@@ -1,7 +1,7 @@
-"""Perturbed features: what a student goes without where there are no labels.
+"""Feature perturbation: channels of the student's features are dropped for unlabelled samples.
 
-The strong view and its features are perturbed in one stream, as in UniMatch V2 (Yang et al. 2024, arXiv
-2410.10777). It costs nothing; UniMatch's second stream decodes each frame twice.
+The features of the strong view are perturbed in the same forward pass, as in UniMatch V2 (Yang et al. 2024, arXiv
+2410.10777). So it costs no extra time; the first UniMatch decodes each frame twice.
 
 Legend: B samples, N rows of a map (frames of samples), C channels, H height, W width.
 """
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from maskcast.seed import derive
 from maskcast.training.tasks.segmentation_unlabeled import own_samples
 
-DROPPED = 3  # key of the draws of channels
+DROPPED = 3  # random key for drawing channels
 
 
 class FeatureDropout:
-    """Drops channels of an encoder's maps for the samples that come last in a batch.
+    """Drops channels of an encoder's maps for the unlabelled samples, which come last in a batch.
 
-    All frames of a sample go without the same channels. Which these are is a function of (seed, step, sample)
-    alone, so that several processes drop what one would.
+    All frames of a sample lose the same channels. These depend on (seed, step, sample) only, so that several
+    processes drop the same channels as a single one.
 
     Args:
-        encoder: gets a hook; its maps are dropped, its input is not.
-        share: of the channels.
-        samples: unlabelled ones of all processes.
+        encoder: gets a forward hook; channels of its maps are dropped, not those of its input.
+        share: of the channels that is dropped.
+        samples: number of unlabelled samples, of all processes.
     """
 
     def __init__(self, encoder: nn.Module, share: float, samples: int) -> None:
@@ -37,7 +37,7 @@ class FeatureDropout:
         encoder.register_forward_hook(self._hook)
 
     def draw(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        """Returns which channels of each map this process's samples keep, (B, C) bool."""
+        """Returns which channels of each map are kept for this process's samples, (B, C) bool."""
         random, own = torch.Generator().manual_seed(derive(seed, step, DROPPED)), own_samples(self.samples)
         return tuple(
             torch.rand(self.samples, channels, generator=random)[own] >= self.share for channels in self._channels
@@ -45,7 +45,7 @@ class FeatureDropout:
 
     @contextmanager
     def __call__(self, kept: Sequence[Tensor], labelled: float) -> Iterator[None]:
-        """Drops, within the context, for all rows of a map but the first: ``labelled`` is their share."""
+        """A context in which channels are dropped, except in a map's first rows, whose share is ``labelled``."""
         self._kept, self._labelled = kept, labelled
         try:
             yield

@@ -1,4 +1,4 @@
-"""Masks that another masker generated, to learn from as from labels: what a second round begins with.
+"""Training on masks that another masker generated, as if they were labels (a second training round).
 
 Legend: T frames, H height, W width.
 """
@@ -18,24 +18,24 @@ from maskcast.labels import IGNORE, LabelMap
 from maskcast.reading import counted
 from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
-LOOKED_AT = 100  # clips in which something must be learnt
+LOOKED_AT = 100  # clips that are checked for foreground to learn from
 
 
 class GeneratedMasks:
-    """Clips without labels, or with labels of some frames only, and masks of another store where these are sure.
+    """Clips without labels or with partial labels, and confident generated masks for them from another store.
 
-    Frames that have labels keep them.
+    Frames with labels keep their labels.
 
     Args:
         store: the clips.
-        root: what ``generate_masks`` wrote of them.
-        maps: what is to be learnt.
-        params: how sure a mask must be.
-        length: frames of a window.
+        root: masks that ``generate_masks`` wrote for them.
+        maps: label maps to learn.
+        params: thresholds of confidence.
+        length: frames per window.
 
     Raises:
-        MaskcastError: if there are no such clips, masks of other classes or without confidence, or no foreground
-            that is sure.
+        MaskcastError: if there are no such clips, the masks have other classes or no confidence, or none has
+            confident foreground.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class GeneratedMasks:
 
     @property
     def drops_of_batch(self) -> bool:
-        """Whether the windows of a batch are the surest of more that are drawn."""
+        """Whether more windows than needed are drawn for a batch, of which the most confident are kept."""
         return self._sure is not None
 
     def surest(self, random: np.random.Generator, count: int) -> list[tuple[int, int]]:
-        """Draws windows, drops the least confident share of them, and returns those that are left.
+        """Draws windows, drops the share of them that is least confident, and returns the others.
 
         Args:
-            random: decides; its state is advanced.
-            count: how many are left.
+            random: generator; its state is advanced.
+            count: number of windows to return.
 
         Returns:
-            The number of the clip and the first frame of each, in the order in which they were drawn.
+            Index of the clip and first frame of each window, in the order in which they were drawn.
         """
         assert self._sure is not None
         drawn = random.integers(len(self.index), size=math.ceil(count / (1 - self.params.drop)))
@@ -101,7 +101,7 @@ class GeneratedMasks:
         return [places[k] for k in np.sort(kept)]
 
     def masks(self, clip: Clip, frames: slice = ALL) -> dict[LabelMap, np.ndarray]:
-        """Returns the masks (T, H, W) of each map; of classes ``IGNORE`` where it is not sure."""
+        """Returns the masks (T, H, W) of each map; in maps of classes, uncertain pixels are ``IGNORE``."""
         found = {}
         for one, store in self._masks.items():
             own = store.get(clip.id)
@@ -118,10 +118,10 @@ class GeneratedMasks:
 
 
 def _confidences(root: Path, generated: ClipStore, clips: Sequence[Clip]) -> np.ndarray:
-    """Returns how sure the masks of each clip are, float64.
+    """Returns the mean confidence of the masks of each clip, float64.
 
     Raises:
-        MaskcastError: if a clip does not say it.
+        MaskcastError: if it is missing for a clip.
     """
     sure = [generated.get(clip.id).meta.get("mean_confidence") for clip in clips]
     if None in sure:
@@ -133,7 +133,7 @@ def _confidences(root: Path, generated: ClipStore, clips: Sequence[Clip]) -> np.
 
 
 def _surest(sure: np.ndarray, count: int) -> np.ndarray:
-    """Returns the places of the ``count`` greatest, the first ones of those that are equal."""
+    """Returns the indices of the ``count`` greatest values; among equal ones the first."""
     return np.argsort(-sure, kind="stable")[:count]
 
 

@@ -155,7 +155,7 @@ class SegmentationTraining(Params):
         return PhasedTraining(**dict(self.training), phases=self.phases)
 
     def phase(self, step: int) -> int:
-        """Returns the number of the phase that a step belongs to."""
+        """Returns the index of the phase that a step belongs to."""
         return phase_at(self.phases or (), step // self.training.steps_per_epoch)
 
     def generated_share(self, step: int) -> float:
@@ -164,7 +164,7 @@ class SegmentationTraining(Params):
         return share if share is not None else 0.0 if self.generated is None else self.generated.share
 
     def adversarial_weight(self, step: int) -> float | None:
-        """Returns the weight of the adversarial loss; None in a step without: not all of its masks are true."""
+        """Returns the weight of the adversarial loss; None in steps without it, which draw generated masks."""
         if self.adversarial is None or self.generated_share(step):
             return None
         weight = None if self.phases is None else self.phases[self.phase(step)].adversarial

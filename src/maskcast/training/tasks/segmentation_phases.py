@@ -59,7 +59,7 @@ class SegmentationPhase(Params):
 
 
 def phase_at(phases: Sequence[SegmentationPhase], epoch: int) -> int:
-    """Returns the number of the phase that an epoch, counted from 0, belongs to."""
+    """Returns the index of the phase that an epoch, counted from 0, belongs to."""
     ends = accumulate(phase.epochs for phase in phases)
     return next((number for number, end in enumerate(ends) if epoch < end), len(phases) - 1)
 

@@ -1,4 +1,4 @@
-"""Labels that flow carries to the frames around those that have some, to learn from as from labels.
+"""Training on labels that optical flow propagates to the frames around labelled ones.
 
 Legend: T frames, H height, W width.
 """
@@ -24,16 +24,16 @@ Layers = dict[LabelMap, PackedLayer]
 
 
 class PropagatedLabels:
-    """Clips that are labelled in some frames only, and the labels of these carried to frames nearby.
+    """Clips that are labelled in some frames only, with labels propagated to nearby frames.
 
-    Memory holds them compressed. Each process that trains makes all of them: they are few where labels are.
+    Propagated labels are held compressed in memory. Each process computes all of them, as there are few labels.
 
     Args:
         store: the clips.
-        clips: those to learn from.
-        maps: what is to be learnt.
-        params: how far labels reach, and how sure they must be.
-        length: frames of a window.
+        clips: the clips to learn from.
+        maps: label maps to learn.
+        params: reach of labels, and threshold of confidence.
+        length: frames per window.
 
     Raises:
         MaskcastError: if a map is not of kind ``classes``.
@@ -64,14 +64,14 @@ class PropagatedLabels:
         self._layers = list(self._carried(store))
 
     def masks(self, clip: int, frames: slice) -> dict[LabelMap, np.ndarray]:
-        """Returns the masks (T, H, W) of each map in some frames of a clip, ``IGNORE`` where they are not sure."""
+        """Returns the masks (T, H, W) of each map in a range of frames; uncertain pixels are ``IGNORE``."""
         return {one: unpacked(layer, frames) for one, layer in self._layers[clip].items()}
 
     def _carried(self, store: ClipStore) -> Iterator[Layers]:
         def carry(clip: Clip) -> Layers:
             return {one: self._layer(store.frames(clip), masks, clip) for one, masks in self._masks.items()}
 
-        with short_lived(num_processors(), "flow") as pool:  # OpenCV lets go of Python's lock
+        with short_lived(num_processors(), "flow") as pool:  # OpenCV releases Python's lock
             yield from track(
                 pool.map(carry, self.clips), "carrying labels", len(self.clips), AllOf(splits=("train",))
             )

@@ -1,8 +1,8 @@
-"""Pseudo masks: what a student learns from where there are no labels.
+"""Pseudo masks, from which a student learns on unlabelled frames.
 
-As in FixMatch (Sohn et al. 2020, arXiv 2001.07685), the confident pixels of what a teacher finds in a weak view
-are the truth of a strong one. The threshold of a class follows how sure the teacher is of it (FlexMatch, Zhang et
-al. 2021, arXiv 2110.08263).
+As in FixMatch (Sohn et al. 2020, arXiv 2001.07685), the confident pixels of a teacher's prediction on a weakly
+augmented view are the labels of a strongly augmented view. The threshold of a class depends on the teacher's mean
+probability for it (FlexMatch, Zhang et al. 2021, arXiv 2110.08263).
 
 Legend: B samples, T frames of a sample, H height, W width, K channels of logits, P pixels masked as an object.
 """
@@ -21,28 +21,28 @@ from maskcast.models.objects.consistency import agreed, find_regions
 from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
 
-SURE_SHARE = 0.05  # of a step in the mean probability of a class
-NOTHING = 1e-3  # share of pixels, or of objects' pixels, below which nothing is learnt
-COLLAPSED = 0.01  # share of objects in the teacher's masks over that in the labels, below which it sees none
-OPAQUE = 128  # from which on an opacity is an object
+SURE_SHARE = 0.05  # weight of a step in the running mean of a class's probability
+NOTHING = 1e-3  # share of pixels, or of objects' pixels, that pass the threshold, below which a warning is given
+COLLAPSED = 0.01  # ratio of the teacher's share of objects to that of the labels, below which it has collapsed
+OPAQUE = 128  # opacity from which on a pixel counts as an object
 
 
 class PseudoMasks(nn.Module):
-    """Makes pseudo masks of a teacher's logits, and keeps count of them.
+    """Makes pseudo masks from a teacher's logits, and keeps statistics of them.
 
-    How sure the teacher is of each class, and the counts since the last validation, are buffers: a checkpoint
-    holds them.
+    The teacher's mean probability of each class and the counts since the last validation are buffers, so that a
+    checkpoint holds them.
 
     Args:
-        maps: of the logits.
+        maps: label maps of the logits.
         params: thresholds.
     """
 
     collapsed: Tensor
     """Whether the teacher found next to no objects between the last two validations."""
     tally: Tensor
-    """Pixels that the teacher masked, those of objects; pixels that are learnt, those of objects; pixels with
-    labels, those of objects. Of all maps and processes."""
+    """Three pairs of pixel counts, all pixels and those of objects: masked by the teacher, learnt, and labelled.
+    Summed over all maps and processes."""
 
     def __init__(self, maps: Sequence[LabelMap], params: UnlabeledParams) -> None:
         super().__init__()
@@ -54,11 +54,11 @@ class PseudoMasks(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Returns the pseudo masks (B, T, H, W) of each map, uint8: ``IGNORE`` where the teacher is not sure.
+        """Returns the pseudo masks (B, T, H, W) of each map, uint8: ``IGNORE`` below the threshold.
 
         Args:
-            logits: (B, T, K, H, W) of each map, the teacher's.
-            labels: masks of the labelled samples of the same step, which are counted.
+            logits: the teacher's, (B, T, K, H, W) of each map.
+            labels: masks of the labelled samples of the same step, for the statistics.
         """
         masks, counts = [], torch.zeros_like(self.tally)
         for n, (one, logits_BTKHW, labels_BTHW) in enumerate(zip(self.maps, logits, labels, strict=True)):
@@ -72,7 +72,7 @@ class PseudoMasks(nn.Module):
         return tuple(masks)
 
     def _classes(self, logits_BTKHW: Tensor, sure_K: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the teacher's classes, and these where it is sure; takes in how sure it is of each."""
+        """Returns the teacher's classes, and those above the threshold; updates the means of the probabilities."""
         # argmax over the innermost axis is four times as fast as over a strided one
         logits_BTHWK = at_least_float32(logits_BTKHW.permute(0, 1, 3, 4, 2).contiguous())
         top_BTHW, ids_BTHW = logits_BTHWK.max(-1)
@@ -91,17 +91,17 @@ class PseudoMasks(nn.Module):
         return found_BTHW, found_BTHW.masked_fill(~learnt_BTHW, IGNORE)
 
     def watched(self) -> dict[str, float]:
-        """Returns what the pseudo masks were like since the last call; nothing if there were none.
+        """Returns statistics of the pseudo masks since the last call; nothing if there were none.
 
-        Thresholds that let nothing through are said, and a teacher that finds next to no objects where labels have
-        some.
+        Warns of thresholds that hardly any pixel passes, and of a teacher that finds hardly any objects although
+        labels have some.
 
         Returns:
             ``pseudo_learnt``, the share of the pixels that are learnt, and ``pseudo_objects``, the share of
-            objects in what the teacher finds.
+            objects in the teacher's masks.
 
         Raises:
-            MaskcastError: if the teacher still finds next to no objects.
+            MaskcastError: if the teacher finds hardly any objects for the second time in a row.
         """
         found, objects, learnt, learnt_objects, labelled, labelled_objects = self.tally.tolist()
         self.tally.zero_()
@@ -128,7 +128,7 @@ class PseudoMasks(nn.Module):
 
 
 def mixed(masks_BTHW: Tensor, cut_BHW: Tensor) -> Tensor:
-    """Returns the masks of the strong views: each has those of the other one of its pair where that is shown."""
+    """Returns the masks of the strong views, in which parts are replaced by those of the pair's other sample."""
     others_BTHW = masks_BTHW.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return torch.where(cut_BHW[:, None], others_BTHW, masks_BTHW)
 
@@ -141,7 +141,7 @@ def learnt_share(masks_BTHW: Tensor) -> Tensor:
 
 
 def _counted(label_map: LabelMap, masks_BTHW: Tensor) -> Tensor:
-    """Returns the number of pixels that are not ``IGNORE``, and of those of objects."""
+    """Returns the numbers of pixels that are not ``IGNORE``, and of those that are objects."""
     if label_map.kind == "alpha":
         return torch.stack([torch.ones_like(masks_BTHW, dtype=torch.bool).sum(), (masks_BTHW >= OPAQUE).sum()])
     known_BTHW = masks_BTHW != IGNORE
@@ -149,7 +149,7 @@ def _counted(label_map: LabelMap, masks_BTHW: Tensor) -> Tensor:
 
 
 def _agreed(ids_BTHW: Tensor, sure_BTHW: Tensor, logits_BTHWK: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Returns classes that agree in each ``frames`` frames of a sample, and how sure they are."""
+    """Returns classes made consistent over windows of ``frames`` frames, and their confidence."""
     masks_BTHW, confidence_BTHW = ids_BTHW.to(torch.uint8).cpu().numpy(), sure_BTHW.cpu().numpy()
     for b, masks_THW in enumerate(masks_BTHW):
         sure_PK = logits_BTHWK[b][ids_BTHW[b] > 0].softmax(-1).cpu().numpy()

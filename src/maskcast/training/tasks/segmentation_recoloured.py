@@ -1,8 +1,8 @@
-"""Labelled samples in other colours: they teach of a class all but what its colours say.
+"""Labelled samples in other colours, which teach a class's shape independently of its colour.
 
-With few labels, colour predicts shape: the only purple things may be spheres. A sample whose hue is turned shows
-a known shape in a colour that is not known, so it is learnt that it is one of the classes of this shape: the
-probabilities of classes that are alike in all other attributes are added up.
+With few labels, colour may predict shape: all purple objects may be spheres. A sample with rotated hue shows a
+known shape in an unknown colour. Its label is then a group of classes, those that are equal in all other
+attributes, and the loss uses the sum of their probabilities.
 
 Legend: B samples, T frames of a sample, K classes, G groups of M classes at most, H height, W width.
 """
@@ -19,11 +19,11 @@ from maskcast.training.tasks.segmentation_params import RecolouredParams
 
 
 class AlikeClasses:
-    """Groups of classes that are alike in all but some attributes; a class that has none of these is by itself.
+    """Groups of classes that are equal in all but some attributes; classes without these are groups of one.
 
     Args:
         label_map: of kind ``classes``.
-        unlike: names of attributes.
+        unlike: names of the attributes in which the classes of a group differ.
     """
 
     def __init__(self, label_map: LabelMap, unlike: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class AlikeClasses:
             tuple(values[k] for values in others) if any(values[k] for values in changing) else k
             for k in range(label_map.num_classes)
         ]
-        groups = {key: number for number, key in enumerate(dict.fromkeys(keys))}  # the background stays first
+        groups = {key: number for number, key in enumerate(dict.fromkeys(keys))}  # keeps the background first
         self.group_K = [groups[key] for key in keys]
         members = [[k for k, own in enumerate(self.group_K) if own == number] for number in range(len(groups))]
         most = max(map(len, members))
@@ -41,14 +41,14 @@ class AlikeClasses:
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def logits(self, logits_BTKHW: Tensor) -> Tensor:
-        """Returns the logits (B, T, G, H, W) whose softmax is the sum of those of each group's classes."""
+        """Returns logits (B, T, G, H, W) whose softmax is the summed probability of each group's classes."""
         _, members_GM = self._on(logits_BTKHW.device)
         padded_BTKHW = F.pad(logits_BTKHW.float(), (0, 0, 0, 0, 0, 1), value=-torch.inf)
         chosen_BTGMHW = padded_BTKHW.index_select(2, members_GM.flatten()).unflatten(2, members_GM.shape)
         return chosen_BTGMHW.logsumexp(3)
 
     def masks(self, masks_BTHW: Tensor) -> Tensor:
-        """Returns masks of groups, `IGNORE` where there is no label."""
+        """Returns masks of group indices, `IGNORE` where there is no label."""
         group_256, _ = self._on(masks_BTHW.device)
         return group_256[masks_BTHW.long()]
 
@@ -61,10 +61,10 @@ class AlikeClasses:
 
 
 def alike_classes(maps: Sequence[LabelMap], params: RecolouredParams | None) -> list[AlikeClasses | None]:
-    """Returns of each map its groups of classes; None where other colours change nothing.
+    """Returns the groups of classes of each map; None for a map whose classes do not depend on colour.
 
     Raises:
-        MaskcastError: if no map has an attribute that is named.
+        MaskcastError: if no map has one of the named attributes.
     """
     if params is None:
         return [None] * len(maps)
@@ -85,5 +85,5 @@ def alike_classes(maps: Sequence[LabelMap], params: RecolouredParams | None) -> 
 
 
 def is_recoloured(index: int, params: RecolouredParams | None) -> bool:
-    """Whether a sample of a batch is in other colours: its share of them, evenly spread."""
+    """Whether a sample of a batch is recoloured; these are spread evenly over the batch."""
     return params is not None and int((index + 1) * params.share) > int(index * params.share)

@@ -1,4 +1,4 @@
-"""What a masker's clips are like, so that others can be told from them (see ``inference/familiar.py``)."""
+"""Statistics of a masker's training data, to recognise unfamiliar clips (see ``inference/familiar.py``)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ MOST_CLIPS = 100  # enough for two digits
 
 
 def reference_of(task: FrameTask | WindowTask) -> Reference:
-    """Measures training clips and what a trained masker makes of the validation clips, at most 100 of either."""
+    """Measures training clips and the masker's results on validation clips, at most 100 of each."""
     store = task.store
     sure: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
     worker = task.validation.worker(task.segmenter)

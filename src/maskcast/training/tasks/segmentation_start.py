@@ -1,4 +1,4 @@
-"""The weights that the training of a segmenter starts with."""
+"""The initial weights of a segmenter's training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,20 +24,20 @@ def start_weights(
     start: Path | None,
     measured: Callable[[], Colours],
 ) -> Pretrained | None:
-    """Loads what the training is to start from, and sets the mean and std of colours that belong to it.
+    """Loads the weights to start from, and sets the mean and std of colours that belong to them.
 
     Args:
         segmenter: freshly built.
-        config: built it.
-        encoder: what ``pretrain_encoder`` wrote; one without weights is no start.
-        start: what ``train_masker`` wrote.
-        measured: gives the colours where nothing that is loaded has any.
+        config: the config that built it.
+        encoder: folder that ``pretrain_encoder`` wrote; ignored if it has no weights.
+        start: folder that ``train_masker`` wrote.
+        measured: computes the colours if no loaded weights come with any.
 
     Returns:
-        The weights of others that it starts from, where the config names some.
+        The published weights that it starts from, if the config names some.
 
     Raises:
-        MaskcastError: if a start does not fit, or there are two.
+        MaskcastError: if weights do not fit, or more than one start is given.
     """
     pretrained = config.load_pretrained(segmenter)
     colours = None if pretrained is None else pretrained.colours

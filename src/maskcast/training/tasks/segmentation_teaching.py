@@ -1,6 +1,6 @@
-"""Semi-supervised training of a segmenter: its running average teaches it on unlabelled frames.
+"""Semi-supervised training of a segmenter: on unlabelled frames its running average is its teacher.
 
-Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
+Legend: B samples, T frames per sample, H height, W width, C = 3 channels, K channels of logits.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -18,14 +18,14 @@ from maskcast.training.tasks.segmentation_windows import Windows
 
 
 class Teaching:
-    """What a student learns from unlabelled windows.
+    """Makes the student's batches from unlabelled windows.
 
     Args:
         store: the clips.
         params: of the training.
-        unlabeled: its part on unlabelled frames.
-        averaged: student and teacher; it gets the state of the pseudo masks.
-        others: clips to learn from in the place of the unlabelled ones of ``store``.
+        unlabeled: the part of ``params`` for unlabelled frames.
+        averaged: student and teacher; the state of the pseudo masks is added to it.
+        others: clips to use instead of the unlabelled ones of ``store``.
 
     Raises:
         MaskcastError: if there are no unlabelled frames.
@@ -49,7 +49,7 @@ class Teaching:
             self._dropout = FeatureDropout(encoder, unlabeled.feature_dropout, unlabeled.batch_size)
 
     def begun(self, step: int) -> bool:
-        """Whether unlabelled frames are learnt from at this step."""
+        """Whether this step learns from unlabelled frames."""
         return step >= self.unlabeled.burn_in_steps
 
     def batch(self, step: int) -> Views:
@@ -60,7 +60,7 @@ class Teaching:
         return views._replace(kept=self._dropout.draw(self.params.training.seed, step))
 
     def student_batch(self, batch: Windows, views: Views) -> Windows:
-        """Returns labelled windows and, after them, the student's views with the teacher's masks."""
+        """Returns the labelled windows, followed by the student's views with the teacher's masks."""
         teacher = self._averaged.average
         assert teacher is not None
         with torch.no_grad():
@@ -73,10 +73,10 @@ class Teaching:
         return Windows(torch.cat([batch.frames_BTHWC, strong_BTHWC]), tuple(map(torch.cat, both)))
 
     def perturbed(self, views: Views, labelled: float) -> AbstractContextManager[None]:
-        """Returns a context in which the student goes without some features of all but the first samples.
+        """Returns a context in which features of all but the first samples are dropped for the student.
 
         Args:
-            views: say which.
-            labelled: share of the first ones.
+            views: name the channels to keep.
+            labelled: share of the first samples, which keep all features.
         """
         return nullcontext() if self._dropout is None else self._dropout(views.kept, labelled)

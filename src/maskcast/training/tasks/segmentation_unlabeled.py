@@ -1,6 +1,6 @@
-"""The unlabelled windows that a segmenter learns from: a weak view for the teacher, a strong one for the student.
+"""Unlabelled training windows: a weak view of each for the teacher, a strong one for the student.
 
-Legend: B samples, T frames of a sample, H height, W width, C = 3 channels; frames are uint8.
+Legend: B samples, T frames per sample, H height, W width, C = 3 channels; frames are uint8.
 """
 
 from typing import NamedTuple
@@ -22,34 +22,35 @@ from maskcast.reading import counted
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
 
-UNLABELED, MIXED = 1, 2  # keys of the draws of windows, and of what is cut, apart from the labelled ones'
-PLACES = 4  # of which a crop takes the one with the strongest contrast: where objects are is not known
+UNLABELED, MIXED = 1, 2  # random keys for windows and for mixed rectangles
+PLACES = 4  # random crops, of which the one with the highest contrast is taken, as it likely shows objects
 
 
 class Views(NamedTuple):
-    """Two views of unlabelled windows; samples 2k and 2k + 1 are a pair, of which each has a part of the other."""
+    """Two views of unlabelled windows. Samples 2k and 2k + 1 are a pair: each may show a part of the other."""
 
     weak_BTHWC: Tensor
     strong_BTHWC: Tensor
     cut_BHW: Tensor
-    """bool: where the strong view shows the other one of the pair."""
+    """bool: where the strong view shows the other sample of the pair."""
     weight: Tensor
-    """Of their pseudo masks in the loss, () float32."""
+    """Weight of their pseudo masks in the loss, () float32."""
     kept: tuple[Tensor, ...] = ()
-    """Channels that the student keeps of each of its encoder's maps, (B, C) bool; empty where it keeps all."""
+    """Channels of each encoder map that are kept for the student, (B, C) bool; empty if all are kept."""
 
 
 class UnlabelledWindows:
-    """Windows of unlabelled clips and of clips that are labelled in some frames only, each as likely as any other.
+    """Windows of clips without labels or with labels of some frames only, drawn uniformly.
 
     Args:
         store: the clips.
         params: of the training.
-        unlabeled: its part on unlabelled frames.
-        others: clips that take the place of these, e.g. of another camera; labels of theirs are not looked at.
+        unlabeled: the part of ``params`` for unlabelled frames.
+        others: clips to use instead, e.g. of another camera; their labels are ignored.
 
     Raises:
-        MaskcastError: if there is no such clip, none of the length of a window, or the others are of another size.
+        MaskcastError: if there is no such clip, none is as long as a window, or the frames of ``others`` have
+            another size.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class UnlabelledWindows:
         return Views(weak, strong, cut, torch.tensor(self.weight(step)))
 
     def weight(self, step: int) -> float:
-        """Returns the weight of the pseudo masks."""
+        """Returns the weight of the pseudo masks in the loss."""
         done = (step - self.unlabeled.burn_in_steps + 1) / max(1, self.unlabeled.ramp_steps)
         return self.unlabeled.weight * min(1.0, done)
 
@@ -118,7 +119,7 @@ class UnlabelledWindows:
         return weak_THWC, strong_colours(weak_THWC, self.unlabeled.strong, random)
 
     def _geometry(self, frame_HWC: np.ndarray, random: np.random.Generator) -> Geometry:
-        """Draws how a window moves; a crop that should hold an object lies where the contrast is strongest."""
+        """Draws a window's geometry; a crop that should show an object is the one of highest contrast."""
         augment, shape = self.params.augment, frame_HWC.shape[:2]
         anywhere = augment.crop is None or random.random() >= augment.crop_on_object
         places = [draw_geometry(augment, shape, None, random) for _ in range(1 if anywhere else PLACES)]
@@ -126,11 +127,11 @@ class UnlabelledWindows:
 
 
 def _contrast(frame_HWC: np.ndarray, place: Geometry) -> float:
-    """Returns the sum of the channels' standard deviations."""
+    """Returns the summed standard deviations of the channels in a crop."""
     _, deviation = cv2.meanStdDev(move_frames(frame_HWC[None], place)[0])
     return float(deviation.sum())
 
 
 def own_samples(count: int) -> list[int]:
-    """Returns which of ``count`` unlabelled samples are this process's: whole pairs."""
+    """Returns the indices of this process's samples among ``count`` unlabelled ones: whole pairs."""
     return [2 * pair + k for pair in own_part(count // 2) for k in range(2)]

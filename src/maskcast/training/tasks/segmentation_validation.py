@@ -1,4 +1,4 @@
-"""The validation of a segmenter: what it finds in the labelled validation clips, its scores and examples.
+"""The validation of a segmenter on the labelled validation clips: predictions, scores and examples.
 
 Legend: T frames, H height, W width, C = 3 channels.
 """
@@ -27,7 +27,7 @@ from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_windows import labelled_clips
 
 PICTURED = 4  # clips
-MEANS = ("jaccard", "accuracy", "jaccard_no_background")  # over the maps, where all have them
+MEANS = ("jaccard", "accuracy", "jaccard_no_background")  # averaged over the maps, if all maps have them
 
 
 class Shown(NamedTuple):
@@ -39,15 +39,15 @@ class Shown(NamedTuple):
 
 
 class Validation:
-    """The labelled validation clips, segmented as generate_masks would do it.
+    """Validates on the labelled validation clips, with the same inference as generate_masks.
 
     Args:
         store: the clips.
-        maps: what is scored.
-        params: which frames, and how.
+        maps: label maps to score.
+        params: of the stage.
 
     Raises:
-        MaskcastError: if no validation clip has frames and masks of all maps, or none has foreground.
+        MaskcastError: if no validation clip has frames and masks of all maps, or no mask has foreground.
     """
 
     def __init__(self, store: ClipStore, maps: Sequence[LabelMap], params: SegmentationTraining) -> None:
@@ -57,10 +57,10 @@ class Validation:
         self._need_foreground()
 
     def scores(self, segmenter: Segmenter) -> dict[str, float]:
-        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames, the mean over the maps.
+        """Returns ``jaccard`` and ``accuracy`` over all pixels of the validation frames, averaged over the maps.
 
-        Maps of one class beside the background have its Jaccard, ``jaccard_no_background``, too. Where there are
-        several maps, the scores of each carry its name as well.
+        For maps with one class besides the background, ``jaccard_no_background`` is the Jaccard of that class. If
+        there are several maps, the scores of each are returned as well, with its name.
         """
         each = {}
         for one, total in zip(self.maps, self.counts(segmenter), strict=True):
@@ -72,7 +72,7 @@ class Validation:
         return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
 
     def counts(self, segmenter: Segmenter) -> list[np.ndarray]:
-        """Returns what the scores of each map are made of (``map_scores.counts_of``), over all processes."""
+        """Returns the counts for each map's scores (``map_scores.counts_of``), summed over all processes."""
         counts = [no_counts(label_map) for label_map in self.maps]
         worker = self.worker(segmenter)
         for k in own_part(len(self.clips)):
@@ -84,7 +84,7 @@ class Validation:
         return [all_counts(own, segmenter) for own in counts]
 
     def of_one_class(self) -> float:
-        """Returns the Jaccard of masks of one class, the most frequent of each map; NaN where one is an alpha."""
+        """Returns the Jaccard of constant masks of each map's most frequent class; NaN if a map is an alpha."""
         each = []
         for one, store in zip(self.maps, self._masks, strict=True):
             if one.kind == "alpha":
@@ -96,22 +96,22 @@ class Validation:
         return float(np.mean(each))
 
     def worker(self, segmenter: Segmenter) -> Worker:
-        """Returns what looks for masks in one clip after the other."""
+        """Returns a worker that segments one clip after the other."""
         return Worker(segmenter, self.params.training.precision, objects=False)
 
     def frames(self, clip: Clip) -> Sequence[int]:
-        """Returns every ``val_frame_step``-th of the frames of a clip that have labels."""
+        """Returns every ``val_frame_step``-th labelled frame of a clip."""
         known = [labelled_frames(store, clip) for store in self._masks]
         some = known[0] if len(known) == 1 else sorted(set().union(*known))
         return some[:: self.params.val_frame_step]
 
     def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[Sequence[int], Found]]:
-        """Yields what is found in the frames of a clip that validation looks at, as generate_masks would find it.
+        """Yields the predictions for the validated frames of a clip, as generate_masks would make them.
 
-        A model with state sees the frames between, too.
+        A model with state also sees the frames in between.
 
         Yields:
-            Which frames of the clip, and what is found in them.
+            Indices of frames, and the predictions for them.
         """
         wanted, frames_THWC = self.frames(clip), self.store.frames(clip)
         stateful = worker.segmenter.stateful
@@ -128,7 +128,7 @@ class Validation:
             first = stop
 
     def examples(self, segmenter: Segmenter) -> Iterator[tuple[str, np.ndarray, list[Shown]]]:
-        """Yields the ids of some validation clips, their frames (T, H, W, C), and the masks of each map."""
+        """Yields id, frames (T, H, W, C) and masks of each map of some validation clips."""
         worker = self.worker(segmenter)
         for clip in self.clips[:PICTURED]:
             found = joined([piece for _, piece in self.found(worker, clip)])
@@ -140,13 +140,13 @@ class Validation:
             yield clip.id, taken(frames, self.store.frames(clip).__getitem__), shown
 
     def _of_truth(self, label_map: LabelMap, store: ClipStore) -> Iterator[np.ndarray]:
-        """Yields what the scores of true masks are made of, clip by clip."""
+        """Yields the counts of true masks against themselves, clip by clip."""
         for clip in self.clips:
             truth = taken(self.frames(clip), partial(store.masks, clip))
             yield counts_of(label_map, truth, truth)
 
     def _need_foreground(self) -> None:
-        """Makes sure, before any training, that validation has something to tell models apart by."""
+        """Checks, before any training, that the validation masks have foreground."""
         for one, store in zip(self.maps, self._masks, strict=True):
             if all(math.isnan(map_scores(one, counts)["jaccard"]) for counts in self._of_truth(one, store)):
                 raise MaskcastError(

@@ -1,6 +1,6 @@
-"""The windows that a segmenter learns from: frames of labelled training clips with their masks.
+"""Training windows of a segmenter: frames of labelled training clips with their masks.
 
-Legend: B samples, T frames of a sample, H height, W width, C = 3 channels.
+Legend: B samples, T frames per sample, H height, W width, C = 3 channels.
 """
 
 from collections.abc import Sequence
@@ -29,31 +29,31 @@ from maskcast.training.tasks.segmentation_propagated import PropagatedLabels
 from maskcast.training.tasks.segmentation_recoloured import is_recoloured
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
-POOL = 2**32 - 1  # key of the draws of a whole batch, apart from those of its samples
+POOL = 2**32 - 1  # random key for draws of a whole batch, different from those of its samples
 
 
 class Windows(NamedTuple):
-    """Frames of some clips with their masks, uint8."""
+    """A batch of windows: frames and their masks, uint8."""
 
     frames_BTHWC: Tensor
     masks: tuple[Tensor, ...]
     """(B, T, H, W) of each map."""
     views: Views | None = None
-    """Of unlabelled windows that are learnt from in the same step."""
+    """Views of the unlabelled windows of the same step."""
 
 
 class LabelledWindows:
-    """Windows with labels drawn at random from all labelled training clips, each as likely as any other.
+    """Windows with labels, drawn uniformly from all labelled training clips.
 
     Args:
         store: the clips.
-        maps: what is to be learnt.
-        params: how long a window is, and how it is varied.
-        generated: masks of unlabelled clips to draw from, too.
+        maps: label maps to learn.
+        params: length and augmentation of windows.
+        generated: generated masks of unlabelled clips, from which windows are drawn as well.
 
     Raises:
         MaskcastError: if no training clip has frames, masks of all maps and the length of a window, the generated
-            masks cannot be learnt from, or labels of a map cannot be carried to other frames.
+            masks cannot be used, or labels of a map cannot be propagated.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class LabelledWindows:
 
     @property
     def recoloured(self) -> int:
-        """How many samples of this process's batch, the first ones, are in other colours."""
+        """How many samples of this process's batch are recoloured; they come first."""
         return sum(is_recoloured(index, self.params.recoloured) for index in self._order())
 
     @property
     def recoloured_share(self) -> float:
-        """The share of such samples in the batch of all processes."""
+        """The share of recoloured samples in the batch of all processes."""
         size = self.params.training.batch_size
         return sum(is_recoloured(index, self.params.recoloured) for index in range(size)) / size
 
@@ -131,7 +131,7 @@ class LabelledWindows:
     def _drawn(
         self, random: np.random.Generator, step: int, index: int
     ) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:
-        """Returns a clip, a window of its frames, and the masks of each map in these."""
+        """Returns a clip, a window of its frames, and the masks of each map in that window."""
         other = self._generated
         if other is not None and random.random() < self.params.generated_share(step):
             if other.drops_of_batch:
@@ -155,7 +155,7 @@ class LabelledWindows:
         )
 
     def _even_share(self, near: PropagatedLabels) -> float:
-        """Returns the share of windows near labels among these and those with labels."""
+        """Returns the share of windows with propagated labels among all windows."""
         return len(near.index) / (len(near.index) + len(self._index))
 
 
@@ -165,7 +165,7 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
     Raises:
         MaskcastError: if there is none.
     """
-    store.select(split, "labelled")  # which says what there is, where there is none
+    store.select(split, "labelled")  # raises an error that lists what there is, if there is none
     needed = {FRAMES, *(labels_of(one.name) for one in maps)}
     found = store.where(
         lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
@@ -180,10 +180,10 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
 
 
 def chosen_maps(store: ClipStore, names: Sequence[str] | None) -> tuple[LabelMap, ...]:
-    """Returns the label maps of a store that have these names, or all that can be learnt.
+    """Returns the label maps of a store with these names, or all that can be learnt.
 
     Raises:
-        MaskcastError: if there is no such map, or none that can be learnt.
+        MaskcastError: if a map does not exist, or none can be learnt.
     """
     if names is not None:
         return tuple(store.of(name).label_map for name in names)

@@ -1,4 +1,4 @@
-"""Whether a forecaster is surely better than its start, by videos that it did not learn from.
+"""Tests on held-out videos whether a forecaster is surely better than with its initial weights.
 
 Legend: M videos.
 """
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SURE = 2.0  # standard errors of the mean gain by which other weights must be better than the start
+SURE = 2.0  # the mean gain must exceed so many of its standard errors
 
 
 def by_video(by_clip: Sequence[tuple[str, str, float, float]]) -> np.ndarray:
-    """Returns the mean scores of each video, or those of each clip where there is but one video, (M, 2).
+    """Returns the mean scores of each video, or those of each clip if there is only one video, (M, 2).
 
     Args:
-        by_clip: video, clip and two scores of it, in any order; those of a clip without labels are NaN, and so
-            are those of a video of such clips.
+        by_clip: video, clip and two scores of each clip, in any order. Clips without labels have NaN, and so do
+            videos of such clips only.
     """
     several = len({video for video, *_ in by_clip}) > 1
     scores: dict[str, list[tuple[float, float]]] = {}
@@ -26,13 +26,13 @@ def by_video(by_clip: Sequence[tuple[str, str, float, float]]) -> np.ndarray:
 
 
 def surpasses(found_M2: np.ndarray, start_M2: np.ndarray) -> bool:
-    """Whether videos score better than before by more than their spread explains, and no worse at the last frame.
+    """Whether the gain is significant over the videos, and ``jaccard_last`` is no worse.
 
-    The mean gain must be more than ``SURE`` times its standard error; what one video gains is no evidence.
+    The mean gain must be more than ``SURE`` times its standard error. A single video is no evidence.
 
     Args:
-        found_M2: of each video, ``jaccard`` and ``jaccard_last``.
-        start_M2: the same of what they are compared with.
+        found_M2: ``jaccard`` and ``jaccard_last`` of each video.
+        start_M2: the same with the initial weights.
     """
     both_M2 = found_M2 - start_M2
     gain_M, last_M = both_M2[~np.isnan(both_M2).any(axis=1)].T
@@ -43,6 +43,6 @@ def surpasses(found_M2: np.ndarray, start_M2: np.ndarray) -> bool:
 
 
 def _mean(scores_N2: np.ndarray) -> np.ndarray:
-    """Returns the mean of the clips that have scores, (2,); NaN without any."""
+    """Returns the mean over the clips that have scores, (2,); NaN if none has."""
     known_N2 = scores_N2[~np.isnan(scores_N2).any(axis=1)]
     return known_N2.mean(axis=0) if len(known_N2) else np.full(2, np.nan)
