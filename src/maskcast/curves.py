@@ -26,7 +26,4 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     if not path.exists():
         return {}
     again = "remove it, or train again"
-    curves: dict[str, Curve] = checked(
-        dict[str, list[dict[str, float]]], read_json(path), path, "learning curves", again
-    )
-    return curves
+    return checked(dict[str, list[dict[str, float]]], read_json(path), path, "learning curves", again)

@@ -136,8 +136,7 @@ def mapped_array(path: Path, remedy: str) -> "np.ndarray":
     import numpy as np
 
     with parsing(path, "a readable array", remedy):
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def array_of(data: Any, what: str, wanted: str) -> "np.ndarray":

@@ -33,5 +33,4 @@ class OpticalFlow:
         """
         if min(first_HW.shape) < LEAST:
             return np.zeros((*first_HW.shape, 2), np.float32)
-        flow_HW2: np.ndarray = self._method.calc(first_HW, second_HW, None)
-        return flow_HW2
+        return self._method.calc(first_HW, second_HW, None)

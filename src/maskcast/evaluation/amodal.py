@@ -105,8 +105,7 @@ class AmodalScores:
         return mean_where_labelled(jaccard_per_class(counts_KK)[1:][scored].tolist())
 
     def _parts(self, one: LabelMap, region: str) -> list[float]:
-        scores: list[float] = jaccard_per_class(self._counts[one.name, region])[1:].tolist()
-        return scores
+        return jaccard_per_class(self._counts[one.name, region])[1:].tolist()
 
 
 def _has_object(mask_HW: np.ndarray) -> bool:

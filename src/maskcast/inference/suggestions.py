@@ -53,8 +53,7 @@ class Candidates:
 
     def near(self, video: int, place: float, spacing: int) -> np.ndarray:
         """Returns which frames of a video lie less than ``spacing`` from a place in it, (N,) bool."""
-        near_N: np.ndarray = (self.video_N == video) & (np.abs(self.place_N - place) < spacing)
-        return near_N
+        return (self.video_N == video) & (np.abs(self.place_N - place) < spacing)
 
 
 def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, precision: str) -> Candidates:
@@ -116,8 +115,7 @@ def _labelled(store: ClipStore, videos: Mapping[str, int]) -> dict[int, np.ndarr
 
 def _places(clip: Clip) -> np.ndarray:
     """Returns where the frames of a clip lie in its video, in steps from one of them to the next: (T,)."""
-    places_T: np.ndarray = clip.meta.get("start", 0) / clip.meta.get("stride", 1) + np.arange(clip.num_frames)
-    return places_T
+    return clip.meta.get("start", 0) / clip.meta.get("stride", 1) + np.arange(clip.num_frames)
 
 
 def _unlabelled(store: ClipStore, clip: Clip) -> np.ndarray:

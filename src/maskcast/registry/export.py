@@ -132,13 +132,11 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
     """Returns the forecast of the model itself, on the CPU."""
     with torch.inference_mode():
         if not _agrees(model):
-            masks: np.ndarray = PipelineGraph(model).eval()(torch.from_numpy(clips)).numpy()
-            return masks
+            return PipelineGraph(model).eval()(torch.from_numpy(clips)).numpy()
         masker, forecaster = copy.copy(model.masker), ForecasterGraph(model)
         masker.network, masker.precision = masker.network.cpu(), "fp32"
         seen = np.stack([masker.mask_clip(clip, model.consistent_frames).masks for clip in clips])
-        future: np.ndarray = forecaster(torch.from_numpy(seen)).numpy()
-        return future
+        return forecaster(torch.from_numpy(seen)).numpy()
 
 
 def check_output(output: Path, form: Format) -> None:

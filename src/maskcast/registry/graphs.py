@@ -40,8 +40,7 @@ class PipelineGraph(nn.Module):
         """Forecasts clips."""
         if self.sees_frames:
             return self._mask(self.forecaster(frames))
-        future: Tensor = self.forecaster(self._mask(frames))
-        return future
+        return self.forecaster(self._mask(frames))
 
     def _mask(self, frames_BTHWC: Tensor) -> Tensor:
         return _masks(self.masker.logits(frames_BTHWC))
@@ -62,8 +61,7 @@ class MaskerGraph(nn.Module):
     def logits(self, frames_BTHWC: Tensor) -> Tensor:
         """Returns the logits (B, T, K, H, W) of the map that is forecast."""
         logits, _ = self.network(frames_BTHWC)
-        logits_BTKHW: Tensor = logits[self.place]
-        return logits_BTKHW
+        return logits[self.place]
 
 
 class ForecasterGraph(nn.Module):
@@ -75,8 +73,7 @@ class ForecasterGraph(nn.Module):
 
     def forward(self, masks: Tensor) -> Tensor:
         """Continues clips."""
-        future: Tensor = self.network.forecast(masks, self.horizon)
-        return future
+        return self.network.forecast(masks, self.horizon)
 
 
 def _masks(logits_BTKHW: Tensor) -> Tensor:
@@ -157,8 +154,7 @@ def loaded_graph(path: Path) -> Callable[..., list[np.ndarray]]:
         names = [each.name for each in session.get_inputs()]
 
         def run_onnx(*given: np.ndarray) -> list[np.ndarray]:
-            found: list[np.ndarray] = session.run(None, dict(zip(names, given, strict=True)))
-            return found
+            return session.run(None, dict(zip(names, given, strict=True)))
 
         return run_onnx
     module = torch.export.load(path).module()

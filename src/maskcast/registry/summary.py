@@ -135,11 +135,10 @@ def _is_champion(name: str, number: int) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = checked(
+    return checked(
         dict[str, Any],
         read_json(path, "scores", "run `dvc repro` first"),
         path,
         "a table of scores",
         "run `dvc repro` again",
     )
-    return found

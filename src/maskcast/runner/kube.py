@@ -66,8 +66,7 @@ class Cluster:
         """Returns the pod of this process."""
         name = os.environ.get("KFP_POD_NAME") or socket.gethostname()  # which cuts a long name
         pod = _ask("read its own pod", self.core.read_namespaced_pod, name, self.namespace)
-        found: Json = self.api.sanitize_for_serialization(pod)
-        return found
+        return self.api.sanitize_for_serialization(pod)
 
     def run(self, job: Json) -> None:
         """Creates a TrainJob, shows the log of its first node, waits for its end and deletes it.

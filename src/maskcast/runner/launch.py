@@ -44,8 +44,7 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
     try:
         with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
             start = elastic_launch(_config(processes, logs), _worker)
-            metrics: dict[str, float] = start(work, job, threads_for(processes))[0]
-            return metrics
+            return start(work, job, threads_for(processes))[0]
     except ChildFailedError as error:
         raise _cause(job.name, processes, error) from None
     except SignalException as error:

@@ -66,8 +66,7 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
             cluster.run(train_job(title(job.name, work), pod, command, nodes=nodes, processes=processes))
         for port, path in written.items():
             shutil.move(path, job.outputs[port])
-    metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
-    return metrics
+    return json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
 
 
 def title(name: str, work: Path) -> str:

@@ -88,8 +88,7 @@ class Muon(AdamW):
         if not state:
             state["step"] = torch.zeros(())  # AdamW loads only states that have a step
             state["momentum"] = torch.zeros_like(weight)
-        momentum: Tensor = state["momentum"]
-        return momentum
+        return state["momentum"]
 
     def _orthogonal(self, matrices: list[Tensor]) -> list[Tensor]:
         """Returns `orthogonal` of each; on a GPU by a CUDA graph, as each is dozens of small kernels."""

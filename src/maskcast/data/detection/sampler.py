@@ -40,5 +40,4 @@ def repeat_factors(present_IK: np.ndarray, threshold: float) -> np.ndarray:
     """
     share_K = present_IK.mean(0)
     factor_K = np.sqrt(threshold / np.where(share_K > 0, share_K, 1)).clip(min=1)
-    factor_I: np.ndarray = np.where(present_IK, factor_K, 1).max(1)
-    return factor_I
+    return np.where(present_IK, factor_K, 1).max(1)

@@ -42,8 +42,7 @@ def _of_pairs(scores: CocoScores, pairs: list[tuple[int, int]]) -> np.ndarray:
     evaluation.params.maxDets = [100]
     evaluation.evaluate()
     evaluation.accumulate()
-    ap_P: np.ndarray = evaluation.eval["precision"][..., 0, 0].mean(axis=(0, 1))
-    return ap_P
+    return evaluation.eval["precision"][..., 0, 0].mean(axis=(0, 1))
 
 
 def _renamed(records: Iterable[Record], number: dict[tuple[int, int], int]) -> list[Record]:

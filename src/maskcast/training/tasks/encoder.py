@@ -66,8 +66,7 @@ class EncoderTask:
 
     def pictures(self, count: int) -> np.ndarray:
         """Returns both views of some samples, (2, count, H, W, C) uint8."""
-        views: np.ndarray = self.batch(0).own[:, :count].numpy()
-        return views
+        return self.batch(0).own[:, :count].numpy()
 
     def _pair(self, step: int, index: int) -> np.ndarray:
         """Returns both views of a sample, (2, H, W, C)."""

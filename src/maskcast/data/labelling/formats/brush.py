@@ -43,8 +43,7 @@ def decode(data: Sequence[int], size: Size, where: str) -> np.ndarray:
             raise MaskcastError(f"{where}: rle runs beyond the {total} values that it names; export it again")
         values[at : at + count] = stream.number(word) if repeats else stream.numbers(count, word)
         at += count
-    labelled_HW: np.ndarray = values.reshape(*size, 4)[..., 3] > 0
-    return labelled_HW
+    return values.reshape(*size, 4)[..., 3] > 0
 
 
 def encode(mask_HW: np.ndarray) -> list[int]:
@@ -61,8 +60,7 @@ def encode(mask_HW: np.ndarray) -> list[int]:
             blocks.append(f"1{choice:02b}{count - 1:0{LENGTH_BITS[choice]}b}{value}")
             start += count
     bits = np.frombuffer("".join(blocks).encode("ascii"), np.uint8) - ord("0")
-    packed: list[int] = np.packbits(bits).tolist()
-    return packed
+    return np.packbits(bits).tolist()
 
 
 class _Bits:
@@ -83,5 +81,4 @@ class _Bits:
         weights = np.uint64(1) << np.arange(size - 1, -1, -1, dtype=np.uint64)
         bits = self._bits[self._at : end].reshape(count, size).astype(np.uint64)
         self._at = end
-        found: np.ndarray = bits @ weights
-        return found
+        return bits @ weights

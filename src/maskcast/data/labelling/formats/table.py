@@ -28,5 +28,4 @@ FORMATS = {  # by name: where it is, and what it holds
 def get_format(name: str) -> LabelFormat:
     """Returns the format of a name, which is one of ``FORMATS``."""
     module, _, class_name = FORMATS[name][0].partition(":")
-    found: LabelFormat = getattr(importlib.import_module(f"{PACKAGE}.{module}"), class_name)()
-    return found
+    return getattr(importlib.import_module(f"{PACKAGE}.{module}"), class_name)()
