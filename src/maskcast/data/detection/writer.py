@@ -125,8 +125,7 @@ class DetectionWriter:
 
     def finish(self) -> None:
         """Writes `dataset.json`."""
-        path = self.root / "dataset.json"
-        write_json(path, self._about)
+        write_json(self.root / "dataset.json", self._about)
 
     def _write(
         self, folder: str, images: Sequence[tuple[Path, str]], what: str

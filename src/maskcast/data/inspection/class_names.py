@@ -56,7 +56,8 @@ def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, A
             return None
         names = dict.fromkeys(name for name in by_colour.values() if not NO_LABEL.fullmatch(name))
         values = {colour: name if name in names else VOID for colour, name in by_colour.items()}
-        return {"classes": _background_first(list(names)), "values": values} if len(names) > 1 else None
+        background_first = sorted(names, key=lambda name: name.lower() != "background")
+        return {"classes": background_first, "values": values} if len(names) > 1 else None
     names_by_id = [one.name for one in listed]
     by_id = source.get("encoding") == "index" or "label_divisor" in source
     if not by_id or len(names_by_id) != len(source["classes"]):
@@ -105,7 +106,3 @@ def _read(text: str) -> list[Named]:
         elif not numbers:
             bare.append(Named(name, None))
     return found or bare
-
-
-def _background_first(names: list[str]) -> list[str]:
-    return sorted(names, key=lambda name: name.lower() != "background")

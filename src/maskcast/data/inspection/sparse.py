@@ -18,9 +18,10 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
     Raises:
         MaskcastError: when neither does it.
     """
-    if found.photographs or all(sum(marked[name]) == len(marked[name]) for name in found.labelled):
+    marks = [mark for name in found.labelled for mark in marked[name]]
+    if found.photographs or all(marks):
         return
-    given, total = (sum(numbers) for numbers in zip(*_counts(found, marked), strict=True))
+    given, total = sum(marks), len(marks)
     parts = _scored(found, marked)
     usual = int(found.source.get("window_step", found.frames))
     longest = found.frames
@@ -70,7 +71,3 @@ def _covered(found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mappi
     return all(
         any(marked[name][start + frame] for name, start in starts) for frame in range(found.context, found.frames)
     )
-
-
-def _counts(found: Findings, marked: Mapping[str, Sequence[bool]]) -> list[tuple[int, int]]:
-    return [(sum(marked[name]), len(marked[name])) for name in found.labelled]

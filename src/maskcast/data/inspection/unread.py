@@ -48,8 +48,8 @@ def unread_labels(raw: Path) -> str | None:
                 what = _json(path)
             case ".txt":
                 what = _yolo(path, stems)
-            case ".zip":
-                what = _archive(path)
+            case ".zip" if is_archive(path):
+                what = "is an archive, and is not looked into: unpack what labels it has"
         if what is not None:
             return f"{path.relative_to(raw).as_posix()} {what}, {AGAIN}"
     return None
@@ -64,10 +64,6 @@ def panoptic_file(raw: Path) -> str | None:
 def _json(path: Path) -> str | None:
     content = content_of(path)
     return next((what for keys, what in JSON.items() if all(key in content for key in keys)), None)
-
-
-def _archive(path: Path) -> str | None:
-    return "is an archive, and is not looked into: unpack what labels it has" if is_archive(path) else None
 
 
 def _yolo(path: Path, stems: set[str]) -> str | None:

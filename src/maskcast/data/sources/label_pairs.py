@@ -15,15 +15,14 @@ from pathlib import Path, PurePosixPath
 
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
-from maskcast.data.labelling.formats.names import VIDEO_FRAME
+from maskcast.data.labelling.formats.names import UPLOADED, VIDEO_FRAME
 from maskcast.data.sources.footage import Footage
 from maskcast.labels import LabelError
 from maskcast.reading import parsing
 
 Parts = tuple[str, ...]
-# Label Studio puts eight digits before the name of an uploaded file, keeps no folder, makes spaces underscores and
-# takes out what else is no letter, digit, dot or hyphen.
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+# Label Studio keeps no folder of an uploaded file, makes spaces underscores and takes out what else is no letter,
+# digit, dot or hyphen.
 _TAKEN_OUT = re.compile(r"[^-\w.]")
 
 
@@ -142,7 +141,7 @@ class _Images:
         for called in frame.names:
             parts = _parts(called)
             last = "".join(parts[-1:])
-            uploaded = _UPLOADED.fullmatch(last)
+            uploaded = UPLOADED.fullmatch(last)
             for found in (
                 [one for one in self._by_name.get(last, ()) if self._fits(parts, one[0])],
                 self._uploaded.get(uploaded[1], []) if uploaded else [],

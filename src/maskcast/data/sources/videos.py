@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from maskcast.data.frame_names import BESIDE
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.cutting import span, windows_in
@@ -17,9 +18,6 @@ from maskcast.files import files_below
 from maskcast.labels import id_key, single_map
 from maskcast.progress import track
 from maskcast.reading import counted
-
-# Files that lie beside videos and are left out without a word.
-BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
 
 
 def left_out(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -25,12 +25,6 @@ def is_panoptic(content: Any) -> bool:
     return isinstance(first, dict) and "segments_info" in first and "images" in content
 
 
-def segments_folder(file: Path) -> Path:
-    """Returns the folder of the PNGs of a JSON."""
-    own = file.with_suffix("")
-    return own if own.is_dir() else file.parent
-
-
 def numbers_segments(folder: Path) -> bool:
     """Whether images of a folder number segments: a JSON of this form is called as the folder."""
     file = folder.with_name(f"{folder.name}.json")
@@ -47,6 +41,8 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
         Records(f"{file}: {key}", content[key]) for key in ("categories", "images", "annotations")
     )
     names, row = category_names(categories), {one["id"]: k for k, one in enumerate(images.records)}
+    own = file.with_suffix("")
+    folder = own if own.is_dir() else file.parent
     heights, widths = images.integers("height").tolist(), images.integers("width").tolist()
     for n, one in enumerate(annotations.records):
         where = f"{annotations.where}[{n}] ({one['file_name']})"
@@ -63,7 +59,7 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
                 annotations.fail(n, f"category_id {shown(segment['category_id'])} is no category; mend it")
             segments[segment["id"]] = names[segment["category_id"]]
         found = [(name, number) for number, name in segments.items()]
-        read = partial(_regions, segments_folder(file) / png, segments)
+        read = partial(_regions, folder / png, segments)
         k = row[one["image_id"]]
         name, size = images.records[k]["file_name"], checked_size(heights[k], widths[k], where)
         # Cityscapes' script calls frames as its masks.

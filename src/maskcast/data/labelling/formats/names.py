@@ -9,7 +9,7 @@ from maskcast.data.labelling.formats.base import Place
 
 FRAME_RULE = "<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on"
 VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # of a video, as CVAT calls it
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
+UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
 
 
 def clip_name(clip: str) -> str:
@@ -26,7 +26,7 @@ def places_of(name: str) -> list[Place]:
     """Returns what the name of an image may mean, the likeliest first; see `FRAME_RULE`."""
     path = PurePosixPath(name.replace("\\", "/"))
     stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-    stems = [stem] + ([uploaded[1]] if (uploaded := _UPLOADED.fullmatch(stem)) else [])
+    stems = [stem] + ([uploaded[1]] if (uploaded := UPLOADED.fullmatch(stem)) else [])
     found = [
         (unquote(match[1]), int(match[2])) for one in stems if (match := re.fullmatch(r"(.+)_(\d{1,9})", one))
     ]

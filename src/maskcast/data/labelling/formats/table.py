@@ -14,14 +14,8 @@ FORMATS = {  # by name: where it is, and what it holds
     "cvat-images": ("cvat_images:CvatImages", "CVAT for images 1.1: masks, polygons, boxes"),
     "cvat-video": ("cvat_video:CvatVideo", "CVAT for video 1.1: tracks; a task per clip"),
     "labelme": ("labelme:Labelme", "labelme: a JSON an image: polygons, circles, masks"),
-    "label-studio": (
-        "label_studio:LabelStudio",
-        "predictions out, what people annotated in",
-    ),
-    "label-studio-predictions": (
-        "label_studio:LabelStudioPredictions",
-        "the same, but predictions are read",
-    ),
+    "label-studio": ("label_studio:LabelStudio", "predictions out, what people annotated in"),
+    "label-studio-predictions": ("label_studio:LabelStudioPredictions", "the same, but predictions are read"),
 }
 
 
