@@ -12,7 +12,7 @@ Written by hand, as MLflow's own writer needs pandas, which images do not have; 
 import json
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,22 +162,22 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
     try:
         return build_model(folder / "data", about), about
     except MaskcastError as error:
-        if lacking := ", ".join(_lacking(folder / "requirements.txt")):
+        path = folder / "requirements.txt"
+        pins = pinned(path) if path.is_file() else ()
+        lacking = ", ".join(f"{name}=={was}" for name, was, here in pins if not here and name not in REQUIREMENTS)
+        if lacking:
             raise MaskcastError(f"{error}; its requirements name {lacking}, not installed here") from error
         raise
 
 
-def _lacking(requirements: Path) -> list[str]:
-    """Returns those packages of plugins that a model was registered beside and that are not installed here."""
-    found = []
-    for pin in requirements.read_text(encoding="utf-8").splitlines() if requirements.is_file() else ():
-        name = pin.partition("==")[0]
-        if name and name not in REQUIREMENTS:
-            try:
-                version(name)
-            except PackageNotFoundError:
-                found.append(pin)
-    return found
+def pinned(requirements: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Yields of each package that a model was registered with its name, its version, and the one here, if any."""
+    for pin in requirements.read_text(encoding="utf-8").split():
+        name, _, recorded = pin.partition("==")
+        try:
+            yield name, recorded, version(name).partition("+")[0]
+        except PackageNotFoundError:
+            yield name, recorded, None
 
 
 def shrink_clip(clip_THWC: np.ndarray) -> np.ndarray:

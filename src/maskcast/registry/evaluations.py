@@ -184,7 +184,8 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
         measure = next((each for each in expected if each.format == facts["format"]), None)
         if measure is None or not facts.keys() >= measure.must_agree.keys():
             raise other
-        rows = _rows(report / measure.table)
+        text = read_text(report / measure.table, "table of scores", "evaluate again")
+        rows = list(csv.DictReader(io.StringIO(text)))
         per_item = _per_item(rows, measure, None)
         names = {name: None for row in rows if (name := _baseline(row)) is not None}
         baselines = {name: _per_item(rows, measure, name) for name in names}
@@ -192,11 +193,6 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
     if not per_item:
         raise other
     return EvaluationRecord(str(report), measure, facts, scores, per_item, baselines, videos)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    text = read_text(path, "table of scores", "evaluate again")
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def _per_item(rows: list[dict[str, str]], measure: Measure, baseline: str | None) -> dict[str, dict[str, float]]:

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.installation import described
 from maskcast.progress import say, told_when_late
+from maskcast.registry.artifact import pinned
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import known_of, runs_behind
@@ -114,7 +114,9 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         folder = Path(scratch)
         weights = download(registry, known, folder)
         read_bundle(weights / "data", known.digest)
-        _say_packages(weights / "requirements.txt", title)
+        for name, recorded, here in pinned(weights / "requirements.txt"):
+            if here != recorded:
+                say(f"verify: {name} is {here or 'missing'} here, {title} was registered with {recorded}")
         top = _top(repository)
         _check_out(top, commit, folder / "code")
         _check_code(folder / "code", tags[CODE], title, commit)
@@ -132,18 +134,6 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         for each in (record, found)
     )
     return Verification(f"{title}, commit {commit[:12]}", was, now, found.digest == record.digest)
-
-
-def _say_packages(requirements: Path, title: str) -> None:
-    """Says which packages are of other versions than where the model was registered."""
-    for line in requirements.read_text(encoding="utf-8").split():
-        name, _, recorded = line.partition("==")
-        try:
-            here = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            here = "missing"
-        if here != recorded:
-            say(f"verify: {name} is {here} here, {title} was registered with {recorded}")
 
 
 def _top(repository: str) -> str:
