@@ -32,9 +32,7 @@ GROUPS = {  # by title, as help has them: commands by name, and what they do
         "grid": "run variants of a pipeline by DVC and compare their maskers",
         "code": "write the modules that each stage imports, by digest, for DVC",
     },
-    "the shell": {
-        "completion": "complete words of commands in bash, zsh or tcsh",
-    },
+    "the shell": {"completion": "complete words of commands in bash, zsh or tcsh"},
 }
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 

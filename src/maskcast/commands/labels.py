@@ -128,14 +128,7 @@ def _import(given: argparse.Namespace, out: Path) -> str:
     if given.first_frame is not None and not form.numbered:
         raise MaskcastError(f"--first-frame: {form.name} tells frames by their names; it is for mots and mots-txt")
     report = import_labels(
-        out,
-        form,
-        given.file,
-        store,
-        rename=rename,
-        empty=given.empty,
-        split=given.split,
-        first=given.first_frame,
+        out, form, given.file, store, rename=rename, empty=given.empty, split=given.split, first=given.first_frame
     )
     for line in report.unmet:
         say(line)

@@ -116,11 +116,7 @@ class Generation:
                             writing.go_on()
                 speed["frames_per_second"] = (frames - self._index.start(done)) / (time.monotonic() - started)
         written = sum(file.stat().st_size for file in folder.glob("*.zst"))
-        result: dict[str, float] = {
-            "clips": len(self.clips),
-            "frames": frames,
-            "bytes_per_frame": written / frames,
-        }
+        result = {"clips": len(self.clips), "frames": frames, "bytes_per_frame": written / frames}
         return result | writing.means | speed
 
     def _packed(

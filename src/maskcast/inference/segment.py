@@ -31,12 +31,7 @@ Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one p
 
 
 def segment(
-    segmenter: Segmenter,
-    chunks: Chunks,
-    *,
-    batch_size: int,
-    precision: str,
-    consistent_frames: int | None = None,
+    segmenter: Segmenter, chunks: Chunks, *, batch_size: int, precision: str, consistent_frames: int | None = None
 ) -> Iterator[Found]:
     """Yields what is found in one clip, piece by piece, in the order of its frames.
 

@@ -5,7 +5,6 @@ Legend: H height, W width, C = 3 colour channels.
 
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -110,7 +109,5 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

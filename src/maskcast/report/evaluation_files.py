@@ -35,7 +35,7 @@ DEFINITIONS = {
 }
 FUTURES = {
     "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
-    "the score of the best one of each clip, by its mean over the forecast frames",
+    "the score of the best one of each clip, by its mean over the forecast frames"
 }
 # Beside `DEFINITIONS` and no part of them: what was scored before is compared with what is scored now.
 DAVIS = {

@@ -161,12 +161,7 @@ def _param(value: object) -> str:
 
 
 def document(
-    title: str,
-    sections: Mapping[str, Html],
-    index: str | None = None,
-    score: str = "",
-    *,
-    in_store: bool = False,
+    title: str, sections: Mapping[str, Html], index: str | None = None, score: str = "", *, in_store: bool = False
 ) -> str:
     """Returns a whole page.
 

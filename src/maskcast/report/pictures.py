@@ -73,11 +73,7 @@ def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:
 
 
 def draw_gallery(
-    folder: Path,
-    scores: Sequence[float],
-    count: int,
-    view: Callable[[int], ForecastView],
-    frame_number: int,
+    folder: Path, scores: Sequence[float], count: int, view: Callable[[int], ForecastView], frame_number: int
 ) -> dict[str, tuple[int, ForecastView]]:
     """Draws `count` clips spread from the best to the worst score.
 

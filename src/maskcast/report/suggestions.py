@@ -3,7 +3,6 @@
 Legend: K classes, H height, W width, C = 3 channels (RGB), uint8.
 """
 
-import csv
 import io
 from pathlib import Path
 from typing import Literal
@@ -26,6 +25,7 @@ from maskcast.report.clip_player import legend
 from maskcast.report.overlays import overlay, resized
 from maskcast.report.page import document
 from maskcast.report.paint import class_entries
+from maskcast.report.tables import write_csv
 
 LIST, PAGE = "frames.csv", "frames.html"
 BATCH, PRECISION = 16, "bf16"  # as generate_masks has them
@@ -64,7 +64,8 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     if len(chosen) < params.budget:
         say(f"no more than {counted(len(chosen), 'frame', 'lies', 'lie')} {params.spacing} apart (--spacing)")
     folder.mkdir()
-    (folder / LIST).write_text(_listed(candidates, chosen, store.classes), encoding="utf-8")
+    header = ["clip", "frame", "doubted_pixels", "most_doubted"]
+    write_csv(folder / LIST, header, [_row(candidates, n, store.classes) for n in chosen])
     drawn = [_figure(store, model, candidates, n) for n in chosen]
     lead = (
         f"The most wanted first, under the masker's mask. Frames count from 0, as in {LIST}; px is how many "
@@ -82,16 +83,10 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     return len(chosen)
 
 
-def _listed(candidates: Candidates, chosen: list[int], classes: tuple[str, ...]) -> str:
-    """Returns the list, the most wanted frame first."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["clip", "frame", "doubted_pixels", "most_doubted"])
-    for n in chosen:
-        clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
-        most = "; ".join(name for name, _ in _doubted(candidates, n, classes))
-        rows.writerow([clip, t, f"{candidates.doubt_NK[n, 1:].sum():.1f}", most])
-    return text.getvalue()
+def _row(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[object]:
+    clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
+    most = "; ".join(name for name, _ in _doubted(candidates, n, classes))
+    return [clip, t, f"{candidates.doubt_NK[n, 1:].sum():.1f}", most]
 
 
 def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:

@@ -176,10 +176,7 @@ def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
 
 def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
     how = "" if evaluation.photographs else " Drag a slider, or use the arrow keys."
-    parts = [
-        element("p", f"From the best clip to the worst.{how}"),
-        legend(ERRORS, "Colours of errors"),
-    ]
+    parts = [element("p", f"From the best clip to the worst.{how}"), legend(ERRORS, "Colours of errors")]
     for place, clip in enumerate(shown):
         layers = _layers(evaluation, clip)
         sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]

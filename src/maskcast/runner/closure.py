@@ -17,6 +17,7 @@ from maskcast.plugins import sources
 
 PACKAGE = maskcast.__name__
 ROOT = Path(maskcast.__path__[0])
+_digest = cache(sha256_of)
 
 
 def closure(module: str) -> dict[str, str]:
@@ -75,8 +76,3 @@ def _file(module: str) -> Path | None:
 def _defines(file: Path) -> bool:
     """Whether a module holds more than a docstring."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_bytes()).body)
-
-
-@cache
-def _digest(file: Path) -> str:
-    return sha256_of(file)

@@ -117,9 +117,7 @@ def output_whole(out: Path, flag: str = "output") -> Iterator[Path]:
 
 @contextmanager
 def outputs_whole(
-    outputs: Mapping[str, Path],
-    partials: Mapping[str, Path],
-    place: Callable[[Path, Path], object] = Path.rename,
+    outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object] = Path.rename
 ) -> Iterator[None]:
     """Moves the partial outputs into place when the block succeeds, removes them when it fails.
 

@@ -27,12 +27,7 @@ from maskcast.stopping import AGAIN, Stopped, end_stopped, stopped_by_signals
 
 
 def run_stage(
-    stage: str,
-    params: Mapping[str, Any],
-    *,
-    name: str | None = None,
-    where: str = "params",
-    **paths: str | Path,
+    stage: str, params: Mapping[str, Any], *, name: str | None = None, where: str = "params", **paths: str | Path
 ) -> dict[str, float]:
     """Runs one stage and returns its metrics (empty for a stage without the output ``metrics``).
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import av
@@ -29,11 +28,7 @@ CODECS = ("libx264", "mpeg4")  # browsers play the first; FFmpeg has the second 
 
 
 def draw_film(
-    frames_THWC: np.ndarray,
-    seen_THW: np.ndarray,
-    coming: Sequence[np.ndarray],
-    classes: Sequence[str],
-    title: str,
+    frames_THWC: np.ndarray, seen_THW: np.ndarray, coming: Sequence[np.ndarray], classes: Sequence[str], title: str
 ) -> list[Image.Image]:
     """Returns one picture a frame: the frames of the video under their masks, then the forecast masks alone.
 
@@ -132,10 +127,8 @@ class Film:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
             self.close()
         else:
             with suppress(av.FFmpegError):  # what failed has been said

@@ -44,9 +44,8 @@ class Progress:
         self.curve.append({"epoch": epoch, **trained, **scores})
         self.losses = 0.0
         sure = epoch == 0 or not isinstance(task, FromStart) or task.surpasses_start()
-        better = task.monitor is None or not self.best
-        if task.monitor is not None and self.best:
-            better = sure and scores[task.monitor] > self.best[task.monitor]
+        monitor = task.monitor
+        better = monitor is None or not self.best or (sure and scores[monitor] > self.best[monitor])
         if better:
             self.best, self.best_epoch, self.stale = scores, epoch, 0
             self.best_weights = weights_of(task.model)

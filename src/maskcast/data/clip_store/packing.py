@@ -64,11 +64,7 @@ class LayerPacker:
 
 
 def unpack(
-    chunk_of: Callable[[int], memoryview],
-    chunk_frames: int,
-    num_frames: int,
-    wanted: range,
-    out_THW: np.ndarray,
+    chunk_of: Callable[[int], memoryview], chunk_frames: int, num_frames: int, wanted: range, out_THW: np.ndarray
 ) -> None:
     """Decompresses some frames of a layer; only the chunks that hold them are read.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -41,13 +40,7 @@ class ClipWriter:
     """
 
     def __init__(
-        self,
-        root: Path,
-        *,
-        height: int,
-        width: int,
-        maps: Sequence[LabelMap],
-        meta: dict[str, Any] | None = None,
+        self, root: Path, *, height: int, width: int, maps: Sequence[LabelMap], meta: dict[str, Any] | None = None
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root, self.height, self.width = root, height, width
@@ -69,19 +62,13 @@ class ClipWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with ExitStack() as last:
             last.callback(self._columns.close)
             with ExitStack() as shards:  # all are closed, also where the disk is full for one
-                for close in (
-                    self._frames.close,
-                    self._lines.close,
-                    *(each.close for each in self._layers.values()),
-                ):
-                    shards.callback(close)
-            if error is None:
+                for end in (self._frames.close, self._lines.close, *(one.close for one in self._layers.values())):
+                    shards.callback(end)
+            if kind is None:
                 self._write_index()
 
     def add(

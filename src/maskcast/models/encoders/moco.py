@@ -11,14 +11,7 @@ from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig
-from maskcast.models.encoders.siamese import (
-    Normalised,
-    Siamese,
-    Views,
-    cells,
-    embedding_spread,
-    pool,
-)
+from maskcast.models.encoders.siamese import Normalised, Siamese, Views, cells, embedding_spread, pool
 
 
 class _Heads(nn.Module):

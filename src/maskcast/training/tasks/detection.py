@@ -13,13 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskcast.data.augment.boxes import (
-    Sample,
-    augment_boxes,
-    fitted,
-    move,
-    strong_view,
-)
+from maskcast.data.augment.boxes import Sample, augment_boxes, fitted, move, strong_view
 from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.detection.sampler import ImageSampler

@@ -203,8 +203,7 @@ class SegmentationTask:
                 found, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
                 loss, numbers = self.adversary.loss(found, truth, weight)
                 parts.append(loss)
-        total: Tensor = sum(parts[1:], parts[0])
-        return total, numbers
+        return sum(parts[1:], parts[0]), numbers
 
     def _check_shape(self, label_map: LabelMap, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> None:
         """Checks the shape of the logits, which a network of another package may get wrong.
@@ -241,9 +240,6 @@ def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConf
 
 def _loss_of(criterion: nn.Module, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> Tensor:
     """Returns the loss of windows; losses of alpha mattes compare frames, others take each frame by itself."""
-    loss: Tensor
     if isinstance(criterion, MatteLoss):
-        loss = criterion(logits_BTKHW, masks_BTHW)
-    else:
-        loss = criterion(logits_BTKHW.flatten(0, 1), masks_BTHW.flatten(0, 1))
-    return loss
+        return criterion(logits_BTKHW, masks_BTHW)
+    return criterion(logits_BTKHW.flatten(0, 1), masks_BTHW.flatten(0, 1))

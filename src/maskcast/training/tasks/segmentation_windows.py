@@ -148,11 +148,8 @@ class LabelledWindows:
             return near.clips[k], window, near.masks(k, window)
         k, t = self._index.at(int(random.integers(len(self._index))))
         window = slice(t, t + self.length)
-        return (
-            self.clips[k],
-            window,
-            {one: store.masks(self.clips[k], window) for one, store in self._masks.items()},
-        )
+        masks = {one: store.masks(self.clips[k], window) for one, store in self._masks.items()}
+        return self.clips[k], window, masks
 
     def _even_share(self, near: PropagatedLabels) -> float:
         """Returns the share of windows with propagated labels among all windows."""
