@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,29 +92,23 @@ class Project:
 
     def video(self) -> "Project":
         """Returns the recipe of the pipeline of videos in it, with small params."""
-        recipe = Project(self.folder / "recipes/video", self.folder)
-        params = shrink_video(recipe.params())
-        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        return recipe
+        return self._recipe("video", shrink_video)
 
     def few_labels(self) -> "Project":
         """Returns the recipe of few labels in it, with small params."""
-        recipe = Project(self.folder / "recipes/few-labels", self.folder)
-        params = shrink_few_labels(recipe.params())
-        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        return recipe
+        return self._recipe("few-labels", shrink_few_labels)
 
     def hands(self) -> "Project":
         """Returns the recipe of two hands in it, with small params."""
-        recipe = Project(self.folder / "recipes/hands", self.folder)
-        params = shrink_hands(recipe.params())
-        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        return recipe
+        return self._recipe("hands", shrink_hands)
 
     def photographs(self) -> "Project":
         """Returns the recipe of photographs in it, with small params."""
-        recipe = Project(self.folder / "recipes/photographs", self.folder)
-        params = shrink_photographs(recipe.params())
+        return self._recipe("photographs", shrink_photographs)
+
+    def _recipe(self, name: str, shrink: Callable[[dict[str, Any]], dict[str, Any]]) -> "Project":
+        recipe = Project(self.folder / "recipes" / name, self.folder)
+        params = shrink(recipe.params())
         (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         return recipe
 

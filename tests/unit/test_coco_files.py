@@ -209,20 +209,12 @@ def refused(tmp_path: Path, truth: Any, results: Any, kind: Kind, line: str) -> 
     assert re.match(r".*(gt\.json|dt\.json|images of the ground truth)", str(raised.value))
 
 
-@pytest.mark.parametrize("fault", TRUTH_FAULTS)
+@pytest.mark.parametrize("fault", [*TRUTH_FAULTS, *MASK_FAULTS])
 def test_a_faulty_truth_is_refused_in_one_line(tmp_path: Path, fault: str) -> None:
-    edit, line = TRUTH_FAULTS[fault]
+    edit, line = (TRUTH_FAULTS | MASK_FAULTS)[fault]
     content = truth_content()
     edit(content)
-    refused(tmp_path, content, results_content(), "bbox", line)
-
-
-@pytest.mark.parametrize("fault", MASK_FAULTS)
-def test_a_faulty_mask_is_refused_in_one_line(tmp_path: Path, fault: str) -> None:
-    edit, line = MASK_FAULTS[fault]
-    content = truth_content()
-    edit(content)
-    refused(tmp_path, content, results_content(), "segm", line)
+    refused(tmp_path, content, results_content(), "segm" if fault in MASK_FAULTS else "bbox", line)
 
 
 @pytest.mark.parametrize("fault", RESULT_FAULTS)
