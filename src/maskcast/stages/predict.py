@@ -49,7 +49,13 @@ class Predict(Params):
 
 @stage
 def predict(
-    *, clips: InPath, masks: InPath, masker: InPath, forecaster: InPath, predictions: OutPath, params: Predict
+    *,
+    clips: InPath,
+    masks: InPath,
+    masker: InPath,
+    forecaster: InPath,
+    predictions: OutPath,
+    params: Predict,
 ) -> None:
     """Forecast the clips whose future nobody has labelled.
 
