@@ -10,7 +10,7 @@ def generate_masks(
     clips: Input[Dataset], masker: Input[Model], masks: Output[Dataset], metrics: Output[Metrics],
     page: Output[HTML], params: dict, name: str = "generate_masks",
 ) -> None:
-    """Masks every clip that has frames, of every split and kind."""
+    """Masks all clips that have frames, in every split."""
     from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(

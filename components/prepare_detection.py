@@ -9,7 +9,7 @@ from components._image import IMAGE
 def prepare_detection(
     raw: Input[Dataset], dataset: Output[Dataset], params: dict, name: str = "prepare_detection",
 ) -> None:
-    """Writes images and boxes of a raw folder as a detection set."""
+    """Converts images and boxes to a detection set."""
     from maskcast.runner.run import run_stage
 
     run_stage("prepare_detection", params, name=name, raw=raw.path, dataset=dataset.path)

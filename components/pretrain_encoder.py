@@ -10,7 +10,7 @@ def pretrain_encoder(
     unlabeled: Input[Dataset], encoder: Output[Model], metrics: Output[Metrics], page: Output[HTML],
     params: dict, name: str = "pretrain_encoder",
 ) -> None:
-    """Trains an encoder without labels on clips, or images in a folder or archive; the last weights are kept."""
+    """Pretrains an encoder without labels on clips, or images in a folder or archive; keeps the last weights."""
     from maskcast.runner.run import run_stage
 
     paths = {"unlabeled": unlabeled.path, "encoder": encoder.path, "metrics": metrics.path, "page": page.path}

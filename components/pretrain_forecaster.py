@@ -10,7 +10,7 @@ def pretrain_forecaster(
     clips: Input[Dataset], masks: Input[Dataset], masker: Input[Model], pretrained: Output[Model],
     metrics: Output[Metrics], page: Output[HTML], params: dict, name: str = "pretrain_forecaster",
 ) -> None:
-    """Trains a forecaster on generated masks of the train and unlabeled splits; labels serve validation only."""
+    """Trains a forecaster on generated masks of the train and unlabeled splits; labels are for validation only."""
     from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(

@@ -281,7 +281,7 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     assert "(one of auto, index, binary; default auto)" in text
     assert (
         "window_step: " in text
-        and "null takes one clip a video, from its start. (at least 1; default null)" in text
+        and "null cuts one clip from each video, at its start. (at least 1; default null)" in text
     )
     assert "min_screen: " in text and "(at least 0, below 1; default 0.05)" in text
     assert "(default {train: train, validation: val, test: hidden})" in text

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument(
         "--name",
         default=stage,
-        help="what it goes by: its section of params, its run and page (default: %(default)s)",
+        help="name of its section in the params file, of its run and of its page (default: %(default)s)",
     )
     the_stage = get_stage(stage)
     titles = {"in": "inputs", "out": "outputs, replaced as a whole on success"}

@@ -40,7 +40,7 @@ class _Key(Params):
     """What all keys have."""
 
     min_screen: float = Field(default=0.05, ge=0, lt=1)
-    """Share of every frame that must be screen; a clip with less is left out, and shown."""
+    """Share of every frame that must be screen; a clip with less is left out and reported."""
 
 
 class BoundsKey(_Key):
@@ -71,9 +71,9 @@ class SoftKey(_Key):
 
     name: Literal["soft"] = "soft"
     opaque: float = Field(default=0.15, ge=0, le=1)
-    """Greenness, as a share of the screen's, up to which a pixel is opaque."""
+    """Greenness, as a share of the screen's, up to which a pixel is fully opaque."""
     clear: float = Field(default=0.85, ge=0, le=1)
-    """Greenness, as a share of the screen's, from which a pixel is screen alone."""
+    """Greenness, as a share of the screen's, from which a pixel is fully transparent."""
     despill: bool = True
     """Whether green that the screen throws on the foreground is taken away: no pixel is left greener than the
     larger of its red and blue."""

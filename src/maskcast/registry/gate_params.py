@@ -24,16 +24,16 @@ class Gate(Bootstrap):
     rivals: ClassVar[tuple[str, ...]] = ()
     """Models that are scored beside: their scores have their name at the end."""
     least: ByName[str, float] = Field(default_factory=dict)
-    """Minimum value of scores, by the names in the evaluation's metrics."""
+    """Minimum values of scores, by their names in the evaluation's metrics."""
     most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
-    """Maximum value of scores that are better when lower, likewise."""
+    """Maximum values of scores that are better when lower, likewise."""
     score: str
-    """Score of each clip or image that is compared with the champion's."""
+    """Per-clip or per-image score that is compared with the champion's."""
     margin: float = Field(0.01, ge=0)
-    """How much worse than the champion the model may be, at the lower end of the confidence interval."""
+    """How much worse than the champion the model may be, measured at the lower end of the confidence interval."""
     allow_incomparable: bool = False
-    """Whether a model passes that cannot be compared, because the champion was scored by other definitions of the
-    scores or from another kind of context."""
+    """Whether to pass a model that cannot be compared, because the champion was scored with other definitions of
+    the scores or from another kind of context."""
 
     @field_validator("least", "most")
     @classmethod
@@ -73,10 +73,10 @@ class ForecastGate(Gate):
     )
     rivals = get_args(Baseline)
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
-    """Score of each clip that is compared with the champion's, and over all clips with the baselines'."""
+    """Score that is compared per clip with the champion's, and over all clips with the baselines'."""
     beats: tuple[Baseline, ...] = ("persistence",)
-    """Baselines of the evaluation that must score less, of `persistence` (a copy of the last mask),
-    `constant_velocity` and `rigid_body`; `[]` asks for none."""
+    """Baselines that the forecaster must outscore: `persistence` (a copy of the last mask), `constant_velocity`
+    and `rigid_body`; `[]` requires none."""
 
 
 class DetectionGate(Gate):
@@ -84,7 +84,7 @@ class DetectionGate(Gate):
 
     scores = (*_COCO, "images", "truths", "detections")
     score: Literal["AP", "f1"] = "AP"
-    """Score of each image that is compared with the champion's; docs/coco.md defines both."""
+    """Per-image score that is compared with the champion's; docs/coco.md defines both."""
 
 
 class VideoGate(Gate):
@@ -100,4 +100,4 @@ class VideoGate(Gate):
     )
     rivals = ("base",)
     score: Literal["jaccard", "mvc8"] = "jaccard"
-    """Score of each clip that is compared with the champion's; docs/video.md defines both."""
+    """Per-clip score that is compared with the champion's; docs/video.md defines both."""

@@ -1,4 +1,4 @@
-"""Score a forecaster and its masker against two baselines, with tables and pictures."""
+"""Score a forecaster and its masker, beside baselines, with tables and pictures."""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -29,21 +29,20 @@ class Evaluate(Params):
     split: Split = "val"
     """Split whose labelled clips are scored."""
     label_map: str | None = Field(None, exclude_if=is_null)
-    """The label map that is forecast, of kind classes; null is the only one there is. The masker is scored in
-    all maps."""
+    """The label map to forecast, of kind classes; null if there is only one. The masker is scored on all maps."""
     context: Literal["generated", "truth"] = "generated"
-    """generated: the masker's masks, as when predicting; truth: true masks, for data without frames."""
+    """`generated`: the masker's masks, as in prediction; `truth`: true masks, for data without frames."""
     context_frames: int = Field(11, ge=1)
-    """Frames that are seen."""
+    """Number of context frames."""
     horizon: int = Field(11, ge=1)
-    """Frames that are forecast."""
+    """Number of frames to forecast."""
     batch_size: Batch = 8
-    """Clips forecast at once; no score depends on it."""
+    """Clips per batch; scores do not depend on it."""
     futures: int = Field(0, ge=0, le=MOST_FUTURES, exclude_if=is_zero)
-    """Futures drawn of each clip; the mean of their scores and that of the best stand in metrics."""
+    """Number of futures sampled per clip; metrics hold the mean and the best of their scores."""
     pictures: int = Field(6, ge=0)
-    """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs and on the
-    page."""
+    """Number of clips drawn as strips, spread from the best to the worst; best, median and worst also appear as
+    GIFs and on the page."""
 
 
 @stage
@@ -57,16 +56,16 @@ def evaluate(
     report: OutPath,
     params: Evaluate,
 ) -> None:
-    """Score a forecaster and its masker against two baselines, with tables and pictures.
+    """Score a forecaster and its masker, beside baselines, with tables and pictures.
 
     Args:
         clips: clip store with the true masks.
-        masks: clip store of generated masks, the context (unless `context: truth`).
+        masks: clip store of generated masks, used as context unless `context: truth`.
         masker: the masker, used by a forecaster of frames.
         forecaster: the model to score.
-        metrics: JSON, flat numbers; what they mean stands in the report's README.md.
-        report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, and what
-            was measured on what.
+        metrics: JSON, flat numbers; the report's README.md explains them.
+        report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, and the
+            data and models that they belong to.
         params: what to score and how much to draw.
     """
     from maskcast.evaluation.forecasts import Evaluation, data_digest, scored_clips

@@ -1,4 +1,4 @@
-"""Score a detector as COCO does, with tables, curves and pictures."""
+"""Score a detector with the COCO metrics, with tables, curves and pictures."""
 
 import json
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ class EvaluateDetector(Params):
     split: Literal["train", "val"] = "val"
     """Split whose images are scored."""
     batch_size: Batch = 8
-    """Images detected at once; they are padded to one size, which the last digits of a score may show."""
+    """Images per batch; they are padded to one size, which can change the last digits of a score."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast to bf16 or everything in fp32."""
+    """`bf16`: autocast; `fp32`: everything in fp32."""
     pictures: int = Field(8, ge=0)
-    """Images drawn with their boxes, spread from the best to the worst."""
+    """Number of images drawn with their boxes, spread from the best to the worst."""
 
 
 @stage
 def evaluate_detector(
     *, dataset: InPath, detector: InPath, metrics: OutPath, report: OutPath, params: EvaluateDetector
 ) -> None:
-    """Score a detector as COCO does, with tables, curves and pictures.
+    """Score a detector with the COCO metrics, with tables, curves and pictures.
 
     Args:
         dataset: what ``prepare_detection`` wrote.
         detector: what ``train_detector`` wrote.
-        metrics: JSON, flat numbers; what they mean stands in the report's README.md.
+        metrics: JSON, flat numbers; the report's README.md explains them.
         report: folder of tables (CSV, Markdown), curves and pictures (PNG), ``evaluation.json``: all scores, and
-            what was measured on what, and ``detections.json``: a COCO results file with the image and category
-            ids of the source, boxes in pixels of the prepared images.
+            the data and model that they belong to, and ``detections.json``: a COCO results file with the image and
+            category ids of the source and boxes in pixels of the prepared images.
         params: what to score and how much to draw.
 
     Raises:

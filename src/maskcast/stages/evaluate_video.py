@@ -1,4 +1,4 @@
-"""evaluate_video: masks of videos against the truth: how right they are, and how steady."""
+"""evaluate_video: masks of videos and the truth -> their accuracy and temporal consistency."""
 
 from typing import Literal, Self
 
@@ -11,14 +11,15 @@ from maskcast.writing import write_json
 
 
 class AmodalParams(Params):
-    """Several label maps of whole objects, such as two hands, which hide each other."""
+    """Several label maps of whole objects, such as two hands, which occlude each other."""
 
     maps: Names
     """Names of the maps, all of kind classes and of the same classes."""
     visible: str | None = None
-    """The map that says what is seen, by classes of the names of `maps`; null scores no hidden pixels apart."""
+    """The map that marks visible pixels, with the names of `maps` as classes; null does not score occluded pixels
+    separately."""
     least_pixels: int = Field(20, ge=1)
-    """True pixels of a class in an image from which on it is scored."""
+    """Minimum number of true pixels for a class to be scored in an image."""
 
 
 class EvaluateVideo(Params):
@@ -27,11 +28,11 @@ class EvaluateVideo(Params):
     split: Literal["train", "val", "test"] = "val"
     """Split whose labelled clips are scored."""
     label_map: str | None = Field(None, exclude_if=is_null)
-    """The label map to score, of kind classes or instances; null is the only one there is."""
+    """The label map to score, of kind classes or instances; null if there is only one."""
     amodal: AmodalParams | None = Field(None, exclude_if=is_null)
-    """Scores several maps together, image by image, in the place of `label_map`; null does not."""
+    """Scores several maps together, image by image, instead of `label_map`; null scores `label_map`."""
     pictures: int = Field(3, ge=0)
-    """Clips shown on the page, spread from the best to the worst; the film is of the one in the middle."""
+    """Number of clips shown on the page, spread from the best to the worst; the video shows the median one."""
 
     @model_validator(mode="after")
     def _maps_are_named_once(self) -> Self:
@@ -53,16 +54,16 @@ def evaluate_video(
     report: OutPath,
     params: EvaluateVideo,
 ) -> None:
-    """Score masks of videos: Jaccard, J&F, flicker, video consistency, beside the single-frame base.
+    """Score video masks: Jaccard, J&F, flicker, video consistency, beside the single-frame base.
 
     Args:
         clips: clip store with the true masks.
-        masks: what ``generate_masks`` wrote of these clips.
-        base_masks: the same of the masker of single frames that this one started from.
-        masker: the masker of ``masks``.
-        metrics: JSON, flat numbers; what they mean stands in the report's README.md.
-        report: folder of tables (CSV, Markdown), a film, and evaluation.json: all scores, and what was measured on
-            what.
+        masks: what ``generate_masks`` wrote for these clips.
+        base_masks: the same, by the single-frame masker that this one started from.
+        masker: the masker that made ``masks``.
+        metrics: JSON, flat numbers; the report's README.md explains them.
+        report: folder of tables (CSV, Markdown), a video, and evaluation.json: all scores, and the data and
+            masker that they belong to.
         params: what to score and how much to draw.
 
     Raises:

@@ -1,4 +1,4 @@
-"""fetch_dataset: a data set from wherever it lies -> one local folder, with a note of where it came from."""
+"""fetch_dataset: a data set from anywhere -> one local folder, with a record of its origin."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ class FetchDataset(Params):
     """`synthetic` (nothing to fetch), a folder, zip, tar or file as a path or `file:///path`, `s3://bucket/prefix`,
     or a DVC pointer: `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Expected sha256 of the archive or file; null takes what is there."""
+    """Expected SHA-256 digest of the archive or file; null skips the check."""
 
     @field_validator("uri")
     @classmethod
@@ -54,7 +54,7 @@ class FetchDataset(Params):
 
 @stage
 def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
-    """Fetches a data set, unpacks it if it is an archive, and notes its origin and digest in `SOURCE.json`.
+    """Fetches a data set, unpacks it if it is an archive, and records its origin and digest in `SOURCE.json`.
 
     Args:
         raw: a folder with the data set.

@@ -1,4 +1,4 @@
-"""find_learning_rate: one short training at rates that grow -> the loss at each, and a rate to begin with."""
+"""find_learning_rate: a short training at rising learning rates -> the loss at each, and a suggested rate."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,19 +32,19 @@ class FindLearningRate(Params):
     of: Literal[
         "train_masker", "pretrain_encoder", "pretrain_forecaster", "finetune_forecaster", "train_detector"
     ] = "train_masker"
-    """The stage whose training is tried."""
+    """The stage whose training is tested."""
     values: dict[str, Any]
-    """The params of that stage; its rates and the length of its schedule are not used."""
+    """The params of that stage; learning rates and the length of the schedule are ignored."""
     lowest: float = Field(default=1e-6, ge=1e-38)  # of fp32
     """Learning rate of the first step."""
     highest: float = Field(default=1.0, gt=0)
-    """Learning rate of the last step; a sweep ends before it where the loss leaves all bounds."""
+    """Learning rate of the last step; a sweep stops earlier if the loss diverges."""
     steps: int = Field(default=100, ge=20, le=100_000)
-    """Steps of a sweep; the rate grows by the same factor from each to the next."""
+    """Steps of a sweep; the rate grows by the same factor at each step."""
     weight_decays: tuple[float, ...] = ()
-    """A sweep for each of these; none takes that of `values`."""
+    """Runs a sweep for each of these; if empty, that of `values` is used."""
     batch_sizes: tuple[int, ...] = ()
-    """A sweep for each of these; none takes that of `values`."""
+    """Runs a sweep for each of these; if empty, that of `values` is used."""
 
     @model_validator(mode="after")
     def _grows(self) -> Self:
@@ -65,14 +65,14 @@ def find_learning_rate(
     metrics: OutPath,
     params: FindLearningRate,
 ) -> None:
-    """Trains for some steps at rates that grow, and suggests the one where the loss falls fastest.
+    """Learning-rate range test: trains at rising rates, suggests the one where the loss falls fastest.
 
     Args:
-        clips: the clip store; for an encoder what its ``unlabeled`` is.
-        dataset: of a detector.
-        masks: of the training of a forecaster.
-        masker: of the training of a forecaster.
-        pretrained: the forecaster to finetune.
+        clips: the clip store; for pretrain_encoder, its ``unlabeled``.
+        dataset: the detection set, for train_detector.
+        masks: generated masks, to train a forecaster.
+        masker: the masker that made them, to train a forecaster.
+        pretrained: the forecaster to finetune, for finetune_forecaster.
         curves: folder with losses.csv, and losses.png of all sweeps.
         metrics: JSON, flat numbers.
         params: what to try.

@@ -1,4 +1,4 @@
-"""finetune_forecaster: labelled clips through the frozen masker -> the forecaster, corrected by true masks."""
+"""finetune_forecaster: labelled clips, masked by the frozen masker -> a forecaster finetuned on true masks."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -31,7 +31,7 @@ def finetune_forecaster(
     metrics: OutPath,
     params: FinetuneForecaster,
 ) -> None:
-    """Trains a pretrained forecaster on labelled clips: generated context, true target.
+    """Finetunes a pretrained forecaster on labelled clips: generated context, true targets.
 
     The whole horizon is forecast from the context alone, the network's own states (with ``feedback``, its own
     forecasts too) carried along, and the loss is taken on that.
@@ -45,7 +45,7 @@ def finetune_forecaster(
 
     Args:
         clips: the clip store.
-        masks: what ``generate_masks`` wrote of these clips.
+        masks: what ``generate_masks`` wrote for these clips.
         masker: the masker that made the masks.
         pretrained: what ``pretrain_forecaster`` wrote.
         forecaster: the trained forecaster.

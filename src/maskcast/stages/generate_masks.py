@@ -24,28 +24,28 @@ class GenerateMasks(Params):
     """Params of generate_masks."""
 
     batch_size: Batch = 16
-    """Frames per forward pass; batches run on over the borders of clips where the masker has no state."""
+    """Frames per forward pass; a batch may span several clips if the masker has no state."""
     confidence_levels: int = Field(default=8, ge=2, le=256)
-    """Steps between 0 and 1 to which a confidence is rounded: few compress to almost nothing."""
+    """Number of levels that a confidence is rounded to: few levels compress to almost nothing."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast to bf16 or everything in fp32."""
+    """`bf16`: autocast; `fp32`: everything in fp32."""
     consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_agreeing)] = "things"
-    """Frames that agree on the class of each object: a clip's first so many, then the next, and what is left with
-    those before it. With the number of context frames, a context knows nothing of what comes after it; null masks
-    each frame by itself. `things` is 11 where the label map says that all classes are things, else null: stuff has
-    no objects to follow."""
+    """Number of frames over which each object gets one class: a clip is masked in groups of so many frames, and a
+    shorter rest joins the last group. Set it to the number of context frames, so that the context does not depend
+    on later frames. null masks each frame separately. `things` is 11 if the label map says that all classes are
+    things, else null: stuff has no objects to track."""
     propagated: PropagationParams | None = Field(default=None, exclude_if=is_null)
-    """In clips of split train that have labels of some frames, these and what optical flow carries of them to the
-    frames nearby take the place of the masker's masks; null leaves its masks as they are."""
+    """In partly labelled clips of split train, use the labels, and those that optical flow propagates to nearby
+    frames, instead of the masker's masks; null keeps the masker's masks."""
     maps: Names | None = Field(default=None, exclude_if=is_null)
-    """Label maps to write; null writes all that the masker knows."""
+    """Label maps to write; null writes all that the masker has."""
 
 
 @stage
 def generate_masks(
     *, clips: InPath, masker: InPath, masks: OutPath, metrics: OutPath, params: GenerateMasks
 ) -> None:
-    """Masks every clip that has frames, of every split and kind, on all accelerators of the machine.
+    """Masks all clips that have frames, in every split, on all accelerators of the machine.
 
     The confidence of a pixel is the softmax probability of its class, or of a carried label how sure its way is,
     rounded to ``confidence_levels`` even steps and stored as a byte, 255 = certain; an alpha map has none. Of a

@@ -1,4 +1,4 @@
-"""Forecast the clips whose future nobody has labelled."""
+"""Forecast clips whose true future is not labelled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,22 +29,22 @@ class Predict(Params):
     """Params of predict."""
 
     split: Split = "hidden"
-    """Split whose clips are forecast; where it has none, there is nothing to predict."""
+    """Split whose clips are forecast; if it has none, nothing is predicted."""
     label_map: str | None = Field(None, exclude_if=is_null)
-    """The label map that is forecast, of kind classes; null is the only one there is."""
+    """The label map to forecast, of kind classes; null if there is only one."""
     context_frames: int = Field(11, ge=1)
-    """Frames that are seen."""
+    """Number of context frames."""
     horizon: int = Field(11, ge=1, le=10_000)
-    """Frames that are forecast."""
+    """Number of frames to forecast."""
     batch_size: Batch = 8
-    """Clips forecast at once."""
+    """Clips per batch."""
     png: bool = False
     """Whether to write palette PNGs, png/<clip>/mask_<k>.png with k counted from 0 as in image_<k>.png, and
-    png/classes.png: which colour is which class."""
+    png/classes.png, a legend of class colours."""
     submission: bool = False
     """Whether to write the last masks as submission.pt, one (N, H, W) uint8 tensor, and submission_ids.txt."""
     frame_png: int | None = Field(None, ge=1)
-    """Frame, counted from 1, that a forecaster of frames also draws as png/<clip>/image_<k>.png."""
+    """Number of a frame, counted from 1, that a forecaster of frames also writes as png/<clip>/image_<k>.png."""
 
 
 @stage
@@ -57,17 +57,17 @@ def predict(
     predictions: OutPath,
     params: Predict,
 ) -> None:
-    """Forecast the clips whose future nobody has labelled.
+    """Forecast clips whose true future is not labelled.
 
     Where there are none, the predictions are an empty clip store.
 
     Args:
         clips: clip store.
-        masks: clip store of generated masks, the context.
+        masks: clip store of generated masks, used as context.
         masker: the masker, used by a forecaster of frames.
         forecaster: the model that forecasts.
         predictions: clip store with the forecast masks and their confidence in the numeric order of clip ids (the
-            clips' meta holds `first_frame`, counted from 0), and what `params` asks for besides. A forecaster of
+            clips' meta holds `first_frame`, counted from 0), and files that `params` asks for. A forecaster of
             frames also writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
         params: what to forecast and to write.
 

@@ -1,4 +1,4 @@
-"""prepare_clips: raw videos of any layout -> a clip store of one size."""
+"""prepare_clips: raw videos of any layout -> a clip store with one frame size."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,20 +35,21 @@ class PrepareClips(Params):
     """Params of prepare_clips."""
 
     source: Source
-    """The raw layout and what it needs to know."""
+    """Layout of the raw data, and how to read it."""
     height: int | None = Field(default=None, ge=1)
-    """Rows of the clips; null keeps the size of the source, which must then be one and the same."""
+    """Height of the clips in pixels; null keeps the size of the source, which must then be the same for all
+    clips."""
     width: int | None = Field(default=None, ge=1)
-    """Columns of the clips, likewise."""
+    """Width of the clips in pixels, likewise."""
     workers: int = Field(default=0, ge=0)
-    """Processes that read clips; 0 is one per CPU."""
+    """Processes that read clips; 0 starts one per CPU."""
     seed: int = Field(default=0, ge=0)
-    """Seed of what the source draws."""
+    """Seed of the source's random choices."""
     on_error: Literal["skip", "fail"] = "skip"
-    """Whether a clip that cannot be read is left out and reported, or stops the stage."""
+    """Clips that cannot be read: `skip` leaves them out and reports them, `fail` stops the stage."""
     required_splits: tuple[Split, ...] = Field(default=TRAINING, exclude_if=lambda value: value == TRAINING)
-    """Splits that must have clips: what follows learns from `train` and is scored on `val`. [] for clips that are
-    to be masked alone; [val] to be scored."""
+    """Splits that must have clips: later stages train on `train` and are scored on `val`. Use [] for clips that
+    are only masked, [val] for clips that are scored."""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "PrepareClips":

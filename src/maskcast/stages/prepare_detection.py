@@ -1,4 +1,4 @@
-"""prepare_detection: images with boxes of any layout -> a detection set of one form."""
+"""prepare_detection: images and boxes of any layout -> a detection set in COCO form."""
 
 import os
 from collections import Counter
@@ -30,22 +30,23 @@ class PrepareDetection(Params):
     """Params of prepare_detection."""
 
     source: Source
-    """The raw layout and what it needs to know."""
+    """Layout of the raw data, and how to read it."""
     val_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the training images held out as `val` where the source names no validation images."""
+    """Share of the training images held out as `val` if the source names no validation images."""
     unlabeled: RelativePath | None = None
     """Images without boxes, as a pattern of paths, e.g. `unlabeled/*.PNG` or `unlabeled/**/*`; null takes none."""
     limit: int | None = Field(default=None, ge=1)
-    """Images drawn from each split, and from the unlabelled ones, by the seed; null takes all."""
+    """Maximum number of images of each split, and of unlabelled ones, drawn with the seed; null takes all."""
     max_size: int | None = Field(default=None, ge=1)
-    """Pixels that the longer side may have; larger images are shrunk once, with their boxes. null shrinks none."""
+    """Maximum length in pixels of the longer side; larger images are downscaled, with their boxes. null keeps all
+    sizes."""
     seed: int = Field(default=0, ge=0)
     """Seed of `val_share` and `limit`."""
 
 
 @stage
 def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection) -> None:
-    """Writes images and boxes of a raw folder as a detection set: COCO form, classes 0..K-1, boxes inside images.
+    """Converts images and boxes to a detection set: COCO form, classes 0..K-1, boxes inside images.
 
     Boxes are clipped to their image; those without a positive width and height, or under 1 pixel wide or high once
     they are clipped and shrunk, are dropped. `dataset.json` counts both and names what was dropped.

@@ -1,4 +1,4 @@
-"""pretrain_encoder: frames without labels -> an encoder, or a whole masker, that other models start from."""
+"""pretrain_encoder: frames without labels -> a pretrained encoder, or a whole pretrained masker."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ class PretrainEncoder(EncoderTraining):
 
 @stage
 def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, params: PretrainEncoder) -> None:
-    """Trains an encoder without labels on clips, or images in a folder or archive; the last weights are kept.
+    """Pretrains an encoder without labels on clips, or images in a folder or archive; keeps the last weights.
 
     Dense methods train the decoder of ``network``, too, and a masker starts from both.
 

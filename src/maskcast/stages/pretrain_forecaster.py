@@ -26,9 +26,9 @@ class PretrainForecaster(ForecastTraining):
     """Params of pretrain_forecaster."""
 
     model: ForecasterConfig = ObjectsConfig()
-    """Architecture, its sizes, and whether it forecasts masks or frames."""
+    """Architecture and its sizes, and whether it forecasts masks or frames."""
     min_confidence: float = Field(default=0.0, ge=0, le=1)
-    """Leaves out clips whose generated masks have a lower mean confidence."""
+    """Leaves out clips whose generated masks have a mean confidence below this."""
 
 
 @stage
@@ -41,7 +41,7 @@ def pretrain_forecaster(
     metrics: OutPath,
     params: PretrainForecaster,
 ) -> None:
-    """Trains a forecaster on generated masks of the train and unlabeled splits; labels serve validation only.
+    """Trains a forecaster on generated masks of the train and unlabeled splits; labels are for validation only.
 
     Clips of the train split that have masks and no frames, such as simulated motion, are learned from as they are.
     A model that moves objects begins at constant velocity. Validation forecasts the labelled clips of the val
@@ -49,7 +49,7 @@ def pretrain_forecaster(
 
     Args:
         clips: the clip store.
-        masks: what ``generate_masks`` wrote of these clips.
+        masks: what ``generate_masks`` wrote for these clips.
         masker: the masker that made the masks.
         pretrained: the trained forecaster.
         metrics: JSON, flat numbers.

@@ -1,4 +1,4 @@
-"""Register the detector and hold it against the gate."""
+"""Register the detector and check it against the gate."""
 
 from pydantic import Field
 
@@ -27,16 +27,16 @@ def register_detector(
     page: OutPath | None = None,
     params: RegisterDetector,
 ) -> None:
-    """Register the detector and hold it against the gate.
+    """Register the detector and check it against the gate.
 
     The detector becomes a version in MLflow's registry; weights that are there already keep their version. Where
     the gate passes, the alias ``candidate`` points to the version.
 
     Args:
-        dataset: what was evaluated on; one of its images becomes the input example.
+        dataset: the detection set that was evaluated on; one of its images becomes the input example.
         detector: what ``train_detector`` wrote.
         report: what ``evaluate_detector`` wrote about it.
-        registration: JSON: the version, and the verdict with its numbers.
+        registration: JSON: the version, and the gate's verdict with its numbers.
         page: HTML: the verdict, and the model beside the champion.
         params: name and gate.
 

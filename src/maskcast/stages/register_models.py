@@ -1,4 +1,4 @@
-"""Register the models and hold them against the gate."""
+"""Register the models and check the pipeline against the gate."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +23,13 @@ class Names(Params):
     """Names of the registered models; runs that compete for one champion share them."""
 
     pipeline: str = Field(PIPELINE, pattern=NAME)
-    """Frames in, future masks out: the one that is promoted."""
+    """The pipeline: frames in, future masks out. This is the model that is promoted."""
     masker: str = Field("maskcast-masker", pattern=NAME)
-    """Its masker alone."""
+    """The pipeline's masker on its own."""
     forecaster: str = Field("maskcast-forecaster", pattern=NAME)
-    """Its forecaster alone."""
+    """The pipeline's forecaster on its own."""
     encoder: str = Field("maskcast-encoder", pattern=NAME)
-    """The encoder that its masker started from, where one was trained."""
+    """The encoder that the masker started from, if one was trained."""
 
 
 class RegisterModels(Params):
@@ -53,7 +53,7 @@ def register_models(
     page: OutPath | None = None,
     params: RegisterModels,
 ) -> None:
-    """Register the models and hold them against the gate.
+    """Register the models and check the pipeline against the gate.
 
     Masker, forecaster and pipeline become versions in MLflow's registry, and the encoder where one was trained;
     weights that are there already keep their version. Where the gate passes, the pipeline's alias ``candidate``
@@ -63,10 +63,10 @@ def register_models(
         clips: clip store that was evaluated on; one of its clips becomes the input example.
         masker: the masker.
         forecaster: the forecaster.
-        report: what evaluate wrote about these two.
-        encoder: what the masker started from; left out where the masker was randomly initialised.
-        registration: JSON: the versions, and the verdict with its numbers.
-        page: HTML: the verdict, and the model beside the champion; MLflow keeps the same file.
+        report: what ``evaluate`` wrote about these two.
+        encoder: the encoder that the masker started from; leave out if it was randomly initialised.
+        registration: JSON: the versions, and the gate's verdict with its numbers.
+        page: HTML: the verdict, and a comparison with the champion; MLflow keeps the same file.
         params: names and gate.
 
     Raises:

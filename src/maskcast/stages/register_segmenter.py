@@ -1,4 +1,4 @@
-"""Register the masker of videos and hold it against the gate."""
+"""Register a video masker and check it against the gate."""
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ def register_segmenter(
     page: OutPath | None = None,
     params: RegisterSegmenter,
 ) -> None:
-    """Register the masker of videos and hold it against the gate.
+    """Register a video masker and check it against the gate.
 
     It becomes a version in MLflow's registry; weights that are there already keep their version. Where the gate
     passes, the alias ``candidate`` points to the version.
@@ -38,7 +38,7 @@ def register_segmenter(
         clips: clip store that was evaluated on; frames of one of its clips become the input example.
         masker: what ``train_masker`` wrote.
         report: what ``evaluate_video`` wrote about it.
-        registration: JSON: the version, and the verdict with its numbers.
+        registration: JSON: the version, and the gate's verdict with its numbers.
         page: HTML: the verdict, and the model beside the champion.
         params: name and gate.
 

@@ -1,4 +1,4 @@
-"""train_detector: labelled images -> a detector that boxes and names the objects of an image."""
+"""train_detector: labelled images -> a detector that predicts the boxes and classes of objects."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
+"""train_masker: labelled clips -> a masker that predicts the class of every pixel."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +34,12 @@ def train_masker(
     Args:
         clips: the clip store.
         encoder: what ``pretrain_encoder`` wrote; the masker's encoder starts from it.
-        start: a masker that this one starts from, of the same ``model`` or of its ``base``; its weights are kept
-            where no epoch is better. ``anew`` of the params leaves it alone.
-        masks: what ``generate_masks`` wrote of these clips by another masker; those of the unlabelled clips are
-            learnt from as ``generated`` says.
-        unlabeled: another clip store, whose frames ``unlabeled`` of the params learns from in the place of the
-            unlabelled ones of ``clips``: those of its train clips and unlabelled clips, without their labels.
+        start: a masker that this one starts from, with the same ``model`` or with its ``base``; its weights are
+            kept if no epoch is better. The param ``anew`` ignores it.
+        masks: what ``generate_masks`` wrote for these clips with another masker; training uses the masks of
+            unlabelled clips as the param ``generated`` says.
+        unlabeled: another clip store, for the param ``unlabeled``: frames of its train and unlabeled splits,
+            without their labels, replace the unlabelled frames of ``clips``.
         masker: the trained masker.
         metrics: JSON, flat numbers.
         params: what to train, and how.

@@ -34,31 +34,31 @@ class Schedule(Params, ABC):
     steps_per_epoch: int = Field(ge=1)
     """Optimiser steps between two validations."""
     batch_size: Batch
-    """Samples per step, of all processes together."""
+    """Samples per step, summed over all processes."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     clip_grad_norm: float | None = Field(default=1.0, gt=0)
-    """Clips the global norm of the gradient; null leaves it alone."""
+    """Clips the global norm of the gradient; null does not clip."""
     patience: int = Field(default=15, ge=0)
-    """Epochs without a better validation score before training stops; 0 never stops."""
+    """Epochs without a better validation score after which training stops early; 0 turns this off."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast to bf16 (weights and sums stay fp32) or everything in fp32, also on a GPU (no TF32)."""
+    """`bf16`: autocast, with weights and sums in fp32; `fp32`: everything in fp32, on a GPU too (no TF32)."""
     compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field(
         "auto", exclude_if=lambda value: value == "auto"
     )
-    """Compile the network: `auto` does so on a GPU in a training of 3000 steps or more that are not recorded as a
-    CUDA graph; true; false, which records none either."""
+    """Whether to compile the network. `auto` does so on a GPU if training has at least 3000 steps and is not
+    recorded as a CUDA graph. true always compiles. false neither compiles nor records a CUDA graph."""
     seed: int = Field(default=0, ge=0)
-    """Decides initial weights, samples and augmentation."""
+    """Seed of initial weights, samples and augmentation."""
     checkpoint_every: int = Field(default=200, ge=1)
-    """Steps between checkpoints; a killed run goes on from the last one."""
+    """Steps between checkpoints; a killed run resumes from the last one."""
     time_limit: float | None = Field(default=None, gt=0, exclude=True)
-    """Minutes after which training ends at the next step, with a checkpoint and exit code 75; the same command
-    goes on. SIGTERM and SIGUSR1 end it in the same way. null has no limit."""
+    """Minutes after which training finishes its step, writes a checkpoint and exits with code 75; the same command
+    resumes it. SIGTERM and SIGUSR1 do the same. null sets no limit."""
     processes: int = Field(default=1, ge=1, exclude=True)
-    """Processes on each node, one per GPU; they share the batch and learn the same as one would."""
+    """Processes on each node, one per GPU; they share the batch, so training gives the same result as with one."""
     nodes: int = Field(default=1, ge=1, exclude=True)
-    """Machines; more than 1 makes a Kubeflow TrainJob, from within a pod of the cluster."""
+    """Number of machines; more than 1 starts a Kubeflow TrainJob, from within a pod of the cluster."""
 
     @property
     @abstractmethod
@@ -103,14 +103,15 @@ class CosineSchedule(Schedule):
     """Linear warm-up to a peak, then half a cosine down, or cycles."""
 
     epochs: int = Field(ge=1)
-    """Number of epochs at most."""
+    """Maximum number of epochs."""
     learning_rate: float = Field(gt=0, le=MOST_RATE)
-    """Peak of the schedule: linear warm-up, then cosine or cycles per step."""
+    """Peak learning rate: linear warm-up, then cosine decay or cycles, updated every step."""
     min_learning_rate: float = Field(default=1e-8, ge=0, le=MOST_RATE)
-    """Where the cosine ends, or the lowest rate of a cycle."""
+    """Final learning rate of the cosine decay, or the lowest rate of a cycle."""
     cycle_steps: int | None = Field(default=None, ge=1, exclude_if=is_null)
-    """After the warm-up, steps up to the peak and as many down, again and again, each peak half as far above the
-    lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186); null takes the cosine."""
+    """Steps from the lowest rate to the peak, and as many back, in cycles after the warm-up; each peak is half as
+    far above the lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186). null uses cosine
+    decay."""
 
     @property
     def total_epochs(self) -> int:
@@ -134,8 +135,8 @@ class TrainingParams(CosineSchedule):
     """How long and how fast to train, by AdamW or Muon; an epoch ends with a validation."""
 
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", exclude_if=lambda value: value == "adamw")
-    """`muon` makes the singular values of each convolution's step equal, and leaves the rest to AdamW: a masker
-    learns more in as many steps."""
+    """`muon` orthogonalises the update of each convolution and uses AdamW for the other weights: a masker learns
+    more in the same number of steps."""
     weight_decay: float = Field(default=0.005, ge=0)
     """Decoupled weight decay, on tensors of two or more dimensions."""
 
@@ -170,7 +171,7 @@ class Phase(Params):
     """A stretch of training at one learning rate."""
 
     learning_rate: float = Field(gt=0, le=MOST_RATE)
-    """Rate of each step, but for those that warm up."""
+    """Learning rate of every step after the warm-up."""
     epochs: int = Field(ge=1)
     """Epochs at this rate."""
 
@@ -179,7 +180,7 @@ class SgdPhases(_Sgd):
     """Training by SGD with momentum in phases, each at one learning rate; the first one warms up."""
 
     phases: list[Phase] = Field(min_length=1)
-    """What is trained one after the other: [{learning_rate: 0.03, epochs: 23}, ...]."""
+    """Phases of training, one after the other: [{learning_rate: 0.03, epochs: 23}, ...]."""
 
     @property
     def total_epochs(self) -> int:

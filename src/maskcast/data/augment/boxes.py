@@ -23,8 +23,8 @@ class BoxAugmentParams(ColourParams):
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): minimum and maximum magnification, drawn evenly
-    on a log scale, of the size that validation sees; what grows beyond that size is cropped at random."""
+    """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): minimum and maximum magnification relative to the
+    validation size, drawn uniformly on a log scale; images that grow beyond that size are cropped at random."""
 
     @model_validator(mode="after")
     def _scale_makes_sense(self) -> "BoxAugmentParams":
@@ -92,8 +92,8 @@ class StrongParams(ColourParams):
     saturation: float = Field(default=0.4, ge=0, le=1)
     blur: Blur = 1.5
     patches: int = Field(default=3, ge=0, le=1000)
-    """Rectangles of noise at most (cutout, DeVries and Taylor 2017, arXiv 1708.04552), each of a tenth of the area
-    at most."""
+    """Maximum number of rectangles of noise (cutout, DeVries and Taylor 2017, arXiv 1708.04552), each at most a
+    tenth of the area."""
 
 
 def strong_view(image_HWC: np.ndarray, params: StrongParams, random: np.random.Generator) -> np.ndarray:

@@ -33,11 +33,11 @@ class ColourParams(Params):
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Maximum shift of the hue, as a fraction of the colour circle."""
     channels: float = Field(default=0.0, ge=0, le=1, exclude_if=is_zero)
-    """Maximum relative change of each of red, green and blue on its own."""
+    """Maximum relative change of the red, green and blue channels, drawn separately for each."""
     blur: Blur = 0.0
     """Maximum standard deviation of a Gaussian blur, in pixels."""
     noise: float = Field(default=0.0, ge=0)
-    """Maximum standard deviation of Gaussian pixel noise, in levels of 255."""
+    """Maximum standard deviation of Gaussian pixel noise, on the 0-255 scale."""
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,16 @@ class Augmentation(ColourParams):
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     zoom: tuple[float, float] = (1.0, 1.0)
-    """Minimum and maximum magnification, drawn evenly on a log scale."""
+    """Minimum and maximum magnification, drawn uniformly on a log scale."""
     rotate: float = Field(default=0.0, ge=0, le=180)
     """Maximum rotation in either direction, in degrees."""
     shift: float = Field(default=0.0, ge=0, le=1)
-    """Maximum translation in either direction, as a fraction of the height and of the width of the result."""
+    """Maximum translation in either direction, as a fraction of the height and width of the result."""
     crop: tuple[int, int] | None = None
     """Height and width of a random crop; null keeps whole frames."""
     crop_on_object: Probability = 0.0
-    """Probability that the window must hold a pixel of an object, each pixel as likely as any other, as nnU-Net
-    does for a third of its patches; else it may lie anywhere."""
+    """Probability that the crop must contain a randomly drawn object pixel, as nnU-Net does for a third of its
+    patches; otherwise its position is random."""
 
     @model_validator(mode="after")
     def _sizes_make_sense(self) -> Self:
@@ -67,7 +67,7 @@ class AugmentParams(Augmentation):
     """What maskcast itself may change."""
 
     name: Literal["standard"] = Field("standard", exclude_if=is_standard)
-    """These changes; a package of yours may bring others (docs/add-a-model.md)."""
+    """The augmentation; a plugin may add others (docs/add-a-model.md)."""
 
 
 @dataclass(frozen=True)

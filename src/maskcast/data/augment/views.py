@@ -19,21 +19,21 @@ class ViewParams(ColourParams):
     """How two views of a frame are made; the defaults are those of MoCo v2 (SimCLR's, but for the size)."""
 
     size: tuple[int, int] = (64, 64)
-    """Height and width of a view; multiples of the stride of the encoder's last map."""
+    """Height and width of a view; multiples of the stride of the encoder's last feature map."""
     scale: tuple[float, float] = (0.2, 1.0)
-    """Minimum and maximum area of the crop, as a fraction of the frame's."""
+    """Minimum and maximum area of the crop, as a fraction of the frame's area."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Minimum and maximum width of the crop over its height, drawn evenly on a log scale."""
+    """Minimum and maximum aspect ratio (width / height) of the crop, drawn uniformly on a log scale."""
     candidates: int = Field(default=1, ge=1, le=1000)
-    """Of so many crops the one with the strongest contrast is the first view; more than 1 finds small objects on
-    plain ground."""
+    """Number of crops drawn for the first view, of which the one with the highest contrast is used; more than 1
+    finds small objects on a plain background."""
     max_offset: float | None = Field(default=None, ge=0)
     """Maximum distance of the second crop's centre from the first's in either direction, as a fraction of the
     first's size; null puts it anywhere."""
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     recolour: Probability = 0.8
-    """Probability of changing brightness, contrast, saturation, hue."""
+    """Probability of changing brightness, contrast, saturation and hue."""
     brightness: float = Field(default=0.4, ge=0, le=1)
     """Maximum relative change of brightness."""
     contrast: float = Field(default=0.4, ge=0, le=1)
@@ -43,7 +43,7 @@ class ViewParams(ColourParams):
     hue: float = Field(default=0.1, ge=0, le=0.5)
     """Maximum shift of the hue, as a fraction of the colour circle."""
     grey: Probability = 0.2
-    """Probability of losing all colour."""
+    """Probability of conversion to greyscale."""
     blurred: Probability = 0.5
     """Probability of a blur."""
     blur: Blur = 2.0

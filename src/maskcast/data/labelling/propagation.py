@@ -28,9 +28,11 @@ class PropagationParams(Params):
     """How far labels are carried."""
 
     frames: int = Field(default=8, ge=1)
-    """Frames, before and after each one with labels, that these are carried to; none beyond the next one."""
+    """How many frames before and after a labelled frame its labels are propagated, at most up to the next labelled
+    frame."""
     threshold: float = Field(default=0.5, gt=0, le=1)
-    """Confidence from which on a carried label counts: how well flow forth and back comes to where it began."""
+    """Minimum confidence of a propagated label: how closely forward and backward flow return to the starting
+    point."""
 
 
 class Propagated(NamedTuple):

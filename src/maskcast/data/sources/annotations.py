@@ -53,34 +53,38 @@ class AnnotationsSource(SourceConfig):
     )
     layout: Literal["annotations"] = "annotations"
     format: Format
-    """Format of the files of labels; docs/labels.md says how each is read."""
+    """Format of the label files; docs/labels.md says how each is read."""
     labels: tuple[Annotated[str, AfterValidator(_below)], ...] = Field(min_length=1)
-    """The files: paths below the data set's folder; `*` stands for any text, e.g. `"*/_annotations.coco.json"`."""
+    """The label files: paths below the data set's folder; `*` stands for any text, e.g.
+    `"*/_annotations.coco.json"`."""
     images: Pattern = "{clip}"
-    """Folder of a sequence's frames, or its video, or its images by `{frame}`; see `frame_folders`. A frame of the
-    file is the image whose path ends in its name. That of a video is told by clip and number, counted from 0."""
+    """Folder of a sequence's frames, or its video, or its images by `{frame}`; see `frame_folders`. A frame of a
+    label file is the image whose path ends in its name; a frame of a video is found by clip and number, counted
+    from 0."""
     classes: Classes = ("background", "foreground")
     """Class names by id, the background first; or the path of a classes file in the raw folder."""
     rename: ByName[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
-    """Class, `background` or `ignore` (no label) by the name that the file has for it: `{car: vehicle}`."""
+    """Class, `background` or `ignore` (no label) for a name in the label files: `{car: vehicle}`."""
     empty: Empty = "unlabelled"
-    """What a frame is that the file lists without any object: nobody has looked at it, or nothing is there."""
+    """What a frame is that the label file lists without any object: `unlabelled` (nobody has looked at it) or
+    `background` (it holds no object)."""
     things: bool = Field(default=False, exclude_if=is_false)
-    """Whether every class is a kind of object; see `frame_folders`."""
+    """Whether every class is a countable object; see `frame_folders`."""
     instances: bool = Field(default=False, exclude_if=is_false)
-    """Whether clips have, beside the classes (`mask`), a label map `objects` of kind instances: each object by the
-    number that the file gives it in all frames. A clip in which a frame has no labels has no `objects`."""
+    """Whether clips have, beside the classes (`mask`), a label map `objects` of kind instances, with the number
+    that the file gives each object in all frames. A clip in which a frame has no labels has no `objects`."""
     frames: int = Field(default=22, ge=1)
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
-    """Distance of a clip's frames in the sequence."""
+    """Distance between consecutive frames of a clip, in frames of the sequence."""
     window_step: int = Field(default=22, ge=1)
-    """Distance of consecutive clips' first frames in the sequence."""
+    """Distance between the first frames of consecutive clips, in frames of the sequence."""
     split_by: SplitBy = "sequence"
-    """`time`: every labelled sequence is cut into a part for each split, `train` first, then `val`, ..."""
+    """`sequence`: a sequence belongs to one split; `time`: each labelled sequence is cut into one part per split,
+    in the order `train`, `val`, `test`, `unlabeled`."""
     splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the labelled sequences of each split, or shares of every one's time; the rest is `train`.
-    Sequences without labels that are not named are `unlabeled`."""
+    """Share or names of the labelled sequences of each split, or with `split_by: time` shares of each; the rest is
+    `train`. Sequences without labels that are not named are `unlabeled`."""
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:

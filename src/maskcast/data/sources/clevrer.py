@@ -45,21 +45,22 @@ class ClevrerSource(SourceConfig):
     splits_come_from: ClassVar[str] = "source.splits, source.id_splits and source.ids"
     layout: Literal["clevrer"] = "clevrer"
     frames: int = Field(default=22, ge=1)
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     context: int = Field(default=11, ge=1)
-    """Frames of a hidden clip."""
+    """Number of frames of a hidden clip."""
     stride: int = Field(default=5, ge=1)
-    """Distance of a clip's frames in the video."""
+    """Distance between consecutive frames of a clip, in frames of the video."""
     window_step: int | None = Field(default=None, ge=1)
-    """Distance of consecutive clips' first frames in the video; null takes one clip a video, from its start."""
+    """Distance between the first frames of consecutive clips, in frames of the video; null cuts one clip from each
+    video, at its start."""
     splits: ByName[Official, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
-    """Split of the clips of each official split."""
+    """The split that the clips of each official split go to."""
     id_splits: ByName[VideoId, Split] = Field(default={})
-    """Split of single videos, against `splits`."""
+    """The split of individual videos, which takes precedence over `splits`."""
     ids: tuple[VideoId, ...] | None = None
-    """Videos to take; null takes all."""
+    """Ids of the videos to use; null uses all."""
     attributes: bool = Field(default=False, exclude_if=is_false)
-    """Say the shape, material and color of every class, so that a masker learns classes from their parts."""
+    """Record the shape, material and color of every class, so that a masker learns classes by their attributes."""
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos and annotations (see `SourceConfig.listing`)."""

@@ -37,9 +37,10 @@ class CompetitionSource(SourceConfig):
     splits_come_from: ClassVar[str] = "the folders, which are named after the splits"
     layout: Literal["competition"] = "competition"
     num_classes: int = Field(default=49, ge=2, le=IGNORE)
-    """Classes, background included; 49 have CLEVRER's names."""
+    """Number of classes, background included; with 49 they get CLEVRER's names."""
     attributes: bool = Field(default=False, exclude_if=is_false)
-    """Say the shape, material and color of CLEVRER's classes, so that a masker learns classes from their parts."""
+    """Record the shape, material and color of CLEVRER's classes, so that a masker learns classes by their
+    attributes."""
 
     @model_validator(mode="after")
     def _attributes_are_known(self) -> Self:

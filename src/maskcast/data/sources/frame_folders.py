@@ -48,54 +48,62 @@ class FrameFoldersSource(SourceConfig):
     layout: Literal["frame_folders"] = "frame_folders"
     images: Pattern = "JPEGImages/480p/{clip}"
     """Folder of a sequence's frames, or its video, e.g. `"{clip}.mp4"`; `{clip}` stands for the sequence's name.
-    Where not all images of a folder are its frames, name them: `{frame}` stands for what tells them apart, e.g.
-    `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"` or `"{clip}/{frame}/rgb.png"`; `{frame}` alone is one
-    sequence. By `"images/{clip}.jpg"` each image is one, as photographs are. Images are turned as EXIF says,
-    scaled to 8 bits by the depth that they declare, and lose their alpha."""
+    If a folder holds other images as well, give the frames' file names with `{frame}` for the part that differs,
+    e.g. `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"` or `"{clip}/{frame}/rgb.png"`; `{frame}` without
+    `{clip}` is one sequence. With `"images/{clip}.jpg"` each image is a sequence of its own, as for photographs.
+    Images are rotated as EXIF says, scaled to 8 bits from their declared bit depth, and lose their alpha
+    channel."""
     masks: Pattern = "Annotations/480p/{clip}"
-    """Folder of its mask images, or these by `{frame}`, e.g. `"gtFine/train/{clip}/{frame}_gtFine_labelIds.png"`.
-    Frames without one are ignored by losses and metrics."""
+    """Folder of the sequence's mask images, or their file names with `{frame}`, e.g.
+    `"gtFine/train/{clip}/{frame}_gtFine_labelIds.png"`. Losses and metrics ignore frames without a mask."""
     mask_suffix: str | None = Field(default=None, exclude_if=is_null)
-    """What a mask's name has more than its frame's, e.g. `_L` where `001_L.png` is the mask of `001.png`."""
+    """Suffix that a mask's name adds to its frame's, e.g. `_L` if `001_L.png` is the mask of `001.png`."""
     offset: int | None = Field(default=None, exclude_if=is_null)
-    """Pairs by number: mask N is of frame N - offset, and a video's frames count from 0; e.g. 1 where a video's
-    first mask is `00001.png`. null pairs images by name, and a video's masks from 0 where there is a mask 0."""
+    """Pairs by number: mask N belongs to frame N - offset. Frames of a video count from 0, so use 1 if its first
+    mask is `00001.png`. null pairs images by name, and masks with frames of a video from 0 if there is a mask
+    0."""
     encoding: Encoding = "auto"
-    """What the values of masks are. `index`: class ids; `binary`: one foreground, of any value; `auto`: whichever
-    the values of the whole set allow, and an error where they allow both or neither."""
+    """What pixel values mean. `index`: class ids; `binary`: one foreground class, whatever its values; `auto`:
+    whichever the values of the whole set allow, and an error if they allow both or neither."""
     ignore: int | None = Field(default=None, ge=0, le=65535)
-    """Value in the mask images that means no label."""
+    """Pixel value of the mask images that means no label."""
     values: Values | None = Field(default=None, exclude_if=is_null)
-    """Class of each value, or `ignore` for no label, where values are no ids: `{0: background, 255: person}`. Of
-    colours: `{"#000000": ignore, "#804080": road}`."""
+    """Class of each pixel value, or `ignore` for no label, if values are not class ids: `{0: background, 255:
+    person}`. For colours: `{"#000000": ignore, "#804080": road}`."""
     label_divisor: int | None = Field(default=None, ge=2, le=COLOURS, exclude_if=is_null)
-    """Where values are class * label_divisor + object: 1000 in Cityscapes' instanceIds and MOTS, 100 in VIPSeg. A
-    value below it, or below the number of classes, is a class without an object. 65536 is for colours whose red
-    is the class, green and blue the object, 0 for none, as in KITTI-STEP. `classes`, `values` and `ignore` then
-    speak of classes; of numbers `ignore` may be a value, too."""
+    """Set this if a pixel value is class * label_divisor + object: 1000 in Cityscapes' instanceIds and MOTS, 100
+    in VIPSeg. A value below it, or below the number of classes, is a class without an object. 65536 is for colours
+    whose red is the class and whose green and blue are the object, 0 for none, as in KITTI-STEP. `classes`,
+    `values` and `ignore` then refer to class numbers; `ignore` may also be a whole pixel value, except for
+    colours."""
     classes: Classes = ("background", "foreground")
-    """Class names by id; or the path of a classes file in the raw folder, which says what classes share, too."""
+    """Class names by id; or the path of a classes file in the raw folder, which may also give classes
+    attributes."""
     things: bool = Field(default=False, exclude_if=is_false)
-    """Whether every class is a kind of object, such as a car, and none is stuff, such as road: an object has one
-    class in all frames, so that generated masks of a clip may agree (`generate_masks.consistent_frames`)."""
+    """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
+    has one class in all frames, so the generated masks of a clip can be made consistent
+    (`generate_masks.consistent_frames`)."""
     instances: bool = Field(default=False, exclude_if=is_false)
-    """Whether each value of the masks is an object of its own, as in DAVIS 2017: clips then have, beside the
-    classes (`mask`), a label map `objects` of kind instances. `values` or `label_divisor` say the class of each
-    object; without them all are of the second of two classes. A clip in which a frame has no mask has no
+    """Whether each mask value is an object of its own, as in DAVIS 2017. Clips then have, beside the classes
+    (`mask`), a label map `objects` of kind instances. `values` or `label_divisor` give the class of each object;
+    without them all objects have the second of two classes. A clip in which a frame has no mask has no
     `objects`."""
     frames: int = Field(default=22, ge=1)
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
-    """Distance of a clip's frames in the sequence."""
+    """Distance between consecutive frames of a clip, in frames of the sequence."""
     window_step: int = Field(default=22, ge=1)
-    """Distance of consecutive clips' first frames in the sequence."""
+    """Distance between the first frames of consecutive clips, in frames of the sequence."""
     split_by: SplitBy = "sequence"
-    """`time`: every sequence is cut into a part for each split, `train` first, then `val`, `test`, `unlabeled`."""
+    """`sequence`: a sequence belongs to one split; `time`: each sequence is cut into one part per split, in the
+    order `train`, `val`, `test`, `unlabeled`."""
     splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the sequences of each split, or shares of every sequence's time; the rest is `train`."""
+    """Share or names of the sequences of each split, or with `split_by: time` shares of each sequence; the rest is
+    `train`."""
     lookback: int = Field(default=0, ge=0)
-    """By time, frames at a window's beginning that may be of the split before: a forecaster is shown them and must
-    forecast others. Not for maskers, which would be validated on frames that they learned from."""
+    """With `split_by: time`, how many frames at the start of a clip may be from the split before: a forecaster
+    sees them as context and forecasts later ones. Not for maskers, which would be validated on frames that they
+    trained on."""
 
     @property
     def span(self) -> int:

@@ -42,9 +42,9 @@ class FiguresParams(Params):
     """Videos and backgrounds that are drawn."""
 
     videos: int = Field(default=60, ge=2)
-    """Videos of figures that move in front of a green screen."""
+    """Number of videos of figures that move in front of a green screen."""
     backgrounds: int = Field(default=60, ge=2)
-    """Backgrounds; half of them move."""
+    """Number of backgrounds; half of them move."""
 
 
 class GreenScreenSource(SourceConfig):
@@ -57,33 +57,33 @@ class GreenScreenSource(SourceConfig):
     splits_come_from: ClassVar[str] = "source.splits (names or shares)"
     layout: Literal["green_screen"] = "green_screen"
     videos: Folder = "videos"
-    """Folder of the videos in front of a green screen: video files, or a folder of images for each."""
+    """Folder of the green-screen videos: video files, or a folder of images for each."""
     backgrounds: Folder = "backgrounds"
-    """Folder of the backgrounds: images, video files, or a folder of images for each video. One of the name of
-    a video is not put behind it: it may be its own place, emptied."""
+    """Folder of the backgrounds: images, video files, or a folder of images for each video. A background with the
+    name of a video is never put behind that video, as it may be an empty shot of the same place."""
     mattes: Folder | None = Field(default=None, exclude_if=is_null)
-    """Folder of the true opacity of each video, of its name and size: grey images or a video, 255 = opaque. null
-    takes opacity from the key."""
+    """Folder of the true alpha matte of each video, with the same name and size: grey images or a video, 255 =
+    opaque. null computes opacity by the key."""
     figures: FiguresParams | None = Field(default=None, exclude_if=is_null)
-    """Draws videos and backgrounds instead of reading any: set `fetch_dataset.uri` to `synthetic`."""
+    """Renders videos and backgrounds instead of reading any: set `fetch_dataset.uri` to `synthetic`."""
     key: Key = SoftKey()
-    """How the screen is told from what stands in front of it: `{name: soft}` or `{name: bounds}`."""
+    """How the screen is separated from the foreground: `{name: soft}` or `{name: bounds}`."""
     foreground: str = "person"
-    """Name of the class that stands in front, and of its label map: where opacity is at least a half."""
+    """Name of the foreground class, and of its label map: where opacity is at least a half."""
     seconds: float = Field(default=4.0, gt=0)
-    """Length of a clip; what a video has beyond the last whole one is left out."""
+    """Length of a clip; the rest of a video after its last whole clip is left out."""
     rate: float = Field(default=24.0, gt=0)
-    """Frames a second of folders of images, of figures, and of videos that do not say it."""
+    """Frames per second of folders of images, of figures, and of videos that do not state it."""
     stride: int = Field(default=1, ge=1)
-    """Distance of a clip's frames in the video."""
+    """Distance between consecutive frames of a clip, in frames of the video."""
     splits: Splits = Field(default={"val": 0.2})
     """Share or names of the videos of each split; the rest is `train`."""
     background_splits: Splits | None = Field(default=None, exclude_if=is_null)
     """Share or names of the backgrounds of each split; null takes the shares of `splits`."""
     compose: Literal["training", "once"] = "training"
-    """`training`: a masker sees the training clips over other backgrounds in each step; `once`: over one."""
+    """`training`: each training step puts a clip over another background; `once`: each clip has one background."""
     noise: float = Field(default=0.0, ge=0)
-    """Standard deviation of the noise of a camera that is added to composed frames, in levels of 255."""
+    """Standard deviation of camera noise added to composed frames, on the 0-255 scale."""
 
     @model_validator(mode="after")
     def _names_and_shares(self) -> Self:

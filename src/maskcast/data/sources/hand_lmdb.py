@@ -54,20 +54,22 @@ class HandLmdbSource(SourceConfig):
         },
         min_length=1,
     )
-    """List of the images of each split: `.pt`, `.jsonl` or `.json`, entries with `img_path`, `bbox` (x, y, width,
-    height) and `hand_type`."""
+    """File that lists the images of each split: `.pt`, `.jsonl` or `.json`, with entries of `img_path`, `bbox` (x,
+    y, width, height) and `hand_type`."""
     ids: ByName[Split, str] = Field(default={"train": "path2id_train.pt", "val": "path2id_val.pt"})
-    """Table of the mask ids of a split's images; the masks of a split without one go by the path of the image."""
+    """Table from image path to mask id for each split; in a split without one, masks are found by the path of the
+    image."""
     prefix: str = "data/InterHand2.6M/images/"
-    """What the paths of images begin with that those of the tables and the ids of clips do not."""
+    """Prefix of the image paths that the keys of the tables and the ids of clips do not have."""
     left_shift: int = Field(default=16, ge=0, le=254)
-    """What is subtracted from the class ids of left hands; 0 where both hands have the same."""
+    """Subtracted from the class ids of left hands; 0 if both hands have the same ids."""
     classes: Classes = ("background", *PARTS)
     """Class names by id, the same for both hands."""
     scale: float = Field(default=1.0, gt=0)
-    """Side of the square / longer side of the box; the boxes of the lists are 1.25 times as large as the hands."""
+    """Side of the square crop / longer side of the box; the boxes of the lists are 1.25 times as large as the
+    hands."""
     most: int | None = Field(default=None, ge=1, exclude_if=is_null)
-    """Images of a list at most, drawn with the seed; 1000 makes the mini splits."""
+    """Maximum number of images of a list, drawn with the seed; 1000 makes the mini splits."""
 
     @model_validator(mode="after")
     def _shift_tells_sides(self) -> Self:

@@ -49,17 +49,18 @@ class ImageMapsSource(SourceConfig):
     masks: ByName[str, ImagePattern] = Field(
         default={side: f"{side}/{{frame}}.png" for side in SIDES}, min_length=1, max_length=16
     )
-    """The mask images of each label map by its name."""
+    """The mask images of each label map, by its name."""
     encoding: Encoding = "auto"
-    """What the values of masks are; see `frame_folders`."""
+    """What pixel values mean; see `frame_folders`."""
     ignore: int | None = Field(default=None, ge=0, le=65535)
-    """Value in the mask images that means no label."""
+    """Pixel value of the mask images that means no label."""
     classes: Classes = ("background", *PARTS)
     """Class names by id, the same in every map; or the path of a classes file in the raw folder."""
     mirror_swaps: MirrorSwaps | None = Field(default=None, exclude_if=is_null)
-    """Two maps that are each other's in a mirrored image, e.g. [left, right]."""
+    """Two maps that trade places when an image is flipped horizontally, e.g. [left, right]."""
     splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the images, or groups where there are any, of each split; the rest is `train`."""
+    """Share or names of the images (or of the groups, if `{clip}` makes any) of each split; the rest is
+    `train`."""
 
     @model_validator(mode="after")
     def _known_maps(self) -> Self:

@@ -46,7 +46,7 @@ class PastedHandsSource(SourceConfig):
     images: ImagePattern = "images/{frame}.jpg"
     """The photographs; see `image_maps`."""
     masks: ImagePattern = "masks/{frame}.png"
-    """Their masks."""
+    """The masks of the photographs."""
     values: Values | None = Field(default=None, exclude_if=is_null)
     """Which value is `hand` and which `background`, e.g. {0: hand, 1: background}; null: 0 is background."""
     side: Literal["left", "right"] = "right"
@@ -54,8 +54,8 @@ class PastedHandsSource(SourceConfig):
     splits: Splits = Field(default={"val": 0.2})
     """Share or names of the photographs, or of their groups, of each split; the rest is `train`."""
     pairs: ByName[Split, Annotated[int, Field(ge=1)]] = Field(default={"train": 500, "val": 100}, min_length=1)
-    """Pictures of each split. Those of `unlabeled` and `hidden` are drawn from the photographs of `train` where
-    `splits` gives them none."""
+    """Number of pictures of each split. Those of `unlabeled` and `hidden` are made from the photographs of `train`
+    if `splits` gives them none."""
     zoom: tuple[float, float] = (0.7, 1.1)
     """Minimum and maximum size of a pasted hand, relative to its size in the photograph."""
 

@@ -23,33 +23,33 @@ class SyntheticSource(SourceConfig):
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic"] = "synthetic"
     train: Some = 100
-    """Labelled clips to train on."""
+    """Number of labelled clips to train on."""
     val: Some = 50
-    """Labelled clips to validate on."""
+    """Number of labelled clips to validate on."""
     test: Some = 0
-    """Labelled clips to test on."""
+    """Number of labelled clips to test on."""
     unlabeled: Some = 200
-    """Clips without masks."""
+    """Number of clips without masks."""
     hidden: Some = 0
-    """Clips of which only the first `context` frames are shown."""
+    """Number of clips of which only the first `context` frames are given."""
     motion: Some = Field(default=0, exclude_if=is_zero)
-    """More clips of the split train that have masks and no frames: a forecaster learns motion from them, a masker
-    does not see them. They cost a tenth of others."""
+    """Number of further clips in split train that have masks but no frames: forecasters learn motion from them,
+    maskers do not use them. They cost a tenth of other clips."""
     frames: int = Field(default=22, ge=1)
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     context: int = Field(default=11, ge=1)
-    """Frames of a hidden clip."""
+    """Number of frames of a hidden clip."""
     stride: Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = 5
-    """Distance of a clip's frames in the simulated video, which has CLEVRER's 25 frames a second; of several, the
-    clips take turns."""
+    """Distance between consecutive frames of a clip in the simulated video, which has CLEVRER's 25 frames per
+    second. If you give several, the clips alternate between them."""
     render: bool = True
-    """Render frames, too; without them there are masks alone, many times faster, to train forecasters on."""
+    """Render frames, too. Without them there are only masks, many times faster, to train forecasters on."""
 
     randomize: float = Field(default=0.0, ge=0, le=2)
-    """How far light, colours, camera and film may be from CLEVRER's: 0 not at all, 1 as far as makes sense to
-    train on, more to see what a masker makes of what it has never seen."""
+    """How far lighting, colours, camera and image noise may differ from CLEVRER's: 0 not at all, 1 as far as is
+    useful for training, more to test a masker on conditions it has never seen."""
     attributes: bool = Field(default=False, exclude_if=is_false)
-    """Say the shape, material and color of every class, so that a masker learns classes from their parts."""
+    """Record the shape, material and color of every class, so that a masker learns classes by their attributes."""
 
     @model_validator(mode="after")
     def _some_clips(self) -> "SyntheticSource":

@@ -28,19 +28,19 @@ class SyntheticHandsSource(SourceConfig):
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic_hands"] = "synthetic_hands"
     train: Some = 100
-    """Pictures with masks to train on."""
+    """Number of pictures with masks to train on."""
     val: Some = 50
-    """Pictures with masks to validate on."""
+    """Number of pictures with masks to validate on."""
     test: Some = 0
-    """Pictures with masks to test on."""
+    """Number of pictures with masks to test on."""
     unlabeled: Some = 900
-    """Pictures without masks."""
+    """Number of pictures without masks."""
     hidden: Some = 0
-    """Pictures without masks that nothing learns from."""
+    """Number of pictures without masks that are not used for training."""
     interacting: float = Field(default=0.5, ge=0, le=1)
-    """Share of pictures with two hands that touch each other."""
+    """Share of pictures with two hands that touch."""
     apart: float = Field(default=0.25, ge=0, le=1)
-    """Share of pictures with two hands side by side; the rest shows one."""
+    """Share of pictures with two hands side by side; the rest shows one hand."""
 
     @model_validator(mode="after")
     def _shares_and_counts(self) -> Self:

@@ -41,13 +41,13 @@ class VideosSource(SourceConfig):
     )
     layout: Literal["videos"] = "videos"
     classes: Classes = ("background", "foreground")
-    """Class names of the masker that will label the clips, by id; or a classes file in the raw folder."""
+    """Class names, by id, of the masker that will mask the clips; or a classes file in the raw folder."""
     frames: int = Field(default=22, ge=1)
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
-    """Distance of a clip's frames in the video."""
+    """Distance between consecutive frames of a clip, in frames of the video."""
     window_step: int = Field(default=22, ge=1)
-    """Distance of consecutive clips' first frames in the video."""
+    """Distance between the first frames of consecutive clips, in frames of the video."""
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.listing`)."""

@@ -24,28 +24,29 @@ class FasterRcnnConfig(ModelConfig):
 
     arch: Literal["fasterrcnn"] = "fasterrcnn"
     version: int = Field(default=2, ge=1, le=2)
-    """Heads: 1 as in the papers; 2 deeper and with batch norms (Li et al. 2021, arXiv 2111.11429)."""
+    """Heads: 1 as in the papers; 2 deeper, with batch norms (Li et al. 2021, arXiv 2111.11429)."""
     encoder: str = "resnet50"
     """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""
     encoder_weights: EncoderWeights | None = None
-    """What training starts from: ``pretrained``, the weights that the library names, from the Hugging Face hub;
-    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises it randomly."""
+    """Initial weights: ``pretrained`` for the library's own from the Hugging Face hub;
+    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises randomly."""
     encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
-    """Digest that the file of ``encoder_weights`` must have; null takes any."""
+    """SHA-256 digest that the file of ``encoder_weights`` must have; null skips the check."""
     norm: Literal["frozen", "sync"] = "sync"
-    """Batch norms of the encoder: frozen as they were pretrained, or trained, over all processes together."""
+    """Batch norms of the encoder: frozen at their pretrained values, or trained and synchronised over all
+    processes."""
     width: int = Field(default=256, ge=8)
     """Channels of each level of the pyramid."""
     anchor_sizes: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
     """Sides of the anchors of each level, strides 4 to 64, in pixels of the resized image."""
     min_size: int = Field(default=224, ge=32)
-    """Pixels that the shorter side of an image is resized to."""
+    """Length in pixels that the shorter side of an image is resized to."""
     max_size: int = Field(default=448, ge=32)
-    """Pixels that the longer side may have at most; the shorter one gives way."""
+    """Maximum length in pixels of the longer side; it takes precedence over `min_size`."""
     proposals: int = Field(default=1000, ge=1)
-    """Proposals of an image at most."""
+    """Maximum number of proposals per image."""
     rois: int = Field(default=512, ge=4)
-    """Proposals of an image that the box head learns from, a quarter of them objects."""
+    """Proposals per image that the box head trains on, a quarter of them objects."""
 
     @property
     def encoder_config(self) -> SmpEncoderConfig:

@@ -44,7 +44,7 @@ class SmpEncoderConfig(EncoderModelConfig):
 
     arch: Literal["smp"]
     encoder: str = "resnet18"
-    """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
+    """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""
 
     def build(self) -> "nn.Module":
         """Returns the encoder, freshly initialised.
@@ -75,9 +75,9 @@ class SiameseConfig(MethodConfig):
     """Base of the config of a method that compares two views, and trains an encoder alone."""
 
     momentum: float = Field(default=0.999, ge=0, lt=1)
-    """How much of the slow copy stays in each step."""
+    """Momentum of the slow encoder: the share of its weights that stays in each step."""
     sub_batches: int = Field(default=4, ge=1)
-    """In how many shuffled parts of a batch the copy's batch norms take their statistics."""
+    """Number of shuffled parts of a batch within which the slow encoder's batch norms compute their statistics."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
         """Returns the method around an encoder."""
@@ -91,11 +91,11 @@ class MocoConfig(SiameseConfig):
     dim: int = Field(default=128, ge=2)
     """Length of an embedding."""
     hidden: int = Field(default=2048, ge=1)
-    """Width of the head's hidden layer."""
+    """Width of the projection head's hidden layer."""
     queue: int = Field(default=4096, ge=1)
-    """Embeddings of earlier batches to tell from; a multiple of the batch, fewer than there are frames."""
+    """Number of negatives, embeddings of earlier batches; a multiple of the batch, fewer than there are frames."""
     temperature: float = Field(default=0.2, gt=0)
-    """Divides the similarities."""
+    """Temperature of the softmax over similarities."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
         """Returns MoCo around an encoder."""
@@ -126,7 +126,7 @@ class DenseCLConfig(MocoConfig):
 
     name: Literal["densecl"] = "densecl"  # type: ignore[assignment]
     dense_weight: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the cells' loss; the frames' loss has the rest."""
+    """Weight of the dense (cell) loss; the global (frame) loss has the rest."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
         """Returns DenseCL around an encoder."""
@@ -144,7 +144,7 @@ class ByolConfig(SiameseConfig):
     hidden: int = Field(default=4096, ge=1)
     """Width of the hidden layers of projector and predictor."""
     momentum: float = Field(default=0.996, ge=0, lt=1)
-    """How much of the slow copy stays in each step."""
+    """Momentum of the slow encoder: the share of its weights that stays in each step."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
         """Returns BYOL around an encoder."""
@@ -162,7 +162,7 @@ class DenoiseConfig(DenseConfig):
 
     name: Literal["denoise"] = "denoise"
     sigma: float = Field(default=0.5, gt=0)
-    """Standard deviation of the noise, in those of the frames' colours."""
+    """Standard deviation of the noise, in standard deviations of the frames' colours."""
 
 
 class MaskedConfig(DenseConfig):
@@ -172,7 +172,7 @@ class MaskedConfig(DenseConfig):
     patch: int = Field(default=4, ge=1)
     """Height and width of a patch, in pixels of the view."""
     ratio: float = Field(default=0.5, gt=0, lt=1)
-    """Part of the patches that is hidden."""
+    """Share of the patches that is masked out."""
 
 
 class NextFrameConfig(DenseConfig):
@@ -180,7 +180,7 @@ class NextFrameConfig(DenseConfig):
 
     name: Literal["next_frame"] = "next_frame"
     distance: int = Field(default=1, ge=1)
-    """How many frames later."""
+    """How many frames ahead to predict."""
 
 
 class NoMethod(Params):

@@ -32,15 +32,17 @@ class MaskForecasterConfig(ModelConfig):
     hidden: int = Field(default=32, ge=1)
     """Channels of the state."""
     motion: Literal["object", "none"] = "object"
-    """Masks only: move every object of the last seen mask along a learned trajectory, or leave it where it was."""
+    """Masks only: `object` moves each object of the last seen mask along a learned trajectory; `none` leaves it in
+    place."""
     loss_steps: int = Field(default=2, ge=1)
-    """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
+    """Number of future frames, drawn at random, in the pixel loss of a training step; `feedback` needs all of
+    them."""
     loss_stride: int = Field(default=2, ge=1, le=16)
-    """Every how many rows and columns of them, from a random offset."""
+    """The pixel loss uses every n-th row and column of these frames, from a random offset."""
     loss_clips: int = Field(default=2, ge=1)
-    """Clips of a batch whose pixels enter the loss where objects move; trajectories are learned from all."""
+    """Clips of a batch in the pixel loss with `motion: object`; trajectories are learned from all clips."""
     whole: bool = Field(default=False, exclude_if=is_false)
-    """Masks only: complete what the border or another object cuts to whole objects; learned first."""
+    """Masks only: complete objects that the image border or another object cuts off; this is learned first."""
 
     def around(
         self,
@@ -76,13 +78,13 @@ class RecurrentConfig(MaskForecasterConfig):
     layers: int = Field(default=1, ge=1, le=100)
     """Recurrent layers."""
     kernel: Literal[1, 3, 5, 7] = 3
-    """Size of the recurrent convolutions."""
+    """Kernel size of the recurrent convolutions."""
     embedding: Literal["learned", "onehot"] = "learned"
-    """Masks only: what the network sees of a class and speaks in: a learned vector, or a channel per class."""
+    """Masks only: how classes are encoded at input and output: a learned vector, or one channel per class."""
     residual: bool = True
-    """Masks only: forecast changes of the last seen mask, or every pixel anew."""
+    """Masks only: forecast changes of the last seen mask; false forecasts every pixel from scratch."""
     feedback: bool = False
-    """Masks only: show the network its own forecast (straight-through, so that gradients pass)."""
+    """Masks only: feed the network its own forecast (straight-through, so that gradients pass)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -121,13 +123,13 @@ class ConvLSTMConfig(RecurrentConfig):
 
     arch: Literal["convlstm"] = "convlstm"
     peepholes: Literal["none", "channel", "full"] = "none"
-    """Let the gates see the cell: one weight per channel, or per channel and place."""
+    """Peephole connections from the cell to the gates: one weight per channel, or per channel and position."""
     size: tuple[Side, Side] | None = None
     """Height and width of the frames, for full peepholes."""
     norm: Literal["gates", "batch"] = "gates"
     """GroupNorm on the gates, or BatchNorm after each layer."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Of candidate and output."""
+    """Activation of candidate and output."""
 
     @model_validator(mode="after")
     def _sized(self) -> Self:
@@ -177,13 +179,13 @@ class SimVPConfig(MaskForecasterConfig):
 
     arch: Literal["simvp"] = "simvp"
     hidden: int = Field(default=16, ge=1)
-    """Channels of each frame's state; the network is as wide as all of them."""
+    """Channels of each frame's state; the network has the channels of all frames together."""
     blocks: int = Field(default=4, ge=1, le=100)
-    """Blocks of attention."""
+    """Number of attention blocks."""
     context: int = Field(default=11, ge=1)
-    """Frames that are looked at, of a longer context the last ones."""
+    """Number of context frames; of a longer context only the last ones are used."""
     horizon: int = Field(default=11, ge=1)
-    """Frames forecast at most."""
+    """The most frames that it can forecast."""
 
     def build(self, num_classes: int) -> "Forecaster":
         """Returns the network."""
@@ -201,9 +203,10 @@ class ObjectsConfig(ModelConfig):
     hidden: int = Field(default=OBJECT_HIDDEN, ge=1)
     """Width of an object's memory."""
     whole: bool = Field(default=False, exclude_if=is_false)
-    """Complete what the border or another object cuts to whole objects; learned first, from whole sights."""
+    """Complete objects that the image border or another object cuts off; learned first, from uncut objects."""
     several: bool = Field(default=False, exclude_if=is_false)
-    """Take each connected part of a class for an object of its own, followed through time; else a class is one."""
+    """Treat each connected component of a class as an object of its own and track it; false treats each class as
+    one object."""
 
     def build(self, num_classes: int) -> "Forecaster":
         """Returns the network."""

@@ -64,12 +64,12 @@ class SmpConfig(MaskerModelConfig):
         "smp_upernet",
     ]
     encoder: str = "resnet18"
-    """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
+    """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""
     encoder_weights: EncoderWeights | None = None
-    """What training starts from: ``pretrained``, the weights that the library names, from the Hugging Face hub;
-    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises it randomly."""
+    """Initial weights: ``pretrained`` for the library's own from the Hugging Face hub;
+    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises randomly."""
     encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
-    """Digest that the file of ``encoder_weights`` must have; null takes any."""
+    """SHA-256 digest that the file of ``encoder_weights`` must have; null skips the check."""
 
     @model_validator(mode="after")
     def _digest_of_weights(self) -> Self:
@@ -118,20 +118,21 @@ class RecurrentConfig(SegmenterModelConfig):
     stateful: ClassVar[bool] = True
     arch: Literal["recurrent"] = "recurrent"
     base: FrameConfig = UNetConfig()
-    """The single-frame masker that the memory is put into."""
+    """The single-frame masker that the memory is added to."""
     place: Literal["logits", "decoder", "decoder_split", "scales"] = "scales"
-    """What the memory sees and changes: the logits; the features that the decoder ends with; half of these,
-    squeezed; or half of the channels at each scale of a U-Net's decoder (``unet``, ``smp_unet``)."""
+    """Where the memory is inserted: at the logits; at the decoder's last features; at half of these after a 1x1
+    convolution (``decoder_split``); or at half of the channels of each scale of a U-Net's decoder (``unet``,
+    ``smp_unet``)."""
     cell: Literal["gru", "lstm"] = "gru"
-    """Kind of the recurrent cell."""
+    """Kind of recurrent cell."""
     sees: Literal["frame", "own_outputs"] = "frame"
-    """``frame``: its state goes on from frame to frame. ``own_outputs``: at each frame it starts at zero and reads
-    its outputs of the two frames before, then this frame."""
+    """``frame``: the state is carried from frame to frame. ``own_outputs``: at each frame the state starts at
+    zero, reads the model's outputs of the two previous frames, then this frame."""
     hidden: int | None = Field(None, ge=1)
-    """Channels of the cell's state; null takes as many as it sees."""
+    """Channels of the cell's state; null uses as many as its input has."""
     frozen: Literal["nothing", "norms", "encoder", "base"] = "nothing"
-    """What does not learn, nor the statistics of its batch norms. ``norms`` keeps these statistics alone, those of
-    the whole base: frames of a few clips are too much alike to take new ones from."""
+    """Which weights, and statistics of batch norms, are frozen. ``norms`` freezes only the batch-norm statistics
+    of the whole base: frames of a few clips are too much alike to estimate new ones."""
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised segmenter, which gives the logits of its base until it learns.
@@ -166,7 +167,7 @@ class MaskLossConfig(LossConfig):
     """Weights and reductions of ``losses.MaskLoss``; the defaults are system 0's (smp 0.3.2 semantics)."""
 
     name: Literal["standard"] = Field("standard", exclude_if=is_standard)
-    """This loss; a package of yours may bring others (docs/add-a-model.md)."""
+    """The loss; a plugin may add others (docs/add-a-model.md)."""
     ce: float = Field(0.2, ge=0)
     """Weight of the cross entropy; 0 leaves the term out."""
     dice: float = Field(0.4, ge=0)
@@ -174,24 +175,25 @@ class MaskLossConfig(LossConfig):
     focal: float = Field(0.4, ge=0)
     """Weight of the focal loss; 0 leaves the term out."""
     background_weight: float = Field(0.3, ge=0)
-    """Weight of class 0 in the cross entropy; every other class has 1."""
+    """Weight of class 0 in the cross entropy; the other classes have weight 1."""
     class_weights: list[Annotated[float, Field(ge=0)]] | None = Field(None, exclude_if=is_null)
-    """Weight of each class in the cross entropy, background first, in the place of ``background_weight``."""
+    """Weight of each class in the cross entropy, background first; replaces ``background_weight``."""
     ce_reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
-    """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by their number."""
+    """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by the number of
+    pixels."""
     dice_classes: Literal["all", "present"] = "all"
-    """Mean over all classes, a class absent from the batch adding 0, or over the classes present only."""
+    """Average over all classes, where a class absent from the batch adds 0, or only over the classes present."""
     dice_over: Literal["batch", "frame"] = Field("batch", exclude_if=lambda value: value == "batch")
-    """Counts over the batch and a mean over classes, or counts and a mean over frames and classes (system 1's
-    SoftDice, with ``dice_smooth: 1.0e-4``; its CrossDice has ``ce: 0.5`` and ``dice: 0.5``)."""
+    """Sum counts over the batch and average over classes, or compute the score per frame and class and average
+    those (system 1's SoftDice, with ``dice_smooth: 1.0e-4``; its CrossDice has ``ce: 0.5`` and ``dice: 0.5``)."""
     dice_smooth: float = Field(0.0, ge=0)
     """Added to numerator and denominator of each class's Dice score."""
     focal_form: Literal["sigmoid", "softmax"] = "sigmoid"
     """One-vs-rest sigmoid focal on every class, or ``(1 - p)^gamma * CE`` with the softmax of the true class."""
     focal_gamma: float = Field(2.0, ge=0)
-    """Exponent of the focal factor; 0 makes it plain cross entropy."""
+    """Exponent of the focal factor; 0 gives plain cross entropy."""
     focal_classes: Literal["sum", "mean"] = "sum"
-    """Sum the sigmoid form's losses over the classes (smp 0.3.2) or average them (smp since 2026)."""
+    """Sum the losses of the sigmoid form over the classes (smp 0.3.2) or average them (smp since 2026)."""
 
     def build(self, label_map: LabelMap) -> "nn.Module":
         """Returns the loss.
@@ -232,10 +234,10 @@ class MatteLossConfig(Params):
     l1: float = Field(1.0, ge=0)
     """Weight of the mean absolute difference; 0 leaves the term out."""
     laplacian: float = Field(1.0, ge=0)
-    """Weight of the Laplacian pyramid's; 0 leaves the term out."""
+    """Weight of the Laplacian pyramid loss; 0 leaves the term out."""
     coherence: float = Field(5.0, ge=0)
-    """Weight of the mean squared difference of changes from frame to frame, within a chunk of a window; 0 leaves
-    the term out."""
+    """Weight of the temporal coherence loss: the mean squared difference of the changes from frame to frame,
+    within a chunk of a window; 0 leaves the term out."""
 
     @model_validator(mode="after")
     def _has_a_term(self) -> Self:

@@ -14,13 +14,13 @@ class UnlabeledParams(Params):
     batch_size: Batch
     """Unlabelled images per step."""
     threshold: float = Field(default=0.7, gt=0, lt=1)
-    """Score from which on the teacher's box is a pseudo label."""
+    """Minimum score of a teacher's box to become a pseudo label."""
     weight: float = Field(default=4.0, gt=0)
-    """Weight of the loss of pseudo labels."""
+    """Weight of the loss on pseudo labels."""
     burn_in_steps: int = Field(ge=0)
-    """Steps of supervised training before the teacher is trusted."""
+    """Steps of supervised training before the teacher's pseudo labels are used."""
     strong: StrongParams = StrongParams()
-    """What the student's view has more than the teacher's."""
+    """Augmentation of the student's view, on top of the teacher's."""
 
 
 class DetectorTraining(Params):
@@ -29,13 +29,16 @@ class DetectorTraining(Params):
     model: DetectorConfig = FasterRcnnConfig()
     """Architecture and its sizes."""
     augment: BoxAugmentParams = BoxAugmentParams()
-    """How training images are varied."""
+    """Augmentation of training images."""
     repeat_threshold: float | None = Field(default=None, gt=0, le=1)
-    """Images with a class that less than this fraction of them has are drawn more often; null draws all alike."""
+    """Images with a class that occurs in less than this fraction of the images are drawn more often (repeat factor
+    sampling); null draws all equally often."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay per step of the running average of the weights, which is then validated and kept; null keeps none."""
+    """Decay per step of an exponential moving average of the weights, which is then validated and kept; null keeps
+    none."""
     unlabeled: UnlabeledParams | None = None
-    """Learning from the unlabelled images of the data set; null leaves them alone."""
+    """Semi-supervised training on the unlabelled images of the data set, too; null trains on labelled images
+    only."""
     training: SgdPhases
     """Schedule; a sample of ``batch_size`` is one labelled image."""
     val_batch_size: Batch = 8

@@ -25,16 +25,16 @@ class EncoderTraining(Params):
     model: EncoderConfig = UNetEncoderConfig()
     """Architecture and its sizes."""
     network: SegmenterConfig | None = Field(default=None, exclude_if=is_null)
-    """The masker that dense methods (denoise, masked, next_frame) train whole: what ``train_masker.model`` is. Its
-    encoder is ``model``. null for methods that train an encoder alone."""
+    """The whole masker that dense methods (denoise, masked, next_frame) pretrain, written as
+    ``train_masker.model``. Its encoder must be ``model``. null for methods that train only an encoder."""
     method: Method = DenseCLConfig()
-    """What is learned without labels."""
+    """The self-supervised method."""
     views: ViewParams = ViewParams()
-    """How the two views of a sample are made; dense methods make the one view of theirs as the first."""
+    """Augmentation of the two views of a sample; dense methods use one view, made like the first."""
     max_frame_distance: int = Field(default=0, ge=0)
-    """The second view is of a frame of the same clip at most so many frames away."""
+    """The second view is of a frame of the same clip that is at most this many frames away."""
     training: SgdCosine
-    """Schedule; a sample of ``batch_size`` is two views of one frame, or of two frames of a clip."""
+    """Schedule; a sample of ``batch_size`` is two views, of one frame or of two frames of a clip."""
 
     @model_validator(mode="after")
     def _sub_batches_fit(self) -> Self:

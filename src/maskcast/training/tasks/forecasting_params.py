@@ -14,19 +14,19 @@ class ForecastTraining(Params):
     training: TrainingParams
     """Schedule; a sample of ``batch_size`` is one window."""
     label_map: str | None = Field(default=None, exclude_if=is_null)
-    """The label map that is forecast, of kind classes; null is the only one there is."""
+    """The label map to forecast, of kind classes; null if there is only one."""
     context_frames: int = Field(default=11, ge=1)
-    """Frames seen in validation, and at most in training."""
+    """Context frames in validation, and the most in training."""
     min_context_frames: int = Field(default=6, ge=1)
-    """Frames seen at least in training."""
+    """The fewest context frames in training."""
     horizon: int = Field(default=11, ge=1)
-    """Frames forecast."""
+    """Number of frames to forecast."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of flipping a window horizontally."""
     val_clips: int | None = Field(default=None, ge=1)
-    """Validate on that many clips, spread evenly over the split; null takes all."""
+    """Number of clips to validate on, spread evenly over the split; null uses all."""
     val_batch_size: Batch = 8
-    """Clips forecast at once in validation."""
+    """Clips per batch in validation."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

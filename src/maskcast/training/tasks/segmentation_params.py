@@ -33,13 +33,14 @@ class WindowParams(Params):
     """Frames of a clip that a model with state learns from in one step."""
 
     frames: int = Field(default=8, ge=1)
-    """Frames that are learnt from."""
+    """Frames that contribute to the loss."""
     chunk: int = Field(default=4, ge=1)
     """Frames through which gradients flow back (truncated back-propagation through time)."""
     burn_in: int = Field(default=0, ge=0)
-    """Frames before these that are only seen, without a gradient: the state is that of a clip under way."""
+    """Frames before these that are run without gradients or loss, so that the state is that of a clip already
+    under way."""
     alone: float = Field(default=0.0, ge=0)
-    """Weight of the loss of each frame by itself, without the memory of a ``recurrent`` model."""
+    """Weight of the loss of each frame masked on its own, without the memory of a `recurrent` model."""
 
     @property
     def total(self) -> int:
@@ -51,37 +52,37 @@ class UnlabeledParams(Params):
     """Learning from frames without labels, by pseudo masks of a teacher: the running average of the weights."""
 
     batch_size: int = Field(ge=2, le=SAMPLES, multiple_of=2)
-    """Unlabelled samples per step, of all processes together: a frame each, ``consistent_frames`` frames, or a
-    window where the model has a state."""
+    """Unlabelled samples per step, summed over all processes. A sample is one frame, `consistent_frames` frames,
+    or a window if the model has a state."""
     burn_in_steps: int = Field(ge=0)
-    """Steps of supervised training before the teacher is trusted."""
+    """Steps of supervised training before the teacher's pseudo masks are used."""
     ramp_steps: int = Field(default=0, ge=0)
-    """Steps after these in which the weight grows to its value."""
+    """Steps after the burn-in over which `weight` rises to its full value."""
     weight: float = Field(default=1.0, gt=0)
-    """Weight of the loss of pseudo masks."""
+    """Weight of the loss on pseudo masks."""
     threshold: float = Field(default=0.9, ge=0, lt=1)
-    """Probability from which on the teacher's class of a pixel is learnt; an opacity is learnt everywhere."""
+    """Minimum probability of the teacher's class for a pixel to be used; opacity is learnt at every pixel."""
     balance: bool = False
-    """Lowers the threshold of a class by the mean probability that the teacher gives to its pixels (FlexMatch), so
-    that classes which are hard to tell are learnt, too."""
+    """Lowers the threshold of each class by the mean probability that the teacher gives its pixels (FlexMatch), so
+    that hard classes are learnt, too."""
     consistent_frames: int | None = Field(default=None, ge=1)
-    """Frames of a clip that agree on the class of each object before they are learnt; 1 gives each object of a
-    frame one class, null learns pixels as they are."""
+    """Frames of a clip over which each object gets one class before they are learnt. 1 gives each object one class
+    within a frame; null uses the teacher's pixels as they are."""
     strong: StrongColours = StrongColours()
-    """Colours of the student's view."""
+    """Colour augmentation of the student's view."""
     cutmix: Probability = 0.5
-    """Probability that a rectangle of the student's view shows another clip."""
+    """Probability that a rectangle of the student's view is pasted from another clip."""
     feature_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the channels of the encoder's maps that the student goes without (UniMatch V2); a model whose
-    config names no encoder has them all."""
+    """Share of the channels of the encoder's feature maps that is dropped for the student (UniMatch V2). No effect
+    on a model whose config names no encoder."""
 
 
 class PropagatedParams(PropagationParams):
     """Learning from frames around those that have labels, which optical flow carries to them."""
 
     share: float = Field(default=0.7, gt=0, lt=1)
-    """Share of the samples that is drawn from frames within this reach, or less where these are so few that each
-    would be drawn more often than one with labels."""
+    """Share of the samples drawn from frames with propagated labels. It is less if these frames are so few that
+    each would be drawn more often than a labelled frame."""
 
 
 class RecolouredParams(ColourParams):
@@ -91,9 +92,9 @@ class RecolouredParams(ColourParams):
     """
 
     attributes: list[str] = Field(min_length=1)
-    """Attributes of classes that other colours change, e.g. [color]."""
+    """Attributes that change with the colours, e.g. [color]."""
     share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the labelled samples that are in other colours."""
+    """Share of the labelled samples that are recoloured."""
     hue: float = Field(default=0.5, ge=0, le=0.5)
     brightness: float = Field(default=0.2, ge=0, le=1)
     contrast: float = Field(default=0.2, ge=0, le=1)
@@ -106,46 +107,46 @@ class SegmentationTraining(Params):
     model: SegmenterConfig = UNetConfig()
     """Architecture and its sizes."""
     loss: Loss = MaskLossConfig()
-    """Terms of the loss of maps of classes, their weights and reductions."""
+    """Loss of label maps of kind classes: its terms, their weights and reductions."""
     matte_loss: MatteLossConfig | None = Field(default=None, exclude_if=is_null)
-    """Terms of the loss of alpha maps, e.g. {l1: 1, laplacian: 1, coherence: 5} as Robust Video Matting has; null
-    is the mean absolute difference of opacity and of its gradient."""
+    """Loss of alpha maps, e.g. {l1: 1, laplacian: 1, coherence: 5} as in Robust Video Matting. null uses the mean
+    absolute difference of opacity and of its gradient."""
     augment: Augment = AugmentParams()
-    """How training frames are varied."""
+    """Augmentation of training frames."""
     training: TrainingParams
-    """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip where the model has a state."""
+    """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip if the model has a state."""
     val_frame_step: int = Field(default=1, ge=1)
     """Validate on every n-th frame of the validation clips."""
     maps: Names | None = Field(default=None, exclude_if=is_null)
     """Label maps to learn; null learns all of kind classes or alpha."""
     window: WindowParams | None = Field(default=None, exclude_if=is_null)
-    """What a model with state learns from; null for one without."""
+    """Windows of frames that a model with a state trains on; null for a model without one."""
     mirror: bool = Field(default=False, exclude_if=is_false)
-    """Mask a frame by the mean logits of it and of its mirror image (test-time augmentation), in nearly twice the
-    time, wherever this masker masks; not for classes that a mirror swaps."""
+    """Horizontal-flip test-time augmentation: wherever this masker is used, average the logits of a frame and its
+    flipped copy, in nearly twice the time. Not for classes that a flip swaps, such as left and right."""
     ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_null)
-    """Decay per step of a running average of the weights; of it and the weights themselves, the one that validates
-    better is kept. null keeps no average."""
+    """Decay per step of an exponential moving average of the weights. Of the average and the weights themselves,
+    the one that validates better is kept. null keeps no average."""
     unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
-    """Learning from unlabelled frames, too; null leaves them alone."""
+    """Semi-supervised training on unlabelled frames, too; null trains on labelled frames only."""
     propagated: PropagatedParams | None = Field(default=None, exclude_if=is_null)
-    """Learning from frames near those that have labels, too, where clips are labelled in some frames only; null
-    leaves them alone."""
+    """For clips with labels in some frames only: train on nearby frames, too, with labels propagated by optical
+    flow. null does not."""
     recoloured: RecolouredParams | None = Field(default=None, exclude_if=is_null)
-    """Learning from labelled samples in other colours, where classes have attributes; null for none."""
+    """Train on recoloured copies of labelled samples, too, if classes have attributes; null does not."""
     generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
-    """Learning from the masks that the stage is given (``--masks``), too: a second round; null for none."""
+    """A second round of training: learn from the masks given as ``--masks``, too; null does not."""
     anew: bool = Field(default=False, exclude_if=is_false)
-    """Begin with weights of its own though the stage is given a masker to go on from (``--start``), as a second
-    masker of another architecture has to."""
+    """Ignore the masker given as ``--start`` and begin with new weights, as a second masker of another
+    architecture must."""
     adversarial: AdversarialParams | None = Field(default=None, exclude_if=is_null)
-    """A discriminator that learns beside the segmenter, which learns to look true to it; null for none."""
+    """A discriminator trained alongside, whose loss rewards masks that look real; null for none."""
     phases: list[SegmentationPhase] | None = Field(default=None, min_length=1, exclude_if=is_null)
-    """What is learnt one after the other, e.g. [{epochs: 3, generated: 1}, {epochs: 7, generated: 0}]; null learns
-    the same from beginning to end."""
+    """Training in phases, one after the other, e.g. [{epochs: 3, generated: 1}, {epochs: 7, generated: 0}]; null
+    trains the same way throughout."""
     attributes: bool = Field(default=True, exclude_if=bool)
-    """Learn classes from what they share, where the clips' label maps say it (docs/your-data.md): then a class
-    that no label shows is known by its parts. false learns each class by itself."""
+    """Learn classes by their shared attributes, if the clips' label maps have any (docs/your-data.md), so that a
+    class without labels is recognised by its attributes. false learns each class separately."""
 
     @property
     def schedule(self) -> TrainingParams:

@@ -25,7 +25,7 @@ class AdversarialParams(Params):
     """
 
     weight: float = Field(default=0.1, ge=0)
-    """Weight of the segmenter's loss of being found out: the cross entropy to being taken for true."""
+    """Weight of the segmenter's adversarial loss: the cross entropy of its masks being taken for real."""
     width: int = Field(default=32, ge=1)
     """Channels of the discriminator's first convolution; each of the next three has twice as many."""
 
@@ -34,26 +34,26 @@ class GeneratedParams(Params):
     """Learning from masks that another masker generated of unlabelled clips."""
 
     share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the samples that is drawn from them; the others are drawn from labelled clips."""
+    """Share of the samples drawn from generated masks; the others are drawn from labelled clips."""
     threshold: float = Field(default=0.8, ge=0, le=1)
-    """Confidence from which on the class of a pixel is learnt; an opacity is learnt everywhere."""
+    """Minimum confidence for the class of a pixel to be learnt; opacity is learnt at every pixel."""
     drop: float = Field(default=0.0, ge=0, lt=1, exclude_if=is_zero)
-    """Share of the clips that is left out: those whose masks are least confident (``mean_confidence``)."""
+    """Share of the clips to leave out: those whose masks have the lowest ``mean_confidence``."""
     drop_of: Literal["set", "batch"] = Field("set", exclude_if=lambda value: value == "set")
-    """Whether that share is dropped from all clips, for good, or from what is drawn for each batch."""
+    """`set` drops that share of all clips once; `batch` drops it from the clips drawn for each batch."""
 
 
 class SegmentationPhase(Params):
     """A stretch of training. What it does not say is as in the rest of the params."""
 
     epochs: int = Field(ge=1)
-    """Its length; those of all phases add up to ``training.epochs``."""
+    """Length of the phase; the lengths of all phases add up to ``training.epochs``."""
     rate: float = Field(default=1.0, gt=0)
-    """Factor on the learning rate of the schedule."""
+    """Factor on the scheduled learning rate."""
     generated: float | None = Field(default=None, ge=0, le=1, exclude_if=is_null)
-    """Share of the samples that is drawn from generated masks: 0 learns from labels alone, 1 from no label."""
+    """Share of the samples drawn from generated masks: 0 trains on labels only, 1 on generated masks only."""
     loss: Loss | None = Field(default=None, exclude_if=is_null)
-    """Terms of the loss of maps of classes."""
+    """Loss of label maps of kind classes."""
     adversarial: float | None = Field(default=None, ge=0, exclude_if=is_null)
     """Weight of the adversarial loss."""
 

@@ -79,7 +79,7 @@ class DetectionSource(Params):
     """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `listing`."""
 
     boxes: Literal["pixels", "shares"] = Field(default="pixels", exclude_if=_is_pixels)
-    """What coordinates are in: `pixels`, or `shares` of the image's width and height, from 0 to 1."""
+    """Units of the box coordinates: `pixels`, or `shares` of the image's width and height, from 0 to 1."""
 
     def listing(self, raw: Path) -> Listing:
         """Lists the labelled images below a folder.

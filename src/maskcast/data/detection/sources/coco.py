@@ -29,7 +29,7 @@ class CocoSource(DetectionSource):
     train: CocoFiles
     """Files of the training images."""
     val: CocoFiles | None = None
-    """Files of the validation images; null holds out `val_share` of the others."""
+    """Files of the validation images; null holds out `val_share` of the training images."""
 
     def listing(self, raw: Path) -> Listing:
         """Lists the images of both files (see `DetectionSource.listing`)."""

@@ -30,11 +30,11 @@ class LabelFilesSource(DetectionSource):
 
     layout: Literal["label_files"] = "label_files"
     train: RelativePath = "training"
-    """Folder that holds `images` and `labels` of the training images."""
+    """Folder with `images` and `labels` of the training images."""
     val: RelativePath | None = "validation"
-    """The same of the validation images; null holds out `val_share` of the others."""
+    """The same for the validation images; null holds out `val_share` of the training images."""
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Class names in the order of their ids; null takes those that occur, sorted."""
+    """Class names in the order of their ids; null uses those that occur, sorted."""
 
     def listing(self, raw: Path) -> Listing:
         """Lists the images of both folders (see `DetectionSource.listing`)."""

@@ -35,11 +35,11 @@ class VocSource(DetectionSource):
     images: RelativePath = "JPEGImages"
     """Folder of the images."""
     train: RelativePath = "ImageSets/Main/train.txt"
-    """Text file with the name of a training image on each line."""
+    """Text file with the name of one training image per line."""
     val: RelativePath | None = "ImageSets/Main/val.txt"
-    """The same of the validation images; null holds out `val_share` of the others."""
+    """The same for the validation images; null holds out `val_share` of the training images."""
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Class names in the order of their ids; null takes those that occur, sorted."""
+    """Class names in the order of their ids; null uses those that occur, sorted."""
 
     def listing(self, raw: Path) -> Listing:
         """Lists the images of both text files (see `DetectionSource.listing`)."""
