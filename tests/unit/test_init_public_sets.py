@@ -109,7 +109,7 @@ FOUND: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
         {
             "masks": "instances/{clip}",
             "label_divisor": 1000,
-            "classes": ["background", "class 1", "class 2"],
+            "classes": ["background", "car", "pedestrian"],
             "ignore": 10_000,
         },
     ),
@@ -420,14 +420,14 @@ def test_masks_of_numbered_objects_may_overlap_and_are_not_taken_one_for_all(tmp
 
 
 def test_why_masks_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """BDD100K has classes in red and numbers of objects in alpha."""
+    """There are no rules for classes in red and numbers in alpha, but those of BDD100K."""
     for k, name in enumerate(("a", "b")):
         frames, masks = frames_of(k, LENGTH)
         write_images(tmp_path / "images" / name, frames, f"{name}-{{:07d}}.jpg")
-        rgba = np.stack([masks, masks * 0, masks * 0, masks * 7], -1)
+        rgba = np.stack([masks * 70, masks * 0, masks * 0, masks * 7], -1)
         write_images(tmp_path / "bitmasks" / name, rgba, f"{name}-{{:07d}}.png")
     with pytest.raises(
-        MaskcastError, match=r"no mask can be read: .*png: has labels in its colours and in its alpha"
+        MaskcastError, match=r"no mask can be read: .*png: has labels in its colours and in its alpha; export"
     ):
         look(tmp_path)
 

@@ -1,6 +1,7 @@
 """`maskcast init`, then prepare_clips, in folders that lie as sets of labelled videos have them."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,147 @@ def test_frames_of_burst_lie_in_folders_of_splits_and_of_data_sets(tmp_path: Pat
     assert start.found.source["images"] == "frames/*/*/{clip}"
     assert start.found.labelled == {f"v{n}": LENGTH for n in range(4)} and not start.found.warnings
     assert start.found.source["splits"] == {"val": ("v2", "v3")}
+
+
+NAMES = ["others", *(f"class of VSPW {k}" for k in range(1, 125))]
+VSPW = {name: str(k) for k, name in sorted(enumerate(NAMES), key=lambda one: one[1])}
+
+
+def test_vspw_has_its_names_and_what_it_gives_no_label(tmp_path: Path) -> None:
+    """Values are few of 0 to 124, and 255; a list names all, so that a class that no mask looked at has is one."""
+    ids = np.array([15, 49, 124], np.uint8)
+    for k, (split, name) in enumerate((("train", "1_a"), ("train", "2_b"), ("val", "3_c"), ("test", "4_d"))):
+        frames, masks = frames_of(k, LENGTH)
+        masks = ids[masks]
+        masks[:, :2], masks[:, 2:4] = 255, 0
+        write_images(tmp_path / f"raw/data/{name}/origin", frames, "{:08d}.jpg", 301)
+        if split != "test":
+            write_images(tmp_path / f"raw/data/{name}/mask", masks, "{:08d}.png", 301)
+        with (tmp_path / f"raw/{split}.txt").open("a") as file:
+            file.write(f"{name}\n")
+    (tmp_path / "raw/label_num_dic_final.json").write_text(json.dumps(VSPW))
+    start, store = prepared(tmp_path / "raw", tmp_path / "clips")
+    assert start.found.source["classes"] == NAMES and start.found.source["ignore"] == 255
+    assert videos_by_split(store) == {"train": {"1_a", "2_b"}, "val": {"3_c"}, "hidden": {"4_d"}}
+    for clip in (one for one in store.clips if one.split != "hidden"):
+        truth = ids[frames_of(int(clip.meta["video"][0]) - 1, LENGTH)[1]][clip.meta["start"] :][: clip.num_frames]
+        truth[:, :2], truth[:, 2:4] = 255, 0
+        np.testing.assert_array_equal(store.masks(clip), truth)
+
+
+@pytest.mark.parametrize("form", ["label_num_dic_final.json", "panoVIPSeg_categories.json"])
+def test_vipseg_has_its_names(form: str, tmp_path: Path) -> None:
+    """Ids of the second list, which lies beside its frames of 720 rows, are one less than those in the masks."""
+    for k, name in enumerate(("12_a", "13_b")):
+        frames, masks = frames_of(k, LENGTH)
+        values = np.array([20, 6100, 6201], np.uint16)[masks]
+        values[:, :2], values[:, -2:] = 0, 30
+        write_images(tmp_path / f"raw/images/{name}", frames, "{:08d}.jpg")
+        write_images(tmp_path / f"raw/panomasks/{name}", values, "{:08d}.png")
+    categories = [{"id": k - 1, "name": name, "color": [k, 1, 2]} for k, name in enumerate(NAMES) if k]
+    (tmp_path / "raw" / form).write_text(json.dumps(VSPW if form.startswith("label") else categories))
+    start, store = prepared(tmp_path / "raw", tmp_path / "clips")
+    source = start.found.source
+    assert source["classes"][1:] == NAMES[1:] and (source["label_divisor"], source["ignore"]) == (100, 0)
+    for clip in store.clips:
+        truth = np.array([20, 61, 62])[frames_of(int(clip.meta["video"][1]) - 2, LENGTH)[1]]
+        truth[:, :2], truth[:, -2:] = 255, 30
+        np.testing.assert_array_equal(store.masks(clip), truth[clip.meta["start"] :][: clip.num_frames])
+
+
+def test_ids_of_other_things_are_no_names_of_classes(tmp_path: Path) -> None:
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"frames/{name}", frames, "{:04d}.jpg")
+        write_images(tmp_path / f"masks/{name}", masks, "{:04d}.png")
+    for name, content in (
+        ("label_counts", {"car": 2, "person": 7}),
+        ("labels", {"car": 1, "person": "two"}),
+        ("classes", [{"name": "car", "id": 1}]),
+        ("label_of", 5),
+        ("class", {"background": 0, "car": 1}),  # the masks have three
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "labels_damaged.json").write_text("{")
+    assert plan(tmp_path).found.source["classes"] == ["background", "class 1", "class 2"]
+    (tmp_path / "label_ids.json").write_text(json.dumps({"person": 2, "car": 1}))
+    assert plan(tmp_path).found.source["classes"] == ["background", "car", "person"]
+
+
+def test_names_of_colours_may_stand_in_json(tmp_path: Path) -> None:
+    """EndoVis 2018 has `labels.json`."""
+    colours = [[0, 0, 0], [0, 255, 0], [125, 255, 12]]
+    for k in range(2):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"seq_{k}/left_frames", frames, "frame{:03d}.png")
+        write_images(tmp_path / f"seq_{k}/labels", np.array(colours, np.uint8)[masks], "frame{:03d}.png")
+    names = ("background-tissue", "instrument-shaft", "suction-instrument")
+    listed = [{"name": name, "color": colour, "classid": 0} for name, colour in zip(names, colours, strict=True)]
+    (tmp_path / "labels.json").write_text(json.dumps(listed))
+    assert plan(tmp_path).found.source["values"] == dict(
+        zip(("#000000", "#00ff00", "#7dff0c"), names, strict=True)
+    )
+
+
+def bdd100k(root: Path) -> None:
+    """Writes its segmentation tracking: red is the class, green marks, blue and alpha the number of the object."""
+    for k, place in enumerate(("train/0000f77c-6257be58", "train/000f8d37-d4c09a0f", "val/b1c66a42-6f7d68ca")):
+        frames, masks = frames_of(k, LENGTH)
+        marks = 8 * (masks == 1)
+        marks[:, 8:12] |= (masks[:, 8:12] > 0) * 1  # ignore
+        marks[:, 12:16] |= (masks[:, 12:16] > 0) * 2  # crowd
+        numbers = np.array([0, 5, 263])[masks]
+        rgba = np.stack([np.array([0, 3, 1])[masks], marks, numbers >> 8, numbers & 255], -1).astype(np.uint8)
+        rgba[0] = 0  # a frame without objects
+        name = place.partition("/")[2] + "-{:07d}"
+        write_images(root / f"images/seg_track_20/{place}", frames, f"{name}.jpg", 1)
+        write_images(root / f"labels/seg_track_20/bitmasks/{place}", rgba, f"{name}.png", 1)
+        write_images(
+            root / f"labels/seg_track_20/colormaps/{place}", rgba[..., :3] * np.uint8(9), f"{name}.png", 1
+        )
+        path = root / f"labels/seg_track_20/rles/{place}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps([{"name": "x.jpg", "videoName": "x", "frameIndex": 0, "labels": [{"id": "1"}]}])
+        )
+
+
+def test_bitmasks_of_bdd100k_have_classes_and_objects(tmp_path: Path) -> None:
+    """What is marked as a crowd, or to be ignored, has no label."""
+    bdd100k(tmp_path / "raw")
+    start, store = prepared(tmp_path / "raw", tmp_path / "clips", instances=True)
+    source = start.found.source
+    assert (source["images"], source["masks"]) == (
+        "images/seg_track_20/*/{clip}",
+        "labels/seg_track_20/bitmasks/*/{clip}",
+    )
+    assert source["classes"][:4] == ["background", "pedestrian", "rider", "car"] and len(source["classes"]) == 9
+    assert source["splits"] == {"val": ("b1c66a42-6f7d68ca",)}
+    for clip in store.clips:
+        squares = frames_of(sorted(start.found.sequences).index(clip.meta["video"]), LENGTH)[1]
+        squares[0] = 0
+        squares = squares[clip.meta["start"] :][: clip.num_frames]
+        truth = np.array([0, 3, 1])[squares]
+        truth[:, 8:16][squares[:, 8:16] > 0] = 255
+        np.testing.assert_array_equal(store.of("mask").masks(clip), truth)
+        objects = store.of("objects").masks(clip)
+        np.testing.assert_array_equal(objects > 0, (truth > 0) & (truth != 255))
+        assert sorted(clip.objects["objects"].values()) == [1, 3]
+
+
+def test_run_lengths_of_bdd100k_and_mots_are_said(tmp_path: Path) -> None:
+    bdd100k(tmp_path / "bdd")
+    for name in ("bitmasks", "colormaps"):
+        shutil.rmtree(tmp_path / f"bdd/labels/seg_track_20/{name}")
+    said = (
+        "labels/seg_track_20/rles/train/0000f77c-6257be58.json and others like it are Scalabel's, as BDD100K's "
+        "polygons and rles are, and are not read: take the masks of the same frames (bitmasks), put it beside"
+    )
+    assert any(warning.startswith(said) for warning in plan(tmp_path / "bdd").found.warnings)
+    for k, name in enumerate(("MOTS20-02", "MOTS20-05")):
+        write_images(tmp_path / f"mots/train/{name}/img1", frames_of(k, LENGTH)[0], "{:06d}.jpg", 1)
+        path = tmp_path / f"mots/train/{name}/gt/gt.txt"
+        path.parent.mkdir()
+        path.write_text("1 2001 2 1080 1920 WSV:2d;1O10000O10\n1 2002 2 1080 1920 abc\n")
+    said = "train/MOTS20-02/gt/gt.txt is MOTS' text of run lengths, and is not read: take its images of the same"
+    assert any(warning.startswith(said) for warning in plan(tmp_path / "mots").found.warnings)

@@ -86,6 +86,7 @@ def vipseg(root: Path) -> list[Truth]:
     for k, name in enumerate(("0_wHszJTCcT3M", "12_4Lo9pCjJKLQ", "7_aaaXJTCcT3a")):
         truth = street(k, (20, 30, 103, 61, 17), 0)
         masks = np.where(truth.instance > 0, truth.semantic * 100 + truth.instance - 1, truth.semantic)
+        truth.semantic[truth.semantic == 0] = 255  # no label
         write_images(root / f"imgs/{name}", truth.frames, "{:08d}.jpg", 3)
         write_images(root / f"panomasks/{name}", masks.astype(np.uint16), "{:08d}.png", 3)
         found.append(truth)
@@ -124,6 +125,7 @@ SETS: dict[str, tuple[Callable[[Path], list[Truth]], dict[str, Any]]] = {
             "images": "imgs/{clip}",
             "masks": "panomasks/{clip}",
             "label_divisor": 100,
+            "ignore": 0,
             "classes": ["background", *(f"class {k}" for k in range(1, 104))],
         },
     ),

@@ -259,7 +259,11 @@ UNREADABLE: dict[str, tuple[Make, str]] = {
     "not a number": (lambda p: saved(p / "m.tif", picture([[0, np.nan]], "F")), r"holds the float nan"),
     "CMYK": (lambda p: saved(p / "m.tif", Image.new("CMYK", (2, 2))), r"mode CMYK holds no labels"),
     "labels in colours and alpha": (
-        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[1, 1, 1, 9], [2, 2, 2, 255]]], np.uint8))),
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[90, 1, 1, 9], [2, 2, 2, 255]]], np.uint8))),
+        r"labels in its colours and in its alpha",
+    ),
+    "labels in colours and alpha, and pixels without": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[1, 1, 1, 9], [0, 2, 2, 25]]], np.uint8))),
         r"labels in its colours and in its alpha",
     ),
     "colours of 16 bits": (lambda p: saved(p / "m.png", png(16, 2, [[1, 2, 3]])), r"colours of 16 bits"),

@@ -1,20 +1,29 @@
 """Names of classes, from a list that lies beside the data.
 
-It is called `label_colors.txt`, `class_dict.csv`, `classes.txt`, or `labelmap.txt` as CVAT writes it.
+It is called `label_colors.txt`, `class_dict.csv`, `classes.txt`, or `labelmap.txt` as CVAT writes it. It may be a
+JSON, such as `label_num_dic_final.json` of VSPW.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskcast.data.labelling.formats.cityscapes import TABLE
-from maskcast.data.masks.panoptic import COLOURS
-from maskcast.data.masks.rules import VOID
+from maskcast.data.labelling.formats.mots import KITTI
+from maskcast.data.masks.panoptic import COLOURS, MOTS_VOID
+from maskcast.data.masks.rules import VOID, has_colours
+from maskcast.data.masks.stored import BITMASK
+from maskcast.data.masks.survey import MaskSurvey
+from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.labels import IGNORE
+from maskcast.reading import read_json
 
-LISTS = re.compile(r".*(class|label|palette|colou?r).*\.(txt|csv)", re.IGNORECASE)
+LISTS = re.compile(r".*(class|label|palette|colou?r|categor).*\.(txt|csv|json)", re.IGNORECASE)
+VIPSEG = "panoVIPSeg_categories.json"  # whose ids are one less than those in its masks, where 0 has no label
+BDD = ("background", "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 NAMES = tuple(name for name, *_ in TABLE)
 TRAINED = tuple(name for name, _, _, left_out in TABLE if not left_out)  # in the order of their ids in training
 CITYSCAPES = {"_labelIds": NAMES, "_instanceIds": NAMES, "_labelTrainIds": TRAINED}  # by what masks are called
@@ -25,31 +34,36 @@ NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECA
 
 
 class Named(NamedTuple):
-    """A line of a list: a name, and its colour as 0xRRGGBB, if it has one."""
+    """A line of a list: a name, its colour as 0xRRGGBB, and its id, if it has these."""
 
     name: str
     colour: int | None
+    number: int | None = None
 
 
-def listed_classes(raw: Path) -> tuple[list[Named], str]:
-    """Returns the classes of the first list below a folder, and its path; nothing where there is none."""
+def listed_classes(raw: Path) -> Iterator[tuple[list[Named], str]]:
+    """Yields the classes of each list below a folder, and its path."""
     for path in files_below(raw):
         parts = path.relative_to(raw).parts
         if len(parts) > 3 or not LISTS.fullmatch(path.name) or path.stat().st_size > LARGEST:
             continue
-        found = _read(path.read_text(encoding="utf-8-sig", errors="replace"))
+        is_json = path.suffix.lower() == ".json"
+        found = _records(path) if is_json else _read(path.read_text(encoding="utf-8-sig", errors="replace"))
         if len(found) > 1:
-            return found, "/".join(parts)
-    return [], ""
+            yield found, "/".join(parts)
 
 
-def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, Any] | None:
+def named_source(source: dict[str, Any], listed: Sequence[Named], ids: Sequence[int]) -> dict[str, Any] | None:
     """Returns the keys of a source with the names of a list; None where the list is of other masks.
 
     Args:
-        source: with `classes`, and `values` where masks hold colours.
+        source: with `classes`, and `values` where masks hold colours, or ids with gaps.
         listed: by id, or by colour.
+        ids: of classes in the masks.
     """
+    if any(one.number is not None for one in listed):
+        told = [one.name for one in sorted(listed, key=lambda one: one.number or 0)]
+        return None if has_colours(source.get("values", {})) else _with_ids(source, told, ids)
     if "values" in source:
         by_colour = {f"#{one.colour:06x}": one.name for one in listed if one.colour is not None}
         if not set(source["values"]) <= by_colour.keys():
@@ -70,23 +84,34 @@ def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, A
     return {"classes": names_by_id}
 
 
-def known_source(source: dict[str, Any], mask: Path, values: Sequence[int]) -> dict[str, Any] | None:
-    """Returns the keys of a source with the names of Cityscapes; None where masks are not of its form.
+def known_source(source: dict[str, Any], mask: Path, survey: MaskSurvey) -> tuple[dict[str, Any], str] | None:
+    """Returns the keys of a source with the names of a set that is known by its form, and the set; None of others.
 
     Args:
         source: with `label_divisor` of masks of classes and objects.
         mask: one of its masks: what Cityscapes writes is known by the name.
-        values: ids of classes in the masks.
+        survey: what the masks hold.
     """
     known = next((names for ending, names in CITYSCAPES.items() if mask.stem.endswith(ending)), ())
-    ids = [value for value in values if value != IGNORE]
-    if source.get("label_divisor") == COLOURS and IGNORE in values and ids[-1] in STEP:
+    values, place = survey.values, "Cityscapes"
+    if BITMASK in survey.forms:
+        known, place = BDD, "BDD100K"
+    elif source.get("ignore") == MOTS_VOID:
+        known, place = ("background", *KITTI), "KITTI MOTS"
+    elif source.get("label_divisor") == COLOURS and IGNORE in values and max({*values} - {IGNORE}) in STEP:
         known = TRAINED  # of KITTI-STEP
-    if not known or not ids or ids[-1] >= len(known):
+    found = _with_ids(source, known, [value for value in values if value != MOTS_VOID])
+    return None if found is None else (found, f"the table of {place}")
+
+
+def _with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int]) -> dict[str, Any] | None:
+    """Returns the keys of a source whose classes have these names by their ids; None where there are other ids."""
+    ids = [value for value in values if value != IGNORE]
+    if not any(ids) or ids[-1] >= len(names):
         return None
     source.pop("values", None)
     void = {"ignore": IGNORE} if IGNORE in values else {}
-    return {"classes": list(known), **({} if "label_divisor" in source else {"encoding": "index"}), **void}
+    return {"classes": list(names), **({} if "label_divisor" in source else {"encoding": "index"}), **void}
 
 
 def _read(text: str) -> list[Named]:
@@ -106,3 +131,24 @@ def _read(text: str) -> list[Named]:
         elif not numbers:
             bare.append(Named(name, None))
     return found or bare
+
+
+def _records(path: Path) -> list[Named]:
+    """Returns the classes of a JSON: `{"wall": "1"}` with all ids, or `[{"name": "car", "color": [0, 0, 9]}]`."""
+    content: Any = None
+    with suppress(MaskcastError):  # of something else
+        content = read_json(path)
+    if isinstance(content, dict):
+        ids = {name: int(number) for name, number in content.items() if str(number).isdecimal()}
+        if 0 not in ids.values():
+            ids["background"] = 0
+        counted = ids.keys() >= content.keys() and sorted(ids.values()) == [*range(len(ids))]
+        return [Named(name, None, number) for name, number in ids.items()] if counted else []
+    found = []
+    for one in content if isinstance(content, list) else ():
+        match one:
+            case {"name": str(name), "color": [int(red), int(green), int(blue)]}:
+                found.append(Named(name, red << 16 | green << 8 | blue))
+    if path.name == VIPSEG:
+        return [Named(one.name, None, number) for number, one in enumerate((Named("void", None), *found))]
+    return found

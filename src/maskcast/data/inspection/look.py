@@ -32,10 +32,11 @@ from maskcast.data.inspection.streams import Stream, image_streams, unread_files
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widened
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
-from maskcast.data.masks.panoptic import proposed_split, two_bytes
+from maskcast.data.masks.panoptic import COLOURS, Split, proposed_split, two_bytes
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours
-from maskcast.data.masks.survey import survey_masks
+from maskcast.data.masks.stored import BITMASK
+from maskcast.data.masks.survey import MaskSurvey, survey_masks
 from maskcast.data.sources.patterns import FRAME, find_sequences, named_as, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
@@ -290,7 +291,7 @@ def _has_masks(folder: Path, suffix: str) -> bool:
 def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     """Adds how the values of masks are to be read, and how many pixels each class has."""
     survey = survey_masks(paths, IGNORE)
-    if (survey.colours or survey.numbered) and (split := proposed_split(survey.pixels, colours=survey.colours)):
+    if (split := _split_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.reading, split)
         found.why["label_divisor"] = "values lie as class * label_divisor + object does"
     if survey.numbered and survey.split is None and two_bytes(survey.pixels):
@@ -302,12 +303,11 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     found.source |= proposal.source
     found.why["classes"] = f"the masks hold {survey.named(survey.values)}"
     notes = proposal.notes
-    listed, place = listed_classes(raw)
-    named = named_source(found.source, listed)
-    if named is None and (named := known_source(found.source, paths[0], survey.values)):
-        place = "the table of Cityscapes"
-    if named is not None:
-        found.source |= named
+    lists = ((named_source(found.source, listed, survey.values), place) for listed, place in listed_classes(raw))
+    fits = ((keys, place) for keys, place in lists if keys is not None)
+    if (named := next(fits, None) or known_source(found.source, paths[0], survey)) is not None:
+        keys, place = named
+        found.source |= keys
         found.why["classes"] += f"; names are those of {place}"
         notes = tuple(note for note in notes if "name" not in note)
         found.rows.append(("classes", f"{', '.join(found.source['classes'])} ({place})"))
@@ -317,6 +317,17 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     top = sorted(known.items(), key=lambda item: -item[1])[:6]
     found.rows.append(("pixels", ", ".join(f"{survey.named([value])}: {share:.1%}" for value, share in top)))
     found.shares = {survey.named([value]): survey.share([value]) for value in survey.values}
+
+
+def _split_of(survey: MaskSurvey, mask: Path) -> Split | None:
+    """Returns how the values of a set's masks, one of which is given, split into classes and objects."""
+    if BITMASK in survey.forms:
+        return Split(COLOURS, 0, IGNORE)
+    if not survey.colours and not survey.numbered:
+        return None
+    split = proposed_split(survey.pixels, colours=survey.colours)
+    vipseg = split is not None and split.divisor == 100 and "panomasks" in mask.parts
+    return Split(split.divisor, split.classes, 0) if split is not None and vipseg else split
 
 
 def _places(streams: list[Stream]) -> str:

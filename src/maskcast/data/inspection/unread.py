@@ -14,6 +14,11 @@ JSON = {  # what all such files hold: what they are, and what to do
     (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
     (b'"classTitle"', b'"geometryType"'): "and others like it are Supervisely's, and are not read: export its "
     "labels as COCO",
+    (
+        b'"videoName"',
+        b'"labels"',
+    ): "and others like it are Scalabel's, as BDD100K's polygons and rles are, and are "
+    "not read: take the masks of the same frames (bitmasks)",
     (b'"shape_attributes"', b'"region_attributes"'): "is VIA's, and is not read: export its labels as COCO",
     (b'"item"', b'"slot_names"'): "and others like it are V7's, and are not read: export its labels as COCO",
     (
@@ -29,6 +34,8 @@ YOLO_BOXES = (
     "and others like it are YOLO's boxes, and are not read, because a masker learns from masks: label polygons, "
     "export them as COCO"
 )
+MOTS = "is MOTS' text of run lengths, and is not read: take its images of the same masks (instances)"
+_RUN_LENGTHS = re.compile(r"\d+ \d+ \d+ \d+ \d+ \S+\s*")
 _NUMBERS = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
 LEAST_POLYGON = 7  # words of a line: the class, and three points
 
@@ -47,7 +54,7 @@ def unread_labels(raw: Path) -> str | None:
             case ".json":
                 what = _json(path)
             case ".txt":
-                what = _yolo(path, stems)
+                what = _yolo(path, stems) or _mots(path)
             case ".zip" if is_archive(path):
                 what = "is an archive, and is not looked into: unpack what labels it has"
         if what is not None:
@@ -64,6 +71,11 @@ def panoptic_file(raw: Path) -> str | None:
 def _json(path: Path) -> str | None:
     content = content_of(path)
     return next((what for keys, what in JSON.items() if all(key in content for key in keys)), None)
+
+
+def _mots(path: Path) -> str | None:
+    lines = content_of(path).decode(errors="replace").splitlines()[:1]
+    return MOTS if lines and _RUN_LENGTHS.fullmatch(lines[0]) else None
 
 
 def _yolo(path: Path, stems: set[str]) -> str | None:

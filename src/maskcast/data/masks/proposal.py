@@ -81,6 +81,7 @@ def _panoptic(survey: MaskSurvey, split: Split) -> Proposal:
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY}; export the masks as PNG")
     void = [value for value in survey.values if value >= IGNORE]
+    void = void if split.ignore is None else [split.ignore]
     ids = [value for value in survey.values if value < IGNORE]
     names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
     notes = [

@@ -12,9 +12,12 @@ import numpy as np
 
 from maskcast.data.decoding import Decoded, decode
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 
 Reading = Literal["stored", "colours", "brightness"]
 EXPORT = "export the labels as a palette or grey image"
+BITMASK = "RGBA of BDD100K"  # red: class; green: marks of the object; blue and alpha: its number
+MOST_CLASSES, MARKS, VOID_MARKS = 41, 16, 0b11  # of BDD100K; the marks `crowd` and `ignore` count as no label
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,24 @@ def _coloured(path: Path, decoded: Decoded) -> MaskImage:
             return MaskImage(alpha_HW, "alpha", lossy=decoded.lossy)
         clear = alpha_HW == 0
         if not (clear | (alpha_HW == 255)).all() or np.isin(colours_HW[clear], colours_HW[~clear]).any():
-            raise MaskcastError(
-                f"{path}: has labels in its colours and in its alpha (in BDD100K's bitmasks red is the class); "
-                f"{EXPORT}, without alpha"
-            )
+            if (values_HW := _of_bitmask(pixels)) is not None:
+                return MaskImage(values_HW, BITMASK, colours=True)
+            raise MaskcastError(f"{path}: has labels in its colours and in its alpha; {EXPORT}, without alpha")
     form = "JPEG, RGB" if decoded.lossy else "RGB"
     return MaskImage(colours_HW, form, colours=True, lossy=decoded.lossy)
+
+
+def _of_bitmask(pixels_HWC: np.ndarray) -> np.ndarray | None:
+    """Returns colours whose red is the class, 255 for no label, green and blue the number of the object.
+
+    None where an image has not the form of BDD100K: each pixel of a class has a number, and no other one has.
+    """
+    red_HW, green_HW, blue_HW, alpha_HW = np.moveaxis(pixels_HWC, -1, 0)
+    numbers_HW = blue_HW << 8 | alpha_HW
+    known = red_HW.max() < MOST_CLASSES and green_HW.max() < MARKS
+    if not known or ((red_HW > 0) != (numbers_HW > 0)).any():
+        return None
+    return np.where(green_HW & VOID_MARKS, IGNORE, red_HW) << 16 | numbers_HW
 
 
 def _whole(path: Path, values_HW: np.ndarray) -> np.ndarray:
