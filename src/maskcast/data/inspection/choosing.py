@@ -40,6 +40,7 @@ MADE = re.compile(
 )
 
 FEW = 10  # frames of a video to one that lies elsewhere once more, so that those are no video
+MOST_KINDS = 8  # folders that differ in one part, as kinds of images do: sequences are more
 LOOKED_AT = 12  # places of masks, and frames of each, that are compared
 
 
@@ -98,7 +99,8 @@ def among_others(frames: Sequence[Stream]) -> dict[Stream, Stream]:
     for one in frames:
         for place in range(len(one.parts) - 1):
             beside[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
-    pairs = (pair for group in beside.values() for pair in permutations(group, 2))
+    kinds = (group for group in beside.values() if len(group) <= MOST_KINDS)
+    pairs = (pair for group in kinds for pair in permutations(group, 2))
     return {one: other for one, other in pairs if FEW * len(one.files) <= len(other.files) and _holds(other, one)}
 
 

@@ -103,8 +103,8 @@ def widened(raw: Path, guess: Guess) -> Guess:
         if max(paired, splits) > 1 and count == len(names):
             return wide
     of_frames, of_masks = (of_all_splits(raw, pattern) for pattern in (guess.images, str(guess.masks)))
-    alone = (guess, replace(guess, masks=of_masks), replace(guess, images=of_frames))
-    return max(alone, key=lambda one: _paired(raw, one))  # the first of those that pair as many
+    alone = [one for one in (replace(guess, masks=of_masks), replace(guess, images=of_frames)) if one != guess]
+    return max((guess, *alone), key=lambda one: _paired(raw, one)) if alone else guess
 
 
 def _paired(raw: Path, guess: Guess) -> int:
