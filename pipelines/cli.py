@@ -12,20 +12,20 @@ COMMANDS = {  # by name: its module, imported for this command alone, and what i
     "compile": ("compile", "write the file that Kubeflow runs"),
     "run-local": ("local", "run a pipeline on this machine"),
     "setup": ("client.setup", "write or apply the service account, role, secrets and volume claim"),
-    "preflight": ("client.preflight", "check that all is there that a run needs"),
+    "preflight": ("client.preflight", "check that everything a run needs is in place"),
     "submit": ("client.submit", "start a run on the cluster"),
     "status": ("client.status", "show the stages of a run, or the last runs"),
     "watch": ("client.watch", "follow a run until it ends"),
-    "logs": ("client.logs", "print what a stage said"),
-    "retry": ("client.retry", "start a failed run again where it ended"),
+    "logs": ("client.logs", "print the log of a stage"),
+    "retry": ("client.retry", "restart a failed run from the stage that failed"),
     "cancel": ("client.cancel", "stop a run"),
-    "schedule": ("client.schedule", "run a pipeline again and again"),
+    "schedule": ("client.schedule", "run a pipeline on a schedule"),
 }
 
-OVERVIEW = """Runs the pipeline of `dvc repro` by Kubeflow Pipelines: on this machine or on a cluster.
+OVERVIEW = """Runs the pipeline of `dvc repro` with Kubeflow Pipelines, on this machine or on a cluster.
 
-Values come from params.yaml and from -S section.key=value; what a cluster has stands in cluster.yaml, which
-`maskcast new` writes, or in a copy of pipelines/cluster.yaml. Credentials come from the environment or from
+Params come from params.yaml and from -S section.key=value. Settings of the cluster come from cluster.yaml, which
+`maskcast new` writes, or from a copy of pipelines/cluster.yaml. Credentials come from the environment or from
 secrets in the cluster."""
 
 EPILOG = """examples:

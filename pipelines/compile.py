@@ -1,4 +1,4 @@
-"""compile: a pipeline -> the file that Kubeflow runs (IR YAML, or Kubernetes-native manifests)."""
+"""Compiles a pipeline to the file that Kubeflow runs: IR YAML, or Kubernetes-native manifests."""
 
 import argparse
 import hashlib

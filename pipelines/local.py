@@ -1,7 +1,7 @@
-"""run-local: a pipeline on this machine, by Kubeflow's own local runner: in processes, or in containers.
+"""Runs a pipeline on this machine with Kubeflow's own local runner, in processes or in containers.
 
-It says one line per stage, and ends with the scores and a page for the browser. What stages and runner print is
-kept in `log.txt` of the run's folder.
+It prints one line per stage, and at the end the scores and the address of a page for the browser. The output of
+stages and runner is kept in `log.txt` of the run's folder.
 """
 
 import argparse
@@ -47,13 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         help="run each stage in a container of this image (`make image` builds it) instead of a process",
     )
-    parser.add_argument("--verbose", action="store_true", help="show all that stages and runner print")
+    parser.add_argument("--verbose", action="store_true", help="show everything that stages and runner print")
     parser.add_argument(
         "--out",
         metavar="FOLDER",
         type=Path,
         default=Path("kfp-local"),
-        help="each run gets a folder of its own in it (default: %(default)s)",
+        help="folder in which each run gets a folder of its own (default: %(default)s)",
     )
 
 

@@ -24,7 +24,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         default=Path("params.yaml"),
-        help="values of its parameters, one section per stage (default: %(default)s)",
+        help="params file, one section per stage (default: %(default)s)",
     )
     parser.add_argument(
         "-S",
@@ -32,7 +32,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         action="append",
         default=[],
-        help="another value for one key, e.g. -S train_masker.training.epochs=3; may be repeated",
+        help="override one key, e.g. -S train_masker.training.epochs=3; may be repeated",
     )
 
 
@@ -41,7 +41,7 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grid", metavar="FILE", type=Path, help="run the variants of this grid file and compare their maskers"
     )
-    add_number(parser, "--jobs", 1, 1, "variants of a grid at once")
+    add_number(parser, "--jobs", 1, 1, "number of variants to run in parallel")
 
 
 def cluster_file() -> Path:

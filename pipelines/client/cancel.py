@@ -1,4 +1,4 @@
-"""Stops a run: its pods are ended, what its finished stages wrote stays."""
+"""Stops a run: its pods are ended, and the outputs of finished stages stay."""
 
 import argparse
 

@@ -28,7 +28,7 @@ from pipelines.options import add_cluster, cluster_file
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 FORWARD_START_S = 30.0
 
-CREDENTIALS = """Who asks: a token from --token-file or KF_PIPELINES_TOKEN (kubectl create token default-editor
+CREDENTIALS = """Credentials: a token from --token-file or KF_PIPELINES_TOKEN (kubectl create token default-editor
 --namespace NAMESPACE --audience pipelines.kubeflow.org), a session cookie from KF_PIPELINES_COOKIE
 (authservice_session=...), in a pod its service account, or what the kfp client keeps in ~/.config/kfp."""
 
@@ -40,17 +40,17 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--host",
         metavar="URL",
-        help="Kubeflow Pipelines, e.g. https://kubeflow.example.com/pipeline "
+        help="address of Kubeflow Pipelines, e.g. https://kubeflow.example.com/pipeline "
         "(default: KF_PIPELINES_ENDPOINT; in a pod the cluster's own)",
     )
     way.add_argument(
         "--port-forward",
         metavar="NAMESPACE",
-        help="reach it through `kubectl port-forward`; NAMESPACE is where it is installed, e.g. kubeflow",
+        help="connect by `kubectl port-forward`; NAMESPACE is that of Kubeflow Pipelines, e.g. kubeflow",
     )
     group.add_argument("--namespace", help="namespace of the runs (default: that of the cluster file)")
     group.add_argument(
-        "--token-file", metavar="FILE", type=Path, help="file with a token; read anew for every request"
+        "--token-file", metavar="FILE", type=Path, help="file with a token; read again for every request"
     )
 
 

@@ -1,7 +1,8 @@
-"""Prints what a stage said, attempt by attempt.
+"""Prints the log of a stage, attempt by attempt.
 
-Without STAGE: the stage that failed, else the one that started last. The log comes from the stage's pod, when that
-is gone from Kubeflow's archive, then from the artifacts of the run (with the S3 credentials of the environment).
+Without STAGE it is the stage that failed, else the one that started last. The log is read from the stage's pod; if
+that is gone, from Kubeflow's archive, then from the artifacts of the run (with the S3 credentials of the
+environment).
 """
 
 import argparse
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     add_run(parser)
     parser.add_argument("stage", metavar="STAGE", nargs="?", help="stage of the run, e.g. train_masker")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as it prints, until the pod ends")
+    parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the pod ends")
     parser.add_argument("--all", action="store_true", help="print the lines of Kubeflow and Argo, too")
 
 

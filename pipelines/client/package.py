@@ -43,7 +43,7 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
     add_cluster(parser)
     parser.add_argument(
-        "--experiment", default="maskcast", help="created where there is none (default: %(default)s)"
+        "--experiment", default="maskcast", help="experiment, created if there is none (default: %(default)s)"
     )
     parser.add_argument("--no-preflight", action="store_true", help="do not check the cluster first")
 

@@ -1,8 +1,8 @@
-"""preflight: is all there that a run needs? One table, each row ok or what to do; `submit` asks the same first.
+"""Checks that everything a run needs is in place: one table, each row ok or with a remedy. `submit` runs it first.
 
-It asks Kubeflow, the Kubernetes API (as kubectl does), MLflow, S3 and the DVC remote; nothing runs on the cluster.
-A row that cannot be checked from here says so, and how it could be; it does not count as a failure. Two things are
-written and removed at once: an object below `pipeline_root`, and an MLflow run called "preflight".
+It queries Kubeflow, the Kubernetes API (as kubectl does), MLflow, S3 and the DVC remote; nothing runs on the
+cluster. A row that cannot be checked from this machine says how to check it, and does not count as a failure. Two
+things are written and removed at once: an object below `pipeline_root`, and an MLflow run called "preflight".
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Starts a run that failed or was cancelled again, where it ended.
+"""Restarts a run that failed or was cancelled, from where it ended.
 
-Stages that succeeded are not run again; one that trained goes on from its checkpoint where the cluster file has a
-workspace. The run keeps its id, version and values: submit a new one after a change.
+Stages that succeeded are not run again. A training resumes from its checkpoint if the cluster file has a
+workspace. The run keeps its id, version and params: after a change, submit a new one.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Runs a pipeline again and again, at the times of a cron expression.
+"""Runs a pipeline repeatedly, at the times of a cron expression.
 
-One run at a time; what was missed while the cluster was down is not made up for. What runs is the version and the
-values of today: schedule anew after a change. Prints the id of the schedule.
+Only one run is active at a time, and runs missed while the cluster was down are not made up for. Every run uses
+the version and params of today: after a change, schedule again. Prints the id of the schedule.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--cron",
         metavar="EXPRESSION",
-        help="when: second minute hour day month weekday, e.g. '0 0 3 * * 1' for Mondays at 3 (UTC unless the "
+        help="second minute hour day month weekday, e.g. '0 0 3 * * 1' for Mondays at 3 (UTC unless the "
         "cluster says otherwise)",
     )
     what.add_argument("--list", action="store_true", help="list the schedules of the namespace instead")

@@ -1,9 +1,9 @@
-"""setup: what a pipeline's pods need in their namespace, printed as manifests for `kubectl apply -f -`.
+"""Prints what a pipeline's pods need in their namespace, as manifests for `kubectl apply -f -`.
 
-That is a service account with a role and its binding, and the claim of the workspace. The namespace itself must
-be there. With --apply they are applied directly, and with them the secrets, whose values come from the variables
-of the same names in the environment and never touch the disk; without, stderr says how kubectl takes them from
-there. Applying again changes nothing, or what the cluster file says anew.
+That is a service account with a role and its binding, and the volume claim of the workspace. The namespace must
+exist. With --apply these are applied directly, together with the secrets, whose values are read from environment
+variables of the same names and never written to disk. Without it, stderr shows how kubectl creates the secrets
+from the environment. Applying again updates only what has changed in the cluster file.
 """
 
 import argparse
@@ -28,9 +28,7 @@ MANAGER = "maskcast"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     add_cluster(parser)
-    parser.add_argument(
-        "--apply", action="store_true", help="apply all of it to the cluster that kubectl would use"
-    )
+    parser.add_argument("--apply", action="store_true", help="apply everything to kubectl's current cluster")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Shows the stages of a run and why it failed, or lists the last runs of the namespace.
 
-Exits with 1 when the run failed or was cancelled.
+Exits with 1 if the run failed or was cancelled.
 """
 
 import argparse

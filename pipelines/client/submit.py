@@ -1,7 +1,7 @@
 """Starts a run on the cluster.
 
-The pipeline is uploaded when its content is new, the experiment created when there is none. Prints the id of the
-run. With --wait it follows the stages, and exits with 0 when the run succeeded, with 1 when it failed.
+The pipeline is uploaded if its content is new, and the experiment is created if there is none. Prints the id of
+the run. With --wait it follows the stages, and exits with 0 if the run succeeds, with 1 if it fails.
 """
 
 import argparse

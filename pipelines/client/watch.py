@@ -1,8 +1,9 @@
 """Follows a run until it ends: one live table on a terminal, a line per change elsewhere.
 
-A row says how a stage stands: its pod and attempt, its last step and score (where MLFLOW_TRACKING_URI is set), how
-long it has taken, and what it waits for. Ctrl-C ends the watching, not the run. When a stage has waited 15 minutes
-for what does not come by itself (an image, a node, a secret), the watching ends with exit code 1; the run goes on.
+A row shows the state of a stage: its pod and attempt, its last step and score (if MLFLOW_TRACKING_URI is set), the
+time so far, and what it waits for. Ctrl-C stops watching, not the run. If a stage has waited 15 minutes for
+something that will not come by itself (an image, a node, a secret), watching ends with exit code 1; the run goes
+on.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What people run beside the stages: one module each, called as the command with ``_``.
+"""The commands beside the stages: one module each, named like the command with ``_``.
 
 A module has ``DESCRIPTION`` and ``EPILOG`` of its help, ``add_arguments`` for its flags, and ``run``, which takes
-them and returns the exit code. The commands of ``pipeline`` stand in ``pipelines``, which need not be installed.
+them and returns the exit code. The commands of ``pipeline`` are in ``pipelines``, which need not be installed.
 """
 
 from importlib import import_module
@@ -9,30 +9,30 @@ from typing import Any
 
 GROUPS = {  # by title, as help has them: commands by name, and what they do
     "use a model": {
-        "forecast": "forecast any video by a registered model",
-        "segment": "mask a video or a camera frame by frame, and change its background",
-        "serve": "answer requests for forecasts over HTTP",
+        "forecast": "forecast the masks that follow a video, with a registered model",
+        "segment": "mask a video or camera stream frame by frame, or replace its background",
+        "serve": "serve a model over HTTP",
         "models": "list, compare, promote, roll back, export and deploy registered models",
     },
     "your data and labels": {
-        "init": "look at a folder of your data and write params.yaml for it",
-        "labels": "send masks to labelling tools, bring labels back, suggest frames",
+        "init": "inspect a folder of your data and write params.yaml for it",
+        "labels": "export masks to labelling tools, import labels, suggest frames to label",
         "write-annotations": "write annotations.txt for a folder of clips in the competition layout",
-        "write-lmdb": "write masks of two hands as an LMDB",
-        "evaluate-coco": "score detections (boxes or masks) against a COCO ground truth",
-        "evaluate-many": "score and measure many maskers on the same clips: one page and CSV",
+        "write-lmdb": "write the masks of both hands as an LMDB",
+        "evaluate-coco": "score detections (boxes or masks) against COCO ground truth",
+        "evaluate-many": "compare the scores and speed of many maskers on the same clips",
     },
     "pipelines": {
-        "new": "begin a project of your own: a folder with a pipeline and its params",
-        "doctor": "say what is missing on this machine, and how to get it",
-        "check-params": "check the params of all stages of a pipeline before any runs",
-        "dry-run": "try a pipeline on a handful of clips: does it run, how long",
-        "summary": "say what a finished run has gained, and what to do next",
-        "pipeline": "compile and run the pipelines on Kubeflow, here or on a cluster",
-        "grid": "run variants of a pipeline by DVC and compare their maskers",
-        "code": "write the modules that each stage imports, by digest, for DVC",
+        "new": "create a project of your own: a folder with a pipeline and its params",
+        "doctor": "report what is missing on this machine, and how to get it",
+        "check-params": "check the params of all stages of a pipeline before a run",
+        "dry-run": "try a pipeline on a few clips: does it run, with what memory and time",
+        "summary": "show the scores of a finished run, and what to do next",
+        "pipeline": "compile and run pipelines with Kubeflow, locally or on a cluster",
+        "grid": "run variants of a pipeline with DVC and compare their maskers",
+        "code": "record the digests of the modules that each stage imports, for DVC",
     },
-    "the shell": {"completion": "complete words of commands in bash, zsh or tcsh"},
+    "the shell": {"completion": "print a script for tab completion in bash, zsh or tcsh"},
 }
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 

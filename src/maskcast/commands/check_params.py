@@ -8,11 +8,11 @@ from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.dvc_calls import params_of, read_calls
 
 DESCRIPTION = """\
-Checks the params of every stage of a pipeline, in a second and without its data. A stage checks its own when it
-begins; a mistake in those of the last would else be told when all others have run.
+Checks the params of every stage of a pipeline, in a second and without its data. A stage checks its own params
+only when it starts, so a mistake in the last stage would otherwise surface after all others have run.
 
-Each section that is wrong has a line of its own, which names the first key at fault and what is allowed. The exit
-code is 2 then. `dvc repro` begins with this check, and `maskcast pipeline compile` makes the same."""
+Each faulty section gets one line, which names the first wrong key and the allowed values; the exit code is then 2.
+`dvc repro` begins with this check, and `maskcast pipeline compile` runs it, too."""
 EPILOG = """\
 PIPELINE is a folder with a dvc.yaml and its params file. `maskcast dry-run` tries the stages, too.
 

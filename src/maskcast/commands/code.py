@@ -7,9 +7,9 @@ from maskcast.runner.closure import closure
 from maskcast.runner.outputs import output_whole
 from maskcast.runner.stage import stage_names
 
-DESCRIPTION = "Writes the modules that each stage imports, by digest."
+DESCRIPTION = "Records the digests of the modules that each stage imports."
 EPILOG = """\
-A file reads as `sha256sum` writes it: in src, `sha256sum --check ../code/evaluate` checks it.
+The files have the format of `sha256sum`: in src, `sha256sum --check ../code/evaluate` verifies one.
 
 example:
   maskcast code --out code
@@ -32,4 +32,6 @@ def run(given: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="replaced as a whole")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, required=True, help="folder to write; replaced as a whole"
+    )

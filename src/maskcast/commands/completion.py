@@ -9,10 +9,10 @@ from maskcast.commands import COMMANDS, command_module, stages
 from maskcast.commands.parser import CommandParser
 from maskcast.runner.stage import get_stage, stage_names
 
-DESCRIPTION = "Prints a script that completes words of `maskcast`."
+DESCRIPTION = "Prints a script for tab completion of `maskcast` commands."
 EPILOG = """\
-Print it where your shell looks, once; a new shell then completes. It knows the commands of `maskcast pipeline`
-where `pip install 'maskcast[cluster]'` was run. Nothing of maskcast is started at a press of the tab key.
+Write it once to where your shell looks for such scripts; it works from the next shell on. It includes the commands
+of `maskcast pipeline` if `maskcast[cluster]` is installed. Pressing the tab key does not start maskcast.
 
 examples:
   maskcast completion bash > ~/.local/share/bash-completion/completions/maskcast

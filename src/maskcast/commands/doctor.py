@@ -8,14 +8,14 @@ from pathlib import Path
 from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
 
 DESCRIPTION = """\
-Looks at versions, devices, memory, disks, Git, DVC and its remote, MLflow, and a cluster where one is named, from
-the folder it is run in. It takes seconds.
+Checks versions, devices, memory, disks, Git, DVC and its remote, MLflow, and a cluster if you name one, from the
+folder that you run it in. It takes seconds.
 
-Each row is `ok`, a `warning` (what works with less) or `missing` (what a run fails without), with how to get it.
-The exit code is 1 where something is missing. A small file is written to the DVC remote and to an MLflow server,
-and removed at once; nothing else is changed."""
+Each row is `ok`, a `warning` (a run works, with limits) or `missing` (a run fails), with the remedy. The exit code
+is 1 if something is missing. A small file is written to the DVC remote and to an MLflow server, and removed at
+once; nothing else is changed."""
 EPILOG = """\
-`maskcast dry-run` goes on from there: whether a pipeline runs, and what it takes.
+Next, `maskcast dry-run` tells whether a pipeline runs, and how much memory and time it needs.
 
 examples:
   maskcast doctor
@@ -59,5 +59,5 @@ def run(given: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument(
-        "--cluster", metavar="FILE", type=Path, help="a cluster file: check what a run on that cluster needs, too"
+        "--cluster", metavar="FILE", type=Path, help="cluster file: also check what a run on that cluster needs"
     )

@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 GIB = 2**30
 NEAR = 0.8  # of the memory that there is: a run that takes more of it is warned of
 DESCRIPTION = """\
-Tries every stage of a pipeline before a real run: on a handful of clips of each part of your data, with the
-models, sizes and batches of its params, and a few steps of each training. It takes minutes.
+Tries every stage of a pipeline before a real run: on a few clips of each part of your data, with the models, sizes
+and batch sizes of its params, and a few steps of each training. It takes minutes.
 
-The table says of each stage the memory it took, the seconds of a training step, and what the whole stage will
-take. A stage that fails is named with its error; those that need nothing of it go on. The exit code is 1 then.
+The table shows, for each stage, the memory used, the seconds per training step, and how long the whole stage will
+take. A stage that fails is reported with its error; stages that do not depend on it still run. The exit code is
+then 1.
 
-Nothing is kept, and no run is left in MLflow. A data set that `fetch_dataset` has fetched is used where it lies;
-else it is fetched as a whole, because there is no other way."""
+No outputs are kept, and no run is left in MLflow. A data set that `fetch_dataset` has already fetched is used as
+it is; otherwise it is fetched completely."""
 EPILOG = """\
-PIPELINE is a folder with a dvc.yaml and its params file. Early stopping may end a training sooner than forecast.
+PIPELINE is a folder with a dvc.yaml and its params file. Early stopping may end a training sooner than estimated.
 
 examples:
   maskcast dry-run

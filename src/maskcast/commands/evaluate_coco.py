@@ -10,20 +10,20 @@ from maskcast.memory import collector_paused
 from maskcast.reading import counted
 from maskcast.runner.outputs import check_new, output_whole
 
-DESCRIPTION = "Prints the twelve COCO numbers of a results file, for boxes or masks."
+DESCRIPTION = "Prints the twelve COCO metrics of a results file, for boxes or masks."
 EPILOG = """\
 GT.json is an object with the lists
   images       id; height and width for masks; file_name for pictures
   categories   id, name
   annotations  id, image_id, category_id, area, and bbox [x, y, width, height]
                in pixels or segmentation (polygons, or RLE as a list or a
-               string); iscrowd where the object is a crowd
+               string); iscrowd if the object is a crowd
 
 DT.json is a list of
   image_id, category_id, score, and bbox or segmentation
 
-Both are checked before anything is scored; the first fault is told in one line. The numbers are those of
-pycocotools; -1 means that no such truth exists. docs/coco.md explains them.
+Both files are validated before anything is scored; one line reports the first error. The numbers equal those of
+pycocotools; -1 means that there is no such ground truth. docs/coco.md explains them.
 
 examples:
   maskcast evaluate-coco instances_val2017.json results.json
@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("truth", metavar="GT.json", type=Path, help="ground truth")
     parser.add_argument("results", metavar="DT.json", type=Path, help="detections with scores")
     parser.add_argument("--kind", choices=("bbox", "segm"), default="bbox", help="boxes (default) or masks")
-    parser.add_argument("--images", metavar="FOLDER", type=Path, help="images, to draw the best and worst of them")
+    parser.add_argument(
+        "--images", metavar="FOLDER", type=Path, help="folder of the images, to draw the best and worst"
+    )
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="new folder for tables, curves, pictures and metrics.json"
     )

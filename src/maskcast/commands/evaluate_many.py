@@ -18,15 +18,15 @@ from maskcast.runner.variants import failure
 if TYPE_CHECKING:
     from maskcast.evaluation.many import Task
 
-DESCRIPTION = "Scores and measures many maskers on the same clips: one page and one CSV file."
+DESCRIPTION = "Compares the scores and speed of many maskers on the same clips: one page and one CSV file."
 EPILOG = """\
-FOLDER is what train_masker wrote, or a folder with many of them somewhere below it. Each is scored in every label
-map that it and the clips have, and runs in a process of its own, one after the other. What is no masker, or of
-other maps, is left out and named.
+FOLDER is what train_masker wrote, or a folder with several of them at any depth. Each masker is scored on every
+label map that it shares with the clips, in a process of its own, one after the other. What is not a masker, or has
+other maps, is left out and reported.
 
-The folder of --out gets
-  index.html   tables, best numbers bold, and pictures of the first clip
-  scores.csv   a row per model and label map
+The --out folder gets
+  index.html   tables, best numbers in bold, and pictures of the first clip
+  scores.csv   one row per model and label map
 
 examples:
   maskcast evaluate-many models/grid --clips data/clips --out results/many
@@ -113,11 +113,11 @@ def score(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("models", metavar="FOLDER", nargs="+", type=Path, help="a masker, or a folder of many")
+    parser.add_argument("models", metavar="FOLDER", nargs="+", type=Path, help="a masker, or a folder of several")
     parser.add_argument("--clips", metavar="FOLDER", type=Path, required=True, help="clip store with true masks")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="new folder for page and CSV")
     parser.add_argument("--split", choices=SPLITS, default="val", help="split that is scored (default val)")
-    add_number(parser, "--batch-size", 16, 1, "frames at once where a clip is masked whole")
+    add_number(parser, "--batch-size", 16, 1, "frames per forward pass")
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), default="bf16", help="autocast to bf16 (default) or all in fp32"
     )

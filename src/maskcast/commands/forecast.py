@@ -8,25 +8,25 @@ from maskcast.progress import say, track
 from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
-DESCRIPTION = "Forecasts the masks that follow a video, and draws them."
+DESCRIPTION = "Forecasts the masks that follow a video, and draws them over it."
 EPILOG = """\
 A VIDEO is a video file, a folder of images (frames in the numeric order of their names), a folder of either, or an
-s3:// address of any of these; the word `sample` is a simulated clip that comes with maskcast. What is seen are its
-last frames, as many, as far apart and of the size as the model was evaluated on; --stride and --start choose
-others.
+s3:// address of any of these; the word `sample` is a simulated clip that comes with maskcast. The context is the
+last frames of the video, with the number, stride and size that the model was evaluated with; --stride and --start
+choose other frames.
 
-For every video the output holds a folder of its name:
+The output has a folder for each video, with its name:
   masks/         clip store (see its README.md): the forecast masks, at the
-                 model's size, and those of each future that was drawn
-  overlay.mp4    the frames that were seen under their masks, then the forecast
+                 model's size, and those of each sampled future
+  overlay.mp4    the context frames under their masks, then the forecast
   overlay.gif    the same
   forecast.json  which model, which frames, which classes
 
-A video that this model has forecast already is passed over, so a command that was stopped goes on when it is given
-again. A video that cannot be forecast is said, the others are done, and the exit code is 1.
+Videos that this model has already forecast are skipped, so an interrupted command resumes when it is run again. If
+a video cannot be forecast, this is reported, the others are processed, and the exit code is 1.
 
 Without --model, the small pipeline that comes with maskcast is used. It was trained on simulated clips and knows
-CLEVRER's classes alone.
+only CLEVRER's classes.
 
 examples:
   maskcast forecast sample
@@ -68,19 +68,21 @@ def run(given: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="file, folder or s3:// address, or `sample`")
-    parser.add_argument("--model", metavar="ADDRESS", help=f"{ADDRESS_HELP} (default: what comes with maskcast)")
+    parser.add_argument(
+        "--model", metavar="ADDRESS", help=f"{ADDRESS_HELP} (default: the model that comes with maskcast)"
+    )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=Path,
         default=Path("forecasts"),
-        help="one folder a video is put there (default: %(default)s)",
+        help="gets a folder for each video (default: %(default)s)",
     )
     parser.add_argument(
-        "--stride", metavar="N", type=int, help="distance of the frames seen (default: the model's)"
+        "--stride", metavar="N", type=int, help="distance between context frames (default: the model's)"
     )
     parser.add_argument(
-        "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
+        "--start", metavar="N", type=int, help="first context frame, from 0 (default: context ends at the last)"
     )
     parser.add_argument(
         "--samples",

@@ -20,26 +20,27 @@ from maskcast.runner.grid import load_grid, parts_of
 from maskcast.runner.outputs import check_new
 from maskcast.runner.server import make_database
 
-DESCRIPTION = "Runs variants of a pipeline by DVC's experiment queue and compares their maskers."
+DESCRIPTION = "Runs variants of a pipeline in DVC's experiment queue and compares their maskers."
 EPILOG = """\
-FILE has the variants, each by what it changes in params.yaml:
+FILE lists the variants, each by its changes to params.yaml:
 
   stage: train_masker        # whose maskers are compared; no later stage runs
-  split: test                # scored on these clips (default val)
+  split: test                # the clips to score on (default val)
   variants:
     narrow: {train_masker.model.width: 8}
     wide: {train_masker.model.width: 16}
-  product:                   # each of them with each of these
+  product:                   # each variant with each of these values
     train_masker.training.seed: [1, 2, 3]
 
-A value takes the place of all that its key held. Either part may be left out. What all variants share runs once.
-All params are checked before the first run begins. Each variant is an experiment of DVC that starts from the last
-commit, in a folder of its own: `dvc exp show` lists them, `dvc exp apply NAME` brings one here. A variant that
-fails is named, and the others go on. Started again, the command runs what has not ended well at this commit.
+A value replaces everything under its key. Either part may be left out. Stages that all variants share run once.
+All params are checked before the first run begins. Each variant is a DVC experiment that starts from the last
+commit, in a folder of its own: `dvc exp show` lists them, `dvc exp apply NAME` brings one into the working
+directory. If a variant fails, it is reported and the others go on. Run again, the command repeats only what has
+not succeeded at this commit.
 
-The folder of --out gets
-  index.html   tables, best numbers bold, and pictures of the first clip
-  scores.csv   a row per model and label map
+The --out folder gets
+  index.html   tables, best numbers in bold, and pictures of the first clip
+  scores.csv   one row per model and label map
 
 Exit code 1: a variant failed. On Kubeflow: maskcast pipeline run-local --grid FILE, or submit.
 
@@ -110,7 +111,7 @@ def _experiment(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument("grid", metavar="FILE", type=Path, help="the grid file")
-    add_number(parser, "--jobs", 1, 1, "variants at once")
+    add_number(parser, "--jobs", 1, 1, "number of variants to run in parallel")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="new folder for page and CSV (default results/<name of FILE>)"
     )

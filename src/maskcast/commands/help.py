@@ -31,8 +31,8 @@ STAGES = {  # in which order the overview names stages, after the commands
         "predict",
         "register_models",
     ),
-    "before a training": ("find_learning_rate",),
-    "stages of a masker of videos": ("evaluate_video", "register_segmenter"),
+    "before training": ("find_learning_rate",),
+    "stages of a video masker": ("evaluate_video", "register_segmenter"),
     "stages of a detector": ("prepare_detection", "train_detector", "evaluate_detector", "register_detector"),
 }
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as pydantic calls them
@@ -41,7 +41,7 @@ usage: maskcast COMMAND [--help] ...
        maskcast STAGE [--help] --params FILE --<port> PATH ..."""
 CLOSING = (
     "`dvc repro` runs all stages in order, with the paths in dvc.yaml and the values in params.yaml. "
-    "`maskcast --version` tells version and commit."
+    "`maskcast --version` prints version and commit."
 )
 SELDOM = {  # inputs that the pipelines do without
     "train_masker": ("start", "masks", "unlabeled"),

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-DESCRIPTION = "Looks at a folder of videos, or of frames and masks or labels, and writes params.yaml for it."
+DESCRIPTION = "Inspects a folder of videos, or of frames with masks or labels, and writes params.yaml for it."
 EPILOG = """\
-It says what it found: layout, values of masks, sequences, sizes, splits, and how long `dvc repro` will take
-here. Every line of the file that comes from the data has its reason beside it. Where several sequences have
-masks and the Hugging Face hub answers, the masker is initialised with ImageNet weights. HF_HUB_OFFLINE=1 asks no
-hub. docs/your-data.md walks through it for several kinds of data.
+It reports what it found: layout, mask values, sequences, sizes, splits, and how long `dvc repro` will take on this
+machine. In the file, a comment gives the reason for each value that comes from the data. If several sequences have
+masks and the Hugging Face hub is reachable, the masker starts from ImageNet weights; HF_HUB_OFFLINE=1 keeps it
+from asking the hub. docs/your-data.md has examples for several kinds of data.
 
 examples:
   maskcast init ~/videos/street --force
@@ -32,8 +32,12 @@ def run(given: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the data")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of the data")
     parser.add_argument(
-        "--params", metavar="FILE", type=Path, default=Path("params.yaml"), help="to write (params.yaml)"
+        "--params",
+        metavar="FILE",
+        type=Path,
+        default=Path("params.yaml"),
+        help="file to write (default: params.yaml)",
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")

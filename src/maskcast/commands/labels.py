@@ -12,15 +12,17 @@ from maskcast.runner.outputs import check_new, output_whole
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
 LISTED = 5  # frames that do not pair
-DESCRIPTION = "Sends masks to labelling tools, brings labels back, carries them on, and says which to make next."
+DESCRIPTION = (
+    "Exports masks to labelling tools, imports and propagates labels, and suggests which frames to label."
+)
 _FORMATS = "\n".join(f"  {name + ':':26s}{summary}" for name, (_, summary) in FORMATS.items())
 EPILOG = f"""\
 FORMAT is one of
 {_FORMATS}
 
-Frames go out as images named <clip>_<frame>.png, frames from 0 on, and labels come back by these names. Frames
-that a file does not list stay without labels, which is not background. docs/labels.md goes from generated masks
-over CVAT or Label Studio to a masker that has learnt from them.
+Frames are exported as images named <clip>_<frame>.png, counted from 0, and labels are matched by these names.
+Frames that a file does not list stay unlabelled; they are not background. docs/labels.md shows the way from
+generated masks through CVAT or Label Studio to a masker trained on the corrected labels.
 
 examples:
   maskcast labels suggest --clips data/clips --masker models/masker \\
@@ -53,60 +55,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("file", metavar="FILE", type=Path, help="file, folder or archive that the tool exported")
     one.add_argument("--format", metavar="FORMAT", required=True, help=known)
     one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="the clips that were labelled")
-    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
+    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
     one.add_argument(
         "--rename",
         metavar="THEIRS=OURS",
         action="append",
         default=[],
-        help="a class of the file that the store calls otherwise; `ignore` is no label",
+        help="map a class name of the file to one of the store; `ignore` means no label",
     )
     one.add_argument(
         "--empty",
         choices=("background", "unlabelled"),
         default="background",
-        help="what a frame is that is listed without annotation (default: %(default)s)",
+        help="what a frame listed without annotations is (default: %(default)s)",
     )
     one.add_argument(
         "--split",
         choices=("train", "val", "test"),
         default="train",
-        help="of clips that had no labels (default: %(default)s)",
+        help="split of clips that had no labels (default: %(default)s)",
     )
     one.add_argument(
         "--first-frame",
         type=int,
         choices=(0, 1),
-        help="number of a clip's first frame in files of MOTS (default: as they show)",
+        help="number of a clip's first frame in MOTS files (default: from the files)",
     )
-    one.add_argument("--output", metavar="STORE", type=Path, required=True, help="new store")
+    one.add_argument("--output", metavar="STORE", type=Path, required=True, help="new clip store")
     one = commands.add_parser("export", help="write masks as pre-annotations, with their confidence")
     one.add_argument("--format", metavar="FORMAT", required=True, help=known)
-    one.add_argument("--masks", metavar="STORE", type=Path, required=True, help="e.g. of generate_masks")
-    one.add_argument("--clips", metavar="STORE", type=Path, help="writes their frames as images, too")
-    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
     one.add_argument(
-        "--frames", metavar="CSV", type=Path, help="these alone: columns clip, frame (default: all with masks)"
+        "--masks", metavar="STORE", type=Path, required=True, help="masks, e.g. those of generate_masks"
+    )
+    one.add_argument("--clips", metavar="STORE", type=Path, help="clips, to write their frames as images, too")
+    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    one.add_argument(
+        "--frames",
+        metavar="CSV",
+        type=Path,
+        help="only these frames: columns clip, frame (default: all with masks)",
     )
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    one = commands.add_parser("suggest", help="say which frames to label next, and show them")
-    one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips, of which some lack labels")
+    one = commands.add_parser("suggest", help="suggest which frames to label next, and show them")
+    one.add_argument(
+        "--clips", metavar="STORE", type=Path, required=True, help="clips, some of them without labels"
+    )
     one.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="what train_masker wrote")
-    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
-    add_number(one, "--budget", 20, 1, "frames")
+    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    add_number(one, "--budget", 20, 1, "number of frames to suggest")
     said = f"one of {', '.join(METHODS)} (default: %(default)s)"
     one.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=said)
-    add_number(one, "--spacing", 5, 1, "least distance of two frames of a video")
-    add_number(one, "--seed", 0, 0, "of the draws")
+    add_number(one, "--spacing", 5, 1, "minimum distance between two frames of a video")
+    add_number(one, "--seed", 0, 0, "random seed")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    one = commands.add_parser(
-        "propagate", help="carry labels of some frames to those around them, by optical flow"
-    )
-    one.add_argument(
-        "--clips", metavar="STORE", type=Path, required=True, help="clips, of which some frames have labels"
-    )
-    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
-    add_number(one, "--frames", 8, 1, "how far, before and after each frame with labels")
+    one = commands.add_parser("propagate", help="propagate labels to neighbouring frames by optical flow")
+    one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips with labels in some frames")
+    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    add_number(one, "--frames", 8, 1, "how far before and after each labelled frame")
     one.add_argument(
         "--output", metavar="STORE", type=Path, required=True, help="new store of masks, for labels export"
     )

@@ -22,10 +22,10 @@ USED_WITH = {  # options of a command, and the one without which they would do n
     "compare": (("clips",), "pictures", "--pictures FOLDER"),
     "lineage": (("clips", "repository"), "verify", "--verify"),
 }
-DESCRIPTION = "Lists, compares and promotes registered models."
+DESCRIPTION = "Lists, compares, promotes, exports and deploys registered models."
 EPILOG = """\
-A VERSION is a number or an alias: candidate (passed the gate last), champion, previous. The registry is that of
-MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
+A VERSION is a number or an alias: candidate (the last to pass the gate), champion, previous. The registry is that
+of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. See docs/registry.md.
 
 examples:
   maskcast models list
@@ -66,44 +66,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=PIPELINE, help="the registered model (default: %(default)s)")
     commands = add_commands(parser)
     commands.add_parser("list", help="list versions, aliases, scores, data and commit, and the last decisions")
-    one = commands.add_parser("promote", help="make a version the champion, and the champion the previous one")
+    one = commands.add_parser("promote", help="make a version the champion; the old champion becomes previous")
     one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
-    one.add_argument("--force", action="store_true", help="overrule the gate; needs --reason")
-    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
+    one.add_argument("--force", action="store_true", help="promote in spite of the gate; needs --reason")
+    one.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
     one = commands.add_parser("rollback", help="make the previous version the champion again")
-    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
-    one = commands.add_parser("compare", help="say how much better B is than A on each clip or image")
+    one.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
+    one = commands.add_parser("compare", help="compare the scores of two versions clip by clip, or image by image")
     one.add_argument("a", metavar="A", help="a version, e.g. champion")
     one.add_argument("b", metavar="B", help="another, e.g. candidate")
     one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
     one.add_argument("--clips", metavar="STORE", type=Path, help=f"to draw them from (default: {CLIPS})")
-    one = commands.add_parser("lineage", help="show what made a version: runs, params, commit, image and data")
+    one = commands.add_parser("lineage", help="show the origin of a version: runs, params, commit, image and data")
     one.add_argument("version", metavar="VERSION", help="number or alias")
-    one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
-    one.add_argument("--repository", metavar="PATH|URL", help="has the commit (default: .)")
-    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
-    one = commands.add_parser("export", help="write a version as one graph, checked against the model")
-    one.add_argument("version", metavar="VERSION", help="or the folder of a masker that was trained")
-    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
-    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
-
-    one = commands.add_parser("deploy", help="run a version on KServe: it gets all requests, or a share of them")
-    one.description = (
-        "Makes an InferenceService of a version, or changes the one there is. A version that has a share already "
-        "gets all requests without a restart. docs/serving.md tells more."
+    one.add_argument(
+        "--verify", action="store_true", help="evaluate it again: exit code 0 if scores are equal, else 1"
     )
-    one.add_argument("version", metavar="VERSION", help="number or alias; what runs stays at this number")
+    one.add_argument("--repository", metavar="PATH|URL", help="Git repository with the commit (default: .)")
+    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store (default: fetched by DVC)")
+    one = commands.add_parser("export", help="export a version as one graph, checked against the model")
+    one.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
+    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")
+    one.add_argument(
+        "--output", metavar="FOLDER", type=Path, required=True, help="folder for the graph and export.json"
+    )
+
+    one = commands.add_parser("deploy", help="run a version on KServe, for all requests or a share of them")
+    one.description = (
+        "Creates an InferenceService for a version, or updates the existing one. A version that already has a "
+        "share of the requests gets all of them without a restart. See docs/serving.md."
+    )
+    one.add_argument("version", metavar="VERSION", help="number or alias (resolved to a number now)")
     one.add_argument("--canary", metavar="PERCENT", type=_percent, help="share of the requests, 0 to 99")
-    one.add_argument("--dry-run", action="store_true", help="print what `kubectl apply` takes, change nothing")
-    one.add_argument("--wait", action="store_true", help="return when it answers")
+    one.add_argument(
+        "--dry-run", action="store_true", help="print the manifest for `kubectl apply`, change nothing"
+    )
+    one.add_argument("--wait", action="store_true", help="wait until it answers requests")
     _add_service(one)
-    one = commands.add_parser("undeploy", help="delete the service on KServe, or its canary alone")
-    one.add_argument("--canary", action="store_true", help="the canary alone: what ran before gets all requests")
+    one = commands.add_parser("undeploy", help="delete the service on KServe, or only its canary")
+    one.add_argument(
+        "--canary", action="store_true", help="delete only the canary: the version before gets all requests"
+    )
     _add_service(one)
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--service", metavar="SERVICE", help="of the InferenceService (default: the model's name)")
+    parser.add_argument(
+        "--service", metavar="SERVICE", help="name of the InferenceService (default: the model's name)"
+    )
     parser.add_argument(
         "--cluster",
         metavar="FILE",

@@ -12,11 +12,11 @@ from maskcast.installation import shipped
 from maskcast.redaction import redacted
 
 DESCRIPTION = """\
-Makes the folder of a project, which Git and DVC keep: dvc.yaml, params.yaml, cluster.yaml and what Git and DVC
-are to ignore. The code stays in the installed package."""
+Creates the folder of a project, versioned by Git and DVC: dvc.yaml, params.yaml, cluster.yaml, and the ignore
+files of Git and DVC. The code stays in the installed package."""
 EPILOG = """\
-In a folder that is in no Git repository it runs `git init`. Nothing that is there already is replaced; a
-.gitignore gets more lines.
+Outside a Git repository it runs `git init`. Existing files are not replaced; lines are added to an existing
+.gitignore.
 
 examples:
   maskcast new street
@@ -104,7 +104,9 @@ def run(given: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the project; made where there is none")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="folder of the project; created if there is none"
+    )
     parser.add_argument(
         "--pipeline",
         metavar="NAME",

@@ -9,31 +9,33 @@ from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
-DESCRIPTION = "Masks a video frame by frame, or photographs, and puts the foreground before another."
+DESCRIPTION = "Masks a video frame by frame, or photographs, and can replace the background."
 EPILOG = """\
 A VIDEO is a video file, a folder of frames in the numeric order of their names, a photograph, a folder of
 photographs, an s3:// address of one of these, or a camera: /dev/video0, or an address that begins with rtsp://,
-http:// or https://. The word `sample` is a simulated clip that comes with maskcast. A camera is watched until it
-ends, or until Ctrl-C.
+http:// or https://. The word `sample` is a simulated clip that comes with maskcast. A camera is read until its
+stream ends, or until Ctrl-C.
 
-Frames go through the model one by one, resized to what it was trained on. A model that remembers forgets at a cut.
-Memory does not grow with the video. Frames of a video have one size; photographs may have a size each, and nothing
-is remembered from one to the next. Images are photographs where their names have no running number, their sizes
-change, or neighbours are no more alike than any two of them.
+Frames go through the model one by one, resized to the size that it was trained on. A model with memory starts anew
+at each cut. The memory that the command needs does not grow with the video. All frames of a video have the same
+size; photographs may have different sizes, and no state is carried from one to the next. Images in a folder are
+taken for photographs if their names have no running number, their sizes differ, or neighbours are no more alike
+than any two of them.
 
 The output is a folder of the video's name:
-  masks/NAME/    an image a frame of each label map of classes: class ids
-  mattes/NAME/   an image a frame of each matte: 255 = all foreground
+  masks/NAME/    class ids of each label map, an image per frame
+  mattes/NAME/   each alpha matte, an image per frame: 255 = all foreground
   overlay.mp4    the video under its masks, with its sound
-  composed.mp4   with --background: the foreground before it, with the sound
+  composed.mp4   with --background: the foreground over it, with the sound
   segment.json   which model, which classes, where there was a cut
 
-Those of photographs have the photographs' names, and overlay/ and composed/ are folders of images.
+For photographs the images have the photographs' names, and overlay/ and composed/ are folders of images.
 
-Foreground are all objects of the first label map of classes, with a hard edge; with --alpha it is the first matte.
+The foreground is all objects of the first label map of classes, with a hard edge; with --alpha it is the first
+matte.
 
 Without --model, the small pipeline that comes with maskcast is used. It was trained on simulated clips and knows
-CLEVRER's classes alone.
+only CLEVRER's classes.
 
 examples:
   maskcast segment sample
@@ -80,16 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="ADDRESS",
-        help=f"{ADDRESS_HELP}, or the folder of a masker that was trained (default: what comes with maskcast)",
+        help=f"{ADDRESS_HELP}, or the folder of a trained masker (default: the model that comes with maskcast)",
     )
+    parser.add_argument("--background", metavar="IMAGE|VIDEO|COLOUR", help="new background, e.g. #00b140")
     parser.add_argument(
-        "--background", metavar="IMAGE|VIDEO|COLOUR", help="what to put the foreground before, e.g. #00b140"
+        "--alpha", action="store_true", help="cut the foreground out by the model's matte: soft edges"
     )
-    parser.add_argument("--alpha", action="store_true", help="put it there by the model's matte: soft edges")
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=Path,
         default=Path("segmented"),
-        help="a folder of the video's name is put there (default: %(default)s)",
+        help="gets a folder with the video's name (default: %(default)s)",
     )

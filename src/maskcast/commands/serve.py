@@ -6,22 +6,22 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.store import ADDRESS_HELP
 
-DESCRIPTION = "Serves a pipeline or masker by the Open Inference Protocol (v2)."
+DESCRIPTION = "Serves a pipeline or masker with the Open Inference Protocol (v2)."
 EPILOG = """\
 routes:
   GET  /v2/health/live, /v2/health/ready
          200 once the model is loaded
   GET  /v2, /version
-         server; name, version and digest of the model that answers
+         server; name, version and digest of the model
   GET  /v2/models/NAME
          the same, with inputs, outputs and classes
   POST /v2/models/NAME/infer
          input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`;
-         of a masker alone the frames of one clip (frames, rows, columns, 3)
+         for a masker the frames of one clip (frames, rows, columns, 3)
   WebSocket /v2/models/NAME/session
-         a session: frames of a video one by one, the masks of each at once
+         a session: send frames of a video one by one, get the masks of each
 
-NAME may be followed by /versions/VERSION. docs/serving.md has requests to copy.
+NAME may be followed by /versions/VERSION. docs/serving.md has example requests.
 
 example:
   maskcast serve --model models:/maskcast@champion --port 8080
@@ -55,17 +55,27 @@ def run(given: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    masker = "or the folder of a masker that was trained"
+    masker = "or the folder of a trained masker"
     parser.add_argument("--model", metavar="ADDRESS", required=True, help=f"{ADDRESS_HELP}, {masker}")
-    parser.add_argument("--as", dest="registered", metavar="NAME/VERSION", help="what a folder is registered as")
-    parser.add_argument("--digest", help="refuse to serve a model with another digest")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"
+        "--as", dest="registered", metavar="NAME/VERSION", help="name and version to serve a folder under"
+    )
+    parser.add_argument("--digest", help="digest that the model must have")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
     parser.add_argument(
-        "--sessions", metavar="N", type=int, default=8, help="at most so many at once (default: %(default)s)"
+        "--sessions",
+        metavar="N",
+        type=int,
+        default=8,
+        help="maximum number of open sessions (default: %(default)s)",
     )
     parser.add_argument(
-        "--idle", metavar="SECONDS", type=float, default=60, help="ends one without frames (default: %(default)s)"
+        "--idle",
+        metavar="SECONDS",
+        type=float,
+        default=60,
+        help="closes a session after so long without a frame (default: %(default)s)",
     )

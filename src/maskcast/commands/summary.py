@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-DESCRIPTION = "Prints the scores of a run's forecaster, what was gained, where the report is, and what to do next."
+DESCRIPTION = "Prints the scores of a run beside its baselines, where the report is, and what to do next."
 EPILOG = """\
 examples:
   maskcast summary
@@ -22,5 +22,10 @@ def run(given: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument(
-        "results", metavar="FOLDER", nargs="?", type=Path, default=Path("results"), help="default: %(default)s"
+        "results",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="folder of the results (default: %(default)s)",
     )

@@ -10,7 +10,7 @@ from maskcast.runner.outputs import check_new, outputs_whole, remove
 
 DESCRIPTION = "Writes the masks of both hands, <path>__l and <path>__r, as an LMDB with a list of images."
 EPILOG = """\
-The archive holds test.lmdb and im_path.pt. It is there whole, or not at all.
+The archive holds test.lmdb and im_path.pt. It is written completely or not at all.
 
 example:
   maskcast write-lmdb --masks data/masks --split hidden \\
@@ -44,7 +44,11 @@ def _unpacked(work: Path, out: Path) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument(
-        "--masks", metavar="STORE", type=Path, required=True, help="e.g. of generate_masks, maps left and right"
+        "--masks",
+        metavar="STORE",
+        type=Path,
+        required=True,
+        help="masks with maps left and right, e.g. those of generate_masks",
     )
-    parser.add_argument("--split", metavar="SPLIT", choices=SPLITS, help="these clips alone (default: all)")
-    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="new .tar.gz")
+    parser.add_argument("--split", metavar="SPLIT", choices=SPLITS, help="only clips of this split (default: all)")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="new .tar.gz file")

@@ -185,7 +185,7 @@ class MaskLossConfig(LossConfig):
     """Average over all classes, where a class absent from the batch adds 0, or only over the classes present."""
     dice_over: Literal["batch", "frame"] = Field("batch", exclude_if=lambda value: value == "batch")
     """Sum counts over the batch and average over classes, or compute the score per frame and class and average
-    those (system 1's SoftDice, with ``dice_smooth: 1.0e-4``; its CrossDice has ``ce: 0.5`` and ``dice: 0.5``)."""
+    those (SoftDice, with ``dice_smooth: 1.0e-4``; CrossDice also has ``ce: 0.5`` and ``dice: 0.5``)."""
     dice_smooth: float = Field(0.0, ge=0)
     """Added to numerator and denominator of each class's Dice score."""
     focal_form: Literal["sigmoid", "softmax"] = "sigmoid"
