@@ -35,8 +35,7 @@ def own_part(count: int) -> range:
 
 def all_sum(x: Tensor) -> Tensor:
     """Returns the sum of ``x`` over all processes; differentiable."""
-    total: Tensor = _AllSum.apply(x) if _grouped() else x
-    return total
+    return _AllSum.apply(x) if _grouped() else x
 
 
 def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
@@ -46,8 +45,7 @@ def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
     """
     sums = all_sum(torch.stack([weight * values.sum() for weight, values in terms]))
     counts = all_sum(torch.stack([torch.full_like(sums[0], values.numel()) for _, values in terms]))
-    total: Tensor = (sums / counts.clamp_min(1)).sum()
-    return total
+    return (sums / counts.clamp_min(1)).sum()
 
 
 def all_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
@@ -85,8 +83,7 @@ def from_first(x: T) -> T:
         return x
     held: list[Any] = [x]
     distributed.broadcast_object_list(held)
-    first: T = held[0]
-    return first
+    return held[0]
 
 
 def join_batch_norms(model: nn.Module) -> None:
@@ -110,8 +107,7 @@ def join_batch_norms(model: nn.Module) -> None:
 def _joint_batch_norm(module: Any, x: Tensor) -> Tensor:
     """Does on CPUs what nn.SyncBatchNorm does on GPUs; it has no kernel for CPUs."""
     if not module.training:
-        out: Tensor = type(module).forward(module, x)
-        return out
+        return type(module).forward(module, x)
     axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     own_count = wide.new_full((1,), x.numel() // x.shape[1])

@@ -97,8 +97,7 @@ def _number(loop: Mapping[str, Any], parts: Mapping[str, int]) -> int:
 
 def _by_part(seconds: Sequence[float], order: Sequence[str], parts: Mapping[str, int]) -> float:
     """Returns the seconds of all items, from those of the handful: part by part."""
-    rest = sum(seconds[len(order) :])
-    total = rest
+    total = sum(seconds[len(order) :])
     for part in set(order):
         own = [second for second, name in zip(seconds, order, strict=False) if name == part]
         total += sum(own) / max(len(own), 1) * parts[part]

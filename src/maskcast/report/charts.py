@@ -40,7 +40,7 @@ def line_chart(
             where these are many, each power of ten.
     """
     lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
-    finite = {name: [point for point in points if _finite(point)] for name, points in lines.items()}
+    finite = {name: [one for one in points if all(map(math.isfinite, one))] for name, points in lines.items()}
     drawn = [point for points in finite.values() for point in points]
     if not drawn:
         return element("p", f"{title}: no finite numbers.")
@@ -116,10 +116,6 @@ def _table(caption: str, x_label: str, lines: Mapping[str, Points]) -> Html:
 
 def _thinned(points: Points, most: int) -> Points:
     return [points[n] for n in evenly_spaced(len(points), most)] if points else points
-
-
-def _finite(point: tuple[float, float]) -> bool:
-    return all(map(math.isfinite, point))
 
 
 def _said(value: float | None) -> str:

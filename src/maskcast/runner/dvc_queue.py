@@ -217,5 +217,4 @@ def _hydra(value: Any) -> str:
         return "'" + value.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
     if isinstance(value, float):
         return repr(value)
-    text: str = yaml.safe_dump(value, default_flow_style=True)
-    return text.removesuffix("...\n").strip()
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()

@@ -39,8 +39,7 @@ def labelled_frames(store: ClipStore, clip: Clip) -> Sequence[int]:
     """Returns the frames of a clip that have labels in the store's chosen map."""
     if clip.kind != "labelled" or not store.has_masks(clip):
         return ()
-    known: Mapping[str, Sequence[int]] = clip.meta.get(LABELLED_FRAMES, {})
-    return known.get(store.label_map.name, range(clip.num_frames))
+    return clip.meta.get(LABELLED_FRAMES, {}).get(store.label_map.name, range(clip.num_frames))
 
 
 class TrainingIndex:

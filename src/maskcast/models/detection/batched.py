@@ -145,8 +145,7 @@ class BatchedLosses:
             scaled_BR4[..., 1::2] += ((level_BR > finest + number) * (x.shape[2] + 2.0))[..., None]
         image = torch.arange(len(rois_BR4), device=canvas.device).repeat_interleave(rois_BR4.shape[1])
         boxes_N5 = torch.cat([image[:, None].to(scaled_BR4.dtype), scaled_BR4.flatten(0, 1)], 1)
-        out: Tensor = roi_align(canvas, boxes_N5, pool.output_size, 1.0, pool.sampling_ratio)
-        return out
+        return roi_align(canvas, boxes_N5, pool.output_size, 1.0, pool.sampling_ratio)
 
 
 def kept(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:

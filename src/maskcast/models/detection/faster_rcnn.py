@@ -74,8 +74,7 @@ class FasterRcnn(Detector):
         boxes = [box[label >= 0] for box, label in zip(boxes, labels, strict=True)]
         labels = [label[label >= 0] for label in labels]
         targets = [{"boxes": box, "labels": label + 1} for box, label in zip(boxes, labels, strict=True)]
-        losses: dict[str, Tensor] = self.network(self.normalised(images), targets)
-        return losses
+        return self.network(self.normalised(images), targets)
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Returns the boxes of each image (see :class:`Detector`).
@@ -110,8 +109,7 @@ class PyramidBackbone(nn.Module):
     def forward(self, x_BCHW: Tensor) -> dict[str, Tensor]:
         """Returns the maps by level."""
         maps = self.encoder(x_BCHW)[-len(LEVELS) :]
-        pyramid: dict[str, Tensor] = self.fpn(OrderedDict(zip(LEVELS, maps, strict=True)))
-        return pyramid
+        return self.fpn(OrderedDict(zip(LEVELS, maps, strict=True)))
 
 
 def build_faster_rcnn(config: FasterRcnnConfig, num_classes: int) -> FasterRcnn:

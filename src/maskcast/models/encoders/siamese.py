@@ -130,8 +130,7 @@ def embedding_spread(embeddings_BD: Tensor) -> Tensor:
     It is the standard deviation of each coordinate over the samples, averaged over the coordinates, times
     sqrt(D) (Chen and He 2021, arXiv 2011.10566, section 4.1).
     """
-    deviation: Tensor = embeddings_BD.float().std(0, correction=0).mean() * embeddings_BD.shape[1] ** 0.5
-    return deviation
+    return embeddings_BD.float().std(0, correction=0).mean() * embeddings_BD.shape[1] ** 0.5
 
 
 def _in_order(rows: Tensor, order: Tensor) -> Tensor:

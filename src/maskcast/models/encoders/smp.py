@@ -86,8 +86,7 @@ def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
     first, second = found
     if random := [key for key in first if not torch.equal(first[key], second[key])]:
         raise MaskcastError(f"{path}: lacks {random[0]} ({len(random)} in all); it belongs to another network")
-    state: dict[str, torch.Tensor] = first
-    return state
+    return first
 
 
 def hub_place(name: str) -> str:

@@ -45,8 +45,7 @@ class DoubleConv(nn.Sequential):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns a map of the same height and width."""
         if not has_kernels(x_BCHW):
-            out: Tensor = super().forward(x_BCHW)
-            return out
+            return super().forward(x_BCHW)
         from maskcast.models.kernels.norm_relu import norm_relu
 
         layers = list(self)

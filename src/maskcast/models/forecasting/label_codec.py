@@ -84,8 +84,7 @@ class EmbeddedClasses(nn.Module):
 
     def see(self, ids_NHW: Tensor) -> Tensor:
         """Returns what the network sees (N, C, H/S, W/S) of class ids."""
-        out: Tensor = self.stem(_pad(ids_NHW, self.stride))
-        return out
+        return self.stem(_pad(ids_NHW, self.stride))
 
     def see_soft(self, probability_NKHW: Tensor) -> Tensor:
         """Returns the same for class probabilities."""

@@ -23,8 +23,7 @@ def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
 
 def config_of(description: dict[str, Any]) -> ForecasterConfig:
     """Returns the config that a described forecaster was built from."""
-    config: ForecasterConfig = TypeAdapter(ForecasterConfig).validate_python(description["model"])
-    return config
+    return TypeAdapter(ForecasterConfig).validate_python(description["model"])
 
 
 def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Forecaster, dict[str, Any], list[str]]:

@@ -31,18 +31,15 @@ class Cut:
 
     def encode(self, x_NCHW: Tensor) -> Maps:
         """Returns the encoder's maps, finest first."""
-        maps: Maps = self.network.encoder(x_NCHW)
-        return maps
+        return self.network.encoder(x_NCHW)
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
         """Returns what the head takes, the map of each scale changed on the way."""
-        features_NCHW: Tensor = self.network.decoder(maps)
-        return features_NCHW
+        return self.network.decoder(maps)
 
     def head(self, features_NCHW: Tensor) -> Tensor:
         """Returns logits (N, K, H, W)."""
-        logits_NKHW: Tensor = self.network.segmentation_head(features_NCHW)
-        return logits_NKHW
+        return self.network.segmentation_head(features_NCHW)
 
 
 class DeepLabCut(Cut):
@@ -91,18 +88,15 @@ class UNetCut(Cut):
 
     def encode(self, x_NCHW: Tensor) -> Maps:
         """Returns the encoder's maps, finest first."""
-        maps: Maps = self.network.down(x_NCHW)
-        return maps
+        return self.network.down(x_NCHW)
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
         """Returns what the head takes, the map of each scale changed on the way."""
-        features_NCHW: Tensor = self.network.decode(maps, change)
-        return features_NCHW
+        return self.network.decode(maps, change)
 
     def head(self, features_NCHW: Tensor) -> Tensor:
         """Returns logits (N, K, H, W)."""
-        logits_NKHW: Tensor = self.network.head(features_NCHW)
-        return logits_NKHW
+        return self.network.head(features_NCHW)
 
 
 def cut_open(network: nn.Module) -> Cut:

@@ -39,8 +39,7 @@ class UNet(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns logits_BKHW; height and width must be multiples of 8."""
-        logits_BKHW: Tensor = self.head(self.decode(self.down(x_BCHW), as_it_is))
-        return logits_BKHW
+        return self.head(self.decode(self.down(x_BCHW), as_it_is))
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
         """Returns what the head takes, the map of each scale but the finest changed on the way, coarsest first."""

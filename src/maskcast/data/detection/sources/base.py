@@ -33,10 +33,6 @@ def _relative(value: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
-def _is_pixels(value: object) -> bool:
-    return value == "pixels"
-
-
 @dataclass(frozen=True)
 class LabelledImage:
     """One image that a source found, and its boxes as they stand there.
@@ -78,7 +74,7 @@ class Listing:
 class DetectionSource(Params):
     """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `listing`."""
 
-    boxes: Literal["pixels", "shares"] = Field(default="pixels", exclude_if=_is_pixels)
+    boxes: Literal["pixels", "shares"] = Field(default="pixels", exclude_if=lambda value: value == "pixels")
     """Units of the box coordinates: `pixels`, or `shares` of the image's width and height, from 0 to 1."""
 
     def listing(self, raw: Path) -> Listing:
