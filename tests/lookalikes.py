@@ -37,11 +37,7 @@ def write_mp4(path: Path, frames: np.ndarray) -> None:
 
 
 def davis(
-    root: Path,
-    sequences: int = 4,
-    labelled: int = 4,
-    length: int = 24,
-    size: tuple[int, int] = (HEIGHT, WIDTH),
+    root: Path, sequences: int = 4, labelled: int = 4, length: int = 24, size: tuple[int, int] = (HEIGHT, WIDTH)
 ) -> None:
     """Writes DAVIS's form: JPEG frames, masks of 0 and 255."""
     for k in range(sequences):

@@ -122,11 +122,7 @@ def found(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcast
 
 
 def preflight(
-    cluster: Cluster,
-    pods: Mapping[str, Pod],
-    data_uri: str,
-    server: Client | MaskcastError,
-    installed: str,
+    cluster: Cluster, pods: Mapping[str, Pod], data_uri: str, server: Client | MaskcastError, installed: str
 ) -> list[Row]:
     """Returns what all checks found; they run side by side, and one that is late has failed.
 

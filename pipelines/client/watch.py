@@ -29,13 +29,7 @@ from pipelines.client.stages import ENDED, StageState, run_state, run_took, spel
 POLL_S = 5.0
 GIVE_UP = timedelta(minutes=15)
 WIDE = 120  # columns: only then there is room for names of pods
-STYLES = {
-    "SUCCEEDED": "green",
-    "CACHED": "green",
-    "RUNNING": "cyan",
-    "FAILED": "bold red",
-    "CANCELED": "yellow",
-}
+STYLES = {"SUCCEEDED": "green", "CACHED": "green", "RUNNING": "cyan", "FAILED": "bold red", "CANCELED": "yellow"}
 
 Show = Callable[[Snapshot], None]
 

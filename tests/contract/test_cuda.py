@@ -47,10 +47,7 @@ from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.forecasting import ForecastTask
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 GPU = torch.device("cuda")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 needs_compiler = pytest.mark.skipif(

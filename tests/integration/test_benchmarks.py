@@ -26,7 +26,7 @@ from maskcast.simulator.camera import Motion, paint_masks, yaw_rotations
 BENCHMARKS = ROOT / "benchmarks"
 TOY: dict[str, list[str]] = {
     "data_by_reference": [
-        *("--params", "small.yaml", "--clips", "2", "--least", "0.01", "--until", "generate_masks"),
+        *("--params", "small.yaml", "--clips", "2", "--least", "0.01", "--until", "generate_masks")
     ],
     "hand_lmdb": ["--few", "5", "--many", "12"],
     "agreeing": ["--rounds", "1", "--clips", "2"],
@@ -44,7 +44,7 @@ TOY: dict[str, list[str]] = {
     "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
     "reader": ["--rounds", "1", "--clips", "1"],
     "request_memory": [
-        *("--rounds", "1", "--models", "pipeline", "--frames", "4", "--size", "32", "48", "--classes", "3"),
+        *("--rounds", "1", "--models", "pipeline", "--frames", "4", "--size", "32", "48", "--classes", "3")
     ],
     "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4"],
     "serving": ["--rounds", "1"],

@@ -90,11 +90,7 @@ def ports(name: str, inputs: Path) -> dict[str, str]:
     given = {port: str(inputs / port) for port in taken}
     if name == "pretrain_encoder":
         given = {"unlabeled": str(inputs / "clips")}
-    return given | {
-        OUTPUT[name]: OUTPUT[name],
-        "metrics": "metrics.json",
-        "page": "page.html",
-    }
+    return given | {OUTPUT[name]: OUTPUT[name], "metrics": "metrics.json", "page": "page.html"}
 
 
 def params(name: str, **training: Any) -> dict[str, Any]:

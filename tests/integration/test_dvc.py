@@ -119,10 +119,7 @@ def test_one_section_reruns_one_stage(project: Project, edit, old: str, new: str
     ("module", "stages"),
     [
         ("storage/s3.py", ["fetch_dataset"]),
-        (
-            "training/loop.py",
-            ["pretrain_encoder", "train_masker", "pretrain_forecaster", "finetune_forecaster"],
-        ),
+        ("training/loop.py", ["pretrain_encoder", "train_masker", "pretrain_forecaster", "finetune_forecaster"]),
         ("runner/stage.py", STAGES),
     ],
 )

@@ -144,8 +144,7 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     tasks = [task for task in run.iterdir() if task.name not in ("log.txt", "pages")]
     names = entries(pipeline.name, params)
     return fingerprint(
-        pipeline.place.calls(),
-        {f"{names[task.name]}.{out.name}": out for task in tasks for out in task.iterdir()},
+        pipeline.place.calls(), {f"{names[task.name]}.{out.name}": out for task in tasks for out in task.iterdir()}
     )
 
 

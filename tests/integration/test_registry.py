@@ -75,11 +75,7 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 def test_from_the_first_registration_to_the_rollback(
     workshop: Workshop, run: Run, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad, good, worse = (
-        workshop.forecaster(0, 0.3),
-        workshop.forecaster(1),
-        workshop.forecaster(2, 0.6),
-    )
+    bad, good, worse = (workshop.forecaster(0, 0.3), workshop.forecaster(1), workshop.forecaster(2, 0.6))
     registry = Registry("maskcast")
 
     first = run(bad)
@@ -182,12 +178,7 @@ def test_from_the_first_registration_to_the_rollback(
     assert ", done, reason: calmer edges" in command(capsys, "lineage", "2")[1]  # its gate was not overruled
     code, said = command(capsys, "lineage", "3")
     assert code == 0
-    for text in (
-        "commit: ",
-        "clip store: " + store.digest,
-        "register_models: run ",
-        ", done, reason: a demo",
-    ):
+    for text in ("commit: ", "clip store: " + store.digest, "register_models: run ", ", done, reason: a demo"):
         assert text in said
 
     other = run(workshop.forecaster(3, clips=write_store(tmp_path / "other", val=2, train=1).root))
@@ -314,8 +305,7 @@ def test_aliases_versions_and_decisions_that_are_deleted_by_other_means_stop_nob
 
     Registry("maskcast-promotions").delete(3)
     with pytest.raises(
-        MaskcastError,
-        match=r"^maskcast: decision 3 was deleted from maskcast-promotions; nothing of yours",
+        MaskcastError, match=r"^maskcast: decision 3 was deleted from maskcast-promotions; nothing of yours"
     ):
         promote("maskcast", "2", "again", force=True)
     promote("maskcast", "2", "again", force=True)

@@ -25,12 +25,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(
-    tmp_path: Path,
-    s3: S3,
-    kube: KubeApi,
-    kfp_server: KfpServer,
-    programs: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, s3: S3, kube: KubeApi, kfp_server: KfpServer, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A checkout, and a cluster with the namespace, nodes and servers that the sample cluster file names."""
     folder = tmp_path / "checkout"

@@ -24,12 +24,7 @@ TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rat
 TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
 TRAIN += ["--masker", "masker", "--metrics", "metrics.json"]
 GO_ON = "run the same command again to go on from the last checkpoint"
-PROGRESS = (
-    "epoch ",
-    "training: ",
-    "preparing ",
-    "waiting for ",
-)  # lines that come by the clock
+PROGRESS = ("epoch ", "training: ", "preparing ", "waiting for ")  # lines that come by the clock
 WAIT_S = 300
 
 

@@ -34,10 +34,7 @@ def test_frames_are_cut_into_whole_ones_or_rows_of_one(monkeypatch: pytest.Monke
         ([2, 3], slice(0, 4)),
         ([4], slice(0, 4)),
     ]
-    assert [(list(steps), rows) for steps, rows in strips(1, 4, 5, 7)] == [
-        ([0], slice(0, 2)),
-        ([0], slice(2, 4)),
-    ]
+    assert [(list(steps), rows) for steps, rows in strips(1, 4, 5, 7)] == [([0], slice(0, 2)), ([0], slice(2, 4))]
     assert len(list(strips(2, 3, 1000, 1000))) == 6  # a row at least
 
 

@@ -51,13 +51,7 @@ PARAMS: dict[str, Any] = {
 }
 MASKER: dict[str, Any] = {
     "model": UNET,
-    "training": {
-        "epochs": 1,
-        "steps_per_epoch": 1,
-        "batch_size": 2,
-        "learning_rate": 1e-9,
-        "precision": "fp32",
-    },
+    "training": {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 1e-9, "precision": "fp32"},
 }
 COLOURS = np.array([0.5, 0.5, 0.5], np.float32), np.array([0.25, 0.25, 0.5], np.float32)
 
@@ -279,10 +273,7 @@ def test_a_decoder_of_another_masker_or_a_damaged_one_is_said(store: ClipStore, 
     [
         ({"network": None}, r"method 'denoise' trains encoder and decoder; set network to train_masker\.model"),
         ({"network": {"arch": "unet", "width": 8}}, "encoder of network is .*'width': 8.*; set model to it"),
-        (
-            {"network": {"arch": "recurrent", "base": UNET}},
-            "'recurrent' remembers what it sees; choose",
-        ),
+        ({"network": {"arch": "recurrent", "base": UNET}}, "'recurrent' remembers what it sees; choose"),
         ({"method": {"name": "moco"}}, "method 'moco' trains an encoder alone; set network to null"),
         ({"method": {"name": "denoise", "sigma": 0}}, "sigma"),
         ({"method": {"name": "masked", "ratio": 1}}, "ratio"),

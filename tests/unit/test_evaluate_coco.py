@@ -191,14 +191,7 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
 
 
 def test_matches_count_equal_scores_together_and_leave_crowds_out() -> None:
-    truth = Truth(
-        [{"id": 1}, {"id": 2}],
-        [{"id": 1, "name": "cat"}],
-        [
-            ONE,
-            ONE | {"image_id": 2, "iscrowd": 1},
-        ],
-    )
+    truth = Truth([{"id": 1}, {"id": 2}], [{"id": 1, "name": "cat"}], [ONE, ONE | {"image_id": 2, "iscrowd": 1}])
     boxes = [(1, BOX, 0.5), (1, [40, 8, 16, 16], 0.5), (2, BOX, 0.9), (2, [10, 10, 4, 4], 0.8)]
     results = [{"image_id": i, "category_id": 1, "bbox": box, "score": s} for i, box, s in boxes]
     matches = match(evaluate(truth, results, "bbox"))

@@ -25,13 +25,7 @@ from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
 from maskcast.training.tasks.surpassing import by_video, surpasses
 
-TRAINING = {
-    "epochs": 2,
-    "steps_per_epoch": 3,
-    "batch_size": 4,
-    "learning_rate": 3e-3,
-    "precision": "fp32",
-}
+TRAINING = {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "learning_rate": 3e-3, "precision": "fp32"}
 MODEL = {"arch": "convlstm", "hidden": 8, "stride": 4}
 
 

@@ -50,11 +50,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "masks": "LabeledApproved_full/{clip}_{frame}_L.png",
         "encoding": "index",
     },
-    "segnet_camvid": {
-        "images": "{clip}",
-        "masks": "{clip}annot",
-        "splits": {"val": ("val",), "test": ("test",)},
-    },
+    "segnet_camvid": {"images": "{clip}", "masks": "{clip}annot", "splits": {"val": ("val",), "test": ("test",)}},
     "sequence_folders": {"images": "{clip}/images", "masks": "{clip}/labels", "offset": 0},
     "cityscapes": {
         "images": "leftImg8bit/train/{clip}/{frame}_leftImg8bit.png",
@@ -199,10 +195,7 @@ def boxes(root: Path) -> None:
     [
         (boxes, r"\.json: images with boxes, no videos: .* `maskcast new FOLDER --pipeline detection`"),
         (files_only, "holds no images and no videos; give the folder"),
-        (
-            iphone,
-            r"no videos \(2 files are neither .*, e.g. IMG_0.HEIC: save them as PNG, or unpack them\)",
-        ),
+        (iphone, r"no videos \(2 files are neither .*, e.g. IMG_0.HEIC: save them as PNG, or unpack them\)"),
         (masks_only, "holds 1 folder of masks, and no frames"),
         (short, "sequences have 7, 7 frames: a clip to learn from and one to be scored on need 8 frames each"),
         (jpeg_masks, "JPEG changes the values of a mask; export"),

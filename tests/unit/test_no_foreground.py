@@ -46,7 +46,7 @@ def test_scores_of_background_alone_are_no_scores(tmp_path: Path) -> None:
     scores = one.scores()
     table = scores["forecaster"].table()
     assert {name for name, value in table.items() if np.isnan(value)} >= {
-        *("jaccard_last", "jaccard_mean", "jaccard_h12", "jaccard_last_absent_zero", "dice_last"),
+        *("jaccard_last", "jaccard_mean", "jaccard_h12", "jaccard_last_absent_zero", "dice_last")
     }
     assert table["accuracy_last"] == 1
     assert not [name for name in one.flat(scores) if name.startswith(("jaccard", "dice"))]

@@ -11,25 +11,8 @@ from PIL import Image
 
 from maskcast.evaluation.view import ForecastView
 from maskcast.report import overlays, paint
-from maskcast.report.overlays import (
-    Row,
-    error_map,
-    grid,
-    masker_strip,
-    matte,
-    matte_error,
-    overlay,
-)
-from maskcast.report.paint import (
-    CANVAS,
-    FALSE_ALARM,
-    MISSED,
-    RIGHT,
-    WRONG_CLASS,
-    elided,
-    font,
-    palette,
-)
+from maskcast.report.overlays import Row, error_map, grid, masker_strip, matte, matte_error, overlay
+from maskcast.report.paint import CANVAS, FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, elided, font, palette
 from maskcast.report.pictures import draw_gallery, draw_strip
 from maskcast.serving.film import draw_film
 

@@ -65,10 +65,7 @@ def test_a_single_clip_has_no_interval() -> None:
             (0.1, 0.2, 0.3),
             "+0.2000 [+0.1000, +0.3000] over 3 clips, greater in 3, which may be chance",
         ),
-        (
-            (0.4, -0.1, 0.3),
-            "+0.2000 [-0.1000, +0.4000] over 3 clips, greater in 2, which may be chance",
-        ),
+        ((0.4, -0.1, 0.3), "+0.2000 [-0.1000, +0.4000] over 3 clips, greater in 2, which may be chance"),
     ],
 )
 def test_a_gate_says_whether_a_baseline_is_beaten_by_more_than_chance(steps: tuple[float, ...], said: str) -> None:

@@ -168,11 +168,7 @@ def reason(listing: Listing) -> str:
     ("names", "params", "match"),
     [
         (["00001.png", "00002.png"], {}, r"00001\.png: the first mask has the number 1, .* set source\.offset: 1"),
-        (
-            ["00003.png", "00004.png"],
-            {"offset": 0},
-            r"00004\.png: .*\.offset: 0 it is the mask of frame 4",
-        ),
+        (["00003.png", "00004.png"], {"offset": 0}, r"00004\.png: .*\.offset: 0 it is the mask of frame 4"),
         (["00000_2.png"], {}, r"'00000_2' has 2 numbers, so it does not tell its frame; let \{frame\} stand"),
         (["first.png"], {}, r"'first' has no numbers"),
         (["m0.png", "n0.png"], {}, r"n0\.png: m0\.png has the same number"),

@@ -141,14 +141,8 @@ def test_what_may_be_true_or_a_number_is_what_it_was_given_as() -> None:
         ({"epochs": 1, "model": "small"}, "p.model: needs keys .arch and more., got 'small'"),
         ({"epochs": 1, "model": {"arch": "small", "width": 0}}, "p.model.width: .*than or equal to 1"),
         ({"epochs": 1, "model": {"arch": "small", "wdth": 4}}, "p.model.wdth: unknown key; did you mean 'width'"),
-        (
-            {"epochs": 1, "model": {"arch": "small", "depth": 4}},
-            "p.model.depth: .*belongs to arch: large;",
-        ),
-        (
-            {"epochs": 1, "mode": "softt"},
-            "p.mode: input .* 'hard', got 'softt'; did you mean 'soft'",
-        ),
+        ({"epochs": 1, "model": {"arch": "small", "depth": 4}}, "p.model.depth: .*belongs to arch: large;"),
+        ({"epochs": 1, "mode": "softt"}, "p.mode: input .* 'hard', got 'softt'; did you mean 'soft'"),
         ({"epochs": 1, "phases": [{"rate": 1}, {"rat": 1}]}, r"p.phases\[1\].rat: .*did you mean 'rate'"),
         ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid list, got 3"),
         (

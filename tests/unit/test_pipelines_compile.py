@@ -192,10 +192,7 @@ def test_labels_and_annotations_are_those_of_kubernetes(
     ("keys", "variables"),
     [
         ({}, {}),
-        (
-            {"data": "workspace", "workspace": {"claim": "files"}},
-            {"MASKCAST_DATA": "/workspace/data"},
-        ),
+        ({"data": "workspace", "workspace": {"claim": "files"}}, {"MASKCAST_DATA": "/workspace/data"}),
         ({"data": "s3://bucket/large"}, {"MASKCAST_DATA": "s3://bucket/large"}),
         (
             {"data": "s3://bucket/large", "workspace": {"claim": "files", "mount_path": "/files"}},
@@ -338,10 +335,7 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ),
         ("image: x\ndata: nfs://files", "cluster.yaml: data: string should match pattern"),
         ("image: x\ndata: workspace", "data: workspace needs `workspace` with a claim; name one"),
-        (
-            "image: x\nserving: {min_replicas: 0}",
-            "serving.min_replicas: input should be",
-        ),
+        ("image: x\nserving: {min_replicas: 0}", "serving.min_replicas: input should be"),
         ("image: ''", "image: string should have at least 1 character, got"),
         ("image: x\nserving: {min_replicas: 5}", "serving: min_replicas 5 is above max_replicas 4; change one"),
         ("image: x\npipeline_root: bucket/runs", "cluster.yaml: pipeline_root: string should match pattern"),

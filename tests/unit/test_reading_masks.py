@@ -82,11 +82,7 @@ KINDS: dict[str, tuple[Make, dict[str, Any], Any]] = {
         {},
         [[0] * 101 + [1] * 100],
     ),
-    "JPEG 0/255": (
-        lambda p: saved(p / "m.jpg", picture(large([[0, 255]]))),
-        {},
-        large([[0, 1]]).tolist(),
-    ),
+    "JPEG 0/255": (lambda p: saved(p / "m.jpg", picture(large([[0, 255]]))), {}, large([[0, 1]]).tolist()),
     "palette of DAVIS 2017": (
         lambda p: saved(p / "m.png", palette([[0, 1, 5]], DAVIS)),
         {"encoding": "binary"},

@@ -165,10 +165,7 @@ def test_real_clips_have_the_digest_that_a_laptop_gives_them(
     [
         ("{", "not a reference to data"),
         ('{"digest": "../../../etc", "store": "STORE"}', "not a reference to data"),
-        (
-            '{"digest": "00000000000000000000000000000000", "store": "/"}',
-            "its data lies in /; set MASKCAST",
-        ),
+        ('{"digest": "00000000000000000000000000000000", "store": "/"}', "its data lies in /; set MASKCAST"),
         (
             '{"digest": "00000000000000000000000000000000", "store": "STORE"}',
             "is gone; run the stage that wrote it again, without Kubeflow's cache",

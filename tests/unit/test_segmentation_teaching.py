@@ -266,11 +266,7 @@ def test_frames_of_another_store_take_the_place_of_its_own(store: ClipStore, tmp
     assert task.teaching is not None
     windows = task.teaching.windows
     assert windows.store.root == others.root
-    assert [clip.id for clip in windows.clips] == [
-        "train_0",
-        "train_1",
-        "unlabeled_0",
-    ]
+    assert [clip.id for clip in windows.clips] == ["train_0", "train_1", "unlabeled_0"]
     wide = write_store(tmp_path / "wide", width=64, train=1, val=1)
     with pytest.raises(MaskcastError, match=r"frames of 32x64, but .* has 32x48; prepare both in one size"):
         segmentation_task(store, params(), "x", unlabeled=wide.root)

@@ -170,18 +170,12 @@ def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(
     for sent, told in (
         ("hello", "message: no frame; send a binary message of {"),
         (b"\x00" * 5000, "message: no frame; send a binary message of {"),
-        (
-            b"{not json}\n" + frame.tobytes(),
-            "message: its first line is no JSON with height and width; send",
-        ),
+        (b"{not json}\n" + frame.tobytes(), "message: its first line is no JSON with height and width; send"),
         (b"[1, 2]\n" + frame.tobytes(), "message: its first line is no JSON with height and width; send"),
         (b'{"height": 32}\n' + frame.tobytes(), "message: its first line is no JSON with height and width"),
         (message(frame, height=-32), "message: height and width must be integers from 1 on"),
         (message(frame, height=True), "message: height and width must be integers from 1 on"),
-        (
-            message(frame, reset=1),
-            "message: height and width must be integers from 1 on, reset true or false",
-        ),
+        (message(frame, reset=1), "message: height and width must be integers from 1 on, reset true or false"),
         (good[:-1], "message: 32x48 pixels have 4608 bytes, got 4607; send"),
         (line, "message: 32x48 pixels have 4608 bytes, got 0; send"),
         (bytes(MAX_FRAME + 1), "message: more than 32 MiB; send smaller frames"),
@@ -227,10 +221,7 @@ def test_a_pipeline_has_sessions_of_its_masker(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--model", str(tmp_path)], "no registered model there; give models:/"),
-        (
-            ["--model", "sample"],
-            f"sample: no address; the folder of the model that is meant is {SHIPPED}",
-        ),
+        (["--model", "sample"], f"sample: no address; the folder of the model that is meant is {SHIPPED}"),
         (["--model", str(masker), "--idle", "0"], "--sessions, --idle: give 0 or more sessions, and more than 0"),
         (["--model", str(masker), "--sessions", "-1"], "--sessions, --idle: give 0 or more sessions"),
     ):

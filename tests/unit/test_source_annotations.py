@@ -221,7 +221,7 @@ def test_an_object_of_youtube_vis_is_an_annotation(tmp_path: Path) -> None:
         "videos": [{"id": 1, "width": WIDTH, "height": HEIGHT, "length": 3, "file_names": frames}],
         "categories": [{"id": 1, "name": "car"}, {"id": 26, "name": "person"}],
         "annotations": [
-            {"id": 301, "video_id": 1, "category_id": 26, "iscrowd": 0, "segmentations": [None, COUNTS, TEXT]},
+            {"id": 301, "video_id": 1, "category_id": 26, "iscrowd": 0, "segmentations": [None, COUNTS, TEXT]}
         ],
     }
     write_json(tmp_path / "train/instances.json", content)

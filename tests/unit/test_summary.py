@@ -108,11 +108,7 @@ def test_the_summary_ends_with_report_and_commands(
     ],
 )
 def test_the_last_command_depends_on_the_gate(
-    registration: dict[str, Any],
-    champion: bool,
-    last: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    registration: dict[str, Any], champion: bool, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: champion)

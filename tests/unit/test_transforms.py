@@ -7,12 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from maskcast.data.augment.colours import draw_colours, recolour
-from maskcast.data.augment.frames import (
-    AugmentParams,
-    draw_geometry,
-    move_frames,
-    move_masks,
-)
+from maskcast.data.augment.frames import AugmentParams, draw_geometry, move_frames, move_masks
 from maskcast.data.augment.frames import augment as augment_clip
 from maskcast.labels import IGNORE, LabelMap, single_map
 from maskcast.seed import rng
