@@ -153,6 +153,31 @@ def test_a_test_with_masks_of_first_frames_is_hidden(tmp_path: Path) -> None:
     assert any(warning.startswith(said) for warning in start.found.warnings)
 
 
+def test_lists_of_splits_may_have_other_words_in_their_names(tmp_path: Path) -> None:
+    """DAVIS has `test-dev.txt`, sequences that nothing may learn from, with masks of first frames."""
+    for k, name in enumerate(("bear", "boat", "camel", "aerobatics")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"raw/JPEGImages/480p/{name}", frames, "{:05d}.jpg")
+        marked = masks[: 1 if name == "aerobatics" else LENGTH]
+        write_images(tmp_path / f"raw/Annotations/480p/{name}", (marked > 0) * np.uint8(255), "{:05d}.png")
+    (tmp_path / "raw/ImageSets/2017").mkdir(parents=True)
+    for split, names in (("train", "bear\nboat\n"), ("val", "camel\n"), ("test-dev", "aerobatics\n")):
+        (tmp_path / f"raw/ImageSets/2017/{split}.txt").write_text(names)
+    start, store = prepared(tmp_path / "raw", tmp_path / "clips")
+    assert start.found.source["splits"] == {"val": ("camel",), "hidden": ("aerobatics",)}
+    assert videos_by_split(store) == {"train": {"bear", "boat"}, "val": {"camel"}, "hidden": {"aerobatics"}}
+
+
+def test_a_gap_between_folders_of_frames_is_told_by_the_folder(tmp_path: Path) -> None:
+    for k, name in enumerate(("a", "b", "c")):
+        for t, (frame, mask) in enumerate(zip(*frames_of(k, LENGTH), strict=True)):
+            if (name, t) != ("b", 5):
+                write_images(tmp_path / f"{name}/{t:04d}", frame[None], "rgb.png")
+                write_images(tmp_path / f"{name}/{t:04d}", mask[None], "mask.png")
+    said = "b: a gap in the numbers, over which no clip goes (they do not go on at 0006/rgb.png)"
+    assert said in plan(tmp_path).found.warnings
+
+
 def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) -> None:
     """Its names count videos, frames of all, and every fifth frame of the video: six of these are too few."""
     for split in ("train", "val"):

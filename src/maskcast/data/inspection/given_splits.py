@@ -81,14 +81,14 @@ def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Path]]:
     """Yields the split of each name that lists or tables have, and the file that holds some out.
 
-    Lists are those of one folder, `train.txt`, `val.txt`; a table is `splits.csv` or `splits.json`.
+    Lists are those of one folder, such as `val.txt` and `test-dev.txt`. A table is `splits.csv` or `splits.json`.
     """
     tables = [path for path in files_below(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
-    lists = [path for path in (*files_below(raw, ".txt"), *tables) if path.stem.lower() in SPLIT_NAMES]
-    lists = [path for path in lists if path.suffix.lower() != ".json"]
+    lists = [path for path in files_below(raw, ".txt") if split_of_name(path.stem)]
+    lists += [path for path in tables if path.stem.lower() in SPLIT_NAMES and path.suffix.lower() == ".csv"]
     for folder in sorted({path.parent for path in lists}):
         own = [path for path in lists if path.parent == folder]
-        own.sort(key=lambda path: SPLIT_NAMES[path.stem.lower()] != "val")
+        own.sort(key=lambda path: _split_in(path) != "val")
         found = {path: _splits_in(_lines_of(path), names) for path in own}
         together = _splits_in(((split, name) for one in found.values() for name, split in one.items()), names)
         yield together, next((path for path, one in found.items() if {"val", "test"} & {*one.values()}), folder)
@@ -98,10 +98,15 @@ def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Pa
             yield _splits_in(_rows_of(path), names), path
 
 
+def _split_in(path: Path) -> str:
+    """Returns the split that a list is called after, e.g. `test-dev.txt`; empty for another."""
+    return (split_of_name(path.stem) or ("",))[0]
+
+
 def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
     """Yields the lines of a list with the split that it is called after."""
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-        yield SPLIT_NAMES[path.stem.lower()], line.replace(",", " ") if path.suffix.lower() == ".csv" else line
+        yield _split_in(path), line.replace(",", " ") if path.suffix.lower() == ".csv" else line
 
 
 def _rows_of(path: Path) -> Iterator[tuple[str, str]]:

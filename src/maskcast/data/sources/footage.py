@@ -74,7 +74,9 @@ def gather(
     elif labelled:
         pairs = pair_by_number(list(numbers_of(keys, str(where)).values()), found, offset, str(where))
     parts = runs(keys)
-    gap = f"they do not go on at {frames[keys[parts[1].start]].name}" if len(parts) > 1 else ""
+    after = frames[keys[parts[1].start]] if len(parts) > 1 else None
+    alike = after is not None and after.name == frames[keys[0]].name  # image.png in a folder of each
+    gap = f"they do not go on at {'/'.join(after.parts[-2 if alike else -1 :])}" if after is not None else ""
     files = [frames[key] for key in keys]
     unread = other_endings(images) if isinstance(images, Path) else ""
     return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap, unread)
