@@ -143,3 +143,11 @@ def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(MaskcastError, match=r"other: config.json has no height and width; train the masker again"):
         export_segmenter(unknown, "torch-export", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"masker", "other"}
+
+
+def test_of_a_matte_alone_no_classes_are_told(tmp_path: Path) -> None:
+    config = UNetConfig(width=2)
+    (matte,) = (one for one in MAPS if one.kind == "alpha")
+    save_masker(tmp_path / "masker", config.build([matte]), config, {"height": HEIGHT, "width": WIDTH})
+    told = export_segmenter(load_masker_at(str(tmp_path / "masker")), "torch-export", tmp_path / "out")
+    assert re.search(r": logits are off by \S+ at most$", told)

@@ -227,6 +227,18 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
     assert f"above it in 0 of 1 clip, by {less} in the mean." in text
     assert "Clip by clip: how sure the differences are" in text and "not what another seed" in text
     assert "the mark the best baseline, persistence" in text  # the first of those that score alike
+    assert "0.367 below</strong> the best baseline" in text
+
+
+def test_a_forecast_that_is_a_copy_is_level_with_the_baselines(tmp_path: Path) -> None:
+    store = still_store(tmp_path / "clips")
+    evaluated = evaluation(store, store, Spy())
+    scores, page = evaluated.scores(), Page("evaluate")
+    with listening(page):
+        show_evaluation(evaluated, scores, evaluated.flat(scores), [], {}, None, {})
+    page.write(tmp_path / "page.html", {}, Evaluate(), {})
+    text = (tmp_path / "page.html").read_text()
+    assert "<strong>level with</strong> the best baseline, persistence, with 1.000" in text
 
 
 def test_one_class_is_told_beside_the_score_with_background(

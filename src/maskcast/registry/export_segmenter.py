@@ -175,7 +175,9 @@ def _compare(found: Mapping[str, np.ndarray], wanted: list[np.ndarray], about: d
         if one["name"].endswith(WHATS["classes"]):
             differing += int((found[one["name"]] != logits_BTKHW.argmax(2)).sum())
             pixels += found[one["name"]].size
-    told = f"logits are off by {off:.1e} at most, {differing} of {pixels} pixels have another class"
+    told = f"logits are off by {off:.1e} at most"
+    if pixels:  # mattes have no classes
+        told += f", {differing} of {pixels} pixels have another class"
     if off > MOST_OFF * max(1, most / 10) or differing > MOST_DIFFERENT * pixels:
         raise MaskcastError(
             f"{title}: as {about['format']}, {told}; nothing is written: export it in the other format, or with "

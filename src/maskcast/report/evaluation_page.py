@@ -71,6 +71,7 @@ def _scores(
     best = best_baseline(scores)
     frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
+    way = f"{abs(difference):.3f} {'above' if difference > 0 else 'below'}"
     alone = {
         name: foreground_words(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
         for name, one in scores.items()
@@ -80,7 +81,7 @@ def _scores(
         lead = element(
             "p",
             f"Jaccard {last[FORECASTER]:.3f}{alone[FORECASTER]} at frame {frame}: ",
-            element("strong", f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"),
+            element("strong", "level with" if way.startswith("0.000") else way),
             f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}. ",
             said(compared, best, "jaccard_last"),
         )
