@@ -1,11 +1,11 @@
-"""By which arithmetic a network runs, and whether it can be compiled.
+"""The floating-point arithmetic of a network, and whether it can be compiled.
 
-The rules of precision in training. They hold in inference, but for PyTorch's default on a GPU: there convolutions
-in float32 may use TensorFloat32.
+These are the rules for each precision in training. Inference follows them as well, except that PyTorch's default
+lets float32 convolutions on a GPU use TensorFloat32.
 
-* ``fp32``: all in float32, on a GPU as on a CPU: no TensorFloat32, which has 10 bits of mantissa.
-* ``bf16``: autocast; weights and sums stay float32. What float32 is left of products of matrices may use
-  TensorFloat32 on a GPU, where it is more exact than its neighbours in bfloat16.
+* ``fp32``: everything in float32, also on a GPU: no TensorFloat32, which has 10 bits of mantissa.
+* ``bf16``: autocast to bfloat16; weights and sums stay float32. The remaining float32 matrix products may use
+  TensorFloat32 on a GPU, which is still more exact than the bfloat16 around them.
 
 On a CPU nothing is set.
 """
@@ -24,15 +24,15 @@ from pathlib import Path
 import torch
 
 _FIXED = ContextVar("fixed", default=False)
-OLDEST = (7, 0)  # compute capability that Triton can write for
+OLDEST = (7, 0)  # lowest compute capability that Triton supports
 
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Computes by the rules of a precision inside the block, and lets a GPU look for its fastest convolutions.
+    """A context with the arithmetic of a precision, in which a GPU searches for its fastest convolutions.
 
     Args:
-        device: where.
+        device: where the network runs.
         precision: ``bf16`` or ``fp32``.
     """
     if device.type != "cuda":
@@ -50,7 +50,7 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
-    """Inside the block products of float32 matrices take no TensorFloat32, by either rule."""
+    """A context in which products of float32 matrices never use TensorFloat32."""
     matmul, convolutions, _ = _flags()
     _set_flags("highest", convolutions)
     try:
@@ -60,19 +60,19 @@ def whole_float32() -> Iterator[None]:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context whose operations run in the types of their inputs; a traced graph never has others."""
+    """Returns a context without autocast; in a traced graph there is none anyway."""
     if torch.compiler.is_compiling():
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Returns ``x`` in float32, or as it is in float64."""
+    """Returns ``x`` in float32, or unchanged if it is float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def has_kernels(x: torch.Tensor) -> bool:
-    """Whether kernels of ours (``models.kernels``) take this tensor: on a GPU, and outside PyTorch's compiler."""
+    """Whether our kernels (``models.kernels``) take this tensor: on a GPU and outside of torch.compile."""
     if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
         return False
     return why_not_compiled(x.device) is None
@@ -80,9 +80,9 @@ def has_kernels(x: torch.Tensor) -> bool:
 
 @contextmanager
 def fixed_shapes(device: torch.device) -> Iterator[None]:
-    """Inside the block no shape depends on what is in a tensor, if it is on a GPU.
+    """A context in which, on a GPU, no shape depends on the values of a tensor.
 
-    There a size would be waited for, and a step with one cannot be recorded (``models.recorded``).
+    The host would have to wait for such a size, and a step with one cannot be recorded (``models.recorded``).
     """
     token = _FIXED.set(device.type == "cuda")
     try:
@@ -92,13 +92,13 @@ def fixed_shapes(device: torch.device) -> Iterator[None]:
 
 
 def shapes_are_fixed() -> bool:
-    """Whether no shape may depend on what is in a tensor: in ``fixed_shapes``, and in a traced graph."""
+    """Whether shapes must not depend on the values of tensors: in ``fixed_shapes`` and in a traced graph."""
     return _FIXED.get() or torch.compiler.is_compiling()
 
 
 @cache
 def why_not_compiled(device: torch.device) -> str | None:
-    """Returns what ``torch.compile`` and Triton lack here, in words with a remedy, or None if they can work."""
+    """Returns why ``torch.compile`` cannot work here, with a remedy, or None if it can."""
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             return "Triton is not installed; install it (pip install triton)"
@@ -114,7 +114,7 @@ def why_not_compiled(device: torch.device) -> str | None:
 
 def _flags() -> tuple[str, bool, bool]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.9 and later have other names, which its own compiler refuses
+        warnings.simplefilter("ignore")  # torch 2.9 warns of these names, but its compiler refuses the new ones
         tf32 = torch.backends.cudnn.allow_tf32
         return torch.get_float32_matmul_precision(), tf32, torch.backends.cudnn.benchmark
 

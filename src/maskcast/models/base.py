@@ -1,4 +1,4 @@
-"""Weights on disk without pickle, and the devices there are: what every network shares."""
+"""Shared by all networks: model folders (without pickle) and the available devices."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,9 +26,9 @@ def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: i
     Args:
         folder: made if it does not exist.
         model: its ``state_dict`` is saved, on the CPU.
-        config: the config it was built from.
+        config: the config that built it.
         num_classes: the number of classes it was built for.
-        meta: what a reader needs to know besides (class names, context length, ...), as JSON values.
+        meta: further information for readers (class names, context length, ...), as JSON values.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -37,7 +37,7 @@ def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: i
 
 
 def save_description(folder: Path, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:
-    """Writes ``config.json`` into ``folder``, which says what the weights beside it belong to."""
+    """Writes ``config.json`` into ``folder``, which describes the network of the weights beside it."""
     description = {
         "format": FORMAT,
         "model": config.model_dump(mode="json"),
@@ -52,7 +52,7 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
 
     Args:
         folder: what ``save_model`` wrote.
-        configs: the config class, or the union of config classes, that are welcome here.
+        configs: the accepted config class, or union of config classes.
 
     Raises:
         MaskcastError: if a file is missing or damaged, the architecture is not among ``configs``, or the
@@ -64,10 +64,10 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def config_in(folder: Path, description: dict[str, Any], configs: Any) -> Any:
-    """Returns the config of the model that a folder's description names.
+    """Returns the validated config of the model in a folder.
 
     Raises:
-        MaskcastError: if it is none of ``configs``.
+        MaskcastError: if it is not one of ``configs``.
     """
     try:
         return TypeAdapter(configs).validate_python(description["model"])
@@ -79,10 +79,11 @@ def config_in(folder: Path, description: dict[str, Any], configs: Any) -> Any:
 
 
 def load_built(folder: Path, build: Callable[[], N]) -> N:
-    """Returns the network that ``build`` makes with the weights of a folder, in eval mode.
+    """Builds a network, loads the weights of a folder into it, and returns it in eval mode.
 
     Raises:
-        MaskcastError: if the weights are missing, damaged or of another network, or it is far larger than these.
+        MaskcastError: if the weights are missing, damaged or of another network, or the network is far larger than
+            the weights.
     """
     model = build_like(folder / WEIGHTS, build)
     load_weights(model, folder / WEIGHTS)
@@ -98,13 +99,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Returns the contents of ``config.json``.
 
     Raises:
-        MaskcastError: if it is missing or is none of ours.
+        MaskcastError: if it is missing or not a description of a model.
     """
     path = folder / "config.json"
     description = read_json(path, "model", "give the folder that a training stage wrote")
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise MaskcastError(f"{path}: not a {FORMAT} description; give the folder that a training stage wrote")
-    description = {"model": {}, "meta": {}, "num_classes": 0} | description  # who needs more says what is missing
+    description = {"model": {}, "meta": {}, "num_classes": 0} | description  # callers check for what they need
     classes = description["num_classes"]
     if not all(isinstance(description[key], dict) for key in ("model", "meta")) or (
         type(classes) is not int or not 0 <= classes <= MAX_CLASSES
@@ -121,10 +122,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def best_device() -> torch.device:
-    """Returns the accelerator where there is one, else the CPU."""
+    """Returns the accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def all_devices() -> list[torch.device]:
-    """Returns every accelerator of this machine, or the CPU where there is none."""
+    """Returns all accelerators of this machine, or the CPU if there are none."""
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())] or [torch.device("cpu")]

@@ -1,8 +1,9 @@
-"""How much work is in memory at once: pixels times the numbers that a network holds of each; and for how long.
+"""Limits on the memory and the time of one piece of work.
 
-Work that is larger is done in pieces, and what cannot be cut is refused: a network needs the whole of a frame. The
-pieces follow from shapes alone, so that the same work gives the same bits wherever it is done. Between two pieces
-work ends that has taken too long, where somebody has set a limit.
+Memory is counted as pixels times the numbers that a network holds per pixel. Larger work is done in pieces; work
+that cannot be divided, as a network needs a whole frame, is refused. The pieces depend on shapes only, so that the
+same work gives the same bits on every machine. Between two pieces, work that exceeds its time limit, if there is
+one, is ended.
 """
 
 import math
@@ -14,18 +15,18 @@ from contextvars import ContextVar
 from maskcast.errors import MaskcastError
 
 AT_ONCE = 2**26
-"""Numbers in memory at once, 256 MiB of float32, of work that can be cut; the recipes need fewer for a batch."""
+"""Most numbers in memory for work that can be divided: 256 MiB of float32, more than a recipe's batch needs."""
 WHOLE = 2**29
-"""Numbers of what cannot be cut, 2 GiB of float32: a frame of 1920x1080 in a U-Net of width 64 has as many."""
+"""Most numbers for work that cannot be divided: 2 GiB of float32, a 1920x1080 frame in a U-Net of width 64."""
 MOST_FUTURES = 1000
-"""Futures of a clip that are drawn at most: all are kept until they are scored or written."""
+"""Most futures that are drawn of a clip: all are kept in memory until they are scored or written."""
 _limit: ContextVar[tuple[float, float]] = ContextVar("limit", default=(math.inf, math.inf))
-"""Seconds that work may take, and when they are over, as `time.monotonic` counts."""
+"""The time limit in seconds, and the deadline on the clock of `time.monotonic`."""
 
 
 @contextmanager
 def done_within(seconds: float) -> Iterator[None]:
-    """Limits how long the work of the block, in this thread, may take; ``check_time`` enforces it."""
+    """A context with a time limit for the work of this thread; ``check_time`` enforces it."""
     token = _limit.set((seconds, time.monotonic() + seconds))
     try:
         yield
@@ -34,10 +35,10 @@ def done_within(seconds: float) -> Iterator[None]:
 
 
 def check_time() -> None:
-    """Checks the time limit; long work calls it between its pieces.
+    """Checks the time limit; to be called between the pieces of long work.
 
     Raises:
-        MaskcastError: the work has taken longer than it may.
+        MaskcastError: the work has exceeded its time limit.
     """
     seconds, end = _limit.get()
     if time.monotonic() > end:
@@ -48,15 +49,15 @@ def check_time() -> None:
 
 
 def check_whole(what: str, pixels: int, numbers: int) -> None:
-    """Makes sure that what cannot be cut is not too large.
+    """Checks the size of work that cannot be divided.
 
     Args:
-        what: it is.
-        pixels: of it.
+        what: name of the work, for the error.
+        pixels: their number.
         numbers: that are held of each.
 
     Raises:
-        MaskcastError: it is; the line says what is allowed.
+        MaskcastError: it is too large; the message names the limit.
     """
     if pixels * numbers > WHOLE:
         raise MaskcastError(
@@ -65,12 +66,12 @@ def check_whole(what: str, pixels: int, numbers: int) -> None:
 
 
 def frames_at_once(height: int, width: int, numbers: int) -> int:
-    """Returns how many frames go through a network at once.
+    """Returns how many frames may go through a network at once.
 
     Args:
         height: of a frame.
         width: of a frame.
-        numbers: that the network holds of a pixel.
+        numbers: held by the network per pixel.
 
     Raises:
         MaskcastError: one frame is too large.
@@ -80,24 +81,24 @@ def frames_at_once(height: int, width: int, numbers: int) -> int:
 
 
 def parts_of(count: int, numbers: int) -> list[slice]:
-    """Returns which of some things are worked on at once, in their order.
+    """Divides items into slices that fit into memory.
 
     Args:
-        count: how many there are.
-        numbers: that are held of each.
+        count: number of items.
+        numbers: held in memory per item.
     """
     some = max(1, AT_ONCE // numbers)
     return [slice(first, first + some) for first in range(0, count, some)]
 
 
 def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[Sequence[int], slice]]:
-    """Yields pieces of frames, in their order: some frames whole, or some rows of one; checks the time each time.
+    """Yields pieces of frames in order, either whole frames or rows of one frame; checks the time before each.
 
     Args:
-        steps: how many frames there are.
+        steps: number of frames.
         height: of a frame.
         width: of a frame.
-        numbers: that are held of a pixel.
+        numbers: held in memory per pixel.
     """
     rows = max(1, AT_ONCE // (width * numbers))
     if rows >= height:

@@ -1,4 +1,4 @@
-"""What the config of every architecture shares. Nothing here imports torch: configs describe, networks compute."""
+"""The base of all architectures' configs; nothing here imports torch."""
 
 from typing import TYPE_CHECKING
 

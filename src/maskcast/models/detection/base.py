@@ -1,6 +1,6 @@
-"""A detector: images in, boxes with scores and classes out; its normalisation is inside.
+"""The base of detectors: images in, boxes with scores and classes out; normalisation is part of the network.
 
-Legend: N boxes of an image, H height, W width, C = 3 colour channels. Boxes are (x1, y1, x2, y2) in pixels, labels
+Legend: N boxes per image, H height, W width, C = 3 colour channels. Boxes are (x1, y1, x2, y2) in pixels, labels
 0..K-1: there is no background class.
 """
 
@@ -14,7 +14,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Detector(nn.Module, ABC):
-    """Base of the detectors, for uint8 RGB images of any sizes.
+    """Base of all detectors, for uint8 RGB images of any size.
 
     ``mean`` and ``std``, per channel of images scaled to [0, 1], are buffers saved with the weights.
     """
@@ -29,7 +29,7 @@ class Detector(nn.Module, ABC):
 
     @property
     def same_each_step(self) -> bool:
-        """Whether ``losses`` does the same on the host for batches of one shape, and never waits for a GPU."""
+        """Whether ``losses`` does the same on the host for all batches of one shape and never waits for a GPU."""
         return False
 
     @property
@@ -40,18 +40,18 @@ class Detector(nn.Module, ABC):
     @property
     @abstractmethod
     def most_boxes(self) -> int:
-        """Boxes that are found in an image at most."""
+        """Most boxes that are found in an image."""
 
     @abstractmethod
     def losses(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Returns the parts of a batch's loss by name, in training mode.
+        """Returns the terms of a batch's loss by name, in training mode.
 
         Args:
-            images: uint8 (H, W, C) each, at the size the network is to see.
+            images: uint8 (H, W, C) each, in the size that the network sees.
             boxes: float32 (N, 4) each; an image may have none.
-            labels: int64 (N,) each; rows of a negative one are no boxes.
+            labels: int64 (N,) each; rows with a negative label are padding.
         """
 
     @abstractmethod
@@ -63,5 +63,5 @@ class Detector(nn.Module, ABC):
         """
 
     def normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Returns images as float32 (C, H, W) with the mean and spread of the colours taken out."""
+        """Returns images as float32 (C, H, W), normalised by ``mean`` and ``std``."""
         return [((image.float() / 255 - self.mean) / self.std).permute(2, 0, 1).contiguous() for image in images]

@@ -1,8 +1,9 @@
-"""The losses of Faster R-CNN for a batch at once, by shapes that do not depend on data.
+"""The losses of Faster R-CNN for a whole batch, with shapes that do not depend on data.
 
-Torchvision goes from image to image, and the host waits for what each one keeps: five thousand operations a step
-and two hundred such waits. Here what is not there is masked, so that a GPU never waits and a step can be recorded
-(``models.recorded``). What is drawn differs; all else is the same up to rounding.
+Torchvision loops over images, and the host waits for the number of boxes of each: five thousand operations and two
+hundred such waits per step. Here missing boxes are masked instead, so that the host never waits and a step can be
+recorded (``models.recorded``). Other samples are drawn than by torchvision; apart from that, results are equal up
+to rounding.
 
 Legend: B images, A anchors, P proposals, M boxes (padded), R boxes drawn for the second stage, K classes. Boxes
 are (x1, y1, x2, y2) in pixels.
@@ -18,14 +19,14 @@ from torch.nn import functional as F
 
 from maskcast.models.detection.matching import decoded, draw, encoded, matched, packed, rows, smooth
 
-MULTIPLE = 32  # of the sides of a batch
+MULTIPLE = 32  # height and width of a batch are padded to multiples of it
 
 
 class BatchedLosses:
     """Computes the losses of one of torchvision's networks.
 
     Args:
-        network: in training mode when it is called.
+        network: must be in training mode during a call.
     """
 
     def __init__(self, network: Any) -> None:
@@ -39,7 +40,7 @@ class BatchedLosses:
         Args:
             images: normalised float32 (C, H, W) each.
             boxes: float32 (N, 4) each.
-            labels: int64 (N,) each, 0..K-1; rows of a negative one are no boxes.
+            labels: int64 (N,) each, 0..K-1; rows with a negative label are padding.
         """
         rpn, heads = self.network.rpn, self.network.roi_heads
         most = max(1, *map(len, labels))
@@ -77,7 +78,7 @@ class BatchedLosses:
         return found
 
     def _places(self, images: Sequence[Tensor], x_BCHW: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns the limits (B, 4) of each image's boxes, and the anchors (A, 4) of each level."""
+        """Returns the limits (B, 4) for boxes in each image, and the anchors (A, 4) of each level."""
         from torchvision.models.detection.image_list import ImageList
 
         sizes = [tuple(image.shape[1:]) for image in images]
@@ -85,14 +86,14 @@ class BatchedLosses:
         anchors_A4 = generator(ImageList(x_BCHW[:1], sizes[:1]), features)[0]
         each = generator.num_anchors_per_location()
         counts = [n * feature[0, 0].numel() for n, feature in zip(each, features, strict=True)]
-        # numbers that are filled in, not sent, as for a recorded step they must be
+        # filled on the device: a recorded step must not copy from the host
         limits = [torch.full((1,), float(side), device=x_BCHW.device) for size in sizes for side in size[::-1]]
         return [torch.cat(limits).view(-1, 2).repeat(1, 2), *anchors_A4.split(counts)]
 
     def _proposals(
         self, score: list[Tensor], delta: list[Tensor], anchors: list[Tensor], limit_B4: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns proposals (B, P, 4), best first, and which of them there are."""
+        """Returns proposals (B, P, 4), best first, and which of them are valid (B, P)."""
         rpn, found = self.network.rpn, []
         for score_BA, delta_BA4, anchors_A4 in zip(score, delta, anchors, strict=True):
             top_BN, index_BN = score_BA.topk(min(rpn.pre_nms_top_n(), score_BA.shape[1]), 1)
@@ -108,7 +109,7 @@ class BatchedLosses:
     def _first_stage(
         self, score_BA: Tensor, delta_BA4: Tensor, anchors_A4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor
     ) -> dict[str, Tensor]:
-        """Returns the losses of the proposals."""
+        """Returns the losses of the proposal network."""
         rpn = self.network.rpn
         with torch.no_grad():
             best_BA, match_BA, nearest_BA = matched(anchors_A4, boxes_BM4, labels_BM)
@@ -124,10 +125,10 @@ class BatchedLosses:
         return {"loss_objectness": loss.masked_fill(~taken, 0).sum() / count, "loss_rpn_box_reg": boxes}
 
     def _pooled(self, maps: dict[str, Tensor], rois_BR4: Tensor, size: Sequence[int]) -> Tensor:
-        """Returns the features (B R, C, 7, 7) of boxes, each of the level that fits its size.
+        """Returns the features (B R, C, 7, 7) of boxes, each from the level for its size.
 
-        All levels lie in one map, one below the other, their last row and column twice more: torchvision repeats
-        the edge of a level, too.
+        All levels are stacked vertically in one map. The last row and column of each are repeated twice, because
+        torchvision also repeats the edge of a level.
         """
         from torchvision.ops import roi_align
 
@@ -149,13 +150,13 @@ class BatchedLosses:
 
 
 def kept(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
-    """Returns which boxes non-maximum suppression keeps."""
+    """Returns which boxes non-maximum suppression keeps (B, N)."""
     from maskcast.models.kernels import suppression
 
     return suppression.kept(boxes_BN4, valid_BN, threshold)
 
 
 def _together(images: Sequence[Tensor]) -> Tensor:
-    """Returns images (B, C, H, W) with zeros below and right, up to multiples of ``MULTIPLE``."""
+    """Returns images as a batch (B, C, H, W), padded with zeros below and right to multiples of ``MULTIPLE``."""
     height, width = (-(-max(image.shape[axis] for image in images) // MULTIPLE) * MULTIPLE for axis in (1, 2))
     return torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images])

@@ -73,18 +73,18 @@ class FasterRcnnConfig(ModelConfig):
         return build_faster_rcnn(self, num_classes)
 
     def start_from(self, detector: "FasterRcnn", encoder: Path | None) -> "Pretrained | None":
-        """Gives a new detector the weights that its encoder was pretrained to, if there are any.
+        """Loads pretrained weights into the encoder of a new detector, if there are any.
 
         Args:
-            detector: what ``build`` returned.
-            encoder: what ``pretrain_encoder`` wrote; its colour statistics are taken over, too.
+            detector: returned by ``build``.
+            encoder: folder that ``pretrain_encoder`` wrote; its colour statistics are used as well.
 
         Returns:
-            What ``encoder_weights`` was, if it is set.
+            The weights named by ``encoder_weights``, if it is set.
 
         Raises:
-            MaskcastError: if the weights cannot be had or are of another encoder, two are named, or batch norms
-                were to be frozen that never learned.
+            MaskcastError: if the weights are unavailable or of another encoder, two sources are given, or batch
+                norms are frozen without pretrained weights.
         """
         from maskcast.models.encoders.pretrained import start_from
         from maskcast.models.encoders.table import load_into

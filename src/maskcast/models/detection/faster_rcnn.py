@@ -1,10 +1,9 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) on a feature pyramid (Lin et al. 2017, arXiv 1612.03144).
 
-Torchvision's network with its normalisation inside and the data's own class ids outside. Torchvision is imported
-when a network is built, because that takes seconds.
+Wraps torchvision's network. Torchvision is imported when a network is built, because that takes seconds.
 
-Legend: N boxes of an image, H height, W width, C = 3 colour channels. Boxes are (x1, y1, x2, y2) in pixels, labels
-0..K-1: torchvision keeps class 0 for the background, so that ids are shifted by one on the way in and back out.
+Legend: N boxes per image, H height, W width, C = 3 colour channels. Boxes are (x1, y1, x2, y2) in pixels, labels
+0..K-1. In torchvision class 0 is the background, so labels are shifted by one on input and output.
 """
 
 from collections import OrderedDict
@@ -19,15 +18,15 @@ from maskcast.models.detection.base import Detector
 from maskcast.models.detection.batched import BatchedLosses
 from maskcast.models.detection.configs import FasterRcnnConfig
 
-LEVELS = ("0", "1", "2", "3")  # of the pyramid, strides 4 to 32; all of them feed the box head
+LEVELS = ("0", "1", "2", "3")  # levels of the pyramid that the box head uses, strides 4 to 32
 
 
 class FasterRcnn(Detector):
     """Faster R-CNN.
 
     Args:
-        network: torchvision's, for K + 1 classes, that neither normalises nor resizes images for training.
-        frozen: whether the encoder's batch norms keep their statistics and weights, in training mode, too.
+        network: torchvision's, for K + 1 classes, without normalisation and without resizing in training.
+        frozen: whether the encoder's batch norms keep their statistics and weights also in training.
     """
 
     def __init__(self, network: nn.Module, *, frozen: bool) -> None:
@@ -40,21 +39,21 @@ class FasterRcnn(Detector):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone below the pyramid."""
+        """The backbone without the pyramid."""
         return self.network.get_submodule("backbone.encoder")
 
     @property
     def most_boxes(self) -> int:
-        """Boxes that are found in an image at most."""
+        """Most boxes that are found in an image."""
         return int(self.network.roi_heads.detections_per_img)  # type: ignore[union-attr, arg-type]
 
     @property
     def same_each_step(self) -> bool:
-        """Whether losses are those of a batch at once."""
+        """Whether the losses of a whole batch are computed at once."""
         return has_kernels(self.mean)
 
     def train(self, mode: bool = True) -> "FasterRcnn":
-        """Sets the mode of all but frozen batch norms, which stay in eval mode."""
+        """Sets the mode; frozen batch norms stay in eval mode."""
         super().train(mode)
         if self.frozen:
             for norm in self._frozen_norms():
@@ -80,7 +79,7 @@ class FasterRcnn(Detector):
         """Returns the boxes of each image (see :class:`Detector`).
 
         Raises:
-            MaskcastError: an image is so long that nothing is left of its shorter side once it is resized.
+            MaskcastError: an image is so elongated that its shorter side would be resized to 0 pixels.
         """
         most = int(self.network.transform.max_size)  # type: ignore[union-attr, arg-type]
         for height, width in (image.shape[:2] for image in images):
@@ -97,7 +96,7 @@ class FasterRcnn(Detector):
 
 
 class PyramidBackbone(nn.Module):
-    """An encoder's maps of strides 4 to 32 as a pyramid of ``width`` channels each, and one level more on top."""
+    """A feature pyramid of ``width`` channels on maps of strides 4 to 32, plus one coarser level."""
 
     def __init__(self, encoder: nn.Module, channels: Sequence[int], width: int, norm: Any) -> None:
         super().__init__()
@@ -164,5 +163,5 @@ def build_faster_rcnn(config: FasterRcnnConfig, num_classes: int) -> FasterRcnn:
 
 
 def _in_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-    """Torchvision decodes boxes in the type of the offsets, and bf16 cannot tell pixel 256 from 257."""
+    """A hook: torchvision decodes boxes in the type of the offsets, and bf16 cannot tell pixel 256 from 257."""
     return tuple([x.float() for x in part] if isinstance(part, list) else part.float() for part in outputs)

@@ -1,8 +1,8 @@
-"""Places and boxes of a batch of images: which belong together, which are drawn, how one lies beside the other.
+"""Matches places (anchors or proposals) with boxes, samples them, and encodes boxes relative to them.
 
-What is not there is masked: no shape depends on data.
+Missing boxes are masked, so that no shape depends on data.
 
-Legend: B images, N places (anchors or proposals), M boxes (padded), R places drawn. Boxes are (x1, y1, x2, y2).
+Legend: B images, N places, M boxes (padded), R sampled places. Boxes are (x1, y1, x2, y2).
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from maskcast.models.bounds import parts_of
 
-COPIES = 8  # of the overlap of a box and a place, while it comes to be
-BETA = 1 / 9  # of smooth L1, torchvision's
+COPIES = 8  # temporary tensors of the size of the overlaps
+BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
 
 
 class Drawn(NamedTuple):
-    """Some of the candidates of each image: positive ones first."""
+    """A sample of the candidates of each image, positive ones first."""
 
     index_BR: Tensor
     taken_BR: Tensor
@@ -27,17 +27,17 @@ class Drawn(NamedTuple):
 
 
 def rows(x_BNC: Tensor, index_BR: Tensor) -> Tensor:
-    """Returns the rows (B, R, C) of an index."""
+    """Returns the rows (B, R, C) at the indices (B, R)."""
     return x_BNC.gather(1, index_BR[..., None].expand(-1, -1, x_BNC.shape[-1]))
 
 
 def matched(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns of each place its highest overlap with a box, which one, and whether it is the nearest of one.
+    """Returns each place's highest overlap (IoU), the box of it, and whether the place is the best for some box.
 
     Args:
         places: (B, N, 4) or (N, 4).
-        boxes_BM4: of which there may be none in an image; the highest overlap is then -1.
-        labels_BM: negative where there is no box.
+        boxes_BM4: an image may have none; the highest overlap is then -1.
+        labels_BM: negative in padding.
     """
     batch, most, _ = boxes_BM4.shape
     places = places.expand(batch, -1, 4)
@@ -48,7 +48,7 @@ def matched(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tenso
 
 
 def _matched_some(places_BN4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what ``matched`` does of some images."""
+    """Returns the result of ``matched`` for a part of the images."""
     places, boxes = places_BN4[:, None], boxes_BM4[:, :, None]
     both = torch.minimum(places[..., 2:], boxes[..., 2:]) - torch.maximum(places[..., :2], boxes[..., :2])
     both_BMN = both.clamp(min=0).prod(-1)
@@ -61,7 +61,7 @@ def _matched_some(places_BN4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> t
 
 
 def draw(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
-    """Draws candidates of each image as torchvision's sampler does: at most a share of them positive."""
+    """Samples candidates of each image as torchvision's sampler does, at most a given share of them positive."""
     key_BN, count = torch.rand(positive_BN.shape, device=positive_BN.device), sampler.batch_size_per_image
     size = positive_BN.shape[1]
     first_BR, some_BR = key_BN.masked_fill(~positive_BN, -1).topk(
@@ -79,9 +79,9 @@ def draw(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
 
 
 def packed(drawn: Drawn, sampler: Any) -> Drawn:
-    """Returns the drawn ones, as many of each image: where fewer are taken, these again, which do not count.
+    """Pads the sample of each image to the same number by repeating candidates, which do not count.
 
-    So a norm of the box head sees no box that is none.
+    Padding with real boxes keeps the statistics of norms in the box head right.
     """
     order_BR = drawn.taken_BR.int().argsort(dim=1, descending=True, stable=True)
     order_BR = order_BR[:, : sampler.batch_size_per_image]
@@ -93,7 +93,7 @@ def packed(drawn: Drawn, sampler: Any) -> Drawn:
 
 
 def decoded(delta: Tensor, places: Tensor, coder: Any) -> Tensor:
-    """Returns the boxes that lie so beside places; torchvision's coder sends numbers to the device."""
+    """Decodes offsets relative to places to boxes; torchvision's own coder copies numbers from the host."""
     across, down, wide, high = (
         each / weight for each, weight in zip(delta.unbind(-1), coder.weights, strict=True)
     )
@@ -104,7 +104,7 @@ def decoded(delta: Tensor, places: Tensor, coder: Any) -> Tensor:
 
 
 def encoded(target: Tensor, places: Tensor, positive: Tensor, weights: Sequence[float]) -> Tensor:
-    """Returns how boxes lie beside places, as torchvision's coder writes it; 0 where there is none."""
+    """Encodes boxes as offsets relative to places, as torchvision's coder does; 0 where there is no box."""
     target = torch.where(positive[..., None], target, places)
     size, wanted = places[..., 2:] - places[..., :2], target[..., 2:] - target[..., :2]
     size, wanted = (each.masked_fill(~positive[..., None], 1) for each in (size, wanted))
@@ -114,6 +114,6 @@ def encoded(target: Tensor, places: Tensor, positive: Tensor, weights: Sequence[
 
 
 def smooth(own: Tensor, target: Tensor, positive: Tensor) -> Tensor:
-    """Returns the sum of the smooth L1 of the positive ones."""
+    """Returns the summed smooth L1 loss of the positive places."""
     loss = F.smooth_l1_loss(own, target, beta=BETA, reduction="none").sum(-1)
     return loss.masked_fill(~positive, 0).sum()

@@ -1,4 +1,4 @@
-"""Detectors on disk."""
+"""Loads detectors from disk."""
 
 from pathlib import Path
 from typing import Any

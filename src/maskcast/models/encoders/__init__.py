@@ -1,1 +1,1 @@
-"""Encoders, and the methods that train them without labels."""
+"""Encoders, and the self-supervised methods that train them."""

@@ -1,4 +1,4 @@
-"""BYOL (Grill et al. 2020, arXiv 2006.07733): predict how the slow copy sees the other view; no negatives."""
+"""BYOL (Grill et al. 2020, arXiv 2006.07733): predicts the target network's embedding of the other view."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ class Byol(Siamese):
         self.predictor = _mlp(config.dim, config.hidden, config.dim)
 
     def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the sum of both directions' losses, each between 0 and 4, and the spread."""
+        """Returns the sum of both directions' losses (each between 0 and 4), and the spread to log."""
         self.move_target()
         losses = []
         for mine, other in ((0, 1), (1, 0)):
@@ -34,7 +34,7 @@ class Byol(Siamese):
 
 def byol_loss(predicted_bD: Tensor, target_bD: Tensor) -> Tensor:
     """Returns ``2 - 2 cos(predicted, target)`` of each row, (b,)."""
-    # torch's cosine_similarity makes a tensor of a number, which a recorded step must not
+    # torch's cosine_similarity copies a number from the host, which a recorded step must not
     return 2 - 2 * (F.normalize(predicted_bD, dim=1) * F.normalize(target_bD, dim=1)).sum(1)
 
 

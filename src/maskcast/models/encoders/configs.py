@@ -1,4 +1,4 @@
-"""Configs of the encoders and of the methods that train them without labels; nothing here imports torch.
+"""Configs of the encoders and of their self-supervised methods; nothing here imports torch.
 
 A new encoder, or a new method, is a module with its network and a config class in the union below.
 """
@@ -33,7 +33,7 @@ class UNetEncoderConfig(EncoderModelConfig):
     """Channels of the first level; each level below has twice as many."""
 
     def build(self) -> "nn.Module":
-        """Returns the down path, freshly initialised."""
+        """Returns the encoder, freshly initialised."""
         from maskcast.models.encoders.unet import UNetEncoder
 
         return UNetEncoder(self.width)
@@ -64,10 +64,10 @@ class MethodConfig(Params):
     """Base of the config of a method that trains; a subclass adds ``name: Literal[...]`` and its sizes."""
 
     def check(self, batch_size: int, frames: int) -> None:
-        """Checks sizes that depend on the schedule and the data.
+        """Checks params against the schedule and the data.
 
         Raises:
-            MaskcastError: naming the param, with the numbers.
+            MaskcastError: if they do not fit; the message names the param and the numbers.
         """
 
 
@@ -80,7 +80,7 @@ class SiameseConfig(MethodConfig):
     """Number of shuffled parts of a batch within which the slow encoder's batch norms compute their statistics."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
-        """Returns the method around an encoder."""
+        """Returns the method for an encoder."""
         raise TypeError(f"{type(self).__name__} does not say how to build it")
 
 
@@ -98,13 +98,13 @@ class MocoConfig(SiameseConfig):
     """Temperature of the softmax over similarities."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
-        """Returns MoCo around an encoder."""
+        """Returns MoCo for an encoder."""
         from maskcast.models.encoders.moco import Moco
 
         return Moco(self, encoder)
 
     def check(self, batch_size: int, frames: int) -> None:
-        """Checks the queue.
+        """Checks the length of the queue.
 
         Raises:
             MaskcastError: if it is no multiple of the batch, or holds every frame.
@@ -129,7 +129,7 @@ class DenseCLConfig(MocoConfig):
     """Weight of the dense (cell) loss; the global (frame) loss has the rest."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
-        """Returns DenseCL around an encoder."""
+        """Returns DenseCL for an encoder."""
         from maskcast.models.encoders.moco import DenseCL
 
         return DenseCL(self, encoder)
@@ -147,7 +147,7 @@ class ByolConfig(SiameseConfig):
     """Momentum of the slow encoder: the share of its weights that stays in each step."""
 
     def build(self, encoder: "Normalised") -> "Siamese":
-        """Returns BYOL around an encoder."""
+        """Returns BYOL for an encoder."""
         from maskcast.models.encoders.byol import Byol
 
         return Byol(self, encoder)

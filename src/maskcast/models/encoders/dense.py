@@ -1,11 +1,13 @@
-"""Dense, generative pretraining: from a corrupted view of a frame, predict each pixel of a picture.
+"""Dense generative pretraining: predicts each pixel of an image from a corrupted view of a frame.
 
-The network is the whole masker, with three channels of colour for its logits. So its decoder learns, too, which
-few labels alone do not teach (Brempong et al. 2022, arXiv 2205.11423).
+The network is the whole masker, with three colour channels instead of logits. So the decoder is pretrained as
+well, which helps with few labels (Brempong et al. 2022, arXiv 2205.11423).
 
-- ``denoise``: noise is added; the target is the noise, a better one than the frame (same paper, section 3.2).
-- ``masked``: patches get the mean colour; the target is what was there (He et al. 2021, arXiv 2111.06377).
-- ``next_frame``: the view is whole; the target is how the same place differs some frames later.
+- ``denoise``: noise is added; the target is the noise, which works better than the frame (same paper, section
+  3.2).
+- ``masked``: patches are replaced by the mean colour; the target is the original (He et al. 2021, arXiv
+  2111.06377).
+- ``next_frame``: the view is not corrupted; the target is the difference to the same crop some frames later.
 
 Legend: B samples, H height, W width, C = 3 channels (RGB).
 """
@@ -21,14 +23,14 @@ from maskcast.models.encoders.configs import DenoiseConfig, DenseConfig, MaskedC
 
 
 class PretextSample(NamedTuple):
-    """What is shown of samples, and what to predict, float32."""
+    """Inputs and targets of samples, float32."""
 
     seen: Tensor | np.ndarray
-    """(B, H, W, C), in levels of 255."""
+    """Input (B, H, W, C), colours from 0 to 255."""
     target: Tensor | np.ndarray
-    """(B, H, W, C), in standard deviations of the frames' colours."""
+    """Target (B, H, W, C), in standard deviations of the frames' colours."""
     weight: Tensor | np.ndarray
-    """(B, H, W) of each pixel in the loss."""
+    """Weight of each pixel in the loss (B, H, W)."""
 
 
 def pretext_sample(
@@ -38,14 +40,14 @@ def pretext_sample(
     colours: tuple[np.ndarray, np.ndarray],
     random: np.random.Generator,
 ) -> PretextSample:
-    """Returns what one sample shows and asks for, without the axis B.
+    """Returns input, target and weight of one sample, without the axis B.
 
     Args:
         config: of the method.
-        view_HWC: uint8 RGB.
-        later_HWC: the same place some frames later.
+        view_HWC: crop of a frame, uint8 RGB.
+        later_HWC: the same crop some frames later.
         colours: mean and standard deviation (C,) of the frames, of pixels scaled to [0, 1].
-        random: decides; its state is advanced.
+        random: generator; its state is advanced.
     """
     mean_C, std_C = (255 * np.asarray(colour, np.float32) for colour in colours)
     shown_HWC = view_HWC.astype(np.float32)
@@ -64,7 +66,7 @@ def sums(predicted_BCHW: Tensor, samples: PretextSample) -> tuple[Tensor, Tensor
     """Returns weighted sums over the batches of all processes.
 
     Returns:
-        Of the squared errors, of the squared targets (the errors of a prediction of zeros), and of the weights.
+        The sums of the squared errors, of the squared targets (the errors of predicting 0), and of the weights.
     """
     target_BCHW, weight_BHW = torch.as_tensor(samples.target).permute(0, 3, 1, 2), torch.as_tensor(samples.weight)
     error_BHW = (predicted_BCHW.float() - target_BCHW).square().mean(1)
@@ -75,7 +77,7 @@ def sums(predicted_BCHW: Tensor, samples: PretextSample) -> tuple[Tensor, Tensor
 
 
 def _patches(config: MaskedConfig, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Returns which pixels are hidden, (H, W) bool: at least one patch, and not all."""
+    """Draws which pixels are hidden, (H, W) bool: at least one patch, but not all."""
     grid = [-(-size // config.patch) for size in shape]
     count = grid[0] * grid[1]
     hidden = np.zeros(count, bool)

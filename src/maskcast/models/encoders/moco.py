@@ -1,6 +1,7 @@
 """MoCo v2 (Chen et al. 2020, arXiv 2003.04297) and DenseCL (Wang et al. 2021, arXiv 2011.09157).
 
-Legend: B samples of the whole batch, b of this process, C channels, D embedding, K queue, S cells of the last map.
+Legend: B samples of the whole batch, b of this process, C channels, D embedding length, K queue length, S cells of
+the last map.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from maskcast.models.encoders.siamese import Normalised, Siamese, Views, cells, 
 
 
 class _Heads(nn.Module):
-    """Two layers each: ``frame`` for the mean over the map, ``cell`` (1x1 convolutions) for every cell."""
+    """Heads of two layers: ``frame`` for the mean over the map, ``cell`` (1x1 convolutions) for every cell."""
 
     def __init__(self, channels: int, hidden: int, dim: int, *, dense: bool) -> None:
         super().__init__()
@@ -25,7 +26,7 @@ class _Heads(nn.Module):
 
 
 class Moco(Siamese):
-    """MoCo v2; the queue is part of its state."""
+    """MoCo v2; the queue of keys is a buffer."""
 
     head: Any
     queue_KD: Tensor
@@ -39,7 +40,7 @@ class Moco(Siamese):
         self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
     def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of the whole batch, how often the right key is the most similar one, and the spread."""
+        """Returns the loss of the whole batch, and to log: how often the right key ranks first, and the spread."""
         self.move_target()
         query_bD = _embedded(self.head, self.encoder(views.own[0]))
         (key_BD,) = self.targets(views.shuffled[1], views.order, self._keys)
@@ -55,7 +56,7 @@ class Moco(Siamese):
 
 
 class DenseCL(Moco):
-    """MoCo and a second head and queue for cells."""
+    """MoCo with a second head and queue for cells."""
 
     cell_queue_KD: Tensor
 
@@ -67,7 +68,7 @@ class DenseCL(Moco):
         self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
     def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the weighted sum of both losses, the hits of both, and the spread."""
+        """Returns the weighted sum of both losses, and to log: the hit rates of both, and the spread."""
         self.move_target()
         map_bChw = self.encoder(views.own[0])
         query_bD = _embedded(self.head, map_bChw)
@@ -89,7 +90,7 @@ class DenseCL(Moco):
         }
 
     def _dense_keys(self, map_nChw: Tensor) -> list[Tensor]:
-        """Returns the keys of frames and cells, the features by which cells are matched, and the cells' mean."""
+        """Returns keys of frames and cells, features for matching cells, and the mean of the cells' keys."""
         heads: Any = self.target[1]
         dense_nDhw = heads.cell(map_nChw)
         mean_nD = F.normalize(pool(dense_nDhw).float(), dim=1)
@@ -102,21 +103,21 @@ def info_nce(query_QD: Tensor, key_QD: Tensor, queue_KD: Tensor, temperature: fl
     The loss is ``-log exp(q.k / t) / (exp(q.k / t) + sum over the queue of exp(q.n / t))``; all are normalised.
     """
     own_Q1 = (query_QD * key_QD).sum(1, keepdim=True)
-    others_QK = query_QD @ queue_KD.t().clone()  # the queue moves on before the gradient is taken
+    others_QK = query_QD @ queue_KD.t().clone()  # a copy, as the queue is updated before backward
     logits_QK = torch.cat([own_Q1, others_QK], 1) / temperature
     loss_Q = F.cross_entropy(logits_QK, logits_QK.new_zeros(len(logits_QK), dtype=torch.long), reduction="none")
     return loss_Q, (logits_QK.argmax(1) == 0).float()
 
 
 def matched(query_bCS: Tensor, like_bCS: Tensor, key_bDS: Tensor) -> Tensor:
-    """Returns for each cell of the query the key of the cell whose features are most like its own, (b, D, S)."""
+    """Returns for each cell of the query the key of the cell with the most similar features, (b, D, S)."""
     best_bS = (query_bCS.detach().transpose(1, 2) @ like_bCS).argmax(2)
     return key_bDS.gather(2, best_bS[:, None].expand(-1, key_bDS.shape[1], -1))
 
 
 @torch.no_grad()
 def enqueue(queue_KD: Tensor, key_BD: Tensor, step: Tensor) -> None:
-    """Puts the keys of a step in the place of the oldest; the queue is a multiple of the batch."""
+    """Replaces the oldest keys in the queue, whose length is a multiple of the batch, by those of a step."""
     start = step * len(key_BD) % len(queue_KD)
     queue_KD.index_copy_(0, start + torch.arange(len(key_BD), device=start.device), key_BD)
 

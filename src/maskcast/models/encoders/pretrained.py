@@ -1,7 +1,8 @@
-"""Weights that others have pretrained: where ``encoder_weights`` finds them, and what they are.
+"""Published pretrained weights, as ``encoder_weights`` names them.
 
-They come from the Hugging Face hub through its own cache, or from a local file or folder; safetensors alone, for
-pickle runs code. ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` mean what they mean everywhere.
+They come from the Hugging Face hub through its own cache, or from a local file or folder. Only safetensors are
+read, because loading pickle can run code. ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` have
+their usual meanings.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from maskcast.progress import say
 from maskcast.reading import parsing, read_json
 
 KEY = "model.encoder_weights"
-PATIENCE = 5.0  # seconds that the hub is waited for, where nothing depends on its answer
+PATIENCE = 5.0  # seconds to wait for the hub where its answer is optional
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Pretrained:
     Attributes:
         origin: ``hf-hub:<owner>/<name>@<commit>``, or the local file.
         sha256: of the file.
-        colours: mean and std per channel of frames scaled to [0, 1] that the weights were trained with; None where
-            nothing beside them says so.
+        colours: mean and std per channel, of frames scaled to [0, 1], that the weights were trained with; None if
+            no config beside them tells it.
     """
 
     origin: str
@@ -38,26 +39,26 @@ class Pretrained:
 
     @property
     def record(self) -> dict[str, str]:
-        """What a description keeps of them."""
+        """The values that a model's description records."""
         return {"origin": self.origin, "sha256": self.sha256}
 
     def renamed(self, fingerprint: str) -> str:
-        """Returns a fingerprint that names these weights, too, where the params may name others another day."""
+        """Returns a fingerprint that includes the digest of these weights, if their name may later mean others."""
         return f"{fingerprint}-{self.sha256[:16]}" if self.origin.startswith(HUB) else fingerprint
 
 
 def start_from(encoder: nn.Module, name: str, weights: str, sha256: str | None) -> Pretrained:
-    """Loads pretrained weights into an encoder of segmentation-models-pytorch, whole or not at all.
+    """Loads all pretrained weights into an encoder of segmentation-models-pytorch; a part is an error.
 
     Args:
-        encoder: what the library built.
-        name: its name there, ``tu-...`` for one of timm's.
+        encoder: built by the library.
+        name: its name in the library, ``tu-...`` for one of timm's.
         weights: ``pretrained``, ``hf-hub:<owner>/<name>@<revision>``, or a local file or folder.
-        sha256: what the file must have, if given.
+        sha256: digest that the file must have, if given.
 
     Raises:
-        MaskcastError: if there are no such weights, the network is closed, the file is no safetensors, has another
-            digest, or belongs to another encoder.
+        MaskcastError: if there are no such weights, the hub cannot be reached, or the file is not safetensors, has
+            another digest or belongs to another encoder.
     """
     file, config, origin = _find(name, weights)
     found = sha256_of(file)
@@ -72,10 +73,10 @@ def start_from(encoder: nn.Module, name: str, weights: str, sha256: str | None) 
 
 
 def pinned(name: str) -> str:
-    """Returns where the hub has the weights that the library names for an encoder, by a commit that never changes.
+    """Returns the place on the hub of the library's weights for an encoder, pinned to a commit.
 
     Raises:
-        MaskcastError: if the libraries are not there, there are no such weights, or the hub does not answer.
+        MaskcastError: if the libraries are not installed, there are no such weights, or the hub does not answer.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
@@ -85,21 +86,21 @@ def pinned(name: str) -> str:
     if isinstance(cached, str):
         return f"{HUB}{repo}@{_commit(Path(cached))}"
     try:
-        # Asked once: a download would try for half a minute where there is no network.
+        # Asked once, with a short timeout: without a network, a download would retry for half a minute.
         found = get_hf_file_metadata(hf_hub_url(repo, WEIGHTS, revision=revision), timeout=PATIENCE)
-    except Exception as error:  # those of its transport have no base of their own that is public
+    except Exception as error:  # its transport errors have no public base class
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT}: {first_line(error)}"
         raise MaskcastError(f"{HUB}{repo}@{revision}: the hub cannot be asked ({why})") from None
     return f"{HUB}{repo}@{found.commit_hash}"
 
 
 def _commit(file: Path) -> str:
-    """Returns the commit that a file of the cache is of: it lies below ``snapshots/<commit>``."""
+    """Returns the commit of a file in the cache, which lies below ``snapshots/<commit>``."""
     return file.parent.name
 
 
 def _find(name: str, weights: str) -> tuple[Path, Path | None, str]:
-    """Returns the file of weights, the config beside it, if any, and where they are from."""
+    """Returns the file of weights, the config beside it (or None), and their origin."""
     if weights != PRETRAINED and not weights.startswith(HUB):
         return _local(Path(weights))
     place = hub_place(name) if weights == PRETRAINED else weights.removeprefix(HUB)
@@ -129,10 +130,10 @@ def _local(path: Path) -> tuple[Path, Path | None, str]:
 
 
 def _fetched(repo: str, revision: str, name: str) -> Path | None:
-    """Returns a file of the hub, from its cache where it is there; None where there is no such ``config.json``.
+    """Returns a file of the hub, from the cache if possible; None for a ``config.json`` that does not exist.
 
     Raises:
-        MaskcastError: if it cannot be had.
+        MaskcastError: if it is not available.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
@@ -170,10 +171,10 @@ def _fetched(repo: str, revision: str, name: str) -> Path | None:
 
 
 def _colours(config: Path) -> tuple[list[float], list[float]] | None:
-    """Returns mean and std as the config of timm's or of segmentation-models-pytorch's weights has them.
+    """Returns mean and std from the config of timm's or segmentation-models-pytorch's weights.
 
     Raises:
-        MaskcastError: if the file is damaged, or the weights want other frames than RGB.
+        MaskcastError: if the file is damaged, or the weights are not for RGB frames.
     """
     content = read_json(config, "config of weights", "fetch it again")
     with parsing(config, "a config of weights", "fetch it again"):

@@ -1,9 +1,9 @@
-"""What the self-supervised methods share: an encoder that learns, and a slow copy of it that it learns from.
+"""The base of self-supervised methods with two views: an encoder, and a momentum copy of it as its target.
 
-The copy sees its views in shuffled sub-batches, so that no statistic of a batch norm tells which view belongs to
-which (the shuffling BN of MoCo, on one device or many). Each process runs the copy on whole sub-batches of its
-own; their outputs are put together in the order of the batch by ``all_sum``, and so every process compares its
-part of the batch with the same targets as one process would.
+The copy sees its views in shuffled sub-batches, so that batch-norm statistics do not reveal which views belong
+together (the shuffling BN of MoCo, here for any number of devices). Each process runs the copy on sub-batches of
+its own. ``all_sum`` puts their outputs together in the order of the batch, so that every process has the same
+targets as a single process would have.
 
 Legend: B samples of the whole batch, b of this process, n of its sub-batches, H height, W width, C channels,
 D embedding, S cells of the last map.
@@ -25,22 +25,22 @@ class Views(NamedTuple):
     """Two views of each sample, uint8 RGB."""
 
     own: Tensor
-    """Of this process's part of the batch, (2, b, H, W, C)."""
+    """Views of this process's part of the batch, (2, b, H, W, C)."""
     shuffled: Tensor
-    """Of the samples of its sub-batches, (2, n, H, W, C)."""
+    """Views of the samples of its shuffled sub-batches, (2, n, H, W, C)."""
     order: Tensor
-    """Which sample of the batch each of these is, (n,) int64."""
+    """Index in the batch of each of these samples, (n,) int64."""
     step: Tensor
-    """The number of the step, () int64: on the device, where a recorded step finds it."""
+    """Number of the step, () int64; a tensor, so that a recorded step can read it."""
 
 
 class Normalised(nn.Module):
-    """An encoder that takes bytes.
+    """An encoder that takes uint8 frames and normalises them.
 
     Args:
-        encoder: what an encoder's config builds.
-        mean: per channel of pixels scaled to [0, 1].
-        std: likewise.
+        encoder: built by an encoder's config.
+        mean: of each channel, of pixels scaled to [0, 1].
+        std: of each channel, likewise.
     """
 
     mean: Tensor
@@ -54,20 +54,20 @@ class Normalised(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, frames_BHWC: Tensor) -> Tensor:
-        """Returns the last map, (B, C, height, width), of the frames, padded to a multiple of its stride."""
+        """Pads the frames to multiples of the stride, and returns the last map, (B, C, height, width)."""
         x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
         maps: list[Tensor] = self.encoder(padded(x_BCHW, self.stride))
         return maps[-1]
 
 
 class Siamese(nn.Module):
-    """Base of the methods.
+    """Base of the methods with a momentum copy.
 
     Args:
         encoder: takes uint8 frames and returns its last map.
-        head: last map -> what is compared; it learns with the encoder and is thrown away.
-        momentum: how much of the copy stays in each step: copy = momentum copy + (1 - momentum) encoder.
-        sub_batches: in how many parts of a batch the copy's batch norms take their statistics.
+        head: maps the last map to embeddings; it is trained with the encoder and then discarded.
+        momentum: of the copy, in each step: copy = momentum * copy + (1 - momentum) * encoder.
+        sub_batches: number of parts of a batch in which the copy's batch norms compute their statistics.
     """
 
     def __init__(self, encoder: Normalised, head: nn.Module, momentum: float, sub_batches: int) -> None:
@@ -78,16 +78,17 @@ class Siamese(nn.Module):
     def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, and numbers to log.
 
-        Nothing that it does on the host depends on the step, so a GPU's is recorded (``models/recorded.py``).
+        What it does on the host does not depend on the step, so that a step can be recorded
+        (``models/recorded.py``).
 
-        Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
-        falls to 0.
+        The numbers include ``embedding_spread`` of the copy's embeddings, which falls to 0 if the method
+        collapses.
         """
         raise TypeError(f"{type(self).__name__} has no loss")
 
     @torch.no_grad()
     def move_target(self) -> None:
-        """Moves the copy towards the encoder; its batch norms keep statistics of their own."""
+        """Updates the copy's weights towards the encoder's; its batch norms keep their own statistics."""
         for slow, fast in zip(
             self.target.parameters(), [*self.encoder.parameters(), *self.head.parameters()], strict=True
         ):
@@ -97,12 +98,12 @@ class Siamese(nn.Module):
     def targets(
         self, frames_nHWC: Tensor, order_n: Tensor, head: Callable[[Tensor], Sequence[Tensor]]
     ) -> list[Tensor]:
-        """Returns what ``head`` makes of the copy's last map, for the whole batch, in its order.
+        """Returns the outputs of ``head`` on the copy's last map, for the whole batch in its order.
 
         Args:
             frames_nHWC: the samples of this process's sub-batches.
-            order_n: their places in the batch.
-            head: map (n, C, h, w) -> tensors whose first axis is n.
+            order_n: their indices in the batch.
+            head: maps (n, C, h, w) to tensors whose first axis is n.
         """
         parts = [head(self.target[0](part)) for part in frames_nHWC.chunk(self.sub_batches // world_size())]
         return [_in_order(torch.cat(tensors).float(), order_n) for tensors in zip(*parts, strict=True)]
@@ -115,7 +116,7 @@ class Siamese(nn.Module):
 
 
 def pool(map_BChw: Tensor) -> Tensor:
-    """Returns the mean over all cells, (B, C)."""
+    """Returns the mean over all cells of a map, (B, C)."""
     return map_BChw.mean((2, 3))
 
 
@@ -125,7 +126,7 @@ def cells(map_BChw: Tensor) -> Tensor:
 
 
 def embedding_spread(embeddings_BD: Tensor) -> Tensor:
-    """Returns the spread of normalised embeddings: 1 where they lie evenly on the sphere, 0 where all are one.
+    """Returns the spread of normalised embeddings: 1 if they are uniform on the sphere, 0 if all are equal.
 
     It is the standard deviation of each coordinate over the samples, averaged over the coordinates, times
     sqrt(D) (Chen and He 2021, arXiv 2011.10566, section 4.1).
@@ -134,7 +135,7 @@ def embedding_spread(embeddings_BD: Tensor) -> Tensor:
 
 
 def _in_order(rows: Tensor, order: Tensor) -> Tensor:
-    """Returns the rows of all processes, each at its place in the batch."""
+    """Returns the rows of all processes, each at its index in the batch."""
     whole = rows.new_zeros(len(rows) * world_size(), *rows.shape[1:])
     whole[order] = rows
     return all_sum(whole)

@@ -1,7 +1,7 @@
 """Encoders of segmentation-models-pytorch and timm.
 
-The library is imported when a network is built, because that takes seconds. It downloads nothing:
-``pretrained.py`` fetches weights, and the library reads them here.
+The library is imported when a network is built, because that takes seconds. It is not allowed to download:
+``pretrained.py`` fetches weights, and this module lets the library read them.
 """
 
 import difflib
@@ -15,12 +15,12 @@ from torch import nn
 from maskcast.errors import MaskcastError, first_line
 from maskcast.models.weights import load_weights, read_weights
 
-DEPRECATED = "timm-"  # how the library named some of timm's, before `tu-` took all
-REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
+DEPRECATED = "timm-"  # the library's old prefix for some of timm's encoders
+REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # errors of the library
 
 
 def build_encoder(name: str, arch: str) -> nn.Module:
-    """Returns the encoder ``name`` to its deepest map, freshly initialised; errors name ``arch``.
+    """Returns the encoder ``name`` with all its stages, freshly initialised; errors name ``arch``.
 
     Raises:
         MaskcastError: if the library or the encoder is not there.
@@ -35,18 +35,18 @@ def build_encoder(name: str, arch: str) -> nn.Module:
 
 
 def bare(encoder: nn.Module) -> nn.Module:
-    """Returns the module whose weights have the names that their library gives them: smp wraps timm's."""
+    """Returns the encoder without smp's wrapper for timm, so that weights have their library's names."""
     wrapped = getattr(encoder, "model", None)
     return wrapped if isinstance(wrapped, nn.Module) else encoder
 
 
 def load_pretrained(encoder: nn.Module, name: str, path: Path) -> None:
-    """Loads weights by the names of ``bare``, or as the library publishes them: with a classifier, say.
+    """Loads weights with the names of ``bare``, or as the library publishes them, e.g. with a classifier.
 
     Args:
-        encoder: what the library built.
-        name: its name there.
-        path: safetensors.
+        encoder: built by the library.
+        name: its name in the library.
+        path: safetensors file.
 
     Raises:
         MaskcastError: if the file cannot be read or lacks weights of the encoder.
@@ -59,23 +59,24 @@ def load_pretrained(encoder: nn.Module, name: str, path: Path) -> None:
         if name.startswith("tu-"):
             own.load_state_dict(_read_by_timm(name, path))
         else:
-            own.load_state_dict(read_weights(path))  # the library's classes leave the classifier out
+            own.load_state_dict(read_weights(path))  # the library's classes ignore the classifier
     except REFUSALS:
-        load_weights(own, path)  # says what does not fit
+        load_weights(own, path)  # raises an error that names what does not fit
         raise
 
 
 def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
-    """Returns the state of an encoder that timm has built and loaded.
+    """Returns the state of an encoder that timm builds and loads.
 
-    timm leaves out in silence what a file lacks: two encoders that began differently must end as one.
+    timm silently skips weights that a file lacks. So two differently initialised encoders are loaded, which must
+    end up equal.
 
     Raises:
         MaskcastError: if the file lacks weights.
     """
     import segmentation_models_pytorch as smp
 
-    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the classifier's weights, which nobody wants
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of unused classifier weights
     overlay = {"file": str(path), "custom_load": False}
     found = []
     with torch.random.fork_rng(devices=[]):
@@ -90,9 +91,9 @@ def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
 
 
 def hub_place(name: str) -> str:
-    """Returns where the hub has the weights that the library names for an encoder: ``<owner>/<name>@<revision>``.
+    """Returns the place on the hub of the library's weights for an encoder: ``<owner>/<name>@<revision>``.
 
-    timm pins no revision; its weights are those of today.
+    timm pins no revision, so its weights may change.
 
     Raises:
         MaskcastError: if there are none.
@@ -127,7 +128,7 @@ def library(arch: str) -> Any:
 
 
 def check_encoder(name: str, own: list[str]) -> None:
-    """Makes sure that an encoder is one of the library's ``own`` or of timm's; the error names what is close."""
+    """Checks that an encoder is one of the library's ``own`` or of timm's; the error suggests close names."""
     if name in own and not name.startswith(DEPRECATED):
         return
     sought, known = name, [each for each in own if not each.startswith(DEPRECATED)]

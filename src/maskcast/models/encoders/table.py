@@ -1,7 +1,8 @@
-"""Encoders on disk, and how other models start from one that ``pretrain_encoder`` has trained.
+"""Saves and loads encoders, and loads pretrained encoders into other models.
 
-``model.safetensors`` holds the state of the bare encoder by the names of its own library, so that torchvision and
-timm load it, too. An encoder without that file was not trained: what starts from it is randomly initialised.
+``model.safetensors`` holds the state of the bare encoder with the names of its own library, so that torchvision
+and timm can load it. An encoder without that file was not trained; models that start from it stay randomly
+initialised.
 """
 
 from pathlib import Path
@@ -21,13 +22,13 @@ from maskcast.reading import parsing
 def save_encoder(
     folder: Path, encoder: nn.Module | None, config: EncoderModelConfig, meta: dict[str, Any]
 ) -> None:
-    """Writes ``config.json`` and, of a trained encoder, ``model.safetensors``.
+    """Writes ``config.json`` and, if the encoder was trained, ``model.safetensors``.
 
     Args:
         folder: made if it does not exist.
-        encoder: what ``config`` built; None where nothing was trained.
+        encoder: built by ``config``; None if nothing was trained.
         config: its config.
-        meta: ``method``, and ``mean`` and ``std`` of the colours it was trained with.
+        meta: ``method``, and ``mean`` and ``std`` of the colours in training.
     """
     if encoder is not None:
         save_model(folder, bare(encoder), config, num_classes=0, meta=meta)
@@ -37,7 +38,7 @@ def save_encoder(
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether an encoder has weights: the method was another than ``none``.
+    """Whether an encoder folder has weights, i.e. the method was not ``none``.
 
     Raises:
         MaskcastError: if the folder holds no encoder.
@@ -48,9 +49,9 @@ def is_trained(folder: Path) -> bool:
 
 
 def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Returns the encoder that ``pretrain_encoder`` wrote, in eval mode, and its description.
+    """Returns an encoder that ``pretrain_encoder`` wrote, in eval mode, and its description.
 
-    Where the method was ``none`` it is freshly initialised by torch's random state.
+    If the method was ``none``, it is initialised from torch's random state.
 
     Raises:
         MaskcastError: if the folder holds no encoder or a damaged one.
@@ -66,13 +67,13 @@ def load_into(encoder: nn.Module, folder: Path, config: EncoderModelConfig, key:
     """Loads a pretrained encoder into the encoder of another model; names and shapes must match exactly.
 
     Args:
-        encoder: built by ``config``; it stays as it is where the method was ``none``.
-        folder: what ``pretrain_encoder`` wrote.
-        config: which encoder the other model has.
-        key: the param that chose it, for the error, e.g. ``train_masker.model``.
+        encoder: built by ``config``; unchanged if the method was ``none``.
+        folder: written by ``pretrain_encoder``.
+        config: of the other model's encoder.
+        key: name of the param that chose it, for errors, e.g. ``train_masker.model``.
 
     Returns:
-        The description, or None where the method was ``none``.
+        The description, or None if the method was ``none``.
 
     Raises:
         MaskcastError: if the folder holds no encoder, a damaged one, or one of another architecture.

@@ -1,4 +1,4 @@
-"""The down path of the vanilla U-Net (Ronneberger et al. 2015, arXiv 1505.04597), with batch norms.
+"""The encoder (down path) of the U-Net (Ronneberger et al. 2015, arXiv 1505.04597), with batch norm.
 
 Legend: B batch, C channels, H height, W width.
 """
@@ -12,7 +12,7 @@ LEVELS = 4
 
 
 class UNetEncoder(nn.ModuleList):
-    """The down path: two 3x3 convolutions a level, each with batch norm and ReLU, and 2x2 max pooling in between.
+    """The encoder: per level two 3x3 convolutions with batch norm and ReLU; 2x2 max pooling between levels.
 
     Its maps have ``width * (1, 2, 4, 8)`` channels at strides 1, 2, 4, 8.
     """
@@ -33,7 +33,7 @@ class UNetEncoder(nn.ModuleList):
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 convolutions, each with batch norm and ReLU; on a GPU these two are one kernel."""
+    """Two 3x3 convolutions, each with batch norm and ReLU, which on a GPU are fused to one kernel."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         layers: list[nn.Module] = []
@@ -51,6 +51,6 @@ class DoubleConv(nn.Sequential):
         layers = list(self)
         for conv, norm, relu in (layers[:3], layers[3:]):
             x_BCHW = conv(x_BCHW)
-            # one that takes its statistics over all processes is of another type
+            # synchronised batch norms have another type and are not fused
             x_BCHW = norm_relu(x_BCHW, norm) if type(norm) is nn.BatchNorm2d else relu(norm(x_BCHW))
         return x_BCHW

@@ -1,4 +1,4 @@
-"""How a config says which pretrained weights an encoder starts from; nothing here imports torch."""
+"""The values of a config's ``encoder_weights``; nothing here imports torch."""
 
 import re
 from pathlib import PurePath
@@ -35,7 +35,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 
 def check_digest(weights: str | None, sha256: str | None) -> None:
-    """Makes sure that a digest is of something.
+    """Checks that a digest is only given together with weights.
 
     Raises:
         ValueError: if there are no weights.

@@ -1,1 +1,1 @@
-"""Forecasters: what was seen to what follows."""
+"""Forecasters: from past frames or masks to future ones."""

@@ -1,4 +1,4 @@
-"""What every forecaster is, learned or not.
+"""The base classes of forecasters and of baselines without training.
 
 Shapes: B clips, T context frames, h horizon, H height, W width; frames have a last axis of 3 colours.
 """
@@ -16,71 +16,70 @@ from maskcast.models.forecasting.input import Input
 
 
 class Predictor(ABC):
-    """Continues clips: what baselines and learned forecasters share."""
+    """Base of all that forecasts clips, with or without training."""
 
     input: Input = Input.MASKS
 
     @abstractmethod
     def forecast(self, context: Tensor, horizon: int) -> Tensor:
-        """Continues clips.
+        """Forecasts the frames or masks that follow.
 
         Args:
-            context: (B, T, H, W) masks, in which 255 counts as class 0, or (B, T, H, W, 3) frames, as ``input``
-                says; uint8. It stays as it is.
-            horizon: h, frames to forecast.
+            context: uint8 masks (B, T, H, W), in which 255 counts as class 0, or frames (B, T, H, W, 3), depending
+                on ``input``. It is not changed.
+            horizon: h, number of frames to forecast.
 
         Returns:
             (B, h, ...) uint8 of the same kind; masks hold no 255.
         """
 
     def forecast_with_confidence(self, context: Tensor, horizon: int) -> tuple[Tensor, Tensor | None]:
-        """Returns the same masks, and the probability of each pixel's class as uint8, 255 = 1; None if unknown."""
+        """Returns the same masks, and the probability of each pixel's class, uint8 (255 = 1), or None."""
         return self.forecast(context, horizon), None
 
     def future(self, context: Tensor, horizon: int, seed: int) -> Tensor:
-        """Returns one of the futures that may come; of a model that draws none, the forecast.
+        """Draws one possible future; a model that cannot do so returns its forecast.
 
-        The same seed draws the same for a clip, whatever other clips are with it.
+        The draw for a clip depends on the seed, not on the other clips in the batch.
         """
         return self.forecast(context, horizon)
 
 
 class Forecaster(Predictor, nn.Module):
-    """A forecaster that learns."""
+    """Base of forecasters that are trained."""
 
     same_each_step: ClassVar[bool] = False
-    """Whether all that ``loss`` does on the host is the same for batches of the same shapes, and never waits for a
-    GPU: then a step can be recorded."""
+    """Whether ``loss`` always does the same on the host for equal shapes and never waits for a GPU."""
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
-        """Returns what it learns from, of some clips of a store: the batches that ``loss`` takes.
+        """Returns a source of the batches that ``loss`` takes, for some clips of a store.
 
         Args:
-            store: what ``input.source`` picked.
+            store: chosen by ``input.source``.
             clips: of that store.
         """
         return Pictures(store, clips, self.input)
 
     @abstractmethod
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of forecasting ``target`` after ``context``, and its parts.
+        """Returns the loss of forecasting ``target`` after ``context``, and its terms.
 
-        What is drawn comes from torch's random state. Among processes that train together it is the loss of the
-        whole batch, of which each has its ``own_part`` (see ``maskcast.distributed``).
+        Random numbers come from torch's random state. With several processes it is the loss of the whole batch, of
+        which each process has its ``own_part`` (see ``maskcast.distributed``).
         """
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Takes from the training clips what is measured instead of learned; see ``batch_source``."""
+        """Measures values on the training clips that are not learned by gradient; see ``batch_source``."""
 
     @abstractmethod
     def reset_to_persistence(self) -> None:
-        """Makes it repeat the last seen frame or mask, as before any training."""
+        """Resets it to repeating the last context frame or mask, as before training."""
 
     def reset_to_constant_velocity(self) -> None:
-        """Makes it move every object at its velocity; one that moves no objects is reset to persistence."""
+        """Resets it to moving every object at constant velocity; to persistence if it does not move objects."""
         self.reset_to_persistence()
 
 
 def known(ids: Tensor) -> Tensor:
-    """Returns class ids with background where they are unknown."""
+    """Returns class ids in which unknown pixels are background."""
     return ids.masked_fill(ids == IGNORE, 0)

@@ -1,4 +1,4 @@
-"""Forecasts that learn nothing: what every trained forecaster must beat.
+"""Baselines without training, which every trained forecaster must beat.
 
 Shapes: B clips, T context frames, h horizon, K classes, H height, W width.
 """
@@ -12,7 +12,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.models.forecasting.base import Predictor, known
 from maskcast.models.forecasting.rigid_body import rigid_body_of
 
-FIT_FRAMES = 4  # context frames of the velocity fit (the last ones in which the class is visible)
+FIT_FRAMES = 4  # context frames in the velocity fit: the last ones in which the class is visible
 
 
 class Persistence(Predictor):
@@ -24,7 +24,7 @@ class Persistence(Predictor):
 
 
 class ConstantVelocity(Predictor):
-    """Moves every class of the last seen mask on a straight line.
+    """Moves every class of the last mask on a straight line.
 
     The velocity of a class is the least-squares slope of its centroid over the last ``FIT_FRAMES`` context
     frames in which it is visible. Its last mask, shifted by the rounded displacement, is painted over
@@ -41,7 +41,7 @@ class ConstantVelocity(Predictor):
 
 
 def baselines_of(store: ClipStore, chosen: Sequence[Clip]) -> dict[str, Predictor]:
-    """Returns the baselines of the score tables that apply to these clips, by the name that they have there."""
+    """Returns the baselines that apply to these clips, by their names in score tables."""
     rigid_body = rigid_body_of(store, chosen)
     return {
         "persistence": Persistence(),
@@ -80,4 +80,4 @@ def _move_classes(clip_THW: Tensor, out_hHW: Tensor) -> None:
 def _slope(time_N: Tensor, position_N2: Tensor) -> Tensor:
     """Returns the least-squares velocity in pixels per frame, zero from a single observation."""
     time_N = time_N - time_N.mean()
-    return (time_N[:, None] * position_N2).sum(0) / (time_N**2).sum().clamp(min=0.5)  # 0.5: two frames in a row
+    return (time_N[:, None] * position_N2).sum(0) / (time_N**2).sum().clamp(min=0.5)  # two frames give 0.5

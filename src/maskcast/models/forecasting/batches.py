@@ -1,7 +1,7 @@
-"""What forecasters learn from: frames, masks, the tracks of the objects in the masks, or both of these.
+"""Training batches of forecasters: frames, masks, tracks of the objects in masks, or tracks and masks.
 
-Shapes: B windows, C of them, T frames, H height, W width, S objects, M observations, 8 features of an object (see
-``models.objects.tracks.PACKED``).
+Shapes: B windows, C the first of them, T frames, H height, W width, S objects, M observations, 8 features of an
+object (see ``models.objects.tracks.PACKED``).
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from maskcast.progress import track
 from maskcast.rehearsal import AllOf, rehearsing
 from maskcast.seed import rng
 
-SPECK = 0.02  # size (standard deviation), in picture heights, below which an object is too small to measure
-MEASURED, CUT_FROM = 200, 1200  # clips at most, whose whole objects are measured, and whose sights are cut
-CUT = 7  # seed of where sights are cut
-SIGHTINGS = 3  # frames of a clip in which an object must be larger than that, or it is taken for noise
+SPECK = 0.02  # size (standard deviation, in picture heights) below which an object is ignored
+MEASURED, CUT_FROM = 200, 1200  # most clips for measuring whole objects, and for cut sights
+CUT = 7  # random seed for cutting sights
+SIGHTINGS = 3  # an object that is larger than ``SPECK`` in fewer frames counts as noise
 
 
 class Window(NamedTuple):
-    """Some frames of the ``clip``-th clip, mirrored left to right or not."""
+    """A range of frames of the ``clip``-th clip, optionally mirrored left to right."""
 
     clip: int
     frames: slice
@@ -39,10 +39,10 @@ class Window(NamedTuple):
 
 
 class TrackBatch(NamedTuple):
-    """A batch for a forecaster that learns motion from all windows and pixels from some of them."""
+    """A batch for a forecaster that learns motion from all windows but pixels from some only."""
 
-    tracks_BTS8: Tensor  # packed, of all windows
-    masks_CTHW: Tensor  # uint8, of the first C windows
+    tracks_BTS8: Tensor  # packed tracks of all windows
+    masks_CTHW: Tensor  # uint8 masks of the first C windows
 
 
 Batch = Tensor | TrackBatch
@@ -71,10 +71,10 @@ class Pictures:
 
 
 class ObjectTracks:
-    """Packed tracks (B, T, S, 8) float32: a thousandth of the size of the masks that they are made from.
+    """Packed tracks (B, T, S, 8) float32, a thousandth of the size of the masks.
 
-    They are made when a clip is first asked for, and kept; in a rehearsal at once, to see what that takes. With
-    ``completion`` they are those of whole objects.
+    The tracks of a clip are computed at its first use and kept. In a rehearsal all are computed at once, to
+    measure the time. With ``completion`` they are those of whole objects.
     """
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None) -> None:
@@ -97,7 +97,7 @@ class ObjectTracks:
 
 
 class TracksAndMasks:
-    """Tracks of all windows and masks of the first ``count``: few are enough for what is learned from pixels."""
+    """Tracks of all windows and masks of the first ``count``, which are enough to learn from pixels."""
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], count: int, completion: Completion | None) -> None:
         self.tracks = ObjectTracks(store, clips, completion)
@@ -109,14 +109,14 @@ class TracksAndMasks:
 
 
 def prepare_motion(motion: ObjectMotion, store: ClipStore, clips: Sequence[Clip]) -> None:
-    """Finds the ground plane that objects move on, and learns to complete cut sights where ``motion`` does so."""
+    """Fits the ground plane of the objects and, if ``motion`` completes cut sights, trains the completion."""
     motion.calibrate(*whole_objects(store, clips))
     if motion.completion is not None:
         learn(motion.completion, cuts(store, clips))
 
 
 def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns class (M,), centre (M, 2) and size (M,) of every whole object in every frame of some of the clips.
+    """Returns class (M,), centre (M, 2) and size (M,) of all whole objects in frames of a sample of the clips.
 
     Args:
         store: holds their masks.
@@ -131,24 +131,24 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
 
 
 def cuts(store: ClipStore, clips: Sequence[Clip]) -> list[CutSights]:
-    """Returns cut sights whose whole is known, of some of the clips: see ``whole_objects``."""
+    """Returns cut sights of whole objects, from a sample of the clips."""
     some = enumerate(track(spread(clips, CUT_FROM), "cutting sights", of=AllOf(CUT_FROM, splits_of(clips))))
     found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in some]
     return [sights for sights in found if sights is not None]
 
 
 def spread(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """Returns ``most`` of some clips, evenly spaced, or all if there are no more."""
+    """Returns ``most`` evenly spaced clips, or all if there are fewer."""
     return [clips[k] for k in evenly_spaced(len(clips), most, ends=False)]
 
 
 def splits_of(clips: Sequence[Clip]) -> list[str]:
-    """Returns the splits that some clips are of, in order."""
+    """Returns the sorted names of the clips' splits."""
     return sorted({clip.split for clip in clips})
 
 
 def _pack(store: ClipStore, clip: Clip, completion: Completion | None = None) -> Tensor:
-    """Returns the tracks (T, S, 8) of a clip's objects without a masker's specks: pairs of objects cost time."""
+    """Returns the tracks (T, S, 8) of a clip's objects. Specks are dropped, because pairs of objects cost time."""
     masks_THW = torch.from_numpy(store.masks(clip))
     packed = pack_tracks(masks_THW, store.num_classes)
     size_TS = packed[..., 4:6].mean(-1)

@@ -1,7 +1,8 @@
-"""The last mask moved on along the optical flow of the masks: for scenes that move as a whole, and what bends.
+"""Forecasts by moving the last mask along the optical flow of the masks.
 
-No object is told from another, and little is learned: how much of the flow lasts from frame to frame, which is
-measured, and how far from its way a pixel strays. The farther, the more the classes around share its probability.
+It suits scenes that move as a whole and objects that deform. Objects are not told apart, and little is learned:
+how much of the flow persists from frame to frame, which is measured, and the uncertainty of a pixel's position.
+The greater that is, the more probability goes to the classes around.
 
 Shapes: B clips, T context frames, h horizon, N classes in the last mask, L levels, H height, W width, I rows and J
 columns of the pixels that count.
@@ -28,25 +29,26 @@ from maskcast.models.objects.warp import as_bytes
 from maskcast.progress import track
 from maskcast.rehearsal import AllOf
 
-PAIRS = 3  # of neighbouring frames, the last ones, whose flow is averaged: masks of a masker flicker
-# shares of the flow that may last from frame to frame; 0: a copy
+PAIRS = 3  # last pairs of frames whose flow is averaged, as generated masks flicker
+# candidates for the share of the flow that persists per frame; 0 copies the mask
 PACES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
-USUAL = 0.85  # where none was measured
-MEASURED, AHEAD = 100, 64  # clips, and future frames of each, at most, on which the best of them is found
-LEVELS = 5  # of blur: cells of 1, 2, 4, 8 and 16 pixels
-SHARP = 4.0  # logit of the level that is not blurred, before any training
-SWIFT = 32.0  # a rate that suits a network moves these few numbers as far as they need
-STEPS, STRIDE = 2, 2  # future frames of a clip that enter the loss, and every how many rows and columns of them
+USUAL = 0.85  # the share before it is measured
+MEASURED, AHEAD = 100, 64  # most clips, and most future frames of each, for choosing the share
+LEVELS = 5  # levels of blur: cells of 1, 2, 4, 8 and 16 pixels
+SHARP = 4.0  # initial logit of the level without blur
+SWIFT = 32.0  # scales the few parameters, so that a network's usual learning rate suits them
+STEPS, STRIDE = 2, 2  # future frames of a clip in the loss, and the stride of their rows and columns
 UNSEEN = 1e-3  # probability of a class that the last mask lacks
-NUMBERS = 24  # of a pixel that are held besides those of each class
+NUMBERS = 24  # numbers in memory per pixel besides those of each class
 
 
 class FlowForecaster(Forecaster):
     """Forecasts masks by the optical flow between the last ones.
 
-    A pixel of the k-th future frame has the class of the place where ``x -> x + p^j v(x)``, j = 1 .. k, leads in
-    the last mask. ``v`` is the flow from that mask back to the one before (Kroeger et al. 2016, arXiv 1603.03590),
-    and ``p`` the pace: with 1 a scene moves on as it did, with 0 it rests.
+    A pixel x of the k-th future frame takes the class at the place in the last mask that is reached by applying
+    ``x -> x + p^j v(x)`` for j = 1 .. k. ``v`` is the flow from the last mask back to the one before (Kroeger et
+    al. 2016, arXiv 1603.03590). ``p`` is the share of the flow that persists: with 1 the motion goes on, with 0
+    the scene rests.
 
     Args:
         num_classes: K, background included.
@@ -62,16 +64,16 @@ class FlowForecaster(Forecaster):
         self.growth_L = nn.Parameter(torch.zeros(LEVELS))
 
     def reset_to_persistence(self) -> None:
-        """Makes it forecast the last seen mask."""
+        """Resets it to forecasting the last mask."""
         self.pace.zero_()
 
     def reset_to_constant_velocity(self) -> None:
-        """Makes it forecast that the flow stays as it is."""
+        """Resets it to constant flow."""
         self.pace.fill_(1)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Finds how much of the flow lasts: what forecasts the second halves of the clips best, by Jaccard."""
-        told = [clip for clip in clips if clip.num_frames > 2]  # two frames have a flow, and one comes after
+        """Chooses the share of the flow that persists by the Jaccard on the second halves of the clips."""
+        told = [clip for clip in clips if clip.num_frames > 2]  # flow needs two frames, and one more is the target
         counts = torch.zeros(len(PACES), self.num_classes, self.num_classes, dtype=torch.long)
         for clip in track(spread(told, MEASURED), "how long flow lasts", of=AllOf(MEASURED, splits_of(told))):
             middle = -(-clip.num_frames // 2)
@@ -119,7 +121,7 @@ class FlowForecaster(Forecaster):
         return masks, confidence
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the cross entropy of some pixels of some future frames, masks (B, T, H, W) and (B, h, H, W)."""
+        """Returns the cross entropy on a sample of future pixels, of masks (B, T, H, W) and (B, h, H, W)."""
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         summed, counted = torch.zeros(2, device=target.device)
         whole, horizon = len(target) * world_size(), target.shape[1]
@@ -141,10 +143,10 @@ class FlowForecaster(Forecaster):
     def _likely(
         self, levels: list[Tensor], classes_N: Tensor, place_IJ2: Tensor, step: int, class_IJ: Tensor
     ) -> Tensor:
-        """Returns how likely pixels that come from some places have some classes, (I, J)."""
+        """Returns the probability of the given classes for pixels that come from the given places, (I, J)."""
         share_L = (SWIFT * (self.level_L + self.growth_L * math.log1p(step))).softmax(0)
         slot_IJ = torch.searchsorted(classes_N, class_IJ.contiguous()).clamp(max=len(classes_N) - 1)
-        # a class is a layer of a volume: what is sampled there is the class asked for, however many there are
+        # classes are the layers of a volume, so that one sample per pixel gives the class asked for
         depth_IJ = (slot_IJ + 0.5) * (2 / len(classes_N)) - 1
         grid_IJ3 = torch.cat([_grid(place_IJ2, levels[0].shape[3:]), depth_IJ[..., None]], -1)
         parts_LIJ = torch.cat([_at(level, grid_IJ3[None], "bilinear")[0] for level in levels])
@@ -153,10 +155,10 @@ class FlowForecaster(Forecaster):
 
 
 def flow_back(masks_THW: np.ndarray) -> np.ndarray:
-    """Returns where each pixel of the last mask was a frame before, (H, W, 2) float32, x and y in pixels.
+    """Returns the flow of the last mask back to the frame before, (H, W, 2) float32, x and y in pixels.
 
-    It is the mean of the flow between neighbours, each from the later to the earlier; 0 for a single mask, and in
-    strips that are too narrow.
+    It is the mean flow over the last pairs of frames, each from the later to the earlier. It is 0 for a single
+    mask and for masks that are too narrow.
 
     Args:
         masks_THW: uint8 class ids.
@@ -167,7 +169,7 @@ def flow_back(masks_THW: np.ndarray) -> np.ndarray:
     factor = enlargement(height, width)
     size = (width * factor, height * factor)
     classes = np.unique(masks_THW)
-    grey = np.zeros(256, np.uint8)  # far apart, in no order
+    grey = np.zeros(256, np.uint8)  # grey values of classes, far apart and unordered
     grey[classes] = np.random.default_rng(0).permutation(np.linspace(0, 255, len(classes)).astype(np.uint8))
     pictures = [cv2.resize(grey[mask_HW], size, interpolation=cv2.INTER_LINEAR) for mask_HW in masks_THW]
     flow = OpticalFlow()
@@ -177,12 +179,12 @@ def flow_back(masks_THW: np.ndarray) -> np.ndarray:
 
 
 def _flow_of(clip_THW: Tensor) -> Tensor:
-    """Returns the flow at the last of some masks, found on the host, (H, W, 2)."""
+    """Returns the flow at the last mask, computed on the host, (H, W, 2)."""
     return torch.from_numpy(flow_back(clip_THW[-PAIRS - 1 :].cpu().numpy())).to(clip_THW.device)
 
 
 def _levels(mask_HW: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Returns the classes of a mask (N,), and where they are, more and more blurred (1, 1, N, ., .)."""
+    """Returns the classes of a mask (N,), and their layers at increasing levels of blur, (1, 1, N, ., .) each."""
     height, width = mask_HW.shape
     classes_N = mask_HW.unique()
     check_whole(f"masks of {height} x {width}", height * width, 2 * len(classes_N) + NUMBERS)
@@ -193,7 +195,7 @@ def _levels(mask_HW: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def _places(flow_HW2: Tensor, pace: float, stride: int) -> Iterator[Tensor]:
-    """Yields where the pixels of each future frame were in the last one, (I, J, 2) in pixels, x and y; endless."""
+    """Yields, without end, the places in the last mask of each future frame's pixels, (I, J, 2), x and y."""
     size = flow_HW2.shape[:2]
     y_I, x_J = (torch.arange(0, side, stride, device=flow_HW2.device) for side in size)
     place_IJ2 = torch.stack(torch.meshgrid(x_J, y_I, indexing="xy"), -1).to(flow_HW2.dtype)
@@ -204,15 +206,15 @@ def _places(flow_HW2: Tensor, pace: float, stride: int) -> Iterator[Tensor]:
 
 
 def _class_at(mask_HW: Tensor, place_IJ2: Tensor) -> Tensor:
-    """Returns the classes of the pixels that are nearest to some places, (I, J) uint8."""
+    """Returns the classes of the nearest pixels to the given places, (I, J) uint8."""
     return _at(mask_HW[None, None].float(), _grid(place_IJ2, mask_HW.shape), "nearest")[0].to(torch.uint8)
 
 
 def _grid(place_IJ2: Tensor, size: Sequence[int]) -> Tensor:
-    """Returns places in pixels of a picture of some height and width as `grid_sample` takes them."""
+    """Converts places in pixels to the coordinates of `grid_sample`; ``size`` is height and width."""
     return (place_IJ2 + 0.5) * place_IJ2.new_tensor([2 / size[1], 2 / size[0]]) - 1
 
 
 def _at(layer: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """Returns what a layer (1, C, ...) holds at places of it, (C, ...); beyond its edge as there."""
+    """Samples a layer (1, C, ...) at the places of ``grid``, (C, ...); beyond the edge it repeats the edge."""
     return F.grid_sample(layer, grid[None], mode, padding_mode="border", align_corners=False)[0]

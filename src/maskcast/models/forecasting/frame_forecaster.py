@@ -1,7 +1,9 @@
-"""Past frames to future frames: the same recurrence on colours instead of classes.
+"""A recurrent forecaster of frames: the network of the mask forecaster, on colours instead of classes.
 
-An untrained network repeats the last frame. Shapes: B clips, T context frames, h horizon, S steps, H height, W
-width, C = 3 colours or the channels of the state.
+An untrained network repeats the last frame.
+
+Shapes: B clips, T context frames, h horizon, S steps, H height, W width, C = 3 colours or the channels of the
+state.
 """
 
 import torch
@@ -23,10 +25,10 @@ HEAD_WIDTH = 16
 
 
 class FrameForecaster(Forecaster):
-    """RGB frames in, RGB frames out.
+    """Forecasts RGB frames from RGB frames.
 
     Args:
-        rnn: over an input of ``hidden`` channels.
+        rnn: recurrent layers over an input of ``hidden`` channels.
         hidden: channels of the state.
         stride: pixels per cell of the state, along each axis.
         loss_steps: future frames, drawn at random, that enter a training step's loss.
@@ -45,7 +47,7 @@ class FrameForecaster(Forecaster):
         self.reset_to_persistence()
 
     def reset_to_persistence(self) -> None:
-        """Makes it repeat the last frame."""
+        """Resets it to repeating the last frame."""
         set_to_zero(self.out)
 
     @torch.no_grad()
@@ -56,7 +58,7 @@ class FrameForecaster(Forecaster):
         return torch.stack(frames, 1)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the mean squared error, for colours in [0, 1], of some future frames, and its parts."""
+        """Returns the mean squared error on a sample of future frames (colours in [0, 1]), and its terms."""
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         horizon = target.shape[1]
         states = self._run(context, horizon)
@@ -72,7 +74,7 @@ class FrameForecaster(Forecaster):
         return self.rnn(seen.unflatten(0, context_BTHWC.shape[:2]), horizon)
 
     def _draw(self, context_BTHWC: Tensor, state_BSCHW: Tensor) -> Tensor:
-        """Returns frames (B, S, H, W, C) of colours in [0, 1], not clamped."""
+        """Returns frames (B, S, H, W, C) with colours in about [0, 1], not clamped."""
         last = self._scaled(context_BTHWC[:, -1])
         height, width = last.shape[-2:]
         x = F.pixel_shuffle(self.up(state_BSCHW.flatten(0, 1)), self.stride // self.fine)
@@ -83,5 +85,5 @@ class FrameForecaster(Forecaster):
         return last[:, None].movedim(2, -1) + change.unflatten(0, state_BSCHW.shape[:2]).movedim(2, -1)
 
     def _scaled(self, frames_NHWC: Tensor) -> Tensor:
-        """Returns colours in [0, 1], (N, C, H, W)."""
+        """Returns the colours scaled to [0, 1], (N, C, H, W)."""
         return frames_NHWC.movedim(-1, -3).to(self.stem.weight.dtype) / 255

@@ -1,4 +1,4 @@
-"""What a forecaster continues: the masks of clips, or their frames. Nothing here imports torch."""
+"""The input of a forecaster: the masks of clips, or their frames; nothing here imports torch."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 
 
 class Input(StrEnum):
-    """What goes into a forecaster, and what comes out of it."""
+    """The kind of a forecaster's input, which is also that of its output."""
 
     MASKS = "masks"
     FRAMES = "frames"
@@ -20,15 +20,15 @@ class Input(StrEnum):
 
     @property
     def needs_masker(self) -> bool:
-        """Whether a forecast becomes masks through a masker alone."""
+        """Whether a masker is needed to turn a forecast into masks."""
         return self is Input.FRAMES
 
     def source(self, clips: ClipStore, masks: ClipStore) -> ClipStore:
-        """Returns the store that a forecaster reads: that of the clips, or that of their masks."""
+        """Returns the store that a forecaster reads: of frames or of masks."""
         return clips if self is Input.FRAMES else masks
 
     def is_in(self, store: ClipStore, clip: Clip) -> bool:
-        """Whether a store holds it of a clip."""
+        """Whether a store has this input for a clip."""
         return clip.has_frames if self is Input.FRAMES else store.has_masks(clip)
 
     def read(self, store: ClipStore, clip: Clip, frames: slice) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""How a network sees class ids, and how its state speaks of classes.
+"""Encoders of class ids to network inputs, and decoders of network states to class logits.
 
 Shapes: N pictures, K classes, E embedding width, C channels of the state, S stride, H height, W width, I rows and
-J columns of the pixels that are asked for.
+J columns of the requested pixels.
 """
 
 import torch
@@ -13,15 +13,15 @@ from maskcast.models.encoders.base import edge_padded
 from maskcast.models.objects.picks import Pick, picked_pixels
 from maskcast.models.recurrent.cells import set_to_zero
 
-MOST_CLASSES = 256  # that kernels hold of a pixel
+MOST_CLASSES = 256  # most classes that the kernels support
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
 
 
 class PatchEmbedding(nn.Module):
-    """Patch features of class ids: embedding, then a convolution of size and stride S, as one table lookup.
+    """Patch features of class ids: an embedding and a convolution of size and stride S, as one table lookup.
 
-    The table of every class at every place of a patch is the product of the two; each pixel then costs one row
-    of it, and no float picture of K or E channels ever exists.
+    The table, of every class at every place of a patch, is the product of both. Each pixel then costs one row of
+    it, and no float image of K or E channels is needed.
     """
 
     def __init__(self, num_classes: int, embedding: int, channels: int, stride: int) -> None:
@@ -42,14 +42,14 @@ class PatchEmbedding(nn.Module):
         patches = ids_NHW.view(n, height // s, s, width // s, s).permute(0, 1, 3, 2, 4).reshape(-1, s * s)
         place = torch.arange(s * s, device=ids_NHW.device) * self.num_classes
         table = self._table().flatten(0, 1)
-        if torch.compiler.is_compiling():  # other runtimes have no sum of rows that does without the rows
+        if torch.compiler.is_compiling():  # other runtimes lack embedding_bag
             out = table[patches.long() + place].sum(1) + self.bias
         else:
             out = F.embedding_bag(patches.long() + place, table, mode="sum") + self.bias
         return out.view(n, height // s, width // s, -1).permute(0, 3, 1, 2)
 
     def soft(self, probability_NKHW: Tensor) -> Tensor:
-        """Returns the same for class probabilities, which get gradients."""
+        """Returns the same for class probabilities, through which gradients flow."""
         s = self.stride
         weight = self._table().view(s, s, self.num_classes, -1).permute(3, 2, 0, 1)
         return F.conv2d(probability_NKHW, weight, self.bias, stride=s)
@@ -60,10 +60,11 @@ class PatchEmbedding(nn.Module):
 
 
 class EmbeddedClasses(nn.Module):
-    """Learned class embeddings in, corrections compared with learned class embeddings out.
+    """Encodes classes by learned embeddings, and decodes states by comparing them with learned embeddings.
 
-    The head shuffles the state up to half resolution (or its own, where that is finer), joins it with the classes
-    of a guide picture there, and shuffles up again. Its last convolution starts at 0.
+    The head upsamples the state by pixel shuffle to half resolution (or keeps its own, if that is finer),
+    concatenates it with the classes of a guide image, and upsamples again. Its last convolution is initialised to
+    0.
     """
 
     def __init__(self, num_classes: int, hidden: int, stride: int, embedding: int) -> None:
@@ -79,11 +80,11 @@ class EmbeddedClasses(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Makes it correct nothing."""
+        """Resets all corrections to 0."""
         set_to_zero(self.out)
 
     def see(self, ids_NHW: Tensor) -> Tensor:
-        """Returns what the network sees (N, C, H/S, W/S) of class ids."""
+        """Returns the network's input (N, C, H/S, W/S) for class ids."""
         return self.stem(_pad(ids_NHW, self.stride))
 
     def see_soft(self, probability_NKHW: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class EmbeddedClasses(nn.Module):
 
         Args:
             state_NCHW: of the recurrent network.
-            guide_NHW: class ids at half resolution (at full resolution for stride 1).
+            guide_NHW: class ids at half resolution (full resolution for stride 1).
             rows: of the picture, from its top.
             columns: of the picture, from its left.
             class_K: class ids.
@@ -109,14 +110,14 @@ class EmbeddedClasses(nn.Module):
         return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
 
     def features(self, states: list[Tensor], guide_BHW: Tensor) -> Tensor:
-        """Returns what ``correct`` compares with the vectors of classes, of states (B, C, H/S, W/S) of S steps.
+        """Returns the vectors that ``correct`` compares with classes, for states (B, C, H/S, W/S) of S steps.
 
-        All is in channels_last, as a GPU wants it. The vectors of the fine x fine pixels that belong together are
-        side by side: (B S, fine^2 E, H / fine, W / fine).
+        All tensors are channels_last, which is fastest on a GPU. The vectors of each block of fine x fine pixels
+        are channels of one place: (B S, fine^2 E, H / fine, W / fine).
 
         Args:
             states: of the recurrent network.
-            guide_BHW: see ``correct``; the same for all steps.
+            guide_BHW: as in ``correct``; the same for all steps.
         """
         x_NHWC = torch.stack([state.permute(0, 2, 3, 1) for state in states], 1).flatten(0, 1)
         x_NHWC = self.up(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -146,7 +147,7 @@ class OneHotClasses(nn.Module):
             self.reset()
 
     def reset(self) -> None:
-        """Makes it correct nothing."""
+        """Resets all corrections to 0."""
         set_to_zero(self.out)
 
     def see(self, ids_NHW: Tensor) -> Tensor:
@@ -163,6 +164,6 @@ class OneHotClasses(nn.Module):
 
 
 def _pad(ids_NHW: Tensor, stride: int) -> Tensor:
-    """Returns the picture with background below and right, up to multiples of ``stride``."""
+    """Pads the masks with background below and right, to multiples of ``stride``."""
     height, width = ids_NHW.shape[-2:]
     return F.pad(ids_NHW, (0, -width % stride, 0, -height % stride))

@@ -1,10 +1,10 @@
-"""Past masks to future masks: a network over patches of the picture that reads the context once.
+"""A forecaster of masks: a network over patches of the masks, which reads the context once.
 
-Its forecast is the last seen mask with every object moved along its trajectory, plus corrections at full
-resolution. Before any training objects stay and corrections are 0: an untrained network repeats the last mask.
+The forecast is the last mask with every object moved along its trajectory, plus corrections at full resolution.
+Before training, objects stay and corrections are 0, so that an untrained network repeats the last mask.
 
-Shapes: B clips, T context frames, h horizon, S steps drawn, K classes, N objects, C channels, H height, W width,
-I rows and J columns of the pixels that are drawn.
+Shapes: B clips, T context frames, h horizon, S sampled steps, K classes, N objects, C channels, H height, W width,
+I rows and J columns of the sampled pixels.
 """
 
 from collections.abc import Sequence
@@ -36,21 +36,21 @@ from maskcast.models.objects.tracks import find_classes
 from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_object
 from maskcast.models.recurrent.stack import Recurrent
 
-COPIES = 5  # of the logits, while they come to be
-BESIDE = 32  # numbers of a pixel that are held besides
-GATES = 5  # numbers of a cell for each channel of its state: what is seen by four gates, and the state
+COPIES = 5  # temporary tensors of the size of the logits
+BESIDE = 32  # further numbers in memory per pixel
+GATES = 5  # numbers per cell and channel of the state: the input of four gates, and the state
 
 
 class MaskForecaster(Forecaster):
-    """Past masks to future masks.
+    """Forecasts masks from masks.
 
     Args:
-        codec: how the network sees class ids, and how its states become logits.
-        dynamics: past states to future states.
-        residual: forecast changes of the last seen mask; else every pixel anew.
-        motion: moves every object along a learned trajectory; with None objects stay.
-        feedback: show the network its own forecast.
-        pixels: what enters the loss.
+        codec: encodes class ids, and decodes states to logits.
+        dynamics: network from past states to future states.
+        residual: forecast changes of the last mask; else every pixel anew.
+        motion: learned motion of the objects; with None objects stay.
+        feedback: feed the network's forecast back as input.
+        pixels: which pixels enter the loss.
     """
 
     same_each_step = True
@@ -73,25 +73,25 @@ class MaskForecaster(Forecaster):
         self.fixed_shapes = [f"dynamics.{part}" for part in dynamics.fixed_shapes]
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
-        """Returns masks and, where objects move, tracks: trajectories are learned from all windows of a batch."""
+        """Returns a source of masks or, if objects move, of tracks of all windows and masks of some."""
         if self.motion is None:
             return Pictures(store, clips, self.input)
         return TracksAndMasks(store, clips, self.pixels.clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Finds the ground plane and learns to complete cut sights, where objects move."""
+        """Fits the ground plane and trains the completion of cut sights, if objects move."""
         if self.motion is not None:
             prepare_motion(self.motion, store, clips)
 
     def reset_to_persistence(self) -> None:
-        """Makes it forecast the last seen mask; a network that is not residual stays as it is."""
+        """Resets it to forecasting the last mask; a network that is not residual is not changed."""
         if self.render is not None:
             self.codec.reset()
         if self.motion is not None:
             self.motion.reset_to_persistence()
 
     def reset_to_constant_velocity(self) -> None:
-        """Makes it forecast that every object keeps its velocity, where it moves objects."""
+        """Resets it to objects of constant velocity, if it moves objects."""
         self.reset_to_persistence()
         if self.motion is not None:
             self.motion.reset_to_constant_velocity()
@@ -99,7 +99,7 @@ class MaskForecaster(Forecaster):
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
 
-        A residual network forecasts classes of the context only: what enters later cannot be known.
+        A residual network forecasts only classes of the context, because it cannot know which others enter later.
         """
         if torch.compiler.is_compiling():
             return self._forecast_as_graph(context_BTHW, horizon)
@@ -110,12 +110,12 @@ class MaskForecaster(Forecaster):
         return self._forecast(context_BTHW, horizon, sure=True)
 
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
-        """Returns masks as ``forecast`` does, of objects that go where they may go (``objects.futures``)."""
+        """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
         return self._forecast(context_BTHW, horizon, sure=False, seed=seed)[0]
 
     @torch.no_grad()
     def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
-        """Returns what ``forecast`` does, by shapes that do not depend on data: all clips and classes at once."""
+        """Returns the same as ``forecast`` with shapes independent of data: all clips and classes at once."""
         context_BTHW = known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         logits_BhKHW = self._logits(scene, self._run(scene, context_BTHW, horizon))
@@ -128,9 +128,9 @@ class MaskForecaster(Forecaster):
     def _forecast(
         self, context_BTHW: Tensor, horizon: int, sure: bool, seed: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns masks (B, h, H, W) uint8 and, if asked, the probability of each pixel's class, 255 = 1.
+        """Returns masks (B, h, H, W) uint8 and, if ``sure``, the probability of each pixel's class (255 = 1).
 
-        Memory does not grow with the number of clips, nor with what logits take of all steps and pixels.
+        Clips, steps and rows are processed in parts, so that memory is bounded.
         """
         frames, height, width = context_BTHW.shape[1:]
         numbers = -(-GATES * self.codec.channels // self.codec.stride**2)
@@ -147,7 +147,7 @@ class MaskForecaster(Forecaster):
     def _forecast_some(
         self, context_BTHW: Tensor, masks_BhHW: Tensor, confidence_BhHW: Tensor | None, seed: int | None
     ) -> None:
-        """Writes what ``_forecast`` returns of some clips."""
+        """Writes the results of ``_forecast`` for a part of the clips."""
         context_BTHW = known(context_BTHW)
         horizon, height, width = masks_BhHW.shape[1:]
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon, seed)
@@ -160,24 +160,24 @@ class MaskForecaster(Forecaster):
             for steps, rows in strips(horizon, height, width, COPIES * count + BESIDE):
                 some = slice(steps[0], steps[-1] + 1)
                 logits_SKIJ = self._logits(picked, own_states, some, rows, classes=classes)[0]
-                best_SIJ = logits_SKIJ.max(1).indices  # argmax over this axis takes 6 times as long on a CPU
+                best_SIJ = logits_SKIJ.max(1).indices  # argmax is 6 times as slow over this axis on a CPU
                 masks_BhHW[clip, some, rows] = best_SIJ if classes is None else classes[best_SIJ]
                 if confidence_BhHW is not None:
                     likely_SIJ = (logits_SKIJ.amax(1) - logits_SKIJ.logsumexp(1)).exp_()
                     confidence_BhHW[clip, some, rows] = as_bytes(likely_SIJ)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of forecasting ``target`` after ``context``, and its parts.
+        """Returns the loss of forecasting ``target`` after ``context``, and its terms.
 
-        It is the cross entropy over some pixels (see ``Pixels``) and, where objects move, the error of the
-        trajectories of all clips. Targets of 255 are left out.
+        It is the cross entropy over a sample of pixels (see ``Pixels``), plus the error of all clips' trajectories
+        if objects move. Targets of 255 are ignored.
         """
         if self.motion is None:
             assert isinstance(context, Tensor) and isinstance(target, Tensor)
             return self._pixel_loss(context, target, len(context))
         assert isinstance(context, TrackBatch) and isinstance(target, TrackBatch)
         counted = len(own_part(min(self.pixels.clips, world_size() * len(context.tracks_BTS8))))
-        some = slice(max(1, counted))  # one too many runs through, but does not count
+        some = slice(max(1, counted))  # at least one clip for fixed shapes; it may not count
         pixels, parts = self._pixel_loss(context.masks_CTHW[some], target.masks_CTHW[some], counted)
         trajectories, errors = self.motion.loss(context.tracks_BTS8, target.tracks_BTS8)
         return pixels + trajectories, parts | errors
@@ -185,7 +185,7 @@ class MaskForecaster(Forecaster):
     def _pixel_loss(
         self, context_BTHW: Tensor, target_BhHW: Tensor, counted: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the cross entropy over the pixels drawn of the first ``counted`` clips."""
+        """Returns the cross entropy over the sampled pixels of the first ``counted`` clips, and its terms."""
         horizon, device = target_BhHW.shape[1], target_BhHW.device
         context_BTHW = known(context_BTHW)
         with fixed_shapes(device):
@@ -207,7 +207,7 @@ class MaskForecaster(Forecaster):
         return mean, {"cross_entropy": mean.detach()}
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
-        """Returns the class ids in the context, ascending, class 0 always among them."""
+        """Returns the class ids in the context, ascending, always with class 0."""
         (seen,) = find_classes(context_BTHW, self.num_classes)
         seen[0] = 1
         return seen.nonzero().flatten()
@@ -235,7 +235,7 @@ class MaskForecaster(Forecaster):
         """Returns the logits (B, S, K, I, J) of the picked steps, rows, columns and classes (None: all)."""
         last_BHW = scene.last_mask
         classes = torch.arange(self.num_classes, device=last_BHW.device) if classes is None else classes
-        # the state may cover more than the picture, by padding
+        # the state may be larger than the image, because of padding
         rows, columns = (
             slice(*pick.indices(size)) if isinstance(pick, slice) else pick
             for pick, size in zip((rows, columns), last_BHW.shape[1:], strict=True)

@@ -1,10 +1,10 @@
-"""Masks to objects, objects through time, objects to masks: no pixel is learned, so that training is cheap.
+"""A forecaster that converts masks to objects, forecasts their trajectories, and paints them as masks.
 
-What was seen of an object last is moved, scaled and painted, the nearer one in front. Trajectories are learned
-from tracks alone, which are a thousandth of the size of the masks. No camera is given: how the ground lies in the
-picture is read from how objects shrink.
+The last observed shape of an object is moved, scaled and painted, nearer objects in front. Only trajectories are
+learned, from tracks, which are a thousandth of the size of the masks, so training is cheap. No camera is given:
+the ground plane is estimated from the sizes of objects across the image.
 
-Shapes: B clips, T context frames, h horizon, S and N objects, H height, W width.
+Shapes: B clips, T context frames, h horizon, S packed and N scene objects, H height, W width.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from maskcast.models.objects.picks import ALL
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.warp import as_bytes, paint, probability
 
-COPIES = 8  # of a picture of each object, while they become one
+COPIES = 8  # temporary images per object while they are merged
 
 
 class ObjectForecaster(Forecaster):
@@ -33,7 +33,7 @@ class ObjectForecaster(Forecaster):
         hidden: width of an object's memory.
         num_classes: K, background included.
         whole: complete cut sights to whole objects.
-        several: each connected part of a class is an object of its own; else a class is one.
+        several: each connected part of a class is an object of its own; else each class is one object.
     """
 
     same_each_step = True
@@ -44,35 +44,35 @@ class ObjectForecaster(Forecaster):
         self.motion = ObjectMotion(hidden, num_classes, whole=whole)
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
-        """Returns tracks."""
+        """Returns a source of tracks."""
         return ObjectTracks(self._objects_of(store), clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Finds the ground plane, and learns to complete cut sights."""
+        """Fits the ground plane, and trains the completion of cut sights."""
         prepare_motion(self.motion, self._objects_of(store), clips)
 
     def reset_to_persistence(self) -> None:
-        """Makes it forecast the last seen mask."""
+        """Resets it to forecasting the last mask."""
         self.motion.reset_to_persistence()
 
     def reset_to_constant_velocity(self) -> None:
-        """Makes it forecast that every object keeps its velocity."""
+        """Resets it to objects of constant velocity."""
         self.motion.reset_to_constant_velocity()
 
     @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
 
-        Objects of the last frames are forecast only: what enters later cannot be known.
+        Only objects of the last frames are forecast, because it cannot know which others enter later.
         """
         scene = self._observe(context_BTHW, horizon)
-        if torch.compiler.is_compiling():  # a graph has no loop over clips
+        if torch.compiler.is_compiling():  # an exported graph has no loop over clips
             return self._paint(scene)
         return self._painted(scene, horizon, sure=False)[0]
 
     @torch.no_grad()
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
-        """Returns masks as ``forecast`` does, of objects that go where they may go (``objects.futures``)."""
+        """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
         return self._painted(self._observe(context_BTHW, horizon, seed), horizon, sure=False)[0]
 
     @torch.no_grad()
@@ -81,12 +81,12 @@ class ObjectForecaster(Forecaster):
         return self._painted(self._observe(context_BTHW, horizon), horizon, sure=True)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its parts."""
+        """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its terms."""
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         return self.motion.loss(context, target)
 
     def _objects_of(self, store: ClipStore) -> ClipStore:
-        """Returns a store whose masks hold ids of objects."""
+        """Returns the store, or a view of it whose masks hold object numbers."""
         return NumberedObjects(store) if self.several else store
 
     def _observe(self, context_BTHW: Tensor, horizon: int, seed: int | None = None) -> Scene:
@@ -96,9 +96,9 @@ class ObjectForecaster(Forecaster):
         return observe(ids_BTHW, count, self.motion, horizon, seed)
 
     def _painted(self, scene: Scene, horizon: int, *, sure: bool) -> tuple[Tensor, Tensor]:
-        """Returns the masks (B, h, H, W) of a scene and, if asked, the probability of each pixel's class, uint8.
+        """Returns the masks (B, h, H, W) of a scene and, if ``sure``, each pixel's class probability, uint8.
 
-        One clip, some steps, and some rows are painted at once, so that memory is bounded.
+        One clip, and a part of its steps and rows, is painted at once, so that memory is bounded.
         """
         clips, height, width = scene.last_mask.shape
         masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)

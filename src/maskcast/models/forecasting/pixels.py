@@ -1,8 +1,8 @@
-"""Which pixels of a batch enter a training step's cross entropy: few are enough, and drawn anew at every step.
+"""Samples the pixels that enter a training step's cross entropy: few are enough if drawn anew at each step.
 
-On a CPU they are slices; on a GPU their indices are drawn there, so that a step can be recorded.
+On a CPU they are slices. On a GPU their indices are drawn on the device, so that a step can be recorded.
 
-Shapes: B clips, h horizon, S steps drawn, K classes, H height, W width, I rows and J columns drawn.
+Shapes: B clips, h horizon, S sampled steps, K classes, H height, W width, I sampled rows and J sampled columns.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from maskcast.models.objects.warp import Renderer
 
 
 class Draw(NamedTuple):
-    """Some steps of the forecast, and some rows and columns of the picture at each of them.
+    """The sampled steps of the forecast, and the sampled rows and columns.
 
-    Indices of rows and columns may lie beyond the picture, as many as there are for another offset; these do not
-    count.
+    Indices of rows and columns may lie beyond the image, so that their number does not depend on the offset; these
+    pixels do not count.
     """
 
     steps: Pick
@@ -35,21 +35,21 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Pixels:
-    """How many pixels count."""
+    """How many pixels are sampled."""
 
     steps: int
-    """Future frames."""
+    """Number of future frames."""
     stride: int
-    """Every how many rows and columns."""
+    """Stride of the rows and columns."""
     clips: int
-    """Clips, where objects move and so learn their trajectories from all clips; else all clips count."""
+    """Number of clips, if objects move (trajectories are learned from all clips); else all clips count."""
 
     def draw(self, horizon: int, size: Sequence[int], device: torch.device, *, all_steps: bool) -> Draw:
-        """Draws from torch's random state.
+        """Draws a sample with torch's random state.
 
         Args:
-            horizon: steps to choose from.
-            size: height and width of the picture.
+            horizon: number of steps to choose from.
+            size: height and width of the image.
             device: where the pixels are.
             all_steps: take every step.
         """
@@ -67,7 +67,7 @@ class Pixels:
 
 
 def draw_steps(horizon: int, count: int, device: torch.device) -> Pick:
-    """Draws ``count`` of the steps of a horizon, or all if there are no more, from torch's random state."""
+    """Draws ``count`` steps of a horizon (all if there are fewer) with torch's random state."""
     if device.type != "cuda":
         return sorted(torch.randperm(horizon)[:count].tolist())
     if count >= horizon:
@@ -76,13 +76,13 @@ def draw_steps(horizon: int, count: int, device: torch.device) -> Pick:
 
 
 def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: int) -> tuple[Tensor, Tensor]:
-    """Returns the sum of the cross entropy over the pixels drawn, and their number.
+    """Returns the sum of the cross entropy over the sampled pixels, and their number.
 
     Args:
-        logits_BSKIJ: of these pixels.
-        target_BhHW: class ids of all pixels, uint8; 255 is left out.
-        drawn: the pixels.
-        counted: clips that count; those after them are left out.
+        logits_BSKIJ: of the sampled pixels.
+        target_BhHW: class ids of all pixels, uint8; 255 is ignored.
+        drawn: the sample.
+        counted: number of clips that count, the first ones.
     """
     target_BSIJ = picked(picked_pixels(target_BhHW, drawn.rows, drawn.columns), 1, drawn.steps)
     target_BSIJ = target_BSIJ.to(torch.long, copy=True)
@@ -98,7 +98,7 @@ def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: 
 
 
 def needs_no_logits(drawn: Draw, ids: Tensor, codec: EmbeddedClasses) -> bool:
-    """Whether a kernel takes the loss of all pixels, if objects stay: on a GPU."""
+    """Whether a GPU kernel can compute the loss of all pixels without logits, if objects stay."""
     every = drawn.rows is ALL and drawn.columns is ALL
     return every and codec.num_classes <= MOST_CLASSES and has_kernels(ids)
 
@@ -106,13 +106,13 @@ def needs_no_logits(drawn: Draw, ids: Tensor, codec: EmbeddedClasses) -> bool:
 def still_pixel_loss(
     codec: EmbeddedClasses, render: Renderer | None, scene: Scene, states: list[Tensor], target_BSHW: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns what ``pixel_loss`` does of all pixels of objects that stay, whose logits are never written.
+    """Returns the same as ``pixel_loss``, over all pixels of objects that stay, without storing logits.
 
     Args:
         codec: of the network.
-        render: None for one that forecasts every pixel anew.
+        render: None if every pixel is forecast anew.
         scene: with a slot for each class (``fixed_shapes``).
-        states: of the S steps drawn, (B, C, H/stride, W/stride) each.
+        states: of the S sampled steps, (B, C, H/stride, W/stride) each.
         target_BSHW: class ids at these steps.
     """
     from maskcast.models.kernels.still_loss import still_loss
@@ -128,7 +128,7 @@ def still_pixel_loss(
 
 
 def stacked(states: list[Tensor], steps: Pick) -> Tensor:
-    """Returns the states (B, S, ...) of some steps, of those (B, ...) of all."""
+    """Stacks the states (B, ...) of the picked steps to (B, S, ...)."""
     if isinstance(steps, Tensor):
         return torch.stack(states, dim=1).index_select(1, steps)
     return torch.stack(states[steps] if isinstance(steps, slice) else [states[step] for step in steps], dim=1)

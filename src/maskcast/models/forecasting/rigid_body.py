@@ -1,7 +1,8 @@
-"""A baseline that knows the world: objects of known shape slide, collide and are painted through a known camera.
+"""A physics baseline: rigid objects of known shape slide and collide, and a known camera paints them.
 
-It learns nothing. Where the camera, the classes and the time between frames are CLEVRER's, masks become places on
-the ground, places become velocities, `simulator.physics` goes on from there, and the camera paints the result.
+It is not trained, and applies if camera, classes and time between frames are CLEVRER's. Masks are projected to
+places on the ground, velocities are fitted to these, `simulator.physics` continues the motion, and the camera
+paints the result.
 
 Shapes: B clips, T context frames, h horizon, H height, W width.
 """
@@ -19,20 +20,20 @@ from maskcast.models.forecasting.base import Predictor
 from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, class_parts, on_ground, paint_masks
 from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
 
-FIT_FRAMES = 3  # context frames of the velocity fit (the last ones in which the class is visible), at most
-HIT = 0.02  # world units: where a place misses the fit by more, something was hit, and earlier frames tell nothing
-DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # of speed per frame of the video, measured
+FIT_FRAMES = 3  # most context frames in the velocity fit: the last ones in which the class is visible
+HIT = 0.02  # world units: a larger residual of the fit means a collision, before which frames are not used
+DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # loss of speed per video frame, measured
 RESTITUTION = 0.37
-AT_REST = 0.06  # world units per unit of time: slower is taken for noise of the masks
-YAWS = 9  # angles tried for a cube, of a quarter turn
-SLIVER = 0.2  # of an object's area: where never more was seen of a class, it is noise of a masker
+AT_REST = 0.06  # world units per unit of time: slower motion counts as noise of the masks
+YAWS = 9  # angles tried for a cube, within a quarter turn
+SLIVER = 0.2  # share of an object's area: a class of which less is ever seen counts as noise of a masker
 
 
 class RigidBody(Predictor):
     """Forecasts the masks of rigid bodies on a plane.
 
     Args:
-        camera: who looks.
+        camera: of the clips.
         stride: frames of the 25 Hz video between two frames of a clip.
     """
 
@@ -40,7 +41,7 @@ class RigidBody(Predictor):
         self.camera, self.stride = camera, stride
 
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
-        """Returns the (B, horizon, H, W) uint8 masks after (B, T, H, W) uint8 ones; ids of no class count as 0."""
+        """Returns the (B, horizon, H, W) uint8 masks after (B, T, H, W) uint8 ones; unknown ids count as 0."""
         clips = [self._continue(clip_THW.cpu().numpy(), horizon) for clip_THW in context_BTHW]
         return torch.from_numpy(np.stack(clips)).to(context_BTHW.device)
 
@@ -59,7 +60,7 @@ class RigidBody(Predictor):
         return paint_masks(on_ground(ids, poses), height, width, camera)
 
     def bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
-        """Yields the body of a class as it is in the last frame, nothing where it was seen too little."""
+        """Yields the body of a class in the last frame, or nothing if too little of it was seen."""
         mask_THW = context_THW == class_index
         whole = mask_THW.any((1, 2)) & ~_truncated(mask_THW)
         seen = np.flatnonzero(whole if whole[-FIT_FRAMES:].any() else mask_THW.any((1, 2)))[-FIT_FRAMES:]
@@ -81,9 +82,9 @@ class RigidBody(Predictor):
 
 
 def rigid_body_of(store: ClipStore, chosen: Sequence[Clip]) -> RigidBody | None:
-    """Returns the baseline for some clips of a store, None where it does not apply.
+    """Returns the baseline for some clips of a store, or None if it does not apply.
 
-    It applies where the store knows its camera, its classes are CLEVRER's and all clips have one stride.
+    It applies if the store has a camera, its classes are CLEVRER's and all clips have the same stride.
     """
     strides = {clip.meta.get("stride") for clip in chosen}
     camera: dict[str, Any] | None = store.meta.get("camera")
@@ -94,22 +95,23 @@ def rigid_body_of(store: ClipStore, chosen: Sequence[Clip]) -> RigidBody | None:
 
 
 def _area(camera: Camera, shape: str, place_2: np.ndarray) -> float:
-    """Returns the pixels that a ball of an object's size covers at a place on the ground."""
+    """Returns the number of pixels that a ball of an object's size covers at a place on the ground."""
     radius, half_height = HALF_SIZE[shape]
     depth = camera.project(np.array([*place_2, half_height]))[2]
     return float(pi * np.prod(np.array(camera.focal) * radius / depth))
 
 
 def _truncated(mask_THW: np.ndarray) -> np.ndarray:
-    """Returns whether (T,) a mask touches the border, so that its centroid is that of a part."""
+    """Returns whether each mask touches the border (T,), so that its centroid is that of a part."""
     return np.logical_or(mask_THW[:, [0, -1]].any((1, 2)), mask_THW[:, :, [0, -1]].any((1, 2)))
 
 
 def _fit(ago_N: np.ndarray, place_N2: np.ndarray, decay: float) -> tuple[float, float, float, float]:
-    """Returns place and velocity (per unit of time) now, by least squares over places ``ago`` video frames ago.
+    """Fits place and velocity (per unit of time) now to places ``ago`` video frames ago, by least squares.
 
-    Speed that falls by ``decay`` a frame covered (exp(decay ago) - 1) / decay times today's in that time. The
-    earliest place is left out while any misses the fit by more than ``HIT``: a hit came after it.
+    With a speed that decays by ``decay`` per frame, the distance covered since then is (exp(decay ago) - 1) /
+    decay times the speed now. While any residual is larger than ``HIT``, the earliest place is dropped, as a
+    collision came after it.
     """
     back_N = FRAME_TIME * np.array([(exp(decay * ago) - 1) / decay for ago in ago_N])
     if len(ago_N) == 1:
@@ -123,7 +125,7 @@ def _fit(ago_N: np.ndarray, place_N2: np.ndarray, decay: float) -> tuple[float, 
 
 
 def _yaw(camera: Camera, class_index: int, body: Body, mask_HW: np.ndarray) -> float:
-    """Returns the angle of a cube that fits its mask best, within a quarter turn."""
+    """Returns the angle, within a quarter turn, at which a cube fits its mask best."""
     poses = np.array([[[body.x, body.y, yaw]] for yaw in np.linspace(0, pi / 2, YAWS, endpoint=False)])
     height, width = mask_HW.shape
     painted = paint_masks(on_ground([class_index], poses), height, width, camera) == class_index

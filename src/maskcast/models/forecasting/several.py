@@ -1,4 +1,4 @@
-"""Masks in which the objects of a class are told apart, in the place of a store's masks of classes."""
+"""A view of a store whose masks tell the objects of a class apart."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from maskcast.models.objects.parts import most_objects, number_objects
 
 
 class NumberedObjects(StoreView):
-    """A store whose masks hold the numbers of objects (``models.objects.parts``); a number mod K is the class.
+    """A store whose masks hold object numbers (``models.objects.parts``); number mod K is the class.
 
     Args:
         store: holds masks of K classes.
@@ -18,15 +18,15 @@ class NumberedObjects(StoreView):
 
     @property
     def num_classes(self) -> int:
-        """The numbers that there may be, background included."""
+        """The number of possible object numbers, background included."""
         return self.store.num_classes * most_objects(self.store.num_classes)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the numbers in a slice of the frames, (T, H, W) uint8."""
+        """Returns the object numbers in a slice of the frames, (T, H, W) uint8."""
         return number_objects(self.store.masks(clip), self.store.num_classes)[frames]
 
 
 def numbered(ids_BTHW: Tensor, num_classes: int) -> Tensor:
-    """Returns the numbers (B, T, H, W) of the objects in masks of classes, uint8."""
+    """Returns the object numbers (B, T, H, W) for masks of classes, uint8."""
     clips = [number_objects(ids_THW, num_classes) for ids_THW in ids_BTHW.cpu().numpy()]
     return torch.from_numpy(np.stack(clips)).to(ids_BTHW.device)

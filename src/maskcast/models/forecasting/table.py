@@ -1,4 +1,4 @@
-"""Forecasters on disk: how one is loaded, and how one that was trained for other classes is adapted."""
+"""Loads forecasters from disk, and adapts them to other classes."""
 
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,23 @@ def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
         MaskcastError: if the folder holds no forecaster or a damaged one.
     """
     model, description = load_model(folder, ForecasterConfig)
-    assert isinstance(model, Forecaster)  # configs of the family build nothing else
+    assert isinstance(model, Forecaster)  # these configs build nothing else
     return model, description
 
 
 def config_of(description: dict[str, Any]) -> ForecasterConfig:
-    """Returns the config that a described forecaster was built from."""
+    """Returns the config in a forecaster's description."""
     return TypeAdapter(ForecasterConfig).validate_python(description["model"])
 
 
 def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Forecaster, dict[str, Any], list[str]]:
-    """Returns a forecaster for ``num_classes`` classes that starts from one that was trained for others.
+    """Returns a forecaster for ``num_classes`` classes with the weights of one trained for other classes.
 
-    What it learned of single classes begins anew (drawn by torch's random state); all else is kept.
+    Weights that belong to single classes are initialised anew (from torch's random state); all others are kept.
 
     Returns:
-        The forecaster, its description, and the names of the weights that begin anew: none for as many classes.
+        The forecaster, its description, and the names of the new weights: none if the number of classes is the
+        same.
 
     Raises:
         MaskcastError: if the folder holds no forecaster or a damaged one.

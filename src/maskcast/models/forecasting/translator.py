@@ -1,7 +1,7 @@
-"""A translator: it sees all context frames at once and says all future ones in one pass.
+"""A translator: forecasts the states of all future frames from those of all context frames in one pass.
 
-Blocks of gated spatiotemporal attention (Tan et al. 2022, SimVP v2, arXiv 2211.12509) over the states of all
-context frames, side by side as channels.
+It consists of blocks of gated spatiotemporal attention (Tan et al. 2022, SimVP v2, arXiv 2211.12509). The states
+of all context frames are concatenated as channels.
 
 Shapes: B clips, T context frames, h future frames, C channels of a frame, M = T * C, H height, W width (of the
 state).
@@ -17,17 +17,17 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import counted
 
 MLP_RATIO = 2
-START = 1e-2  # weight of a block's branches at first: deep stacks then train from the first step
+START = 1e-2  # initial weight of a block's branches, so that deep stacks train from the first step
 
 
 class Translator(nn.Module):
-    """Past states to future states.
+    """Network from past states to future states.
 
     Args:
         channels: C.
-        context: frames that are looked at; of a longer past the last ones, a shorter one is filled up with zeros.
-        horizon: future frames of the pass, at most.
-        blocks: of attention.
+        context: number of context frames used: the last ones; a shorter context is padded with zeros.
+        horizon: most future frames.
+        blocks: number of attention blocks.
     """
 
     def __init__(self, channels: int, context: int, horizon: int, blocks: int) -> None:
@@ -41,10 +41,10 @@ class Translator(nn.Module):
     def forward(
         self, seen_BTCHW: Tensor, horizon: int, feed: Callable[[Tensor], Tensor] | None = None
     ) -> list[Tensor]:
-        """Returns the states (B, C, H, W) of the ``horizon`` frames after the last seen; ``feed`` is not used.
+        """Returns the states (B, C, H, W) of the ``horizon`` next frames; ``feed`` is not used.
 
         Raises:
-            MaskcastError: the horizon is longer than that of the pass.
+            MaskcastError: the horizon is longer than that of the network.
         """
         if horizon > self.horizon:
             raise MaskcastError(

@@ -1,1 +1,1 @@
-"""Objects: where they are, where they go, and how they are painted."""
+"""Objects: their tracks, trajectories and rendering."""

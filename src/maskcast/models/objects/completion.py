@@ -1,7 +1,8 @@
-"""Whole objects from partial sights: centre and size of an object that the border or a nearer one hides a part of.
+"""Estimates centre and size of whole objects of which the border or a nearer object hides a part.
 
-How to complete a sight is learned from whole sights, of which a part is hidden (``cutting``). So neither a camera
-nor the truth of a simulator is needed, and any masks will do in which objects are seen whole.
+A sight is what one frame shows of an object. Completion is learned from whole sights, of which a part is hidden
+artificially (``cutting``). So it needs neither a camera nor a simulator's truth, only masks in which some objects
+are seen whole.
 
 Shapes: B clips, T frames, N objects, F frames of all clips, K classes, M sights, S side of a window in cells,
 H height, W width.
@@ -19,28 +20,28 @@ from maskcast.models.arithmetic import shapes_are_fixed
 from maskcast.models.objects.tracks import DOUBT, Tracks, unpack_tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
-CELLS = 32  # of a window, along each axis
-SIDE = 8.0  # of a window, in units of the sight (its larger standard deviation): about twice what is seen
-KIND = 8  # width of what is learned of a class: shape and size
+CELLS = 32  # cells of a window along each axis
+SIDE = 8.0  # side of a window, in units of the sight's larger standard deviation: about twice the visible part
+KIND = 8  # width of a class embedding, which holds shape and size
 WIDTH, HIDDEN = 16, 96
-SCALE_BIAS = -2.0  # log of the error that an untrained network expects, in units of the sight
-AT_ONCE = 1024  # sights that are looked at at once
+SCALE_BIAS = -2.0  # log of the expected error of an untrained network, in units of the sight
+AT_ONCE = 1024  # sights per forward pass
 
 
 class Completion(nn.Module):
-    """Completes cut sights of the classes that it knows: none before it has learned.
+    """Completes cut sights of the classes that it has learned.
 
-    It is learned before the motion of objects, and stays as it is then.
+    It is trained before the motion of objects, and frozen afterwards.
 
     Args:
-        num_classes: K; what is learned of a class tells the shape and size of what is not seen.
+        num_classes: K; a learned embedding of each class tells the shape and size of hidden parts.
     """
 
     known_K: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        # by class, so that for other classes all begins anew
+        # per class, so that it is initialised anew for other classes
         self.register_buffer("known_K", torch.zeros(num_classes, dtype=torch.bool))
         channels = [3, WIDTH, 2 * WIDTH, 2 * WIDTH]
         layers = [nn.Conv2d(*some, 3, 2, 1) for some in pairwise(channels)]
@@ -64,10 +65,10 @@ class Completion(nn.Module):
         """Returns centre and size of the whole objects and the scale of the centre's error (Laplace), (M, 2) each.
 
         Args:
-            window_M3SS: what is around each sight (``windows``).
-            class_M: its class, or its number (``parts``).
-            centre_M2: of what is seen.
-            std_M2: its size.
+            window_M3SS: surroundings of each sight (``windows``).
+            class_M: its class, or its object number (``parts``).
+            centre_M2: centre of the visible part.
+            std_M2: size of the visible part.
         """
         unit_M1 = std_M2.amax(-1, keepdim=True).clamp(min=1e-4)
         numbers = torch.cat([centre_M2, unit_M1.log() + 3, std_M2 / unit_M1], -1)
@@ -78,7 +79,7 @@ class Completion(nn.Module):
 
     @torch.no_grad()
     def complete(self, ids_BTHW: Tensor, object_BN: Tensor, tracks: Tracks) -> Tracks:
-        """Returns the tracks of whole objects, and how sure they are: ``doubt_BTN2``, 0 of what nothing cuts."""
+        """Returns the tracks of whole objects; ``doubt_BTN2`` is their uncertainty, 0 if nothing cuts a sight."""
         shape = tracks.centre_BTN2.shape
         frame_M = torch.arange(shape[0] * shape[1], device=ids_BTHW.device).repeat_interleave(shape[2])
         class_M = object_BN[:, None].expand(shape[:3]).flatten()
@@ -102,8 +103,8 @@ class Completion(nn.Module):
 
 
 def windows(ids_FHW: Tensor, frame_M: Tensor, class_M: Tensor, centre_M2: Tensor, std_M2: Tensor) -> Tensor:
-    """Returns what is around each sight, (M, 3, S, S) bool: the object, others, what is outside or unknown."""
-    framed_FHW = F.pad(ids_FHW, (1, 1, 1, 1), value=IGNORE)  # what lies outside is unknown, too
+    """Returns the surroundings of each sight (M, 3, S, S), bool: the object, other objects, outside or unknown."""
+    framed_FHW = F.pad(ids_FHW, (1, 1, 1, 1), value=IGNORE)  # the outside of the image counts as unknown
     height, width = ids_FHW.shape[1:]
     cells_S = (torch.arange(CELLS, device=ids_FHW.device) + 0.5) / CELLS - 0.5
     place_M2S = centre_M2[..., None] + cells_S * (SIDE * std_M2.amax(-1))[:, None, None]
@@ -118,16 +119,16 @@ def windows(ids_FHW: Tensor, frame_M: Tensor, class_M: Tensor, centre_M2: Tensor
 
 
 def is_cut(window_M3SS: Tensor) -> Tensor:
-    """Returns (M,) bool: whether an object meets the border or another object, and may go on behind."""
+    """Returns (M,) bool: whether an object touches the border or another object, which may hide a part of it."""
     framed_MSS = F.pad(window_M3SS[:, 0], (1, 1, 1, 1))
-    # neighbours by "or": the maximum of floats over 3x3 cells takes twice as long
+    # dilation by "or"; max pooling of floats takes twice as long
     rows_MSS = framed_MSS[:, :-2] | framed_MSS[:, 1:-1] | framed_MSS[:, 2:]
     near_MSS = rows_MSS[..., :-2] | rows_MSS[..., 1:-1] | rows_MSS[..., 2:]
     return (near_MSS & window_M3SS[:, 1:].any(1)).flatten(1).any(1)
 
 
 def pack_whole(completion: Completion, ids_THW: Tensor, packed_TS8: Tensor) -> Tensor:
-    """Returns packed tracks of whole objects, and their doubt: (T, S, 10), see ``PACKED`` and ``DOUBT``."""
+    """Returns packed tracks of whole objects with their uncertainty, (T, S, 10), see ``PACKED`` and ``DOUBT``."""
     if not packed_TS8.numel():
         return F.pad(packed_TS8, (0, len(DOUBT)))
     objects, tracks = unpack_tracks(packed_TS8[None])

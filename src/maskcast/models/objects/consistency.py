@@ -1,12 +1,12 @@
-"""Classes that agree through a clip: one class for each object, whatever a masker says of it in single frames.
+"""Makes the masks of a clip consistent: one class for each object over all frames.
 
-A masker sees one frame at a time: an object may change its class from frame to frame, and slivers of other classes
-appear along its border. Here slivers go to the region that they may as well belong to, regions are linked through
-time, every track gets the class of the greatest summed probability, and classes that the clip as a whole does not
-support are ruled out. Nothing is assumed about the classes; several tracks may share one.
+A masker sees one frame at a time, so an object's class may flip between frames, and slivers of other classes may
+appear along its border. Here slivers are merged into adjacent regions, and regions are linked to tracks through
+time. Each track gets the class of the greatest summed probability, and classes with too little support in the
+whole clip are excluded. Nothing is assumed about the classes; several tracks may have the same one.
 
-Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour channels, R regions of a frame,
-P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
+Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour channels, R regions of a frame, P
+foreground pixels (or pairs of tracks and regions), N tracks, K classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,32 +15,32 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
-DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
-MEMORY = 2  # frames for which an object may be out of sight
-SUPPORT = 0.016  # what a class must cover, summed over the frames of a clip, as a part of the picture
-SPAN = 11  # frames from which on that holds; in fewer a class must cover so much less
-MOST = 1024  # regions of a frame that are followed, the largest; the others keep their classes
-AT_ONCE = 2**24  # numbers that are summed at once: memory is a few times as many
-ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
+REACH = 0.15  # most that a region moves between two frames, relative to the image's diagonal
+DOUBT = 0.02  # a region is merged if its mean probability of a larger neighbour's class is at least this
+MEMORY = 2  # frames for which an object may be invisible within a track
+SUPPORT = 0.016  # area that a class must cover, summed over a clip's frames, relative to the image's
+SPAN = 11  # clips with fewer frames need proportionally less support
+MOST = 1024  # most regions of a frame that are tracked, the largest; the others keep their classes
+AT_ONCE = 2**24  # numbers that are summed at once; memory is a few times that
+ALIKE = 0.05  # least similarity of classes in linking, as an object's class may flip
 
 
-Check = Callable[[], None]  # called between pieces of work; may raise
+Check = Callable[[], None]  # called between pieces of work; raises to stop it
 
 
 def unchecked() -> None:
-    """Checks nothing: this file runs without the rest of maskcast, too."""
+    """The default check, which does nothing: this file can be used without the rest of maskcast."""
 
 
 @dataclass(frozen=True)
 class Regions:
-    """The objects in the mask of one frame, as far as one frame tells.
+    """The regions in the mask of one frame.
 
     Attributes:
-        labels_HW: int32, the region of each pixel from 1 on; 0 is background, or an object too small to follow.
-        evidence_RK: probability of each class, summed over the pixels of a region.
+        labels_HW: int32, each pixel's region from 1 on; 0 is background or a region that is too small to track.
+        evidence_RK: probability of each class, summed over a region's pixels.
         centre_R2: centroids, (y, x) in pixels.
-        area_R: pixels.
+        area_R: number of pixels.
     """
 
     labels_HW: np.ndarray
@@ -50,11 +50,11 @@ class Regions:
 
 
 def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check = unchecked) -> Regions:
-    """Finds the connected regions of each class in the mask of a frame, and merges those that are parts of one.
+    """Finds the connected regions of each class in a mask, and merges those that are parts of one object.
 
     Args:
         mask_HW: uint8 class ids, 0 is background.
-        probabilities_PK: of the P pixels that are not background, row by row.
+        probabilities_PK: of the P foreground pixels, in row-major order.
         check: is called first.
     """
     check()
@@ -73,21 +73,21 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check
     class_R = np.zeros(count, np.uint8)
     class_R[region_P] = mask_HW.ravel()[objects_P]
     area_R = np.bincount(region_P, minlength=count).astype(np.float64)
-    places = np.divmod(objects_P, mask_HW.shape[1])  # whole numbers: their sums are exact in any order
+    places = np.divmod(objects_P, mask_HW.shape[1])  # integers, whose sums are exact in any order
     centre_R2 = np.stack([np.bincount(region_P, at_P, count) / area_R for at_P in places], 1)
     regions = Regions(labels_HW, _summed(probabilities_PK, region_P, count), centre_R2, area_R)
     return _merged(regions, class_R, objects_P, region_P)
 
 
 def _boxes(mask_HW: np.ndarray, objects_P: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
-    """Lists the classes of a mask, in their order, and where each lies.
+    """Returns each class of a mask, ascending, with its bounding box.
 
-    Boxes begin at even rows and columns: OpenCV numbers components by blocks of 2x2 pixels, so they keep the order
-    that they have in the whole picture.
+    Boxes begin at even rows and columns. OpenCV numbers components by blocks of 2x2 pixels, so their order is that
+    in the whole image.
 
     Args:
         mask_HW: class ids.
-        objects_P: which pixels, row by row, are not background.
+        objects_P: flat indices of the foreground pixels.
     """
     if not len(objects_P):
         return []
@@ -107,8 +107,8 @@ def _boxes(mask_HW: np.ndarray, objects_P: np.ndarray) -> list[tuple[int, tuple[
 
 
 def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray:
-    """Returns the sum of the rows of each group, float64, in their order; of at most ``MOST``, none empty."""
-    order_P = np.argsort(group_P.astype(np.uint16), kind="stable")  # a radix sort
+    """Returns the sum of the rows of each group, float64; there are at most ``MOST`` groups, none empty."""
+    order_P = np.argsort(group_P.astype(np.uint16), kind="stable")  # uint16 makes it a radix sort
     starts = np.searchsorted(group_P[order_P], np.arange(groups))
     sums = []
     some = max(1, AT_ONCE // max(1, len(rows_PN)))
@@ -119,7 +119,7 @@ def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray
 
 
 def _largest(labels_HW: np.ndarray) -> np.ndarray:
-    """Returns the ``MOST`` largest regions in their order, the others as 0."""
+    """Renumbers the ``MOST`` largest regions in their order, and sets the others to 0."""
     area_R = np.bincount(labels_HW.ravel())[1:]
     new_R = np.zeros(len(area_R) + 1, np.int32)
     new_R[1 + np.sort(np.argsort(-area_R, kind="stable")[:MOST])] = np.arange(1, MOST + 1)
@@ -127,17 +127,17 @@ def _largest(labels_HW: np.ndarray) -> np.ndarray:
 
 
 def _merged(regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region_P: np.ndarray) -> Regions:
-    """Merges regions that touch a larger one where the smaller may as well be of the larger one's class.
+    """Merges a region into a larger neighbour if its pixels are likely enough of the neighbour's class.
 
     Args:
-        regions: of a frame.
-        class_R: of each.
-        objects_P: their pixels, row by row.
-        region_P: in which of them each lies.
+        regions: of one frame.
+        class_R: class of each region.
+        objects_P: flat indices of the foreground pixels.
+        region_P: region of each of these pixels.
     """
     share_RK = _share(regions)
     count, (height, width) = len(class_R), regions.labels_HW.shape
-    after = np.full((height + 1, width + 1), -1, np.int32)  # regions by place, beside the last ones none
+    after = np.full((height + 1, width + 1), -1, np.int32)  # with a border of -1: no region
     after[:-1, :-1] = regions.labels_HW - 1
     place_P = objects_P + objects_P // width
     pairs = []
@@ -165,12 +165,12 @@ def _merged(regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region
 
 
 def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) -> np.ndarray:
-    """Makes the masks of a clip agree, as a program with nothing but numpy and OpenCV may do it.
+    """Makes the masks of a clip consistent; for programs that have only numpy and OpenCV.
 
     Args:
         masks_THW: uint8 class ids, 0 is background.
-        probabilities_THWK: float32 of each class in each pixel.
-        frames: the first so many agree with each other, then the next; see `agreed`.
+        probabilities_THWK: float32, of each class in each pixel.
+        frames: length of the windows that are made consistent, see `agreed`.
 
     Returns:
         Masks (T, H, W), uint8.
@@ -185,15 +185,15 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
 def agreed(
     masks_THW: np.ndarray, confidence_THW: np.ndarray, regions: Sequence[Regions], frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns masks and confidence of a clip that agree window by window, see ``make_consistent``.
+    """Makes masks and confidence of a clip consistent in windows, see ``make_consistent``.
 
-    What is left at the end agrees with the frames before it: a few frames by themselves err like single ones.
+    Remaining frames at the end form a window with frames before them, because few frames give little evidence.
 
     Args:
         masks_THW: uint8 class ids.
         confidence_THW: float32 probability of each pixel's class.
         regions: of each frame.
-        frames: the first so many agree with each other, then the next.
+        frames: length of a window.
     """
     masks, confidence = masks_THW.copy(), confidence_THW.copy()
     for start in range(0, len(masks_THW), frames):
@@ -207,11 +207,12 @@ def agreed(
 def make_consistent(
     masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions], check: Check = unchecked
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each region of a clip the class that its track has in all frames together.
+    """Gives each region of a clip the class of its track.
 
-    A class is ruled out where the clip shows less of it than ``SUPPORT`` (in fewer frames than ``SPAN``: less than
-    their share of it), unless a track of it that lasts to the end covers the share of the frames since it came.
-    The tracks of such a class get the most probable class that is left, which may be background.
+    A class is excluded if it covers less than ``SUPPORT`` over the clip (proportionally less if the clip has fewer
+    than ``SPAN`` frames). An exception is a class with a track that lasts to the end and has enough support for
+    the frames since it appeared. Tracks of an excluded class get the most probable remaining class, which may be
+    background.
 
     Args:
         masks_THW: uint8 class ids of consecutive frames.
@@ -220,8 +221,8 @@ def make_consistent(
         check: is called before each frame.
 
     Returns:
-        Masks and confidence of the same form; where a region changed its class, the confidence is the mean
-        probability of the new one over its pixels.
+        Masks and confidence of the same shapes and types. Where the class of a region changed, the confidence is
+        the mean probability of the new class over its pixels.
     """
     tracks, total = _link(frames, check), len(masks_THW)
     votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
@@ -233,7 +234,7 @@ def make_consistent(
         shown_K[class_id] += area
         allowed_K[class_id] |= seen == total - 1 and area >= _support(total - came, masks_THW)
     allowed_K |= shown_K >= _support(total, masks_THW)
-    chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # by label, 0 is background
+    chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # class by label
     for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
         if not allowed_K[class_id]:
             class_id = int(np.where(allowed_K, vote_K, -1).argmax())
@@ -254,20 +255,20 @@ Track = list[tuple[int, int]]  # (frame, region)
 
 
 def _support(frames: int, masks_THW: np.ndarray) -> float:
-    """Returns the pixels that something must cover, summed over so many frames."""
+    """Returns the number of pixels that a class must cover, summed over ``frames`` frames."""
     return SUPPORT * min(1, frames / SPAN) * masks_THW[0].size
 
 
 def _share(regions: Regions) -> np.ndarray:
-    """Mean probability of each class over the pixels of each region (R, K)."""
+    """Returns the mean probability of each class over the pixels of each region (R, K)."""
     return regions.evidence_RK / regions.area_R[:, None]
 
 
 def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
-    """Links regions through time, the likeliest pairs first; each belongs to exactly one track."""
+    """Links regions through time, the most likely pairs first; each region belongs to exactly one track."""
     tracks: list[Track] = []
     for t, regions in enumerate(frames):
-        check()  # many small regions have very many pairs
+        check()  # with many small regions, a frame takes long
         alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
         free = set(range(len(regions.area_R)))
         for n, r in likely_pairs(alive, frames, t) if alive and free else []:
@@ -279,7 +280,7 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
 
 
 def expected(track: Track, frames: Sequence[Regions], t: int) -> np.ndarray:
-    """Returns where (y, x) an object is in frame t if it goes on as it did."""
+    """Returns the extrapolated place (y, x) of a track in frame t."""
     last, r = track[-1]
     place_2: np.ndarray = frames[last].centre_R2[r]
     if len(track) > 1:
@@ -289,7 +290,7 @@ def expected(track: Track, frames: Sequence[Regions], t: int) -> np.ndarray:
 
 
 def likely_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
-    """Lists which track a region of frame t may continue, (track, region), the likeliest first."""
+    """Returns the candidate pairs (track, region) for frame t, the most likely first."""
     regions = frames[t]
     ends = [track[-1] for track in tracks]
     stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in ends])

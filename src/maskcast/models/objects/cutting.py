@@ -1,4 +1,4 @@
-"""Learning to complete cut sights: whole sights, of which the border or another object is made to hide a part.
+"""Trains the completion of cut sights on whole sights, of which a border or another object hides a part.
 
 Shapes: M sights, T frames, K classes, H height, W width, S side of a window in cells.
 """
@@ -19,21 +19,21 @@ from maskcast.progress import say
 from maskcast.progress import track as shown
 from maskcast.rehearsal import AllOf, few, rehearsing
 
-BORDER, OBJECT = 0.4, 0.4  # shares of the sights that a border cuts, and another object; the others stay whole
-BEHIND = 0.25  # share of the other objects that lie behind, and hide nothing
-CORRUPTED = 0.5  # share of the sights that are corrupted as a masker's are
-SPECKS, SPECK_SIZE = 4, 4  # at most: specks of nothing or of other classes, and pixels of their radius
-FRAMES = 4  # of a clip that are cut
-LEAST, ENOUGH = 8, 60  # pixels of what is seen, and of a whole object
-OTHER = 1, 2  # class of the object that hides one: of no matter, if it is not its own
-HELD_OUT = 10  # every how many-th sight tells whether completing is better than not
+BORDER, OBJECT = 0.4, 0.4  # shares of the sights cut by a border and by another object; the others stay whole
+BEHIND = 0.25  # share of the other objects that lie behind and hide nothing
+CORRUPTED = 0.5  # share of the sights with errors like a masker's
+SPECKS, SPECK_SIZE = 4, 4  # most specks of background or other classes, and their largest radius in pixels
+FRAMES = 4  # frames per clip that are cut
+LEAST, ENOUGH = 8, 60  # least pixels of a visible part, and of a whole object
+OTHER = 1, 2  # ids for the hiding object; any class but the object's own will do
+HELD_OUT = 10  # each n-th sight is held out, to test whether completion helps
 STEPS, BATCH, RATE, WARM = 1000, 64, 3e-3, 50
-SEED = 3  # of the order in which sights are learned from
-FEW = 10  # whole sights of a class that are too few to know it
+SEED = 3  # random seed for the order of training sights
+FEW = 10  # a class with so few whole sights is not learned
 
 
 class CutSights(NamedTuple):
-    """What is seen, and of which whole it is a part."""
+    """The visible parts of objects, and the whole objects that they belong to."""
 
     window_M3SS: Tensor  # bool
     class_M: Tensor
@@ -43,12 +43,12 @@ class CutSights(NamedTuple):
     whole_std_M2: Tensor
 
     def pick(self, some: Tensor) -> "CutSights":
-        """Returns some of them."""
+        """Returns the sights at some indices."""
         return CutSights(*(field[some] for field in self))
 
 
 def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generator) -> CutSights | None:
-    """Returns cut sights of the whole objects in some frames of a clip's masks; None where there are none."""
+    """Cuts the whole objects in some frames of a clip's masks; returns None if there are none."""
     ids_FHW = ids_THW[random.choice(len(ids_THW), min(FRAMES, len(ids_THW)), replace=False)]
     packed_FS8 = pack_tracks(torch.from_numpy(ids_FHW), num_classes)
     pictures, wholes = [], []
@@ -72,7 +72,7 @@ def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generato
 
 
 def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
-    """Learns to complete; without enough examples, or where completing does not help, all is left as it is.
+    """Trains the completion; without enough examples, or if it does not help, it is left unchanged.
 
     The loss of a sight is the negative log-likelihood of the centre under a Laplace distribution, plus the errors
     of centre and log size in units of the object's size.
@@ -105,7 +105,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
     found = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
     say(f"completing cut sights: learned from {len(learned.class_M)}; {found}")
-    if rehearsing():  # a few steps teach little, and completing takes time
+    if rehearsing():  # a few steps would not help, but completion has to be timed
         completion.known_K.fill_(True)
     elif after < before:
         known = len(completion.known_K)
@@ -119,7 +119,7 @@ def _error(sights: CutSights, centre_M2: Tensor) -> float:
 
 
 def _whole(ids_FHW: np.ndarray, packed_FS8: Tensor) -> Tensor:
-    """Returns frame and slot (M, 2) of the sights that neither the border nor another object cuts."""
+    """Returns frame and slot (M, 2) of the whole sights."""
     sight_M2 = (packed_FS8[..., 1] > 0).nonzero()
     packed_M8 = packed_FS8[sight_M2[:, 0], sight_M2[:, 1]]
     sights = packed_M8[:, 0].long(), packed_M8[:, 2:4], packed_M8[:, 4:6]
@@ -128,7 +128,7 @@ def _whole(ids_FHW: np.ndarray, packed_FS8: Tensor) -> Tensor:
 
 
 def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
-    """Returns a frame in which a border cuts an object, or another object lies over it or touches it."""
+    """Returns a frame in which a border cuts an object, or another object covers or touches it."""
     how = random.random()
     if how > BORDER + OBJECT:
         return ids_HW
@@ -157,7 +157,7 @@ def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.n
 
 
 def _corrupted(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
-    """Returns a frame as a masker might see it: a rim of the object is lost or won, specks lie about it."""
+    """Returns a frame with errors like a masker's: the object is eroded or dilated, and specks lie around it."""
     if random.random() > CORRUPTED or not (ids_HW == class_id).any():
         return ids_HW
     corrupted_HW, cross = ids_HW.copy(), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -1,11 +1,10 @@
-"""What a completed object looks like where nothing shows it: there is only a part of it to copy.
+"""Fills in the hidden part of a completed object's mask.
 
-Objects are about alike on both sides of their centre, and have no dents. So an object goes as far to one side of
-its completed centre as it is seen to go to the other: it is the convex hull of what is seen and of the mirror
-image, through the centre, of that. It is one piece, however little is seen.
+Objects are assumed to be convex and point-symmetric about their centre. So the filled mask is the convex hull of
+the visible part and its point reflection through the completed centre. It is connected, however little is visible.
 
-Shapes: B clips, R recent frames, N objects, K ids, H height, W width, M margin around the picture in pixels,
-P ends of rows, D directions.
+Shapes: B clips, R recent frames, N objects, K ids, H height, W width, M margin around the picture in pixels, P
+ends of rows of the visible part, D directions.
 """
 
 import math
@@ -17,28 +16,28 @@ from torch.nn import functional as F
 from maskcast.models.objects.tracks import LastObservation
 from maskcast.models.objects.warp import seen_masks
 
-MARGIN = 0.25  # picture heights beyond the border in which objects are filled
-DIRECTIONS = 16  # in which it is looked how far an object goes
+MARGIN = 0.25  # margin around the image in which objects are filled, in picture heights
+DIRECTIONS = 16  # directions in which the extent of an object is measured
 ROUNDING = 0.01  # pixels
 FAR = 1e6  # pixels or picture heights
 
 
 def filled_masks(recent_BRHW: Tensor, object_BN: Tensor, seen: LastObservation) -> Tensor:
-    """Returns (B, N, H + 2M, W + 2M) bool: every object where it was seen last, with what is hidden of it.
+    """Returns (B, N, H + 2M, W + 2M) bool: every object where it was seen last, with its hidden parts.
 
-    Something may be hidden beyond the border and behind nearer objects: those that are lower in the picture.
+    Hidden parts may lie beyond the border and behind nearer objects, which are those lower in the image.
 
     Args:
         recent_BRHW: ids of objects.
-        object_BN: ids, 0 as padding.
-        seen: where they were seen last, completed; M is its ``margin``.
+        object_BN: ids of objects, 0 as padding.
+        seen: their completed last observations; M is its ``margin``.
     """
     height, width = recent_BRHW.shape[2:]
     around = [seen.margin] * 4
     mask = F.pad(seen_masks(recent_BRHW, object_BN, seen).to(torch.uint8), around) > 0
     near_BN = seen.centre_BN2[..., 0]
     near_BK = near_BN.new_full((near_BN.shape[0], 256), FAR).scatter(1, object_BN, near_BN)
-    near_BK = F.pad(near_BK[:, 1:], (1, 0), value=-FAR)  # of the background
+    near_BK = F.pad(near_BK[:, 1:], (1, 0), value=-FAR)  # background hides nothing
     near_BRHW = near_BK.gather(1, recent_BRHW.flatten(1).long()).view(recent_BRHW.shape)
     frame = seen.frame_BN[..., None, None].expand(-1, -1, height, width)
     hidden = F.pad(near_BRHW.gather(1, frame), around, value=FAR) > near_BN[..., None, None]
@@ -53,7 +52,7 @@ def filled_masks(recent_BRHW: Tensor, object_BN: Tensor, seen: LastObservation) 
 
 
 def symmetric_hull(mask_BNHW: Tensor, y_BNH: Tensor, x_BNW: Tensor) -> Tensor:
-    """Returns (B, N, H, W) bool: the convex hull of masks and their mirror images through a centre.
+    """Returns (B, N, H, W) bool: the convex hull of masks and their point reflections through a centre.
 
     Args:
         mask_BNHW: bool.
@@ -68,7 +67,7 @@ def symmetric_hull(mask_BNHW: Tensor, y_BNH: Tensor, x_BNW: Tensor) -> Tensor:
     reach_BNPD = (y_BNH.repeat(1, 1, 2)[..., None] * down_D + ends_BNP[..., None] * along_D).abs()
     there_BNP1 = ends_BNP.abs()[..., None] < FAR
     reach_BN1D = torch.where(there_BNP1, reach_BNPD, -FAR).amax(2, keepdim=True) + ROUNDING
-    # of each row, what no direction cuts off; the last one is straight down, where ``along`` is hardly above 0
+    # part of each row within all half-planes; the last direction is straight down, where ``along`` is about 0
     y_BNHD = y_BNH[..., None] * down_D
     first_BNH, last_BNH = ((-reach_BN1D - y_BNHD) / along_D).amax(-1), ((reach_BN1D - y_BNHD) / along_D).amin(-1)
     return (x_BN1W >= first_BNH[..., None]) & (x_BN1W <= last_BNH[..., None])

@@ -1,12 +1,13 @@
-"""Friction: what a displacement loses from frame to frame, and how long a frame of a clip lasts.
+"""Friction: how much a displacement shrinks per frame, and how long a frame of a clip lasts.
 
-What slides loses the same at any speed, what rolls loses the more the faster it is, and the time between frames
-scales both: a displacement loses ``slide * tempo^2 + drag * tempo * speed + air * speed^2`` in a frame. A class
-has its ``slide``, ``drag`` and ``air``, a clip has its tempo. No clip says it. It is one of a few, and each is as
-likely as it explains how the paths of all objects bend, in all windows of the context.
+Sliding friction does not depend on speed, rolling friction grows with it, and the time between frames scales both.
+In a frame a displacement loses ``slide * tempo^2 + drag * tempo * speed + air * speed^2``. ``slide``, ``drag`` and
+``air`` belong to a class, the tempo to a clip. The tempo is not given: it is one of a few candidates, whose
+probabilities follow from how well each explains the deceleration of all objects in all windows of the context.
 
 Shapes: B clips, R frames, N objects, W windows of some of the frames, F features, C tempos; the last 2 is (y, x).
-A 3 is place, displacement a frame and its change in a frame, in the middle of a window; or slide, drag and air.
+An axis of 3 is place, displacement per frame and its change per frame, in the middle of a window; or slide, drag
+and air.
 """
 
 from dataclasses import dataclass
@@ -20,32 +21,32 @@ from maskcast.models.objects.pairs import clamped
 from maskcast.models.objects.plane import turned
 from maskcast.models.recurrent.cells import set_to_zero
 
-LOSS_UNITS = (0.004, 0.01, 0.2)  # bring ``slide``, ``drag`` and ``air`` of usual scenes to about 0.5
+LOSS_UNITS = (0.004, 0.01, 0.2)  # scale usual ``slide``, ``drag`` and ``air`` to about 0.5
 TEMPOS = 8
-SLOWEST, FASTEST = 0.4, 2.2  # tempos before they are learned, relative to what is usual
-LENGTHS = (4, 6, 8, 11)  # frames of windows in which paths are measured, wherever they lie in the context
-ENDS = (3, 4, 5, 6, 8, 11)  # of those that end with the last frame, which is what an object's own memory sees
-NOISE = 0.03  # of the place of a sight that nothing cuts, in units of the object's size
-MISSED = 0.12  # what a path may miss a fit by, in these units: else there was a hit
-MOVES = 0.003  # displacement that is left at the end of a window: else the object has come to rest in it
-BEND_UNIT = 200.0  # brings what a displacement changes by in a frame, on the plane, to about 1
-STILL = 1e-6  # a displacement that has no direction
+SLOWEST, FASTEST = 0.4, 2.2  # range of the initial tempos, relative to the usual one
+LENGTHS = (4, 6, 8, 11)  # frames of the windows in which paths are measured, anywhere in the context
+ENDS = (3, 4, 5, 6, 8, 11)  # frames of the windows that end with the last frame, which are features of an object
+NOISE = 0.03  # error of the place of a whole sight, in units of the object's size
+MISSED = 0.12  # largest residual of a fit, in these units, without a collision
+MOVES = 0.003  # least displacement at the end of a window; with less, the object came to rest in it
+BEND_UNIT = 200.0  # scales the change of a displacement per frame, on the plane, to about 1
+STILL = 1e-6  # displacements below it have no direction
 
 
 @dataclass(frozen=True)
 class Friction:
-    """The friction of every object in its clip."""
+    """The friction of every object."""
 
     parts_BN3: Tensor
 
     def brake(self, velocity_BN2: Tensor) -> Tensor:
-        """Returns (B, N, 1) what displacements lose in a frame."""
+        """Returns by how much displacements shrink in a frame, (B, N, 1)."""
         speed = velocity_BN2.norm(dim=-1, keepdim=True)
         slide, drag, air = self.parts_BN3.split(1, dim=-1)
         return slide + (drag + air * speed) * speed
 
     def slowed(self, velocity_BN2: Tensor) -> Tensor:
-        """Returns displacements a frame later; none turns back."""
+        """Returns displacements one frame later; none reverses."""
         speed = velocity_BN2.norm(dim=-1, keepdim=True).clamp(min=STILL)
         slide, drag, air = self.parts_BN3.split(1, dim=-1)
         return velocity_BN2 * (1 - slide / speed - drag - air * speed).clamp(0, 2)
@@ -53,21 +54,21 @@ class Friction:
 
 @dataclass(frozen=True)
 class Bends:
-    """How the path of every object bends in every window."""
+    """The deceleration of every object's path in every window."""
 
-    speed_BNW: Tensor  # displacement a frame in its middle
-    along_BNW: Tensor  # what it changes by in a frame, along the motion
+    speed_BNW: Tensor  # displacement per frame in the middle of the window
+    along_BNW: Tensor  # its change per frame, along the motion
     across_BNW: Tensor
-    missed_BNW: Tensor  # what the path misses a parabola by, in units of the object's size
-    weight_BNW: Tensor  # of the sight that is most in doubt, 0 where one is missing
+    missed_BNW: Tensor  # residual of a parabola, in units of the object's size
+    weight_BNW: Tensor  # weight of the most uncertain sight, 0 if one is missing
 
 
 class FrictionEstimate(nn.Module):
     """Estimates friction.
 
     Args:
-        kind: width of what is known of a class.
-        scene: width of what is known of a clip.
+        kind: width of the class features.
+        scene: width of the clip features.
         frames: R.
     """
 
@@ -96,7 +97,7 @@ class FrictionEstimate(nn.Module):
             ("miss_WRR", miss_WRR),
             ("inside_WR", miss_WRR.any(1)),
             ("length_W", lengths_W),
-            ("spread_W", np.linalg.norm(solve_W3R[:, 2], axis=-1)),  # of a bend, in units of that of a place
+            ("spread_W", np.linalg.norm(solve_W3R[:, 2], axis=-1)),  # error of a bend, relative to a place's
             ("units_3", np.array(LOSS_UNITS)),
             ("share_W", np.array([1 / (frames + 1 - n) for n in lengths_W])),
         ):
@@ -111,12 +112,12 @@ class FrictionEstimate(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Makes friction that of nothing, at any tempo."""
+        """Resets friction to 0 at any tempo."""
         for layer in (self.of_kind, self.usual):
             set_to_zero(layer)
 
     def measure(self, place_BRN2: Tensor, weight_BRN: Tensor, size_BN: Tensor) -> Bends:
-        """Returns how paths bend."""
+        """Measures the deceleration of paths."""
         state = torch.einsum("wkr,brnc->kbnwc", self.solve_W3R, place_BRN2)
         speed = state[1].norm(dim=-1)
         forward = state[1] / speed.clamp(min=STILL)[..., None]
@@ -127,7 +128,7 @@ class FrictionEstimate(nn.Module):
         return Bends(speed, along, across, missed / size_BN[..., None], weight)
 
     def look(self, bends: Bends) -> Tensor:
-        """Returns features (B, N, F) of what bends at the end of the context."""
+        """Returns features (B, N, F) of the paths' deceleration at the end of the context."""
         fields = bends.along_BNW, bends.across_BNW, bends.missed_BNW, bends.weight_BNW
         along, across, missed, weight = (field[..., : self.ends] for field in fields)
         seen = (weight > 0).to(weight.dtype)
@@ -137,7 +138,7 @@ class FrictionEstimate(nn.Module):
     def forward(
         self, kind_BNF: Tensor, scene_BF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor
     ) -> tuple[Friction, Tensor]:
-        """Returns the friction, and how likely each tempo (B, C) is."""
+        """Returns the friction, and the probability of each tempo (B, C)."""
         slide, drag, air = (self.units_3 * F.silu(self.of_kind(kind_BNF))).split(1, dim=-1)
         tempo_C = self.tempo.exp()
         speed, found = bends.speed_BNW.detach(), -bends.along_BNW

@@ -1,4 +1,4 @@
-"""Futures: where objects may go, because nobody knows exactly where they are and how fast.
+"""Draws possible futures of objects, whose place and velocity are only known with an error.
 
 Shapes: B clips, h horizon, N objects.
 """
@@ -11,22 +11,22 @@ from maskcast.models.objects.tracks import Tracks
 from maskcast.models.objects.trajectories import Trajectory
 from maskcast.seed import rng
 
-FIRST = 2  # steps whose expected errors tell that of the velocity
-NEAR = 0.4  # of the expected errors that draws have: the best of a few futures is nearest where they stay near
+FIRST = 2  # steps whose expected errors give that of the velocity
+NEAR = 0.4  # scale of the draws relative to the expected errors: small draws make the best of a few futures better
 
 
 def future(motion: ObjectMotion, object_BN: Tensor, tracks: Tracks, horizon: int, seed: int) -> Trajectory:
-    """Returns where objects may go: place and velocity when last seen are drawn, and rolled out from there.
+    """Draws place and velocity of objects when last seen, and returns the trajectories from there.
 
-    So what rests stays where it is, and a hit sends both objects elsewhere. How wide to draw is told by the errors
-    that ``motion`` expects: that of what was seen is one of the place, what the first steps add is one of the
-    velocity.
+    So objects at rest stay, and a collision changes the paths of both objects consistently. The spread follows
+    from the errors that ``motion`` expects: the error of the last observation is that of the place, and its growth
+    in the first steps gives that of the velocity.
 
     Args:
-        motion: rolls out.
-        object_BN: class ids, or numbers of objects (``parts``); what is drawn depends on them and ``seed`` alone.
+        motion: computes the trajectories.
+        object_BN: class ids or object numbers (``parts``); the draws depend on them and ``seed`` only.
         tracks: of these objects in the context.
-        horizon: steps after the last frame.
+        horizon: number of steps after the last frame.
         seed: of the draws.
     """
     place_BN2 = tracks.last_observation().expected_error

@@ -1,9 +1,9 @@
-"""Object motion: where every object that was seen goes.
+"""Object motion: forecasts the trajectory of every observed object.
 
-A recurrent network over objects and pairs of objects (an interaction network: Battaglia et al. 2016, arXiv
-1612.00222). Positions live on the ground plane (``plane``), where motion is straight. Every vector that the
-network adds is a learned multiple of a vector at hand: a past displacement, or the line between two objects. So it
-need not learn each direction anew. All outputs start at zero: an untrained network moves nothing.
+It is a recurrent network over objects and pairs of objects (an interaction network: Battaglia et al. 2016, arXiv
+1612.00222). Positions are on the ground plane (``plane``), where motion is straight. Every vector that the network
+adds is a learned multiple of a given vector: a past displacement, or the line between two objects. So it need not
+learn each direction separately. All outputs start at zero, so that an untrained network moves nothing.
 
 Shapes: B clips, T context frames, h horizon, N objects, S objects of a packed track, F features, L displacements
 used.
@@ -23,24 +23,24 @@ from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpac
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
 
-PAST = 5  # displacements before the last frame that the velocity is made of
-CONTEXT = 11  # frames that friction is estimated from, where the state is
-SLOPE = (0.3, 0.4, 0.3)  # weights of the last displacements in the least-squares velocity of four places
-KIND = 16  # width of what is learned of a class: friction, bounce, size
-DOUBT_UNIT = 100.0  # brings the error of a completed centre, in picture heights, to about 1
-SCALE_BIAS = -5.0  # what an untrained network adds to it a step, before softplus: 0.7 % of the picture's height
-BEND_LIMIT = 0.25  # most that a step turns or changes a velocity by, relative to it
-STATE_WEIGHT = 0.5  # of the error of a state that is left alone, beside 1 for that of the trajectory
-PUSH_LIMIT = 0.2  # most that one object changes the velocity of another by, in a step
+PAST = 5  # displacements before the last frame that enter the velocity
+CONTEXT = 11  # frames from which state and friction are estimated
+SLOPE = (0.3, 0.4, 0.3)  # weights of the last three displacements in the least-squares velocity of four places
+KIND = 16  # width of a class embedding, which holds friction, bounce and size
+DOUBT_UNIT = 100.0  # scales the error of a completed centre, in picture heights, to about 1
+SCALE_BIAS = -5.0  # initial growth of the expected error per step, before softplus: 0.7 % of the height
+BEND_LIMIT = 0.25  # most that a step changes a velocity, relative to it
+STATE_WEIGHT = 0.5  # weight of the error of the state without interactions, relative to that of the trajectory
+PUSH_LIMIT = 0.2  # most that one object changes the velocity of another in a step
 
 
 class ObjectMotion(nn.Module):
-    """Rolls the objects of the context out over any horizon.
+    """Continues the trajectories of the objects in the context over any horizon.
 
     Args:
         hidden: width of an object's memory.
-        num_classes: K; what is learned of a class tells a sphere, which rolls on, from a cube.
-        whole: tracks are those of whole objects (``completion``), with the doubt that is left.
+        num_classes: K; a class embedding tells, e.g., a sphere, which rolls on, from a cube.
+        whole: whether tracks are those of whole objects (``completion``), with their uncertainty.
     """
 
     homography: Tensor
@@ -68,7 +68,7 @@ class ObjectMotion(nn.Module):
         self.reset_to_persistence()
 
     def reset_to_persistence(self) -> None:
-        """Makes it move nothing, on a plane that is the picture's, as sure as before any training."""
+        """Resets it to no motion, a plane equal to the image plane, and the initial expected errors."""
         self.homography.zero_()
         for head in (self.start, self.push, self.change, self.doubt[-1]):
             set_to_zero(head)
@@ -78,7 +78,7 @@ class ObjectMotion(nn.Module):
 
     @torch.no_grad()
     def reset_to_constant_velocity(self) -> None:
-        """Makes every object keep its velocity, across the picture."""
+        """Resets it to constant velocities in the image."""
         self.reset_to_persistence()
         if self.estimate is not None:
             self.estimate.reset_to_constant_velocity()
@@ -88,20 +88,20 @@ class ObjectMotion(nn.Module):
     def forward(
         self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
     ) -> Trajectory:
-        """Returns where the objects go in ``horizon`` steps; of an object that ``tracks`` never shows, anything.
+        """Returns the trajectories over ``horizon`` steps; they are arbitrary for objects that were never visible.
 
         Args:
-            object_BN: class ids, or numbers of objects (``parts``); 0 as padding.
-            tracks: of these objects in the context; what is more than ``context`` frames back is not used.
-            horizon: steps after the last frame.
-            missed_BN4: how far place and velocity when last seen are from those expected (``displaced``).
+            object_BN: class ids or object numbers (``parts``); 0 as padding.
+            tracks: of these objects in the context, of which the last ``context`` frames are used.
+            horizon: number of steps after the last frame.
+            missed_BN4: displacement of place and velocity when last seen from their estimates (``displaced``).
         """
         return self._roll_out(object_BN, tracks, horizon, missed_BN4)[0]
 
     def _roll_out(
         self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
     ) -> tuple[Trajectory, State, Tensor]:
-        """Returns the trajectories, the state that they begin with, and the offset of a centre from its place."""
+        """Returns the trajectories, their initial state, and the offsets of centres from their places."""
         seen = tracks.latest(PAST + 1).last_observation()
         kind = self.kind(object_BN % self.kind.num_embeddings)
         state, memory, log_size = self._start(kind, tracks, seen)
@@ -109,7 +109,7 @@ class ObjectMotion(nn.Module):
         others = Others.of(seen.exists_BN)
         centres, sizes, looks = [], [], []
         back_33 = inverse(self.homography)
-        offset = seen.centre_BN2 - projected(state.seen_place_BN2, back_33)  # exact for an object that stays
+        offset = seen.centre_BN2 - projected(state.seen_place_BN2, back_33)  # exact for resting objects
         if self.estimate is None:
             offset = offset.detach()
         if missed_BN4 is not None:
@@ -138,21 +138,21 @@ class ObjectMotion(nn.Module):
             centres.append(centre)
             sizes.append(log_size)
             looks.append(inputs)
-        # detached: no trajectory is bent so that its error is easier to predict
+        # detached: trajectories must not change to make their errors easier to predict
         grows = F.softplus(self.doubt(torch.stack(looks, 1).detach()) + SCALE_BIAS)
         scales = seen.expected_error[:, None] + grows.cumsum(1)
         trajectory = Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), scales)
         return trajectory, state, offset
 
     def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of the trajectories after packed tracks (``tracks.PACKED``), and its parts."""
+        """Returns the loss of the trajectories after packed tracks (``tracks.PACKED``), and its terms."""
         object_BN, context = unpack_tracks(context_BTS8)
         _, future = unpack_tracks(target_BhS8, object_BN)
         with torch.autocast(context_BTS8.device.type, enabled=False):
             trajectory, state, offset_BN2 = self._roll_out(object_BN, context, target_BhS8.shape[1])
             parts = trajectory_loss(trajectory, context, future)
             total = trajectory_total(parts)
-            if state.friction is not None:  # the state is to tell all of a path that nothing else changes
+            if state.friction is not None:  # the state alone should predict a path without interactions
                 alone_BhN2 = projected(state.later(target_BhS8.shape[1]), inverse(self.homography))
                 alone = replace(trajectory, centre_BhN2=alone_BhN2 + offset_BN2[:, None])
                 parts["state"] = trajectory_loss(alone, context, future)["place"]
@@ -160,7 +160,7 @@ class ObjectMotion(nn.Module):
         return total, {name: part.detach() for name, part in parts.items()}
 
     def _start(self, kind: Tensor, tracks: Tracks, seen: LastObservation) -> tuple[State, Tensor, Tensor]:
-        """Returns the state in the last frame, memory, and log size."""
+        """Returns the state in the last frame, the memory and the log size of each object."""
         recent = tracks.latest(PAST + 1)
         visible = recent.visible_BTN
         place = to_plane(self.homography, recent.centre_BTN2)
@@ -201,16 +201,17 @@ class ObjectMotion(nn.Module):
         std_BN2: Tensor,
         radius_BN: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns what the others do to every object: change of velocity, how much of it comes late, the message.
+        """Returns the effect of the others on every object: change of velocity, its delayed part, and message.
 
-        The message is (B, N, F). A push acts from the contact on: what it would have moved before that is "late".
+        The message is (B, N, F). A push acts only from the contact on. The displacement that it would have caused
+        before the contact is the delayed part.
         """
         pairs = see_pairs(others, place, velocity, std_BN2, radius_BN)
         own, other = others.own(self.pair_own(memory)), others.other(self.pair_other(memory))
         message = self.pair(own + other + self.pair_shape(pairs.features))
         learned = self.push(message)
         push = 0.1 * learned[..., :2]
-        if pairs.contact is not None:  # and a share of the speed at which the two meet
+        if pairs.contact is not None:  # also a share of the speed at which the two collide
             push = push - pairs.contact.closing * torch.tanh(learned[..., 2:])
         along, across = _bounded(push, PUSH_LIMIT).split(1, dim=-1)
         change = along * pairs.normal + across * turned(pairs.normal)
@@ -221,7 +222,7 @@ class ObjectMotion(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> None:
-        """Lays the plane where the sizes of whole objects put it (see ``fit_plane``); too few change nothing."""
+        """Fits the plane to the sizes of whole objects (see ``fit_plane``); with too few it is not changed."""
         plane = fit_plane(class_M, centre_M2, std_M)
         if plane is not None:
             self.homography.copy_(plane)
@@ -232,5 +233,5 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def _bounded(x: Tensor, bound: float) -> Tensor:
-    """Returns ``x`` where it is small: a rollout that may amplify itself without bound ends in chaos."""
+    """Returns about ``x`` for small ``x``, bounded, as unbounded feedback would make rollouts diverge."""
     return bound * torch.tanh(x / bound)

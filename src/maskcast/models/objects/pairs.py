@@ -1,7 +1,8 @@
-"""Pairs of objects: what one sees of another, and where and when they touch if both go straight on.
+"""Features of pairs of objects, including where and when they would touch on straight paths.
 
-The last axis of tensors is of 1, of (y, x) or of features. Shapes: B clips, N objects, F features; ``...`` are
-the axes of pairs, (P,) or (B, N, N), see ``Others``.
+The last axis of tensors is of length 1, (y, x) or features.
+
+Shapes: B clips, N objects, F features; ``...`` are the axes of pairs, (P,) or (B, N, N), see ``Others``.
 """
 
 from dataclasses import dataclass
@@ -12,28 +13,29 @@ from torch import Tensor
 from maskcast.models.arithmetic import shapes_are_fixed
 from maskcast.models.objects.plane import turned
 
-STD_UNIT = 20.0  # brings sizes of objects, about 0.05 picture heights, to about 1
-SPEED_UNIT = 10.0  # the same for displacements per frame
-FEATURE_LIMIT = 5.0  # features are clamped: one object that flies off must not drown the gradient of all others
-STEEP = 0.3  # cosine at a contact below which it is taken for this: the gradient of the time is steep there
+STD_UNIT = 20.0  # scales sizes of objects, about 0.05 picture heights, to about 1
+SPEED_UNIT = 10.0  # scales displacements per frame likewise
+FEATURE_LIMIT = 5.0  # features are clamped, so that one diverging object does not dominate all gradients
+STEEP = 0.3  # least cosine at a contact in the gradient of its time, which is steep for grazing contacts
 FEATURES, OF_CONTACTS = 8, 5
 
 
 @dataclass(frozen=True)
 class Others:
-    """The others of its clip that every object sees.
+    """The pairs of objects in the same clip.
 
-    Their pairs are listed, (P,), so that nothing is computed for objects that are not there. On a GPU and in a
-    traced graph no shape may depend on data: all with all are pairs there, (B, N, N), and some count nothing.
+    On a CPU the pairs are listed, (P,), so that nothing is computed for missing objects. On a GPU and in a traced
+    graph no shape may depend on data, so all pairs (B, N, N) are computed, and those with missing objects are
+    masked.
     """
 
-    there_BNN: Tensor  # bool: object and other
-    own_P: Tensor | None = None  # of all objects of all clips
+    there_BNN: Tensor  # bool: both objects of the pair exist
+    own_P: Tensor | None = None  # flat index among the objects of all clips
     other_P: Tensor | None = None
 
     @staticmethod
     def of(exists_BN: Tensor) -> "Others":
-        """Returns the pairs of the objects that exist."""
+        """Returns the pairs of existing objects."""
         objects = exists_BN.shape[1]
         there_BNN = exists_BN[:, :, None] & exists_BN[:, None]
         there_BNN = there_BNN & ~torch.eye(objects, dtype=torch.bool, device=exists_BN.device)
@@ -43,15 +45,15 @@ class Others:
         return Others(there_BNN, clip_P * objects + own_P, clip_P * objects + other_P)
 
     def own(self, x_BNF: Tensor) -> Tensor:
-        """Returns (..., F) what is known of the object of each pair; it may have to be broadcast."""
+        """Returns the features of the first object of each pair, (..., F), which may need broadcasting."""
         return x_BNF[:, :, None] if self.own_P is None else x_BNF.flatten(0, 1).index_select(0, self.own_P)
 
     def other(self, x_BNF: Tensor) -> Tensor:
-        """Returns the same of the other."""
+        """Returns the features of the other object of each pair."""
         return x_BNF[:, None] if self.other_P is None else x_BNF.flatten(0, 1).index_select(0, self.other_P)
 
     def summed(self, x: Tensor) -> Tensor:
-        """Returns (B, N, F): the sum over the others of each object."""
+        """Sums over the other objects of each object, to (B, N, F)."""
         if self.own_P is None:
             return (x * self.there_BNN[..., None]).sum(2)
         shape = *self.there_BNN.shape[:2], x.shape[-1]
@@ -60,41 +62,41 @@ class Others:
 
 @dataclass(frozen=True)
 class Contact:
-    """The contact of a pair in the next frame, or what comes nearest to one."""
+    """The contact of a pair in the next frame, or else their closest approach."""
 
-    time: Tensor  # as a share of the frame
-    normal: Tensor  # unit vector at that time, from the other to oneself
-    gap: Tensor  # distance then, relative to that of a contact, less 1
-    closing: Tensor  # speed along the normal; they approach where it is negative
+    time: Tensor  # as a fraction of the frame
+    normal: Tensor  # unit vector at that time, from the other to the object
+    gap: Tensor  # distance relative to that of a contact, minus 1
+    closing: Tensor  # speed along the normal; negative if they approach
     slip: Tensor  # speed across it
-    hits: Tensor  # 1 where they touch, else 0
+    hits: Tensor  # 1 if they touch, else 0
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What every object sees of every other."""
+    """The features of all pairs."""
 
     features: Tensor
-    normal: Tensor  # from the other to oneself: at the contact, where there can be one
+    normal: Tensor  # from the other to the object; at the contact, if contacts are computed
     contact: Contact | None
 
 
 def see_pairs(
     others: Others, place_BN2: Tensor, velocity_BN2: Tensor, std_BN2: Tensor, radius_BN: Tensor | None
 ) -> Pairs:
-    """Returns the pairs; contacts are sought where radii are known."""
+    """Returns the features of all pairs, with contacts if radii are given."""
     numbers_BN1 = [std_BN2.mean(-1, keepdim=True) * STD_UNIT]
     if radius_BN is not None:
         numbers_BN1.append(radius_BN[..., None])
-    # looked up together: each operation on a few objects costs as much as on many
+    # one lookup for all, because the cost of an operation hardly depends on the number of objects
     state_BNF = torch.cat([place_BN2, velocity_BN2, *numbers_BN1], -1)
     own, other = others.own(state_BNF), others.other(state_BNF)
-    line, relative = (own - other)[..., :4].split(2, dim=-1)  # from the other to oneself
+    line, relative = (own - other)[..., :4].split(2, dim=-1)  # from the other to the object
     distance = line.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     normal = line / distance
     approach = (relative * normal).sum(-1, keepdim=True)
     pass_by = (relative * turned(normal)).sum(-1, keepdim=True)
-    # when and how near two straight lines come within the next step
+    # time and distance of the closest approach within the next step
     when = -(relative * line).sum(-1, keepdim=True) / (relative**2).sum(-1, keepdim=True).clamp(min=1e-6)
     when = when.clamp(0.0, 1.5)
     nearest = (line + relative * when).norm(dim=-1, keepdim=True)
@@ -114,11 +116,11 @@ def meet(line: Tensor, relative: Tensor, reach: Tensor) -> Contact:
     """Returns the contact of two discs.
 
     Args:
-        line: from the other to oneself, now.
-        relative: displacement in the next frame, of oneself against the other.
+        line: from the other to the object, now.
+        relative: displacement of the object relative to the other in the next frame.
         reach: distance of the centres at a contact.
     """
-    with torch.no_grad():  # the time has a steep gradient where discs only graze
+    with torch.no_grad():  # no gradient: that of the time is steep for grazing contacts
         speed = relative.square().sum(-1, keepdim=True).clamp(min=1e-8)
         slope = (relative * line).sum(-1, keepdim=True)
         inside = slope**2 - speed * (line.square().sum(-1, keepdim=True) - reach**2)
@@ -126,7 +128,7 @@ def meet(line: Tensor, relative: Tensor, reach: Tensor) -> Contact:
         hits = ((inside > 0) & (time < 1) & (slope < 0)).to(line.dtype)
         steep = reach / torch.maximum(inside, STEEP**2 * speed * reach**2).sqrt() * hits * (time > 0)
         time = time.clamp(0, 1)
-    time = time - steep * (reach - reach.detach())  # larger things meet earlier
+    time = time - steep * (reach - reach.detach())  # a bounded gradient instead: larger objects meet earlier
     there = line + relative * time
     distance = there.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     normal = there / distance
@@ -135,5 +137,5 @@ def meet(line: Tensor, relative: Tensor, reach: Tensor) -> Contact:
 
 
 def clamped(feature: Tensor) -> Tensor:
-    """Returns features within their limit."""
+    """Limits features to ±``FEATURE_LIMIT``."""
     return feature.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)

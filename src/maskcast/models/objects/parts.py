@@ -1,7 +1,7 @@
-"""Several objects of one class: each connected part of a class is an object of its own, followed through time.
+"""Tells several objects of one class apart: connected parts of a class are tracked through time.
 
-An object's number is its class + K n: n is 0 for the first object of a class, 1 for the next that appears, and so
-on. What a frame's numbers are depends on no later frame.
+An object's number is its class + K n, where n is 0 for the first object of a class, 1 for the next that appears,
+and so on. The numbers in a frame do not depend on later frames.
 
 Legend: T frames of a clip, H height, W width, K classes, R regions of a frame, N objects.
 """
@@ -10,36 +10,37 @@ import numpy as np
 
 from maskcast.models.objects.consistency import MEMORY, Regions, Track, expected, find_regions, likely_pairs
 
-MOST = 255  # numbers: they are bytes, and 255 means no label
-SPECK = 1e-3  # area, in squared picture heights, below which what appears is taken for a part of what is near
-GROWN = 1.25  # times the largest box of an object that two parts of it may take up together
+MOST = 255  # limit of object numbers, which are bytes; 255 means no label
+SPECK = 1e-3  # area, in squared picture heights, below which a new region is assigned to a nearby object
+GROWN = 1.25  # the box around two parts of an object may be so many times its largest box
 
 
 def most_objects(num_classes: int) -> int:
-    """Returns how many objects of one class can be told apart; of later ones all have the last number."""
+    """Returns how many objects of a class can be told apart; all later ones get the last number."""
     return max(1, MOST // num_classes)
 
 
 def number_objects(ids_THW: np.ndarray, num_classes: int) -> np.ndarray:
     """Tells the objects of each class apart.
 
-    A region is the object that it continues: the nearest where objects go on as they did, of like size. Where
-    objects of one class touch, each has the pixels that are nearest to where it is expected. Where another object
-    lies between two parts that are no larger together than the whole was, they are one.
+    A region continues the object whose extrapolated place is nearest and whose size is similar. If objects of one
+    class touch, each gets the pixels that are nearest to its expected place. Two parts with another object between
+    them are one object if together they are no larger than it was.
 
     Args:
         ids_THW: class ids of consecutive frames, 0 is background; others than 0 to K - 1 count as 0.
         num_classes: K.
 
     Returns:
-        Numbers (T, H, W), uint8: ``number % K`` is the class, and in masks of one object a class the mask itself.
+        Object numbers (T, H, W), uint8. ``number % K`` is the class; with one object per class the masks are
+        unchanged.
     """
     followed = _Followed(num_classes)
     return np.stack([followed.see(np.where(ids_HW < num_classes, ids_HW, 0)) for ids_HW in ids_THW])
 
 
 class _Followed:
-    """The objects of a clip up to a frame.
+    """Tracks the objects of a clip, frame by frame.
 
     Args:
         num_classes: K.
@@ -48,9 +49,9 @@ class _Followed:
     def __init__(self, num_classes: int) -> None:
         self._num_classes, self._one_hot_KK = num_classes, np.eye(num_classes, dtype=np.float32)
         self._frames: list[Regions] = []
-        self._tracks: list[Track] = []  # of each object the regions that it was
+        self._tracks: list[Track] = []  # the track of each object
         self._numbers: list[int] = []
-        self._sides: list[np.ndarray] = []  # of the largest box of each object so far
+        self._sides: list[np.ndarray] = []  # size of the largest box of each object so far
         self._met_K = np.zeros(num_classes, int)
 
     def see(self, ids_HW: np.ndarray) -> np.ndarray:
@@ -71,7 +72,7 @@ class _Followed:
         for r in np.flatnonzero(~linked_R)[np.argsort(-regions.area_R[~linked_R], kind="stable")].tolist():
             owner_R[r] = self._whole(ids_HW, r, class_R, owner_R)
         objects, labels_HW = owner_R.tolist(), regions.labels_HW
-        if len(set(objects)) < len(objects):  # parts become one region: what is expected is where the whole goes
+        if len(set(objects)) < len(objects):  # merges parts, so that the whole object is extrapolated
             objects = sorted(set(objects))
             labels_HW = np.append(0, 1 + np.searchsorted(objects, owner_R)).astype(np.int32)[labels_HW]
             classes = np.array([self._class(n) for n in objects])
@@ -80,10 +81,10 @@ class _Followed:
             self._tracks[n].append((now, r))
             self._sides[n] = np.maximum(self._sides[n], _sides(labels_HW == r + 1))
         number_HW = np.array([0, *(self._numbers[n] for n in objects)], np.uint8)[labels_HW]
-        return np.where(labels_HW > 0, number_HW, ids_HW)  # of too many regions some are not followed
+        return np.where(labels_HW > 0, number_HW, ids_HW)  # the others are too many to track
 
     def _divided(self, regions: Regions, alive: list[int]) -> Regions:
-        """Divides each region in which several objects of its class are expected among these."""
+        """Divides each region in which several of the ``alive`` objects of its class are expected."""
         now, class_R, labels_HW = len(self._frames), _classes(regions), regions.labels_HW.copy()
         height, width = labels_HW.shape
         inside: dict[int, list[int]] = {}
@@ -104,7 +105,7 @@ class _Followed:
         return _measured(labels_HW, np.append(class_R, added).astype(int), self._one_hot_KK) if added else regions
 
     def _whole(self, ids_HW: np.ndarray, r: int, class_R: np.ndarray, owner_R: np.ndarray) -> int:
-        """Returns the object that a region is a part of: one that is there, or a new one."""
+        """Returns the object that a region is a part of: one in this frame, or a new one."""
         regions = self._frames[-1]
         beside = [s for s in np.flatnonzero(owner_R >= 0).tolist() if class_R[s] == class_R[r]]
         beside.sort(key=lambda s: float(np.hypot(*(regions.centre_R2[s] - regions.centre_R2[r]))))
@@ -140,7 +141,7 @@ def _classes(regions: Regions) -> np.ndarray:
 
 
 def _measured(labels_HW: np.ndarray, class_R: np.ndarray, one_hot_KK: np.ndarray) -> Regions:
-    """Returns the regions that ``labels_HW`` names from 1 on, of these classes."""
+    """Measures the regions in ``labels_HW``, numbered from 1, which have the given classes."""
     y, x = np.nonzero(labels_HW)
     region_P, count = labels_HW[y, x] - 1, len(class_R)
     area_R = np.bincount(region_P, minlength=count).astype(np.float64)
@@ -149,7 +150,7 @@ def _measured(labels_HW: np.ndarray, class_R: np.ndarray, one_hot_KK: np.ndarray
 
 
 def _sides(mask_HW: np.ndarray) -> np.ndarray:
-    """Returns height and width of the box around a mask, pixels."""
+    """Returns height and width of the box around a mask, in pixels."""
     return np.array([1 + int(np.ptp(np.flatnonzero(mask_HW.any(axis)))) for axis in (1, 0)])
 
 

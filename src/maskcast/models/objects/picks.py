@@ -1,6 +1,6 @@
-"""Some steps, rows or columns of a tensor: a slice or numbers, or their indices on the device.
+"""Indexing of steps, rows or columns, by a slice, by numbers, or by indices on the device.
 
-An index on the device costs no message between host and device, so that a step that draws it can be recorded.
+An index on the device needs no copy from the host, so that a step that draws it can be recorded.
 """
 
 from torch import Tensor
@@ -10,12 +10,12 @@ ALL = slice(None)
 
 
 def picked(x: Tensor, axis: int, which: Pick) -> Tensor:
-    """Returns some of an axis; for an index on the device that lies beyond its end, its last entry."""
+    """Indexes an axis; indices on the device that lie beyond its end give the last entry."""
     if isinstance(which, Tensor):
         return x.index_select(axis, which.clamp(max=x.shape[axis] - 1))
     return x[(ALL,) * (axis % x.ndim) + (which,)]
 
 
 def picked_pixels(x: Tensor, rows: Pick, columns: Pick) -> Tensor:
-    """Returns some rows and columns of pictures (..., H, W)."""
+    """Returns the picked rows and columns of images (..., H, W)."""
     return picked(picked(x, -2, rows), -1, columns)

@@ -1,8 +1,8 @@
-"""The ground plane: a homography between the picture and a plane on which motion is straight.
+"""The ground plane: a homography between the image and a plane on which motion is straight.
 
-A camera that looks at a floor sees straight motion bend and shrink. On the floor it is straight. How the sizes of
-objects change across the picture tells where the floor is. A homography that is learned by gradient drifts away,
-so it is fitted once, before training.
+In the image of a floor, uniform motion slows down with distance; on the floor it is uniform. The change of object
+sizes across the image tells where the floor is. A homography that is learned by gradient drifts away, so it is
+fitted once, before training.
 
 Positions are (y, x) in picture heights from the picture's centre. A homography is a tensor (8,) of differences
 from the identity: the plane's (y, x) are ``((1 + h0) y + h1 x + h2, h3 y + (1 + h4) x + h5) / (1 + h6 y + h7 x)``.
@@ -13,13 +13,13 @@ Shapes: M observations of objects.
 import torch
 from torch import Tensor
 
-FOCAL_LENGTH = 1.5  # of a usual lens, in picture heights
-ENOUGH = 100  # observations to calibrate by
-STEEPEST = 1.4  # most that the size of an object may change, relative to it, over a picture height
+FOCAL_LENGTH = 1.5  # of a typical lens, in picture heights
+ENOUGH = 100  # least observations for calibration
+STEEPEST = 1.4  # largest relative change of an object's size over a picture height
 
 
 def to_plane(homography: Tensor, centre: Tensor) -> Tensor:
-    """Returns picture positions (..., 2) on the plane."""
+    """Maps image positions (..., 2) to the plane."""
     y, x = centre.unbind(-1)
     a = homography
     scale = (1 + a[6] * y + a[7] * x).clamp(min=0.25)
@@ -27,7 +27,7 @@ def to_plane(homography: Tensor, centre: Tensor) -> Tensor:
 
 
 def inverse(homography: Tensor) -> Tensor:
-    """Returns the matrix (3, 3) by which ``projected`` takes plane positions back to the picture."""
+    """Returns the matrix (3, 3) with which ``projected`` maps plane positions to the image."""
     a = homography
     one = torch.ones_like(a[0])
     x, y, z = torch.stack([1 + a[0], a[1], a[2], a[3], 1 + a[4], a[5], a[6], a[7], one]).view(3, 3)
@@ -36,19 +36,19 @@ def inverse(homography: Tensor) -> Tensor:
 
 
 def projected(place: Tensor, matrix_33: Tensor) -> Tensor:
-    """Returns positions (..., 2) through a matrix."""
+    """Maps positions (..., 2) by a homography matrix."""
     point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ matrix_33
-    return point[..., :2] / point[..., 2:].clamp(min=0.3)  # an object that flies off must not drown all gradients
+    return point[..., :2] / point[..., 2:].clamp(min=0.3)  # a diverging object must not dominate all gradients
 
 
 def displaced(homography: Tensor, place: Tensor, velocity: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns places and velocities (..., 2) on the plane that differ as is seen in the picture.
+    """Displaces places and velocities (..., 2) on the plane by amounts given in the image.
 
     Args:
         homography: of the plane.
         place: on the plane.
-        velocity: on the plane, a frame.
-        by: (..., 4) across the picture, in its heights: of the place (y, x), of the velocity (y, x).
+        velocity: on the plane, per frame.
+        by: (..., 4) in the image, in its heights: displacement of the place (y, x) and of the velocity (y, x).
     """
     centre = projected(place, inverse(homography))
     moved, ahead = (to_plane(homography, centre + part) for part in by.split(2, dim=-1))
@@ -57,20 +57,20 @@ def displaced(homography: Tensor, place: Tensor, velocity: Tensor, by: Tensor) -
 
 @torch.no_grad()
 def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | None:
-    """Returns the homography (8,) that explains the sizes of whole objects; None where there are too few.
+    """Fits the homography (8,) to the sizes of whole objects; returns None if there are too few.
 
-    On a plane that a camera looks at, the size of an object in the picture is linear in its place. The slope of
-    that line is the homography's denominator. It also gives the horizon, and with a usual focal length that tells
-    how much the plane is foreshortened. The sizes of the classes and the slope are fitted in turn.
+    The size of an object on a plane, as a camera sees it, is linear in its place in the image. The slope gives the
+    homography's denominator and the horizon, and with a typical focal length the foreshortening. The sizes of the
+    classes and the slope are fitted alternately.
 
     Args:
-        class_M: class of the object of each observation; objects of a class are of one size.
+        class_M: class of each observed object; objects of a class are assumed to have the same size.
         centre_M2: its centre.
         std_M: its size: the standard deviation of its pixels.
     """
     if len(class_M) < ENOUGH:
         return None
-    # In double precision: what libraries round in their own ways is gone when the result is rounded to single.
+    # In double precision, so that after rounding to single the result does not depend on the library.
     centre_M2, std_M = centre_M2.double(), std_M.double()
     slope_2 = torch.zeros(2, dtype=torch.float64)
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""A scene: the objects in some clips, what was seen of each one last, and where it goes.
+"""A scene: the objects in some clips, their last observations and their trajectories.
 
 Shapes: B clips, T context frames, R of them that are recent, h horizon, N objects, H height, W width.
 """
@@ -30,17 +30,17 @@ class Scene:
 
     @property
     def last_mask(self) -> Tensor:
-        """The last seen mask (B, H, W)."""
+        """The last mask (B, H, W)."""
         return self.recent_BRHW[:, -1]
 
     @cached_property
     def masks(self) -> Tensor:
-        """Every object (B, N, H, W), bool, in the frame in which it was seen last; with a margin: filled."""
+        """The mask of every object when seen last, (B, N, H, W) bool; with a margin it is filled."""
         masks = filled_masks if self.seen.margin else seen_masks
         return masks(self.recent_BRHW, self.object_BN, self.seen)
 
     def pick(self, clips: slice = ALL, steps: Pick = ALL) -> "Scene":
-        """Returns some clips at some steps."""
+        """Returns a part of the clips and steps."""
         recent, objects = self.recent_BRHW[clips], self.object_BN[clips]
         return Scene(recent, objects, self.seen.pick(clips), self.trajectory.pick(clips, steps))
 
@@ -48,11 +48,11 @@ class Scene:
 def observe(
     context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None, horizon: int, seed: int | None = None
 ) -> Scene:
-    """Returns the scene after (B, T, H, W) masks without unknown pixels.
+    """Makes the scene from (B, T, H, W) masks without unknown pixels.
 
-    With ``motion``, an object that is hidden in the last frame but was seen in one of the recent ones belongs to
-    the scene. Without it, the scene is the objects of the last mask, and they stay where they are. With ``seed``
-    objects go where they may go (``futures``). Completed objects are filled where gradients are not asked for.
+    With ``motion``, the scene includes objects that are hidden in the last frame but were seen in a recent one.
+    Without it, the scene has the objects of the last mask, which do not move. With ``seed``, trajectories are
+    drawn at random (``futures``). Completed objects are filled if no gradients are needed.
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
@@ -68,6 +68,6 @@ def observe(
         else:
             trajectory = future(motion, object_BN, tracks, horizon, seed)
     seen = tracks.latest(recent_BRHW.shape[1]).last_observation()
-    if seen.doubt_BN2 is not None and not torch.is_grad_enabled():  # no shape is learned
+    if seen.doubt_BN2 is not None and not torch.is_grad_enabled():  # shapes are not learned
         seen = replace(seen, margin=round(MARGIN * context_BTHW.shape[2]))
     return Scene(recent_BRHW, object_BN, seen, trajectory)

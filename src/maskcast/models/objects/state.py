@@ -1,8 +1,8 @@
-"""The state of objects in the last seen frame: place and velocity on the plane, fitted to the sights since a hit.
+"""Estimates place and velocity of objects on the plane in the last frame, from sights since a collision.
 
-A velocity from two sights has their noise, one from many has what was before a hit in it, and friction has made
-it less meanwhile. So braked motion is fitted to the last 2, 3, ... frames; how strong friction is, is known
-(``friction``). The state is a mean of the fits, of long ones as long as no sight misses them.
+A velocity from two sights is noisy. One from many sights is biased by friction, and by collisions in between. So
+motion with friction (estimated in ``friction``) is fitted to the last 2, 3, ... frames. The state is a weighted
+mean of the fits, in which long ones count while no sight has a large residual.
 
 Shapes: B clips, R frames, N objects, W windows that end with the last frame, F features, the last 2 is (y, x).
 """
@@ -17,21 +17,21 @@ from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import Tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
-RADIUS = 1.5  # of a thing in units of its size, before it is learned; of a disc seen from above it is 2
-SHARP = 2.0  # how surely a fit is left out that a sight misses, as a logarithm
+RADIUS = 1.5  # initial radius of an object in units of its size; that of a disc seen from above is 2
+SHARP = 2.0  # log of the sharpness with which fits with large residuals are excluded
 
 
 @dataclass(frozen=True)
 class Sights:
-    """What was seen of objects, on the plane."""
+    """Observations of objects, on the plane."""
 
     place_BRN2: Tensor
-    weight_BRN: Tensor  # 0 where an object is not visible, 1 where nothing cuts it, in between by the doubt
+    weight_BRN: Tensor  # 0 if an object is not visible, 1 if nothing cuts it, else by its uncertainty
     size_BN: Tensor  # mean standard deviation of the pixels
 
     @staticmethod
     def of(homography: Tensor, tracks: Tracks) -> "Sights":
-        """Returns the sights of completed tracks."""
+        """Makes the sights from completed tracks."""
         assert tracks.doubt_BTN2 is not None
         std_BRN1 = tracks.std_BTN2.mean(-1, keepdim=True)
         place_BRN2 = to_plane(homography, tracks.centre_BTN2)
@@ -42,25 +42,25 @@ class Sights:
         return Sights(place_BRN2, tracks.visible_BTN / (1 + (doubt_BRN / NOISE) ** 2), size_BN)
 
     def latest(self, frames: int) -> "Sights":
-        """Returns those of the last frames."""
+        """Returns the sights of the last frames."""
         return Sights(self.place_BRN2[:, -frames:], self.weight_BRN[:, -frames:], self.size_BN)
 
 
 @dataclass(frozen=True)
 class State:
-    """Where objects are in the last frame, where they were when they were seen last, and how they move.
+    """Places of objects in the last frame and when seen last, and their velocities.
 
-    Friction and radius are there where they are estimated.
+    Friction and radius are given if they are estimated.
     """
 
     place_BN2: Tensor
     seen_place_BN2: Tensor
-    velocity_BN2: Tensor  # displacement in a frame
+    velocity_BN2: Tensor  # displacement per frame
     friction: Friction | None = None
     radius_BN: Tensor | None = None
 
     def later(self, horizon: int) -> Tensor:
-        """Returns the places (B, h, N, 2) of the next frames, if nothing but friction changes the velocity."""
+        """Returns the places (B, h, N, 2) in the next frames, without interactions."""
         assert self.friction is not None
         place, velocity, places = self.place_BN2, self.velocity_BN2, []
         for _ in range(horizon):
@@ -74,10 +74,10 @@ class StateEstimate(nn.Module):
     """Estimates the state.
 
     Args:
-        hidden: width of what is known of an object.
-        kind: width of what is known of a class.
-        frames: of which the state is fitted.
-        context: frames of which friction is estimated.
+        hidden: width of the object features.
+        kind: width of the class features.
+        frames: number of frames for the fits.
+        context: number of frames for estimating friction.
     """
 
     def __init__(self, hidden: int, kind: int, frames: int, context: int) -> None:
@@ -92,24 +92,24 @@ class StateEstimate(nn.Module):
         self.head = nn.Linear(hidden, frames)
 
     def reset_to_persistence(self) -> None:
-        """Makes nothing move."""
+        """Resets it to no motion."""
         set_to_zero(self.head)
         self.friction.reset()
 
     @torch.no_grad()
     def reset_to_constant_velocity(self) -> None:
-        """Makes everything keep the velocity that was fitted."""
+        """Resets it to constant fitted velocities."""
         self.reset_to_persistence()
         self.head.bias[0] = 1.0
 
     def look(self, bends: Bends, sights: Sights) -> Tensor:
-        """Returns features (B, N, F): how paths bend, and how sure sights are."""
+        """Returns features (B, N, F): deceleration of paths, and certainty of sights."""
         return torch.cat([self.friction.look(bends), sights.weight_BRN.transpose(1, 2)], -1)
 
     def share(
         self, memory_BNF: Tensor, kind_BNF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor
     ) -> tuple[Tensor, Friction]:
-        """Returns what is known of each object with what all of its clip tell, and friction."""
+        """Returns object features that include information of the whole clip, and the friction."""
         value, gate = self.scene(memory_BNF).split([memory_BNF.shape[-1], 1], -1)
         gate = gate.sigmoid() * exists_BN[..., None]
         scene_B1F = (value * gate).sum(1, keepdim=True) / (gate.sum(1, keepdim=True) + 0.01)
@@ -124,10 +124,10 @@ class StateEstimate(nn.Module):
 
         Args:
             memory_BNF: from ``share``.
-            sights: of R frames.
+            sights: of the last R frames.
             friction: from ``share``.
             frame_BN: index of the last frame in which an object is visible.
-            faster_BN2: is added to the velocity.
+            faster_BN2: correction that is added to the velocity.
         """
         windows = sights.weight_BRN.shape[1] - 1
         keep, preferred_BNW = self.head(memory_BNF).split([1, windows], -1)
@@ -141,11 +141,11 @@ class StateEstimate(nn.Module):
 
 
 def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fits uniformly braked motion to the last 2, 3, ... R frames, by weighted least squares.
+    """Fits motion with constant deceleration to the last 2, 3, ... R frames, by weighted least squares.
 
     Returns:
-        Place and velocity in the last frame, (B, N, W, 2); by how much of its size, weighted, an object misses the
-        fit most, (B, N, W); and how sure the velocity is: one over its variance in units of that of a sight.
+        Place and velocity in the last frame, (B, N, W, 2); the largest weighted residual relative to the object's
+        size, (B, N, W); and the precision of the velocity: 1 / variance, in units of that of a sight.
     """
     frames = sights.weight_BRN.shape[1]
     t_R1 = torch.arange(1.0 - frames, 1.0, device=sights.size_BN.device)[:, None]
@@ -158,7 +158,7 @@ def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Ten
     unbraked_WBRN2 = sights.place_BRN2 + (0.5 * t_R1**2)[..., None] * bend_WB1N2
     place_WBN2, velocity_WBN2, sure_WBN1 = _line(unbraked_WBRN2, weight_WBRN1, t_R1)
     back = (velocity_WBN2 * along_WBN2).sum(-1, keepdim=True).clamp(max=0)
-    velocity_WBN2 = velocity_WBN2 - back * along_WBN2  # what would turn back has come to rest
+    velocity_WBN2 = velocity_WBN2 - back * along_WBN2  # an object that would reverse has come to rest
     miss_WBRN2 = unbraked_WBRN2 - place_WBN2[:, :, None] - t_R1[..., None] * velocity_WBN2[:, :, None]
     missed_WBN = ((miss_WBRN2.square() * weight_WBRN1).sum(-1).amax(2) + 1e-12).sqrt() / sights.size_BN
     place, velocity, missed, sure = (
@@ -168,10 +168,10 @@ def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns place at time 0 and velocity (..., N, 2) by weighted least squares, and how sure it is (..., N, 1).
+    """Fits place at time 0, velocity (..., N, 2) and its precision (..., N, 1) by weighted least squares.
 
-    A single sight has no velocity. Where nothing is seen in a window, it is as unsure as can be. Places and
-    weights may have other axes before these.
+    With a single sight the velocity is 0; without any, the precision is minimal. Places and weights may have
+    further leading axes.
     """
     t_R11 = t_R1[..., None]
     total = weight_RN1.sum(-3).clamp(min=1e-9)
@@ -184,7 +184,7 @@ def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, 
 
 
 def ahead(place: Tensor, velocity: Tensor, brake: Tensor, frames: Tensor) -> Tensor:
-    """Returns places (..., 2) some frames later, or before where ``frames`` is negative."""
+    """Returns the places (..., 2) ``frames`` frames later, or earlier if it is negative."""
     lost = 0.5 * brake * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=STILL)
     return place + velocity * frames * (1 - lost.clamp(-4.0, 0.5))
 

@@ -1,11 +1,12 @@
-"""Tracks: where the objects of a clip are in every frame, from class ids, without a one-hot tensor.
+"""Tracks: the places of a clip's objects in every frame, computed from class ids without one-hot tensors.
 
-A class id is an object: a semantic class of many things is one object that changes its shape. Where these are told
-apart (``parts``), the ids are those of objects.
+Each class id counts as one object, so several things of a class are one object of changing shape. If objects are
+told apart (``parts``), the ids are object numbers.
 
-Lengths are in units of the picture's height and positions are measured from its centre, (y, x), so that nothing
-depends on the resolution. Shapes: B clips, T frames, K classes, N slots (the objects of a clip, padded), H height,
-W width.
+Lengths are in picture heights, and positions (y, x) are relative to the picture's centre, so that nothing depends
+on the resolution.
+
+Shapes: B clips, T frames, K classes, N slots (the objects of a clip, padded), H height, W width.
 """
 
 from collections.abc import Sequence
@@ -17,23 +18,23 @@ from torch.nn import functional as F
 
 from maskcast.models.arithmetic import shapes_are_fixed
 
-SCALE_START = 1e-3  # expected error of the centre of what is seen, picture heights
+SCALE_START = 1e-3  # expected error of a visible part's centre, in picture heights
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """What is seen of every object; rows of frames in which it is not visible are 0."""
+    """Observations of every object; 0 in frames in which it is not visible."""
 
     visible_BTN: Tensor  # bool
     centre_BTN2: Tensor  # centroid, (y, x)
     std_BTN2: Tensor  # standard deviation of its pixels, (y, x)
-    truncated_BTN: Tensor  # bool: it touches the border, so that centre and std are those of a part
+    truncated_BTN: Tensor  # bool: it touches the border, so centre and std are those of a part
     aspect: float | Tensor  # width of the picture over its height
     doubt_BTN2: Tensor | None = None
-    """Scale of the centre's error, where sights of parts were completed to those of whole objects."""
+    """Scale of the centre's error, if sights were completed to whole objects."""
 
     def latest(self, frames: int) -> "Tracks":
-        """Returns the last frames, with frames of nothing in front where there are fewer."""
+        """Returns the last ``frames`` frames; if there are fewer, empty frames are put in front."""
         missing = max(0, frames - self.visible_BTN.shape[1])
 
         def last(field: Tensor) -> Tensor:
@@ -43,9 +44,9 @@ class Tracks:
         return Tracks(*seen, self.aspect, None if self.doubt_BTN2 is None else last(self.doubt_BTN2))
 
     def last_observation(self) -> "LastObservation":
-        """Returns where every object was seen last.
+        """Returns the last observation of every object.
 
-        An object that touched the border then and is not visible in the last frame has left.
+        An object that touched the border then, and is not visible in the last frame, counts as having left.
         """
         frames = torch.arange(1, self.visible_BTN.shape[1] + 1, device=self.visible_BTN.device)
         frame_BN = (frames[:, None] * self.visible_BTN).argmax(1)
@@ -58,15 +59,15 @@ class Tracks:
 
 @dataclass(frozen=True)
 class LastObservation:
-    """The last frame in which every object was seen, and what was seen of it there."""
+    """The last observation of every object, and its frame."""
 
     exists_BN: Tensor  # bool: it was seen and has not left
-    frame_BN: Tensor  # long: index of the frame; 0 where it was not seen
+    frame_BN: Tensor  # long: index of the frame; 0 if it was never seen
     centre_BN2: Tensor
     std_BN2: Tensor
     doubt_BN2: Tensor | None = None
     margin: int = 0
-    """Pixels around the picture that masks of these objects have."""
+    """Pixels by which masks of these objects exceed the picture on each side."""
 
     @property
     def expected_error(self) -> Tensor:
@@ -75,7 +76,7 @@ class LastObservation:
         return start if self.doubt_BN2 is None else start + self.doubt_BN2
 
     def pick(self, clips: slice) -> "LastObservation":
-        """Returns the observations of some clips."""
+        """Returns the observations of a part of the clips."""
         fields = self.exists_BN[clips], self.frame_BN[clips], self.centre_BN2[clips], self.std_BN2[clips]
         return LastObservation(*fields, None if self.doubt_BN2 is None else self.doubt_BN2[clips], self.margin)
 
@@ -89,7 +90,7 @@ def find_classes(ids_BHW: Tensor, num_classes: int) -> Tensor:
 def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
     """Returns (B, N) long class ids in (B, ..., H, W) masks, ascending, 0 (background) as padding; N >= 1.
 
-    Ids from ``num_classes`` up, such as the ignore value, are no objects.
+    Ids from ``num_classes`` up, such as the ignore value, are not objects.
     """
     seen_BK = find_classes(ids_BHW, num_classes)[:, 1:]
     if shapes_are_fixed():  # a slot for every class
@@ -112,13 +113,13 @@ def track(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
 
 
 def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns pixels (B, T, N), those at the border (B, T, N), and sums (B, T, N, 4) of y, x and their squares.
+    """Returns numbers of pixels and of border pixels (B, T, N), and sums of y, x and their squares (B, T, N, 4).
 
-    It touches only the few pixels that are not background.
+    It only processes foreground pixels, which are few.
     """
     batch, frames, height, width = ids_BTHW.shape
     slots = object_BN.shape[1]
-    # slot of every class id per clip; the last slot collects what is no object
+    # slot of every class id per clip; the last slot collects pixels of no object
     table_BK = object_BN.new_full((batch, 256), slots)
     table_BK.scatter_(1, object_BN, torch.arange(slots, device=object_BN.device).expand(batch, -1))
     table_BK[:, 0] = slots
@@ -138,7 +139,7 @@ def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the same, by the number of pixels in each row and column; no atomic addition, no shape of data."""
+    """Returns the same from counts per row and column, without atomic additions or data-dependent shapes."""
     height, width = ids_BTHW.shape[2:]
     here_BTNHW = ids_BTHW.long()[:, :, None] == object_BN.masked_fill(object_BN == 0, -1)[:, None, :, None, None]
     row_BTNH, column_BTNW = here_BTNHW.sum(4), here_BTNHW.sum(3)
@@ -155,9 +156,9 @@ def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, T
 
 
 PACKED = ("class", "visible", "y", "x", "std_y", "std_x", "truncated", "aspect")
-"""What the last axis of packed tracks holds; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
+"""The last axis of packed tracks; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
 DOUBT = ("doubt_y", "doubt_x")
-"""What it holds besides where the tracks are those of completed objects."""
+"""Further entries for tracks of completed objects."""
 
 
 def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
@@ -180,7 +181,7 @@ def stack_tracks(packed: Sequence[Tensor]) -> Tensor:
 
 
 def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:
-    """Returns the objects (B, N) and tracks that were packed; those of ``object_BN`` where it is given."""
+    """Returns the packed objects (B, N) and their tracks; only those in ``object_BN`` if it is given."""
     if packed_BTS8.shape[2] == 0:
         packed_BTS8 = packed_BTS8.new_zeros(*packed_BTS8.shape[:2], 1, packed_BTS8.shape[-1])
     slot_BS, aspect = packed_BTS8[:, :, :, 0].amax(1).long(), packed_BTS8[..., 7].max()

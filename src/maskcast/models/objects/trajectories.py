@@ -1,4 +1,4 @@
-"""Trajectories: where objects go, and how wrong a forecast of that is.
+"""Trajectories of objects, and their losses.
 
 Shapes: B clips, T context frames, h horizon, N objects.
 """
@@ -12,10 +12,10 @@ from maskcast.distributed import all_sum
 from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation, Tracks
 
-SMALL = 0.02  # size (standard deviation) of a small object, picture heights
-SIZE_WEIGHT, BORDER_WEIGHT, SCALE_WEIGHT = 0.5, 0.3, 0.1  # of errors, beside 1 for places
-DOUBT_WEIGHT = 3.0  # how much the error of a completed sight adds to the unit of errors of a forecast of it
-HALF_SIDE = 3**0.5  # of a rectangle, in standard deviations
+SMALL = 0.02  # size (standard deviation) of a small object, in picture heights
+SIZE_WEIGHT, BORDER_WEIGHT, SCALE_WEIGHT = 0.5, 0.3, 0.1  # weights of the terms, relative to 1 for places
+DOUBT_WEIGHT = 3.0  # by how much a completed sight's uncertainty increases the unit of its errors
+HALF_SIDE = 3**0.5  # half side of a rectangle, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -24,32 +24,33 @@ class Trajectory:
 
     centre_BhN2: Tensor  # (y, x) in picture heights from the picture's centre
     log_size_BhN2: Tensor  # log of the size relative to the last observation, (y, x)
-    scale_BhN2: Tensor  # scale of the centre's error, taken as Laplace distributed: its mean, (y, x)
+    scale_BhN2: Tensor  # scale of the centre's error (its mean, if Laplace distributed), (y, x)
 
     def pick(self, clips: slice = ALL, steps: Pick = ALL) -> "Trajectory":
-        """Returns the trajectories of some clips at some steps."""
+        """Returns a part of the clips and steps."""
         fields = self.centre_BhN2, self.log_size_BhN2, self.scale_BhN2
         return Trajectory(*(picked(field[clips], 1, steps) for field in fields))
 
 
 def still(tracks: Tracks, horizon: int) -> Trajectory:
-    """Returns the trajectories of objects that stay where they were seen last."""
+    """Returns the trajectories of objects that stay at their last observation."""
     centre = tracks.last_observation().centre_BN2[:, None].expand(-1, horizon, -1, -1)
     return Trajectory(centre, torch.zeros_like(centre), torch.zeros_like(centre))
 
 
 def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> dict[str, Tensor]:
-    """Returns the parts of the loss: ``place``, ``size``, ``border`` and ``doubt``.
+    """Returns the terms of the loss: ``place``, ``size``, ``border`` and ``doubt``.
 
-    - ``place``: the error of the centre in units of the object's size. It grows like the square of small errors
-      and like the length of large ones; of completed sights like their logarithm.
+    - ``place``: the error of the centre in units of the object's size, quadratic for small errors and linear for
+      large ones (logarithmic for completed sights).
     - ``size``: the error of the log size.
-    - ``border``: the error of objects at the border and beyond, see ``_border``.
+    - ``border``: the error of objects at and beyond the border, see ``_border``.
     - ``doubt``: the negative log-likelihood of the centre's error under a Laplace distribution of the forecast
-      scale. Its tails are heavy, as those of the errors are: a missed collision. It has no gradient in the centre.
+      scale. Its tails are heavy, like those of the errors, e.g. after a missed collision. It gives the centre no
+      gradient.
 
-    Each part is a mean. All but ``border`` count an object in the frames in which it is visible and whole.
-    Completed sights are whole; an error counts the less the more they are in doubt.
+    Each term is a mean. All but ``border`` count objects in frames in which they are visible and whole. Completed
+    sights count as whole, with errors weighted down by their uncertainty.
     """
     seen = context.last_observation()
     whole_BhN = future.visible_BTN & seen.exists_BN[:, None]
@@ -71,17 +72,18 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
 
 
 def trajectory_total(errors: dict[str, Tensor]) -> Tensor:
-    """Returns the weighted sum of what ``trajectory_loss`` returned."""
+    """Returns the weighted sum of the terms of ``trajectory_loss``."""
     learned = errors["place"] + SIZE_WEIGHT * errors["size"] + BORDER_WEIGHT * errors["border"]
     return learned + SCALE_WEIGHT * errors["doubt"]
 
 
 def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastObservation) -> Tensor:
-    """Returns the error of objects at the picture's border and beyond.
+    """Returns the error of objects at and beyond the image border.
 
-    The box of an object is that of a rectangle with its standard deviation. Where the border truncates an object,
-    the forecast box is truncated alike and compared with that of the visible part. Where an object has left, no
-    part of its forecast box may lie in the picture. Without this an object that leaves could be forecast anywhere.
+    An object's box is that of a rectangle with its standard deviation. If the border truncates an object, the
+    forecast box is truncated as well and compared with the box of the visible part. If an object has left, no part
+    of its forecast box may lie in the image. Without this term, the place of an object that leaves would be
+    arbitrary.
     """
     half_width = torch.as_tensor(future.aspect / 2)
     limit_2 = torch.stack([torch.full_like(half_width, 0.5), half_width]).to(future.centre_BTN2)
@@ -90,7 +92,7 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
     unit_BN = seen.std_BN2.mean(-1).clamp(min=SMALL)[:, None]
     exists = seen.exists_BN[:, None]
     part_BhN = future.visible_BTN & future.truncated_BTN & exists
-    if future.doubt_BTN2 is not None:  # then there are no parts
+    if future.doubt_BTN2 is not None:  # completed objects are never truncated
         part_BhN = torch.zeros_like(part_BhN)
     half = HALF_SIDE * future.std_BTN2
     sides = torch.cat(
@@ -104,7 +106,7 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
 
 
 def _gone(context: Tracks, future: Tracks) -> Tensor:
-    """Returns (B, h, N) whether an object is not visible and touched the border when it was seen last."""
+    """Returns (B, h, N) whether an object has left: not visible, and at the border when seen last."""
     visible = torch.cat([context.visible_BTN[:, -1:], future.visible_BTN], 1)
     truncated = torch.cat([context.truncated_BTN[:, -1:], future.truncated_BTN], 1)
     at_border, gone = truncated[:, 0], []
@@ -115,14 +117,15 @@ def _gone(context: Tracks, future: Tracks) -> Tensor:
 
 
 def _held(side: Tensor, limit_2: Tensor) -> Tensor:
-    """Returns the sides of a box held to the picture, plus a tenth of what lies beyond, for the gradient."""
+    """Clamps the sides of a box to the image, but leaves a tenth of the excess, for the gradient."""
     held = torch.minimum(torch.maximum(side, -limit_2), limit_2)
     return held + 0.1 * (side - held)
 
 
 def _robust(squared: Tensor, future: Tracks) -> Tensor:
-    """Returns half of a small squared error, and about the length of a large one; of whole objects its logarithm.
+    """Returns a robust loss of squared errors: half of small ones, about the root of large ones.
 
-    What nothing can predict, such as where a hit sends an object, has large errors: so they drown others less.
+    For completed objects it is logarithmic. Unpredictable errors, e.g. after a collision, are large, and would
+    otherwise dominate.
     """
     return (1 + squared).sqrt() - 1 if future.doubt_BTN2 is None else torch.log1p(squared) / 2

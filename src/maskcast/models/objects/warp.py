@@ -1,4 +1,4 @@
-"""Renders moved objects: what was seen of each one last, shifted and scaled, the nearer one in front.
+"""Renders moved objects: their last observed masks, shifted and scaled, nearer ones in front.
 
 Shapes: B clips, T context frames, S steps, N objects, K classes, H height, W width of the masks, I rows and
 J columns rendered.
@@ -14,14 +14,14 @@ from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation
 from maskcast.models.objects.trajectories import Trajectory
 
-SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
-ABSENT = -8.0  # logit of a class that is not among the last mask's objects
-DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
-COPIES = 6  # of the weights of an object's rows and columns, while they come to be
+SHARPNESS = 4.0  # logit of an object in pixels that it covers; the background has 0
+ABSENT = -8.0  # logit of a class without an object in the scene
+DEPTH = 2.0  # difference of an object's logit between the lower and the upper edge of the image
+COPIES = 6  # temporary tensors per object while its weights are computed
 
 
 class Renderer(nn.Module):
-    """Logits of objects from their trajectories; differentiable in these."""
+    """Renders logits of objects, differentiably in their trajectories."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class Renderer(nn.Module):
         rows: Pick = ALL,
         columns: Pick = ALL,
     ) -> Tensor:
-        """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
+        """Returns logits (B, S, N, I, J) of the picked pixels, above 0 where the object covers them.
 
         Args:
-            mask_BNHW: bool, the objects where they were seen last (``seen_masks``, ``filling``).
-            seen: where that was.
+            mask_BNHW: bool, the objects when seen last (``seen_masks``, ``filling``).
+            seen: their last observations.
             trajectory: of the objects at the steps to render.
             rows: of the picture.
             columns: of the picture.
@@ -50,9 +50,9 @@ class Renderer(nn.Module):
         return self.sharpness * (2 * covered - 1) + self.depth * _near(trajectory)
 
     def still(self, object_BN: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
-        """Returns the logits (B, K) of classes where their objects are not, and how much larger where they are.
+        """Returns the logits (B, K) of classes outside of their objects, and the increase inside of them.
 
-        The objects stay, and there is a slot for each class (``fixed_shapes``).
+        The objects do not move, and there is a slot for each class (``fixed_shapes``).
         """
         near_BN = _near(trajectory)[:, 0, :, 0, 0]
         base_BN = torch.where(object_BN > 0, self.depth * near_BN - self.sharpness, self.absent)
@@ -60,7 +60,7 @@ class Renderer(nn.Module):
 
 
 def seen_masks(context_BTHW: Tensor, object_BN: Tensor, seen: LastObservation) -> Tensor:
-    """Returns (B, N, H, W) bool: every object where it was seen last; nothing of one never seen."""
+    """Returns the mask of every object when seen last, (B, N, H, W) bool; empty if it was never seen."""
     frame = seen.frame_BN[..., None, None].expand(-1, -1, *context_BTHW.shape[2:])
     mask_BNHW = context_BTHW.gather(1, frame) == object_BN[..., None, None]
     return mask_BNHW & (object_BN > 0)[..., None, None]
@@ -75,9 +75,9 @@ def cover(
     *,
     expected: bool = False,
 ) -> Tensor:
-    """Returns how much (B, S, N, I, J) of each picked pixel the moved objects cover, 0 to 1.
+    """Returns the coverage (B, S, N, I, J), 0 to 1, of each picked pixel by the moved objects.
 
-    With ``expected`` it is the mean over all places where the objects may be, by the scale of the centres' errors.
+    With ``expected`` it is the expectation over the centres' errors.
     """
     centre = trajectory.centre_BhN2
     height, width = (side - 2 * seen.margin for side in mask_BNHW.shape[2:])
@@ -89,7 +89,7 @@ def cover(
     source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
     blur_y, blur_x = (trajectory.scale_BhN2 * shrink).split(1, dim=-1) if expected else (None, None)
     patch_BNIJ, top_BN, left_BN = _crop(mask_BNHW)
-    # Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
+    # Rows and columns are separable, so sampling is two small matrix products.
     row = source_y * height + (height - 1) / 2 + seen.margin - top_BN[:, None, :, None]
     column = source_x * height + (width - 1) / 2 + seen.margin - left_BN[:, None, :, None]
 
@@ -116,14 +116,14 @@ def probability(
 ) -> Tensor:
     """Returns the probability (B, S, I, J) that each pixel of the picked rows shows the class in ``ids_BSIJ``.
 
-    An object shows where it covers a pixel and no nearer one does; places of objects are taken as independent.
-    What enters the picture later is not reckoned with.
+    An object is visible where it covers a pixel and no nearer object does; places of objects are assumed to be
+    independent. Objects that enter later are not considered.
     """
-    # where an object is not
+    # probability that an object does not cover a pixel
     hidden_BSNIJ = cover(mask_BNHW, seen, trajectory, rows, expected=True).clamp(0, 1).neg_().add_(1)
     order_BSN = _near(trajectory)[..., 0, 0].argsort(dim=2, descending=True)
     ordered = hidden_BSNIJ.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNIJ))
-    behind = torch.cumprod(ordered, dim=2)  # nothing so far in front of the next
+    behind = torch.cumprod(ordered, dim=2)  # no nearer object covers the pixel
     free = torch.cat([torch.ones_like(behind[:, :, :1]), behind[:, :, :-1]], dim=2)
     shown = free * (1 - ordered)
     class_BSN = object_BN[:, None].expand_as(order_BSN).gather(2, order_BSN)
@@ -132,19 +132,19 @@ def probability(
 
 
 def as_bytes(probability: Tensor) -> Tensor:
-    """Returns probabilities as uint8, 255 = 1."""
+    """Returns probabilities as uint8 (255 = 1)."""
     return (probability * 255).round().to(torch.uint8)
 
 
 def _near(trajectory: Trajectory) -> Tensor:
-    """Returns (B, S, N, 1, 1) how near an object is: on the ground, the lower in the picture the nearer."""
+    """Returns the nearness of objects (B, S, N, 1, 1): on the ground, objects lower in the image are nearer."""
     return trajectory.centre_BhN2[..., :1, None].clamp(-1, 1)
 
 
 def paint(
     mask_BNHW: Tensor, object_BN: Tensor, seen: LastObservation, trajectory: Trajectory, rows: slice = ALL
 ) -> Tensor:
-    """Returns the class ids (B, S, I, J) of moved objects: the nearest that covers half of a pixel, else 0."""
+    """Returns class ids (B, S, I, J): of the nearest object that covers at least half of a pixel, else 0."""
     covered_BSNIJ = cover(mask_BNHW, seen, trajectory, rows)
     return front_object(torch.where(covered_BSNIJ > 0.5, 2 + _near(trajectory), -1.0), object_BN)
 
@@ -152,31 +152,31 @@ def paint(
 def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:
     """Returns the logits (B, S, C, I, J) of the classes ``class_C``, from those of objects.
 
-    Class 0, which is the first of ``class_C``, has 0 everywhere; a class of no object has ``absent``. The objects'
-    classes are among ``class_C``, which ascend.
+    Class 0 has logit 0 everywhere; classes without an object have ``absent``. ``class_C`` is ascending, begins
+    with 0 and includes the objects' classes.
     """
-    if shapes_are_fixed():  # there all classes are asked for, and each has a slot
+    if shapes_are_fixed():  # then each class has a slot
         there = (object_BN > 0)[:, None, :, None, None]
         return F.pad(torch.where(there, logits_BSNIJ, absent), (0, 0, 0, 0, 1, 0))
     batch, steps, _, rows, columns = logits_BSNIJ.shape
     out = absent.expand(batch, steps, len(class_C), rows, columns)
     index_BN = (class_C < object_BN[..., None]).sum(-1)
     index = index_BN[:, None, :, None, None].expand_as(logits_BSNIJ)
-    # padding goes to class 0, which is set to 0 afterwards
+    # padding is written to class 0, which is set to 0 afterwards
     out = out.scatter_add(2, index, logits_BSNIJ - absent)
     return torch.cat([torch.zeros_like(out[:, :, :1]), out[:, :, 1:]], dim=2)
 
 
 def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
-    """Returns the class ids (B, S, I, J) of the objects in front; 0 where there is none."""
+    """Returns the class ids (B, S, I, J) of the front objects; 0 if there is none."""
     best, slot = logits_BSNIJ.masked_fill((object_BN == 0)[:, None, :, None, None], -1).max(dim=2)
     ids = object_BN[:, None, :, None, None].expand_as(logits_BSNIJ).gather(2, slot[:, :, None])[:, :, 0]
     return ids * (best > 0)
 
 
 def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the part of each mask around its object, all of one size, and its top and left (B, N)."""
-    if shapes_are_fixed():  # the size of the parts depends on data
+    """Crops each mask around its object, all to one size; also returns top and left (B, N)."""
+    if shapes_are_fixed():  # the size of the crops depends on data
         corner_BN = torch.zeros(mask_BNHW.shape[:2], dtype=torch.long, device=mask_BNHW.device)
         return mask_BNHW, corner_BN, corner_BN
     picks = []
@@ -194,10 +194,10 @@ def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _hat(position: Tensor, size: int, blur: Tensor | None, unit: int) -> Tensor:
-    """Returns (..., size) weights of linear interpolation at a position in pixels.
+    """Returns the weights (..., size) of linear interpolation at a position in pixels.
 
-    With ``blur``, in units of ``unit`` pixels, it is their mean over positions with Laplace distributed errors of
-    that mean size: the second difference of the distribution's second integral.
+    With ``blur``, they are averaged over positions with Laplace distributed errors, whose mean size is ``blur`` in
+    units of ``unit`` pixels: the second difference of the distribution's second integral.
     """
     pixels = torch.arange(size, device=position.device, dtype=position.dtype)
     distance = position[..., None] - pixels
