@@ -21,6 +21,7 @@ from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, Annotations, Labels
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+LARGEST = 2**31 - 1  # Kubernetes and kfp count seconds and retries in 32 bits
 LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # the sample file's
@@ -49,14 +50,45 @@ Cores = Annotated[str, BeforeValidator(_as_text), AfterValidator(_cores)]
 Size = Annotated[str, BeforeValidator(_as_text), AfterValidator(_size)]
 
 
+def _of_form(form: str, remedy: str) -> AfterValidator:
+    """Holds a text against what Kubernetes takes; it would refuse the pod long after the run was submitted."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(form, text, re.ASCII):
+            raise PydanticCustomError("form", remedy)
+        return text
+
+    return AfterValidator(check)
+
+
+_DOMAIN, _NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_IN_LABELS = "at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
+Variable = Annotated[
+    str, _of_form("[-._A-Za-z][-._A-Za-z0-9]*", "write letters, digits, `_`, `-` and `.`, e.g. AWS_REGION")
+]
+Secret = Annotated[str, _of_form(_DOMAIN, "write lower-case letters, digits, `-` and `.`, e.g. maskcast-s3")]
+LabelKey = Annotated[
+    str, _of_form(f"({_DOMAIN}/)?{_NAME}", f"write NAME or domain.example.com/NAME, where NAME has {_IN_LABELS}")
+]
+LabelValue = Annotated[str, _of_form(f"({_NAME})?", f"write {_IN_LABELS}")]
+Resource = Annotated[str, _of_form(f"{_DOMAIN}/{_NAME}", "write domain/NAME, e.g. nvidia.com/gpu")]
+Image = Annotated[
+    str,
+    _of_form(
+        r"([\w.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]*)?(@sha256:[0-9a-f]{64})?",
+        "write registry/name@sha256: and 64 digits from 0 to f; a name has lower-case letters",
+    ),
+]
+
+
 class Toleration(Params):
     """A taint that pods may run on, as Kubernetes spells it."""
 
-    key: str | None = None
+    key: LabelKey | None = None
     """Key of the taint; null matches all."""
     operator: Literal["Equal", "Exists"] = "Equal"
     """Whether the value must be equal or the key be there."""
-    value: str | None = None
+    value: LabelValue | None = None
     """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; null matches all."""
@@ -81,18 +113,18 @@ class Pod(Params):
     """Memory, requested and at most."""
     gpus: int = Field(0, ge=0)
     """GPUs of the pod; a stage uses all it gets."""
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: Resource = "nvidia.com/gpu"
     """Name of the GPU resource on the nodes."""
-    gpu_type: str | None = None
+    gpu_type: LabelValue | None = None
     """Value of the node label nvidia.com/gpu.product to run on; null takes any."""
     shared_memory: Size | None = None
     """Size of /dev/shm, for data loaders and processes of one pod, as a part of `memory`; null leaves the 64 MB
     of the runtime."""
-    timeout_s: int = Field(86400, ge=1)
+    timeout_s: int = Field(86400, ge=1, le=LARGEST)
     """Seconds after which the pod is stopped."""
-    retries: int = Field(0, ge=0)
+    retries: int = Field(0, ge=0, le=LARGEST)
     """How often a failed pod is started again, after 30 s, 60 s, 120 s, ... (at most 10 minutes)."""
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that the pod may run on."""
@@ -120,7 +152,7 @@ class Workspace(Params):
 
     claim: str = Field(pattern=DNS_LABEL)
     """Name of the PersistentVolumeClaim."""
-    mount_path: str = Field("/workspace", pattern="^/+[^/]")
+    mount_path: str = Field("/workspace", pattern="^/+[^/:][^:]*$")
     """Where pods see it."""
     size: Size = "50Gi"
     """Size that `setup` asks for."""
@@ -161,7 +193,7 @@ class Serving(Params):
 class Cluster(Params):
     """A cluster as `cluster.yaml` describes it. Names of secrets stand here, their values never."""
 
-    image: str = Field(min_length=1)
+    image: Image
     """Image of all stages, pinned: registry/name@sha256:... (`submit` takes nothing else)."""
     namespace: str = Field("kubeflow-user", pattern=DNS_LABEL)
     """Namespace of the runs."""
@@ -169,13 +201,13 @@ class Cluster(Params):
     """Service account of the pods."""
     pipeline_root: str | None = Field(None, pattern=r"^[a-z0-9]+://[^/\s]\S*$")
     """Where artifacts go, e.g. s3://bucket/maskcast; null takes the cluster's default."""
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[Variable, str] = Field(default_factory=dict)
     """Environment of all stages: addresses (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL_S3), never a secret."""
-    secrets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    secrets: dict[Secret, tuple[Variable, ...]] = Field(default_factory=dict)
     """Secrets by name, each with the keys that become environment variables of the same names."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When nodes pull the image."""
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secrets: tuple[Secret, ...] = ()
     """Names of the secrets that pull it."""
     workspace: Workspace | None = None
     """Volume for checkpoints; null keeps them in the pod."""
@@ -190,9 +222,9 @@ class Cluster(Params):
     """Labels of all pods, TrainJobs and the workspace's claim, e.g. {team: vision, cost-centre: "17"}."""
     annotations: Annotations = Field(default_factory=dict)
     """Annotations of all pods, e.g. {karpenter.sh/do-not-disrupt: "true"}."""
-    run_timeout_s: int | None = Field(None, ge=1)
+    run_timeout_s: int | None = Field(None, ge=1, le=LARGEST)
     """Seconds after which a whole run is stopped; null lets the pods' own `timeout_s` do."""
-    keep_pods_s: int | None = Field(None, ge=1)
+    keep_pods_s: int | None = Field(None, ge=1, le=LARGEST)
     """Seconds that a run's pods stay after its end; null leaves that to Kubeflow (an hour, as it is installed)."""
     pods: Pods = Pods()
     """What each kind of pod asks for."""

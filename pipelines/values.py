@@ -7,11 +7,12 @@ from typing import Any
 import yaml
 
 from maskcast.errors import MaskcastError
-from maskcast.params import section, set_key, validate
+from maskcast.params import flatten, section, set_key, validate
 from maskcast.runner.stage import get_stage
 from maskcast.storage.store import local_path
 
 EXACT = 2**53  # up to it a double holds each integer
+PLACEHOLDER = "{{$."  # kfp puts something else in its place, wherever it stands
 
 
 def checked_values(
@@ -36,6 +37,11 @@ def checked_values(
     for name, given in values.items():
         where = f"{path}: {name}" if not overrides else f"{path} with -S: {name}"
         validate(get_stage(stages[name]).params, given, where)
+        for key, value in flatten(given).items():
+            if PLACEHOLDER in f"{key} {value}":
+                raise MaskcastError(
+                    f"{where}.{key}: {PLACEHOLDER} begins a placeholder of kfp; write another value"
+                )
     return values
 
 

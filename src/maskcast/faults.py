@@ -88,6 +88,8 @@ def _walk(model: type[BaseModel], values: Any, loc: Sequence[int | str]) -> _Pla
     place = _of_field("", model.model_fields["root"]) if issubclass(model, RootModel) else None
     place = place or _Place("", [model], [model], None)
     for number, step in enumerate(loc, 1):
+        if step == "[key]":  # what pydantic has behind a key that is itself at fault
+            break
         members = [each for each in place.chosen if step == each.__name__ or step in _tags([each], place.tag)]
         if len(place.chosen) > 1 and members:
             place = place._replace(chosen=members)
