@@ -34,6 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MaskcastError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        from maskcast.installation import extra_of
+
+        if (extra := extra_of(error.name or "")) is None:
+            raise
+        remedy = f"which is not installed; run `pip install 'maskcast[{extra}]'`"
+        print(f"error: {arguments[0]}: needs {error.name}, {remedy}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # who read the output has had enough, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

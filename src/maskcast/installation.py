@@ -5,7 +5,9 @@ package, where ``setup.py`` puts them.
 """
 
 import os
+import re
 import subprocess
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from maskcast import __version__
@@ -49,6 +51,17 @@ def commit() -> str:
         return ""
     # `--exclude=*`: tags are no part of the commit's name.
     return git("-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def extra_of(module: str) -> str | None:
+    """Returns the extra of maskcast that installs a module, e.g. ``train`` of torch; None where none does."""
+    try:
+        asked = "\n".join(requires("maskcast") or [])
+    except PackageNotFoundError:
+        return None
+    package = re.escape(module.partition(".")[0].replace("_", "-"))
+    found = re.search(rf"(?m)^{package}\b(?!-).*extra == ['\"](\w+)", asked)
+    return found and found[1]
 
 
 def git(*words: str) -> str:

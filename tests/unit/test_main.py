@@ -304,17 +304,41 @@ def test_help_says_which_keys_belong_together_beside_null_too(capsys: pytest.Cap
     assert "\n      arch: recurrent\n          base: " in network
 
 
-def _without_kubeflow(words: list[str]) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.modules['kfp'] = None; from maskcast.__main__ import main; sys.exit(main({words}))"
+def _without(packages: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    missing = f"sys.modules |= dict.fromkeys({packages.split()})"
+    code = f"import sys; {missing}; from maskcast.__main__ import main; sys.exit(main({words}))"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_without_kubeflow_shells_complete_the_other_commands() -> None:
-    done = _without_kubeflow(["completion", "bash"])
+    done = _without("kfp", ["completion", "bash"])
     assert (done.returncode, done.stderr) == (0, "") and "train_masker" in done.stdout
 
 
 def test_without_kubeflow_a_line_names_the_extra() -> None:
-    done = _without_kubeflow(["pipeline", "compile"])
+    done = _without("kfp", ["pipeline", "compile"])
     line = "error: pipeline: needs kfp, which is not installed; run `pip install 'maskcast[cluster]'`\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
+EXTRAS = "torch torchvision faster_coco_eval matplotlib safetensors kfp kubernetes docker av boto3 dvc"
+
+
+def test_without_the_extras_shells_complete_and_each_command_helps() -> None:
+    done = _without(EXTRAS, ["completion", "bash"])
+    assert (done.returncode, done.stderr) == (0, "") and "evaluate-coco" in done.stdout
+    assert "GT.json is an object" in _without(EXTRAS, ["evaluate-coco", "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "package"),
+    [
+        (["forecast", "sample"], "torch"),
+        (["serve", "--model", "folder"], "torch"),
+        (["evaluate-coco", "truth.json", "results.json"], "faster_coco_eval"),
+    ],
+)
+def test_without_torch_a_line_names_the_extra(words: list[str], package: str) -> None:
+    done = _without(EXTRAS, words)
+    line = f"error: {words[0]}: needs {package}, which is not installed; run `pip install 'maskcast[train]'`\n"
     assert (done.returncode, done.stderr) == (2, line)

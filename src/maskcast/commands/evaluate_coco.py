@@ -2,13 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.coco.evaluator import CocoScores, Kind, evaluate
-from maskcast.evaluation.coco.files import read_detections, read_truth
 from maskcast.memory import collector_paused
 from maskcast.reading import counted
 from maskcast.runner.outputs import check_new, output_whole
+
+if TYPE_CHECKING:  # else --help would need `maskcast[train]`
+    from maskcast.evaluation.coco.evaluator import CocoScores, Kind
 
 DESCRIPTION = "Prints the twelve COCO metrics of a results file, for boxes or masks."
 EPILOG = """\
@@ -65,12 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def evaluate_files(truth: Path, results: Path, kind: Kind) -> CocoScores:
+def evaluate_files(truth: Path, results: Path, kind: "Kind") -> "CocoScores":
     """Reads, checks and scores two files.
 
     Raises:
         MaskcastError: naming the first fault of a file.
     """
+    from maskcast.evaluation.coco.evaluator import evaluate
+    from maskcast.evaluation.coco.files import read_detections, read_truth
+
     with collector_paused():
         checked = read_truth(truth, kind)
         return evaluate(checked, read_detections(results, checked, kind), kind)
