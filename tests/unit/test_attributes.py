@@ -167,7 +167,7 @@ def test_a_classes_file_says_names_and_what_they_share(tmp_path: Path) -> None:
     ("text", "match"),
     [
         ("- background\n- thumb\n", "must map names to values"),
-        ("background:\n", r"1 classes; give 2 to 255, the background first"),
+        ("background:\n", r"\b1 class; give 2 to 255, the background first"),
         ("background:\nthumb: left\n", r"'thumb': 'left'; write a class a line, e\.g\. `left thumb: \{side: left"),
         ("background:\n1: {side: left}\n", r"1: \{'side': 'left'\}; write a class a line.*names as text"),
         ("background:\nthumb: {on: left}\n", r"'thumb': True: 'left' is no text; put it into quotes"),
