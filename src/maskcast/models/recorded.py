@@ -1,10 +1,9 @@
-"""Work on a GPU as a CUDA graph: what a network finds, or the gradients of a step, launched at once.
+"""Records work on a GPU (inference, or the gradients of a step) as a CUDA graph, which one call launches.
 
-PyTorch takes longer to launch the kernels of a small batch than a fast GPU to run them. Where each call launches
-the same ones, they are recorded once for inputs of some shapes, after some calls that run as they are written, in
-which libraries choose their kernels; then they are replayed on new inputs. Nothing that is done on the host may
-differ from call to call. What torch's random state decides on the device may: a replay draws from the state as it
-is then.
+PyTorch takes longer to launch the kernels of a small batch than a fast GPU takes to run them. If each call
+launches the same kernels, they are recorded once per set of input shapes, and then replayed on new inputs. The
+first calls run normally, because libraries choose their kernels in them. Nothing that is done on the host may
+differ between calls. Random numbers drawn on the device may: a replay draws from the current random state.
 """
 
 from collections import Counter
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from maskcast.errors import first_line
 from maskcast.progress import say
 
-AFTER = 8  # calls with the same shapes, after which it is worth to record one
+AFTER = 8  # calls with the same shapes before one is recorded
 _ALONE = Lock()  # PyTorch records one graph at a time in a process
 
 R = TypeVar("R")
@@ -33,14 +32,14 @@ class _Call(NamedTuple):
 
 
 class Recorded(Generic[R]):
-    """Calls a function of tensors: as it is, or by a recorded call once the same shapes have come often enough.
+    """Calls a function of tensors, and replays a recorded call once the same shapes have come often enough.
 
     Args:
-        function: has no state but gradients, and does the same on the host in each call.
-        record: records some work; returns what it gave, and a function that does it again into the same memory.
-        learned: those whose gradients the function computes.
-        after: calls of the same shapes that run as they are written.
-        most: shapes that are recorded at most: each takes memory.
+        function: without state except gradients; does the same on the host in each call.
+        record: records some work; returns its result, and a function that repeats the work into the same memory.
+        learned: parameters whose gradients the function computes.
+        after: number of calls with the same shapes that run normally.
+        most: sets of shapes that are recorded at most, because each takes memory.
     """
 
     def __init__(
@@ -58,11 +57,11 @@ class Recorded(Generic[R]):
         self._calls: dict[Shapes, _Call] = {}
 
     def __len__(self) -> int:
-        """Returns how many calls are recorded."""
+        """Returns the number of recorded calls."""
         return len(self._calls)
 
     def __call__(self, x: Any) -> R:
-        """Returns what is done of ``x``, tensors in any nest; that and the gradients hold until the next call."""
+        """Returns ``function(x)`` for nested tensors ``x``; result and gradients are valid until the next call."""
         shapes = tuple((tuple(each.shape), each.dtype) for each in tensors_of(x))
         if shapes not in self._calls:
             if len(self._calls) < self._most:
@@ -81,11 +80,11 @@ class Recorded(Generic[R]):
         return found
 
     def _begin(self, x: Any, shapes: Shapes) -> None:
-        """Records a call, if that is possible; if not, none will be."""
+        """Records a call; if that fails, nothing is recorded from then on."""
         kept = changed(x, torch.clone)
         try:
             found, replay = self._record(lambda: self._function(kept))
-        except Exception as error:  # of any library: the call as it is does the same
+        except Exception as error:  # from any library; the normal call gives the same result
             say(f"not recorded as a CUDA graph: {type(error).__name__}: {first_line(error)}")
             self._most = 0
             for parameter in self._learned:
@@ -96,7 +95,7 @@ class Recorded(Generic[R]):
 
 
 def changed(nest: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Returns a tensor, or lists, tuples and mappings of tensors, with each of these changed."""
+    """Applies ``change`` to a tensor, or to each tensor in nested lists, tuples and mappings."""
     if isinstance(nest, Tensor):
         return change(nest)
     if isinstance(nest, Mapping):
@@ -108,7 +107,7 @@ def changed(nest: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def tensors_of(nest: Any) -> list[Tensor]:
-    """Returns all tensors of it."""
+    """Returns all tensors in nested lists, tuples and mappings."""
     found: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -120,9 +119,9 @@ def tensors_of(nest: Any) -> list[Tensor]:
 
 
 class Recorder:
-    """Records work on the GPU without doing it.
+    """Records work on the GPU, without running it.
 
-    All that one records shares its memory: what a replay gave holds until the next replay of any of them.
+    All recordings of one recorder share memory, so the result of a replay is valid until the next replay.
     """
 
     def __init__(self) -> None:
@@ -130,11 +129,11 @@ class Recorder:
         self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
-        """Returns what some work will have given once the function is called that does it."""
+        """Returns the tensors for the result, and a function that runs the work."""
         graph = torch.cuda.CUDAGraph()
-        # PyTorch's own is a stream of one GPU, and what runs on another is not recorded there
+        # PyTorch's default stream for this belongs to one GPU and does not record work on another
         self._stream = self._stream or torch.cuda.Stream()
-        # other threads may go on with theirs, e.g. pin memory
+        # other threads may continue their CUDA calls, e.g. pin memory
         with _ALONE, torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             found = work()
         return found, graph.replay

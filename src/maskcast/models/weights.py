@@ -1,4 +1,4 @@
-"""Weights on disk, in files that somebody may have changed: what they hold is known before it is allocated."""
+"""Reads weights from untrusted files: their sizes are checked before memory is allocated."""
 
 import json
 import math
@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 from maskcast.errors import MaskcastError
 from maskcast.reading import opened, parsing
 
-MAX_HEADER = 16 << 20  # bytes that name the tensors of a file; 10,000 tensors take 1 MiB
-SPARE = 4  # times its weights that a network may allocate while it is built: what it draws, and what is not saved
-LEAST = 2**24  # numbers that it may allocate anyway
-TENSOR = 2**12  # numbers that a tensor counts for at least: millions of small ones take long, too
-FRESH = 2**28  # the same of a network without a file
+MAX_HEADER = 16 << 20  # most bytes of a file's header; 10,000 tensors take 1 MiB
+SPARE = 4  # building a network may allocate so many times its weights, e.g. for random numbers
+LEAST = 2**24  # numbers that may always be allocated
+TENSOR = 2**12  # least numbers that a tensor counts for, as millions of small ones take long
+FRESH = 2**28  # limit for a network without a file
 WEIGHTS, REMEDY = "file of weights in safetensors", "train or fetch it again"
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
@@ -26,7 +26,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the tensors of a safetensors file by name, without reading these.
+    """Returns the shapes of the tensors in a safetensors file by name, without reading the tensors.
 
     Raises:
         MaskcastError: if it cannot be read.
@@ -41,7 +41,7 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a safetensors file by name.
+    """Returns the tensors in a safetensors file by name.
 
     Raises:
         MaskcastError: if it cannot be read, or a number is not finite.
@@ -56,11 +56,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into ``model``; names and shapes must match exactly, and all numbers be finite.
+    """Loads a safetensors file into ``model``; names and shapes must match, and all numbers be finite.
 
     Raises:
-        MaskcastError: naming the file and the first weights that are missing, unknown, of another shape or not
-            finite.
+        MaskcastError: if weights are missing, unknown, of another shape or not finite; the message names the first
+            ones.
     """
     theirs = shapes_of(path)
     own = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
@@ -73,11 +73,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def build_like(path: Path, build: Callable[[], N]) -> N:
-    """Builds the network that a config beside a weights file describes, unless it is far larger than those.
+    """Builds the network for a weights file, unless it is far larger than the file's weights.
 
     Args:
-        path: the weights; where there is no such file, a network of some size is built anyway.
-        build: builds it, freshly initialised.
+        path: the weights; if the file does not exist, networks up to a fixed size are built.
+        build: builds the network, freshly initialised.
 
     Raises:
         MaskcastError: if it is too large, or the weights cannot be read.
@@ -93,11 +93,11 @@ def build_like(path: Path, build: Callable[[], N]) -> N:
 
 
 class _Room(TorchFunctionMode):
-    """Limits how many numbers are allocated.
+    """A mode that limits how many numbers are allocated.
 
     Args:
-        numbers: at most.
-        path: what errors name.
+        numbers: the limit.
+        path: named in errors.
     """
 
     def __init__(self, numbers: int, path: Path) -> None:
@@ -107,7 +107,7 @@ class _Room(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Calls a function of torch, unless it makes a tensor that is too large."""
+        """Calls a function of torch, unless its result would exceed the limit."""
         if func in MAKERS:
             size = args[:1] if args and not isinstance(args[0], int) else args
             size = size or ((kwargs or {}).get("size", ()),)

@@ -1,8 +1,8 @@
-"""Convolutional recurrent cells, split so that the input half of the gates is computed for all steps at once.
+"""Convolutional recurrent cells. The gates' input half is computed for all steps at once.
 
-``inputs`` convolves all that is seen, (B, T, C, H, W); ``step`` adds the hidden half, which alone has to wait for
-the step before. Under autocast the convolutions run in bf16; gates and states stay float32, but for the hidden
-state of kernels (``kernels.gates``), which convolutions alone see.
+``inputs`` convolves the whole input, (B, T, C, H, W). ``step`` adds the hidden half, which depends on the step
+before. Under autocast the convolutions run in bf16, and gates and states stay float32. An exception is the hidden
+state of GPU kernels (``kernels.gates``), which is only an input of convolutions.
 """
 
 from typing import Literal
@@ -18,38 +18,38 @@ State = tuple[Tensor, ...]
 
 
 class _Cell(nn.Module):
-    """What both cells share: the input half of the gates, and a state that starts at zero."""
+    """Base of both cells: the input half of the gates, and an initial state of zeros."""
 
     hidden: int
     input: nn.Conv2d
     num_states: int
 
     def start(self, like_BCHW: Tensor) -> State:
-        """Returns the zero state for an input's batch and size."""
+        """Returns a state of zeros for the batch and size of an input."""
         batch, _, height, width = like_BCHW.shape
         shape = (batch, self.hidden, height, width)
         zeros = torch.zeros(shape, device=like_BCHW.device, dtype=self.input.weight.dtype)
         return (zeros,) * self.num_states
 
     def inputs(self, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
-        """Returns the input half of the gates of every step."""
+        """Returns the input half of the gates for every step."""
         return _batched(self.input, x_BTCHW)
 
     def blind(self) -> Tensor:
-        """Returns the input half of the gates of a step that sees nothing."""
+        """Returns the input half of the gates for a step without input."""
         assert self.input.bias is not None
         return self.input.bias[:, None, None]
 
 
 class ConvLSTMCell(_Cell):
-    """ConvLSTM (Shi et al. 2015, arXiv 1506.04214) with forget bias 1 and, on request, peepholes that start at 0.
+    """ConvLSTM (Shi et al. 2015, arXiv 1506.04214) with forget bias 1 and optional peepholes that start at 0.
 
     Args:
         channels: of the input.
         hidden: of the state.
-        kernel: odd size of both convolutions.
+        kernel: size of both convolutions, odd.
         norm: GroupNorm on the gates.
-        activation: of candidate and output.
+        activation: of the candidate and the output.
         peepholes: none, one weight per channel, or one per channel and place of ``size`` (H, W).
         size: of the state, for full peepholes.
     """
@@ -93,7 +93,7 @@ class ConvLSTMCell(_Cell):
         return self.gated(gates, remembered, cell)
 
     def gated(self, seen: Tensor, remembered: Tensor, cell: Tensor) -> State:
-        """Returns the state (h, c) by both halves of the gates: all that is no convolution."""
+        """Returns the state (h, c) from both halves of the gates: all of a step but its convolution."""
         gates = self.norm(at_least_float32(seen + remembered))
         i, f, g, o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
@@ -106,7 +106,7 @@ class ConvLSTMCell(_Cell):
 
 
 class ConvGRUCell(_Cell):
-    """ConvGRU (Ballas et al. 2016, arXiv 1511.06432): reset gate before the candidate's convolution."""
+    """ConvGRU (Ballas et al. 2016, arXiv 1511.06432), with the reset gate before the candidate's convolution."""
 
     num_states = 1
 
@@ -128,10 +128,10 @@ class ConvGRUCell(_Cell):
 
 
 def _check_places(peepholes: Tensor, cell: Tensor) -> None:
-    """Checks that weights of places are of the places that there are.
+    """Checks that full peepholes have the size of the state.
 
     Raises:
-        MaskcastError: they are of frames of another size.
+        MaskcastError: they were made for frames of another size.
     """
     own, seen = tuple(peepholes.shape[-2:]), tuple(cell.shape[-2:])
     if own not in ((1, 1), seen):
@@ -142,20 +142,20 @@ def _check_places(peepholes: Tensor, cell: Tensor) -> None:
 
 
 def set_to_zero(layer: nn.Module) -> None:
-    """Sets the parameters of a layer to zero: what it puts out then is nothing, until it learns."""
+    """Sets the parameters of a layer to zero, so that its output is 0 until it is trained."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
 def _batched(conv: nn.Conv2d, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
-    """Returns the convolution of every step; unbound, for indexing a computed tensor per step costs O(T^2)."""
+    """Returns the convolution of every step, unbound, as the backward of indexing per step costs O(T^2)."""
     gates = conv(x_BTCHW.flatten(0, 1)).unflatten(0, x_BTCHW.shape[:2])
-    if gates.is_cuda:  # in channels_last, as its kernels have them, so that no gradient is laid out anew
+    if gates.is_cuda:  # channels_last, as in the GPU's kernels, so that gradients need no change of layout
         return tuple(each.permute(0, 3, 1, 2) for each in gates.permute(0, 1, 3, 4, 2).unbind(1))
     return gates.unbind(1)
 
 
 def _gate_norm(gates: int, hidden: int) -> nn.GroupNorm:
-    """Returns GroupNorm with whole groups of about 16 channels in every gate."""
+    """Returns GroupNorm with groups of about 16 channels, none of which spans two gates."""
     per_gate = next(groups for groups in range(max(1, hidden // 16), 0, -1) if hidden % groups == 0)
     return nn.GroupNorm(gates * per_gate, gates * hidden)

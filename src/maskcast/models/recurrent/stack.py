@@ -1,6 +1,6 @@
-"""A stack of recurrent layers that reads a sequence and then goes on by itself, its state carried along.
+"""A stack of recurrent layers, which reads a sequence and then continues it.
 
-Shapes: B clips, T steps seen, C channels, H height, W width (of the state).
+Shapes: B clips, T input steps, C channels, H height, W width (of the state).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ Cell = ConvLSTMCell | ConvGRUCell
 
 
 class Recurrent(nn.Module):
-    """Layers of cells, each with an optional BatchNorm on what it passes up."""
+    """Layers of recurrent cells, each with an optional BatchNorm on its output."""
 
     def __init__(self, cells: Sequence[Cell], *, batch_norm: bool = False) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class Recurrent(nn.Module):
     def forward(
         self, seen_BTCHW: Tensor, horizon: int, feed: Callable[[Tensor], Tensor] | None = None
     ) -> list[Tensor]:
-        """Returns what the top layer gives (B, C, H, W) at each of the ``horizon`` steps after the last seen.
+        """Returns the top layer's output (B, C, H, W) at each of the ``horizon`` steps after the input.
 
         Args:
             seen_BTCHW: input of the first layer.
-            horizon: steps to go on.
-            feed: makes a step's input from what the top layer gave before; without it the network is blind.
+            horizon: number of steps to continue.
+            feed: makes a step's input from the top layer's last output; without it these steps have no input.
         """
         states, top = self._read(seen_BTCHW, blind=feed is None)
         outputs = []
@@ -51,7 +51,7 @@ class Recurrent(nn.Module):
             yield cell, norm
 
     def _read(self, seen_BTCHW: Tensor, *, blind: bool) -> tuple[list[State], Tensor]:
-        """Returns each layer's state after the last seen step, and what the top layer gives there."""
+        """Returns each layer's state after the last input step, and the top layer's output there."""
         states: list[State] = []
         x_BTCHW = seen_BTCHW
         for cell, norm in self._layers():
@@ -62,7 +62,7 @@ class Recurrent(nn.Module):
                 hidden.append(state[0])
             states.append(state)
             if blind and len(states) == len(self.cells) and isinstance(norm, nn.Identity):
-                return states, state[0]  # nobody looks at it
+                return states, state[0]  # this output is not used
             batch_steps = torch.stack(hidden, dim=1)
             x_BTCHW = norm(batch_steps.flatten(0, 1)).unflatten(0, batch_steps.shape[:2])
         return states, x_BTCHW[:, -1]

@@ -1,11 +1,11 @@
-"""Classes that share attributes: a head that learns classes from their parts and ends as a plain one.
+"""Classes with shared attributes: the head learns a part per attribute value, and is folded after training.
 
-The logit of a class is the sum of those of its attributes: that of ``cube rubber red`` is that of cubes, plus that
-of rubber, plus that of red. So a class that no label shows is known by its parts. A class has a logit of its own
-only where attributes do not tell it from another one, or it has none: with an own one, a class that no label shows
-would learn never to be found. All of these are linear in the features, and so is their sum: the weights of a class
-are the sums of those of its parts. Training makes them anew at each step (a parametrisation); at its end they are
-folded into the head, and what is saved, exported and served knows nothing of attributes.
+The logit of a class is the sum over its attribute values: that of ``cube rubber red`` is the sum for cube, rubber
+and red. So a class without any label is known from its parts. A class has a term of its own only if it has no
+attributes or shares all of them with another class, because such a term would teach a class without labels never
+to occur. All terms are linear in the features, so the weights of a class are the sums of its parts' weights. In
+training they are computed at each step (a parametrisation). At the end they are folded into the head, so that
+saved, exported and served models are plain.
 
 Legend: K channels of logits, A values of attributes.
 """
@@ -24,7 +24,7 @@ TENSORS = ("weight", "bias")
 
 
 def parts_of(maps: Sequence[LabelMap]) -> Tensor:
-    """Returns which channel of logits has which value of an attribute, (K, A) of 0 and 1; A is 0 without any."""
+    """Returns which logit channel has which attribute value, (K, A) of 0 and 1; A is 0 without attributes."""
     columns, first, total = [], 0, sum(logit_channels(maps))
     for one, channels in zip(maps, logit_channels(maps), strict=True):
         for values in one.attributes.values() if one.kind == "classes" else ():
@@ -37,14 +37,14 @@ def parts_of(maps: Sequence[LabelMap]) -> Tensor:
 
 
 def share_parts(head: nn.Module, maps: Sequence[LabelMap]) -> None:
-    """Lets the last layer of a segmenter learn the parts of its classes; nothing where no class has attributes.
+    """Parametrises the last layer of a segmenter by parts of classes; does nothing without attributes.
 
     Args:
-        head: the convolution whose channels are the logits of ``maps``, one after the other.
-        maps: what it finds.
+        head: the convolution whose output channels are the logits of ``maps``, in order.
+        maps: label maps of the segmenter.
 
     Raises:
-        MaskcastError: if the head is no such convolution.
+        MaskcastError: if the head is not such a convolution.
     """
     parts_KA = parts_of(maps)
     if not parts_KA.shape[1]:
@@ -61,14 +61,14 @@ def share_parts(head: nn.Module, maps: Sequence[LabelMap]) -> None:
 
 
 def fold_parts(head: nn.Module) -> None:
-    """Makes a head plain again: it gives what it gave."""
+    """Removes the parametrisation; the head's outputs stay the same."""
     for name in TENSORS:
         if parametrize.is_parametrized(head, name):
             parametrize.remove_parametrizations(head, name)
 
 
 class _Parts(nn.Module):
-    """Makes a tensor (K, ...) of what the parts of each channel share, and of its own where it has any."""
+    """Sums the shared parts of each channel, and its own term if it has one, to a tensor (K, ...)."""
 
     parts_KA: Tensor
     own_K: Tensor
@@ -79,7 +79,7 @@ class _Parts(nn.Module):
         own_K = (alike_KK.sum(1) > 1) | ~parts_KA.any(1)
         self.register_buffer("parts_KA", parts_KA.to(own), persistent=False)
         self.register_buffer("own_K", own_K.to(own), persistent=False)
-        bound = own[0].numel() ** -0.5 if own.ndim > 1 else 0.0  # as a convolution begins
+        bound = own[0].numel() ** -0.5 if own.ndim > 1 else 0.0  # like the initialisation of a convolution
         shared = own.detach().new_empty(parts_KA.shape[1], *own.shape[1:]).uniform_(-bound, bound)
         self.shared = nn.Parameter(shared, requires_grad=own.requires_grad)
 

@@ -1,4 +1,4 @@
-"""A segmenter: frames in, logits of every label map out; it may remember what it saw of a clip.
+"""The base of segmenters: frames in, logits of every label map out, optionally with a state along the clip.
 
 Legend: B clips, T frames, N = B T, H height, W width, C = 3 colour channels, K channels of logits.
 """
@@ -18,7 +18,7 @@ from maskcast.models.recorded import tensors_of
 
 State = tuple[Tensor, ...]
 
-PROBE = 64  # rows and columns of the frame by which a network is measured
+PROBE = 64  # rows and columns of the frame on which a network is measured
 
 
 class Segmenter(nn.Module, ABC):
@@ -28,14 +28,14 @@ class Segmenter(nn.Module, ABC):
     saved with the weights.
 
     Args:
-        maps: what it finds in a frame, each a map of kind ``classes`` or ``alpha``.
+        maps: label maps to predict, of kind ``classes`` or ``alpha``.
 
     Raises:
         MaskcastError: if a map is of another kind.
     """
 
     stateful: ClassVar[bool] = False
-    """Whether a frame's logits depend on the frames before it; if not, the state is always ``()``."""
+    """Whether a frame's logits depend on earlier frames; if not, the state is always ``()``."""
 
     mean: Tensor
     std: Tensor
@@ -49,12 +49,12 @@ class Segmenter(nn.Module, ABC):
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Names of the state's tensors, in order; zeros of their shapes are the state before the first frame."""
+        """Names of the state's tensors, in order. The initial state is zeros of their shapes."""
         return ()
 
     @cached_property
     def numbers_per_pixel(self) -> int:
-        """How many numbers the widest step of a forward pass takes and gives, for each pixel of a frame."""
+        """Numbers per pixel of the largest layer of a forward pass: inputs plus outputs."""
         most = 0
 
         def look(_: nn.Module, given: Any, made: Any) -> None:
@@ -63,7 +63,7 @@ class Segmenter(nn.Module, ABC):
 
         frame = torch.zeros(1, 1, PROBE, PROBE, 3, dtype=torch.uint8, device=self.mean.device)
         with torch.inference_mode():
-            _, state = self(frame)  # a clip under way has a state
+            _, state = self(frame)  # measured with a state, as in the middle of a clip
             hooks = [part.register_forward_hook(look) for part in self.modules() if part is not self]
             try:
                 self(frame, state)
@@ -74,29 +74,29 @@ class Segmenter(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
-        """Segments frames that follow each other.
+        """Segments consecutive frames.
 
         Args:
             frames_BTHWC: uint8 RGB.
-            state: what it returned of the frames before these; ``()`` before the first.
+            state: returned for the frames before; ``()`` at the first frame.
 
         Returns:
-            Logits (B, T, K, H, W) of each map, in the order of ``maps``: K classes, or the one of an alpha, whose
+            Logits (B, T, K, H, W) of each map, in the order of ``maps``: K classes, or for an alpha K = 1, whose
             sigmoid is the opacity. And the state after the last frame, tensors with B as their first axis.
         """
 
     def normalised(self, frames_BTHWC: Tensor) -> Tensor:
-        """Returns the frames as a network takes them, (N, C, H, W) channels_last."""
+        """Returns the normalised frames, (N, C, H, W) in channels_last."""
         return ((frames_BTHWC.flatten(0, 1).float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # no copy
 
     def per_map(self, logits_BTKHW: Tensor) -> tuple[Tensor, ...]:
-        """Returns the logits of each map, which lie one after the other among the K channels."""
-        if len(self.channels) == 1:  # splitting would cost the gradient its memory format
+        """Splits the K channels into the logits of each map."""
+        if len(self.channels) == 1:  # a split would change the memory format of the gradient
             return (logits_BTKHW,)
         return logits_BTKHW.split(self.channels, 2)
 
     def cropped(self, logits_NKHW: Tensor, frames_BTHWC: Tensor) -> tuple[Tensor, ...]:
-        """Returns the logits of each map, of padded frames, as of those that were given."""
+        """Crops the logits of padded frames to the given frames, and splits them by map."""
         height, width = frames_BTHWC.shape[2:4]
         return self.per_map(logits_NKHW[..., :height, :width].unflatten(0, frames_BTHWC.shape[:2]))
 
@@ -104,24 +104,24 @@ class Segmenter(nn.Module, ABC):
 class Masker(Segmenter):
     """A segmentation network that sees one frame at a time.
 
-    It normalises frames, pads them to what the network needs, and crops the logits back.
+    It normalises frames, pads them to the sizes that the network needs, and crops the logits.
 
     Args:
-        network: (N, C, H, W) float -> logits (N, K, H, W), for sizes that are multiples of ``multiple``.
-        multiple: what height and width must be divisible by; frames are padded with their edge pixels.
-        maps: what it finds in a frame.
+        network: maps (N, C, H, W) float to logits (N, K, H, W), for sizes that are multiples of ``multiple``.
+        multiple: divisor of height and width; frames are padded with their edge pixels.
+        maps: label maps to predict.
     """
 
     fixed_shapes: Sequence[str] = ("network.forward",)
     mirror: bool = False
-    """Whether the logits in eval mode are the mean of those of a frame and of its mirror image, turned back."""
+    """Whether logits in eval mode are averaged over a frame and its mirror image."""
 
     def __init__(self, network: nn.Module, multiple: int, maps: Sequence[LabelMap]) -> None:
         super().__init__(maps)
         self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple
 
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
-        """Returns logits (channels_last where the network keeps it) of each map, and no state."""
+        """Returns the logits of each map (channels_last if the network preserves it), and an empty state."""
         logits = self._logits(frames_BTHWC)
         if self.mirror and not self.training:
             turned = self._logits(frames_BTHWC.flip(3))
@@ -134,10 +134,10 @@ class Masker(Segmenter):
 
 
 def logit_channels(maps: Sequence[LabelMap]) -> list[int]:
-    """Returns the number of channels of logits that each map needs.
+    """Returns the number of logit channels of each map.
 
     Raises:
-        MaskcastError: if a map is of a kind that is not learnt.
+        MaskcastError: if a map is of a kind that cannot be learnt.
     """
     for label_map in maps:
         if label_map.kind == "instances":

@@ -1,4 +1,4 @@
-"""What the configs of all segmenters, and of their losses, share; nothing here imports torch."""
+"""The bases of the configs of segmenters and of their losses; nothing here imports torch."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -19,22 +19,22 @@ class SegmenterModelConfig(Params):
     """Base of a segmenter's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
 
     stateful: ClassVar[bool] = False
-    """Whether the model remembers frames of a clip, so that it learns from windows of clips."""
+    """Whether the model has a state along a clip, so that it is trained on windows of clips."""
     encoder_name: ClassVar[str | None] = None
     head_name: ClassVar[str | None] = None
-    """Where encoder and last convolution stand in the segmenter, as ``get_submodule`` takes it."""
+    """Names of encoder and last convolution in the segmenter, as ``get_submodule`` takes them."""
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
-        """Returns a freshly initialised segmenter; ``load_pretrained`` is a step of its own, for training only."""
+        """Returns a freshly initialised segmenter; ``load_pretrained`` is a separate step, for training only."""
         raise TypeError(f"{type(self).__name__} does not say how to build its network")
 
     @property
     def encoder_config(self) -> EncoderModelConfig | None:
-        """The config of the encoder that it could start from, if it has one."""
+        """The config of the encoder, if it has one that can be pretrained."""
         return None
 
     def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the part of a segmenter that is its encoder.
+        """Returns the encoder of a segmenter.
 
         Raises:
             MaskcastError: the config does not name it.
@@ -44,7 +44,7 @@ class SegmenterModelConfig(Params):
         return segmenter.get_submodule(self.encoder_name)
 
     def head_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the convolution that ends a segmenter, which gives the logits of all maps.
+        """Returns the last convolution of a segmenter, which gives the logits of all maps.
 
         Raises:
             MaskcastError: the config does not name it.
@@ -58,11 +58,11 @@ class SegmenterModelConfig(Params):
 
     @property
     def unweighted(self) -> Self:
-        """The same network, wherever its first weights come from."""
+        """The config of the same network without pretrained weights."""
         return self
 
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
-        """Loads the weights that training is to start from, where the config names any, and returns which."""
+        """Loads the pretrained weights that the config names, and returns them; None if it names none."""
         return None
 
 
@@ -70,11 +70,11 @@ class LossConfig(Params):
     """Base of the config of a loss of maps of classes; a subclass adds ``name: Literal[...]`` and its values."""
 
     def build(self, label_map: LabelMap) -> "Callable[[Tensor, Tensor], Tensor]":
-        """Returns the loss of a map, a module or another function: logits and class ids to one number.
+        """Returns the loss of a map, a module or a function from logits and class ids to a scalar.
 
-        The logits are (N, K, H, W) float32. The ids are (N, H, W) int64; some pixel has one, those of 255 have no
-        label and must not count. K is the number of the map's classes, or where ``recoloured`` changes samples of
-        their groups.
+        The logits are (N, K, H, W) float32. The ids are (N, H, W) int64; 255 means no label and must not count,
+        and at least one pixel has a label. K is the number of the map's classes, or of groups of classes for
+        samples of ``recoloured``.
         """
         raise TypeError(f"{type(self).__name__} does not say how to build its loss")
 
@@ -83,7 +83,7 @@ class MaskerModelConfig(SegmenterModelConfig):
     """Base of the config of a segmenter without state: it names the network, ``build`` wraps it."""
 
     def network(self, channels: int) -> "tuple[nn.Module, int]":
-        """Returns a fresh network with so many channels of logits, and what input sizes must be divisible by."""
+        """Returns a fresh network with ``channels`` logit channels, and the divisor of its input sizes."""
         raise TypeError(f"{type(self).__name__} does not say how to build its network")
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":

@@ -34,7 +34,7 @@ class UNetConfig(MaskerModelConfig):
     """Channels of the first level; each level below has twice as many."""
 
     def network(self, channels: int) -> "tuple[nn.Module, int]":
-        """Returns the U-Net and the stride of its deepest level."""
+        """Returns the U-Net, and the stride of its deepest level."""
         from maskcast.models.segmentation.unet import UNet
 
         network = UNet(self.width, channels)
@@ -42,7 +42,7 @@ class UNetConfig(MaskerModelConfig):
 
     @property
     def encoder_config(self) -> UNetEncoderConfig:
-        """The config of the encoder that it could start from."""
+        """The config of the encoder."""
         return UNetEncoderConfig(width=self.width)
 
 
@@ -50,7 +50,7 @@ class SmpConfig(MaskerModelConfig):
     """A decoder and an encoder of segmentation-models-pytorch."""
 
     encoder_name: ClassVar[str | None] = "network.encoder"
-    head_name: ClassVar[str | None] = "network.segmentation_head.0"  # what follows it scales the picture up
+    head_name: ClassVar[str | None] = "network.segmentation_head.0"  # upsampling follows it
     arch: Literal[
         "smp_unet",
         "smp_unetplusplus",
@@ -88,19 +88,19 @@ class SmpConfig(MaskerModelConfig):
 
     @property
     def encoder_config(self) -> SmpEncoderConfig:
-        """The config of the encoder that it could start from."""
+        """The config of the encoder."""
         return SmpEncoderConfig(arch="smp", encoder=self.encoder)
 
     @property
     def unweighted(self) -> Self:
-        """The same network, wherever its first weights come from."""
+        """The config of the same network without ``encoder_weights``."""
         return self.model_copy(update={"encoder_weights": None, "encoder_sha256": None})
 
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
-        """Loads ``encoder_weights``, if it is set; every weight of the encoder must be there.
+        """Loads ``encoder_weights``, if it is set; all weights of the encoder must be in the file.
 
         Raises:
-            MaskcastError: if the weights cannot be had, or belong to another encoder.
+            MaskcastError: if the weights are not available, or belong to another encoder.
         """
         from maskcast.models.encoders.pretrained import start_from
 
@@ -135,10 +135,10 @@ class RecurrentConfig(SegmenterModelConfig):
     of the whole base: frames of a few clips are too much alike to estimate new ones."""
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
-        """Returns a freshly initialised segmenter, which gives the logits of its base until it learns.
+        """Returns a freshly initialised segmenter, whose logits are those of its base before training.
 
         Raises:
-            MaskcastError: if the base has no such place.
+            MaskcastError: if the base has no such place for the memory.
         """
         from maskcast.models.segmentation.base import logit_channels
         from maskcast.models.segmentation.recurrent import RecurrentSegmenter
@@ -199,7 +199,7 @@ class MaskLossConfig(LossConfig):
         """Returns the loss.
 
         Raises:
-            MaskcastError: if there is not one weight of each class.
+            MaskcastError: if the number of class weights is wrong.
         """
         from maskcast.models.segmentation.losses import MaskLoss
 

@@ -1,6 +1,6 @@
-"""Single-frame networks cut open where a memory may stand: before the head, or at the scales of a decoder.
+"""Splits single-frame networks where a memory can be inserted: before the head, or at a decoder's scales.
 
-Both halves run the network's own layers, so its weights keep their names.
+Both parts run the network's own layers, so that its weights keep their names.
 
 Legend: N frames, C channels, H height, W width, K channels of logits.
 """
@@ -14,14 +14,14 @@ from maskcast.models.segmentation.unet import Change, Maps, UNet
 
 
 class Cut:
-    """A network of segmentation-models-pytorch, cut before its head.
+    """A network of segmentation-models-pytorch, split before its head.
 
     Args:
-        network: what was built.
+        network: to split.
 
     Attributes:
-        channels: of the features.
-        scales: channels of each scale that can be changed, coarsest first; none for most networks.
+        channels: of the features before the head.
+        scales: channels of each decoder scale where maps can be changed, coarsest first; empty for most networks.
     """
 
     def __init__(self, network: Any) -> None:
@@ -34,7 +34,7 @@ class Cut:
         return self.network.encoder(x_NCHW)
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
-        """Returns what the head takes, the map of each scale changed on the way."""
+        """Returns the head's input, after applying ``change`` to the map of each scale."""
         return self.network.decoder(maps)
 
     def head(self, features_NCHW: Tensor) -> Tensor:
@@ -43,14 +43,14 @@ class Cut:
 
 
 class DeepLabCut(Cut):
-    """DeepLabV3+, cut where the pooled features and those of fine resolution lie side by side (304 channels)."""
+    """DeepLabV3+, split where pooled and high-resolution features are concatenated (304 channels)."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network)
         self.channels = network.decoder.block2[0][0].in_channels
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
-        """Returns what the decoder's last block takes."""
+        """Returns the input of the decoder's last block."""
         decoder = self.network.decoder
         return torch.cat([decoder.up(decoder.aspp(maps[-1])), decoder.block1(maps[2])], 1)
 
@@ -60,14 +60,14 @@ class DeepLabCut(Cut):
 
 
 class SmpUNetCut(Cut):
-    """The library's U-Net; its scales are what its decoder's blocks give, but for the finest."""
+    """The library's U-Net; its scales are the outputs of all decoder blocks but the last."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network)
         self.scales = tuple(block.conv2[0].out_channels for block in network.decoder.blocks[:-1])
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
-        """Returns what the head takes, the map of each scale changed on the way."""
+        """Returns the head's input, after applying ``change`` to the map of each scale."""
         decoder = self.network.decoder
         up_NCHW: Tensor = decoder.center(maps[-1])
         skips = [*maps[-2:0:-1], None]
@@ -79,7 +79,7 @@ class SmpUNetCut(Cut):
 
 
 class UNetCut(Cut):
-    """Our U-Net; its scales are the encoder's deepest map and what the decoder makes of it, but for the finest."""
+    """Our U-Net; its scales are the encoder's deepest map and all decoder maps but the finest."""
 
     def __init__(self, network: UNet) -> None:
         self.network = network
@@ -91,7 +91,7 @@ class UNetCut(Cut):
         return self.network.down(x_NCHW)
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
-        """Returns what the head takes, the map of each scale changed on the way."""
+        """Returns the head's input, after applying ``change`` to the map of each scale."""
         return self.network.decode(maps, change)
 
     def head(self, features_NCHW: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class UNetCut(Cut):
 
 
 def cut_open(network: nn.Module) -> Cut:
-    """Returns a network that a config of single-frame maskers built, cut open."""
+    """Splits a network that was built by a config of single-frame maskers."""
     if isinstance(network, UNet):
         return UNetCut(network)
     kinds = {"DeepLabV3Plus": DeepLabCut, "Unet": SmpUNetCut}

@@ -1,8 +1,8 @@
-"""A discriminator of masks: is this what a person labelled, or what a segmenter found?
+"""A discriminator that tells true masks from masks of a segmenter.
 
-It is that of system 3 (daniCh8/hand-amodal-segmentation-pytorch, src/models/discriminator.py): five convolutions
-of 4x4. That one saw class ids, through which no gradient flows. This one sees a channel for each class of each
-map: softmax of what was found and one-hot of what is true.
+It has the architecture of system 3 (daniCh8/hand-amodal-segmentation-pytorch, src/models/discriminator.py): five
+convolutions of 4x4. That one saw class ids, through which no gradient flows. This one sees a channel for each
+class of each map: the softmax of predictions, or true masks as one-hot.
 
 Shapes: N pictures, H height, W width, C channels: the classes of all maps.
 """
@@ -16,11 +16,11 @@ from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.segmentation.soft_dice import one_hot
 
-LEAST_SIDE = 64  # of a picture, pixels: four convolutions halve it, the fifth takes 4x4
+LEAST_SIDE = 64  # least pixels of a side: four convolutions halve it, the fifth needs 4x4
 
 
 class Discriminator(nn.Sequential):
-    """(N, C, H, W) -> logits (N, 1, h, w), high where a patch looks true; h = H // 16 - 3, and w likewise.
+    """Maps (N, C, H, W) to logits (N, 1, h, w), high for true patches; h = H // 16 - 3, and w likewise.
 
     The first four convolutions have stride 2 and LeakyReLU of 0.2, with batch norm from the second on; the last
     one has stride 1 and no padding.
@@ -42,10 +42,10 @@ class Discriminator(nn.Sequential):
 
 
 def found_maps(logits: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-    """Returns the softmax of each map, (N, C, H, W); 0 where there is no label, as in ``true_maps``.
+    """Returns the softmax of all maps, (N, C, H, W); 0 where there is no label, as in ``true_maps``.
 
     Args:
-        logits: (N, K, H, W) of each map, floating; what is returned is float32, or float64 of float64.
+        logits: (N, K, H, W) of each map, floating; the result is float32, or float64 for float64.
         masks: (N, H, W) class ids of each map, 255 = no label.
     """
     layers = []
@@ -59,6 +59,6 @@ def true_maps(masks: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
 
     Args:
         masks: class ids of each map, 255 = no label.
-        classes: how many classes each map has.
+        classes: number of classes of each map.
     """
     return torch.cat([one_hot(*each) for each in zip(masks, classes, strict=True)], 1).float()

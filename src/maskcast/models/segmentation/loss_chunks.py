@@ -1,6 +1,6 @@
-"""MaskLoss by PyTorch's own operations, in chunks that fit the cache of a processor.
+"""MaskLoss with PyTorch's operations, in chunks that fit into a processor's cache.
 
-Sums are float32 inside a chunk and float64 over chunks, whatever the logits' type. The walk back over the chunks
+Sums are float32 inside a chunk and float64 over chunks, for any type of logits. The backward pass over the chunks
 needs the logits and one log-sum-exp per pixel, and writes the gradient in place.
 
 Shapes: N frames, K classes, P pixels of a frame, M pixels of a chunk.
@@ -16,16 +16,16 @@ from maskcast.labels import IGNORE
 from maskcast.models.segmentation.loss_terms import Terms
 
 CPU_CHUNK = 2**17  # logits per chunk: half a MiB in float32, so that a chunk's temporaries stay in the L2 cache
-GPU_CHUNK = 2**25  # large enough to hide the launches, small beside the logits of a training batch
-SPREAD = 1024  # places per class that a GPU adds to: thousands of threads adding to one would wait for each other
+GPU_CHUNK = 2**25  # large enough to hide launch times, small compared with the logits of a batch
+SPREAD = 1024  # partial sums per class on a GPU: atomic additions of thousands of threads to one would be serial
 
 
 def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
-    """Returns what the loss is made of.
+    """Returns the sums from which the loss is computed.
 
     Args:
         logits_NKP: floating.
-        target_NP: class ids, or 255; uint8 or long.
+        target_NP: class ids, 255 is ignored; uint8 or long.
         terms: of the loss.
 
     Returns:
@@ -36,7 +36,7 @@ def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, T
     num_classes = logits_NKP.shape[1]
     dtype = torch.promote_types(logits_NKP.dtype, torch.float32)
     device = logits_NKP.device
-    # of each class: pixels, summed CE, softmax, softmax at the target
+    # per class: pixels, summed cross entropy, softmax, softmax at the target
     count_K, ce_K, mass_K, hit_K = torch.zeros(4, num_classes, dtype=torch.float64, device=device)
     focal = torch.zeros((), dtype=torch.float64, device=device)
     lse_N1P = torch.empty(
@@ -81,15 +81,15 @@ def fill_gradient(
     coefficients: Tensor,
     terms: Terms,
 ) -> None:
-    """Writes the gradient: ``p_k (a + b_k - sum_j p_j b_j)`` + what the true class adds + the focal slope.
+    """Writes the gradient: ``p_k (a + b_k - sum_j p_j b_j)`` + a term of the true class + the focal slope.
 
     Args:
-        gradient_NKP: is written.
+        gradient_NKP: output.
         logits_NKP: as for ``sums``.
         target_NP: likewise.
         lse_N1P: what ``sums`` returned.
-        coefficients: (3 K + 1,): derivatives of the loss by the cross entropy of a pixel of each class, by each
-            class's summed softmax and by its part at the target, and by a focal term.
+        coefficients: (3 K + 1,): derivatives of the loss with respect to the cross entropy of a pixel of each
+            class, each class's summed softmax, its softmax at the target, and a focal term.
         terms: of the loss.
     """
     num_classes = logits_NKP.shape[1]
@@ -104,7 +104,7 @@ def fill_gradient(
             lse_N1M = lse_N1P[n, :, p]
             out_NKM = (z_NKM - lse_N1M).exp_()
             p_true_N1M = (true_N1M - lse_N1M).exp_()
-            pull_N1M = ce_K[y_N1M] if terms.ce else torch.zeros_like(true_N1M)  # derivative by the pixel's CE
+            pull_N1M = ce_K[y_N1M] if terms.ce else torch.zeros_like(true_N1M)  # d loss / d CE of the pixel
             if terms.softmax_focal:
                 gamma, nll_N1M = terms.gamma, (lse_N1M - true_N1M).masked_fill_(ignored_N1M, 0)
                 miss_N1M = (1 - p_true_N1M).clamp_min_(torch.finfo(z_NKM.dtype).tiny)  # gamma - 1 may be negative
@@ -125,7 +125,7 @@ def fill_gradient(
             at_true_N1M -= focal * (_focal_slope(true_N1M, terms.gamma) + _focal_slope(-true_N1M, terms.gamma))
             slope_NKM.mul_(focal.expand_as(ignored_N1M).masked_fill(ignored_N1M, 0))
             out_NKM = slope_NKM if out_NKM is None else out_NKM.add_(slope_NKM)
-        assert out_NKM is not None  # a weight is above 0
+        assert out_NKM is not None  # at least one weight is above 0
         out_NKM.scatter_add_(1, y_N1M, at_true_N1M.masked_fill_(ignored_N1M, 0))
         gradient_NKP[n, :, p] = out_NKM
 
@@ -146,7 +146,7 @@ def _split_target(target_NM: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _focal_sigmoid(z: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns sigmoid(z), its power gamma, and softplus(z); a negative's focal loss is power * softplus."""
+    """Returns sigmoid(z), sigmoid(z)^gamma and softplus(z); the last two multiply to a negative's focal loss."""
     p = torch.sigmoid(z)
     # 8 times as fast as F.softplus, whose log1p is not vectorised
     softplus = F.relu(z).sub_(z.abs().sigmoid_().log_())

@@ -1,8 +1,8 @@
-"""MaskLoss on a GPU: one kernel reads the logits once and sums up, another one reads them again for the gradient.
+"""MaskLoss on a GPU: one kernel computes the sums, a second one the gradient, each reading the logits once.
 
-PyTorch's operations would go through the logits of a batch some forty times. A program takes some pixels with all
-their classes, whose logits lie side by side in channels_last. It is written in Triton, which comes with PyTorch's
-builds for CUDA; with ``TRITON_INTERPRET=1`` it runs on a CPU, which is how it is tested.
+PyTorch's operations would read the logits of a batch about forty times. A program handles a block of pixels with
+all classes, whose logits are adjacent in channels_last. The kernels are written in Triton, which comes with
+PyTorch's builds for CUDA. With ``TRITON_INTERPRET=1`` they run on a CPU, which is how they are tested.
 
 Shapes: N frames, K classes, P pixels of a frame.
 """
@@ -15,8 +15,8 @@ from torch import Tensor
 from maskcast.models.segmentation.loss_terms import Terms
 
 IGNORED = tl.constexpr(255)
-LOGITS = 1024  # of a program at a time
-PROGRAMS = 1024  # that sum up; each adds up many blocks before it writes
+LOGITS = 1024  # logits per block
+PROGRAMS = 1024  # programs of the first kernel; each sums many blocks before it writes
 
 
 @triton.jit
@@ -65,7 +65,7 @@ def sums_kernel(
     SOFTMAX_FOCAL: tl.constexpr,
     GAMMA: tl.constexpr,
 ):
-    """Sums up what the loss needs over some blocks of pixels, and stores the log-sum-exp of each pixel."""
+    """Computes the sums over some blocks of pixels, and stores the log-sum-exp of each pixel."""
     k = tl.arange(0, KB)
     known = k < K
     count = tl.zeros((KB,), tl.float32)
@@ -155,7 +155,7 @@ def gradient_kernel(
         log_total = tl.load(lse + at, mask=inside, other=float("inf"))
         share = tl.where(known[None], tl.exp(z - log_total[:, None]), 0.0)
         share_true = tl.sum(tl.where(true, share, 0.0), 1)
-        pull = tl.sum(tl.where(true, ce[None], 0.0), 1)  # derivative by the pixel's cross entropy
+        pull = tl.sum(tl.where(true, ce[None], 0.0), 1)  # d loss / d cross entropy of the pixel
         if SOFTMAX_FOCAL:
             nll = tl.where(kept, log_total - tl.sum(tl.where(true, z, 0.0), 1), 0.0)
             miss = tl.maximum(1.0 - share_true, 1e-30)
@@ -180,11 +180,11 @@ def gradient_kernel(
 
 
 def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
-    """Returns what the loss is made of.
+    """Returns the sums from which the loss is computed.
 
     Args:
         logits_NKP: float16, bfloat16 or float32.
-        target_NP: class ids, or 255.
+        target_NP: class ids, 255 is ignored.
         terms: of the loss.
 
     Returns:
@@ -228,12 +228,12 @@ def fill_gradient(
     """Writes the gradient of the logits.
 
     Args:
-        gradient_NKP: is written; of any strides.
+        gradient_NKP: output, with any strides.
         logits_NKP: as for ``sums``.
         target_NP: likewise.
         lse_N1P: what ``sums`` returned.
-        coefficients: (3 K + 1,) float32: derivatives of the loss by the cross entropy of a pixel of each class, by
-            each class's summed softmax and its part at the target, and by a focal term.
+        coefficients: (3 K + 1,) float32: derivatives of the loss with respect to the cross entropy of a pixel of
+            each class, each class's summed softmax, its softmax at the target, and a focal term.
         terms: as for ``sums``.
     """
     frames, classes, pixels = logits_NKP.shape

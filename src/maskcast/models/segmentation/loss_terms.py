@@ -1,4 +1,4 @@
-"""Which terms a MaskLoss has: all that decides what is computed of a pixel."""
+"""The terms of a MaskLoss, which decide what is computed per pixel."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Terms(NamedTuple):
 
 
 def terms_of(config: MaskLossConfig) -> Terms:
-    """Returns the terms that have a weight."""
+    """Returns the terms whose weight is not 0."""
     form = config.focal_form if config.focal else None
     return Terms(
         bool(config.ce), bool(config.dice), form == "sigmoid", form == "softmax", float(config.focal_gamma)

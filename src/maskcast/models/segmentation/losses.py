@@ -1,11 +1,11 @@
-"""The losses of label maps: MaskLoss of classes, AlphaLoss of opacities, OwnLoss of what other packages bring.
+"""The losses of label maps: MaskLoss for classes, AlphaLoss for opacities, OwnLoss for other packages' losses.
 
-MaskLoss is weighted cross entropy + Dice + focal, with every reduction named and no one-hot tensor. The three
-terms share one walk over the logits: forward keeps the logits, one log-sum-exp per pixel and a few sums per class;
-backward walks over them again and writes the gradient in place. So the peak is the logits and their gradient,
-which no formulation avoids, and a term of weight 0 costs nothing. The walk is made by PyTorch's operations, chunk
-by chunk (``loss_chunks``), or on a GPU by two kernels (``loss_kernels``). Where several processes train together,
-their sums are added up before anything is divided.
+MaskLoss is weighted cross entropy + Dice + focal, with explicit reductions and without one-hot tensors. The three
+terms share one pass over the logits. Forward keeps the logits, one log-sum-exp per pixel and a few sums per class.
+Backward makes a second pass and writes the gradient in place. So peak memory is the logits and their gradient,
+which is the minimum, and a term of weight 0 costs nothing. The passes use PyTorch's operations on chunks
+(``loss_chunks``) or, on a GPU, two kernels (``loss_kernels``). With several processes, sums are added up before
+any division.
 
 Shapes: N frames, K classes, P pixels of a frame.
 """
@@ -26,11 +26,11 @@ from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.loss_terms import terms_of
 from maskcast.models.segmentation.soft_dice import soft_dice
 
-MOST_CLASSES = 512  # that a kernel holds of a pixel
+MOST_CLASSES = 512  # most classes that the kernels support
 
 
 class MaskLoss(nn.Module):
-    """``ce * CE + dice * Dice + focal * Focal`` of logits against class ids; pixels of id 255 are left out.
+    """``ce * CE + dice * Dice + focal * Focal`` of logits and class ids; pixels of id 255 are ignored.
 
     * CE: softmax cross entropy with class weights, reduced by ``ce_reduction``.
     * Dice: ``1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s)`` per class over batch and pixels, p the softmax; 0 for
@@ -46,12 +46,12 @@ class MaskLoss(nn.Module):
         self._weights: dict[torch.device, Tensor] = {}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss, a float32 scalar (float64 for float64 logits); 0 where no pixel counts.
+        """Returns the loss, a float32 scalar (float64 for float64 logits); 0 if no pixel counts.
 
-        Among processes that train together it is the loss of all their frames (see ``maskcast.distributed``).
+        With several processes it is the loss over all their frames (see ``maskcast.distributed``).
 
         Args:
-            logits: (N, K, ...) floating, NCHW or channels_last; the gradient comes in the same layout.
+            logits: (N, K, ...) floating, NCHW or channels_last; the gradient has the same layout.
             target: (N, ...) class ids below K, or 255; uint8 or long.
         """
         weights = self._class_weights(logits)
@@ -61,11 +61,11 @@ class MaskLoss(nn.Module):
         loss = self.config.dice * soft_dice(logits, target, self.config.dice_smooth) if self.config.dice else 0
         if self.config.ce or self.config.focal:
             loss = loss + _FusedLoss.apply(logits, target, self.config.model_copy(update={"dice": 0.0}), weights)
-        assert isinstance(loss, Tensor)  # a weight is above 0
+        assert isinstance(loss, Tensor)  # at least one weight is above 0
         return loss
 
     def _class_weights(self, logits: Tensor) -> Tensor | None:
-        """Returns the weights of the classes, copied once to where the logits are: so a step can be recorded."""
+        """Returns the class weights, copied to the logits' device only once, so that a step can be recorded."""
         if self.config.class_weights is not None and logits.device not in self._weights:
             weights = torch.tensor(self.config.class_weights, dtype=torch.float64)
             self._weights[logits.device] = weights.to(logits.device)
@@ -77,7 +77,7 @@ class AlphaLoss(nn.Module):
 
     The first term is that of Robust Video Matting (Lin et al. 2021, arXiv 2108.11515), the second the gradient
     loss of Tang et al. 2019 (Learning-based sampling for natural image matting), which keeps edges sharp; both
-    have weight 1. Among processes that train together it is the loss of all their frames.
+    have weight 1. With several processes it is the loss over all their frames.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -94,10 +94,10 @@ class AlphaLoss(nn.Module):
 
 
 class OwnLoss(nn.Module):
-    """The loss of another package: the mean of those that all processes find of their frames.
+    """The loss of another package, averaged over all processes.
 
     Args:
-        loss: what ``LossConfig.build`` returned.
+        loss: returned by ``LossConfig.build``.
     """
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -105,16 +105,16 @@ class OwnLoss(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss, a float32 scalar; 0 where no pixel counts.
+        """Returns the loss, a float32 scalar; 0 if no pixel counts.
 
         Args:
             logits: (N, K, H, W) floating.
             target: (N, H, W) class ids below K, or 255.
 
         Raises:
-            MaskcastError: it is no single number.
+            MaskcastError: the loss is not a single number.
         """
-        self.to(logits.device)  # weights of classes may be a buffer of it
+        self.to(logits.device)  # it may have class weights as a buffer
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             own = self.loss(logits, target.long()) if (target != IGNORE).any() else 0 * logits.sum()
@@ -157,7 +157,7 @@ class _FusedLoss(torch.autograd.Function):
 
 
 def _walk(logits: Tensor) -> ModuleType:
-    """Returns what walks over such logits: kernels on a GPU, if Triton can make them."""
+    """Returns the module that handles such logits: kernels on a GPU, if Triton works, else chunks."""
     if not has_kernels(logits) or logits.shape[1] > MOST_CLASSES:
         return loss_chunks
     from maskcast.models.segmentation import loss_kernels
@@ -166,14 +166,14 @@ def _walk(logits: Tensor) -> ModuleType:
 
 
 def _weighed(sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Returns the loss, and what a pixel's gradient needs to know of the whole batch, float64.
+    """Returns the loss, and the coefficients of the gradient, which depend on the whole batch; float64.
 
-    Nothing goes from the host to the device, not even a number, so that a step can be recorded.
+    Nothing is copied from the host to the device, so that a step can be recorded.
 
     Args:
         sums: (4 K + 1,) see ``loss_chunks.sums``.
         config: of the loss.
-        class_weights: (K,) float64, where it names any.
+        class_weights: (K,) float64, if ``config`` has any.
 
     Returns:
         The loss, and the coefficients of ``loss_chunks.fill_gradient``.
@@ -182,7 +182,7 @@ def _weighed(sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None 
     count_K, ce_K, mass_K, hit_K, (focal,) = sums.split([num_classes] * 4 + [1])
     weight_K = torch.ones_like(count_K) if class_weights is None else class_weights
     if class_weights is None:
-        weight_K[:1] = config.background_weight  # `[0]` copies from the CPU, which no CUDA graph may hold
+        weight_K[:1] = config.background_weight  # `[0]` would copy from the CPU, which a CUDA graph cannot hold
     pixels = count_K.sum().clamp_min(1)
     weight_sum = (weight_K * count_K).sum()
     normaliser = pixels if config.ce_reduction == "mean" else weight_sum.masked_fill(weight_sum <= 0, 1)
@@ -194,8 +194,8 @@ def _weighed(sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None 
     one_in = num_classes if config.focal_form == "sigmoid" and config.focal_classes == "mean" else 1
     coefficients = [
         config.ce * weight_K / normaliser,
-        share_K * overlap_K / union_K.square(),  # by the summed softmax
-        -2 * share_K / union_K,  # by its part at the target
+        share_K * overlap_K / union_K.square(),  # with respect to the summed softmax
+        -2 * share_K / union_K,  # with respect to the softmax at the target
         (config.focal / (pixels * one_in))[None],
     ]
     loss = config.ce * (weight_K * ce_K).sum() / normaliser

@@ -1,6 +1,6 @@
 """The losses of mattes in video, after Robust Video Matting (Lin et al. 2021, arXiv 2108.11515).
 
-Among processes that train together each is the loss of all their frames (see ``maskcast.distributed``).
+With several processes each is the loss over all their frames (see ``maskcast.distributed``).
 
 Shapes: B windows, T frames, N = B T, H height, W width.
 """
@@ -17,11 +17,11 @@ LEVELS = 5  # of the Laplacian pyramid
 
 
 class MatteLoss(nn.Module):
-    """``l1 * L1 + laplacian * Laplacian + coherence * Coherence`` of an opacity.
+    """``l1 * L1 + laplacian * Laplacian + coherence * Coherence`` of opacities.
 
     * L1: mean absolute difference.
     * Laplacian: mean absolute difference of each of 5 levels of the Laplacian pyramids, level s times ``2^s / 5``.
-    * Coherence: mean squared difference of the changes from frame to frame; 0 where a window is one frame.
+    * Coherence: mean squared difference of the changes from frame to frame; 0 if a window is one frame.
     """
 
     def __init__(self, config: MatteLossConfig) -> None:
@@ -45,7 +45,7 @@ class MatteLoss(nn.Module):
         if self.config.l1:
             terms.append((self.config.l1, difference_BTHW.abs()))
         if self.config.laplacian:
-            self.kernel = self.kernel.to(difference_BTHW)  # once: a recorded step sends nothing
+            self.kernel = self.kernel.to(difference_BTHW)  # only once: a recorded step must not copy
             levels = laplacian_pyramid(difference_BTHW.flatten(0, 1)[:, None], self.kernel)
             terms += [(self.config.laplacian * 2**s / LEVELS, level.abs()) for s, level in enumerate(levels)]
         if self.config.coherence:
@@ -54,15 +54,15 @@ class MatteLoss(nn.Module):
 
 
 def laplacian_pyramid(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> list[Tensor]:
-    """Returns what each level of a Gaussian pyramid has more than the next one shows of it.
+    """Returns the Laplacian pyramid: differences of each level of a Gaussian pyramid to the upsampled next one.
 
-    The pyramid is linear: that of a difference of pictures is the difference of theirs. Sizes are cut to even
-    ones; levels end where one is 2 pixels or less wide or high.
+    It is linear, so the pyramid of a difference of images is the difference of their pyramids. Sizes are cropped
+    to even ones. Levels end when height or width is 2 pixels or less.
     """
     levels = []
     for _ in range(LEVELS):
         height, width = (side - side % 2 for side in pictures_N1HW.shape[2:])
-        if min(height, width) <= 2:  # the kernel reaches 2 pixels over the edge, which it mirrors
+        if min(height, width) <= 2:  # mirror padding by 2 pixels needs more than 2
             break
         pictures_N1HW = pictures_N1HW[..., :height, :width]
         smaller_N1HW = _blurred(pictures_N1HW, kernel_11KK)[..., ::2, ::2]

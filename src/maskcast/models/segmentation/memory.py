@@ -1,7 +1,7 @@
-"""What a segmenter remembers of a clip: a recurrent cell on feature maps, as a residual that starts at zero.
+"""The memory of a segmenter: a recurrent cell on feature maps, added as a residual that starts at zero.
 
-What a cell puts out lies between -1 and 1; as a residual it bounds neither features nor confidence. A network with
-a new memory gives what it gave without.
+The output of a cell is between -1 and 1; added as a residual, it bounds neither features nor confidence. At first
+the residual is 0, so that a network with a new memory gives the same output as without.
 
 Legend: B clips, T frames, C channels, H height, W width.
 """
@@ -16,33 +16,33 @@ from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.recurrent.cells import ConvGRUCell, ConvLSTMCell, State, set_to_zero
 
 KERNEL = 3
-READ = 2  # own outputs that are read before the frame
+READ = 2  # own earlier outputs that are read before the frame
 
 Cell = Literal["gru", "lstm"]
 Sees = Literal["frame", "own_outputs"]
 
 
 class Memory(nn.Module, ABC):
-    """Changes maps by what it remembers of the maps before them."""
+    """Changes feature maps, depending on earlier ones."""
 
     state_names: tuple[str, ...]
-    """What its state holds."""
+    """Names of the state's tensors."""
 
     @abstractmethod
     def forward(self, x_BTCHW: Tensor, state: State) -> tuple[Tensor, State]:
-        """Returns the changed maps, and the state after the last one; ``()`` is that before the first: zeros."""
+        """Returns the changed maps, and the state after the last one. ``()`` is the initial state, zeros."""
 
 
 class CellMemory(Memory):
-    """Adds to each map what a cell makes of it and of the maps before it.
+    """Adds to each map the output of a recurrent cell.
 
     Args:
         channels: of the maps.
-        hidden: of the cell's state; None for as many.
-        cell: its kind.
-        sees: ``frame`` carries the cell's state on. ``own_outputs`` starts it at zero at each map and lets it read
-            the two maps that it changed last, then this one.
-        starts_at_zero: whether nothing is added at first.
+        hidden: channels of the cell's state; None for as many as the maps have.
+        cell: kind of the cell.
+        sees: ``frame`` carries the cell's state from map to map. ``own_outputs`` resets it at each map, and reads
+            the last two changed maps and then this one.
+        starts_at_zero: whether the added output is 0 before training.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class CellMemory(Memory):
 
 
 class SplitMemory(Memory):
-    """Squeezes maps into two halves and remembers one of them; both together make what is added.
+    """Projects maps into two halves, applies a memory to one of them, and adds a projection of both.
 
     Args:
         channels: of the maps.
-        hidden: of the cell's state; None for half of the channels.
+        hidden: channels of the cell's state; None for half of the channels.
         cell: see ``CellMemory``.
         sees: see ``CellMemory``.
     """
@@ -106,11 +106,11 @@ class SplitMemory(Memory):
 
 
 class HalfMemory(Memory):
-    """Remembers the second half of the channels; the first passes by (Lin et al. 2021, arXiv 2108.11515).
+    """Applies a memory to the second half of the channels only (Lin et al. 2021, arXiv 2108.11515).
 
     Args:
         channels: of the maps, at least 2.
-        hidden: of the cell's state; None for half of the channels.
+        hidden: channels of the cell's state; None for half of the channels.
         cell: see ``CellMemory``.
         sees: see ``CellMemory``.
     """
@@ -129,6 +129,6 @@ class HalfMemory(Memory):
 
 
 def _each(layer: nn.Conv2d, x_BTCHW: Tensor) -> Tensor:
-    """Returns what a layer makes of each map."""
+    """Applies a layer to each map."""
     y_NCHW: Tensor = layer(x_BTCHW.flatten(0, 1))
     return y_NCHW.unflatten(0, x_BTCHW.shape[:2])

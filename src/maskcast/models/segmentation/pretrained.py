@@ -1,7 +1,7 @@
-"""The rest of a masker that ``pretrain_encoder`` trained whole: ``decoder.safetensors`` beside the encoder.
+"""The decoder of a masker that ``pretrain_encoder`` trained as a whole: ``decoder.safetensors``.
 
-``config.json`` of such an encoder names the masker's config, ``meta.network``. All weights but those of the head,
-which depend on the classes, go over to a masker of the same config. Other models take the encoder alone.
+``config.json`` of such an encoder has the masker's config as ``meta.network``. A masker of the same config takes
+all weights but those of the head, which depend on the classes. Other models take only the encoder.
 """
 
 from pathlib import Path
@@ -23,25 +23,25 @@ NETWORK = "network"  # key in meta
 
 
 def save_decoder(folder: Path, segmenter: Segmenter, config: SegmenterModelConfig) -> None:
-    """Writes all weights of a segmenter but those of its encoder and head, by their names in the segmenter."""
+    """Writes all weights of a segmenter but those of encoder and head, with their names in the segmenter."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in _decoder(segmenter, config).items()}
     save_file(state, folder / DECODER, metadata={"format": FORMAT})
 
 
 def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Path, meta: dict[str, Any]) -> bool:
-    """Loads the decoder of a masker that was pretrained whole into a segmenter that has its encoder already.
+    """Loads a pretrained decoder into a segmenter whose encoder is already loaded.
 
     Args:
         segmenter: built by ``config``.
-        config: that of ``train_masker.model``.
-        folder: what ``pretrain_encoder`` wrote.
-        meta: of its description.
+        config: ``train_masker.model``.
+        folder: written by ``pretrain_encoder``.
+        meta: of the folder's description.
 
     Returns:
-        Whether there is one: the method was a dense one.
+        Whether there is a decoder, i.e. the method was a dense one.
 
     Raises:
-        MaskcastError: if it is of another masker, or damaged.
+        MaskcastError: if it belongs to another masker, or is damaged.
     """
     if NETWORK not in meta:
         return False
@@ -68,7 +68,7 @@ def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Pat
 
 
 def _decoder(segmenter: Segmenter, config: SegmenterModelConfig) -> dict[str, Tensor]:
-    """Returns the state of what is neither encoder nor head nor colours."""
+    """Returns the state without encoder, head and colour statistics."""
     encoder, head = config.encoder_of(segmenter), config.head_of(segmenter)
     others = tuple(f"{name}." for name, part in segmenter.named_modules() if part is encoder or part is head)
     return {

@@ -1,4 +1,4 @@
-"""A single-frame masker with a memory: system 1's recurrent units in any decoder, and a light one at its scales.
+"""Single-frame maskers with a memory: system 1's recurrent units, and a light memory at a decoder's scales.
 
 Legend: B clips, T frames, N = B T, H height, W width, C channels, K channels of logits.
 """
@@ -22,18 +22,18 @@ from maskcast.models.segmentation.unet import Change, Maps, as_it_is
 
 
 class RecurrentSegmenter(Segmenter):
-    """A masker whose memory is a residual that starts at zero: at first it is the masker.
+    """A masker with memories, which are residuals that start at zero, so that at first it equals the masker.
 
-    Its state holds the tensors of all memories, one after the other, as ``state_names`` calls them.
+    Its state holds the tensors of all memories in order, with the names ``state_names``.
 
     Args:
-        config: where the memory stands, and of what kind it is.
+        config: place and kind of the memory.
         network: see ``Masker``.
         multiple: see ``Masker``.
-        maps: what it finds in a frame.
+        maps: label maps to predict.
 
     Raises:
-        MaskcastError: if the network has no such place.
+        MaskcastError: if the network has no such place for the memory.
     """
 
     stateful: ClassVar[bool] = True
@@ -69,7 +69,7 @@ class RecurrentSegmenter(Segmenter):
         return tuple(f"{name}_{n}" for n in range(len(self.memories)) for name in self._memory(n).state_names)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode; what is frozen stays in eval mode, so that its batch norms keep their statistics."""
+        """Sets the mode; frozen parts stay in eval mode, so that their batch norms keep their statistics."""
         super().train(mode)
         for part in self._still():
             part.eval()
@@ -82,13 +82,13 @@ class RecurrentSegmenter(Segmenter):
     def with_frames_alone(
         self, frames_BTHWC: Tensor, state: State = ()
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], State]:
-        """Returns what ``forward`` does, and between both the logits of each frame by itself: the base's."""
+        """Returns the logits, those of the base (each frame without memory), and the last state."""
         maps = self._maps(frames_BTHWC)
         logits, state = self._remembering(maps, frames_BTHWC, state)
         return logits, self.cropped(self._logits(maps, as_it_is), frames_BTHWC), state
 
     def _still(self) -> list[nn.Module]:
-        """Returns what is frozen. Norms are looked up each time: on several GPUs others take their place."""
+        """Returns the frozen modules. Norms are looked up each time, as on several GPUs they are replaced."""
         frozen = self._config.frozen
         if frozen == "norms":
             return [part for part in self.network.modules() if isinstance(part, _BatchNorm)]
@@ -116,7 +116,7 @@ class RecurrentSegmenter(Segmenter):
         return self.cropped(self._logits(maps, remember), frames_BTHWC), tuple(after)
 
     def _logits(self, maps: Maps, change: Change) -> Tensor:
-        """Returns logits (N, K, H, W), what the memories see changed on the way."""
+        """Returns logits (N, K, H, W), after applying ``change`` where memories are inserted."""
         features_NCHW = self._cut.decode(maps, change if self.place == "scales" else as_it_is)
         if self.place.startswith("decoder"):
             features_NCHW = change(0, features_NCHW)

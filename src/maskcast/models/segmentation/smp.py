@@ -1,7 +1,7 @@
-"""Maskers of segmentation-models-pytorch and its encoders.
+"""Networks of segmentation-models-pytorch for maskers.
 
-Weights are random; an encoder's may then come from ``pretrain_encoder`` or ``encoder_weights``. The library is
-imported when a network is built, because that takes seconds.
+Weights are initialised at random; those of the encoder may be loaded later from ``pretrain_encoder`` or
+``encoder_weights``. The library is imported when a network is built, because that takes seconds.
 """
 
 from torch import nn
@@ -24,7 +24,7 @@ CLASS_NAMES = {
 
 
 def build_network(arch: str, encoder: str, channels: int) -> tuple[nn.Module, int]:
-    """Returns a network with so many channels of logits, and the deepest stride of its encoder.
+    """Returns a network with ``channels`` logit channels, and the deepest stride of its encoder.
 
     Raises:
         MaskcastError: if the library or the encoder is not there, or the architecture cannot use the encoder.

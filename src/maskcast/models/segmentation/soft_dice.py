@@ -12,7 +12,7 @@ from maskcast.models.arithmetic import at_least_float32
 
 
 def one_hot(target_NHW: Tensor, num_classes: int) -> Tensor:
-    """Returns class ids as channels (N, K, H, W) of 0 and 1, int64; all are 0 where there is no label."""
+    """Returns class ids as one-hot channels (N, K, H, W), int64; all are 0 where there is no label."""
     known_NHW = target_NHW != IGNORE
     ids_NHW = target_NHW.long().masked_fill(~known_NHW, 0)
     return F.one_hot(ids_NHW, num_classes).movedim(-1, 1) * known_NHW[:, None]
@@ -21,13 +21,13 @@ def one_hot(target_NHW: Tensor, num_classes: int) -> Tensor:
 def soft_dice(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
     """Returns 1 - the mean over frames and classes of ``(2 tp + s) / (2 tp + fp + fn + s)``, with soft counts.
 
-    That is JunMa11/SegLoss's SoftDiceLoss (losses_pytorch/dice_loss.py, with ``batch_dice=False``), background
-    included. Unlike the Dice of `MaskLoss`, which counts over the whole batch, each frame counts the same, however
-    small its objects are. A class that is absent and not predicted scores 1 by ``s``.
+    It is JunMa11/SegLoss's SoftDiceLoss (losses_pytorch/dice_loss.py, with ``batch_dice=False``), background
+    included. Each frame has the same weight, however small its objects are, whereas the Dice of `MaskLoss` is
+    counted over the whole batch. With ``s``, a class that is absent and not predicted scores 1.
 
     Args:
         logits: (N, K, H, W) floating.
-        target: (N, H, W) class ids, 255 left out.
+        target: (N, H, W) class ids, 255 is ignored.
         smooth: s, above 0.
     """
     found_NKHW = at_least_float32(logits).softmax(1) * (target != IGNORE)[:, None]

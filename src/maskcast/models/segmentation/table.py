@@ -1,4 +1,4 @@
-"""Segmenters on disk: ``config.json`` names the label maps beside the config, weights are safetensors."""
+"""Saves and loads segmenters; ``config.json`` has config and label maps, weights are safetensors."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, m
         folder: made if it does not exist.
         masker: built by ``config``.
         config: its config.
-        meta: what a reader needs to know besides, as JSON values.
+        meta: further information for readers, as JSON values.
     """
     if isinstance(masker, Masker) and masker.mirror:
         meta = {**meta, MIRROR: True}
@@ -38,7 +38,7 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
 
     Args:
         folder: what ``save_masker`` wrote.
-        configs: the config class, or the union of config classes, that are welcome here.
+        configs: the accepted config class, or union of config classes.
 
     Raises:
         MaskcastError: if the folder holds no segmenter or a damaged one.
@@ -58,10 +58,10 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
 
 
 def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
-    """Loads a trained masker into a segmenter: into one of its kind, or as the base of one that remembers.
+    """Loads a trained masker into a segmenter of the same kind, or as the base of a recurrent one.
 
     Args:
-        segmenter: takes the weights, and the mean and std of colours.
+        segmenter: gets the weights, and the mean and std of colours.
         folder: what ``train_masker`` wrote.
 
     Raises:
@@ -83,13 +83,13 @@ def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
 
 
 def place_of_map(folder: Path, masker: Segmenter, name: str, remedy: str) -> int:
-    """Returns the place of a label map among those of a masker.
+    """Returns the index of a label map among those of a masker.
 
     Args:
-        folder: where the masker was read.
-        masker: what was read.
+        folder: of the masker, for the error.
+        masker: loaded from it.
         name: of the map.
-        remedy: what to do where there is no such map.
+        remedy: advice for the error if there is no such map.
 
     Raises:
         MaskcastError: if there is no such map.
@@ -101,7 +101,7 @@ def place_of_map(folder: Path, masker: Segmenter, name: str, remedy: str) -> int
 
 
 def _maps(meta: dict[str, Any]) -> tuple[LabelMap, ...]:
-    """Returns the label maps that a description names; an older one has the classes of its only map."""
+    """Returns the label maps of a description; an old one has only the classes of a single map."""
     if "maps" not in meta:
         return single_map(meta["classes"])
     return maps_of(meta["maps"])

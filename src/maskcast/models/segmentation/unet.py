@@ -1,6 +1,6 @@
-"""The vanilla four-level U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with norms and bilinear upsampling.
+"""The four-level U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with batch norm and bilinear upsampling.
 
-Its down path is an encoder of its own, which ``pretrain_encoder`` can train without labels.
+Its encoder is a separate module, which ``pretrain_encoder`` can train without labels.
 
 Legend: B batch, C channels, H height, W width, K classes.
 """
@@ -16,11 +16,11 @@ from maskcast.models.arithmetic import has_kernels
 from maskcast.models.encoders.unet import DoubleConv, UNetEncoder
 
 Maps = Sequence[Tensor]
-Change = Callable[[int, Tensor], Tensor]  # number of a scale, and its map (N, C, H, W) -> what takes its place
+Change = Callable[[int, Tensor], Tensor]  # (index of a scale, its map (N, C, H, W)) -> replacement
 
 
 def as_it_is(scale: int, map_NCHW: Tensor) -> Tensor:
-    """Changes nothing."""
+    """Returns the map unchanged."""
     return map_NCHW
 
 
@@ -42,7 +42,7 @@ class UNet(nn.Module):
         return self.head(self.decode(self.down(x_BCHW), as_it_is))
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
-        """Returns what the head takes, the map of each scale but the finest changed on the way, coarsest first."""
+        """Returns the head's input, after applying ``change`` to each scale but the finest, coarsest first."""
         *skips, x_BCHW = maps
         for scale, block in enumerate(reversed(self.up)):
             x_BCHW = block(_up_joined(change(scale, x_BCHW), skips.pop()))
@@ -50,7 +50,7 @@ class UNet(nn.Module):
 
 
 def _up_joined(small_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
-    """Returns a map at twice its size, followed by the channels of a skip connection."""
+    """Doubles the size of a map, and appends the channels of a skip connection."""
     if has_kernels(small_BCHW) and small_BCHW.dtype == skip_BCHW.dtype and min(small_BCHW.shape[2:]) > 1:
         from maskcast.models.kernels.upsampling import up_joined
 
