@@ -178,6 +178,20 @@ def test_a_gap_between_folders_of_frames_is_told_by_the_folder(tmp_path: Path) -
     assert said in plan(tmp_path).found.warnings
 
 
+def test_parts_of_one_video_are_not_scored_on_where_others_are_learnt_from(tmp_path: Path) -> None:
+    """CholecSeg8k has folders of 80 frames in a folder of each operation."""
+    names = ("video01/video01_00080", "video01/video01_00160", "video09/video09_01263", "video12/video12_15750")
+    for k, name in enumerate((*names, "video12/video12_15830")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / name, frames, "frame_{}_endo.png", 80)
+        colours = np.array([(127, 127, 127), (210, 140, 140), (255, 114, 114)], np.uint8)
+        write_images(tmp_path / name, colours[masks], "frame_{}_endo_color_mask.png", 80)
+    found = plan(tmp_path).found
+    assert found.source["images"] == "*/{clip}/{frame}_endo.png"
+    assert found.source["splits"] == {"val": ("video12_15750", "video12_15830")}
+    assert "; those of one video stay together" in found.why["splits"]
+
+
 def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) -> None:
     """Its names count videos, frames of all, and every fifth frame of the video: six of these are too few."""
     for split in ("train", "val"):

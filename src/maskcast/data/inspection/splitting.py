@@ -1,5 +1,6 @@
 """Proposes which sequences to learn from and which to score on, and how long a clip is to be."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -58,7 +59,7 @@ def propose_splits(
         _by_time(raw, found, alone, marked[alone], without)
     else:
         if not set(named.get("val", ())) & set(long_enough):
-            named, origin = _with_val(found, named, origin, long_enough)
+            named, origin = _with_val(found, named, origin, _videos(raw, footage, long_enough))
         found.source["splits"] = named | without
         found.why["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
@@ -113,21 +114,46 @@ def _share(marked: Mapping[str, Sequence[bool]], names: Collection[str]) -> floa
 
 
 def _with_val(
-    found: Findings, named: dict[str, tuple[str, ...]], origin: str, long_enough: Sequence[str]
+    found: Findings, named: dict[str, tuple[str, ...]], origin: str, videos: Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Returns splits with a `val`: some of the sequences that are not for `test`, else those that are."""
+    """Returns splits with a `val`: some of the sequences that are not for `test`, else those that are.
+
+    Args:
+        found: what is in the folder.
+        named: the splits that it comes with.
+        origin: what says them.
+        videos: of each sequence that is long enough, what it is a part of: parts stay together.
+    """
     test = named.get("test", ())
-    rest = [name for name in long_enough if name not in test]
+    rest = [name for name in videos if name not in test]
     if test and len(rest) == 1:
         found.warnings.append(
             f"test serves as val, because {rest[0]} alone has other masks: what chooses the model scores it, too"
         )
         return {"val": test}, f"test, {origin}"
-    drawn = of_split(assign_splits(rest or long_enough, {"val": SHARE}, 0), "val")
+    pool = rest or list(videos)
+    of_pool = {name: videos[name] for name in pool}
+    if len(set(of_pool.values())) < 2:
+        of_pool = dict(zip(pool, pool, strict=True))
+    apart = of_split(assign_splits([*dict.fromkeys(of_pool.values())], {"val": SHARE}, 0), "val")
+    drawn = tuple(name for name in pool if of_pool[name] in apart)
     if not test or not rest:
-        return {"val": drawn}, f"{SHARE:.0%} of the {len(long_enough)} labelled sequences, drawn with seed 0"
+        told = f"{SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
+        together = len(set(of_pool.values())) < len(pool)
+        return {"val": drawn}, f"{told}; those of one video stay together" if together else told
     told = f"{SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0; test: {origin}"
     return {"val": drawn, "test": test}, told
+
+
+def _videos(raw: Path, footage: Mapping[str, Footage], names: Sequence[str]) -> dict[str, str]:
+    """Returns of each sequence the folder that it is called after, `video01` of `video01_00080`; else itself."""
+    found = {}
+    for name in names:
+        images = footage[name].images
+        first = (images if isinstance(images, Path) else images[0]).relative_to(raw)
+        above = (folder.name for folder in first.parents if re.match(re.escape(folder.name) + r"[-_. ]", name))
+        found[name] = next(filter(None, above), name)
+    return found
 
 
 def _of_photographs(
@@ -145,7 +171,8 @@ def _of_photographs(
         return
     alone = all(length == 1 for length in found.sequences.values())
     if "test" in named and "val" not in named and not alone:
-        named, origin = _with_val(found, named, origin, sorted(found.labelled, key=id_key))
+        names = sorted(found.labelled, key=id_key)
+        named, origin = _with_val(found, named, origin, dict(zip(names, names, strict=True)))
     splits: dict[str, Any] = dict(named)
     if "val" in named:
         found.why["splits"] = f"val: {origin}; the rest is train"
