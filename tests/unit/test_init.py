@@ -123,15 +123,15 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
     said, text = capsys.readouterr().out, (tmp_path / "params.yaml").read_text()
     assert "videos and mask images by sequence: images videos/{clip}.mp4" in " ".join(said.split())
     assert "6 (24 frames each), 2 with masks on 48 of 48 frames" in said
-    assert "22 frames at stride 1: 6 of 6" in " ".join(said.split())
-    assert "24 a second: a clip shows 0.9 s" in said
+    assert "6 of 6 at stride 1 (22 frames)" in " ".join(said.split())
+    assert "24 per second: a clip lasts 0.9 s" in said
     assert "look at: masks are paired with frames by number (offset 1)" in said
     assert "500 masker steps x 0.10 s" in " ".join(said.split()) and "11 stages x 15 s" in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 80
     assert said.endswith("wrote params.yaml; read it, then:\n  dvc repro\n")
     (tmp_path / "dvc.yaml").unlink()
     assert main(["init", "streets", "--force"]) == 0
-    assert "in a project: there is no dvc.yaml beside it" in capsys.readouterr().out
+    assert "this needs a project: there is no dvc.yaml beside the file" in capsys.readouterr().out
     for reason in ("unlabeled: the 4 without masks", "the masks hold 0, 1, 2", "frames have 40x64"):
         assert reason in text
 
@@ -370,7 +370,7 @@ def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) 
     assert any(
         warning.startswith("10 of the 96 frames of labelled sequences have a mask:") for warning in found.warnings
     )
-    assert "  propagated: {frames: 8} # frames that have masks keep them" in propose_params(tmp_path, found).text(
+    assert "  propagated: {frames: 8} # labelled frames keep their masks" in propose_params(tmp_path, found).text(
         ""
     )
 
@@ -412,7 +412,7 @@ def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_
     starts = range(0, length - 2 * context + 1, found.source["window_step"])
     ahead = {t - start for start in starts for t in range(0, length, step)}
     assert set(range(context, 2 * context)) <= ahead
-    assert any(f"{context} frames are seen and {context} forecast" in warning for warning in found.warnings)
+    assert any(f"{context} context and {context} forecast frames" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("folder", ["data", "."])
@@ -498,7 +498,7 @@ def test_folders_for_train_and_test_alone_are_not_mixed(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / f"masks/train/{name}")
     found = look(tmp_path)
     assert found.source["splits"] == {"val": ("d",)}
-    said = "test serves as val, because a alone has other masks: what chooses the model scores it, too"
+    said = "test serves as val, because a alone has other masks: the model is chosen and scored on the same clips"
     assert said in found.warnings
 
 
@@ -517,7 +517,7 @@ def test_nothing_is_learnt_from_a_test_without_masks(labelled: str, flat: bool, 
     val = {"val": ("c",)} if "val" in labelled else {"val": ("a",), "unlabeled": ("c",)}
     assert start.found.source["splits"] == val | {"hidden": ("d",)}
     assert start.clips["hidden"] == 1 and not start.left_out
-    assert start.found.why["splits"].endswith("hidden: the 1 of test, without masks: nothing learns from them")
+    assert start.found.why["splits"].endswith("hidden: the 1 of test, without masks: not used for training")
 
 
 def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp_path: Path) -> None:
@@ -590,7 +590,7 @@ def test_masks_beside_videos_that_nobody_reads_are_said(tmp_path: Path) -> None:
     (tmp_path / "all.json").write_text('{"images": [], "annotations": [{"bbox": []}], "categories": []}')
     found = look(tmp_path)
     assert found.source["layout"] == "videos" and not found.trainable
-    assert "masks/a.mp4 is named as a mask is" in found.warnings[0]
+    assert "masks/a.mp4 is named like a mask" in found.warnings[0]
     assert "all.json is not read" in found.warnings[1]
 
 
@@ -742,7 +742,7 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     davis(tmp_path / "set", size=(64, 96))
     assert main(["init", "set"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "masker unet, randomly initialised forecaster flow: the last mask goes on along" in said
+    assert "masker unet, randomly initialised forecaster flow: moves the last mask along" in said
     assert "look at: the masker will be randomly initialised: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 
@@ -893,7 +893,7 @@ def test_a_poster_beside_videos_is_no_sequence(tmp_path: Path) -> None:
     write_images(tmp_path / "masks/a", masks, "{:04d}.png")
     found = look(tmp_path)
     assert found.labelled == {"a": 30}
-    assert "1 image left out: . has too few for a clip, and there are videos" in found.warnings
+    assert "1 image left out: . has too few images for a clip, and there are videos" in found.warnings
 
 
 def test_short_videos_get_short_clips(tmp_path: Path) -> None:
@@ -1015,7 +1015,7 @@ def test_overlays_by_sequence_are_no_frames(tmp_path: Path) -> None:
             write_images(tmp_path / f"{folder}/seq-{k}", images, "{:03d}.png")
     found = look(tmp_path)
     assert found.source["images"] == "rgb/{clip}"
-    assert "24 images left out: overlay/seq-0 shows masks to people" in found.warnings
+    assert "24 images left out: overlay/seq-0 holds pictures of masks" in found.warnings
 
 
 def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_path: Path) -> None:
@@ -1026,7 +1026,7 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
             write_images(tmp_path / folder / name, images[24:], "{:03d}.png", 24 + jump)
     write_images(tmp_path / "masks/a", masks[:2], "{:03d}.png", 90)
     said = " ".join(told(plan(tmp_path), tmp_path, Path("params.yaml")).split())
-    assert "22 frames at stride 1: 2 of 2; 43 frames at stride 2: 1 of 2 are long enough" in said
+    assert "long enough are 2 of 2 at stride 1 (22 frames); 1 of 2 at stride 2 (43 frames)" in said
     assert said.count("2 masks (090.png, 091.png) without a frame") == 1
     assert "masker unet, randomly initialised" in said
 
@@ -1059,7 +1059,7 @@ def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> Non
         write_images(tmp_path / "frames" / name, frames, "{:03d}.png")
     write_images(tmp_path / "masks/a", masks, "{:03d}.png")
     found = look(tmp_path)
-    assert "sequences are too short: 7 frames are seen and 7 forecast, not 11 and 11" in found.warnings
+    assert "sequences are too short: clips have 7 context and 7 forecast frames, not 11 and 11" in found.warnings
     assert any(warning.startswith("left out: 1 sequence without masks") for warning in found.warnings)
     assert "unlabeled" not in found.why["splits"]
 

@@ -610,7 +610,7 @@ def test_gaps_between_labelled_frames_are_said(tmp_path: Path) -> None:
     roboflow(tmp_path)
     for path in (tmp_path / "train").glob("*-13_*"):
         path.unlink()
-    assert any("a gap in the numbers, over which no clip goes" in one for one in look(tmp_path).warnings)
+    assert any("a gap in the frame numbers, which no clip spans" in one for one in look(tmp_path).warnings)
 
 
 def test_frames_of_roboflow_may_have_letters_before_their_numbers(tmp_path: Path) -> None:

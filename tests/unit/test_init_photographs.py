@@ -79,10 +79,10 @@ def test_photographs_get_a_masker_and_no_forecaster(
     ("beside", "said"),
     [
         ("recipes/photographs/dvc.yaml", None),
-        (None, "in a project: there is no dvc.yaml beside it"),
+        (None, "this needs a project: there is no dvc.yaml beside the file"),
         (
             "dvc.yaml",
-            "in a project of the pipeline photographs: dvc.yaml beside it reads pretrain_encoder, too, for ",
+            "this needs a project of the pipeline photographs: dvc.yaml beside it reads pretrain_encoder, too,",
         ),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_project_of_another_pipeline_is_told(beside: str | None, said: str | N
     if said is None:
         assert lines.endswith(" dvc repro or on Kubeflow: maskcast pipeline submit --pipeline photographs")
     else:
-        assert said in lines and "(`maskcast new FOLDER --pipeline photographs` makes one" in lines
+        assert said in lines and "(`maskcast new FOLDER --pipeline photographs` creates one" in lines
 
 
 def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> None:

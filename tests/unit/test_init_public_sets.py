@@ -194,7 +194,7 @@ def test_instances_of_vistas_without_its_labels_are_refused(tmp_path: Path) -> N
 
 def test_pictures_for_people_are_left_out(tmp_path: Path) -> None:
     labelme(tmp_path)
-    assert "48 images left out: SegmentationClassVisualization shows masks to people" in look(tmp_path).warnings
+    assert "48 images left out: SegmentationClassVisualization holds pictures of masks" in look(tmp_path).warnings
 
 
 def test_images_that_no_pattern_finds_are_said(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def told(start: Start, raw: Path, params: Path) -> str:
         lines.append(f"look at: {len(warnings) - MOST} more, as prepare_clips will say")
     lines.append("")
     if start.seconds is not None:
-        lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of dvc repro here: {start.formula}"))
+        lines.append(
+            _wrapped(f"time: about {_minutes(start.seconds)} for dvc repro on this machine: {start.formula}")
+        )
     lines += [
         f"wrote {params}; read it, then:",
         "  dvc repro" if start.found.trainable else "  dvc repro prepare_clips",
@@ -40,26 +42,28 @@ def told(start: Start, raw: Path, params: Path) -> str:
 
 def _where(start: Start, params: Path) -> list[str]:
     """Returns where the commands work, if they do not beside the params."""
-    new = f"`maskcast new FOLDER --pipeline {start.pipeline}` makes one"
+    new = f"`maskcast new FOLDER --pipeline {start.pipeline}` creates one"
     beside = params.with_name("dvc.yaml")
     if not beside.exists():
-        return [_wrapped(f"in a project: there is no dvc.yaml beside it ({new})")]
+        return [_wrapped(f"this needs a project: there is no dvc.yaml beside the file ({new})")]
     with suppress(MaskcastError):  # what is wrong in it, or only for DVC to read, is not said here
         read = [call.name for call in read_calls(beside)[0].values() if call.params_file == READ]
         if lacking := [name for name in read if name not in start.proposal.sections]:
             what = f"dvc.yaml beside it reads {lacking[0]}, too, for which there is no section"
-            return [_wrapped(f"in a project of the pipeline {start.pipeline}: {what} ({new}; run init there)")]
+            return [
+                _wrapped(f"this needs a project of the pipeline {start.pipeline}: {what} ({new}; run init there)")
+            ]
     if params.name != READ:
-        return [f"after copying it to params.yaml, which dvc.yaml reads: cp {params} {READ}"]
+        return [f"first copy it to params.yaml, which dvc.yaml reads: cp {params} {READ}"]
     return []
 
 
 FORECASTS = {
-    "flow": "flow: the last mask goes on along its optical flow",
-    "objects": "objects: single things go on along their tracks",
+    "flow": "flow: moves the last mask along its optical flow",
+    "objects": "objects: tracks objects and extrapolates their motion",
 }
 TO_LABEL = (
-    "Nothing has masks, so no masker can be trained yet: label {}, put the masks beside "
+    "There are no masks, so no masker can be trained yet: label {}, put the masks beside "
     "them as docs/your-data.md shows, and run init again. Frames without masks then serve as unlabelled clips."
 )
 
@@ -93,11 +97,11 @@ def _rows(start: Start) -> list[list[str]]:
         spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
         longest = [max(map(len, found.runs(name))) for name in found.sequences]  # part without a gap
         fits = "; ".join(
-            f"{span} frames at stride {step}: {sum(part >= span for part in longest)} of {len(longest)}"
+            f"{sum(part >= span for part in longest)} of {len(longest)} at stride {step} ({span} frames)"
             for step, span in spans.items()
         )
         rows.append(
-            ["clip length", f"{found.context} seen + {found.context} forecast span {fits} are long enough"]
+            ["clip length", f"{found.context} context + {found.context} forecast frames: long enough are {fits}"]
         )
     sizes = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
     size = start.proposal.sections["prepare_clips"]
@@ -108,7 +112,7 @@ def _rows(start: Start) -> list[list[str]]:
         )
     if found.rate:
         seconds = ((found.frames - 1) * source.get("stride", 1) + 1) / found.rate
-        rows.append(["frame rate", f"{found.rate:.3g} a second: a clip shows {seconds:.1f} s"])
+        rows.append(["frame rate", f"{found.rate:.3g} per second: a clip lasts {seconds:.1f} s"])
     rows += [list(row) for row in found.rows]
     if "splits" in found.why:
         rows.append(["splits", found.why["splits"]])

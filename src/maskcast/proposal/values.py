@@ -73,29 +73,27 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
             "register_models": {"gate": {"margin": 0.01}},
         }
     why = {f"prepare_clips.source.{key}": text for key, text in found.why.items()} | {
-        "fetch_dataset.uri": "the folder that was looked at; it is copied to data/raw",
+        "fetch_dataset.uri": "the folder that was inspected; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
-        "generate_masks.propagated": "frames that have masks keep them, and optical flow carries them on",
-        "train_masker.training": "raise epochs for better masks: this is a first run",
-        "train_masker.model": "docs/ssl.md: what ImageNet weights gain, and where they come from",
+        "generate_masks.propagated": "labelled frames keep their masks, and optical flow propagates them",
+        "train_masker.training": "a short first run: raise epochs for better masks",
+        "train_masker.model": "docs/ssl.md: what ImageNet weights improve, and where they come from",
         "pretrain_encoder.method": "docs/ssl.md: ImageNet weights, or self-supervised pretraining",
-        "pretrain_forecaster.model": "docs/forecasting.md: which one when",
-        "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
+        "pretrain_forecaster.model": "docs/forecasting.md: which forecaster to choose",
+        "predict.png": "only hidden clips are forecast: name some in prepare_clips.source.splits",
     }
     if sections.get("pretrain_forecaster", {}).get("model") == {"arch": "flow"}:
         why["pretrain_forecaster.model"] = (
-            "if things keep their shape and the camera rests: {arch: objects, whole: true, several: true}"
+            "for rigid objects and a static camera: {arch: objects, whole: true, several: true}"
         )
-        why["finetune_forecaster.training"] = "training moves no mask of flow: one step, and it is handed on"
+        why["finetune_forecaster.training"] = "finetuning does not change flow, so one step is enough"
     if not found.trainable:
         why["prepare_clips.required_splits"] = (
-            "no masks, so nothing to train on or to score: remove it with the first labels"
+            "no masks, so no training and no scores: remove this line when there are labels"
         )
     if found.shares:
-        why["train_masker.augment.crop_on_object"] = (
-            f"class 0 takes {_background(found):.0%} of the labelled pixels"
-        )
+        why["train_masker.augment.crop_on_object"] = f"class 0 has {_background(found):.0%} of the labelled pixels"
     if context:
         why["evaluate.context_frames"] = found.why["frames"]
     return Proposal(sections, why)
@@ -176,7 +174,7 @@ def _training(epochs: int, steps: int, batch: int, rate: float, warmup: int) -> 
 def _size(found: Findings) -> tuple[tuple[int, int], str]:
     """Returns the size of the clips, of the shape of most frames, and why."""
     if not found.sizes:
-        return (80, 120), "no frame could be read: mend both"
+        return (80, 120), "no frame could be read: correct height and width"
     (height, width), _ = found.sizes.most_common(1)[0]
     scale = min(1.0, LONG_SIDE / max(height, width))
     size = tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width))

@@ -51,7 +51,7 @@ class Start:
         """Returns the params file."""
         head = f"Params of the pipeline {self.pipeline} for {raw.resolve()}, "
         head += f"proposed by `maskcast init`: {self.found.layout}.\n"
-        head += "`maskcast <stage> --help` explains each key; comments say what of the data a value comes from."
+        head += "`maskcast <stage> --help` explains each key; comments give the reason for a value."
         if self.seconds is not None:
             head += (
                 f"\n`dvc repro` was estimated to take {counted(max(1, round(self.seconds / 60)), 'minute')}: "

@@ -53,7 +53,7 @@ class Findings:
             self.sequences[name] = len(one.masks)
             if one.gap and not self.photographs:
                 self.gaps[name] = one.runs
-                self.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
+                self.warnings.append(f"{name}: a gap in the frame numbers, which no clip spans ({one.gap})")
 
     def runs(self, name: str) -> Sequence[range]:
         """Returns the parts of a sequence whose frames follow each other."""

@@ -33,7 +33,7 @@ def plain_videos(raw: Path) -> Findings:
                 masks.append(name)
     if 0 < len(masks) < len(found.sequences):
         found.warnings.append(
-            f"{masks[0]} is named as a mask is, but masks are read from images, so it counts as one more video. "
+            f"{masks[0]} is named like a mask, but masks are read from images, so it counts as one more video. "
             "`ffmpeg -i VIDEO %05d.png` makes images of it"
         )
     if (boxes := box_file(raw)) is not None:
@@ -69,7 +69,7 @@ def clevrer(raw: Path) -> Findings | None:
     val = [number for number in annotated if 10_000 <= number < 15_000]
     if len(annotated) >= 2 and not (train and val):
         found.source["id_splits"] = {annotated[0]: "train", annotated[-1]: "val"}
-        found.why["id_splits"] = "the official splits leave nothing to learn from or to be scored on"
+        found.why["id_splits"] = "the official splits leave no clips to train on or to score"
     found.trainable = len(annotated) >= 2
     return found
 

@@ -60,7 +60,7 @@ def labelled_by_files(
         source["empty"] = "background"
     found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
     if form == "youtube-vis":
-        found.why["empty"] = "null says that an object is not there"
+        found.why["empty"] = "null means that an object is absent"
     inner = guess and guess_in_folders(guess, streams, [])
     footage, labels = _gathered(raw, source, chain([inner.images] if inner else [], wider(raw, images)))
     images = source["images"]
@@ -158,7 +158,7 @@ def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
     renamed = dict.fromkeys(void, "ignore") | {name: "background" for name in ground if name != "background"}
     if renamed:
         found.source["rename"] = renamed
-        found.why["rename"] = "by their names, these are no classes"
+        found.why["rename"] = "by their names, these are not classes"
     found.rows.append(("classes", ", ".join(found.source["classes"])))
 
 

@@ -91,11 +91,13 @@ def look(raw: Path) -> Findings:
     few = among_others(frames)
     found = _look(raw, [one for one in frames if one not in few], of_classes(masks), films)
     why = [(one, one.unread) for one in unread]
-    why += [(one, f"{one.place} shows masks to people") for one in shown]
+    why += [(one, f"{one.place} holds pictures of masks") for one in shown]
     if found.source["layout"] != "annotations":
-        why += [(one, f"{one.place} numbers segments, and there are masks of classes") for one in segments]
+        why += [
+            (one, f"{one.place} holds numbers of segments, and there are masks of classes") for one in segments
+        ]
     if found.source["layout"] != "videos":  # which says itself what is none
-        why += [(one, f"{one.place} has too few for a clip, and there are videos") for one in stills]
+        why += [(one, f"{one.place} has too few images for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
     found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
     found.warnings[:0] = [*_say_made(made), *_say_few(few)]
@@ -293,7 +295,7 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     survey = survey_masks(paths, IGNORE)
     if (split := _split_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.reading, split)
-        found.why["label_divisor"] = "values lie as class * label_divisor + object does"
+        found.why["label_divisor"] = "values have the form class * label_divisor + object"
     if survey.numbered and survey.split is None and two_bytes(survey.pixels):
         raise MaskcastError(
             f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "

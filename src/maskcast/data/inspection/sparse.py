@@ -38,17 +38,17 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
         )
     if step < usual:
         found.source["window_step"] = step
-        found.why["window_step"] = "few frames have masks: so every forecast frame has one in some clip"
+        found.why["window_step"] = "few frames have masks: at this step, every forecast frame has one in some clip"
     if found.frames < longest:
         found.source["frames"] = found.frames
-        found.why["frames"] = f"{found.context} seen and {found.context} forecast: few frames have masks"
+        found.why["frames"] = f"{found.context} context and {found.context} forecast frames: few frames have masks"
         found.warnings.append(
-            f"few frames have masks: {found.context} frames are seen and {found.context} forecast, so that every "
-            "forecast frame has a mask in some clip"
+            f"few frames have masks: clips have {found.context} context and {found.context} forecast frames, so "
+            "that every forecast frame has a mask in some clip"
         )
     found.warnings.append(
         f"{given} of the {total} frames of labelled sequences have a mask: the others count as not labelled, and "
-        "no score rests on them"
+        "are not scored"
     )
 
 

@@ -65,7 +65,7 @@ def propose_splits(
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
         if clips < FEW_CLIPS:
             found.source["window_step"] = found.context
-            found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
+            found.why["window_step"] = f"windows overlap, because {clips} without overlap are few"
         found.why["splits"] += _told(without)
 
 
@@ -84,7 +84,7 @@ def _told(without: Mapping[str, Sequence[str]]) -> str:
     """Says what becomes of the sequences without masks."""
     unlabelled, hidden = (len(without.get(split, ())) for split in ("unlabeled", "hidden"))
     told = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
-    return told + (f"; hidden: the {hidden} of test, without masks: nothing learns from them" if hidden else "")
+    return told + (f"; hidden: the {hidden} of test, without masks: not used for training" if hidden else "")
 
 
 def _hardly_labelled(
@@ -128,7 +128,8 @@ def _with_val(
     rest = [name for name in videos if name not in test]
     if test and len(rest) == 1:
         found.warnings.append(
-            f"test serves as val, because {rest[0]} alone has other masks: what chooses the model scores it, too"
+            f"test serves as val, because {rest[0]} alone has other masks: the model is chosen and scored on the "
+            "same clips"
         )
         return {"val": test}, f"test, {origin}"
     pool = rest or list(videos)
@@ -220,9 +221,11 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
     if found.context < SEEN:
         too_short = "masks are too close together" if most < SEEN and found.partly else "sequences are too short"
         found.source["frames"] = found.frames
-        found.why["frames"] = f"{found.context} seen and {found.context} forecast: {too_short} for 11 + 11"
+        found.why["frames"] = (
+            f"{found.context} context and {found.context} forecast frames: {too_short} for 11 + 11"
+        )
         found.warnings.append(
-            f"{too_short}: {found.context} frames are seen and {found.context} forecast, not 11 and 11"
+            f"{too_short}: clips have {found.context} context and {found.context} forecast frames, not 11 and 11"
         )
 
 
@@ -249,11 +252,11 @@ def _by_time(
     begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
     found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
-    found.why["split_by"] = "one sequence is all that has masks: its end is scored on, its beginning learnt from"
+    found.why["split_by"] = "only one sequence has masks: training uses its beginning, validation its end"
     found.why["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
-    found.why["window_step"] = "windows overlap, because there is one sequence alone"
+    found.why["window_step"] = "windows overlap, because there is only one sequence"
     found.warnings.append(
-        "one labelled sequence: scores on its own end say little about other videos; label a second one"
+        "one labelled sequence: scores on its end say little about other videos; label a second one"
     )
     if without and found.source["layout"] == "frame_folders":
         count = sum(map(len, without.values()))
@@ -266,7 +269,7 @@ def _by_time(
         if hidden := without.get("hidden"):
             found.warnings.append(
                 f"{', '.join(hidden[:3])} ({counted(len(hidden), 'sequence')} of test) count as unlabelled, "
-                "because labelled ones are cut by time: move them away if nothing may learn from them"
+                "because labelled ones are cut by time: move them away if training must not use them"
             )
 
 

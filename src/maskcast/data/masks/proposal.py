@@ -60,7 +60,7 @@ def propose(survey: MaskSurvey) -> Proposal:
     names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
     notes = ["names of classes are not in the masks: name them in source.classes"]
     if void:
-        notes.append("255 is taken for no label, as in Pascal VOC")
+        notes.append("255 is taken as no label, as in Pascal VOC")
     if survey.indexed:
         notes.append("if the ids are objects and no classes, take encoding: binary and two classes")
     return Proposal({"encoding": "index", "classes": names, **void}, tuple(notes))
@@ -89,7 +89,7 @@ def _panoptic(survey: MaskSurvey, split: Split) -> Proposal:
         f"values hold class * {split.divisor} + object: source.instances: true keeps the objects",
     ]
     if void:
-        notes.append(f"{void[0]} is taken for no label")
+        notes.append(f"{void[0]} is taken as no label")
     source = {"label_divisor": split.divisor, "classes": names, **({"ignore": void[0]} if void else {})}
     return Proposal(source, tuple(notes))
 
