@@ -1,1 +1,1 @@
-"""Trained models at work: clips to masks, masks to forecasts, images to boxes."""
+"""Inference with trained models: clips to masks, masks to forecasts, images to boxes."""

@@ -1,4 +1,4 @@
-"""The masks of a clip's frames, made to agree window by window while they come."""
+"""Makes the masks of a clip consistent, window by window, while they are computed."""
 
 from collections.abc import Iterator
 
@@ -8,24 +8,24 @@ from maskcast.models.objects.consistency import find_regions, make_consistent
 
 
 class Agreement:
-    """The frames of one clip, in pieces of any lengths, on their way to masks that agree.
+    """Collects the frames of one clip, in pieces of any length, and makes their masks consistent.
 
-    The first so many frames agree on the class of each object, then the next, and what is left at the end with
-    those before it, see ``consistency.agreed``. Maps without classes stay as they are.
+    Within each window of ``frames`` frames, each object has one class. The last window includes earlier frames if
+    too few are left, see ``consistency.agreed``. Maps without classes are not changed.
 
     Args:
-        frames: of a window.
+        frames: length of a window.
     """
 
     def __init__(self, frames: int) -> None:
         self._frames = frames
-        self._waiting: Found = {}  # frames that do not fill a window yet
-        self._before: Found = {}  # the last whole window
+        self._waiting: Found = {}  # frames of an incomplete window
+        self._before: Found = {}  # the last complete window
 
     def add(self, found: Found) -> Iterator[Found]:
-        """Takes the next frames, with the probabilities of their objects; yields each window that is whole.
+        """Adds frames, with the probabilities of their foreground pixels; yields each complete window.
 
-        Nothing that was given is kept: it may lie in memory that is used again.
+        It keeps copies only, because the arrays given may lie in memory that is reused.
         """
         found = {name: _with_regions(one) for name, one in found.items()}
         self._waiting = joined([self._waiting or sliced(found, slice(0)), found])
@@ -35,7 +35,7 @@ class Agreement:
             yield _consistent(self._before, self._frames)
 
     def end(self) -> Iterator[Found]:
-        """Yields what is left, if anything is."""
+        """Yields the remaining frames, if there are any."""
         new = length(self._waiting) if self._waiting else 0
         if new:
             before = [sliced(self._before, slice(new, None))] if self._before else []
@@ -52,7 +52,7 @@ def _with_regions(one: Masked) -> Masked:
 
 
 def _consistent(found: Found, last: int) -> Found:
-    """Makes frames agree, and returns the last so many of them."""
+    """Makes frames consistent, and returns the last ``last`` of them."""
     agreed = {
         name: one
         if one.objects is None or one.confidence is None

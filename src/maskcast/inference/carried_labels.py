@@ -1,4 +1,4 @@
-"""Generated masks of clips that are labelled in some frames: labels, and what flow carries, take their place."""
+"""Replaces generated masks by labels and propagated labels, in clips that are labelled in some frames."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ from maskcast.labels import LabelMap
 
 
 class CarriedLabels:
-    """Puts labels, and what flow carries of them, in the place of masks that are generated.
+    """Replaces generated masks by labels, and by labels that optical flow propagates.
 
     Args:
         store: holds frames and labels.
-        maps: those that are masked; labels of kind ``classes`` are carried.
-        params: how far labels reach, and how sure they must be.
-        levels: steps to which a confidence is rounded.
+        maps: label maps of the masks; labels of kind ``classes`` are propagated.
+        params: reach of labels, and threshold of confidence.
+        levels: number of steps to which confidence is rounded.
     """
 
     def __init__(self, store: ClipStore, maps: Sequence[LabelMap], params: PropagationParams, levels: int) -> None:
@@ -27,9 +27,9 @@ class CarriedLabels:
         self._params, self._levels = params, levels
 
     def __call__(self, clip: Clip, done: FinishedClip) -> FinishedClip:
-        """Returns the masks of a clip, with labels where these are sure.
+        """Returns the masks of a clip, replaced by labels where these are confident.
 
-        Only of clips to learn from that have labels in some frames: labels to score on are left alone.
+        Only training clips with labels in some frames are changed; labels for scoring are not used.
         """
         if clip.split != "train" or LABELLED_FRAMES not in clip.meta or not self._maps:
             return done

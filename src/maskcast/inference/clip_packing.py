@@ -1,4 +1,4 @@
-"""What is found in many clips, on its way to files: it agrees, where it is to, and is packed on all processors."""
+"""Post-processes the predictions of many clips on all processors: consistency and compression."""
 
 import sys
 from collections import deque
@@ -16,19 +16,19 @@ from maskcast.inference.found import Found, MeanConfidence, length, quantise
 from maskcast.labels import LabelMap
 from maskcast.processors import num_processors
 
-WAITING = 2  # pieces per processor that wait to be compressed
-SPARE = 2**24  # bytes beside the arrays of a piece, for gaps between them: what is not used costs nothing
+WAITING = 2  # most pieces per processor that wait for compression
+SPARE = 2**24  # extra bytes for gaps between the arrays of a piece; unused ones cost nothing
 
 
 class Packer:
-    """Compresses what is found in clips, once it agrees, and saves each clip that is whole.
+    """Makes predictions consistent if asked to, compresses them, and saves each complete clip.
 
     Args:
         maps: the label maps to write.
-        levels: steps to which a confidence is rounded.
+        levels: number of steps to which confidence is rounded.
         consistent_frames: see ``segment``.
-        counts: frames of each clip.
-        finished: takes the clips.
+        counts: number of frames of each clip.
+        finished: stores the clips.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Packer:
         self._growing: dict[int, _GrowingClip] = {}
 
     def __call__(self, number: int, found: Found) -> None:
-        """Takes the next frames of a clip; those of one clip come in order."""
+        """Adds frames of a clip; the frames of one clip must come in order."""
         if number not in self._growing:
             self._growing[number] = _GrowingClip(self.maps, self.levels, self.consistent_frames)
         self._growing[number].add(found)
@@ -54,28 +54,28 @@ class Packer:
 
 
 def lanes(packer: Packer, pixels: int) -> list[Packer | ForkedFunction]:
-    """Returns what packs clips side by side, one for each processor.
+    """Returns a packer for each processor, to work in parallel.
 
-    Where frames agree, each is a copy in a process of its own: half of the work is Python's, under whose lock two
-    threads do less than one.
+    If frames are made consistent, each is a copy in a process of its own. Half of that work is Python code, for
+    which two threads would be slower than one because of Python's lock.
 
     Args:
         packer: packs in a thread.
-        pixels: of the largest piece.
+        pixels: number in the largest piece.
     """
     count = num_processors()
     if packer.consistent_frames is None or count == 1 or sys.platform != "linux":  # elsewhere forks are not safe
         return [packer] * count
-    # a byte and a float for each pixel, and a float for each of its classes, were all pixels objects
+    # at most a byte and a float per pixel, and a float per class, if all pixels are foreground
     numbers = sum(5 + 4 * one.num_classes for one in packer.maps)
     return [ForkedFunction(packer, pixels * numbers + SPARE, "makes masks agree") for _ in range(count)]
 
 
 class Packing:
-    """Packs many clips side by side, each by one of the packers.
+    """Packs many clips in parallel, each with one of the packers.
 
     Args:
-        packers: each works in a thread of its own, at least.
+        packers: each is used in a thread of its own.
     """
 
     def __init__(self, packers: Sequence[Packer | ForkedFunction]) -> None:
@@ -84,7 +84,7 @@ class Packing:
         self._running: deque[Future[None]] = deque()
 
     def add(self, number: int, found: Found) -> None:
-        """Takes the next frames of a clip; those of one clip come in order."""
+        """Adds frames of a clip; the frames of one clip must come in order."""
         lane = number % len(self._threads)
         self._running.append(self._threads[lane].submit(self._packers[lane], number, found))
         while len(self._running) > WAITING * len(self._threads):
@@ -106,7 +106,7 @@ class Packing:
 
 
 class _GrowingClip:
-    """The masks of a clip whose frames still come; memory holds them compressed."""
+    """The compressed masks of a clip that is not complete yet."""
 
     def __init__(self, maps: Sequence[LabelMap], levels: int, consistent_frames: int | None) -> None:
         self._levels, self._mean = levels, MeanConfidence()
@@ -115,7 +115,7 @@ class _GrowingClip:
         self._sure = {one.name: LayerPacker() for one in maps if one.kind == "classes"}
 
     def add(self, found: Found) -> None:
-        """Takes what is found in the next frames."""
+        """Adds the predictions of the next frames."""
         for piece in [found] if self._agreement is None else self._agreement.add(found):
             self._pack(piece)
 
@@ -130,7 +130,7 @@ class _GrowingClip:
             self._mean.add(found[name].masks, sure)
 
     def finish(self) -> FinishedClip:
-        """Returns the clip."""
+        """Returns the complete clip."""
         for piece in [] if self._agreement is None else self._agreement.end():
             self._pack(piece)
         masks, sure = ({name: one.finish() for name, one in each.items()} for each in (self._masks, self._sure))

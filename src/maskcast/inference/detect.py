@@ -1,6 +1,6 @@
-"""Images to boxes: a detector at work, and its boxes as records of a COCO results file.
+"""Runs a detector on images, and returns its boxes, also as records of a COCO results file.
 
-Legend: N boxes of an image, H height, W width, C = 3 colour channels.
+Legend: N boxes per image, H height, W width, C = 3 colour channels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +20,8 @@ def detect_images(
     """Returns the boxes (N, 4), scores (N,) and labels (N,) of each image, float32 and int64, best first.
 
     Args:
-        detector: in eval mode, on the device where it is to run.
-        images: uint8 (H, W, C) each; they are detected together.
+        detector: in eval mode, on its device.
+        images: uint8 (H, W, C) each, for one forward pass.
         precision: ``bf16`` or ``fp32``.
     """
     device = next(detector.parameters()).device
@@ -41,12 +41,12 @@ def detect_images(
 def detect(
     detector: Detector, split: DetectionSplit, batches: Iterable[Sequence[int]], precision: str
 ) -> Iterator[dict[str, Any]]:
-    """Yields each box found: ``image_id``, ``category_id`` 0..K-1, ``bbox`` (x, y, width, height), ``score``.
+    """Yields each box as ``image_id``, ``category_id`` 0..K-1, ``bbox`` (x, y, width, height), ``score``.
 
     Args:
-        detector: in eval mode, on the device where it is to run.
+        detector: in eval mode, on its device.
         split: the images.
-        batches: places of images in the split, those that are detected at once together.
+        batches: indices of images in the split, grouped by forward pass.
         precision: ``bf16`` or ``fp32``.
     """
     for places in batches:

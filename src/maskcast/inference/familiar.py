@@ -1,7 +1,7 @@
-"""Whether frames are like those that a masker was trained on: their size, their colours, how sure its masks are.
+"""Checks whether frames resemble a masker's training data, by size, colours and confidence of its masks.
 
-A masker answers for any frame, and its scores hold for none but frames like those of the evaluation. What is
-measured of these travels with its weights; what is far from all of them is said in one line.
+A masker predicts masks for any frame, but its scores only hold for frames like those of its evaluation. Statistics
+of these are stored with its weights. A clip that is far from them gets a warning of one line.
 
 Legend: T frames, H height, W width, C = 3 colour channels.
 """
@@ -16,11 +16,11 @@ from pydantic import Field
 from maskcast.data.clip_store.statistics import colour_statistics
 from maskcast.params import Params
 
-FAR = 4.0  # standard deviations over clips: of 16,000 clips of a normal distribution one is so far away
-LEAST_COLOUR = 0.05  # of the range of a colour: nearer ones count as equal where all clips are alike
-LEAST_SURE = 0.1  # of a confidence, likewise
-OTHER_ASPECT = 1.25  # ratio of two aspects (16:9 to 3:2 is 1.19): what is stretched more looks wrong
-OTHER_SCALE = 2.0  # ratio of two sides: objects are half or twice as large
+FAR = 4.0  # standard deviations over clips, exceeded by one of 16,000 clips of a normal distribution
+LEAST_COLOUR = 0.05  # least deviation, as a share of a colour's range, for clips that are all alike
+LEAST_SURE = 0.1  # least deviation of a confidence, likewise
+OTHER_ASPECT = 1.25  # ratio of two aspects from which on frames are distorted (16:9 to 3:2 is 1.19)
+OTHER_SCALE = 2.0  # ratio of two sides from which on the scale of objects differs
 COLOURS = ("red", "green", "blue")
 
 
@@ -50,12 +50,12 @@ class Reference(Params):
 
 @dataclass(frozen=True)
 class Seen:
-    """One clip that is held against a reference.
+    """One clip that is compared with a reference.
 
     Attributes:
         frames: (T, H, W, C) uint8, as the masker sees them.
-        confidence: mean confidence in what is masked as an object, before frames agree; None if unknown.
-        source: rows and columns of the video, where frames were resized.
+        confidence: mean over foreground pixels, before masks are made consistent; None if unknown.
+        source: height and width of the video, if frames were resized.
     """
 
     frames: np.ndarray
@@ -64,29 +64,29 @@ class Seen:
 
 
 def colours_of(frames_THWC: np.ndarray) -> dict[str, float]:
-    """Returns the mean of each colour and the contrast (mean standard deviation) of three frames of a clip."""
+    """Returns the mean of each colour, and the contrast (mean standard deviation), of three frames of a clip."""
     mean, std = colour_statistics(frames_THWC[t] for t in sorted({0, len(frames_THWC) // 2, len(frames_THWC) - 1}))
     return dict(zip(COLOURS, mean.tolist(), strict=True)) | {"contrast": float(std.mean())}
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Returns mean and deviation of some numbers."""
+    """Returns mean and standard deviation of some numbers."""
     return Spread(mean=round(float(np.mean(values)), 4), std=round(float(np.std(values)), 4))
 
 
 def spreads(rows: Iterable[Mapping[str, float]]) -> dict[str, Spread]:
-    """Returns mean and deviation of each key of some rows, which have the same keys."""
+    """Returns mean and standard deviation of each key over rows with equal keys."""
     table = list(rows)
     return {name: spread([row[name] for row in table]) for name in (table[0] if table else {})}
 
 
 def unlike(seen: Seen, reference: Reference | None, label_map: str) -> str:
-    """Returns in what a clip is unlike a reference, in one line; nothing where it is alike, or none is known.
+    """Returns a line on how a clip differs from a reference; empty if it does not, or there is no reference.
 
     Args:
         seen: the clip.
-        reference: what it is held against.
-        label_map: the map whose confidence counts.
+        reference: statistics of the training data.
+        label_map: name of the map whose confidence is compared.
     """
     if reference is None:
         return ""
@@ -117,7 +117,7 @@ def _size(seen: Seen, reference: Reference) -> str:
 
 
 def _colours(seen: Seen, reference: Reference) -> str:
-    """Names the colour that is farthest from the reference, measured by its spread over clips."""
+    """Describes the colour that is most standard deviations away from the reference."""
     colours = colours_of(seen.frames)
     far = {
         name: abs(colours[name] - known.mean) / max(FAR * known.std, LEAST_COLOUR)

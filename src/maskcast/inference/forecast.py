@@ -1,4 +1,4 @@
-"""Runs a forecaster on the clips of a store, from what is known when one forecasts: generated masks or frames.
+"""Runs a forecaster on the clips of a store, from context that is available in use: generated masks or frames.
 
 Legend: B clips, T context frames, h horizon, N frames, H height, W width, C = 3 channels.
 """
@@ -28,7 +28,7 @@ Context = Literal["generated", "truth"]
 
 @dataclass(frozen=True)
 class Forecast:
-    """What was forecast, uint8: masks (B, h, H, W), how sure they are, and frames of a forecaster of frames."""
+    """Forecasts, uint8: masks (B, h, H, W), their confidence, and frames if the forecaster makes them."""
 
     masks: np.ndarray
     confidence: np.ndarray | None = None  # (B, h, H, W), 255 = certain; baselines have none
@@ -37,13 +37,13 @@ class Forecast:
 
 @dataclass(frozen=True)
 class ForecastSetting:
-    """How clips are forecast.
+    """The settings of forecasting.
 
     Args:
-        masker: turns forecast frames into masks; None will do for forecasters of masks.
-        context_frames: frames that are seen.
-        horizon: frames that are forecast.
-        device: where the models are.
+        masker: segments forecast frames; may be None for forecasters of masks.
+        context_frames: number of context frames.
+        horizon: number of frames to forecast.
+        device: of the models.
     """
 
     masker: Segmenter | None
@@ -53,18 +53,18 @@ class ForecastSetting:
 
 
 def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipStore, ClipStore]:
-    """Opens a clip store and the store of its generated masks; both speak of the map that is forecast.
+    """Opens a clip store and the store of its generated masks, both with the label map to forecast.
 
-    A map of kind instances reads as one with a class for each object (``data.instances``). The objects of
-    generated masks are those of their map of instances, else the connected parts of their classes.
+    A map of kind instances is read as one with a class per object (``data.instances``). The objects of generated
+    masks come from their map of instances, or else are the connected parts of their classes.
 
     Args:
-        clips: what prepare_clips wrote.
-        masks: what generate_masks wrote of it.
-        label_map: name of the map; None is the only one.
+        clips: written by prepare_clips.
+        masks: written by generate_masks for these clips.
+        label_map: name of the map; None for the only one.
 
     Raises:
-        MaskcastError: a store lacks the map, the map is none that can be forecast, or the stores differ.
+        MaskcastError: a store lacks the map, the map cannot be forecast, or the stores do not match.
     """
     prepared = ClipStore(clips, label_map)
     told = prepared.label_map
@@ -92,10 +92,10 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
 
 
 def check_agreement(masks: ClipStore, context_frames: int) -> None:
-    """Refuses generated masks of a context that know of frames after it.
+    """Checks that generated masks of the context were made without later frames.
 
     Raises:
-        MaskcastError: frames that agree on the class of each object lie on both sides of the context's end.
+        MaskcastError: a window of consistent frames extends beyond the context's end.
     """
     consistent = masks.meta.get("consistent_frames")
     if consistent is not None and context_frames % consistent:
@@ -109,10 +109,10 @@ def check_agreement(masks: ClipStore, context_frames: int) -> None:
 def load_models(
     forecaster: Path, masker: Path, clips: ClipStore, device: torch.device
 ) -> tuple[Forecaster, Segmenter | None]:
-    """Loads a forecaster and, where it forecasts frames, the masker that turns them into masks.
+    """Loads a forecaster and, if it forecasts frames, the masker for these.
 
     Raises:
-        MaskcastError: a model is malformed, or does not know the label map of `clips` or as many classes.
+        MaskcastError: a model is malformed, or lacks the label map of `clips` or has another number of classes.
     """
     model, description = load_forecaster(forecaster)
     told, name = description["meta"].get("label_map", MASK), clips.label_map.name
@@ -127,10 +127,10 @@ def load_models(
 
 
 def masker_for(model: Predictor, folder: Path, clips: ClipStore) -> Segmenter | None:
-    """Returns the masker, where a model's forecasts need one to become masks; else None.
+    """Returns the masker if the model's forecasts need one, else None.
 
     Raises:
-        MaskcastError: it is malformed, or does not know the label map of `clips` or as many classes.
+        MaskcastError: it is malformed, or lacks the label map of `clips` or has another number of classes.
     """
     if not model.input.needs_masker:
         return None
@@ -150,17 +150,17 @@ def forecast_clips(
     masks: ClipStore,
     batches: Sequence[Sequence[Clip]],
 ) -> Iterator[tuple[Sequence[Clip], Forecast]]:
-    """Checks that the context of all clips is there, and returns an iterator of the forecasts of each batch.
+    """Checks that all clips have a context, and returns an iterator over the forecasts of each batch.
 
     Args:
         model: a forecaster or a baseline.
-        setting: how to forecast.
+        setting: settings of forecasting.
         clips: the prepared clips.
-        masks: the masks to start from: generated ones, or ``clips`` for the true ones.
+        masks: store of the context masks: generated ones, or ``clips`` for the true ones.
         batches: clips of ``clips``.
 
     Raises:
-        MaskcastError: naming the first clip that lacks frames, masks or length.
+        MaskcastError: a clip lacks frames or masks, or is too short; the message names the first one.
     """
     source = model.input.source(clips, masks)
     for clip in (clip for batch in batches for clip in batch):

@@ -1,6 +1,6 @@
-"""What a segmenter finds in frames of a clip, map by map.
+"""A segmenter's predictions for frames of a clip, by label map.
 
-Legend: T frames, H height, W width, P pixels masked as an object, K classes.
+Legend: T frames, H height, W width, P foreground pixels, K classes.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,28 @@ A = TypeVar("A", bound=Any)
 
 
 class Masked(NamedTuple):
-    """What is found of one label map in some frames."""
+    """The predictions of one label map for some frames."""
 
     masks: np.ndarray
     """(T, H, W) uint8: class ids, or opacity, 255 = 1."""
     confidence: np.ndarray | None
-    """(T, H, W) float32: the probability of each pixel's class, or uint8 where it is asked for in levels; an alpha
-    map has none."""
+    """(T, H, W) float32: the probability of each pixel's class, or uint8 if it was quantised; None for an alpha
+    map."""
     objects: Sequence[Any] | None = None
-    """Of each frame of a class map, where masks are to agree through time: (P, K) float32, the probabilities of
-    its pixels that are not background, row by row; or the ``Regions`` found in them. They are not passed on."""
+    """For each frame of a class map whose masks are to be made consistent: the probabilities of its foreground
+    pixels in row-major order, (P, K) float32, or the ``Regions`` made from them. Not part of the final result."""
 
 
 Found = dict[str, Masked]  # by the name of the label map
 
 
 def length(found: Found) -> int:
-    """Returns how many frames it is of."""
+    """Returns the number of frames."""
     return len(next(iter(found.values())).masks)
 
 
 def sliced(found: Found, frames: slice) -> Found:
-    """Returns what is found in some of the frames."""
+    """Returns the predictions for a range of the frames."""
     return {
         name: Masked(
             masks[frames],
@@ -46,7 +46,7 @@ def sliced(found: Found, frames: slice) -> Found:
 
 
 def joined(pieces: Sequence[Found]) -> Found:
-    """Returns the pieces of a clip as one."""
+    """Concatenates the pieces of a clip."""
     if len(pieces) == 1:
         return pieces[0]
     out: Found = {}
@@ -66,25 +66,25 @@ def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
 
 
 def rounded(confidence: A, levels: int) -> A:
-    """Returns what ``quantise`` does, in the type that is given: an array, or a tensor on any device."""
+    """Rounds like ``quantise``, but keeps the type: an array, or a tensor on any device."""
     steps = levels - 1
     return ((confidence * steps).round() * (255 / steps)).round()
 
 
 class MeanConfidence:
-    """The mean confidence, 0..1, over the pixels masked as an object, or over all if there is none."""
+    """The mean confidence, 0..1, over foreground pixels, or over all pixels if there are none."""
 
     def __init__(self) -> None:
         self._objects, self._all = np.zeros(2, np.int64), np.zeros(2, np.int64)  # summed confidence, pixels
 
     def add(self, masks: np.ndarray, sure: np.ndarray) -> None:
-        """Takes masks and their confidence, uint8."""
+        """Adds masks and their confidence, uint8."""
         inside = masks > 0
         self._objects += (sure * inside).sum(dtype=np.int64), np.count_nonzero(inside)
         self._all += sure.sum(dtype=np.int64), sure.size
 
     @property
     def value(self) -> float:
-        """The mean of all that was added."""
+        """The mean over all that was added."""
         total, pixels = (self._objects if self._objects[1] else self._all).tolist()
         return float(total / pixels) / 255

@@ -1,6 +1,7 @@
-"""Objects in masks, named as the true ones: those that a map of instances has, else connected parts, followed.
+"""Objects in generated masks, matched to the true objects of a clip.
 
-A masker knows classes alone; masks of a tracker may tell objects.
+Masks of a tracker have a map of instances, whose objects are used. A masker predicts classes only, so the
+connected parts of its masks are tracked as objects.
 
 Legend: T frames, H height, W width.
 """
@@ -18,15 +19,16 @@ from maskcast.models.objects.parts import number_objects
 
 
 class FoundObjects(StoreView):
-    """Generated masks, as those of the objects in them.
+    """A view of generated masks that holds ids of objects.
 
-    An object has the name of the true one that it covers most of, in the frames that are read: which of two
-    persons is `person 1` is told, where they are is not. One that covers none has a name that is left, or is
-    background where none is. Where a clip has no true objects, they are named as they appear.
+    An object gets the name of the true object that it overlaps most in the frames that are read. So the truth
+    tells which of two persons is `person 1`, but not where they are. An object without overlap gets an unused
+    name, or becomes background if none is left. In a clip without true objects, names are given in the order of
+    appearance.
 
     Args:
-        generated: holds masks of the objects' classes; where it has a map of instances of these, too, that counts.
-        prepared: the true objects.
+        generated: store with masks of the objects' classes, or with a map of instances, which is preferred.
+        prepared: store of the true objects.
 
     Raises:
         MaskcastError: if the masks have no map of the objects' classes.
@@ -69,7 +71,7 @@ class FoundObjects(StoreView):
         return name_of[number_THW]
 
     def _numbered(self, clip: Clip, frames: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the numbers of objects (T, H, W), and the class of each number."""
+        """Returns object numbers (T, H, W), and the class of each number."""
         if self.store.label_map.kind == "instances":
             class_of = np.zeros(1 << 16, np.uint8)
             for number, class_id in self.store.get(clip.id).objects[self.store.label_map.name].items():

@@ -1,4 +1,4 @@
-"""The masks of all clips of a store, generated so that a killed run goes on and ends with the same bytes.
+"""Generates the masks of all clips of a store; a killed run can resume and ends with the same bytes.
 
 Legend: T frames, H height, W width.
 """
@@ -33,10 +33,10 @@ from maskcast.progress import track
 def check_maps(
     folder: Path, masker: Segmenter, store: ClipStore, names: Sequence[str] | None
 ) -> tuple[LabelMap, ...]:
-    """Returns the maps of a masker that have these names, or all, after a look whether they are those of a store.
+    """Returns a masker's label maps with these names, or all, after comparing them with the store's.
 
     Raises:
-        MaskcastError: if the masker has no such map, or was trained for another one than the store's of that name.
+        MaskcastError: if the masker has no such map, or the store's map of that name differs.
     """
     maps = masker.maps
     if names is not None:
@@ -52,7 +52,7 @@ def check_maps(
 
 
 def are_things(maps: Sequence[LabelMap], store: ClipStore) -> bool:
-    """Whether the classes of all maps of classes are things, as the masker's maps say or those of the store."""
+    """Whether all classes of all class maps are things, according to the masker's or the store's maps."""
     classes = [one for one in maps if one.kind == "classes"]
     return bool(classes) and all(one.things or store.of(one.name).label_map.things for one in classes)
 
@@ -62,9 +62,9 @@ class Generation:
 
     Args:
         store: holds the clips.
-        clips: those to mask; all have frames.
+        clips: the clips to mask; all have frames.
         maps: the label maps to write.
-        finished: clips that are done; it survives the run.
+        finished: store of finished clips, which survives the run.
     """
 
     def __init__(
@@ -86,18 +86,18 @@ class Generation:
         confidence_levels: int,
         carried: CarriedLabels | None = None,
     ) -> dict[str, float]:
-        """Masks all clips from the first one on that is not finished, and writes the clip store; returns metrics.
+        """Masks all clips that are not finished, writes the clip store, and returns metrics.
 
         Args:
-            folder: made by this.
+            folder: of the new clip store.
             meta: of the store.
-            masker: knows the maps.
-            devices: a copy of it works on each.
+            masker: predicts the maps.
+            devices: a copy of the masker is used on each.
             batch_size: frames per forward pass.
             precision: ``bf16`` or ``fp32``.
             consistent_frames: see ``segment``.
-            confidence_levels: steps to which a confidence is rounded.
-            carried: puts labels in the place of masks, once all of these are there; None leaves them as they are.
+            confidence_levels: number of steps to which confidence is rounded.
+            carried: replaces masks by labels when a clip is complete; None keeps all masks.
         """
         size, frames = (self.store.height, self.store.width), len(self._index)
         speed: dict[str, float] = {}
@@ -122,10 +122,10 @@ class Generation:
     def _packed(
         self, done: int, replicas: Sequence[Segmenter], packer: Packer, batch_size: int, precision: str
     ) -> Generator[None]:
-        """Masks clips from the first one on that is not finished; yields after each piece that is to be packed."""
+        """Masks clips from the first unfinished one on; yields after each piece that is passed to packing."""
         start = self._index.start(done)
-        # Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts, because
-        # the last bits of a convolution may depend on what it is batched with.
+        # Batch k always begins at frame k * batch_size of all clips laid end to end, also in a resumed run,
+        # because the last bits of a convolution may depend on the other frames of its batch.
         first, place = self._index.at(start if replicas[0].stateful else start - start % batch_size)
         pieces = segment_clips(
             replicas,
@@ -149,12 +149,12 @@ class Generation:
 
 
 class _Writing:
-    """Writes clips in their order, each once it is finished, in a thread beside the masker's.
+    """Writes finished clips in their order, in a thread of its own.
 
     Args:
         clips: all of them.
-        finished: has those that are masked.
-        writer: takes them.
+        finished: store of finished clips.
+        writer: of the clip store.
         carried: see ``Generation.run``.
     """
 
@@ -169,11 +169,11 @@ class _Writing:
 
     @property
     def means(self) -> dict[str, float]:
-        """Of the clips of each kind that are written, ``mean_confidence_<kind>``."""
+        """``mean_confidence_<kind>`` of the written clips of each kind."""
         return {f"mean_confidence_{kind}": float(np.mean(values)) for kind, values in self._totals.items()}
 
     def go_on(self) -> None:
-        """Begins to write the clips that have got finished since the last call; raises what failed since then."""
+        """Starts to write the clips finished since the last call; raises errors of earlier writes."""
         while self._running and self._running[0].done():
             self._running.popleft().result()
         while self._begun < len(self._clips) and self._finished.has(self._begun):
@@ -185,7 +185,7 @@ class _Writing:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                while self._begun < len(self._clips):  # one that is not there is an error
+                while self._begun < len(self._clips):  # a missing clip raises an error
                     self._begin()
                 for each in self._running if self._carried is None else track(self._running, "carrying labels"):
                     each.result()

@@ -1,11 +1,10 @@
-"""Clips to masks: the one place where a segmenter works on frames.
+"""Segments clips; all inference of segmenters on frames goes through this module.
 
-Frames come in chunks of any lengths and go through the segmenter in batches of one length, counted from the first
-frame. So what is found does not depend on the chunks, and memory does not grow with the clip. A segmenter with
-state gets each clip by itself, from its first frame on; one without state gets batches that run on over the
-borders of clips.
+Frames come in chunks of any length and are regrouped into batches of a fixed length, counted from the first frame.
+So predictions do not depend on the chunks, and memory does not grow with the clip. A segmenter with state gets
+each clip by itself, from its first frame on. One without state gets batches that may include several clips.
 
-Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels masked as an object.
+Legend: T frames, H height, W width, C = 3 colour channels, K classes, P foreground pixels.
 """
 
 import time
@@ -23,27 +22,27 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
 from maskcast.rehearsal import note, rehearsing
 
-AT_ONCE = 3  # batches of a worker: one that is read, one on the device, one that waits for it
-MOST_BYTES = 2**30  # of probabilities in batches beyond these, were all pixels objects
+AT_ONCE = 3  # batches per worker: one being read, one on the device, one waiting for it
+MOST_BYTES = 2**30  # limit for probabilities in further batches, if all pixels were foreground
 
-Turn = tuple[int, list[Part]]  # the worker, and its next batch
-Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
+Turn = tuple[int, list[Part]]  # index of a worker, and its next batch
+Chunks = Iterable[np.ndarray]  # consecutive pieces of a clip, uint8 RGB (T, H, W, C)
 
 
 def segment(
     segmenter: Segmenter, chunks: Chunks, *, batch_size: int, precision: str, consistent_frames: int | None = None
 ) -> Iterator[Found]:
-    """Yields what is found in one clip, piece by piece, in the order of its frames.
+    """Yields the predictions for one clip, piece by piece, in the order of its frames.
 
-    No frame is asked for while those before it fill a batch: ``Session`` rests on that.
+    It reads no further frame while a full batch is waiting, on which ``Session`` relies.
 
     Args:
-        segmenter: in eval mode, on the device where it is to run.
+        segmenter: in eval mode, on its device.
         chunks: the clip.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        consistent_frames: the clip's first so many frames agree on the class of each object, then the next, and
-            what is left with those before it; None masks each frame as the segmenter sees it.
+        consistent_frames: length of the windows in which masks are made consistent (see ``Agreement``); None masks
+            each frame by itself.
     """
     worker = Worker(segmenter, precision, consistent_frames is not None)
     yield from segment_by(worker, chunks, batch_size=batch_size, consistent_frames=consistent_frames)
@@ -52,13 +51,13 @@ def segment(
 def segment_by(
     worker: Worker, chunks: Chunks, *, batch_size: int, consistent_frames: int | None = None
 ) -> Iterator[Found]:
-    """Yields what ``segment`` does, by a worker that may have done other clips and has recorded its network."""
+    """Like ``segment``, with a worker that may be reused for several clips and keeps its recorded network."""
     parts = chain.from_iterable(map(worker, _batches([(0, chunks)], batch_size)))
     yield from _agreeing((found for _, found in parts if found is not None), consistent_frames)
 
 
 def segment_whole(segmenter: Segmenter, frames_THWC: np.ndarray, *, batch_size: int, precision: str) -> Found:
-    """Returns all that ``segment`` finds in a clip that fits into memory, each frame masked by itself."""
+    """Returns the predictions for a clip that fits into memory, each frame masked by itself."""
     return joined(list(segment(segmenter, [frames_THWC], batch_size=batch_size, precision=precision)))
 
 
@@ -70,7 +69,7 @@ def segment_both(
     precision: str,
     consistent_frames: int | None,
 ) -> tuple[Found, Found]:
-    """Returns what is found in the frames of a clip each by itself, and what ``segment`` finds once they agree."""
+    """Returns the predictions for a clip with each frame by itself, and after they are made consistent."""
     worker = Worker(segmenter, precision, consistent_frames is not None)
     alone = joined(list(segment_by(worker, [frames_THWC], batch_size=batch_size)))
     agreed = joined(list(_agreeing([alone], consistent_frames)))
@@ -86,18 +85,18 @@ def segment_clips(
     objects: bool = False,
     confidence_levels: int | None = None,
 ) -> Iterator[tuple[int, Found]]:
-    """Yields what is found in many clips: the number of a clip, and the next piece of it.
+    """Yields the predictions for many clips: the index of a clip, and its next piece.
 
-    The pieces of a clip come in order; those of a segmenter with state alternate with pieces of other clips, as
-    many at a time as there are replicas.
+    The pieces of a clip come in order. For a segmenter with state, pieces of as many clips as there are replicas
+    may alternate.
 
     Args:
-        replicas: copies of one segmenter, each on a device of its own; they work side by side.
+        replicas: copies of one segmenter, each on a device of its own; they work in parallel.
         clips: the frames of each.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        objects: whether the probabilities of objects' pixels come along, so that an ``Agreement`` can take them.
-        confidence_levels: steps to which a confidence is rounded already, where they do not.
+        objects: whether to include the probabilities of foreground pixels, which ``Agreement`` needs.
+        confidence_levels: number of steps to which confidence is rounded, unless ``objects`` is true.
     """
     numbered, count = list(enumerate(clips)), len(replicas)
     turns: Iterator[Turn]
@@ -114,14 +113,14 @@ def segment_clips(
 
 
 def frame_by_frame(pieces: Iterable[tuple[int, Found]]) -> Iterator[tuple[int, Found] | None]:
-    """Yields each piece, then None for each further frame of it, so that who counts on counts frames."""
+    """Yields each piece, followed by None for each further frame of it, so that progress counts frames."""
     for piece in pieces:
         yield piece
         yield from repeat(None, length(piece[1]) - 1)
 
 
 def _warmed(workers: Sequence[Worker], turns: Iterator[Turn]) -> Iterator[Turn]:
-    """Returns the same batches, after GPUs have seen the first one: what they do once counts once."""
+    """Warms up GPUs with the first batch, and returns all batches."""
     first = next(turns)
     began = time.monotonic()
     for worker in workers:
@@ -133,12 +132,12 @@ def _warmed(workers: Sequence[Worker], turns: Iterator[Turn]) -> Iterator[Turn]:
 def segment_future(
     segmenter: Segmenter, seen_THWC: np.ndarray, made_hHWC: np.ndarray, *, batch_size: int, precision: str
 ) -> Found:
-    """Returns what is found in frames that a forecaster made.
+    """Returns the predictions for frames that a forecaster made.
 
     Args:
         segmenter: see ``segment``.
-        seen_THWC: the frames before these, which a segmenter with state sees first.
-        made_hHWC: the frames.
+        seen_THWC: the frames before, which a segmenter with state sees first.
+        made_hHWC: the forecast frames.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
     """
@@ -149,7 +148,7 @@ def segment_future(
 
 
 def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
-    """Yields batches of ``size`` frames of the clips laid end to end, in parts that belong to one clip each."""
+    """Yields batches of ``size`` frames of all clips laid end to end, as parts of one clip each."""
     parts: list[Part] = []
     room = size
     for number, chunks in clips:
@@ -166,18 +165,18 @@ def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Pa
 
 
 def _clip_by_clip(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
-    """Yields batches of at most ``size`` frames, each of one clip alone."""
+    """Yields batches of at most ``size`` frames, each of one clip."""
     return chain.from_iterable(_batches([clip], size) for clip in clips)
 
 
 def _cuts(length: int, first: int, size: int) -> Iterator[int]:
-    """Yields where pieces of a chunk start: the first fills a batch, the others are of ``size`` frames."""
+    """Yields the starts of a chunk's pieces: the first completes a batch, the others have ``size`` frames."""
     yield from range(min(length, 1))
     yield from range(first, length, size)
 
 
 def _agreeing(pieces: Iterable[Found], consistent_frames: int | None) -> Iterator[Found]:
-    """Yields the pieces of a clip as they come, or windows of it whose frames agree, see ``Agreement``."""
+    """Yields the pieces of a clip unchanged, or consistent windows of it, see ``Agreement``."""
     if consistent_frames is None:
         yield from pieces
         return
@@ -188,11 +187,11 @@ def _agreeing(pieces: Iterable[Found], consistent_frames: int | None) -> Iterato
 
 
 def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:
-    """Yields what the workers return, in the order of the turns (whose it is, and what it gets).
+    """Yields the workers' results in the order of ``turns`` (index of the worker, and its batch).
 
-    Each works in a thread of its own. A GPU has the next batch to work on while what it found in the last ones
-    comes to the host, where each processor makes masks of one. ``AT_ONCE`` batches per worker are in memory, and
-    as many more as there are processors, if they are small.
+    Each worker has a thread of its own. While a GPU works on the next batch, the results of earlier ones are
+    copied to the host, where each processor post-processes one. ``AT_ONCE`` batches per worker are in memory, plus
+    one per processor if they are small.
     """
     pools, processors = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers], num_processors()
     finishing = ThreadPoolExecutor(processors, thread_name_prefix="found")
@@ -215,7 +214,7 @@ def _finished(begun: "Future[Callable[[], list[FoundPart]]]") -> list[FoundPart]
 
 
 def _more(parts: Sequence[Part], segmenter: Segmenter, processors: int) -> int:
-    """Returns how many batches like this one may be in memory beside those that the workers need."""
+    """Returns how many further batches like this one may be in memory."""
     pixels = sum(frames_THWC[..., 0].size for _, frames_THWC in parts if frames_THWC is not None)
     classes = sum(one.num_classes for one in segmenter.maps)
     return min(processors - 1, MOST_BYTES // max(1, 4 * pixels * classes))

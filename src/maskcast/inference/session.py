@@ -1,4 +1,4 @@
-"""A segmenter that is shown a video frame by frame, and answers each at once.
+"""Segments a video frame by frame, with a result for each frame at once.
 
 Legend: H height, W width, C = 3 colour channels.
 """
@@ -20,14 +20,14 @@ Reset = Literal["", "size", "cut"]
 
 
 class Step(NamedTuple):
-    """What a session finds in one frame."""
+    """A session's predictions for one frame."""
 
     maps: dict[str, np.ndarray]
     """(H, W) uint8 of each label map, by name: class ids, or opacity, 255 = 1."""
     confidence: dict[str, np.ndarray]
     """(H, W) float32 of each map of classes: the probability of a pixel's class."""
     reset: Reset
-    """Why what was remembered was dropped before this frame: its size differs, or a shot begins; else empty."""
+    """Why the state was reset before this frame (another size, or a new shot); else empty."""
 
     def __repr__(self) -> str:
         maps = ", ".join(f"{name} {'x'.join(map(str, mask.shape))}" for name, mask in self.maps.items())
@@ -35,16 +35,16 @@ class Step(NamedTuple):
 
 
 class Session:
-    """A video on its way through a segmenter.
+    """Segments one video.
 
-    Frames are masked as ``segment`` masks a clip whose batches have one frame. Memory does not grow with them.
-    What a segmenter remembers is dropped by ``reset``, and before a frame of another size or the first of a new
-    shot. One thread at a time may use it.
+    Frames are masked as by ``segment`` with batches of one frame, and memory does not grow. The segmenter's state
+    is reset by ``reset``, before a frame of another size and at a new shot. Only one thread may use a session at a
+    time.
 
     Args:
-        segmenter: in eval mode, on the device where it is to run; sessions may share it.
+        segmenter: in eval mode, on its device; sessions may share it.
         precision: ``bf16`` or ``fp32``.
-        cuts: whether a new shot drops what is remembered (see ``CutDetector``).
+        cuts: whether the state is reset at a new shot (see ``CutDetector``).
     """
 
     def __init__(self, segmenter: Segmenter, *, precision: str, cuts: bool = True) -> None:
@@ -60,8 +60,8 @@ class Session:
             frame: (H, W, C) uint8 RGB.
 
         Raises:
-            MaskcastError: the frame has another type or shape, does not fit into the memory, or the session has
-                ended. What is remembered is dropped where a frame cannot be masked.
+            MaskcastError: the frame has a wrong type or shape or does not fit into memory, or the session has
+                ended. The state is reset if a frame cannot be masked.
         """
         if self._ended:
             raise MaskcastError("session: it has ended; open another one")
@@ -81,7 +81,7 @@ class Session:
         self._waiting.append(frame_HWC[None])
         try:
             found = next(self._found)
-        except BaseException:  # Ctrl-C, too: what is remembered is of half a frame
+        except BaseException:  # also Ctrl-C: the state may be incomplete
             self.reset()
             raise
         maps = {name: one.masks[0] for name, one in found.items()}
@@ -89,7 +89,7 @@ class Session:
         return Step(maps, sure, why)
 
     def reset(self) -> None:
-        """Drops what is remembered: the next frame is the first of a video."""
+        """Resets the state: the next frame is the first of a video."""
         self._waiting: deque[np.ndarray] = deque()
         self._found: Iterator[Found] = segment(
             self._segmenter, self._frames(), batch_size=1, precision=self._precision
@@ -98,7 +98,7 @@ class Session:
         self._cut = CutDetector()
 
     def close(self) -> None:
-        """Ends the session and drops what is remembered; a second time does nothing."""
+        """Ends the session and drops its state; further calls do nothing."""
         self.reset()
         self._ended = True
 

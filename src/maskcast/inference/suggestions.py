@@ -1,4 +1,4 @@
-"""Which frames to label next: what a masker finds in frames without labels, and methods that choose among them.
+"""Suggests frames to label next, by a masker's predictions for frames without labels.
 
 Legend: N frames without labels, K classes, T frames of a clip, H height, W width.
 """
@@ -19,24 +19,23 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track
 from maskcast.seed import rng
 
-FOREGROUND = 2 / 3  # share of foreground-aware random that is drawn from frames with a class drawn before
-SPLITS = ("train", "unlabeled")  # whose frames may become labels to learn from
+FOREGROUND = 2 / 3  # share of the draws of `ForegroundRandom` that first draw a class
+SPLITS = ("train", "unlabeled")  # splits whose frames may be labelled for training
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Frames without labels, and what a masker finds in them.
+    """Frames without labels, with a masker's predictions.
 
     Attributes:
         clip_ids: of the clips.
-        clip_N: number of each frame's clip.
-        frame_N: its place in the clip, from 0 on.
-        video_N: number of its video. Clips of one video may overlap.
-        place_N: its place in the video, in steps from one frame of a clip to the next; float64.
-        area_NK: pixels of each class in it, int64.
-        doubt_NK: of these pixels, the sum of 1 - probability of the class: how many of them are expected to be
-            wrong; float64.
-        labelled: of the videos that have some labels, the places of these frames.
+        clip_N: index of each frame's clip.
+        frame_N: its index in the clip, from 0 on.
+        video_N: index of its video. Clips of one video may overlap.
+        place_N: its time in the video, in units of the distance of two frames of a clip; float64.
+        area_NK: number of pixels of each class, int64.
+        doubt_NK: sum of 1 - probability over these pixels, the expected number of wrong ones; float64.
+        labelled: for each video with labels, the times of its labelled frames.
     """
 
     clip_ids: Sequence[str]
@@ -52,7 +51,7 @@ class Candidates:
         return len(self.clip_N)
 
     def near(self, video: int, place: float, spacing: int) -> np.ndarray:
-        """Returns which frames of a video lie less than ``spacing`` from a place in it, (N,) bool."""
+        """Returns which frames of a video are less than ``spacing`` away from a time in it, (N,) bool."""
         return (self.video_N == video) & (np.abs(self.place_N - place) < spacing)
 
 
@@ -60,8 +59,8 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     """Masks all clips that lack labels in the store's chosen map, and returns their frames without labels.
 
     Args:
-        store: the clips; of a clip that was labelled in some frames the others count.
-        masker: knows the map; in eval mode, on the device where it is to run.
+        store: the clips; those with labels in some frames give their other frames.
+        masker: predicts the map; in eval mode, on its device.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
 
@@ -105,7 +104,7 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
 
 
 def _labelled(store: ClipStore, videos: Mapping[str, int]) -> dict[int, np.ndarray]:
-    """Returns of each video, by its number, the places of the frames that have labels in any of its clips."""
+    """Returns for each video, by its index, the times of the frames with labels in any of its clips."""
     found: dict[int, list[np.ndarray]] = {}
     for clip in store.where(lambda group: group.has_frames):
         if clip.video in videos and (known := labelled_frames(store, clip)):
@@ -114,12 +113,12 @@ def _labelled(store: ClipStore, videos: Mapping[str, int]) -> dict[int, np.ndarr
 
 
 def _places(clip: Clip) -> np.ndarray:
-    """Returns where the frames of a clip lie in its video, in steps from one of them to the next: (T,)."""
+    """Returns the times of a clip's frames in its video, in units of their distance, (T,)."""
     return clip.meta.get("start", 0) / clip.meta.get("stride", 1) + np.arange(clip.num_frames)
 
 
 def _unlabelled(store: ClipStore, clip: Clip) -> np.ndarray:
-    """Returns which frames may be labelled: (T,) bool."""
+    """Returns which frames have no labels yet, (T,) bool."""
     if clip.split not in SPLITS:
         return np.zeros(clip.num_frames, bool)
     free_T = np.ones(clip.num_frames, bool)
@@ -128,11 +127,11 @@ def _unlabelled(store: ClipStore, clip: Clip) -> np.ndarray:
 
 
 class Method(ABC):
-    """Chooses frames one by one.
+    """Base of the methods, which choose frames one by one.
 
     Args:
         candidates: to choose among.
-        random: of its draws.
+        random: generator of its draws.
     """
 
     def __init__(self, candidates: Candidates, random: np.random.Generator) -> None:
@@ -140,26 +139,26 @@ class Method(ABC):
 
     @abstractmethod
     def pick(self, free_N: np.ndarray) -> int:
-        """Returns the number of the next frame, one of those that are still free (at least one is)."""
+        """Returns the index of the next frame, one of the free frames (there is at least one)."""
 
     def any_of(self, free_N: np.ndarray) -> int:
-        """Returns one of the free frames, each as likely as any other."""
+        """Returns one of the free frames, uniformly at random."""
         return int(self.random.choice(np.flatnonzero(free_N)))
 
 
 class Random(Method):
-    """Any frame."""
+    """Draws frames uniformly."""
 
     def pick(self, free_N: np.ndarray) -> int:
-        """Returns any free frame."""
+        """Returns a free frame."""
         return self.any_of(free_N)
 
 
 class ForegroundRandom(Method):
-    """Two of three frames from those in which the masker sees a class that is drawn before; the third is any."""
+    """Draws two of three frames from those in which the masker sees a randomly drawn class; others uniformly."""
 
     def pick(self, free_N: np.ndarray) -> int:
-        """Returns a free frame in which the masker sees a class that is drawn, or any."""
+        """Returns a free frame."""
         seen_NK = self.candidates.area_NK[:, 1:] > 0
         classes = np.flatnonzero(seen_NK[free_N].any(axis=0))
         if not classes.size or self.random.random() >= FOREGROUND:
@@ -168,21 +167,22 @@ class ForegroundRandom(Method):
 
 
 class ClassUncertainty(Method):
-    """The classes take turns; each takes the frame in which the masker doubts it most, up to noise.
+    """The classes take turns; each takes the frame in which it is most uncertain, with added noise.
 
-    The noise is Gumbel's, on the logarithm: a class draws a frame with a probability proportional to the doubt.
+    Gumbel noise is added to the logarithm, so that a class draws a frame with probability proportional to its
+    uncertainty.
     """
 
     def __init__(self, candidates: Candidates, random: np.random.Generator) -> None:
         super().__init__(candidates, random)
         doubt_NK = candidates.doubt_NK[:, 1:]
         noise_NK = random.gumbel(size=doubt_NK.shape)
-        with np.errstate(divide="ignore"):  # a class that is not there
+        with np.errstate(divide="ignore"):  # log of 0 for absent classes
             self._noised_NK = np.log(doubt_NK) + noise_NK
         self._turns: list[int] = []
 
     def pick(self, free_N: np.ndarray) -> int:
-        """Returns the free frame that is first for the class whose turn it is."""
+        """Returns the first free frame for the class whose turn it is."""
         seen = np.flatnonzero(np.isfinite(self._noised_NK[free_N]).any(axis=0))
         if not seen.size:
             return self.any_of(free_N)
@@ -201,13 +201,13 @@ METHODS: dict[str, type[Method]] = {
 
 
 def choose(candidates: Candidates, method: str, *, budget: int, spacing: int, seed: int) -> list[int]:
-    """Returns the numbers of the frames to label, the most wanted first; fewer than asked where none is left.
+    """Returns the indices of the frames to label, most useful first; fewer than ``budget`` if none are left.
 
     Args:
-        candidates: to choose among.
+        candidates: to choose from.
         method: one of ``METHODS``.
-        budget: how many frames.
-        spacing: least distance of two frames of a video, chosen or labelled, frames of a clip.
+        budget: number of frames.
+        spacing: least distance of two chosen or labelled frames of a video, in frames of a clip.
         seed: of the draws.
     """
     picker = METHODS[method](candidates, rng(seed))

@@ -1,10 +1,10 @@
-"""A segmenter at work on a device, one batch of frames after the other.
+"""Runs a segmenter on a device, one batch of frames after the other.
 
-Work on a GPU is begun and does not wait: frames go there from pinned memory, and what is found comes back into it.
-So the next batch can be begun before the last one has come back.
+On a GPU all work is asynchronous: frames are copied from pinned memory, and results are copied back into it. So
+the next batch can start before the results of the last one have arrived.
 
-Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels masked as an object,
-I of the rows, J columns.
+Legend: T frames, H height, W width, C = 3 colour channels, K classes, P foreground pixels, I of the rows, J
+columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
 
-COPIES = 4  # of the logits, while they become classes and probabilities
+COPIES = 4  # temporary tensors of the logits' size
 
-Part = tuple[int, np.ndarray | None]  # number of a clip and some of its frames; None: it is over
+Part = tuple[int, np.ndarray | None]  # index of a clip and some of its frames; None at its end
 FoundPart = tuple[int, Found | None]
 
 
@@ -35,9 +35,9 @@ class Worker:
     Args:
         segmenter: in eval mode, on its device.
         precision: ``bf16`` or ``fp32``.
-        objects: whether the probabilities of objects' pixels are kept, so that masks can agree.
-        levels: steps to which a confidence is rounded, on the device; None, and where these are kept, leaves it
-            as it is.
+        objects: whether the probabilities of foreground pixels are returned, to make masks consistent.
+        levels: number of steps to which confidence is rounded on the device; not rounded if None or if
+            ``objects``.
     """
 
     def __init__(self, segmenter: Segmenter, precision: str, objects: bool, levels: int | None = None) -> None:
@@ -45,27 +45,27 @@ class Worker:
         self.levels = None if objects else levels
         self.state: State = ()
         self._device = next(segmenter.parameters()).device
-        # a state goes on from call to call
+        # not with a state, which is passed from call to call
         self._recorded = None if segmenter.stateful or self._device.type != "cuda" else Recorded(segmenter)
-        self._most: int | None = None  # frames that fit into the memory of the device; None: all so far
+        self._most: int | None = None  # frames that fit into the device's memory; None if all did so far
 
     def __call__(self, parts: Sequence[Part]) -> list[FoundPart]:
-        """Returns what is found in a batch."""
+        """Returns the predictions for a batch."""
         return self.begin(parts)()
 
     def warm_up(self, parts: Sequence[Part]) -> None:
-        """Works on a batch of a GPU until it is recorded, and forgets it."""
+        """Runs a batch on a GPU until it is recorded, and drops the results."""
         if self._device.type == "cuda":
             for _ in range(AFTER + 1):
                 self(parts)
             self.state = ()
 
     def begin(self, parts: Sequence[Part]) -> Callable[[], list[FoundPart]]:
-        """Begins to work on a batch; returns a function that waits for what is found.
+        """Starts a batch, and returns a function that waits for its predictions.
 
         Raises:
-            MaskcastError: if a frame is larger than a network may take, or than the memory of the device, or if
-                the work has taken too long (see ``bounds.check_time``).
+            MaskcastError: if a frame is too large for the network's limit or the device's memory, or the time
+                limit is exceeded (see ``bounds.check_time``).
         """
         frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
@@ -88,30 +88,30 @@ class Worker:
         return finish
 
     def _begin(self, frames_THWC: np.ndarray) -> list[Callable[[], Found]]:
-        """Begins to work on frames, in as many pieces as memory needs; of all but the last it has the end, too."""
+        """Starts frames, in as many pieces as memory requires; all but the last piece are finished on return."""
         check_time()
         count, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
         try:
             size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
-            if self._device.type == "cuda":  # it says what does not fit, and a CPU's pieces leave it idle
+            if self._device.type == "cuda":  # a GPU reports what does not fit; pieces would leave it idle
                 size = count
             size = size if self._most is None else min(size, self._most)
             if count <= size:
                 return [self._predict(frames_THWC)]
         except torch.OutOfMemoryError:
-            size = 0  # handled outside: the error holds on to what takes the memory
+            size = 0  # handled outside, because the error's traceback keeps the memory allocated
         if not size:
             if count == 1:
                 raise MaskcastError(
                     f"a frame of {height} x {width} does not fit into the memory of the GPU; use smaller frames"
                 )
             self._most = size = count // 2
-            self._recorded = None  # a graph has memory of its own
+            self._recorded = None  # a CUDA graph holds memory of its own
             torch.cuda.empty_cache()
             say(f"{count} frames at once do not fit into the memory of the GPU: going on with {size}")
         coming: list[Callable[[], Found]] = []
         for k in range(0, count, size):
-            done = [each() for each in coming]  # before the next: what is on its way is larger than what is found
+            done = [each() for each in coming]  # before the next piece, as pending results take more memory
             coming = [*map(_known, done), *self._begin(frames_THWC[k : k + size])]
         return coming
 
@@ -128,7 +128,7 @@ class Worker:
                 logits, state = self._recorded(frames_BTHWC)
             decoded = [_decoded(*each, self.objects, self.levels) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-        self.state = state  # not before: what does not fit into memory is done again
+        self.state = state  # only now, because a piece that does not fit is repeated
 
         def finish() -> Found:
             if arrived is not None:
@@ -139,7 +139,7 @@ class Worker:
 
 
 def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: int | None) -> Callable[[], Masked]:
-    """Begins to read what the logits of one clip say of a label map."""
+    """Starts to decode the logits of one clip to masks of a label map."""
     (logits_TKHW,) = logits_BTKHW
     if label_map.kind == "alpha":
         opacity_THW = logits_TKHW[:, 0].float().sigmoid()
@@ -172,7 +172,7 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: i
 
 
 def _most_probable(logits_TKIJ: Tensor, objects: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns classes (T, I, J), their probability and, if asked, that of all classes of objects (P, K)."""
+    """Returns classes (T, I, J), their probability and, with ``objects``, all of foreground pixels (P, K)."""
     # argmax over the innermost axis is four times as fast as over a strided one
     logits_TIJK = logits_TKIJ.permute(0, 2, 3, 1).contiguous().float()
     top_TIJ, ids_TIJ = logits_TIJK.max(-1)
@@ -182,14 +182,14 @@ def _most_probable(logits_TKIJ: Tensor, objects: bool) -> tuple[Tensor, Tensor, 
 
 
 def _finite(masks_THW: Tensor, most: Tensor) -> np.ndarray:
-    """Returns masks that have come.
+    """Returns masks on the host, after checking the probabilities.
 
     Args:
-        masks_THW: what is found.
-        most: the greatest of its probabilities.
+        masks_THW: the masks.
+        most: the greatest probability.
 
     Raises:
-        MaskcastError: a probability is no number; then so is the greatest.
+        MaskcastError: a probability is NaN; then the greatest is, too.
     """
     if not most.isfinite():
         raise MaskcastError(
@@ -208,5 +208,5 @@ def _known(found: Found) -> Callable[[], Found]:
 
 
 def _coming(x: Tensor) -> Tensor:
-    """Returns a tensor on the host, which may not have arrived yet."""
+    """Starts to copy a tensor to the host."""
     return x.to("cpu", non_blocking=True)
