@@ -14,18 +14,16 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-
-import yaml
 
 from _common import ROOT, at_least_one, print_table
 from maskcast.digest import digest_tree
 from maskcast.errors import mistakes_in_one_line
 from maskcast.params import load_params_file
 from maskcast.runner import references
+from maskcast.runner.dvc_calls import read_calls
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 
@@ -35,6 +33,7 @@ ALIKE = ("raw", "clips", "masks", "predictions")  # by port: without seconds in 
 
 
 def main() -> None:
+    calls, _ = read_calls(ROOT / "dvc.yaml")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="of a synthetic data set")
     parser.add_argument("--clips", type=at_least_one, default=60, help="number of training clips")
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--until",
         metavar="STAGE",
-        choices=[name for name, _ in stages(ROOT / "dvc.yaml")],
+        choices=[*calls],
         default="register_models",
         help="the last stage (default: %(default)s)",
     )
@@ -57,8 +56,8 @@ def main() -> None:
             way: Cluster(Path(folder, way), volume=way == "by reference") for way in ("artifacts", "by reference")
         }
         for cluster in ways.values():
-            for stage, ports in stages(ROOT / "dvc.yaml"):
-                cluster.run(stage, ports, params[stage])
+            for stage, call in calls.items():
+                cluster.run(stage, call.ports, params[stage])
                 if stage == given.until:
                     break
         before, after = ways.values()
@@ -107,16 +106,6 @@ class Cluster:
                 if port in ALIKE:
                     self.digests[f"{stage} {port}"] = digest_tree(references.referred(pod[port]))
         self.moved[stage] = down, up, (size(self.volume) - had if self.volume else 0)
-
-
-def stages(dvc_file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields the stages of a dvc.yaml in order, each with the path of every port."""
-    for name, stage in yaml.safe_load(dvc_file.read_text())["stages"].items():
-        words = stage["cmd"].split()
-        if name == "code":
-            continue
-        flags = dict(zip(words[2::2], words[3::2], strict=True))
-        yield name, {flag.removeprefix("--"): path for flag, path in flags.items() if flag != "--params"}
 
 
 def shortened(params: dict[str, Any], clips: int) -> dict[str, Any]:
