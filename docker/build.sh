@@ -38,7 +38,10 @@ else
 fi
 
 # The name says what is in the image: the commit, and whether the files that it is built from differ from it.
-commit=$(git rev-parse HEAD)
+commit=$(git rev-parse --verify HEAD) || {
+  say "error: there is no commit, which names the image (a ZIP download has none); git init && git add --all && git commit"
+  exit 2
+}
 changes=$(git status --porcelain -- docker src pyproject.toml README.md .dockerignore)
 image=maskcast:${commit:0:12}${changes:+-dirty}$variant
 lock=$(sha256sum docker/requirements.lock | cut -d' ' -f1)

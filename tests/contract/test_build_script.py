@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -37,3 +38,19 @@ def test_a_builder_that_makes_every_stage_makes_none_in_vain(
     assert given.startswith(whole[: whole.index("FROM ")])
     for stage in re.split(r"^(?=FROM )", given, flags=re.MULTILINE)[1:]:
         assert stage.rstrip() in whole
+
+
+def test_without_a_commit_a_line_says_that_it_names_the_image(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()  # as in a ZIP download
+    shutil.copy(ROOT / "docker/build.sh", tmp_path / "docker")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/docker").write_text(STUB)
+    (tmp_path / "bin/docker").chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
+    }
+    command = [tmp_path / "docker/build.sh", "runtime"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: there is no commit, which names the image" in done.stderr

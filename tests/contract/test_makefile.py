@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.conftest import ROOT
 
@@ -103,3 +105,22 @@ def test_the_cpu_build_leaves_out_cuda_and_nothing_else(checkout: Path) -> None:
 def test_another_build_is_refused(checkout: Path) -> None:
     done = make(checkout, "install", "TORCH=gpu")
     assert done.returncode == 2 and "TORCH=gpu: write TORCH=cpu for the CPU builds of torch" in done.stderr
+
+
+def test_the_gate_leaves_nothing_behind_where_tests_fail(tmp_path: Path) -> None:
+    (tmp_path / "make").write_text(f"""#!/bin/bash
+        case $1 in
+            check) echo $$ > {tmp_path}/check; exec sleep 60;;
+            test) while [ ! -s {tmp_path}/check ]; do sleep 0.1; done; exit 1;;
+        esac""")
+    for tool in ("make", "git", "dockerd", "mmdebstrap", "mksquashfs", "chromium", "pg_ctlcluster"):
+        (tmp_path / tool).touch()
+        (tmp_path / tool).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    assert subprocess.run([ROOT / ".ci/run"], env=environment, check=False).returncode == 1
+    check = int((tmp_path / "check").read_text())
+    for _ in range(50):
+        if not psutil.pid_exists(check) or psutil.Process(check).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"process {check} runs on")
