@@ -15,8 +15,13 @@ install: .venv/installed ## install the locked packages and maskcast into .venv;
 
 ACTIVATE = test -n "$$VIRTUAL_ENV" || echo 'For `maskcast` and `dvc` in this shell, or a new one: source .venv/bin/activate'
 
+# An environment of uv has no pip, nor has one that Debian began to make before python3-venv was installed.
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: .venv has" \
+		"$$($(BIN)/python --version), and maskcast needs 3.11 or later: rm -r .venv && make install PYTHON=python3.11" >&2; \
+		exit 2; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' docker/build.lock)
 	$(INSTALL_$(TORCH))
 	$(BIN)/uv pip install $(QUIET) --no-deps --no-build-isolation --editable .

@@ -80,6 +80,21 @@ def test_how_to_activate_is_said_to_whoever_has_not(
     assert make(checkout, target).stdout.splitlines()[-1].endswith(": source .venv/bin/activate")
 
 
+def test_an_older_python_is_told_before_anything_is_installed(checkout: Path) -> None:
+    (checkout / ".venv/bin/python").write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 3.10.13\n")
+    done = make(checkout, "install")
+    remedy = "rm -r .venv && make install PYTHON=python3.11"
+    assert done.returncode == 2
+    assert f"error: .venv has Python 3.10.13, and maskcast needs 3.11 or later: {remedy}" in done.stderr
+    assert not (checkout / "called").exists()
+
+
+def test_an_environment_without_pip_gets_it(checkout: Path) -> None:
+    (checkout / ".venv/bin/python").write_text(f'{RECORD}[ "$*" != "-m pip --version" ]\n')
+    assert make(checkout, "install").returncode == 0
+    assert "python -m ensurepip" in (checkout / "called").read_text().splitlines()
+
+
 def test_the_locked_packages_are_installed_by_their_hashes(checkout: Path) -> None:
     assert make(checkout, "install").returncode == 0
     synced = [line for line in (checkout / "called").read_text().splitlines() if line.startswith("uv pip sync")]
