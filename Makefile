@@ -25,10 +25,11 @@ ACTIVATE = test -n "$$VIRTUAL_ENV" || echo 'For `maskcast` and `dvc` in this she
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' docker/build.lock)
 	$(INSTALL_$(TORCH))
 	$(BIN)/uv pip install $(QUIET) --no-deps --no-build-isolation --editable .
-	touch $@
+	echo $(TORCH) > $@
 
 # `TORCH=cpu` takes the CPU builds of the locked versions, and leaves CUDA's 5 GB out; all else is as locked.
-TORCH ?= locked
+# What was installed is kept when the lock changes.
+TORCH ?= $(or $(shell cat .venv/installed 2>/dev/null),locked)
 QUIET := --quiet --python $(BIN)/python
 INSTALL_locked = $(BIN)/uv pip sync $(QUIET) --require-hashes requirements.lock
 INSTALL_cpu = awk '/^[a-z]/ { cuda = /^(torch|torchvision|triton)==|^(cuda|nvidia)-/ } !cuda' requirements.lock \

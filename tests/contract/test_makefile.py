@@ -117,6 +117,15 @@ def test_the_cpu_build_leaves_out_cuda_and_nothing_else(checkout: Path) -> None:
     assert lines[2].endswith("--editable .")
 
 
+def test_another_lock_leaves_the_build_of_torch_as_it_is(checkout: Path) -> None:
+    assert make(checkout, "install", "TORCH=cpu").returncode == 0
+    (checkout / "called").unlink()
+    later = (checkout / ".venv/installed").stat().st_mtime + 1
+    os.utime(checkout / "requirements.lock", (later, later))  # as `git pull` does
+    assert make(checkout, "install").returncode == 0
+    assert "--torch-backend cpu" in (checkout / "called").read_text()
+
+
 def test_another_build_is_refused(checkout: Path) -> None:
     done = make(checkout, "install", "TORCH=gpu")
     assert done.returncode == 2 and "TORCH=gpu: write TORCH=cpu for the CPU builds of torch" in done.stderr
