@@ -47,3 +47,8 @@ def test_an_image_holds_all_that_stages_need_and_no_tools() -> None:
 def test_what_builds_an_image_is_locked_and_not_in_it(name: str) -> None:
     assert name in pins("docker/build.lock")
     assert name not in pins("docker/requirements.lock")
+
+
+def test_pip_chooses_the_package_that_few_versions_of_boto3_fit_first() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"aiobotocore", "boto3"} <= names(project["optional-dependencies"]["data"])  # by name, so aiobotocore
