@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from maskcast.reading import read_json
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
 LARGEST = 1 << 20  # bytes of a table of splits
+MOST_LISTS = 100  # of a folder: more texts called after splits, such as `train_000012.txt`, are those of images
 
 
 def given_splits(
@@ -86,12 +88,17 @@ def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Pa
     tables = [path for path in files_below(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
     lists = [path for path in files_below(raw, ".txt") if split_of_name(path.stem)]
     lists += [path for path in tables if path.stem.lower() in SPLIT_NAMES and path.suffix.lower() == ".csv"]
-    for folder in sorted({path.parent for path in lists}):
-        own = [path for path in lists if path.parent == folder]
+    together = defaultdict[Path, list[Path]](list)
+    for path in lists:
+        together[path.parent].append(path)
+    for folder, own in sorted(together.items()):
+        if len(own) > MOST_LISTS:
+            continue
         own.sort(key=lambda path: _split_in(path) != "val")
         found = {path: _splits_in(_lines_of(path), names) for path in own}
-        together = _splits_in(((split, name) for one in found.values() for name, split in one.items()), names)
-        yield together, next((path for path, one in found.items() if {"val", "test"} & {*one.values()}), folder)
+        rows = ((split, name) for one in found.values() for name, split in one.items())
+        held_out = (path for path, one in found.items() if {"val", "test"} & {*one.values()})
+        yield _splits_in(rows, names), next(held_out, folder)
     for path in tables:
         known = path.suffix.lower() == ".csv" or "split" in path.stem.lower()  # labels are many
         if known and path not in lists:

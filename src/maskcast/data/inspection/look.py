@@ -269,7 +269,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
         if has_colours(found.source.get("values", {})) and (segments := panoptic_file(raw)) is not None:
             found.warnings.append(
                 f"{segments} is COCO's panoptic form: colours of such masks number segments, and are no classes. "
-                "Make masks of classes, or one COCO file, of it and run init again"
+                "Make masks of classes, or one COCO file, of it and run init again (VIPSeg has panomasks)"
             )
     elif (unread := unread_labels(raw)) is not None:
         found.warnings.append(unread)
