@@ -153,6 +153,18 @@ def test_a_test_with_masks_of_first_frames_is_hidden(tmp_path: Path) -> None:
     assert any(warning.startswith(said) for warning in start.found.warnings)
 
 
+@pytest.mark.parametrize("most", ["street", "park"])
+def test_the_video_that_has_most_parts_is_learnt_from(most: str, tmp_path: Path) -> None:
+    for name in ("street", "park"):
+        for k in range(3 if name == most else 1):
+            frames, masks = frames_of(k, LENGTH)
+            write_images(tmp_path / f"{name}/{name}_{k}/rgb", frames, "{:04d}.png")
+            write_images(tmp_path / f"{name}/{name}_{k}/mask", masks, "{:04d}.png")
+    other = "park" if most == "street" else "street"
+    found = plan(tmp_path).found
+    assert len(found.labelled) == 4 and found.source["splits"] == {"val": (f"{other}_0",)}
+
+
 def test_lists_of_splits_may_have_other_words_in_their_names(tmp_path: Path) -> None:
     """DAVIS has `test-dev.txt`, sequences that nothing may learn from, with masks of first frames."""
     for k, name in enumerate(("bear", "boat", "camel", "aerobatics")):

@@ -138,6 +138,8 @@ def _with_val(
         of_pool = dict(zip(pool, pool, strict=True))
     apart = of_split(assign_splits([*dict.fromkeys(of_pool.values())], {"val": SHARE}, 0), "val")
     drawn = tuple(name for name in pool if of_pool[name] in apart)
+    if 2 * len(drawn) > len(pool) > 1:  # one video has most of the parts: the others are scored on
+        drawn = tuple(name for name in pool if name not in drawn)
     if not test or not rest:
         told = f"{SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
         together = len(set(of_pool.values())) < len(pool)
