@@ -111,7 +111,7 @@ def test_the_cache_is_where_dvc_is_told_to_keep_it(project: Path, tmp_path: Path
 
 
 def test_a_database_that_is_none(project: Path) -> None:
-    assert found(tracking.mlflow)["MLflow"].found.endswith("the first run makes it")
+    assert found(tracking.mlflow)["MLflow"].found.endswith("the first run creates it")
     (project / "mlflow.db").write_text("no database")
     assert "is no database" in found(tracking.mlflow)["check 0"].found
 
@@ -170,11 +170,17 @@ def cuda(**known: object) -> SimpleNamespace:
     ("driver", "built", "seen", "state", "said"),
     [
         (("580.1", ""), "13.0", cuda(), "ok", "H100, 80.0 GiB, driver 580.1"),
-        (("580.1", ""), "13.0", cuda(get_arch_list=lambda: ["sm_80"]), "warning", "not built for its kind (9.0)"),
+        (
+            ("580.1", ""),
+            "13.0",
+            cuda(get_arch_list=lambda: ["sm_80"]),
+            "warning",
+            "not built for its compute capability (9.0)",
+        ),
         (("470.1", ""), "13.0", cuda(is_available=lambda: False), "warning", "driver 470.1 is too old"),
         (("580.1", ""), None, cuda(is_available=lambda: False), "warning", "is built without CUDA"),
         (("", "Driver/library version mismatch"), "13.0", cuda(is_available=lambda: False), "warning", "mismatch"),
-        (("", ""), "13.0", cuda(is_available=lambda: False), "ok", "works on the processors"),
+        (("", ""), "13.0", cuda(is_available=lambda: False), "ok", "runs on the CPU"),
     ],
 )
 def test_a_gpu_that_pytorch_does_not_see_is_explained(

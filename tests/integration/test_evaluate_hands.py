@@ -63,7 +63,7 @@ def test_both_hands_are_scored_shown_and_registered(made: dict[str, Path], tmp_p
         "truth left",
         "segmenter right",
         "error of base left",
-        "of hidden pixels",
+        "of occluded pixels",
         "Pooled Jaccard of each",
     ):
         assert words in page

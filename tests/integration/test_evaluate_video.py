@@ -79,11 +79,11 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
     assert record["segmenter"] == digest_tree(made["masker"]) and record["label_map"] == MASK
     assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,j,f,j_and_f,jaccard_base,")
     page = (tmp_path / "out/page.html").read_text()
-    assert page.count('type="range"') == 2 and "Film of val_" in page and "beside its base +0." in page
+    assert page.count('type="range"') == 2 and "Video of val_" in page and "compared with its base +0." in page
     assert f"{scores['j_and_f']:.4f}" in page and "contour accuracy F of DAVIS" in page
     asked = r"\| jaccard \| \+(0\.\d{4}) \[\+.* over 2 clips, greater in 2 \| yes \|"
     gained = re.search(asked, (report / "README.md").read_text())
-    assert gained is not None and "The segmenter less its base, each clip scored alone" in page
+    assert gained is not None and "The segmenter minus its base, each clip scored separately" in page
     per_clip = np.genfromtxt(report / "per_clip.csv", delimiter=",", names=True)
     assert float(gained[1]) == pytest.approx((per_clip["jaccard"] - per_clip["jaccard_base"]).mean(), abs=1e-4)
     assert (report / "film.webp").read_bytes()[8:12] == b"WEBP"
@@ -110,7 +110,7 @@ def test_without_a_base_there_is_no_gain(made: dict[str, Path], tmp_path: Path) 
     scores = evaluate(made, tmp_path / "out", pictures=0)
     assert "jaccard" in scores and not {"jaccard_base", "jaccard_gain", "flicker_ratio"} & set(scores)
     assert not (tmp_path / "out/report/film.webp").exists()
-    assert "Beside the base" not in (tmp_path / "out/report/README.md").read_text()
+    assert "Compared with the base" not in (tmp_path / "out/report/README.md").read_text()
     (made["masker"] / "config.json").write_text((made["masker"] / "config.json").read_text() + "\n")
     with pytest.raises(MaskcastError, match=r"scores another segmenter than .*; run evaluate_video on this one"):
         register(made, tmp_path / "out")

@@ -73,7 +73,7 @@ def test_a_configuration_that_cannot_be_read_is_not_checked(
     kube.refused["GET .*/namespaces/kubeflow/configmaps"] = 403
     refused = pipelines("preflight").out
     assert "you may not read ConfigMap workflow-controller-configmap in namespace kubeflow" in refused
-    assert "`maskcast pipeline retry RUN` starts a run again where it ended" in refused
+    assert "`maskcast pipeline retry RUN` restarts a run from where it ended" in refused
 
 
 def test_a_queue_that_is_named_must_be_there(kube: KubeApi, pipelines: Cli, tmp_path: Path) -> None:

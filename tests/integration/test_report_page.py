@@ -320,7 +320,7 @@ def test_a_screen_reader_finds_its_way(opened) -> None:
 def test_the_keyboard_sees_where_it_is(opened) -> None:
     page = opened()
     page.keyboard.press("Tab")
-    skip = page.get_by_role("link", name="To the content")
+    skip = page.get_by_role("link", name="Skip to content")
     assert skip.evaluate("e => e === document.activeElement") and skip.bounding_box()["x"] >= 0
     assert skip.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
     page.keyboard.press("Enter")

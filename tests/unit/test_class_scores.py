@@ -10,7 +10,7 @@ def test_the_worst_class_comes_first_and_absent_ones_are_left_out() -> None:
     label_map = LabelMap("mask", ("rest", "red", "blue", "never"))
     counts = np.array([[8, 0, 2, 0], [0, 4, 0, 0], [3, 1, 0, 0], [0, 0, 0, 0]])
     lines = class_scores(label_map, counts).splitlines()
-    assert lines[0] == "| class | Jaccard | precision | recall | true pixels | most taken for |"
+    assert lines[0] == "| class | Jaccard | precision | recall | true pixels | most confused with |"
     assert lines[2:] == [
         "| blue | 0.000 | 0.000 | 0.000 | 4 | rest (75.0%) |",
         "| rest | 0.615 | 0.727 | 0.800 | 10 | blue (20.0%) |",

@@ -225,7 +225,7 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
     assert "Loss of train masker" in text and "Loss of finetune forecaster" not in text  # one epoch is no course
     less = f"{compared[0].interval[0] - 1:+.3f}"
     assert f"above it in 0 of 1 clip, by {less} in the mean." in text
-    assert "Clip by clip: how sure the differences are" in text and "not what another seed" in text
+    assert "Clip by clip: how certain the differences are" in text and "not the seed of the training" in text
     assert "the mark the best baseline, persistence" in text  # the first of those that score alike
     assert "0.367 below</strong> the best baseline" in text
 

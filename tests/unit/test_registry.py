@@ -100,7 +100,7 @@ def test_a_card_tells_the_score_of_the_one_class_beside_the_background(
         kind="masker", precision="fp32", **ABOUT | {"classes": classes, "context_frames": 1}
     )
     card = model_card(about, {"masker": tmp_path}, scored, {})
-    assert ", 1 frame seen (generated masks), 3 forecast" in card
+    assert ", 1 context frame (generated masks), 3 forecast" in card
     assert ("| 0.7500 | 0.5000 |" in card) == (len(classes) == 2) == ("0.8500 (foreground 0.6000)." in card)
 
 

@@ -43,7 +43,7 @@ def test_the_model_stands_beside_the_champion(tmp_path: Path) -> None:
 
 
 def test_a_difference_that_may_be_chance_is_said(tmp_path: Path) -> None:
-    said = "That may be chance: these clips do not tell the two apart."
+    said = "That may be chance: these clips do not separate the two models."
     assert said not in page(tmp_path, record(0.2), record(0.1))
     ours, theirs = record(0.1), record(0.1)
     ours.per_item["jaccard_mean"]["clip_3"] += 0.1

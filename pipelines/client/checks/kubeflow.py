@@ -15,7 +15,7 @@ from pipelines.client.connection import Client
 from pipelines.client.kube import ForbiddenError, ask
 
 CONFIG = "workflow-controller-configmap"
-RETRY = "`maskcast pipeline retry RUN` starts a run again where it ended"
+RETRY = "`maskcast pipeline retry RUN` restarts a run from where it ended"
 
 
 def kubeflow(server: Client) -> Iterator[Row]:

@@ -65,7 +65,7 @@ def rights(subject: Subject) -> Iterator[Row]:
         said = ", ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in denied.items())
         yield Row("rights", "failed", f"{name} may not {said}", SETUP)
     else:
-        yield Row("rights", "ok", f"{name} may do all {len(asked)} things that runs do")
+        yield Row("rights", "ok", f"{name} may do all {len(asked)} actions that runs need")
 
 
 def your_rights(subject: Subject) -> Iterator[Row]:
@@ -128,7 +128,7 @@ def workspace(subject: Subject) -> Iterator[Row]:
     """Its claim is bound, or will be when the first pod asks for it."""
     wanted = subject.cluster.workspace
     if wanted is None:
-        yield Row("workspace", "ok", "none: a stage that is started again begins anew")
+        yield Row("workspace", "ok", "none: a restarted stage begins from scratch")
         return
     core = client.CoreV1Api(subject.api)
     claim = ask(core.read_namespaced_persistent_volume_claim, wanted.claim, subject.namespace)
@@ -165,9 +165,9 @@ def _pending(subject: Subject, what: str, name: str | None) -> Row:
             "workspace", "failed", found, f"delete the claim and name one of: {', '.join(classes) or 'none'}"
         )
     if classes[name].volume_binding_mode == "WaitForFirstConsumer":
-        return Row("workspace", "ok", f"{what}: {name} makes the volume for the first pod")
+        return Row("workspace", "ok", f"{what}: {name} creates the volume for the first pod")
     remedy = f"`kubectl describe pvc -n {subject.namespace}` says why"
-    return Row("workspace", "failed", f"{what}: {name} has made no volume", remedy)
+    return Row("workspace", "failed", f"{what}: {name} has created no volume", remedy)
 
 
 def _granted(subject: Subject) -> list[Any]:

@@ -55,7 +55,7 @@ def quota(subject: Subject) -> Iterator[Row]:
                 yield Row("quota", "failed", found, "ask for less in the cluster file, or for more quota")
     if not forbidden:
         found = f"{counted(len(quotas), 'quota')} and {counted(len(ranges), 'limit range')}"
-        yield Row("quota", "ok", f"{found} let every pod in")
+        yield Row("quota", "ok", f"{found} admit every pod")
 
 
 def resources(pod: Pod) -> dict[str, str]:

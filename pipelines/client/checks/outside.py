@@ -17,7 +17,7 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
     """Gives this process the environment that pods will have, until the block ends.
 
     Values of secrets are the cluster's where you may read them, else this machine's. The same goes for addresses
-    that are known in the cluster alone: this machine's environment may name where, e.g., a port is forwarded to.
+    that are only known inside the cluster: this machine's environment may name, e.g., a forwarded port.
     """
     values = {
         name: value for name, value in subject.cluster.env.items() if not (name in os.environ and _inside(value))
@@ -43,7 +43,7 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
 
 
 def must_be_known(variable: str) -> None:
-    """Ends a check of a server whose address is known in the cluster alone.
+    """Ends a check of a server whose address is only known inside the cluster.
 
     Raises:
         NotCheckedError: saying how to check it from here.
@@ -54,7 +54,7 @@ def must_be_known(variable: str) -> None:
         service, _, rest = host.partition(".")
         forward = f"kubectl port-forward -n {rest.partition('.')[0]} svc/{service} ..."
         raise NotCheckedError(
-            f"{host} is known in the cluster alone; to check it, `{forward}` and set {variable} to that address"
+            f"{host} is only known inside the cluster; to check it, `{forward}` and set {variable} to that address"
         )
 
 

@@ -40,7 +40,7 @@ def launcher(subject: Subject) -> Iterator[Row]:
     """Kubeflow's launcher, which moves artifacts, is told of an S3 server of your own."""
     endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
-        yield Row("launcher", "ok", "has no S3 server of your own to know")
+        yield Row("launcher", "ok", "no S3 server of your own to configure")
         return
     found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
     told = _s3_provider((found.data or {}).get("providers", "") if found else "")

@@ -15,7 +15,7 @@ def mlflow(subject: Subject) -> Iterator[Row]:
     given = {*subject.cluster.env, *(key for keys in subject.cluster.secrets.values() for key in keys)}
     if VARIABLE not in given:
         remedy = f"add {VARIABLE} to `env` of the cluster file"
-        yield Row("MLflow", "failed", "pods know of no server: their runs would be lost with them", remedy)
+        yield Row("MLflow", "failed", "pods have no MLflow server: their runs would be lost with them", remedy)
         return
     must_be_known(VARIABLE)
     uri = os.environ.get(VARIABLE, "")

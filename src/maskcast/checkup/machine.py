@@ -36,7 +36,7 @@ def memory() -> Iterator[Row]:
     if limit is not None and limit < machine.total:
         said += f", the limit of the container (the machine has {_gib(machine.total)})"
     if free < LITTLE_MEMORY:
-        remedy = "end other programs, or lower batch sizes; `maskcast dry-run` says what each stage takes"
+        remedy = "end other programs, or lower batch sizes; `maskcast dry-run` says what each stage needs"
         yield Row("memory", "warning", said, remedy)
     else:
         yield Row("memory", "ok", said)
@@ -60,12 +60,12 @@ def gpus() -> Iterator[Row]:
             if any(major == about.major and minor <= about.minor for major, minor in kinds):
                 yield Row(f"GPU {number}", "ok", said)
             else:
-                said += f", which is not built for its kind ({about.major}.{about.minor})"
+                said += f", which is not built for its compute capability ({about.major}.{about.minor})"
                 yield Row(f"GPU {number}", "warning", said, "see https://pytorch.org/get-started")
     elif fault:
         yield Row("GPU", "warning", f"the driver fails: {fault}", "restart the machine, or install it again")
     elif not driver:
-        yield Row("GPU", "ok", f"none; PyTorch {torch.__version__} works on the processors")
+        yield Row("GPU", "ok", f"none; PyTorch {torch.__version__} runs on the CPU")
     elif built is None:
         yield Row(
             "GPU",
@@ -74,7 +74,7 @@ def gpus() -> Iterator[Row]:
             "install the CUDA build: `make install` without TORCH=cpu",
         )
     elif os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "NoDevFiles"):
-        yield Row("GPU", "warning", "CUDA_VISIBLE_DEVICES hides all", "unset it")
+        yield Row("GPU", "warning", "CUDA_VISIBLE_DEVICES hides all GPUs", "unset it")
     else:
         said = f"driver {driver} is too old, or not reachable, for CUDA {built} of PyTorch {torch.__version__}"
         yield Row("GPU", "warning", said, f"newer driver, or a PyTorch for an older CUDA: {DRIVERS}")
@@ -104,7 +104,12 @@ def disks(places: Mapping[str, Path]) -> Iterator[Row]:
         there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         by_device.setdefault(there.stat().st_dev, []).append((name, there))
         if not os.access(there, os.W_OK):
-            yield Row("disk", "missing", f"{there} ({name}) cannot be written", "mend its rights, or go elsewhere")
+            yield Row(
+                "disk",
+                "missing",
+                f"{there} ({name}) cannot be written",
+                "correct its permissions, or use another folder",
+            )
     for found in by_device.values():
         yield _room("disk", found[0][1], ", ".join(f"{name}: {place}" for name, place in found))
     if SHARED.is_dir():
@@ -112,7 +117,10 @@ def disks(places: Mapping[str, Path]) -> Iterator[Row]:
         if free < LITTLE_SHARED:
             remedy = "docker run --shm-size=8g; on Kubernetes `shared_memory` in the cluster file"
             yield Row(
-                "shared memory", "warning", f"{SHARED}: {_gib(free)} free, which a GPU's loaders fill", remedy
+                "shared memory",
+                "warning",
+                f"{SHARED}: {_gib(free)} free, too little for the loaders of a GPU",
+                remedy,
             )
         else:
             yield Row("shared memory", "ok", f"{SHARED}: {_gib(free)} free")
@@ -121,7 +129,7 @@ def disks(places: Mapping[str, Path]) -> Iterator[Row]:
 def _room(check: str, place: Path, what: str) -> Row:
     usage, counts = shutil.disk_usage(place), os.statvfs(place)
     said = f"{_gib(usage.free)} free of {_gib(usage.total)} ({what})"
-    remedy = "free some: `dvc gc --workspace` drops what no commit needs"
+    remedy = "free some: `dvc gc --workspace` removes cached data that the workspace does not use"
     if usage.free < NO_DISK:
         return Row(check, "missing", said, remedy)
     if counts.f_files and not counts.f_favail:

@@ -33,7 +33,7 @@ def packages() -> Iterator[Row]:
     try:
         asked, own = requires("maskcast") or [], version("maskcast")
     except PackageNotFoundError:
-        yield Row("maskcast", "missing", "is not installed, only found", "pip install 'maskcast[train,data]'")
+        yield Row("maskcast", "missing", "is importable, but not installed", "pip install 'maskcast[train,data]'")
         return
     have, lacking = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for requirement in map(Requirement, asked):
@@ -83,9 +83,9 @@ def git() -> Iterator[Row]:
     number = said_by_git("--version").removeprefix("git version ")
     commit = said_by_git("rev-parse", "--short=12", "HEAD")
     if not said_by_git("rev-parse", "--git-dir"):
-        yield Row("Git", "missing", f"{number}; this folder is no repository, which DVC needs", "git init")
+        yield Row("Git", "missing", f"{number}; this folder is not a repository, which DVC needs", "git init")
     elif not commit:
-        yield Row("Git", "warning", f"{number}; no commit yet: runs name none", "git add --all && git commit")
+        yield Row("Git", "warning", f"{number}; no commit yet, so runs record none", "git add --all && git commit")
     else:
         changes = len(said_by_git("status", "--porcelain", "--untracked-files=no").splitlines())
         changed = f", {counted(changes, 'file')} changed" if changes else ""

@@ -26,7 +26,7 @@ def mlflow() -> Iterator[Row]:
     check_database(uri, query=False)
     path = database_file(uri)
     if path is not None and not path.exists():
-        yield Row("MLflow", "ok", f"{shown_uri()}: the first run makes it")
+        yield Row("MLflow", "ok", f"{shown_uri()}: the first run creates it")
         return
     with user_errors_of_server():
         new_client().search_experiments(max_results=1)

@@ -58,8 +58,8 @@ def _weights(meta: Mapping[str, Any]) -> dict[str, str]:
 def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     if about.kind == "encoder":
         return [
-            "None of its own: the evaluation scores the pipeline whose masker started from it. Where there were "
-            "labels, the page of `pretrain_encoder` says what a linear probe and kNN make of its features.",
+            "None of its own: the evaluation scores the pipeline whose masker started from it. If there were "
+            "labels, the page of `pretrain_encoder` has the scores of a linear probe and kNN on its features.",
             "",
         ]
     facts, scores = record.facts, record.scores
@@ -70,9 +70,8 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     elif isinstance(about, SegmenterDescription):
         how = f", label map `{about.label_map}`"
     else:
-        how = (
-            f", {counted(about.context_frames, 'frame')} seen ({facts['context']} masks), {about.horizon} forecast"
-        )
+        seen = counted(about.context_frames, "context frame")
+        how = f", {seen} ({facts['context']} masks), {about.horizon} forecast"
     told = f"Split {facts.get('split')}, {what} (data `{facts['data']}`){how}"
     lines = [f"{told}; the report's README.md defines each score.", ""]
     if isinstance(about, DetectorDescription | SegmenterDescription):
@@ -91,8 +90,8 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
         method = read_description(parts["encoder"])["meta"]["method"]
         return [
             f"- Trained without labels by `{method}`; what the features mean must be learned from labels.",
-            "- A vector is the mean of the encoder's last map over its cells; where things are, it does not say.",
-            "- Any height and width run: frames are padded with their edge to a multiple of the encoder's stride.",
+            "- A vector is the encoder's last feature map, averaged over space.",
+            "- Frames of any size work: they are padded with their edge to a multiple of the encoder's stride.",
         ]
     if isinstance(about, DetectorDescription):
         names = dict(enumerate(about.classes))
@@ -104,7 +103,7 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
     meta = read_description(parts["segmenter" if about.kind == "segmenter" else "masker"])["meta"]
     classes = list(about.classes)
     lines = [
-        f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes run, unmeasured.",
+        f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes work, untested.",
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
     ]
@@ -112,15 +111,15 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
     if about.label_map is not None and others:
         lines.append(f"- Masks are of label map `{about.label_map}`; the masker knows {', '.join(others)}, too.")
     if isinstance(about, SegmenterDescription):
-        return [*lines, "- What it remembers belongs to one video: begin each at its first frame, in order."]
+        return [*lines, "- Its memory belongs to one video: pass each video in order, from its first frame."]
     if about.consistent_frames is not None:
         count = about.consistent_frames
         lines.append(
-            f"- Of the frames seen the first {count}, the next {count}, ... agree on each object's class."
+            f"- Each object has one class over the first {count} context frames, the next {count}, and so on."
         )
     if about.kind != "masker":
         seen = counted(about.context_frames, "frame")
-        lines.append(f"- Measured with {seen} seen; it forecasts {about.horizon}, no more.")
+        lines.append(f"- Evaluated with {seen} of context; it forecasts {about.horizon} at most.")
     return lines
 
 

@@ -63,7 +63,9 @@ def _verdict(model: Version, verdict: Verdict) -> Html:
         [each.score, f"{each.value:.4f}", each.asked, "yes" if each.passed else "no"]
         for each in verdict.thresholds
     ]
-    return joined([lead, table("Asked of it", ["score", "reached", "asked", "passed"], rows)] if rows else [lead])
+    return joined(
+        [lead, table("Thresholds of the gate", ["score", "value", "required", "passed"], rows)] if rows else [lead]
+    )
 
 
 def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Verdict) -> Html:
@@ -75,9 +77,9 @@ def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Ver
     ranked = sorted(our_items, key=lambda item: our_items[item] - their_items[item])
     listed = ranked if len(ranked) <= 2 * LISTED else ranked[:LISTED] + ranked[-LISTED:]
     items = [[item, *_pair(our_items[item], their_items[item])] for item in listed]
-    lead = f"{score}, mean over {of}s: {verdict.difference} (this model less the champion)."
+    lead = f"{score}, mean over {of}s: {verdict.difference} (this model minus the champion)."
     if verdict.difference is not None and verdict.difference.may_be_chance:
-        lead += f" That may be chance: these {of}s do not tell the two apart."
+        lead += f" That may be chance: these {of}s do not separate the two models."
     parts = [
         element("p", lead),
         table(f"Scores on the same {of}s", ["score", *columns], scores),

@@ -6,7 +6,7 @@ from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.labels import LabelMap
 from maskcast.report.tables import markdown
 
-HEADER = ["class", "Jaccard", "precision", "recall", "true pixels", "most taken for"]
+HEADER = ["class", "Jaccard", "precision", "recall", "true pixels", "most confused with"]
 
 
 def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> str:

@@ -8,19 +8,19 @@ from maskcast.evaluation.forecasts import FORECASTER
 from maskcast.evaluation.paired import FEWEST, Difference, bracketed, mean_interval, paired_difference
 from maskcast.evaluation.scores import ForecastScores
 
-HEADER = ("forecaster", "score of each clip", "mean", "forecaster less this", "greater in")
+HEADER = ("forecaster", "score of each clip", "mean", "forecaster minus this", "greater in")
 CSV_HEADER = (
     *("model", "score", "clips", "videos", "mean", "mean_low", "mean_high"),
     *("difference", "difference_low", "difference_high", "greater"),
 )
 BOOTSTRAP = Bootstrap()
 MEANING = (
-    "Each clip is scored alone, and all clips count alike, so a mean over clips is not the pooled score. In "
-    f"brackets are {BOOTSTRAP.confidence:.0%} intervals of a bootstrap ({BOOTSTRAP.resamples:,} resamples, "
-    f"percentiles, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its clips. Of one video alone "
-    "the clips are, as if they were independent. Intervals of few videos are too narrow, and whatever fewer than "
-    f"{FEWEST} tell may be chance. Intervals tell how much the choice of clips matters, not what another seed of "
-    "the training changes."
+    "Each clip is scored separately and all clips have equal weight, so a mean over clips is not the pooled "
+    f"score. Brackets hold {BOOTSTRAP.confidence:.0%} bootstrap percentile intervals "
+    f"({BOOTSTRAP.resamples:,} resamples, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its "
+    "clips; if there is only one video, its clips are resampled as if they were independent. With few videos the "
+    f"intervals are too narrow, and a difference over fewer than {FEWEST} videos may be chance. The intervals "
+    "reflect the choice of clips, not the seed of the training."
 )
 
 

@@ -40,7 +40,7 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
         for i, j in sorted(among_others, key=lambda pair: -wrong_KK[pair])[:LISTED]
     ]
     header = ["truth", "forecast as", "pixels", "of the true class"]
-    listed = table(f"Taken for each other, {first} left out, most pixels first", header, rows)
+    listed = table(f"Confusions between other classes than {first}, most pixels first", header, rows)
     return joined([lead, *([listed] if rows else []), _heat_map(matrix_KK, wrong_KK, classes, frame)])
 
 
@@ -77,8 +77,8 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
     chart = element("svg", *parts, **size, role="img", aria_label=said)
     left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
     caption = (
-        "Rows are true classes, columns what they were forecast as, by number. Blue is right, orange is wrong; "
-        "the stronger a cell, the greater its share of the row (its square root, so that small errors show)."
+        "Rows are true classes, columns forecast classes, by number. Blue is right, orange is wrong; the opacity "
+        "of a cell is the square root of its share of the row, so that small errors show."
         f"{left_out}"
     )
     return element("figure", element("figcaption", caption), scrolling("Confusion matrix", chart))

@@ -97,8 +97,8 @@ def _scores(
         parts.append(element("p", f"The masker's own masks: Jaccard {told} over all frames of the split."))
     if compared:
         rows = [each.cells for each in compared]
-        each_clip = table("Means over clips, each scored alone", HEADER, rows)
-        parts.append(folded("Clip by clip: how sure the differences are", each_clip, element("p", MEANING)))
+        each_clip = table("Means over clips, each scored separately", HEADER, rows)
+        parts.append(folded("Clip by clip: how certain the differences are", each_clip, element("p", MEANING)))
     return joined([*parts, folded("What was measured", facts)])
 
 
@@ -115,9 +115,7 @@ def _horizons(scores: Mapping[str, ForecastScores]) -> Html:
 def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastView]]) -> Html:
     frame = scores.frame_numbers[scores.last]
     parts = [
-        element(
-            "p", f"Ranked by the Jaccard of frame {frame} of the clip alone. Drag a slider, or use the arrow keys."
-        ),
+        element("p", f"Clips ranked by their own Jaccard at frame {frame}. Drag a slider, or use the arrow keys."),
         legend(ERRORS, "Colours of errors"),
     ]
     for name, (n, view) in featured.items():
@@ -173,20 +171,20 @@ def _confidence(scores: ForecastScores) -> Html:
     for name, one in curves.items():
         told = f"{name}, calibration error {shown_score(one.error(), 3, 'n/a')}"
         lines[told] = [(said, right) for said, right, _ in one.curve()]
-    lines["as sure as right"] = [(0.0, 0.0), (1.0, 1.0)]
+    lines["perfect calibration"] = [(0.0, 0.0), (1.0, 1.0)]
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     return line_chart(
         f"Confidence of frames {first} to {last}",
         lines,
         x_label="confidence",
-        y_label="fraction of right pixels",
+        y_label="fraction of correct pixels",
         y_range=(0.0, 1.0),
     )
 
 
 def _learning(curves: Mapping[str, Curve]) -> Html:
     if not curves:
-        return element("p", "These models came without the curves of their training.")
+        return element("p", "The models came without their training curves.")
     scores = {_words(stage): _points(curve, "jaccard") for stage, curve in curves.items()}
     charts = [line_chart("Validation by epoch", scores, x_label="epoch", y_label="Jaccard", y_range=(0.0, 1.0))]
     charts += [
@@ -208,7 +206,7 @@ def _timing(scores: Mapping[str, ForecastScores], device: torch.device) -> Html:
         clips, memory = len(one.clip_ids), one.peak_memory_mib
         rate = clips / one.seconds if one.seconds else float("inf")
         rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])
-    header = ["forecaster", "seconds a clip", "clips a second", "peak MiB"]
+    header = ["forecaster", "seconds per clip", "clips per second", "peak MiB"]
     return table(f"Reading the context and forecasting, on {where}", header, rows)
 
 

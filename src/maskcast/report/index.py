@@ -39,7 +39,7 @@ def write_index(folder: Path) -> Path | None:
         place = quote(os.fsencode(path.name))
         rows.append([element("a", name, href=place), told, f"{written:%Y-%m-%d %H:%M} UTC"])
     header = ["stage", "score", "written"]
-    written_table = table("One page a stage, in the order in which they were written", header, rows)
+    written_table = table("One page per stage, in the order of writing", header, rows)
     write_whole(index, document("maskcast", {"Pages": element("div", written_table, class_="facts")}))
     return index
 

@@ -20,7 +20,7 @@ from maskcast.report.tables import markdown, number, shown_score, write_csv
 
 HEADER = ["label map", "kind", "clips", "Jaccard", "accuracy"]
 NOTE = (
-    "Of an alpha map the Jaccard is the sum of the smaller opacities over that of the greater, and the accuracy "
+    "For an alpha map, Jaccard is the sum of the minimum opacities divided by that of the maximum, and accuracy "
     "is 1 - mean absolute difference. In metrics, scores of maps that are not forecast end in the map's name."
 )
 

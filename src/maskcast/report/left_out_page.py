@@ -11,7 +11,7 @@ def write_left_out(found: LeftOut) -> Path | None:
     """Writes the page beside the pictures; returns where, or None where no clip has one."""
     if not found:
         return None
-    lead = "What is wrong with each clip that prepare_clips could not use and can show."
+    lead = "What is wrong with clips that prepare_clips could not use, as far as it can be shown."
     clips = [
         element(
             "figure",

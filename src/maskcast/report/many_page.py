@@ -23,12 +23,12 @@ from maskcast.report.paint import class_entries, elided
 from maskcast.report.tables import number, write_csv
 
 COSTS = {
-    "parameters": "weights that can be learnt",
-    "frame_ms": "median milliseconds of a frame that is shown by itself, the device's work included",
-    "clip_ms": "median milliseconds of the longest clip, masked whole in batches",
+    "parameters": "number of trainable weights",
+    "frame_ms": "median milliseconds for a single frame, including the work of the device",
+    "clip_ms": "median milliseconds for the whole longest clip, masked in batches",
     "clip_frames": "frames of that clip",
-    "memory_mib": "greatest memory while frames are shown one by one, beyond that before the model was loaded, in "
-    "MiB: of the device, or of the process on a CPU",
+    "memory_mib": "peak memory with single frames, above that before the model was loaded, in "
+    "MiB: of the device, or on a CPU of the process",
 }
 MOST_NAME, LETTERS = 200, 13  # pixels of a name beside pictures, and their letters
 LESS_IS_BETTER = LOWER_IS_BETTER | {"parameters", "frame_ms", "clip_ms", "memory_mib"}
@@ -67,7 +67,7 @@ def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, 
     if left_out:
         sections["Left out"] = table("Models without scores", ["model", "why"], list(left_out.items()))
     meanings = [[key, text] for key, text in (DEFINITIONS | COSTS).items() if key in header]
-    sections["What the numbers mean"] = table("Best ones are bold", ["name", "meaning"], meanings)
+    sections["What the numbers mean"] = table("The best are in bold", ["name", "meaning"], meanings)
     (folder / "index.html").write_text(document(counted(len(found), "masker"), sections), encoding="utf-8")
 
 

@@ -142,8 +142,8 @@ def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
     values = [[key, _param(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",
-        table("Where it ran, on what", ["fact", "value"], known),
-        table("Params, seeds among them", ["param", "value"], values),
+        table("Code and inputs", ["fact", "value"], known),
+        table("Params, including seeds", ["param", "value"], values),
         class_="facts",
     )
 
@@ -180,7 +180,7 @@ def document(
         for name, content in sections.items()
     ]
     body = [
-        element("a", "To the content", href="#content", class_="skip"),
+        element("a", "Skip to content", href="#content", class_="skip"),
         element(
             "header",
             element("a", "All pages", href=index, class_="index", hidden=True) if index else "",

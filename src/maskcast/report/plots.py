@@ -55,7 +55,7 @@ def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: 
             share, the larger the dot.
         title: Heading.
     """
-    figure, axes = _figure(title, "confidence", "fraction of right pixels")
+    figure, axes = _figure(title, "confidence", "fraction of correct pixels")
     axes.plot([0, 1], [0, 1], color=GRID, lw=1.6)
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
         said, right, shares = zip(*curve, strict=True) if curve else ((), (), ())

@@ -68,16 +68,14 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     write_csv(folder / LIST, header, [_row(candidates, n, store.classes) for n in chosen])
     drawn = [_figure(store, model, candidates, n) for n in chosen]
     lead = (
-        f"The most wanted first, under the masker's mask. Frames count from 0, as in {LIST}; px is how many "
-        "pixels of a class the masker is expected to have wrong."
+        f"The most useful frames first, each under the masker's mask. Frames count from 0, as in {LIST}; px is "
+        "the number of pixels of a class that the masker is expected to get wrong."
     )
     key = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
     figures = element("div", *(figure for figure, _ in drawn), class_="charts")
     frames = joined([element("p", lead), key, figures])
     facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
-    how = table(
-        "What they were chosen by", ["fact", "value"], [[name, str(value)] for name, value in facts.items()]
-    )
+    how = table("How they were chosen", ["fact", "value"], [[name, str(value)] for name, value in facts.items()])
     page = document("Frames to label next", {"Frames": frames, "How": element("div", how, class_="facts")})
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(chosen)

@@ -25,7 +25,7 @@ from maskcast.report.overlays import Row, error_map, grid, overlay
 from maskcast.report.paint import ERRORS, class_entries
 from maskcast.report.tables import markdown, number, shown_score, write_csv
 
-GAIN = ("score of each clip", "segmenter less base", "may be chance")
+GAIN = ("score of each clip", "segmenter minus base", "may be chance")
 FILM, FILM_FRAMES, FILM_MS = "film.webp", 96, 80
 DEFINITIONS = SCORES | {
     "<score>_base": "the same of the base, where its masks were given",
@@ -61,8 +61,8 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     lines = ["# Evaluation of videos", "", markdown(header, rows), "## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in _meanings(evaluation).items()]
     if gained := _gains(evaluation):
-        lines += ["", "## Beside the base", "", markdown(GAIN, gained), MEANING]
-    lines += ["", "In per_clip.csv a score is that of one clip alone.", ""]
+        lines += ["", "## Compared with the base", "", markdown(GAIN, gained), MEANING]
+    lines += ["", "In per_clip.csv each clip is scored separately.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     show("Scores", _scores(evaluation, gained))
     if evaluation.amodal_scores:
@@ -73,7 +73,7 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     if shown:
         show("Clips", _clips(evaluation, shown))
         if (middle := shown[len(shown) // 2]).num_frames > 1:
-            show("Film", _film(folder / FILM, evaluation, middle))
+            show("Video", _film(folder / FILM, evaluation, middle))
     show("What the scores mean", definition_list(_meanings(evaluation)))
 
 
@@ -155,14 +155,14 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
         told[0] += foreground_words(flat)
     lead = ", ".join(told)
     if "miou_gain" in flat:
-        lead += f"; beside its base {flat['miou_gain']:+.4f} in mIoU"
+        lead += f"; compared with its base {flat['miou_gain']:+.4f} in mIoU"
     elif "flicker_ratio" in flat and "jaccard_gain" in flat:
-        lead += f"; beside its base {flat['jaccard_gain']:+.4f} in Jaccard"
+        lead += f"; compared with its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
     parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
     if gained:
-        each_clip = table("The segmenter less its base, each clip scored alone", GAIN, gained)
-        parts.append(folded("Clip by clip: how sure the differences are", each_clip, element("p", MEANING)))
+        each_clip = table("The segmenter minus its base, each clip scored separately", GAIN, gained)
+        parts.append(folded("Clip by clip: how certain the differences are", each_clip, element("p", MEANING)))
     return joined(parts)
 
 
@@ -170,7 +170,7 @@ def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
     """Returns the scores that are told first, with their words."""
     if evaluation.amodal is None:
         return [("jaccard", "Jaccard"), *([] if evaluation.photographs else [("flicker", "flicker")])]
-    hidden = [("miou_occluded", "of hidden pixels")] if evaluation.amodal.visible else []
+    hidden = [("miou_occluded", "of occluded pixels")] if evaluation.amodal.visible else []
     return [("miou", "mIoU"), *hidden]
 
 
@@ -205,7 +205,7 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
     caption = f"{clip.id}, {count} of {counted(clip.num_frames, 'frame')}: {path.name}"
-    return picture(f"Film of {clip.id}", caption, path.read_bytes(), "image/webp")
+    return picture(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 
 def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
