@@ -113,7 +113,7 @@ def test_what_other_tools_put_is_fetched_as_it_lies_and_said(s3, tmp_path, capsy
         s3.client.put_object(Bucket=s3.bucket, Key=key, Body=key.encode())
     storage.fetch(f"{s3.uri}/raw", tmp_path / "back")
     assert files_of(tmp_path / "back") == {"a.png": b"raw/a.png", "deep/b.png": b"raw/deep/b.png"}
-    assert f"{s3.uri}/raw: has no SHA256SUMS; its 2 objects are fetched as they lie" in capsys.readouterr().err
+    assert f"{s3.uri}/raw: has no SHA256SUMS; its 2 objects are fetched as they are" in capsys.readouterr().err
 
 
 def test_a_prefix_without_data_is_said(s3, tmp_path):

@@ -38,7 +38,7 @@ def test_the_sample_is_forecast_as_its_card_says(
     out, err = capsys.readouterr()
     assert out == "1 forecast, 0 there already, 0 failed: forecasts\n"
     assert "the shipped pipeline forecasts 1 video" in err
-    assert "the film: forecasts/sample/overlay.mp4" in err
+    assert "video: forecasts/sample/overlay.mp4" in err
     record = json.loads((tmp_path / "forecasts/sample/forecast.json").read_text())
     assert record["frames_seen"] == list(range(0, 51, STRIDE))
     store = ClipStore(tmp_path / "forecasts/sample/masks")

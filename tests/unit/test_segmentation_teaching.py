@@ -330,7 +330,7 @@ def test_a_threshold_that_lets_background_through_alone_is_said(capfd: pytest.Ca
     pseudo.tally.copy_(torch.tensor([1000, 100, 800, 0, 50, 5]))
     assert pseudo.watched() == {"pseudo_learnt": 0.8, "pseudo_objects": 0.1}
     said = capfd.readouterr()
-    assert "threshold 0.9 lets background through alone: no object" in said.err + said.out
+    assert "threshold 0.9 lets only background through: no object" in said.err + said.out
 
 
 def test_a_loss_that_is_no_number_ends_the_training(store: ClipStore, tmp_path: Path) -> None:

@@ -195,8 +195,8 @@ def test_a_rehearsal_completes_after_a_few_steps_and_notes_what_all_take(
     found = [json.loads(line) for line in notes.read_text().splitlines()]
     splits = ["train", "unlabeled"]
     assert [{key: one[key] for key in ("loop", "items", "most", "splits")} for one in found] == [
-        {"loop": "cutting sights", "items": 4, "most": 1200, "splits": splits},
-        {"loop": "completing cut sights", "items": FEW, "most": cutting.STEPS, "splits": []},
+        {"loop": "cutting objects", "items": 4, "most": 1200, "splits": splits},
+        {"loop": "completing cut objects", "items": FEW, "most": cutting.STEPS, "splits": []},
         {"loop": "tracks of clips", "items": 4, "most": None, "splits": splits},
     ]
 

@@ -44,7 +44,10 @@ def run(given: argparse.Namespace) -> int:
         tried.append(one)
         say(f"{one.name}: {one.said or 'runs'}")
     print(
-        printed(["stage", "steps", "a step", "memory", "GPU memory", "forecast"], [_cells(one) for one in tried])
+        printed(
+            ["stage", "steps", "per step", "memory", "GPU memory", "estimated time"],
+            [_cells(one) for one in tried],
+        )
     )
     for line in _closing(tried):
         print(line)

@@ -58,9 +58,9 @@ def run(given: argparse.Namespace) -> int:
     print(f"{len(videos) - failed - there} forecast, {there} there already, {failed} failed: {given.output}")
     if len(videos) > failed:
         say(
-            f"the films: {given.output}/*/overlay.mp4"
+            f"videos: {given.output}/*/overlay.mp4"
             if videos[1:]
-            else f"the film: {given.output}/{videos[0].name}/overlay.mp4"
+            else f"video: {given.output}/{videos[0].name}/overlay.mp4"
         )
     return 1 if failed else 0
 

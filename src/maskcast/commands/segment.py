@@ -68,7 +68,7 @@ def run(given: argparse.Namespace) -> int:
     watched = segment_video(loaded, video, given.output / name, background, given.alpha)
     rate, model_rate = watched.frames / (time.monotonic() - start), watched.frames / watched.model_s
     print(
-        f"{counted(watched.frames, watched.what)}, {rate:.3g} a second (the model alone {model_rate:.3g}): "
+        f"{counted(watched.frames, watched.what)}, {rate:.3g} per second (the model alone {model_rate:.3g}): "
         f"{given.output / name}"
     )
     return 0

@@ -123,7 +123,7 @@ class ImageFrames(Frames):
             key=lambda path: id_key(path.relative_to(folder).as_posix()),
         )
         if twins := same_names(self.paths):
-            say(f"{folder}: {twins}, and both are learnt from; take masks and second encodings away")
+            say(f"{folder}: {twins}, and both are used for training; remove masks and duplicates")
         if not self.paths:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
             raise MaskcastError(

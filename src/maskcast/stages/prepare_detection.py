@@ -140,7 +140,7 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
     left_out = f"; {len(found) - len(files)} with labels are left out" if len(files) < len(found) else ""
     say(f"unlabeled: {counted(len(files), 'image')}{left_out}")
     if twins := same_names(files):
-        say(f"unlabeled: {twins}, and both are taken; take masks and second encodings away")
+        say(f"unlabeled: {twins}, and both are used; remove masks and duplicates")
     common = os.path.commonpath([path.parent for path in files])
     named = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
     return sorted(named, key=lambda one: id_key(one[1]))

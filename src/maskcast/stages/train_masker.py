@@ -100,8 +100,8 @@ def train_masker(
     )
     if not rehearsing() and scores["jaccard"] < (alone := task.validation.of_one_class()) + LEARNT:
         say(
-            f"warning: masks of one class alone have {alone:.4f} there, so the masker has learnt next to nothing; "
-            "train longer, label more, or look at the masks of the clips"
+            f"warning: predicting one class everywhere scores {alone:.4f}, so the masker has learnt next to "
+            "nothing; train longer, label more, or look at the masks of the clips"
         )
     if not rehearsing():  # it takes one more validation
         _report_classes(task, resume_dir(masker) / "classes.md")

@@ -158,7 +158,7 @@ def _whole(store: Store, uri: str) -> list[Item]:
     if manifest is None:
         names = [name for name in sorted(found) if _is_data(name)]
         if len(names) > 1 and not isinstance(store, Folder):
-            say(f"{uri}: has no {MANIFEST}; its {len(names)} objects are fetched as they lie")
+            say(f"{uri}: has no {MANIFEST}; its {len(names)} objects are fetched as they are")
         return [found[name] for name in names]
     items = []
     for name, sha256 in sorted(_parse(manifest, f"{uri}/{MANIFEST}").items()):

@@ -132,7 +132,7 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
 
 def cuts(store: ClipStore, clips: Sequence[Clip]) -> list[CutSights]:
     """Returns cut sights of whole objects, from a sample of the clips."""
-    some = enumerate(track(spread(clips, CUT_FROM), "cutting sights", of=AllOf(CUT_FROM, splits_of(clips))))
+    some = enumerate(track(spread(clips, CUT_FROM), "cutting objects", of=AllOf(CUT_FROM, splits_of(clips))))
     found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in some]
     return [sights for sights in found if sights is not None]
 

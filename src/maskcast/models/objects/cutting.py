@@ -90,7 +90,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / STEPS)) / 2
     )
-    for _ in shown(few(STEPS), "completing cut sights", of=AllOf(STEPS)):
+    for _ in shown(few(STEPS), "completing cut objects", of=AllOf(STEPS)):
         some = learned.pick(torch.randint(len(learned.class_M), (BATCH,), generator=draws))
         centre, std, scale = completion(*some[:4])
         unit = some.whole_std_M2.mean(-1, keepdim=True)
@@ -104,7 +104,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     completion.requires_grad_(False)
     before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
     found = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
-    say(f"completing cut sights: learned from {len(learned.class_M)}; {found}")
+    say(f"completing cut objects: learned from {len(learned.class_M)}; {found}")
     if rehearsing():  # a few steps would not help, but completion has to be timed
         completion.known_K.fill_(True)
     elif after < before:

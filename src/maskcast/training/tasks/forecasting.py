@@ -228,8 +228,8 @@ def train_forecaster(
     reached, best = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
     if not rehearsing() and scores["jaccard_last"] <= reached:
         say(
-            f"warning: {best}, which learns nothing, has {reached:.4f} there; train longer or on more "
-            "clips, or look at the masks: where they are poor, no forecast is good"
+            f"warning: the untrained baseline {best} scores {reached:.4f}; train longer or on more clips, "
+            "or look at the masks: with poor masks no forecast is good"
         )
 
 

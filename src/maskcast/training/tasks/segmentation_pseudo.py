@@ -123,7 +123,7 @@ class PseudoMasks(nn.Module):
         if learnt < NOTHING * found:
             say(f"{key} lets nothing through: no pixel of the unlabelled frames is learnt; lower it")
         elif learnt_objects < NOTHING * objects:
-            say(f"{key} lets background through alone: no object of the unlabelled frames is learnt; lower it")
+            say(f"{key} lets only background through: no object of the unlabelled frames is learnt; lower it")
         return {"pseudo_learnt": learnt / found, "pseudo_objects": share}
 
 
