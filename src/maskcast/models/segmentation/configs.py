@@ -127,12 +127,12 @@ class RecurrentConfig(SegmenterModelConfig):
     """Kind of recurrent cell."""
     sees: Literal["frame", "own_outputs"] = "frame"
     """``frame``: the state is carried from frame to frame. ``own_outputs``: at each frame the state starts at
-    zero, reads the model's outputs of the two previous frames, then this frame."""
+    zero, reads the memory's own outputs for the two previous frames, then this frame."""
     hidden: int | None = Field(None, ge=1)
     """Channels of the cell's state; null uses as many as its input has."""
     frozen: Literal["nothing", "norms", "encoder", "base"] = "nothing"
-    """Which weights, and statistics of batch norms, are frozen. ``norms`` freezes only the batch-norm statistics
-    of the whole base: frames of a few clips are too much alike to estimate new ones."""
+    """What is frozen: its weights do not train and its batch-norm statistics stay fixed. ``norms`` fixes only the
+    batch-norm statistics of the whole base: frames of a few clips are too much alike to estimate new ones."""
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised segmenter, whose logits are those of its base before training.

@@ -92,7 +92,7 @@ class RecolouredParams(ColourParams):
     """
 
     attributes: list[str] = Field(min_length=1)
-    """Attributes that change with the colours, e.g. [color]."""
+    """Class attributes that recolouring changes, e.g. [color]."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the labelled samples that are recoloured."""
     hue: float = Field(default=0.5, ge=0, le=0.5)
@@ -133,7 +133,7 @@ class SegmentationTraining(Params):
     """For clips with labels in some frames only: train on nearby frames, too, with labels propagated by optical
     flow. null does not."""
     recoloured: RecolouredParams | None = Field(default=None, exclude_if=is_null)
-    """Train on recoloured copies of labelled samples, too, if classes have attributes; null does not."""
+    """Show some labelled samples in other colours, if classes have attributes; null does not."""
     generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
     """A second round of training: learn from the masks given as ``--masks``, too; null does not."""
     anew: bool = Field(default=False, exclude_if=is_false)
