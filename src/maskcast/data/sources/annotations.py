@@ -1,4 +1,4 @@
-"""Sequences of frames, or videos, whose masks stand in files of other tools: COCO, YouTube-VIS, CVAT, ...
+"""Sequences of frames, or videos, whose masks are in annotation files: COCO, YouTube-VIS, CVAT, ...
 
 Shapes: T frames, H rows, W columns.
 """
@@ -35,7 +35,7 @@ Sequences = Mapping[str, Footage]
 Known = Mapping[str, Mapping[int, FoundFrame]]
 MOST_NUMBER = (1 << 16) - 1
 RENAME = "source.rename: {{{!r}: {}}}"
-_NO_OBJECT = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # what tools call class 0
+_NO_OBJECT = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
 
 
 def _below(value: str) -> str:
@@ -129,7 +129,7 @@ class AnnotationsSource(SourceConfig):
 def gather_labels(
     raw: Path, source: AnnotationsSource, skipped: list[tuple[str, str]]
 ) -> tuple[Sequences, Labels]:
-    """Returns the sequences, and the frames of the files by sequence; notes what is left out.
+    """Returns the sequences, and the frames of the label files by sequence; records what is left out in `skipped`.
 
     Raises:
         MaskcastError: there are no images or no files, or one is damaged or contradicts the images.
@@ -139,7 +139,7 @@ def gather_labels(
     footage: dict[str, Footage] = {}
     for name, images in sorted(find_sequences(raw, source.images).items(), key=lambda one: id_key(one[0])):
         if isinstance(images, Path) and images in homes and not image_files(images):
-            continue  # holds labels alone
+            continue  # a folder of label files only
         try:
             footage[name] = gather(images, None, raw, suffix="", offset=None, labelled=False)
         except MaskcastError as error:
@@ -157,7 +157,7 @@ def gather_labels(
 
 
 def known_frames(labels: Labels, empty: Empty) -> Known:
-    """Returns the frames that have labels, of each sequence with any by their places."""
+    """Returns the labelled frames of each sequence that has any, by their index in the sequence."""
     known = {
         name: {k: one for k, one in found.items() if not (one.empty and empty == "unlabelled")}
         for name, found in labels.frames.items()
@@ -175,7 +175,7 @@ def _splits(source: AnnotationsSource, names: Iterable[str], known: Known, seed:
 
 
 def _check(frames: Iterable[FoundFrame], names: ClassNames, first: str, *, instances: bool) -> None:
-    """Refuses classes and objects that the params or each other contradict, before a mask is read."""
+    """Refuses classes and objects that contradict the params or each other, before any mask is read."""
     classes: dict[int, str] = {}
     for frame in frames:
         for name, number in frame.objects:
@@ -200,7 +200,7 @@ def _check(frames: Iterable[FoundFrame], names: ClassNames, first: str, *, insta
 
 
 def _notes(source: AnnotationsSource, footage: Sequences, labels: Labels, known: Known) -> Iterator[str]:
-    """Yields what the owner of the data should know, a line each."""
+    """Yields notes for the owner of the data, one line each."""
     if empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
         what = "background" if source.empty == "background" else "without labels"
         yield f"{counted(empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
@@ -211,10 +211,10 @@ def _notes(source: AnnotationsSource, footage: Sequences, labels: Labels, known:
 
 
 def _files(raw: Path, pattern: str) -> list[Path]:
-    """Returns the files of a path or pattern.
+    """Returns the files that match a path or pattern.
 
     Raises:
-        MaskcastError: there are none.
+        MaskcastError: no file matches.
     """
     found = [path for path in sorted(raw.glob(pattern)) if path.is_file() and not is_junk(path.name)]
     if not found:
@@ -235,11 +235,11 @@ def load_window(
     *,
     instances: bool = False,
 ) -> Arrays:
-    """Reads one window: the images of a folder, or the frames `window` of a video, and their labels.
+    """Reads one window and its labels: the images of a folder, or the frames `window` of a video.
 
     Raises:
-        LabelError: on labels of another size than their frame.
-        MaskcastError: on files that cannot be read, masks that are damaged, or images that differ in size.
+        LabelError: on labels whose size differs from their frame's.
+        MaskcastError: on unreadable files, damaged masks, or images that differ in size.
     """
     frames = read_footage(images, window)
     if labels is None:
@@ -258,9 +258,9 @@ def load_window(
             classes[t][region.mask_HW] = class_id
             painted = 0
             if instances and class_id not in (0, IGNORE):
-                assert region.instance is not None  # as `listing` has checked
+                assert region.instance is not None  # checked by `listing`
                 class_of[region.instance] = class_id
-                painted = 1 + region.instance  # an object may have the number 0
+                painted = 1 + region.instance  # 0 is "no object" in the map, but an object may have the number 0
             objects[t][region.mask_HW] = painted
     if not instances or None in labels:
         return Arrays(frames, {MASK: classes})

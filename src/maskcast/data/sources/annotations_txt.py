@@ -11,7 +11,7 @@ FILE = "annotations.txt"
 
 @dataclass(frozen=True)
 class Annotation:
-    """The frames of a video that a line names, both ends inclusive."""
+    """The first and last frame that a line gives for a video, both inclusive."""
 
     first: int
     last: int
@@ -20,10 +20,10 @@ class Annotation:
 def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Path:
     """Writes `annotations.txt` for the videos `start` to `end` (exclusive) of `num_frames` frames each.
 
-    The line ends in a space, as the readers of this format expect it from its generator.
+    The line ends in a space because the original generator writes one and readers of the format expect it.
 
     Raises:
-        MaskcastError: on an empty range, no frames, or a folder that does not exist.
+        MaskcastError: the range is empty, there are no frames, or the folder does not exist.
     """
     if not 0 <= start < end or num_frames < 1:
         raise MaskcastError(
@@ -37,10 +37,10 @@ def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Pa
 
 
 def read_annotations(path: Path) -> dict[str, Annotation]:
-    """Reads the frame range of each video by its folder name; more than one label column is allowed.
+    """Reads the frame range of each video, by its folder name; lines may have more than one label column.
 
     Raises:
-        MaskcastError: naming the line that is not `<video> <first> <last> <label...>` or names a video twice.
+        MaskcastError: a line is not `<video> <first> <last> <label...>` or repeats a video; the message names it.
     """
     remedy = "write it with write-annotations"
     lines = read_text(path, "text file", remedy).splitlines()

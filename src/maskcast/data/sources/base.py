@@ -1,8 +1,7 @@
-"""What a raw layout is: a config that lists the clips of a folder without loading them.
+"""The base of raw layouts: a config that lists the clips of a folder without loading them.
 
-A source module defines one `SourceConfig` subclass whose `layout` names it; `table.Source` is the union of them
-all. `listing` is cheap and reads names and annotations only; each clip's pixels are read by its
-`load`, in a worker process.
+A source module defines one `SourceConfig` subclass, named by its `layout`; `table.Source` is the union of all.
+`listing` is cheap: it reads only names and annotations. `load` reads the pixels of one clip, in a worker process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,12 @@ from maskcast.params import Params
 
 @dataclass(frozen=True)
 class Arrays:
-    """The pixels of a clip, all of one size; at least frames or masks.
+    """The pixels of a clip, all of one size; frames, masks or both.
 
     Attributes:
         frames: (T, H, W, 3) uint8 RGB or None.
-        masks: by the name of a map of the listing (T, H, W), of the values that its kind asks for.
-        objects: by the name of a map of instances the class id of every instance id.
+        masks: arrays (T, H, W) by the name of a label map of the listing; the map's kind defines their values.
+        objects: for each label map of kind instances, the class id of each instance id.
     """
 
     frames: np.ndarray | None
@@ -39,10 +38,10 @@ class RawClip:
         id: name of the clip, unique over the store.
         split: one of `maskcast.labels.SPLITS`.
         kind: one of `maskcast.labels.KINDS`.
-        load: reads the pixels: `functools.partial` of a top-level function, so that it can be pickled. Raises
-            `MaskcastError` naming the file when the clip cannot be read.
+        load: reads the pixels. It is a `functools.partial` of a top-level function, so that it can be pickled.
+            Raises `MaskcastError` naming the file if the clip cannot be read.
         meta: JSON that the store keeps with the clip.
-        has_frames: False where it is known beforehand that the clip has masks alone.
+        has_frames: False if it is known beforehand that the clip has only masks.
     """
 
     id: str
@@ -55,16 +54,16 @@ class RawClip:
 
 @dataclass
 class Listing:
-    """What a source found: the clips, the label maps that their masks are of and what it left out.
+    """What a source found: the clips, their label maps, and what it left out.
 
     Attributes:
-        clips: the clips found, in the order of the store; of very many a sequence that makes each when asked for.
-        maps: the label maps, each of a name of its own.
+        clips: in the order of the store; if there are very many, a sequence that creates each clip on access.
+        maps: the label maps of the masks, with different names.
         skipped: (item, reason) of everything that looks like a clip but is left out.
         meta: JSON about the whole store, e.g. the camera.
         backgrounds: frames without masks that clips may be composed over; see `composing`. `meta["background"]` of
-            a clip names the one that is seen behind it.
-        notes: how the files were read, and what their owner should look at, a line each.
+            a clip names the background that it is composed over.
+        notes: how the files were read, and what the owner of the data should check, one line each.
     """
 
     clips: Sequence[RawClip]
@@ -75,7 +74,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def add(self, *clips: RawClip) -> None:
-        """Adds clips to a listing that began with a list."""
+        """Adds clips; only for a listing whose `clips` is a list."""
         assert isinstance(self.clips, list)
         self.clips += clips
 
@@ -91,12 +90,12 @@ class SourceConfig(Params):
 
         Args:
             raw: folder that `fetch_dataset` wrote.
-            height: rows that the clips will be resized to, None to keep their own; a source that renders may
+            height: rows that the clips will be resized to, or None to keep their size; a source that renders may
                 render at this size.
-            width: columns, likewise.
-            seed: seed of whatever the source draws (a split, a simulation).
+            width: columns that the clips will be resized to, or None.
+            seed: for all that the source draws (a split, a simulation).
 
         Raises:
-            MaskcastError: when the folder does not have this layout.
+            MaskcastError: if the folder does not have this layout.
         """
         raise TypeError(f"{type(self).__name__} does not implement listing()")

@@ -1,10 +1,10 @@
-"""The classes of a data set of a user: their names, or a file in the raw folder with what they share, too.
+"""The classes of a user's data set: a list of names, or a file in the raw folder that also gives attributes.
 
     background:
     left thumb:  {side: left, part: thumb}
     right thumb: {side: right, part: thumb}
 
-A class a line, in the order of their ids, each with its attributes, if it has any.
+The file has one class per line, in the order of the ids, each with its attributes, if any.
 """
 
 from pathlib import Path
@@ -30,14 +30,14 @@ Classes = Annotated[tuple[str, ...] | str, AfterValidator(_some)]
 
 
 def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes]:
-    """Returns the names of classes by id, and of each attribute its values by class id.
+    """Returns the class names by id, and for each attribute its values by class id.
 
     Args:
         raw: folder that ``fetch_dataset`` wrote.
-        classes: names, or the path of a file below ``raw``.
+        classes: the names, or the path of a classes file below ``raw``.
 
     Raises:
-        MaskcastError: if there is no such file, or it does not map classes to attributes.
+        MaskcastError: if the file does not exist or does not map classes to attributes.
     """
     if not isinstance(classes, str):
         return classes, {}

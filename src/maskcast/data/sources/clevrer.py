@@ -1,4 +1,4 @@
-"""CLEVRER's official release: `video_<id>.mp4`, and `annotation_<id>.json` from which masks are painted."""
+"""CLEVRER's official release: `video_<id>.mp4`, and `annotation_<id>.json`, from which masks are rendered."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -128,7 +128,7 @@ class ClevrerSource(SourceConfig):
 
 
 def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path]:
-    """Finds the files `<kind>_<id>.<ending>`, by id; of two files with one id the first is taken."""
+    """Finds the files `<kind>_<id>.<ending>`, by id; if two have the same id, the first is used."""
     found: dict[int, Path] = {}
     for path in files_below(raw):
         match = re.fullmatch(rf"{kind}_(\d+)\.(\w+)", path.name, re.IGNORECASE)
@@ -147,7 +147,7 @@ def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path
 
 
 def _official(number: int, path: Path | None) -> Official:
-    """The official split: what the folder says (`video_train`), else what the id says."""
+    """Returns the official split from the folder's name (`video_train`), else from the id."""
     for part in path.parts[::-1] if path else ():
         match = re.fullmatch(r"(?:video|annotation)_(train|validation|test)", part)
         if match:
@@ -165,14 +165,14 @@ def load_window(
     """Reads one window.
 
     Args:
-        video: mp4 file or None.
-        annotation: JSON file or None.
-        window: frames of the video.
-        needed: frames of all windows of the video, decoded at once and kept for the next window.
+        video: mp4 file, or None.
+        annotation: JSON file, or None.
+        window: frame numbers in the video.
+        needed: frame numbers of all windows of the video; they are decoded at once and cached for the next window.
         size: rows and columns of the result; None keeps the size of the video.
 
     Raises:
-        MaskcastError: when a file cannot be read or lacks a frame.
+        MaskcastError: if a file cannot be read or lacks a frame.
     """
     frames = None
     if video is not None:
@@ -199,10 +199,10 @@ def _decoded(video: Path, needed: tuple[int, ...], size: tuple[int, int] | None)
 
 @lru_cache(maxsize=4)
 def read_motion(annotation: Path) -> Motion:
-    """Reads the objects of an annotation, frame by frame.
+    """Reads the class, location and rotation of the objects of an annotation, for each frame.
 
     Raises:
-        MaskcastError: when the file is no CLEVRER annotation: broken JSON, an unknown colour, a missing frame.
+        MaskcastError: if the file is no CLEVRER annotation: broken JSON, an unknown colour, a missing frame.
     """
     remedy = "copy it again"
     content = read_json(annotation, "annotation", remedy)

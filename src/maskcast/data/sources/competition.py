@@ -1,7 +1,7 @@
-"""The competition layout: folders `train`, `val`, `unlabeled`, `hidden` of numbered frames and a mask array each.
+"""The competition's layout: folders `train`, `val`, `unlabeled`, `hidden` with numbered frames and mask arrays.
 
-    train/data/video_0/image_0.png ... image_21.png, mask.npy (22, 160, 240)      the inner `data` may be missing
-    train/annotations.txt                                                         read where it exists
+    train/data/video_0/image_0.png ... image_21.png, mask.npy (22, 160, 240)      the inner `data` is optional
+    train/annotations.txt                                                         optional
 
 Shapes: T frames, H rows, W columns.
 """
@@ -49,7 +49,7 @@ class CompetitionSource(SourceConfig):
         return self
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the videos of the sets that are there (see `SourceConfig.listing`)."""
+        """Lists the videos of the sets that exist (see `SourceConfig.listing`)."""
         root = find_root(raw)
         if root is None:
             raise MaskcastError(
@@ -70,17 +70,17 @@ class CompetitionSource(SourceConfig):
 
 
 def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int | None) -> Arrays:
-    """Reads the frames and, where `num_classes` is given, the masks of a video.
+    """Reads the frames of a video, and its masks if `num_classes` is given.
 
     Args:
         folder: the video's folder.
-        files: its frames in order.
-        first: number of the first of them: where `mask.npy` is cut.
-        num_classes: classes that a mask may hold.
+        files: file names of its frames, in order.
+        first: number of the first frame, at which the masks of `mask.npy` start to be used.
+        num_classes: number of classes, or None to read no masks.
 
     Raises:
-        LabelError: on masks of another size or type, or with a class that does not exist.
-        MaskcastError: on files that cannot be read.
+        LabelError: on masks of another size or type than expected, or with a class id out of range.
+        MaskcastError: on unreadable files.
     """
     frames = read_frames([folder / name for name in files])
     if num_classes is None:
@@ -96,7 +96,7 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
 
 
 def find_root(raw: Path) -> Path | None:
-    """Returns the folder with the sets, if one has any: `raw` or the one folder in it."""
+    """Returns the folder that holds the sets, or None: `raw`, or its subfolder if there is only one."""
     folders = [p for p in raw.iterdir() if p.is_dir() and not is_junk(p.name)]
     places = (raw, *(folders if len(folders) == 1 else ()))
     return next((root for root in places if any((root / name).is_dir() for name in SETS)), None)
@@ -136,7 +136,7 @@ def _list_video(
 ) -> None:
     item = f"{split}/{video.name}"
     labelled = KIND_OF_SPLIT[split] == "labelled"
-    total = span.last - span.first + 1  # as a line of text says: it may be any number
+    total = span.last - span.first + 1  # from a text file, so possibly a huge number: do not build a range of it
     missing = total - sum(span.first <= number <= span.last for number in frames)
     if missing or not frames:
         first = next((number for number in range(span.first, span.last + 1) if number not in frames), 0)
@@ -170,7 +170,7 @@ def _numbered_frames(video: Path) -> dict[int, str]:
     """Returns the frame files of a folder by number.
 
     Raises:
-        MaskcastError: when two are of one number.
+        MaskcastError: if two files have the same number.
     """
     matches = [(FRAME.fullmatch(path.name), path) for path in video.iterdir()]
     frames = unique((f"image_{match[1]}", path) for match, path in matches if match)
@@ -191,7 +191,7 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
 
 
 def _map_masks(path: Path) -> np.ndarray:
-    """Memory-maps the masks (T, H, W) of any integer type; pickled objects are refused."""
+    """Memory-maps masks (T, H, W) of any integer or boolean dtype; pickled objects are refused."""
     masks = mapped_array(path, "copy it again from its origin")
     if masks.ndim != 3 or masks.dtype.kind not in "iub":
         raise LabelError(

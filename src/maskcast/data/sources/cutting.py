@@ -1,4 +1,4 @@
-"""Cuts sequences into windows, none of them over a gap: the clips that a source lists."""
+"""Cuts sequences into windows, which become clips; no window spans a gap in the frame numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ SplitBy = Literal["sequence", "time"]
 
 
 class Cuts(Protocol):
-    """The params of a source that say how sequences are cut."""
+    """The params of a source that define how sequences are cut."""
 
     @property
     def frames(self) -> int:
-        """Frames of a clip."""
+        """Number of frames of a clip."""
 
     @property
     def stride(self) -> int:
-        """Distance of a clip's frames in the sequence."""
+        """Distance between consecutive frames of a clip, in frames of the sequence."""
 
     @property
     def window_step(self) -> int:
-        """Distance of consecutive clips' first frames in the sequence."""
+        """Distance between the first frames of consecutive clips, in frames of the sequence."""
 
     @property
     def split_by(self) -> SplitBy:
-        """What a split has: whole sequences, or parts of each."""
+        """Whether a split gets whole sequences, or a part of each sequence."""
 
     @property
     def splits(self) -> Splits:
@@ -39,18 +39,18 @@ class Cuts(Protocol):
 
 
 def span(frames: int, stride: int) -> int:
-    """Returns the frames of a video from the first to the last of a window of ``frames``, ``stride`` apart."""
+    """Returns how many video frames a window of ``frames`` frames covers, ``stride`` apart."""
     return (frames - 1) * stride + 1
 
 
 def windows_in(num_frames: int, frames: int, stride: int, window_step: int) -> list[range]:
-    """Returns the frames of each window that fits into a video.
+    """Returns the frame numbers of each window that fits into a video.
 
     Args:
-        num_frames: frames of the video.
-        frames: frames of a window.
-        stride: distance of a window's frames, in frames of the video.
-        window_step: distance of consecutive windows, in frames of the video.
+        num_frames: number of frames of the video.
+        frames: number of frames of a window.
+        stride: distance between consecutive frames of a window, in frames of the video.
+        window_step: distance between the first frames of consecutive windows, in frames of the video.
     """
     reach = span(frames, stride)
     return [range(start, start + reach, stride) for start in range(0, num_frames - reach + 1, window_step)]
@@ -58,15 +58,15 @@ def windows_in(num_frames: int, frames: int, stride: int, window_step: int) -> l
 
 @dataclass(frozen=True)
 class Window:
-    """A window of a sequence.
+    """A window of a sequence, with what its clip needs.
 
     Attributes:
-        id: of its clip.
-        split: of its clip.
-        kind: of its clip.
-        frames: their places in the sequence.
-        images: a file per frame, or the video of all.
-        meta: of its clip.
+        id: id of the clip.
+        split: split of the clip.
+        kind: kind of the clip (`maskcast.labels.KINDS`).
+        frames: indices of the frames in the sequence.
+        images: one file per frame, or the video that has all frames.
+        meta: JSON of the clip.
     """
 
     id: str
@@ -80,15 +80,15 @@ class Window:
 def windows(
     name: str, found: Footage, split: str, how: Cuts, listing: Listing, lookback: int = 0
 ) -> Iterator[Window]:
-    """Yields the windows of a sequence; notes parts that are too short.
+    """Yields the windows of a sequence; records parts that are too short in ``listing.skipped``.
 
     Args:
-        name: of the sequence.
-        found: its frames.
-        split: that it is for, unless it is cut by time.
-        how: how it is cut.
-        listing: is told what is left out.
-        lookback: frames at a window's beginning that may be of the split before, by time.
+        name: name of the sequence.
+        found: its frames and masks.
+        split: the split of the sequence; not used if it is cut by time.
+        how: the params that define the cuts.
+        listing: where left-out parts are recorded.
+        lookback: with a split by time, how many frames at the start of a window may be from the split before.
     """
     whole, by_time = range(len(found.masks)), how.split_by == "time"
     for part_split, part in (time_parts(whole, how.splits) if by_time else {split: whole}).items():

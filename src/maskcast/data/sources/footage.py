@@ -1,4 +1,4 @@
-"""A sequence as it lies on the disk: its frames in order, their masks, and where it has gaps."""
+"""A sequence on disk: its frames in order, their masks, and where frame numbers are missing."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in so
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames and masks of a sequence.
+    """Frames and masks of a sequence, all paths.
 
     Attributes:
-        images: a file per frame, or the video of all.
-        masks: one or None per frame.
-        runs: the parts whose frames follow each other by their numbers.
-        unpaired: which masks have no frame, and the rule that was tried; empty where all have one.
-        gap: where numbers are missing; empty where none are.
-        unread: endings of files beside the frames that are no images known here; empty without any.
+        images: one file per frame, or the video that has all frames.
+        masks: one file or None per frame.
+        runs: ranges of frames with consecutive numbers.
+        unpaired: a text that says which masks have no frame, and which rule was tried; empty if all have one.
+        gap: a text that says where numbers are missing; empty if none are.
+        unread: endings of files beside the frames that are no supported image format; empty if there are none.
     """
 
     images: Path | Sequence[Path]
@@ -42,18 +42,18 @@ class Footage:
 def gather(
     images: Files, masks: Files | None, where: Path, *, suffix: str, offset: int | None, labelled: bool
 ) -> Footage:
-    """Returns the frames of a sequence, paired with its masks where it is ``labelled``.
+    """Returns the frames of a sequence, paired with its masks if it is ``labelled``.
 
     Args:
-        images: its folder, its video, or its images by frame.
-        masks: the folder of its masks, or these by frame; None where there are none.
-        where: the place of its masks, for errors.
-        suffix: what the names of masks in a folder have more than those of their frames.
+        images: the folder of the frames, the video, or the images by frame key.
+        masks: the folder of the masks, or the masks by frame key; None without masks.
+        where: place of the masks, for errors.
+        suffix: suffix that the name of a mask in a folder adds to its frame's.
         offset: see `pair_by_number`; None pairs images by name.
-        labelled: whether masks are needed.
+        labelled: whether masks are required.
 
     Raises:
-        MaskcastError: when frames or masks are named twice, there are no masks, or no mask has a frame.
+        MaskcastError: if two frames or two masks have one name, there are no masks, or no mask has a frame.
     """
     found = named_images(masks, suffix)
     if labelled and not found:
@@ -66,7 +66,7 @@ def gather(
         numbers = range(count_frames(images))
         pairs = pair_by_number(numbers, found, offset, str(where)) if labelled else _no_pairs(numbers)
         return Footage(images, pairs.masks, [numbers], _unpaired(pairs, images.name))
-    frames = frames_beside(images, {} if images == masks and not suffix else found)  # or masks are the frames
+    frames = frames_beside(images, {} if images == masks and not suffix else found)  # masks may be frames
     keys = sorted(frames, key=id_key)
     pairs = _no_pairs(keys)
     if labelled and offset is None:
@@ -75,7 +75,7 @@ def gather(
         pairs = pair_by_number(list(numbers_of(keys, str(where)).values()), found, offset, str(where))
     parts = runs(keys)
     after = frames[keys[parts[1].start]] if len(parts) > 1 else None
-    alike = after is not None and after.name == frames[keys[0]].name  # image.png in a folder of each
+    alike = after is not None and after.name == frames[keys[0]].name  # a folder per frame
     gap = f"they do not go on at {'/'.join(after.parts[-2 if alike else -1 :])}" if after is not None else ""
     files = [frames[key] for key in keys]
     unread = other_endings(images) if isinstance(images, Path) else ""
@@ -83,24 +83,24 @@ def gather(
 
 
 def read_footage(images: Path | Sequence[Path], window: Sequence[int]) -> np.ndarray:
-    """Returns the frames (T, H, W, 3) uint8 of a window: these of a video, or all images of a list.
+    """Returns the frames (T, H, W, 3) uint8 of a window: `window` of a video, or all images of a list.
 
     Raises:
-        MaskcastError: on files that cannot be read, or images that differ in size.
+        MaskcastError: on unreadable files, or images that differ in size.
     """
     return read_video(images, window) if isinstance(images, Path) else read_frames(images)
 
 
 def file_of(images: Path | Sequence[Path], t: int) -> Path:
-    """Returns the file that holds a frame of a window."""
+    """Returns the file that holds frame ``t`` of a window."""
     return images if isinstance(images, Path) else images[t]
 
 
 def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
-    """Returns the images of a sequence by key that are not among its masks.
+    """Returns the images of a sequence that are not among its masks, by frame key.
 
     Raises:
-        MaskcastError: when there are none, or names in a folder do not tell frames from others.
+        MaskcastError: if there are none, or names in a folder do not tell frames from other images.
     """
     remedy = "name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
     try:
@@ -122,15 +122,15 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def named_images(files: Files | None, suffix: str, without: Collection[Path] = ()) -> dict[str, Path]:
-    """Returns the images of a folder by name without ending and suffix, or those that a pattern found.
+    """Returns the images of a folder by name, without ending and suffix, or those that a pattern found.
 
     Args:
         files: the folder, or the images by what stands for `{frame}`.
-        suffix: what the names of those that count end in; nothing of it stays.
-        without: images that do not count.
+        suffix: only names that end in it are returned, and it is removed from them.
+        without: images to leave out.
 
     Raises:
-        MaskcastError: when two have one name.
+        MaskcastError: if two images have the same name.
     """
     if files is None:
         return {}
@@ -142,7 +142,7 @@ def named_images(files: Files | None, suffix: str, without: Collection[Path] = (
 
 
 def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
-    """Yields what the owner of the data should know, a line each."""
+    """Yields notes for the owner of the data, one line each."""
     bare = {name: found.masks.count(None) for name, found in footage.items() if any(found.masks)}
     if missing := {name: count for name, count in bare.items() if count}:
         name, count = next(iter(missing.items()))
@@ -169,10 +169,10 @@ def _no_pairs(frames: Sequence[object]) -> Pairs:
 
 
 def _unpaired(pairs: Pairs, frames: str) -> str:
-    """Returns which masks have no frame.
+    """Returns a text that says which masks have no frame; empty if all have one.
 
     Raises:
-        MaskcastError: if none has one.
+        MaskcastError: if no mask has a frame.
     """
     if not pairs.unpaired:
         return ""

@@ -1,4 +1,4 @@
-"""Sequences of frames with a mask image per frame: the layouts of DAVIS, CamVid and Cityscapes, among others.
+"""Sequences of frames with a mask image per frame, as in DAVIS, CamVid and Cityscapes.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -107,7 +107,7 @@ class FrameFoldersSource(SourceConfig):
 
     @property
     def span(self) -> int:
-        """Frames of the sequence from a window's first to its last."""
+        """Number of frames of the sequence from a window's first to its last."""
         return span(self.frames, self.stride)
 
     @model_validator(mode="after")
@@ -195,14 +195,14 @@ class FrameFoldersSource(SourceConfig):
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
-        """Returns what the values of all masks of the set mean, whose classes are called so.
+        """Returns the rule for what pixel values mean, which holds for all masks of the set.
 
         Raises:
-            LabelError: when they contradict these params, or allow more than one reading.
+            LabelError: if the values contradict these params, or allow more than one reading.
         """
         try:
             table = None if self.values is None else value_table(self.values, classes)
-        except ValueError as error:  # of a classes file; a list was looked at before
+        except ValueError as error:  # only for a classes file: names in the params were checked before
             raise LabelError(f"source.{error}; mend source.values or the classes file") from None
         by_number = self.encoding == "index" or self.values or self.instances or self.label_divisor
         stored: Reading | None = "stored" if by_number else None
@@ -229,14 +229,14 @@ def load_window(
     *,
     instances: bool = False,
 ) -> Arrays:
-    """Reads one window: the images of a folder, or the frames `window` of a video, and their masks.
+    """Reads one window and its masks: the images of a folder, or the frames `window` of a video.
 
-    With ``instances`` the values of the masks are objects, too, where each frame has a mask. Values above those of
-    16 bits are numbered 1, 2, ... in the window.
+    With ``instances``, mask values are object ids, too, if each frame has a mask. If values exceed 16 bits, the
+    objects are numbered 1, 2, ... in the window instead.
 
     Raises:
-        LabelError: on a mask of another size, or with a value that is no class.
-        MaskcastError: on files that cannot be read or images that differ in size.
+        LabelError: on a mask whose size differs from its frame's, or with a value that is no class.
+        MaskcastError: on unreadable files or images that differ in size.
     """
     frames = read_footage(images, window)
     if masks is None:

@@ -1,4 +1,4 @@
-"""The clips of a green-screen source: what each is made of, and how it is keyed and composed.
+"""The clips of a green-screen source: their parts, and how they are keyed and composed.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -19,7 +19,7 @@ from maskcast.seed import rng
 
 @dataclass(frozen=True)
 class Background:
-    """Frames of a background."""
+    """A window of a background film."""
 
     name: str
     reel: Reel
@@ -27,23 +27,23 @@ class Background:
 
     @property
     def id(self) -> str:
-        """The name of the clip that holds it."""
+        """The id of the clip that holds this background."""
         return f"{self.name}_{self.window.start:05d}"
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What a clip is made of.
+    """All that a clip is made of.
 
     Attributes:
-        video: in front of a green screen.
-        matte: its true opacity; None takes that of the key.
-        window: frames of the video.
-        background: what is to be seen behind.
+        video: film in front of a green screen.
+        matte: film of the true opacity; None computes opacity by the key.
+        window: frame numbers in the video.
+        background: what the foreground is composed over.
         size: height and width of the clip.
-        key: tells the screen from what stands in front.
-        foreground: name of the map of classes.
-        noise: standard deviation of what is added, in levels of 255.
+        key: separates the green screen from the foreground.
+        foreground: name of the label map of classes.
+        noise: standard deviation of the added noise, on the 0-255 scale.
         seed: of the noise.
     """
 
@@ -61,14 +61,14 @@ class Shot:
 def pools_of(
     reels: Mapping[str, Reel], splits: Mapping[str, str], longest: int, stride: int, skipped: list[tuple[str, str]]
 ) -> dict[str, list[Background]]:
-    """Returns the backgrounds of each split; a long video is several, one after the other.
+    """Returns the backgrounds of each split; a long video is cut into several, one after the other.
 
     Args:
-        reels: backgrounds by name.
-        splits: of each.
-        longest: frames that a background has at most.
-        stride: distance of its frames in the video.
-        skipped: takes (name, reason) of what cannot be read.
+        reels: background films by name.
+        splits: split of each film.
+        longest: maximum number of frames of a background.
+        stride: distance between consecutive frames, in frames of the video.
+        skipped: receives (name, reason) for each film that cannot be read.
     """
     pools: dict[str, list[Background]] = {}
     for name, reel in reels.items():
@@ -84,12 +84,12 @@ def pools_of(
 
 
 def background_for(video: str, pool: Sequence[Background], turn: int, seed: int) -> Background:
-    """Returns what shows behind a clip: each background in its turn, in an order that is drawn for each round.
+    """Returns the background of a clip: all take turns, in an order that is drawn anew for each round.
 
     Args:
-        video: name of the clip's video; a background of that name is passed over, unless there is no other.
+        video: name of the clip's video; a background with that name is skipped, unless it is the only one.
         pool: backgrounds of the clip's split.
-        turn: number of the clip in its split.
+        turn: index of the clip in its split.
         seed: of the orders.
     """
     others = [one for one in pool if one.name != video] or pool
@@ -101,8 +101,8 @@ def load_clip(shot: Shot) -> Arrays:
     """Keys the frames of a clip and composes them over its background.
 
     Raises:
-        LabelError: on a matte of another size than its frames.
-        MaskcastError: on files that cannot be read, and on a key that does not fit.
+        LabelError: on a matte whose size differs from its frames'.
+        MaskcastError: on unreadable files, or a key that does not fit the video.
     """
     frames = shot.video.read(shot.window, shot.size)
     if shot.matte is None:

@@ -1,7 +1,7 @@
-"""Green-screen clips that are composed already: `out_log.json` names frames, labels and where a clip begins.
+"""Green-screen clips that were composed by another tool: `out_log.json` lists frames, labels and clip starts.
 
-This is what SvenGroen/Video_Segmentation (src/Vid2Img_preprocess.py) writes: frames and labels are JPEG, a label
-is white where something stands in front. JPEG leaves grey around edges; the nearer of black and white counts.
+SvenGroen/Video_Segmentation (src/Vid2Img_preprocess.py) writes this layout. Frames and labels are JPEG; a label
+is white on the foreground. JPEG leaves grey around edges, so labels are thresholded at mid-grey.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,20 @@ OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"
 def logged_clips(
     raw: Path, logs: Sequence[Path], label_map: LabelMap, splits: Mapping[str, float | tuple[str, ...]], seed: int
 ) -> Listing:
-    """Lists the clips of logs.
+    """Lists the clips of log files.
 
     Args:
         raw: the raw folder.
-        logs: of one split each where they lie in folders `train`, `val` and `test`.
-        label_map: what labels are of.
-        splits: shares or names of the clips of each split, for logs elsewhere.
-        seed: of the draw.
+        logs: the log files; one in a folder `train`, `val` or `test` is for that split.
+        label_map: label map of the labels.
+        splits: shares or names of the clips of each split, for logs in other folders.
+        seed: of the random split.
 
     Returns:
-        Where there are logs of train and test alone, the clips of test are for `val`, as they were in that system.
+        The listing. If there are logs of train and test only, the clips of test become `val`, as in that tool.
 
     Raises:
-        MaskcastError: on a log that is broken.
+        MaskcastError: on a broken log.
     """
     listing = Listing([], (label_map,))
     found = {log: OF_FOLDER.get(log.parent.name.lower()) for log in logs}
@@ -61,8 +61,8 @@ def load_logged(images: Sequence[Path], labels: Sequence[Path], name: str) -> Ar
     """Reads the frames and labels of a clip.
 
     Raises:
-        LabelError: on labels of another size.
-        MaskcastError: on files that cannot be read.
+        LabelError: on labels whose size differs from their frame's.
+        MaskcastError: on unreadable files.
     """
     frames, grey = read_frames(images), read_frames(labels)[..., 1]
     check_size(labels[0], grey.shape[1:], images[0], frames.shape[1:3])
@@ -70,7 +70,7 @@ def load_logged(images: Sequence[Path], labels: Sequence[Path], name: str) -> Ar
 
 
 def _clips_of(log: Path) -> list[tuple[list[Path], list[Path]]]:
-    """Returns frames and labels of each clip of a log."""
+    """Returns the frame files and label files of each clip of a log."""
     remedy = 'it must hold {"inputs": [[path, 1 where a clip begins], ...], "labels": [...]}'
     content = read_json(log, "log of clips", remedy)
     with parsing(log, "a log of clips", remedy):
@@ -87,6 +87,6 @@ def _clips_of(log: Path) -> list[tuple[list[Path], list[Path]]]:
 
 
 def _beside(log: Path, written: str) -> Path:
-    """Returns where a file lies now: logs hold paths of the machine that wrote them, ending in folder and file."""
+    """Returns a file's present path: logs hold paths of another machine, so only folder and file name are used."""
     parts = PurePosixPath(written.replace("\\", "/")).parts[-2:]
     return log.parent.joinpath(*(part for part in parts if part != ".."))

@@ -183,7 +183,7 @@ class GreenScreenSource(SourceConfig):
     def _windows(
         self, name: str, reel: Reel, mattes: Mapping[str, Reel] | None, listing: Listing
     ) -> Sequence[range]:
-        """Returns the frames of each clip of a video; notes what is left out."""
+        """Returns the frame numbers of each clip of a video; records videos that are left out."""
         try:
             total, length = reel.count(), self._length(reel.rate)
             if mattes is not None and name not in mattes:

@@ -1,6 +1,6 @@
-"""Lists of images of hands with their boxes, and tables of mask ids: `.jsonl`, `.json`, or `.pt` of PyTorch.
+"""Lists of hand images with their boxes, and tables of mask ids: `.jsonl`, `.json`, or `.pt` of PyTorch.
 
-A `.pt` is loaded as weights are: numbers, text, lists and arrays alone. What would run code is refused.
+A `.pt` is loaded like weights: only numbers, text, lists and arrays. Pickles that would run code are refused.
 
     {"img_path": "./data/InterHand2.6M/images/a.jpg", "bbox": [x, y, w, h], "hand_type": "interacting"}
 """
@@ -22,13 +22,13 @@ CONVERTER = "python recipes/hands/list_to_jsonl.py"
 
 
 class Sample(NamedTuple):
-    """An image of hands, as a list has it.
+    """An entry of a list: an image of hands.
 
     Attributes:
-        path: of the image; its key in the LMDB.
+        path: path of the image, which is its key in the LMDB.
         box: x, y, width and height in pixels; may reach beyond the image.
         hands: one of `HAND_TYPES`.
-        mask: what the keys of its masks begin with; empty without masks.
+        mask: prefix of the keys of its masks; empty without masks.
     """
 
     path: str
@@ -38,10 +38,10 @@ class Sample(NamedTuple):
 
 
 def read_list(path: Path) -> Iterator[Sample | tuple[str, str]]:
-    """Yields the samples of a list; of one that cannot be used its path and what is wrong with it.
+    """Yields the samples of a list; for an unusable entry, its path and the reason instead.
 
     Raises:
-        MaskcastError: if there is no such list, or it is damaged, would run code, or is no list of images.
+        MaskcastError: if the list does not exist, is damaged, would run code, or is no list of images.
     """
     for number, entry in enumerate(_entries(path)):
         where = f"{path}: entry {number}"
@@ -67,10 +67,10 @@ def _sample(where: str, entry: Any) -> Sample | tuple[str, str]:
 
 
 def read_ids(path: Path) -> dict[str, str]:
-    """Returns a table of mask ids by the path of the image.
+    """Returns the table from image path to mask id.
 
     Raises:
-        MaskcastError: as of `read_list`.
+        MaskcastError: see `read_list`.
     """
     table = _content(path)
     if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
@@ -98,9 +98,9 @@ def _content(path: Path) -> Any:
 
 
 def load_pt(path: Path) -> Any:
-    """Returns what a `.pt` holds, of the kinds that weights are made of, and arrays of numbers."""
+    """Returns the content of a `.pt` file, restricted to the types of weights and to arrays of numbers."""
     with opened(path, LIST, REMEDY):
-        pass  # whether it is there is said without PyTorch, too
+        pass  # reports a missing file even without PyTorch
     try:
         import torch
     except ModuleNotFoundError:
@@ -114,7 +114,7 @@ def load_pt(path: Path) -> Any:
     numbers = [type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")]
     named = [
         (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
-        for core in ("core", "_core")  # of NumPy 1 and 2
+        for core in ("core", "_core")  # module names in NumPy 1 and 2
         for name in ("_reconstruct", "scalar")
     ]
     with opened(path, LIST, REMEDY) as file, parsing(path, "a list that can be read", "copy it again"):

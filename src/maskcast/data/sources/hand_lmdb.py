@@ -1,9 +1,9 @@
-"""Images of hands in one LMDB and masks of both hands in another, as the InterHand2.6M subset of ETH has them.
+"""Images of hands in one LMDB and masks of both hands in another, the layout of ETH's InterHand2.6M subset.
 
     interhand.lmdb             data/InterHand2.6M/images/a.jpg -> JPEG
     segm_train_val_mp.lmdb     <id>__l, <id>__r -> PNG of class ids
-    datalist_train_mp.pt       images with masks, each with its box and which hands it shows
-    path2id_train.pt           id of an image's masks by its path
+    datalist_train_mp.pt       images with masks; each with its box and the hands that it shows
+    path2id_train.pt           mask id of each image path
 
 Shapes: H rows, W columns.
 """
@@ -92,7 +92,7 @@ class HandLmdbSource(SourceConfig):
             count_keys(raw / path)
         listing = Listing([], hand_maps(names[1:], visible=False), meta=swapping(*SIDES))
         parts = []
-        taken: set[int] = set()  # hashes of the paths that a list with masks has
+        taken: set[int] = set()  # hashes of the image paths in labelled lists, which save memory
         for number, split in enumerate([*labelled, *(one for one in self.lists if one not in labelled)]):
             samples = SampleFile(self._samples(raw, split, listing, taken))
             items: Sequence[Sample] = samples
@@ -104,7 +104,7 @@ class HandLmdbSource(SourceConfig):
         return listing
 
     def _samples(self, raw: Path, split: Split, listing: Listing, taken: set[int]) -> Iterator[Sample]:
-        """Yields the samples of a list; notes what cannot be used."""
+        """Yields the usable samples of a list; records the others in ``listing.skipped``."""
         path, labelled = raw / self.lists[split], KIND_OF_SPLIT[split] == "labelled"
         ids = read_ids(raw / self.ids[split]) if labelled and split in self.ids else None
         for found in read_list(path):
@@ -142,12 +142,12 @@ class HandLmdbSource(SourceConfig):
 def load_sample(
     sample: Sample, images: Path, masks: Path | None, *, shifts: dict[str, int], num_classes: int, scale: float
 ) -> Arrays:
-    """Reads an image and the masks of both hands, and crops the square around its box.
+    """Reads an image and the masks of both hands, and crops the square around the box.
 
-    Beyond the image frames are black, and masks have no label.
+    Where the square extends beyond the image, frames are black and masks have no label.
 
     Raises:
-        LabelError: on a mask of another size than its image, or with a value that is no class.
+        LabelError: on a mask whose size differs from its image's, or with a value that is no class.
         MaskcastError: on keys that are missing or cannot be decoded, and a box outside the image.
     """
     where = f"{images}: {sample.path}"
@@ -165,7 +165,7 @@ def load_sample(
 
 
 def _mask(masks: Path, key: str, shift: int, num_classes: int) -> np.ndarray:
-    """Returns class ids (H, W) uint8 of one hand."""
+    """Returns the class ids (H, W) uint8 of one hand."""
     decoded = decode(f"{masks}: {key}", read_value(masks, key))
     values = decoded.upright(np.asarray(decoded.image)).astype(np.int64)
     if values.ndim == 3 and (values == values[..., :1]).all():

@@ -1,4 +1,4 @@
-"""What all layouts of hands have in common: their label maps, and which names a mirrored picture swaps."""
+"""What all layouts of hands share: their label maps, and the names that a horizontal flip swaps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,15 @@ from maskcast.labels import MIRROR_SWAPS, LabelMap
 
 SIDES = ("left", "right")
 VISIBLE = "visible"
-MASK_KEYS = {"left": "__l", "right": "__r"}  # what the keys of masks end with in an LMDB
+MASK_KEYS = {"left": "__l", "right": "__r"}  # suffixes of the masks' keys in an LMDB
 
 
 def hand_maps(parts: Sequence[str], *, visible: bool) -> tuple[LabelMap, ...]:
-    """Returns a map of each hand with its parts, and of which hand is seen where that is known."""
+    """Returns a label map of parts for each hand; with ``visible`` also a map of which hand is seen."""
     maps = tuple(LabelMap(side, ("background", *parts)) for side in SIDES)
     return (*maps, LabelMap(VISIBLE, ("background", *SIDES))) if visible else maps
 
 
 def swapping(one: str, other: str) -> dict[str, Any]:
-    """Returns the meta of a store whose mirrored frames swap two names, of maps or of classes."""
+    """Returns the meta of a store in which a horizontal flip swaps two names, of label maps or of classes."""
     return {MIRROR_SWAPS: [one, other]}

@@ -1,4 +1,4 @@
-"""Single images, each with a mask image of each of several label maps: a folder, or a name, for each map.
+"""Single images with one mask image per label map; each label map has a folder or a file name pattern.
 
 Shapes: H rows, W columns.
 """
@@ -102,14 +102,14 @@ class ImageMapsSource(SourceConfig):
         return listing
 
 
-Key = tuple[str, str]  # group and name of an image
+Key = tuple[str, str]  # group and name of an image; the group is ALONE if the pattern has no {clip}
 
 
 def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
     """Returns the images that match a pattern, by group and name.
 
     Raises:
-        MaskcastError: if there are none.
+        MaskcastError: if no image matches.
     """
     found: dict[Key, Path] = {}
     for clip, files in find_sequences(raw, pattern).items():
@@ -121,7 +121,7 @@ def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
 
 
 def splits_of(images: Mapping[Key, Path], splits: Splits, seed: int) -> dict[Key, str]:
-    """Returns the split of each image: that of its group, where there are groups."""
+    """Returns the split of each image; images of one group get the same split."""
     grouped = any(clip != ALONE for clip, _ in images)
     names = sorted({clip if grouped else frame for clip, frame in images}, key=id_key)
     split = assign_splits(names, splits, seed)
@@ -129,7 +129,7 @@ def splits_of(images: Mapping[Key, Path], splits: Splits, seed: int) -> dict[Key
 
 
 def name_of(key: Key) -> str:
-    """Returns the id of an image's clip."""
+    """Returns the clip id of an image."""
     return key[1] if key[0] == ALONE else "/".join(key)
 
 
@@ -137,8 +137,8 @@ def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays
     """Reads an image and its masks.
 
     Raises:
-        LabelError: on a mask of another size, or with a value that is no class.
-        MaskcastError: on files that cannot be read.
+        LabelError: on a mask whose size differs from its image's, or with a value that is no class.
+        MaskcastError: on unreadable files.
     """
     frame_HWC = read_image(image)
     layers = {name: read_sized(path, image, frame_HWC.shape[:2], rule)[None] for name, path in masks.items()}
@@ -146,7 +146,7 @@ def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays
 
 
 def read_sized(path: Path, image: Path, size: tuple[int, int], rule: MaskRule) -> np.ndarray:
-    """Returns a mask (H, W) uint8, of the size of its image."""
+    """Returns a mask (H, W) uint8 after a check that it has the size of its image."""
     mask_HW = rule.read(path)
     check_size(path, mask_HW.shape, image, size)
     return mask_HW

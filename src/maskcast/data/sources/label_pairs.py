@@ -1,9 +1,9 @@
-"""Which image of a folder each frame of a file of labels is: by its name there, by clip and number in a video.
+"""Finds the image of each frame in a label file: by its name, or by clip and number in a video.
 
-A name pairs where the path of the image ends in it, or where it ends in the path of the image below the folder of
-all sequences; case and endings make no difference. Of several images that is the one whose sequence the path of
-the file names, e.g. `clip1/labels.json`. CVAT calls the frames of a video `frame_000012`, by their numbers in it:
-these are of the video that the file or its path names, else of the only one there is.
+A name matches an image if the image's path ends in it, or if it ends in the image's path below the common folder
+of all sequences; case and file ending are ignored. If several images match, the one is taken whose sequence the
+path of the label file names, e.g. `clip1/labels.json`. CVAT names the frames of a video `frame_000012`, by their
+number: the video is the one that the label file or its path names, else the only one that exists.
 """
 
 import re
@@ -21,19 +21,19 @@ from maskcast.labels import LabelError
 from maskcast.reading import parsing
 
 Parts = tuple[str, ...]
-# Label Studio keeps no folder of an uploaded file, makes spaces underscores and takes out what else is no letter,
-# digit, dot or hyphen.
+# Label Studio drops the folder of an uploaded file, makes spaces underscores and removes all characters but
+# letters, digits, dots, underscores and hyphens.
 _TAKEN_OUT = re.compile(r"[^-\w.]")
 
 
 @dataclass
 class Labels:
-    """The frames of files of labels, by their sequences.
+    """The frames of label files, by sequence.
 
     Attributes:
-        frames: of each sequence by their places in it.
-        unpaired: of each file the frames that have no image.
-        files: of each sequence the files that list frames of it.
+        frames: for each sequence the labelled frames by their index in it.
+        unpaired: for each file its frames that have no image.
+        files: for each sequence the label files that list frames of it.
     """
 
     frames: dict[str, dict[int, FoundFrame]] = field(default_factory=lambda: defaultdict(dict))
@@ -44,23 +44,23 @@ class Labels:
 def read_labels(
     raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, Footage], folder: str
 ) -> Labels:
-    """Reads files of labels and finds the image of each of their frames.
+    """Reads label files and finds the image of each of their frames.
 
     Args:
-        raw: what paths of images are relative to.
-        files: of labels.
-        form: their format.
-        footage: the sequences.
-        folder: that all sequences lie in, relative to ``raw``.
+        raw: folder that paths of images are relative to.
+        files: label files.
+        form: format of the files.
+        footage: sequences by name.
+        folder: common folder of all sequences, relative to ``raw``.
 
     Raises:
-        LabelError: two images may be meant, a frame is listed twice, or is beyond the end of its video.
+        LabelError: two images match, a frame is listed twice, or a frame is beyond the end of its video.
         MaskcastError: a file is damaged.
     """
     labels, images = Labels(), _Images(raw, footage, folder)
     for file in files:
         parts = _parts(file.relative_to(raw).as_posix())
-        own = {*parts, parts[-1].removeprefix("instances_")}  # COCO's files are called as the folders of images
+        own = {*parts, parts[-1].removeprefix("instances_")}  # COCO names files after image folders
         with parsing(file, f"labels of {form.name}", "export them again"):
             for frame in form.read(file):
                 place = images.find(frame, own)
@@ -77,15 +77,15 @@ def read_labels(
 
 
 class _Images:
-    """The images of all sequences by their names."""
+    """The images of all sequences, by name."""
 
     def __init__(self, raw: Path, footage: Mapping[str, Footage], folder: str) -> None:
         self._footage, self._depth = footage, len(PurePosixPath(folder).parts)
         self._clips = {_plain(name): name for name in footage}
         self._by_name: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
         self._uploaded: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
-        self._of_video: set[str] = set()  # whose images are called as CVAT calls the frames of a video
-        self._doubtful: dict[str, list[str]] = {}  # whose images have another order by name than by number
+        self._of_video: set[str] = set()  # sequences whose images have the names that CVAT gives to video frames
+        self._doubtful: dict[str, list[str]] = {}  # sequences whose images sort differently by name and by number
         for name, found in footage.items():
             if isinstance(found.images, Path):
                 continue
@@ -100,10 +100,10 @@ class _Images:
                 self._uploaded[_TAKEN_OUT.sub("", parts[-1].replace(" ", "_"))].append((parts, name, k))
 
     def find(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
-        """Returns sequence and place of a frame of a file whose path has the parts ``own``; None: it has no image.
+        """Returns sequence and index of a frame, or None; ``own`` has the parts of the label file's path.
 
         Raises:
-            LabelError: two images may be meant, or the frame is beyond the end of its video.
+            LabelError: two images match, or the frame is beyond the end of its video.
         """
         if not frame.ordered and (place := self._named(frame, own)) is not None:
             return place
@@ -120,7 +120,7 @@ class _Images:
         return None
 
     def _at(self, name: str, k: int, frame: FoundFrame) -> tuple[str, int] | None:
-        """Returns the place of a frame of a sequence by its number; images that CVAT named tell theirs."""
+        """Returns sequence and index of frame ``k``; images with CVAT's names are found by name instead."""
         found = self._footage[name]
         if name in self._of_video:
             same = [one for one in self._by_name[_parts(frame.names[0])[-1]] if one[1] == name]
@@ -163,8 +163,8 @@ class _Images:
 
 
 def _parts(path: str) -> Parts:
-    """Returns the parts of a path, without the ending of an image or text, in one case and form."""
-    path = path.rpartition("?d=")[2].replace("\\", "/")  # a local file as Label Studio's server calls it
+    """Returns the parts of a path in lower case and one Unicode form, without the ending of an image or label."""
+    path = path.rpartition("?d=")[2].replace("\\", "/")  # the form in which Label Studio refers to local files
     found = [part for part in PurePosixPath(_plain(path)).parts if part not in ("/", "..")]
     if found and PurePosixPath(found[-1]).suffix in {*IMAGE_SUFFIXES, ".json", ".xml"}:
         found[-1] = PurePosixPath(found[-1]).stem

@@ -1,4 +1,4 @@
-"""Sequences of any length that memory does not hold: samples in a temporary file, clips made of them."""
+"""Sequences too long for memory: samples in a temporary file, from which clips are made on access."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class SampleFile(Sequence[Sample]):
-    """Samples in a temporary file: memory holds 8 bytes of each, whatever their number."""
+    """Samples in a temporary file; memory holds only 8 bytes per sample."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._ends = array("Q")
@@ -40,10 +40,10 @@ class SampleFile(Sequence[Sample]):
 
 
 class Lazily(Sequence[T]):
-    """A sequence of parts, each element of which is made when it is asked for.
+    """A concatenation of sequences whose elements are made on access.
 
     Args:
-        parts: each with what makes an element of an item of it.
+        parts: pairs of a sequence and the function that makes an element from each of its items.
     """
 
     def __init__(self, parts: Sequence[tuple[Sequence[Any], Callable[[Any], T]]]) -> None:

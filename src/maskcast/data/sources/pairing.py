@@ -1,6 +1,6 @@
-"""Pairs the frames of a sequence with its masks: by their names, or by their numbers where params say so.
+"""Pairs the frames of a sequence with its masks: by name, or by number if the params ask for it.
 
-Legend: a *key* names a frame: what stands for `{frame}` in a pattern, else the file's name without its ending.
+Legend: a *key* names a frame: the text that stands for `{frame}` in a pattern, else the file name without ending.
 """
 
 import re
@@ -17,9 +17,9 @@ class Pairs:
     """The masks of a sequence's frames.
 
     Attributes:
-        masks: one or None per frame.
+        masks: one path or None per frame.
         unpaired: masks without a frame.
-        rule: how they were paired, in words.
+        rule: a text that says how they were paired.
     """
 
     masks: list[Path | None]
@@ -28,7 +28,7 @@ class Pairs:
 
 
 def pair_by_name(frames: Iterable[str], masks: Mapping[str, Path], suffix: str) -> Pairs:
-    """Gives each frame the mask of its key; leading zeros and case make no difference."""
+    """Pairs each frame with the mask of the same key; leading zeros and case are ignored."""
     rule = "a mask has the name of its frame" + (f" and {suffix!r}" if suffix else "")
     by_key = {name_key(key): path for key, path in masks.items()}
     paired = [by_key.pop(name_key(key), None) for key in frames]
@@ -36,17 +36,17 @@ def pair_by_name(frames: Iterable[str], masks: Mapping[str, Path], suffix: str) 
 
 
 def pair_by_number(numbers: Sequence[int], masks: Mapping[str, Path], offset: int | None, where: str) -> Pairs:
-    """Gives each frame the mask of its number.
+    """Pairs each frame with a mask by number.
 
     Args:
         numbers: of the frames; those of a video count from 0.
         masks: by key.
-        offset: number of a mask - number of its frame; None: 0, as a mask of the first frame must show.
-        where: the masks' place, for errors.
+        offset: number of a mask - number of its frame. None means 0, accepted only if the first frame has a mask.
+        where: place of the masks, for errors.
 
     Raises:
-        MaskcastError: when the names do not tell one number each, two tell the same, or the masks may belong to
-            other frames.
+        MaskcastError: if a mask's name does not give exactly one number, two masks have the same number, or the
+            masks may belong to other frames.
     """
     by_number: dict[int, Path] = {}
     for key, number in numbers_of(masks, where).items():
@@ -72,10 +72,10 @@ def pair_by_number(numbers: Sequence[int], masks: Mapping[str, Path], offset: in
 
 
 def numbers_of(keys: Iterable[str], where: str) -> dict[str, int]:
-    """Returns the number in each key: the only one, or the only one that differs among keys that are alike.
+    """Returns the number in each key: the only one, or, if keys differ in digits only, the only one that varies.
 
     Raises:
-        MaskcastError: when that does not tell it.
+        MaskcastError: if that does not give one number for each key.
     """
     digits = {key: re.findall(r"\d+", key) for key in keys}
     alike = len({skeleton(key) for key in digits}) == 1

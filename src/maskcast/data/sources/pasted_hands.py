@@ -1,7 +1,8 @@
-"""Real single hands pasted over each other: pictures of two hands whose exact masks are known, also where hidden.
+"""Photographs of single hands pasted over each other: the masks of both hands are exact, even where hidden.
 
-All photographs show the same hand, whose arm comes in from one side. One of a pair is mirrored, so that its arm
-comes in from the other side. The second is cut out by its mask and lies over the first.
+All photographs show the same hand (left or right), whose arm enters from one side. One photograph of each pair is
+mirrored, so that its arm enters from the other side. The second hand is cut out by its mask and pasted over the
+first.
 
 Shapes: H rows, W columns.
 """
@@ -127,19 +128,19 @@ def load_pair(
     zoom: tuple[float, float],
     labelled: bool,
 ) -> Arrays:
-    """Pastes the hand of the second photograph over the first one.
+    """Pastes the hand of the second photograph over the first photograph.
 
     Args:
-        photos: image and mask of each.
-        rule: what the values of masks mean.
-        seed: of what is drawn: which of the two is mirrored, how large the hand in front is, and where.
+        photos: image and mask of both.
+        rule: meaning of the masks' pixel values.
+        seed: draws which of the two is mirrored, and the size and place of the hand in front.
         size: height and width of the picture.
         side: which hand the photographs show.
-        zoom: least and greatest size of the hand in front.
-        labelled: whether there are masks.
+        zoom: minimum and maximum size of the hand in front, relative to its photograph.
+        labelled: whether to return masks.
     """
     random = rng(seed, 1)
-    mirrored = int(random.integers(2))  # number of the photograph that is
+    mirrored = int(random.integers(2))  # index of the mirrored photograph
     frames, masks = [], []
     for number, (image, mask) in enumerate(photos):
         frame_HWC = read_image(image)
@@ -153,9 +154,9 @@ def load_pair(
     cover_HW = cv2.warpAffine((masks[1] == 1).astype(np.float32), move_23, size[::-1])
     picture_HWC = frames[0] + cover_HW[..., None] * (front_HWC.astype(np.float32) - frames[0])
     behind_HW, front_HW = masks[0], (cover_HW >= 0.5).astype(np.uint8)
-    hands = [SIDES.index(side), 1 - SIDES.index(side)]  # of a photograph as it is, and mirrored
+    hands = [SIDES.index(side), 1 - SIDES.index(side)]  # which hand a photograph shows as it is, and mirrored
     behind, front = (hands[number == mirrored] for number in range(2))
-    seen_HW = np.where(behind_HW == 1, behind + 1, behind_HW)  # what has no label behind has none in the picture
+    seen_HW = np.where(behind_HW == 1, behind + 1, behind_HW)  # ignored pixels stay ignored
     visible_HW = np.where(front_HW == 1, front + 1, seen_HW).astype(np.uint8)
     layers = {SIDES[behind]: behind_HW, SIDES[front]: front_HW, VISIBLE: visible_HW}
     frame = picture_HWC.round().clip(0, 255).astype(np.uint8)[None]
@@ -163,7 +164,7 @@ def load_pair(
 
 
 def _move(mask_HW: np.ndarray, zoom: float, random: np.random.Generator) -> np.ndarray:
-    """Returns a map (2, 3) that resizes a hand and shifts it up or down; its arm stays at its border."""
+    """Returns an affine map (2, 3) that scales a hand and shifts it vertically; its arm stays at the border."""
     height, width = mask_HW.shape
     hand_HW = mask_HW == 1
     edge = 0 if hand_HW[:, : width // 2].sum() >= hand_HW[:, width // 2 :].sum() else width - 1

@@ -1,6 +1,6 @@
-"""Patterns of paths: `{clip}` stands for the name of a sequence, `{frame}` for what names one of its frames.
+"""Path patterns: `{clip}` stands for the name of a sequence, `{frame}` for the part that names its frames.
 
-`*` stands for any other text within a name. Where `{clip}` names images, each is a sequence of one frame.
+`*` stands for any other text within a name. If `{clip}` names images, each image is a sequence of one frame.
 """
 
 import re
@@ -20,7 +20,7 @@ from maskcast.files import is_junk
 
 CLIP, FRAME = "{clip}", "{frame}"
 _VARIES = re.compile(r"[{*]")
-ALONE = "sequence"  # the name of one whose pattern has no {clip}
+ALONE = "sequence"  # name of the sequence of a pattern without {clip}
 
 
 def _pattern(value: str) -> str:
@@ -39,17 +39,17 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-Files = Path | dict[str, Path]  # a folder or video, or images by what stands for `{frame}`
+Files = Path | dict[str, Path]  # a folder, a video, or images by the text that stands for `{frame}`
 
 
 def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
-    """Returns the folder or video of each sequence by its name, or its images by frame where a pattern names them.
+    """Returns for each sequence its folder or video, or its images by frame if the pattern names them.
 
-    Upper and lower case are one in what a pattern spells out. What is no folder, video or image is passed over.
-    Images whose pattern ends as images do, `{clip}.jpg`, are sequences where there are no folders and videos.
+    The fixed text of a pattern matches in upper and lower case. All but folders, videos and images is skipped.
+    With a pattern that ends like an image, `{clip}.jpg`, images are sequences if there are no folders and videos.
 
     Raises:
-        MaskcastError: when two files are one frame, or one sequence.
+        MaskcastError: if two files have the same frame, or the same sequence.
     """
     found: dict[str, Files] = {}
     alone: list[tuple[str, Path]] = []
@@ -74,9 +74,9 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
 
 
 def named_as(images: Collection[str], masks: dict[str, Files]) -> dict[str, Files]:
-    """Returns masks by the names of the sequences that they are of.
+    """Renames masks to the names of the sequences that they belong to.
 
-    These may differ in case, leading zeros or the form of an accent, unless several sequences differ in no more.
+    Names may differ in case, leading zeros or Unicode form, if only one sequence matches.
     """
     alone = {name for name in images if name not in masks}
     known = Counter(map(name_key, (*alone, *masks)))
@@ -85,7 +85,7 @@ def named_as(images: Collection[str], masks: dict[str, Files]) -> dict[str, File
 
 
 def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str, Files]:
-    """Returns the sequences but for the masks of others: folders, e.g. `trainannot` beside `train`, or images."""
+    """Returns the sequences without those that are masks of others, e.g. a folder `trainannot` beside `train`."""
     of_others: dict[Path | None, str] = {
         place: name
         for name, files in masks.items()
@@ -96,12 +96,12 @@ def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str
 
 
 def _place(name: str, files: Files) -> Path | None:
-    """Returns the folder, video or only image of a sequence; None where a pattern names its frames."""
+    """Returns the folder, video or single image of a sequence; None if it has several images."""
     return files if isinstance(files, Path) else files.get(name) if len(files) == 1 else None
 
 
 def fixed_folder(pattern: str) -> str:
-    """Returns the folder that a pattern spells out, which all sequences lie in; empty for that of the data set."""
+    """Returns the fixed folder at the start of a pattern; empty if that is the folder of the data set."""
     return "/".join(takewhile(lambda part: not _VARIES.search(part), PurePosixPath(pattern).parts[:-1]))
 
 
@@ -112,7 +112,7 @@ def _add(found: dict[str, Any], name: str, path: Path) -> None:
 
 
 def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yields the files and folders that match the parts of a pattern, with what its names stand for."""
+    """Yields the files and folders that match the parts of a pattern, with the texts of its placeholders."""
     part, rest = parts[0], parts[1:]
     if rest and not _VARIES.search(part):
         if (folder / part).is_dir():

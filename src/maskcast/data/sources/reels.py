@@ -1,4 +1,4 @@
-"""Films as they lie on the disk, or are drawn: a video file, the images of a folder, one still.
+"""Films (reels): a video file, the images of a folder, a still image, or a rendered film.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 """
@@ -20,33 +20,33 @@ from maskcast.labels import id_key
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
 
 Drawn = Literal["figures", "background"]
-AT_ONCE = 32  # frames of a file that are held in their own size
+AT_ONCE = 32  # frames that are held at full size at once
 
 
 class Reel(Protocol):
-    """Frames that follow each other; can be pickled."""
+    """A film, which can be pickled."""
 
     @property
     def rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
 
     def count(self) -> int:
-        """Returns how many frames there are."""
+        """Returns the number of frames."""
 
     def frame_size(self) -> tuple[int, int]:
         """Returns height and width."""
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """Returns frames (T, H, W, C) uint8 by number, of this height and width."""
+        """Returns the frames (T, H, W, C) uint8 with these numbers, resized to ``size`` (height, width)."""
 
 
 @dataclass(frozen=True)
 class FileReel:
-    """A video file, or images in order.
+    """A video file, or image files in order.
 
     Attributes:
-        usual_rate: frames a second of images, and of a video that does not say it.
-        files: the video, or an image per frame.
+        usual_rate: frames per second of images, and of a video that does not state it.
+        files: the video, or one image per frame.
     """
 
     usual_rate: float
@@ -57,16 +57,16 @@ class FileReel:
 
     @property
     def first(self) -> Path:
-        """The video, or the first image."""
+        """The path of the video, or of the first image."""
         return self.files if isinstance(self.files, Path) else self.files[0]
 
     @property
     def rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return (frame_rate(self.files) if isinstance(self.files, Path) else None) or self.usual_rate
 
     def count(self) -> int:
-        """Returns how many frames there are."""
+        """Returns the number of frames."""
         return count_frames(self.files) if isinstance(self.files, Path) else len(self.files)
 
     def frame_size(self) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class FileReel:
         return height, width
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """Returns frames by number, resized; few of them are held in their own size."""
+        """Returns the frames with these numbers, resized; holds only ``AT_ONCE`` of them at full size."""
         parts = [indices[start : start + AT_ONCE] for start in range(0, len(indices), AT_ONCE)]
         return np.concatenate([resize_frames(self._read(part), *size) for part in parts])
 
@@ -87,13 +87,13 @@ class FileReel:
 
 @dataclass(frozen=True)
 class DrawnReel:
-    """A film that is drawn.
+    """A rendered film.
 
     Attributes:
-        rate: frames a second.
+        rate: frames per second.
         what: figures in front of a green screen, or a background.
-        seed: which one.
-        frames: how many there are; a background that stands still has one.
+        seed: of the rendering.
+        frames: number of frames; a still background has only one.
         size: height and width.
     """
 
@@ -104,7 +104,7 @@ class DrawnReel:
     size: tuple[int, int]
 
     def count(self) -> int:
-        """Returns how many frames there are."""
+        """Returns the number of frames."""
         return self.frames if self.what == "figures" else len(self._drawn())
 
     def frame_size(self) -> tuple[int, int]:
@@ -112,7 +112,7 @@ class DrawnReel:
         return self.size
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """Returns frames by number."""
+        """Returns the frames with these numbers, resized to ``size``."""
         return resize_frames(self._drawn()[list(indices)], *size)
 
     def _drawn(self) -> np.ndarray:
@@ -127,15 +127,15 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
 
     Args:
         folder: where to look.
-        rate: frames a second of images, and of videos that do not say it.
-        stills: whether images that lie in the folder itself are a film each.
+        rate: frames per second of images, and of videos that do not state it.
+        stills: whether each image directly in ``folder`` is a film of its own.
 
     Raises:
-        MaskcastError: when there is no such folder, no film in it, or two that have one name.
+        MaskcastError: if the folder does not exist or has no films, or two films have the same name.
     """
     if not folder.is_dir():
         raise MaskcastError(f"{folder}: no such folder; name it in prepare_clips.source, or create it")
-    found: dict[str, tuple[str, list[Path]]] = {}  # name and files, by the path of the file or folder
+    found: dict[str, tuple[str, list[Path]]] = {}  # name and files, by the path of the video or folder
     paths = files_below(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
@@ -164,12 +164,12 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
 
 
 def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
-    """Refuses one film under two names in two splits: what is scored on would have been learnt from.
+    """Refuses copies of one film in two splits: validation would score on training data.
 
     Raises:
-        MaskcastError: naming both.
+        MaskcastError: names both films.
     """
-    # What cannot be read is said where it is read.
+    # Unreadable files are reported later, when they are read.
     firsts = {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}
     files = {name: path for name, path in firsts.items() if path.is_file()}
     sizes = Counter(path.stat().st_size for path in files.values())

@@ -1,4 +1,4 @@
-"""Which split each sequence, or each part of one, is for."""
+"""Assigns splits to sequences, or to parts of each sequence."""
 
 from collections.abc import Sequence
 from math import fsum
@@ -12,10 +12,10 @@ Splits = ByName[str, float | tuple[str, ...]]  # share or names
 
 
 def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, str]:
-    """Gives every name a split: by list where named, else by share in an order drawn with the seed, else `train`.
+    """Assigns a split to each name: as listed, else by share in a random order (by ``seed``), else `train`.
 
     Raises:
-        MaskcastError: on an unknown split, a name that is not there or stands twice, or shares that sum above 1.
+        MaskcastError: on an unknown split, a listed name that does not exist or is listed twice, or a sum above 1.
     """
     found: dict[str, str] = {}
     shares = _shares(splits)
@@ -39,10 +39,10 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
 
 
 def time_parts(frames: range, splits: Splits) -> dict[str, range]:
-    """Cuts a sequence into consecutive parts: `train`, which takes what the shares leave, then the listed splits.
+    """Cuts a sequence into consecutive parts: `train`, which gets the rest, then the other splits in their order.
 
     Raises:
-        MaskcastError: on an unknown split, names instead of a share, or shares that sum above 1.
+        MaskcastError: on an unknown split, names instead of a share, or shares that sum to more than 1.
     """
     shares = _shares(splits)
     if named := [split for split in splits if split not in shares or split == "train"]:
@@ -58,12 +58,12 @@ def time_parts(frames: range, splits: Splits) -> dict[str, range]:
 
 
 def _shares(splits: Splits) -> dict[str, float]:
-    """Returns the splits that take a share, after checks of all."""
+    """Returns the splits that are given by a share, after a check of all."""
     for split in splits:
         if split not in SPLITS:
             raise MaskcastError(f"splits.{split}: no such split; allowed: {', '.join(SPLITS)}")
     shares = {split: share for split, share in splits.items() if not isinstance(share, tuple)}
-    # A plain sum of 0.33, 0.56 and 0.11 is above 1.
+    # fsum is exact: a plain sum of 0.33, 0.56 and 0.11 is above 1.
     if any(share < 0 for share in shares.values()) or fsum(shares.values()) > 1:
         raise MaskcastError(f"splits: shares must be at least 0 and sum to at most 1, got {shares}; lower them")
     return shares

@@ -1,4 +1,4 @@
-"""Simulated clips, made on demand: every clip is a window of a video of its own, so splits never share one."""
+"""Simulated clips, rendered on demand: each is a window of a video of its own, so splits share no video."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from maskcast.simulator.camera import ATTRIBUTES, CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
 
 DEFAULT_SIZE = (160, 240)
-Some = Annotated[int, Field(ge=0, le=1_000_000)]  # clips: all are listed before the first one is made
+Some = Annotated[int, Field(ge=0, le=1_000_000)]  # clips: all are listed before the first is made
 
 
 class SyntheticSource(SourceConfig):
@@ -66,7 +66,7 @@ class SyntheticSource(SourceConfig):
         rows, columns = height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1]
         strides = self.stride if isinstance(self.stride, list) else [self.stride]
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
-        shared = {} if self.randomize else camera  # randomised, each clip has its own
+        shared = {} if self.randomize else camera  # with randomisation each clip has its own camera
         attributes = ATTRIBUTES if self.attributes else None
         listing = Listing([], single_map(CLASSES, things=True, attributes=attributes), meta=shared)
         for number, part in enumerate((*SPLITS, "motion")):
@@ -105,7 +105,7 @@ def load_clip(
     width: int,
     randomize: float,
 ) -> Arrays:
-    """Simulates one clip; a clip that is not labelled gets no masks."""
+    """Simulates one clip; without ``labelled`` it has no masks."""
     shaded, masks = simulate_clip(
         seed,
         frames=frames,

@@ -1,4 +1,4 @@
-"""Simulated pictures of two hands, made on demand: each is a clip of one frame."""
+"""Simulated pictures of two hands, rendered on demand: each is a clip of one frame."""
 
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ class SyntheticHandsSource(SourceConfig):
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 one = derive(seed, number, index)
-                hands = self._hands(float(rng(one, 1).random()), index)  # the pose is drawn by rng(one)
+                hands = self._hands(float(rng(one, 1).random()), index)  # rng(one) draws the pose
                 kind = KIND_OF_SPLIT[split]
                 load = partial(
                     load_picture,
@@ -79,7 +79,7 @@ class SyntheticHandsSource(SourceConfig):
 
 
 def load_picture(seed: int, *, hands: Hands, labelled: bool, height: int, width: int) -> Arrays:
-    """Simulates one picture; one that is not labelled gets no masks."""
+    """Simulates one picture; without ``labelled`` it has no masks."""
     picture = simulate_hands(seed, hands=hands, height=height, width=width)
     layers: dict[str, np.ndarray] = {
         "left": picture.left_HW,

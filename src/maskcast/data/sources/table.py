@@ -1,4 +1,4 @@
-"""The table of raw layouts: add a module and name it here, or a plugin."""
+"""The table of raw layouts. To add one, add a module and list it here, or write a plugin."""
 
 from typing import TYPE_CHECKING
 

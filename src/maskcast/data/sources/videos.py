@@ -21,7 +21,7 @@ from maskcast.reading import counted
 
 
 def left_out(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Returns what is to be said of files that are no videos by their endings: a line per ending."""
+    """Returns for each ending that is no video's: the ending and the reason why its files are left out."""
     endings = Counter(PurePosixPath(name).suffix.lower() for name in names)
     return [
         (
