@@ -1,4 +1,4 @@
-"""What a clip store refuses to hold, each said in one line."""
+"""Checks of what is written to a clip store; each error is one line."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from maskcast.data.clip_store.packing import PackedLayer
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KINDS, SPLITS, LabelMap
 
-DTYPES = {"classes": np.uint8, "instances": np.uint16, "alpha": np.uint8}  # by the kind of a map
+DTYPES = {"classes": np.uint8, "instances": np.uint16, "alpha": np.uint8}  # by the kind of a label map
 Layer = np.ndarray | PackedLayer
 
 
 def check_split(clip_id: str, split: str, kind: str) -> None:
-    """Refuses a split or kind that does not exist."""
+    """Refuses an unknown split or kind."""
     if split not in SPLITS or kind not in KINDS:
         raise MaskcastError(f"clip {clip_id!r}: split {split!r}, kind {kind!r}; allowed: {SPLITS} and {KINDS}")
 
@@ -26,7 +26,7 @@ def check_layers(
     masks: Mapping[str, Layer],
     confidence: Mapping[str, Layer],
 ) -> None:
-    """Refuses layers of an unknown map, of another size or dtype, of no frames or of different numbers of them."""
+    """Refuses layers of an unknown map, of the wrong size or dtype, without frames or with different lengths."""
     for name in (*masks, *confidence):
         if name not in maps:
             raise MaskcastError(
@@ -51,7 +51,7 @@ def check_layers(
 
 
 def check_objects(clip_id: str, maps: Mapping[str, LabelMap], objects: Mapping[str, Mapping[int, int]]) -> None:
-    """Refuses classes of objects in a map that has none, and objects or classes that do not exist."""
+    """Refuses objects in a map that is not of kind instances, and object ids or class ids out of range."""
     for name, classes in objects.items():
         if name not in maps or maps[name].kind != "instances":
             have = ", ".join(each.name for each in maps.values() if each.kind == "instances") or "none"
@@ -68,7 +68,7 @@ def check_objects(clip_id: str, maps: Mapping[str, LabelMap], objects: Mapping[s
 
 
 def check_values(clip_id: str, label_map: LabelMap, mask_THW: np.ndarray, objects: Mapping[int, int]) -> None:
-    """Refuses class ids that do not exist and instances without a class; every byte is an opacity."""
+    """Refuses class ids out of range and instances without a class; alpha masks may have any value."""
     if label_map.kind == "classes":
         allowed = np.zeros(256, bool)
         allowed[: label_map.num_classes] = allowed[IGNORE] = True

@@ -1,6 +1,6 @@
-"""What a clip store must know of all clips at once, written clip by clip: memory does not grow with their number.
+"""The columns of a clip store: numbers of all clips in one array, written clip by clip with little memory.
 
-Columns: where the clip's line ends, its number of frames, the hash of its id, the number of its group; uint64.
+Columns, uint64: the end of the clip's line, its number of frames, the hash of its id, the index of its group.
 """
 
 import json
@@ -18,15 +18,15 @@ BLOCK = 1 << 16  # clips
 
 
 class ColumnWriter:
-    """Collects the columns of a store in a file without a name beside it.
+    """Collects the columns of a store in a temporary file.
 
     Args:
-        root: the folder of the store.
+        root: folder of the store.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._rows = tempfile.TemporaryFile(dir=root)  # noqa: SIM115 - open as long as the store is written
+        self._rows = tempfile.TemporaryFile(dir=root)  # noqa: SIM115 - open while the store is written
         self._count = 0
 
     def add(self, end: int, num_frames: int, own_hash: int, group: int) -> None:
@@ -35,17 +35,17 @@ class ColumnWriter:
         self._count += 1
 
     def write(self) -> list[int]:
-        """Writes ``clips.npy``; returns how many clips each group has.
+        """Writes ``clips.npy`` and returns the number of clips of each group; ``clips.jsonl`` must be complete.
 
         Raises:
-            MaskcastError: on an id that stands twice; ``clips.jsonl`` must be there, whole.
+            MaskcastError: if an id occurs twice.
         """
         self._rows.flush()
         rows_N4 = np.empty((0, 4), "<u8")
         if self._count:
             rows_N4 = np.memmap(self._rows, "<u8", "r", shape=(self._count, 4))
         head = {"descr": "<u8", "fortran_order": False, "shape": (4, self._count)}
-        with (self._root / COLUMNS).open("wb") as file:  # a map of it would end the process where the disk is full
+        with (self._root / COLUMNS).open("wb") as file:  # a memory map would crash the process on a full disk
             np.lib.format.write_array_header_1_0(file, head)
             for column_N in rows_N4.T:
                 for first in range(0, self._count, BLOCK):
@@ -58,7 +58,7 @@ class ColumnWriter:
         self._rows.close()
 
     def _check_ids(self, ends_N: np.ndarray, hashes_N: np.ndarray) -> None:
-        """Refuses two ids with one hash: they are one, as others with one are rarer than a broken disk."""
+        """Refuses equal hashes as equal ids: a collision of different ids is less likely than a broken disk."""
         ordered_N = np.sort(hashes_N)
         twice = np.flatnonzero(ordered_N[1:] == ordered_N[:-1])
         if not len(twice):

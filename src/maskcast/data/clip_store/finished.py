@@ -1,4 +1,4 @@
-"""Finished clips of a run that may be killed: one small file each, until all of them are there."""
+"""Finished clips of a run that may be killed, kept in one small file each until the run is complete."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from maskcast.reading import content_of, parsing
 
 @dataclass(frozen=True)
 class FinishedClip:
-    """Masks and confidence of a clip by the name of their map, compressed, and JSON about them."""
+    """Compressed masks and confidence of a clip, by the name of their label map, and JSON about them."""
 
     masks: dict[str, PackedLayer]
     confidence: dict[str, PackedLayer]
@@ -21,11 +21,11 @@ class FinishedClip:
 
 
 class FinishedClips:
-    """Clips numbered from 0 on.
+    """The finished clips of a run, numbered from 0.
 
     Args:
-        folder: survives the run; see ``outputs.resume_dir``.
-        fingerprint: names everything the run depends on; clips of another fingerprint are never picked up.
+        folder: kept after the run ends (see ``outputs.resume_dir``).
+        fingerprint: identifies all that the run depends on; clips with another fingerprint are ignored.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -33,15 +33,15 @@ class FinishedClips:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def count(self, most: int) -> int:
-        """Returns how many of the first ``most`` clips are there before the first that is missing."""
+        """Returns how many of the first ``most`` clips exist, counted up to the first missing one."""
         return next((index for index in range(most) if not self.has(index)), most)
 
     def has(self, index: int) -> bool:
-        """Whether a clip is there."""
+        """Whether a clip is finished."""
         return self._path(index).exists()
 
     def save(self, index: int, clip: FinishedClip) -> None:
-        """Writes a clip; it is there whole or not at all."""
+        """Writes a clip atomically."""
         layers = {"masks": clip.masks, "confidence": clip.confidence}
         head = {part: {name: _head(layer) for name, layer in given.items()} for part, given in layers.items()}
         data = b"".join(chunk for given in layers.values() for layer in given.values() for chunk in layer.chunks)
@@ -50,7 +50,7 @@ class FinishedClips:
         partial.replace(self._path(index))
 
     def load(self, index: int) -> FinishedClip:
-        """Returns a clip that was saved, as it was.
+        """Returns a clip as it was saved.
 
         Raises:
             MaskcastError: if its file is damaged.

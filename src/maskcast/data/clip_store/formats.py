@@ -1,7 +1,7 @@
 """Reads the index of a clip store, of format 1 and of format 2.
 
-Format 1 holds everything in ``index.json``: one map without a name, compressed per clip. Format 2 keeps a line of
-JSON per clip in ``clips.jsonl`` and what must be known of all clips at once in ``clips.npy``; see ``reader.py``.
+Format 1 holds everything in ``index.json``; it has one label map, without a name, and one chunk per clip. Format 2
+has one line of JSON per clip in ``clips.jsonl`` and the numbers of all clips in ``clips.npy``; see ``reader.py``.
 """
 
 import json
@@ -25,14 +25,14 @@ KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
 KEYS_OF = {FORMAT_1: KEYS | {"classes", "clips"}, FORMAT: KEYS | {"maps", "chunk_frames", "groups"}}
 LAYERS_1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
 AGAIN = "write the clip store again"
-MOST_FRAMES = 1 << 24  # of a clip: three days at 60 a second
-MOST_BYTES = 1 << 30  # of the masks of a clip of format 1, which are one chunk
+MOST_FRAMES = 1 << 24  # per clip: three days at 60 fps
+MOST_BYTES = 1 << 30  # bytes of the masks of a clip of format 1, which are one chunk
 
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 
 
 class _Strict(BaseModel):
-    """What a file of ours holds: of the types that it was written with; what is newer is passed over."""
+    """Base of the parts of an index: types must match exactly; keys of newer versions are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -63,7 +63,7 @@ class _Packed(_Strict):
 
 
 class _Line(_Strict):
-    """A line of ``clips.jsonl``; a clip of format 1 has its layers otherwise."""
+    """A line of ``clips.jsonl``; in format 1 the layers of a clip are described differently."""
 
     id: str
     split: str
@@ -76,7 +76,7 @@ class _Line(_Strict):
 
 
 class _Map(_Strict):
-    """What is newer may be missing; `labels.LabelMap` checks what the values mean."""
+    """A label map; keys of newer versions may be missing, and `labels.LabelMap` checks the values."""
 
     name: str
     classes: list[str]
@@ -86,7 +86,7 @@ class _Map(_Strict):
 
 
 class _Head(_Strict):
-    """What both formats have in ``index.json``."""
+    """The keys that ``index.json`` has in both formats."""
 
     height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
     width: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
@@ -106,20 +106,20 @@ class _Head2(_Head):
     groups: list[_Group]
 
 
-LINE = TypeAdapter(_Line)  # made once: a line is read each time that a clip is asked for
+LINE = TypeAdapter(_Line)  # created once, because a line is parsed on each access to a clip
 
 
 @dataclass(frozen=True)
 class Index:
-    """What an index says.
+    """The parsed index of a store.
 
     Attributes:
-        height: of every frame and mask, pixels.
-        width: likewise.
+        height: of all frames and masks, in pixels.
+        width: of all frames and masks, in pixels.
         maps: label maps by name.
         meta: JSON about the whole store.
         skipped: what was left out, and why.
-        shards: by file name ``bytes``, ``sha256`` and, of frames, ``frames``.
+        shards: by file name, ``bytes``, ``sha256`` and, for shards of frames, ``frames``.
         table: the clips.
     """
 
@@ -133,10 +133,10 @@ class Index:
 
 
 def parse_index(raw: bytes, path: Path) -> Index:
-    """Returns what an ``index.json`` and the files beside it say.
+    """Parses an ``index.json`` and the files that belong to it.
 
     Raises:
-        MaskcastError: if they are damaged, contradict each other, name files elsewhere, or are of another format.
+        MaskcastError: if they are damaged, contradict each other, name files elsewhere, or have an unknown format.
     """
     with parsing(path, "a valid index", AGAIN):
         index = json.loads(raw)
@@ -153,7 +153,7 @@ def parse_index(raw: bytes, path: Path) -> Index:
 
 
 def line_of(clip: Clip) -> bytes:
-    """Returns the line of ``clips.jsonl`` that holds a clip."""
+    """Returns the line of ``clips.jsonl`` for a clip."""
     entry = {
         "id": clip.id,
         "split": clip.split,
@@ -180,7 +180,7 @@ def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
 
 
 def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
-    """Refuses shards that do not lie, whole, beside the index."""
+    """Refuses shards that are missing, cut short or not in the folder of the index."""
     for name, shard in shards.items():
         if Path(name).name != name:
             raise MaskcastError(
@@ -267,7 +267,7 @@ def _map_lines(path: Path) -> mmap.mmap:
 
 
 def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
-    """Refuses a clip whose layers do not lie in shards that the index lists, whole."""
+    """Refuses a clip whose layers are not fully inside shards that the index lists."""
     named = [span.shard for span in (clip.frames, *clip.layers.values()) if span]
     if not set(named) <= set(shards):
         raise MaskcastError(

@@ -1,4 +1,4 @@
-"""Frames by number over clips that are laid end to end, some frames of one; parts of a sequence."""
+"""Numbers the frames of several clips consecutively, and selects frames of a clip."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class FrameIndex:
-    """Numbers the frames of clips from 0 on, clip after clip.
+    """Numbers the frames of clips from 0, clip after clip.
 
     Args:
         clips: in this order.
-        length: numbers windows of so many frames instead, each by its first.
+        length: if given, numbers windows of this many frames by their first frame, instead of frames.
     """
 
     def __init__(self, clips: Sequence[Clip], length: int = 1) -> None:
@@ -25,7 +25,7 @@ class FrameIndex:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def at(self, frame: int) -> tuple[int, int]:
-        """Returns the number of the clip that holds a frame, and the frame's place in it."""
+        """Returns the index of the clip that holds a frame, and the frame's index in that clip."""
         clip = int(np.searchsorted(self._ends, frame, side="right"))
         return clip, frame - self.start(clip)
 
@@ -34,7 +34,7 @@ class FrameIndex:
         return int(self._ends[clip - 1]) if clip else 0
 
     def pieces(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
-        """Yields the clips that hold frames ``first`` to ``last - 1``, each with these frames' places in it."""
+        """Yields the index of each clip with frames from ``first`` to ``last - 1``, and their slice in that clip."""
         while first < last:
             clip, place = self.at(first)
             stop = min(last, int(self._ends[clip])) - self.start(clip)
@@ -43,29 +43,29 @@ class FrameIndex:
 
 
 def slices_of(frames: Sequence[int], first: int = 0) -> list[slice]:
-    """Returns what cuts frames out of those from ``first`` on: one slice of a range, else one for each frame."""
+    """Returns slices that select ``frames`` from an array that starts at frame ``first``; one for a range."""
     parts = [frames] if isinstance(frames, range) else [range(t, t + 1) for t in frames]
     return [slice(part.start - first, part.stop - first, part.step) for part in parts if part]
 
 
 def taken(frames: Sequence[int], read: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """Returns some frames of what is read by slices; at least one."""
+    """Returns some frames, at least one, of an array that is read slice by slice."""
     parts = [read(part) for part in slices_of(frames)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Returns items ``size`` together; of the last ones there may be fewer."""
+    """Returns the items in batches of ``size``; the last may be smaller."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def evenly_spaced(total: int, most: int, *, ends: bool = True) -> list[int]:
-    """Returns at most ``most`` of the numbers 0..total-1, spread evenly, in order.
+    """Returns at most ``most`` of the numbers 0..total-1, evenly spaced, in ascending order.
 
     Args:
         total: how many numbers there are.
-        most: how many are wanted.
-        ends: whether the last is among them; else the numbers are the first of ``most`` parts of equal size.
+        most: how many to return at most.
+        ends: whether to include the last number; else the numbers are the starts of ``most`` parts of equal size.
     """
     count = min(total, most)
     if ends:

@@ -1,6 +1,6 @@
-"""Maps of instances as those of classes: each object of a class has a class of its own, `person 1`, `person 2`.
+"""Shows a map of instances as a map of classes, in which each object has a class: `person 1`, `person 2`.
 
-So whatever forecasts or scores classes does it with objects, too.
+So all code that forecasts or scores classes can handle objects, too.
 """
 
 from collections import Counter
@@ -15,17 +15,17 @@ from maskcast.reading import counted
 
 
 class ObjectClasses(StoreView):
-    """A store whose chosen map of instances reads as one of classes.
+    """A view of a store whose chosen map of instances reads as a map of classes.
 
-    In each clip the objects of a class count from 1 in the order of their ids. Ids cannot say that a pixel has no
-    label: frames without labels have none, and in others a pixel has none where a map of the same classes beside
-    it has none.
+    In each clip the objects of a class are numbered from 1 in the order of their ids. Instance ids have no value
+    for "no label". So unlabelled frames become `IGNORE`, and so do pixels that are `IGNORE` in a map with the same
+    classes, if the store has one.
 
     Args:
-        store: whose chosen map is of kind instances.
+        store: its chosen map is of kind instances.
 
     Raises:
-        LabelError: if its clips have more objects than there are ids of classes.
+        LabelError: if its clips have more objects than a map can have classes.
     """
 
     def __init__(self, store: ClipStore) -> None:
@@ -49,15 +49,15 @@ class ObjectClasses(StoreView):
 
     @property
     def label_map(self) -> LabelMap:
-        """The map with a class for each object."""
+        """The map, with one class per object."""
         return self._map
 
     def first_of(self, class_id: int) -> int:
-        """Returns the id that the first object of a class has."""
+        """Returns the class id of the first object of a class."""
         return 1 + sum(count for other, count in self.slots.items() if other < class_id)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the ids of objects in a slice of the frames, (T, H, W) uint8, 255 where there is no label."""
+        """Returns the class ids of the objects in a slice of the frames, (T, H, W) uint8; 255 means no label."""
         ids_THW, table, seen = self.store.masks(clip, frames), np.zeros(1 << 16, np.uint8), Counter[int]()
         for instance, class_id in sorted(clip.objects[self._map.name].items()):
             table[instance] = self.first_of(class_id) + seen[class_id]

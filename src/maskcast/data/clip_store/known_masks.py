@@ -1,4 +1,4 @@
-"""The masks that motion is learned from: generated ones, and true ones of clips that have no frames."""
+"""The masks that forecasters learn from: generated masks, and true masks of clips without frames."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from maskcast.data.clip_store.view import StoreView
 
 
 class KnownMasks(StoreView):
-    """Generated masks, and the true masks of the training clips that have no frames.
+    """Generated masks, and the true masks of training clips without frames.
 
     Args:
-        generated: the masks of all clips that have frames.
-        prepared: the clips; both speak of the same label map.
+        generated: a store with masks of all clips that have frames.
+        prepared: the store of the clips; both stores have the same label map chosen.
     """
 
     def __init__(self, generated: ClipStore, prepared: ClipStore) -> None:
@@ -30,11 +30,11 @@ class KnownMasks(StoreView):
         """The clips that masks alone are known of, by id."""
 
     def get(self, clip_id: str) -> Clip:
-        """Returns the clip with this id, as the store has it that its masks are in."""
+        """Returns the clip with this id from the store that holds its masks."""
         return self.alone[clip_id] if clip_id in self.alone else super().get(clip_id)
 
     def has_masks(self, clip: Clip) -> bool:
-        """Whether there are masks of a clip."""
+        """Whether there are masks for a clip."""
         return clip.id in self.alone or super().has_masks(clip)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:

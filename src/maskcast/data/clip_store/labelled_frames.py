@@ -1,8 +1,8 @@
-"""Which frames of a clip have labels.
+"""Tells which frames of a clip have labels.
 
-A clip may be labelled in some frames only: the masks of the others are `IGNORE`. Then its ``meta`` says under
-`LABELLED_FRAMES` which frames have labels, by map, and the store's ``meta`` holds the names of such maps, so that
-training need not look for them.
+If only some frames of a clip are labelled, the masks of the others are `IGNORE`. The clip's ``meta`` then lists
+the labelled frames by map under `LABELLED_FRAMES`, and the store's ``meta`` names these maps, so that training
+need not search the masks.
 
 Legend: T frames, H height, W width.
 """
@@ -20,11 +20,11 @@ LABELLED_FRAMES = "labelled_frames"
 
 
 def partly_labelled(maps: Sequence[LabelMap], masks: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
-    """Returns by map of kind ``classes`` which frames have labels, where not all of them have.
+    """Returns the labelled frames by map, for maps of kind ``classes`` that do not have labels in all frames.
 
     Args:
-        maps: all that there are.
-        masks: (T, H, W) of some.
+        maps: all label maps.
+        masks: masks (T, H, W) of some of the maps.
     """
     found: dict[str, list[int]] = {}
     for one in maps:
@@ -36,21 +36,21 @@ def partly_labelled(maps: Sequence[LabelMap], masks: Mapping[str, np.ndarray]) -
 
 
 def labelled_frames(store: ClipStore, clip: Clip) -> Sequence[int]:
-    """Returns the frames of a clip that have labels in the store's chosen map."""
+    """Returns the indices of a clip's frames that have labels in the store's chosen map."""
     if clip.kind != "labelled" or not store.has_masks(clip):
         return ()
     return clip.meta.get(LABELLED_FRAMES, {}).get(store.label_map.name, range(clip.num_frames))
 
 
 class TrainingIndex:
-    """Numbers the windows of clips that have labels to learn from.
+    """Numbers the windows of clips that contain labels to learn from.
 
     Args:
         store: holds the clips.
         clips: in this order.
-        maps: a window needs a frame with labels in one of them.
-        length: frames of a window.
-        reach: frames, before and after one with labels, that count as if they had some.
+        maps: a window must have a labelled frame in one of these.
+        length: number of frames of a window.
+        reach: this many frames before and after a labelled frame count as labelled, too.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrainingIndex:
         self._windows = FrameIndex(clips, length)
         self._kept: np.ndarray | None = None
         if not {one.name for one in maps} <= set(store.meta.get(LABELLED_FRAMES, ())):
-            return  # a map has labels in every frame
+            return  # a map that is not listed has labels in every frame
         kept = np.zeros(len(self._windows), bool)
         for k, clip in enumerate(clips):
             windows = kept[self._windows.start(k) : self._windows.start(k + 1)]
@@ -72,5 +72,5 @@ class TrainingIndex:
         return len(self._windows if self._kept is None else self._kept)
 
     def at(self, window: int) -> tuple[int, int]:
-        """Returns the number of the clip that holds a window, and the place of its first frame."""
+        """Returns the index of the clip that holds a window, and the index of the window's first frame."""
         return self._windows.at(window if self._kept is None else int(self._kept[window]))

@@ -1,4 +1,4 @@
-"""Masks and confidences as bytes: each chunk of frames is one zstd frame.
+"""Compresses masks and confidences: each chunk of frames is one zstd frame.
 
 Legend: T frames, H rows, W columns.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import zstandard
 
-CHUNK_BYTES = 1 << 18  # of a chunk before it is compressed, at a byte a pixel
-_of_thread = threading.local()  # a decompressor serves one thread at a time
+CHUNK_BYTES = 1 << 18  # per chunk before compression, at one byte per pixel
+_of_thread = threading.local()  # a decompressor must not be shared between threads
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class PackedLayer:
     """A compressed layer of a clip.
 
     Attributes:
-        chunks: zstd frames, each of ``frames_per_chunk`` frames in C order, the last one of the rest.
+        chunks: zstd frames. Each holds ``frames_per_chunk`` frames in C order; the last holds the rest.
         shape: T, H, W.
-        dtype: of a pixel, as numpy names it.
+        dtype: numpy's name of the dtype of a pixel.
     """
 
     chunks: tuple[bytes, ...]
@@ -33,27 +33,27 @@ class PackedLayer:
 
 
 class LayerPacker:
-    """Compresses a layer that comes in pieces, of any length each: the bytes do not depend on how it was cut."""
+    """Compresses a layer that arrives in pieces; the result does not depend on the lengths of the pieces."""
 
     def __init__(self) -> None:
         self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
         self._chunks: list[bytes] = []
-        self._rest: np.ndarray | None = None  # frames that do not fill a chunk yet
+        self._rest: np.ndarray | None = None  # frames that do not yet fill a chunk
         self._frames = 0
 
     def add(self, piece_THW: np.ndarray) -> None:
-        """Takes the next frames of the layer."""
+        """Adds the next frames of the layer."""
         self._frames += len(piece_THW)
         waiting_THW = piece_THW if self._rest is None else np.concatenate([self._rest, piece_THW])
         step = frames_per_chunk(*piece_THW.shape[1:])
         whole = len(waiting_THW) - len(waiting_THW) % step
         self._compress(waiting_THW[:whole], step)
-        self._rest = waiting_THW[whole:].copy()  # a view would keep the piece
+        self._rest = waiting_THW[whole:].copy()  # a view would keep the whole piece in memory
 
     def finish(self) -> PackedLayer:
-        """Returns the layer; at least one piece came before."""
+        """Returns the layer; at least one piece must have been added."""
         assert self._rest is not None
-        self._compress(self._rest, max(1, len(self._rest)))  # nothing is left where chunks divide the frames
+        self._compress(self._rest, max(1, len(self._rest)))  # empty if the chunks divide the frames evenly
         shape = (self._frames, *self._rest.shape[1:])
         return PackedLayer(tuple(self._chunks), shape, self._rest.dtype.name)
 
@@ -66,18 +66,18 @@ class LayerPacker:
 def unpack(
     chunk_of: Callable[[int], memoryview], chunk_frames: int, num_frames: int, wanted: range, out_THW: np.ndarray
 ) -> None:
-    """Decompresses some frames of a layer; only the chunks that hold them are read.
+    """Decompresses some frames of a layer; reads only the chunks that hold them.
 
     Args:
-        chunk_of: number of a chunk -> its bytes.
-        chunk_frames: frames of a chunk.
-        num_frames: of the layer.
-        wanted: which of them.
-        out_THW: takes them.
+        chunk_of: returns the bytes of a chunk, given its index.
+        chunk_frames: number of frames of a chunk.
+        num_frames: number of frames of the layer.
+        wanted: indices of the frames.
+        out_THW: where the frames are written.
 
     Raises:
-        ValueError: if a chunk does not hold as many bytes as its frames need.
-        zstandard.ZstdError: if one is damaged.
+        ValueError: if a chunk does not have the size that its frames need.
+        zstandard.ZstdError: if a chunk is damaged.
     """
     done = 0
     while done < len(wanted):
@@ -95,19 +95,19 @@ def unpack(
 
 
 def unpack_into(chunk: memoryview, frames_THW: np.ndarray) -> None:
-    """Decompresses a chunk into the memory of an array, without a copy in between.
+    """Decompresses a chunk directly into the memory of an array.
 
     Args:
         chunk: one zstd frame.
-        frames_THW: as many frames as the chunk holds, in C order.
+        frames_THW: an array for exactly the frames of the chunk, in C order.
 
     Raises:
-        ValueError: if the chunk does not hold as many bytes.
-        zstandard.ZstdError: if it is damaged.
+        ValueError: if the chunk has another size.
+        zstandard.ZstdError: if the chunk is damaged.
     """
-    if zstandard.frame_content_size(chunk) != frames_THW.nbytes:  # a damaged one may ask for terabytes
+    if zstandard.frame_content_size(chunk) != frames_THW.nbytes:  # a damaged header may claim terabytes
         raise ValueError(f"a chunk does not hold {frames_THW.nbytes} bytes")
-    if not hasattr(_of_thread, "decompressor"):  # making one takes as long as a chunk
+    if not hasattr(_of_thread, "decompressor"):  # creating one takes as long as decompressing a chunk
         _of_thread.decompressor = zstandard.ZstdDecompressor()
     with _of_thread.decompressor.stream_reader(chunk) as reader:
         read = reader.readinto(frames_THW.reshape(-1).view(np.uint8).data)
@@ -116,12 +116,12 @@ def unpack_into(chunk: memoryview, frames_THW: np.ndarray) -> None:
 
 
 def frames_per_chunk(height: int, width: int) -> int:
-    """Returns how many frames of this size make a chunk."""
+    """Returns the number of frames of this size in a chunk."""
     return max(1, CHUNK_BYTES // (height * width))
 
 
 def unpacked(layer: PackedLayer, frames: slice) -> np.ndarray:
-    """Returns some frames of a layer that memory holds compressed."""
+    """Returns some frames of a compressed layer in memory."""
     wanted = range(len(layer))[frames]
     out_THW: np.ndarray = np.empty((len(wanted), *layer.shape[1:]), layer.dtype)
     chunk_frames = frames_per_chunk(*layer.shape[1:])
@@ -130,7 +130,7 @@ def unpacked(layer: PackedLayer, frames: slice) -> np.ndarray:
 
 
 def packed(layer_THW: np.ndarray | PackedLayer) -> PackedLayer:
-    """Compresses a layer that is there at once; what is compressed already stays as it is."""
+    """Compresses a whole layer; a layer that is compressed already is returned as it is."""
     if isinstance(layer_THW, PackedLayer):
         return layer_THW
     packer = LayerPacker()

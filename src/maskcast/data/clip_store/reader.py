@@ -2,15 +2,15 @@
 
     index.json                 sizes, label maps, groups of clips, shards and their sha256, what was skipped
     clips.jsonl                one line of JSON per clip
-    clips.npy                  uint64 (4, clips): end of its line, number of frames, hash of its id, its group
-    frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips one after the other
+    clips.npy                  uint64 (4, clips): end of the line, number of frames, hash of the id, index of the
+    group frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips in sequence
     labels-<map>-00000.zst     one zstd frame per ``chunk_frames`` frames of a clip: the values in C order
-    confidence-<map>-00000.zst likewise, of the same shape
+    confidence-<map>-00000.zst of the same form and shape
     README.md                  how to read all this without maskcast
 
-The index tells a labelled (true masks), an unlabelled and a hidden clip apart. A store may hold masks without
-frames (generated masks, forecasts) and, per mask, a confidence of the same shape. Stores of format 1, with one map
-and one chunk a clip, are read as well.
+Each clip has a kind: labelled (true masks), unlabelled or hidden. A store may hold masks without frames (generated
+masks, forecasts) and, for each mask, a confidence of the same shape. Stores of format 1, with one label map and
+one chunk per clip, can be read as well.
 """
 
 import hashlib
@@ -37,15 +37,17 @@ class ClipStore:
     """Reads a clip store.
 
     Args:
-        root: the folder with ``index.json``.
-        label_map: name of the map that ``classes``, ``masks`` and ``confidence`` speak of; None is the only one.
+        root: folder with ``index.json``.
+        label_map: name of the chosen map, which ``classes``, ``masks`` and ``confidence`` refer to; None chooses
+            the only map.
 
     Attributes:
-        maps: all label maps by name.
+        maps: all label maps, by name.
         clips: all clips, in the order of the index.
 
     Raises:
-        MaskcastError: if the index or a shard is missing, cut short or of another format, or there is no such map.
+        MaskcastError: if the index or a shard is missing, cut short or of another format, or the map does not
+            exist.
     """
 
     def __init__(self, root: str | Path, label_map: str | None = None) -> None:
@@ -62,10 +64,10 @@ class ClipStore:
         self._chosen = None if label_map is None else self._known(label_map)
 
     def of(self, label_map: str) -> "ClipStore":
-        """Returns the same store, which speaks of another map.
+        """Returns the same store with another chosen map.
 
         Raises:
-            MaskcastError: if there is no such map.
+            MaskcastError: if the map does not exist.
         """
         other = object.__new__(ClipStore)
         vars(other).update(vars(self))
@@ -73,15 +75,15 @@ class ClipStore:
         return other
 
     def __reduce__(self) -> tuple[type["ClipStore"], tuple[Path, str | None]]:
-        """Another process opens the store itself: what is mapped here need not travel."""
+        """Pickles only path and map: another process opens the store itself, as memory maps cannot be sent."""
         return ClipStore, (self.root.absolute(), None if self._chosen is None else self._chosen.name)
 
     @property
     def label_map(self) -> LabelMap:
-        """The chosen map, or the only one.
+        """The chosen map, or the only map.
 
         Raises:
-            MaskcastError: if there are several and none is chosen.
+            MaskcastError: if there are several maps and none is chosen.
         """
         if self._chosen is not None:
             return self._chosen
@@ -91,10 +93,10 @@ class ClipStore:
 
     @property
     def mirror_swaps(self) -> MirrorSwaps | None:
-        """Two names, of maps or of classes, that change places in a mirrored frame; None where none are declared.
+        """The names of two maps or classes that a horizontal flip swaps; None if the store declares none.
 
         Raises:
-            MaskcastError: if what is declared are not two names.
+            MaskcastError: if the declaration is not a pair of names.
         """
         swaps = self.meta.get(MIRROR_SWAPS)
         if swaps is None:
@@ -107,19 +109,19 @@ class ClipStore:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes of the chosen map, background first."""
+        """Names of the classes of the chosen map, the background first."""
         return self.label_map.classes
 
     @property
     def num_classes(self) -> int:
-        """The number of classes of the chosen map, background included."""
+        """Number of classes of the chosen map, background included."""
         return self.label_map.num_classes
 
     def get(self, clip_id: str) -> Clip:
         """Returns the clip with this id.
 
         Raises:
-            MaskcastError: if there is none.
+            MaskcastError: if there is no such clip.
         """
         found = self._table.find(clip_id)
         if found is None:
@@ -132,10 +134,10 @@ class ClipStore:
     def select(self, split: str | None = None, kind: str | None = None) -> Clips:
         """Returns the clips of a split and kind, in the order of the index.
 
-        Where a map is chosen, ``labelled`` clips are those that it labels.
+        If a map is chosen, ``labelled`` clips are those with labels in that map.
 
         Raises:
-            MaskcastError: if there is none; the line names what the store holds.
+            MaskcastError: if there are none; the message says what the store holds.
         """
 
         def keep(group: Group) -> bool:
@@ -153,19 +155,19 @@ class ClipStore:
         return found
 
     def where(self, keep: Callable[[Group], bool]) -> Clips:
-        """Returns the clips of the groups that are kept, in the order of the index; there may be none."""
+        """Returns the clips whose group satisfies ``keep``, in the order of the index; possibly none."""
         return Clips(self._table, self._table.rows(keep))
 
     def holds(self) -> str:
-        """Returns the splits and kinds that there are, in words."""
+        """Returns a text that lists the splits and kinds of the clips."""
         return ", ".join(sorted({f"{group.split} ({group.kind})" for group in self._table.groups})) or "nothing"
 
     def has_masks(self, clip: Clip) -> bool:
-        """Whether the store holds masks of a clip in the chosen map."""
+        """Whether the store has masks for a clip in the chosen map."""
         return labels_of(self.label_map.name) in self._of_store(clip).layers
 
     def remedy_without_masks(self, clip: Clip) -> str:
-        """Returns what to do where a clip of this store has no generated masks."""
+        """Returns the remedy for an error about a clip of this store that has no generated masks."""
         if clip.has_frames:
             return f"run generate_masks on {self.root}"
         return (
@@ -173,7 +175,7 @@ class ClipStore:
         )
 
     def has_confidence(self, clip: Clip) -> bool:
-        """Whether the store holds a confidence per mask pixel."""
+        """Whether the store has a confidence for each mask pixel."""
         return f"confidence/{self.label_map.name}" in self._of_store(clip).layers
 
     def frames(self, clip: Clip) -> np.ndarray:
@@ -188,11 +190,11 @@ class ClipStore:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
                 )
-            self._mapped[span.shard] = np.asarray(mapped)  # a view of a np.memmap costs 20 times as much
+            self._mapped[span.shard] = np.asarray(mapped)  # slicing a np.memmap is 20 times slower
         return self._mapped[span.shard][span.start : span.start + span.size]
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the masks of the chosen map in a slice of the frames, (T, H, W); see `LabelMap` for the values.
+        """Returns the masks (T, H, W) of the chosen map in a slice of the frames; see `LabelMap` for the values.
 
         Only the chunks that hold these frames are decompressed.
         """
@@ -200,14 +202,14 @@ class ClipStore:
         return self._unpack(clip, labels_of(chosen.name), "masks", frames, DTYPES[chosen.kind])
 
     def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8, 255 = certain."""
+        """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8; 255 is certain."""
         return self._unpack(clip, f"confidence/{self.label_map.name}", "confidence", frames, np.uint8)
 
     def verify(self) -> None:
-        """Reads every shard once and compares its sha256 with the index.
+        """Reads all shards and compares their sha256 with the index.
 
         Raises:
-            MaskcastError: naming the first shard that differs.
+            MaskcastError: names the first shard that differs.
         """
         for name, shard in self._shards.items():
             if sha256_of(self.root / name) != shard["sha256"]:
@@ -253,10 +255,10 @@ class ClipStore:
         return out
 
     def _check_ids(self, masks_THW: np.ndarray) -> None:
-        """Refuses ids of classes that there are not; others would reach losses and tables as if they were."""
+        """Refuses class ids out of range, which would otherwise reach losses and metrics."""
         if masks_THW.max(initial=0) < self.num_classes:
             return
-        shifted_THW = masks_THW + np.uint8(1)  # so that `IGNORE`, which is allowed, becomes 0
+        shifted_THW = masks_THW + np.uint8(1)  # IGNORE (255), which is allowed, wraps to 0
         if (most := int(shifted_THW.max())) > self.num_classes:
             raise ValueError(f"class id {most - 1} among {self.num_classes} classes")
 

@@ -1,4 +1,4 @@
-"""What a clip store says of itself to those who have no maskcast."""
+"""The README of a clip store, for readers without maskcast."""
 
 README = """# A maskcast clip store
 

@@ -8,13 +8,13 @@ import numpy as np
 from maskcast.data.clip_store.packing import PackedLayer, frames_per_chunk
 from maskcast.data.clip_store.table import Packed, Span
 
-SHARD_BYTES = 1 << 30  # few enough files for S3, small enough to fetch again after a broken transfer
+SHARD_BYTES = 1 << 30  # few files for S3, yet small enough to fetch again after a broken transfer
 
 
 class FrameShards:
-    """Appends frames to ``frames-<n>.npy`` files; the header's row count is set when a shard is closed."""
+    """Appends frames to ``frames-<n>.npy`` files; the number of rows is written when a shard is closed."""
 
-    HEADER = 128  # bytes: np.save pads its header to a multiple of 64, ours always to this
+    HEADER = 128  # bytes; fixed, as the header is overwritten when a shard is closed
 
     def __init__(self, root: Path, height: int, width: int) -> None:
         self.root, self.row = root, (height, width, 3)
@@ -36,7 +36,7 @@ class FrameShards:
         return Span(self._name, start, len(frames))
 
     def close(self) -> None:
-        """Ends the last shard."""
+        """Closes the last shard."""
         if self._file is None:
             return
         shape = (self._rows, *self.row)
@@ -72,7 +72,7 @@ class PackedShards:
         return Packed(self._name, start, sizes, frames_per_chunk(*layer.shape[1:]))
 
     def close(self) -> None:
-        """Ends the last shard."""
+        """Closes the last shard."""
         if self._file is not None:
             self._file.close()
             self._file = None

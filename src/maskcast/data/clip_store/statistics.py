@@ -1,4 +1,4 @@
-"""Mean and spread of the colours of a data set."""
+"""Mean and standard deviation of the colours of a data set."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,11 +7,11 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
 from maskcast.data.clip_store.reader import Clip, ClipStore
 
-MOST_FRAMES = 256  # enough for three digits
+MOST_FRAMES = 256  # enough for three significant digits
 
 
 def frame_statistics(store: ClipStore, clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``colour_statistics`` of at most 256 frames, spread evenly over ``clips`` of a store."""
+    """Returns ``colour_statistics`` of at most 256 frames, evenly spaced over ``clips`` of a store."""
     index = FrameIndex(clips)
     drawn = map(index.at, evenly_spaced(len(index), MOST_FRAMES))
     return colour_statistics(store.frames(clips[k])[t] for k, t in drawn)
@@ -21,11 +21,11 @@ def colour_statistics(frames: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndar
     """Returns mean and standard deviation of each colour channel.
 
     Args:
-        frames: uint8 (H, W, 3) each.
+        frames: uint8 arrays (H, W, 3).
 
     Returns:
-        Two float32 arrays (3,), of pixels scaled to [0, 1]; the deviation is at least 1/255, so that dividing
-        by it is safe where a channel is constant.
+        Two float32 arrays (3,) for pixel values in [0, 1]. The deviation is at least 1/255, so that a constant
+        channel can be divided by it.
     """
     total, squares, pixels = np.zeros(3), np.zeros(3), 0
     for frame_HWC in frames:

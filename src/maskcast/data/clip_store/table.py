@@ -1,4 +1,4 @@
-"""The clips of a store's index, built one by one when asked for, so that a store of any size opens at once."""
+"""The clips of a store's index, built on access, so that a store of any size opens at once."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,13 +12,13 @@ FRAMES = "frames"  # the layer of RGB frames
 
 
 def labels_of(label_map: str) -> str:
-    """Returns the name of the layer that holds the masks of a map."""
+    """Returns the name of the layer that holds the masks of a label map."""
     return f"labels/{label_map}"
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where the frames of a clip lie: rows of a shard."""
+    """The location of a clip's frames: rows of a shard."""
 
     shard: str
     start: int
@@ -27,13 +27,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Packed:
-    """Where a compressed layer of a clip lies.
+    """The location of a compressed layer of a clip.
 
     Attributes:
-        shard: the file.
-        start: byte where the first chunk begins.
-        chunks: bytes of each chunk; one follows the other.
-        chunk_frames: frames in a chunk; the last one may hold fewer.
+        shard: file name.
+        start: byte offset of the first chunk.
+        chunks: size of each chunk in bytes; chunks are contiguous.
+        chunk_frames: number of frames of a chunk; the last chunk may hold fewer.
     """
 
     shard: str
@@ -50,11 +50,11 @@ class Clip:
         id: unique in the store.
         split: one of `maskcast.labels.SPLITS`.
         kind: one of `maskcast.labels.KINDS`.
-        num_frames: T.
-        frames: where its frames lie, None where the store holds none of it.
-        layers: where ``labels/<map>`` and ``confidence/<map>`` lie.
-        objects: of each map of instances the class id of every instance id.
-        meta: JSON that the writer gave.
+        num_frames: number of frames.
+        frames: location of the frames, or None if the store has none.
+        layers: locations of ``labels/<map>`` and ``confidence/<map>``.
+        objects: for each map of kind instances, the class id of each instance id.
+        meta: JSON from the writer.
     """
 
     id: str
@@ -68,28 +68,28 @@ class Clip:
 
     @property
     def has_frames(self) -> bool:
-        """Whether the store holds its RGB frames."""
+        """Whether the store has RGB frames of this clip."""
         return self.frames is not None
 
     @property
     def video(self) -> str:
-        """Name of the video that it was cut from; its own id where that is not told."""
+        """Name of the video that the clip was cut from; the clip's id if that is unknown."""
         return str(self.meta.get("video", self.id))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names of the layers that the store holds of it, ``frames`` first."""
+        """Names of the clip's layers in the store, ``frames`` first."""
         return ((FRAMES,) if self.has_frames else ()) + tuple(self.layers)
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """Names of the label maps that it has masks of."""
+        """Names of the label maps for which the clip has masks."""
         return tuple(name.removeprefix("labels/") for name in self.layers if name.startswith("labels/"))
 
 
 @dataclass(frozen=True)
 class Group:
-    """What some clips agree in: split, kind and the names of their layers."""
+    """The properties that clips of one group share: split, kind and names of layers."""
 
     split: str
     kind: str
@@ -97,24 +97,24 @@ class Group:
 
     @property
     def has_frames(self) -> bool:
-        """Whether the store holds their RGB frames."""
+        """Whether the store has RGB frames of these clips."""
         return FRAMES in self.layers
 
 
 def group_of(clip: Clip) -> Group:
-    """Returns the group that a clip belongs to."""
+    """Returns the group of a clip."""
     return Group(clip.split, clip.kind, clip.layer_names)
 
 
 def grouped(clips: Iterable[Clip]) -> tuple[tuple[Group, ...], np.ndarray]:
-    """Returns the groups that there are, and the number of each clip's group, (N,) uint64."""
+    """Returns all groups of the clips, and the index of each clip's group, (N,) uint64."""
     numbers: dict[Group, int] = {}
     found = [numbers.setdefault(group_of(clip), len(numbers)) for clip in clips]
     return tuple(numbers), np.array(found, np.uint64)
 
 
 def id_hash(clip_id: str) -> int:
-    """Returns 64 bits that name a clip id."""
+    """Returns a 64-bit hash of a clip id."""
     return int.from_bytes(hashlib.sha256(clip_id.encode(errors="surrogatepass")).digest()[:8], "little")
 
 
@@ -122,10 +122,10 @@ class Table:
     """All clips of an index by row.
 
     Args:
-        num_frames: of each clip, (N,) uint64.
+        num_frames: number of frames of each clip, (N,) uint64.
         hashes: ``id_hash`` of each clip, (N,) uint64.
-        groups: the groups that there are.
-        numbers: of each clip's group, (N,) uint64.
+        groups: all groups.
+        numbers: index of each clip's group, (N,) uint64.
         build: returns the clip of a row.
     """
 
@@ -149,7 +149,7 @@ class Table:
         return order, self._hashes[order]
 
     def find(self, clip_id: object) -> Clip | None:
-        """Returns the clip with an id, or None, as for what is no id."""
+        """Returns the clip with this id, or None; values that are not strings are never found."""
         if not isinstance(clip_id, str):
             return None
         order, sorted_hashes = self._by_hash
@@ -159,7 +159,7 @@ class Table:
         return next((clip for row in order[low:high] if (clip := self.build(int(row))).id == clip_id), None)
 
     def rows(self, keep: Callable[[Group], bool]) -> "range | np.ndarray":
-        """Returns the rows of the groups that are kept, a range where they follow each other."""
+        """Returns the rows of the groups that satisfy ``keep``, as a range if they are contiguous."""
         kept = [number for number, group in enumerate(self.groups) if keep(group)]
         if len(kept) == len(self.groups):
             return range(len(self))
@@ -193,7 +193,7 @@ class Clips(Sequence[Clip]):
         return (self._table.build(int(row)) for row in self._rows)
 
     def __reduce__(self) -> tuple[type[tuple[Clip, ...]], tuple[tuple[Clip, ...]]]:
-        """To another process they travel as clips, without the table of the store."""
+        """Pickles the clips as a tuple, without the table of the whole store."""
         return tuple, (tuple(self),)
 
     def frame_counts(self) -> np.ndarray:

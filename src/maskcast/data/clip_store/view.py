@@ -1,4 +1,4 @@
-"""A clip store that shows the masks of another in a way of its own."""
+"""The base of views: stores that show the masks of another store differently."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from maskcast.labels import LabelMap
 
 
 class StoreView(ClipStore):
-    """Reads another store; what a subclass does not say anew is as the other says it.
+    """A view of another store; whatever a subclass does not override is passed on to it.
 
     Args:
-        store: the other one.
+        store: the other store.
     """
 
     def __init__(self, store: ClipStore) -> None:
@@ -20,11 +20,11 @@ class StoreView(ClipStore):
 
     @property
     def label_map(self) -> LabelMap:
-        """The map that the store speaks of."""
+        """The chosen map of the other store."""
         return self.store.label_map
 
     def of(self, label_map: str) -> ClipStore:
-        """Returns the view itself where it speaks of this map, else the other store (see ``ClipStore.of``)."""
+        """Returns the view itself if this is its map, else the other store with the map (see ``ClipStore.of``)."""
         return self if label_map == self.label_map.name else self.store.of(label_map)
 
     def get(self, clip_id: str) -> Clip:
@@ -32,7 +32,7 @@ class StoreView(ClipStore):
         return self.store.get(clip_id)
 
     def has_masks(self, clip: Clip) -> bool:
-        """Whether there are masks of a clip."""
+        """Whether there are masks for a clip."""
         return self.store.has_masks(clip)
 
     def has_confidence(self, clip: Clip) -> bool:
@@ -40,9 +40,9 @@ class StoreView(ClipStore):
         return self.store.has_confidence(clip)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the masks in a slice of the frames, (T, H, W)."""
+        """Returns the masks (T, H, W) in a slice of the frames."""
         return self.store.masks(clip, frames)
 
     def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8, 255 = certain."""
+        """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8; 255 is certain."""
         return self.store.confidence(clip, frames)

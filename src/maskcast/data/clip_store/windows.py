@@ -1,4 +1,4 @@
-"""Windows of clips to train forecasters on: which clip, from which frame, how much of it seen."""
+"""Draws windows of clips to train forecasters on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from maskcast.seed import rng
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch of windows that share their lengths."""
+    """A batch of windows with the same lengths."""
 
     clips: tuple[int, ...]
     """Index of each window's clip."""
     starts: tuple[int, ...]
-    """Its first frame."""
+    """Index of each window's first frame in its clip."""
     context: int
-    """Frames that are seen."""
+    """Number of frames that the forecaster sees."""
     horizon: int
-    """Frames that follow and are to be forecast."""
+    """Number of frames after the context, which are to be forecast."""
 
 
 class WindowSampler:
-    """Draws windows from clips of any lengths, as a pure function of (seed, step).
+    """Draws windows from clips of any length, as a pure function of (seed, step).
 
-    The context length is drawn per batch from ``min_context..context``, so that a clip no longer than one full
-    window still gives many: they start anywhere, and its last frame is the last target of one in so many. A clip
-    too short for the whole horizon is forecast up to its end.
+    The context length is drawn per batch from ``min_context..context``. So even a clip that is no longer than one
+    full window gives many windows, which may start anywhere and end at its last frame. For a clip that is too
+    short for the whole horizon, the horizon ends with the clip.
 
     Args:
-        lengths: frames of every clip.
-        context: longest context.
-        min_context: shortest context.
-        horizon: frames to forecast.
-        seed: of the draws.
+        lengths: number of frames of each clip.
+        context: maximum number of context frames.
+        min_context: minimum number of context frames.
+        horizon: number of frames to forecast.
+        seed: of the random draws.
 
     Raises:
         MaskcastError: if no clip is longer than ``min_context``.
@@ -57,7 +57,7 @@ class WindowSampler:
         random = rng(self.seed, step)
         usable = [k for k, length in enumerate(self.lengths) if length > self.min_context]
         first = self.lengths[usable[int(random.integers(len(usable)))]]
-        # a first clip that is short for both keeps the horizon and shortens the context, as far as it may
+        # a first clip too short for both keeps the horizon and shortens the context, down to min_context
         most = max(self.min_context, min(self.context, first - self.horizon))
         context = int(random.integers(self.min_context, most + 1))
         horizon = min(self.horizon, first - context)

@@ -1,4 +1,4 @@
-"""Writes a clip store (see ``reader.py`` for its form)."""
+"""Writes a clip store (see ``reader.py`` for the format)."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -22,21 +22,20 @@ from maskcast.writing import write_json
 
 
 class ClipWriter:
-    """Writes a clip store into a new folder; the index comes last, so a half store is never read.
+    """Writes a clip store into a new folder; the index is written last, so a partial store is never read.
 
-    Ids are compared at the end, so that memory need not hold them.
+    Duplicate ids are found at the end, so that memory need not hold all ids.
 
     Args:
-        root: the folder to write; must not exist or be empty.
-        height: of every frame and mask, pixels.
-        width: of every frame and mask, pixels.
-        maps: the label maps that masks may be of, each of a name of its own.
-        meta: anything worth keeping with the whole store, as JSON values.
+        root: folder to write; must not exist or be empty.
+        height: of all frames and masks, in pixels.
+        width: of all frames and masks, in pixels.
+        maps: the label maps of the masks, with different names.
+        meta: JSON about the whole store.
 
     Raises:
-        MaskcastError: on frames or masks of another size, dtype or length, on a class id that does not exist, an
-            instance without a class, an id used twice, an unknown map, split or kind, a labelled clip without
-            masks.
+        MaskcastError: on frames or masks of another size, dtype or length, a class id out of range, an instance
+            without a class, a duplicate id, an unknown map, split or kind, or a labelled clip without masks.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class ClipWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with ExitStack() as last:
             last.callback(self._columns.close)
-            with ExitStack() as shards:  # all are closed, also where the disk is full for one
+            with ExitStack() as shards:  # close all, even if the disk is full for one
                 for end in (self._frames.close, self._lines.close, *(one.close for one in self._layers.values())):
                     shards.callback(end)
             if kind is None:
@@ -90,10 +89,10 @@ class ClipWriter:
             split: one of `SPLITS`.
             kind: one of `KINDS`.
             frames: (T, H, W, 3) uint8.
-            masks: by the name of the map (T, H, W), of the dtype of its kind. What is compressed already is
-                written as it is: its values are not looked at.
-            confidence: by the name of the map (T, H, W) uint8, 255 = certain.
-            objects: by the name of each map of instances the class id of every instance id.
+            masks: masks (T, H, W) by the name of their map, with the dtype of its kind. The values of compressed
+                masks are not checked.
+            confidence: (T, H, W) uint8 by the name of the map; 255 is certain.
+            objects: for each map of kind instances, the class id of each instance id.
             meta: JSON to keep with the clip.
         """
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
@@ -125,7 +124,7 @@ class ClipWriter:
         self._columns.add(self._lines.tell(), clip.num_frames, id_hash(clip_id), group)
 
     def skip(self, item: str, reason: str) -> None:
-        """Records in the index that something was left out, and why."""
+        """Records in the index that an item was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
 
     def _write_index(self) -> None:
