@@ -1,1 +1,1 @@
-"""Labels to and from other tools, and from few frames to all."""
+"""Imports and exports labels of other tools, and propagates labels from a few frames to all."""

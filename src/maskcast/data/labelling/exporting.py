@@ -1,4 +1,4 @@
-"""Writes masks of a clip store as labels of another tool, with the frames that they belong to.
+"""Exports masks of a clip store, and the frames that they belong to, in the label format of another tool.
 
 Legend: H height, W width.
 """
@@ -20,23 +20,23 @@ from maskcast.labels import IGNORE
 from maskcast.progress import track
 from maskcast.reading import counted, is_count, parsing, read_text
 
-Frames = Mapping[str, Sequence[int]]  # of each clip, by its id
+Frames = Mapping[str, Sequence[int]]  # frame indices by clip id
 
 
 def export_labels(
     folder: Path, form: LabelFormat, store: ClipStore, frames: Frames | None, pictures: ClipStore | None
 ) -> tuple[int, int]:
-    """Writes masks of a store into a folder; returns the numbers of clips and frames.
+    """Writes masks of a store into a folder; returns the number of clips and the number of frames.
 
     Args:
-        folder: made by this.
-        form: the format.
-        store: holds the masks of its chosen map.
-        frames: which to write; None writes all that have masks.
-        pictures: holds the frames, which are written as ``images/<clip>_<frame>.png``; None writes none.
+        folder: created here.
+        form: label format.
+        store: the masks of its chosen map are written.
+        frames: which frames to write; None writes all frames with masks.
+        pictures: a store with the frames, which become ``images/<clip>_<frame>.png``; None writes no images.
 
     Raises:
-        MaskcastError: there is nothing to write, or the format has no room for it.
+        MaskcastError: there is nothing to write, or the format cannot represent it.
     """
     label_map = store.label_map
     if label_map.kind == "alpha":
@@ -78,13 +78,13 @@ def export_labels(
 
 
 def labelled_or_all(store: ClipStore, clip_id: str) -> Sequence[int]:
-    """Returns the frames of a clip that have labels, or all where the masks are a masker's."""
+    """Returns the frames of a clip that have labels, or all frames if the masks are generated."""
     clip = store.get(clip_id)
     return labelled_frames(store, clip) if clip.kind == "labelled" else range(clip.num_frames)
 
 
 def regions_of(store: ClipStore, clip_id: str, t: int) -> list[Region]:
-    """Returns a region for each class, or object, of a frame, and one for its pixels without a label."""
+    """Returns a region for each class, or object, of a frame, and one for its pixels without label."""
     clip, frame, label_map = store.get(clip_id), slice(t, t + 1), store.label_map
     (mask_HW,) = store.masks(clip, frame)
     sure_HW = store.confidence(clip, frame)[0] if store.has_confidence(clip) else None
@@ -105,10 +105,10 @@ def regions_of(store: ClipStore, clip_id: str, t: int) -> list[Region]:
 
 
 def read_frames_list(path: Path) -> dict[str, list[int]]:
-    """Returns the frames of a CSV with the columns ``clip`` and ``frame``, as `labels suggest` writes it.
+    """Returns the frames of a CSV with the columns ``clip`` and ``frame``, such as `labels suggest` writes.
 
     Raises:
-        MaskcastError: it is none.
+        MaskcastError: the file is no such CSV.
     """
     found: dict[str, list[int]] = {}
     text = read_text(path, "list of frames", "give a CSV")
@@ -129,7 +129,7 @@ def read_frames_list(path: Path) -> dict[str, list[int]]:
 
 
 def _checked(store: ClipStore, clip_id: str, frames: Sequence[int]) -> Sequence[int]:
-    """Returns the chosen frames of a clip, all of which the store has masks of."""
+    """Returns the given frames of a clip, after a check that the store has masks for all of them."""
     clip = store.get(clip_id)
     if not store.has_masks(clip):
         raise MaskcastError(f"{store.root}: clip {clip_id!r} has no masks of map {store.label_map.name!r}")

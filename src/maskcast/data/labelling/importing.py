@@ -1,7 +1,7 @@
-"""Reads labels of another tool into the clips that they belong to.
+"""Imports labels of another tool into the clips that they belong to.
 
-A frame that a file does not list has no label. That is not the same as background: its pixels are left out of
-losses and scores. A frame that is listed without any region is background, or without label, as the user says.
+A frame that is not listed in the file has no label, which is not the same as background: losses and metrics ignore
+its pixels. A frame that is listed without any region is background or unlabelled, as the user chooses.
 
 Legend: T frames, H height, W width.
 """
@@ -34,15 +34,15 @@ MOST_INSTANCE = (1 << 16) - 1
 
 @dataclass
 class ImportReport:
-    """What became of a file.
+    """Summary of an import.
 
     Attributes:
-        clips: that have new labels.
-        frames: labelled, of all of them.
-        empty: of these, frames that are listed without any region.
-        unlabelled: frames that are listed without any region and stay without labels.
+        clips: number of clips with new labels.
+        frames: number of labelled frames in all clips.
+        empty: how many of these are listed without any region.
+        unlabelled: number of frames that are listed without any region and stay unlabelled.
         unpaired: names of frames that belong to no clip of the store.
-        unmet: what is to be said of renamed classes that no labelled frame has.
+        unmet: messages about renamed classes that no labelled frame has.
     """
 
     clips: int = 0
@@ -64,17 +64,17 @@ def import_labels(
     split: str,
     first: int | None = None,
 ) -> ImportReport:
-    """Writes a store with the clips of another one and labels of a file.
+    """Writes a store with the clips of another store and the labels of a file.
 
     Args:
-        root: the folder to write.
-        form: the format of the file.
+        root: folder to write.
+        form: format of the file.
         path: file, folder or archive of labels.
-        store: the clips; its chosen map gets the labels.
-        rename: class names of the store by those of the file.
-        empty: what a frame is that is listed without any region.
-        split: of clips that had no labels before.
-        first: the number of a clip's first frame, of a format that is ``numbered``; None: as the file shows.
+        store: the clips; the labels go to its chosen map.
+        rename: class name in the store by class name in the file.
+        empty: what a frame is if it is listed without any region.
+        split: split of clips that had no labels before.
+        first: number of a clip's first frame, for a ``numbered`` format; None to find it from the file.
 
     Raises:
         MaskcastError: the file is damaged or contradicts the store, or none of its frames is in the store.
@@ -97,7 +97,7 @@ def import_labels(
                     report.empty += frame.empty
                     clip = painted.setdefault(place[0], _Clip(store, place[0], form.twice))
                     clip.paint(place[1], frame, names)
-        except MaskcastError as error:  # which of an archive names what it was unpacked into
+        except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
         report.unpaired = [where.replace(str(opened), str(path)) for where in report.unpaired]
     if not painted:
@@ -120,10 +120,10 @@ def import_labels(
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[Path]:
-    """Gives the path, or of an archive the folder that it is unpacked into for the time of the block.
+    """Yields the path; for an archive, a temporary folder with its content, which exists during the block.
 
     Raises:
-        MaskcastError: there is nothing, or an empty file.
+        MaskcastError: the path does not exist, or the file is empty.
     """
     if not path.exists():
         raise MaskcastError(f"{path}: no such file or folder; give what the labelling tool exported")
@@ -138,7 +138,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
 
 
 def _place(frame: FoundFrame, store: ClipStore) -> tuple[str, int] | None:
-    """Returns clip and frame, None where the store has no such clip.
+    """Returns clip and frame index, or None if the store has no such clip.
 
     Raises:
         MaskcastError: the clip is shorter.
@@ -156,7 +156,7 @@ def _place(frame: FoundFrame, store: ClipStore) -> tuple[str, int] | None:
 
 
 class _Clip:
-    """The new labels of a clip, frame by frame; memory holds them compressed."""
+    """The new labels of a clip, kept compressed frame by frame."""
 
     def __init__(self, store: ClipStore, clip_id: str, twice: str) -> None:
         self._store, self._clip, self._twice = store, store.get(clip_id), twice
@@ -167,17 +167,15 @@ class _Clip:
             )
         self._instances = store.label_map.kind == "instances"
         self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
-        self._objects: dict[
-            tuple[int, int], int
-        ] = {}  # key of an object (class, instance): number that is painted
+        self._objects: dict[tuple[int, int], int] = {}  # key (class, instance): painted number
         self._new = Counter[int]()
         self.frames: dict[int, bytes] = {}
 
     def paint(self, t: int, frame: FoundFrame, names: ClassNames) -> None:
-        """Takes a frame: what is in front covers what is behind.
+        """Adds the labels of a frame; regions in front cover those behind.
 
         Raises:
-            MaskcastError: it stands twice, is of another size, or has an unknown class.
+            MaskcastError: the frame is listed twice, has another size, or has an unknown class.
         """
         where = frame.where
         if t in self.frames:
@@ -197,14 +195,14 @@ class _Clip:
         self.frames[t] = zstandard.compress(mask_HW.tobytes(), 3)
 
     def fill(self) -> int:
-        """Makes the other frames background; returns how many."""
+        """Makes all unlisted frames background; returns their number."""
         missing = [t for t in range(self._clip.num_frames) if t not in self.frames]
         background = zstandard.compress(np.zeros(self._size, self._dtype).tobytes(), 3)
         self.frames |= dict.fromkeys(missing, background)
         return len(missing)
 
     def finish(self) -> NewLabels:
-        """Returns the labels, over those that the clip had."""
+        """Returns the new labels combined with the previous labels of the clip."""
         store, clip = self._store, self._clip
         before = set(labelled_frames(store, clip))
         frames = sorted(before | set(self.frames))
@@ -226,16 +224,16 @@ class _Clip:
         return np.frombuffer(zstandard.decompress(self.frames[t]), self._dtype).reshape(self._size)
 
     def _number(self, class_id: int, instance: int | None) -> int:
-        """Returns what an object is painted with: its place among the objects of the clip, from 1 on."""
+        """Returns the number that an object is painted with: its index among the clip's objects, from 1."""
         if instance is None:
             self._new[0] += 1
-            instance = -self._new[0]  # another object in every frame
+            instance = -self._new[0]  # without a number, each region is a new object
         return self._objects.setdefault((class_id, instance), 1 + len(self._objects))
 
     def _numbered(self) -> tuple[np.ndarray, dict[int, int]]:
-        """Returns the id of each object that is painted, uint16, and the class of each id.
+        """Returns the instance id of each painted number, uint16, and the class of each instance id.
 
-        Objects keep the numbers of the file where these are ids.
+        Objects keep the file's numbers if these are valid ids.
         """
         instances = [instance for _, instance in self._objects]
         if not all(0 < one <= MOST_INSTANCE for one in instances) or len(set(instances)) < len(instances):

@@ -1,4 +1,4 @@
-"""A store of masks that labels of some frames give the frames around them, to be corrected by people."""
+"""Writes a store of masks that are propagated from labelled frames to the frames around, for people to correct."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,27 +15,27 @@ from maskcast.progress import track
 
 
 class Carried(NamedTuple):
-    """What was done."""
+    """Numbers of a propagation."""
 
     clips: int
     labelled: int
-    """Frames that had labels."""
+    """Number of frames that had labels."""
     carried: int
-    """Frames that got some."""
+    """Number of frames that got propagated labels."""
 
 
 def write_propagated(root: Path, store: ClipStore, reach: int) -> Carried:
-    """Writes the masks of clips that are labelled in some frames, each pixel with its confidence.
+    """Writes propagated masks of all partly labelled clips, with a confidence for each pixel.
 
-    Frames that no label reaches stay without labels, as do pixels.
+    Frames and pixels that no label reaches stay without label.
 
     Args:
-        root: the folder to write.
-        store: holds frames and labels of the chosen map.
-        reach: frames, before and after each one with labels, that these are carried to.
+        root: folder to write.
+        store: has the frames, and the labels in its chosen map.
+        reach: how many frames before and after a labelled frame its labels are propagated.
 
     Raises:
-        MaskcastError: if the map is not of kind ``classes``, or all frames of all labelled clips have labels.
+        MaskcastError: if the map is not of kind ``classes``, or no clip is partly labelled.
     """
     label_map = store.label_map
     if label_map.kind != "classes":

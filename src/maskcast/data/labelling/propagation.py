@@ -1,8 +1,8 @@
-"""Labels of a few frames, carried to the frames around them by optical flow.
+"""Propagates labels of a few frames to the frames around them by optical flow.
 
-Each pixel of a frame is followed, step by step, to the nearest frames that have labels, and takes the class that
-lies there. Flow forth and back tells how sure that is: what was hidden, or moved too fast, does not come back to
-where it began.
+Each pixel of a frame is followed, frame by frame, to the nearest labelled frames, and gets the class found there.
+The confidence comes from forward-backward consistency: where a pixel was occluded or moved too fast, forward and
+backward flow do not return to the starting point.
 
 Legend: T frames, H height, W width, C = 3 channels (RGB).
 """
@@ -19,9 +19,9 @@ from maskcast.data.optical_flow import OpticalFlow, enlargement
 from maskcast.labels import IGNORE
 from maskcast.params import Params
 
-STRAY = 1 / 72  # of the shorter side: a way that misses where it began by so much is a third as sure
-OUTSIDE = 1e3  # of the shorter side: what comes into sight has no way
-EACH_STEP = 0.98  # of two ways that come back alike the shorter one is surer
+STRAY = 1 / 72  # of the shorter side: the error at which confidence falls to 1/e
+OUTSIDE = 1e3  # of the shorter side: the error of a path that leaves the frame
+EACH_STEP = 0.98  # per frame of a path, so that of two equally consistent paths the shorter wins
 
 
 class PropagationParams(Params):
@@ -36,11 +36,11 @@ class PropagationParams(Params):
 
 
 class Propagated(NamedTuple):
-    """Masks of a clip.
+    """Propagated masks of a clip.
 
     Attributes:
         masks_THW: uint8 class ids, ``IGNORE`` where no label reaches.
-        confidence_THW: float32, 0..1; 1 where a label was given.
+        confidence_THW: float32, 0..1; 1 for given labels.
     """
 
     masks_THW: np.ndarray
@@ -49,7 +49,7 @@ class Propagated(NamedTuple):
 
 @dataclass
 class _Way:
-    """How the pixels of a frame came from one with labels: where they lay, and how far ways strayed so far."""
+    """Paths from the pixels of a frame to a labelled frame: end points, and accumulated forward-backward error."""
 
     x_HW: np.ndarray
     y_HW: np.ndarray
@@ -57,17 +57,17 @@ class _Way:
 
 
 def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[int], reach: int) -> Propagated:
-    """Carries the labels of some frames to those around them.
+    """Propagates the labels of some frames to the frames around them.
 
-    The flow is that of Kroeger et al. 2016 (DIS, arXiv 1603.03590). A way of ``n`` frames that misses where it
-    began by ``d_i`` at each, in parts of the shorter side, is sure by ``0.98^n exp(-(72 sum d_i)^2)``; of several
-    the surest counts.
+    The flow is DIS of Kroeger et al. 2016 (arXiv 1603.03590). Let a path have ``n`` steps, with forward-backward
+    errors ``d_i`` relative to the shorter side. Its confidence is ``0.98^n exp(-(72 sum d_i)^2)``. The path with
+    the highest confidence gives the label.
 
     Args:
         frames_THWC: uint8.
-        masks_THW: uint8 class ids, ``IGNORE`` where there is no label.
-        known: the frames that have labels.
-        reach: frames, before and after each of these, that labels are carried to; none beyond the next known one.
+        masks_THW: uint8 class ids, ``IGNORE`` without label.
+        known: indices of the labelled frames.
+        reach: how many frames before and after each of these to propagate; never beyond the next labelled frame.
     """
     height, width = frames_THWC.shape[1:3]
     factor = enlargement(height, width)
@@ -93,7 +93,7 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
 
 
 class _Flows:
-    """The optical flow between neighbours of a clip, each found once."""
+    """The optical flow between adjacent frames of a clip, computed once per pair."""
 
     def __init__(self, frames_THWC: np.ndarray, size: tuple[int, int]) -> None:
         self._frames_THWC, self._size = frames_THWC, size
@@ -103,11 +103,11 @@ class _Flows:
         self._found: dict[tuple[int, int], np.ndarray] = {}
 
     def begin(self) -> _Way:
-        """Returns the way of the pixels of a frame that has labels: none yet."""
+        """Returns the paths of a labelled frame's own pixels, which have no steps."""
         return _Way(self._x_HW, self._y_HW, np.zeros(self._size, np.float32))
 
     def follow(self, way: _Way, t: int, before: int) -> _Way:
-        """Returns the way of the pixels of frame ``t``, given that of its neighbour ``before``."""
+        """Returns the paths of the pixels of frame ``t``, given those of its neighbour ``before``."""
         there_HW2 = self._between(t, before)
         x_HW, y_HW = self._x_HW + there_HW2[..., 0], self._y_HW + there_HW2[..., 1]
         back_HW2 = _lookup(self._between(before, t), x_HW, y_HW)
@@ -121,12 +121,12 @@ class _Flows:
         )
 
     def forget(self, before: int) -> None:
-        """Drops what lies before a frame with labels: no path goes past it."""
+        """Frees the flow before a labelled frame, which no later path crosses."""
         self._found = {pair: flow for pair, flow in self._found.items() if max(pair) > before}
         self._grey = {t: grey for t, grey in self._grey.items() if t >= before}
 
     def _between(self, first: int, second: int) -> np.ndarray:
-        """Returns where each pixel of a frame went in another, (H, W, 2)."""
+        """Returns the flow from one frame to another, (H, W, 2)."""
         if (first, second) not in self._found:
             self._found[first, second] = self._flow.between(self._picture(first), self._picture(second))
         return self._found[first, second]
@@ -139,12 +139,12 @@ class _Flows:
 
 
 def _keep_surer(found: Propagated, t: int, carried_HW: np.ndarray, sure_HW: np.ndarray) -> None:
-    """Takes what is carried to a frame where nothing surer is there yet."""
+    """Updates frame ``t`` where the propagated label is more confident than the present one."""
     better_HW = (carried_HW != IGNORE) & (sure_HW > found.confidence_THW[t])
     found.masks_THW[t][better_HW] = carried_HW[better_HW]
     found.confidence_THW[t][better_HW] = sure_HW[better_HW]
 
 
 def _lookup(layer: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray, method: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """Returns the values of a layer at places between its pixels; beyond its edge those of the edge."""
+    """Samples a layer at subpixel positions; beyond the border, the values of the border are used."""
     return cv2.remap(layer, x_HW, y_HW, method, borderMode=cv2.BORDER_REPLICATE)

@@ -1,4 +1,4 @@
-"""A clip store with new labels of some of its clips.
+"""Writes a copy of a clip store with new labels for some of its clips.
 
 Legend: T frames, H height, W width.
 """
@@ -23,9 +23,9 @@ class NewLabels:
     """Labels of one clip.
 
     Attributes:
-        masks_THW: of the chosen map, of the dtype of its kind.
-        frames: those that have labels, in order.
-        objects: of a map of instances the class id of every instance id.
+        masks_THW: masks of the chosen map, with the dtype of its kind.
+        frames: indices of the labelled frames, ascending.
+        objects: for a map of kind instances, the class id of each instance id.
     """
 
     masks_THW: np.ndarray
@@ -34,13 +34,13 @@ class NewLabels:
 
 
 def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabels], split: str) -> None:
-    """Writes a store with the same clips, of which some have new labels in the store's chosen map.
+    """Writes a store with the same clips, some of which have new labels in the store's chosen map.
 
     Args:
-        root: the folder to write.
-        store: where everything else comes from.
-        labels: by clip id.
-        split: of clips that had no labels before; the others keep theirs.
+        root: folder to write.
+        store: source of everything else.
+        labels: new labels by clip id.
+        split: split of clips that had no labels before; other clips keep theirs.
     """
     label_map = store.label_map
     if BACKGROUNDS in store.meta:

@@ -1,1 +1,1 @@
-"""Labels of other tools: each format reads and writes masks of a clip store's frames; `table.py` lists them."""
+"""Label formats of other tools: each reads and writes masks of frames in a clip store; `table.py` lists them."""

@@ -1,7 +1,7 @@
-"""What a label format is: it writes regions of frames into files, and finds them in files.
+"""The base of label formats: a format writes regions of frames to files, and reads them back.
 
-A format knows names of classes and frames, no ids of a store; `label_import.py` and `label_export.py` bring both
-together. A region that has the class `IGNORED` says that its pixels have no label.
+A format handles names of classes and frames, not ids of a store; `importing.py` and `exporting.py` translate
+between the two. A region with the class `IGNORED` marks pixels without label.
 
 Legend: H height, W width.
 """
@@ -20,20 +20,20 @@ from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.labels import MOST_PIXELS
 
-IGNORED = "ignore"  # class in a file of the pixels that have no label
+IGNORED = "ignore"  # class name of pixels without label
 Size = tuple[int, int]  # height, width
-Place = tuple[str, int]  # clip id, frame from 0 on
+Place = tuple[str, int]  # clip id, frame index from 0
 
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels of a frame that are of one class, and of one object where the format tells objects apart.
+    """Pixels of a frame that belong to one class, and to one object if the format tells objects apart.
 
     Attributes:
-        class_name: as the file has it.
+        class_name: as in the file.
         mask_HW: bool.
-        instance: number of the object, the same in all frames of its clip; None: not told.
-        score: confidence, 0..1; None: not told.
+        instance: number of the object, the same in all frames of its clip; None if unknown.
+        score: confidence, 0..1; None if unknown.
     """
 
     class_name: str
@@ -44,16 +44,16 @@ class Region:
 
 @dataclass(frozen=True)
 class FoundFrame:
-    """A frame that a file lists.
+    """A frame that is listed in a file.
 
     Attributes:
-        where: how errors name it, e.g. ``annotations.xml: image 3``.
-        places: what its name may mean, the likeliest first.
-        size: of the frame, as the file says; None: it does not.
-        objects: class and number of the object of each region, without reading its mask.
-        regions: gives its regions, those in front last, for a frame of a size; reads the masks. Can be pickled.
-        names: what its image may be called, the likeliest first; empty: frames have numbers alone.
-        ordered: whether the images of a clip that are called otherwise are its frames in their order.
+        where: its name in errors, e.g. ``annotations.xml: image 3``.
+        places: clips and frames that its name may refer to, the likeliest first.
+        size: size of the frame as given in the file, or None.
+        objects: class and object number of each region, known without reading its mask.
+        regions: reads the masks: given the frame's size, returns its regions, those in front last. Can be pickled.
+        names: names that its image may have, the likeliest first; empty if frames have only numbers.
+        ordered: whether images with other names count as the frames of the clip, in their order.
     """
 
     where: str
@@ -66,20 +66,20 @@ class FoundFrame:
 
     @property
     def empty(self) -> bool:
-        """Whether it is listed without any region."""
+        """Whether the frame is listed without any region."""
         return not self.objects
 
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written.
+    """The content of an export.
 
     Attributes:
-        classes: names of the classes without the background, in the order of their ids.
-        size: of every frame.
-        clips: frames of each clip by its id, in order.
+        classes: class names without the background, in the order of their ids.
+        size: size of all frames.
+        clips: frame indices of each clip, by clip id.
         instances: whether regions are objects.
-        regions: gives the regions of a frame.
+        regions: returns the regions of a frame.
     """
 
     classes: Sequence[str]
@@ -90,32 +90,32 @@ class Export:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes, and the name of what has no label."""
+        """The classes, and the class name of pixels without label."""
         return (*self.classes, IGNORED)
 
     def frames(self) -> Iterator[tuple[str, int, Sequence[Region]]]:
-        """Yields clip, frame and regions of all frames."""
+        """Yields clip id, frame index and regions of all frames."""
         for clip, frames in self.clips.items():
             for t in frames:
                 yield clip, t, self.regions(clip, t)
 
 
 class LabelFormat(ABC):
-    """A format; one of them is one module.
+    """A label format; each is in a module of its own, except for variants.
 
     Attributes:
-        name: on the command line.
-        tool: what its files are called after.
-        files: what it reads: names or patterns in a folder or archive, the first that is there counts.
-        tracks: whether it says which object of one frame is which of another.
-        scores: whether it has room for a confidence.
-        whole_clips: whether frames have no name but their number in a clip, so that clips are written whole.
-        fills: whether a file of a clip stands for all its frames, though it lists those with regions alone.
-        twice: what to do where a frame is listed twice.
-        numbered: whether its writers count frames from 0 or from 1.
-        known: the classes, of a format that has a table of them.
-        void: those of them whose pixels count as not labelled, unless the map has such a class.
-        unnamed: the one of them that stands for a background that the table does not know.
+        name: name on the command line.
+        tool: name of the tool or data set, for messages.
+        files: file names or patterns to read in a folder or archive; the first that matches any file is used.
+        tracks: whether objects have the same number in all frames of a clip.
+        scores: whether a confidence can be stored.
+        whole_clips: whether frames have only a number in their clip, so that clips are always written whole.
+        fills: whether a clip's file covers all frames, though only frames with regions are listed.
+        twice: the remedy if a frame is listed twice.
+        numbered: whether some writers count frames from 0 and others from 1.
+        known: the classes, if the format has a fixed table of classes.
+        void: those of ``known`` that mean "no label", unless the label map has a class with that name.
+        unnamed: the one of ``known`` that stands for a background which the table does not name.
     """
 
     name: ClassVar[str]
@@ -133,22 +133,22 @@ class LabelFormat(ABC):
 
     @abstractmethod
     def write(self, folder: Path, export: Export) -> None:
-        """Writes the files into a folder that is there.
+        """Writes the files into an existing folder.
 
         Raises:
-            MaskcastError: the format has no room for something.
+            MaskcastError: the format cannot represent something.
         """
 
     def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
-        """Settles, before a format that is ``numbered`` is read, which number its first frames have.
+        """Determines the number of a clip's first frame, before files of a ``numbered`` format are read.
 
         Args:
             path: what will be read.
-            lengths: number of frames of the clips that it may be of.
-            first: what the user says; None: nothing.
+            lengths: number of frames of each clip that it may belong to.
+            first: the number that the user gave, or None.
 
         Raises:
-            MaskcastError: nobody says it, and the files do not show it.
+            MaskcastError: the user gave none, and the files do not show it.
         """
         raise NotImplementedError
 
@@ -156,16 +156,16 @@ class LabelFormat(ABC):
         """Yields the frames of a file, or of a folder of files.
 
         Raises:
-            MaskcastError: naming file, place in it and remedy, where it is not of this format.
+            MaskcastError: the file is not of this format; names file, place in the file and remedy.
         """
         for file in self.files_in(path):
             yield from self.read_file(file)
 
     def files_in(self, path: Path) -> list[Path]:
-        """Returns the file itself, or the files of a folder that match the first pattern that any matches.
+        """Returns the file itself, or the files of a folder for the first pattern with a match.
 
         Raises:
-            MaskcastError: the folder holds no such file.
+            MaskcastError: the folder has no such file.
         """
         if path.is_file():
             return [path]
@@ -181,7 +181,7 @@ class LabelFormat(ABC):
 
 
 def checked_size(height: int, width: int, where: str) -> Size:
-    """Returns the size of a frame, after a look whether there can be such a frame."""
+    """Returns the size of a frame after a check of its range."""
     if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
         raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MOST_PIXELS}: mend it")
     return height, width

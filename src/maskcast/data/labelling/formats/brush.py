@@ -1,9 +1,9 @@
-"""Label Studio's run lengths of brush regions (those of the JavaScript package rle-pack).
+"""Run-length encoding of brush regions in Label Studio (that of the JavaScript package rle-pack).
 
-A stream of bits: 32 for the number of values, 5 for the size of a value less 1, four times 4 for the sizes of
-lengths less 1. Then blocks: a bit that says whether one value repeats, 2 bits that choose a size, the length less
-1, and one value or so many. The values are the RGBA pixels row by row; a pixel is labelled where its opacity is
-not 0.
+A bit stream: 32 bits for the number of values, 5 for the bits per value - 1, four times 4 for the bits per run
+length - 1. Blocks follow: one bit says whether a single value is repeated; 2 bits choose one of the four sizes;
+then the run length - 1, and one value or as many values as the run is long. The values are RGBA pixels, row by
+row. A pixel is labelled if its opacity is not 0.
 
 Legend: H height, W width.
 """
@@ -22,7 +22,7 @@ def decode(data: Sequence[int], size: Size, where: str) -> np.ndarray:
     """Returns the labelled pixels, (H, W) bool.
 
     Raises:
-        MaskcastError: it holds more or fewer pixels than the frame, or ends early.
+        MaskcastError: the data has more or fewer pixels than the frame, or ends early.
     """
     if not isinstance(data, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in data):
         raise MaskcastError(f"{where}: rle must be a list of bytes, 0 to 255; export it again")
@@ -47,7 +47,7 @@ def decode(data: Sequence[int], size: Size, where: str) -> np.ndarray:
 
 
 def encode(mask_HW: np.ndarray) -> list[int]:
-    """Returns a mask (bool) as run lengths, all four channels 0 or 255."""
+    """Returns a mask (H, W) bool as run lengths; all four channels are 0 or 255."""
     values = np.repeat(mask_HW.ravel(), 4).astype(np.uint8) * 255
     ends = np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values))
     blocks = [f"{len(values):032b}{7:05b}" + "".join(f"{bits - 1:04b}" for bits in LENGTH_BITS)]
@@ -64,7 +64,7 @@ def encode(mask_HW: np.ndarray) -> list[int]:
 
 
 class _Bits:
-    """Reads numbers from bits, the highest bit first."""
+    """Reads numbers from a bit stream, most significant bit first."""
 
     def __init__(self, bits: np.ndarray, where: str) -> None:
         self._bits, self._where, self._at = bits, where, 0

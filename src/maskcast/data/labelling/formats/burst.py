@@ -1,4 +1,4 @@
-"""BURST's file, `all_classes.json`: sequences, their tracks, and per labelled frame a mask of each in sight."""
+"""BURST's `all_classes.json`: sequences, their tracks, and for each labelled frame the masks of visible tracks."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,17 +9,17 @@ from maskcast.reading import shown
 
 
 def is_burst(content: Any) -> bool:
-    """Whether what a JSON holds is of this form."""
+    """Whether parsed JSON has BURST's format."""
     found = content.get("sequences") if isinstance(content, dict) else None
     first = found[0] if isinstance(found, list) and found else None
     return isinstance(first, dict) and {"annotated_image_paths", "track_category_ids"} <= first.keys()
 
 
 def burst_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records, Records]:
-    """Returns videos, categories and annotations as YouTube-VIS has them; ``reading.parsing`` stands around it.
+    """Returns videos, categories and annotations in the form of YouTube-VIS; call it inside ``reading.parsing``.
 
     Raises:
-        MaskcastError: frames and their masks are not as many, or a mask is of no track.
+        MaskcastError: the numbers of frames and masks differ, or a mask belongs to no track.
     """
     sequences = Records(f"{file}: sequences", content["sequences"])
     videos = [
@@ -40,7 +40,7 @@ def burst_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Record
 
 
 def _tracks(sequences: Records, n: int) -> Iterator[dict[str, Any]]:
-    """Yields the tracks of a sequence as annotations of YouTube-VIS."""
+    """Yields the tracks of a sequence as YouTube-VIS annotations."""
     one = sequences.records[n]
     size, frames, categories = [one["height"], one["width"]], one["segmentations"], one["track_category_ids"]
     if len(frames) != len(one["annotated_image_paths"]):

@@ -1,8 +1,8 @@
-"""Cityscapes: per frame an image of label ids (8 bits) and one of instances (16 bits: id * 1000 + object).
+"""Cityscapes: two images per frame, one of label ids (8 bits), one of instance ids (16 bits: id * 1000 + object).
 
-Classes go by the names of the official table. What a map calls background and the table does not know is
-`unlabeled`, id 0; pixels without a label are `out of roi`, id 3. Of files of others the ids that are never
-evaluated are pixels without a label.
+Class names are those of the official table. On export, a background with a name that is not in the table becomes
+`unlabeled`, id 0, and pixels without label become `out of roi`, id 3. On import, ids that the benchmark does not
+evaluate mean "no label".
 """
 
 import re
@@ -19,7 +19,7 @@ from maskcast.data.labelling.formats.names import clip_name
 from maskcast.errors import MaskcastError
 
 PER_CLASS = 1000
-# The official table: name, id, whether objects are told apart, whether it is left out of the evaluation.
+# The official table: name, id, whether it has instances, whether the evaluation leaves it out.
 TABLE: tuple[tuple[str, int, bool, bool], ...] = (
     ("unlabeled", 0, False, True),
     ("ego vehicle", 1, False, True),
@@ -59,7 +59,7 @@ TABLE: tuple[tuple[str, int, bool, bool], ...] = (
 ID_OF = {name: label_id for name, label_id, _, _ in TABLE}
 NAME_OF = {label_id: name for name, label_id in ID_OF.items()}
 COUNTED = {name for name, _, counted, _ in TABLE if counted}
-OUT_OF_ROI, LICENSE_PLATE = 3, 255  # the latter is -1 of the table in 8 bits
+OUT_OF_ROI, LICENSE_PLATE = 3, 255  # LICENSE_PLATE is -1 in the table
 LABEL_IDS, INSTANCE_IDS = "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
 
 
@@ -103,15 +103,15 @@ class Cityscapes(LabelFormat):
             write_image(place / f"{stem}{INSTANCE_IDS}", instances_HW)
 
     def read_file(self, file: Path) -> Iterator[FoundFrame]:
-        """Yields the frame of an image (see `LabelFormat.read`)."""
+        """Yields the single frame of an image (see `LabelFormat.read`)."""
         yield id_frame(file, _places(file.name), _told, zero=True)
 
 
 def _told(value: int, where: str) -> tuple[str, int | None]:
-    """Returns class name and object of a value.
+    """Returns class name and object number of a pixel value.
 
     Raises:
-        MaskcastError: there is no such id in the table.
+        MaskcastError: the table has no such id.
     """
     label_id, instance = (value // PER_CLASS, value % PER_CLASS) if value >= PER_CLASS else (value, None)
     if label_id == LICENSE_PLATE:

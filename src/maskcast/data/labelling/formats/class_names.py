@@ -1,4 +1,4 @@
-"""Classes by the names that a file of labels gives them."""
+"""Maps class names in label files to class ids."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,9 +12,9 @@ class ClassNames:
 
     Args:
         classes: names by id.
-        form: the format that the names come from.
-        rename: names of the map by those of the file.
-        option: how a user writes that one name is another, with a place for each: ``--rename '{}={}'``.
+        form: format of the label files.
+        rename: name in the label map by name in the file.
+        option: how a user writes a renaming, with placeholders for both names: ``--rename '{}={}'``.
     """
 
     def __init__(self, classes: Sequence[str], form: LabelFormat, rename: Mapping[str, str], option: str) -> None:
@@ -28,10 +28,10 @@ class ClassNames:
                 raise LabelError(f"{option.format(theirs, ours)}: no class {ours!r}; {self._nearest(ours)}")
 
     def id_of(self, name: str, where: str) -> int:
-        """Returns the id of a class, `IGNORE` for what has no label.
+        """Returns the id of a class; `IGNORE` for a class that means "no label".
 
         Raises:
-            LabelError: the map has no such class; the line names the nearest.
+            LabelError: the map has no such class; the message names the most similar one.
         """
         self._met.add(name)
         ours = self._rename.get(name, name)
@@ -41,7 +41,7 @@ class ClassNames:
         return self._ids[ours]
 
     def unmet(self) -> Iterator[str]:
-        """Yields a line for each translated name that ``id_of`` was never asked for, perhaps a typing error."""
+        """Yields a line for each renamed class that ``id_of`` never met, which may be a typing error."""
         for theirs in sorted(self._rename.keys() - self._met):
             meant = near_name(theirs, self._met - self._rename.keys())
             hint = f"; did you mean {meant!r}?" if meant else ""

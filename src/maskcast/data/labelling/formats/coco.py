@@ -1,8 +1,8 @@
-"""COCO instance segmentation: one JSON; masks as polygons, run lengths, or compressed run lengths.
+"""COCO instance segmentation in one JSON; masks as polygons, run lengths, or compressed run lengths.
 
-Written are compressed run lengths, ``score``, and what CocoVID adds: ``videos``, and per image ``video_id`` and
-``frame_id``, per annotation ``instance_id``. Read are these, or images by their ``file_name``, and the
-panoptic form.
+Written are compressed run lengths, ``score``, and CocoVID's additions: ``videos``, per image ``video_id`` and
+``frame_id``, and per annotation ``instance_id``. Read are these, images identified by ``file_name``, and COCO's
+panoptic format.
 """
 
 import json
@@ -83,7 +83,7 @@ class Coco(LabelFormat):
 
 
 def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
-    """Returns the sizes of images; those that have no annotation may lack theirs, as Label Studio writes null."""
+    """Returns the sizes of images; unannotated ones may have none, as Label Studio writes null."""
     bare = {
         n
         for n, one in enumerate(images.records)
@@ -100,7 +100,7 @@ def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
 
 
 def coco_mask(mask_HW: np.ndarray) -> dict[str, Any]:
-    """Returns a mask as COCO has it: compressed run lengths, area and box."""
+    """Returns a mask in COCO's form: compressed run lengths, area and box."""
     packed = rle.encode(np.asfortranarray(mask_HW, np.uint8))
     text = packed["counts"].decode() if isinstance(packed["counts"], bytes) else packed["counts"]
     return {
@@ -112,13 +112,13 @@ def coco_mask(mask_HW: np.ndarray) -> dict[str, Any]:
 
 
 def extras(region: Region) -> dict[str, Any]:
-    """Returns what COCO has of a region beside its mask."""
+    """Returns the keys of a COCO annotation for score and object, if known."""
     found: dict[str, Any] = {} if region.score is None else {"score": round(region.score, 4)}
     return found | ({} if region.instance is None else {"instance_id": region.instance})
 
 
 def _refuse_empty(annotations: Records) -> None:
-    """Refuses annotations without a mask: of these boxes say nothing about pixels."""
+    """Refuses annotations without a mask, e.g. with only a box, which says nothing about pixels."""
     for n, mask in enumerate(annotations.column("segmentation", NO_MASK)):
         if not mask:
             annotations.fail(n, f"segmentation is empty; {NO_MASK}")
@@ -127,7 +127,7 @@ def _refuse_empty(annotations: Records) -> None:
 def packed_frame(
     where: str, places: Sequence[Place], size: Size | None, found: Sequence[Packed], names: Sequence[str] = ()
 ) -> FoundFrame:
-    """Returns a frame (see `FoundFrame`) of regions that are given by run lengths."""
+    """Returns a `FoundFrame` with regions that are given as run lengths."""
     objects = [(class_name, instance) for class_name, instance, _, _ in found]
     return FoundFrame(where, places, size, objects, partial(_regions, found), names)
 
@@ -138,7 +138,7 @@ def _regions(found: Sequence[Packed], size: Size) -> Iterator[Region]:
 
 
 def instance_of(records: Records, n: int) -> int | None:
-    """Returns the number of the object of an annotation, under any of the names in use."""
+    """Returns the object number of an annotation, or None; several keys are in use for it."""
     one = records.records[n]
     attributes = one.get("attributes") if isinstance(one.get("attributes"), dict) else {}
     for value in (one.get("instance_id"), one.get("track_id"), attributes.get("track_id")):
@@ -150,7 +150,7 @@ def instance_of(records: Records, n: int) -> int | None:
 
 
 def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
-    """Returns the names of the videos by id, where the file has any."""
+    """Returns the names of the videos by id, if the file has any."""
     if not isinstance(content, list):
         raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; mend it")
     videos = Records(f"{file}: videos", content)

@@ -1,6 +1,6 @@
-"""COCO's panoptic form: a PNG an image, whose colours number segments, and a JSON that has the class of each.
+"""COCO's panoptic format: one PNG per image with segment ids as colours, and a JSON with the segments' classes.
 
-Segment R + 256 G + 65536 B; 0 has no label. PNGs lie in a folder that is called as the JSON, or beside it.
+A segment id is R + 256 G + 65536 B; 0 means no label. PNGs are in a folder named after the JSON, or beside it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,20 +19,20 @@ from maskcast.reading import content_of, shown
 
 
 def is_panoptic(content: Any) -> bool:
-    """Whether what a JSON holds is of this form."""
+    """Whether parsed JSON has this format."""
     found = content.get("annotations") if isinstance(content, dict) else None
     first = found[0] if isinstance(found, list) and found else None
     return isinstance(first, dict) and "segments_info" in first and "images" in content
 
 
 def numbers_segments(folder: Path) -> bool:
-    """Whether images of a folder number segments: a JSON of this form is called as the folder."""
+    """Whether images of a folder hold segment ids: then a JSON of this format is named after the folder."""
     file = folder.with_name(f"{folder.name}.json")
     return file.is_file() and b'"segments_info"' in content_of(file)
 
 
 def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFrame]:
-    """Yields the images of a file; ``reading.parsing`` stands around it.
+    """Yields the images of a file; call it inside ``reading.parsing``.
 
     Raises:
         MaskcastError: an image or a category is missing.
@@ -62,7 +62,7 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
         read = partial(_regions, folder / png, segments)
         k = row[one["image_id"]]
         name, size = images.records[k]["file_name"], checked_size(heights[k], widths[k], where)
-        # Cityscapes' script calls frames as its masks.
+        # Cityscapes' conversion script names frames after their masks.
         called = list(dict.fromkeys((name, name.replace("_gtFine_leftImg8bit", "_leftImg8bit"))))
         yield FoundFrame(where, places_of(name), size, [(IGNORED, None), *found] if found else [], read, called)
 

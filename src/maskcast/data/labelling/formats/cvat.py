@@ -1,7 +1,7 @@
-"""What CVAT's two XML formats of version 1.1 share: tasks, labels and documents.
+"""The common part of CVAT's two XML formats of version 1.1: tasks, labels and documents.
 
-Numbers of frames are those of the video, or places among the images that were uploaded. In the file of a project
-they go on from task to task of a subset.
+Frame numbers are those of the video, or indices of the uploaded images. In the file of a whole project they
+continue from task to task of a subset.
 """
 
 import re
@@ -22,7 +22,7 @@ FILE = "annotations.xml"
 
 
 class Cvat(LabelFormat):
-    """What both formats are like."""
+    """The common part of both formats."""
 
     tool = "CVAT"
     files = (FILE, "*.xml")
@@ -33,15 +33,15 @@ class Cvat(LabelFormat):
 
 @dataclass(frozen=True)
 class Task:
-    """A task, or a job of one, as ``<meta>`` tells of it.
+    """A task, or a job of a task, as described in ``<meta>``.
 
     Attributes:
-        id: in the file of a project; None in that of one task.
-        subset: likewise.
-        clips: what its video or folder of images may be called, the likeliest first.
-        frames: that it has, as the video counts them; empty where the file does not tell.
-        before: how much higher the numbers of its frames are in the file.
-        size: of a video.
+        id: id in the file of a project; None in the file of a single task.
+        subset: subset in the file of a project, or None.
+        clips: names that its video or folder of images may have, the likeliest first.
+        frames: its frames as numbered in the video; empty if the file does not say.
+        before: offset of its frame numbers in the file.
+        size: frame size of a video, or None.
     """
 
     id: str | None
@@ -52,7 +52,7 @@ class Task:
     size: Size | None
 
     def places(self, frame: int) -> list[Place]:
-        """Returns what a frame may be, by its number in the file."""
+        """Returns the clips and frames that a frame number of the file may refer to."""
         return [(clip, frame - self.before) for clip in self.clips]
 
 
@@ -65,7 +65,7 @@ def frame_of(
     *,
     ordered: bool,
 ) -> FoundFrame:
-    """Returns a frame (see `FoundFrame`) with its shapes."""
+    """Returns a `FoundFrame` with its shapes."""
     layers = sorted(shapes, key=Shape.z_order)
     objects = [one.object() for one in layers]
     return FoundFrame(where, places, size, objects, partial(_regions, layers), names, ordered)
@@ -76,7 +76,7 @@ def _regions(layers: Sequence[Shape], size: Size) -> Iterator[Region]:
 
 
 def names_of(image: str, subset: str | None) -> list[str]:
-    """Returns what an image may be called: exports of projects have a folder for each subset."""
+    """Returns the names that an image may have: exports of projects have a folder per subset."""
     return [f"{subset}/{image}", image] if subset else [image]
 
 
@@ -84,7 +84,7 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
     """Returns the tasks of a file.
 
     Raises:
-        MaskcastError: a number of frames or a size is none.
+        MaskcastError: a number of frames or a size is not a valid number.
     """
     found: list[Task] = []
     before, subset = 0, None
@@ -99,15 +99,15 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
         before += frames.start + len(frames) * frames.step
     for tag in () if found else ("task", "job"):
         if (alone := root.find(f"meta/{tag}")) is not None:
-            films = [Path(one.text or "").stem for one in root.findall("meta//source")]  # what was uploaded
+            films = [Path(one.text or "").stem for one in root.findall("meta//source")]  # names of uploads
             names = [alone.findtext("name") or "", file.parent.name, file.stem, *films]
-            size = _size(root.find("meta//original_size"), file)  # of a job it stands beside it
+            size = _size(root.find("meta//original_size"), file)  # for a job, beside its element
             found.append(Task(None, None, _clips(names), _frames(alone, file), 0, size))
     return found
 
 
 def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
-    """Returns the document of a task, with its ``<meta>`` and without a shape."""
+    """Returns the document of a task with its ``<meta>``, without any shapes."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     meta = ET.SubElement(root, "meta")
@@ -139,14 +139,14 @@ def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
 
 
 def write_settings(folder: Path, export: Export) -> None:
-    """Writes the labels as CVAT's task constructor takes them (`Raw`): ``labels.json``."""
+    """Writes ``labels.json``, the labels in the form that CVAT's task constructor accepts (tab `Raw`)."""
     attributes = [one | {"mutable": True, "values": [""]} for one in _attributes(export)]
     labels = [{"name": name, "attributes": attributes} for name in export.labels]
     write_json(folder / "labels.json", labels)
 
 
 def written(root: ET.Element, file: Path) -> None:
-    """Writes a document."""
+    """Indents and writes a document."""
     ET.indent(root)
     ET.ElementTree(root).write(file, "utf-8", xml_declaration=True)
 
@@ -157,7 +157,7 @@ def _clips(names: Sequence[str]) -> list[str]:
 
 def _frames(task: ET.Element, file: Path) -> range:
     first = _count(task, "start_frame", file, 0)
-    last = _count(task, "stop_frame", file, _count(task, "size", file, 0) - 1)  # older files tell the size alone
+    last = _count(task, "stop_frame", file, _count(task, "size", file, 0) - 1)  # older files only have the size
     step = re.search(r"step\s*=\s*([1-9]\d{0,5})\b", task.findtext("frame_filter") or "")
     return range(first, last + 1, int(step[1]) if step else 1)
 

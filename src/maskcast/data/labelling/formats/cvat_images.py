@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML with an element per image, named by its path in the task."""
+"""CVAT for images 1.1: one XML with an element per image, named by the image's path in the task."""
 
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -20,7 +20,7 @@ class CvatImages(cvat.Cvat):
     name = "cvat-images"
 
     def write(self, folder: Path, export: Export) -> None:
-        """Writes ``annotations.xml`` and ``labels.json``, CVAT's settings of the labels."""
+        """Writes ``annotations.xml``, and ``labels.json`` with CVAT's label settings."""
         frames = sum(map(len, export.clips.values()))
         root = cvat.document("maskcast", export, frames, "annotation")
         height, width = (str(side) for side in export.size)

@@ -1,6 +1,6 @@
-"""Shapes and masks of CVAT's XML, one element each.
+"""Shapes and masks in CVAT's XML, one element each.
 
-A mask is a list of run lengths, row by row, background first, of the box ``left, top, width, height`` alone.
+A mask is a list of run lengths, row by row, background first, for its box only: ``left, top, width, height``.
 """
 
 import xml.etree.ElementTree as ET
@@ -13,10 +13,10 @@ from maskcast.data.labelling.formats.base import Region, Size
 from maskcast.data.labelling.formats.shapes import ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 
-SCORE, OBJECT = "confidence", "object"  # attributes of each label
-TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
+SCORE, OBJECT = "confidence", "object"  # attributes that every label gets
+TRACKS = 1_000_000  # object numbers of tracks without one: TRACKS + the track's number
 SHAPES = ("mask", "polygon", "box", "ellipse")
-NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
+NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # reported, and left out
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Shape:
     """A shape of a frame.
 
     Attributes:
-        element: of the file.
-        label: its class.
-        where: how errors name it.
-        track: its number, of a shape of a track.
+        element: XML element.
+        label: class name.
+        where: its name in errors.
+        track: number of its track, or None.
     """
 
     element: ET.Element
@@ -36,11 +36,11 @@ class Shape:
     track: int | None = None
 
     def z_order(self) -> int:
-        """Returns its layer: those of higher ones are in front."""
+        """Returns its layer; higher layers are in front."""
         return whole(self.element, "z_order", self.where, 0)
 
     def object(self) -> tuple[str, int | None]:
-        """Returns class and object; where it does not tell its object, that is its track."""
+        """Returns class name and object number; without a number of its own, the number is that of the track."""
         if not self.label:
             raise MaskcastError(f"{self.where}: has no label; give it one in CVAT")
         known = self._told().get(OBJECT, "")
@@ -51,12 +51,12 @@ class Shape:
         return self.label, int(known) if known else None if self.track is None else TRACKS + self.track
 
     def region(self, size: Size) -> Region:
-        """Returns its pixels in a frame of a size."""
+        """Returns the shape as a region of a frame of this size."""
         class_name, instance = self.object()
         try:
             score = float(self._told()[SCORE])
         except (KeyError, ValueError):
-            score = None  # of a shape that a person drew
+            score = None  # shapes that people draw have none
         return Region(class_name, _shape_mask(self.element, size, self.where), instance, score)
 
     def _told(self) -> dict[str | None, str]:
@@ -64,14 +64,14 @@ class Shape:
 
 
 def written_masks(regions: Sequence[Region]) -> Iterator[tuple[Region, dict[str, str]]]:
-    """Yields the regions that have pixels, each with the attributes of its ``<mask>``."""
+    """Yields the regions that have pixels, each with the attributes of its ``<mask>`` element."""
     for order, region in enumerate(regions):
         if region.mask_HW.any():
             yield region, _mask_attributes(region.mask_HW) | {"z_order": str(order)}
 
 
 def add_mask(parent: ET.Element, region: Region, attributes: dict[str, str]) -> None:
-    """Adds a ``<mask>``, with the confidence and the object of its region."""
+    """Adds a ``<mask>`` element with the region's confidence and object number."""
     mask = ET.SubElement(parent, "mask", attributes)
     if region.score is not None:
         ET.SubElement(mask, "attribute", name=SCORE).text = f"{region.score:.4f}"
@@ -111,7 +111,7 @@ def _shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
 
 
 def points_of(element: ET.Element, where: str) -> list[list[float]]:
-    """Returns the points of a polygon, x and y each."""
+    """Returns the points (x, y) of a polygon."""
     try:
         points = [[float(value) for value in pair.split(",")] for pair in element.get("points", "").split(";")]
     except ValueError:
@@ -124,7 +124,7 @@ def points_of(element: ET.Element, where: str) -> list[list[float]]:
 
 
 def number(element: ET.Element, key: str, where: str, default: float | None = None) -> float:
-    """Returns a finite number of an element."""
+    """Returns a finite number from an attribute."""
     text = element.get(key)
     if text is None and default is not None:
         return default
@@ -138,7 +138,7 @@ def number(element: ET.Element, key: str, where: str, default: float | None = No
 
 
 def whole(element: ET.Element, key: str, where: str, default: int | None = None) -> int:
-    """Returns an integer of an element."""
+    """Returns an integer from an attribute."""
     value = number(element, key, where, default)
     if value != int(value):
         raise MaskcastError(f"{where}: {key} must be an integer, got {element.get(key)!r}; mend it")
@@ -146,7 +146,7 @@ def whole(element: ET.Element, key: str, where: str, default: int | None = None)
 
 
 def is_small(text: str) -> bool:
-    """Whether a text is a whole number of six digits at most."""
+    """Whether a text is a whole number of at most six digits."""
     return text.isdecimal() and len(text) < 7
 
 

@@ -1,8 +1,8 @@
-"""CVAT for video 1.1: an XML per task of one clip, with an element per track; frames have numbers alone.
+"""CVAT for video 1.1: one XML per task of one clip, with an element per track; frames have only numbers.
 
-CVAT writes every frame of a track that its task has, keyframe or not. Of tracks that list keyframes alone, as
-other tools write them, boxes, ellipses and polygons are interpolated as CVAT shows them. A mask holds for its own
-frame, because CVAT has no tracks of masks: it exports each mask as a track of one frame, and reads nothing else.
+CVAT writes all frames of a track, keyframes or not. Other tools write only keyframes; between these, boxes,
+ellipses and polygons are interpolated as in CVAT's player. A mask is valid for its own frame only, because CVAT
+has no tracks of masks: it exports each mask as a track of one frame, and can import nothing else.
 """
 
 import xml.etree.ElementTree as ET
@@ -39,7 +39,7 @@ class CvatVideo(cvat.Cvat):
     whole_clips = True
 
     def write(self, folder: Path, export: Export) -> None:
-        """Writes ``<clip>/annotations.xml``, and ``labels.json``, CVAT's settings of the labels."""
+        """Writes ``<clip>/annotations.xml``, and ``labels.json`` with CVAT's label settings."""
         for clip, frames in export.clips.items():
             root = cvat.document(clip, export, len(frames), "interpolation")
             count = 0
@@ -57,7 +57,7 @@ class CvatVideo(cvat.Cvat):
         cvat.write_settings(folder, export)
 
     def read_file(self, file: Path) -> Iterator[FoundFrame]:
-        """Yields the frames of the tasks of a file (see `LabelFormat.read`)."""
+        """Yields the frames of all tasks of a file (see `LabelFormat.read`)."""
         return _read(file)
 
 
@@ -81,7 +81,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             raise MaskcastError(f"{where}: is of task {track.get('task_id')}, which meta lacks; export it again")
         unusable.update({one.tag for one in track if one.tag in NO_AREA})
         shapes = [one for one in track if one.tag in SHAPES]
-        track_number = task.frames.start * TRACKS + len(ids)  # jobs of one video have tracks of their own
+        track_number = task.frames.start * TRACKS + len(ids)  # keeps tracks of different jobs apart
         for frame, one in _every_frame(shapes, task, where):
             place = f"{where}: {one.tag} of frame {frame}"
             shown[task.id, frame].append(Shape(one, track.get("label"), place, track_number))
@@ -99,13 +99,13 @@ def _read(file: Path) -> Iterator[FoundFrame]:
 
 
 def _every_frame(shapes: Sequence[ET.Element], task: cvat.Task, where: str) -> Iterator[tuple[int, ET.Element]]:
-    """Yields the shapes of a track frame by frame, with those between keyframes."""
+    """Yields the shapes of a track frame by frame, interpolated between keyframes."""
     numbers = [whole(one, "frame", where) for one in shapes]
     if any(after <= before for before, after in pairwise(numbers)):
         raise MaskcastError(f"{where}: its frames must ascend, each once; export it again")
     step, last = task.frames.step, task.before + (task.frames[-1] if task.frames else -1)
     for n, (frame, one) in enumerate(zip(numbers, shapes, strict=True)):
-        if one.get("outside") == "1":  # older files end a shape of the last frame beyond it
+        if one.get("outside") == "1":  # older files end a shape after the last frame
             continue
         if frame - task.before not in task.frames:
             have = f"{task.frames.start + task.before} to {last}" + (f" by {step}" if step > 1 else "")
@@ -117,12 +117,12 @@ def _every_frame(shapes: Sequence[ET.Element], task: cvat.Task, where: str) -> I
             for between in range(frame + step, numbers[n + 1], step):
                 share = (between - frame) / (numbers[n + 1] - frame)
                 yield between, _between(one, shapes[n + 1], share, where)
-        elif n or (task.id is None and frame + step < task.frames.stop - 1):  # else CVAT may leave out the end
+        elif n or (task.id is None and frame + step < task.frames.stop - 1):  # else CVAT may omit the end
             yield from ((later, one) for later in range(frame + step, last + 1, step))
 
 
 def _between(before: ET.Element, after: ET.Element, share: float, where: str) -> ET.Element:
-    """Returns a shape between two keyframes."""
+    """Returns the interpolated shape between two keyframes."""
     if before.tag != after.tag:
         raise MaskcastError(
             f"{where}: changes from {before.tag} to {after.tag} between keyframes; list all frames"
@@ -145,7 +145,7 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
         old_value, new_value = (
             number(one, key, where, 0.0 if key == "rotation" else None) for one in (before, after)
         )
-        if key == "rotation":  # the shorter way round
+        if key == "rotation":  # rotate the shorter way round
             new_value = old_value + (new_value - old_value + 180) % 360 - 180
         made.set(key, str(_mix(old_value, new_value, share)))
     return made

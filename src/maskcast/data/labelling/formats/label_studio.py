@@ -1,8 +1,8 @@
 """Label Studio: a list of tasks in JSON; regions drawn by brush, as bitmasks, polygons, rectangles or ellipses.
 
-A task's ``data`` holds clip and frame, which its exports keep; where they are missing, the name of its image tells
-them. What people drew are ``annotations``: of several of a task the last one counts that is marked as ground
-truth, else the last one. Written are ``predictions``, which are not labels until somebody submits them.
+A task's ``data`` holds clip and frame, and exports keep it; without these keys, the name of the image gives clip
+and frame. Labels of people are ``annotations``. If a task has several, the last one marked as ground truth counts,
+else the last one. Written are ``predictions``, which become labels only when somebody submits them.
 """
 
 import json
@@ -31,11 +31,11 @@ CONFIG = "label-config.xml"
 LOCAL = "/data/local-files/?d=images/"  # below LOCAL_FILES_DOCUMENT_ROOT of Label Studio's server
 PNG = "data:image/png;base64,"
 TAGS = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
-NO_AREA = ("keypoint", "vector")  # said, and left out
+NO_AREA = ("keypoint", "vector")  # reported, and left out
 
 
 class LabelStudio(LabelFormat):
-    """Label Studio's tasks."""
+    """Label Studio's tasks with annotations."""
 
     name = "label-studio"
     tool = "Label Studio"
@@ -69,12 +69,12 @@ class LabelStudio(LabelFormat):
         )
 
     def read_file(self, file: Path) -> Iterator[FoundFrame]:
-        """Yields the tasks that people annotated (see `LabelFormat.read`)."""
+        """Yields the tasks that have annotations (see `LabelFormat.read`)."""
         return _read(file, self.part)
 
 
 class LabelStudioPredictions(LabelStudio):
-    """Predictions in Label Studio's tasks."""
+    """Label Studio's tasks with predictions."""
 
     name = "label-studio-predictions"
     part = "predictions"
@@ -117,7 +117,7 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
 
 
 def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
-    """Returns the results of the annotation or prediction that counts; None where there is none."""
+    """Returns the results of the annotation or prediction that counts, or None if there is none."""
     found = tasks.records[n].get(part) or []
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         tasks.fail(n, f"{part} must be a list of objects, not {shown(found)}; export `JSON`")
@@ -134,9 +134,10 @@ def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
 def _grouped(
     tasks: Records, n: int, result: Sequence[dict[str, Any]], left_out: Counter[str]
 ) -> list[dict[str, Any]]:
-    """Returns the regions of a result that have an area, each with its ``label``; counts those that have none.
+    """Returns the regions of a result that have an area, each with its ``label``; counts the other regions.
 
-    Label Studio writes shape and label in one item (`brushlabels`), or in two of the same id (`brush`, `labels`).
+    Label Studio writes shape and label as one item (`brushlabels`), or as two with the same id (`brush`,
+    `labels`).
     """
     labels: dict[str, Any] = {}
     for one in result:
@@ -177,15 +178,15 @@ def _size(region: Mapping[str, Any], where: str) -> Size:
 
 
 def _told(data: Mapping[str, Any]) -> list[Place]:
-    """Returns clip and frame of a task that maskcast wrote."""
+    """Returns clip and frame of a task that maskcast wrote; else an empty list."""
     told = isinstance(data.get("clip"), str) and type(data.get("frame")) is int
     return [(data["clip"], data["frame"])] if told else []
 
 
 def _pages(data: Mapping[str, Any]) -> list[str]:
-    """Returns the paths of a task's images: those of a list, else the one that a text names.
+    """Returns the paths of a task's images: a list of several, else a single path.
 
-    That is what is called `image`, else the first text that ends as images do.
+    The single path is that in `image`, else the first text with the ending of an image.
     """
     paths = [_path(value) for value in (data.get("image"), *data.values()) if isinstance(value, str)]
     if ends := [path for path in paths if _is_image(path)]:
@@ -199,7 +200,7 @@ def _pages(data: Mapping[str, Any]) -> list[str]:
 
 
 def _path(address: str) -> str:
-    """Returns an address without a signature, or as a local file."""
+    """Returns a URL without its query (a signature), or the path of a local file."""
     return address.partition("?")[0] if "://" in address else address.rpartition("?d=")[2]
 
 
@@ -215,7 +216,7 @@ def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> It
 
 
 def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
-    """Returns the pixels of a region; coordinates of shapes are percent of the frame."""
+    """Returns the pixels of a region, (H, W) bool; coordinates of shapes are percentages of the frame size."""
     value = region["value"]
     if region["tag"] == "brush":
         if value.get("format") != "rle":
@@ -239,7 +240,7 @@ def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
 
 
 def _bitmask(url: object, size: Size, where: str) -> np.ndarray:
-    """Returns the pixels of a PNG within a text that are not transparent."""
+    """Returns the pixels, (H, W) bool, that are not transparent in a PNG given as a data URL."""
     if not isinstance(url, str) or not url.startswith(PNG):
         raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {shown(url)}; export it again")
     picture = decoded_base64(url.removeprefix(PNG), "imageDataURL", where)

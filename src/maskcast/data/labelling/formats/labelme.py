@@ -1,8 +1,8 @@
-"""labelme: a JSON for each image, with polygons, rectangles, circles and masks; X-AnyLabeling's files, too.
+"""labelme: one JSON per image, with polygons, rectangles, circles and masks; reads X-AnyLabeling's files, too.
 
-A mask is a PNG in base64 whose first pixel lies at the first of its two points. Shapes of one `group_id` are one
-object. The image is named by its path from the file, or has the file's name. It is never opened here, nor is the
-copy of it that a file may hold.
+A mask is a PNG in base64, whose first pixel is at the first of its two points. Shapes with the same `group_id` are
+one object. The image is named by its path relative to the file, or has the file's name. Neither the image nor the
+copy that a file may contain is opened here.
 
 Legend: H height, W width.
 """
@@ -28,9 +28,9 @@ from maskcast.progress import say
 from maskcast.reading import counted, read_json, shown
 
 FOLDER = "labelme"
-POLYGONS = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's
+POLYGONS = ("polygon", "oriented_rectangle", "rotation")  # the last is of X-AnyLabeling
 SHAPES = (*POLYGONS, "rectangle", "circle", "mask")
-NO_AREA = ("point", "points", "line", "linestrip")  # said, and left out
+NO_AREA = ("point", "points", "line", "linestrip")  # reported, and left out
 
 
 class Labelme(LabelFormat):
@@ -43,7 +43,7 @@ class Labelme(LabelFormat):
     scores = False
 
     def __init__(self) -> None:
-        self._said: set[str] = set()  # kinds without an area: a line of each file would be thousands
+        self._said: set[str] = set()  # kinds without area that were reported: once, not for each file
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``labelme/<clip>_<frame>.json``, which name the images in ``images``."""
@@ -72,7 +72,7 @@ class Labelme(LabelFormat):
 
 
 def _written(region: Region) -> dict[str, Any]:
-    """Returns a region as a shape of kind mask."""
+    """Returns a region as a shape of type mask."""
     rows, columns = (np.flatnonzero(region.mask_HW.any(axis)) for axis in (1, 0))
     top, bottom, left, right = (int(one) for one in (rows[0], rows[-1], columns[0], columns[-1]))
     picture = io.BytesIO()
@@ -89,7 +89,7 @@ def _written(region: Region) -> dict[str, Any]:
 
 
 def _read(file: Path) -> tuple[FoundFrame, set[str]]:
-    """Returns the frame of a file, and the kinds of its shapes that have no area."""
+    """Returns the frame of a file, and the types of its shapes that have no area."""
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise MaskcastError(f"{file}: labelme's files are objects with a list of shapes; take away what is none")
@@ -101,7 +101,7 @@ def _read(file: Path) -> tuple[FoundFrame, set[str]]:
     kept, without_area = [], set()
     for n, label in enumerate(shapes.texts("label", "give it the name of a class")):
         one = shapes.records[n]
-        kind = one.get("shape_type") or "polygon"  # older files have no other
+        kind = one.get("shape_type") or "polygon"  # older files have no other type
         if kind in NO_AREA:
             without_area.add(kind)
         elif kind in SHAPES:
@@ -127,7 +127,7 @@ def _group(shape: Mapping[str, Any]) -> int | None:
 
 def _size(content: Mapping[str, Any], where: str) -> Size | None:
     sides = [content.get(key) for key in ("imageHeight", "imageWidth")]
-    if sides == [None, None]:  # as of older files
+    if sides == [None, None]:  # missing in older files
         return None
     if not all(type(side) is int for side in sides):
         raise MaskcastError(f"{where}: imageHeight and imageWidth must be integers, not {shown(sides)}; mend them")
@@ -152,12 +152,12 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
         raise MaskcastError(f"{where}: points hold something other than finite numbers; mend it")
     if kind == "mask":
         return _pasted(shape["mask"], points, size, where)
-    if kind in POLYGONS or (kind == "rectangle" and len(points) == 4):  # of X-AnyLabeling
+    if kind in POLYGONS or (kind == "rectangle" and len(points) == 4):  # a rectangle of X-AnyLabeling
         return polygon(points.tolist(), size, where)
     if len(points) != 2:
         raise MaskcastError(f"{where}: has {counted(len(points), 'point')}, and needs 2; draw it again")
     (x, y), (other_x, other_y) = points.tolist()
-    if kind == "circle":  # its centre, and a point on it
+    if kind == "circle":  # its centre, and a point on the circle
         radius = hypot(other_x - x, other_y - y)
         return polygon(ellipse(x, y, radius, radius, 0), size, where)
     left, top = min(x, other_x), min(y, other_y)
@@ -165,7 +165,7 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
 
 
 def _pasted(text: object, points: np.ndarray, size: Size, where: str) -> np.ndarray:
-    """Returns the pixels of a mask: those of its PNG that are not 0, of which some may lie beyond the frame."""
+    """Returns the non-zero pixels of a mask's PNG, placed in the frame; they may extend beyond it."""
     patch = np.asarray(decoded_base64(text, "mask", where))
     if patch.ndim != 2:
         raise MaskcastError(f"{where}: mask must be a PNG of one channel; save it again")

@@ -1,8 +1,8 @@
-"""MOTS as PNG: a folder per clip, a 16-bit image per frame; a pixel is class * 1000 + object, or 10000 (ignored).
+"""MOTS as PNG: a folder per clip, a 16-bit image per frame; pixel = class * 1000 + object, or 10000 (ignored).
 
-Classes are named by ``labels.txt``, one a line in the order of their numbers from 1 on, as CVAT writes it. Without
-the file they are those of KITTI MOTS: car and pedestrian. KITTI MOTS counts frames from 0, as we do, MOTSChallenge
-from 1.
+``labels.txt`` names the classes, one per line, in the order of their numbers from 1, as CVAT writes it. Without
+this file they are those of KITTI MOTS: car and pedestrian. KITTI MOTS counts frames from 0, like this package;
+MOTSChallenge counts from 1.
 """
 
 from abc import abstractmethod
@@ -32,21 +32,21 @@ from maskcast.reading import read_text
 
 PER_CLASS = 1000
 IGNORE_VALUE = 10_000
-MOST_CLASSES = 64  # 65 * 1000 + 999 is beyond 16 bits
+MOST_CLASSES = 64  # 65 * 1000 + 999 exceeds 16 bits
 LABELS = "labels.txt"
 KITTI = ("car", "pedestrian")
 Told = Callable[[int, str], tuple[str, int | None]]
 
 
 class Mots(LabelFormat):
-    """What both forms of MOTS share."""
+    """The common part of both MOTS formats."""
 
     tool = "MOTS"
     tracks = True
     scores = False
     numbered = True
-    first = 0  # number of a clip's first frame in what is read
-    classes: Sequence[str] = ()  # of what is read
+    first = 0  # number of a clip's first frame in the files
+    classes: Sequence[str] = ()  # classes of the files
 
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields the frames of a file, or of a folder of files (see `LabelFormat.read`)."""
@@ -54,11 +54,11 @@ class Mots(LabelFormat):
         yield from super().read(path)
 
     def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
-        """Settles which number the first frames have (see `LabelFormat.count_frames`)."""
+        """Determines the number of a clip's first frame (see `LabelFormat.count_frames`)."""
         numbers = list(self.numbers(path))
         zero = next((file for file, _, t in numbers if t == 0), None)
-        last = any(t == lengths.get(clip) for _, clip, t in numbers)  # beyond the end, were they counted from 0
-        beyond = any(t > lengths.get(clip, t) for _, clip, t in numbers)  # which is said where it is read
+        last = any(t == lengths.get(clip) for _, clip, t in numbers)  # beyond the end if counted from 0
+        beyond = any(t > lengths.get(clip, t) for _, clip, t in numbers)  # an error that reading reports
         if first == 1 and zero is not None:
             raise MaskcastError(f"--first-frame 1: {zero} has a frame 0; leave the flag out")
         if first is None and zero is None and not beyond:
@@ -71,7 +71,7 @@ class Mots(LabelFormat):
 
     @abstractmethod
     def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
-        """Returns the number of the first frames where no frame 0 and no last frame is listed."""
+        """Returns the number of a clip's first frame if neither a frame 0 nor a clip's last frame is listed."""
 
 
 class MotsPng(Mots):
@@ -94,21 +94,21 @@ class MotsPng(Mots):
             write_image(place / f"{t:06d}.png", values_HW)
 
     def files_in(self, path: Path) -> list[Path]:
-        """Returns the images of labels, without those of frames (see `LabelFormat.files_in`)."""
+        """Returns the label images, without the images of frames (see `LabelFormat.files_in`)."""
         found = super().files_in(path)
         return [one for one in found if one == path or "images" not in one.relative_to(path).parts[:-1]]
 
     def read_file(self, file: Path) -> Iterator[FoundFrame]:
-        """Yields the frame of a PNG (see `LabelFormat.read`)."""
+        """Yields the single frame of a PNG (see `LabelFormat.read`)."""
         counted_from_0 = [(clip, t - self.first) for clip, t in _places(file)]
         yield id_frame(file, counted_from_0, partial(named, self.classes), zero=False)
 
     def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
-        """Yields what the names of the images may mean (see `Mots.numbers`)."""
+        """Yields all clips and frames that the names of the images may refer to (see `Mots.numbers`)."""
         return ((file, clip, t) for file in self.files_in(path) for clip, t in _places(file))
 
     def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
-        """Takes names for ours, which count from 0, and says so."""
+        """Assumes names written by maskcast, which count from 0, and says so."""
         if numbers:
             say("no image is of frame 0 or of a clip's last frame: counted from 0 (--first-frame 1: from 1)")
         return 0
@@ -123,12 +123,13 @@ def id_frame(file: Path, places: Sequence[Place], told: Told, *, zero: bool) -> 
 
     Args:
         file: the image.
-        places: what its name may mean.
-        told: gives class and object of a value, in a file that errors name; can be pickled.
-        zero: whether 0 has a class, too; it is no object in any case.
+        places: clips and frames that its name may refer to.
+        told: returns class name and object number of a pixel value, given also the file name for errors; can be
+            pickled.
+        zero: whether 0 has a class, too; it is never an object.
 
     Raises:
-        MaskcastError: the image is damaged, has colours, is compressed with loss, or holds an id that is none.
+        MaskcastError: the image is damaged, coloured or lossy, or holds an id that does not exist.
     """
     values_HW = _ids(file)
     objects = [told(value, str(file)) for value in np.unique(values_HW).tolist() if value]
@@ -156,7 +157,7 @@ def _ids(file: Path) -> np.ndarray:
 
 
 def write_labels(root: Path, classes: Sequence[str]) -> None:
-    """Writes the names of the classes; at most `MOST_CLASSES` have room in 16 bits."""
+    """Writes the class names; 16 bits have room for at most `MOST_CLASSES`."""
     if len(classes) > MOST_CLASSES:
         raise MaskcastError(
             f"MOTS has room for {MOST_CLASSES} classes, the map has {len(classes)}; export another format"
@@ -165,7 +166,7 @@ def write_labels(root: Path, classes: Sequence[str]) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Returns the names of the classes from ``labels.txt`` in or beside what is read, or those of KITTI MOTS."""
+    """Returns the class names from ``labels.txt`` in or beside ``path``, or those of KITTI MOTS."""
     inside = [file for file in files_below(path) if file.name == LABELS]
     for file in [*inside, *(folder / LABELS for folder in path.parents[:2])]:
         if file.is_file():
@@ -175,7 +176,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def value_of(region: Region, classes: Sequence[str]) -> int:
-    """Returns the value of a region's pixels."""
+    """Returns the pixel value of a region."""
     if region.class_name == IGNORED:
         return IGNORE_VALUE
     instance = 1 if region.instance is None else region.instance
@@ -187,7 +188,7 @@ def value_of(region: Region, classes: Sequence[str]) -> int:
 
 
 def named(names: Sequence[str], value: int, where: str) -> tuple[str, int | None]:
-    """Returns class name and object of a value.
+    """Returns class name and object number of a pixel value.
 
     Raises:
         MaskcastError: there is no such class.

@@ -1,6 +1,6 @@
-"""MOTS as text: a file per clip, a line per object and frame: frame, object, class, height, width, run lengths.
+"""MOTS as text: a file per clip, a line per frame and object: frame, object, class, height, width, run lengths.
 
-A frame without a line has no object, so a file need not show whether its frames count from 0 or from 1.
+A frame without a line has no object, so the files may not show whether frames count from 0 or from 1.
 """
 
 from collections import defaultdict
@@ -47,21 +47,21 @@ class MotsTxt(Mots):
             (root / f"{clip_name(clip)}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
     def files_in(self, path: Path) -> list[Path]:
-        """Returns the files of clips (see `LabelFormat.files_in`)."""
+        """Returns the files of the clips (see `LabelFormat.files_in`)."""
         return [file for file in super().files_in(path) if file.name != LABELS]
 
     def read_file(self, file: Path) -> Iterator[FoundFrame]:
-        """Yields the frames that have a line, or the first one (see `LabelFormat.read`)."""
+        """Yields the frames that have a line; without any line, the first frame (see `LabelFormat.read`)."""
         return _read(file, self.classes, self.first)
 
     def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
-        """Yields the first words of all lines (see `Mots.numbers`)."""
+        """Yields the frame number of each line (see `Mots.numbers`)."""
         for file in self.files_in(path):
             words = (line.partition(" ")[0] for line in _lines(file))
             yield from ((file, unquote(file.stem), int(word)) for word in words if is_count(word))
 
     def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
-        """Refuses to guess; files without a line need no number."""
+        """Refuses to guess, unless there are no lines, which need no number."""
         if not numbers:
             return 0
         raise MaskcastError(
@@ -75,7 +75,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
-    found: dict[int, list[tuple[str, int | None, int]]] = defaultdict(list)  # class, object, place in records
+    found: dict[int, list[tuple[str, int | None, int]]] = defaultdict(list)  # class, object, index of the record
     sizes: set[Size] = set()
     records: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()

@@ -1,4 +1,4 @@
-"""Names of frames in files of labels: they come back from other tools, and tell clip and frame exactly."""
+"""Names of frames in label files: they survive other tools, and identify clip and frame exactly."""
 
 import re
 from pathlib import PurePosixPath
@@ -8,22 +8,22 @@ from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.labelling.formats.base import Place
 
 FRAME_RULE = "<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on"
-VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # of a video, as CVAT calls it
-UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
+VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # CVAT's name of a video frame
+UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio's prefix of an uploaded file
 
 
 def clip_name(clip: str) -> str:
-    """Returns a clip id as part of a file name."""
+    """Returns a clip id quoted for file names."""
     return quote(clip, safe=" ")
 
 
 def frame_name(clip: str, frame: int) -> str:
-    """Returns the name of a frame's image."""
+    """Returns the file name of a frame's image."""
     return f"{clip_name(clip)}_{frame:06d}.png"
 
 
 def places_of(name: str) -> list[Place]:
-    """Returns what the name of an image may mean, the likeliest first; see `FRAME_RULE`."""
+    """Returns the clips and frames that an image's name may refer to, the likeliest first; see `FRAME_RULE`."""
     path = PurePosixPath(name.replace("\\", "/"))
     stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
     stems = [stem] + ([uploaded[1]] if (uploaded := UPLOADED.fullmatch(stem)) else [])

@@ -1,6 +1,6 @@
-"""SA-V's files, `sav_000001_manual.json`: one a video, with a mask per masklet of every fourth frame.
+"""SA-V's `sav_000001_manual.json`: one file per video, with a mask per masklet in every fourth frame.
 
-Its objects have no classes. Those that are not seen have an empty mask, or none.
+Objects have no classes. Objects that are not visible have an empty mask, or none.
 """
 
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from maskcast.data.coco.records import Records
 from maskcast.errors import MaskcastError
 from maskcast.reading import shown
 
-EVERY = 4  # frames of the video to one with masks: 24 and 6 a second
-OBJECT = "object"  # class of all
+EVERY = 4  # video frames per labelled frame: 24 and 6 fps
+OBJECT = "object"  # class name of all objects
 
 
 def is_sa_v(content: Any) -> bool:
-    """Whether what a JSON holds is of this form."""
+    """Whether parsed JSON has this format."""
     return isinstance(content, dict) and {"masklet", "masklet_id", "video_id"} <= content.keys()
 
 
 def sa_v_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records, Records]:
-    """Returns videos, categories and annotations as YouTube-VIS has them; ``reading.parsing`` stands around it.
+    """Returns videos, categories and annotations in the form of YouTube-VIS; call it inside ``reading.parsing``.
 
     Raises:
         MaskcastError: a frame has more or fewer masks than there are masklets.
@@ -33,7 +33,7 @@ def sa_v_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records
             raise MaskcastError(
                 f"{file}: masklet[{t}] must be one per masklet_id, {len(ids)}, not {have}; mend it"
             )
-    size = {key: int(content[f"video_{key}"]) for key in ("height", "width")}  # 848.0
+    size = {key: int(content[f"video_{key}"]) for key in ("height", "width")}  # a float in the file: 848.0
     names = [f"{content['video_id']}/{EVERY * t:05d}.jpg" for t in range(len(frames))]
     annotations = [
         {"id": one, "instance_id": one, "video_id": 0, "category_id": 0, "segmentations": [m[k] for m in frames]}

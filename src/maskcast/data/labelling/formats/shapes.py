@@ -1,7 +1,7 @@
-"""Shapes that people draw, as masks.
+"""Converts shapes that people draw to masks.
 
-All shapes become polygons and these masks by COCO's rule (its reference code, `maskApi.c`), whatever tool they
-come from. Coordinates are pixels, (0, 0) is the corner of the first pixel.
+Whatever tool they come from, all shapes become polygons, and polygons become masks by COCO's rule (its reference
+code, `maskApi.c`). Coordinates are in pixels; (0, 0) is the corner of the first pixel.
 
 Legend: H height, W width, P points.
 """
@@ -30,7 +30,7 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
     """Returns the pixels inside a polygon, (H, W) bool.
 
     Raises:
-        MaskcastError: it has fewer than three points, or one far outside of the frame.
+        MaskcastError: it has fewer than three points, or a point far outside the frame.
     """
     if len(points_P2) < 3:
         raise MaskcastError(
@@ -43,22 +43,22 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
 
 
 def say_without_area(file: Path, found: Counter[str]) -> None:
-    """Says which kinds of shapes without an area are left out, if there are any."""
+    """Reports the numbers of shapes without area that are left out, if any."""
     if found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
         say(f"{file}: left out {kinds}: they have no area")
 
 
 def decoded_base64(text: object, key: str, where: str) -> Image.Image:
-    """Returns the image of a file in base64, which stands under a key.
+    """Returns the image in a base64 text, which is the value of ``key``.
 
     Raises:
-        MaskcastError: it is no base64, or no readable image.
+        MaskcastError: the text is not base64, or not a readable image.
     """
     if not isinstance(text, str):
         raise MaskcastError(f"{where}: {key} must be a PNG in base64, not {shown(text)}; export it again")
     try:
-        content = binascii.a2b_base64("".join(text.split()), strict_mode=True)  # some writers break lines
+        content = binascii.a2b_base64("".join(text.split()), strict_mode=True)  # some writers insert line breaks
     except binascii.Error as error:
         raise MaskcastError(f"{where}: {key} is no base64 ({error}); export it again") from None
     return decode(where, content).image
@@ -67,13 +67,13 @@ def decoded_base64(text: object, key: str, where: str) -> Image.Image:
 def rectangle(
     left: float, top: float, width: float, height: float, rotation: float, centre: Sequence[float]
 ) -> list[list[float]]:
-    """Returns the corners of a rectangle that is turned about a point by so many degrees, clockwise."""
+    """Returns the corners of a rectangle, rotated clockwise about a point by ``rotation`` degrees."""
     corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
     return _turned(corners, rotation, centre)
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float) -> list[list[float]]:
-    """Returns points of an ellipse that is turned about its centre by so many degrees, clockwise."""
+    """Returns points of an ellipse, rotated clockwise about its centre by ``rotation`` degrees."""
     angles = [2 * pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
     return _turned([(x + radius_x * cos(a), y + radius_y * sin(a)) for a in angles], rotation, (x, y))
 

@@ -1,11 +1,11 @@
-"""All label formats; one is imported when it is asked for."""
+"""The table of label formats; a format is imported when it is used."""
 
 import importlib
 
 from maskcast.data.labelling.formats.base import LabelFormat
 
 PACKAGE = "maskcast.data.labelling.formats"
-FORMATS = {  # by name: where it is, and what it holds
+FORMATS = {  # by name: module and class, and a description
     "coco": ("coco:Coco", "COCO: polygons or RLE; CocoVID's videos and objects"),
     "youtube-vis": ("youtube_vis:YouTubeVis", "YouTube-VIS; SA-V, BURST: masks of objects by frame"),
     "mots": ("mots:MotsPng", "MOTS: a 16-bit PNG per frame, class * 1000 + object"),
@@ -20,6 +20,6 @@ FORMATS = {  # by name: where it is, and what it holds
 
 
 def get_format(name: str) -> LabelFormat:
-    """Returns the format of a name, which is one of ``FORMATS``."""
+    """Returns the format with this name, a key of ``FORMATS``."""
     module, _, class_name = FORMATS[name][0].partition(":")
     return getattr(importlib.import_module(f"{PACKAGE}.{module}"), class_name)()

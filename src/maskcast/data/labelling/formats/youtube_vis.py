@@ -1,7 +1,7 @@
-"""YouTube-VIS: one JSON of videos; an annotation is an object with a mask or null per frame of its video.
+"""YouTube-VIS: one JSON of videos; an annotation is one object, with a mask or null per frame of its video.
 
-A video lists the frames that are labelled by their file names. Read are these, and what says the same in other
-words: BURST and SA-V.
+A video lists its labelled frames by file name. This module also reads BURST and SA-V, which hold the same in other
+forms.
 """
 
 import json
@@ -94,7 +94,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             )
         seen = [k for k, mask in enumerate(masks) if mask is not None]
         known = instance_of(annotations, n)
-        instance = one["id"] if known is None else known  # an annotation is an object
+        instance = one["id"] if known is None else known  # each annotation is an object
         where = f"{annotations.where}[{n}]: segmentations"
         size = np.array([[heights[video], widths[video]]] * len(seen)).reshape(-1, 2)
         own = [{"id": frames[video][k], "segmentation": masks[k]} for k in seen]
@@ -108,7 +108,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
 
 
 def _lists(file: Path) -> tuple[Records, Records, Records]:
-    """Returns videos, categories and annotations of a file of any of the forms."""
+    """Returns videos, categories and annotations of a file in any of the three formats."""
     content = read_json(file)
     if is_burst(content):
         return burst_lists(file, content)
