@@ -34,7 +34,7 @@ class FrameIndex:
         return int(self._ends[clip - 1]) if clip else 0
 
     def pieces(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
-        """Yields the index of each clip with frames from ``first`` to ``last - 1``, and the slice of these frames."""
+        """Yields the index of each clip with frames from ``first`` to ``last - 1``, and the slice of these."""
         while first < last:
             clip, place = self.at(first)
             stop = min(last, int(self._ends[clip])) - self.start(clip)

@@ -1,1 +1,1 @@
-"""Detection sets: images with boxes."""
+"""Detection sets: images with bounding boxes."""

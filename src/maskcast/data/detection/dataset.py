@@ -1,10 +1,10 @@
-"""A detection set: images with boxes in one form, as `prepare_detection` writes it.
+"""A detection set: images with boxes in the common format that `prepare_detection` writes.
 
     dataset.json      class names, counts, checksums, what was left out and why
-    train.json        COCO form; categories 0..K-1, boxes x, y, width, height in pixels
-    val.json          likewise
+    train.json        COCO format; categories 0..K-1, boxes x, y, width, height in pixels
+    val.json          the same for the split val
     images/train/...  the images of a split; images/val/... likewise
-    unlabeled/...     images without boxes, where the source has some
+    unlabeled/...     images without boxes, if the source has any
 
 Legend: N boxes, K classes, H height, W width, C = 3 channels (RGB).
 """
@@ -30,13 +30,13 @@ AGAIN = "run prepare_detection again"
 
 
 class _Split(BaseModel):
-    """What ``dataset.json`` says of a split."""
+    """The entry of a split in ``dataset.json``."""
 
     sha256: str
 
 
 class _About(BaseModel):
-    """What is read of ``dataset.json``."""
+    """The keys of ``dataset.json`` that are read."""
 
     classes: tuple[str, ...]
     original_ids: tuple[int, ...]
@@ -50,18 +50,18 @@ class _About(BaseModel):
 
 
 class DetectionSet:
-    """Opens a detection set; images are decoded when they are asked for.
+    """A detection set on disk; images are decoded on access.
 
     Args:
         root: the folder with `dataset.json`.
 
     Attributes:
         classes: names of the classes 0..K-1; there is no background class.
-        original_ids: per class the id that it has in the source; 0..K-1 where the source has names alone.
-        digest: names the contents: images, boxes and classes.
+        original_ids: for each class its id in the source; 0..K-1 if the source has only names.
+        digest: hash of the contents: images, boxes and classes.
 
     Raises:
-        MaskcastError: if the folder is no detection set.
+        MaskcastError: if the folder is not a detection set.
     """
 
     def __init__(self, root: Path) -> None:
@@ -77,14 +77,15 @@ class DetectionSet:
 
     @property
     def num_classes(self) -> int:
-        """K; a detector that reserves 0 for background adds one itself."""
+        """K. There is no background class; a detector that reserves id 0 for it adds one."""
         return len(self.classes)
 
     def split(self, name: str) -> "DetectionSplit":
         """Returns the labelled images of `train` or `val`.
 
         Raises:
-            MaskcastError: if there is no such split, or its file is missing, damaged or not the one listed.
+            MaskcastError: if the split does not exist, or its file is missing, damaged or differs from its
+                checksum.
         """
         if name not in self.about["splits"]:
             have = ", ".join(self.about["splits"])
@@ -93,18 +94,18 @@ class DetectionSet:
 
     @cached_property
     def unlabeled(self) -> tuple[Path, ...]:
-        """The images without boxes, in numeric order; empty where the source has none."""
+        """The images without boxes, in numeric order; empty if the source has none."""
         folder = self.root / "unlabeled"
         return tuple(image_files(folder)) if folder.is_dir() else ()
 
 
 class DetectionSplit:
-    """The labelled images of one split, by their place 0..len-1.
+    """The labelled images of one split, by index 0..len-1.
 
     Attributes:
         truth: the split's COCO file, which `maskcast.evaluation.coco.files.read_truth` reads.
-        ids: image id of each place.
-        paths: image file of each place.
+        ids: image ids, by index.
+        paths: image files, by index.
     """
 
     def __init__(self, root: Path, name: str, sha256: str) -> None:
@@ -131,7 +132,7 @@ class DetectionSplit:
         return len(self.ids)
 
     def digest(self) -> str:
-        """Returns 32 hex digits that name what it holds: classes, image ids, boxes and images, and no other split.
+        """Returns a hash (32 hex digits) of the split's classes, image ids, boxes and images.
 
         Raises:
             MaskcastError: if an image is missing.
@@ -145,7 +146,7 @@ class DetectionSplit:
         return total.hexdigest()[:32]
 
     def image(self, n: int) -> np.ndarray:
-        """Returns the image at place `n`, (H, W, C) uint8 RGB.
+        """Returns image `n`, (H, W, C) uint8 RGB.
 
         Raises:
             MaskcastError: if its file is missing or damaged.
@@ -153,12 +154,12 @@ class DetectionSplit:
         return read_image(self.paths[n])
 
     def boxes(self, n: int) -> np.ndarray:
-        """Returns its boxes, (N, 4) float32: x1, y1, x2, y2 in pixels, inside the image; crowds are left out."""
+        """Returns the boxes of image `n`, (N, 4) float32: x1, y1, x2, y2 in pixels, in the image; no crowds."""
         start, stop = self._spans[n]
         return self._boxes_N4[start:stop]
 
     def labels(self, n: int) -> np.ndarray:
-        """Returns the classes of its boxes, (N,) int64 in 0..K-1."""
+        """Returns the classes of the boxes of image `n`, (N,) int64 in 0..K-1."""
         start, stop = self._spans[n]
         return self._labels_N[start:stop]
 

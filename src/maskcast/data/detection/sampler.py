@@ -1,4 +1,4 @@
-"""Which training image comes next: each as likely as any other, or those with rare classes more often."""
+"""Draws training images: uniformly, or more often if they show rare classes."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ class ImageSampler:
     """Draws images with replacement.
 
     Args:
-        split: the images.
+        split: images to draw from.
         num_classes: K.
-        repeat_threshold: see :func:`repeat_factors`; None draws all images alike.
+        repeat_threshold: see :func:`repeat_factors`; None draws uniformly.
     """
 
     def __init__(self, split: DetectionSplit, num_classes: int, repeat_threshold: float | None) -> None:
@@ -24,19 +24,19 @@ class ImageSampler:
         self._ends = weights.cumsum()
 
     def draw(self, random: np.random.Generator) -> int:
-        """Returns the place of an image."""
+        """Returns the index of an image."""
         return int(np.searchsorted(self._ends, random.uniform(0, self._ends[-1]), side="right"))
 
 
 def repeat_factors(present_IK: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns how often each of I images is drawn, relative to others, to show rare classes more often.
+    """Returns the repeat factor of each of I images, with which images of rare classes are drawn more often.
 
-    r(c) = max(1, sqrt(threshold / f(c))), where f(c) is the fraction of images with class c; an image takes the
-    greatest r of its classes, and 1 if it has none (Gupta et al. 2019, arXiv 1908.03195, section 4).
+    r(c) = max(1, sqrt(threshold / f(c))), where f(c) is the fraction of images with class c. An image has the
+    greatest r of its classes, or 1 if it has none (Gupta et al. 2019, arXiv 1908.03195, section 4).
 
     Args:
-        present_IK: whether class k is in image i.
-        threshold: fraction of images below which a class is drawn more often.
+        present_IK: bool, whether image i has class k.
+        threshold: classes in a smaller fraction of the images are drawn more often.
     """
     share_K = present_IK.mean(0)
     factor_K = np.sqrt(threshold / np.where(share_K > 0, share_K, 1)).clip(min=1)

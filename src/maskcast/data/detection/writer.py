@@ -1,4 +1,4 @@
-"""Writes a detection set (see `dataset.py` for its form).
+"""Writes a detection set (see `dataset.py` for the format).
 
 Legend: N boxes of an image.
 """
@@ -26,23 +26,22 @@ from maskcast.processors import num_processors
 from maskcast.progress import track
 from maskcast.writing import write_json
 
-CHUNK = 256  # images that the threads are given at once
+CHUNK = 256  # images submitted to the threads at once
 JPEG = {".jpg", ".jpeg"}
 
 
 class DetectionWriter:
-    """Writes a detection set into a new folder; `dataset.json` comes last, so that a half set is never read.
+    """Writes a detection set into a new folder; `dataset.json` is written last, so a partial set is never read.
 
     Args:
-        root: the folder to write; must not exist.
+        root: folder to write; must not exist.
         classes: names of the classes 0..K-1.
-        original_ids: per class its id in the source.
-        max_size: images whose longer side is above it are shrunk, and their boxes with them; None keeps all as
-            they are.
-        shares: whether boxes are given in shares of their image's width and height, not in pixels.
+        original_ids: for each class its id in the source.
+        max_size: images whose longer side is greater are shrunk, with their boxes; None keeps all sizes.
+        shares: whether boxes are given as shares of the image's width and height, not in pixels.
 
     Attributes:
-        shared: what splits share, by their files.
+        shared: finds images that several splits have in common.
     """
 
     def __init__(
@@ -66,10 +65,10 @@ class DetectionWriter:
         root.mkdir(parents=True)
 
     def add_split(self, split: str, images: Sequence[LabelledImage]) -> Counter[str]:
-        """Writes the images and boxes of a split; returns how many boxes were kept, clipped and dropped, and why.
+        """Writes the images and boxes of a split; returns how many boxes were kept, clipped and dropped for each reason.
 
         Raises:
-            MaskcastError: if an image is missing, damaged, or not of the size its labels are meant for.
+            MaskcastError: if an image is missing or damaged, or its size contradicts its labels.
         """
         counts: Counter[str] = Counter(kept=0, clipped=0, degenerate=0, under_1_px=0)
         dropped: list[dict[str, Any]] = []
@@ -79,7 +78,7 @@ class DetectionWriter:
             "annotations": [],
         }
         digest = hashlib.sha256()
-        # Closed at an error, so that no thread still writes into the folder while it is removed.
+        # Closed on errors, so that no thread writes into the folder while it is removed.
         with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
             for one, (name, before, after, sha256) in zip(images, files, strict=True):
                 _check_size(one, before)
@@ -112,10 +111,10 @@ class DetectionWriter:
         return counts
 
     def add_unlabeled(self, images: Sequence[tuple[Path, str]]) -> None:
-        """Writes images without boxes, given as file and name.
+        """Writes images without boxes, given as pairs of file and name.
 
         Raises:
-            MaskcastError: if one is missing or damaged, or two have one name.
+            MaskcastError: if one is missing or damaged, or two have the same name.
         """
         digest = hashlib.sha256()
         for name, _, _, sha256 in self._write("unlabeled", images, "unlabeled"):
@@ -130,7 +129,7 @@ class DetectionWriter:
     def _write(
         self, folder: str, images: Sequence[tuple[Path, str]], what: str
     ) -> Generator[tuple[str, tuple[int, int], tuple[int, int], str]]:
-        """Yields name, height and width before and after, and sha256 of each image that it wrote, in order."""
+        """Writes images, in order; yields name, height and width before and after, and sha256 of each."""
         twice = [name for name, count in Counter(name for _, name in images).items() if count > 1]
         if twice:
             raise MaskcastError(f"{what}: two images are named {twice[0]!r}; rename one of them")
@@ -140,7 +139,7 @@ class DetectionWriter:
         def write(image: tuple[Path, str]) -> tuple[str, tuple[int, int], tuple[int, int], str]:
             return write_image(image[0], self.root / folder, image[1], self.max_size)
 
-        # Decoding and hashing release the GIL, so that threads are enough.
+        # Threads are enough, because decoding and hashing release the GIL.
         with ThreadPoolExecutor(num_processors()) as pool:
             chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
             done = (file for chunk in chunks for file in pool.map(write, chunk))
@@ -148,7 +147,7 @@ class DetectionWriter:
 
 
 def _check_size(one: LabelledImage, found: tuple[int, int]) -> None:
-    """Refuses an image that is not of the height and width that its labels state."""
+    """Refuses an image whose height and width differ from those that its labels state."""
     if one.size in (None, found):
         return
     height, width = one.size or found
@@ -163,12 +162,12 @@ def _check_size(one: LabelledImage, found: tuple[int, int]) -> None:
 def write_image(
     path: Path, folder: Path, name: str, max_size: int | None
 ) -> tuple[str, tuple[int, int], tuple[int, int], str]:
-    """Copies an image as it is, or shrinks it to `max_size`: JPEG stays JPEG, all others become PNG.
+    """Copies an image unchanged, or shrinks it to `max_size`; JPEG stays JPEG, other formats become PNG.
 
-    Every image is decoded once, so that a damaged one is found here and not while training.
+    Each image is decoded once, so that damaged files are found now rather than in training.
 
     Returns:
-        Its name in `folder`, height and width before and after, and the sha256 of the file.
+        The name in `folder`, height and width before and after, and the sha256 of the file.
 
     Raises:
         MaskcastError: if it is missing or damaged.
@@ -195,16 +194,16 @@ def write_image(
 
 
 def fitted(boxes_N4: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
-    """Clips boxes to their image and scales them with it.
+    """Clips boxes to their image and scales them like the image.
 
     Args:
-        boxes_N4: x1, y1, x2, y2 in pixels of the image before.
-        before: height and width in which the boxes are given.
-        after: height and width of the image that is kept.
+        boxes_N4: x1, y1, x2, y2 in pixels of the original image.
+        before: height and width of the original image.
+        after: height and width of the written image.
 
     Returns:
-        Boxes in the image that is kept, and what became of each: `kept` as it was, `clipped` to the image, or
-        dropped because it was `degenerate` (no positive width and height) or is `under_1_px` wide or high now.
+        Boxes in the written image, and the fate of each: `kept`, `clipped` to the image, or dropped because it was
+        `degenerate` (no positive width and height) or is now `under_1_px` wide or high.
     """
     height, width = before
     clipped_N4 = boxes_N4.clip(0, [width, height, width, height])

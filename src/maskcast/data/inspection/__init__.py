@@ -1,1 +1,1 @@
-"""Looks at a folder of somebody's data: which layout it has, what its masks hold, how long its sequences are."""
+"""Inspects a folder of a user's data: its layout, the contents of its masks, the lengths of its sequences."""

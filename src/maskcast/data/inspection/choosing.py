@@ -1,4 +1,4 @@
-"""Of several images of the same frames those that are to be read: masks of classes, no pictures for people."""
+"""Chooses which images to read if several show the same frames: class masks rather than pictures for people."""
 
 import re
 from collections import defaultdict
@@ -15,7 +15,8 @@ from maskcast.data.inspection.streams import MASK_WORDS, Stream
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
-# What tools and data sets write: masks of classes, and in the folder beside them the same with objects, or marks.
+# Folders of instances or marks, each with the folder of class masks of the same frames, as tools write them.
+# frames.
 BESIDE = (
     ("SegmentationObject", "SegmentationClass"),  # Pascal VOC, CVAT
     ("SegmentationObjectPNG", "SegmentationClassPNG"),  # labelme
@@ -26,36 +27,38 @@ BESIDE = (
     ("colormaps", "masks"),  # BDD100K
     ("colormaps", "bitmasks"),
 )
-# The same in colours for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
+# Coloured versions for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
 COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)
-FINE, COARSE = "gtFine", "gtCoarse"  # of Cityscapes: people drew the second in haste
-IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # of Cityscapes, the best first
-# What shows frames under their masks, such as the folders of labelme's scripts.
+FINE, COARSE = "gtFine", "gtCoarse"  # Cityscapes' fine and coarse annotations
+IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # Cityscapes' masks, the most useful first
+# Pictures of frames overlaid with their masks, e.g. from labelme's scripts.
 FOR_PEOPLE = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
-# What is made of frames and lies beside them: no frames to learn from, and no masks, though some look like these.
+# Images derived from frames, stored beside them: neither frames to learn from, nor masks, though some look like
+# masks.
 MADE = re.compile(
     r"(depth|disparity|thumb(nail)?s?|previews?|super[_-]?pixels?|(optical[_-]?|opt[_-]?)?flows?)"
     r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
     re.IGNORECASE,
 )
 
-FEW = 10  # frames of a video to one that lies elsewhere once more, so that those are no video
-MOST_KINDS = 8  # folders that differ in one part, as kinds of images do: sequences are more
-LOOKED_AT = 12  # places of masks, and frames of each, that are compared
+FEW = 10  # a folder with at most 1/FEW of a video's frames is a selection of them, not a video
+MOST_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
+LOOKED_AT = 12  # folders of masks, and frames of each, that are compared
 
 
 def for_people(stream: Stream) -> bool:
-    """Whether images show frames and masks to people."""
+    """Whether images are pictures of frames and masks for people."""
     return any(map(FOR_PEOPLE.fullmatch, stream.parts))
 
 
 def made_of_frames(streams: Sequence[Stream], films: bool) -> dict[Stream, str]:
-    """Returns the images called depth, thumbnails, flow or the like, by that name, where better ones are there.
+    """Returns derived images, such as depth, flow or thumbnails, with the word in their path that says so.
 
-    These are frames of the same names, or videos. A sequence may be called so, too: it has masks elsewhere.
+    They are derived only if frames with the same names, or videos, exist as well. A sequence with such a name has
+    masks elsewhere.
 
     Args:
-        streams: all.
+        streams: all streams.
         films: whether there are videos.
     """
     named = {one: word for one in streams for word in (*one.parts, one.tail.strip("_-. ")) if MADE.fullmatch(word)}
@@ -71,9 +74,10 @@ def made_of_frames(streams: Sequence[Stream], films: bool) -> dict[Stream, str]:
 
 
 def photographs_of(stream: Stream, frames: Sequence[Stream], masks: Sequence[Stream]) -> Stream | None:
-    """Returns the frames whose names images have that are called after masks, and are none by their colours.
+    """Returns the frames with the names of images that are called masks but have too many colours, or None.
 
-    Frames of a folder that holds their masks, too, are no others': `labelled/images` are none of `all/images`.
+    Frames in a folder with masks of their own are not those of others: `labelled/images` does not match
+    `all/images`.
     """
     if not _called_masks(stream):
         return None
@@ -91,9 +95,9 @@ def photographs_of(stream: Stream, frames: Sequence[Stream], masks: Sequence[Str
 
 
 def among_others(frames: Sequence[Stream]) -> dict[Stream, Stream]:
-    """Returns images that are a few frames of a video which lies beside them, and that video's.
+    """Returns images that are a selection of the frames of a video in a parallel folder, with that video's images.
 
-    Cityscapes has one frame of thirty in `leftImg8bit/train/ulm`, and all in `leftImg8bit_sequence/train/ulm`.
+    Cityscapes has one of thirty frames in `leftImg8bit/train/ulm`, and all in `leftImg8bit_sequence/train/ulm`.
     """
     beside = defaultdict[tuple[str, ...], list[Stream]](list)
     for one in frames:
@@ -105,7 +109,7 @@ def among_others(frames: Sequence[Stream]) -> dict[Stream, Stream]:
 
 
 def _holds(stream: Stream, few: Stream) -> bool:
-    """Whether images have the names of all of a few others, and the first of these is the same picture."""
+    """Whether a stream has all names of a smaller one, and the same picture for the first of them."""
     ours, theirs = stream.by_key(), few.by_key()
     if not theirs.keys() <= ours.keys():
         return False
@@ -116,12 +120,12 @@ def _holds(stream: Stream, few: Stream) -> bool:
 
 
 def _common(one: Stream, other: Stream) -> int:
-    """Returns in how many folders, from the top, both lie."""
+    """Returns the number of top folders that both paths share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.parts, other.parts, strict=False)))
 
 
 def drawn_frames(masks: Sequence[Stream], frames: Sequence[Stream]) -> list[Stream]:
-    """Returns drawings and dark pictures that look like masks, and are the frames of others called so."""
+    """Returns drawings and dark pictures that look like masks but are frames: masks with the same names exist."""
     called = [one.keys() for one in masks if _called_masks(one)]
     of_photographs = [one.keys() for one in frames]
     return [
@@ -138,13 +142,13 @@ def _called_masks(stream: Stream) -> bool:
 
 
 def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str, str] | None:
-    """Returns two places of masks that share frames and no pixel, as masks of one class or object each do.
+    """Returns two folders of masks that share frames but no pixels: then each folder is one class or object.
 
-    In folders that are called by numbers, as SA-V's objects are, they may share pixels, too.
+    Folders named by numbers, such as SA-V's objects, may share pixels, too.
 
     Args:
         read: masks that a pattern finds.
-        others: images that none finds. Where frames are among them, those masks may be theirs.
+        others: images that no pattern finds; masks in folders with frames among these may belong to those frames.
     """
     places = {part for one in others if not one.masks for part in one.parts}
     for one, other in product(read, [other for other in others if other.masks][:LOOKED_AT]):
@@ -158,7 +162,7 @@ def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str
 
 
 def _apart(one: Stream, other: Stream) -> bool:
-    """Returns whether masks of two values mark no pixel twice, in some frames in which both mark one."""
+    """Whether two-valued masks never mark the same pixel, though some frames have marks in both."""
     ours, theirs = one.by_key(), other.by_key()
     shared = sorted(ours.keys() & theirs.keys())
     both = 0
@@ -181,7 +185,7 @@ def _holds_colours(stream: Stream) -> bool:
 
 
 def of_classes(masks: Sequence[Stream]) -> list[Stream]:
-    """Returns the masks without those that show the frames of others in another way."""
+    """Returns the masks without those that show the same frames in another form."""
     if any(FINE in one.parts for one in masks):
         masks = [one for one in masks if COARSE not in one.parts]
     places = {one.parts: one for one in masks}

@@ -1,7 +1,7 @@
-"""Names of classes, from a list that lies beside the data.
+"""Finds class names in a list beside the data.
 
-It is called `label_colors.txt`, `class_dict.csv`, `classes.txt`, or `labelmap.txt` as CVAT writes it. It may be a
-JSON, such as `label_num_dic_final.json` of VSPW.
+Such lists are `label_colors.txt`, `class_dict.csv`, `classes.txt`, CVAT's `labelmap.txt`, or a JSON such as VSPW's
+`label_num_dic_final.json`.
 """
 
 import re
@@ -22,19 +22,19 @@ from maskcast.labels import IGNORE
 from maskcast.reading import read_json
 
 LISTS = re.compile(r".*(class|label|palette|colou?r|categor).*\.(txt|csv|json)", re.IGNORECASE)
-VIPSEG = "panoVIPSeg_categories.json"  # whose ids are one less than those in its masks, where 0 has no label
+VIPSEG = "panoVIPSeg_categories.json"  # its ids are one less than the values in masks, where 0 means no label
 BDD = ("background", "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 NAMES = tuple(name for name, *_ in TABLE)
-TRAINED = tuple(name for name, _, _, left_out in TABLE if not left_out)  # in the order of their ids in training
-CITYSCAPES = {"_labelIds": NAMES, "_instanceIds": NAMES, "_labelTrainIds": TRAINED}  # by what masks are called
-STEP = range(7, len(TRAINED))  # highest class: MOTChallenge-STEP has 0 to 6, of its own
+TRAINED = tuple(name for name, _, _, left_out in TABLE if not left_out)  # in the order of their train ids
+CITYSCAPES = {"_labelIds": NAMES, "_instanceIds": NAMES, "_labelTrainIds": TRAINED}  # by the masks' names
+STEP = range(7, len(TRAINED))  # highest train id; MOTChallenge-STEP has its own classes 0 to 6
 _LABELMAP = re.compile(r"^([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*$")
-LARGEST = 65536  # bytes of a list
+LARGEST = 65536  # maximum size of a list in bytes
 NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECASE)
 
 
 class Named(NamedTuple):
-    """A line of a list: a name, its colour as 0xRRGGBB, and its id, if it has these."""
+    """A line of a list: a name, and its colour as 0xRRGGBB and its id, if given."""
 
     name: str
     colour: int | None
@@ -42,7 +42,7 @@ class Named(NamedTuple):
 
 
 def listed_classes(raw: Path) -> Iterator[tuple[list[Named], str]]:
-    """Yields the classes of each list below a folder, and its path."""
+    """Yields the classes of each list below a folder, and the list's path."""
     for path in files_below(raw):
         parts = path.relative_to(raw).parts
         if len(parts) > 3 or not LISTS.fullmatch(path.name) or path.stat().st_size > LARGEST:
@@ -54,12 +54,12 @@ def listed_classes(raw: Path) -> Iterator[tuple[list[Named], str]]:
 
 
 def named_source(source: dict[str, Any], listed: Sequence[Named], ids: Sequence[int]) -> dict[str, Any] | None:
-    """Returns the keys of a source with the names of a list; None where the list is of other masks.
+    """Returns the keys of a source with the names of a list; None if the list does not fit the masks.
 
     Args:
-        source: with `classes`, and `values` where masks hold colours, or ids with gaps.
-        listed: by id, or by colour.
-        ids: of classes in the masks.
+        source: with `classes`, and with `values` if masks hold colours, or ids with gaps.
+        listed: classes by id, or by colour.
+        ids: class ids in the masks.
     """
     if any(one.number is not None for one in listed):
         told = [one.name for one in sorted(listed, key=lambda one: one.number or 0)]
@@ -85,12 +85,12 @@ def named_source(source: dict[str, Any], listed: Sequence[Named], ids: Sequence[
 
 
 def known_source(source: dict[str, Any], mask: Path, survey: MaskSurvey) -> tuple[dict[str, Any], str] | None:
-    """Returns the keys of a source with the names of a set that is known by its form, and the set; None of others.
+    """Returns the keys of a source with the class names of a known data set, and the data set's name; else None.
 
     Args:
-        source: with `label_divisor` of masks of classes and objects.
-        mask: one of its masks: what Cityscapes writes is known by the name.
-        survey: what the masks hold.
+        source: with `label_divisor` if masks hold classes and objects.
+        mask: one of its masks; Cityscapes' masks are recognised by their names.
+        survey: the contents of the masks.
     """
     known = next((names for ending, names in CITYSCAPES.items() if mask.stem.endswith(ending)), ())
     values, place = survey.values, "Cityscapes"
@@ -99,13 +99,13 @@ def known_source(source: dict[str, Any], mask: Path, survey: MaskSurvey) -> tupl
     elif source.get("ignore") == MOTS_VOID:
         known, place = ("background", *KITTI), "KITTI MOTS"
     elif source.get("label_divisor") == COLOURS and IGNORE in values and max({*values} - {IGNORE}) in STEP:
-        known = TRAINED  # of KITTI-STEP
+        known = TRAINED  # KITTI-STEP
     found = _with_ids(source, known, [value for value in values if value != MOTS_VOID])
     return None if found is None else (found, f"the table of {place}")
 
 
 def _with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int]) -> dict[str, Any] | None:
-    """Returns the keys of a source whose classes have these names by their ids; None where there are other ids."""
+    """Returns the keys of a source with these names for class ids; None if the masks have other ids."""
     ids = [value for value in values if value != IGNORE]
     if not any(ids) or ids[-1] >= len(names):
         return None
@@ -115,7 +115,7 @@ def _with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int
 
 
 def _read(text: str) -> list[Named]:
-    """Returns the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::` or names alone."""
+    """Parses the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::` or only names."""
     found, bare = [], []
     for line in text.splitlines():
         if line.startswith("#"):
@@ -134,9 +134,9 @@ def _read(text: str) -> list[Named]:
 
 
 def _records(path: Path) -> list[Named]:
-    """Returns the classes of a JSON: `{"wall": "1"}` with all ids, or `[{"name": "car", "color": [0, 0, 9]}]`."""
+    """Returns the classes of a JSON: `{"wall": "1"}` without gaps, or `[{"name": "car", "color": [0, 0, 9]}]`."""
     content: Any = None
-    with suppress(MaskcastError):  # of something else
+    with suppress(MaskcastError):  # not a list of classes
         content = read_json(path)
     if isinstance(content, dict):
         ids = {name: int(number) for name, number in content.items() if str(number).isdecimal()}

@@ -1,4 +1,4 @@
-"""Places that differ in one part alone, and those of frames and masks that pair by it."""
+"""Families of paths that differ in one part only, and pairs of families of frames and masks."""
 
 import re
 from collections import defaultdict
@@ -14,7 +14,7 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 Parts = tuple[str, ...]
 _SEPARATOR = re.compile(r"[_\-. ]")
 _DIGIT = re.compile(r"\d")
-# What folders of frames are called, beside others that have the names of their images, such as `annotated`.
+# Names of folders of frames, beside folders such as `annotated` with images of the same names.
 _FRAMES = re.compile(
     r"((jpe?g|png|rgb|colou?r|left|raw|original|source)[_-]?)?(images?|imgs?|frames?)|rgb|colou?r|raw|originals?|origin",
     re.IGNORECASE,
@@ -23,27 +23,27 @@ _FRAMES = re.compile(
 
 @dataclass(frozen=True)
 class Family:
-    """Places that differ in one part alone.
+    """Paths that differ in one part only.
 
     Attributes:
-        parts: the place, with an empty text for the part that differs.
-        names: that part of each place.
+        parts: the path, with an empty text for the part that differs.
+        names: the differing part of each path.
     """
 
     parts: Parts
     names: frozenset[str]
 
     def at(self, name: str) -> Parts:
-        """Returns the place with a name."""
+        """Returns the path with this name."""
         return tuple(part or name for part in self.parts)
 
     def pattern(self, before: str = "", after: str = "") -> str:
-        """Returns the pattern where ``{clip}`` stands between two texts."""
+        """Returns the path pattern in which ``{clip}`` stands between two texts."""
         return "/".join(part or f"{before}{CLIP}{after}" for part in self.parts)
 
 
 def families(places: Iterable[Parts]) -> list[Family]:
-    """Returns every way to see places as one that differs in one part."""
+    """Returns all families of the paths: one for each way to vary one part."""
     found: dict[Parts, set[str]] = defaultdict(set)
     for parts in places:
         for place, part in enumerate(parts):
@@ -52,24 +52,26 @@ def families(places: Iterable[Parts]) -> list[Family]:
 
 
 def called_frames(parts: Parts) -> bool:
-    """Whether a folder of a place is called as those of frames are."""
+    """Whether a folder in the path has a name that is usual for frames."""
     return any(map(_FRAMES.fullmatch, parts))
 
 
 def paired_families(
     places: Iterable[Parts], frames: Mapping[Parts, set[NameKey]], masks: Mapping[Parts, set[NameKey]]
 ) -> tuple[str, str, int] | None:
-    """Returns the patterns of frames and masks under which most sequences have both, and how many names both have.
+    """Returns the patterns of frames and masks that pair most sequences, and the number of shared file names.
 
-    Of patterns that pair as many, those count that are most alike: `a/frames` and `a/masks` before `old/{clip}`.
+    If several pairs of patterns are equally good, the most similar two win: `a/frames` and `a/masks` before
+    `old/{clip}`.
 
     Args:
-        places: of frames.
-        frames: names of frames by place; none of videos, whose frames may have all.
-        masks: names of masks by place.
+        places: paths of frames.
+        frames: frame names by path; videos are missing, because they may have frames for all masks.
+        masks: mask names by path.
     """
     best: tuple[tuple[int, ...], str, str] | None = None
-    # The largest first: no smaller family can pair as many, and of thousands of sequences that saves minutes.
+    # Largest first: no smaller family can pair more, so the loops can stop early, which saves minutes for
+    # thousands.
     image_families, mask_families = (sorted(families(one), key=lambda f: -len(f.names)) for one in (places, masks))
     for images in image_families:
         for labels in mask_families:
@@ -90,7 +92,7 @@ def paired_families(
 
 
 def _inner(name: str, before: str, after: str) -> str:
-    """Returns what stands between two texts in a name; nothing where they are not there."""
+    """Returns the text between a prefix and a suffix; empty if the name does not have both."""
     inner = name.removeprefix(before).removesuffix(after)
     return inner if name == f"{before}{inner}{after}" else ""
 
@@ -98,7 +100,7 @@ def _inner(name: str, before: str, after: str) -> str:
 def _affixes(
     images: frozenset[str], labels: frozenset[str]
 ) -> Iterator[tuple[int, tuple[str, str], tuple[str, str]]]:
-    """Yields how many names pair, with what frames' and masks' names have around that of the sequence."""
+    """Yields how many names pair, with prefix and suffix of the names of frames and of masks."""
     if both := images & labels:
         yield len(both), ("", ""), ("", "")
         return

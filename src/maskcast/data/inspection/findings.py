@@ -1,4 +1,4 @@
-"""What was found in a folder of data, and the source that reads it."""
+"""What an inspection found in a folder of data, and the source params that read it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,29 +7,29 @@ from typing import Any
 
 from maskcast.data.sources.footage import Footage
 
-SEEN = 11  # frames that a forecaster sees, and as many that it forecasts
+SEEN = 11  # context of a forecaster, which forecasts as many frames
 LEAST_SEEN = 4
 
 
 @dataclass
 class Findings:
-    """A folder of data as `prepare_clips` is to read it.
+    """The findings of an inspection, in the form that `prepare_clips` needs.
 
     Attributes:
-        layout: in words.
+        layout: the layout in words.
         source: the params `prepare_clips.source`.
-        why: where a key of the source comes from, in words, by key.
-        sequences: frames of each sequence.
-        gaps: the parts of sequences that have gaps in the numbers of their frames; no clip goes over one.
-        labelled: of these the frames with a mask, of each sequence with any.
-        sizes: (height, width) of sequences, upright, and how many have it.
-        rate: frames a second of videos; None where nothing says.
-        rows: further things to know, name and text.
-        warnings: what the owner should look at, a sentence each.
+        why: for keys of the source, the reason for the value, in words.
+        sequences: number of frames of each sequence.
+        gaps: for sequences with gaps in their frame numbers, the ranges between gaps; clips never span a gap.
+        labelled: for sequences with masks, the number of frames that have one.
+        sizes: (height, width) after EXIF rotation, with the number of sequences that have it.
+        rate: frames per second of videos; None if unknown.
+        rows: further facts, as name and text.
+        warnings: what the owner should check, one sentence each.
         trainable: whether there are masks to learn from.
-        context: frames that a forecaster is to see, and to forecast.
-        photographs: why its images are no frames of videos; empty where they may be.
-        shares: share of the pixels of each class, of labelled ones; empty where not known.
+        context: number of frames that a forecaster sees, and number that it forecasts.
+        photographs: why images are photographs and not video frames; empty if they may be frames.
+        shares: for each class its share of the labelled pixels; empty if unknown.
     """
 
     layout: str
@@ -48,7 +48,7 @@ class Findings:
     shares: dict[str, float] = field(default_factory=dict)
 
     def add_sequences(self, footage: Mapping[str, Footage]) -> None:
-        """Adds the sequences of a source, and warns of gaps."""
+        """Adds the sequences of a source, with warnings about gaps."""
         for name, one in footage.items():
             self.sequences[name] = len(one.masks)
             if one.gap and not self.photographs:
@@ -56,15 +56,15 @@ class Findings:
                 self.warnings.append(f"{name}: a gap in the frame numbers, which no clip spans ({one.gap})")
 
     def runs(self, name: str) -> Sequence[range]:
-        """Returns the parts of a sequence whose frames follow each other."""
+        """Returns the ranges of a sequence with consecutive frames."""
         return self.gaps.get(name, (range(self.sequences[name]),))
 
     @property
     def frames(self) -> int:
-        """Frames of a clip."""
+        """Number of frames of a clip."""
         return 1 if self.photographs else 2 * self.context
 
     @property
     def partly(self) -> bool:
-        """Whether a sequence has masks of some of its frames only."""
+        """Whether a sequence has masks for only some of its frames."""
         return any(count < self.sequences[name] for name, count in self.labelled.items())

@@ -1,4 +1,4 @@
-"""The splits that a data set comes with, by the names of its folders or by lists and tables in files."""
+"""Finds the official splits of a data set from folder names, lists or tables."""
 
 import csv
 import re
@@ -14,20 +14,20 @@ from maskcast.reading import read_json
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
-LARGEST = 1 << 20  # bytes of a table of splits
-MOST_LISTS = 100  # of a folder: more texts called after splits, such as `train_000012.txt`, are those of images
+LARGEST = 1 << 20  # maximum size of a table in bytes
+MOST_LISTS = 100  # per folder: more texts named after splits, such as `train_000012.txt`, belong to single images
 
 
 def given_splits(
     raw: Path, names: Sequence[str], footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Returns the sequences of `val` and `test`, as far as a data set says so, and what says it.
+    """Returns the sequences of the official splits `val` and `test`, if any, and where that was found.
 
     Args:
-        raw: the folder of the data.
-        names: of the labelled sequences.
+        raw: folder of the data.
+        names: names of the labelled sequences.
         footage: all sequences.
-        files: of labels, or folders of masks, by sequence.
+        files: label files, or folders of masks, by sequence.
     """
     by_folder = {
         name: split for name in names if (split := _split_of(raw, name, footage[name], files.get(name, ())))
@@ -43,12 +43,12 @@ def given_splits(
 
 
 def of_split(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
-    """Returns the names whose split is one of those wanted."""
+    """Returns the names whose split is in ``wanted``."""
     return tuple(name for name, split in splits.items() if split in wanted)
 
 
 def split_of_name(name: str) -> tuple[str, bool] | None:
-    """Returns the split that a name tells, and whether it is nothing else: `Train`, `train2017`, `ValDataset`."""
+    """Returns the split in a name, and whether it is the whole name: `Train`, unlike `train2017`, `ValDataset`."""
     if name.lower() in SPLIT_NAMES:
         return SPLIT_NAMES[name.lower()], True
     words = map(str.lower, re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
@@ -57,7 +57,7 @@ def split_of_name(name: str) -> tuple[str, bool] | None:
 
 
 def _split_of(raw: Path, name: str, one: Footage, files: Collection[Path]) -> tuple[str, bool] | None:
-    """Returns what the name of a sequence says, or its folders, or else its labels', if these agree."""
+    """Returns the split in a sequence's name, else in its folders, else in those of its labels, if these agree."""
     if (own := split_of_name(name)) and own[1]:
         return own
     images = [one.images] if isinstance(one.images, Path) else one.images
@@ -69,21 +69,22 @@ def _split_of(raw: Path, name: str, one: Footage, files: Collection[Path]) -> tu
 
 
 def _told(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yields what the parts of a path say, the last first."""
+    """Yields the splits in the parts of a path, the last part first."""
     for part in reversed(folder.parts):
         if (found := split_of_name(part)) is not None:
             yield found
 
 
 def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Returns the names of each split but `train`."""
+    """Returns the names of the splits `val` and `test`."""
     return {split: members for split in ("val", "test") if (members := of_split(splits, split))}
 
 
 def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Path]]:
-    """Yields the split of each name that lists or tables have, and the file that holds some out.
+    """Yields splits by name as given in lists or tables, and the file that names `val` or `test`.
 
-    Lists are those of one folder, such as `val.txt` and `test-dev.txt`. A table is `splits.csv` or `splits.json`.
+    Lists are text files of one folder, such as `val.txt` and `test-dev.txt`. Tables are `splits.csv` or
+    `splits.json`.
     """
     tables = [path for path in files_below(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
     lists = [path for path in files_below(raw, ".txt") if split_of_name(path.stem)]
@@ -100,34 +101,34 @@ def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Pa
         held_out = (path for path, one in found.items() if {"val", "test"} & {*one.values()})
         yield _splits_in(rows, names), next(held_out, folder)
     for path in tables:
-        known = path.suffix.lower() == ".csv" or "split" in path.stem.lower()  # labels are many
+        known = path.suffix.lower() == ".csv" or "split" in path.stem.lower()  # JSON files are mostly labels
         if known and path not in lists:
             yield _splits_in(_rows_of(path), names), path
 
 
 def _split_in(path: Path) -> str:
-    """Returns the split that a list is called after, e.g. `test-dev.txt`; empty for another."""
+    """Returns the split in the name of a list, e.g. `test-dev.txt`; empty if there is none."""
     return (split_of_name(path.stem) or ("",))[0]
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields the lines of a list with the split that it is called after."""
+    """Yields the split in a list's name, and a line of the list, for each line."""
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         yield _split_in(path), line.replace(",", " ") if path.suffix.lower() == ".csv" else line
 
 
 def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields splits and what belongs to each, of a table: a row a name, `a,train`, or `{"train": ["a"]}`."""
+    """Yields split and member for each row of a table, such as `a,train`, or of `{"train": ["a"]}`."""
     if path.suffix.lower() == ".json":
         content = None
-        with suppress(MaskcastError):  # who reads it will say what is wrong
+        with suppress(MaskcastError):  # reported where the file is used
             content = read_json(path)
         for key, members in content.items() if isinstance(content, dict) else ():
             if key.lower() in SPLIT_NAMES and isinstance(members, list):
                 yield from ((SPLIT_NAMES[key.lower()], one) for one in members if isinstance(one, str))
         return
     rows: list[list[str]] = []
-    with suppress(csv.Error):  # of something else
+    with suppress(csv.Error):  # not a table
         rows += csv.reader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
     told = [(SPLIT_NAMES.get("".join(map(_called, row)), ""), row) for row in rows]
     if sum(not split for split, _ in told) <= 1:  # the header
@@ -135,13 +136,13 @@ def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _called(cell: str) -> str:
-    """Returns a cell of a table that is the name of a split, in lower case; empty for another."""
+    """Returns a table cell in lower case if it names a split, else an empty text."""
     word = cell.strip().lower()
     return word if word in SPLIT_NAMES else ""
 
 
 def _splits_in(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> dict[str, str]:
-    """Returns the split of each name in lines; nothing where one stands in two: they are of single frames then."""
+    """Returns the split of each name; empty if a name has two splits, because the lines are then single frames."""
     found: dict[str, str] = {}
     for split, line in rows:
         if (name := _name_in(line.strip(), names)) and found.setdefault(name, split) != split:
@@ -150,7 +151,7 @@ def _splits_in(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> dict[st
 
 
 def _name_in(line: str, names: Collection[str]) -> str | None:
-    """Returns the name of a sequence in a line: all of it, or a part of a path, less an ending or a number."""
+    """Returns the sequence in a line: the whole line, or a part of a path without ending or frame number."""
     if line in names:
         return line
     for word in line.split():

@@ -1,4 +1,4 @@
-"""Layouts that are known by the names of their files, and videos alone."""
+"""Recognises layouts with fixed file names, and folders of videos only."""
 
 import re
 from contextlib import suppress
@@ -23,11 +23,11 @@ MOST_CLASSES = 49
 
 
 def plain_videos(raw: Path) -> Findings:
-    """Returns what is known of videos that nobody has labelled."""
+    """Returns the findings about a folder of videos without labels."""
     found, masks = Findings("videos without masks", {"layout": "videos"}, trainable=False), list[str]()
     for parts in track(videos(raw), "looking at videos"):
         path, name = raw.joinpath(*parts), "/".join(parts)
-        with suppress(MaskcastError):  # the source will say what is wrong with it
+        with suppress(MaskcastError):  # the source reports what is wrong with it
             found.sequences[name] = count_frames(path)
             if MASK_WORDS.search(name):
                 masks.append(name)
@@ -47,7 +47,7 @@ def plain_videos(raw: Path) -> Findings:
 
 
 def clevrer(raw: Path) -> Findings | None:
-    """Returns what is in CLEVRER's release; None where a folder is something else."""
+    """Returns the findings about CLEVRER's release, or None for another folder."""
     numbers = {"video": set[int](), "annotation": set[int]()}
     for path in files_below(raw):
         if match := re.fullmatch(r"(video)_(\d+)\.mp4|(annotation)_(\d+)\.json", path.name, re.IGNORECASE):
@@ -75,7 +75,7 @@ def clevrer(raw: Path) -> Findings | None:
 
 
 def competition(raw: Path) -> Findings | None:
-    """Returns what is in a folder of the competition's layout; None where it has another."""
+    """Returns the findings about a folder of the competition's layout, or None for another folder."""
     root = find_root(raw)
     if root is None:
         return None
@@ -111,7 +111,7 @@ def _is_frame(path: Path) -> bool:
 
 
 def green_screen(raw: Path) -> str | None:
-    """Returns what shows that videos in front of a green screen lie in a folder; None where nothing does."""
+    """Returns what shows that a folder has green-screen videos, or None if nothing does."""
     if (raw / "videos").is_dir() and (raw / "backgrounds").is_dir():
         return "videos and backgrounds"
     logs = (path for path in files_below(raw, ".json") if path.name == LOG)
@@ -119,7 +119,7 @@ def green_screen(raw: Path) -> str | None:
 
 
 def box_file(raw: Path) -> Path | None:
-    """Returns a file of Pascal VOC's or COCO's boxes below a folder, if there is one."""
+    """Returns a file with boxes of Pascal VOC or COCO below a folder, or None."""
     for path in files_below(raw, ".xml"):
         if b"<bndbox" in content_of(path):
             return path

@@ -1,4 +1,4 @@
-"""Folders whose masks stand in files of other tools, such as COCO, beside the frames."""
+"""Inspects folders whose masks are in label files of other tools, such as COCO, beside the frames."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
@@ -26,23 +26,23 @@ from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.reading import counted
 
-LOOKED_AT = 60  # frames whose masks are counted
+LOOKED_AT = 60  # frames whose pixels are counted by class
 
 
 def labelled_by_files(
     raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[Stream]
 ) -> Findings:
-    """Returns what is in a folder whose masks stand in files of labels.
+    """Returns the findings about a folder whose masks are in label files.
 
     Args:
-        raw: the folder.
-        form: the format of the files.
-        files: of labels.
-        guess: the pattern of the frames.
-        streams: their images.
+        raw: folder of the data.
+        form: format of the label files.
+        files: label files.
+        guess: pattern of the frames.
+        streams: images of the frames.
 
     Raises:
-        MaskcastError: when the frames have no pattern, or the files cannot be read or are of other frames.
+        MaskcastError: if the frames have no common pattern, or the files are unreadable or belong to other frames.
     """
     images = roboflow(raw, streams) or (of_all_splits(raw, guess.images) if guess is not None else None)
     if images is None:
@@ -84,7 +84,7 @@ def labelled_by_files(
     _count_pixels(found, frames)
     measure(found, find_sequences(raw, images))
     propose_splits(raw, found, _marked(found, known), footage, labels.files)
-    found.source["splits"].pop("unlabeled", None)  # as the source says by itself
+    found.source["splits"].pop("unlabeled", None)  # the default of the source
     asked = empty > 0 and "empty" not in source
     try:
         cover_horizon(found, _marked(found, known), shorter=not asked)
@@ -108,7 +108,7 @@ def labelled_by_files(
 
 
 def _gathered(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[Sequences, Labels]:
-    """Returns sequences and their labels; ``source`` gets that of several patterns which finds most frames."""
+    """Returns sequences and their labels; sets ``source["images"]`` to the pattern that finds most frames."""
     best, failure = None, None
     for images in chain([str(source["images"])], others):
         try:
@@ -127,12 +127,12 @@ def _gathered(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple
 
 
 def _unpaired(labels: Labels) -> int:
-    """Returns how many frames of the files have no image."""
+    """Returns the number of listed frames that have no image."""
     return sum(map(len, labels.unpaired.values()))
 
 
 def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
-    """Returns the paths of files; a pattern where they are all of a folder's JSON, or all of SA-V's by hand."""
+    """Returns the paths of files, or one pattern for all JSON files of a folder or all manual files of SA-V."""
     found: dict[str, None] = {}
     for folder, own in groupby(files, key=lambda path: path.parent):
         paths = list(own)
@@ -144,7 +144,7 @@ def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
 
 
 def _marked(found: Findings, known: Known) -> dict[str, list[bool]]:
-    """Returns of each sequence whether its frames have labels."""
+    """Returns for each sequence which of its frames have labels."""
     return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
 
 
@@ -171,7 +171,7 @@ def _add_objects(found: Findings, frames: Sequence[FoundFrame]) -> None:
 
 
 def _count_pixels(found: Findings, frames: Sequence[FoundFrame]) -> None:
-    """Adds the share of pixels of each class, of some frames."""
+    """Adds the share of pixels of each class, estimated from some frames."""
     names = {name: name for name in found.source["classes"]} | found.source.get("rename", {})
     counts = dict.fromkeys(found.source["classes"], 0)
     for number in evenly_spaced(len(frames), LOOKED_AT):

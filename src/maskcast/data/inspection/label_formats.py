@@ -1,4 +1,4 @@
-"""Which files below a folder hold masks in a form of other tools, such as COCO."""
+"""Finds files with masks in formats of other tools, such as COCO, below a folder."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.reading import content_of, read_json
 
-FORMATS = {  # name of a format: what people call it
+FORMATS = {  # format name: its name in messages
     "coco": "COCO",
     "youtube-vis": "YouTube-VIS, BURST or SA-V",
     "cvat-video": "CVAT for video",
@@ -20,9 +20,9 @@ FORMATS = {  # name of a format: what people call it
     "label-studio": "Label Studio",
     "labelme": "labelme",
 }
-PANOPTIC = "coco, panoptic"  # of all pixels: before COCO's objects of the same images
-KEYS = (b'"segmentation"', b'"segmentations"', b'"annotations"', b'"masklet"')  # of JSON that may hold masks
-# Of one set's files of the same frames that which is to be read: what people marked, and all of it.
+PANOPTIC = "coco, panoptic"  # labels all pixels, so it is preferred to COCO instances of the same images
+KEYS = (b'"segmentation"', b'"segmentations"', b'"annotations"', b'"masklet"')  # one is in any JSON with masks
+# If a data set has several files for the same frames, the better one: made by people, or complete.
 BETTER = (
     (re.compile(r"_auto(?=\.json$)"), "_manual"),  # SA-V
     (re.compile(r"^((un)?common_classes|first_frame_annotations)(?=\.json$)"), "all_classes"),  # BURST
@@ -30,9 +30,9 @@ BETTER = (
 
 
 def label_files(raw: Path) -> tuple[str, list[Path]] | None:
-    """Returns the files of labels below a folder that hold masks, and their format; None where there are none.
+    """Returns the format and the files of labels with masks below a folder, or None.
 
-    Of several formats that comes first which tells most of objects.
+    If there are several formats, the one is returned that says most about objects.
     """
     found: dict[str, list[Path]] = {}
     for path in files_below(raw, ".json", ".xml"):
@@ -41,7 +41,7 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
             found.setdefault(form, []).append(path)
     order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
     form = next((form for form in order if form in found), None)
-    if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same people
+    if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same images
         found[form] = [path for path in found[form] if b'"keypoints"' not in content_of(path)] or found[form]
     if form == "youtube-vis":
         known = {*found[form]}
@@ -50,7 +50,7 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
 
 
 def _better(path: Path) -> Iterator[Path]:
-    """Yields the files that would be read in place of one, if they are there."""
+    """Yields the files that are preferred to this one, if they exist."""
     for name, other in BETTER:
         if name.search(path.name):
             yield path.with_name(name.sub(other, path.name))
@@ -67,12 +67,12 @@ def _json_format(path: Path) -> str | None:
     except MaskcastError:
         if b'"segmentation' in content:
             raise
-        return None  # of something else
+        return None  # not a label file
     if isinstance(value, list):
         tasks = [one for one in islice(value, 1) if isinstance(one, dict)]
         return "label-studio" if tasks and {"data", "annotations"} <= tasks[0].keys() else None
     if is_burst(value) or is_sa_v(value):
-        return "youtube-vis"  # reads these, too
+        return "youtube-vis"  # which reads both
     if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
         return None
     masks = [one for one in value["annotations"] if isinstance(one, dict)]

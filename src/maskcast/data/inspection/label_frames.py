@@ -1,4 +1,4 @@
-"""Patterns of the frames that label files speak of: of Roboflow's names, of all splits, of more folders."""
+"""Patterns for frames of label files: Roboflow's names, folders of several splits, and wider patterns."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IG
 
 
 def roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
-    """Returns the pattern of frames as Roboflow calls them, `street_mp4-12_jpg.rf.0f3a.jpg`; None of others.
+    """Returns the pattern of frames with Roboflow's names, `street_mp4-12_jpg.rf.0f3a.jpg`; None for other names.
 
-    Photographs have no number before the first ending, or some of them.
+    Photographs have no frame number before the first ending in at least some names.
     """
     paths = [path for stream in streams for path in stream.files]
     matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
@@ -46,13 +46,13 @@ def roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
 
 
 def _two_of(folders: set[tuple[str, ...]]) -> str:
-    """Returns the shallowest and the deepest of some folders."""
+    """Returns the shallowest and the deepest folder, as text."""
     ordered = sorted(folders, key=lambda parts: (len(parts), parts))
     return ", ".join("/".join(parts) or "." for parts in (ordered[0], ordered[-1]))
 
 
 def of_all_splits(raw: Path, images: str) -> str:
-    """Returns a pattern with `*` for a folder that is named as a split, where others beside it are, too."""
+    """Returns a pattern with `*` for a folder named after a split, if folders of other splits are beside it."""
     parts = images.split("/")
     for place, part in enumerate(parts[:-1]):
         beside = raw.joinpath(*parts[:place])
@@ -61,17 +61,17 @@ def of_all_splits(raw: Path, images: str) -> str:
             and sum(one.is_dir() and split_of_name(one.name) is not None for one in beside.iterdir()) > 1
         ):
             wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
-            with suppress(MaskcastError):  # two are of one name
+            with suppress(MaskcastError):  # two files would have the same name
                 if all(split_of_name(path.relative_to(beside).parts[0]) for path in _places(raw, wide)):
                     return wide
     return images
 
 
 def wider(raw: Path, images: str) -> Iterator[str]:
-    """Yields patterns with `*` for folders, the fewest and deepest first, that find more sequences."""
+    """Yields patterns with `*` for folders that find more sequences; the fewest and deepest folders first."""
     fixed = takewhile(lambda part: "{" not in part, images.split("/"))
     folders, most = [place for place, part in enumerate(fixed) if "*" not in part], 0
-    with suppress(MaskcastError):  # two are of one name
+    with suppress(MaskcastError):  # two files have the same name
         most = len(find_sequences(raw, images))
     for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in range(len(folders))):
         wide = "/".join("*" if place in places else part for place, part in enumerate(images.split("/")))

@@ -1,4 +1,4 @@
-"""Looks at a folder of data and says how to read it."""
+"""Inspects a folder of data and returns the params that read it."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -44,10 +44,10 @@ from maskcast.reading import counted
 
 
 def look(raw: Path) -> Findings:
-    """Returns what is in a folder.
+    """Returns the findings about a folder.
 
     Raises:
-        MaskcastError: when there is no such folder, nothing in it that is known, or masks that nobody can read.
+        MaskcastError: if the folder does not exist, has nothing known, or has masks that cannot be read.
     """
     if not raw.is_dir():
         what = "no such folder"
@@ -72,7 +72,7 @@ def look(raw: Path) -> Findings:
     frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
     drawn = drawn_frames(masks, frames)
     frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
-    stills = [one for one in frames if films and len(one.files) < 2 * LEAST_SEEN]  # a poster, a thumbnail
+    stills = [one for one in frames if films and len(one.files) < 2 * LEAST_SEEN]  # posters, thumbnails
     frames = [one for one in frames if one not in stills]
     blurred = {one: twin for one in frames if (twin := photographs_of(one, frames, masks)) is not None}
     frames = [one for one in frames if one not in blurred]
@@ -96,7 +96,7 @@ def look(raw: Path) -> Findings:
         why += [
             (one, f"{one.place} holds numbers of segments, and there are masks of classes") for one in segments
         ]
-    if found.source["layout"] != "videos":  # which says itself what is none
+    if found.source["layout"] != "videos":  # `videos` reports files that are no videos
         why += [(one, f"{one.place} has too few images for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
     found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
@@ -105,7 +105,7 @@ def look(raw: Path) -> Findings:
 
 
 def _say_few(few: dict[Stream, Stream]) -> Iterator[str]:
-    """Yields the line about images that lie among the frames of videos, too."""
+    """Yields a line about images that are also among the frames of videos."""
     for one, whole in [*few.items()][:1]:
         where = one.place + (f" and {counted(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
         count = counted(sum(len(each.files) for each in few), "image")
@@ -113,7 +113,7 @@ def _say_few(few: dict[Stream, Stream]) -> Iterator[str]:
 
 
 def _say_made(made: dict[Stream, str]) -> Iterator[str]:
-    """Yields what is left aside by the name of its folders, a line each name."""
+    """Yields a line for each word that marks images as derived and left out."""
     for word in dict.fromkeys(made.values()):
         own = [one for one in made if made[one] == word]
         where = own[0].place + (f" and {counted(len(own) - 1, 'folder')} more" if own[1:] else "")
@@ -156,9 +156,9 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
 
 
 def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[Stream]) -> Findings:
-    """Returns what the first of several patterns finds under which all masks can be read, else most of them."""
+    """Returns the findings of the first pattern that reads all masks, else of the one that reads most."""
     guesses, inner = [guess], guess_in_folders(guess, frames, masks)
-    with suppress(MaskcastError):  # two are of one name
+    with suppress(MaskcastError):  # two files have the same name
         if inner is not None:
             more = len(find_sequences(raw, inner.images)) > len({one.parts for one in frames})
             guesses.insert(0 if more and FRAME in inner.images else 1, inner)
@@ -177,7 +177,7 @@ def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[St
 
 
 def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
-    """Adds how many images no pattern finds."""
+    """Adds a note on images that no pattern finds."""
     patterns = [str(found.source[key]) for key in ("images", "masks") if key in found.source]
     taken: set[Path] = set()
     for pattern in patterns:
@@ -201,7 +201,7 @@ def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
 
 
 def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list[tuple[str, ...]]) -> Findings:
-    """Adds which videos are left out: where there are frames, those that their pattern does not find, too."""
+    """Adds a note on videos that are left out; beside frames, these are videos that the pattern does not find."""
     taken = find_sequences(raw, str(found.source["images"])).values()
     others = [parts for parts in films if raw.joinpath(*parts) not in taken]
     if others:
@@ -220,16 +220,16 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
 
 
 def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = False) -> Findings:
-    """Returns what patterns find.
+    """Returns the findings for given patterns.
 
     Args:
-        raw: the folder.
+        raw: folder of the data.
         guess: the patterns.
-        why: its images are photographs, where that is known.
-        whole: whether all sequences with masks must be read.
+        why: why the images are photographs, if known.
+        whole: whether all sequences with masks must be readable.
 
     Raises:
-        MaskcastError: when they cannot, or nothing can be made of them.
+        MaskcastError: if they are not, or the patterns give no usable source.
     """
     if guess.masks:
         guess = widened(raw, guess)
@@ -284,14 +284,14 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
 
 
 def _has_masks(folder: Path, suffix: str) -> bool:
-    """Returns whether a folder holds masks, or what may be some in files that cannot be read."""
+    """Whether a folder has masks, or unsupported files that may be masks."""
     if not folder.is_dir():
         return False
     return any(path.stem.endswith(suffix) for path in image_files(folder)) or bool(other_endings(folder))
 
 
 def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
-    """Adds how the values of masks are to be read, and how many pixels each class has."""
+    """Adds how the values of masks are read, and the share of pixels of each class."""
     survey = survey_masks(paths, IGNORE)
     if (split := _split_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.reading, split)
@@ -322,7 +322,7 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
 
 
 def _split_of(survey: MaskSurvey, mask: Path) -> Split | None:
-    """Returns how the values of a set's masks, one of which is given, split into classes and objects."""
+    """Returns how mask values split into class and object, or None; ``mask`` is one of the masks."""
     if BITMASK in survey.forms:
         return Split(COLOURS, 0, IGNORE)
     if not survey.colours and not survey.numbered:

@@ -1,4 +1,4 @@
-"""Sizes, depth, orientation and rate of frames, from the first of some sequences."""
+"""Measures size, bit depth, orientation and rate of frames, from the first frame of some sequences."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ LOOKED_AT = 20  # sequences whose first frame is read
 
 
 def measure(found: Findings, images: Mapping[str, Files]) -> None:
-    """Adds sizes, depth and rate, from the first frame of some sequences."""
+    """Adds sizes, bit depth and rate, from the first frame of some sequences."""
     names = list(images)
     depths: Counter[int] = Counter()
     turned = 0

@@ -1,4 +1,4 @@
-"""Pairs the frames of all sequences with their masks: by name, or by number where names do not."""
+"""Pairs frames and masks of all sequences: by name, or by number if names do not match."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,24 +16,24 @@ Sequences = Mapping[str, Files]
 
 
 class NoSequenceError(MaskcastError):
-    """No sequence can be read by the patterns that were tried."""
+    """No sequence can be read with the patterns."""
 
 
 def pair_masks(
     images: Sequences, labels: Sequences, suffix: str, found: Findings, *, whole: bool
 ) -> dict[str, Footage]:
-    """Returns the sequences with their masks; ``found`` gets `source.offset`, if that is needed, and warnings.
+    """Returns the sequences with their masks; adds warnings and, if needed, `source.offset` to ``found``.
 
     Args:
         images: the sequences.
-        labels: masks of some or all.
+        labels: masks of some or all sequences.
         suffix: see `gather`.
-        found: what is known of the folder.
-        whole: whether all sequences with masks must be read; else most of their masks.
+        found: the findings so far.
+        whole: whether all sequences with masks must be readable; else most of their masks.
 
     Raises:
-        NoSequenceError: when no sequence, or none with masks, can be read, or not the ``whole``.
-        MaskcastError: most masks cannot be read, or those of a sequence may be of other frames.
+        NoSequenceError: if no sequence, or none with masks, is readable, or not all are and ``whole`` is set.
+        MaskcastError: if most masks are unreadable, or masks of a sequence may belong to other frames.
     """
     footage, failed = _gathered(images, labels, suffix, None)
     if failed or any(one.unpaired for one in footage.values()):
@@ -74,13 +74,13 @@ def pair_masks(
 
 
 def _several_of_one(images: Sequences, labels: Sequences) -> str | None:
-    """Returns the first sequence of one frame that has several masks."""
+    """Returns the first sequence with one frame and several masks, or None."""
     both = [name for name in images if name in labels]
     return next((name for name in both if _count(images[name]) == 1 < _count(labels[name])), None)
 
 
 def _count(files: Files) -> int:
-    """Returns how many images a folder or a pattern has; none of a video."""
+    """Returns the number of images in a folder or pattern; 0 for a video."""
     if isinstance(files, Path):
         return len(image_files(files)) if files.is_dir() else 0
     return len(files)
@@ -89,7 +89,7 @@ def _count(files: Files) -> int:
 def _gathered(
     images: Sequences, labels: Sequences, suffix: str, offset: int | None
 ) -> tuple[dict[str, Footage], dict[str, str]]:
-    """Returns the sequences that can be read, and what is wrong with the others."""
+    """Returns the readable sequences, and the errors of the others."""
     footage, failed = {}, {}
     for name, files in track(images.items(), "looking at sequences", len(images)):
         masks = labels.get(name)
@@ -103,10 +103,10 @@ def _gathered(
 
 
 def _offset(images: Sequences, labels: Sequences, suffix: str) -> int | None:
-    """Returns how far the numbers of masks are above those of frames; None where they do not tell.
+    """Returns the offset from frame numbers to mask numbers, or None if it cannot be determined.
 
-    Where a sequence has as many masks as frames, the first ones belong together. Few masks have the numbers of
-    their frames, but for those of a video that count from 1.
+    If a sequence has as many masks as frames, its first mask belongs to its first frame. If it has fewer, masks
+    have the numbers of their frames, except for videos whose frames are counted from 1.
     """
     told = [_numbers(images[name], labels[name], suffix, name) for name in images if name in labels]
     known = [one for one in told if one is not None]
@@ -121,7 +121,7 @@ def _offset(images: Sequences, labels: Sequences, suffix: str) -> int | None:
 
 
 def _numbers(images: Files, labels: Files, suffix: str, name: str) -> tuple[Sequence[int], Sequence[int]] | None:
-    """Returns the numbers of frames and of masks, ascending; None where names do not tell them."""
+    """Returns the numbers of frames and of masks, ascending; None if names do not show them."""
     try:
         masks = sorted(numbers_of(named_images(labels, suffix), name).values())
         if isinstance(images, Path) and images.is_file():
@@ -133,7 +133,7 @@ def _numbers(images: Files, labels: Files, suffix: str, name: str) -> tuple[Sequ
 
 
 def _shift_of_all(frames: Sequence[int], masks: Sequence[int]) -> int | None:
-    """Returns how far the numbers of as many masks are above those of frames; None where they are not as many."""
+    """Returns the constant offset from frame to mask numbers; None if there is none or the counts differ."""
     if len(frames) != len(masks):
         return None
     shifts = {mask - frame for frame, mask in zip(frames, masks, strict=True)}

@@ -1,4 +1,4 @@
-"""Finds the patterns of `frame_folders` that name frames and masks by sequence."""
+"""Guesses the patterns of `frame_folders` for frames and masks."""
 
 import re
 from collections import defaultdict
@@ -12,13 +12,13 @@ from maskcast.data.inspection.families import Parts, called_frames, families, pa
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.sources.patterns import CLIP, FRAME
 
-MOST_PAIRS = 2500  # of a folder of frames and one of masks whose names are compared
-IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
+MOST_PAIRS = 2500  # maximum number of pairs of folders of frames and masks whose names are compared
+IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one file name
 
 
 @dataclass(frozen=True)
 class Guess:
-    """Patterns of frames and masks; ``masks`` is None where there are none."""
+    """Patterns of frames and masks; ``masks`` is None without masks."""
 
     images: str
     masks: str | None = None
@@ -26,10 +26,10 @@ class Guess:
 
 
 def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Sequence[Stream]) -> Guess | None:
-    """Returns the patterns that pair most sequences; None where nothing has the form of sequences.
+    """Returns the patterns that pair most sequences; None if nothing looks like sequences.
 
     Args:
-        frames: streams of frames; taken before videos.
+        frames: streams of frames; preferred to videos.
         videos: paths of videos.
         masks: streams of masks.
     """
@@ -61,26 +61,26 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
 
 
 def guess_by_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
-    """Returns patterns for the one folder of frames and that of masks that share most names, if there are such."""
+    """Returns patterns for the folder of frames and the folder of masks that share most names, or None."""
     found = _by_shared_names(frames, masks)
     return None if found is None else found[1]
 
 
 def _beside(pattern: str, family: str) -> bool:
-    """Whether the folder of a pattern is none of a family, and as these but for one part, e.g. the split."""
+    """Whether the pattern's folder is outside the family but differs from it in one part only, e.g. the split."""
     folder, parts = PurePosixPath(pattern).parts[:-1], PurePosixPath(family).parts
     return len(folder) == len(parts) and sum(CLIP not in part for part in parts if part not in folder) == 1
 
 
 def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
-    """Returns the places of videos; `*` stands for endings that differ, unless two differ in nothing else."""
+    """Returns the paths of videos with `*` for endings that differ, unless two paths would become equal."""
     endings = {PurePosixPath(parts[-1]).suffix for parts in videos}
     places = [(*parts[:-1], f"{PurePosixPath(parts[-1]).stem}.*") for parts in videos]
     return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
 def _keys(streams: Iterable[Stream]) -> dict[Parts, set[NameKey]]:
-    """Returns the names in each folder."""
+    """Returns the frame names in each folder."""
     found: dict[Parts, set[NameKey]] = defaultdict(set)
     for stream in streams:
         found[stream.parts] |= stream.keys()
@@ -88,7 +88,7 @@ def _keys(streams: Iterable[Stream]) -> dict[Parts, set[NameKey]]:
 
 
 def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess:
-    """Adds what the names of files have beside their numbers, where frames and masks differ in it alone."""
+    """Completes patterns with the texts beside the numbers in file names, if frames and masks differ in these."""
     ours = _most([stream.tail for stream in frames]) if frames else ""
     theirs = _most([stream.tail for stream in masks])
     if not frames or (ours == theirs and images != labels):
@@ -96,13 +96,13 @@ def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Seque
     if theirs and not ours:
         return Guess(images, labels, theirs)
     endings = [_most([stream.files[0].suffix for stream in streams]) for streams in (frames, masks)]
-    single = all(path.stem == ours for stream in frames for path in stream.files)  # image.png in a folder of each
+    single = all(path.stem == ours for stream in frames for path in stream.files)  # image.png in a folder each
     frame = "" if single else FRAME
     return Guess(f"{images}/{frame}{ours}{endings[0]}", f"{labels}/{frame}{theirs}{endings[1]}")
 
 
 def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
-    """Returns patterns for one flat folder, whose files carry the sequence in their names, or are one sequence."""
+    """Returns patterns for one flat folder, whose file names contain the sequence, or which is one sequence."""
     if len(frames) != 1 or len(masks) > 1:
         return None
     names, forms = [], []
@@ -122,21 +122,21 @@ def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None
 
 
 def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple[int, Guess, bool] | None:
-    """Returns how many names the folder of frames and that of masks share that share most, and their patterns.
+    """Finds the folder of frames and the folder of masks that share most names.
 
-    Beside these, whether the names are of several sequences.
-
-    None where the names of masks fit two folders of frames equally well, and these are as near, or half of the
-    masks have no frame. Of several folders of masks that fit, the first counts.
+    Returns:
+        The number of shared names, the patterns, and whether the names are of several sequences. None if two
+        folders of frames fit equally well and are equally near, or half of the masks have no frame. If several
+        folders of masks fit, the first is used.
     """
-    if not masks or len(frames) * len(masks) > MOST_PAIRS:  # of many folders none holds most of the frames
+    if not masks or len(frames) * len(masks) > MOST_PAIRS:  # among many folders, none holds most of the frames
         return None
     shared = []
     names = [(other, other.keys()) for other in masks]
     for one in frames:
         ours, fits = one.keys(), []
         for other, theirs in names:
-            both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # names, folders
+            both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # shared names, shared folders
             fits.append((both if 2 * both >= len(theirs) else 0, near, other))
         count, near, labels = max(fits, key=itemgetter(0, 1))
         shared.append(((count, count / len(ours), near, called_frames(one.parts)), one, labels))

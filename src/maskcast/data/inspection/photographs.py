@@ -1,4 +1,4 @@
-"""Photographs: images that are no frames of a video, so that nothing can be forecast from them."""
+"""Recognises photographs: images that are not frames of a video, so that forecasts are impossible."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ from maskcast.data.sources.patterns import CLIP, FRAME
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
-SEQUENCES, PAIRS = 20, 200  # sequences, and neighbours of all of them, whose sizes are compared
-LOOKED_AT, PLACES = 8, 12  # sequences, and pairs of neighbours of each, whose pixels are compared
-UNLIKE = 0.9  # of the difference of distant images: frames of DAVIS and CamVid have 0.1 to 0.3, photographs 1
-STILL = 8.0  # grey levels: below, scenes stand still, and what differs is noise
-FEW = 4  # changes of size that damaged frames of a video may make: two to each
+SEQUENCES, PAIRS = 20, 200  # number of sequences, and of neighbouring frames in total, whose sizes are compared
+LOOKED_AT, PLACES = 8, 12  # number of sequences, and of neighbouring frames in each, whose pixels are compared
+UNLIKE = 0.9  # of the difference of distant images; for neighbours DAVIS and CamVid have 0.1 to 0.3, photographs 1
+STILL = 8.0  # grey levels; below this the scene is static, and differences are noise
+FEW = 4  # changes of size that damaged frames of a video may cause: two each
 
 
 def photographs(footage: Mapping[str, Footage]) -> str:
-    """Returns why images are photographs; empty where they may be frames of videos, or are videos."""
+    """Returns why images are photographs; empty for videos and possible video frames."""
     images = [one.images for one in footage.values() if not isinstance(one.images, Path)]
     if not images or len(images) < len(footage):
         return ""
@@ -40,7 +40,7 @@ def photographs(footage: Mapping[str, Footage]) -> str:
     pairs = [pair for files in chosen for pair in pairwise(files[: most + 1])]
     changes = 0
     for pair in track(pairs, "comparing sizes", len(pairs)):
-        with suppress(MaskcastError):  # who reads them will say what is wrong
+        with suppress(MaskcastError):  # reported where the files are read
             changes += len({upright_size(path) for path in pair}) > 1
     if changes > min(FEW, len(pairs) // 2) and 10 * changes > len(pairs):
         return "sizes change from image to image"
@@ -48,7 +48,7 @@ def photographs(footage: Mapping[str, Footage]) -> str:
 
 
 def _unlike(sequences: Sequence[Sequence[Path]]) -> bool:
-    """Returns whether neighbours differ as much as images of a sequence that lie far apart."""
+    """Whether neighbouring images differ as much as distant images of a sequence."""
     near: list[float] = []
     far: list[float] = []
     for files in track(sequences[:LOOKED_AT], "comparing images", len(sequences[:LOOKED_AT])):
@@ -72,9 +72,9 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _name(path: Path) -> str:
-    return path.stem.partition(".rf.")[0]  # Roboflow puts a digest behind it
+    return path.stem.partition(".rf.")[0]  # Roboflow appends a hash
 
 
 def by_image(pattern: str) -> str:
-    """Returns a pattern under which each image is a sequence of its own, of one that names frames."""
+    """Returns a pattern in which each image is a sequence, made from one that names frames."""
     return re.sub(r"\{clip\}[-_]\{frame\}", CLIP, pattern if CLIP in pattern else pattern.replace(FRAME, CLIP))

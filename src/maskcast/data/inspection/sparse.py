@@ -1,4 +1,4 @@
-"""Windows for sequences of which a few frames have masks: each forecast frame must have one in some clip."""
+"""Windows for sparsely labelled sequences: each forecast frame must have a mask in some clip."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,15 +8,15 @@ from maskcast.errors import MaskcastError
 
 
 def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shorter: bool = True) -> None:
-    """Lowers `source.window_step`, else the context, until every forecast frame has a mask in a clip of `val`.
+    """Reduces `source.window_step`, else the context, until each forecast frame has a mask in some clip of `val`.
 
     Args:
-        found: with its splits.
+        found: findings with splits.
         marked: by sequence, whether each frame has a mask.
-        shorter: whether the context may be lowered.
+        shorter: whether the context may be reduced.
 
     Raises:
-        MaskcastError: when neither does it.
+        MaskcastError: if neither helps.
     """
     marks = [mark for name in found.labelled for mark in marked[name]]
     if found.photographs or all(marks):
@@ -53,7 +53,7 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
 
 
 def _scored(found: Findings, marked: Mapping[str, Sequence[bool]]) -> dict[str, range]:
-    """Returns the frames of each sequence that are scored on."""
+    """Returns the validation frames of each sequence."""
     splits = found.source["splits"]
     if found.source.get("split_by") == "time":
         whole = {name: time_parts(range(len(marks)), splits) for name, marks in marked.items()}

@@ -1,4 +1,4 @@
-"""Proposes which sequences to learn from and which to score on, and how long a clip is to be."""
+"""Proposes sequences for training and validation, and the length of a clip."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,8 +14,8 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 from maskcast.reading import counted
 
-SHARE = 0.2  # of the labelled sequences that is scored on
-FEW_CLIPS = 20  # labelled clips up to which windows overlap
+SHARE = 0.2  # share of the labelled sequences for validation
+FEW_CLIPS = 20  # with at most this many labelled clips, windows overlap
 
 
 def propose_splits(
@@ -25,17 +25,17 @@ def propose_splits(
     footage: Mapping[str, Footage],
     files: Mapping[str, Collection[Path]],
 ) -> None:
-    """Sets the length of clips and the splits of labelled sequences; those without a mask are unlabelled.
+    """Sets the clip length and the splits of labelled sequences; sequences without masks become unlabelled.
 
     Args:
-        raw: the folder of the data.
-        found: what is in it.
+        raw: folder of the data.
+        found: the findings so far.
         marked: by sequence, whether each frame has a mask.
-        footage: the sequences, whose folders may be named as splits.
-        files: of labels, or folders of masks, by sequence, which may be named so, too.
+        footage: the sequences; their folders may be named after splits.
+        files: label files, or folders of masks, by sequence; these may also be named after splits.
 
     Raises:
-        MaskcastError: when the labelled sequences are too short for a forecast, or too few frames have masks.
+        MaskcastError: if the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     if found.photographs:
         named, origin = given_splits(raw, sorted(found.labelled, key=id_key), footage, files)
@@ -72,7 +72,7 @@ def propose_splits(
 def _without_labels(
     raw: Path, found: Findings, footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
 ) -> dict[str, tuple[str, ...]]:
-    """Returns the sequences without masks: those for `test` are `hidden`, so that nothing is learnt from them."""
+    """Returns the splits of sequences without masks; those of `test` become `hidden`: training skips them."""
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     named, _ = given_splits(raw, sorted(found.sequences, key=id_key), footage, files) if unlabelled else ({}, "")
     hidden = tuple(name for name in unlabelled if name in named.get("test", ()))
@@ -81,7 +81,7 @@ def _without_labels(
 
 
 def _told(without: Mapping[str, Sequence[str]]) -> str:
-    """Says what becomes of the sequences without masks."""
+    """Returns a text about the sequences without masks."""
     unlabelled, hidden = (len(without.get(split, ())) for split in ("unlabeled", "hidden"))
     told = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
     return told + (f"; hidden: the {hidden} of test, without masks: not used for training" if hidden else "")
@@ -90,9 +90,9 @@ def _told(without: Mapping[str, Sequence[str]]) -> str:
 def _hardly_labelled(
     found: Findings, marked: Mapping[str, Sequence[bool]], named: Mapping[str, tuple[str, ...]], split: str
 ) -> bool:
-    """Takes the sequences of a split for unlabelled where their masks are few beside those of others, and says so.
+    """Treats a split as unlabelled, with a warning, if few of its frames have masks compared to other splits.
 
-    Sets of objects that are to be followed have masks of first frames in `val` and `test`.
+    Data sets for video object segmentation have only masks of first frames in `val` and `test`.
     """
     members, rest = named.get(split, ()), found.labelled.keys() - set(chain(*named.values()))
     few, usual = _share(marked, members), _share(marked, rest)
@@ -109,20 +109,20 @@ def _hardly_labelled(
 
 
 def _share(marked: Mapping[str, Sequence[bool]], names: Collection[str]) -> float:
-    """Returns the share of the frames of some sequences that have masks."""
+    """Returns the fraction of the frames of some sequences that have masks."""
     return sum(sum(marked[name]) for name in names) / max(1, sum(len(marked[name]) for name in names))
 
 
 def _with_val(
     found: Findings, named: dict[str, tuple[str, ...]], origin: str, videos: Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Returns splits with a `val`: some of the sequences that are not for `test`, else those that are.
+    """Returns splits with a `val`: some of the sequences outside `test`, else those of `test`.
 
     Args:
-        found: what is in the folder.
-        named: the splits that it comes with.
-        origin: what says them.
-        videos: of each sequence that is long enough, what it is a part of: parts stay together.
+        found: the findings so far.
+        named: the official splits.
+        origin: where these were found.
+        videos: for each sequence that is long enough, the video that it is a part of; parts stay together.
     """
     test = named.get("test", ())
     rest = [name for name in videos if name not in test]
@@ -162,7 +162,7 @@ def _videos(raw: Path, footage: Mapping[str, Footage], names: Sequence[str]) -> 
 def _of_photographs(
     found: Findings, named: dict[str, tuple[str, ...]], origin: str, without: Mapping[str, tuple[str, ...]]
 ) -> None:
-    """Makes each image a clip, and draws those to be scored on; where they lie in folders, the end of each is."""
+    """Makes each image a clip and draws validation images; of images in folders, the last of each folder."""
     found.source |= {"frames": 1, "window_step": 1}
     found.why["frames"] = f"photographs: {found.photographs}"
     found.warnings.append(
@@ -199,17 +199,18 @@ def _without_masks(found: Findings) -> None:
 
 
 def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = SEEN) -> None:
-    """Sets the context: half of a clip, and 11 where the sequences are long enough for 22 frames.
+    """Sets the context to half of a clip: 11 frames if the sequences are long enough for clips of 22.
 
     Args:
-        raw: the folder of the data.
-        found: what is in it.
-        lengths: of the longest part without a gap of each sequence, the longest first.
-        apart: whether some clips are scored on: then two sequences or both parts of one must be long enough.
-        most: frames that may be seen.
+        raw: folder of the data.
+        found: the findings so far.
+        lengths: length of each sequence's longest part without gaps, in descending order.
+        apart: whether clips are needed for validation: then two sequences, or two parts of one, must be long
+            enough.
+        most: maximum context.
 
     Raises:
-        MaskcastError: when they are too short for a forecast.
+        MaskcastError: if the sequences are too short for a forecast.
     """
     second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
     found.context = min(most, (second if apart else lengths[0]) // 2)
@@ -234,10 +235,10 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
 def _by_time(
     raw: Path, found: Findings, name: str, marks: Sequence[bool], without: Mapping[str, Sequence[str]]
 ) -> None:
-    """Cuts a single sequence into a beginning to learn from and an end to be scored on.
+    """Splits a single sequence by time into a first part for training and a last part for validation.
 
     Raises:
-        MaskcastError: when its masks lie too close together for that.
+        MaskcastError: if its masks are too close together for that.
     """
     length = found.sequences[name]
     cuts = _cuts(found.runs(name), marks, found.frames)
@@ -249,7 +250,7 @@ def _by_time(
             "of it, or a second sequence"
         )
     begin = _begin(found, name, length)
-    if sum(marks[begin:]) < SHARE / 2 * sum(marks):  # its end has hardly any masks
+    if sum(marks[begin:]) < SHARE / 2 * sum(marks):  # the last part has hardly any masks
         begin = _begin(found, name, len(marks) - [*reversed(marks)].index(True))
     begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
@@ -276,13 +277,13 @@ def _by_time(
 
 
 def _most_seen(runs: Sequence[range], marks: Sequence[bool]) -> int:
-    """Returns how many frames may be seen so that a sequence can be cut by time."""
+    """Returns the longest context with which a sequence can be cut by time."""
     contexts = range(SEEN, LEAST_SEEN - 1, -1)
     return next((context for context in contexts if _cuts(runs, marks, 2 * context)), SEEN)
 
 
 def _cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
-    """Returns where a sequence may be cut: before is a clip with a mask, behind one whose last frame has one."""
+    """Returns where to cut: before it fits a clip with a mask, behind it one whose last frame has a mask."""
     earliest, latest = len(marks) + 1, -1
     for run in runs:
         marked = [place for place in run if marks[place]]
@@ -293,7 +294,7 @@ def _cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
 
 
 def _begin(found: Findings, name: str, end: int) -> int:
-    """Returns where the part begins that is scored on, so that a clip without a gap fits before ``end``."""
+    """Returns the first frame for validation, chosen so that a clip without gaps fits before ``end``."""
     runs = [range(run.start, min(run.stop, end)) for run in found.runs(name)]
     stops = [run.stop for run in runs if len(run) >= found.frames]
     return min(end - round(SHARE * end), max(stops, default=end) - found.frames)

@@ -1,6 +1,6 @@
-"""The images and videos of a folder, gathered into streams: files that are named alike and hold one kind of thing.
+"""Groups the images of a folder into streams: files with similar names and the same kind of content.
 
-`frames/0001.png` and `frames/0001_L.png` are two streams of one folder.
+`frames/0001.png` and `frames/0001_L.png` are in two streams of one folder.
 """
 
 import re
@@ -22,23 +22,23 @@ from maskcast.labels import id_key
 from maskcast.reading import counted
 
 _ALONE = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")  # 000019 of aachen_000019_leftImg8bit
-MOST_TAILS = 8  # of the streams of one folder
-SAMPLED = 3  # images of a stream that are looked at
-FEW_VALUES = 64  # that a mask has at most; a photo has thousands
+MOST_TAILS = 8  # maximum number of streams of one folder
+SAMPLED = 3  # number of images of a stream that are inspected
+FEW_VALUES = 64  # maximum number of values of a mask; a photo has thousands
 MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Images of one folder that are named alike.
+    """Images of one folder with similar names.
 
     Attributes:
         parts: the folder, relative to the root.
-        tail: what their names have after the last number, without the ending; without a number a word for masks,
-            or all of the name, where each of several folders holds a frame and its mask.
+        tail: text after the last number in their names, without the ending. Without a number, a word for masks; or
+            the whole name, if each of several folders holds a frame and its mask.
         files: in numeric order.
         masks: whether they look like masks.
-        unread: why none of those that were looked at can be read; empty where one can.
+        unread: why the inspected files cannot be read; empty if one can.
     """
 
     parts: tuple[str, ...]
@@ -49,15 +49,15 @@ class Stream:
 
     @property
     def place(self) -> str:
-        """The folder in words."""
+        """The folder as text."""
         return "/".join(self.parts) or "."
 
     def keys(self) -> set[NameKey]:
-        """Returns what names a frame in the names of its files."""
+        """Returns the frame keys in the names of its files."""
         return set(self.by_key())
 
     def by_key(self) -> dict[NameKey, Path]:
-        """Returns its files by what names a frame in their names."""
+        """Returns its files by frame key."""
         return {name_key(path.stem.removesuffix(self.tail)): path for path in self.files}
 
 
@@ -75,7 +75,7 @@ def image_streams(raw: Path) -> list[Stream]:
         for name in names:
             stem = PurePosixPath(name).stem
             by_tail[stem if own else _tail(stem)].append(name)
-        if len(by_tail) > MOST_TAILS:  # as many as words after the numbers of photographs
+        if len(by_tail) > MOST_TAILS:  # the tails are probably words in names of photographs
             by_tail = defaultdict(list)
             for name in names:
                 by_tail[_mask_word(PurePosixPath(name).stem)].append(name)
@@ -89,14 +89,14 @@ def image_streams(raw: Path) -> list[Stream]:
 
 
 def _kinds_of_one(names: tuple[str, ...]) -> bool:
-    """Whether a folder holds one frame and its mask by names of their kinds alone: `image.png`, `mask.png`."""
+    """Whether a folder has one frame and its mask, named only by kind: `image.png`, `mask.png`."""
     stems = [PurePosixPath(name).stem for name in names]
     called = [bool(MASK_WORDS.search(stem)) for stem in stems]
     return len(names) <= MOST_TAILS and {*called} == {True, False} and not re.search(r"\d", "".join(stems))
 
 
 def _streams(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[Stream]:
-    """Returns a stream of files, or frames and masks apart that differ in their endings, `1.jpg` and `1.png`."""
+    """Returns one stream, or two if frames and masks differ only in their endings, `1.jpg` and `1.png`."""
 
     def stream(alike: tuple[Path, ...]) -> Stream:
         return Stream(parts, tail, alike, *looks_like_masks(alike, "/".join((*parts, tail))))
@@ -110,7 +110,7 @@ def _streams(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list
 
 
 def videos(raw: Path) -> list[tuple[str, ...]]:
-    """Returns the parts of the path of each video below ``raw``."""
+    """Returns the path parts of each video below ``raw``."""
     return [
         (*folder.relative_to(raw).parts, name)
         for folder, names in folders_below(raw)
@@ -120,7 +120,7 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
 
 
 def video_of_masks(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
-    """Returns the first video that is called as masks of another, and that: `a_mask.mp4`, or `masks/a.mp4`."""
+    """Returns the first video named as the masks of another, and that other: `a_mask.mp4` or `masks/a.mp4`."""
     called = [film for film in films if MASK_WORDS.search("/".join(film))]
     stems = {PurePosixPath(film[-1]).stem: "/".join(film) for film in films if film not in called}
     for film in called:
@@ -131,7 +131,7 @@ def video_of_masks(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
 
 
 def unread_files(raw: Path) -> str:
-    """Says how many files below ``raw`` are neither images, videos nor texts, e.g. arrays; empty without any."""
+    """Returns a text on files below ``raw`` that are no images, videos or texts, e.g. arrays; may be empty."""
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | BESIDE
     others = [path.relative_to(raw) for path in files_below(raw) if path.suffix.lower() not in known]
     return (
@@ -142,7 +142,7 @@ def unread_files(raw: Path) -> str:
 
 
 def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
-    """Returns whether images hold few values, or are named as masks and grey; and why none can be read."""
+    """Returns whether images have few values, or are grey and named as masks; and why none can be read."""
     named = bool(MASK_WORDS.search(place))
     votes, unread = [], ""
     for number in evenly_spaced(len(files), SAMPLED):
@@ -162,12 +162,12 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
 
 
 def _tail(stem: str) -> str:
-    """Returns the text after the last number of a name, one that stands by itself first; else a word for masks."""
+    """Returns the text after the last number in a name, preferably a separate one; else a word for masks."""
     numbers = list(_ALONE.finditer(stem)) or list(re.finditer(r"\d+", stem))
     return stem[numbers[-1].end() :] if numbers else _mask_word(stem)
 
 
 def _mask_word(stem: str) -> str:
-    """Returns the word for masks that a name ends in, with what is before it, e.g. `_mask`; empty without any."""
+    """Returns the word for masks at the end of a name, with its separator, e.g. `_mask`; empty without any."""
     word = re.fullmatch(r".+?([-_. ][^-_. ]+)", stem)
     return word[1] if word and MASK_WORDS.search(word[1]) else ""

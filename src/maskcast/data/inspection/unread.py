@@ -1,4 +1,4 @@
-"""Files of labels in forms that are not read, and what to make of them."""
+"""Recognises label files in unsupported formats, and names the remedy."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from maskcast.files import files_below
 from maskcast.reading import LFS_POINTER, content_of, is_lfs_pointer, read_text
 
 AGAIN = "put it beside the frames and run init again"
-JSON = {  # what all such files hold: what they are, and what to do
+JSON = {  # byte strings that all files of a format contain: message with remedy
     (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
     (b'"classTitle"', b'"geometryType"'): "and others like it are Supervisely's, and are not read: export its "
     "labels as COCO",
@@ -37,11 +37,11 @@ YOLO_BOXES = (
 MOTS = "is MOTS' text of run lengths, and is not read: take its images of the same masks (instances)"
 _RUN_LENGTHS = re.compile(r"\d+ \d+ \d+ \d+ \d+ \S+\s*")
 _NUMBERS = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
-LEAST_POLYGON = 7  # words of a line: the class, and three points
+LEAST_POLYGON = 7  # words per line: the class, and three points
 
 
 def unread_labels(raw: Path) -> str | None:
-    """Returns a line about the first file of labels below a folder that is not read; None without any."""
+    """Returns a line about the first unsupported label file below a folder, or None."""
     files = files_below(raw)
     stems = {
         path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES
@@ -63,7 +63,7 @@ def unread_labels(raw: Path) -> str | None:
 
 
 def panoptic_file(raw: Path) -> str | None:
-    """Returns the first file below a folder that says which colour is which segment; None without any."""
+    """Returns the first file below a folder that maps colours to segments, or None."""
     found = (path for path in files_below(raw, ".json") if b'"segments_info"' in content_of(path))
     return next((path.relative_to(raw).as_posix() for path in found), None)
 

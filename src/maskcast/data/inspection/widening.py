@@ -1,4 +1,4 @@
-"""Makes patterns of one folder those of all its kind: of splits, of places, of several sequences in each."""
+"""Widens patterns of one folder to all similar folders: of splits, of places, of several sequences each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +13,10 @@ from maskcast.errors import MaskcastError
 
 
 def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
-    """Returns patterns for folders, of splits or places, that hold several sequences each, or photographs.
+    """Returns patterns for folders (of splits or places) with several sequences or photographs each, or None.
 
     Args:
-        guess: patterns under which each of these folders is a sequence.
+        guess: patterns in which each of these folders is a sequence.
         frames: streams of frames.
         masks: streams of masks.
     """
@@ -36,7 +36,7 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
         matches = [IN_NAME.fullmatch(stem) for stem in stems]
         owners = {(match[1], parts) for match, (_, parts) in zip(matches, places, strict=True) if match}
         if all(matches) and len({name for name, _ in owners}) < len(owners):
-            return None  # a sequence has frames in two of them
+            return None  # a sequence has frames in two folders
         between = {match[2] for match in matches if match}
         name = f"{CLIP}{between.pop()}{FRAME}" if all(matches) and len(between) == 1 else CLIP
         patterns.append(f"{folders}/{name}{tail}{ending}")
@@ -44,11 +44,11 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
 
 
 def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
-    """Returns patterns for sequences with a numbered folder for each frame, `street/0001/rgb.png`.
+    """Returns patterns for sequences with a numbered folder per frame, `street/0001/rgb.png`, or None.
 
     Args:
-        raw: the folder of the data.
-        guess: patterns under which each of these folders is a sequence, of one sequence alone.
+        raw: folder of the data.
+        guess: patterns for a single sequence, in which each of these folders is a sequence.
     """
     street = PurePosixPath(guess.images.partition(f"/{CLIP}/")[0]).name
     masks = str(guess.masks)
@@ -61,12 +61,12 @@ def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
 
 
 def _in(stream: Stream, folders: str) -> bool:
-    """Whether a pattern without names finds the folder of a stream."""
+    """Whether a pattern without placeholders matches the folder of a stream."""
     return len(stream.parts) == len(PurePosixPath(folders).parts) and PurePosixPath(*stream.parts).match(folders)
 
 
 def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
-    """Returns what tells images from others in their folders, `.*` where there are none; None: nothing does."""
+    """Returns the ending that tells images from others in their folders, `.*` without others; None if none does."""
     if not others:
         return ".*"
     ours, theirs = ({path.suffix.lower() for one in each for path in one.files} for each in (streams, others))
@@ -74,14 +74,14 @@ def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
 
 
 def widened(raw: Path, guess: Guess) -> Guess:
-    """Returns patterns with `*` for a folder that others, with masks or called as splits, lie beside, e.g. `val`.
+    """Returns patterns with `*` for a folder, e.g. `val`, if similar folders with masks or split names are beside it.
 
     Args:
-        raw: the folder of the data.
-        guess: patterns that spell one of them out, for frames and masks alike, or a split for one of both.
+        raw: folder of the data.
+        guess: patterns with that folder's name, either for both frames and masks, or as a split for one of them.
 
     Returns:
-        The patterns; as they were where there is nothing to add.
+        The patterns, unchanged if no folder is added.
     """
     ours, theirs = fixed_folder(guess.images).split("/"), fixed_folder(guess.masks or "").split("/")
     for place, part in enumerate(ours):
@@ -98,7 +98,7 @@ def widened(raw: Path, guess: Guess) -> Guess:
                 paired += bool(images.keys() & find_sequences(raw, str(narrow.masks)).keys())
                 splits += bool(images) and split_of_name(other) is not None
             find_sequences(raw, str(wide.masks))
-        except MaskcastError:  # two are of one name
+        except MaskcastError:  # two files would have the same name
             continue
         if max(paired, splits) > 1 and count == len(names):
             return wide
@@ -108,12 +108,12 @@ def widened(raw: Path, guess: Guess) -> Guess:
 
 
 def _paired(raw: Path, guess: Guess) -> int:
-    """Returns how many sequences have masks."""
+    """Returns the number of sequences with masks."""
     return len(find_sequences(raw, guess.images).keys() & find_sequences(raw, str(guess.masks)).keys())
 
 
 def _with_part(guess: Guess, part: str, other: str) -> Guess:
-    """Returns patterns with another folder in the place of one."""
+    """Returns patterns with one folder replaced by another."""
     images, masks = (
         "/".join(other if one == part else one for one in pattern.split("/"))
         for pattern in (guess.images, str(guess.masks))

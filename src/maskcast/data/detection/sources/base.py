@@ -1,6 +1,6 @@
-"""What a raw layout of labelled images is: a config that lists them without decoding them.
+"""The base of raw layouts of labelled images: a config that lists the images without decoding them.
 
-A module defines one `DetectionSource` subclass whose `layout` names it; `table.py` is the union of them all.
+A module defines one `DetectionSource` subclass, named by its `layout`; `table.py` is the union of all.
 
 Legend: N boxes of an image, K classes.
 """
@@ -19,8 +19,8 @@ from maskcast.faults import near_name
 from maskcast.params import Params
 from maskcast.reading import shown
 
-ALMOST_ONE = 1.001  # rounded shares
-SHARES_END = 2  # beyond which a share is none: boxes may leave their image, but not by all of it
+ALMOST_ONE = 1.001  # tolerance for rounded shares
+SHARES_END = 2  # shares above this are errors; boxes may extend beyond their image, but not that far
 
 
 def _relative(value: str) -> str:
@@ -35,16 +35,16 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image that a source found, and its boxes as they stand there.
+    """One image that a source found, with its boxes as given in the source.
 
     Attributes:
         id: unique within the split.
-        path: its file.
+        path: image file.
         name: path relative to the folder of its split.
-        boxes_N4: float64 x1, y1, x2, y2 in pixels; finite, but neither clipped nor of positive size for certain.
+        boxes_N4: float64 x1, y1, x2, y2 in pixels; finite, but not clipped and possibly of zero or negative size.
         labels_N: int64 classes 0..K-1.
-        crowd_N: bool, boxes around many objects.
-        size: height and width that the labels are meant for; None where the source does not say.
+        crowd_N: bool, whether a box is around many objects.
+        size: height and width as stated by the labels, or None.
     """
 
     id: int
@@ -62,8 +62,8 @@ class Listing:
 
     Attributes:
         classes: names of the classes 0..K-1.
-        original_ids: per class its id in the source; 0..K-1 where the source has names alone.
-        splits: `train` and perhaps `val`, in the order of the source.
+        original_ids: for each class its id in the source; 0..K-1 if the source has only names.
+        splits: `train` and possibly `val`, in the order of the source.
     """
 
     classes: tuple[str, ...]
@@ -81,14 +81,14 @@ class DetectionSource(Params):
         """Lists the labelled images below a folder.
 
         Raises:
-            MaskcastError: when the folder does not have this layout, or labels are malformed.
+            MaskcastError: if the folder does not have this layout, or labels are malformed.
         """
         raise TypeError(f"{type(self).__name__} does not implement listing()")
 
 
 @dataclass(frozen=True)
 class NamedBoxes:
-    """An image whose boxes carry class names; `where` is the file that says so, and perhaps height and width."""
+    """An image whose boxes have class names; `where` is the label file, `size` its height and width if stated."""
 
     image: Path
     where: Path
@@ -98,14 +98,14 @@ class NamedBoxes:
 
 
 def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[str] | None) -> Listing:
-    """Returns a listing of images whose boxes carry names.
+    """Returns a listing of images whose boxes have class names.
 
     Args:
-        splits: images by split; they are numbered from 1 in each.
-        classes: names in the order of their ids; None takes those that occur, sorted.
+        splits: images by split; the images of each split are numbered from 1.
+        classes: names in the order of their ids; None uses the names that occur, sorted.
 
     Raises:
-        MaskcastError: on a name that is not among `classes`, or when no name occurs.
+        MaskcastError: on a name that is not in `classes`, or if no name occurs.
     """
     if classes is None:
         classes = sorted({name for images in splits.values() for one in images for name in one.names})
@@ -132,10 +132,10 @@ def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[
 
 
 def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> None:
-    """Refuses boxes that cannot be in the units that `source.boxes` says.
+    """Refuses boxes that contradict the units in `source.boxes`.
 
     Raises:
-        MaskcastError: if all boxes lie in the first pixel of their images, or shares are above 1.
+        MaskcastError: if all pixel boxes are within the first pixel of their images, or shares are far above 1.
     """
     for split, images in splits.items():
         highest = [float(one.boxes_N4.max()) for one in images if one.boxes_N4.size]
@@ -153,7 +153,7 @@ def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> No
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """Returns what to say of the name that is most like one that is not there; empty where none is like it."""
+    """Returns a hint that names the most similar of the existing names; empty if none is similar."""
     found = near_name(name, names)
     return f" (the most like it: {found!r})" if found else ""
 
@@ -162,7 +162,7 @@ def number(value: Any, where: str) -> float:
     """Returns a coordinate as a finite number.
 
     Raises:
-        MaskcastError: if it is none; the line starts with `where`.
+        MaskcastError: if it is not a finite number; the message starts with `where`.
     """
     try:
         found = float(value)

@@ -1,4 +1,4 @@
-"""COCO JSON: one file of images, categories and annotations per split, and the folder of its images."""
+"""COCO JSON: per split one file of images, categories and annotations, and a folder of images."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -47,18 +47,18 @@ class CocoSource(DetectionSource):
 
 
 def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]]:
-    """Returns names of the categories by id, and the images."""
+    """Returns the category names by id, and the images."""
     images, categories, annotations = read_lists(path)
     boxes_N4 = annotations.boxes("add it")
     boxes_N4[:, 2:] += boxes_N4[:, :2]
     names_by_id = category_names(categories)
-    ids = {name: k for k, name in names_by_id.items()}  # a name is one class
+    ids = {name: k for k, name in names_by_id.items()}  # categories with the same name become one class
     classes = {k: name for name, k in ids.items()}
     labels_N = np.searchsorted(
         np.sort(list(classes)), [ids[names_by_id[k]] for k in annotations.integers("category_id").tolist()]
     )
     crowd_N = np.array([_is_crowd(one) for one in annotations.records], bool)
-    # Sorted by image once, so that each image takes a slice.
+    # Sorted by image once, so that the boxes of each image are a slice.
     ids_I = images.integers("id")
     image_N = annotations.integers("image_id")
     order_N = image_N.argsort(kind="stable")
@@ -78,14 +78,14 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
 
 
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
-    """Tells whether a box is around many objects; CVAT, known by its attributes, says so of each painted mask."""
+    """Whether a box is around many objects; in files of CVAT, which marks all painted masks so, it is not."""
     attributes = annotation.get("attributes")
     painted = isinstance(attributes, dict) and "occluded" in attributes
     return bool(annotation.get("iscrowd", 0)) and not painted
 
 
 def _size(images: Records, n: int) -> tuple[int, int] | None:
-    """Returns height and width that an image's record states; None where it states none."""
+    """Returns height and width as stated in an image's record, or None."""
     height, width = (images.records[n].get(key) for key in ("height", "width"))
     if height is None or width is None:
         return None
@@ -101,4 +101,4 @@ def _file_names(images: Records) -> list[str]:
         path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath("/")
         if path.is_absolute() or ".." in path.parts or not path.name:
             images.fail(n, f"file_name must be a relative path, not {name!r}; mend it")
-    return [name.replace("\\", "/") for name in names]  # as tools on Windows write them
+    return [name.replace("\\", "/") for name in names]  # tools on Windows write backslashes

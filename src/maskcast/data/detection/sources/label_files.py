@@ -21,7 +21,7 @@ from maskcast.labels import id_key
 from maskcast.reading import counted, read_yaml, shown
 
 YAML_SUFFIXES = (".yml", ".yaml")
-# libyaml is some ten times as fast; not every build of PyYAML has it.
+# libyaml is about ten times as fast, but not every build of PyYAML has it.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -1,4 +1,4 @@
-"""The table of raw layouts of labelled images: add a module and name it here."""
+"""The table of raw layouts of labelled images. To add one, add a module and list it here."""
 
 from typing import Annotated
 

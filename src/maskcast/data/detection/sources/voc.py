@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file per image, and text files that name the images of each split."""
+"""Pascal VOC: one XML file per image, and text files that list the images of each split."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -73,7 +73,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _name(line: str, images: Mapping[str, Path]) -> str:
-    """Returns the image that a line names, perhaps with spaces; VOC's files per class add -1, 0 or 1."""
+    """Returns the image name in a line, which may contain spaces; VOC's files per class append -1, 0 or 1."""
     bare = re.sub(r"\s+(-1|0|1)$", "", line)
     ending = Path(line).suffix.lower() in IMAGE_SUFFIXES
     return next(
@@ -99,7 +99,7 @@ def _read(path: Path, image: Path) -> NamedBoxes:
 
 
 def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
-    """Returns height and width that an XML states; None where it states none, or zeros as some tools do."""
+    """Returns height and width as stated in an XML, or None; some tools write zeros for unknown sizes."""
     texts = [(root.findtext(f"size/{key}") or "0").strip() for key in ("height", "width")]
     height, width = (
         number(text, f"{path}: {key} of size") for text, key in zip(texts, ("height", "width"), strict=True)
