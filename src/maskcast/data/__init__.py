@@ -1,1 +1,1 @@
-"""Clips: raw layouts in, the clip store out, windows and augmentation for training."""
+"""Data: raw layouts, the clip store, and windows and augmentation for training."""

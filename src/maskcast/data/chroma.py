@@ -1,8 +1,8 @@
-"""Chroma keys: frames in front of a green screen -> the light of the foreground alone, and its opacity.
+"""Chroma keys: separate the foreground from a green screen, as premultiplied colour and opacity.
 
-A pixel is ``I = F + (1 - a) S``: the light ``F`` of the foreground, already times its opacity ``a``, and the light
-``S`` of the screen. Kept in this form, no division by a small opacity spoils soft edges, and over a background
-``B`` the pixel is ``F + (1 - a) B``.
+A pixel is ``I = F + (1 - a) S``. ``F`` is the foreground's colour multiplied by its opacity ``a`` (premultiplied),
+and ``S`` is the colour of the screen. Over a background ``B`` the pixel becomes ``F + (1 - a) B``. In this form
+nothing is divided by a small opacity, which would spoil soft edges.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 """
@@ -17,19 +17,19 @@ from maskcast.errors import PicturedError
 from maskcast.params import Params
 
 Level = Annotated[int, Field(ge=0, le=255)]
-GREEN = 24  # levels by which green is above red and blue in a pixel that may be screen
-CERTAIN = 0.7  # of the screen's usual greenness, from which a pixel shows nothing else
-NEARBY = 0.25  # of the picture's size: screen that is averaged where the foreground covers it
-MOST_SOFT = 0.75  # of the foreground; more half-transparent pixels come from a key that does not fit
-LEAST_FOREGROUND = 0.001  # of a clip
+GREEN = 24  # by this many levels green exceeds red and blue in a pixel that may be screen
+CERTAIN = 0.7  # share of the screen's median greenness from which a pixel is only screen
+NEARBY = 0.25  # share of the picture's size: window for the mean colour of the screen
+MOST_SOFT = 0.75  # share of the foreground; more half-transparent pixels mean that the key does not fit
+LEAST_FOREGROUND = 0.001  # share of the pixels
 
 
 class Keyed(NamedTuple):
-    """A foreground.
+    """A separated foreground.
 
     Attributes:
-        light_THWC: uint8 RGB times opacity; 0 where there is none.
-        alpha_THW: opacity, uint8, 255 = 1.
+        light_THWC: premultiplied uint8 RGB; 0 where opacity is 0.
+        alpha_THW: opacity, uint8, 255 = opaque.
     """
 
     light_THWC: np.ndarray
@@ -37,14 +37,14 @@ class Keyed(NamedTuple):
 
 
 class _Key(Params):
-    """What all keys have."""
+    """The common params of all keys."""
 
     min_screen: float = Field(default=0.05, ge=0, lt=1)
     """Share of every frame that must be screen; a clip with less is left out and reported."""
 
 
 class BoundsKey(_Key):
-    """Screen is what lies within bounds, and all else is opaque."""
+    """Pixels within the bounds are screen, all others are opaque."""
 
     name: Literal["bounds"] = "bounds"
     lower: tuple[Level, Level, Level] = (0, 125, 0)
@@ -64,9 +64,9 @@ class BoundsKey(_Key):
 
 
 class SoftKey(_Key):
-    """Opacity falls with greenness, against the screen nearby, whose light is taken off soft edges.
+    """Opacity falls with greenness relative to the screen nearby, whose colour is subtracted from soft edges.
 
-    Greenness is the level of green above the larger of red and blue (Petro Vlahos' colour difference).
+    Greenness is green minus the larger of red and blue (Petro Vlahos' colour difference).
     """
 
     name: Literal["soft"] = "soft"
@@ -103,7 +103,7 @@ Key = Annotated[BoundsKey | SoftKey, Field(discriminator="name")]
 
 
 def with_matte(frames_THWC: np.ndarray, alpha_THW: np.ndarray) -> Keyed:
-    """Returns the foreground of frames whose opacity is known, uint8; a green screen's light is taken off."""
+    """Returns the foreground for a given opacity (uint8), with the colour of a green screen subtracted."""
     lights = []
     for frame_HWC, alpha_HW in zip(frames_THWC, alpha_THW, strict=True):
         frame = frame_HWC.astype(np.float32)
@@ -113,13 +113,13 @@ def with_matte(frames_THWC: np.ndarray, alpha_THW: np.ndarray) -> Keyed:
 
 
 def screen_of(frame_HWC: np.ndarray) -> np.ndarray | None:
-    """Returns the light of the screen in every pixel, (H, W, C) float32, from what is seen of it nearby.
+    """Estimates the colour of the screen in each pixel, (H, W, C) float32, from visible screen nearby.
 
     Args:
         frame_HWC: float32 RGB.
 
     Returns:
-        None where hardly a pixel is green.
+        The colours, or None if hardly any pixel is green.
     """
     green_HW = _greenness(frame_HWC)
     some_HW = green_HW > GREEN
@@ -130,15 +130,16 @@ def screen_of(frame_HWC: np.ndarray) -> np.ndarray | None:
     seen_HWC = cv2.blur(frame_HWC * certain_HW[..., None], size)
     weight_HW1 = cv2.blur(certain_HW, size)[..., None]
     mean_C = (frame_HWC * certain_HW[..., None]).sum((0, 1)) / certain_HW.sum()
-    trace = np.float32(1e-3)  # of the mean: all there is where no screen is near
+    trace = np.float32(1e-3)  # weight of the mean colour, which is used where no screen is near
     return np.asarray((seen_HWC + trace * mean_C) / (weight_HW1 + trace), np.float32)
 
 
 def check_key(keyed: Keyed, frames_THWC: np.ndarray, min_screen: float) -> None:
-    """Refuses a foreground that its key cannot have got right.
+    """Refuses an implausible foreground.
 
     Raises:
-        PicturedError: when a frame shows too little screen, nothing is in front of it, or too much is soft.
+        PicturedError: if a frame has too little screen, there is no foreground, or too much of it is
+            half-transparent.
     """
     screen_T = (keyed.alpha_THW < 128).mean((1, 2))
     worst = int(screen_T.argmin())
@@ -165,7 +166,7 @@ def _greenness(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 def _light(frame_HWC: np.ndarray, alpha_HW: np.ndarray, screen_HWC: np.ndarray) -> np.ndarray:
-    """Takes the screen's light off; what is left is at most the opacity."""
+    """Subtracts the screen's share; clips the result to premultiplied colours."""
     alpha_HW1 = alpha_HW[..., None]
     return _bytes((frame_HWC - (1 - alpha_HW1) * screen_HWC).clip(0, 255 * alpha_HW1))
 

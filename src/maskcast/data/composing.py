@@ -1,10 +1,10 @@
-"""Foregrounds over backgrounds: once when clips are prepared, and again, over others, while a model trains.
+"""Composes foregrounds over backgrounds: when clips are prepared, and over other backgrounds during training.
 
-A composed pixel is ``F + (1 - a) B``, the light ``F`` of the foreground times its opacity ``a``. Over another
-background it is the composed one plus ``(1 - a) (B' - B)``. So a store of composed clips, their alpha maps and the
-backgrounds is all that composing anew needs; whoever knows nothing of it sees ordinary clips.
+A composed pixel is ``F + (1 - a) B``, with the premultiplied foreground ``F`` and its opacity ``a``. To replace
+the background by ``B'``, ``(1 - a) (B' - B)`` is added. So composed clips, their alpha maps and the backgrounds
+are all that a store needs for it, and code that does not compose sees ordinary clips.
 
-The backgrounds are a clip store of their own in the folder `backgrounds` of the store.
+The backgrounds are a clip store of their own, in the store's folder `backgrounds`.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 """
@@ -15,17 +15,17 @@ import numpy as np
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 
-BACKGROUNDS = "backgrounds"  # folder in a store, key of its meta
-ALPHA = "alpha"  # the map that says what is seen of a background
+BACKGROUNDS = "backgrounds"  # folder in a store, and key of its meta
+ALPHA = "alpha"  # label map of the foreground's opacity
 
 
 def there_and_back(start: int, count: int, length: int) -> np.ndarray:
-    """Returns which frames of a background show behind ``count`` frames: on to its end, back, and on again.
+    """Returns the background frame behind each of ``count`` frames; a short background plays forward and backward.
 
     Args:
-        start: the first one.
-        count: how many are wanted.
-        length: frames of the background.
+        start: index of the first background frame.
+        count: number of frames.
+        length: number of frames of the background.
     """
     period = max(1, 2 * length - 2)
     place_T = (start + np.arange(count)) % period
@@ -33,10 +33,10 @@ def there_and_back(start: int, count: int, length: int) -> np.ndarray:
 
 
 def compose(light_THWC: np.ndarray, alpha_THW: np.ndarray, background_THWC: np.ndarray) -> np.ndarray:
-    """Returns the frames of a foreground over a background, uint8.
+    """Returns a foreground composed over a background, uint8.
 
     Args:
-        light_THWC: uint8 RGB of the foreground times its opacity.
+        light_THWC: foreground, premultiplied uint8 RGB.
         alpha_THW: its opacity, uint8.
         background_THWC: uint8 RGB; T may be 1.
     """
@@ -46,13 +46,13 @@ def compose(light_THWC: np.ndarray, alpha_THW: np.ndarray, background_THWC: np.n
 def replace_background(
     frames_THWC: np.ndarray, alpha_THW: np.ndarray, old_THWC: np.ndarray, new_THWC: np.ndarray
 ) -> np.ndarray:
-    """Returns composed frames over another background, at most a level off from composing them at first hand."""
+    """Returns composed frames with another background; at most one level off from composing them directly."""
     new, old = (layer_THWC.reshape(len(layer_THWC), -1) for layer_THWC in (new_THWC, old_THWC))
     return _added(frames_THWC, alpha_THW, cv2.subtract(new, old, dtype=cv2.CV_16S))
 
 
 def _added(frames_THWC: np.ndarray, alpha_THW: np.ndarray, what: np.ndarray) -> np.ndarray:
-    """Adds what shows behind, a value (uint8 or int16) for each of the frames; OpenCV keeps sums to 0..255."""
+    """Adds the visible part of ``what`` (uint8 or int16) to each frame; OpenCV saturates at 0 and 255."""
     clear_THW = 255 - alpha_THW
     shape = (len(frames_THWC), -1)
     clear = cv2.merge([clear_THW.reshape(shape)] * 3).reshape(shape)
@@ -61,14 +61,14 @@ def _added(frames_THWC: np.ndarray, alpha_THW: np.ndarray, what: np.ndarray) -> 
 
 
 class Backgrounds:
-    """The backgrounds that the training clips of a store may be seen over.
+    """The backgrounds over which the training clips of a store may be composed.
 
     Args:
-        store: whose meta names its backgrounds.
+        store: its meta lists the backgrounds.
 
     Raises:
-        MaskcastError: if the backgrounds are missing, are others than these clips were composed over, or there is
-            none of the split ``train``.
+        MaskcastError: if the backgrounds are missing, are not those that the clips were composed over, or none is
+            of the split ``train``.
     """
 
     def __init__(self, store: ClipStore) -> None:
@@ -85,13 +85,13 @@ class Backgrounds:
     def behind(
         self, clip: Clip, window: slice, frames_THWC: np.ndarray, random: np.random.Generator
     ) -> np.ndarray:
-        """Returns frames of a clip over a background that is drawn, with its first frame, and maybe mirrored.
+        """Returns frames of a clip over a random background, from a random start and possibly flipped.
 
         Args:
-            clip: of the store.
-            window: which frames of it these are.
-            frames_THWC: as the store has them.
-            random: decides; its state is advanced.
+            clip: a clip of the store.
+            window: the slice of the clip that the frames come from.
+            frames_THWC: frames as in the store.
+            random: draws the background; its state advances.
         """
         pool = self._others.get(clip.meta["video"], self._train)
         chosen = pool[int(random.integers(len(pool)))]

@@ -1,4 +1,4 @@
-"""Decodes image files of users: upright, of one page, whole, with their true depth.
+"""Decodes users' image files: complete, single-page, with their true bit depth and orientation.
 
 Shapes: H rows, W columns, C channels.
 """
@@ -17,24 +17,24 @@ from PIL import Image
 from maskcast.errors import MaskcastError
 from maskcast.reading import LFS_HEAD, LFS_POINTER, content_of, opened, parsing, reason_of
 
-ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # tags of EXIF and TIFF
-# Pillow warns of many pixels, without the file's name; twice as many are an error, which gets it here.
+ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # EXIF and TIFF tags
+# Pillow warns about many pixels without the file's name; twice as many raise an error, which is renamed here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Notes of a camera or a program that are broken: the picture is whole, or its own error says that it is not.
+# Broken metadata of a camera or program: either the picture is complete, or decoding raises its own error.
 warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Metadata Warning", UserWarning)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image file, decoded but as it is stored, apart from its orientation.
+    """A decoded image file, with its pixels as stored.
 
     Attributes:
-        image: of the mode that the file has; its pixels are not turned yet.
-        orientation: of EXIF, 1 to 8: what `upright` undoes.
-        depth: bits of a sample, as the file declares them.
-        lossy: whether its compression changes values.
-        content: the file.
-        turned: whether the pixels have been turned already, as Pillow does with TIFF.
+        image: in the mode of the file; its pixels are not rotated yet.
+        orientation: EXIF orientation, 1 to 8, which `upright` applies.
+        depth: bits per sample, as the file declares.
+        lossy: whether the compression changes values.
+        content: bytes of the file.
+        turned: whether the pixels have been rotated already, as Pillow does for TIFF.
     """
 
     image: Image.Image
@@ -45,15 +45,15 @@ class Decoded:
     turned: bool
 
     def upright(self, pixels: np.ndarray) -> np.ndarray:
-        """Turns an array (H, W, ...) of this image as its owner sees it."""
+        """Rotates an array (H, W, ...) of this image by its EXIF orientation."""
         return turned(pixels, self.orientation)
 
     def deep_pixels(self) -> np.ndarray | None:
-        """Returns colours of more than 8 bits, (H, W, C) uint16, not turned yet; None where they cannot be read.
+        """Returns colours of more than 8 bits, (H, W, C) uint16, not rotated yet; None if they cannot be read.
 
-        Pillow has no such mode: it keeps the upper 8 bits.
+        Pillow has no such mode and keeps only the upper 8 bits.
         """
-        if self.turned:  # OpenCV would not, or would refuse
+        if self.turned:  # OpenCV would not rotate it, or would refuse it
             return None
         pixels = cv2.imdecode(np.frombuffer(self.content, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
@@ -65,11 +65,11 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
     """Decodes an image file.
 
     Args:
-        path: of the file, or, where ``content`` is given, how errors name it.
-        content: of a file that lies in another one; None reads the path.
+        path: path of the file; with ``content``, only its name in errors.
+        content: bytes of a file inside another file; None reads the path.
 
     Raises:
-        MaskcastError: when the file is missing, a pointer of Git LFS, damaged, no image, too large or has several
+        MaskcastError: if the file is missing, a Git LFS pointer, damaged, not an image, too large or has several
             pages.
     """
     if content is None:
@@ -77,14 +77,14 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
     if content.startswith(LFS_HEAD):
         raise MaskcastError(f"{path}: {LFS_POINTER}")
     try:
-        # From memory: Pillow maps some files at a path, and maps turned ones wrongly.
+        # From memory, because Pillow memory-maps some files, and maps rotated ones wrongly.
         image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise MaskcastError(f"{path}: has more than {most} pixels; shrink it or cut it into parts") from error
     except MemoryError:
         raise
-    except Exception as error:  # what Pillow's readers of some fifty formats raise on damage is in no list
+    except Exception as error:  # readers of some fifty formats raise anything on damage
         raise MaskcastError(
             f"{path}: not a readable image ({_line(error)}); copy it again from its origin, or save it as PNG"
         ) from error
@@ -112,22 +112,23 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Returns height and width of an image as its owner sees it, by the head of the file alone.
+    """Returns height and width of an image after EXIF rotation, read from its header only.
 
     Raises:
-        MaskcastError: when it cannot be read.
+        MaskcastError: if it cannot be read.
     """
     remedy = "copy it again from its origin, or save it as PNG"
     with opened(path, "image", remedy) as file, parsing(path, "a readable image", remedy):
         image = Image.open(file)
-        # A PNG without notes in its head would be decoded to look for them; a TIFF is turned as it is opened.
+        # A PNG without EXIF in its header would be decoded to look for it; Pillow rotates a TIFF when it is
+        # opened.
         noted = image.format in {"JPEG", "MPO", "WEBP"} or (image.format == "PNG" and "exif" in image.info)
         lies = noted and _orientation(image) >= 5
         return image.size if lies else image.size[::-1]
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns an array (H, W, ...) as an EXIF orientation says; 1 leaves it as it is."""
+    """Applies an EXIF orientation to an array (H, W, ...); 1 leaves it unchanged."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -138,16 +139,16 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Returns what Pillow calls the form of the samples in the file, e.g. `L;4`."""
+    """Returns Pillow's name for the sample format in the file, e.g. `L;4`."""
     tile: Any = getattr(image, "tile", None)
     args = tile[0].args if tile else ""
     return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _pages(image: Image.Image) -> int:
-    """Returns how many pictures a file has, without smaller copies of the first."""
+    """Returns the number of pictures in a file, without reduced copies of the first."""
     count = int(getattr(image, "n_frames", 1))
-    if image.format == "MPO":  # a photo of a phone: what follows are its depth or its preview
+    if image.format == "MPO":  # a phone's photo: the other pictures are a depth map or a preview
         return 1
     if image.format == "TIFF" and count > 1:
         reduced = 0
@@ -160,7 +161,7 @@ def _pages(image: Image.Image) -> int:
 
 
 def _depth(image: Image.Image, raw_mode: str, content: bytes) -> int:
-    """Returns the bits of a sample: as PNG and TIFF declare them, else what they take."""
+    """Returns the bits per sample: as PNG and TIFF declare them, else as Pillow's mode shows."""
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         most = tags.get(MAX_SAMPLE, 0)
@@ -175,7 +176,7 @@ def _depth(image: Image.Image, raw_mode: str, content: bytes) -> int:
 def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # broken notes of the camera: the picture is whole
+    except Exception:  # broken metadata; the picture is complete
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 

@@ -1,4 +1,4 @@
-"""What the names of frames tell: which files are one picture, which is the number, where a clip has gaps."""
+"""What frame names tell: the same picture in two files, frame numbers, and gaps in a clip."""
 
 import re
 import unicodedata
@@ -14,12 +14,12 @@ from maskcast.labels import id_key
 from maskcast.reading import counted
 
 NameKey = tuple[tuple[int, int | str], ...]
-SHOWN = 3  # names told in a line
-BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # left out without a word
+SHOWN = 3  # number of names in a message
+BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # ignored without a message
 
 
 def is_image(path: Path) -> bool:
-    """Returns whether a path is a file that is named as an image."""
+    """Whether a path is a file with the ending of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
@@ -27,7 +27,7 @@ def frame_files(folder: Path) -> list[Path]:
     """Lists the images of a folder as the frames of one clip; an image is a clip of one.
 
     Raises:
-        MaskcastError: when two files are the same frame, or of one number, so that not all of them are frames.
+        MaskcastError: if two files are the same frame or have the same number, so that not all are frames.
     """
     if is_image(folder):
         return [folder]
@@ -41,13 +41,13 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def other_endings(folder: Path) -> str:
-    """Returns the endings of files that may be pictures and cannot be read, e.g. `.heic, .gif`."""
+    """Returns the endings of files that may be pictures but are not supported, e.g. `.heic, .gif`."""
     endings = {path.suffix.lower() for path in folder.iterdir() if not is_junk(path.name)}
     return ", ".join(sorted(endings - IMAGE_SUFFIXES - BESIDE))
 
 
 def same_names(paths: Sequence[Path]) -> str:
-    """Returns how many files are named as another of their folder but for the ending, or nothing where none is."""
+    """Returns a message about files of one folder that differ only in their ending; empty if there are none."""
     seen: dict[Path, Path] = {}
     twins = [(first, path) for path in paths if (first := seen.setdefault(path.with_suffix(""), path)) is not path]
     return (
@@ -58,7 +58,7 @@ def same_names(paths: Sequence[Path]) -> str:
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    """Returns files by their names without endings; see `unique`."""
+    """Returns files by their names without ending; see `unique`."""
     return unique((path.stem, path) for path in files)
 
 
@@ -66,7 +66,7 @@ def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     """Returns files by name.
 
     Raises:
-        MaskcastError: when two names are one, or differ in case or leading zeros alone.
+        MaskcastError: if two names are equal, or differ only in case or leading zeros.
     """
     found: dict[NameKey, tuple[str, Path]] = {}
     for name, path in named:
@@ -79,7 +79,7 @@ def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def same_number(names: Iterable[str]) -> tuple[str, str] | None:
-    """Returns two names with the same numbers in another text, e.g. `0001` and `0001_mask`; None without any."""
+    """Returns two names with equal numbers but different text, e.g. `0001` and `0001_mask`, or None."""
     seen: dict[tuple[int, ...], str] = {}
     for name in names:
         numbers = tuple(map(int, re.findall(r"\d+", name)))
@@ -89,16 +89,16 @@ def same_number(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def name_key(name: str) -> NameKey:
-    """Returns what two names have in common that differ in case, leading zeros or the form of an accent alone."""
+    """Returns a key that is equal for names which differ only in case, leading zeros or Unicode form."""
     return tuple(id_key(unicodedata.normalize("NFC", name).lower()))
 
 
 def runs(keys: Sequence[str]) -> list[range]:
-    """Returns the parts of a sequence whose frames follow each other, by the numbers in their keys.
+    """Returns the ranges of a sequence with consecutive frames, by the numbers in their keys.
 
-    A part ends where numbers are missing, names change their form, or a count begins anew behind another number
-    (`1_0023`, `2_0000`). Several numbers may count together (`1_0007_000023`, `1_0008_000024`). Keys without
-    numbers, and numbers that are no count (times of day), follow each other as they are sorted.
+    A range ends where numbers are missing, names change their form, or a count restarts after a higher number
+    changes (`1_0023`, `2_0000`). Several numbers may increase together (`1_0007_000023`, `1_0008_000024`). Keys
+    without numbers, or with numbers that are no count (times of day), are consecutive in their sorted order.
     """
     grown = [_grown(before, after) for before, after in pairwise(keys)]
     together, often = Counter(tuple(one) for one in grown if one).most_common(1)[0] if any(grown) else ((), 0)
@@ -116,13 +116,13 @@ def runs(keys: Sequence[str]) -> list[range]:
 
 
 def first_names(paths: Sequence[Path]) -> str:
-    """Returns the names of the first few files."""
+    """Returns the names of the first few files, as text."""
     more = ", ..." if len(paths) > SHOWN else ""
     return ", ".join(path.name for path in paths[:SHOWN]) + more
 
 
 def _grown(before: str, after: str) -> dict[int, int] | None:
-    """Returns how far each number that differs grew, by its place; None where names differ elsewhere."""
+    """Returns the increase of each number that differs, by its position; None if the names differ elsewhere, too."""
     if skeleton(before) != skeleton(after):
         return None if re.search(r"\d", before + after) else {}
     pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
@@ -130,11 +130,11 @@ def _grown(before: str, after: str) -> dict[int, int] | None:
 
 
 def _step(grown: Mapping[int, int] | None, together: Sequence[int]) -> int | None:
-    """Returns how far the one number that differs grew; 0 where a new count begins, None where none is kept.
+    """Returns the increase of the counting number; 0 where a new count begins, None where there is no count.
 
     Args:
-        grown: how far each number grew.
-        together: the places of those that differ in most names.
+        grown: increase of each number that differs.
+        together: positions of the numbers that change together in most names.
     """
     if grown is None:
         return 0
@@ -147,12 +147,12 @@ def _step(grown: Mapping[int, int] | None, together: Sequence[int]) -> int | Non
 
 
 def _carried(before: str, after: str, step: int) -> bool:
-    """Returns whether the last number goes on from its highest to its lowest, as in times: 12-59 before 13-00."""
+    """Whether the last number wraps around from its highest value, as in times: 12-59 is followed by 13-00."""
     last, first = (re.findall(r"\d+", key)[-1:] for key in (before, after))
     wraps = 60 if len("".join(last)) == 2 else 10 ** len("".join(last))
     return not last or int(first[0]) == (int(last[0]) + step) % wraps
 
 
 def skeleton(key: str) -> str:
-    """Returns what a name is beside its numbers."""
+    """Returns a name with each number replaced by 0."""
     return re.sub(r"\d+", "0", key)

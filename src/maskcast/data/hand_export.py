@@ -1,4 +1,4 @@
-"""Writes masks of two hands as an LMDB with a list of the images, packed as the InterHand2.6M task of ETH asks.
+"""Exports masks of two hands as an LMDB with a list of image paths, as ETH's InterHand2.6M task requires.
 
     NAME/test.lmdb     <path>__l, <path>__r -> PNG of class ids, the same in three channels
     NAME/im_path.pt    paths of the images, in order
@@ -27,10 +27,10 @@ def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
     """Writes the masks of both hands into a new folder; returns the number of images.
 
     Args:
-        folder: made by this.
-        store: masks of the maps ``left`` and ``right``, of clips of one frame; ``meta["path"]`` of a clip is the
-            path of its image, else its id.
-        split: whose clips; None takes all that have both masks.
+        folder: created here.
+        store: has label maps ``left`` and ``right`` and clips of one frame; the image path is ``meta["path"]`` of
+            a clip, else its id.
+        split: split of the clips; None takes all clips with both masks.
 
     Raises:
         MaskcastError: if the store has no such maps or clips, or a clip has several frames.
@@ -51,14 +51,14 @@ def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
 
     folder.mkdir(parents=True)
     write_lmdb(folder / LMDB, values())
-    import torch  # the list has the form of PyTorch; nothing else here needs it
+    import torch  # the list is a PyTorch file; nothing else here needs PyTorch
 
     torch.save(paths, folder / LIST)
     return len(paths)
 
 
 def pack(folder: Path, archive: Path, name: str) -> None:
-    """Packs a folder as ``.tar.gz``; it unpacks into a folder of this name."""
+    """Packs a folder as ``.tar.gz``, which unpacks into a folder called ``name``."""
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, name)
 

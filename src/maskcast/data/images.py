@@ -1,4 +1,4 @@
-"""Small helpers that sources share: numeric order, reading and resizing images.
+"""Reading, writing, sorting and resizing of images.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -15,7 +15,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import LabelError, id_key
 
-DARK = 4096  # of 16 bits: where no value is above, the image is black, or of 10 or 12 bits
+DARK = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -30,24 +30,24 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as its owner sees it, RGB (H, W, 3) uint8.
+    """Reads an image, upright, as RGB (H, W, 3) uint8.
 
-    EXIF's orientation is applied. Samples of more than 8 bits are scaled by the depth that the file declares,
-    floats from 0 to 1. A palette becomes its colours, CMYK is converted without its profile, alpha is dropped.
+    The EXIF orientation is applied. Samples of more than 8 bits are scaled from the declared depth, floats from
+    0..1. Palettes become colours, CMYK is converted without its profile, and alpha is dropped.
 
     Raises:
-        MaskcastError: when the file is missing, damaged or no image, holds several pages, or values whose scale is
-            not known.
+        MaskcastError: if the file is missing, damaged, not an image, has several pages, or has values of unknown
+            scale.
     """
     return read_frames([path])[0]
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Writes what `cv2.imwrite` would, which does not say when it could not.
+    """Writes an image like `cv2.imwrite`, but raises an error on failure.
 
     Args:
-        path: its suffix names the format.
-        pixels: (H, W) or (H, W, 3) in the order of OpenCV, BGR.
+        path: its ending determines the format.
+        pixels: (H, W) or (H, W, 3) in OpenCV's order, BGR.
 
     Raises:
         OSError: it cannot be written, e.g. on a full disk.
@@ -59,7 +59,7 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     """Reads the images of one clip as (T, H, W, 3) uint8, see `read_image`.
 
     Raises:
-        MaskcastError: when one cannot be read, two differ in size, or all declare 16 bits and use 12 at most.
+        MaskcastError: if one cannot be read, sizes differ, or all declare 16 bits but use at most 12.
     """
     frames: list[np.ndarray] = []
     brightest = 0
@@ -81,7 +81,7 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
 
 
 def odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
-    """Returns the first frame that has not the size of most, and both sizes in words; None where all have one."""
+    """Returns the first frame of unusual size and a text with both sizes; None if all sizes are equal."""
     sizes = Counter(frame.shape[:2] for frame in frames)
     if len(sizes) <= 1:
         return None
@@ -92,16 +92,16 @@ def odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
 
 
 def check_size(mask: object, mask_size: tuple[int, int], frame: object, frame_size: tuple[int, int]) -> None:
-    """Refuses a mask of another size than its frame.
+    """Refuses a mask whose size differs from its frame's.
 
     Args:
-        mask: where it is, for errors.
+        mask: name of the mask in errors.
         mask_size: its height and width.
-        frame: where the frame is.
-        frame_size: likewise.
+        frame: name of the frame in errors.
+        frame_size: its height and width.
 
     Raises:
-        LabelError: naming both.
+        LabelError: names both.
     """
     if mask_size != frame_size:
         turned = "they differ by a quarter turn: " if mask_size == frame_size[::-1] else ""
@@ -112,7 +112,7 @@ def check_size(mask: object, mask_size: tuple[int, int], frame: object, frame_si
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes frames (T, H, W, 3) or mattes (T, H, W), uint8, by area when shrinking, else bilinear."""
+    """Resizes frames (T, H, W, 3) or mattes (T, H, W), uint8: by area averaging to shrink, else bilinearly."""
     if frames.shape[1:3] == (height, width):
         return frames
     shrinks = height <= frames.shape[1] and width <= frames.shape[2]
@@ -121,7 +121,7 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes masks (T, H, W) of ids to (T, height, width) by the nearest pixel: no label is invented."""
+    """Resizes masks (T, H, W) of ids to (T, height, width) by nearest neighbour, so that no new id appears."""
     if masks.shape[1:3] == (height, width):
         return masks
     rows = ((np.arange(height) + 0.5) * masks.shape[1] / height).astype(np.intp)
@@ -130,7 +130,7 @@ def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _rgb(path: Path) -> tuple[np.ndarray, int]:
-    """Returns an image (H, W, 3) uint8, and its largest value where it declares 16 bits, else `DARK`."""
+    """Returns an image (H, W, 3) uint8, and its maximum value if it declares 16 bits, else `DARK`."""
     decoded = decode(path)
     mode, depth, brightest = decoded.image.mode, decoded.depth, DARK
     if mode == "F":
@@ -139,7 +139,7 @@ def _rgb(path: Path) -> tuple[np.ndarray, int]:
         raise MaskcastError(f"{path}: holds integers of {depth} bits; save it as 8 or 16 bits")
     if depth <= 8:
         try:
-            # By way of RGBA: Pillow warns of palettes with alpha otherwise.
+            # Via RGBA, because Pillow warns about palettes with alpha otherwise.
             image = decoded.image.convert("RGBA") if mode in ("P", "PA") else decoded.image
             return decoded.upright(np.asarray(image.convert("RGB"))), DARK
         except ValueError:
@@ -158,9 +158,9 @@ def _grey(pixels_HW: np.ndarray) -> np.ndarray:
 
 
 def _unit_floats(path: Path, pixels_HW: np.ndarray) -> np.ndarray:
-    """Returns floats from 0 to 1 as uint8."""
+    """Returns floats in 0..1 as uint8."""
     low, high = float(pixels_HW.min()), float(pixels_HW.max())
-    if not 0 <= low <= high <= 1:  # NaN is not, either
+    if not 0 <= low <= high <= 1:  # also false for NaN
         raise MaskcastError(
             f"{path}: holds floats from {low:g} to {high:g}, and only 0 to 1 have a known scale; save it as 8 bits"
         )

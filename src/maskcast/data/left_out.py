@@ -1,4 +1,4 @@
-"""Pictures of the clips that are left out, and why they are."""
+"""Pictures of clips that were left out, with the reasons."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ LEFT_OUT = "left-out"  # folder in a clip store
 
 
 class LeftOut:
-    """The pictures in a clip store; nothing where there are none.
+    """The pictures of left-out clips in a clip store; the folder is only created if there are any.
 
-    A picture is written when it comes: of thousands of clips they would fill the memory.
+    Each picture is written at once, because thousands would fill the memory.
 
     Args:
         store: folder of the store.
 
     Attributes:
-        folder: of the pictures.
-        clips: id of each clip, what is wrong with it, and the name of its picture.
+        folder: folder of the pictures.
+        clips: id of each clip, the reason, and the file name of its picture.
     """
 
     def __init__(self, store: Path) -> None:
@@ -30,7 +30,7 @@ class LeftOut:
         return len(self.clips)
 
     def add(self, clip_id: str, error: PicturedError) -> None:
-        """Takes what is wrong with a clip."""
+        """Adds a clip with its error."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{len(self):04d}.png"
         Image.fromarray(error.picture_HWC).save(self.folder / name)

@@ -1,4 +1,4 @@
-"""Whether what a source listed can become a store, before anything is read."""
+"""Checks of what a source listed, before any pixels are read."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from maskcast.labels import Split
 
 
 def check_ids(listing: Listing) -> None:
-    """Refuses an id that two clips have.
+    """Refuses clips with the same id.
 
     Raises:
-        MaskcastError: naming it and the splits of both.
+        MaskcastError: names the id and both splits.
     """
     hashes = np.fromiter((id_hash(clip.id) for clip in listing.clips), np.uint64, len(listing.clips))
     order = np.argsort(hashes, kind="stable")
@@ -28,22 +28,22 @@ def check_ids(listing: Listing) -> None:
 
 
 def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Sequence[Split]) -> None:
-    """Stops before anything is read where a later stage could only fail.
+    """Refuses a listing without clips in required splits, because a later stage would fail.
 
     Args:
-        raw: what was listed.
+        raw: raw folder.
         listing: what was found there.
-        source: that listed it.
+        source: the source that listed it.
         required: splits that must have clips.
 
     Raises:
-        MaskcastError: one of them has none.
+        MaskcastError: a required split has no clips.
     """
     whole = Counter(clip.split for clip in listing.clips if clip.has_frames)
-    # Where there are frames, no masker learns from masks alone; where there are none, forecasters do.
+    # If there are frames, maskers cannot use clips that have only masks; if there are none, forecasters use these.
     found = whole or Counter(clip.split for clip in listing.clips)
     missing = [split for split in required if not found[split]]
-    if not found or not missing:  # where nothing was found, another line says so
+    if not found or not missing:  # if nothing was found, another error says so
         return
     have = ", ".join(f"{count} {split}" for split, count in found.items())
     why = "and one clip cannot be both learnt from and scored; " if found.total() == 1 else ""
@@ -56,7 +56,7 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
 
 
 def reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """Returns the end of an error's line: how many items were left out, and why most were, or the remedy."""
+    """Returns the end of an error message: the number of left-out items and the main reason, or a remedy."""
     if not skipped:
         return "; mend the path or source.layout"
     kinds = [reason.replace(item, "") for item, reason in skipped]

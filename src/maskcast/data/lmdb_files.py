@@ -1,4 +1,4 @@
-"""LMDB: many small files in a large one, by key. Read without locks, and never mapped where a page is missing."""
+"""LMDB, a key-value file for many small files. It is read without locks, after a check that it is complete."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -8,19 +8,19 @@ import lmdb
 
 from maskcast.errors import MaskcastError
 
-ROOM = 1 << 40  # address space that a written LMDB may grow into; the file is as large as what it holds
-BATCH = 1000  # writes of one transaction
+ROOM = 1 << 40  # maximum size of a written LMDB; only address space, the file is as large as its content
+BATCH = 1000  # number of writes per transaction
 
 
 def read_value(path: Path, key: str) -> bytes:
-    """Returns what an LMDB holds under a key.
+    """Returns the value of a key in an LMDB.
 
     Args:
         path: the file, or the folder with ``data.mdb``.
-        key: of ASCII, as all tools write them.
+        key: ASCII, as all tools write it.
 
     Raises:
-        MaskcastError: if there is no such LMDB or key, or it is damaged.
+        MaskcastError: if the LMDB or the key does not exist, or the LMDB is damaged.
     """
     try:
         with _opened(path.resolve()).begin(buffers=False) as transaction:
@@ -33,7 +33,7 @@ def read_value(path: Path, key: str) -> bytes:
 
 
 def count_keys(path: Path) -> int:
-    """Returns the number of keys of an LMDB; raises `MaskcastError` as `read_value`."""
+    """Returns the number of keys of an LMDB; raises `MaskcastError` like `read_value`."""
     try:
         return int(_opened(path.resolve()).stat()["entries"])
     except lmdb.Error as error:
@@ -41,10 +41,10 @@ def count_keys(path: Path) -> int:
 
 
 def write_lmdb(path: Path, items: Iterator[tuple[str, bytes]]) -> int:
-    """Writes keys with their values into a new LMDB, a folder with ``data.mdb``; returns how many there are.
+    """Writes keys and values into a new LMDB, a folder with ``data.mdb``; returns their number.
 
     Raises:
-        MaskcastError: on a key that is there already or is none that LMDB holds, and a full disk.
+        MaskcastError: on a duplicate or invalid key, or a full disk.
     """
     count = 0
     try:
@@ -67,7 +67,7 @@ def write_lmdb(path: Path, items: Iterator[tuple[str, bytes]]) -> int:
 
 @lru_cache(maxsize=8)
 def _opened(path: Path) -> lmdb.Environment:
-    """Opens an LMDB once a process, to read alone: no lock file is made, and no writer is waited for."""
+    """Opens an LMDB once per process, read-only: no lock file is made, and no writer is waited for."""
     file = path / "data.mdb" if path.is_dir() else path
     if not file.is_file():
         raise MaskcastError(f"{path}: no LMDB there; give the file, or the folder with data.mdb")
@@ -77,7 +77,7 @@ def _opened(path: Path) -> lmdb.Environment:
         )
     except (lmdb.Error, OSError) as error:
         raise MaskcastError(f"{path}: not an LMDB that can be read ({error}); copy it again") from None
-    # A page beyond the end of a file that was cut would end the process (SIGBUS), so it is looked for here.
+    # Accessing a page beyond the end of a cut file would kill the process (SIGBUS), so the size is checked here.
     needed = (found.info()["last_pgno"] + 1) * found.stat()["psize"]
     if (size := file.stat().st_size) < needed:
         found.close()

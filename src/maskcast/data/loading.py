@@ -1,4 +1,4 @@
-"""The clips of a listing, read and resized by processes, in order."""
+"""Reads and resizes the clips of a listing in worker processes, in order."""
 
 import multiprocessing
 from collections import deque
@@ -18,18 +18,18 @@ from maskcast.labels import LabelError, MapKind
 from maskcast.processors import num_processors
 from maskcast.stopping import children_ignore_ctrl_c
 
-Loaded = tuple[Arrays, float]  # and width / height of the video
+Loaded = tuple[Arrays, float]  # and the aspect ratio (width / height) of the video
 
 
 def load_all(
     listing: Listing, size: tuple[int, int] | None, workers: int
 ) -> Iterator[tuple[RawClip, Loaded | MaskcastError]]:
-    """Yields every clip with its arrays or what is wrong with it, in order, a bounded number of them in flight.
+    """Yields each clip, in order, with its arrays or its error; reads only a limited number of clips ahead.
 
     Args:
-        listing: the clips, and their label maps.
-        size: (height, width) that they are resized to; None keeps theirs.
-        workers: processes that read; 0 is one per CPU.
+        listing: the clips and their label maps.
+        size: (height, width) to resize to; None keeps the size.
+        workers: number of processes; 0 is one per CPU.
 
     Raises:
         LabelError: labels contradict the params.
@@ -41,7 +41,7 @@ def load_all(
         for clip in listing.clips:
             yield clip, load(clip)
         return
-    # spawn: a forked child would inherit locks held by the threads of this process
+    # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
@@ -49,7 +49,7 @@ def load_all(
 
     def submit(count: int) -> None:
         for clip in islice(waiting, count):
-            with children_ignore_ctrl_c():  # each of these may start a worker: the pool does so when none is idle
+            with children_ignore_ctrl_c():  # submitting may start a worker, as the pool does when none is idle
                 flight.append((clip, pool.submit(load, clip)))
 
     try:
@@ -90,16 +90,16 @@ def readable(
     pictured: LeftOut,
     on_error: str,
 ) -> Iterator[tuple[RawClip, Arrays, float]]:
-    """Yields the clips that could be read and notes the others, or stops at the first of them.
+    """Yields the readable clips and records the others, or stops at the first unreadable one.
 
     Args:
-        loaded: what `load_all` yields.
-        unreadable: (item, reason) of what could not be read is added here.
-        pictured: takes what is wrong with a clip where that can be shown.
-        on_error: `fail` to stop.
+        loaded: result of `load_all`.
+        unreadable: receives (item, reason) of unreadable clips.
+        pictured: receives errors that come with a picture.
+        on_error: `fail` to stop at the first error.
 
     Raises:
-        MaskcastError: with `fail`, what is wrong with the first.
+        MaskcastError: with `fail`, the first error.
     """
     for clip, result in loaded:
         if not isinstance(result, MaskcastError):
@@ -113,6 +113,6 @@ def readable(
 
 
 def size_of(arrays: Arrays) -> tuple[int, int]:
-    """Returns rows and columns of a clip."""
+    """Returns height and width of a clip."""
     layer = next(iter(arrays.masks.values())) if arrays.frames is None else arrays.frames
     return layer.shape[1], layer.shape[2]

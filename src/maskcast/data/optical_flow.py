@@ -1,4 +1,4 @@
-"""Optical flow between two pictures: DIS (Kroeger et al. 2016, arXiv 1603.03590), as OpenCV has it.
+"""Optical flow between two pictures: OpenCV's DIS (Kroeger et al. 2016, arXiv 1603.03590).
 
 Legend: H height, W width.
 """
@@ -6,26 +6,26 @@ Legend: H height, W width.
 import cv2
 import numpy as np
 
-SHORT_SIDE = 216  # pixels: below it, flow of small things is lost
-LONG_SIDE = 2048  # pixels: pictures are not made larger than that
-LEAST = 16  # pixels: OpenCV finds no flow where a side is shorter
+SHORT_SIDE = 216  # pixels: in smaller pictures the flow of small objects is lost
+LONG_SIDE = 2048  # pixels: pictures are not enlarged beyond this
+LEAST = 16  # pixels: OpenCV fails if a side is shorter
 
 
 def enlargement(height: int, width: int) -> int:
-    """Returns by which whole factor, so that pixels of masks stay whole, pictures are enlarged for their flow."""
+    """Returns by how much to enlarge pictures for optical flow: an integer, so that mask pixels stay whole."""
     return max(1, min(-(-SHORT_SIDE // min(height, width)), LONG_SIDE // max(height, width)))
 
 
 class OpticalFlow:
-    """Finds flow; not for two threads at once."""
+    """Computes optical flow; not thread-safe."""
 
     def __init__(self) -> None:
         self._method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def between(self, first_HW: np.ndarray, second_HW: np.ndarray) -> np.ndarray:
-        """Returns where each pixel of a picture went in another, (H, W, 2) float32, x and y in pixels.
+        """Returns the displacement (x, y) of each pixel from the first to the second picture, (H, W, 2) float32.
 
-        In strips that are too narrow all rests.
+        For pictures that are too narrow, all displacements are 0.
 
         Args:
             first_HW: uint8.

@@ -1,4 +1,4 @@
-"""Frames that stand in two splits: what is scored on would have been learnt from.
+"""Finds frames that two splits share, by which validation would score training data.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB), N hashes.
 """
@@ -15,7 +15,7 @@ LEARNT, SCORED = ("train", "unlabeled"), ("val", "test", "hidden")
 
 
 def frame_hashes(frames_THWC: np.ndarray) -> list[bytes]:
-    """Returns a hash of the pixels of each frame, but for those of one colour, which are alike in many videos."""
+    """Returns a hash of the pixels of each frame, except frames of a single colour, which many videos contain."""
     flat = (np.ascontiguousarray(frame_HWC).reshape(-1, frame_HWC.shape[-1]) for frame_HWC in frames_THWC)
     return [hashlib.sha256(pixels.data).digest() for pixels in flat if (pixels != pixels[0]).any()]
 
@@ -28,31 +28,31 @@ class _Clip:
 
 
 class SharedFrames:
-    """Gathers hashes of what each split has, 8 bytes for each frame, and says what two splits share.
+    """Collects hashes of the frames of each split (8 bytes per frame) and reports what two splits share.
 
-    A video that is split by time may be in both: it is not held against itself.
+    A video that is split by time may be in both splits; it is not compared with itself.
     """
 
     def __init__(self) -> None:
         self._clips: dict[str, list[_Clip]] = defaultdict(list)
 
     def add(self, split: str, name: str, video: str, hashes: Sequence[bytes]) -> None:
-        """Takes in a clip, or an image.
+        """Adds a clip or an image.
 
         Args:
-            split: that it is in.
-            name: that people know it by.
-            video: that it is of.
-            hashes: of its frames, of at least 8 bytes each.
+            split: its split.
+            name: its name in messages.
+            video: name of the video that it comes from.
+            hashes: hashes of its frames, of at least 8 bytes each.
         """
         short_N = np.array([int.from_bytes(one[:8], "big") for one in hashes], np.uint64)
         self._clips[split].append(_Clip(name, video, short_N))
 
     def warnings(self, noun: str) -> Iterator[str]:
-        """Yields a line for each two splits that share some.
+        """Yields a line for each pair of splits that share frames.
 
         Args:
-            noun: what is shared, "frame" or "image".
+            noun: "frame" or "image".
         """
         for scored, learnt in product(SCORED, LEARNT):
             pairs = self._shared(learnt, scored)
@@ -66,7 +66,7 @@ class SharedFrames:
             )
 
     def _shared(self, learnt: str, scored: str) -> list[tuple[str, str]]:
-        """Returns for each frame of a split that the other has, too, who has it in both."""
+        """Returns for each frame that two splits share the names of the clips that contain it."""
         known, asked = (self._clips.get(split, []) for split in (learnt, scored))
         if not known or not asked:
             return []

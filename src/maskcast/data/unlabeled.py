@@ -1,4 +1,4 @@
-"""What an encoder learns from without labels: the frames of a clip store, or images of any sizes.
+"""Training data without labels for encoders: the frames of a clip store, or images of any size.
 
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
@@ -26,22 +26,22 @@ from maskcast.processors import num_processors
 from maskcast.progress import say
 from maskcast.reading import counted
 
-SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
+SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips to learn from
 T = TypeVar("T")
-MOST_THREADS = 8  # that decode images
+MOST_THREADS = 8  # maximum number of threads that decode images
 
 
 class Frames(ABC):
-    """Frames by number."""
+    """Frames, accessed by number."""
 
     threads = 1
     """How many may read at once, where reading takes long."""
 
     def each(self, make: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
-        """Returns what ``make`` makes of each number, by as many threads as may read; none outlives the call.
+        """Returns ``make(number)`` for each number, computed by ``threads`` threads, which end with the call.
 
-        A pool that is kept would come through a fork without its threads, and wait for them. A forked process has
-        a processor, and no threads.
+        A pool that is kept would lose its threads in a fork, and then wait for them forever. A forked worker has
+        one processor, and uses no threads.
         """
         if self.threads == 1 or multiprocessing.parent_process() is not None:
             return list(map(make, numbers))
@@ -50,27 +50,27 @@ class Frames(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Returns how many frames there are."""
+        """Returns the number of frames."""
 
     @abstractmethod
     def frame(self, index: int) -> np.ndarray:
         """Returns a frame, (H, W, C)."""
 
     def near(self, index: int, distance: int, random: np.random.Generator) -> np.ndarray:
-        """Returns a frame of the same video at most ``distance`` frames away; an image has itself alone."""
+        """Returns a frame of the same video at most ``distance`` frames away; for an image, the image itself."""
         return self.frame(index)
 
     def pair(self, index: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns two frames of a clip so far apart, (H, W, C) each: frame ``index`` first, where one follows.
+        """Returns two frames of a clip, ``distance`` apart, (H, W, C) each; the first is ``index`` if possible.
 
         Raises:
-            MaskcastError: if these are no clips, or the clip is too short.
+            MaskcastError: if these are images, or the clip is too short.
         """
         raise MaskcastError("images have no next frame; give a clip store, or choose another method")
 
 
 class ClipFrames(Frames):
-    """The frames of a store's labelled train clips and unlabelled clips; labels are not looked at."""
+    """The frames of a store's labelled training clips and unlabelled clips; labels are not used."""
 
     def __init__(self, store: ClipStore) -> None:
         self.store = store
@@ -98,7 +98,7 @@ class ClipFrames(Frames):
         return self.store.frames(clip)[t]
 
     def pair(self, index: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns two frames of a clip so far apart (see ``Frames.pair``)."""
+        """Returns two frames of a clip, ``distance`` apart (see ``Frames.pair``)."""
         k, t = self._index.at(index)
         clip = self.clips[k]
         if clip.num_frames <= distance:
@@ -112,7 +112,7 @@ class ClipFrames(Frames):
 
 
 class ImageFrames(Frames):
-    """The images of a folder and its subfolders; of a detection set all but those it is validated on."""
+    """The images of a folder and its subfolders; of a detection set, all except the validation images."""
 
     def __init__(self, folder: Path) -> None:
         parts = ("images/train", "unlabeled") if (folder / "dataset.json").is_file() else ("",)
@@ -142,11 +142,11 @@ def open_frames(path: Path, scratch: Path) -> Frames:
     """Opens a clip store, a folder of images, or a zip, tar or squashfs file with one of these.
 
     Args:
-        path: what to learn from.
-        scratch: folder where an archive is unpacked, once; it may hold what was unpacked of another one.
+        path: source of the frames.
+        scratch: folder into which an archive is unpacked once; it may contain another unpacked archive.
 
     Raises:
-        MaskcastError: if there are no frames, or an archive is damaged or cannot be unpacked here.
+        MaskcastError: if there are no frames, or an archive is damaged or cannot be unpacked.
     """
     if path.is_file():
         if not is_archive(path):

@@ -1,1 +1,1 @@
-"""Archives of users, unpacked safely."""
+"""Safe unpacking of users' archives."""

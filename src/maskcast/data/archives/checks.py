@@ -1,4 +1,4 @@
-"""What an archive may hold: checks that are made before a member is written, and errors as one line each."""
+"""Checks of archive members before they are unpacked, and errors of one line each."""
 
 import errno
 import shutil
@@ -15,10 +15,10 @@ from maskcast.reading import reason_of, shown
 
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
 RATIO_FREE = 100 << 20  # bytes that may be unpacked at any ratio
-SHOWN = 60  # characters of a name that is too long
+SHOWN = 60  # characters shown of a too long name
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
-HEADS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X")  # the last three: of pax
-HEAD = 1 << 20  # bytes of a tar member's long name and notes, which are read into memory
+HEADS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X")  # the last three are of pax
+HEAD = 1 << 20  # maximum bytes of a long name or pax header, which is read into memory
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Member:
     """A file or folder of an archive."""
 
     name: str
-    packed: int  # bytes in the archive; that of the whole archive where its members are packed together
-    size: int  # bytes once unpacked
+    packed: int  # bytes in the archive; of the whole archive if its members are compressed together
+    size: int  # bytes when unpacked
     is_folder: bool
     open: Callable[[], IO[bytes] | None]
 
 
 def check_member(archive: Path, member: Member, folder: Path, written: int) -> None:
-    """Refuses a member before it is unpacked; both formats enforce the size that a member declares."""
+    """Refuses a suspicious member before it is unpacked; unpacking stops at the size that a member declares."""
     for unpacked, packed in ((member.size, member.packed), (written + member.size, archive.stat().st_size)):
         if unpacked > RATIO_FREE and unpacked > MAX_RATIO * max(packed, 1):
             raise MaskcastError(
@@ -44,7 +44,7 @@ def check_member(archive: Path, member: Member, folder: Path, written: int) -> N
 
 
 def check_disk(archive: Path, size: int, folder: Path) -> None:
-    """Refuses more bytes than the disk has room for."""
+    """Refuses more bytes than are free on the disk."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise MaskcastError(
@@ -53,7 +53,7 @@ def check_disk(archive: Path, size: int, folder: Path) -> None:
 
 
 def check_contents(archive: Path, folder: Path) -> None:
-    """Refuses an archive without files; archives in it are said, and refused where nothing else is there."""
+    """Refuses an archive without files, or with only archives; archives among other files are reported."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
     if not files:
         raise MaskcastError(f"{archive}: holds no file; pack the data set again")
@@ -67,18 +67,18 @@ def check_contents(archive: Path, folder: Path) -> None:
 
 
 def not_plain(archive: Path, name: str) -> MaskcastError:
-    """Returns the error of a member that is neither file nor folder."""
+    """Returns the error for a member that is neither file nor folder."""
     return MaskcastError(
         f"{archive}: member {name!r} is a link or device; pack the files themselves (tar -h, zip)"
     )
 
 
 class TarMember(tarfile.TarInfo):
-    """A member of a tar; one whose size is none, or whose long name or notes would fill the memory, is refused."""
+    """A member of a tar; refuses invalid sizes, and long names or headers that would fill the memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str | None, errors: str) -> Self:  # type: ignore[override]
-        """Reads the head of a member."""
+        """Parses the header of a member."""
         found = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
         if found.size < 0 or (found.type in HEADS and found.size > HEAD):
             raise tarfile.ReadError(f"a head of {found.size} bytes")
@@ -87,7 +87,7 @@ class TarMember(tarfile.TarInfo):
 
 @contextmanager
 def placing(archive: Path, member: str) -> Iterator[None]:
-    """Turns what the file system raises at a member's name into one line."""
+    """Turns errors of the file system about a member's name into one line."""
     try:
         yield
     except (FileExistsError, NotADirectoryError):
@@ -103,20 +103,20 @@ def placing(archive: Path, member: str) -> Iterator[None]:
 
 @contextmanager
 def reading(archive: Path, member: str | None = None) -> Iterator[None]:
-    """Turns what the decoders raise on damage into one line."""
+    """Turns errors of decoders about damage into one line."""
     try:
         yield
     except MaskcastError:
         raise
     except OSError as error:
-        if error.errno == errno.EINVAL:  # a place before the beginning: the head is missing
+        if error.errno == errno.EINVAL:  # seek before the start of the file: the beginning is missing
             raise MaskcastError(
                 f"{archive}: is damaged, it lacks its head; copy it again from its origin"
             ) from error
         raise MaskcastError(f"{archive}: cannot be unpacked ({error.strerror}); look after the disk") from error
-    except (NotImplementedError, RuntimeError) as error:  # how zipfile reports a method it does not know
+    except (NotImplementedError, RuntimeError) as error:  # zipfile's errors for unsupported compression methods
         raise MaskcastError(f"{archive}: cannot be unpacked here ({error}); pack it again with deflate") from error
-    except MemoryError:  # the dictionary of LZMA is as large as its head says
+    except MemoryError:  # LZMA allocates a dictionary of the size in its header
         raise MaskcastError(f"{archive}: needs too much memory; pack it again with deflate") from None
     except Exception as error:
         place = f"{archive}: member {shown(member)}" if member else f"{archive}"

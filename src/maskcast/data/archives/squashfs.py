@@ -1,4 +1,4 @@
-"""Squashfs files, read through the program `unsquashfs` without being mounted."""
+"""Reads squashfs files with the program `unsquashfs`, without mounting them."""
 
 import shutil
 import subprocess
@@ -10,13 +10,13 @@ from maskcast.files import is_junk
 
 
 def is_squashfs(path: Path) -> bool:
-    """Tells whether a file is a squashfs file, by its contents."""
+    """Whether a file is a squashfs file, judged by its contents."""
     with path.open("rb") as file:
         return file.read(4) == b"hsqs"
 
 
 def unsquash(archive: Path, folder: Path) -> None:
-    """Unpacks a squashfs file; it is listed first, so that what is refused is not written."""
+    """Unpacks a squashfs file after a check of its listing, so that refused members are not written."""
     _check_listing(archive, folder, _run_unsquashfs(archive, folder, "-llnumeric"))
     _run_unsquashfs(archive, folder, "-no-xattrs", "-force")
     for junk in [path for path in folder.rglob("*") if is_junk(path.name)]:

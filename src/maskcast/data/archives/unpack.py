@@ -1,8 +1,8 @@
-"""Unpacks zip, tar and squashfs archives that nobody has vouched for.
+"""Unpacks untrusted zip, tar and squashfs archives.
 
-Members may neither leave the folder nor be links, but for hard links of a tar to files before them, and may not
-fill the disk; what operating systems left behind is passed over. Members are streamed one by one into a sibling
-folder that gets its name when all are there.
+Members may not leave the folder, be links or fill the disk. The only links allowed are hard links in a tar to
+earlier members. Junk files of operating systems are skipped. Members are streamed one by one into a sibling
+folder, which is renamed when it is complete.
 """
 
 import shutil
@@ -33,7 +33,7 @@ MSDOS_FOLDER = 0x10  # file attribute
 
 
 def is_archive(path: Path) -> bool:
-    """Tells whether a file is a zip, tar or squashfs archive, by its contents."""
+    """Whether a file is a zip, tar or squashfs archive, judged by its contents."""
     if not path.is_file():
         return False
     try:
@@ -41,17 +41,17 @@ def is_archive(path: Path) -> bool:
             return True
         with tarfile.open(path, tarinfo=TarMember):
             return True
-    except Exception:  # tarfile looks into what is compressed: its decoders raise what they like
+    except Exception:  # tarfile decompresses the beginning, and its decoders may raise anything
         return False
 
 
 def unpack(archive: Path, destination: Path) -> None:
-    """Unpacks an archive into a new folder, which appears whole or not at all.
+    """Unpacks an archive into a new folder, which appears only when it is complete.
 
     Raises:
-        MaskcastError: naming archive and member, on an absolute path, `..`, any other link, a device, a name that
-            is used twice or cannot be written, a password, damage, suspicious compression, too little room on the
-            disk, or an archive that holds no file, or other archives alone.
+        MaskcastError: on an absolute path, `..`, any other link, a device, a name that is used twice or cannot be
+            written, a password, damage, suspicious compression, too little disk space, or an archive without files
+            or with only archives; names archive and member.
     """
     folder = destination.with_name(destination.name + ".unpacking")
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,17 +103,17 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
             raise not_plain(archive, info.filename)
         if info.flag_bits & 1:
             raise MaskcastError(f"{archive}: member {info.filename!r} has a password; give an archive without")
-        # Windows names folders with its own separator, or marks them by an attribute alone.
+        # Windows writes backslashes, or marks folders only by an attribute.
         is_folder = info.filename.endswith(("/", "\\")) or bool(info.external_attr & MSDOS_FOLDER)
         yield Member(info.filename, info.compress_size, info.file_size, is_folder, partial(opened.open, info))
 
 
 def _tar_members(archive: Path, opened: tarfile.TarFile, folder: Path) -> Iterator[Member]:
     packed = archive.stat().st_size
-    sizes: dict[PurePosixPath, int] = {}  # of the files before, which lie in the folder
+    sizes: dict[PurePosixPath, int] = {}  # of the members unpacked so far
     for info in opened:
         size, source = info.size, partial(opened.extractfile, info)
-        if info.islnk():  # how tar packs the second name of a file, as DVC's cache gives files of equal contents
+        if info.islnk():  # a hard link; DVC's cache gives files with equal contents one inode
             target = PurePosixPath(info.linkname)
             if target not in sizes:
                 raise not_plain(archive, info.name)
@@ -127,7 +127,7 @@ def _tar_members(archive: Path, opened: tarfile.TarFile, folder: Path) -> Iterat
 
 
 def _relative(archive: Path, name: str) -> PurePosixPath | None:
-    """Returns the path of a member below the folder, None for junk."""
+    """Returns the path of a member below the folder, or None for junk."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         raise MaskcastError(

@@ -1,1 +1,1 @@
-"""Augmentation: what may change about frames, masks and boxes."""
+"""Augmentation of frames, masks and boxes."""

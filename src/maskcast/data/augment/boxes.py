@@ -1,6 +1,6 @@
-"""Augmentation that moves an image and its boxes together.
+"""Augmentation that transforms an image together with its boxes.
 
-Every draw comes from the generator that is passed in. Sizes differ from image to image and stay so.
+All random draws use the generator that is passed in. Images of a data set may have different sizes.
 
 Legend: H height, W width, C = 3 channels (RGB), N boxes; images are uint8, boxes float32 (x1, y1, x2, y2), pixels.
 """
@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from maskcast.data.augment.colours import Blur, ColourParams, Probability, recolour_image
 
-SMALLEST = 1.0  # a box that a crop leaves less of, in pixels of either side, is no object any more
-MOST_SCALE = 10  # the whole image is magnified before it is cropped
+SMALLEST = 1.0  # pixels; boxes with a shorter side after cropping are dropped
+MOST_SCALE = 10  # limit, because the whole image is magnified before it is cropped
 
 
 class BoxAugmentParams(ColourParams):
@@ -46,26 +46,26 @@ class Sample:
 
 
 def fitted(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """Returns the size whose shorter side is ``min_size``, or whose longer one is ``max_size`` if that is less."""
+    """Returns the size with shorter side ``min_size``; smaller if the longer side would exceed ``max_size``."""
     factor = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, int(height * factor)), max(1, int(width * factor))
 
 
 def move(sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator) -> Sample:
-    """Returns a resized, cropped and mirrored copy.
+    """Returns a resized, cropped and randomly flipped copy.
 
     Args:
-        sample: what to change.
-        size: height and width that it has where nothing is jittered, and at most.
-        params: what may change.
-        random: decides what does; its state is advanced.
+        sample: the input.
+        size: height and width without scale jitter, and the maximum size of the result.
+        params: ranges of the changes.
+        random: draws the changes; its state advances.
     """
     height, width = sample.image_HWC.shape[:2]
     factor = float(np.exp(random.uniform(*np.log(params.scale))))
     tall, wide = (max(1, round(side * factor)) for side in size)
     rows, columns = min(tall, size[0]), min(wide, size[1])
     top, left = (int(random.integers(whole - part + 1)) for whole, part in ((tall, rows), (wide, columns)))
-    image = cv2.resize(sample.image_HWC, (wide, tall), interpolation=cv2.INTER_LINEAR)  # as torchvision does
+    image = cv2.resize(sample.image_HWC, (wide, tall), interpolation=cv2.INTER_LINEAR)  # as in torchvision
     image = image[top : top + rows, left : left + columns]
     boxes = sample.boxes_N4 * np.array([wide / width, tall / height] * 2) - np.array([left, top] * 2)
     boxes = boxes.clip(0, np.array([columns, rows] * 2))
@@ -79,7 +79,7 @@ def move(sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random
 def augment_boxes(
     sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator
 ) -> Sample:
-    """Returns a moved and recoloured copy; see :func:`move`."""
+    """Returns a copy with changed geometry and colours; see :func:`move`."""
     moved = move(sample, size, params, random)
     return Sample(recolour_image(moved.image_HWC, params, random), moved.boxes_N4, moved.labels_N)
 
@@ -97,7 +97,7 @@ class StrongParams(ColourParams):
 
 
 def strong_view(image_HWC: np.ndarray, params: StrongParams, random: np.random.Generator) -> np.ndarray:
-    """Returns an image in other colours and partly hidden."""
+    """Returns an image with changed colours and rectangles of noise."""
     image = recolour_image(image_HWC, params, random)
     height, width = image.shape[:2]
     for _ in range(int(random.integers(params.patches + 1))):

@@ -1,7 +1,7 @@
-"""Changes of an image's colours, in two steps: draw what changes, then apply it to one image or to many.
+"""Colour augmentation in two steps: draw a change, then apply it to one image or to many.
 
-All colour changes are one 3x4 matrix, then a blur, then noise. Every draw comes from the generator that is passed
-in: no global random state is touched, so batches can be made in any thread.
+All colour changes are one 3x4 matrix, then a blur, then noise. All random draws use the generator that is passed
+in, not global random state, so batches can be made in any thread.
 
 Legend: T frames, H height, W width, C = 3 channels (RGB); images are uint8.
 """
@@ -42,12 +42,12 @@ class ColourParams(Params):
 
 @dataclass(frozen=True)
 class Colours:
-    """What changes about the colours of the frames of one clip.
+    """A colour change for the frames of one clip.
 
     Attributes:
-        matrix_34: from (R, G, B, 1) to the new colours; None changes none.
-        sigma: standard deviation of the blur, in pixels; 0 is none.
-        noise_THWC: added to each frame, in levels of 255; None is none.
+        matrix_34: maps (R, G, B, 1) to the new colours; None keeps the colours.
+        sigma: standard deviation of the blur, in pixels; 0 means no blur.
+        noise_THWC: noise for each frame, on the 0-255 scale; None means no noise.
     """
 
     matrix_34: np.ndarray | None
@@ -56,12 +56,12 @@ class Colours:
 
 
 def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random.Generator) -> Colours:
-    """Draws what changes.
+    """Draws a colour change.
 
     Args:
-        params: what may change.
-        shape: of the frames that it is for, (T, H, W, C): all get one matrix and blur, each gets noise of its own.
-        random: decides; its state is advanced.
+        params: ranges of the change.
+        shape: of the frames, (T, H, W, C). All frames get the same matrix and blur, each gets noise of its own.
+        random: draws the change; its state advances.
     """
     matrix_34, sigma, noise_THWC = None, 0.0, None
     if params.brightness or params.contrast or params.saturation or params.hue:
@@ -82,12 +82,12 @@ def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random
 
 
 def recolour(frames_THWC: np.ndarray, colours: Colours) -> np.ndarray:
-    """Returns the frames of a clip in changed colours, (T, H, W, C)."""
+    """Returns the frames of a clip with changed colours, (T, H, W, C)."""
     return np.stack([_recoloured(frame_HWC, colours, t) for t, frame_HWC in enumerate(frames_THWC)])
 
 
 def recolour_image(image_HWC: np.ndarray, params: ColourParams, random: np.random.Generator) -> np.ndarray:
-    """Draws and applies the change of one image."""
+    """Draws a colour change and applies it to one image."""
     return recolour(image_HWC[None], draw_colours(params, (1, *image_HWC.shape), random))[0]
 
 
@@ -102,7 +102,7 @@ def _recoloured(frame_HWC: np.ndarray, colours: Colours, t: int) -> np.ndarray:
 
 
 def _hue_turn(part: float) -> np.ndarray:
-    """Returns the matrix (3, 3) that turns colours about the axis of greys, by a part of the circle."""
+    """Returns the matrix (3, 3) that rotates colours about the grey axis by ``part`` of the colour circle."""
     angle = 2 * pi * part
     off = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / sqrt(3)
     return cos(angle) * np.eye(3) + (1 - cos(angle)) / 3 + sin(angle) * off

@@ -1,7 +1,8 @@
-"""Augmentation that moves frames and their masks together, in two steps: draw what changes, then apply it.
+"""Augmentation that transforms frames together with their masks, in two steps: draw a change, then apply it.
 
-All geometry (flip, zoom, rotation, shift, crop) is one affine map, applied to frames and alpha maps (bilinear) and
-to class maps (nearest). One draw serves a frame or a whole clip, and two views of one frame in other colours.
+All geometry (flip, zoom, rotation, shift, crop) is one affine map. Frames and alpha maps are interpolated
+bilinearly, class maps by nearest neighbour. One draw can serve a frame, a whole clip, or two views with different
+colours.
 
 Legend: T frames, H height, W width, C = 3 channels (RGB); frames and masks are uint8.
 """
@@ -53,12 +54,12 @@ class Augmentation(ColourParams):
     def change(
         self, frames_THWC: np.ndarray, masks: dict[LabelMap, np.ndarray], random: np.random.Generator
     ) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
-        """Returns a sample as it is learnt, of the same sizes: here as it is. It comes after all other changes.
+        """Changes a sample further, but not its size; called after all other changes. Here it changes nothing.
 
         Args:
             frames_THWC: uint8 RGB, frames of one clip.
-            masks: (T, H, W) uint8 of each map; class ids, 255 where there is no label.
-            random: all that is drawn must come from it, or a training that is resumed differs.
+            masks: (T, H, W) uint8 for each label map; class ids, 255 for no label.
+            random: use it for all random draws; otherwise a resumed training would differ.
         """
         return frames_THWC, masks
 
@@ -72,10 +73,10 @@ class AugmentParams(Augmentation):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How frames and masks move.
+    """The geometric transform of frames and masks.
 
     Attributes:
-        map_23: from (x, y) of the result to those of the frame.
+        map_23: affine map from (x, y) in the result to (x, y) in the frame.
         size: height and width of the result.
     """
 
@@ -84,20 +85,20 @@ class Geometry:
 
     @property
     def mirrored(self) -> bool:
-        """Whether left and right change places."""
+        """Whether left and right are swapped."""
         return bool(np.linalg.det(self.map_23[:, :2]) < 0)
 
 
 def draw_geometry(
     params: Augmentation, shape: tuple[int, int], object_HW: np.ndarray | None, random: np.random.Generator
 ) -> Geometry:
-    """Draws how frames move.
+    """Draws a geometric transform.
 
     Args:
-        params: what may change.
+        params: ranges of the transform.
         shape: height and width of the frames.
-        object_HW: bool, the pixels of objects that a crop may have to hold; None where they are not known.
-        random: decides; its state is advanced.
+        object_HW: bool, object pixels, one of which the crop may have to contain; None if unknown.
+        random: draws the transform; its state advances.
     """
     height, width = params.crop or shape
     size = min(height, shape[0]), min(width, shape[1])
@@ -106,12 +107,12 @@ def draw_geometry(
 
 
 def move_frames(frames_THWC: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Returns moved frames; what the map uncovers repeats the edge."""
+    """Returns transformed frames; uncovered pixels repeat the border."""
     return _warped(frames_THWC, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
 
 
 def move_masks(label_map: LabelMap, masks_THW: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Returns moved masks; what the map uncovers is ``IGNORE``, or of an alpha map repeats the edge."""
+    """Returns transformed masks; uncovered pixels become ``IGNORE``, or in alpha maps repeat the border."""
     if label_map.kind == "alpha":
         return _warped(masks_THW, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
     return _warped(masks_THW, geometry, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
@@ -124,17 +125,17 @@ def augment(
     random: np.random.Generator,
     swaps: MirrorSwaps | None = None,
 ) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
-    """Returns a changed copy of the frames of a clip and of their masks, by one draw for all.
+    """Returns augmented copies of the frames of a clip and of their masks; one draw is used for all.
 
     Args:
         frames_THWC: uint8 RGB.
-        masks: (T, H, W) uint8 of each map.
-        params: what may change.
-        random: decides what does; its state is advanced.
-        swaps: names of maps, or of classes of a map, that are each other's in a mirrored frame; None changes none.
+        masks: (T, H, W) uint8 for each label map.
+        params: ranges of the changes.
+        random: draws the changes; its state advances.
+        swaps: names of two maps, or of two classes, that a horizontal flip swaps; None swaps none.
 
     Returns:
-        Frames and masks of ``params.crop`` (never larger than the frames) or the size they came in.
+        Frames and masks, with the size ``params.crop`` (never larger than the frames) or the size of the input.
     """
     shape = frames_THWC.shape[1:3]
     object_HW = _objects(masks) if params.crop_on_object else None
@@ -153,13 +154,13 @@ def augment(
 
 
 def _forms(frames_THWC: np.ndarray, masks: Mapping[LabelMap, np.ndarray]) -> str:
-    """Returns type and shape of the layers of a sample, which is stacked with others."""
+    """Returns a text with dtype and shape of each layer; they must not change, as samples are stacked."""
     layers = {"frames": frames_THWC} | {f"masks {one.name!r}": masks_THW for one, masks_THW in masks.items()}
     return ", ".join(f"{name} {layer.dtype} {layer.shape}" for name, layer in layers.items())
 
 
 def _objects(masks: Mapping[LabelMap, np.ndarray]) -> np.ndarray:
-    """Returns where any map has an object in any frame, (H, W) bool."""
+    """Returns the pixels where any map has an object in any frame, (H, W) bool."""
     found: list[np.ndarray] = [
         masks_THW > 0 if label_map.kind == "alpha" else (masks_THW != 0) & (masks_THW != IGNORE)
         for label_map, masks_THW in masks.items()
@@ -191,7 +192,7 @@ def _corner(
     object_HW: np.ndarray | None,
     random: np.random.Generator,
 ) -> tuple[int, int]:
-    """Returns (top, left) of the window."""
+    """Returns (top, left) of the crop."""
     last = np.subtract(shape, crop)
     low, high = np.zeros_like(last), last
     if on_object and random.random() < on_object:
@@ -206,7 +207,7 @@ def _corner(
 def _affine(
     params: Augmentation, random: np.random.Generator, corner: tuple[int, int], crop: tuple[int, int]
 ) -> np.ndarray:
-    """Returns the (2, 3) map from (x, y) of the result to those of the frame, about the window's centre."""
+    """Returns the affine map (2, 3) from (x, y) in the result to (x, y) in the frame, about the crop's centre."""
     mirror = -1.0 if random.random() < params.hflip else 1.0
     zoom = float(np.exp(random.uniform(*np.log(params.zoom))))
     angle = radians(random.uniform(-params.rotate, params.rotate))

@@ -1,4 +1,4 @@
-"""Mirrored frames: the left hand becomes a right one, so maps, or classes, of two names change places."""
+"""Swaps for horizontal flips: a left hand becomes a right one, so two label maps, or two classes, are swapped."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +9,7 @@ from maskcast.labels import LabelMap, MirrorSwaps
 
 
 def check_swaps(maps: Iterable[LabelMap], swaps: MirrorSwaps | None, where: str) -> None:
-    """Refuses to mirror frames of which one map is learnt without the other, or whose classes differ.
+    """Refuses horizontal flips if only one of two swapped maps is trained, or their classes differ.
 
     Raises:
         MaskcastError: in these cases.
@@ -31,11 +31,11 @@ def check_swaps(maps: Iterable[LabelMap], swaps: MirrorSwaps | None, where: str)
 
 
 def swapped(masks: Mapping[LabelMap, np.ndarray], swaps: MirrorSwaps) -> dict[LabelMap, np.ndarray]:
-    """Returns masks in which two names have changed places: two maps, and two classes of any other map of classes.
+    """Returns masks with two names swapped: the two maps, and the two classes in any other map of kind classes.
 
     Args:
-        masks: (T, H, W) of each map; of the two maps both or neither.
-        swaps: the names.
+        masks: (T, H, W) for each label map; includes both of the two maps or neither.
+        swaps: the two names.
     """
     by_name = {label_map.name: masks_THW for label_map, masks_THW in masks.items()}
     other = dict(zip(swaps, reversed(swaps), strict=True))

@@ -1,6 +1,6 @@
-"""The strong view of a frame, which a student learns from where a teacher has seen the weak one.
+"""Strong views of frames for teacher-student training, in which the teacher sees the weak view.
 
-It has the geometry of the weak view and other colours, and a rectangle of it shows another frame (CutMix).
+A strong view has the geometry of the weak view but other colours, and a rectangle of another frame (CutMix).
 
 Legend: T frames, H height, W width, C = 3 channels (RGB); frames are uint8.
 """
@@ -10,8 +10,8 @@ from pydantic import Field
 
 from maskcast.data.augment.colours import Blur, ColourParams, draw_colours, recolour
 
-CUT = (0.02, 0.4)  # least and greatest area of the rectangle, as a part of the frame's; UniMatch's
-CUT_RATIO = 0.3  # its least width over its height; the greatest is the inverse
+CUT = (0.02, 0.4)  # minimum and maximum area of the rectangle, as a fraction of the frame; from UniMatch
+CUT_RATIO = 0.3  # minimum width / height; the maximum is the inverse
 
 
 class StrongColours(ColourParams):
@@ -24,7 +24,7 @@ class StrongColours(ColourParams):
 
 
 def strong_colours(frames_THWC: np.ndarray, params: StrongColours, random: np.random.Generator) -> np.ndarray:
-    """Returns the frames of a clip in other colours, the same change for each."""
+    """Returns the frames of a clip with changed colours, the same change for all."""
     return recolour(frames_THWC, draw_colours(params, frames_THWC.shape, random))
 
 

@@ -1,6 +1,6 @@
-"""Views of a frame for self-supervised learning: a random crop at one size, mirrored and in changed colours.
+"""Views of frames for self-supervised learning: random crops of one size, flipped and with changed colours.
 
-Every draw comes from the generator that is passed in, as in ``maskcast.data.augment.colours``.
+All random draws use the generator that is passed in, as in ``maskcast.data.augment.colours``.
 
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
@@ -61,7 +61,7 @@ class ViewParams(ColourParams):
 
 
 class Box(NamedTuple):
-    """A crop, in pixels."""
+    """A crop window, in pixels."""
 
     top: int
     left: int
@@ -72,7 +72,7 @@ class Box(NamedTuple):
 def two_views(
     first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a view of each of two frames of one video, or of one frame twice; each of ``params.size``."""
+    """Returns views of two frames of one video, or two views of one frame; each of size ``params.size``."""
     box = _best_box(first_HWC, params, random)
     other = random_box(second_HWC.shape[:2], params, random, None if params.max_offset is None else box)
     return _view(first_HWC, box, params, random), _view(second_HWC, other, params, random)
@@ -81,7 +81,7 @@ def two_views(
 def same_views(
     first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same view of each of two frames of one size, by one draw; ``max_offset`` plays no part."""
+    """Returns the same view of two frames of equal size, by one draw; ``max_offset`` is not used."""
     box = _best_box(first_HWC, params, random)
     again = deepcopy(random)
     return _view(first_HWC, box, params, random), _view(second_HWC, box, params, again)
@@ -90,13 +90,14 @@ def same_views(
 def random_box(
     shape: tuple[int, ...], params: ViewParams, random: np.random.Generator, near: Box | None = None
 ) -> Box:
-    """Returns a random crop of a frame.
+    """Returns a random crop window.
 
     Args:
         shape: height and width of the frame.
-        params: area, ratio and offset.
-        random: decides; its state is advanced.
-        near: the crop whose centre it may leave by ``params.max_offset`` of its size; None: it lies anywhere.
+        params: ranges of area, aspect ratio and offset.
+        random: draws the window; its state advances.
+        near: window from whose centre it may differ by ``params.max_offset`` times its size; None: it may be
+            anywhere.
     """
     area = random.uniform(*params.scale) * shape[0] * shape[1]
     ratio = float(np.exp(random.uniform(*np.log(params.ratio))))
@@ -123,7 +124,7 @@ def _cut(frame_HWC: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _contrast(frame_HWC: np.ndarray, box: Box) -> float:
-    """Returns the sum of the channels' standard deviations, of every second pixel each way."""
+    """Returns the sum of the channels' standard deviations, computed from every second row and column."""
     _, deviation = cv2.meanStdDev(np.ascontiguousarray(_cut(frame_HWC, box)[::2, ::2]))
     return float(deviation.sum())
 

@@ -1,1 +1,1 @@
-"""COCO files: their records and masks, checked."""
+"""Checked reading of COCO files: records and masks."""

@@ -1,4 +1,4 @@
-"""Masks of COCO files: polygons, run lengths as a list and as a string, checked and brought into one form.
+"""Masks in COCO files: polygons, and run lengths as list or string, checked and converted to one form.
 
 Legend: N masks, L characters, V values.
 """
@@ -13,8 +13,8 @@ from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco.records import Records
 
-FAR = 4  # times the longer side of the image: a point beyond it was drawn on another one
-CHUNK = 4096  # masks whose run lengths are decoded at once: some 50 MB
+FAR = 4  # times the longer side of the image: a farther point belongs to another image
+CHUNK = 4096  # masks whose run lengths are decoded at once, about 50 MB
 FORMS = "a list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...] or RLE {size: [height, width], counts: ...}"
 
 
@@ -22,8 +22,8 @@ def packed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, Any]]
     """Returns the masks of `segmentation` as compressed RLE.
 
     Args:
-        records: Each with `segmentation`.
-        sizes_N2: Height and width of each one's image.
+        records: Records with the key `segmentation`.
+        sizes_N2: Height and width of each record's image.
 
     Raises:
         MaskcastError: A mask has none of the three forms, or does not fit its image.
@@ -58,7 +58,7 @@ def _check_polygons(records: Records, n: int, polygons: list[Any], side: int) ->
     values = np.array(list(chain.from_iterable(polygons)))
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         records.fail(n, "a polygon holds something other than finite numbers; mend it")
-    if np.abs(values).max() > FAR * side:  # the decoder walks along its edges
+    if np.abs(values).max() > FAR * side:  # farther points make the decoder slow, as it walks along edges
         records.fail(n, "a point of a polygon lies far outside of its image; mend it")
 
 
@@ -72,7 +72,7 @@ def _check_runs(records: Records, n: int, counts: list[Any], pixels: int) -> Non
 def _check_compressed(records: Records, places: Sequence[int], pixels_N: np.ndarray) -> None:
     texts = [records.records[n]["segmentation"]["counts"] for n in places]
     for n, text in zip(places, texts, strict=True):
-        # 48 to 111 are the characters of the encoding; the last one of a value is below 80.
+        # Characters of the encoding are 48 to 111; the last character of a value is below 80.
         if not isinstance(text, str) or not re.fullmatch("[0-o]*[0-O]", text):
             records.fail(n, "counts of its RLE is no COCO run-length string; encode it again")
     totals_N, sound_N = run_length_totals(texts)
@@ -85,17 +85,17 @@ def _check_compressed(records: Records, places: Sequence[int], pixels_N: np.ndar
 
 
 def run_length_totals(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes COCO's compressed run lengths, all at once.
+    """Decodes COCO's compressed run lengths of all masks at once.
 
-    A value is little-endian in characters of 5 bits (48 + bits, bit 6 set on all but the last), two's complement;
-    from the fourth value on it is the difference to the value two before (cocoapi, common/maskApi.c,
-    rleFrString).
+    A value consists of little-endian characters of 5 bits (48 + bits, with bit 6 set on all but the last), in
+    two's complement. From the fourth value on, it is the difference to the value two before (cocoapi,
+    common/maskApi.c, rleFrString).
 
     Args:
-        texts: N non-empty strings of the characters 48..111 that end within 48..79.
+        texts: N non-empty strings of characters 48..111, each ending in one of 48..79.
 
     Returns:
-        The sum of each one's run lengths, (N,) int64, and whether none of them is negative, (N,) bool.
+        The sum of the run lengths of each mask, (N,) int64, and whether none is negative, (N,) bool.
     """
     bits_L = np.frombuffer("".join(texts).encode("ascii"), np.uint8).astype(np.int64) - 48
     last_V = np.flatnonzero(bits_L < 32)
@@ -109,7 +109,7 @@ def run_length_totals(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     stop_N = np.searchsorted(last_V, np.cumsum([len(text) for text in texts]) - 1) + 1
     start_N = np.r_[0, stop_N[:-1]]
     place_V = np.arange(value_V.size) - np.repeat(start_N, stop_N - start_N)
-    # Differences run along the odd and along the even places; the first value stands alone.
+    # Differences are accumulated separately over odd and even places; the first value stands alone.
     chain_V = 3 * np.repeat(np.arange(len(texts)), stop_N - start_N) + np.where(place_V == 0, 0, 2 - place_V % 2)
     order_V = chain_V.argsort(kind="stable")
     sum_V = np.cumsum(value_V[order_V])

@@ -1,6 +1,6 @@
-"""The records of one list of a COCO file as checked columns; a fault names file, place and id.
+"""Records of a list in a COCO file as checked columns; errors name file, index and id.
 
-Legend: N records; a column is checked as one array, a Python loop runs only to name a fault.
+Legend: N records. A column is checked as one array; a Python loop only runs to find the faulty record.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
 
-FAR = 1e9  # pixels of a box; products of what is beyond overflow
+FAR = 1e9  # limit for boxes in pixels; products of larger numbers overflow
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Records:
     """A list of JSON objects.
 
     Args:
-        where: What a line calls the list, e.g. `gt.json: annotations`.
-        records: N parsed JSON values, objects if the file is sound.
+        where: Name of the list in errors, e.g. `gt.json: annotations`.
+        records: N parsed JSON values; objects if the file is valid.
     """
 
     where: str
@@ -36,7 +36,7 @@ class Records:
         raise MaskcastError(f"{self.where}[{n}]{known}: {text}")
 
     def column(self, key: str, remedy: str) -> list[Any]:
-        """Returns the values of a key that every record must have."""
+        """Returns the values of a required key."""
         try:
             return [one[key] for one in self.records]
         except (KeyError, TypeError):
@@ -57,7 +57,7 @@ class Records:
         return column_N.astype(np.int64)
 
     def numbers(self, key: str, remedy: str, least: float = -np.inf) -> np.ndarray:
-        """Returns a column of finite numbers that are at least `least`, (N,) float64."""
+        """Returns a column of finite numbers >= `least`, (N,) float64."""
         values = self.column(key, remedy)
         column_N = _array(values)
         if column_N.dtype.kind not in "iuf" or column_N.ndim != 1:
@@ -80,7 +80,7 @@ class Records:
         return boxes_N4
 
     def texts(self, key: str, remedy: str) -> list[str]:
-        """Returns a column of texts."""
+        """Returns a column of strings."""
         values = self.column(key, remedy)
         for n, one in enumerate(values):
             if not isinstance(one, str):
@@ -88,13 +88,13 @@ class Records:
         return values
 
     def refuse(self, wrong_N: ArrayLike, key: str, rule: str) -> None:
-        """Fails at the first record that is marked, e.g. with `score must be finite`."""
+        """Fails for the first marked record, e.g. with the rule `must be finite`."""
         if np.any(wrong_N):
             n = int(np.argmax(wrong_N))
             self.fail(n, f"{key} {rule}, not {shown(self.records[n].get(key))}; mend it")
 
     def unique(self, key: str) -> np.ndarray:
-        """Returns a column of integers of which none stands twice, (N,) int64."""
+        """Returns a column of distinct integers, (N,) int64."""
         ids_N = self.integers(key)
         order_N = ids_N.argsort(kind="stable")
         again_N = order_N[1:][ids_N[order_N[1:]] == ids_N[order_N[:-1]]]
@@ -104,7 +104,7 @@ class Records:
         return ids_N
 
     def known(self, key: str, ids: np.ndarray, what: str) -> np.ndarray:
-        """Returns a column of integers that are all among `ids`, (N,) int64."""
+        """Returns a column of integers that are all in `ids`, (N,) int64."""
         column_N = self.integers(key)
         strange_N = ~np.isin(column_N, ids)
         if strange_N.any():
@@ -114,16 +114,16 @@ class Records:
 
 
 def read_lists(path: Path) -> tuple[Records, Records, Records]:
-    """Reads images, categories and annotations of a ground truth whose ids fit together.
+    """Reads images, categories and annotations of a ground-truth file, and checks that their ids match.
 
     Raises:
-        MaskcastError: A list or an id is missing, an id stands twice, or one refers to nothing.
+        MaskcastError: A list or an id is missing, an id occurs twice, or an id refers to nothing.
     """
     return lists_of(read_json(path), path)
 
 
 def lists_of(content: Any, path: Path) -> tuple[Records, Records, Records]:
-    """Returns the lists of a file that has been read, see `read_lists`."""
+    """Returns the lists of a parsed file (see `read_lists`)."""
     if not isinstance(content, dict):
         raise MaskcastError(
             f"{path}: a ground truth is an object of images, categories and annotations, not "
@@ -151,13 +151,13 @@ def lists_of(content: Any, path: Path) -> tuple[Records, Records, Records]:
 
 
 def category_names(categories: Records) -> dict[int, str]:
-    """Returns the names of the categories by id.
+    """Returns the category names by id.
 
-    No name may stand twice, but for that of a supercategory that is listed as a category, too: that of Roboflow is
-    the project, which may be called as its only class.
+    Names must be distinct, except that a supercategory may be listed as a category, too: Roboflow lists the
+    project, which may have the name of its only class.
 
     Raises:
-        MaskcastError: a name is no text, or two categories have one.
+        MaskcastError: a name is not a text, or two categories have the same name.
     """
     names: dict[int, str] = {}
     parents: dict[str, Any] = {}
@@ -175,7 +175,7 @@ def category_names(categories: Records) -> dict[int, str]:
 
 
 def _array(values: list[Any]) -> np.ndarray:
-    """Returns values as an array; of dtype object where they are of different shapes or too large."""
+    """Returns values as an array; of dtype object if their shapes differ or numbers are too large."""
     try:
         return np.array(values)
     except (ValueError, OverflowError):

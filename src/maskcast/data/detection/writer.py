@@ -65,7 +65,7 @@ class DetectionWriter:
         root.mkdir(parents=True)
 
     def add_split(self, split: str, images: Sequence[LabelledImage]) -> Counter[str]:
-        """Writes the images and boxes of a split; returns how many boxes were kept, clipped and dropped for each reason.
+        """Writes images and boxes of a split; returns the numbers of boxes kept, clipped and dropped, by reason.
 
         Raises:
             MaskcastError: if an image is missing or damaged, or its size contradicts its labels.

@@ -66,7 +66,7 @@ def _in(stream: Stream, folders: str) -> bool:
 
 
 def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
-    """Returns the ending that tells images from others in their folders, `.*` without others; None if none does."""
+    """Returns the ending that tells images from others in their folders, `.*` without others, or None."""
     if not others:
         return ".*"
     ours, theirs = ({path.suffix.lower() for one in each for path in one.files} for each in (streams, others))
@@ -74,7 +74,7 @@ def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
 
 
 def widened(raw: Path, guess: Guess) -> Guess:
-    """Returns patterns with `*` for a folder, e.g. `val`, if similar folders with masks or split names are beside it.
+    """Returns patterns with `*` for a folder, e.g. `val`, that has others with masks or split names beside it.
 
     Args:
         raw: folder of the data.

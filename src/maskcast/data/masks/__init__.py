@@ -1,1 +1,1 @@
-"""Mask images of users: as they are stored, what a set of them holds, and which class each value is."""
+"""Users' mask images: how they are stored, what a set of them contains, and which class each value means."""

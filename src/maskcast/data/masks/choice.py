@@ -1,4 +1,4 @@
-"""Chooses the rule by which a set's masks are read, from a survey of them."""
+"""Chooses the rule by which the masks of a set are read, from a survey of them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,20 +21,20 @@ def choose_rule(
     table: Mapping[int, int] | None = None,
     objects: bool = False,
 ) -> MaskRule:
-    """Decides what the values of a set's masks mean.
+    """Decides what the pixel values of a set's masks mean.
 
     Args:
-        survey: what the set holds; of colours where the keys of ``table`` are.
-        encoding: what its owner says: `index`, `binary`, or `auto` for what the values allow but one reading of.
-        ignore: the value that means no label.
+        survey: contents of the set; colours, if the keys of ``table`` are colours.
+        encoding: `index` or `binary` as the owner says, or `auto` if the values allow only one interpretation.
+        ignore: pixel value that means no label.
         num_classes: K.
-        table: class ids by value, `IGNORE` for no label: it decides alone.
-        objects: whether each value but 0 is an object of the second of two classes, unless ``table`` says more.
+        table: class ids by pixel value, `IGNORE` for no label; if given, it alone decides.
+        objects: whether each value except 0 is an object; without ``table``, of the second of two classes.
 
     Raises:
-        LabelError: when the values contradict what was said, or `auto` allows more than one reading.
+        LabelError: if the values contradict the arguments, or `auto` allows more than one interpretation.
     """
-    if not survey.looked_at:  # no mask is needed, or whoever loads them says why none can be read
+    if not survey.looked_at:  # either no mask is needed, or loading will report why none is readable
         return MaskRule("index", num_classes, ignore, reading=survey.reading, split=survey.split)
     if table is not None:
         return _from_table(survey, table, num_classes)
@@ -89,10 +89,10 @@ def _chosen(
 
 
 def check_palettes(survey: MaskSurvey) -> None:
-    """Makes sure that an index has one colour in all masks.
+    """Checks that each palette index has the same colour in all masks.
 
     Raises:
-        LabelError: if it has two, which programs make that write the palette of each file anew.
+        LabelError: if one has two colours, as from programs that write a new palette for each file.
     """
     if survey.clash is not None:
         index, colour, path = survey.clash
@@ -103,14 +103,14 @@ def check_palettes(survey: MaskSurvey) -> None:
 def _binary(
     survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: bool, numbers: bool = False
 ) -> MaskRule:
-    """Returns the rule of one foreground.
+    """Returns the rule for masks with one foreground class.
 
     Args:
-        survey: what the set holds.
-        shown: its values but 0 and ``ignore``.
-        ignore: the value that means no label.
-        sure: whether its owner says so; else no other reading is left.
-        numbers: whether values are numbers of objects: many of them are no soft edge, and 128 says nothing.
+        survey: contents of the set.
+        shown: its values except 0 and ``ignore``.
+        ignore: pixel value that means no label.
+        sure: whether the owner says so; else it is the only interpretation left.
+        numbers: whether values are object numbers: then many values are no soft edge, and 128 is no threshold.
     """
     soft = survey.two_sided and (survey.lossy is not None or (len(shown) > FEW and not numbers))
     if soft:

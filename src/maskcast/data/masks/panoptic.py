@@ -1,4 +1,4 @@
-"""Values of masks that hold a class and an object, class * divisor + object, as panoptic sets have them."""
+"""Panoptic mask values that hold a class and an object: class * divisor + object."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ import numpy as np
 from maskcast.data.masks.stored import MaskImage
 from maskcast.labels import IGNORE, LabelError
 
-COLOURS = 1 << 16  # divides a colour 0xRRGGBB: red is the class, green and blue are the object
-NUMBERS = {100: 128, 1000: IGNORE}  # divisors of VIPSeg and of Cityscapes, and below which their classes are
-MOTS_VOID = 10_000  # no label, beside objects of class * 1000 + number
-MOST_OBJECTS = 4096  # of a class, in colours
+COLOURS = 1 << 16  # divisor for colours 0xRRGGBB: red is the class, green and blue are the object
+NUMBERS = {100: 128, 1000: IGNORE}  # divisor (of VIPSeg, of Cityscapes): upper limit of its classes
+MOTS_VOID = 10_000  # means no label where values are class * 1000 + object
+MOST_OBJECTS = 4096  # per class, in colours
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a value splits into class and object.
+    """How a pixel value splits into class and object.
 
     Attributes:
-        divisor: a value is class * divisor + object; of colours, object 0 is none.
-        classes: numbers below this or the divisor are a class without an object, such as a crowd, or stuff.
-        ignore: the number that means no label, which stays whole.
+        divisor: a value is class * divisor + object; in colours, object 0 means none.
+        classes: a value below this or below the divisor is a class without object, such as a crowd or stuff.
+        ignore: value that means no label; it is not split.
     """
 
     divisor: int
@@ -30,10 +30,10 @@ class Split:
     ignore: int | None = None
 
     def __call__(self, path: Path, mask: MaskImage) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the classes of a mask's pixels, and its values where these are objects, 0 where they are none.
+        """Returns the class of each pixel, and its value as object id; 0 where there is no object.
 
         Raises:
-            LabelError: colours are to be split as numbers, or numbers as colours.
+            LabelError: the divisor is for colours and the mask is grey, or the other way round.
         """
         values_HW, coloured = mask.values_HW, self.divisor == COLOURS
         if coloured == (mask.grey() is not None) and values_HW.any():
@@ -49,9 +49,9 @@ class Split:
 
 
 def two_bytes(pixels: Mapping[int, int]) -> bool:
-    """Whether values are class * 256 + object, as all pixels of Mapillary Vistas' and KITTI's instances have them.
+    """Whether values are class * 256 + object for all pixels, as in instance masks of Mapillary Vistas and KITTI.
 
-    They are no `Split`: below 256 are objects of class 0.
+    This is not a `Split`, because values below 256 are objects of class 0.
     """
     large = [value for value in pixels if value > IGNORE]
     stuff, highest = (1 for value in large if value % 256 == 0), max((value % 256 for value in large), default=256)
@@ -59,23 +59,23 @@ def two_bytes(pixels: Mapping[int, int]) -> bool:
 
 
 def proposed_split(pixels: Mapping[int, int], *, colours: bool) -> Split | None:
-    """Returns how the values of a set's masks split, where they show that they hold classes and objects.
+    """Returns how the values of a set's masks split into class and object, or None if they do not seem to.
 
     Args:
-        pixels: pixels by value.
+        pixels: number of pixels by value.
         colours: whether values are colours, 0xRRGGBB.
     """
     values, total = sorted(pixels), sum(pixels.values())
     large = [value for value in values if value > IGNORE and value != MOTS_VOID]
     if not colours and MOTS_VOID in values and large and min(value for value in values if value) >= 1000:
         return Split(1000, large[-1] // 1000 + 1, MOTS_VOID)
-    if 2 * pixels.get(0, 0) > total:  # such sets label all there is: numbers of cells stand on a background
+    if 2 * pixels.get(0, 0) > total:  # panoptic masks label everything; cell numbers have a background
         return None
     if colours:
         stuff = {value // COLOURS for value in values if value % COLOURS == 0} - {0, IGNORE}
         classes = {value // COLOURS for value in values} - {IGNORE}
         few = max(value % COLOURS for value in values) < MOST_OBJECTS
-        dense = max(classes, default=0) <= 2 * len(classes) + 8  # of colours that people choose it is not
+        dense = max(classes, default=0) <= 2 * len(classes) + 8  # not so for colours that people choose
         return Split(COLOURS, 0) if len(stuff) > 1 and few and dense else None
     stuff = {value for value in values if 0 < value < IGNORE}
     for divisor, most in NUMBERS.items():
@@ -83,7 +83,7 @@ def proposed_split(pixels: Mapping[int, int], *, colours: bool) -> Split | None:
         for value in large:
             lowest.setdefault(value // divisor, value % divisor)
         few = max((value % divisor for value in large), default=divisor) < divisor // 2
-        counted = few and max(lowest.values()) < divisor // 10  # other numbers lie anywhere between the multiples
+        counted = few and max(lowest.values()) < divisor // 10  # else the numbers lie anywhere
         if counted and len(stuff) > 1 and 0 < min(lowest) <= max(lowest) < most:
             return Split(divisor, max(*stuff, *lowest) + 1)
     return None

@@ -1,4 +1,4 @@
-"""What to write into params for a folder of masks that nobody has described yet."""
+"""Proposes params for a folder of masks of unknown form."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,16 +9,16 @@ from maskcast.data.masks.rules import LOSSY
 from maskcast.data.masks.survey import FEW, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 
-DENSE = 2  # ids up to this many times their number are class ids, else values to be named
+DENSE = 2  # ids up to this multiple of their count are class ids; larger ones need names in `values`
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Params of `frame_folders` that fit some masks.
+    """Proposed params of `frame_folders`.
 
     Attributes:
-        source: the keys to set: `classes`, and where needed `encoding`, `ignore` or `values`.
-        notes: what the owner should look at, a sentence each.
+        source: the keys to set: `classes` and, if needed, `encoding`, `ignore` or `values`.
+        notes: what the owner should check, one sentence each.
     """
 
     source: dict[str, Any] = field(default_factory=dict)
@@ -29,8 +29,7 @@ def propose(survey: MaskSurvey) -> Proposal:
     """Proposes how to read the masks of a survey.
 
     Raises:
-        LabelError: when they are of lossy images, their palettes differ, or none can be read, so that there is
-            nothing to propose.
+        LabelError: if there is nothing to propose: images are lossy, palettes differ, or no mask can be read.
     """
     if not survey.looked_at:
         raise LabelError(f"no mask can be read: {survey.unread}")

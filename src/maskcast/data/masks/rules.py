@@ -1,7 +1,7 @@
-"""Which class each value of a set's mask images is: one rule for the whole set, held against its values.
+"""The rule that maps pixel values of mask images to classes: one rule for a whole set.
 
-A rule is chosen from a survey, and each mask is checked again as it is read, so that no value becomes background
-because nobody thought of it.
+A rule is chosen from a survey. Each mask is checked again when it is read, so that an unexpected value never
+silently becomes background.
 """
 
 import re
@@ -18,26 +18,26 @@ from maskcast.data.masks.survey import NEAR, named
 from maskcast.labels import IGNORE, LabelError
 from maskcast.reading import counted
 
-VOID = "ignore"  # instead of a class in source.values
+VOID = "ignore"  # for no label, instead of a class in source.values
 LOSSY = "JPEG changes the values of a mask"
 TWO = "set source.encoding: binary and name two classes"
 
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How a value becomes a class.
+    """Maps pixel values to classes.
 
     Attributes:
-        kind: `index`: the value is the class; `nonzero`: every other than 0 is class 1; `threshold`: 128 and
-            more is class 1; `table`: as ``table`` says.
+        kind: `index`: the value is the class; `nonzero`: all values except 0 are class 1; `threshold`: values from
+            128 are class 1; `table`: see ``table``.
         num_classes: K.
-        ignore: the value that means no label.
-        known: of `nonzero`, the values that the set was seen to hold; None allows all.
+        ignore: pixel value that means no label.
+        known: for `nonzero`, the values that the survey found; None allows all.
         table: class ids by value, `IGNORE` for no label.
-        reading: how masks are read.
-        split: how class and object are told apart, before all else; None where values hold no objects.
-        palette: colours by index that all masks with palettes must share.
-        told: the rule in words, with what it was chosen from.
+        reading: how mask files are read.
+        split: how class and object are separated first; None if values hold no objects.
+        palette: colour by index, which all masks with palettes must share.
+        told: the rule in words, and what it was chosen from.
     """
 
     kind: Literal["index", "nonzero", "threshold", "table"]
@@ -55,13 +55,13 @@ class MaskRule:
         return self.read_objects(path)[0]
 
     def read_objects(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a mask image as class ids (H, W) uint8, `IGNORE` for no label, and as objects: its own values.
+        """Reads a mask image as class ids (H, W) uint8, `IGNORE` for no label, and as object ids (its own values).
 
-        Where values hold classes, too, those without an object are 0.
+        If values hold classes as well, object ids are 0 for pixels without object.
 
         Raises:
-            LabelError: on a value that the rule does not know; it is told with the number of its pixels.
-            MaskcastError: when the file cannot be read.
+            LabelError: on a value that the rule does not know; gives the number of its pixels.
+            MaskcastError: if the file cannot be read.
         """
         mask = read_mask(path, self.reading)
         values_HW = mask.values_HW if self.reading == "colours" else mask.grey()
@@ -115,20 +115,20 @@ class MaskRule:
             )
         if self.table is not None:
             raise LabelError(f"{found} is not in source.values; add it there (`ignore` for no label)")
-        # Others of the set are class ids, or this would not be the rule.
+        # Other values of the set are class ids, else another rule would have been chosen.
         hint = remedy(set(values.tolist()), alone=False, num_classes=self.num_classes)
         raise LabelError(f"{found} is no class id of 0..{self.num_classes - 1}; {hint}")
 
 
 def value_table(values: Mapping[str, str], classes: Sequence[str]) -> dict[int, int]:
-    """Returns class ids by value, `IGNORE` for `ignore`.
+    """Returns class ids by pixel value, `IGNORE` for `ignore`.
 
     Args:
-        values: names of classes by value: all numbers, or all colours like `#8000ff`.
-        classes: names by id.
+        values: class names by pixel value: all numbers, or all colours like `#8000ff`.
+        classes: class names by id.
 
     Raises:
-        ValueError: on a key that is neither, both kinds, or a class that does not exist.
+        ValueError: on a key that is neither number nor colour, a mix of both, or an unknown class.
     """
     ids = {name: k for k, name in enumerate(classes)} | {VOID: IGNORE}
     table = {}
@@ -147,7 +147,7 @@ def has_colours(values: Mapping[str, str]) -> bool:
 
 
 def palette_clash(path: Path, index: int, colour: int, other: str) -> str:
-    """Returns the line about an index that has another colour in ``other`` masks."""
+    """Returns the message for a palette index whose colour differs in ``other`` masks."""
     return (
         f"{path}: index {index} of its palette is {named([colour], colours=True)}, and {other}, so indices may be "
         "no class ids; if they are, set source.encoding: index, else say the class of each colour in source.values"
@@ -155,7 +155,7 @@ def palette_clash(path: Path, index: int, colour: int, other: str) -> str:
 
 
 def remedy(wrong: set[int], *, alone: bool, num_classes: int) -> str:
-    """Returns what to set where values are no class ids; ``alone``: there are no others but 0."""
+    """Returns what to set if values are not class ids; ``alone``: there are no others except 0."""
     one = max(wrong)
     if len(wrong) == 1 and alone:
         return f"if it is the only foreground, {TWO}; else say the class of each value in source.values"

@@ -1,4 +1,4 @@
-"""Reads mask images as they are stored, without a guess at what their values mean.
+"""Reads mask images as they are stored, without interpreting their values.
 
 Shapes: H rows, W columns.
 """
@@ -16,21 +16,21 @@ from maskcast.labels import IGNORE
 
 Reading = Literal["stored", "colours", "brightness"]
 EXPORT = "export the labels as a palette or grey image"
-BITMASK = "RGBA of BDD100K"  # red: class; green: marks of the object; blue and alpha: its number
-MOST_CLASSES, MARKS, VOID_MARKS = 41, 16, 0b11  # of BDD100K; the marks `crowd` and `ignore` count as no label
+BITMASK = "RGBA of BDD100K"  # red: class; green: flags; blue and alpha: object number
+MOST_CLASSES, MARKS, VOID_MARKS = 41, 16, 0b11  # of BDD100K; pixels flagged `crowd` or `ignore` have no label
 
 
 @dataclass(frozen=True)
 class MaskImage:
-    """The values of a mask image.
+    """The pixel values of a mask image.
 
     Attributes:
-        values_HW: int32: an index, a grey value, or a colour as 0xRRGGBB.
+        values_HW: int32: palette index, grey value, or colour 0xRRGGBB.
         form: in words, e.g. `4-bit grey`.
         colours: whether the values are colours.
-        indexed: whether the values are small numbers by their nature: indices of a palette, or bits.
+        indexed: whether the form allows only small numbers: palette indices or single bits.
         lossy: whether the compression changes values.
-        palette: colour by index, of the indices that occur.
+        palette: colour by index, for the indices that occur.
     """
 
     values_HW: np.ndarray
@@ -41,14 +41,14 @@ class MaskImage:
     palette: Mapping[int, int] = field(default_factory=dict)
 
     def grey(self) -> np.ndarray | None:
-        """Returns grey values (H, W) also of an image of colours, if all of them are grey; else None."""
+        """Returns grey values (H, W); for colours only if all are grey, else None."""
         if not self.colours:
             return self.values_HW
         red_HW = self.values_HW >> 16
         return red_HW if (red_HW * 0x010101 == self.values_HW).all() else None
 
     def counts(self) -> dict[int, int]:
-        """Returns the pixels of each value."""
+        """Returns the number of pixels of each value."""
         if self.colours or self.values_HW.max(initial=0) > 0xFFFF:
             values, counts = np.unique(self.values_HW, return_counts=True)
             return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -57,16 +57,16 @@ class MaskImage:
 
 
 def read_mask(path: Path, reading: Reading = "stored") -> MaskImage:
-    """Reads a mask image; EXIF's orientation is applied, as to the frames.
+    """Reads a mask image; its EXIF orientation is applied, as for frames.
 
     Args:
-        path: one-bit, palette, grey (2 to 16 bits), colours, whole numbers in floats. An alpha that varies over a
-            single colour is the mask; one that tells nothing that the colours do not is dropped.
-        reading: `stored`: indices of a palette, grey values, or colours where there is no other; `colours` of any
-            form; `brightness`: colours that must be grey.
+        path: one-bit, palette, grey (2 to 16 bits) or colour image, or floats that are whole numbers. An alpha
+            channel that varies over a single colour is the mask; an alpha channel that adds nothing is dropped.
+        reading: `stored`: palette indices, grey values, or else colours; `colours`: colours in any form;
+            `brightness`: colours that must be grey.
 
     Raises:
-        MaskcastError: when the file cannot be read or its form holds no labels.
+        MaskcastError: if the file cannot be read or its form cannot hold labels.
     """
     decoded = decode(path)
     if reading == "colours":
@@ -91,7 +91,7 @@ def read_mask(path: Path, reading: Reading = "stored") -> MaskImage:
         entries = image.getpalette("RGB") or []
         used = {k: int.from_bytes(bytes(entries[3 * k : 3 * k + 3])) for k in np.unique(values).tolist()}
         return MaskImage(values, "palette", indexed=True, palette=used)
-    if mode == "L" and depth in (1, 2, 4):  # Pillow spreads them over 0 to 255
+    if mode == "L" and depth in (1, 2, 4):  # Pillow scales them to 0..255
         return MaskImage(values // (255 // (2**depth - 1)), f"{depth}-bit grey", indexed=depth == 1)
     if mode == "L" or mode.startswith("I"):
         if values.min(initial=0) < 0:
@@ -120,9 +120,9 @@ def _coloured(path: Path, decoded: Decoded) -> MaskImage:
 
 
 def _of_bitmask(pixels_HWC: np.ndarray) -> np.ndarray | None:
-    """Returns colours whose red is the class, 255 for no label, green and blue the number of the object.
+    """Returns colours in which red is the class (255 for no label), and green and blue are the object number.
 
-    None where an image has not the form of BDD100K: each pixel of a class has a number, and no other one has.
+    None if the image is not in BDD100K's form, in which exactly the pixels of a class have an object number.
     """
     red_HW, green_HW, blue_HW, alpha_HW = np.moveaxis(pixels_HWC, -1, 0)
     numbers_HW = blue_HW << 8 | alpha_HW
@@ -133,7 +133,7 @@ def _of_bitmask(pixels_HWC: np.ndarray) -> np.ndarray | None:
 
 
 def _whole(path: Path, values_HW: np.ndarray) -> np.ndarray:
-    """Returns floats that are whole numbers as int32."""
+    """Returns floats that are whole numbers as int32, and refuses others."""
     if not np.isfinite(values_HW).all() or (values_HW != np.rint(values_HW)).any() or values_HW.min() < 0:
         broken = values_HW[~np.isfinite(values_HW) | (values_HW != np.rint(values_HW)) | (values_HW < 0)]
         raise MaskcastError(f"{path}: holds the float {broken.flat[0]:g}; {EXPORT} of class ids")

@@ -1,6 +1,6 @@
-"""Looks at the masks of a whole set before one of them is used: what values they hold, and in what form.
+"""Surveys the masks of a whole set before use: which values they contain, and in what form.
 
-`rules` decides from it which class each value is.
+`choice` and `rules` decide from it which class each value means.
 """
 
 from collections import Counter
@@ -15,31 +15,31 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import counted
 
-MOST = 200  # masks looked at, where these show foreground
-FEW = 8  # values up to which they are labels, and not the soft edge of one
-SHOWN = 6  # values named in a line
+MOST = 200  # maximum number of masks that are read, if these show foreground
+FEW = 8  # up to this many values are labels, more may be a soft edge
+SHOWN = 6  # maximum number of values in a message
 BLACK, WHITE = 0x000000, 0xFFFFFF
-NEAR = 32  # how far a JPEG may move black and white
+NEAR = 32  # how far JPEG may change black and white
 
 
 @dataclass
 class MaskSurvey:
-    """What some masks hold.
+    """Statistics of some masks of a set.
 
     Attributes:
-        total: masks of the set.
-        looked_at: those that were read.
-        reading: how they were read; values are colours, 0xRRGGBB, if as `colours`.
-        split: how class and object were told apart, so that values are classes; None where they are as stored.
-        forms: files by form, e.g. `palette`.
-        pixels: pixels by value.
-        files: files by value.
-        first: the first file with each value.
-        indexed: whether all files are of a form that holds small numbers, a palette or bits.
-        lossy: a file whose compression changes values; None without one.
-        palette: colour by index, and the first file that has it, of masks with palettes.
-        unread: why the first of those that could not be read could not; empty where all were.
-        clash: an index, and a file in which it has another colour; None where all palettes agree.
+        total: number of masks in the set.
+        looked_at: number of masks that were read.
+        reading: how they were read; with `colours`, values are 0xRRGGBB.
+        split: how class and object were separated; values are then classes. None if values are as stored.
+        forms: number of files by form, e.g. `palette`.
+        pixels: number of pixels by value.
+        files: number of files by value.
+        first: first file with each value.
+        indexed: whether all files have a form that allows only small numbers (palette or bits).
+        lossy: a file whose compression changes values, or None.
+        palette: by index of palettes, the colour and the first file that has it.
+        unread: error of the first unreadable file; empty if all were readable.
+        clash: a palette index with another colour, that colour, and its file; None if all palettes agree.
     """
 
     total: int = 0
@@ -57,7 +57,7 @@ class MaskSurvey:
     unread: str = ""
 
     def add(self, path: Path, mask: MaskImage) -> None:
-        """Counts a mask."""
+        """Adds a mask to the statistics."""
         self.looked_at += 1
         self.forms[mask.form] += 1
         self.indexed &= mask.indexed
@@ -78,7 +78,7 @@ class MaskSurvey:
 
     @property
     def upside_down(self) -> bool:
-        """Whether palettes are black and white alone, and index 0 is white in some: a grey image in disguise."""
+        """Whether palettes are only black and white, and index 0 is white in some: then use the brightness."""
         seen = {colour for colour, _ in self.palette.values()} | ({self.clash[1]} if self.clash else set())
         zero = self.palette.get(0, (BLACK,))[0]
         alone = self.forms.keys() == {"palette"} and seen <= {BLACK, WHITE}
@@ -91,18 +91,18 @@ class MaskSurvey:
 
     @property
     def numbered(self) -> bool:
-        """Whether values are above 255 and below the white of 16 bits: no brightness, but numbers of objects."""
+        """Whether the greatest value is above 255 and below 16-bit white: object numbers, not brightness."""
         return not self.colours and IGNORE < max(self.pixels, default=0) < 0xFFFF
 
     def share(self, values: Iterable[int]) -> float:
-        """Returns the share of some values among all pixels."""
+        """Returns the fraction of all pixels that have one of these values."""
         return sum(self.pixels[value] for value in values) / max(1, self.pixels.total())
 
     @property
     def two_sided(self) -> bool:
-        """Whether grey values are black and white, and few in between: soft edges of a mask, or JPEG's noise.
+        """Whether grey values are mostly black and white with few between: soft edges, or noise of JPEG.
 
-        White is a quarter at least of what is not black: of the numbers of many objects it is less.
+        White must be at least a quarter of what is not black; for numbers of many objects it is less.
         """
         if self.colours or self.split or max(self.pixels, default=0) not in range(255 - NEAR, 256):
             return False
@@ -110,11 +110,11 @@ class MaskSurvey:
         return black + white > 0.9 and white >= (1 - black) / 4
 
     def named(self, values: Sequence[int]) -> str:
-        """Returns values in words, e.g. `0, 255`."""
+        """Returns values as text, e.g. `0, 255`."""
         return named(values, colours=self.colours)
 
     def __str__(self) -> str:
-        """The set in words, e.g. `40 masks (palette), values 0, 1, 2`."""
+        """The set as text, e.g. `40 masks (palette), values 0, 1, 2`."""
         forms = ", ".join(self.forms) or "none read"
         seen = "" if self.looked_at == self.total else f", {self.looked_at} looked at"
         return f"{counted(self.total, 'mask')} ({forms}{seen}), values {self.named(self.values)}"
@@ -123,16 +123,16 @@ class MaskSurvey:
 def survey_masks(
     paths: Sequence[Path], ignore: int | None = None, reading: Reading | None = None, split: Split | None = None
 ) -> MaskSurvey:
-    """Looks at masks, evenly spread over a set; at all of them where those hold nothing but background.
+    """Surveys masks evenly spread over a set; all masks, if those show only background.
 
-    Masks that cannot be read are passed over: whoever loads them says so.
+    Unreadable masks are skipped; loading reports them.
 
     Args:
-        paths: of the whole set.
-        ignore: a value that means no label.
-        reading: see `read_mask`; None: `stored`, but `brightness` of palettes of black and white, white first.
-            Where colours are no grey, all masks are read as `colours`.
-        split: tells class and object apart; None counts values as they are.
+        paths: all masks of the set.
+        ignore: pixel value that means no label.
+        reading: see `read_mask`. None: `stored`, but `brightness` for black-and-white palettes with white first,
+            and `colours` for all masks if some have colours that are not grey.
+        split: separates class and object; None counts values as stored.
     """
     survey = _look(paths, ignore, reading or "stored", split)
     return _look(paths, ignore, "brightness") if reading is None and survey.upside_down else survey
@@ -162,7 +162,7 @@ def _look(paths: Sequence[Path], ignore: int | None, reading: Reading, split: Sp
 
 
 def named(values: Sequence[int], *, colours: bool = False) -> str:
-    """Returns values in words, the first few of many."""
+    """Returns the first few values as text."""
     texts = [f"#{value:06x}" if colours else str(value) for value in values]
     more = f", ... ({len(texts)} values)" if len(texts) > SHOWN else ""
     return ", ".join(texts[:SHOWN]) + more

@@ -1,1 +1,1 @@
-"""Video files: opening, indexing, decoding, cuts between shots."""
+"""Video files: opening, indexing, decoding, and detection of cuts."""

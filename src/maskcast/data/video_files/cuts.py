@@ -1,23 +1,23 @@
-"""Where a video changes from one shot to another."""
+"""Detects cuts between the shots of a video."""
 
 from collections import deque
 
 import cv2
 import numpy as np
 
-SIDE = 32  # pixels of the thumbnail that frames are compared by
-SHOT = 8  # steps of the shot that tell how much changes from frame to frame
-TIMES = 2.5  # a cut changes so many times as much as the steps before it
-LEAST = 0.02  # and at least so much, of 1
-UNSEEN = 0.05  # what a step is taken to change in a shot of which none has been seen
+SIDE = 32  # pixels of the thumbnails that are compared
+SHOT = 8  # number of steps from which the usual change of a shot is computed
+TIMES = 2.5  # a cut changes the picture at least this many times as much as usual
+LEAST = 0.02  # and at least this much, in 0..1
+UNSEEN = 0.05  # usual change that is assumed for a shot without steps
 
 
 class CutDetector:
-    """Tells of each frame whether a new shot begins with it, from the frames up to it.
+    """Decides for each frame, from the frames so far, whether a new shot begins with it.
 
-    The change of a step is the mean absolute difference of the two frames' thumbnails, of 1. A cut is a change of
-    more than `LEAST` that is more than `TIMES` the median change of the last `SHOT` steps of the shot. So a
-    picture that shakes raises no alarm. Fades are not found, nor cuts amid motion that changes as much.
+    The change of a step is the mean absolute difference of the two frames' thumbnails, scaled to 0..1. A cut is a
+    change above `LEAST` and above `TIMES` the median change of the last `SHOT` steps of the shot, so shaky
+    pictures cause no false alarms. Fades, and cuts during equally strong motion, are not found.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class CutDetector:
         self._changes: deque[float] = deque(maxlen=SHOT)
 
     def __call__(self, frame_HWC: np.ndarray) -> bool:
-        """Returns whether a frame (H, W, 3) uint8 is the first of a new shot; the first frame of all is not."""
+        """Returns whether a frame (H, W, 3) uint8 begins a new shot; the very first frame does not."""
         seen = cv2.resize(frame_HWC, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
         before, self._before = self._before, seen
         if before is None:

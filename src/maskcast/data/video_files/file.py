@@ -1,4 +1,4 @@
-"""Opening and decoding a video file: its frames as their owner sees them.
+"""Opens and decodes video files; frames are upright.
 
 Shapes: H rows, W columns.
 """
@@ -13,9 +13,9 @@ import numpy as np
 from maskcast.errors import MaskcastError, is_disk_full
 from maskcast.reading import LFS_POINTER, is_lfs_pointer
 
-LIMITED = 1  # FFmpeg's color range of which 16 is black and 235 white
-CAMERA_S = 10.0  # a camera over a network that is silent for so long is gone
-SEGMENT = b"\x18\x53\x80\x67"  # Matroska's element that holds all others
+LIMITED = 1  # FFmpeg's limited color range, in which 16 is black and 235 is white
+CAMERA_S = 10.0  # seconds of silence after which a network camera counts as lost
+SEGMENT = b"\x18\x53\x80\x67"  # Matroska's element that contains all others
 
 
 @contextmanager
@@ -24,20 +24,20 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
 
     Args:
         path: the file.
-        threads: `SLICE`, or `AUTO` where so much is decoded that threads for frames are worth their start.
+        threads: `SLICE`, or `AUTO` if so much is decoded that starting threads for frames pays.
     """
     if not path.is_file():
         raise MaskcastError(f"{path}: no such video")
-    import av  # a tenth of a second, that a help or a pipeline's DAG has no use for
+    import av  # takes a tenth of a second, which help texts and pipelines' DAGs can do without
 
     try:
-        # A name like 12:30.mp4 would be taken for an address; titles of old files are in any encoding.
+        # Without `file:`, 12:30.mp4 would be a URL; titles of old files may have any encoding.
         with av.open(f"file:{path}", metadata_errors="replace") as container:
             stream = _first_video(container, path)
             stream.thread_type = threads
             yield container, stream
     except (av.FFmpegError, OSError) as error:
-        if is_disk_full(error):  # of what is written meanwhile
+        if is_disk_full(error):  # of an output that is written at the same time
             raise
         if is_lfs_pointer(path):
             raise MaskcastError(f"{path}: {LFS_POINTER}") from error
@@ -51,10 +51,10 @@ def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
     """Opens a camera and its first video stream.
 
     Args:
-        address: a device of Video4Linux, e.g. `/dev/video0`, or what FFmpeg opens over a network.
+        address: a Video4Linux device, e.g. `/dev/video0`, or a URL that FFmpeg can open.
 
     Raises:
-        MaskcastError: if there is none, or nobody answers; from inside the block, too, where it breaks off.
+        MaskcastError: if it does not exist or answer; also inside the block if the connection is lost.
     """
     import av
 
@@ -71,10 +71,10 @@ def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _first_video(container: Any, what: object) -> Any:
-    """Returns the first video stream of a container, which errors call `what`."""
+    """Returns the first video stream of a container; errors call it `what`."""
     import av
 
-    cover = av.stream.Disposition.attached_pic  # a picture beside the video is a stream, too
+    cover = av.stream.Disposition.attached_pic  # cover art is a stream, too
     streams = [one for one in container.streams.video if not one.disposition & cover]
     if not streams:
         raise MaskcastError(f"{what}: holds no video stream; give a video file, or copy it again")
@@ -93,19 +93,20 @@ def decoded(
     """Yields the frames from where the container stands.
 
     Args:
-        path: the file; None of a camera, whose end is not looked at.
-        container: what was opened.
-        stream: its video.
-        sound: a stream beside it.
-        hear: is given each packet of `sound` between the frames where it lies, and an empty one at the end.
+        path: the file; None for a camera, whose end is not checked.
+        container: opened container.
+        stream: its video stream.
+        sound: an audio stream.
+        hear: receives each packet of `sound` in its order between the frames, and an empty packet at the end.
 
     Raises:
-        MaskcastError: after the last frame, if the file ends before its frames do.
+        MaskcastError: after the last frame, if the file is cut short.
     """
     last = None
     streams = [stream] if hear is None else [stream, sound]
     with suppress(IndexError):
-        # At the end PyAV also flushes streams that began in the middle, which it does not know; ours was before.
+        # At the end PyAV also flushes streams that started late and that it does not know; ours comes before
+        # these.
         for packet in container.demux(streams):
             if packet.stream.index != stream.index:
                 assert hear is not None
@@ -121,17 +122,17 @@ def decoded(
 
 
 def cut_short(path: Path, reason: str) -> MaskcastError:
-    """Returns the error of a file that lacks its end."""
+    """Returns the error for a file whose end is missing."""
     return MaskcastError(f"{path}: the video is cut short ({reason}); copy it again from its origin")
 
 
 def damaged(path: Path, frame: int) -> MaskcastError:
-    """Returns the error of a frame that is not whole."""
+    """Returns the error for an incomplete frame."""
     return MaskcastError(f"{path}: frame {frame} is damaged; copy the video again from its origin")
 
 
 def check_end(path: Path, container: Any, stream: Any) -> None:
-    """Raises an error where a file ends before its frames do, although what is there can be decoded."""
+    """Raises an error if a file is cut short, even if all that is left can be decoded."""
     size = path.stat().st_size
     end = 0
     if container.format.name.startswith("mov,"):
@@ -143,21 +144,21 @@ def check_end(path: Path, container: Any, stream: Any) -> None:
         if place >= len(SEGMENT) and place < len(head) and head[place]:
             width = 9 - head[place].bit_length()
             length = int.from_bytes(head[place : place + width]) & ((1 << 7 * width) - 1)
-            end = place + width + length if length != (1 << 7 * width) - 1 else 0  # all ones: not said
+            end = place + width + length if length != (1 << 7 * width) - 1 else 0  # all bits set: length unknown
     if end > size:
         raise cut_short(path, f"{size} of {end} bytes are there")
 
 
 def rgb_of(frame: Any) -> np.ndarray:
-    """Returns a decoded frame as (H, W, 3) uint8 RGB, turned and mirrored as the file says that it is shown."""
+    """Returns a decoded frame as (H, W, 3) uint8 RGB, rotated and mirrored as the file specifies."""
     return _turned(_pixels(frame), _matrix_of(frame))
 
 
 class Upright:
-    """Does what ``rgb_of`` does with the frames of a video; it looks anew how they are turned where that changes.
+    """Does what ``rgb_of`` does for frames of a video, but reads the display matrix only if rotation changes.
 
-    PyAV ties a frame whose side data is looked at into a cycle: its pixels stay in memory until Python's collector
-    comes, which for a film of large frames are gigabytes.
+    When side data of a frame is accessed, PyAV creates a reference cycle. The pixels then stay in memory until
+    Python's garbage collector runs, which amounts to gigabytes for large frames.
     """
 
     def __init__(self) -> None:
@@ -172,22 +173,22 @@ class Upright:
 
 
 def _pixels(frame: Any) -> np.ndarray:
-    """Returns a frame as (H, W, 3) uint8 RGB, as it is stored."""
+    """Returns a frame as (H, W, 3) uint8 RGB, as stored."""
     rgb: np.ndarray = frame.to_ndarray(format="rgb24")
-    if frame.format.name.startswith("gray") and frame.color_range == LIMITED:  # FFmpeg takes all grey for full
+    if frame.format.name.startswith("gray") and frame.color_range == LIMITED:  # FFmpeg assumes full range
         rgb = ((rgb.astype(np.float32) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
     return rgb
 
 
 def _matrix_of(frame: Any) -> list[int]:
-    """Returns the display matrix of a frame, row by row; empty where there is none."""
+    """Returns the display matrix of a frame, row by row, or an empty list."""
     found = [data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
     return np.frombuffer(found[-1], np.int32).tolist() if found else []
 
 
 def _turned(rgb_HWC: np.ndarray, matrix: list[int]) -> np.ndarray:
     if matrix:
-        # A point (x, y) is shown at (a x + c y, b x + d y); the nearest right angle is taken.
+        # A point (x, y) is displayed at (a x + c y, b x + d y); the nearest multiple of 90 degrees is used.
         a, b, _, c, d = matrix[:5]
         if abs(b) > abs(a):
             rgb_HWC, a, d = rgb_HWC.transpose(1, 0, 2), c, b

@@ -1,9 +1,9 @@
-"""Reading video files.
+"""Reads frames of video files.
 
-Frame i is the i-th that decoding gives from the beginning. Frames are turned and mirrored as they are to be shown.
-Pixels are those that are stored, also where they are to be shown wider than high. 10 and 12 bits become 8; alpha
-is dropped; the two fields of an interlaced frame stay woven. A packet without contents is no frame: AVI shows the
-one before for longer. Of several video streams the first is read.
+Frame i is the i-th frame that a decoder returns from the start of the file. Frames are rotated and mirrored as the
+file specifies. The pixel aspect ratio is ignored. 10 and 12 bits become 8; alpha is dropped; interlaced frames are
+not deinterlaced. A packet without content is not a frame: AVI uses it to show the previous frame for longer. The
+first of several video streams is read.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -20,29 +20,29 @@ from maskcast.data.video_files.index import FrameIndex, digest_of, index_of
 from maskcast.errors import MaskcastError
 from maskcast.reading import counted
 
-NEAR = 64  # frames from the start that are decoded without asking where else decoding may begin
-TRIES = 3  # key frames that decoding is begun at, one after the other, before it begins at the start
-SLACK = 300  # frames that may be decoded in vain, where a seek landed early
-OFF = 16  # frames by which times may differ after a seek
+NEAR = 64  # frames up to this index are decoded from the start, without an index
+TRIES = 3  # number of key frames that are tried before decoding from the start
+SLACK = 300  # maximum number of extra frames to decode if a seek landed early
+OFF = 16  # tolerance, in frames, for times after a seek
 
 _KINDS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 
 
 def count_frames(path: Path) -> int:
-    """Counts the frames of a video file, which is decoded where its packets do not prove their number.
+    """Counts the frames of a video file; decodes it unless its packets prove the number.
 
     Raises:
-        MaskcastError: when the file is missing, is no video, is damaged or cut short.
+        MaskcastError: if the file is missing, not a video, damaged or cut short.
     """
     return len(index_of(path).times)
 
 
 def frame_rate(path: Path) -> float | None:
-    """Returns the frames a second that a video declares, if it does.
+    """Returns the frames per second that a video declares, or None.
 
     Raises:
-        MaskcastError: when it is no video.
+        MaskcastError: if it is not a video.
     """
     with opened(path) as (_, stream):
         return None if stream.average_rate is None else float(stream.average_rate)
@@ -52,12 +52,12 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     """Decodes a video file into RGB frames (T, H, W, 3) uint8.
 
     Args:
-        path: video file of any container that FFmpeg reads.
-        indices: frames to keep, counted from 0 and increasing; None keeps all. Decoding begins at a key frame from
-            which they come out as they do from the start, and stops after the last.
+        path: video file in any container that FFmpeg reads.
+        indices: frames to return, from 0 and increasing; None returns all. Decoding starts at a key frame that
+            gives the same frames as decoding from the start, and stops after the last index.
 
     Raises:
-        MaskcastError: when the file is missing, is no video, is damaged, or has too few frames.
+        MaskcastError: if the file is missing, not a video, damaged, or has too few frames.
     """
     if indices is not None and not len(indices):
         raise MaskcastError(f"{path}: no frame is asked for; ask for one or more")
@@ -77,7 +77,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
 
 
 def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -> list[np.ndarray] | None:
-    """Decodes some frames from a key frame on; None where they do not come out as the index has them."""
+    """Decodes frames starting at a key frame; returns None if they do not match the index."""
     if index.times[key] is None:
         return None
     frames: list[np.ndarray] = []
@@ -93,15 +93,15 @@ def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -
                 frames.append(rgb_of(frame))
                 if len(frames) == len(indices):
                     return frames
-    except MaskcastError:  # some containers cannot be sought; what is damaged is told from the start
+    except MaskcastError:  # some containers cannot seek; damage is reported when decoding from the start
         return None
     return None
 
 
 def _late(time: int | None, times: Sequence[int | None], number: int) -> int:
-    """Returns 1 or -1 for a frame that is shown long after or before one of the index, else 0.
+    """Returns 1 (or -1) for a frame whose time is long after (or before) that of a frame of the index, else 0.
 
-    Times after a seek may be some frames off; that saves looking at pixels, and does not tell which frame it is.
+    Times after a seek may be a few frames off, so this does not identify the frame; it saves comparing pixels.
     """
     first, last = times[max(0, number - OFF)], times[min(len(times) - 1, number + OFF)]
     if time is None or first is None or last is None:
@@ -110,14 +110,14 @@ def _late(time: int | None, times: Sequence[int | None], number: int) -> int:
 
 
 def _is(frame: Any, index: FrameIndex, number: int) -> bool:
-    """Tells whether a frame is one of the index: by its time where times are proved, else by its pixels."""
+    """Whether a frame is the given frame of the index: by time if times are reliable, else by pixels."""
     if index.digests is None:
         return frame.pts == index.times[number]
     return digest_of(frame) == index.digests[number]
 
 
 def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
-    """Decodes some frames, or all, from the start on."""
+    """Decodes some or all frames, starting at the beginning."""
     frames: list[np.ndarray] = []
     count, needed = 0, 1 if indices is None else indices[-1] + 1
     keep = None if indices is None else set(indices)

@@ -1,8 +1,8 @@
-"""Which frames a video file has, and where decoding may begin so that they come out as they are.
+"""Indexes the frames of a video file, and where decoding can start with the same result.
 
-Frame i is the i-th that a decoder gives from the beginning of the file. What containers say of frames (counts,
-times, key frames) may be wrong. An index is therefore made by decoding, except for files whose packets prove the
-same: one frame a packet, a time of its own for each, and key frames that reset the decoder.
+Frame i is the i-th frame that a decoder returns from the start of the file. What containers state about frames
+(counts, times, key frames) may be wrong. So a file is indexed by decoding it, unless its packets prove the same:
+one frame per packet, distinct times, and key frames that reset the decoder.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ import numpy as np
 from maskcast.data.video_files.file import check_end, damaged, decoded, opened, rgb_of
 from maskcast.errors import MaskcastError
 
-CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # which store a time for each frame
+CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # containers that store a time for each frame
 RESET = frozenset({"vp9", "libdav1d", "mjpeg", "prores", "dnxhd"})  # codecs whose key frames all reset the decoder
-# Of these, pictures of some kinds of NAL units do; what is shown before a CRA (21) needs an earlier key frame.
+# In these codecs only some kinds of NAL units do; frames shown before a CRA (21) need an earlier key frame.
 RESET_BY = {"h264": frozenset({5}), "hevc": frozenset({19, 20, 21})}
-HEVC_END = frozenset({36, 37})  # NAL units after which what is shown before a CRA is left out by decoders
-PROGRESSIVE = (0, 1)  # field orders (0: not said); two fields of a frame may come in a packet each
+HEVC_END = frozenset({36, 37})  # NAL units after which decoders drop the frames shown before a CRA
+PROGRESSIVE = (0, 1)  # field orders (0: unknown); in others each field may have its own packet
 NATIVE = frozenset(
     {"yuv420p", "yuvj420p", "yuv420p10le"}
 )  # pixels that are compared as stored, in a third of the time
-PROBED = 16  # frames that are decoded to see that packets are frames
+PROBED = 16  # frames that are decoded to check that packets are frames
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class FrameIndex:
     """The frames of a file.
 
     Attributes:
-        times: when each is shown, in units of the stream; None where the file does not say.
-        keys: frames where decoding may begin, ascending.
-        digests: of each frame's pixels; None where the times tell the frames apart.
+        times: when each frame is shown, in units of the stream; None if the file does not say.
+        keys: frames at which decoding can start, ascending.
+        digests: hash of each frame's pixels; None if the times identify the frames.
     """
 
     times: tuple[int | None, ...]
@@ -45,10 +45,10 @@ class FrameIndex:
 
 
 def index_of(path: Path) -> FrameIndex:
-    """Returns the index of a file; the last ones are kept while their files are unchanged.
+    """Returns the index of a file; recent indexes are cached as long as their files are unchanged.
 
     Raises:
-        MaskcastError: when the file is missing, is no video, is damaged or cut short.
+        MaskcastError: if the file is missing, not a video, damaged or cut short.
     """
     try:
         found = path.stat()
@@ -58,7 +58,7 @@ def index_of(path: Path) -> FrameIndex:
 
 
 def digest_of(frame: Any) -> bytes:
-    """Returns what tells the pixels of a decoded frame from those of others."""
+    """Returns a hash of the pixels of a decoded frame."""
     native = frame.format.name in NATIVE and not (frame.width % 2 or frame.height % 2)
     pixels = frame.to_ndarray() if native else rgb_of(frame)
     return hashlib.sha256(pixels.data).digest()
@@ -70,7 +70,7 @@ def _index(path: Path, size: int, mtime_ns: int) -> FrameIndex:
 
 
 def _by_packets(path: Path) -> FrameIndex | None:
-    """Returns the index that the packets prove; None where they prove nothing."""
+    """Returns the index if the packets prove it, else None."""
     times: list[int] = []
     starts: list[int] = []
     before = None
@@ -81,7 +81,7 @@ def _by_packets(path: Path) -> FrameIndex | None:
             return None
         for packet in container.demux(stream):
             if packet.dts is None and not packet.size:
-                continue  # the end
+                continue  # end of the stream
             if packet.pts is None or packet.is_discard or packet.is_corrupt or not packet.size:
                 return None
             if packet.is_keyframe:
@@ -95,7 +95,7 @@ def _by_packets(path: Path) -> FrameIndex | None:
     if len(set(times)) < len(times) or not times[:1] == starts[:1] == [min(times, default=0)]:
         return None
     shown = np.sort(times)
-    # A decoder that waits for fewer frames than come too early leaves some out.
+    # A decoder that reorders over too few frames would drop some.
     if (np.arange(len(times)) - np.searchsorted(shown, times)).max() > reorder or counted not in (0, len(times)):
         return None
     with opened(path) as (container, stream):
@@ -106,14 +106,14 @@ def _by_packets(path: Path) -> FrameIndex | None:
 
 
 def _resets(codec: Any, packet: Any, before: Any) -> bool:
-    """Tells whether frames from a key frame's packet on are decoded alike from there and from the start."""
+    """Whether decoding from a key frame's packet on gives the same frames as decoding from the start."""
     if codec.name == "hevc" and before is not None and HEVC_END & set(_nal_units(codec, before)):
         return False
     return bool(RESET_BY[codec.name] & set(_nal_units(codec, packet)))
 
 
 def _nal_units(codec: Any, packet: Any) -> Iterator[int]:
-    """Yields the kind of each NAL unit of a packet, where each stands after its length (as in MP4)."""
+    """Yields the type of each NAL unit in a packet in which each unit follows its length (as in MP4)."""
     setup, data = codec.extradata or b"", bytes(packet)
     lengths, shift, mask = (4, 0, 0x1F) if codec.name == "h264" else (21, 1, 0x3F)
     if len(setup) <= lengths or setup[0] != 1:
@@ -125,7 +125,7 @@ def _nal_units(codec: Any, packet: Any) -> Iterator[int]:
 
 
 def _by_decoding(path: Path) -> FrameIndex:
-    """Returns the index of a file after decoding all of it."""
+    """Returns the index of a file, by decoding all of it."""
     times: list[int | None] = []
     keys, digests = [], []
     with opened(path, "AUTO") as (container, stream):
