@@ -1,1 +1,1 @@
-"""What is there, and what is missing: of this machine, the project and its servers (`maskcast doctor`)."""
+"""Checks of this machine, the project and its servers (`maskcast doctor`), and dry runs of pipelines."""

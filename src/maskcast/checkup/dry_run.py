@@ -1,8 +1,8 @@
-"""Every stage of a pipeline on a handful of clips, each in a process of its own, and what the whole will take.
+"""Tries each stage of a pipeline on a few clips, in a process of its own, and estimates the cost of the real run.
 
-Each is run by ``run_stage`` with its real params: model, sizes and batch are those of the real run. The first
-stage takes a few clips of each part of the data set, a training a few steps. All is written to a temporary folder,
-with an MLflow database of its own, and removed.
+Each stage is run by ``run_stage`` with its real params, so model, sizes and batch are those of the real run. The
+first stage reads a few clips of each part of the data set; a training takes a few steps. All is written to a
+temporary folder, with an MLflow database of its own, and removed afterwards.
 """
 
 import json
@@ -25,19 +25,19 @@ from maskcast.params import validate
 from maskcast.rehearsal import VARIABLE
 from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, read_calls
 
-POLL_S = 0.5  # looking at the pages of a process takes time, too
-OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # variables of runs that this is none of
+POLL_S = 0.5  # seconds between checks, as reading a process's memory maps takes time
+OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # environment variables of other runs, which are removed
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of a stage.
+    """The result of a trial of a stage.
 
     Attributes:
-        name: what it goes by.
-        forecast: what it will take; None where it failed or was not tried.
-        said: why not, or what else is to be known.
-        failed: whether it was tried in vain.
+        name: name of the stage.
+        forecast: estimated cost of the stage; None if it failed or was not tried.
+        said: the reason for that, or a remark.
+        failed: whether it was tried and failed.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Tried:
 
 
 def dry_run(folder: Path) -> Iterator[Tried]:
-    """Tries the stages of ``dvc.yaml`` in a folder, in order, and yields what became of each.
+    """Tries the stages of ``dvc.yaml`` in a folder, in order, and yields the result of each.
 
-    A stage that fails takes those with it that read what it writes; all others go on.
+    If a stage fails, the stages that read its outputs are not tried; all others are.
 
     Raises:
-        MaskcastError: there is no pipeline, or params are wrong, before anything is tried.
+        MaskcastError: before any trial, if there is no pipeline or params are wrong.
     """
     file = folder / "dvc.yaml"
     calls, others = read_calls(file)
@@ -61,7 +61,7 @@ def dry_run(folder: Path) -> Iterator[Tried]:
     params = {entry: _params(folder, call) for entry, call in calls.items()}
     needs = needs_of(calls)
     written = {path for call in calls.values() for path in call.paths("out").values()}
-    where = folder if os.access(folder, os.W_OK) else None  # whose disk the real run will write to
+    where = folder if os.access(folder, os.W_OK) else None  # the disk that the real run will write to
     with TemporaryDirectory(prefix=".dry-run-", dir=where) as scratch:
         results: dict[str, Tried] = {}
         for entry in in_order(calls):
@@ -83,7 +83,7 @@ def dry_run(folder: Path) -> Iterator[Tried]:
 
 
 def _params(folder: Path, call: Call) -> dict[str, Any]:
-    """Returns the valid params of a call; a training on several machines is tried on one, with its part."""
+    """Returns the validated params of a call; for a training on several machines, those of one machine's share."""
     values, checked = params_of(folder, call)
     nodes = getattr(getattr(checked, "training", None), "nodes", 1)
     if nodes > 1:
@@ -93,14 +93,14 @@ def _params(folder: Path, call: Call) -> dict[str, Any]:
 
 
 class _Trial:
-    """One stage that is tried.
+    """The trial of one stage.
 
     Args:
-        folder: of the pipeline, where it runs.
-        scratch: where it writes.
-        written: the paths that the stages of the pipeline write; all others lie where they are.
-        entry: of dvc.yaml.
-        call: what it calls.
+        folder: folder of the pipeline, in which the stage runs.
+        scratch: folder for outputs.
+        written: all paths that stages of the pipeline write; other paths are used where they are.
+        entry: name of the stage in dvc.yaml.
+        call: the call of the stage in dvc.yaml.
     """
 
     def __init__(self, folder: Path, scratch: Path, written: set[str], entry: str, call: Call) -> None:
@@ -108,11 +108,11 @@ class _Trial:
         self.paths = {port: str(self._place(path, path in written)) for port, path in call.ports.items()}
 
     def run(self, params: dict[str, Any], parts: Mapping[str, int]) -> Tried:
-        """Tries it.
+        """Runs the trial.
 
         Args:
-            params: of the stage.
-            parts: of the data set that it reads.
+            params: params of the stage.
+            parts: number of clips by part of the data set that it reads.
         """
         if (there := self._fetched(params)) is not None:
             Path(self.paths["raw"]).parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class _Trial:
         return (self.scratch / "outputs" / path.replace("..", "__").lstrip("/")) if ours else self.folder / path
 
     def _fetched(self, params: Mapping[str, Any]) -> Path | None:
-        """Returns where the data set lies that a run of `fetch_dataset` has fetched, None where there is none."""
+        """Returns the folder of the data set if `fetch_dataset` has fetched it before, else None."""
         if self.call.stage.name != "fetch_dataset" or params["uri"] == "synthetic":
             return None
         there = self.folder / self.call.ports["raw"]
@@ -153,7 +153,7 @@ class _Trial:
         return None
 
     def _watched(self, job: Path, notes: Path) -> tuple[int, int, str]:
-        """Runs a job; returns its exit code, the most memory that its processes held, and its last line."""
+        """Runs a job; returns its exit code, the peak memory of its processes, and its last line of output."""
         database = f"sqlite:///{self.scratch / 'mlflow.db'}"
         env = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
         env |= {VARIABLE: str(notes), "MLFLOW_TRACKING_URI": database}
@@ -175,7 +175,7 @@ class _Trial:
 
 
 def _held(pid: int) -> int:
-    """Returns the bytes that a process and those below it hold, each page once."""
+    """Returns the memory in bytes of a process and its descendants; shared pages count once."""
     total = 0
     with suppress(psutil.Error):
         own = psutil.Process(pid)
@@ -187,7 +187,7 @@ def _held(pid: int) -> int:
 
 
 def _cause(notes: list[Any], code: int, memory: int, said: str) -> str:
-    """Returns why a stage failed."""
+    """Returns the reason why a stage failed."""
     if code == -9:
         held = f"{memory / 2**30:.1f} GiB"
         return f"memory ran out: the system ended it at {held}; lower its batch size, or give it more memory"

@@ -1,4 +1,4 @@
-"""DVC: its repository, where its cache lies, and whether its remote can be reached and written to."""
+"""Checks of DVC: its repository, its cache, and whether its remote can be reached and written to."""
 
 import configparser
 from collections.abc import Iterator
@@ -14,26 +14,26 @@ ADD = "dvc remote add -d team s3://bucket/dvc"
 
 
 def dvc_root() -> Path | None:
-    """Returns the root of the DVC repository of the working directory, None where there is none."""
+    """Returns the root of the DVC repository of the working directory, or None."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
 
 
 def cache_folder(root: Path | None) -> Path:
-    """Returns where DVC keeps what `dvc repro` wrote: `cache.dir` of its files of settings, or its default."""
+    """Returns DVC's cache folder: `cache.dir` in its config files, or the default."""
     found, here = "cache", (root or Path.cwd()) / ".dvc"
     for name in ("config", "config.local"):
         settings = configparser.ConfigParser(interpolation=None)
         try:
             settings.read(here / name, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):  # the row of DVC says it
+        except (configparser.Error, UnicodeDecodeError):  # the check of DVC reports it
             continue
         found = settings.get("cache", "dir", fallback=found)
     return here / found
 
 
 def dvc() -> Iterator[Row]:
-    """The repository, and a small file that is written to its remote, read back and removed."""
+    """Yields rows on the repository and on its remote, tested by writing, reading and removing a small file."""
     try:
         from dvc.exceptions import DvcException  # type: ignore[import-untyped]
         from dvc.repo import Repo  # type: ignore[import-untyped]
@@ -73,7 +73,7 @@ def _remote(repository: Any) -> Row:
             remote.fs.rm_file(place)
             if made and remote.fs.protocol == "local":
                 Path(remote.path).rmdir()
-    except Exception as error:  # each kind of remote raises errors of its own
+    except Exception as error:  # each kind of remote raises its own errors
         why = f"{type(error).__name__}: {one_line(error)[:200]}"
         remedy = (
             f"check address, credentials and rights: `dvc remote list`, `dvc remote modify --local {name} ...`"

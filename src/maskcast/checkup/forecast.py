@@ -1,4 +1,4 @@
-"""From what a stage noted on a handful of clips, what it takes on all of them."""
+"""Extrapolates what a stage took on a few clips to the whole data set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ Notes = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a stage will take.
+    """Estimated cost of a stage.
 
     Attributes:
-        seconds: of the whole stage.
-        step_s: seconds of a training step, None where there is none.
-        steps: of the training.
-        memory: bytes that its processes held at most.
-        gpu: bytes of GPU memory, likewise.
-        parts: number of clips or images of each part of the data set that it wrote.
+        seconds: for the whole stage.
+        step_s: seconds per training step, or None without training.
+        steps: number of training steps.
+        memory: peak memory of its processes, in bytes.
+        gpu: peak GPU memory, in bytes.
+        parts: number of clips or images in each part of the data set that it wrote.
     """
 
     seconds: float
@@ -32,13 +32,13 @@ class Forecast:
 
 
 def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int]) -> Forecast:
-    """Returns what a stage takes: what is done once as measured, what is done often by how often.
+    """Returns the estimated cost: one-time work as measured, repeated work times its number of repetitions.
 
     Args:
-        notes: of a stage that ended well (see `maskcast.rehearsal`).
-        wall_s: seconds of its process.
-        params: of the stage.
-        parts: how many clips or images each part of the data set has that it reads; empty where it reads none.
+        notes: notes of a successful stage (see `maskcast.rehearsal`).
+        wall_s: seconds that its process took.
+        params: params of the stage.
+        parts: number of clips or images in each part of the data set that it reads; empty if it reads none.
     """
     runs = sum("took" in one for one in notes)
     last = notes[max(n for n, one in enumerate(notes) if "begins" in one) :]
@@ -51,22 +51,22 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
         if "parts" in one:
             own |= one["parts"]
             order = one["order"]
-        elif "times" in one:  # of a training
+        elif "times" in one:  # for a training
             spent += one["spent"]
             often += one["each"] * one["times"] * (ratio(parts, one["part"]) if "part" in one else 1.0)
-        elif "within" in one:  # what a loop did once, before its first item
+        elif "within" in one:  # one-time work in a loop, before the first item
             within = one["within"]
         elif "loop" in one:
             looped, within = sum(one["seconds"]) - within, 0.0
             spent += looped
-            if "items" in one:  # of a training, beside its steps
+            if "items" in one:  # for a training, beside its steps
                 often += looped / max(one["items"], 1) * _number(one, parts)
-            elif order:  # of the stage that writes the data set, where parts differ in what they cost
+            elif order:  # for the stage that writes the data set, whose parts differ in cost
                 often += _by_part(one["seconds"], order, own)
                 order = []
             else:
                 often += looped * (1.0 if steps else ratio(parts, getattr(params, "split", None)))
-    # A stage that ran twice has warmed up in the first: what that took more is done once.
+    # If the stage ran twice, the first run was for warm-up: the extra time of that run counts as one-time work.
     once = wall_s - runs * took + took - spent
     figures = {key: max((one[key] for one in notes if key in one), default=0) for key in ("memory", "gpu")}
     each = None if steps is None else float(steps["each"])
@@ -74,11 +74,11 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
 
 
 def ratio(parts: Mapping[str, int], split: str | None) -> float:
-    """Returns how many times the handful of a split, or of all clips with frames, all of it is."""
+    """Returns total / tried number of clips of a split, or of all clips with frames."""
     counted = {
         part: number
         for part, number in parts.items()
-        # No stage after the first one looks at backgrounds by themselves.
+        # After the first stage, no stage reads backgrounds on their own.
         if (split is None or part.split("/")[0] == split) and not part.startswith(BACKGROUNDS)
     }
     framed = {part: number for part, number in counted.items() if not part.endswith("/masks")} or counted
@@ -87,16 +87,16 @@ def ratio(parts: Mapping[str, int], split: str | None) -> float:
 
 
 def _number(loop: Mapping[str, Any], parts: Mapping[str, int]) -> int:
-    """Returns how many items a loop has that stand for more (`maskcast.rehearsal.AllOf`)."""
+    """Returns how many items a loop will have in the real run (`maskcast.rehearsal.AllOf`)."""
     if not loop["splits"]:
         return int(loop["most"])
     clips = sum(number for part, number in parts.items() if part.split("/")[0] in loop["splits"])
-    number = int(clips or loop["items"])  # without parts none is left out
+    number = int(clips or loop["items"])  # without parts, all items were tried
     return number if loop["most"] is None else min(number, loop["most"])
 
 
 def _by_part(seconds: Sequence[float], order: Sequence[str], parts: Mapping[str, int]) -> float:
-    """Returns the seconds of all items, from those of the handful: part by part."""
+    """Returns the seconds for all items, extrapolated from the tried ones separately for each part."""
     total = sum(seconds[len(order) :])
     for part in set(order):
         own = [second for second, name in zip(seconds, order, strict=False) if name == part]

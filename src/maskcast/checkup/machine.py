@@ -1,4 +1,4 @@
-"""The machine as this process may use it: processors, GPUs, memory and disks."""
+"""Checks of the machine as far as this process may use it: processors, GPUs, memory and disks."""
 
 import os
 import shutil
@@ -13,22 +13,22 @@ from maskcast.checkup.rows import Row
 from maskcast.processors import THREADS, memory_limit, num_processors
 
 GIB = 2**30
-LITTLE_MEMORY = 4 * GIB  # below it even the default pipeline is near its end
+LITTLE_MEMORY = 4 * GIB  # below this even the default pipeline may run out of memory
 LITTLE_DISK, NO_DISK = 10 * GIB, GIB
-LITTLE_SHARED = GIB  # worker processes hand batches over in it
+LITTLE_SHARED = GIB  # worker processes pass batches through shared memory
 SHARED = Path("/dev/shm")  # noqa: S108 - what is measured
 DRIVERS = "https://docs.nvidia.com/deploy/cuda-compatibility"
 
 
 def processors() -> Iterator[Row]:
-    """How many there are for this process, and in how many threads it works."""
+    """Yields a row on the processors and threads of this process."""
     number, whole = num_processors(), os.cpu_count() or 1
     threads = f", {THREADS}={os.environ[THREADS]}" if THREADS in os.environ else ""
     yield Row("processors", "ok", f"{number} of the machine's {whole}{threads}")
 
 
 def memory() -> Iterator[Row]:
-    """What is free of the machine's memory, or of its container's."""
+    """Yields a row on free memory of the machine, or of the container."""
     limit, machine = memory_limit(), psutil.virtual_memory()
     total = machine.total if limit is None else min(limit, machine.total)
     free = min(machine.available, total)
@@ -43,7 +43,7 @@ def memory() -> Iterator[Row]:
 
 
 def gpus() -> Iterator[Row]:
-    """What PyTorch sees, beside what the driver says."""
+    """Yields rows on the GPUs that PyTorch sees, and on the driver."""
     driver, fault = _driver()
     try:
         import torch
@@ -56,7 +56,7 @@ def gpus() -> Iterator[Row]:
             about = torch.cuda.get_device_properties(number)
             said = f"{about.name}, {_gib(about.total_memory)}, driver {driver}, PyTorch {torch.__version__}"
             built_for = [name.removeprefix("sm_") for name in torch.cuda.get_arch_list()]
-            kinds = {divmod(int(name), 10) for name in built_for if name.isdigit()}  # what is for 9.0 runs on 9.x
+            kinds = {divmod(int(name), 10) for name in built_for if name.isdigit()}  # code for 9.0 runs on 9.x
             if any(major == about.major and minor <= about.minor for major, minor in kinds):
                 yield Row(f"GPU {number}", "ok", said)
             else:
@@ -81,7 +81,7 @@ def gpus() -> Iterator[Row]:
 
 
 def _driver() -> tuple[str, str]:
-    """Returns the version of NVIDIA's driver, and what it says where it does not work; both may be empty."""
+    """Returns the version of NVIDIA's driver and its error message; each may be empty."""
     if shutil.which("nvidia-smi") is None:
         return "", ""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -94,10 +94,10 @@ def _driver() -> tuple[str, str]:
 
 
 def disks(places: Mapping[str, Path]) -> Iterator[Row]:
-    """The room where things are written: one row for each file system.
+    """Yields a row on free space for each file system that is written to.
 
     Args:
-        places: what is written there, by what it is called.
+        places: folders that are written to, by a name for messages.
     """
     by_device: dict[int, list[tuple[str, Path]]] = {}
     for name, place in ({"temporary files": Path(tempfile.gettempdir())} | dict(places)).items():

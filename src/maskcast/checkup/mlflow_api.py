@@ -1,4 +1,4 @@
-"""MLflow's REST API with the credentials of the environment; what it refuses becomes one line."""
+"""Calls MLflow's REST API with credentials from the environment; errors become one line."""
 
 import os
 from pathlib import Path
@@ -10,19 +10,19 @@ from maskcast.errors import MaskcastError
 from maskcast.redaction import redacted
 from maskcast.runner.refusals import words_of
 
-TIMEOUT_S = (5, 10)  # to connect, to read
+TIMEOUT_S = (5, 10)  # seconds to connect, to read
 
 
 class MlflowApi:
-    """A server.
+    """An MLflow server.
 
     Args:
-        uri: its address, http:// or https://.
+        uri: address of the server, http:// or https://.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
-        self.shown = redacted(self._uri)  # a secret may hold an address with a password
+        self.shown = redacted(self._uri)  # a secret may contain an address with a password
         self._session = requests.Session()
         if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
             self._session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
@@ -31,7 +31,7 @@ class MlflowApi:
         self._session.cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
 
     def experiment_id(self, name: str) -> str | None:
-        """Returns the id of an experiment; None where there is none of the name.
+        """Returns the id of an experiment, or None if there is none with this name.
 
         Raises:
             MaskcastError: see `ask`.
@@ -41,14 +41,14 @@ class MlflowApi:
         return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
 
     def post(self, path: str, **fields: Any) -> Any:
-        """Returns the JSON that a call of the API answers; see `ask`."""
+        """Returns the JSON response of an API call; see `ask`."""
         return self.ask("POST", f"/api/2.0/mlflow/{path}", json=fields).json()
 
     def ask(self, method: str, path: str, *, may_lack: bool = False, **content: Any) -> Any:
-        """Returns an answer of status below 400, or of 404 where the server may lack what is asked for.
+        """Returns a response with status below 400, or 404 if ``may_lack``.
 
         Raises:
-            MaskcastError: the server does not answer, or refuses.
+            MaskcastError: the server does not answer, or refuses the request.
         """
         try:
             answer = self._session.request(
@@ -71,8 +71,8 @@ class MlflowApi:
 
 
 def _authority() -> str | bool:
-    """Returns by what a server's certificate is checked, as MLflow's client does it for stages."""
+    """Returns the CA file or switch that checks the server's certificate, as in MLflow's client."""
     authority = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
-    if Path(authority).is_file():  # that of pods may lie in their image alone
+    if Path(authority).is_file():  # for pods, the path may exist only in their image
         return authority
     return os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("1", "true")

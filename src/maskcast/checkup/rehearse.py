@@ -1,4 +1,4 @@
-"""Runs one stage on a handful of clips, in a process of its own: what `dry_run` starts."""
+"""Runs one stage on a few clips, in a process of its own that `dry_run` starts."""
 
 import json
 import sys
@@ -18,21 +18,21 @@ from maskcast.runner.stage import get_stage
 
 
 def main(job_file: Path) -> int:
-    """Runs the job, notes what it took, and returns the exit code.
+    """Runs the job, records its cost, and returns the exit code.
 
     Args:
-        job_file: JSON with `stage`, `name`, `params`, `where`, `paths`, and how many `times` it runs: the first of
-            several warms up.
+        job_file: JSON with `stage`, `name`, `params`, `where`, `paths`, and the number of `times` to run; the
+            first of several runs is for warm-up.
     """
     keep_freed_memory()
     limit_threads()
-    with suppress(OSError):  # where memory ends, the system ends this process and not the one that started it
+    with suppress(OSError):  # if memory runs out, the kernel kills this process and not its parent
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     job: dict[str, Any] = json.loads(job_file.read_text(encoding="utf-8"))
     stage = get_stage(job["stage"])
     try:
         if stage.tracked or any(port.name == "registration" for port in stage.ports):
-            # Beside the database: MLflow would keep the files of runs in the working directory.
+            # Beside the database, because MLflow's default for files is the working directory.
             new_client().create_experiment(EXPERIMENT, artifact_location=job_file.with_name("artifacts").as_uri())
     except Exception as error:
         if "already exists" not in str(error):
@@ -55,7 +55,7 @@ def main(job_file: Path) -> int:
 
 
 def _peak_of_gpu() -> int:
-    """Returns the most that PyTorch has held of a GPU, bytes; 0 where there is none."""
+    """Returns the peak of GPU memory that PyTorch reserved, in bytes; 0 without GPU."""
     torch = sys.modules.get("torch")
     return torch.cuda.max_memory_reserved() if torch is not None and torch.cuda.is_available() else 0
 

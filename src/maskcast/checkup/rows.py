@@ -1,4 +1,4 @@
-"""What a check found, and many checks at once of which none may take long."""
+"""Rows of a check's results, and concurrent checks with a common time limit."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,19 +11,20 @@ from maskcast.errors import MaskcastError, one_line
 from maskcast.report.tables import printed
 
 State = Literal["ok", "warning", "missing", "failed", "not checked"]
-LIMIT_S = 30.0  # importing what is asked takes most of it, on a slow disk
+LIMIT_S = 30.0  # on a slow disk, imports take most of it
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one check found.
+    """One result of a check.
 
     Attributes:
-        check: its name.
-        state: of this machine `warning` is what works with less, `missing` what a run fails without; of a cluster
-            `failed` is that, and `not checked` what cannot be looked at from here.
-        found: what there is, or why it was not looked at.
-        remedy: how to get what there is not; empty where there is nothing to do.
+        check: name of the check.
+        state: for this machine, `warning` means that something works with limitations, `missing` that runs fail
+            without it. For a cluster, `failed` means that runs fail, `not checked` that it cannot be checked from
+            here.
+        found: what was found, or why it was not checked.
+        remedy: what to do; empty if nothing.
     """
 
     check: str
@@ -36,16 +37,16 @@ Check = Callable[[], Iterator[Row]]
 
 
 class NotCheckedError(MaskcastError):
-    """Why a check cannot be done from here."""
+    """The reason why a check cannot be done from here."""
 
 
 def side_by_side(checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: State = "missing") -> list[Row]:
-    """Returns the rows of all checks, in order; one that is late has failed, and nobody waits for it.
+    """Returns the rows of all checks, in order; a check that exceeds the time limit fails and is not waited for.
 
     Args:
-        checks: by the name that their rows have where they end in an error.
-        limit_s: for all of them, seconds.
-        failed: what is said of a check that an error ended, or that is late.
+        checks: checks by name, which their rows get if they end in an error.
+        limit_s: limit for all checks together, in seconds.
+        failed: state for a check that raised an error or is late.
     """
     done: Queue[tuple[str, list[Row]]] = Queue()
     for name, check in checks.items():
@@ -69,22 +70,22 @@ def side_by_side(checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: 
 
 
 def rows_of(name: str, check: Check, failed: State) -> Iterator[Row]:
-    """Yields the rows of a check; an error that ends it becomes its last row."""
+    """Yields the rows of a check; an error that ends it becomes the last row."""
     try:
         yield from check()
     except MaskcastError as error:
         yield row_of(name, "not checked" if isinstance(error, NotCheckedError) else failed, error)
-    except Exception as error:  # whatever a broken installation raises: the other checks go on
+    except Exception as error:  # a broken installation may raise anything; other checks continue
         yield Row(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "mend that")
 
 
 def row_of(name: str, state: State, error: MaskcastError) -> Row:
-    """Returns the row of a check that an error ended; what to do stands after its first semicolon."""
+    """Returns the row for a check that raised an error; the remedy follows the first semicolon of its message."""
     found, _, remedy = one_line(error).partition("; ")
     return Row(name, state, found, remedy)
 
 
 def drawn(rows: Iterable[Row]) -> str:
-    """Returns the rows as a table for the terminal, what to do below what was found."""
+    """Returns the rows as a table for the terminal, with each remedy below the finding."""
     cells = [[row.state, row.check, f"{row.found}\n-> {row.remedy}" if row.remedy else row.found] for row in rows]
     return printed(["state", "check", "found, and what to do"], cells)

@@ -1,4 +1,4 @@
-"""Python and packages: what is installed, of which version, and by which extra what lacks is installed."""
+"""Checks of Python and packages: installed versions, and the extra that installs what is missing."""
 
 import platform
 import shutil
@@ -13,7 +13,7 @@ from maskcast.checkup.rows import Row, State
 from maskcast.installation import git as said_by_git
 from maskcast.reading import counted
 
-EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and what it is for
+EXTRAS: dict[str, tuple[State, str]] = {  # state of a missing package, and the extra's purpose
     "": ("missing", "all"),
     "train": ("missing", "training and forecasts"),
     "data": ("missing", "videos, S3 and DVC"),
@@ -24,12 +24,12 @@ EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and wh
 
 
 def python() -> Iterator[Row]:
-    """Python, and where it is."""
+    """Yields a row on the version and path of Python."""
     yield Row("Python", "ok", f"{platform.python_version()}, {sys.executable}, {platform.platform(terse=True)}")
 
 
 def packages() -> Iterator[Row]:
-    """The packages of each extra, in the versions that this version of maskcast asks for."""
+    """Yields rows on the packages of each extra, compared with the versions that maskcast requires."""
     try:
         asked, own = requires("maskcast") or [], version("maskcast")
     except PackageNotFoundError:
@@ -61,7 +61,7 @@ def packages() -> Iterator[Row]:
 
 
 def video() -> Iterator[Row]:
-    """FFmpeg's libraries, which PyAV brings along."""
+    """Yields a row on the FFmpeg libraries that come with PyAV."""
     try:
         import av
     except ImportError as error:
@@ -76,7 +76,7 @@ def video() -> Iterator[Row]:
 
 
 def git() -> Iterator[Row]:
-    """Git, which DVC and the lineage of runs go by."""
+    """Yields a row on Git, which DVC and the lineage of runs need."""
     if shutil.which("git") is None:
         yield Row("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return

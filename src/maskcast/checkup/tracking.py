@@ -1,4 +1,4 @@
-"""MLflow: the server answers, knows you, and keeps runs and their files."""
+"""Checks of MLflow: the server answers, accepts the credentials, and stores runs and their files."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from maskcast.storage.s3 import open_bucket
 
 
 def mlflow() -> Iterator[Row]:
-    """A server keeps a run with a file, which is deleted at once; a database can be opened and written."""
+    """Yields a row on MLflow: a server stores a test run, which is deleted; a database opens and is writable."""
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         yield Row("MLflow", "ok", f"{shown_uri()}: version {keep_run(uri)}, keeps runs and their files")
@@ -35,10 +35,10 @@ def mlflow() -> Iterator[Row]:
 
 
 def keep_run(uri: str) -> str:
-    """Makes a run with a file on a server as stages do, and deletes both; returns the server's version.
+    """Creates a test run with a file on a server, as stages do, and deletes both; returns the server's version.
 
     Raises:
-        MaskcastError: when one of them does not work.
+        MaskcastError: if any of this fails.
     """
     server = MlflowApi(uri)
     version = _version(server)
@@ -58,7 +58,7 @@ def write_and_remove(uri: str) -> None:
     """Writes a small object below an S3 address, reads it back and removes it.
 
     Raises:
-        MaskcastError: when one of them does not work.
+        MaskcastError: if any of this fails.
     """
     name, content = f"maskcast-preflight-{uuid4().hex}", b"written by preflight; may be removed"
     with open_bucket(uri) as bucket:
@@ -78,7 +78,7 @@ def _version(server: MlflowApi) -> str:
 
 
 def _keep_file(server: MlflowApi, artifact_uri: str) -> None:
-    """Writes a file where a run keeps its own, and removes it."""
+    """Writes a test file to a run's artifact location, and removes it."""
     place = urlsplit(artifact_uri)
     if place.scheme == "mlflow-artifacts":
         path = f"/api/2.0/mlflow-artifacts/artifacts/{place.path.strip('/')}/preflight.txt"

@@ -122,7 +122,7 @@ def first_names(paths: Sequence[Path]) -> str:
 
 
 def _grown(before: str, after: str) -> dict[int, int] | None:
-    """Returns the increase of each number that differs, by its position; None if the names differ elsewhere, too."""
+    """Returns the increase of each number that differs, by position; None if the names differ elsewhere."""
     if skeleton(before) != skeleton(after):
         return None if re.search(r"\d", before + after) else {}
     pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)

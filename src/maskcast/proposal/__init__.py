@@ -1,1 +1,1 @@
-"""Params for somebody's data: what `maskcast init` writes, and how long it will take."""
+"""Proposes params for a user's data, with an estimate of the time (`maskcast init`)."""

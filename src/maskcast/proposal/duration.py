@@ -1,7 +1,7 @@
-"""How long the pipeline will take on this machine.
+"""Estimates how long the pipeline takes on this machine.
 
-Seconds = steps of the masker x seconds of one + frames x seconds to mask one + steps of the forecasters x seconds
-of one + 15 for each stage. The first two are measured here.
+Seconds = masker steps x seconds per step + frames x seconds to mask a frame + forecaster steps x seconds per step
++ 15 per stage. The masker's seconds per step and per frame are measured here.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-FORECASTER_STEP = {"objects": 0.1, "flow": 0.3}  # seconds of 32 or 8 windows on one thread
-STAGE = 15.0  # seconds that a stage takes beside its work: imports, tracking, pages
+FORECASTER_STEP = {"objects": 0.1, "flow": 0.3}  # seconds per step for 32 or 8 windows on one thread
+STAGE = 15.0  # overhead of a stage in seconds: imports, tracking, pages
 FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
-TRIES = 3  # of which the fastest counts
+TRIES = 3  # number of measurements; the fastest counts
 
 
 def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: int) -> tuple[float, str]:
-    """Returns the seconds of a `dvc repro`, and the formula with its numbers in words.
+    """Returns the estimated seconds of `dvc repro`, and the formula with its numbers as text.
 
     Args:
         sections: params by stage.
-        frames: frames of all clips.
-        validated: frames of the validation clips.
+        frames: number of frames of all clips.
+        validated: number of frames of the validation clips.
     """
     masker, size = (
         sections["train_masker"],
@@ -31,7 +31,7 @@ def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: 
     step, frame = _measured(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)
     each = FORECASTER_STEP[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
-    stages = 1 + len(sections)  # `code` has no params
+    stages = 1 + len(sections)  # plus the stage `code`, which has no params
     seen = frames + validated // masker["val_frame_step"] * masker["training"]["epochs"]
     seconds = steps * step + seen * frame + forecast * each + stages * STAGE
     told = (
@@ -49,7 +49,7 @@ def _steps(section: Mapping[str, Any]) -> int:
 def _measured(
     model: Mapping[str, Any], batch: int, crop: tuple[int, ...], size: tuple[int, int]
 ) -> tuple[float, float]:
-    """Returns the seconds of a step of training, and those of masking a frame, of a few tries each."""
+    """Returns the measured seconds of a training step, and of masking a frame."""
     import torch
 
     from maskcast.evaluation.speed import seconds_of

@@ -1,4 +1,4 @@
-"""What `maskcast init` says: a table of what it found, what to look at, and what comes next."""
+"""The output of `maskcast init`: a table of findings, warnings, and the next commands."""
 
 import textwrap
 from contextlib import suppress
@@ -9,13 +9,13 @@ from maskcast.proposal.write import Start
 from maskcast.reading import counted
 from maskcast.runner.dvc_calls import read_calls
 
-DEFAULT = "forecasting"  # the pipeline that commands take where none is named
-READ = "params.yaml"  # what dvc.yaml reads
-MOST = 6  # warnings, and items left out, that are told
+DEFAULT = "forecasting"  # default pipeline of the commands
+READ = "params.yaml"  # params file that dvc.yaml reads
+MOST = 6  # maximum number of warnings and left-out items shown
 
 
 def told(start: Start, raw: Path, params: Path) -> str:
-    """Returns the lines for a terminal."""
+    """Returns the text for a terminal."""
     lines = [str(raw), *(_row(name, text) for name, text in _rows(start))]
     warnings = start.found.warnings + [f"left out: {item}: {why}" for item, why in start.left_out]
     if warnings:
@@ -41,12 +41,12 @@ def told(start: Start, raw: Path, params: Path) -> str:
 
 
 def _where(start: Start, params: Path) -> list[str]:
-    """Returns where the commands work, if they do not beside the params."""
+    """Returns where the next commands must be run, if not in the folder of the params."""
     new = f"`maskcast new FOLDER --pipeline {start.pipeline}` creates one"
     beside = params.with_name("dvc.yaml")
     if not beside.exists():
         return [_wrapped(f"this needs a project: there is no dvc.yaml beside the file ({new})")]
-    with suppress(MaskcastError):  # what is wrong in it, or only for DVC to read, is not said here
+    with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
         read = [call.name for call in read_calls(beside)[0].values() if call.params_file == READ]
         if lacking := [name for name in read if name not in start.proposal.sections]:
             what = f"dvc.yaml beside it reads {lacking[0]}, too, for which there is no section"
@@ -95,7 +95,7 @@ def _rows(start: Start) -> list[list[str]]:
         )
         stride = source.get("stride", 1)
         spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
-        longest = [max(map(len, found.runs(name))) for name in found.sequences]  # part without a gap
+        longest = [max(map(len, found.runs(name))) for name in found.sequences]  # longest part without a gap
         fits = "; ".join(
             f"{sum(part >= span for part in longest)} of {len(longest)} at stride {step} ({span} frames)"
             for step, span in spans.items()

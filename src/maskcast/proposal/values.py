@@ -1,4 +1,4 @@
-"""Values of all stages for a folder of data, and the text of `params.yaml` that holds them, with a reason each."""
+"""Proposes params of all stages for a folder of data, and writes them as `params.yaml` with reasons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,31 +9,31 @@ import yaml
 
 from maskcast.data.inspection.findings import SEEN, Findings
 
-LONG_SIDE = 240  # of the clips, pixels
+LONG_SIDE = 240  # maximum longer side of the clips, in pixels
 MULTIPLE = 8
 CROP = (64, 96)
-ENCODER = "tu-tf_efficientnet_lite0"  # the smallest of those measured (docs/decisions/2026-11-28-pretrained.md)
+ENCODER = "tu-tf_efficientnet_lite0"  # smallest of the measured encoders (docs/decisions/2026-11-28-pretrained.md)
 UNET = {"arch": "unet", "width": 16}
-SINGLE_THINGS = ("clevrer", "competition")  # layouts of single things that pass a camera at rest
-SMALLEST = 64  # side of frames from which on a pretrained encoder is proposed
-OFTEN = 0.6  # share of the background from which crops are drawn on objects
-WIDTH = 100  # of a line of the file
+SINGLE_THINGS = ("clevrer", "competition")  # layouts with separate objects and a static camera
+SMALLEST = 64  # minimum shorter side of frames for a pretrained encoder
+OFTEN = 0.6  # share of background above which crops are drawn on objects
+WIDTH = 100  # maximum line length of the file
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Params of the pipeline.
+    """Proposed params of the pipeline.
 
     Attributes:
         sections: values by stage.
-        why: the comment of a key, by its dotted path.
+        why: comments of keys, by dotted path.
     """
 
     sections: dict[str, dict[str, Any]]
     why: dict[str, str] = field(default_factory=dict)
 
     def text(self, head: str) -> str:
-        """Returns a params file; ``head`` becomes the comment at its beginning."""
+        """Returns the text of a params file; ``head`` becomes the comment at the top."""
         lines = [f"# {line}" for line in head.splitlines()]
         for stage, values in self.sections.items():
             lines += ["", f"{stage}:", *_lines(values, self.why, stage, 1)]
@@ -41,12 +41,13 @@ class Proposal:
 
 
 def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Proposal:
-    """Returns params that suit what was found.
+    """Returns params that suit the findings.
 
     Args:
-        raw: the folder.
-        found: what `look` said of it.
-        weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None to initialise randomly.
+        raw: folder of the data.
+        found: result of `look`.
+        weights: pretrained weights of ``ENCODER``, in the form of ``encoder_weights``; None for random
+            initialisation.
     """
     (height, width), size_why = _size(found)
     context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
@@ -102,8 +103,8 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
 def suits_pretrained(found: Findings) -> bool:
     """Returns whether a masker should start from pretrained weights.
 
-    Of the rest of a sequence a small network learns more from a random start. Of small frames an encoder with
-    stride 32 sees next to nothing.
+    Within a single sequence, a small network with random initialisation is better. In small frames, an encoder
+    with stride 32 sees almost nothing.
     """
     one_sequence = found.source.get("split_by") == "time" and not found.photographs
     return found.trainable and min(_size(found)[0]) >= SMALLEST and not one_sequence
@@ -118,7 +119,7 @@ def _encoder(weights: str | None) -> dict[str, Any]:
 
 
 def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns params of both stages that train a forecaster; the camera of most videos moves, or things bend."""
+    """Returns params of both stages that train a forecaster; the camera of most videos moves, or objects bend."""
     if found.source["layout"] in SINGLE_THINGS:
         model: dict[str, Any] = {"arch": "objects", "whole": True}
         first, second = _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
@@ -131,7 +132,7 @@ def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str
 
 
 def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
-    """Returns params of train_masker that learn from whole frames: by them it knows what it has seen elsewhere."""
+    """Returns params of train_masker for a pretrained encoder, which is trained on whole frames."""
     return {
         "model": {"arch": "smp_unet", "encoder": ENCODER, "encoder_weights": weights},
         **_masker(found),
@@ -140,7 +141,7 @@ def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
 
 
 def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
-    """Returns params of train_masker that learn from crops, of which some in each batch have objects."""
+    """Returns params of train_masker for random initialisation, with random crops, partly on objects."""
     crop = [min(most, side) for most, side in zip(CROP, size, strict=True)]
     return {
         "model": UNET,
@@ -153,7 +154,7 @@ def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
 def _masker(found: Findings) -> dict[str, Any]:
     return {
         "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-        "val_frame_step": 1 if found.partly or found.photographs else 4,  # of the frames that have masks
+        "val_frame_step": 1 if found.partly or found.photographs else 4,  # one of so many labelled frames
     }
 
 
@@ -172,7 +173,7 @@ def _training(epochs: int, steps: int, batch: int, rate: float, warmup: int) -> 
 
 
 def _size(found: Findings) -> tuple[tuple[int, int], str]:
-    """Returns the size of the clips, of the shape of most frames, and why."""
+    """Returns the size of the clips, with the aspect ratio of most frames, and the reason."""
     if not found.sizes:
         return (80, 120), "no frame could be read: correct height and width"
     (height, width), _ = found.sizes.most_common(1)[0]
@@ -210,7 +211,7 @@ def _lines(values: Mapping[str, Any], why: Mapping[str, str], path: str, depth: 
 
 
 class _Quoting(yaml.SafeDumper):
-    """Quotes names that begin like numbers: other readers of YAML take 0016E5 for one."""
+    """Quotes texts that start like numbers, because some YAML readers read 0016E5 as a number."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

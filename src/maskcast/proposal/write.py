@@ -1,4 +1,4 @@
-"""Looks at data, checks that a pipeline reads it, and writes `params.yaml`."""
+"""Inspects data, checks that a pipeline can read it, and writes `params.yaml`."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ from maskcast.writing import write_whole
 
 @dataclass(frozen=True)
 class Start:
-    """What `init` has found out.
+    """The result of `init`.
 
     Attributes:
-        found: about the data.
-        proposal: the params.
-        clips: clips by split, as prepare_clips will list them.
-        left_out: what it will leave out, and why.
-        seconds: of ``dvc repro`` on this machine; None where nothing is trained.
-        formula: how they were estimated.
+        found: findings about the data.
+        proposal: proposed params.
+        clips: number of clips by split, as prepare_clips will list them.
+        left_out: items that prepare_clips will leave out, with reasons.
+        seconds: estimated time of ``dvc repro`` on this machine; None if nothing is trained.
+        formula: how the time was estimated.
     """
 
     found: Findings
@@ -44,11 +44,11 @@ class Start:
 
     @property
     def pipeline(self) -> str:
-        """Whose params these are, as `maskcast new` and `maskcast pipeline` call it."""
+        """Name of the pipeline for these params, as in `maskcast new` and `maskcast pipeline`."""
         return "photographs" if self.found.photographs else "forecasting"
 
     def text(self, raw: Path) -> str:
-        """Returns the params file."""
+        """Returns the text of the params file."""
         head = f"Params of the pipeline {self.pipeline} for {raw.resolve()}, "
         head += f"proposed by `maskcast init`: {self.found.layout}.\n"
         head += "`maskcast <stage> --help` explains each key; comments give the reason for a value."
@@ -61,18 +61,18 @@ class Start:
 
 
 def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
-    """Returns what to do with a folder of data.
+    """Returns the proposal for a folder of data.
 
     Args:
-        raw: the folder.
-        find_weights: returns pretrained ones, for `propose_params`; asked only where they suit the data.
+        raw: folder of the data.
+        find_weights: returns pretrained weights for `propose_params`; only called if these suit the data.
 
     Raises:
-        MaskcastError: when nothing can be made of it.
+        MaskcastError: if the data cannot be used.
     """
     check_apart(raw)
     if raw.is_dir():
-        Folder(raw).items()  # as fetch_dataset will: links that lead out of the folder are told now
+        Folder(raw).items()  # like fetch_dataset, refuses links out of the folder
     found = look(raw)
     weights = None
     if find_weights and suits_pretrained(found):
@@ -87,7 +87,7 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
     listing = prepare.source.listing(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
     clips = Counter(clip.split for clip in listing.clips)
     if not clips:
-        of_clips = sorted(listing.skipped, key=lambda one: one[0].startswith("*"))  # `*.txt`: of files beside them
+        of_clips = sorted(listing.skipped, key=lambda one: one[0].startswith("*"))  # `*.txt`: not clips
         first = "; ".join(": ".join(one) for one in of_clips[:1])
         raise MaskcastError(f"{raw}: no clip of {found.frames} frames can be cut ({first}); give longer sequences")
     lacking = [split for split in ("train", "val") if not clips[split]] if found.trainable else []
@@ -96,7 +96,7 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
             f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): a clip to learn from and one to be scored "
             f"on need {found.frames} frames each; label a second sequence, or longer ones"
         )
-    found.warnings[:0] = _damaged(listing.clips)  # first: without them there may be nothing to learn from
+    found.warnings[:0] = _damaged(listing.clips)  # first, because they may leave nothing to learn from
     seconds, formula = None, ""
     if found.trainable:
         seconds, formula = estimate(proposal.sections, clips.total() * found.frames, clips["val"] * found.frames)
@@ -104,10 +104,10 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
 
 
 def _damaged(clips: Sequence[RawClip]) -> list[str]:
-    """Reads the first labelled clip of each split, as prepare_clips will, and says which cannot be read.
+    """Reads the first labelled clip of each split, as prepare_clips will, and reports which are unreadable.
 
     Raises:
-        LabelError: where it would stop there, e.g. at masks of another size than their frames.
+        LabelError: on faults that would stop prepare_clips, e.g. masks whose size differs from their frames'.
     """
     damaged = []
     for clip in {clip.split: clip for clip in reversed(clips) if clip.kind == "labelled"}.values():
@@ -124,7 +124,7 @@ def check_apart(raw: Path) -> None:
     """Refuses a folder that the pipeline writes into.
 
     Raises:
-        MaskcastError: when `data` lies in it.
+        MaskcastError: if it contains `data`.
     """
     own = Path("data").resolve()
     if raw.resolve() in (own, *own.parents):
@@ -134,10 +134,10 @@ def check_apart(raw: Path) -> None:
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Refuses a params file that is there already.
+    """Refuses to overwrite a params file.
 
     Raises:
-        MaskcastError: without ``force``; or it is a folder.
+        MaskcastError: if it exists and ``force`` is not set, or it is a folder.
     """
     if path.is_dir():
         raise MaskcastError(f"{path}: is a folder; name a file by --params")
@@ -146,10 +146,10 @@ def check_free(path: Path, *, force: bool) -> None:
 
 
 def write_params(path: Path, text: str) -> None:
-    """Writes a params file, whole or not at all.
+    """Writes a params file atomically.
 
     Raises:
-        MaskcastError: when it cannot be written.
+        MaskcastError: if it cannot be written.
     """
     try:
         write_whole(path, text)

@@ -1,1 +1,1 @@
-"""Data sets by address: folders and S3."""
+"""Storage of data sets: local folders and S3."""

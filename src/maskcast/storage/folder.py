@@ -12,20 +12,20 @@ from maskcast.storage.transfer import Item, Transfer, num_pieces
 
 
 class Folder:
-    """The files below a folder (see `Store`); files are hard-linked out of it and copied into it.
+    """The files of a local folder (see `Store`); fetching hard-links them, storing copies them.
 
-    A symbolic link stands for what it names, which must lie in the folder.
+    A symbolic link stands for its target, which must be in the folder.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def holds(self, path: Path) -> bool:
-        """Tells whether a path lies in the folder."""
+        """Whether a path is inside the folder."""
         return self._path.resolve() in path.resolve().parents
 
     def items(self) -> dict[str, Item]:
-        """Returns what lies in the folder by name, or the one file."""
+        """Returns the items in the folder by name, or the single file."""
         if self._path.is_file():
             return {self._path.name: _item(self._path.name, self._path.resolve())}
         if not self._path.is_dir():
@@ -41,35 +41,35 @@ class Folder:
         return found
 
     def has_above(self, name: str) -> bool:
-        """Tells whether a file of this name lies in the folder or in one above it."""
+        """Whether a file with this name is in the folder or in a parent folder."""
         folder = self._path.absolute()
         return any((each / name).is_file() for each in (folder, *folder.parents))
 
     def read(self, name: str) -> bytes | None:
-        """Returns the content of a file, or None if there is none."""
+        """Returns the content of a file, or None if it does not exist."""
         try:
             return (self._path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a small file, whole or not at all."""
+        """Writes a small file atomically."""
         part = self._part(name)
         part.write_bytes(content)
         part.replace(self._path / name)
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
         (self._path / name).unlink(missing_ok=True)
 
     def fetch(self, item: Item, part: Path, transfer: Transfer) -> None:
-        """Links a file to `part`; no checksum of it is known."""
+        """Links a file to `part`; its checksum is not known."""
         part.unlink(missing_ok=True)
         link(Path(item.source), part)
         transfer.moved(num_pieces(item.size))
 
     def put(self, item: Item, sha256: str, resume: bool, transfer: Transfer) -> None:
-        """Copies a file under another name and renames it, unless the same content is there."""
+        """Copies a file under a temporary name and renames it, unless the same content exists already."""
         target = self._path / item.name
         if not target.is_file() or sha256_of(target) != sha256:
             part = self._part(item.name)
@@ -78,19 +78,19 @@ class Folder:
         transfer.moved(num_pieces(item.size))
 
     def forget(self, names: Set[str]) -> None:
-        """Removes copies that were broken off."""
+        """Removes incomplete copies."""
         for name in names:
             self._part(name).unlink(missing_ok=True)
 
     def _part(self, name: str) -> Path:
-        """Returns where a file is written before it gets its name; readers pass over dot files."""
+        """Returns the temporary path of a file that is being written; readers skip dot files."""
         target = self._path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target.with_name(f".{target.name}.part")
 
 
 def link(source: Path, target: Path) -> None:
-    """Makes a hard link, or a copy on another file system."""
+    """Creates a hard link, or a copy if the file system does not allow a link."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

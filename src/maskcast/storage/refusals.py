@@ -1,6 +1,6 @@
-"""What S3 and boto3 refuse, as people can mend it: one table from errors to a line.
+"""Turns errors of S3 and boto3 into one line with a remedy, by a table.
 
-Errors are looked up by the name of their class or of the answer's code, so that nothing of boto3 is imported here.
+Errors are found by class name or by the code in the response, so that this module need not import boto3.
 """
 
 import os
@@ -23,7 +23,7 @@ PROGRAM = (
     f"{KEYS}"
 )
 
-# By class of botocore's errors, of its own or of what it derives from.
+# By class of botocore's error, or by a base class.
 RAISED = {
     "ProfileNotFound": "there is no profile {profile!r}; mend or unset AWS_PROFILE, or add it to {files}",
     "ConfigParseError": "{text}; mend that file, or set AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE to another",
@@ -48,7 +48,7 @@ RAISED = {
     "OSError": PROGRAM,
     "BotoCoreError": f"{{place}}: {{text}}; mend that, or {RESUMES}",
 }
-# By code of the server's answer; HEAD has the status alone.
+# By code in the server's response; a HEAD response has only the status.
 ANSWERED = {
     "NoSuchBucket": "there is no bucket {bucket!r}; create it or mend the address",
     "InvalidBucketName": "{bucket!r} is no name of a bucket; mend the address",
@@ -77,15 +77,16 @@ OTHER = f"{{place}}: the server answered {{code}}: {{text}}; {RESUMES}"
 
 
 def refusal(error: Exception, bucket: str) -> str:
-    """Returns what boto3 raised as one line with its remedy.
+    """Returns an error of boto3 as one line with its remedy.
 
     Args:
-        error: a ``BotoCoreError`` or ``ClientError``; of the address a ``ValueError``, of a file an ``OSError``;
-            a ``RecursionError`` where a server redirects: boto3 then asks for the bucket's region without an end.
-        bucket: that was asked for.
+        error: a ``BotoCoreError`` or ``ClientError``; a ``ValueError`` for a bad address; an ``OSError`` for a
+            file; or a ``RecursionError`` if a server redirects, because boto3 then asks for the bucket's region
+            endlessly.
+        bucket: name of the requested bucket.
     """
     environment = os.environ
-    response = getattr(error, "response", None) or {}  # None where a server never answered
+    response = getattr(error, "response", None) or {}  # None if the server never answered
     answer = response.get("Error", {})
     own = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     facts = {
@@ -98,7 +99,7 @@ def refusal(error: Exception, bucket: str) -> str:
         "text": answer.get("Message", "") if answer else one_line(error),
     }
     if answer:
-        if not facts["code"]:  # a page, of a proxy for example
+        if not facts["code"]:  # a web page, e.g. of a proxy
             facts["code"] = f"status {response['ResponseMetadata']['HTTPStatusCode']}"
             return NOT_S3.format_map(facts)
         return ANSWERED.get(facts["code"], OTHER).format_map(facts)

@@ -1,8 +1,8 @@
 """A prefix of an S3 bucket as a store: the only module that imports boto3.
 
-Endpoint, region and credentials come from the environment alone (`AWS_ENDPOINT_URL_S3`, `AWS_REGION`,
-`AWS_ACCESS_KEY_ID`, ...). boto3 repeats what fails before an answer (connections, timeouts, 5xx, SlowDown) after
-growing pauses of random length; `_get` does the same for a body that breaks off or stalls.
+Endpoint, region and credentials come only from the environment (`AWS_ENDPOINT_URL_S3`, `AWS_REGION`,
+`AWS_ACCESS_KEY_ID`, ...). boto3 retries requests that fail before a response (connections, timeouts, 5xx,
+SlowDown) with growing random delays. `_get` does the same for a response body that breaks off or stalls.
 """
 
 import base64
@@ -23,18 +23,19 @@ from maskcast.storage.refusals import refusal
 from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
 
 ATTEMPTS = 5
-TIMEOUT_S = 30  # without a byte
-MAX_PARTS = 10_000  # of an upload, set by S3
+TIMEOUT_S = 30  # seconds without data
+MAX_PARTS = 10_000  # S3's limit per multipart upload
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # in the order of boto3's
-_random = random.SystemRandom()  # never touches the seeded generator
+_random = random.SystemRandom()  # independent of the seeded generator
 
 
 @contextmanager
 def open_bucket(uri: str) -> Iterator["Bucket"]:
-    """Yields the store at `s3://bucket/prefix`; what S3 refuses inside the block becomes one line.
+    """Yields the store at `s3://bucket/prefix`; errors of S3 inside the block become one line.
 
     Raises:
-        MaskcastError: naming the address, and the variable, file, right or object to mend (see ``refusals``).
+        MaskcastError: names the address, and the variable, file, permission or object to correct (see
+            ``refusals``).
     """
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/?", uri)
     if not match:
@@ -54,21 +55,21 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
         read_timeout=TIMEOUT_S,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         max_pool_connections=2 * WORKERS,
-        request_checksum_calculation="when_required",  # bodies go with their MD5, which servers of any age check
+        request_checksum_calculation="when_required",  # bodies are sent with an MD5, which old servers check, too
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path"} if own else {},  # few servers of one's own resolve bucket.host
+        s3={"addressing_style": "path"} if own else {},  # few self-hosted servers resolve bucket.host
     )
     try:
-        region = os.environ.get("AWS_REGION")  # boto3 itself reads AWS_DEFAULT_REGION alone
+        region = os.environ.get("AWS_REGION")  # boto3 itself reads only AWS_DEFAULT_REGION
         session = boto3.session.Session(region_name=region)
         client = session.client("s3", config=config)
         credentials = session.get_credentials()
-        # by a program or a login, where the profile says so
+        # May run a program or a login, if the profile says so.
         frozen = credentials.get_frozen_credentials() if credentials else ()
     except (problems.BotoCoreError, OSError, ValueError) as error:
         raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from None
     for name, value in zip(CREDENTIALS, frozen, strict=False):
-        if value and re.search(r"\s", value):  # as `echo` leaves in a secret; it would be shown as a bad header
+        if value and re.search(r"\s", value):  # by `echo`; it would end in an error
             raise MaskcastError(f"{uri}: {name} has blanks or line breaks; set it anew, there or in the profile")
     try:
         yield Bucket(client, uri, match[1], match[2])
@@ -86,7 +87,7 @@ class Bucket:
         self._folder = f"{prefix}/" if prefix else ""
 
     def items(self) -> dict[str, Item]:
-        """Returns the objects below the prefix by name, or the one that it names."""
+        """Returns the objects below the prefix by name, or the single object that it names."""
         found = {}
         with told_when_late(f"the list of what lies at {self._uri}"):
             objects = [
@@ -106,13 +107,13 @@ class Bucket:
         return found
 
     def has_above(self, name: str) -> bool:
-        """Tells whether an object of this name lies at the prefix or above it."""
+        """Whether an object with this name is at the prefix or above it."""
         parts = self._prefix.split("/") if self._prefix else []
-        absent = ("404", "NoSuchKey", "403", "AccessDenied")  # rights may be for the prefix alone
+        absent = ("404", "NoSuchKey", "403", "AccessDenied")  # permissions may cover the prefix only
         return any(self._head("/".join([*parts[:depth], name]), absent) for depth in range(len(parts) + 1))
 
     def read(self, name: str) -> bytes | None:
-        """Returns the content of a small object, or None if there is none."""
+        """Returns the content of a small object, or None if it does not exist."""
         if not (head := self._head(self._folder + name)):
             return None
         body, _ = self._get(self._folder + name, head["ContentLength"], IfMatch=head["ETag"])
@@ -123,11 +124,11 @@ class Bucket:
         self._send(self._client.put_object, content, Key=self._folder + name)
 
     def remove(self, name: str) -> None:
-        """Removes an object, if it is there."""
+        """Removes an object, if it exists."""
         self._client.delete_object(Bucket=self._bucket, Key=self._folder + name)
 
     def fetch(self, item: Item, part: Path, transfer: Transfer) -> tuple[str, str] | None:
-        """Downloads an object to `part`, a large one in pieces, and returns the checksum known of it."""
+        """Downloads an object to `part` (a large one in pieces) and returns its checksum, if known."""
         if item.size <= PIECE:
             body, answer = self._get(item.source, item.size, IfMatch=item.etag)
             part.write_bytes(body)
@@ -139,7 +140,7 @@ class Bucket:
         return _checksum(answer)
 
     def put(self, item: Item, sha256: str, resume: bool, transfer: Transfer) -> None:
-        """Uploads a file, a large one in parts, unless an object of the same content is there."""
+        """Uploads a file (a large one in parts), unless an object with the same content exists."""
         key = self._folder + item.name
         if self._holds(key, sha256):
             transfer.moved(num_pieces(item.size))
@@ -151,7 +152,7 @@ class Bucket:
             self._put_pieces(item, key, sha256, resume, transfer)
 
     def forget(self, names: Set[str]) -> None:
-        """Aborts uploads in parts that were broken off."""
+        """Aborts incomplete multipart uploads."""
         for upload in self._uploads(self._folder) if names else []:
             if upload["Key"].removeprefix(self._folder) in names:
                 self._client.abort_multipart_upload(
@@ -174,7 +175,7 @@ class Bucket:
             if error.response["Error"]["Code"] in absent:
                 return None
             raise
-        if not {"ETag", "LastModified"} <= head.keys():  # as of any server of web pages
+        if not {"ETag", "LastModified"} <= head.keys():  # a response of a plain web server
             answer = {"Error": {"Code": ""}, "ResponseMetadata": head["ResponseMetadata"]}
             raise self._client.exceptions.ClientError(answer, "HeadObject")
         return head
@@ -184,7 +185,7 @@ class Bucket:
         return head is not None and head["Metadata"].get("sha256") == sha256
 
     def _get(self, key: str, length: int, **wanted: str) -> tuple[bytes, dict[str, Any]]:
-        """Returns `length` bytes of an object, all of them, and the answer that they came with."""
+        """Returns `length` bytes of an object, complete, and the response."""
         import botocore.exceptions as problems
 
         for attempt in range(ATTEMPTS):
@@ -206,7 +207,7 @@ class Bucket:
         )
 
     def _fetch_pieces(self, item: Item, part: Path, transfer: Transfer) -> None:
-        """Fills `part`; until it is whole it ends with one byte per piece, set when the piece is written."""
+        """Fills `part`; until it is complete, it ends with one byte per piece, set once the piece is written."""
         count = num_pieces(item.size)
         size = part.stat().st_size if part.exists() else 0
         if size == item.size:
@@ -235,7 +236,7 @@ class Bucket:
         os.truncate(part, item.size)
 
     def _put_pieces(self, item: Item, key: str, sha256: str, resume: bool, transfer: Transfer) -> None:
-        """Uploads a large file in parts, without those that a broken upload of the same content left."""
+        """Uploads a large file in parts, except those that an interrupted upload of the same content has sent."""
         begun = [each["UploadId"] for each in self._uploads(key) if each["Key"] == key] if resume else []
         if begun:
             place = {"Key": key, "UploadId": begun[-1]}
@@ -262,7 +263,7 @@ class Bucket:
         try:
             self._client.complete_multipart_upload(Bucket=self._bucket, MultipartUpload={"Parts": parts}, **place)
         except self._client.exceptions.NoSuchUpload:
-            if not self._holds(key, sha256):  # it had ended well and only the answer was lost
+            if not self._holds(key, sha256):  # the upload was complete, only the response was lost
                 raise
 
     def _send(self, operation: Any, body: bytes, **arguments: Any) -> dict[str, Any]:
@@ -270,7 +271,7 @@ class Bucket:
         return operation(Bucket=self._bucket, Body=body, ContentMD5=md5, **arguments)
 
     def _uploads(self, prefix: str) -> list[dict[str, Any]]:
-        """Returns the uploads in parts that were begun and not ended, oldest first."""
+        """Returns the unfinished multipart uploads, oldest first."""
         pages = self._pages("list_multipart_uploads", Prefix=prefix)
         return sorted(
             (upload for page in pages for upload in page.get("Uploads", [])),
@@ -283,15 +284,15 @@ def _md5(body: bytes) -> Any:
 
 
 def _checksum(answer: dict[str, Any]) -> tuple[str, str] | None:
-    """Returns the checksum of an object: the one `put` stored with it, or an ETag that is an MD5.
+    """Returns the checksum of an object: the one that `put` stored, or an ETag that is an MD5.
 
-    Other tools store a sha256 in forms of their own, in base64 for example: that is passed over.
+    A sha256 that other tools store in other forms, for example base64, is ignored.
     """
     sha256 = answer["Metadata"].get("sha256", "")
     if re.fullmatch(r"[0-9a-f]{64}", sha256):
         return "sha256", sha256
     etag = answer["ETag"].strip('"')
     encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
-    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag):  # then, and when sent in parts, it is none
+    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag):  # else it is none
         return None
     return "md5", etag

@@ -1,12 +1,13 @@
-"""Moves data sets between this machine and where they are kept: `s3://bucket/prefix`, `file:///path` or a path.
+"""Transfers data sets between this machine and their storage: `s3://bucket/prefix`, `file:///path` or a path.
 
-What `put` wrote is never half read. It removes the manifest `SHA256SUMS` first and writes it last, as `sha256sum`
-would; in between the address holds `SHA256SUMS.incomplete`, and `fetch` refuses all below it. An address with a
-manifest is fetched exactly as it lists, each file by its checksum. One without was filled by other tools: it is
-fetched as it lies, and of a bucket `fetch` says so. Let one `put` at a time write to an address.
+A data set that `put` writes is never read while it is incomplete. `put` first removes the manifest `SHA256SUMS`
+(in the format of `sha256sum`) and writes it last. In between the address contains `SHA256SUMS.incomplete`, and
+`fetch` refuses everything below it. With a manifest, `fetch` transfers exactly the listed files, each checked by
+its checksum. Without one, the files are from other tools: all are fetched, and for a bucket `fetch` says so. Only
+one `put` at a time may write to an address.
 
-A transfer that was killed goes on when it is run again: whole files are passed over, and so are the pieces of a
-large object. What operating systems leave behind (`.DS_Store`, `__MACOSX`, dot files) is not moved.
+A transfer that was killed resumes when it is run again: complete files, and complete pieces of large objects, are
+skipped. Junk files of operating systems (`.DS_Store`, `__MACOSX`, dot files) are not transferred.
 """
 
 import hashlib
@@ -29,21 +30,23 @@ from maskcast.storage.s3 import open_bucket
 from maskcast.storage.transfer import Item, Store, Transfer, num_pieces
 
 MANIFEST = "SHA256SUMS"
-INCOMPLETE = "SHA256SUMS.incomplete"  # the manifest-to-be, which tells the next run what was under way
+INCOMPLETE = "SHA256SUMS.incomplete"  # the future manifest, from which the next run sees what was being stored
 
 
 def fetch(uri: str, destination: Path) -> list[Path]:
-    """Brings all files below an address, or the one file that it names, into a folder.
+    """Transfers all files below an address, or the single file that it names, into a folder.
 
-    A file of the same size and modification time is not fetched again. Each file gets its name once its checksum
-    is right: its line in `SHA256SUMS`, the sha256 that `put` stored with the object, or an MD5 ETag; without any
-    of them its size. Local files are hard-linked where possible: take what is fetched as read-only.
+    A file with the same size and modification time is not fetched again. A file gets its final name once its
+    checksum is
+    verified: that in `SHA256SUMS`, the sha256 that `put` stored with the object, or an MD5 ETag; without any of
+        these, its
+    size. Local files are hard-linked if possible, so treat fetched files as read-only.
 
     Returns:
-        The files, in the order of their names.
+        The files, sorted by name.
 
     Raises:
-        MaskcastError: naming the file or the remedy, when something is missing, differs or cannot be reached.
+        MaskcastError: if something is missing, differs or cannot be reached; names the file or the remedy.
     """
     with _open(uri) as store:
         items = _whole(store, uri)
@@ -85,10 +88,10 @@ def fetch(uri: str, destination: Path) -> list[Path]:
 def put(path: Path, uri: str) -> None:
     """Stores a file, or all files of a folder, below an address, then their `SHA256SUMS`.
 
-    Files that are there with the same content are not sent again.
+    Files that exist there with the same content are not sent again.
 
     Raises:
-        MaskcastError: when there is nothing to store, what is there is half of an upload, or the address cannot be
+        MaskcastError: if there is nothing to store, the source is an incomplete upload, or the address cannot be
             written.
     """
     source, target = Folder(path), local_path(uri)
@@ -126,7 +129,7 @@ def put(path: Path, uri: str) -> None:
 
 
 def local_path(uri: str) -> Path | None:
-    """Returns the path that `file:///path` or a path names, None for an `s3://` address.
+    """Returns the path for `file:///path` or a path, and None for an `s3://` address.
 
     Raises:
         MaskcastError: for any other scheme.
@@ -147,9 +150,9 @@ def _open(uri: str) -> AbstractContextManager[Store]:
 
 
 def _whole(store: Store, uri: str) -> list[Item]:
-    """Returns what an address holds, by name.
+    """Returns the items of an address, sorted by name.
 
-    What is asked after the listing sees every `put` that the listing may have met half-way.
+    The markers are checked after the listing, so that any `put` which the listing may have overlapped is noticed.
     """
     found = store.items()
     if store.has_above(INCOMPLETE) or any(name.endswith(f"/{INCOMPLETE}") for name in found):
@@ -169,7 +172,7 @@ def _whole(store: Store, uri: str) -> list[Item]:
 
 
 def _refuse_clashes(uri: str, names: Set[str]) -> None:
-    """Refuses what a bucket can hold and a folder cannot: an object that others lie in."""
+    """Refuses what a bucket may contain but a folder may not: an object whose name is a folder of others."""
     for name in sorted(names):
         for folder in map(str, PurePosixPath(name).parents):
             if folder in names:

@@ -1,4 +1,4 @@
-"""What moves between stores: files, and the threads that move many of them and large ones in pieces."""
+"""Files in transfer, and threads that transfer many files, large ones in pieces."""
 
 import queue
 from collections import deque
@@ -12,12 +12,12 @@ from maskcast.progress import track
 
 T = TypeVar("T")
 
-PIECE = 8 << 20  # bytes moved, counted and, after a failure, repeated at a time
+PIECE = 8 << 20  # bytes that are transferred, counted and, after an error, retried at once
 WORKERS = 16
 
 
 def num_pieces(size: int) -> int:
-    """Returns how many pieces a file of `size` bytes counts as; an empty one counts as one."""
+    """Returns the number of pieces of a file of `size` bytes; at least 1."""
     return max(1, -(-size // PIECE))
 
 
@@ -26,12 +26,12 @@ class Item:
     """A file in a store.
 
     Attributes:
-        name: its path below the store's address, with slashes.
-        source: where it lies: a key or a path.
+        name: path below the store's address, with slashes.
+        source: its key or path.
         size: bytes.
         modified: seconds since 1970.
-        etag: the version that S3 has of it.
-        sha256: its line in the manifest.
+        etag: its version in S3.
+        sha256: its checksum in the manifest.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Item:
     sha256: str | None = None
 
     def is_at(self, target: Path) -> bool:
-        """Tells whether an earlier run has put it there."""
+        """Whether an earlier run has placed the file there."""
         if not target.is_file():
             return False
         found = target.stat()
@@ -50,15 +50,15 @@ class Item:
 
 
 class Transfer:
-    """The threads of one transfer: one pool for files, one for the pieces of all large files."""
+    """The threads of a transfer: one pool for files, one for pieces of large files."""
 
     def __init__(self) -> None:
         self._files = ThreadPoolExecutor(WORKERS)
         self._pieces = ThreadPoolExecutor(WORKERS)
-        self._events: queue.SimpleQueue[int | Future[None]] = queue.SimpleQueue()  # counts of pieces, ended jobs
+        self._events: queue.SimpleQueue[int | Future[None]] = queue.SimpleQueue()  # pieces; finished jobs
 
     def run(self, jobs: Sequence[Callable[[], None]], description: str, pieces: int) -> None:
-        """Runs one job per file with one bar over all pieces; the first error ends all."""
+        """Runs one job per file with one progress bar over all pieces; the first error stops all."""
         try:
             for job in jobs:
                 self._files.submit(job).add_done_callback(self._events.put)
@@ -69,11 +69,11 @@ class Transfer:
             self._files.shutdown()
 
     def in_pieces(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
-        """Does `work` for the numbered pieces of one file, in parallel, and returns the results in order."""
+        """Calls `work` for the numbered pieces of a file, in parallel; returns the results in order."""
         return [future.result() for future in [self._pieces.submit(work, number) for number in numbers]]
 
     def moved(self, pieces: int = 1) -> None:
-        """Counts pieces as moved."""
+        """Counts pieces as transferred."""
         self._events.put(pieces)
 
     def _moved(self, num_jobs: int) -> Iterator[None]:
@@ -90,36 +90,36 @@ class Store(Protocol):
     """Files below an address: a prefix of a bucket, or a folder."""
 
     def items(self) -> dict[str, Item]:
-        """Returns what lies below the address by name, or the one file that it names."""
+        """Returns the items below the address by name, or the single file that it names."""
 
     def has_above(self, name: str) -> bool:
-        """Tells whether a file of this name lies at the address or above it."""
+        """Whether a file with this name is at the address or above it."""
 
     def read(self, name: str) -> bytes | None:
-        """Returns the content of a small file, or None if there is none."""
+        """Returns the content of a small file, or None if it does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a small file, whole or not at all."""
+        """Writes a small file atomically."""
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
 
     def fetch(self, item: Item, part: Path, transfer: Transfer) -> tuple[str, str] | None:
-        """Brings the content of an item to `part`, with its time.
+        """Writes the content of an item to `part`, with its modification time.
 
         Returns:
-            The hash function and the checksum that the store knows the content by, if it does.
+            Hash function and checksum of the content, if the store knows one.
         """
 
     def put(self, item: Item, sha256: str, resume: bool, transfer: Transfer) -> None:
-        """Stores a local file under its name, whole or not at all, unless the store has it already.
+        """Stores a local file under its name, atomically, unless the store has the same content.
 
         Args:
             item: the local file.
             sha256: its checksum.
-            resume: whether an earlier, broken upload was of the same content.
-            transfer: where pieces are moved and counted.
+            resume: whether an earlier, interrupted upload had the same content.
+            transfer: runs and counts pieces.
         """
 
     def forget(self, names: Set[str]) -> None:
-        """Drops what a broken `put` left of files half sent."""
+        """Removes incomplete files that an interrupted `put` left."""
