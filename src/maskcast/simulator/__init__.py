@@ -1,1 +1,1 @@
-"""Rigid bodies on a plane, seen through a camera: clips with exact masks."""
+"""Simulators with exact masks: rigid bodies on a plane, green-screen figures, and hands."""

@@ -1,9 +1,9 @@
-"""CLEVRER's camera, its 49 classes, and class masks painted from the poses of objects.
+"""CLEVRER's camera, its 49 classes, and class masks rendered from object poses.
 
-CLEVRER's camera never moves and its objects are convex, so a class mask is the convex hull of each object's
-projected outline, painted far to near. The camera was fitted to 616 pairs of annotated positions and pixels
-(median error 0.57 pixels at 320x480; the focal length is a 35 mm lens on a 32 mm sensor). World units: objects are
-about 0.4 wide, the ground is the plane z = 0.
+CLEVRER's camera is static and its objects are convex. So a class mask is rendered by filling the convex hull of
+each object's projected outline, from far to near. The camera was fitted to 616 pairs of annotated positions and
+pixels (median error 0.57 pixels at 320x480; the focal length is that of a 35 mm lens on a 32 mm sensor). In world
+units, objects are about 0.4 wide, and the ground is the plane z = 0.
 
 Shapes: T frames, N objects, H rows, W columns, P outline points.
 """
@@ -37,7 +37,7 @@ def class_id(shape: str, material: str, color: str) -> int:
 
 
 def class_parts(class_index: int) -> tuple[str, str, str]:
-    """Returns shape, material and colour of a class id from 1 to 48."""
+    """Returns shape, material and colour of a class id in 1..48."""
     kind, color = divmod(class_index - 1, 8)
     return SHAPES[kind // 2], MATERIALS[kind % 2], COLORS[color]
 
@@ -51,12 +51,12 @@ ATTRIBUTES: dict[str, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves in a clip.
+    """Classes and poses of the objects in a clip.
 
     Attributes:
         class_ids: (N,) class of each object.
         locations: (T, N, 3) float64 centres in world units; NaN where an object does not exist.
-        rotations: (T, N, 3, 3) float64 orientations (only cubes look different when turned).
+        rotations: (T, N, 3, 3) float64 orientations (rotation is visible only for cubes).
     """
 
     class_ids: np.ndarray
@@ -71,7 +71,7 @@ class Motion:
 class Camera:
     """A pinhole camera: pixel = focal * (rotation @ world + translation)[:2] / depth + centre.
 
-    Pixel centres are integers. The defaults are CLEVRER's at its own size.
+    Pixel centres have integer coordinates. The defaults are CLEVRER's camera at its original size.
     """
 
     height: int = 320
@@ -91,7 +91,7 @@ class Camera:
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> "Camera":
-        """The camera that `to_meta` described, in JSON or not."""
+        """The camera from the output of `to_meta`, also after a round trip through JSON."""
         return cls(**{name: _tuples(value) for name, value in meta.items()})
 
     @property
@@ -100,7 +100,7 @@ class Camera:
         return -np.array(self.rotation).T @ np.array(self.translation)
 
     def scaled(self, height: int, width: int) -> "Camera":
-        """The same view at another size."""
+        """The same camera for another image size."""
         rows, columns = height / self.height, width / self.width
         return replace(
             self,
@@ -120,13 +120,13 @@ class Camera:
         )
 
     def rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """World directions (..., 3) through pixels, of unit depth (so `eye + depth * ray` is the point seen)."""
+        """World directions (..., 3) through pixels, with depth 1 (`eye + depth * ray` is the visible point)."""
         x = (np.asarray(columns, float) - self.center[0]) / self.focal[0]
         y = (np.asarray(rows, float) - self.center[1]) / self.focal[1]
         return np.stack([x, y, np.ones_like(x)], axis=-1) @ np.array(self.rotation)
 
     def to_plane(self, columns: np.ndarray, rows: np.ndarray, z: float = 0.0) -> np.ndarray:
-        """World x, y (..., 2) of the points of the plane at height `z` that pixels show; NaN above the horizon."""
+        """World x, y (..., 2) of the points at height `z` that pixels show; NaN above the horizon."""
         ray, eye = self.rays(columns, rows), self.eye
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = (z - eye[2]) / ray[..., 2:]
@@ -146,10 +146,10 @@ _CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (
 
 
 def outlines(camera: Camera, shape: str, locations: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """World points whose projections have the object's silhouette as convex hull.
+    """World points; the convex hull of their projections is the object's silhouette.
 
     Args:
-        camera: who looks.
+        camera: camera that sees the object.
         shape: one of `SHAPES`.
         locations: (T, 3) centres.
         rotations: (T, 3, 3) orientations, used for cubes.
@@ -162,7 +162,7 @@ def outlines(camera: Camera, shape: str, locations: np.ndarray, rotations: np.nd
         return locations[:, None] + radius * _CUBE @ rotations.transpose(0, 2, 1)
     if shape == "cylinder":
         return locations[:, None] + _CYLINDER * (radius, radius, half_height)
-    # The rim of a sphere as seen from the eye: a circle about a point slightly in front of the centre.
+    # The visible rim of a sphere is a circle, with a centre slightly closer to the eye than the sphere's.
     away = locations - camera.eye
     distance = np.linalg.norm(away, axis=-1, keepdims=True)
     axis = away / distance
@@ -174,10 +174,10 @@ def outlines(camera: Camera, shape: str, locations: np.ndarray, rotations: np.nd
 
 
 def silhouettes(camera: Camera, motion: Motion) -> list[tuple[int, int, float, np.ndarray]]:
-    """Projects every object that the camera sees.
+    """Projects all objects that the camera sees.
 
     Returns:
-        (frame, object, distance from the eye, outline (P, 2) in pixels), frame by frame, far objects first.
+        (frame, object, distance from the eye, outline (P, 2) in pixels), by frame and from far to near.
     """
     seen: list[tuple[int, int, float, np.ndarray]] = []
     for index, class_index in enumerate(motion.class_ids):
@@ -196,10 +196,10 @@ def silhouettes(camera: Camera, motion: Motion) -> list[tuple[int, int, float, n
 def paint_masks(
     motion: Motion, height: int = 320, width: int = 480, camera: Camera = CLEVRER_CAMERA
 ) -> np.ndarray:
-    """Paints class masks (T, height, width) uint8 as CLEVRER's camera would see the objects.
+    """Renders class masks (T, height, width) uint8 as seen by CLEVRER's camera.
 
-    Small masks are painted at a whole multiple of their size, at least 320 rows, and sampled: filling a polygon
-    marks every pixel that its edge touches, which would fatten objects at low resolution.
+    Small masks are rendered at an integer multiple of their size, with at least 320 rows, and subsampled. Filling
+    a polygon marks all pixels that its edges touch, which would enlarge objects at low resolution.
     """
     factor = -(-camera.height // height)
     large = camera.scaled(height * factor, width * factor)
@@ -212,10 +212,10 @@ def paint_masks(
 
 
 def on_ground(class_ids: Sequence[int] | np.ndarray, poses: np.ndarray) -> Motion:
-    """Returns the motion of objects that stand on the ground.
+    """Returns the motion of objects standing on the ground.
 
     Args:
-        class_ids: (N,) class of each.
+        class_ids: (N,) class of each object.
         poses: (T, N, 3) x, y, yaw.
     """
     level = np.broadcast_to([HALF_SIZE[class_parts(int(k))[0]][1] for k in class_ids], poses.shape[:2])
@@ -230,7 +230,7 @@ def yaw_rotations(yaw: np.ndarray) -> np.ndarray:
 
 
 def euler_rotations(angles: np.ndarray) -> np.ndarray:
-    """Rotations (..., 3, 3) of CLEVRER's `orientation` (..., 3): radians about x, then y, then z."""
+    """Rotations (..., 3, 3) for CLEVRER's `orientation` (..., 3): radians about x, then y, then z."""
     (a, b, c), (s, t, u) = np.moveaxis(np.cos(angles), -1, 0), np.moveaxis(np.sin(angles), -1, 0)
     rows = [
         [c * b, c * t * s - u * a, c * t * a + u * s],

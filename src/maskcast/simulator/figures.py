@@ -1,10 +1,10 @@
-"""Articulated figures that move in front of a green screen, with their exact opacity, and backgrounds for them.
+"""Articulated figures in front of a green screen, with their exact opacity, and backgrounds.
 
-A figure is a tree of limbs, drawn as thick lines with round ends over each other. Its joints swing as in walking,
-waving or jumping. Each frame is the mean of moments while the shutter is open, each drawn at twice the size: so
-edges are soft, and a fast hand is a blur. The screen is lit unevenly and shines on the figure.
+A figure is a tree of limbs, drawn as thick lines with round ends. Its joints swing as in walking, waving or
+jumping. A frame is the mean of several moments during the exposure, each drawn at twice the size. So edges are
+soft and fast hands are blurred. The screen is lit unevenly and casts green light on the figure.
 
-Backgrounds hold shapes in the colours of figures, so that colour alone tells nobody from a wall.
+Backgrounds contain shapes in the colours of figures, so that colour alone does not identify a figure.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -18,10 +18,10 @@ import numpy as np
 from maskcast.seed import rng
 
 SUPERSAMPLING, MOMENTS = 2, 3  # per side of a pixel; per frame
-SHIFT = 4  # bits after the point of coordinates that OpenCV draws at
-SHUTTER = 0.5  # part of the time between two frames in which the shutter is open
-SPILL = 0.08  # share of the screen's light on a figure
-SCREEN_LOW, SCREEN_HIGH = (25, 155, 35), (60, 195, 75)  # RGB of the screen where it is lit evenly
+SHIFT = 4  # fractional bits of coordinates for OpenCV
+SHUTTER = 0.5  # exposure time, as a fraction of the time between two frames
+SPILL = 0.08  # share of the screen's colour that is added to a figure
+SCREEN_LOW, SCREEN_HIGH = (25, 155, 35), (60, 195, 75)  # RGB range of the evenly lit screen
 SKINS = ((236, 198, 170), (214, 160, 122), (156, 104, 72), (92, 62, 48))
 CLOTHES = (
     (178, 44, 52),
@@ -33,25 +33,25 @@ CLOTHES = (
     (92, 76, 60),
 )
 HAIRS = ((28, 22, 20), (96, 62, 36), (196, 158, 96), (120, 120, 122))
-MAX_PAN = 1.5  # pixels a frame by which a moving background goes, of 80 rows
+MAX_PAN = 1.5  # speed of a moving background, in pixels per frame at 80 rows
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """What one figure is like; lengths are shares of its height, angles radians, speeds per frame.
+    """Properties of a figure; lengths are relative to its height, angles in radians, speeds per frame.
 
     Attributes:
-        height: share of the picture's height.
-        x: where it begins, share of the width.
-        velocity: share of the width per frame; it turns round at the sides.
-        pace: radians per frame of its swing.
-        phase: of the swing at the first frame.
-        legs: greatest angle of a thigh.
-        arms: greatest angle of an upper arm.
-        lift: angle that an arm is raised by.
-        hop: share of its height by which it hops.
+        height: relative to the picture's height.
+        x: start position, relative to the width.
+        velocity: relative to the width, per frame; it reverses at the sides.
+        pace: radians per frame of the swing.
+        phase: phase of the swing in the first frame.
+        legs: maximum angle of a thigh.
+        arms: maximum angle of an upper arm.
+        lift: angle by which an arm is raised.
+        hop: height of hops.
         colours: (skin, shirt, trousers, hair), each RGB.
-        stripe: colour of the shirt's stripe.
+        stripe: colour of the stripe on the shirt.
     """
 
     height: float
@@ -89,7 +89,7 @@ def simulate_green_screen(seed: int, *, frames: int, height: int, width: int) ->
 
 
 def draw_screen(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Draws an empty green screen (H, W, 3) float32: light falls off to the sides, and the cloth has folds."""
+    """Draws an empty green screen (H, W, 3) float32, with a gradient of light and folds in the cloth."""
     colour = random.uniform(SCREEN_LOW, SCREEN_HIGH)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     slope, folds = random.uniform(-0.15, 0.15, 2), random.uniform(0, 0.04)
@@ -99,10 +99,10 @@ def draw_screen(random: np.random.Generator, height: int, width: int) -> np.ndar
 
 
 def simulate_background(seed: int, *, frames: int, height: int, width: int) -> np.ndarray:
-    """Simulates a background, a pure function of the arguments: half of them stand still, the others pan.
+    """Simulates a background, a pure function of the arguments; half of all are static, the others pan.
 
     Returns:
-        Frames (T, H, W, 3) uint8 RGB; T = 1 of one that stands still.
+        Frames (T, H, W, 3) uint8 RGB; T = 1 if static.
     """
     random = rng(seed, 1)
     moves = random.random() < 0.5
@@ -141,7 +141,7 @@ def _draw_figure(random: np.random.Generator) -> _Figure:
 
 
 def _exposed(figures: list[_Figure], t: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the light of the figures, (H, W, 3) with 0 where there are none, and their cover (H, W), float32."""
+    """Returns premultiplied colours (H, W, 3) and opacity (H, W) of the figures, float32."""
     rows, columns = height * SUPERSAMPLING, width * SUPERSAMPLING
     total = np.zeros((height, width, 4), np.float32)
     for moment in range(MOMENTS):
@@ -154,12 +154,12 @@ def _exposed(figures: list[_Figure], t: int, height: int, width: int) -> tuple[n
 
 
 def _paint(layer: np.ndarray, figure: _Figure, time: float) -> None:
-    """Paints a figure over a layer (H, W, 4) of RGB and cover."""
+    """Draws a figure into a layer (H, W, 4) of RGB and opacity."""
     rows, columns = layer.shape[:2]
     size = figure.height * rows
     swing = sin(figure.phase + figure.pace * time)
     skin, shirt, trousers, hair = figure.colours
-    way = (figure.x + figure.velocity * time) % 2  # there and back, and so on
+    way = (figure.x + figure.velocity * time) % 2  # back and forth
     hop = figure.hop * abs(swing) + 0.01 * abs(cos(figure.phase + figure.pace * time))
     hip = np.array([columns * min(way, 2 - way), rows * 0.98 - size * (0.47 + hop)])
     neck = hip + size * np.array([0.02 * swing, -0.33])
@@ -200,7 +200,7 @@ def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, thickness: floa
 
 
 def _clutter(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Returns a picture (H, W, 3) uint8 of coarse colours, shapes over them, and fine grain."""
+    """Returns a picture (H, W, 3) uint8 of coarse colours, with shapes on top and fine grain."""
     coarse = random.uniform(30, 225, (3, 4, 3)).astype(np.float32)
     picture = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
     palette = np.array(SKINS + CLOTHES + HAIRS, np.float64)

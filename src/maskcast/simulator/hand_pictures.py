@@ -1,7 +1,7 @@
-"""Pictures of simulated hands with exact masks: each hand whole, as if the other were glass, and what is seen.
+"""Pictures of simulated hands with exact masks: of each whole hand, hidden parts included, and of what is visible.
 
-The camera looks at a square around the hands, 1.25 times as large as they are, as crops of InterHand2.6M do. A
-pixel shows what the ray through its centre meets first. Light, skin, background and film are drawn for each.
+As in crops of InterHand2.6M, the picture is a square around the hands, 1.25 times their size. A pixel shows the
+first surface on the ray through its centre. Light, skin, background and camera noise are random.
 
 Shapes: H rows, W columns, N capsules.
 """
@@ -16,20 +16,20 @@ from maskcast.seed import derive, rng
 from maskcast.simulator.figures import SKINS, simulate_background
 from maskcast.simulator.hands import PARTS, Capsules, Hands, pose_hands
 
-BOX = 1.25  # side of the square in the picture / size of the hands there
-NAIL = (0.45, 0.5)  # from where along a fingertip, and how far to the back, there is a nail
+BOX = 1.25  # side of the square / size of the hands in the picture
+NAIL = (0.45, 0.5)  # a nail begins this far along a fingertip, where the normal points this much to the back
 FINGERTIPS = [number for number, name in enumerate(PARTS, 1) if name.endswith("3")]
 
 
 @dataclass(frozen=True)
 class HandPicture:
-    """A picture and its truth.
+    """A picture with its masks.
 
     Attributes:
         frame_HWC: uint8 RGB.
-        left_HW: uint8 part of the left hand, 0 for none, whatever is in front of it.
-        right_HW: of the right hand.
-        visible_HW: uint8 whose part is seen: 1 left, 2 right, 0 for neither.
+        left_HW: uint8 part of the left hand, 0 for none; parts hidden by the other hand are included.
+        right_HW: the same for the right hand.
+        visible_HW: uint8 visible hand: 1 left, 2 right, 0 none.
     """
 
     frame_HWC: np.ndarray
@@ -40,7 +40,7 @@ class HandPicture:
 
 @dataclass(frozen=True)
 class Traced:
-    """What rays meet: masks as in `HandPicture`, how far rays go (inf: for ever), and the first capsule."""
+    """Results of ray casting: masks as in `HandPicture`, distances (inf for no hit), and the first capsule hit."""
 
     left_HW: np.ndarray
     right_HW: np.ndarray
@@ -50,7 +50,7 @@ class Traced:
 
 
 def simulate_hands(seed: int, *, hands: Hands, height: int, width: int) -> HandPicture:
-    """Simulates a picture of one hand or two, a pure function of the arguments."""
+    """Simulates a picture of one or two hands, a pure function of the arguments."""
     random = rng(seed)
     capsules = pose_hands(hands, random)
     capsules = capsules.moved(np.array([0, 0, random.uniform(0.45, 1.2)]))
@@ -66,7 +66,7 @@ def simulate_hands(seed: int, *, hands: Hands, height: int, width: int) -> HandP
 
 
 def trace_hands(capsules: Capsules, rays_HWC: np.ndarray) -> Traced:
-    """Returns what rays from the origin, unit vectors (H, W, 3), meet."""
+    """Casts rays from the origin with unit directions (H, W, 3)."""
     size = rays_HWC.shape[:2]
     patches = [_distances(capsules, n, rays_HWC) for n in range(len(capsules.part_N))]
     bare, ours = capsules.part_N > 0, capsules.hand_N
@@ -80,7 +80,7 @@ def trace_hands(capsules: Capsules, rays_HWC: np.ndarray) -> Traced:
 
 
 def _rays(capsules: Capsules, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Returns the unit vector from the camera through each pixel's centre, (H, W, 3)."""
+    """Returns the unit direction from the camera through each pixel's centre, (H, W, 3)."""
     ends_N23 = capsules.ends_N23[capsules.part_N > 0]
     seen = ends_N23[..., :2] / ends_N23[..., 2:]
     reach = capsules.radius_N[capsules.part_N > 0][:, None, None] / ends_N23[..., 2:]
@@ -95,11 +95,11 @@ def _rays(capsules: Capsules, height: int, width: int, random: np.random.Generat
     return np.asarray((rays_HWC / np.linalg.norm(rays_HWC, axis=-1, keepdims=True)).astype(np.float32))
 
 
-Patch = tuple[tuple[slice, slice], np.ndarray]  # where, and what is there
+Patch = tuple[tuple[slice, slice], np.ndarray]  # window of the picture, and its values
 
 
 def _distances(capsules: Capsules, n: int, rays_HWC: np.ndarray) -> Patch:
-    """Returns how far rays go until they meet a capsule, inf where they do not, in a window around it.
+    """Returns the distance along each ray to a capsule (inf for no hit), in a window around the capsule.
 
     Source of the formula: Inigo Quilez, "Capsule - intersection".
     """
@@ -124,7 +124,7 @@ def _distances(capsules: Capsules, n: int, rays_HWC: np.ndarray) -> Patch:
 
 
 def _window(ends_23: np.ndarray, radius: float, rays_HWC: np.ndarray) -> tuple[slice, slice]:
-    """Returns the rows and columns in which a capsule can be seen; all of them where it reaches the camera."""
+    """Returns rows and columns in which a capsule can be visible; the whole picture if it reaches the camera."""
     height, width = rays_HWC.shape[:2]
     depth_2 = ends_23[:, 2] - radius
     if depth_2.min() <= 0.05 or min(height, width) < 2:
@@ -146,7 +146,7 @@ def _window(ends_23: np.ndarray, radius: float, rays_HWC: np.ndarray) -> tuple[s
 def _nearest(
     patches: list[Patch], which: "range | np.ndarray", size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how far each ray goes until it meets a capsule, and which; (H, W) each."""
+    """Returns the distance along each ray to the nearest capsule, and the index of the capsule; (H, W) each."""
     nearest_HW, first_HW = np.full(size, np.inf, np.float32), np.zeros(size, np.int64)
     for n in which:
         window, distance = patches[n]
@@ -157,7 +157,7 @@ def _nearest(
 
 
 def _shaded(capsules: Capsules, first: np.ndarray, points: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns the colours (pixels, 3) of points on capsules: skin under a lamp and a sky, nails, and a shine."""
+    """Returns the colours (pixels, 3) of points on capsules: skin lit by a lamp and a sky, nails, highlights."""
     low, high = sorted(random.choice(len(SKINS), 2, replace=False))
     skin = np.array(SKINS[low]) + random.random() * (np.array(SKINS[high], np.float64) - SKINS[low])
     start, axis = capsules.ends_N23[first, 0], np.diff(capsules.ends_N23, axis=1)[:, 0][first]
@@ -168,7 +168,7 @@ def _shaded(capsules: Capsules, first: np.ndarray, points: np.ndarray, random: n
     colour[to_back < 0] += (12, -2, -2)  # the palm is redder than the back
     nail = np.isin(capsules.part_N[first], FINGERTIPS) & (share > NAIL[0]) & (to_back > NAIL[1])
     colour[nail] = 0.6 * colour[nail] + 0.4 * np.array([240, 205, 200])
-    lamp = random.standard_normal(3) - (0, 1.2, 1.2)  # rather from above, and from the camera's side
+    lamp = random.standard_normal(3) - (0, 1.2, 1.2)  # mostly from above and from the camera's side
     lamp /= np.linalg.norm(lamp)
     glow = random.uniform(0.35, 0.7)
     light = glow + random.uniform(0.4, 0.9) * (normal @ lamp).clip(0) - 0.12 * normal[:, 1]
@@ -176,7 +176,7 @@ def _shaded(capsules: Capsules, first: np.ndarray, points: np.ndarray, random: n
     halfway = view + lamp
     halfway /= np.linalg.norm(halfway, axis=-1, keepdims=True)
     shine = random.uniform(0, 60) * (normal * halfway).sum(-1).clip(0) ** 20
-    edge = (normal * view).sum(-1).clip(0) ** 0.3  # skin is darker where it turns away
+    edge = (normal * view).sum(-1).clip(0) ** 0.3  # skin looks darker at grazing angles
     tint = random.uniform(0.9, 1.1, 3)
     return np.asarray((colour * (light * edge)[:, None] * tint + shine[:, None]).astype(np.float32))
 

@@ -1,11 +1,11 @@
-"""Two articulated hands as capsules: what a hand is made of, and how it is posed.
+"""Two articulated hands made of capsules, in random poses.
 
-A hand is a palm and three parts of each of five fingers, 16 parts in all, with a forearm that belongs to none of
-them. Joints bend as far as those of people do, fingers of a hand much alike. Two hands that interact are moved
+A hand has 16 parts: a palm, and three parts for each of five fingers. A forearm is added, which belongs to no
+part. Joints bend as far as human joints, and the fingers of a hand bend similarly. Two interacting hands are moved
 towards each other until they touch.
 
-Coordinates are those of the camera, in metres: x to the right, y down, z away from it. A right hand that is not
-turned shows its palm, with the fingers up and the thumb to the right; a left hand is its mirror image.
+Coordinates are the camera's, in metres: x to the right, y down, z away from the camera. Without rotation, a right
+hand shows its palm, with the fingers up and the thumb to the right; a left hand is its mirror image.
 
 Shapes: N capsules.
 """
@@ -23,7 +23,8 @@ PARTS = ("palm", *(f"{finger} {joint}" for finger in FINGERS for joint in (1, 2,
 SIDES = ("left", "right")
 Hands = Literal["left", "right", "apart", "interacting"]
 
-# Of an adult's right hand, from the middle of the wrist: where a finger begins, lengths and radii of its parts.
+# An adult's right hand; the origin is the middle of the wrist: start of each finger, lengths and radii of its
+# parts.
 KNUCKLES = np.array([[0.028, -0.090, 0], [0.006, -0.095, 0], [-0.016, -0.088, 0], [-0.036, -0.076, 0]])
 LENGTHS = ((0.042, 0.026, 0.021), (0.046, 0.029, 0.022), (0.042, 0.027, 0.022), (0.033, 0.020, 0.019))
 RADII = (0.0098, 0.0086, 0.0076)
@@ -32,23 +33,23 @@ THUMB, THUMB_LENGTHS, THUMB_RADII = (
     (0.042, 0.034, 0.027),
     (0.0125, 0.0105, 0.009),
 )
-THUMB_OUT, THUMB_IN = np.array([0.74, -0.60, -0.30]), np.array([-0.60, -0.40, -0.69])  # stretched; bends towards
-SPREAD = np.array([0.16, 0.02, -0.10, -0.24])  # radians to the thumb's side by which straight fingers part
-BEND = (1.45, 1.75, 1.1)  # greatest angle of each joint of a finger
-MIDDLE = np.array([0.0, -0.08, 0.0])  # what a hand turns about
-GAP = 0.002  # between hands that interact
+THUMB_OUT, THUMB_IN = np.array([0.74, -0.60, -0.30]), np.array([-0.60, -0.40, -0.69])  # straight; direction of bend
+SPREAD = np.array([0.16, 0.02, -0.10, -0.24])  # radians between straight fingers, positive to the thumb's side
+BEND = (1.45, 1.75, 1.1)  # maximum angle of each joint of a finger
+MIDDLE = np.array([0.0, -0.08, 0.0])  # centre of rotation of a hand
+GAP = 0.002  # distance between interacting hands
 
 
 @dataclass(frozen=True)
 class Capsules:
-    """Parts of hands.
+    """Capsules of one or two hands.
 
     Attributes:
-        ends_N23: both ends of the axis of each.
-        radius_N: of each.
-        part_N: number of its part, 1 to 16; 0 is forearm.
+        ends_N23: both ends of each axis.
+        radius_N: radius of each capsule.
+        part_N: part number, 1 to 16; 0 for the forearm.
         hand_N: 0 left, 1 right.
-        back_N3: unit vector to the back of the hand.
+        back_N3: unit vector towards the back of the hand.
     """
 
     ends_N23: np.ndarray
@@ -58,16 +59,16 @@ class Capsules:
     back_N3: np.ndarray
 
     def moved(self, by_3: np.ndarray) -> "Capsules":
-        """Returns them elsewhere."""
+        """Returns the capsules, translated."""
         return Capsules(self.ends_N23 + by_3, self.radius_N, self.part_N, self.hand_N, self.back_N3)
 
 
 def pose_hands(hands: Hands, random: np.random.Generator) -> Capsules:
-    """Returns one hand or two in random poses, around the origin.
+    """Returns one or two hands in random poses around the origin.
 
     Args:
-        hands: which; two hands are ``apart`` side by side, or ``interacting``.
-        random: decides; its state is advanced.
+        hands: which hand, or two hands: ``apart`` side by side, or ``interacting``.
+        random: draws the pose; its state advances.
     """
     size = float(random.uniform(0.85, 1.12))
     if hands in SIDES:
@@ -85,7 +86,7 @@ def pose_hands(hands: Hands, random: np.random.Generator) -> Capsules:
 
 
 def _pose(hand: int, size: float, random: np.random.Generator) -> Capsules:
-    """Returns one hand, its middle at the origin."""
+    """Returns one hand with its centre at the origin."""
     limbs = [*_palm(), *_fingers(random), *_thumb(random), *_forearm(random)]
     ends_N23, radius_N, part_N, back_N3 = (np.array(column) for column in zip(*limbs, strict=True))
     mirror = np.array([1.0 if hand else -1.0, 1.0, 1.0])
@@ -94,7 +95,7 @@ def _pose(hand: int, size: float, random: np.random.Generator) -> Capsules:
     return Capsules(placed_N23, radius_N * size, part_N, np.full(len(part_N), hand), back_N3 * mirror @ turn_33.T)
 
 
-Limb = tuple[np.ndarray, float, int, np.ndarray]  # both ends, radius, part, the direction of the hand's back
+Limb = tuple[np.ndarray, float, int, np.ndarray]  # both ends, radius, part, direction of the hand's back
 BACK = np.array([0.0, 0.0, 1.0])
 
 
@@ -144,7 +145,7 @@ def _forearm(random: np.random.Generator) -> list[Limb]:
 
 
 def _turn(random: np.random.Generator) -> np.ndarray:
-    """Returns a rotation (3, 3): fingers rather up, palm or back in view; of each third hand, any."""
+    """Returns a random rotation (3, 3): for a third of hands any, else fingers up, palm or back visible."""
     if random.random() < 1 / 3:
         turn_33, triangle = np.linalg.qr(random.standard_normal((3, 3)))
         turn_33 = turn_33 * np.sign(np.diag(triangle))
@@ -155,7 +156,7 @@ def _turn(random: np.random.Generator) -> np.ndarray:
 
 
 def _until_they_touch(one: Capsules, other: Capsules, side: float) -> float:
-    """Returns how far along z the other goes, away (1) or nearer (-1), until hands are not in each other."""
+    """Returns how far the other hand moves along z, away (1) or towards the camera (-1), until they only touch."""
     share = np.linspace(0, 1, 4)[:, None, None]
     spheres = []
     for hand in (one, other):

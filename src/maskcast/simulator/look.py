@@ -1,9 +1,9 @@
-"""What a rendered video looks like: colours, lamps, what metal mirrors, the lens and the film.
+"""The appearance of a rendered video: colours, lamps, reflections in metal, lens and camera noise.
 
-The defaults of `Look` were read off CLEVRER's videos. `draw_look` varies all of it around them, so that a network
-trained on rendered frames learns what does not change: domain randomisation (Tobin et al. 2017, arXiv 1703.06907).
+The defaults of `Look` were estimated from CLEVRER's videos. `draw_look` varies them, so that a network trained on
+rendered frames learns what is invariant: domain randomisation (Tobin et al. 2017, arXiv 1703.06907).
 
-Shapes: N objects, L lamps, S spots.
+Shapes: N objects, L lamps, S highlights.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ COLOR_RGB = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one video looks; world x points to the camera, y to the right, z up."""
+    """The appearance of a video; world x points to the camera, y to the right, z up."""
 
     colors: np.ndarray
     """(N, 3) RGB of each object."""
@@ -37,39 +37,39 @@ class Look:
     )
     """(L, 3) directions from the ground to the lamps."""
     lamp_strengths: np.ndarray = field(default_factory=lambda: np.array([0.14, 0.16, 0.22]))
-    """(L,) what each lamp adds to rubber that faces it."""
+    """(L,) brightness that each lamp adds to rubber facing it."""
     shadows: np.ndarray = field(default_factory=lambda: np.array([0.16, 0.10, 0.0]))
     """(L,) how much darker the ground is in the shadow of each lamp."""
     contact: float = 0.3
     """How much darker the ground is below an object."""
     ambient: float = 0.72
-    """Light from everywhere."""
+    """Ambient light."""
     overhead: float = 0.06
-    """What light from above adds to rubber."""
+    """Brightness that light from above adds to rubber."""
     ground: np.ndarray = field(default_factory=lambda: np.array([1.0, 1.0, 1.0]))
-    """(3,) colour of the ground, as a factor on the measured one."""
+    """(3,) colour of the ground, as a factor on the measured colour."""
     spots: np.ndarray = field(
         default_factory=lambda: np.array([(0.46, -0.2, 0.86), (-0.23, 0.41, 0.88), (-0.62, -0.71, 0.33)])
     )
-    """(S, 3) directions of the lamps that metal mirrors."""
+    """(S, 3) directions of the lamps that metal reflects."""
     spot: float = 170.0
-    """Brightness of a mirrored lamp, in levels of 255."""
+    """Brightness of a reflected lamp, on the 0-255 scale."""
     spot_size: float = 0.2
-    """Radius of a mirrored lamp, radians."""
+    """Radius of a reflected lamp, in radians."""
     glow: float = 0.25
-    """Brightness around a mirrored lamp, as a part of the metal's colour."""
+    """Brightness of the glow around a reflected lamp, relative to the metal's colour."""
     glow_size: float = 0.4
-    """Radius of that, radians."""
+    """Radius of the glow, in radians."""
     horizon: tuple[float, float, float] = (0.22, 0.05, 0.1)
-    """What metal mirrors above the ground: how much darker, from what height on (-1 to 1), within what height."""
+    """Reflected surroundings above the ground: how much darker, from which height (-1 to 1), width of the step."""
     sky: tuple[float, float, float] = (0.4, 0.5, 0.2)
-    """The same of the sky, darker still."""
+    """The same for the reflected sky, which is darker still."""
     rim: float = 0.1
-    """What metal mirrors more where it is seen from the side."""
+    """Additional reflection of metal at grazing angles."""
     mirror: float = 0.0
-    """How well metal mirrors the other objects."""
+    """How strongly metal reflects other objects."""
     room: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, 0.0]))
-    """(3,) how the brightness of what metal mirrors, and of what lights rubber, grows along each direction."""
+    """(3,) gradient, along each axis, of the brightness that metal reflects and rubber receives."""
     bevel: float = 20.0
     """Sharpness of edges."""
     exposure: np.ndarray = field(default_factory=lambda: np.array([1.0, 1.0, 1.0]))
@@ -77,22 +77,22 @@ class Look:
     vignette: float = 0.0
     """How much darker the corners are."""
     blur: float = 0.0
-    """Standard deviation of the lens's blur, in pixels of 160 rows."""
+    """Standard deviation of the lens blur, in pixels at 160 rows."""
     grain: float = 0.9
-    """Standard deviation of the noise that stays within a clip."""
+    """Standard deviation of noise that is constant within a clip."""
     flicker: float = 0.6
-    """Standard deviation of the noise that changes with each frame."""
+    """Standard deviation of noise that differs between frames."""
     quality: int | None = None
-    """JPEG quality that the frames have gone through."""
+    """JPEG quality with which frames were compressed, or None."""
 
 
 def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
-    """Draws the look of a video, a pure function of the arguments.
+    """Draws the appearance of a video, a pure function of the arguments.
 
     Args:
-        seed: which video.
+        seed: identifies the video.
         class_ids: (N,) class of each object.
-        amount: 0 gives the defaults, 1 the full range, more goes beyond it.
+        amount: 0 gives the defaults, 1 the full range; larger values exceed it.
     """
     random = rng(seed, 3)
     plain = Look(np.array([COLOR_RGB[class_parts(int(index))[2]] for index in class_ids], float).reshape(-1, 3))
@@ -103,7 +103,7 @@ def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
         return value + amount * by * random.uniform(-1, 1, np.shape(value))
 
     def scaled(value: np.ndarray | float, by: float) -> np.ndarray:
-        """Multiplies by 1 / `by` to `by`, evenly on a log scale."""
+        """Multiplies by a factor in 1 / `by`..`by`, uniform on a log scale."""
         return value * by ** (amount * random.uniform(-1, 1, np.shape(value)))
 
     def positive(value: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
     colors = grey + (plain.colors - grey) * scaled(np.ones_like(grey), 1.3)
     colors = scaled(colors, 1.06) * scaled(np.ones_like(grey), 1.2)
     lamps, spots = shifted(plain.lamps, 0.3), shifted(plain.spots, 0.35)
-    lamps[:, 2] = np.maximum(lamps[:, 2], 0.4)  # a lamp on the ground casts an endless shadow
+    lamps[:, 2] = np.maximum(lamps[:, 2], 0.4)  # a lamp at ground level casts an endless shadow
     horizon = np.array([1.0, 0.0, 1.0]) * scaled(np.array(plain.horizon), 2.0)
     sky = np.array([1.0, 0.0, 1.0]) * scaled(np.array(plain.sky), 1.6)
     horizon[1], sky[1] = shifted(plain.horizon[1], 0.2), shifted(plain.sky[1], 0.2)
@@ -149,8 +149,8 @@ def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
 def draw_camera(seed: int, amount: float) -> Camera:
     """Draws the camera of a video, a pure function of the arguments.
 
-    CLEVRER's where `amount` is 0; where it is 1, turned by up to a degree about each axis, with a focal length up
-    to 3 % off.
+    With `amount` 0 it is CLEVRER's; with 1 it is rotated by up to a degree about each axis, and its focal length
+    differs by up to 3 %.
     """
     if not amount:
         return CLEVRER_CAMERA
@@ -158,7 +158,7 @@ def draw_camera(seed: int, amount: float) -> Camera:
     turn = euler_rotations(np.radians(random.uniform(-1, 1, 3) * amount))
     zoom = 1.03 ** float(random.uniform(-1, 1) * amount)
     rotation, translation = np.array(CLEVRER_CAMERA.rotation), np.array(CLEVRER_CAMERA.translation)
-    rows = (turn @ rotation).tolist()  # about the eye, which stays where it is
+    rows = (turn @ rotation).tolist()  # about the eye, whose position stays
     return replace(
         CLEVRER_CAMERA,
         focal=(CLEVRER_CAMERA.focal[0] * zoom, CLEVRER_CAMERA.focal[1] * zoom),

@@ -1,17 +1,17 @@
-"""Rigid bodies sliding on the ground plane, with the physics measured in CLEVRER's annotations.
+"""Rigid bodies sliding on the ground plane, with physics estimated from CLEVRER's annotations.
 
-What was measured on seven annotated videos (33 objects, 17 collisions):
+Measured on seven annotated videos (33 objects, 17 collisions):
 
 * one frame lasts 0.0279 units of time;
-* a sliding body loses (0.29 + 0.04 v + 0.04 v^2) of its speed v per unit of time, a rolling sphere the same but
-  0.29 (fit within 0.0002 per frame on metal);
-* a turning cube loses about (2.8 + 1.2 w) of its yaw rate w per unit of time;
-* bodies have equal masses and exchange no momentum along their surfaces; cubes get their spin from where they are
-  hit; the restitution that fits best is 0.37.
+* a sliding body loses (0.29 + 0.04 v + 0.04 v^2) of its speed v per unit of time; a rolling sphere loses the same
+  without 0.29 (the fit is within 0.0002 per frame for metal);
+* a rotating cube loses about (2.8 + 1.2 w) of its yaw rate w per unit of time;
+* bodies have equal masses and exchange no tangential momentum; cubes get their spin from off-centre hits; the
+  best restitution is 0.37.
 
-With these, 55 frames computed from an annotated state end 0.009 (median) and 0.09 (mean) from the annotated
-positions, collisions included. Bodies are discs (spheres, cylinders) and squares (cubes) of mass 1. The loop is
-plain Python on floats: with 4 to 6 bodies it is faster than numpy.
+Simulated for 55 frames from an annotated state, positions differ from the annotated ones by 0.009 (median) and
+0.09 (mean), collisions included. Bodies are discs (spheres, cylinders) and squares (cubes) of mass 1. The loop is
+plain Python on floats, which is faster than numpy for 4 to 6 bodies.
 """
 
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ SPIN_FRICTION = 2.8
 SPIN_DRAG = 1.2
 SUBSTEPS = 6
 RESTING_SPEED = 0.25  # slower impacts do not bounce
-DISC_RADIUS = 0.205  # half the distance of centres at contact, 0.41
+DISC_RADIUS = 0.205  # half the distance of centres at contact, which is 0.41
 SQUARE_HALF = 0.195
 SQUARE_INERTIA = 2 / 3 * SQUARE_HALF**2
 
 
 @dataclass
 class Body:
-    """A body on the plane: `x`, `y`, velocity `vx`, `vy` (world units per unit of time), `yaw` and its rate."""
+    """A body on the plane: position `x`, `y`, velocity `vx`, `vy` (units per unit of time), `yaw` and its rate."""
 
     shape: str
     x: float
@@ -46,18 +46,18 @@ class Body:
 
     @property
     def inverse_inertia(self) -> float:
-        """Zero for discs: neither their turning is seen nor does it change what hits them."""
+        """Zero for discs: their rotation is neither visible nor does it affect collisions."""
         return 1 / SQUARE_INERTIA if self.shape == "cube" else 0.0
 
     @property
     def moves(self) -> bool:
-        """Whether the body slides or turns."""
+        """Whether the body slides or rotates."""
         return self.vx != 0.0 or self.vy != 0.0 or self.spin != 0.0
 
 
 @dataclass(frozen=True)
 class Contact:
-    """Where two bodies touch: unit normal from the first to the second, overlap `depth`, point of contact."""
+    """The contact of two bodies: unit normal from the first to the second, overlap `depth`, contact point."""
 
     normal: tuple[float, float]
     depth: float
@@ -65,7 +65,7 @@ class Contact:
 
 
 def slow_down(body: Body, time: float) -> None:
-    """Applies friction and drag for a short time."""
+    """Applies friction and drag for a short time step."""
     speed = hypot(body.vx, body.vy)
     if speed:
         friction = 0.0 if body.shape == "sphere" else SLIDING_FRICTION
@@ -78,7 +78,7 @@ def slow_down(body: Body, time: float) -> None:
 
 
 def find_contact(a: Body, b: Body) -> Contact | None:
-    """Finds where two bodies overlap, None where they do not."""
+    """Returns the contact of two overlapping bodies, or None."""
     dx, dy = b.x - a.x, b.y - a.y
     reach = (DISC_RADIUS if a.shape != "cube" else 1.4143 * SQUARE_HALF) + (
         DISC_RADIUS if b.shape != "cube" else 1.4143 * SQUARE_HALF
@@ -109,7 +109,7 @@ def _square_disc(square: Body, disc: Body) -> Contact | None:
         return None
     if distance > 1e-9:
         nu, nv = nu / distance, nv / distance
-    else:  # the disc's centre lies inside the square: leave by the nearest side
+    else:  # the disc's centre is inside the square: push out through the nearest side
         distance = max(abs(u), abs(v)) - SQUARE_HALF
         nu, nv = (np.sign(u) or 1.0, 0.0) if abs(u) > abs(v) else (0.0, np.sign(v) or 1.0)
     point = (square.x + c * near_u - s * near_v, square.y + s * near_u + c * near_v)
@@ -122,7 +122,7 @@ def _corners(square: Body) -> list[tuple[float, float]]:
 
 
 def _square_square(a: Body, b: Body) -> Contact | None:
-    """Separating axes: the sides of both squares; the contact is the other square's corner that is deepest in."""
+    """Separating-axis test with the sides of both squares; the contact point is the other's deepest corner."""
     best: Contact | None = None
     for owner, other, sign in ((a, b, 1.0), (b, a, -1.0)):
         for angle in (owner.yaw, owner.yaw + np.pi / 2):
@@ -134,7 +134,7 @@ def _square_square(a: Body, b: Body) -> Contact | None:
             if depth <= 0:
                 return None
             if best is None or depth < best.depth:
-                # Two corners at nearly the same depth share the push.
+                # Two corners at nearly the same depth share the contact.
                 weight = exp(-((heights[1][0] - heights[0][0]) / 0.01))
                 x = (heights[0][1] + weight * heights[1][1]) / (1 + weight)
                 y = (heights[0][2] + weight * heights[1][2]) / (1 + weight)
@@ -143,13 +143,13 @@ def _square_square(a: Body, b: Body) -> Contact | None:
 
 
 def resolve(a: Body, b: Body, contact: Contact, restitution: float) -> bool:
-    """Exchanges momentum at a contact and moves the bodies apart; returns whether they hit each other.
+    """Exchanges momentum at a contact and separates the bodies; returns whether it was an impact.
 
     Args:
         a: first body of the contact.
         b: second body of the contact.
         contact: from `find_contact(a, b)`.
-        restitution: speed along the normal after / before the impact.
+        restitution: normal speed after / before the impact.
     """
     nx, ny = contact.normal
     shift = contact.depth / 2
@@ -172,12 +172,12 @@ def resolve(a: Body, b: Body, contact: Contact, restitution: float) -> bool:
 
 @dataclass(frozen=True)
 class Course:
-    """What `roll_out` computed.
+    """The result of `roll_out`.
 
     Attributes:
         poses: (T, N, 3) x, y, yaw.
-        velocities: (T, N, 3) their rates per unit of time.
-        impacts: (frame, i, j) of every hit.
+        velocities: (T, N, 3) rates of these per unit of time.
+        impacts: (frame, i, j) of each impact.
     """
 
     poses: np.ndarray
@@ -186,12 +186,12 @@ class Course:
 
 
 def roll_out(bodies: list[Body], num_frames: int, restitution: np.ndarray) -> Course:
-    """Lets bodies move; frame 0 is their state now. The bodies are left in the state of the last frame.
+    """Simulates bodies; frame 0 is their present state, and they end in the state of the last frame.
 
     Args:
         bodies: N bodies that do not overlap.
-        num_frames: frames to compute, T.
-        restitution: (N, N) coefficient of each pair.
+        num_frames: number of frames T.
+        restitution: (N, N) coefficient for each pair.
     """
     poses = np.empty((num_frames, len(bodies), 3))
     velocities = np.empty_like(poses)

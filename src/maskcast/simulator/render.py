@@ -1,7 +1,7 @@
-"""Shades synthetic scenes so that they look like CLEVRER's videos at the price of a few milliseconds a frame.
+"""Renders synthetic scenes in the appearance of CLEVRER's videos, in a few milliseconds per frame.
 
-Each object is ray-cast in its bounding box at twice the size, far objects first, over a background that was fitted
-to the videos. What it looks like is a `Look`. Shadows fall on the ground only.
+Objects are ray-cast in their bounding boxes at twice the size, from far to near, over a background that was fitted
+to the videos. A `Look` defines the appearance. Shadows fall only on the ground.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -18,7 +18,8 @@ from maskcast.simulator.shading import find_others, intersect, shade_metal, shad
 
 _DEGREE = 6
 _POWERS = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-# The videos' empty ground: per channel the coefficients of u^i v^j in this order, u and v from -1 to 1.
+# Fitted colours of the empty ground: for each channel, coefficients of u^i v^j in this order; u and v are in
+# -1..1.
 # fmt: off
 _GROUND = np.array([
     [134.6, 4.2, -5.8, -4.3, 8.6, 12.5, -12.1, 4.8, -11.9, -27.5, 42.3, 17.7, -30.2, -2.7, -7.4, 17.2, 4.0, -13.9,
@@ -35,7 +36,7 @@ SUPERSAMPLING = 2
 
 @lru_cache(maxsize=4)
 def _stage(height: int, width: int, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """The empty ground (H, W, 3) float32 and its world x, y (H, W, 2) float32 at the camera's size."""
+    """The empty ground (H, W, 3) float32 and its world x, y (H, W, 2) float32, at the camera's size."""
     v, u = _unit_grid(height, width)
     terms = np.stack([u**i * v**j for i, j in _POWERS], axis=-1)
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
@@ -59,12 +60,12 @@ def render_frames(
     """Renders frames (T, height, width, 3) uint8 RGB.
 
     Args:
-        motion: what moves.
+        motion: classes and poses of the objects.
         height: rows.
         width: columns.
-        seed: seed of the look and of the noise.
-        randomize: how far the look may be from CLEVRER's (see `draw_look`).
-        camera: who looks, at any size.
+        seed: of appearance and noise.
+        randomize: how far the appearance may differ from CLEVRER's (see `draw_look`).
+        camera: camera of any size; it is scaled.
     """
     random = rng(seed, 2)
     look = draw_look(seed, motion.class_ids, randomize)
@@ -90,7 +91,7 @@ def render_frames(
 
 
 def _expose(canvas: np.ndarray, light: float, grain: np.ndarray, flicker: np.ndarray, look: Look) -> np.ndarray:
-    """What lens and film make of a frame (H, W, 3): uint8."""
+    """Applies lens effects, exposure and noise to a frame (H, W, 3); returns uint8."""
     height, width = canvas.shape[:2]
     if look.blur:
         canvas = cv2.GaussianBlur(canvas, (0, 0), max(look.blur * height / 160, 0.05))
@@ -143,7 +144,7 @@ def _cast_shadow(
 def _draw(
     canvas: np.ndarray, camera: Camera, motion: Motion, frame: int, index: int, pixels: np.ndarray, look: Look
 ) -> None:
-    """Blends object `index` over the canvas."""
+    """Draws object `index` over the canvas, alpha-blended."""
     shape, material, _ = class_parts(int(motion.class_ids[index]))
     location, rotation = motion.locations[frame, index], motion.rotations[frame, index]
     box = _box(pixels, camera)

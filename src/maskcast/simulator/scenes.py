@@ -1,7 +1,7 @@
-"""Synthetic CLEVRER: scenes like the annotated ones, moved by `physics`, seen by `camera`, shaded by `render`.
+"""Synthetic CLEVRER: scenes similar to the annotated ones, from `physics`, `camera` and `render`.
 
-A scene has 4 to 6 objects of different classes. Some rest in view; one to three come in from outside at 2.7 to 3.0
-units per unit of time, timed to meet an object of the scene, so that a video of 128 frames has 2 or 3 collisions.
+A scene has 4 to 6 objects of different classes. Some rest in view; one to three enter from outside at 2.7 to 3.0
+units per unit of time, timed to meet another object, so that a video of 128 frames has 2 or 3 collisions.
 
 Shapes: T frames, N objects, H rows, W columns.
 """
@@ -19,11 +19,11 @@ from maskcast.simulator.render import render_frames
 VIDEO_FRAMES = 128
 OBJECT_COUNTS, OBJECT_ODDS = (4, 5, 6), (0.1, 0.6, 0.3)
 MOVER_COUNTS, MOVER_ODDS = (1, 2, 3), (0.2, 0.3, 0.5)
-REST_LOW, REST_HIGH = (-2.4, -1.5), (0.8, 1.6)  # corners of the ground where objects rest; movers start outside
+REST_LOW, REST_HIGH = (-2.4, -1.5), (0.8, 1.6)  # corners of the area where objects rest; movers start outside it
 ENTRY_SPEED = (2.7, 3.0)
-FIRST_MEETING, LATER_MEETING = (15, 45), (40, 165)  # frame at which a mover meets its target
+FIRST_MEETING, LATER_MEETING = (15, 45), (40, 165)  # range of frames in which a mover meets its target
 AIM_SPREAD = 0.1
-CLEARANCE = 0.65  # least distance of centres at frame 0
+CLEARANCE = 0.65  # minimum distance of centres in frame 0
 COLLISIONS = (2, 3)
 RESTITUTION_MEAN, RESTITUTION_SPREAD = 0.37, 0.1
 SCENE_ATTEMPTS, PLACE_ATTEMPTS = 30, 200
@@ -40,18 +40,18 @@ def simulate_clip(
     render: bool = True,
     randomize: float = 0.0,
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Simulates a clip: a window of a video of its own, a pure function of the arguments.
+    """Simulates a clip, which is a window of its own video; a pure function of the arguments.
 
     Args:
-        seed: which video, and which window of it; the same scene comes out at any size and with `render` off.
-        frames: frames of the window.
-        stride: distance of consecutive frames, in frames of the video (CLEVRER's has 25 a second).
+        seed: identifies video and window; the scene does not depend on size and `render`.
+        frames: number of frames of the window.
+        stride: distance between consecutive frames, in frames of the video (25 per second, as in CLEVRER).
         height: rows.
         width: columns.
-        keep: returns the first `keep` frames of the window only; None returns all.
-        render: False leaves the shaded frames out, which is several times faster.
-        randomize: how far light, colours, camera and film may be from CLEVRER's: 0 not at all, 1 as far as makes
-            sense to train on; the motion stays the same.
+        keep: returns only the first `keep` frames of the window; None returns all.
+        render: False returns no RGB frames, which is several times faster.
+        randomize: how far light, colours, camera and noise may differ from CLEVRER's: 0 not at all, 1 as far as is
+            useful for training; the motion stays the same.
 
     Returns:
         Frames (T, H, W, 3) uint8 RGB or None, and masks (T, H, W) uint8 class ids.
@@ -68,7 +68,7 @@ def simulate_clip(
 
 
 def simulate_motion(seed: int, *, num_frames: int = VIDEO_FRAMES) -> Motion:
-    """Simulates the objects of one video of `num_frames` frames, a pure function of the arguments."""
+    """Simulates the objects of a video with `num_frames` frames, a pure function of the arguments."""
     random = rng(seed)
     best: tuple[int, np.ndarray, Course] | None = None
     for _ in range(SCENE_ATTEMPTS):
@@ -102,7 +102,7 @@ def _draw_scene(random: np.random.Generator, num_frames: int) -> tuple[np.ndarra
 
 
 def _target(random: np.random.Generator, scene: list[Body], meeting: int, restitution: np.ndarray) -> np.ndarray:
-    """Where a mover is sent: to an object that is under way if there is one, so that the others stay at rest."""
+    """Returns the target (x, y) of a mover: a moving object if there is one, so that others stay at rest."""
     course = _course(scene, meeting + 1, restitution)
     under_way = np.flatnonzero((course.velocities != 0).any(axis=(0, 2)))
     return course.poses[meeting, random.choice(under_way if len(under_way) else len(scene)), :2]
@@ -122,7 +122,7 @@ def _place_at_rest(random: np.random.Generator, body: Body, scene: list[Body]) -
 def _place_moving(
     random: np.random.Generator, body: Body, scene: list[Body], target: np.ndarray, meeting: int
 ) -> None:
-    """Starts a body outside so that it passes `target` after `meeting` frames, unless it hits something before."""
+    """Places a body outside so that it reaches `target` after `meeting` frames, unless it hits something first."""
     speed = float(random.uniform(*ENTRY_SPEED))
     runner, path = Body(body.shape, 0.0, 0.0, vx=speed), 0.0
     for _ in range(meeting):

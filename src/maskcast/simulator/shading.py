@@ -1,4 +1,4 @@
-"""Where rays meet an object, and what colour rubber and metal have there.
+"""Intersections of rays with objects, and the shading of rubber and metal.
 
 Shapes: P points or rays, N objects.
 """
@@ -8,12 +8,12 @@ import numpy as np
 from maskcast.simulator.camera import HALF_SIZE, Motion
 from maskcast.simulator.look import Look
 
-OBJECT_RADIUS, MIRROR_REACH = 0.22, 2.0  # world units: of what metal mirrors, and how far away
-GROUND_LEVEL = 135.0  # of 255
+OBJECT_RADIUS, MIRROR_REACH = 0.22, 2.0  # world units: size and maximum distance of objects that metal reflects
+GROUND_LEVEL = 135.0  # brightness of the ground, 0..255
 
 
 def intersect(shape: str, origin: np.ndarray, ray: np.ndarray, bevel: float) -> tuple[np.ndarray, np.ndarray]:
-    """Meets rays (P, 3) from `origin` with an object about 0: which hit (P,), and the unit normals of those."""
+    """Intersects rays (P, 3) from `origin` with an object at 0; returns which hit (P,), and their unit normals."""
     radius, half = HALF_SIZE[shape]
     with np.errstate(divide="ignore", invalid="ignore"):
         if shape == "cube":
@@ -21,7 +21,7 @@ def intersect(shape: str, origin: np.ndarray, ray: np.ndarray, bevel: float) -> 
             far = ((np.sign(ray) * radius - origin) / ray).min(axis=1)
             hit = near < far
             point = (origin + near[hit, None] * ray[hit]) / radius
-            normal = np.sign(point) * np.abs(point) ** bevel  # rounds the edges, which is where metal glints
+            normal = np.sign(point) * np.abs(point) ** bevel  # rounds the edges, which gives metal its highlights
             return hit, normal / np.linalg.norm(normal, axis=1, keepdims=True)
         flat = slice(0, 3 if shape == "sphere" else 2)
         a = (ray[:, flat] ** 2).sum(axis=1)
@@ -58,7 +58,7 @@ def shade_metal(
 ) -> np.ndarray:
     """Colours (P, 3) of surface points with unit normals, seen along unit directions.
 
-    What metal mirrors: bright ground, darker surroundings, a dark sky, lamps, and `others`.
+    Metal reflects bright ground, darker surroundings, a dark sky, lamps, and `others`.
     """
     facing = -(normal * direction).sum(axis=1)
     mirrored = direction + 2 * facing[:, None] * normal
@@ -67,7 +67,7 @@ def shade_metal(
     for drop, at, width in (look.horizon, look.sky):
         lit = lit - drop * _step(up, at, width)
     lit = lit + look.rim * (1 - np.clip(facing, 0, 1)) ** 3 + mirrored @ look.room
-    miss = 2 - 2 * mirrored @ look.spots.T  # squared angle to each lamp, near enough
+    miss = 2 - 2 * mirrored @ look.spots.T  # squared angle to each lamp, approximately
     glow = np.exp(-miss / look.glow_size**2).sum(axis=1)
     spot = np.exp(-miss / look.spot_size**2).sum(axis=1)
     seen = color * (lit + look.glow * glow)[:, None]
@@ -78,14 +78,14 @@ def shade_metal(
 
 
 def find_others(motion: Motion, frame: int, index: int, look: Look) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    """What object `index` mirrors of others: direction (3,), radius in radians, colour as part of the ground's."""
+    """Objects that object `index` reflects: direction (3,), radius in radians, colour relative to the ground's."""
     if not look.mirror:
         return []
     away = motion.locations[frame] - motion.locations[frame, index]
     distance = np.linalg.norm(away, axis=1)
     return [
         (away[k] / distance[k], OBJECT_RADIUS / distance[k], look.colors[k] / GROUND_LEVEL)
-        for k in np.argsort(-distance)  # far to near; NaN, of objects that are not there, is never below
+        for k in np.argsort(-distance)  # far to near; comparisons are false for NaN, i.e. absent objects
         if 0 < distance[k] < MIRROR_REACH
     ]
 

@@ -69,7 +69,7 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
     except (problems.BotoCoreError, OSError, ValueError) as error:
         raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from None
     for name, value in zip(CREDENTIALS, frozen, strict=False):
-        if value and re.search(r"\s", value):  # by `echo`; it would end in an error
+        if value and re.search(r"\s", value):  # e.g. from `echo`; errors about bad headers would show the secret
             raise MaskcastError(f"{uri}: {name} has blanks or line breaks; set it anew, there or in the profile")
     try:
         yield Bucket(client, uri, match[1], match[2])
@@ -293,6 +293,6 @@ def _checksum(answer: dict[str, Any]) -> tuple[str, str] | None:
         return "sha256", sha256
     etag = answer["ETag"].strip('"')
     encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
-    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag):  # else it is none
+    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag):  # the ETag is no MD5 then, nor of multipart uploads
         return None
     return "md5", etag

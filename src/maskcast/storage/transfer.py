@@ -55,7 +55,7 @@ class Transfer:
     def __init__(self) -> None:
         self._files = ThreadPoolExecutor(WORKERS)
         self._pieces = ThreadPoolExecutor(WORKERS)
-        self._events: queue.SimpleQueue[int | Future[None]] = queue.SimpleQueue()  # pieces; finished jobs
+        self._events: queue.SimpleQueue[int | Future[None]] = queue.SimpleQueue()  # piece counts, finished jobs
 
     def run(self, jobs: Sequence[Callable[[], None]], description: str, pieces: int) -> None:
         """Runs one job per file with one progress bar over all pieces; the first error stops all."""
