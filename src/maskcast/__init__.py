@@ -1,6 +1,6 @@
 """maskcast: learn to segment and forecast video from few labels.
 
-What is named here is imported when it is first used, so that ``import maskcast`` costs nothing.
+Names are imported on first use, so that ``import maskcast`` is fast.
 """
 
 from importlib import import_module
@@ -22,12 +22,12 @@ __all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> object:
-    """Imports a name when it is first used (PEP 562)."""
+    """Imports a name on first use (PEP 562)."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """Returns all names, those not yet imported, too."""
+    """Returns all names, including those not imported yet."""
     return sorted({*globals(), *__all__})

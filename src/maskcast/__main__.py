@@ -17,8 +17,8 @@ from maskcast.stopping import end_stopped, stopped_by_signals
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one stage or command; returns the exit code.
 
-    It is 0 where all was done, 2 after a mistake that one line on stderr explains, 130 after Ctrl-C and 143 after
-    SIGTERM, which one line tells, too; 75 where a training was asked to end and left a checkpoint of its step.
+    The code is 0 on success, 2 after a user error, 130 after Ctrl-C, 143 after SIGTERM, and 75 if a training was
+    asked to stop and left a checkpoint. In all cases but the first, one line on stderr explains it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         remedy = f"which is not installed; run `pip install 'maskcast[{extra}]'`"
         print(f"error: {arguments[0]}: needs {error.name}, {remedy}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who read the output has had enough, as in `... | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 
 
 def _run_command(arguments: Sequence[str]) -> int:
-    """Imports what the arguments ask for, and nothing else, and runs it."""
+    """Runs the command; imports only what it needs."""
     if not arguments or arguments[0] in ("-h", "--help"):
         from maskcast.commands.help import overview
 
@@ -65,7 +65,7 @@ def _run_command(arguments: Sequence[str]) -> int:
 
         return run(name, rest)
     module = command_module(command)
-    if command == "pipeline":  # whose own commands are imported one by one
+    if command == "pipeline":  # imports its own commands one by one
         return int(module.pipeline(rest))
     from maskcast.commands.parser import command_parser
 
@@ -83,13 +83,13 @@ def _check_place() -> None:
 
 def console() -> None:
     """Runs the console command `maskcast`."""
-    if isinstance(sys.stdout, TextIOWrapper):  # None where it is closed
-        sys.stdout.reconfigure(errors="replace")  # what a terminal, or UTF-8, has no character for is a `?`
+    if isinstance(sys.stdout, TextIOWrapper):  # None if it is closed
+        sys.stdout.reconfigure(errors="replace")  # characters that cannot be encoded become `?`
     try:
         sys.exit(main())
     finally:
-        if "torch" not in sys.modules:  # whose libraries complain of what they did not see go
-            gc.freeze()  # else Python looks for cycles in all that MLflow made once more, for half a second
+        if "torch" not in sys.modules:  # PyTorch's libraries complain if objects are not collected
+            gc.freeze()  # skips a last garbage collection, which takes half a second after MLflow
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Learning curves: what each epoch of a training gave, kept beside the weights, so that an evaluation can show it.
+"""Learning curves: the results of each epoch of a training, stored beside the weights for evaluations.
 
-learning.json   by stage, the epochs in order: ``epoch``, the mean training ``loss`` (not of epoch 0, the weights
-                it started with), and the validation scores
+learning.json   for each stage a list of epochs: ``epoch``, the mean training ``loss`` (not for epoch 0, which is
+the
+                initial weights), and the validation scores
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,13 @@ Curve = Sequence[Mapping[str, float]]
 
 
 def write_curve(folder: Path, stage: str, curve: Curve, before: Path | None = None) -> None:
-    """Writes the curve of a stage into the folder of its model, after those of the model that it started from."""
+    """Writes the curve of a stage to the folder of its model, after the curves of the initial model ``before``."""
     curves = {**(read_curves(before) if before else {}), stage: list(curve)}
     write_json(folder / NAME, curves)
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Returns the curves of a model by stage, the first stage first; none of a model that came without."""
+    """Returns the curves of a model by stage, in the order of training; empty if the model has none."""
     path = folder / NAME
     if not path.exists():
         return {}

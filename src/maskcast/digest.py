@@ -1,4 +1,4 @@
-"""Names for data: a digest of a file or a folder."""
+"""Hashes of files and folders."""
 
 import hashlib
 import os
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from maskcast.reading import parsing, read_yaml
 
-DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
-DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
-CLIP_STORE = b"maskcast-clips/"  # begins the format in the index of a clip store
+DATA_HASH = "maskcast.data_hash."  # tag of an MLflow run: the hash of an input
+DVC_HASH = "maskcast.dvc_hash."  # the same with DVC's hash, for `dvc pull`
+CLIP_STORE = b"maskcast-clips/"  # start of the format name in a clip store's index
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file, read once in pieces."""
+    """Returns the sha256 of a file, which is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_tree(path: Path) -> str:
-    """Returns 32 hex digits that name the contents of a file or folder.
+    """Returns a hash (32 hex digits) of the contents of a file or folder.
 
-    A clip store is named by its ``index.json`` alone, because that holds the sha256 of every shard; any other
-    folder by the relative path and contents of each file, in sorted order.
+    For a clip store, only ``index.json`` is hashed, because it contains the sha256 of every shard. For any other
+    folder, the relative paths and contents of all files are hashed, in sorted order.
     """
     if path.is_file():
         return sha256_of(path)[:32]
@@ -35,9 +35,9 @@ def digest_tree(path: Path) -> str:
 
 
 def stamp_tree(path: Path) -> str:
-    """Returns a text that differs when a file of those that ``digest_tree`` reads was replaced or written to.
+    """Returns a text that changes if one of the files that ``digest_tree`` reads is replaced or modified.
 
-    It costs no reading: size, time and identity of each file tell.
+    Files are not read: size, modification time and inode are compared.
     """
     whole = _index_of_clips(path) or path
     files = [whole] if whole.is_file() else sorted(entry for entry in whole.rglob("*") if entry.is_file())
@@ -47,7 +47,7 @@ def stamp_tree(path: Path) -> str:
 
 
 def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Returns DVC's hashes of those inputs that a stage of this ``dvc repro`` made; outside of one, none."""
+    """Returns DVC's hashes of those inputs that a stage of this ``dvc repro`` wrote; empty outside of DVC."""
     lock = Path("dvc.lock")
     if "DVC_STAGE" not in os.environ or not lock.is_file():
         return {}
@@ -60,6 +60,6 @@ def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _index_of_clips(path: Path) -> Path | None:
-    """Returns the index of a clip store, None where a path is none."""
+    """Returns the index of a clip store, or None for other paths."""
     index = path / "index.json"
     return index if index.is_file() and CLIP_STORE in index.read_bytes() else None

@@ -1,9 +1,9 @@
-"""Several processes train one model: each takes its part of every batch, and sums go over all of them.
+"""Data-parallel training: each process has a part of every batch, and sums are taken over all processes.
 
-The rule: every process computes the loss of the *whole* batch, from its own part and ``all_sum``. Backward through
-``all_sum`` gives each process the gradient of the sum of all processes' (equal) losses, and DDP takes the mean of
-these, which is the gradient that one process would have found, whatever the loss divides by. Outside a process
-group there is one process: ``all_sum`` returns its argument.
+Rule: every process computes the loss of the *whole* batch, from its own part and ``all_sum``. The backward pass
+through ``all_sum`` gives each process the gradient of the sum of all (equal) losses, and DDP averages these
+gradients. The result is the gradient that a single process would compute, whatever the loss is divided by. Outside
+a process group, there is one process and ``all_sum`` returns its argument.
 """
 
 import sys
@@ -24,12 +24,12 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Returns the number of this process among them; the first is 0."""
+    """Returns the rank of this process; the first process has rank 0."""
     return distributed.get_rank() if _grouped() else 0
 
 
 def own_part(count: int) -> range:
-    """Returns which of ``count`` samples are this process's: every ``world_size``-th, so that parts stay even."""
+    """Returns which of ``count`` samples are this process's: every ``world_size``-th, so that parts are even."""
     return range(rank(), count, world_size())
 
 
@@ -39,9 +39,10 @@ def all_sum(x: Tensor) -> Tensor:
 
 
 def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Returns the sum of the means of some tensors over all processes, each times its weight; differentiable.
+    """Returns the weighted sum of the means of several tensors over all processes; differentiable.
 
-    Numbers are filled in and not sent, as for a recorded step they must be; the mean of nothing is 0.
+    Counts are filled in on the device, not copied from the host, as recorded steps require. The mean of nothing is
+    0.
     """
     sums = all_sum(torch.stack([weight * values.sum() for weight, values in terms]))
     counts = all_sum(torch.stack([torch.full_like(sums[0], values.numel()) for _, values in terms]))
@@ -49,13 +50,13 @@ def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 def all_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
-    """Returns the sum of integer counts over all processes; NCCL adds only where ``model`` is."""
+    """Returns the sum of integer counts over all processes; NCCL requires them on the device of ``model``."""
     total = all_sum(torch.from_numpy(counts).to(next(model.parameters()).device))
     return total.cpu().numpy()
 
 
 def all_items(items: list[T]) -> list[T]:
-    """Returns the items of all processes, on each of them: the first process's first."""
+    """Returns the items of all processes, in the order of ranks, on each process."""
     if not _grouped():
         return items
     parts: list[Any] = [None] * world_size()
@@ -64,10 +65,10 @@ def all_items(items: list[T]) -> list[T]:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Takes the mean of each gradient over all processes.
+    """Averages each gradient over all processes.
 
-    For several backward passes a step; for one, DDP does it while the pass still runs. DDP can leave out passes,
-    but not with a static graph, and without one it warns where all weights take part.
+    Used if a step has several backward passes; for a single one, DDP does it during the pass. DDP's `no_sync` does
+    not work with a static graph; without a static graph, DDP warns if all weights are used.
     """
     if not _grouped():
         return
@@ -78,7 +79,7 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def from_first(x: T) -> T:
-    """Returns the first process's ``x``, on each of them."""
+    """Returns the first process's ``x`` on each process."""
     if not _grouped():
         return x
     held: list[Any] = [x]
@@ -87,15 +88,15 @@ def from_first(x: T) -> T:
 
 
 def join_batch_norms(model: nn.Module) -> None:
-    """Makes every BatchNorm of ``model`` take its statistics over all processes; names and weights stay.
+    """Makes each BatchNorm of ``model`` compute its statistics over all processes; names and weights stay.
 
-    Children of ``model`` that learn nothing are left as they are: a slow copy takes statistics of its own.
+    Children of ``model`` without trainable weights are skipped: an averaged copy computes its own statistics.
     """
     for name, child in model.named_children():
         if not any(parameter.requires_grad for parameter in child.parameters()):
             continue
         if next(child.parameters()).device.type == "cuda":
-            # timm's knows its own BatchNorms, which have an activation inside, as well as torch's
+            # timm converts its own BatchNorms, which contain an activation, as well as torch's
             library: Any = sys.modules.get("timm.layers", nn.SyncBatchNorm)
             setattr(model, name, library.convert_sync_batchnorm(child))
             continue
@@ -105,7 +106,7 @@ def join_batch_norms(model: nn.Module) -> None:
 
 
 def _joint_batch_norm(module: Any, x: Tensor) -> Tensor:
-    """Does on CPUs what nn.SyncBatchNorm does on GPUs; it has no kernel for CPUs."""
+    """Computes on CPUs what nn.SyncBatchNorm, which has no CPU kernel, computes on GPUs."""
     if not module.training:
         return type(module).forward(module, x)
     axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
@@ -121,7 +122,7 @@ def _joint_batch_norm(module: Any, x: Tensor) -> Tensor:
         module.running_var.lerp_(variance * count / (count - 1), module.momentum)
     scaled = centred * (variance + module.eps).rsqrt().view(shape)
     out = (scaled * module.weight.view(shape) + module.bias.view(shape)).to(x.dtype)
-    return module.act(module.drop(out)) if hasattr(module, "act") else out  # timm's
+    return module.act(module.drop(out)) if hasattr(module, "act") else out  # for timm's
 
 
 class _AllSum(torch.autograd.Function):

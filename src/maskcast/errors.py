@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The exception for user errors, and helpers that turn other errors into it."""
 
 import errno
 import os
@@ -12,37 +12,37 @@ from typing import Any
 from maskcast.redaction import as_written
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What PyTorch's writer, libraries in Rust, NumPy and SQLite say of a write that was cut.
+# Messages of PyTorch's writer, Rust libraries, NumPy and SQLite for a failed write.
 SAID_OF_FULL = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
-SAID_OF_MEMORY = re.compile(  # of sizes that no memory could have, too
+SAID_OF_MEMORY = re.compile(  # also for sizes that exceed any memory
     r"out of memory|Insufficient memory|[Cc]an(no|')t allocate memory|std::bad_alloc"
     r"|Storage size calculation overflowed|Overflow when unpacking|array is too big|Maximum allowed dimension"
 )
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
-FEW_BYTES = 2**20  # what is left of a disk on which a write has failed
-LONGEST = 1200  # characters of an error's line
+FEW_BYTES = 2**20  # if less is free, the disk counts as full
+LONGEST = 1200  # maximum characters of an error message
 
 
 class MaskcastError(Exception):
-    """A user's mistake or a broken input, said in one line.
+    """A user error or broken input, described in one line.
 
-    The line names the file or the key, what is allowed, and the remedy. The command line prints it after
-    ``error:`` and exits with 2; nothing is left behind.
+    The line names the file or key, the allowed values and the remedy. The command line prints it after ``error:``
+    and exits with 2; no partial output remains.
     """
 
 
 class PicturedError(MaskcastError):
-    """A mistake that a picture shows better than words.
+    """An error that is best shown by a picture.
 
     Attributes:
         picture_HWC: uint8 RGB.
     """
 
     def __init__(self, text: str, picture_HWC: Any) -> None:
-        super().__init__(text, picture_HWC)  # both are args, so that it can be pickled
+        super().__init__(text, picture_HWC)  # both in args, so that it can be pickled
         self.picture_HWC = picture_HWC
 
     def __str__(self) -> str:
@@ -50,21 +50,21 @@ class PicturedError(MaskcastError):
 
 
 def one_line(error: BaseException, longest: int = LONGEST) -> str:
-    """Returns what an error says as one line, without secrets, and shortened where a value has made it long."""
+    """Returns an error's message as one line without secrets, shortened if it is too long."""
     text = " ".join(as_written(str(error)).split())
     return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says, or its type where it says nothing."""
+    """Returns the first line of an error's message, or its type if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
-    """Ends a script, where a user's mistake stops it, with the line that says so in the place of a traceback.
+    """Turns a user error in a script into one line, instead of a traceback.
 
-    A command that it runs has said its own.
+    A failed command of the script has already printed its own message.
     """
     from subprocess import CalledProcessError
 
@@ -80,11 +80,11 @@ def mistakes_in_one_line() -> Iterator[None]:
 
 @contextmanager
 def user_errors_of_machine(*places: Path) -> Iterator[None]:
-    """Turns errors of disk and memory that a user can mend into a MaskcastError, which names a path at fault.
+    """Turns disk and memory errors that a user can fix into a MaskcastError that names the path.
 
     Args:
-        places: what the block writes, besides the working directory and temporary files; of a full disk whose path
-            the error does not tell, as those of most libraries do, the place that is full is named.
+        places: paths that the block writes, besides the working directory and temporary files. If the disk is full
+            and the error has no path, as for most libraries, the full one of these is named.
     """
     try:
         yield
@@ -109,9 +109,9 @@ def user_errors_of_machine(*places: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tells whether an error, or what it came from, says that a disk, a quota or a file may hold no more.
+    """Whether an error, or one of its causes, means that a disk, quota or file is full.
 
-    PyTorch, safetensors and databases say it in words alone.
+    PyTorch, safetensors and databases say so only in their messages.
     """
     return any(
         getattr(each, "errno", None) in FULL or (isinstance(each, Exception) and SAID_OF_FULL.search(str(each)))
@@ -120,9 +120,9 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_memory_full(error: BaseException) -> bool:
-    """Tells whether an error, or what it came from, says that there is no more memory.
+    """Whether an error, or one of its causes, means that memory ran out.
 
-    PyTorch and OpenCV say it in words alone.
+    PyTorch and OpenCV say so only in their messages.
     """
     return any(
         isinstance(each, MemoryError) or (isinstance(each, Exception) and SAID_OF_MEMORY.search(str(each)))
@@ -131,7 +131,7 @@ def is_memory_full(error: BaseException) -> bool:
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and what it came from."""
+    """Yields an error and its causes."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -139,7 +139,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def _full_path(error: BaseException, places: Sequence[Path]) -> str:
-    """Returns the path that an error names, else the place with the least room."""
+    """Returns the path in an error or its causes, else the place with the least free space."""
     for each in chain_of(error):
         if getattr(each, "errno", None) in FULL and (named := _path_of(each)):
             return named
@@ -150,9 +150,9 @@ def _full_path(error: BaseException, places: Sequence[Path]) -> str:
 
 
 def _path_of(error: BaseException) -> str:
-    """Returns the path that an error names, or nothing."""
+    """Returns the path in an error, or an empty text."""
     named = getattr(error, "filename", None)
-    return "" if named is None else os.fsdecode(named).removeprefix("file:")  # so FFmpeg is told of paths
+    return "" if named is None else os.fsdecode(named).removeprefix("file:")  # the prefix that FFmpeg is given
 
 
 def _room(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""What is wrong with the values of a params class, in one line for the person who wrote them."""
+"""Describes what is wrong with values for a params class, in one line for their author."""
 
 import difflib
 import re
@@ -12,23 +12,23 @@ from pydantic_core import ErrorDetails
 
 from maskcast.reading import shown
 
-UNSHOWN = "unshown"  # type of the error of a value that must not be shown: PydanticCustomError(UNSHOWN, ...)
+UNSHOWN = "unshown"  # type of PydanticCustomError for values that must not be shown
 
 Models = list[type[BaseModel]]
 
 
 def first_fault(model: type[BaseModel], values: Any, error: ValidationError) -> tuple[str, str]:
-    """Returns the key at fault and what to say of it.
+    """Returns the faulty key and a description of the fault.
 
-    An unknown key comes first: where it is a typing error, that the right key is missing only follows from it.
+    Unknown keys come first: if one is a typing error, the missing key is only a consequence.
 
     Args:
-        model: the params class.
-        values: what was given.
-        error: what pydantic says of them.
+        model: params class.
+        values: the given values.
+        error: pydantic's validation error.
 
     Returns:
-        The key as it is written, with dots, or nothing where the whole is at fault; and the text.
+        The dotted key as written (empty if the whole is at fault), and the description.
     """
     faults = [_told(model, values, fault) for fault in error.errors(include_url=False)]
     key, text, _ = min(faults, key=lambda fault: not fault[2])
@@ -36,20 +36,20 @@ def first_fault(model: type[BaseModel], values: Any, error: ValidationError) -> 
 
 
 class _Place(NamedTuple):
-    """Where a fault is."""
+    """The location of a fault."""
 
     written: str
-    """The keys that lead there, as people write them."""
+    """The dotted keys that lead there, as users write them."""
     chosen: Models
-    """The classes that have its last key, or that it leads to."""
+    """The classes that have the last key, or that it leads to."""
     among: Models
-    """Where a tag chose one of several: all of them."""
+    """If a tag has chosen one class of a union: all classes of the union."""
     tag: str | None
-    """The key whose value chooses among them, e.g. ``arch``."""
+    """The key whose value chooses the class, e.g. ``arch``."""
 
 
 def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str, str, bool]:
-    """Returns the key at fault, the text, and whether the key is unknown."""
+    """Returns the faulty key, the description, and whether the key is unknown."""
     kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
     place = _walk(model, values, fault["loc"])
     key = place.written
@@ -77,18 +77,18 @@ def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str
         case "literal_error" if near := near_name(str(given), re.findall("'(.+?)'", context["expected"])):
             return key, f"input should be {context['expected']}, got {shown(given)}; did you mean {near!r}?", False
     text = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
-    text = text.replace("tuple", "list").replace(" after validation", "")  # as YAML has them
-    if kind == UNSHOWN or (kind == "value_error" and isinstance(given, Mapping)):  # a section is too long
+    text = text.replace("tuple", "list").replace(" after validation", "")  # names as in YAML
+    if kind == UNSHOWN or (kind == "value_error" and isinstance(given, Mapping)):  # a section is too long to show
         return key, text, False
     return key, f"{text[:1].lower()}{text[1:]}, got {shown(given)}; change it", False
 
 
 def _walk(model: type[BaseModel], values: Any, loc: Sequence[int | str]) -> _Place:
-    """Follows pydantic's ``loc``, which names members of unions between the keys."""
+    """Follows pydantic's ``loc``, in which names of union members stand between the keys."""
     place = _of_field("", model.model_fields["root"]) if issubclass(model, RootModel) else None
     place = place or _Place("", [model], [model], None)
     for number, step in enumerate(loc, 1):
-        if step == "[key]":  # what pydantic has behind a key that is itself at fault
+        if step == "[key]":  # pydantic appends this if the key itself is at fault
             break
         members = [each for each in place.chosen if step == each.__name__ or step in _tags([each], place.tag)]
         if len(place.chosen) > 1 and members:
@@ -97,7 +97,7 @@ def _walk(model: type[BaseModel], values: Any, loc: Sequence[int | str]) -> _Pla
         fields = [each.model_fields[str(step)] for each in place.chosen if step in each.model_fields]
         scalar = isinstance(step, str) and not isinstance(values, Mapping)
         if not fields and not _has(values, step) and (number < len(loc) or scalar):
-            continue  # a member of a union that is no class, such as `str`
+            continue  # a union member that is not a class, such as `str`
         written = f"{place.written}[{step}]" if isinstance(step, int) else _join(place.written, step)
         place = _of_field(written, fields[0]) if fields else place._replace(written=written)
         values = values[step] if _has(values, step) else None
@@ -110,7 +110,7 @@ def _of_field(written: str, field: FieldInfo) -> _Place:
 
 
 def _unknown(place: _Place, root: type[BaseModel]) -> str:
-    """Returns what to say of a key that the class at its place does not have."""
+    """Returns the description of a key that the class does not have."""
     key, known = place.written.rpartition(".")[2], _keys(place.chosen)
     if others := _tags([each for each in place.among if key in each.model_fields], place.tag):
         return f"unknown key; it belongs to {place.tag}: {', '.join(others)}; allowed: {', '.join(known)}"
@@ -125,13 +125,13 @@ def _instead(meant: str | None, allowed: Sequence[str]) -> str:
 
 
 def near_name(word: str, names: Iterable[str], least: float = 0.6) -> str | None:
-    """Returns the name nearest to a word, if their likeness (``difflib``) is ``least``."""
+    """Returns the most similar name, if its similarity (``difflib``) to the word is at least ``least``."""
     small = {name.lower(): name for name in names}
     return next((small[near] for near in difflib.get_close_matches(word.lower(), small, 1, least)), None)
 
 
 def _addresses(model: type[BaseModel], before: str = "") -> Iterator[str]:
-    """Yields the keys of a class and of those below it, with dots; what lists and mappings hold is left out."""
+    """Yields the dotted keys of a class and of nested classes, but not those inside lists and mappings."""
     for name, field in model.model_fields.items():
         yield _join(before, name)
         for each in models_in(field.annotation, within=False):
@@ -143,13 +143,13 @@ def _keys(models: Models) -> list[str]:
 
 
 def _tags(models: Models, key: str | None) -> list[str]:
-    """Returns the values of ``key`` that choose one of the classes."""
+    """Returns the values of ``key`` that choose one of these classes."""
     fields = [each.model_fields[key] for each in models if key in each.model_fields]
     return [tag for field in fields for tag in get_args(field.annotation)]
 
 
 def models_in(annotation: Any, within: bool = True) -> Models:
-    """Returns the classes of an annotation, with those that lists and mappings hold unless ``within`` is false."""
+    """Returns the classes in an annotation; ``within``: also those inside lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if not within and get_origin(annotation) in (list, tuple, dict):
@@ -158,7 +158,7 @@ def models_in(annotation: Any, within: bool = True) -> Models:
 
 
 def tag_of(field: FieldInfo) -> str | None:
-    """Returns the key that chooses among the classes of a field, beside null and in lists, too."""
+    """Returns the key that chooses among the classes of a field, also if null is allowed or it is a list."""
     inner = [each for arg in get_args(field.annotation) for each in getattr(arg, "__metadata__", ())]
     found = [getattr(each, "discriminator", None) for each in (field, *inner)]
     return next((tag for tag in found if isinstance(tag, str)), None)

@@ -1,17 +1,17 @@
-"""Names of files, and what lies below a folder of users, without what operating systems leave there."""
+"""File names, and the files below a user's folder without junk of operating systems."""
 
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-MOST_BYTES = 200  # of a name; file systems take 255, and an ending, a rank or `.partial` is put to it
+MOST_BYTES = 200  # of a name: file systems allow 255, and a suffix, a rank or `.partial` may be appended
 
 
 def file_stem(name: str) -> str:
-    """Returns the name of a clip or a video as files that are made of it bear it.
+    """Returns a clip's or video's name as used for files derived from it.
 
-    Slashes become `_`. What is too long for a file system is cut, and a digest keeps it apart from its like.
+    Slashes become `_`. A name that is too long is cut, and a hash keeps it unique.
     """
     stem = name.replace("/", "_")
     data = os.fsencode(stem)
@@ -21,12 +21,12 @@ def file_stem(name: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Tells what a system left behind (`__MACOSX`, `.DS_Store`, `Thumbs.db`, Synology's `@eaDir`) from data."""
+    """Whether a name is junk of an operating system: dot files, `__MACOSX`, `Thumbs.db`, Synology's `@eaDir`."""
     return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 
 
 def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yields a folder and all below it, each with the names of its files; links are followed, but in no circle."""
+    """Yields a folder and all folders below it with their file names; links are followed, except in cycles."""
     for place, folders, names in os.walk(root, followlinks=True):
         folder = Path(place)
         folders[:] = sorted(name for name in folders if not is_junk(name) and not _circles(folder / name))
@@ -34,20 +34,20 @@ def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def files_below(root: Path, *suffixes: str) -> list[Path]:
-    """Returns the files below a folder in the order of their paths, of any kind or of these endings.
+    """Returns the files below a folder, sorted by path; with ``suffixes``, only those with one of these endings.
 
     Args:
         root: the folder.
-        suffixes: in lower case, e.g. `.json`; files may have them in capitals.
+        suffixes: in lower case, e.g. `.json`; matches any case.
     """
     return sorted(
         folder / name
         for folder, names in folders_below(root)
         for name in names
-        if not suffixes or os.path.splitext(name)[1].lower() in suffixes  # before a Path is made of it
+        if not suffixes or os.path.splitext(name)[1].lower() in suffixes  # before a Path is created, which is slow
     )
 
 
 def _circles(folder: Path) -> bool:
-    """Whether a link leads to a folder that it lies in."""
+    """Whether a link leads to one of its own parent folders."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())

@@ -1,8 +1,8 @@
-"""Processes that are forked beside threads, and end with the one that started them.
+"""Forked processes in a program with threads; they end with the process that started them.
 
-A forked process starts in milliseconds and finds all modules loaded. It must leave the GPU alone, and whatever a
-thread of its parent may have held a lock of at that moment. Numpy and zstandard are fine; OpenCV is where no
-thread that used it is about to end (``short_lived``).
+A forked process starts in milliseconds with all modules loaded. It must not use the GPU, nor anything whose lock a
+thread of the parent may have held during the fork. Numpy and zstandard are safe; OpenCV is safe if no thread that
+used it is about to end (``short_lived``).
 """
 
 import gc
@@ -27,16 +27,17 @@ from maskcast.errors import MaskcastError
 from maskcast.memory import collector_paused
 from maskcast.stopping import children_ignore_ctrl_c
 
-ALIGNED = 64  # bytes: where an array begins in shared memory
-TASKS = Path("/proc/self/task")  # the threads of this process, as Linux knows them
+ALIGNED = 64  # bytes: alignment of arrays in shared memory
+TASKS = Path("/proc/self/task")  # the threads of this process on Linux
 
 
 @contextmanager
 def short_lived(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """A pool for threads that use OpenCV, after which processes may be forked.
+    """A thread pool for OpenCV, after which it is safe to fork.
 
-    A thread that Python has joined is still about to end, and takes a lock of OpenCV's then. A process that is
-    forked at that moment waits for this lock for ever. So the block ends when the system has no such thread left.
+    A thread that Python has joined still runs for a moment, in which it takes a lock of OpenCV. A process forked
+    at that moment would wait for this lock forever. So the block only ends when the system no longer lists these
+    threads.
     """
     ids: list[int] = []
     with ThreadPoolExecutor(
@@ -49,13 +50,13 @@ def short_lived(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def ready_to_fork() -> Iterator[None]:
-    """Starts processes that stop with this one, and leaves them nothing that a fork breaks."""
+    """A block in which processes may be forked that stop with this one; prepares OpenCV, collector and signals."""
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # OpenCV's pool of threads does not come along
+    cv2.setNumThreads(1)  # OpenCV's thread pool does not survive a fork
     try:
         with collector_paused(), children_ignore_ctrl_c(), warnings.catch_warnings():
-            # Python warns of forks beside threads: one may hold a lock. Those that run here hold none that
-            # the work of these processes needs.
+            # Python warns about forks in programs with threads, which may hold a lock. The threads here hold none
+            # that the forked processes need.
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
@@ -63,24 +64,24 @@ def ready_to_fork() -> Iterator[None]:
 
 
 def begin() -> None:
-    """Prepares a forked process: SIGTERM ends it, and what it was born with on the GPU is left alone."""
+    """Prepares a forked process: SIGTERM ends it, and objects from the parent are never collected."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which cluster managers send to all processes of a job
-    gc.freeze()  # what the parent has not cleaned up yet, either
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # cluster managers send it to all processes of a job
+    gc.freeze()  # including the parent's garbage, which may be on the GPU
     gc.enable()
 
 
 class ForkedFunction:
-    """A function that runs in a forked process, one call after the other, with arrays in shared memory.
+    """A function that runs in a forked process, one call at a time, with arrays in shared memory.
 
-    A pipe would take ten times as long. The memory has no name, so nothing of it is left behind, and only as much
-    as was used counts. The process ends with this one, however that ends: its pipe is closed then.
+    A pipe would take ten times as long. The shared memory is anonymous, so nothing remains, and only used pages
+    take memory. However this process ends, the pipe closes and the forked process ends, too.
 
     Args:
-        function: what it remembers stays in that process; of the arrays it gets, which the next call overwrites,
-            nothing.
-        room: bytes that the arrays of a call may have together.
-        what: the work, for what is said if the process dies.
+        function: its state stays in the forked process. It must not keep the arrays that it gets, because the next
+            call overwrites them.
+        room: maximum size in bytes of all arrays of a call.
+        what: name of the work, for the error if the process dies.
     """
 
     def __init__(self, function: Callable[..., Any], room: int, what: str) -> None:
@@ -97,10 +98,10 @@ class ForkedFunction:
         theirs.close()
 
     def __call__(self, *given: Any) -> Any:
-        """Returns what the function does.
+        """Returns the result of the function.
 
         Raises:
-            Exception: what the function raised.
+            Exception: any exception of the function.
             MaskcastError: the process died.
         """
         buffers: list[pickle.PickleBuffer] = []
@@ -108,7 +109,7 @@ class ForkedFunction:
         spans, start = [], 0
         for buffer in buffers:
             array = np.frombuffer(buffer.raw(), np.uint8)
-            self._bytes[start : start + array.size] = array  # without Python's lock
+            self._bytes[start : start + array.size] = array  # copies without Python's lock
             spans.append(slice(start, start + array.size))
             start += -(-array.size // ALIGNED) * ALIGNED
         try:
@@ -123,7 +124,7 @@ class ForkedFunction:
         return result
 
     def close(self) -> None:
-        """Ends the process, after the call that it is at."""
+        """Ends the process after its present call."""
         with suppress(OSError):  # it may have died
             self._pipe.send(None)
         self._process.join()
@@ -131,9 +132,9 @@ class ForkedFunction:
 
 
 def _serve(function: Callable[..., Any], shared: np.ndarray, pipe: Connection, theirs: Connection) -> None:
-    """Runs in the forked process: answers until it is told to end, or the other end of the pipe is closed.
+    """Main loop of the forked process: answers calls until told to end, or until the parent's end is closed.
 
-    Processes forked after this one hold that end, too. So the last one sees it closed first, then the one before.
+    Processes forked later also hold that end open. So processes end in reverse order of their start.
     """
     theirs.close()
     begin()

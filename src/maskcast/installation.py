@@ -1,7 +1,7 @@
-"""This installation: which code it is, and where the files lie that come with maskcast beside the package.
+"""This installation: its version and commit, and the files that come with maskcast outside the package.
 
-A clone has these files (dvc.yaml, params.yaml, pipelines, components, recipes) at its top; a wheel has them in the
-package, where ``setup.py`` puts them.
+In a clone these files (dvc.yaml, params.yaml, pipelines, components, recipes) are at the top; in a wheel they are
+in the package, where ``setup.py`` puts them.
 """
 
 import os
@@ -22,7 +22,7 @@ def shipped() -> Path:
     """Returns the folder of the files that come with maskcast.
 
     Raises:
-        MaskcastError: they did not come along, as in an image.
+        MaskcastError: they are missing, as in a container image.
     """
     for folder in (IN_WHEEL, CLONE):
         if has_pipelines(folder):
@@ -34,12 +34,12 @@ def shipped() -> Path:
 
 
 def has_pipelines(folder: Path) -> bool:
-    """Whether maskcast's pipelines and components are in a folder, and not others of these names."""
+    """Whether a folder has maskcast's own pipelines and components."""
     return (folder / "pipelines" / "cli.py").is_file() and (folder / "components" / "_image.py").is_file()
 
 
 def commit() -> str:
-    """Returns the commit of this code where it is known: in a wheel, an image or a clone; else nothing.
+    """Returns the commit of this code if known (from a wheel, image or clone), else an empty text.
 
     With local changes it ends in ``-dirty``.
     """
@@ -49,12 +49,12 @@ def commit() -> str:
         return of_image
     if not (CLONE / ".git").exists():
         return ""
-    # `--exclude=*`: tags are no part of the commit's name.
+    # `--exclude=*`: describe by commit, not by tag.
     return git("-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
 def extra_of(module: str) -> str | None:
-    """Returns the extra of maskcast that installs a module, e.g. ``train`` of torch; None where none does."""
+    """Returns the extra of maskcast that installs a module, e.g. ``train`` for torch, or None."""
     try:
         asked = "\n".join(requires("maskcast") or [])
     except PackageNotFoundError:
@@ -65,7 +65,7 @@ def extra_of(module: str) -> str | None:
 
 
 def git(*words: str) -> str:
-    """Returns what Git says; nothing where it fails, takes long or is not there."""
+    """Returns Git's output; empty if Git fails, takes too long or is missing."""
     try:
         done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -74,6 +74,6 @@ def git(*words: str) -> str:
 
 
 def described() -> str:
-    """Returns version and commit, as far as it is known."""
+    """Returns the version, and the commit if known."""
     known = commit()
     return f"{__version__}, commit {known}" if known else __version__

@@ -1,4 +1,4 @@
-"""The vocabulary of labels: label maps, splits, kinds of clips, and the class id that means none."""
+"""Definitions for labels: label maps, splits, kinds of clips, and the class id for "no label"."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 
 from maskcast.errors import MaskcastError
 
-IGNORE = 255  # mask value left out of losses and metrics
-MOST_PIXELS = 1 << 15  # height or width of a frame
+IGNORE = 255  # mask value that losses and metrics ignore
+MOST_PIXELS = 1 << 15  # maximum height or width of a frame
 KINDS = ("labelled", "unlabelled", "hidden")
 Split = Literal["train", "val", "test", "unlabeled", "hidden"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -17,41 +17,43 @@ KIND_OF_SPLIT: dict[str, str] = {
     "unlabeled": "unlabelled",
     "hidden": "hidden",
 }
-OBJECTS = "objects"  # name of the map of instances that a source makes beside it
-MASK = "mask"  # name of a store's map where it has but one and names none, as in format 1
+OBJECTS = "objects"  # name of the map of instances that sources add
+MASK = "mask"  # name of a store's only map if it has no name, as in format 1
 
 MapKind = Literal["classes", "instances", "alpha"]
-Attributes = Mapping[str, tuple[str | None, ...]]  # by attribute its value of each class, None where it has none
-MirrorSwaps = tuple[str, str]  # names of maps, or of classes, that are each other's in a mirrored frame
-MIRROR_SWAPS = "mirror_swaps"  # of a store's meta: such names, where its source declares them
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # part of file names
+Attributes = Mapping[str, tuple[str | None, ...]]  # for each attribute its value for each class, or None
+MirrorSwaps = tuple[str, str]  # names of two maps, or classes, that a horizontal flip swaps
+MIRROR_SWAPS = "mirror_swaps"  # key of these names in a store's meta
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # used in file names
 
 
 class LabelError(MaskcastError):
-    """Labels that contradict the params, e.g. a class id that does not exist.
+    """Labels that contradict the params, e.g. an unknown class id.
 
-    A damaged file concerns one clip, which may be skipped; this concerns all of them, so it always stops.
+    A damaged file affects one clip, which may be skipped. This error affects all clips, so it always stops the
+    stage.
     """
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What the values of a mask mean.
+    """The meaning of the values of a mask.
 
     Attributes:
-        name: of letters, digits and ``_``.
-        classes: class names by id, background first; of an ``alpha`` map ``("background", "foreground")``.
-        kind: ``classes``: uint8 class ids, `IGNORE` for no label; ``instances``: uint16 ids of objects, unique in
-            a clip, 0 for none, each of one of ``classes``; ``alpha``: uint8 opacity of the foreground, 255 = 1.
-        things: of kind ``classes``: whether each is a kind of object (a car), none stuff (a road): then an object
-            can be followed, and has one class in all frames.
-        attributes: of kind ``classes``: what classes share, by the name of the attribute its value of each class,
-            None where a class has none: ``{"side": (None, "left", "right")}``. A masker learns classes from their
-            parts. Maps that differ in ``things`` or ``attributes`` alone are equal.
+        name: letters, digits and ``_``.
+        classes: class names by id, background first; for kind ``alpha`` ``("background", "foreground")``.
+        kind: ``classes``: uint8 class ids, `IGNORE` for no label; ``instances``: uint16 object ids, unique in a
+            clip, 0 for none, each with one of ``classes``; ``alpha``: uint8 opacity of the foreground, 255 =
+            opaque.
+        things: for kind ``classes``: whether all classes are countable objects (cars) rather than stuff (road).
+            Objects can be followed, and have one class in all frames.
+        attributes: for kind ``classes``: for each attribute its value for each class, or None:
+            ``{"side": (None, "left", "right")}``. A masker then learns classes from their attributes. Maps that
+            differ only in ``things`` or ``attributes`` are equal.
 
     Raises:
-        MaskcastError: on another kind, a name that cannot be part of a file name, no or too many classes, another
-            number of values of an attribute than of classes.
+        MaskcastError: on an unknown kind, a name that is not valid in file names, no or too many classes, or
+            attributes with another number of values than classes.
     """
 
     name: str
@@ -76,11 +78,11 @@ class LabelMap:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, background included."""
+        """Number of classes, background included."""
         return len(self.classes)
 
     def to_entry(self) -> dict[str, Any]:
-        """Returns it as JSON has it; what says nothing is left out where files from before it lack it."""
+        """Returns the map as JSON; newer keys are left out if empty, so that old files stay the same."""
         newer = ("things", "attributes")
         return {name: value for name, value in asdict(self).items() if value or name not in newer}
 
@@ -88,12 +90,12 @@ class LabelMap:
 def single_map(
     classes: Iterable[str], *, things: bool = False, attributes: Attributes | None = None
 ) -> tuple[LabelMap, ...]:
-    """Returns the maps of a store whose one map has no name of its own."""
+    """Returns the label maps of a store with a single map, which has the default name."""
     return (LabelMap(MASK, tuple(classes), things=things, attributes=attributes or {}),)
 
 
 def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
-    """Returns label maps as JSON has them: ``LabelMap.to_entry`` of each."""
+    """Returns label maps from their JSON (see ``LabelMap.to_entry``)."""
     return tuple(
         LabelMap(
             one["name"],
@@ -107,10 +109,10 @@ def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
 
 
 def first_of_classes(maps: Iterable[LabelMap]) -> LabelMap | None:
-    """Returns the first map of kind ``classes``, which stands for all where one alone can be told."""
+    """Returns the first map of kind ``classes``, which represents all maps where only one can be shown."""
     return next((one for one in maps if one.kind == "classes"), None)
 
 
 def id_key(clip_id: str) -> list[tuple[int, int | str]]:
-    """Sort key that orders ids as people number them: ``video_2`` before ``video_10``."""
+    """Sort key for natural order: ``video_2`` before ``video_10``."""
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", clip_id) if part]

@@ -1,16 +1,16 @@
-"""HTML and SVG from Python: what is not markup is escaped, so that no class name or clip id becomes any."""
+"""HTML and SVG from Python; text is escaped, so that class names or clip ids cannot inject markup."""
 
 import base64
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?%?( to \S+)?|n/a|-|")  # what a column of numbers holds
-VOID = frozenset({"br", "img", "input", "meta"})  # of those used here: they have no end tag
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?%?( to \S+)?|n/a|-|")  # text in a numeric column
+VOID = frozenset({"br", "img", "input", "meta"})  # elements without end tag
 
 
 class Html(str):
-    """Markup. Any other text is escaped where it enters an element."""
+    """Markup, which is not escaped when it is put into an element; plain text is."""
 
     __slots__ = ()
 
@@ -19,10 +19,10 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
     """Returns one element.
 
     Args:
-        name: Of the tag.
-        children: Html as it is, anything else as text.
-        attributes: Underscores stand for hyphens, ``class_`` for ``class``; True is written without a value,
-            False and None are left out.
+        name: Name of the tag.
+        children: Html is inserted as it is, anything else is escaped.
+        attributes: Underscores become hyphens, ``class_`` becomes ``class``; True gives an attribute without
+            value, False and None are left out.
     """
     given = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     end = "" if name in VOID else f"</{name}>"
@@ -30,14 +30,14 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def joined(children: Iterable[object]) -> Html:
-    """Returns children one after the other, escaped unless they are markup."""
+    """Returns the concatenated children, escaped unless they are Html."""
     return Html("".join(each if isinstance(each, Html) else html.escape(str(each)) for each in children))
 
 
 def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """Returns a table in a frame that scrolls by itself; the first cell of each row is its heading.
+    """Returns a table in a scrolling frame; the first cell of each row is its heading.
 
-    Columns of numbers stand to the right; all others are of the class ``text``.
+    Numeric columns are right-aligned; all others get the class ``text``.
     """
     content = [[*map(joined, ([cell] for cell in row))] for row in rows]
     text = {n for row in content for n, cell in enumerate(row) if n and not _is_number(cell)}
@@ -58,34 +58,34 @@ def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object
 
 
 def scrolling(label: str, *children: object) -> Html:
-    """Returns a frame for what may be wider than a phone; the keyboard reaches and scrolls it."""
+    """Returns a frame for wide content, which also scrolls by keyboard."""
     return element("div", *children, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
 def picture(alt: str, caption: str, data: bytes, kind: str = "image/png") -> Html:
-    """Returns a wide picture with its caption; on a phone it scrolls, so that its letters stay legible."""
+    """Returns a wide picture with its caption; narrow screens scroll it, so that its text stays legible."""
     image = element("img", alt=alt, src=data_uri(data, kind))
     return element("figure", scrolling(alt, image), element("figcaption", caption))
 
 
 def folded(summary: str, *children: object) -> Html:
-    """Returns what a reader unfolds."""
+    """Returns content that is collapsed until a reader opens it."""
     return element("details", element("summary", summary), *children)
 
 
 def definition_list(meanings: Mapping[str, str]) -> Html:
-    """Returns what names mean, which a reader unfolds."""
+    """Returns a collapsed list of definitions, by name."""
     entries = [part for name, text in meanings.items() for part in (element("dt", name), element("dd", text))]
     return folded("Definitions", element("dl", *entries))
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Returns a file as the address of itself."""
+    """Returns the content of a file as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _is_number(cell: Html) -> bool:
-    """Says whether a cell holds a number, says that there is none, or shows one without words."""
+    """Whether a cell contains a number, a placeholder for a missing number, or only graphics."""
     return NUMBER.fullmatch(re.sub("<[^>]*>", "", cell)) is not None
 
 

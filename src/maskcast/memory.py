@@ -1,4 +1,4 @@
-"""How this process holds memory: how much, which blocks glibc keeps, and when Python looks for cycles."""
+"""Memory of this process: its size, glibc's handling of freed blocks, and Python's garbage collector."""
 
 import ctypes
 import gc
@@ -10,9 +10,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep large freed blocks, so that what is large and short-lived costs no page faults.
+    """Makes glibc keep large freed blocks, which avoids page faults for large short-lived arrays.
 
-    A training step on the CPU and a reader of clips spend most of their time on them otherwise.
+    Otherwise these take most of the time of a training step on the CPU, and of reading clips.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -21,9 +21,9 @@ def keep_freed_memory() -> None:
 
 
 def told_by_linux(name: str) -> int | None:
-    """Returns bytes of this process: ``VmRSS`` now, ``VmHWM`` at most; None where the system does not tell.
+    """Returns this process's ``VmRSS`` (memory now) or ``VmHWM`` (peak memory) in bytes; None if unknown.
 
-    Not ``ru_maxrss``, which begins with that of the process it was started by.
+    ``ru_maxrss`` is not used, because it starts with the value of the parent process.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
@@ -34,10 +34,10 @@ def told_by_linux(name: str) -> int | None:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pauses the cyclic garbage collector while the block makes many objects that stay.
+    """Pauses the cyclic garbage collector while the block creates many objects that stay.
 
-    Looking through them again and again takes a third of the time of parsing a large JSON file, or of importing
-    a large library.
+    Otherwise repeated collections take a third of the time of parsing a large JSON file or importing a large
+    library.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Typed params: what ``params.yaml`` and KFP hand over becomes frozen pydantic models, or one clear line."""
+"""Typed params: values from ``params.yaml`` or KFP become frozen pydantic models, or an error of one line."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ from maskcast.faults import first_fault, near_name
 from maskcast.labels import SPLITS, id_key
 from maskcast.reading import read_yaml
 
-LARGEST_INTEGER = 2**62  # so that the sum of two fits int64, in which NumPy and PyTorch count
-LARGEST = 1e38  # networks compute in float32, which ends there
+LARGEST_INTEGER = 2**62  # so that the sum of two fits into int64
+LARGEST = 1e38  # near the maximum of float32
 SAMPLES = 1_000_000
 Batch = Annotated[int, Field(ge=1, le=SAMPLES)]
 """How many samples are worked on at once; without an end they would be drawn for hours before memory ends."""
 
 
 class Params(BaseModel):
-    """Base of every params and config class: frozen, unknown keys fail, NaN, infinity and larger numbers fail.
+    """Base of all params and config classes: frozen; unknown keys, NaN, infinity and huge numbers are errors.
 
-    Two things come from KFP's dicts: numbers are lax because every ``3`` arrives as ``3.0`` (``3.5`` for an
-    integer fails), and the text ``null`` is None, which such a dict cannot hold. Lax would take true and false for
-    numbers, too, and ``hflip: true`` for a probability of 1: they fail.
+    Two rules exist because of KFP's dicts. Numbers are converted, because every ``3`` arrives as ``3.0`` (``3.5``
+    for an integer is an error). The text ``null`` is None, because such a dict cannot hold None. The conversion
+    would also accept ``hflip: true`` as a probability of 1, so true and false are errors for numbers.
     """
 
     model_config = ConfigDict(
@@ -49,7 +49,7 @@ class Params(BaseModel):
         given = {key: None if value == "null" else value for key, value in values.items()}
         switches = [key for key, value in given.items() if isinstance(value, bool) and key in cls.model_fields]
         numbers = [key for key in switches if _is_number(cls.model_fields[key].annotation)]
-        return given | {key: str(given[key]).lower() for key in numbers}  # a text that is no number
+        return given | {key: str(given[key]).lower() for key in numbers}  # not a number: fails validation
 
     @field_validator("*")
     @classmethod
@@ -60,7 +60,7 @@ class Params(BaseModel):
 
 
 def _check_numbers(value: Any) -> None:
-    """Raises ValueError where a value is, or holds, a number beyond the bounds of all."""
+    """Raises ValueError for a number, also inside a value, that exceeds the limits for all params."""
     if isinstance(value, Mapping):
         _check_numbers((*value.keys(), *value.values()))
     elif isinstance(value, list | tuple):
@@ -73,7 +73,7 @@ def _check_numbers(value: Any) -> None:
 
 
 def _is_number(annotation: Any) -> bool:
-    """Whether an annotation is of numbers, and not of true and false, too."""
+    """Whether an annotation allows numbers but not booleans."""
 
     def kinds(part: Any) -> set[Any]:
         return {part}.union(*map(kinds, get_args(part)))
@@ -88,7 +88,7 @@ V = TypeVar("V")
 
 
 def _in_one_order(values: dict[K, V]) -> dict[K, V]:
-    """Returns values by key, those of splits in the order of splits, then all others as people number them."""
+    """Returns a mapping in a fixed order: splits in their usual order, then other keys in natural order."""
 
     def place(key: K) -> tuple[int, Any]:
         return SPLITS.index(key) if key in SPLITS else len(SPLITS), id_key(str(key))
@@ -112,40 +112,40 @@ Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
 
 
 def is_null(value: object) -> bool:
-    """Whether a param is null: ``exclude_if`` of a param that is newer than its section.
+    """Whether a param is null; for ``exclude_if`` of a param that was added to a section later.
 
-    Left out of dumps, it leaves the fingerprints of runs from before it as they were.
+    It is then left out of dumps, so that fingerprints of earlier runs stay valid.
     """
     return value is None
 
 
 def is_false(value: object) -> bool:
-    """Whether a param is false: as ``is_null``, for a switch that is off by default."""
+    """Whether a param is false; used like ``is_null`` for a switch that is off by default."""
     return value is False
 
 
 def is_zero(value: object) -> bool:
-    """Whether a param is 0: as ``is_null``, for a number of what there is none of by default."""
+    """Whether a param is 0; used like ``is_null`` for a count that is 0 by default."""
     return value == 0
 
 
 def is_standard(value: object) -> bool:
-    """Whether a name is that of what maskcast itself has: as ``is_null``, where packages may bring others."""
+    """Whether a name is maskcast's own; used like ``is_null`` where plugins may add others."""
     return value == "standard"
 
 
 def load_params_file(
     path: Path, kind: str = "params file", remedy: str = "name one with --params (e.g. params.yaml)"
 ) -> dict[str, Any]:
-    """Returns the sections of a params file, or of another file of keys and values.
+    """Returns the sections of a params file, or the content of another YAML mapping.
 
     Args:
         path: the file.
-        kind: what an error calls it.
-        remedy: what to do where it is missing.
+        kind: kind of the file, for errors.
+        remedy: remedy if the file is missing.
 
     Raises:
-        MaskcastError: if the file is missing, is no YAML, or is no mapping of sections.
+        MaskcastError: if the file is missing, not YAML, or not a mapping.
     """
     content = read_yaml(path, kind, remedy)
     if not isinstance(content, dict):
@@ -154,10 +154,10 @@ def load_params_file(
 
 
 def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    """Returns section ``name``, which may be empty when every param has a default.
+    """Returns section ``name``, which may be empty if all params have defaults.
 
     Raises:
-        MaskcastError: if the section is missing or is no mapping; the line lists the sections there are.
+        MaskcastError: if the section is missing or not a mapping; lists the existing sections.
     """
     if name not in content:
         present = ", ".join(map(str, content)) or "none"
@@ -171,16 +171,16 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
 
 
 def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: str) -> None:
-    """Sets one key of the sections of a params file; what it held is gone, keys below it, too.
+    """Sets one key in the sections of a params file; a previous value is replaced with all keys below it.
 
     Args:
-        values: the sections, which change.
-        address: ``section.key``, with more keys below it.
-        value: what the key gets.
-        where: what errors begin with.
+        values: the sections, which are modified.
+        address: ``section.key``, possibly with more keys.
+        value: the new value.
+        where: start of error messages.
 
     Raises:
-        MaskcastError: there is no such section, or one of the keys holds a value that has no keys.
+        MaskcastError: the section does not exist, or one of the keys has a value without keys.
     """
     name, *keys = address.split(".")
     if not keys:
@@ -197,15 +197,15 @@ def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: 
 
 
 def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
-    """Returns ``values`` as ``model``.
+    """Validates ``values`` and returns them as ``model``.
 
     Args:
-        model: the params class.
-        values: the section as read from YAML or passed by KFP.
-        where: what to name in an error, e.g. ``params.yaml: train_masker``, or ``cluster.yaml: `` of a whole file.
+        model: params class.
+        values: the section from YAML or KFP.
+        where: start of error messages, e.g. ``params.yaml: train_masker``, or ``cluster.yaml: `` for a whole file.
 
     Raises:
-        MaskcastError: naming the first key at fault, its value, what is allowed, and how many more are wrong.
+        MaskcastError: names the first faulty key, its value, what is allowed, and the number of other faults.
     """
     try:
         return model.model_validate(values)
@@ -217,13 +217,13 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
 
 
 def params_hash(params: BaseModel) -> str:
-    """Returns 16 hex digits that name the values of ``params``."""
+    """Returns a hash (16 hex digits) of the values of ``params``."""
     canonical = json.dumps(params.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested mappings as one level of dotted keys."""
+    """Returns nested mappings as one flat mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -234,7 +234,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values with those of ``change`` in their places, sections within sections."""
+    """Returns ``values`` updated with ``change``, recursively within sections."""
     out = dict(values)
     for key, value in change.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)

@@ -1,6 +1,6 @@
-"""Models, losses and more of other packages: config classes that installed packages declare as entry points.
+"""Plugins: config classes of models, losses and more that other installed packages declare as entry points.
 
-A package is code that somebody installed here; what a params file or a model's folder says imports nothing more.
+Only code of installed packages is imported; a params file or a model's folder cannot make maskcast import more.
 """
 
 from collections.abc import Mapping
@@ -23,21 +23,21 @@ JOINED_IN = {
     "maskcast.augmentations": "maskcast.training.tasks.segmentation_params",
 }
 """The groups of entry points, and the module whose union the classes of each join."""
-MODELS = ("maskcast.segmenters", "maskcast.forecasters")  # what a model's folder may ask for
+MODELS = ("maskcast.segmenters", "maskcast.forecasters")  # groups that a model's folder may refer to
 
 
 def with_plugins(own: Any, group: str, base: type[Params], key: str, default: str | None = None) -> Any:
-    """Returns a union of configs that takes those of installed packages, too.
+    """Returns a union of configs extended by those of installed packages.
 
     Args:
-        own: the union of maskcast's own, or the only one.
-        group: whose entry points join it, one of ``JOINED_IN``.
-        base: what each must be a subclass of.
-        key: the key whose value chooses one, e.g. ``arch``.
-        default: the value that is meant where there is no such key; None has none.
+        own: union of maskcast's own configs, or the only one.
+        group: group of entry points to add, one of ``JOINED_IN``.
+        base: required base class of each config.
+        key: key whose value chooses the config, e.g. ``arch``.
+        default: value if the key is missing; None means that the key is required.
 
     Raises:
-        MaskcastError: a class cannot be imported, is no such config, or has a value of ``key`` that is taken.
+        MaskcastError: a class cannot be imported, is not such a config, or its value of ``key`` is taken.
     """
     taken = {value for config in get_args(own) or (own,) for value in _values(config, key)}
     for point in plugins(group):
@@ -68,22 +68,22 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
 
 @cache
 def plugins(group: str) -> tuple[EntryPoint, ...]:
-    """Returns the entry points of a group, by name."""
+    """Returns the entry points of a group, sorted by name."""
     return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
 
 
 def packages() -> dict[str, str]:
-    """Returns the installed packages that have models, and their versions."""
+    """Returns the installed packages that provide models, with their versions."""
     found = [point.dist for group in MODELS for point in plugins(group)]
     return {dist.name: dist.version for dist in found if dist is not None}
 
 
 def sources(module: str) -> dict[str, Path]:
-    """Returns the Python files of the packages whose configs join a module's union, by path below their parent."""
+    """Returns the Python files of packages that extend a module's union, by path relative to their parent."""
     groups = [group for group, joined_in in JOINED_IN.items() if joined_in == module]
     found: dict[str, Path] = {}
     for top in sorted({point.module.partition(".")[0] for group in groups for point in plugins(group)}):
-        spec = find_spec(top)  # imports nothing
+        spec = find_spec(top)  # does not import the package
         if spec is not None and spec.origin is not None:
             origin = Path(spec.origin)
             files = origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin]
@@ -95,7 +95,7 @@ def sources(module: str) -> dict[str, Path]:
 def _load(point: EntryPoint, base: type[Params]) -> type[Params]:
     try:
         config = point.load()
-    except (Exception, SystemExit) as error:  # whatever another package does
+    except (Exception, SystemExit) as error:  # another package may raise anything
         raise MaskcastError(
             f"{_title(point)}: cannot be imported ({type(error).__name__}: {error}); mend that package, or "
             "uninstall it"

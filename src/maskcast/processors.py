@@ -1,4 +1,4 @@
-"""What this process may use, which in a container is not what the machine has: processors, and memory."""
+"""Processors and memory that this process may use; in a container these are fewer than the machine's."""
 
 import math
 import os
@@ -8,16 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-UNLIMITED = 2**60  # bytes: what version 1 says where there is no limit is a number above it
-THREADS = "OMP_NUM_THREADS"  # read by torch, when it is imported
-_limited = False  # whether this process has set it
+UNLIMITED = 2**60  # bytes: version 1 reports a larger number if there is no limit
+THREADS = "OMP_NUM_THREADS"  # torch reads it when it is imported
+_limited = False  # whether this process has set THREADS
 
 
 def num_processors() -> int:
-    """Returns the processors that this process may run on, and may keep busy: at least 1.
+    """Returns the number of processors that this process may use, at least 1.
 
-    The first is its affinity; the second is the CPU quota of its container (cgroups of version 2 or 1), which a
-    `limits.cpu` of Kubernetes sets. 1.5 processors count as 2: a thread more costs less than an idle half.
+    This is the minimum of its CPU affinity and of its container's CPU quota (cgroups version 2 or 1, set by
+    `limits.cpu` of Kubernetes). 1.5 processors count as 2, because an extra thread costs less than an idle half.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota()
@@ -25,10 +25,10 @@ def num_processors() -> int:
 
 
 def limit_threads() -> None:
-    """Lets torch, and processes to be started, use as many threads as there are processors to use.
+    """Limits the threads of torch, and of child processes, to the number of usable processors.
 
-    Without it they take one per processor of the machine, and 32 threads share the time of one. What
-    OMP_NUM_THREADS says already holds.
+    By default they use one thread per processor of the machine, and 32 threads may share the time of one
+    processor. A given OMP_NUM_THREADS is respected.
     """
     if _quota() is None or THREADS in os.environ:
         return
@@ -40,32 +40,32 @@ def limit_threads() -> None:
 
 
 def threads_for(processes: int) -> int | None:
-    """Returns how many threads each of several processes gets; None where OMP_NUM_THREADS was set by the user."""
+    """Returns the number of threads for each of several processes; None if the user has set OMP_NUM_THREADS."""
     if THREADS in os.environ and not _limited:
         return None
     return max(1, num_processors() // processes)
 
 
 def _quota() -> float | None:
-    """Returns how many processors the container may keep busy, or None where nothing limits it."""
+    """Returns the container's CPU quota in processors, or None if there is none."""
     quotas = [each for folder in _folders("cpu") if (each := _read(folder)) is not None]
     return min(quotas, default=None)
 
 
 def memory_limit() -> int | None:
-    """Returns the bytes of memory that the container may take, or None where nothing limits it."""
+    """Returns the container's memory limit in bytes, or None if there is none."""
     limits = []
     for folder in _folders("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):  # version 2, version 1
-            with suppress(OSError, ValueError):  # `max` is no number
+            with suppress(OSError, ValueError):  # `max` is not a number
                 limits.append(int((folder / name).read_text(encoding="ascii")))
     return min((limit for limit in limits if limit < UNLIMITED), default=None)
 
 
 def _folders(wanted: str) -> Iterator[Path]:
-    """Yields where the limits of this process by a controller stand: its groups and those above them.
+    """Yields the folders with limits of this process for a controller: its own group and the groups above.
 
-    In a container the own group mostly is the root of what is mounted; outside it lies below.
+    In a container, the own group is mostly the root of the mounted tree; outside, it is below.
     """
     for line in _groups():
         _, controllers, path = line.split(":", 2)
@@ -80,7 +80,7 @@ def _folders(wanted: str) -> Iterator[Path]:
 
 
 def _groups() -> list[str]:
-    """Returns the groups of this process: `hierarchy:controllers:path`."""
+    """Returns the control groups of this process: `hierarchy:controllers:path`."""
     try:
         return Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -88,12 +88,12 @@ def _groups() -> list[str]:
 
 
 def _read(folder: Path) -> float | None:
-    """Returns the quota that a group sets, in processors."""
+    """Returns the CPU quota of a group, in processors, or None."""
     try:
         if (folder / "cpu.max").exists():  # version 2: `max 100000` or `150000 100000`
             most, period = (folder / "cpu.max").read_text(encoding="ascii").split()
             return None if most == "max" else int(most) / int(period)
-        most = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")  # version 1: -1 where there is none
+        most = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")  # version 1: -1 for no limit
         period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii")
         return int(most) / int(period) if int(most) > 0 else None
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What a running stage says: progress bars, lines, metrics, files and pages, without knowing who listens.
+"""Output of a running stage: progress bars, messages, metrics, files and page sections.
 
-``run_stage`` sets listeners: MLflow and the run's page. Outside a stage they go nowhere,
-so that the science can be called from a notebook or a test as it is.
+``run_stage`` sets the listeners that receive them: MLflow and the run's page. Outside a stage there are none, so
+that the same code can be called from a notebook or a test.
 """
 
 import os
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LINE_EVERY_S = 15.0  # off a terminal (logs of a pod, DVC) a bar becomes a line now and then
-LATE_S = 10.0  # before it is said what a silence waits for
+LINE_EVERY_S = 15.0  # without a terminal (logs of a pod, DVC) a bar becomes an occasional line
+LATE_S = 10.0  # seconds before a message says what is waited for
 
 
 class Listener(Protocol):
     """Receives what a stage reports."""
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
-        """Takes named numbers, at a training step or at none."""
+        """Receives metrics, of a training step if given."""
 
     def file(self, path: Path, folder: str) -> None:
-        """Takes a file worth keeping with the run."""
+        """Receives a file to keep with the run."""
 
     def section(self, title: str, content: "Html") -> None:
-        """Takes a part of the run's page."""
+        """Receives a section of the run's page."""
 
 
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("maskcast_listeners", default=())
@@ -56,7 +56,7 @@ _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("maskcast_listeners", 
 
 @contextmanager
 def listening(*listeners: Listener) -> Iterator[None]:
-    """Sends everything reported inside the block to each of ``listeners``."""
+    """Sends everything that is reported inside the block to all ``listeners``."""
     token = _listeners.set(listeners)
     try:
         yield
@@ -65,38 +65,38 @@ def listening(*listeners: Listener) -> Iterator[None]:
 
 
 def report(metrics: Mapping[str, float], step: int | None = None) -> None:
-    """Reports named numbers of the run (per training step where ``step`` is given)."""
+    """Reports metrics of the run, for a training step if ``step`` is given."""
     for listener in _listeners.get():
         listener.metrics(metrics, step)
 
 
 def report_file(path: Path, folder: str = "") -> None:
-    """Reports a picture or table to keep with the run, under ``folder`` of its artifacts."""
+    """Reports a file to keep with the run, in ``folder`` of its artifacts."""
     for listener in _listeners.get():
         listener.file(path, folder)
 
 
 def report_folder(path: Path, name: str) -> None:
-    """Reports all files of a folder, to keep with the run in a folder of this name."""
+    """Reports all files of a folder, to keep with the run in folder ``name``."""
     for file in sorted(each for each in path.rglob("*") if each.is_file()):
         report_file(file, (Path(name) / file.relative_to(path).parent).as_posix())
 
 
 def show(title: str, content: "Html") -> None:
-    """Shows a section on the run's page; in place of the pictures and texts among the run's files."""
+    """Adds a section to the run's page, rather than pictures and texts to the run's files."""
     for listener in _listeners.get():
         listener.section(title, content)
 
 
 def say(message: str) -> None:
-    """Prints one line for the user; of the processes that torchrun starts the first one speaks."""
+    """Prints one line for the user; of processes started by torchrun, only the first prints."""
     if first_process():
         print(redacted(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def told_when_late(what: str) -> Iterator[None]:
-    """Says what the block waits for, where that takes a while."""
+    """Prints what the block waits for, if it takes long."""
     timer = Timer(LATE_S, say, (f"waiting for {what}",))
     timer.daemon = True
     timer.start()
@@ -107,13 +107,13 @@ def told_when_late(what: str) -> Iterator[None]:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, of: AllOf | None = None) -> Iterator[T]:
-    """Yields ``items`` while showing progress: a bar on a terminal, a line every 15 s elsewhere.
+    """Yields ``items`` and shows progress: a bar on a terminal, else a line every 15 s.
 
     Args:
-        items: what the work is done on.
-        description: names the work.
-        total: how many there are, where they do not say so.
-        of: what they are some of in a rehearsal.
+        items: the items of work.
+        description: name of the work.
+        total: number of items, if they have no length.
+        of: what they are a sample of in a rehearsal.
     """
     if rehearsing():
         items = noted(items, description, of)
@@ -135,7 +135,7 @@ def track(items: Iterable[T], description: str, total: int | None = None, of: Al
 
 
 class _Rate(ProgressColumn):
-    """How many items are done in a second."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:.3g}/s")
@@ -152,5 +152,5 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
 
 
 def first_process() -> bool:
-    """Whether this process is alone or the first of those that torchrun started."""
+    """Whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,9 +1,8 @@
-"""Reads files that nobody has vouched for: a file holds what it must, or one line says what is wrong with it.
+"""Reads untrusted files; anything wrong with a file becomes an error of one line.
 
-Every reader goes through here: ``content_of``, ``read_text``, ``read_json`` and ``read_yaml`` give what a file
-holds, ``opened`` gives it piece by piece, ``checked`` as a pydantic model, and ``parsing`` is put around what
-takes it apart. Whatever they run into becomes one line with the file's name. A small file that would fill the
-memory is refused before it does.
+All readers use these functions: ``content_of``, ``read_text``, ``read_json`` and ``read_yaml`` return a file's
+content, ``opened`` gives a stream, ``checked`` validates a value with pydantic, and ``parsing`` wraps other
+parsers. Errors name the file. A small file that would expand and fill the memory is refused.
 """
 
 import json
@@ -23,45 +22,45 @@ from maskcast.errors import MaskcastError
 if TYPE_CHECKING:
     import numpy as np
 
-SHOWN = 60  # characters of a value in a line
-DIGITS = 9  # of a number that counts something
-REASON = 200  # characters of what a parser says
-UNQUOTED = re.compile(r":\s+\{\w+\}")  # {clip} in the place of "{clip}", which is a mapping in YAML
+SHOWN = 60  # maximum characters of a value in a message
+DIGITS = 9  # maximum digits of a count
+REASON = 200  # maximum characters of a parser's message
+UNQUOTED = re.compile(r":\s+\{\w+\}")  # {clip} without quotes, which YAML reads as a mapping
 LFS_HEAD = b"version https://git-lfs"
 LFS_POINTER = "is a pointer of Git LFS and not the file itself; run `git lfs pull` in its repository"
-MOST_NODES = 1_000_000  # of a YAML file, each counted as often as aliases repeat it
+MOST_NODES = 1_000_000  # maximum nodes of a YAML file, with aliases expanded
 
 
 def content_of(path: Path, what: str = "file", remedy: str = "give the path of a file") -> bytes:
-    """Returns what a file holds; see ``opened``."""
+    """Returns the content of a file; see ``opened``."""
     with opened(path, what, remedy) as file:
         return file.read()
 
 
 @contextmanager
 def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
-    """Opens a file to be read.
+    """Opens a file for reading.
 
     Args:
-        path: the file; a pipe or a device, which may never end, is none.
-        what: it is, for errors.
-        remedy: what to do where there is none.
+        path: the file; pipes and devices are refused, as they may never end.
+        what: kind of the file, for errors.
+        remedy: remedy if it does not exist.
 
     Raises:
-        MaskcastError: if there is no such file, or it cannot be read.
+        MaskcastError: if the file does not exist or cannot be read.
     """
     try:
-        # Else the opening of a pipe waits for somebody who writes.
+        # O_NONBLOCK, because opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise MaskcastError(f"{path}: no such {what}; {remedy}") from None
-    except (OSError, ValueError) as error:  # the latter: a zero in the name
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise MaskcastError(f"{path}: a pipe or device and no file; {remedy}")
-        with open(descriptor, "rb", closefd=False) as file:  # raises where it is a folder
+        with open(descriptor, "rb", closefd=False) as file:  # raises for a folder
             yield file
     except OSError as error:
         raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
@@ -70,16 +69,16 @@ def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what Git LFS puts in the place of a large one, until that is fetched, too."""
+    """Whether a file is a Git LFS pointer, i.e. the large file has not been fetched."""
     with opened(path, "file", "give the path of a file") as file:
         return file.read(len(LFS_HEAD)) == LFS_HEAD
 
 
 def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -> str:
-    """Returns the text of a file, its lines ended as on Unix, without the mark that Windows may begin it with.
+    """Returns the text of a file with Unix line ends and without byte order mark.
 
     Raises:
-        MaskcastError: if it cannot be read, or is no text.
+        MaskcastError: if it cannot be read or decoded.
     """
     raw = content_of(path, what, remedy)
     with parsing(path, f"a {what}", remedy):
@@ -89,10 +88,10 @@ def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -
 def read_json(
     path: Path, what: str = "JSON file", remedy: str = "write it again, or give the path of another"
 ) -> Any:
-    """Returns what a JSON file says; see ``content_of``.
+    """Returns the content of a JSON file; see ``content_of``.
 
     Raises:
-        MaskcastError: if it cannot be read, or is no JSON.
+        MaskcastError: if it cannot be read or is not JSON.
     """
     raw = content_of(path, what, remedy)
     with parsing(path, "valid JSON", remedy):
@@ -100,16 +99,16 @@ def read_json(
 
 
 def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
-    """Returns what a YAML file says; see ``content_of``.
+    """Returns the content of a YAML file; see ``content_of``.
 
     Args:
         path: the file.
-        what: it is, for errors.
-        remedy: what to do where there is none.
-        loader: of PyYAML, a safe one; None is ``SafeLoader``.
+        what: kind of the file, for errors.
+        remedy: remedy if it does not exist.
+        loader: a safe loader of PyYAML; None is ``SafeLoader``.
 
     Raises:
-        MaskcastError: if it cannot be read, is no YAML, has a key twice, or would become too large by its aliases.
+        MaskcastError: if it cannot be read, is not YAML, has duplicate keys, or expands too much by aliases.
     """
     raw = content_of(path, what, remedy)
     with parsing(path, "valid YAML", f"give a YAML {what}"):
@@ -129,7 +128,7 @@ def mapped_array(path: Path, remedy: str) -> "np.ndarray":
     """Returns the array of a ``.npy`` file, memory-mapped; pickled objects are refused.
 
     Raises:
-        MaskcastError: if there is none, or it is damaged.
+        MaskcastError: if it does not exist or is damaged.
     """
     if not path.is_file():
         raise MaskcastError(f"{path}: no such array; {remedy}")
@@ -140,15 +139,15 @@ def mapped_array(path: Path, remedy: str) -> "np.ndarray":
 
 
 def array_of(data: Any, what: str, wanted: str) -> "np.ndarray":
-    """Returns what is given as an array.
+    """Returns data as an array.
 
     Args:
         data: an array, nested lists, or a tensor on the CPU.
-        what: what errors call it.
-        wanted: what to give, in errors.
+        what: name of the data in errors.
+        wanted: what to pass instead, for errors.
 
     Raises:
-        MaskcastError: NumPy makes no array of it, such as of a tensor on a GPU.
+        MaskcastError: NumPy cannot convert it, e.g. a tensor on a GPU.
     """
     import numpy as np
 
@@ -160,10 +159,10 @@ def array_of(data: Any, what: str, wanted: str) -> "np.ndarray":
 
 
 def checked(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
-    """Returns a value of a file as a pydantic model, or as any type that pydantic knows.
+    """Returns a value from a file, validated as a pydantic model or any type that pydantic supports.
 
     Raises:
-        MaskcastError: naming the file and the first key at fault.
+        MaskcastError: names the file and the first faulty key.
     """
     with parsing(path, what, remedy):
         return TypeAdapter(model).validate_python(value)
@@ -171,12 +170,12 @@ def checked(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
 
 @contextmanager
 def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a parser runs into into one line about the file.
+    """Turns any error of a parser into one line about the file.
 
     Args:
-        path: the file, and perhaps a place in it.
-        what: it must be, after "not".
-        remedy: what to do.
+        path: the file, possibly with a place in it.
+        what: what it should be; follows "not" in the message.
+        remedy: remedy for the user.
     """
     try:
         yield
@@ -187,7 +186,7 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns what an error says, in a few words on one line."""
+    """Returns a short reason from an error, on one line."""
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))[:SHOWN]
@@ -207,35 +206,35 @@ def reason_of(error: Exception) -> str:
 
 
 def is_count(word: str) -> bool:
-    """Whether a word of a file is a whole number from 0 on, as frames and sizes are counted."""
+    """Whether a text is a non-negative integer of at most ``DIGITS`` digits."""
     return word.isdecimal() and len(word) <= DIGITS
 
 
 def counted(number: int, what: str, does: str = "", do: str = "", *, commas: bool = False) -> str:
-    """Returns a number of things as a line says it: `1 frame`, `2 frames`, and with verbs `1 frame is`.
+    """Returns a number with its noun: `1 frame`, `2 frames`; with verbs, `1 frame is`.
 
     Args:
-        number: of the things.
-        what: one of them.
-        does: what one of them does.
-        do: what several do.
-        commas: between thousands, as on pages.
+        number: the number.
+        what: noun in the singular.
+        does: verb in the singular.
+        do: verb in the plural.
+        commas: whether to separate thousands, as on pages.
     """
     words = (what, does) if number == 1 else (f"{what}{'es' if what[-1] in 'sx' else 's'}", do)
     return " ".join(filter(None, (f"{number:,}" if commas else str(number), *words)))
 
 
 def shown(value: Any) -> str:
-    """Returns a value as an error shows it, on one short line."""
+    """Returns a value for an error message, on one short line."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of more digits than Python writes
+    except (ValueError, RecursionError):  # a number with more digits than Python converts
         return f"a {type(value).__name__} that is too large to be shown"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _bounded(loader: Any) -> Any:
-    """Returns a loader that refuses what aliases would make too large, or endless, and keys that stand twice."""
+    """Returns a loader that refuses aliases that expand too much or endlessly, and duplicate keys."""
 
     class Bounded(loader):
         def get_single_node(self) -> Any:
@@ -247,7 +246,7 @@ def _bounded(loader: Any) -> Any:
 
 
 def _refuse_twins(node: yaml.MappingNode) -> None:
-    """Refuses a key that stands twice, of which PyYAML would take the last without a word."""
+    """Refuses duplicate keys, of which PyYAML silently takes the last."""
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
@@ -258,7 +257,7 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
 
 
 def _count(node: Any, known: dict[int, int | None]) -> int:
-    """Returns how many nodes one stands for."""
+    """Returns the number of nodes with aliases expanded."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     found = known.get(id(node), 0)

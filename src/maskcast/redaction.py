@@ -1,7 +1,7 @@
-"""Secrets never leave the process: every line, tag, page and error passes through ``redacted``.
+"""Removes secrets: every message, tag, page and error passes through ``redacted``.
 
-Two things are hidden: what an address has before its host (``https://user:password@host``), and the values of
-those environment variables that hold secrets, wherever they stand.
+Hidden are the user part of addresses (``https://user:password@host``) and the values of environment variables that
+contain secrets, wherever they occur.
 """
 
 import os
@@ -9,14 +9,14 @@ import re
 from urllib.parse import quote
 
 HIDDEN = "***"
-SHORTEST = 8  # characters of a variable's value: a shorter one is a word that other texts have, too
+SHORTEST = 8  # minimum length of a secret value: shorter ones may be ordinary words
 SECRET = re.compile(r"PASS(WORD|WD|PHRASE)?$|TOKEN|SECRET|PRIVATE_?KEY|API_?KEY|CREDENTIAL|AUTHORIZATION", re.I)
-NO_SECRET = re.compile(r"_(FILE|PATH|URI|URL|PROCESS|SOURCE)$", re.I)  # says where one is
-# Up to the last @ of a word: a password may hold / and @ itself. The end of a scheme will do: without a bound a
-# long word takes the square of its length.
+NO_SECRET = re.compile(r"_(FILE|PATH|URI|URL|PROCESS|SOURCE)$", re.I)  # these only point to a secret
+# Up to the last @ of a word, because a password may contain / and @. The scheme has a maximum length, else a long
+# word would take quadratic time.
 ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s\"'<>]*)@", re.I)
 SERVERS = frozenset({"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and end of line
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters except tab and newline
 HOST = re.compile(r"[\w.-]+(:\d+)?/|\[[\da-f:]+\](:\d+)?/|/", re.I)
 QUERY = re.compile(
     r"([?&][\w.-]*(?:token|passw|secret|signature|sig|api_?key|credential)[\w.-]*=)[^&\s\"'<>]+", re.I
@@ -24,7 +24,7 @@ QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """Returns a text without the secrets in it."""
+    """Returns a text with its secrets hidden."""
     for value in _known():
         text = text.replace(value, HIDDEN)
     text = QUERY.sub(rf"\1{HIDDEN}", text)
@@ -32,12 +32,12 @@ def redacted(text: str) -> str:
 
 
 def as_written(text: str) -> str:
-    """Returns what somebody wrote (a reason, a name, a note) as a terminal shows it, and does not obey it."""
+    """Returns a user's text without secrets, with control characters escaped, so that a terminal only shows it."""
     return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", redacted(text))
 
 
 def has_user(address: str) -> bool:
-    """Tells whether an address names a user, a password or a token before its host."""
+    """Whether an address has a user, password or token before its host."""
     return ADDRESS.sub(_without_user, address) != address
 
 
@@ -46,16 +46,16 @@ def _without_user(match: re.Match[str]) -> str:
 
 
 def _is_user(match: re.Match[str]) -> bool:
-    """Tells user:pass/word@host from host/path@2x.png and host:80/path@2x.png, which have no user."""
+    """Whether a match has a user, as in user:pass/word@host, unlike host/path@2x.png and host:80/path@2x.png."""
     return not HOST.match(match["user"])
 
 
 def _known() -> list[str]:
-    """Returns the values of the environment's secrets, as they are and as addresses have them, longest first."""
+    """Returns the secret values of the environment, plain and URL-quoted, longest first."""
     values = set()
     for name in list(os.environ):
-        value = os.environ.get(name, "")  # MLflow's threads remove variables while this one looks at them
-        value = value.strip()  # a secret may end in a line break, which an error shows as `\n`
+        value = os.environ.get(name, "")  # MLflow's threads may remove variables during this loop
+        value = value.strip()  # messages show its line break as `\n`
         if SECRET.search(name) and not NO_SECRET.search(name) and len(value) >= SHORTEST:
             values |= {value, quote(value, safe=""), quote(value)}
         values |= {match["user"] for match in ADDRESS.finditer(value) if name in SERVERS or _is_user(match)}

@@ -1,7 +1,7 @@
-"""A stage that is tried on a handful of clips, and what it notes of its work: see `maskcast dry-run`.
+"""Rehearsals: a stage is tried on a few clips and records its cost (see `maskcast dry-run`).
 
-A process rehearses where ``MASKCAST_REHEARSAL`` names a file; all processes that it starts then do, too. Notes are
-lines of JSON in that file.
+A process rehearses if ``MASKCAST_REHEARSAL`` names a file; so do its child processes. Notes are lines of JSON in
+that file.
 """
 
 import json
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 VARIABLE = "MASKCAST_REHEARSAL"
-HANDFUL = 4  # of each part of a data set
-FEW = 50  # of many steps that are all alike
+HANDFUL = 4  # number of clips of each part of a data set
+FEW = 50  # number of steps, if all are alike
 
 
 class AllOf(NamedTuple):
-    """What the items of a loop are some of; a rehearsal says what all of them take.
+    """What the items of a loop are a sample of; from it the cost of the whole loop is estimated.
 
     Attributes:
-        most: as many of them, at most; None: any number.
-        splits: of the data set, whose clips they are; empty where there are as many as ``most``.
+        most: maximum number of items in the real run; None for no limit.
+        splits: splits of the data set whose clips are the items; empty if there are ``most`` items.
     """
 
     most: int | None = None
@@ -31,23 +31,23 @@ class AllOf(NamedTuple):
 
 
 def rehearsing() -> bool:
-    """Whether this process tries a stage."""
+    """Whether this process runs a rehearsal."""
     return VARIABLE in os.environ
 
 
 def note(**values: Any) -> None:
-    """Notes something of a stage that is tried; nothing elsewhere, and nothing in all but the first process."""
+    """Records values of a rehearsal; only in the first process, and only in a rehearsal."""
     if rehearsing() and os.environ.get("RANK", "0") == "0":
         with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
 
 def handful(items: Sequence[T], part_of: Callable[[T], str]) -> list[T]:
-    """Returns the first items of each part, in order, and notes how many there are; all of them elsewhere.
+    """In a rehearsal, returns the first items of each part and notes all counts; otherwise returns all items.
 
     Args:
-        items: of a data set.
-        part_of: names the part that an item belongs to: its split, and what else stages tell apart.
+        items: items of a data set.
+        part_of: returns the part of an item: its split, and whatever else makes a difference to stages.
     """
     if not rehearsing():
         return list(items)
@@ -63,17 +63,17 @@ def handful(items: Sequence[T], part_of: Callable[[T], str]) -> list[T]:
 
 
 def few(times: int) -> range:
-    """Counts to ``times``, in a rehearsal to a few of them: see ``AllOf``."""
+    """Returns ``range(times)``; in a rehearsal, a range of only a few (see ``AllOf``)."""
     return range(min(times, FEW) if rehearsing() else times)
 
 
 def noted(items: Iterable[T], name: str, of: AllOf | None = None) -> Iterator[T]:
-    """Yields items, and notes how many seconds went by until each of the next was asked for.
+    """Yields items, and records the seconds between the requests for consecutive items.
 
     Args:
-        items: of a loop.
-        name: of the loop.
-        of: what the items are some of, where they stand for more.
+        items: items of a loop.
+        name: name of the loop.
+        of: what the items are a sample of, if they are one.
     """
     seconds: list[float] = []
     yielded = 0
@@ -86,5 +86,5 @@ def noted(items: Iterable[T], name: str, of: AllOf | None = None) -> Iterator[T]
             asked = time.monotonic()
     finally:
         if asked_again := time.monotonic() - asked:
-            seconds.append(asked_again)  # the last one, of whoever does not ask once more
+            seconds.append(asked_again)  # the last item, if no further one is requested
         note(loop=name, seconds=seconds, **({} if of is None else {"items": yielded, **of._asdict()}))

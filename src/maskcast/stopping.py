@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: what runs is stopped by an exception, cleans up, and says in one line how to go on.
+"""Ctrl-C and SIGTERM: an exception stops the work, cleans up, and one line says how to continue.
 
-A training is let finish its step, and leaves a checkpoint of it, where SIGTERM, SIGUSR1 or its time limit ends it.
+On SIGTERM, SIGUSR1 or at its time limit, a training first completes its step and writes a checkpoint.
 """
 
 import os
@@ -15,16 +15,16 @@ from typing import Any
 from maskcast.redaction import redacted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PAUSES = (signal.SIGTERM, signal.SIGUSR1)  # that end a training after its step
-PAUSED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on; job scripts run it again
+PAUSES = (signal.SIGTERM, signal.SIGUSR1)  # signals that stop a training after its step
+PAUSED = 75  # EX_TEMPFAIL of sysexits.h: job scripts run the same command again, which resumes
 AGAIN = ": run the same command again to go on from the last checkpoint"
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody has asked this process to end; its notes, which go on from "stopped", say where and what to do.
+    """This process was asked to stop; its notes continue the message "stopped" with place and remedy.
 
     Args:
-        number: the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
@@ -33,7 +33,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Paused(Stopped):
-    """A training has ended after a step of which it left a checkpoint; the exit code is ``PAUSED``."""
+    """A training stopped after a step and left a checkpoint; the exit code is ``PAUSED``."""
 
     def __init__(self) -> None:
         super().__init__(signal.SIGTERM)
@@ -41,12 +41,13 @@ class Paused(Stopped):
 
 
 class _Stop:
-    """The handler of signals that stops this process."""
+    """Signal handler that stops this process."""
 
     raised: Stopped | None = None
 
     def __call__(self, number: int, _: Any) -> None:
-        # Functions of Python, not SIG_IGN and SIG_DFL: it complains of a signal that is under way by then.
+        # Python functions, because with SIG_IGN or SIG_DFL Python reports an error for a signal that is already
+        # pending.
         signal.signal(signal.SIGTERM, _do_nothing)
         signal.signal(signal.SIGINT, end_at_once)
         self.raised = Stopped(number)
@@ -55,10 +56,10 @@ class _Stop:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[bool]:
-    """Makes Ctrl-C and SIGTERM raise ``Stopped`` in the block, whose value is whether it is this that does so.
+    """Makes Ctrl-C and SIGTERM raise ``Stopped`` in the block; yields whether it has set these handlers.
 
-    Whoever has set a handler keeps it, and so does an interpreter that a person types into. The first signal
-    counts: a second Ctrl-C ends the process at once, a second SIGTERM does nothing.
+    Existing handlers of other code, and those of an interactive interpreter, stay. Only the first signal raises: a
+    second Ctrl-C ends the process at once, a second SIGTERM is ignored.
     """
     typed = hasattr(sys, "ps1") or "ipykernel" in sys.modules
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -74,18 +75,18 @@ def stopped_by_signals() -> Iterator[bool]:
     try:
         yield True
     except Exception as error:
-        if stop.raised is not None:  # within a library that makes an error of its own of it, as pydantic's core
+        if stop.raised is not None:  # a library has wrapped it in its own error, as pydantic does
             raise stop.raised from error
         raise
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
-        stop.raised = None  # whose traceback holds this frame: together they would keep what was open there
+        stop.raised = None  # its traceback refers to this frame, and the cycle would keep objects alive
 
 
 @contextmanager
 def saying_where(where: Callable[[], str]) -> Iterator[None]:
-    """Adds to what is said of a stop in the block where it came, e.g. `` at epoch 3 of 5``."""
+    """Adds a text to the message about a stop in the block, e.g. `` at epoch 3 of 5``."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -95,18 +96,18 @@ def saying_where(where: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def pausing(limit_s: float | None) -> Iterator[Callable[[], bool]]:
-    """Lets SIGTERM and SIGUSR1 ask for the end of the block, which the value tells, instead of forcing it.
+    """Makes SIGTERM and SIGUSR1 request the end of the block; yields a function that tells whether they did.
 
-    Whoever has set a handler keeps it. What was asked for once is: a second signal does nothing.
+    Existing handlers of other code stay. Further signals have no effect.
 
     Args:
-        limit_s: seconds after which the end is asked for anyway.
+        limit_s: seconds after which the end counts as requested.
     """
     end = time.monotonic() + limit_s if limit_s is not None else None
     asked: list[int] = []
     before = {number: signal.getsignal(number) for number in PAUSES}
     main = threading.current_thread() is threading.main_thread()
-    free = (signal.SIG_DFL, signal.SIG_IGN)  # a job script ignores what it passes on
+    free = (signal.SIG_DFL, signal.SIG_IGN)  # a job script ignores the signals that it forwards
     ours = [n for n in PAUSES if main and (before[n] in free or isinstance(before[n], _Stop))]
     for number in ours:
         signal.signal(number, lambda number, _: asked.append(number))
@@ -119,7 +120,7 @@ def pausing(limit_s: float | None) -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def ctrl_c_asks() -> Iterator[Callable[[], bool]]:
-    """Lets the first Ctrl-C in the block ask for its end, which the value tells; the second one stops it."""
+    """Makes the first Ctrl-C request the end of the block (yields a function that tells); the second stops it."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -138,7 +139,7 @@ def ctrl_c_asks() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def children_ignore_ctrl_c() -> Iterator[None]:
-    """Lets processes that the block starts ignore Ctrl-C: the one that started them ends them."""
+    """Makes processes that the block starts ignore Ctrl-C, because their parent ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -147,19 +148,19 @@ def children_ignore_ctrl_c() -> Iterator[None]:
 
 
 def _do_nothing(*_: Any) -> None:
-    """Handles a signal that has been heard already."""
+    """Ignores a signal after the first one."""
 
 
 def end_at_once(number: int, _: Any) -> None:
-    """Handles a signal that ends the process at once."""
+    """Handles a signal by ending the process at once."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def end_stopped(stop: KeyboardInterrupt) -> int:
-    """Says in one line that this process was stopped, and where; returns its exit code: 130, 143 or ``PAUSED``."""
+    """Prints one line on where this process was stopped; returns its exit code: 130, 143 or ``PAUSED``."""
     line = "".join(["stopped", *getattr(stop, "__notes__", [])])
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts the first one speaks
-        with suppress(OSError):  # who read the output may be gone
+    if os.environ.get("RANK", "0") == "0":  # of processes started by torchrun, only the first prints
+        with suppress(OSError):  # the reader may have closed the pipe
             print(redacted(line), file=sys.stderr, flush=True)
     return int(getattr(stop, "code", 128 + signal.SIGINT))

@@ -1,4 +1,4 @@
-"""Writes files that people read, too."""
+"""Safe writing of files."""
 
 import json
 from errno import EINVAL
@@ -8,19 +8,19 @@ from uuid import uuid4
 
 
 def refuse_device(path: Path) -> None:
-    """Refuses to put a file or folder in the place of a pipe or device, such as ``/dev/null``.
+    """Refuses to replace a pipe or device, such as ``/dev/null``, by a file or folder.
 
     Raises:
-        OSError: it is one.
+        OSError: the path is a pipe or device.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(EINVAL, "a pipe or device, no file")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text that is there whole or not at all; of two who write it at once the last one is right."""
+    """Writes a text atomically; if two processes write at once, the last one wins."""
     refuse_device(path)
-    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")  # of this writer alone
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")  # a name of its own for each writer
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
@@ -29,5 +29,5 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, indented, with a newline at its end."""
+    """Writes indented JSON with a final newline."""
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ THUMB, THUMB_LENGTHS, THUMB_RADII = (
     (0.042, 0.034, 0.027),
     (0.0125, 0.0105, 0.009),
 )
-THUMB_OUT, THUMB_IN = np.array([0.74, -0.60, -0.30]), np.array([-0.60, -0.40, -0.69])  # straight; direction of bend
+THUMB_OUT, THUMB_IN = np.array([0.74, -0.60, -0.30]), np.array([-0.60, -0.40, -0.69])  # straight; bending towards
 SPREAD = np.array([0.16, 0.02, -0.10, -0.24])  # radians between straight fingers, positive to the thumb's side
 BEND = (1.45, 1.75, 1.1)  # maximum angle of each joint of a finger
 MIDDLE = np.array([0.0, -0.08, 0.0])  # centre of rotation of a hand
