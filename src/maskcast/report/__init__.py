@@ -1,1 +1,1 @@
-"""What people read and look at: pages, charts, tables, pictures."""
+"""Reports for people: pages, charts, tables and pictures."""

@@ -1,4 +1,4 @@
-"""The page of a label budget: what ways to train a masker score by the number of labelled clips."""
+"""The page of a label budget: scores of several ways to train a masker, by the number of labelled clips."""
 
 import csv
 import statistics
@@ -11,11 +11,11 @@ from maskcast.markup import element, table
 from maskcast.report.charts import line_chart
 from maskcast.report.page import document
 
-ATTRIBUTES = "attributes"  # in the name of an arm whose classes have some: these get a chart of their own
+ATTRIBUTES = "attributes"  # such arms, whose classes have attributes, get a chart of their own
 
 
 class Point(NamedTuple):
-    """One training: its arm, the order in which clips were labelled, how many, the seed, score and minutes."""
+    """One training: its arm, the order of labelling, the number of labelled clips, seed, score and minutes."""
 
     arm: str
     order: str
@@ -27,11 +27,11 @@ class Point(NamedTuple):
 
 
 def write_budget(path: Path, points: Iterable[Point]) -> None:
-    """Writes a page and a table.
+    """Writes an HTML page and a CSV table.
 
     Args:
-        path: of both, without the ``.html`` and ``.csv``; its folder exists.
-        points: the trainings, in the order in which their arms are to be named.
+        path: path of both without ``.html`` and ``.csv``; its folder exists.
+        points: the trainings, in the order in which their arms are listed.
     """
     found = list(points)
     with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
@@ -78,15 +78,15 @@ def write_budget(path: Path, points: Iterable[Point]) -> None:
 
 
 def _mean(some: Sequence[Point]) -> float:
-    """Returns the mean Jaccard."""
+    """Returns the mean Jaccard index."""
     return statistics.mean(point.jaccard for point in some)
 
 
 def _minutes(some: Sequence[Point]) -> float:
-    """Returns the mean of the minutes of training."""
+    """Returns the mean training time in minutes."""
     return statistics.mean(point.minutes for point in some)
 
 
 def _span(some: Sequence[Point]) -> str:
-    """Returns the lowest and the highest Jaccard."""
+    """Returns the range of the Jaccard index, as text."""
     return f"{min(point.jaccard for point in some):.3f} to {max(point.jaccard for point in some):.3f}"

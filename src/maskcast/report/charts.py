@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, each with its numbers as a table for those who do not see it."""
+"""Line charts as inline SVG, each with its numbers in a table for accessibility."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.markup import Html, element, folded, table
 
-WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there
+WIDTH, HEIGHT = 360, 230  # about the width of a phone, so that text is not scaled
 TOP, BOTTOM = 10, 38
-LEAST_LEFT, LEAST_RIGHT, DIGIT = 44, 10, 7  # widths: of the axis at the left, of the border, of a digit
+LEAST_LEFT, LEAST_RIGHT, DIGIT = 44, 10, 7  # widths in pixels: y axis, right margin, digit
 MOST_POINTS, MOST_ROWS = 400, 40
-DOTTED_UP_TO = 30  # points of a line that are drawn as dots, too
-TICKS = 5  # on an axis, about
-STYLES = 8  # classes line-0 to line-7 of the style sheet
+DOTTED_UP_TO = 30  # maximum number of points of a line that also get dots
+TICKS = 5  # approximate number of ticks on an axis
+STYLES = 8  # CSS classes line-0 to line-7
 
 Points = Sequence[tuple[float, float]]
 
@@ -26,18 +26,17 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     log_x: bool = False,
 ) -> Html:
-    """Returns a figure: chart, legend and, folded, the numbers.
+    """Returns a figure with chart, legend and, collapsed, the numbers.
 
-    Of very many points an even selection is drawn and listed, first and last included.
+    Of very many points an even selection is drawn and listed, including the first and the last.
 
     Args:
         title: Caption.
-        lines: (x, y) by name; points that are not finite leave a gap in the table and none in the line.
-        x_label: What x is.
-        y_label: What y is.
-        y_range: Least and greatest y of the axis; None takes what the lines need.
-        log_x: Whether equal ratios of x, all above 0, are equally wide; then each x of the lines has its tick, or,
-            where these are many, each power of ten.
+        lines: (x, y) by name; points that are not finite are missing in the table, and skipped by the line.
+        x_label: Meaning of x.
+        y_label: Meaning of y.
+        y_range: Minimum and maximum of the y axis; None fits the lines.
+        log_x: Logarithmic x axis, for x > 0, with a tick at each x, or at powers of ten if there are many.
     """
     lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
     finite = {name: [one for one in points if all(map(math.isfinite, one))] for name, points in lines.items()}
@@ -71,7 +70,7 @@ def line_chart(
     for said, x in _with_room([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
         parts.append(element("text", said, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     parts.append(element("text", x_label, x=(left + WIDTH - right) / 2, y=HEIGHT - 4, text_anchor="middle"))
-    for k, points in reversed(list(enumerate(finite.values()))):  # the first line lies on top
+    for k, points in reversed(list(enumerate(finite.values()))):  # the first line is drawn on top
         at = [place(*point) for point in points]
         parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in at), class_=_style(k)))
         if len(at) <= DOTTED_UP_TO:
@@ -83,7 +82,7 @@ def line_chart(
 
 
 def _style(k: int) -> str:
-    """Returns the classes of line k; beyond `STYLES` the colours come again, dotted."""
+    """Returns the CSS classes of line k; beyond `STYLES` lines, colours repeat with dots."""
     return f"line line-{k % STYLES}" + (" again" if k >= STYLES else "")
 
 
@@ -102,7 +101,7 @@ def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
     caption, places = f"{title}, by {x_label}", {x for points in lines.values() for x, _ in points}
     if sum(map(len, lines.values())) >= len(places) * len(lines) / 2:
         return folded("Numbers", _table(caption, x_label, lines))
-    # lines with places of their own would leave most cells of one table empty
+    # lines with different x would leave most cells of a common table empty
     return folded("Numbers", *(_table(f"{caption}: {name}", x_label, {name: lines[name]}) for name in lines))
 
 
@@ -123,7 +122,7 @@ def _said(value: float | None) -> str:
 
 
 def _with_room(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Returns the ticks, text and place, that do not touch: the first, the last, and what fits between them."""
+    """Returns ticks (text, position) that do not overlap: the first, the last, and as many as fit between."""
     kept: list[tuple[str, float]] = []
     for text, x in (*ticks[:1], *ticks[-1:], *ticks[1:-1]):
         if all(abs(x - place) > DIGIT * (len(text) + len(other) + 1) / 2 for other, place in kept):
@@ -132,7 +131,7 @@ def _with_room(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def _log_ticks(xs: Sequence[float]) -> Sequence[float]:
-    """Returns the places themselves where they are few, else the powers of ten among them."""
+    """Returns the x values themselves if they are few, else the powers of ten between them."""
     powers = [
         10.0**n for n in range(math.ceil(math.log10(xs[0]) - 1e-9), math.floor(math.log10(xs[-1]) + 1e-9) + 1)
     ]

@@ -1,4 +1,4 @@
-"""How well a masker finds each class, as a text that the page of its run shows and MLflow keeps."""
+"""A text table of a masker's Jaccard index by class, for the page of its run and for MLflow."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ HEADER = ["class", "Jaccard", "precision", "recall", "true pixels", "most confus
 
 
 def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> str:
-    """Returns a table of the classes that are there, the worst first.
+    """Returns a table of the classes that occur, the worst first.
 
     Args:
         label_map: of kind ``classes``.
-        counts_KK: the confusion matrix, rows = true class, columns = what was found.
+        counts_KK: confusion matrix, rows = true class, columns = predicted class.
     """
     jaccard_K = jaccard_per_class(counts_KK)
     there = [k for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]

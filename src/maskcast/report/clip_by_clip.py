@@ -1,4 +1,4 @@
-"""How sure the scores of forecasters are: each clip scored alone, with bootstrap intervals over the clips."""
+"""Uncertainty of forecasters' scores: each clip is scored alone, with bootstrap intervals over the clips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ MEANING = (
 
 @dataclass(frozen=True)
 class ClipByClip:
-    """Scores of each clip, of one model.
+    """A score over all clips, for one model.
 
     Args:
-        model: its name.
+        model: name of the model.
         score: `jaccard_last`, `jaccard_mean` or `j_and_f`.
-        clips: how many have it.
-        videos: that these are of.
-        interval: mean and both ends of its interval.
-        difference: the forecaster less this one; None of the forecaster itself.
+        clips: number of clips that have the score.
+        videos: number of videos that the clips are from.
+        interval: mean, and both ends of its interval.
+        difference: the forecaster's score minus this one; None for the forecaster itself.
     """
 
     model: str
@@ -46,7 +46,7 @@ class ClipByClip:
 
     @property
     def cells(self) -> list[str]:
-        """The row of a table, under `HEADER`."""
+        """The row in a table with `HEADER`."""
         row = [self.model.replace("_", " "), self.score, bracketed(self.interval, self.clips)]
         if self.difference is None:
             return [*row, "-", "-"]
@@ -54,7 +54,7 @@ class ClipByClip:
 
     @property
     def numbers(self) -> list[object]:
-        """The row of a CSV file, under `CSV_HEADER`."""
+        """The row in a CSV file with `CSV_HEADER`."""
         row = [self.model, self.score, self.clips, self.videos, *(f"{value:.6f}" for value in self.interval)]
         one = self.difference
         if one is None:
@@ -66,11 +66,11 @@ def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]
     """Compares a forecaster with the baselines clip by clip.
 
     Args:
-        scores: of the forecaster and the baselines.
-        videos: of which video each clip is.
+        scores: scores of the forecaster and the baselines.
+        videos: video of each clip.
 
     Returns:
-        The scores of each by name, the forecaster first; none where no true mask has foreground.
+        The scores of all models by name, the forecaster first; empty if no true mask has foreground.
     """
     if not scores[FORECASTER].foreground:
         return []
@@ -88,7 +88,7 @@ def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]
 
 
 def said(found: list[ClipByClip], model: str, score: str) -> str:
-    """Returns what a clip-by-clip comparison with one model says, in a sentence; nothing where there is none."""
+    """Returns a sentence on the clip-by-clip comparison with one model; empty if there is none."""
     one = next((each.difference for each in found if (each.model, each.score) == (model, score)), None)
     if one is None:
         return ""

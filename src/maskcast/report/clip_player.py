@@ -1,4 +1,4 @@
-"""A clip on a page: all its frames in one picture, of which a slider shows one at a time."""
+"""A clip on a page: all frames are in one picture, and a slider selects the frame to show."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,22 +15,22 @@ from maskcast.report.overlays import resized
 from maskcast.report.paint import Entry
 from maskcast.report.pictures import panels
 
-MOST_FRAMES = 24  # of a longer clip an even selection
-MOST_PIXELS = 160 * 240  # of one panel; larger ones are shrunk
-MOST_SIDE = 16_000  # pixels of a picture; WebP takes 16,383
-MOST_BYTES = 900_000  # of one clip's picture; three of them and the rest of a page stay below 5 MB
+MOST_FRAMES = 24  # of a longer clip, evenly spaced frames are shown
+MOST_PIXELS = 160 * 240  # of one panel; larger panels are shrunk
+MOST_SIDE = 16_000  # pixels of a picture; the limit of WebP is 16,383
+MOST_BYTES = 900_000  # of one clip's picture, so that a page with three of them stays below 5 MB
 QUALITIES = (85, 70, 50, 30, 10)
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """All panels of a clip in one WebP: a column per frame, a row per panel.
+    """All panels of a clip in one WebP picture: a column per frame, a row per panel.
 
     Args:
-        data: the file.
-        frames: which frames, counted from 0.
+        data: the WebP file.
+        frames: frame numbers, from 0.
         panels: names of the rows.
-        size: height and width of one panel, pixels.
+        size: height and width of one panel, in pixels.
     """
 
     data: bytes
@@ -40,7 +40,7 @@ class Sprite:
 
 
 def draw_sprite(view: ForecastView) -> Sprite:
-    """Draws the panels of a forecast; masks without frames are kept to the last bit if they fit."""
+    """Draws the panels of a forecast; without RGB frames it is lossless if it fits."""
     return sprite_of(len(view.truth), lambda t: panels(view, t), lossless=view.frames is None)
 
 
@@ -48,9 +48,9 @@ def sprite_of(count: int, panels: Callable[[int], Mapping[str, np.ndarray]], *, 
     """Draws the panels of a clip.
 
     Args:
-        count: frames of the clip.
-        panels: gives those of a frame: pictures (H, W, C) uint8 of one size, by name.
-        lossless: whether they are kept to the last bit if they fit.
+        count: number of frames of the clip.
+        panels: returns the pictures (H, W, C) uint8 of a frame by name, all of one size.
+        lossless: whether to compress without loss if the result fits.
     """
     frames = evenly_spaced(count, MOST_FRAMES)
     columns = [panels(t) for t in frames]
@@ -78,17 +78,17 @@ def player(
     frames: Sequence[str],
     classes: Sequence[Entry],
 ) -> Html:
-    """Returns a clip with a slider and a button that plays it; without scripts its last frame is shown.
+    """Returns a clip with a slider and a play button; without scripts, its last frame is shown.
 
     A clip of one frame has neither.
 
     Args:
-        name: an identifier, unique on the page.
+        name: identifier, unique on the page.
         title: heading.
         sprite: the panels.
-        captions: by panel.
-        frames: what is said of each frame of the sprite.
-        classes: names and colours of those that are shown.
+        captions: captions by panel.
+        frames: text for each frame of the sprite.
+        classes: names and colours of the visible classes.
     """
     height, width = sprite.size
     uri = data_uri(sprite.data, "image/webp")
@@ -123,7 +123,7 @@ def player(
         data_frames=json.dumps(list(frames)),
     )
     label = element("label", slider, element("span", frames[last], class_="now", aria_hidden="true"))
-    # Hidden where no script is there to play.
+    # Hidden until a script shows it.
     play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
     body = joined([element("div", *panels, class_="panels"), legend(classes, "Classes")])
     controls = element("div", play, label, class_="controls") if last else Html()
@@ -133,11 +133,11 @@ def player(
 
 
 def legend(entries: Sequence[Entry], label: str) -> Html:
-    """Returns what colours mean; nothing of no colours.
+    """Returns a legend of colours; empty without entries.
 
     Args:
         entries: names and colours.
-        label: what they are the colours of.
+        label: what the colours stand for.
     """
     items = [
         element(

@@ -1,4 +1,4 @@
-"""Which classes are taken for which, on a page: the worst as a list, all of them as a heat map.
+"""Confusions between classes on a page: the most frequent as a list, all as a heat map.
 
 Legend: K classes; a matrix M_KK has rows = target class, columns = forecast class, in pixels.
 """
@@ -12,14 +12,14 @@ from maskcast.markup import Html, element, joined, scrolling, table
 from maskcast.reading import counted
 from maskcast.report.paint import elided, font
 
-LISTED = 12  # pairs of classes
-MOST_CLASSES = 60  # of the heat map; more would not be readable
-CELL, NUMBER = 15, 30  # pixels of the heat map: side of a cell, width of a class number
-MOST_NAME, LETTERS = 130, 10  # pixels: widest class name, size of the font it is measured in; a page's is wider
+LISTED = 12  # number of pairs of classes
+MOST_CLASSES = 60  # of the heat map; more would not be legible
+CELL, NUMBER = 15, 30  # pixels in the heat map: side of a cell, width of a class number
+MOST_NAME, LETTERS = 130, 10  # pixels: widest class name, font size for measuring it; fonts of pages are wider
 
 
 def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
-    """Returns what is confused at the last forecast frame: in words, as a list, and all of it as a heat map."""
+    """Returns the confusions at the last scored frame: a sentence, a list, and a heat map."""
     matrix_KK = scores.matrix_hKK[scores.last]
     wrong_KK = matrix_KK * ~np.eye(len(classes), dtype=bool)
     true_K = matrix_KK.sum(axis=1)

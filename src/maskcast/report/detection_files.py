@@ -1,4 +1,4 @@
-"""The report of an evaluation: numbers, tables, curves and pictures in one folder."""
+"""The report of a detector's evaluation: numbers, tables, curves and pictures in one folder."""
 
 from pathlib import Path
 
@@ -38,16 +38,16 @@ FILES = {
 
 
 def write_report(folder: Path, scores: CocoScores, images: Path | None = None, pictures: int = 8) -> None:
-    """Writes what `FILES` names into a folder.
+    """Writes the files in `FILES` to a folder.
 
     Args:
         folder: An empty folder.
         scores: What to report.
-        images: Folder in which the `file_name` of the truth's images lie; None draws no pictures.
-        pictures: Images to draw, spread from the best to the worst.
+        images: Folder of the images (`file_name` in the truth); None draws no pictures.
+        pictures: Number of images to draw, from the best to the worst.
 
     Raises:
-        MaskcastError: An image to draw cannot be read.
+        MaskcastError: An image cannot be read.
     """
     matches = match(scores)
     (folder / "table.txt").write_text(scores.table() + "\n", encoding="utf-8")

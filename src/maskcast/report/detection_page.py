@@ -1,4 +1,4 @@
-"""The sections of an evaluation of a detector on its page: scores, categories, curves, pictures."""
+"""Page sections of a detector's evaluation: scores, categories, curves, pictures."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,11 +23,11 @@ _score = partial(shown_score, none="n/a")
 
 
 def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
-    """Shows an evaluation on the run's page.
+    """Adds an evaluation to the run's page.
 
     Args:
-        scores: what was found.
-        pictures: files of the images that are drawn, best first, see ``detection_pictures``.
+        scores: scores of the detections.
+        pictures: files of the drawn images, best first; see ``detection_pictures``.
     """
     show("Scores", _scores(scores))
     show("By category", _categories(scores))

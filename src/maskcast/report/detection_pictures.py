@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: truth and detections side by side, from the best image to the worst.
+"""Pictures for a detector's evaluation: truth and detections side by side, from the best image to the worst.
 
 Legend: H height, W width, C = 3 channels (RGB), uint8.
 """
@@ -22,7 +22,7 @@ from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font, 
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 PANEL_WIDTH = 480  # pixels
-LABEL_STEPS = 12  # heights of a label that it is moved by at most
+LABEL_STEPS = 12  # maximum shift of a label, in label heights
 FOUND, CROWD = (102, 187, 106), (189, 189, 189)
 COLOURS: tuple[Entry, ...] = (
     ("found", FOUND),
@@ -34,7 +34,7 @@ COLOURS: tuple[Entry, ...] = (
 
 @dataclass(frozen=True)
 class _Shape:
-    """A box or mask to draw over an image."""
+    """A box or mask to draw on an image."""
 
     record: Record
     colour: tuple[int, int, int]
@@ -42,16 +42,16 @@ class _Shape:
 
 
 def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path, count: int) -> None:
-    """Draws images spread from the best to the worst F1.
+    """Draws images, evenly spaced by rank from the best to the worst F1.
 
-    Writes `pictures/<rank>_<image id>.png`, and the best and the worst together as `pictures.png`.
+    Writes `pictures/<rank>_<image id>.png`, and the best and the worst together to `pictures.png`.
 
     Args:
-        folder: Where to.
-        scores: What was found.
-        matches: Which of it is right.
-        images: Folder in which the `file_name` of the truth's images lie.
-        count: Images to draw.
+        folder: Folder of the report.
+        scores: Scores of the detections.
+        matches: Which detections are correct.
+        images: Folder of the images (`file_name` in the truth).
+        count: Number of images to draw.
 
     Raises:
         MaskcastError: An image has no `file_name`, is missing or cannot be read.
@@ -101,7 +101,7 @@ def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) 
 
 
 def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.ndarray:
-    """Returns the image at `PANEL_WIDTH` with boxes or masks over it, (H, W, C)."""
+    """Returns the image, scaled to `PANEL_WIDTH`, with boxes or masks drawn on it, (H, W, C)."""
     scale = PANEL_WIDTH / image_HWC.shape[1]
     size = (PANEL_WIDTH, max(1, round(scale * image_HWC.shape[0])))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -133,13 +133,13 @@ def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.nd
 
 
 def _free(wanted: Rectangle, taken: Sequence[Rectangle], size: tuple[int, int]) -> Rectangle:
-    """Returns the place of a label in a panel: the wanted one, or the next above or below that covers no other.
+    """Returns the position of a label in a panel: the nearest to the wanted one, up or down, that covers no other.
 
-    Where all are taken, it is the wanted one.
+    If all positions are taken, it is the wanted one.
 
     Args:
         wanted: left, top, right and bottom.
-        taken: places of other labels.
+        taken: positions of other labels.
         size: width and height of the panel.
     """
     left, top, right, bottom = wanted

@@ -1,4 +1,4 @@
-"""Tables and plots of an evaluation: what a person reads, and what `dvc plots` draws."""
+"""Tables and plots of a forecaster's evaluation, for readers and for `dvc plots`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ FUTURES = {
     "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
     "the score of the best one of each clip, by its mean over the forecast frames"
 }
-# Beside `DEFINITIONS` and no part of them: what was scored before is compared with what is scored now.
+# Kept out of `DEFINITIONS`, which must equal those of older evaluations to compare with them.
 DAVIS = {
     "j": "region similarity J of DAVIS: the Jaccard of one object in one frame, 1 where neither truth nor "
     "forecast has it; mean over the forecast frames of a clip that have labels, then over the objects of all "
@@ -64,17 +64,17 @@ DIGITS = {"peak_memory_mib": 0}
 
 
 def definitions(futures: int) -> dict[str, str]:
-    """Returns what the scores mean that evaluations are held together by, where so many futures were drawn."""
+    """Returns the definitions that comparable evaluations share, given the number of sampled futures."""
     return DEFINITIONS | FUTURES if futures else DEFINITIONS
 
 
 def meanings(futures: int) -> dict[str, str]:
-    """Returns what all scores mean, those of `DAVIS`, too."""
+    """Returns the definitions of all scores, including those of `DAVIS`."""
     return definitions(futures) | DAVIS
 
 
 def headline(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the score table, one row per forecaster."""
+    """Returns header and rows of the table of scores, one row per forecaster."""
     some = next(iter(scores.values()))
     numbers = some.frame_numbers
     told = {"first": numbers[0], "last": numbers[-1], "judged": numbers[some.last]}
@@ -97,7 +97,7 @@ def write_tables(
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv, clip_by_clip.csv and README.md.
 
     Returns:
-        The forecasters clip by clip.
+        The clip-by-clip comparison of the forecasters.
     """
     header, rows = headline(scores)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
@@ -152,7 +152,7 @@ def write_tables(
 
 
 def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
-    """Draws macro Jaccard over the forecast frames, one line per forecaster."""
+    """Plots macro Jaccard over the forecast frames, one line per forecaster."""
     plot_lines(
         path,
         next(iter(scores.values())).frame_numbers,
@@ -165,7 +165,7 @@ def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
 
 
 def plot_confidence(path: Path, scores: ForecastScores) -> None:
-    """Draws whether the forecaster is as sure as it is right, over all pixels and over those of objects."""
+    """Plots the calibration of the forecaster's confidence, for all pixels and for pixels of objects."""
     named = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
     curves = {f"{name}: error {shown_score(one.error(), 3, 'n/a')}": one.curve() for name, one in named.items()}
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]

@@ -1,4 +1,4 @@
-"""The sections of an evaluation on its page: scores, horizon, clips, classes, confusions, confidence, timing.
+"""Page sections of a forecaster's evaluation: scores, horizon, clips, classes, confusions, confidence, timing.
 
 Legend: K classes, h horizon.
 """
@@ -34,16 +34,16 @@ def show_evaluation(
     maps: Html | None,
     curves: Mapping[str, Curve],
 ) -> None:
-    """Shows an evaluation on the run's page.
+    """Adds an evaluation to the run's page.
 
     Args:
         evaluation: what was scored.
-        scores: of the forecaster and the baselines.
+        scores: scores of the forecaster and the baselines.
         flat: all scores as flat numbers.
-        compared: the forecasters clip by clip.
-        featured: the clips to look at, see ``pictures.draw_gallery``.
-        maps: the masker in every label map, see ``label_maps``; None where there is but one.
-        curves: of the trainings that led here, by stage.
+        compared: clip-by-clip comparison of the forecasters.
+        featured: clips to show in detail; see ``pictures.draw_gallery``.
+        maps: scores of the masker in each label map, see ``label_maps``; None if there is only one map.
+        curves: learning curves of the trainings, by stage.
     """
     classes = evaluation.prepared.classes
     show("Scores", _scores(evaluation, scores, flat, compared))
@@ -190,7 +190,7 @@ def _learning(curves: Mapping[str, Curve]) -> Html:
     charts += [
         line_chart(f"Loss of {_words(stage)}", {"training": points}, x_label="epoch")
         for stage, curve in curves.items()
-        if len(points := _points(curve, "loss")) > 1  # one epoch shows no course
+        if len(points := _points(curve, "loss")) > 1  # a single epoch is no curve
     ]
     return element("div", *charts, class_="charts")
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation of a forecaster: tables, plots and pictures in a folder, and the run's page."""
+"""The report of a forecaster's evaluation: tables, plots and pictures in a folder, and the run's page."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,16 +26,16 @@ def write_report(
     pictures: int,
     curves: Mapping[str, Curve],
 ) -> str:
-    """Writes tables, plots and pictures, and shows all on the run's page.
+    """Writes tables, plots and pictures, and adds all to the run's page.
 
     Args:
         folder: an empty folder.
         evaluation: what was scored.
-        scores: of the forecaster and the baselines.
+        scores: scores of the forecaster and the baselines.
         flat: all scores as flat numbers.
-        split: whose clips were scored.
-        pictures: clips to draw, spread from the best to the worst.
-        curves: of the trainings that led here, by stage.
+        split: split of the scored clips.
+        pictures: number of clips to draw, from the best to the worst.
+        curves: learning curves of the trainings, by stage.
 
     Returns:
         The name of the picture to look at first.

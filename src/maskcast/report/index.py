@@ -1,4 +1,4 @@
-"""The page that links to all pages of a folder, and to which all of them link."""
+"""An index page that links to all pages of a folder; each of them links back to it."""
 
 import html
 import os
@@ -13,14 +13,14 @@ from maskcast.reading import opened
 from maskcast.report.page import GENERATOR, INDEX, document
 from maskcast.writing import write_whole
 
-HEAD_BYTES = 20_000  # of a page: more than its head
+HEAD_BYTES = 20_000  # more than the head of a page
 
 
 def write_index(folder: Path) -> Path | None:
-    """Writes the page anew, after a page of the folder has changed.
+    """Rewrites the index after a page of the folder has changed.
 
     Returns:
-        The page, or None where the folder has no pages of ours, or an index of somebody else.
+        The index, or None if the folder has no pages of maskcast, or another tool's index.
     """
     index = folder / INDEX
     if index.exists() and GENERATOR not in _head(index)[1]:
@@ -45,9 +45,10 @@ def write_index(folder: Path) -> Path | None:
 
 
 def _head(path: Path) -> tuple[float, str]:
-    """Returns when a page was written, and how it begins; nothing of what cannot be read, or has just gone.
+    """Returns the modification time and the beginning of a page; 0 and an empty text if it cannot be read.
 
-    The stage that asks for the index has done its work: it must not fail for what else lies beside its page.
+    The stage has done its work before it updates the index. It must not fail because of another file beside its
+    page.
     """
     try:
         with opened(path, "page", "remove it") as file:

@@ -1,6 +1,6 @@
-"""The masker in every label map, for a report: scores, Jaccard by class, and pictures.
+"""A masker's results in each label map, for a report: scores, Jaccard by class, and pictures.
 
-A store with one map has no such part: there the scores of the forecast say it.
+A store with a single map has no such section, because the scores of the forecast cover it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,14 @@ def write_label_maps(
     generated: ClipStore,
     clips: Sequence[str],
 ) -> Html:
-    """Writes `maps.md`, `masker_per_class.csv` and `maps/<map>_<clip>.png`; returns all of it for a page.
+    """Writes `maps.md`, `masker_per_class.csv` and `maps/<map>_<clip>.png`; returns the section for a page.
 
     Args:
-        folder: of the report.
-        scores: by label map.
+        folder: folder of the report.
+        scores: scores by label map.
         prepared: the clips.
         generated: the masks of the masker.
-        clips: ids of those to draw.
+        clips: ids of the clips to draw.
     """
     rows = [_row(one) for one in scores.values()]
     (folder / "maps.md").write_text(f"{markdown(HEADER, rows)}\n{NOTE}\n", encoding="utf-8")
@@ -68,7 +68,7 @@ def write_label_maps(
 
 
 def _key(one: MaskerScores) -> Html:
-    """Returns what the colours of a map mean."""
+    """Returns the legend of a map."""
     there = np.flatnonzero(one.counts.sum(axis=0) + one.counts.sum(axis=1))
     title = f"Colours of {one.label_map.name}"
     return joined([element("p", f"{title}:"), legend(class_entries([there], one.label_map.classes), title)])
@@ -81,7 +81,7 @@ def _draw(
     generated: ClipStore,
     clips: Sequence[str],
 ) -> list[Path]:
-    """Draws the clips that have frames, in every map that they have."""
+    """Draws the clips that have frames, for each map in which they have masks."""
     drawn = []
     for name, one in scores.items():
         truth, found = prepared.of(name), generated.of(name)
@@ -103,6 +103,6 @@ def _row(one: MaskerScores) -> list[str]:
 
 
 def _by_class(one: MaskerScores) -> list[tuple[int, int, float]]:
-    """Returns id, true pixels and Jaccard of every class."""
+    """Returns id, true pixels and Jaccard index of each class."""
     pixels_K, jaccard_K = one.counts.sum(axis=1), jaccard_per_class(one.counts)
     return [(k, int(pixels_K[k]), float(jaccard_K[k])) for k in range(len(pixels_K))]

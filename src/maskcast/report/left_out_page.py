@@ -1,4 +1,4 @@
-"""A page of the clips that are left out of a clip store, with a picture of each and why."""
+"""A page of the clips that were left out of a clip store, each with a picture and the reason."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from maskcast.report.page import INDEX, document
 
 
 def write_left_out(found: LeftOut) -> Path | None:
-    """Writes the page beside the pictures; returns where, or None where no clip has one."""
+    """Writes the page beside the pictures; returns its path, or None if there are no pictures."""
     if not found:
         return None
     lead = "What is wrong with clips that prepare_clips could not use, as far as it can be shown."

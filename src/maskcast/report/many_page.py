@@ -1,4 +1,4 @@
-"""Many maskers side by side: a CSV file, and one page with tables and pictures.
+"""A comparison of many maskers: a CSV file, and a page with tables and pictures.
 
 Legend: T frames, H height, W width.
 """
@@ -30,7 +30,7 @@ COSTS = {
     "memory_mib": "peak memory with single frames, above that before the model was loaded, in "
     "MiB: of the device, or on a CPU of the process",
 }
-MOST_NAME, LETTERS = 200, 13  # pixels of a name beside pictures, and their letters
+MOST_NAME, LETTERS = 200, 13  # maximum width of a name beside pictures, in pixels; font size
 LESS_IS_BETTER = LOWER_IS_BETTER | {"parameters", "frame_ms", "clip_ms", "memory_mib"}
 
 
@@ -38,10 +38,10 @@ def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, 
     """Writes scores.csv and index.html.
 
     Args:
-        folder: an empty one.
-        found: what came out for each masker.
-        left_out: what is wrong with others, by name.
-        task: what they were scored on.
+        folder: an empty folder.
+        found: result of each masker.
+        left_out: error of each other masker, by name.
+        task: what the maskers were scored on.
     """
     scores = list(dict.fromkeys(key for one in found for table in one.scores.values() for key in table))
     header = ["model", "arch", "map", *scores, *COSTS, "device"]
@@ -72,7 +72,7 @@ def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, 
 
 
 def shown_numbers(values: Sequence[float]) -> list[str]:
-    """Returns a column of numbers as tables show it: all with the same decimals, the greatest with four digits."""
+    """Returns a column of numbers as text with equal decimals, so that the greatest has four digits."""
     finite = [value for value in values if np.isfinite(value)]
     most = max(map(abs, finite), default=0.0)
     decimals = 4 if most <= 1 else max(3 - math.floor(math.log10(most)), 0)
@@ -82,7 +82,7 @@ def shown_numbers(values: Sequence[float]) -> list[str]:
 
 
 def _best_marked(caption: str, rows: Mapping[str, Mapping[str, float]]) -> Html:
-    """Returns a table of a row per model, the best number of each column bold."""
+    """Returns a table with a row per model; the best number in each column is bold."""
     names = list(next(iter(rows.values())))
     best = {}
     for name in names:
@@ -100,7 +100,7 @@ def _best_marked(caption: str, rows: Mapping[str, Mapping[str, float]]) -> Html:
 
 
 def _pictures(store: ClipStore, split: str, name: str, models: Sequence[Evaluated]) -> Html:
-    """Returns a sheet of the first clip, and its key: frames, truth, and what each model makes of them."""
+    """Returns a picture of the first clip, with legend: frames, truth, and the masks of each model."""
     clip = chosen_clips(store, split)[0]
     places = shown_frames(clip)
     frames = store.frames(clip)[places]

@@ -1,6 +1,6 @@
-"""Pictures of masks: overlays, error maps, and grids of them.
+"""Pictures of masks: overlays, error maps, and grids of these.
 
-Frame numbers on pictures count from 1, as the names of scores do.
+Frame numbers on pictures count from 1, as in the names of scores.
 
 Legend: T frames, H height, W width, C = 3 channels (RGB); frames and pictures are uint8, masks uint8 class ids.
 """
@@ -32,13 +32,13 @@ from maskcast.report.paint import (
 )
 
 CELL_WIDTHS = (120, 176)  # pixels: smaller cells are enlarged, larger ones shrunk
-TALLEST = 4000  # rows of a cell: a film of more than 16384 rows cannot be written
+TALLEST = 4000  # maximum rows of a cell, because a film cannot have more than 16384 rows
 MAX_COLUMNS = 11
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a grid: a label, and per column a caption above and a picture (H, W, C), or None for a gap."""
+    """One row of a grid: a label, and for each column a caption and a picture (H, W, C), or None for a gap."""
 
     label: str
     cells: Sequence[np.ndarray | None]
@@ -46,14 +46,14 @@ class Row:
 
 
 def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: float = 0.6) -> np.ndarray:
-    """Paints a mask over its frame, each region with a bright rim.
+    """Draws a mask over its frame, each region with a bright outline.
 
-    Under a mask the frame is grey: what is painted there has the hue that stands beside the class's name.
+    Under the mask the frame is grey, so that regions have exactly the hue of the class in the legend.
 
     Args:
-        frame_HWC: None paints the mask on a plain canvas.
-        mask_HW: None leaves the frame as it is.
-        opacity: Of the mask's colours over the frame; background stays clear.
+        frame_HWC: the frame; None draws the mask on a plain canvas.
+        mask_HW: the mask; None returns the frame unchanged.
+        opacity: Opacity of the mask's colours; background stays transparent.
 
     Returns:
         (H, W, C) uint8.
@@ -73,7 +73,7 @@ def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: f
 
 
 def error_map(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
-    """Colours what a prediction got wrong: missed, false alarm, wrong class; right objects grey; (H, W, C)."""
+    """Colours a prediction's errors: missed, false alarm, wrong class; correct objects are grey; (H, W, C)."""
     valid, wrong = truth_HW != IGNORE, truth_HW != prediction_HW
     picture = np.empty((*truth_HW.shape, 3), np.uint8)
     picture[...] = CANVAS
@@ -85,14 +85,14 @@ def error_map(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
 
 
 def matte(frame_HWC: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
-    """Lays what an opacity (uint8, 255 = 1) keeps of a frame on a plain canvas; (H, W, C) uint8."""
+    """Composes a frame with its opacity (uint8, 255 = opaque) over a plain canvas; (H, W, C) uint8."""
     opacity_HW1 = alpha_HW[..., None].astype(np.float32) / 255
     picture_HWC: np.ndarray = opacity_HW1 * frame_HWC + (1 - opacity_HW1) * np.array(CANVAS, np.float32)
     return np.round(picture_HWC).astype(np.uint8)
 
 
 def matte_error(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
-    """Shows how far an opacity is off, from black to white; (H, W, C) uint8."""
+    """Shows the absolute error of an opacity, from black to white; (H, W, C) uint8."""
     off_HW = np.abs(truth_HW.astype(np.int16) - prediction_HW).astype(np.uint8)
     return np.repeat(off_HW[..., None], 3, 2)
 
@@ -105,7 +105,7 @@ def masker_strip(
     kind: MapKind = "classes",
     legend: Sequence[Entry] = (),
 ) -> Image.Image:
-    """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, where known, truth and errors."""
+    """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, if known, truth and errors."""
     painted, error = (matte, matte_error) if kind == "alpha" else (overlay, error_map)
     shown = evenly_spaced(len(frames), MAX_COLUMNS)
     rows = [Row("frame", [frames[t] for t in shown], [f"frame {t + 1}" for t in shown])]
@@ -113,17 +113,17 @@ def masker_strip(
         rows.append(Row("truth", [painted(frames[t], truth[t]) for t in shown]))
     rows.append(Row("masker", [painted(frames[t], prediction[t]) for t in shown]))
     if truth is not None:
-        label = "difference" if kind == "alpha" else "error"  # colours of errors are explained below
+        label = "difference" if kind == "alpha" else "error"  # the legend explains colours of errors
         rows.append(Row(label, [error(truth[t], prediction[t]) for t in shown]))
     return grid(rows, title, legend=legend)
 
 
 def samples_picture(frames: np.ndarray, maps: Mapping[str, tuple[MapKind, np.ndarray]]) -> Image.Image:
-    """Draws the samples of a batch, frames (N, H, W, C), and below them the masks (N, H, W) of each map.
+    """Draws the samples of a batch, frames (N, H, W, C), and below them the masks (N, H, W) of each label map.
 
     Args:
-        frames: as they are learnt from.
-        maps: kind and masks, by the name of the map.
+        frames: frames after augmentation.
+        maps: kind and masks, by name of the label map.
     """
     rows = [Row("sample", list(frames))]
     for name, (kind, masks) in maps.items():
@@ -138,10 +138,10 @@ def grid(
     """Draws rows of pictures with labels on the left, captions above, and a legend below.
 
     Args:
-        rows: All pictures of the size of the first one.
-        title: Heading; where it is too long, its middle is left out.
-        widths: Least and greatest width of a picture on the sheet, pixels; less where it would be too tall.
-        legend: Names and colours of classes; those of errors are added where a row shows some.
+        rows: Pictures of equal size.
+        title: Heading; if it is too long, its middle is left out.
+        widths: Minimum and maximum width of a picture, in pixels; less if it would be too tall.
+        legend: Names and colours of classes; colours of errors are added if a row shows errors.
     """
     height, width = next(cell.shape[:2] for row in rows for cell in row.cells if cell is not None)
     cell_width = min(max(width, widths[0]), widths[1], max(1, TALLEST * width // height))
@@ -174,7 +174,7 @@ def grid(
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Returns pictures one below the other."""
+    """Returns pictures stacked vertically."""
     sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     top = 0
     for picture in pictures:
@@ -184,7 +184,7 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
-    """Returns a picture (H, W, C) in another size: enlarged to hard edges, shrunk to smooth ones."""
+    """Returns a resized picture (H, W, C): enlarged with hard edges, shrunk smoothly."""
     image = Image.fromarray(np.ascontiguousarray(picture_HWC))
     if image.size == (width, height):
         return image
@@ -193,7 +193,7 @@ def resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
 
 
 def rim(mask_HW: np.ndarray) -> np.ndarray:
-    """Returns where a pixel's right, left, upper or lower neighbour has another class."""
+    """Returns the pixels with a horizontal or vertical neighbour of another class."""
     rim_HW = np.zeros(mask_HW.shape, bool)
     down, across = mask_HW[1:] != mask_HW[:-1], mask_HW[:, 1:] != mask_HW[:, :-1]
     rim_HW[1:] |= down

@@ -1,8 +1,9 @@
-"""The page of a run: one HTML file with its scores, curves and pictures, whole in itself.
+"""The page of a run: one self-contained HTML file with its scores, curves and pictures.
 
-`run_stage` writes one for every learning or measuring stage. A browser opens it after `dvc repro`, the Kubeflow UI
-shows it as the stage's HTML artifact, and MLflow keeps it with the run. It runs on any phone, in light and dark
-colours, by keyboard and by screen reader; its policy lets it load nothing and run its own script alone.
+`run_stage` writes a page for each stage that trains or evaluates. It can be opened after `dvc repro`, Kubeflow
+shows it as the stage's HTML artifact, and MLflow keeps it with the run. It works on phones, in light and dark
+mode, by keyboard and with screen readers. Its content security policy allows no external resources, and no script
+but its own.
 """
 
 import base64
@@ -25,11 +26,11 @@ from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
 from maskcast.report.tables import lines_of
 
-INDEX = "index.html"  # beside pages, with links to all
-GENERATOR = element("meta", name="generator", content="maskcast")  # tells our pages from those of others
+INDEX = "index.html"  # index with links to all pages of a folder
+GENERATOR = element("meta", name="generator", content="maskcast")  # identifies pages of maskcast
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
-SCORES = {  # by name in the metrics, most telling first: what the index calls the score that a stage ends with
+SCORES = {  # by name in the metrics, most important first: name of a stage's score in the index
     "miou": "mIoU",
     "jaccard_last": "Jaccard of the last frame",
     "jaccard": "Jaccard",
@@ -58,13 +59,13 @@ class Page:
         self._sections: dict[str, Html] = {}  # by title
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
-        """Takes one point of each curve; numbers without a step are no curve."""
+        """Adds a point to each curve; metrics without a step are ignored."""
         if step is not None:
             for name, value in values.items():
                 self._curves[name].append((step, value))
 
     def file(self, path: Path, folder: str) -> None:
-        """Takes a picture (PNG, GIF) or a text (Markdown) into the page; MLflow alone keeps other kinds."""
+        """Adds a picture (PNG, GIF) or text (Markdown) to the page; other files are only kept by MLflow."""
         caption = f"{folder}/{path.name}" if folder not in ("", ".") else path.name
         if path.suffix in PICTURES:
             self._files[caption] = picture(caption, caption, path.read_bytes(), PICTURES[path.suffix])
@@ -73,23 +74,23 @@ class Page:
             self._files[caption] = element("figure", text, element("figcaption", caption))
 
     def section(self, title: str, content: Html) -> None:
-        """Takes a part of the page that the stage made itself; the page of such a stage leaves its files out."""
+        """Adds a section made by the stage; a page with such sections does not show the stage's files."""
         self._sections[title] = content
 
     def write(self, path: Path, metrics: Mapping[str, float], params: BaseModel, tags: Mapping[str, str]) -> None:
         """Writes the page.
 
         Args:
-            path: The file.
-            metrics: The stage's final numbers; a stage without sections of its own has them on top.
+            path: File of the page.
+            metrics: The stage's final metrics; without sections of the stage's own they come first.
             params: The stage's params.
-            tags: Where it ran, see ``provenance.run_tags``.
+            tags: Where it ran; see ``provenance.run_tags``.
         """
         numbers = table("Final numbers", ["name", "value"], [[k, _number(v)] for k, v in metrics.items()])
         own = bool(self._sections)
         sections = dict(self._sections)
         sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers) if own else numbers
-        curves = {name: at for name, at in self._curves.items() if len(at) > 1}  # one point shows no course
+        curves = {name: at for name, at in self._curves.items() if len(at) > 1}  # a single point is no curve
         if curves:
             charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")
@@ -100,9 +101,9 @@ class Page:
 
 
 def _rendered(text: str, caption: str) -> Html:
-    """Returns headings and tables of a Markdown text as such, and anything else as it is written.
+    """Returns Markdown as HTML: headings and tables are converted, other text is shown as written.
 
-    A heading right before a table is its caption.
+    A heading directly before a table becomes the table's caption.
     """
     parts, title = [], caption
     blocks = re.split(r"\n{2,}", text.strip("\n"))
@@ -119,12 +120,12 @@ def _rendered(text: str, caption: str) -> Html:
 
 
 def _rank(curve: str) -> tuple[bool, bool, str]:
-    """Returns what curves are sorted by: scores of validation first, then the loss, then all else by name."""
+    """Returns the sort key of a curve: validation scores first, then the loss, then the others by name."""
     return not curve.startswith("val/"), curve != "train/loss", curve
 
 
 def _score(metrics: Mapping[str, float]) -> str:
-    """Returns the main score of a stage in words; empty where none is recorded."""
+    """Returns the main score of a stage as text; empty if there is none."""
     name = next((name for name in SCORES if name in metrics), None)
     if name is None:
         return ""
@@ -149,14 +150,14 @@ def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
 
 
 def _number(value: float) -> str:
-    """Returns a final number: counts and whatever is large whole, six digits of the others."""
+    """Returns a final metric as text: counts and large numbers as integers, others with six digits."""
     if not math.isfinite(value):
         return "n/a"
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1e5 else f"{value:.6g}"
 
 
 def _param(value: object) -> str:
-    """Returns a param as a params file may have it."""
+    """Returns a param as written in a params file."""
     return redacted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
@@ -166,12 +167,12 @@ def document(
     """Returns a whole page.
 
     Args:
-        title: its heading.
-        sections: its parts, by title.
-        index: name of the page beside it that links to all pages; shown where pages are files.
-        score: what that page says of it, its description.
-        in_store: whether it is part of a data set: then its pictures may be files beside it, and it says no time,
-            so that equal data have equal bytes.
+        title: heading.
+        sections: sections by title.
+        index: name of the index page beside it; its link is shown only for local files.
+        score: score for the index page, stored as the page's description.
+        in_store: whether the page is part of a data set: its pictures may be separate files, and it contains no
+            time, so that equal data have equal bytes.
     """
     ids = {name: re.sub(r"\W+", "-", name.lower()).strip("-") for name in sections}
     links = [element("li", element("a", name, href=f"#{ids[name]}")) for name in sections]

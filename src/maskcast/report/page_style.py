@@ -1,4 +1,4 @@
-"""Look and behaviour of a page: the style sheet, and the script that moves and plays the frames of a clip."""
+"""The style sheet of a page, and the script that shows and plays the frames of a clip."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --faint: #57606a; --rule: #d0d7de;

@@ -1,4 +1,4 @@
-"""Colours and letters that all pictures share, and the legend below them.
+"""Colours and fonts of all pictures, and their legends.
 
 Legend: T frames, H height, W width; masks are uint8 class ids.
 """
@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from maskcast.labels import IGNORE
 
 Colour = tuple[int, int, int]
-Entry = tuple[str, Colour]  # of a legend
+Entry = tuple[str, Colour]  # of a legend: name and colour
 
-CANVAS = (28, 33, 40)  # background class, where no frame lies under the mask
+CANVAS = (28, 33, 40)  # background class, if no frame is shown under the mask
 PAPER = (15, 18, 22)
 INK, FAINT = (233, 237, 242), (139, 148, 160)
 MISSED, FALSE_ALARM, WRONG_CLASS, RIGHT = (239, 83, 80), (66, 165, 245), (255, 202, 40), (96, 108, 122)
@@ -26,17 +26,17 @@ ERRORS: tuple[Entry, ...] = (
     ("false alarm", FALSE_ALARM),
     ("wrong class", WRONG_CLASS),
 )
-LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: letters, a line, a colour and what follows an entry
+LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: font, line, swatch, gap after an entry
 NO_LETTER = "\uffff"
-MARGIN = 16  # pixels left and right of a legend
-MOST_LINES = 6  # of a legend
+MARGIN = 16  # pixels on both sides of a legend
+MOST_LINES = 6  # maximum number of lines of a legend
 
 
 @cache
 def palette() -> np.ndarray:
-    """Returns (256, 3) uint8: the colour of every class id; neighbouring ids lie far apart in hue."""
+    """Returns the colour of each class id, (256, 3) uint8; adjacent ids have very different hues."""
     ids = np.arange(256)
-    hue = 2 * np.pi * ((0.07 + 0.71828 * ids) % 1)  # keeps ids apart that differ by 1 to 6 or a multiple of 8
+    hue = 2 * np.pi * ((0.07 + 0.71828 * ids) % 1)  # separates ids that differ by 1 to 6 or a multiple of 8
     lightness = np.array([0.74, 0.62, 0.84])[ids % 3]
     chroma = np.array([0.17, 0.19, 0.13])[ids % 3]
     colours = _oklab_to_rgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
@@ -45,31 +45,31 @@ def palette() -> np.ndarray:
 
 
 def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns the font of a text on all pictures, at this size in pixels.
+    """Returns the font for a text on pictures, at this size in pixels.
 
-    Two fonts ship with a package, which makes the same picture on every machine. That of Pillow knows ASCII and
-    few other signs; that of matplotlib has the letters of most alphabets, but no Chinese, Japanese or Korean. For
-    these any font of this machine is taken that has them; where there is none, boxes stand for them.
+    Two fonts come with Python packages, so that pictures are equal on every machine. Pillow's font has ASCII and
+    few other characters. Matplotlib's has the letters of most alphabets, but no Chinese, Japanese or Korean. For
+    these, a font of the machine is used; without one, boxes are drawn.
     """
     return _font(size, None) if _draws(None, text) else _font(size, _font_file(text))
 
 
 @cache
 def _font(size: int, file: Path | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns a font; None is that of Pillow."""
+    """Returns a font; None is Pillow's."""
     return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
 
 
 @cache
 def _font_file(text: str) -> Path:
-    """Returns a font that draws a text; where none does, that of matplotlib."""
-    import matplotlib  # slow to import, and few need it
+    """Returns a font file that can draw the text, or else matplotlib's."""
+    import matplotlib  # slow to import, and rarely needed
     from matplotlib.font_manager import findSystemFonts
 
     shipped = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
     others = [Path(file) for file in sorted(findSystemFonts())]
-    for file in (shipped, *(other for other in others if "LastResort" not in other.name)):  # which has boxes alone
-        with suppress(OSError):  # of a format, or of sizes, that Pillow does not know
+    for file in (shipped, *(other for other in others if "LastResort" not in other.name)):  # it only has boxes
+        with suppress(OSError):  # formats or sizes that Pillow does not support
             if _draws(file, text):
                 return file
     return shipped
@@ -81,18 +81,18 @@ def _draws(file: Path | None, text: str) -> bool:
 
 @cache
 def _has(file: Path | None, letter: str) -> bool:
-    """Says whether a letter is drawn, and not the box that stands for letters that the font lacks."""
+    """Whether a font draws a letter, rather than the box for missing letters."""
     drawn, box = (bytes(_font(LEGEND_SIZE, file).getmask(each)) for each in (letter, NO_LETTER))
     return drawn != box
 
 
 def on_a_line(text: str) -> str:
-    """Returns a text with blanks for line breaks, which no font draws; names of files may have them."""
+    """Returns a text with line breaks replaced by spaces; file names may contain line breaks."""
     return " ".join(text.splitlines())
 
 
 def elided(text: str, width: float, size: int) -> str:
-    """Returns a text on a line, without its middle where it is longer than so many pixels in this size's font."""
+    """Returns a text in one line, without its middle if it is wider than ``width`` pixels at this font size."""
     text = on_a_line(text)
     shown, kept = text, len(text)
     while kept and font(size, text).getlength(shown) > width:
@@ -102,22 +102,22 @@ def elided(text: str, width: float, size: int) -> str:
 
 
 def class_entries(masks: Iterable[np.ndarray], classes: Sequence[str]) -> list[Entry]:
-    """Returns the legend of all classes in some masks, by id, without background.
+    """Returns a legend of all classes in some masks, by id, without background.
 
     Args:
-        masks: of any shape.
-        classes: names by id.
+        masks: masks of any shape.
+        classes: class names by id.
     """
     ids = sorted(set().union(*(np.unique(mask).tolist() for mask in masks)) - {0, IGNORE})
     return [(classes[k] if k < len(classes) else f"class {k}", tuple(palette()[k].tolist())) for k in ids]
 
 
 def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
-    """Returns a picture with a legend on a strip of its own below it; without entries as it is.
+    """Returns a picture with a legend below it; unchanged without entries.
 
     Args:
-        picture: on `PAPER`.
-        entries: names and colours; those beyond `MOST_LINES` lines are counted instead.
+        picture: picture with background colour `PAPER`.
+        entries: names and colours; only a count is shown of those beyond `MOST_LINES` lines.
     """
     lines = _lines(entries, picture.width - 2 * MARGIN)
     if not lines:
@@ -136,7 +136,7 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
 
 
 def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
-    """Breaks a legend into lines of at most so many pixels; what finds no room is counted on a last line."""
+    """Breaks a legend into lines of at most ``width`` pixels; the last line counts entries that do not fit."""
     lines: list[list[Entry]] = []
     room = 0.0
     for place, (name, colour) in enumerate(entries):
@@ -152,12 +152,12 @@ def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
 
 
 def _width(name: str) -> float:
-    """Returns what an entry takes of a line, with the gap after it."""
+    """Returns the width of an entry, including the gap after it."""
     return SWATCH + 6 + font(LEGEND_SIZE, name).getlength(name) + GAP
 
 
 def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Converts Oklab, in which equal steps look equal, to sRGB (N, 3) uint8 (matrices: Ottosson 2020)."""
+    """Converts Oklab, a perceptually uniform colour space, to sRGB (N, 3) uint8 (matrices: Ottosson 2020)."""
     cones = np.stack(
         [
             lightness + 0.3963377774 * a + 0.2158037573 * b,

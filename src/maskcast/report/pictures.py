@@ -1,6 +1,6 @@
-"""Pictures of forecasts: strips, animations, and a gallery from the best clip to the worst.
+"""Pictures of forecasts: strips, animations, and a gallery from the best to the worst clip.
 
-Frame numbers count from 1, as the names of scores do: after 11 seen frames the forecast starts at frame 12.
+Frame numbers count from 1, as in the names of scores: after 11 context frames, the forecast starts at frame 12.
 
 Legend: T context frames, h horizon, H height, W width, C = 3 channels (RGB); all arrays are uint8.
 """
@@ -18,16 +18,16 @@ from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay,
 from maskcast.report.paint import Entry, class_entries
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
-GIF_MS, LAST_FRAMES = 180, 4  # per frame; the last one stays so many times as long
+GIF_MS, LAST_FRAMES = 180, 4  # milliseconds per frame; the last frame is shown this many times as long
 
 
 def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Image.Image:
-    """Draws what was seen, what came, what was forecast, and where the first forecast is wrong.
+    """Draws context frames, truth, forecasts, and the errors of the first forecast.
 
     Args:
-        view: what to draw.
+        view: the forecasts of a clip.
         title: heading.
-        columns: at most this many frames a row, spread evenly, the last always among them.
+        columns: maximum number of frames per row, evenly spaced and including the last.
     """
     start = len(view.seen)
     before, after = evenly_spaced(start, columns), evenly_spaced(len(view.judged), columns)
@@ -41,7 +41,7 @@ def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Im
 
 
 def animate(view: ForecastView, path: Path) -> None:
-    """Writes a looping GIF: truth on the left; on the right what was seen, then what was forecast."""
+    """Writes a looping GIF: truth on the left; context, then forecast, on the right."""
     start = len(view.seen)
     name = next(iter(view.forecasts))
     sheets, legend = [], classes_shown(view)
@@ -56,15 +56,15 @@ def animate(view: ForecastView, path: Path) -> None:
 
 
 def write_gif(path: Path, sheets: Sequence[Image.Image]) -> None:
-    """Writes an animation that repeats."""
+    """Writes a looping GIF."""
     durations = [GIF_MS] * (len(sheets) - 1) + [LAST_FRAMES * GIF_MS]
     sheets[0].save(path, save_all=True, append_images=list(sheets[1:]), duration=durations, loop=0)
 
 
 def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:
-    """Returns what there is to see at frame t, counted from 0: pictures (H, W, C) by name.
+    """Returns the pictures (H, W, C) of frame t, counted from 0, by name.
 
-    Up to the last seen frame the masks that the forecasts start from stand in their place.
+    For context frames, forecasts are replaced by the masks that they start from.
     """
     late = t - len(view.seen)
     judged = view.seen[t] if late < 0 else view.judged[late]
@@ -75,21 +75,21 @@ def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:
 def draw_gallery(
     folder: Path, scores: Sequence[float], count: int, view: Callable[[int], ForecastView], frame_number: int
 ) -> dict[str, tuple[int, ForecastView]]:
-    """Draws `count` clips spread from the best to the worst score.
+    """Draws `count` clips, evenly spaced by rank from the best to the worst score.
 
-    Writes `strips/<rank>_<clip>.png`, for best, median and worst also `gifs/<rank>_<clip>.gif`, and these three
-    together as the overview `forecast.png`.
+    Writes `strips/<rank>_<clip>.png`, for best, median and worst clip also `gifs/<rank>_<clip>.gif`, and the
+    strips of these three as the overview `forecast.png`.
 
     Args:
-        folder: where to.
-        scores: one per clip, Jaccard of the frame that it is judged by; a clip without labels there has NaN, is
-            neither the best nor the worst, and is drawn only where all are like it.
-        count: strips to draw.
-        view: gives the view of clip n.
-        frame_number: number of that frame, for the headings.
+        folder: folder of the report.
+        scores: for each clip, the Jaccard index of the frame that is judged. It is NaN for a clip without labels
+            there, which is only drawn if all clips are like that.
+        count: number of strips to draw.
+        view: returns the view of clip n.
+        frame_number: number of the judged frame, for headings.
 
     Returns:
-        Number and view of the best, the median and the worst clip by these names; fewer where fewer are drawn.
+        Index and view of the best, the median and the worst clip, by these names; fewer if fewer clips are drawn.
     """
     for name in ("strips", "gifs"):
         (folder / name).mkdir()
@@ -112,7 +112,7 @@ def draw_gallery(
 
 
 def classes_shown(view: ForecastView) -> list[Entry]:
-    """Returns the classes of all masks of a view, so that each of its pictures has the same legend."""
+    """Returns the legend of all classes in a view, so that all its pictures have the same legend."""
     if not view.classes:
         return []
     return class_entries([view.seen, view.truth, *view.forecasts.values()], view.classes)

@@ -1,4 +1,4 @@
-"""Line plots of one look."""
+"""Line plots in a common style."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 
-MOST_TICKS = 22  # of places with dots: more would run into each other
+MOST_TICKS = 22  # of x values with dots; more would overlap
 INK, GRID = "#24292f", "#d8dee4"
 Bin = tuple[float, float, float]
 COLOURS = ("#0969da", "#8c959f", "#bc4c00", "#1a7f37", "#8250df")
@@ -24,16 +24,16 @@ def plot_lines(
     y_label: str,
     points: bool = False,
 ) -> None:
-    """Draws scores in 0..1 over `x` into a PNG, one line per name; the first one stands out.
+    """Plots scores in 0..1 over `x` as PNG, one line per name; the first line is highlighted.
 
     Args:
-        path: The file to write; the same lines give the same bytes.
-        x: Places on the horizontal axis.
-        lines: Values at `x`, by name.
+        path: File to write; the same lines give the same bytes.
+        x: Values on the horizontal axis.
+        lines: Scores at `x`, by name.
         title: Heading.
-        x_label: What `x` is.
-        y_label: What the values are.
-        points: Whether each value has a dot, and each place, or an even choice of many, its tick.
+        x_label: Meaning of `x`.
+        y_label: Meaning of the scores.
+        points: Whether to draw dots, with a tick for each `x` (or for evenly spaced ones of many).
     """
     figure, axes = _figure(title, x_label, y_label)
     for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
@@ -42,17 +42,17 @@ def plot_lines(
         axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
     if points:
         axes.set_xticks([x[n] for n in evenly_spaced(len(x), MOST_TICKS)])
-    axes.legend(frameon=False, ncols=len(lines), loc="best")  # upper right, where no line is in the way
+    axes.legend(frameon=False, ncols=len(lines), loc="best")  # upper right, unless a line is there
     figure.savefig(path, metadata={"Software": None})
 
 
 def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: str) -> None:
-    """Draws how much is right over what was promised into a PNG; the diagonal is where both are equal.
+    """Plots accuracy over confidence as PNG (reliability diagram), with the diagonal of perfect calibration.
 
     Args:
-        path: The file to write; the same curves give the same bytes.
-        curves: Confidence, fraction that is right, and share of all pixels of each bin, by name; the larger the
-            share, the larger the dot.
+        path: File to write; the same curves give the same bytes.
+        curves: Confidence, accuracy and share of all pixels for each bin, by name; dots of bins with a larger
+            share are larger.
         title: Heading.
     """
     figure, axes = _figure(title, "confidence", "fraction of correct pixels")
@@ -67,11 +67,11 @@ def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: 
 
 
 def plot_sweeps(path: Path, sweeps: Mapping[str, tuple[Sequence[float], Sequence[float], float | None]]) -> None:
-    """Draws losses over learning rates into a PNG; a dot on a curve is the rate that it suggests.
+    """Plots losses over learning rates as PNG, with a dot at the suggested rate of each curve.
 
     Args:
-        path: The file to write; the same curves give the same bytes.
-        sweeps: Rates, losses, and the suggested rate where there is one, by name.
+        path: File to write; the same curves give the same bytes.
+        sweeps: Rates, losses, and the suggested rate or None, by name.
     """
     figure, axes = _figure("Loss by learning rate", "learning rate", "smoothed loss")
     axes.set_xscale("log")
@@ -81,7 +81,7 @@ def plot_sweeps(path: Path, sweeps: Mapping[str, tuple[Sequence[float], Sequence
         if suggested is not None:
             nearest = min(range(len(rates)), key=lambda k: abs(rates[k] - suggested))
             axes.scatter([rates[nearest]], [losses[nearest]], color=colour, zorder=3, label=f"{suggested:.1e}")
-    # A loss that left all bounds would flatten the rest.
+    # A diverged loss would flatten the rest of the plot.
     starts = [losses[0] for _, losses, _ in sweeps.values()]
     low = min(min(losses) for _, losses, _ in sweeps.values())
     axes.set_ylim(low - 0.05 * abs(low), 1.5 * max(starts) if max(starts) > 0 else None)
@@ -90,7 +90,7 @@ def plot_sweeps(path: Path, sweeps: Mapping[str, tuple[Sequence[float], Sequence
 
 
 def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """Returns an empty plot of scores in 0..1."""
+    """Returns an empty plot with a y axis from 0 to 1."""
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     axes: Axes = figure.subplots()
     axes.set_ylim(0, 1)

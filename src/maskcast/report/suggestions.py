@@ -1,4 +1,4 @@
-"""Frames to label next: a list that `labels export` takes, and a page of pictures.
+"""Suggests frames to label next: writes a list for `labels export`, and a page of pictures.
 
 Legend: K classes, H height, W width, C = 3 channels (RGB), uint8.
 """
@@ -28,9 +28,9 @@ from maskcast.report.paint import class_entries
 from maskcast.report.tables import write_csv
 
 LIST, PAGE = "frames.csv", "frames.html"
-BATCH, PRECISION = 16, "bf16"  # as generate_masks has them
-PICTURE_WIDTH = 320  # pixels at least
-NAMED = 3  # classes below a picture
+BATCH, PRECISION = 16, "bf16"  # as in generate_masks
+PICTURE_WIDTH = 320  # minimum width in pixels
+NAMED = 3  # number of classes named below a picture
 
 
 class Suggest(Params):
@@ -50,7 +50,7 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     """Writes ``frames.csv`` and ``frames.html`` into a new folder; returns the number of frames.
 
     Raises:
-        MaskcastError: the masker does not know the store's map, or every frame has labels.
+        MaskcastError: the masker does not have the store's map, or every frame has labels.
     """
     model, _ = load_masker(masker)
     if store.label_map not in model.maps or store.label_map.kind != "classes":
@@ -88,14 +88,14 @@ def _row(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[objec
 
 
 def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Returns the classes of a frame that the masker doubts most, with the pixels expected to be wrong."""
+    """Returns the classes of a frame that the masker doubts most, with their expected number of wrong pixels."""
     doubt_K = candidates.doubt_NK[n]
     order = np.argsort(-doubt_K[1:], kind="stable")[:NAMED] + 1
     return [(classes[k], float(doubt_K[k])) for k in order if doubt_K[k] > 0]
 
 
 def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) -> tuple[Html, np.ndarray]:
-    """Returns a frame under the masker's mask, with its name and what is doubted, and the ids of the mask."""
+    """Returns a figure of a frame under the masker's mask with the uncertain classes, and the ids in the mask."""
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
     frames_THWC = store.frames(store.get(clip))
     seen = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]

@@ -1,4 +1,4 @@
-"""Tables for terminals, Markdown and CSV files."""
+"""Tables for the terminal, Markdown and CSV files."""
 
 import csv
 import re
@@ -13,15 +13,15 @@ import numpy as np
 
 from maskcast.redaction import as_written
 
-GAP = 2  # between columns
-READABLE = 34  # columns that a long text keeps; fewer would put a word on each line
+GAP = 2  # spaces between columns
+READABLE = 34  # minimum width of a column of long texts; less would put each word on a line of its own
 
 
 def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
-    """Returns a table for the terminal (80 columns where there is none), under its title.
+    """Returns a table with its title for the terminal (80 columns wide if there is none).
 
-    What does not fit side by side stands below, beside the first column again. Where room is short, headers are
-    wrapped between words, and so are texts longer than ``READABLE``, which keep that many columns at least.
+    Columns that do not fit continue in further blocks below, each with the first column repeated. If width is
+    short, headers are wrapped between words, and so are texts, down to ``READABLE`` columns.
     """
     columns = [_Column(name, [as_written(row[index]) for row in rows]) for index, name in enumerate(header)]
     width = shutil.get_terminal_size().columns
@@ -39,8 +39,8 @@ class _Column:
     """A column of a table.
 
     Args:
-        name: its header.
-        cells: the texts below it.
+        name: header.
+        cells: texts below the header.
     """
 
     name: str
@@ -48,17 +48,17 @@ class _Column:
 
     @property
     def most(self) -> int:
-        """How wide its longest cell is."""
+        """Width of the longest cell."""
         return max((len(line) for cell in self.cells for line in cell.splitlines()), default=0)
 
     @property
     def least(self) -> int:
-        """How wide it is at least: headers and texts are wrapped between words."""
+        """Minimum width, with headers and texts wrapped between words."""
         return max(min(self.most, READABLE), *map(len, self.name.split()), 1)
 
     @property
     def numbers(self) -> bool:
-        """Whether its cells are numbers, or say that there is none."""
+        """Whether all cells are numbers or placeholders for missing numbers."""
         return all(re.match(r"[-+]?\d|-$|n/a$|$", cell) for cell in self.cells)
 
 
@@ -67,7 +67,7 @@ def _width(columns: Sequence[_Column]) -> int:
 
 
 def _draw(columns: Sequence[_Column], width: int) -> str:
-    """Returns one block of a table; its texts share the columns that are left, then its headers."""
+    """Returns one block of a table; spare width goes to its texts first, then to its headers."""
     widths = [column.least for column in columns]
     for wanted in ([column.most for column in columns], [len(column.name) for column in columns]):
         for index, size in enumerate(wanted):
@@ -88,7 +88,7 @@ def _draw(columns: Sequence[_Column], width: int) -> str:
 
 
 def _beside(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequence[bool]) -> list[str]:
-    """Returns the lines of one row, whose cells have several lines each."""
+    """Returns the lines of one row; each cell may have several lines."""
     rows = zip_longest(*(lines or [""] for lines in cells), fillvalue="")
     return [
         (" " * GAP)
@@ -102,14 +102,14 @@ def _beside(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequenc
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table, numbers to the right."""
+    """Returns a Markdown table with right-aligned numbers."""
     texts = [[" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in (header, *rows)]
     lines = [texts[0], ["---", *["---:"] * (len(header) - 1)], *texts[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def lines_of(text: str) -> list[list[str]]:
-    """Returns the header and the rows of a table that ``markdown`` wrote; nothing of any other text."""
+    """Returns header and rows of a table that ``markdown`` wrote; an empty list for other text."""
     lines = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in text.splitlines()]
     if not re.search(r"\n[|:\- ]+\n", text) or len({len(line) for line in lines}) != 1:
         return []
@@ -123,10 +123,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def shown_score(value: float, digits: int = 4, none: str = "-") -> str:
-    """Returns a score as people read it, and a word where there is none."""
+    """Returns a score with ``digits`` decimals, or ``none`` if it is not finite."""
     return f"{value:.{digits}f}" if np.isfinite(value) else none
 
 
 def number(value: float) -> str:
-    """Returns a score as CSV files hold it; NaN and infinity become an empty cell."""
+    """Returns a score for CSV files; NaN and infinity become an empty cell."""
     return f"{value:.6f}" if np.isfinite(value) else ""

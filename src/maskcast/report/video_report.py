@@ -1,4 +1,4 @@
-"""The report of an evaluation of videos: tables, a film, and a page with clips to scrub through.
+"""The report of an evaluation of videos: tables, a film, and a page with clips and a slider for their frames.
 
 Legend: T frames, H height, W width, C = 3 channels.
 """
@@ -41,19 +41,19 @@ AMODAL_HEADLINE = (
     "pooled",
     "accuracy",
 )
-OVER_TIME = ("flicker", "change", "mvc8", "mvc16")  # photographs have none
+OVER_TIME = ("flicker", "change", "mvc8", "mvc16")  # not defined for photographs
 HEADLINE = ("jaccard", "jaccard_frames", "j", "f", "j_and_f", *OVER_TIME, "dice", "accuracy")
 
 
 def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> None:
-    """Writes scores.md, per_clip.csv, README.md and, of videos, film.webp, and shows all on the run's page.
+    """Writes scores.md, per_clip.csv, README.md and, for videos, film.webp, and adds all to the run's page.
 
-    Where whole objects are scored, per_class.csv has a row for each class of each map.
+    If whole objects are scored, per_class.csv has a row for each class of each label map.
 
     Args:
         folder: an empty folder.
-        evaluation: what was scored.
-        pictures: clips to show, spread from the best to the worst; the film is of the one in the middle.
+        evaluation: the scores.
+        pictures: number of clips to show, from the best to the worst; the film shows the middle one.
     """
     header, rows = headline(evaluation)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
@@ -78,7 +78,7 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
 
 
 def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
-    """Returns what the scores mean that evaluations are held together by, by name."""
+    """Returns the definitions that must be equal in comparable evaluations, by name."""
     return DEFINITIONS if evaluation.amodal is None else DEFINITIONS | AMODAL_DEFINITIONS
 
 
@@ -87,7 +87,7 @@ def _meanings(evaluation: VideoEvaluation) -> dict[str, str]:
 
 
 def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the table of scores, a row for each model."""
+    """Returns header and rows of the table of scores, one row per model."""
     shown: tuple[str, ...] = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
     if not evaluation.amodal_scores and evaluation.prepared.num_classes == 2:
         shown = ("jaccard", *FOREGROUND, *HEADLINE[1:])
@@ -101,7 +101,7 @@ def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
 
 
 def _classes(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the table of classes: the pooled Jaccard of each, by model and region."""
+    """Returns header and rows of the table of classes: pooled Jaccard index by model and region."""
     parts = {name: one.parts() for name, one in evaluation.amodal_scores.items()}
     regions = list(parts[SEGMENTER][0][2])
     header = ["map", "class", *(f"{region}, {name}" for name in parts for region in regions)]
@@ -126,7 +126,7 @@ def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
 
 
 def _gains(evaluation: VideoEvaluation) -> list[list[str]]:
-    """Returns rows under `GAIN`: the segmenter less its base, clip by clip; none without a base."""
+    """Returns rows for the header `GAIN`: segmenter minus base, clip by clip; empty without a base."""
     if BASE not in evaluation.scores:
         return []
     both = [evaluation.per_clip(name) for name in (SEGMENTER, BASE)]
@@ -167,7 +167,7 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
 
 
 def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
-    """Returns the scores that are told first, with their words."""
+    """Returns the main scores, with their names in words."""
     if evaluation.amodal is None:
         return [("jaccard", "Jaccard"), *([] if evaluation.photographs else [("flicker", "flicker")])]
     hidden = [("miou_occluded", "of occluded pixels")] if evaluation.amodal.visible else []
@@ -209,14 +209,14 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
 
 
 def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
-    """Returns frames (T, H, W, C) and, by map, masks (T, H, W) of a clip by what they are."""
+    """Returns frames (T, H, W, C) and masks (T, H, W) of a clip, by kind and label map."""
     stores = {"truth": evaluation.prepared, **evaluation.masks}
     masks = {name: evaluation.layers(store, clip) for name, store in stores.items()}
     return {"frame": {"": evaluation.prepared.frames(clip)[:]}, **masks}
 
 
 def _panels(layers: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.ndarray]:
-    """Returns a picture (H, W, C) of each layer; maps are told by their names where there are several."""
+    """Returns a picture (H, W, C) of each layer; names include the label map if there are several."""
     frame, panels = layers["frame"][""][t], dict[str, np.ndarray]()
     models = [name for name in layers if name not in ("frame", "truth")]
     maps = layers["truth"]
