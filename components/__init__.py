@@ -1,6 +1,7 @@
-"""KFP components: one shim per stage, no logic. A shim hands its artifacts' paths to ``run_stage``.
+"""KFP components: one thin function per stage, which passes the paths of its artifacts to ``run_stage``.
 
-`evaluate_many`, which compares the maskers of a grid, is a command and no stage, and is imported by its module.
+`evaluate_many`, which compares the maskers of a grid, is a command rather than a stage; it imports the command's
+module.
 """
 
 from components.evaluate import evaluate

@@ -1,10 +1,10 @@
 """The pipelines on Kubeflow: `maskcast pipeline --help`.
 
-A pipeline is a function of where its tasks run and of the sections of its params file, one per stage, which become
-its parameters. Its docstring is the description that Kubeflow shows.
+A pipeline is a function of a placement of its tasks, and of the sections of its params file. There is one section
+per stage, and these become the pipeline's parameters. Its docstring is the description that Kubeflow shows.
 """
 
-PIPELINES = {  # by name: where it is; imported when it is built, because kfp takes its time
+PIPELINES = {  # by name; imported only when one is built, because importing kfp is slow
     "forecasting": "pipelines.forecasting:forecasting",
     "detection": "pipelines.detection:detection",
     "video": "pipelines.video:video",

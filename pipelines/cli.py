@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from maskcast.commands.parser import add_commands, command_parser, find_name
 
-COMMANDS = {  # by name: its module, imported for this command alone, and what it does
+COMMANDS = {  # by name: module, imported only for this command, and help text
     "compile": ("compile", "write the file that Kubeflow runs"),
     "run-local": ("local", "run a pipeline on this machine"),
     "setup": ("client.setup", "write or apply the service account, role, secrets and volume claim"),
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code.
 
     Raises:
-        MaskcastError: a mistake that one line explains.
+        MaskcastError: a user error, described in one line.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
     arguments = list(arguments)

@@ -1,4 +1,4 @@
-"""Everything Kubernetes: what `cluster.yaml` says, and how it is put on a task. Nothing else knows of it."""
+"""Everything about Kubernetes: the content of `cluster.yaml`, and how it is applied to a task."""
 
 import json
 import re
@@ -21,10 +21,10 @@ from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, Annotations, Labels
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-LARGEST = 2**31 - 1  # Kubernetes and kfp count seconds and retries in 32 bits
+LARGEST = 2**31 - 1  # Kubernetes and kfp store seconds and retries in 32 bits
 LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
-EXAMPLE = re.compile(r"@sha256:0{64}$")  # the sample file's
+EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
 Kind = Literal["io", "cpu", "gpu"]
 
 
@@ -35,14 +35,14 @@ def _cores(text: str) -> str:
 
 
 def _size(text: str) -> str:
-    # What Kubernetes and kfp both take; without a unit it would be bytes.
+    # Units that both Kubernetes and kfp accept; a number without a unit would mean bytes.
     if not re.fullmatch(r"[1-9][0-9]*([KMGT]i|[MGT])", text):
         raise PydanticCustomError("size", "write a whole number with a unit (Mi, Gi, Ti), e.g. 512Mi or 8Gi")
     return text
 
 
 def _as_text(value: Any) -> Any:
-    """Returns a number, as YAML has it, as Kubernetes spells it."""
+    """Returns a number from YAML as text, as Kubernetes requires."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -51,7 +51,7 @@ Size = Annotated[str, BeforeValidator(_as_text), AfterValidator(_size)]
 
 
 def _of_form(form: str, remedy: str) -> AfterValidator:
-    """Holds a text against what Kubernetes takes; it would refuse the pod long after the run was submitted."""
+    """Checks the form of a text early: Kubernetes would refuse the pod long after the run was submitted."""
 
     def check(text: str) -> str:
         if not re.fullmatch(form, text, re.ASCII):
@@ -131,7 +131,7 @@ class Pod(Params):
 
     @property
     def labels(self) -> dict[str, str]:
-        """What a node must be labelled with: the node selector and the type of GPU."""
+        """Required labels of nodes: the node selector and the GPU type."""
         gpu_type = {"nvidia.com/gpu.product": self.gpu_type} if self.gpus and self.gpu_type else {}
         return gpu_type | self.node_selector
 
@@ -237,12 +237,12 @@ class Cluster(Params):
 
     @property
     def file(self) -> Path:
-        """The file that describes it, which errors name."""
+        """The file with this description, for errors."""
         return self._file
 
     @property
     def fault_of_image(self) -> tuple[str, str] | None:
-        """Returns what keeps nodes from running the image that was tried, and the remedy; None if nothing does."""
+        """The reason why nodes cannot or must not run the image, and the remedy; None if there is none."""
         if EXAMPLE.search(self.image):
             short = self.image.partition("@")[0]
             return f"{short} is an example that nobody can pull", "set `image:` in your cluster file (--cluster)"
@@ -252,10 +252,10 @@ class Cluster(Params):
         return None
 
     def check_image(self) -> None:
-        """Makes sure that nodes can run the image, and will run what was tried.
+        """Checks that nodes can run the image, and that it cannot change.
 
         Raises:
-            MaskcastError: with the remedy.
+            MaskcastError: names the remedy.
         """
         if fault := self.fault_of_image:
             raise MaskcastError(f"{self.file}: image {'; '.join(fault)}")
@@ -286,7 +286,7 @@ class Cluster(Params):
 
     @property
     def data_variables(self) -> dict[str, str]:
-        """The variables by which stages know where large outputs stay (see ``maskcast.runner.references``)."""
+        """Variables that tell stages where large outputs are kept (see ``maskcast.runner.references``)."""
         if self.data is None:
             return {}
         kept = {} if self.workspace is None else {"MASKCAST_DATA_CACHE": f"{self.workspace.mount_path}/data"}
@@ -296,20 +296,20 @@ class Cluster(Params):
 
     @property
     def queue_labels(self) -> dict[str, str]:
-        """The labels by which Kueue knows queue and priority."""
+        """Labels that tell Kueue the queue and the priority."""
         labels = {f"{KUEUE}/queue-name": self.queue, f"{KUEUE}/priority-class": self.priority}
         return {label: value for label, value in labels.items() if value}
 
     @property
     def metadata_variables(self) -> dict[str, str]:
-        """The variable by which a stage gives its labels and annotations to the nodes of its TrainJob."""
+        """The variable with which a stage passes its labels and annotations to the nodes of its TrainJob."""
         if not self.labels and not self.annotations:
             return {}
         given = {"labels": self.labels, "annotations": self.annotations}
         return {"MASKCAST_POD_METADATA": json.dumps(given, sort_keys=True)}
 
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
-        """Returns what a stage's pod asks for: its kind's values, on top the stage's, on top those of its name."""
+        """Returns the pod settings of a stage: those of its kind, overridden by the stage's, then by the name's."""
         pod: Pod = getattr(self.pods, kind)
         for own in (self.stages[key] for key in dict.fromkeys((stage, name)) if key in self.stages):
             pod = pod.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
@@ -317,10 +317,10 @@ class Cluster(Params):
 
 
 def load_cluster(path: Path) -> Cluster:
-    """Returns the cluster that a YAML file describes.
+    """Returns the cluster described by a YAML file.
 
     Raises:
-        MaskcastError: naming the file and the key at fault.
+        MaskcastError: names the file and the faulty key.
     """
     remedy = f"copy {example_file()}, change what differs, and name the copy with --cluster"
     cluster = validate(Cluster, load_params_file(path, "cluster file", remedy), f"{path}: ")
@@ -329,11 +329,11 @@ def load_cluster(path: Path) -> Cluster:
 
 
 class Placement:
-    """Puts each task of a pipeline where it runs; on one machine (no cluster) it names the image alone."""
+    """Places each task of a pipeline; without a cluster (local runs), only the image is set."""
 
     def __init__(self, image: str, cluster: Cluster | None = None) -> None:
         self.image, self.cluster = image, cluster
-        # All by the name that a stage goes by, and known once a pipeline is built.
+        # Stage by name in the pipeline; complete once a pipeline has been built.
         self.stages: dict[str, str] = {}
         self.pods: dict[str, Pod] = {}
         self.kinds: dict[str, Kind] = {}
@@ -341,13 +341,13 @@ class Placement:
     def pipeline(
         self, name: str, description: str, tasks: Callable[..., None], parameters: Mapping[str, tuple[Any, Any]]
     ) -> BaseComponent:
-        """Returns what Kubeflow runs: tasks that this has placed.
+        """Returns the Kubeflow pipeline of tasks that this object places.
 
         Args:
-            name: of the pipeline.
-            description: that Kubeflow shows.
-            tasks: makes them, from its parameters.
-            parameters: type and default of each, by name.
+            name: name of the pipeline.
+            description: description in Kubeflow.
+            tasks: function that creates the tasks, given the pipeline's parameters.
+            parameters: type and default of each parameter, by name.
         """
         config, cluster = PipelineConfig(), self.cluster
         if cluster is not None:
@@ -369,7 +369,7 @@ class Placement:
         return built
 
     def io(self, task: PipelineTask) -> PipelineTask:
-        """Places a task that moves data."""
+        """Places a task that transfers data."""
         return self._place(task, "io")
 
     def cpu(self, task: PipelineTask) -> PipelineTask:
@@ -377,7 +377,7 @@ class Placement:
         return self._place(task, "cpu")
 
     def gpu(self, task: PipelineTask) -> PipelineTask:
-        """Places a task that uses every GPU its pod gets."""
+        """Places a task that uses all GPUs of its pod."""
         return self._place(task, "gpu")
 
     def _place(self, task: PipelineTask, kind: Kind) -> PipelineTask:
@@ -394,7 +394,7 @@ class Placement:
 
 
 def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> None:
-    task.set_caching_options(PINNED.search(cluster.image) is not None)  # a tag may name other code tomorrow
+    task.set_caching_options(PINNED.search(cluster.image) is not None)  # a tag may name other code later
     task.set_cpu_request(pod.cpu).set_cpu_limit(pod.cpu)
     task.set_memory_request(pod.memory).set_memory_limit(pod.memory)
     if pod.retries:

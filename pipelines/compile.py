@@ -57,7 +57,7 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
     """Returns a pipeline whose parameters default to the sections of the params file.
 
     Raises:
-        MaskcastError: naming the key at fault.
+        MaskcastError: names the faulty key.
     """
     _check_stages(on.cluster)
     return _built(name, for_kfp(values_of(name, params_file, overrides)), on)
@@ -66,10 +66,10 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
 def build_given(
     given: argparse.Namespace, overrides: Sequence[str], on: Placement
 ) -> tuple[BaseComponent, Plan | None]:
-    """Returns the pipeline that flags ask for, and how its grid runs where they name one.
+    """Returns the pipeline for the given flags, and the plan of its grid if they name one.
 
     Raises:
-        MaskcastError: naming the key at fault.
+        MaskcastError: names the faulty key.
     """
     if given.grid is None:
         return build(given.pipeline, given.params, overrides, on), None
@@ -82,10 +82,10 @@ def build_given(
 
 
 def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Returns the sections of a pipeline from a params file, checked.
+    """Returns the validated sections of a pipeline from a params file.
 
     Raises:
-        MaskcastError: naming the key at fault, or the pipeline that the file is for.
+        MaskcastError: names the faulty key, or the pipeline that the file belongs to.
     """
     content = load_params_file(params_file)
     for other in PIPELINES if stages_of(name).keys() - content.keys() else ():
@@ -98,7 +98,7 @@ def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[st
 
 @cache
 def stages_of(name: str) -> dict[str, str]:
-    """Returns the stages of a pipeline by the names that they go by in it, which are those of their sections."""
+    """Returns the stages of a pipeline by their names in it, which are the names of their sections."""
     on = Placement("image")
     _built(name, defaultdict(dict), on)
     return on.stages
@@ -110,13 +110,13 @@ def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent
     _, *sections = inspect.signature(pipeline).parameters
     description = (inspect.getdoc(pipeline) or "").rstrip(".")
     parameters = {section: (dict, values[section]) for section in sections}
-    # For each setting of a task kfp asks for the whole stack, of which it wants one name: spare it the sources.
+    # kfp asks for the whole stack at each setting of a task, but only needs a name: skip reading the sources.
     with patch.object(inspect, "stack", partial(inspect.stack, 0)):
         return on.pipeline(f"maskcast-{name.replace('_', '-')}", description, partial(pipeline, on), parameters)
 
 
 def _check_stages(cluster: Cluster | None) -> None:
-    """Makes sure that a cluster's `stages` are stages, or names of stages in any pipeline."""
+    """Checks that a cluster's `stages` are stages, or names of stages in any pipeline."""
     if cluster is None:
         return
     for key in cluster.stages:
@@ -128,10 +128,10 @@ def _check_stages(cluster: Cluster | None) -> None:
 
 
 def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> None:
-    """Writes IR YAML, or with ``native`` the manifests of a Pipeline and a PipelineVersion in its namespace.
+    """Writes IR YAML, or with ``native`` manifests of Pipeline and PipelineVersion in its namespace.
 
     Raises:
-        MaskcastError: when the file cannot be written, or would hold a secret.
+        MaskcastError: if the file cannot be written, or would contain a secret.
     """
     if path.is_dir():
         raise MaskcastError(f"{path}: is a folder; name a file by --out")
@@ -156,10 +156,10 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
 
 
 def refuse_secrets(text: str, pipeline: str) -> None:
-    """Makes sure that no secret stands in what the cluster keeps and shows to all.
+    """Refuses a text that contains a secret, because the cluster keeps it and shows it to everyone.
 
     Raises:
-        MaskcastError: showing the line, without the secret.
+        MaskcastError: shows the line without the secret.
     """
     for line in text.splitlines():
         if (shown := redacted(line)) != line:
@@ -170,9 +170,9 @@ def refuse_secrets(text: str, pipeline: str) -> None:
 
 
 def content_digest(compiled: Path) -> str:
-    """Returns what names a version of a pipeline: 12 digits of the hash of what is run.
+    """Returns the version of a pipeline: 12 digits of the hash of its content.
 
-    Comments do not count, nor the order of keys: kfp begins the file with default values in random order.
+    Comments and the order of keys are ignored, because kfp starts the file with defaults in random order.
     """
     content = list(yaml.load_all(compiled.read_bytes(), yaml.CSafeLoader))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

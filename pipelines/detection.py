@@ -1,4 +1,4 @@
-"""The detection pipeline: raw images with boxes in, a scored and registered detector out.
+"""The detection pipeline: from raw images with boxes to an evaluated and registered detector.
 
 The same DAG as `recipes/detection/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.

@@ -1,4 +1,4 @@
-"""The pipeline of few labels: a masker, and a second round that goes on from it with its masks.
+"""The few-labels pipeline: a masker, and a second round that continues from it with its generated masks.
 
 The same DAG as `recipes/few-labels/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.

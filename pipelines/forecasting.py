@@ -1,4 +1,4 @@
-"""The forecasting pipeline: raw videos in, evaluated forecasts of future masks out.
+"""The forecasting pipeline: from raw videos to evaluated forecasts of masks.
 
 The same DAG as `dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py compares them.
 """

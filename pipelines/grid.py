@@ -1,6 +1,6 @@
-"""A grid on Kubeflow: what variants share runs once, the rest in a loop over them, then all are compared.
+"""A grid on Kubeflow: stages shared by all variants run once, others in a loop, then all are compared.
 
-Derived from the pipeline that the grid varies, whose stages, edges and places it keeps.
+It is derived from the pipeline whose params the grid varies, with the same stages, edges and placement.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ from pipelines.values import for_kfp
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid in a pipeline.
+    """A grid within a pipeline.
 
     Attributes:
-        grid: the file.
-        variants: of it.
-        parts: which stages run once, and which for each.
-        tasks: of the pipeline, by name, as its IR has them.
-        kinds: where each runs.
-        jobs: variants at once.
+        grid: content of the grid file.
+        variants: variants of the grid.
+        parts: which stages run once, and which for each variant.
+        tasks: tasks of the pipeline by name, from its IR.
+        kinds: placement of the tasks.
+        jobs: maximum number of variants at once.
     """
 
     grid: Grid
@@ -42,28 +42,28 @@ class Plan:
 
     @property
     def items(self) -> list[dict[str, dict[str, Any]]]:
-        """What the loop runs over: the sections that differ, of each variant."""
+        """Items of the loop: for each variant, the sections that differ."""
         changed = dict.fromkeys(name for variant in self.variants for name in variant.sections)
         return [{name: for_kfp(variant.sections[name]) for name in changed} for variant in self.variants]
 
     @property
     def total(self) -> int:
-        """How many tasks run."""
+        """Number of tasks that run."""
         return len(self.parts.shared) + len(self.parts.varied) * len(self.variants) + 1
 
 
 def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: BaseComponent, on: Placement) -> Plan:
-    """Returns how a grid runs in a pipeline.
+    """Returns the plan of a grid in a pipeline.
 
     Args:
-        path: the grid file.
-        jobs: how many variants at once.
+        path: grid file.
+        jobs: maximum number of variants at once.
         values: sections of the params file.
-        plain: the pipeline without a grid, as built by ``on``.
-        on: knows its stages and where they run.
+        plain: the pipeline without a grid, built with ``on``.
+        on: has its stages and their placement.
 
     Raises:
-        MaskcastError: naming what is wrong in the file.
+        MaskcastError: names the fault in the file.
     """
     grid, variants = load_grid(path, values, on.stages)
     changed = dict.fromkeys(name for variant in variants for name in variant.sections)
@@ -81,13 +81,13 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
 
 
 def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -> BaseComponent:
-    """Returns the pipeline of a grid: its parameters are the sections that stages read, and ``variants``.
+    """Returns the pipeline of a grid; its parameters are the sections that stages read, and ``variants``.
 
     Args:
-        name: of the pipeline.
-        values: the default of each section.
-        how: what runs.
-        on: where tasks run.
+        name: name of the pipeline.
+        values: default of each section.
+        how: plan of the grid.
+        on: placement of the tasks.
     """
     items, names = how.items, [variant.name for variant in how.variants]
     read = dict.fromkeys(how.tasks[task]["section"] for task in (*how.parts.shared, *how.parts.varied))
@@ -114,7 +114,7 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
 
 
 def _add(task: str, ir: Mapping[str, Any], name_of: Mapping[str, str], tasks: dict[str, dict[str, Any]]) -> None:
-    """Adds a task to those of a pipeline, after all that it reads from."""
+    """Adds a task of a pipeline after all tasks whose outputs it reads."""
     inputs = ir[task]["inputs"]
     sources = {port: entry["taskOutputArtifact"] for port, entry in inputs.get("artifacts", {}).items()}
     for source in sources.values():

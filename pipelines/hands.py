@@ -1,4 +1,4 @@
-"""The pipeline of two hands: a masker of whole hands, and a second one that learns from its masks, too.
+"""The pipeline of two hands: a masker of whole hands, and a second masker that also learns from its masks.
 
 The same DAG as `recipes/hands/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.

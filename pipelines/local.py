@@ -34,7 +34,7 @@ from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
 from pipelines.values import local_data
 
-# environment that a container gets, too; the hub's other variables name folders of this machine
+# environment variables that containers also get; the hub's other variables name folders of this machine
 PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_|(GIT_USERNAME|GIT_PASSWORD|HF_TOKEN|HF_ENDPOINT)$")
 
 
@@ -84,15 +84,15 @@ def run(given: argparse.Namespace) -> int:
 
 
 def write_pages(folder: Path, variants: Sequence[str] = ()) -> Path:
-    """Copies the pages of a run to where a browser opens them, and returns the index of them.
+    """Copies the pages of a run to one folder, and returns the index page.
 
     Args:
-        folder: of the run.
-        variants: of a grid, in the order of its loop.
+        folder: folder of the run.
+        variants: variants of a grid, in the order of its loop.
     """
     pages = folder / "pages"
     pages.mkdir()
-    for page in (page for page in folder.rglob("page") if page.is_file()):  # artifacts have no endings
+    for page in (page for page in folder.rglob("page") if page.is_file()):  # artifacts have no file ending
         loop, _, number = page.parent.parent.name.rpartition("-iteration-")
         variant = f"{variants[int(number)]}_" if loop else ""
         shutil.copy2(page, pages / f"{variant}{page.parent.name.replace('-', '_')}.html")
@@ -110,16 +110,16 @@ def run_local(
 
     Args:
         built: the pipeline.
-        out: folder that gets a new folder for the run.
-        image: image of the containers; None runs processes.
-        mounts: folders that containers see, read-only, under the same path.
-        total: how many stages there are, to say a line of each; None shows all that is printed.
+        out: folder in which a folder for the run is created.
+        image: image of the containers; None uses processes.
+        mounts: folders that are mounted read-only in containers, under the same path.
+        total: number of stages, to print one line per stage; None prints all output.
 
     Returns:
-        The folder of the run: ``<stage>/<port>``, stages spelled with dashes; a stage's second use ends in ``-2``.
+        The folder of the run: ``<stage>/<port>``, stages with dashes; a second use of a stage ends in ``-2``.
 
     Raises:
-        MaskcastError: when a stage fails, no Docker Engine answers, or it has no such image.
+        MaskcastError: if a stage fails, Docker does not answer, or the image is missing.
     """
     out = out.absolute()
     runner = _docker_runner(image, out, mounts) if image else local.SubprocessRunner(use_venv=False)
@@ -130,7 +130,7 @@ def run_local(
     except OSError as error:
         raise MaskcastError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
     before = set(out.iterdir())
-    # Components are started as `python3`: it must be the interpreter that has maskcast.
+    # Components are started as `python3`, which must be the interpreter with maskcast.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     local.init(runner, pipeline_root=str(out))
     warnings.filterwarnings("ignore", "Task .* have no effect in the current local runner")
@@ -144,8 +144,8 @@ def run_local(
             raise
         except RuntimeError as error:
             failure = COLOUR.sub("", str(error)) if total is None else f"{stages.stage}: {stages.error or error}"
-    # Others may run here, too: what stages print names the own folder. Where that was shown instead, it is the
-    # first that is new: their names end in when they began.
+    # Other runs may be active, too. The output of stages names this run's folder; if it was not captured, use the
+    # first new folder, as names end in the start time.
     new = sorted(each for each in set(out.iterdir()) - before if each.name.startswith(built.name))
     printed_text = log.read_text(encoding="utf-8")
     folder = next((each for each in new if each.name in printed_text), new[0])
@@ -158,15 +158,15 @@ def run_local(
 
 @contextmanager
 def _stages_stop_first() -> Iterator[None]:
-    """Passes Ctrl-C and SIGTERM on to the stage that runs, and reads what it says to its end, before it stops."""
+    """On Ctrl-C or SIGTERM, stops the running stage and reads its output to the end before this process stops."""
     stopped: list[int] = []
 
     def stop(number: int, _: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # for who is in a hurry
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends this process at once
         stopped.append(number)
         running = psutil.Process().children()
         for child in running:
-            child.terminate()  # a second signal does nothing to a stage
+            child.terminate()  # stages ignore a second signal
         if not running:
             raise Stopped(number)
 

@@ -1,4 +1,4 @@
-"""What Kubeflow's local runner and the stages print: into a file, of which the user sees one line per stage."""
+"""Captures the output of Kubeflow's local runner and of stages in a file, and shows one line per stage."""
 
 import io
 import re
@@ -7,28 +7,28 @@ import time
 from typing import TextIO
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# As kfp's runner writes it, after time and level.
+# The message of kfp's runner, after time and level.
 BEGINS = re.compile(r"Executing task '([\w-]+)'")
 ENDS = re.compile(r"Task '[\w-]+' finished with status (\w+)")
 ERROR = re.compile(r"\s*(?:[\w.]+Error|error): (.+)")
 
 
 class StageLog(io.TextIOBase):
-    """A stream that keeps all it is given, and tells on stderr how the stages go.
+    """A stream that writes everything to a file, and prints the progress of stages on stderr.
 
     Args:
-        file: takes everything.
-        total: how many stages there are.
+        file: receives all output.
+        total: number of stages.
     """
 
     def __init__(self, file: TextIO, total: int) -> None:
         self._file, self._total = file, total
         self._begun, self._count, self._line = 0.0, 0, ""
-        self.stage = ""  # that ran last
-        self.error = ""  # the last error that was printed
+        self.stage = ""  # last stage that was started
+        self.error = ""  # last error that was printed
 
     def write(self, text: str) -> int:
-        """Takes text; a line may come in pieces."""
+        """Writes text, which may be a part of a line."""
         self._file.write(text)
         self._file.flush()
         *lines, self._line = (self._line + text).split("\n")

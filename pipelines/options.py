@@ -7,11 +7,11 @@ from pathlib import Path
 from maskcast.commands.parser import add_number
 from pipelines import PIPELINES
 
-PROJECTS_CLUSTER = Path("cluster.yaml")  # as `maskcast new` calls it
+PROJECTS_CLUSTER = Path("cluster.yaml")  # the name that `maskcast new` uses
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
-    """Declares which pipeline, with which values."""
+    """Declares the flags for a pipeline and its values."""
     parser.add_argument(
         "--pipeline",
         metavar="NAME",
@@ -37,7 +37,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
-    """Declares a grid of variants."""
+    """Declares the flags for a grid of variants."""
     parser.add_argument(
         "--grid", metavar="FILE", type=Path, help="run the variants of this grid file and compare their maskers"
     )
@@ -45,17 +45,17 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
 
 
 def cluster_file() -> Path:
-    """Returns the cluster file that is taken where none is named: the project's own, else the example."""
+    """Returns the default cluster file: the project's own, else the example."""
     return PROJECTS_CLUSTER if PROJECTS_CLUSTER.is_file() else example_file()
 
 
 def example_file() -> Path:
-    """Returns the cluster file that comes with maskcast, seen from wherever one is."""
+    """Returns the example cluster file of maskcast, relative to the working directory."""
     return Path(os.path.relpath(Path(__file__).with_name("cluster.yaml")))
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Declares the description of the cluster."""
+    """Declares the flag for the cluster file."""
     parser.add_argument(
         "--cluster",
         metavar="FILE",

@@ -1,4 +1,4 @@
-"""The pipeline of photographs: images with masks in, a scored and registered masker out.
+"""The pipeline of photographs: from images with masks to an evaluated and registered masker.
 
 The same DAG as `recipes/photographs/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.

@@ -1,4 +1,4 @@
-"""Labels and annotations of pods, by Kubernetes' rules."""
+"""Labels and annotations of pods, checked by Kubernetes' rules."""
 
 import re
 from typing import Annotated, Any
@@ -11,9 +11,9 @@ from maskcast.faults import UNSHOWN
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LARGEST_DOMAIN = 253  # characters
-LARGEST_ANNOTATIONS = 16 << 10  # bytes of all: a workflow has them twice for each stage, and etcd takes 1.5 MB
+LARGEST_ANNOTATIONS = 16 << 10  # bytes in total: a workflow has them twice per stage, and etcd's limit is 1.5 MB
 KUEUE = "kueue.x-k8s.io"
-# What Kubeflow, Argo, Trainer, KServe, Kubernetes and maskcast know their pods by: domains with all below them.
+# Domains (with subdomains) that Kubeflow, Argo, Trainer, KServe, Kubernetes and maskcast use for their pods.
 RESERVED = (
     "argoproj.io",
     "batch.kubernetes.io",
@@ -48,7 +48,7 @@ Annotations = Annotated[dict[str, str], BeforeValidator(_annotations)]
 
 
 def _entries(given: Any) -> list[tuple[str, str]]:
-    """Returns keys and values of a mapping after a look at each; what is no mapping is pydantic's to refuse."""
+    """Returns the checked keys and values of a mapping; other types are left to pydantic."""
     if not isinstance(given, dict):
         return []
     for key, value in given.items():
@@ -74,7 +74,7 @@ def _fault_of_key(key: Any) -> str | None:
 
 
 def _fault_of_type(value: Any) -> str | None:
-    # YAML would make 15 of 017 and true of `on`: nobody should pay for another cost centre.
+    # Otherwise YAML would turn 017 into 15 and `on` into true, and e.g. the wrong cost centre would be charged.
     if not isinstance(value, str):
         return 'its value must be a text; put it in quotes, e.g. "17" or "false"'
     return None

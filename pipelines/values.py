@@ -1,4 +1,4 @@
-"""The values of a pipeline's parameters: a params file, and `-S section.key=value` on top, checked."""
+"""Validated values of a pipeline's parameters, from a params file and `-S section.key=value`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +11,25 @@ from maskcast.params import flatten, section, set_key, validate
 from maskcast.runner.stage import get_stage
 from maskcast.storage.store import local_path
 
-EXACT = 2**53  # up to it a double holds each integer
-PLACEHOLDER = "{{$."  # kfp puts something else in its place, wherever it stands
+EXACT = 2**53  # up to this every integer is exact in a double
+PLACEHOLDER = "{{$."  # kfp replaces it anywhere in a text
 
 
 def checked_values(
     content: Mapping[str, Any], path: Path, overrides: Sequence[str], stages: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Returns the sections of a pipeline's stages, each as the params class of its stage accepts it.
+    """Returns the sections of a pipeline's stages, each validated by its stage's params class.
 
-    As with DVC, a section that no stage of the pipeline reads may hold whatever its owner likes.
+    As with DVC, sections that no stage of the pipeline reads are not checked.
 
     Args:
-        content: of the params file.
-        path: of it, for errors.
-        overrides: ``section.key=value`` each; the value is read as YAML.
-        stages: the stages of the pipeline by their sections.
+        content: content of the params file.
+        path: its path, for errors.
+        overrides: ``section.key=value`` each; the value is parsed as YAML.
+        stages: stages of the pipeline by section.
 
     Raises:
-        MaskcastError: naming the file or the override, the key at fault and what is allowed.
+        MaskcastError: names the file or the override, the faulty key and what is allowed.
     """
     values = {name: section(content, name, str(path)) for name in stages}
     for override in overrides:
@@ -46,10 +46,10 @@ def checked_values(
 
 
 def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
-    """Returns the absolute path that `fetch_dataset.uri` names on this machine, if it names one.
+    """Returns the absolute local path in `fetch_dataset.uri`, or None if it is no existing local path.
 
     Raises:
-        MaskcastError: it is no address that `fetch_dataset` knows.
+        MaskcastError: if `fetch_dataset` does not support the address.
     """
     uri = str(values.get("fetch_dataset", {}).get("uri", "synthetic"))
     path = None if uri == "synthetic" or uri.startswith("dvc:") else local_path(uri)
@@ -57,10 +57,10 @@ def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
 
 
 def for_kfp(values: Any) -> Any:
-    """Returns values as KFP's dicts can hold them, of which ``Params`` makes the same ones again.
+    """Returns values in the form of KFP's dicts, from which ``Params`` restores the original values.
 
-    None is the text ``null`` there, and each key a text, also the numbers of classes and videos. So is an integer
-    that is too large for a double, which every number is there.
+    None becomes the text ``null``, and all keys become text, including numbers of classes and videos. An integer
+    that a double cannot represent exactly becomes text, too, because all numbers are doubles there.
     """
     if isinstance(values, Mapping):
         return {str(key): for_kfp(value) for key, value in values.items()}
@@ -77,6 +77,6 @@ def _set(values: dict[str, dict[str, Any]], override: str) -> None:
         raise MaskcastError(f"-S {override}: write section.key=value, e.g. train_masker.training.epochs=3")
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # the latter two of dates, digits and depth
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError, RecursionError: for dates, digits and depth
         raise MaskcastError(f"-S {override}: {text!r} is not valid YAML; quote it for the shell") from None
     set_key(values, address, value, f"-S {override}")

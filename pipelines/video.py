@@ -1,4 +1,4 @@
-"""The pipeline of videos: green-screen clips in, a scored and registered masker that remembers out.
+"""The video pipeline: from green-screen clips to an evaluated and registered masker with memory.
 
 The same DAG as `recipes/video/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.

@@ -1,1 +1,1 @@
-"""What talks to a cluster: `submit`, `status`, `preflight` and the other commands, one module each."""
+"""Commands that talk to a cluster: `submit`, `status`, `preflight` and others, one module each."""

@@ -1,4 +1,4 @@
-"""Why a run failed or does not go on, in one line that names the stage."""
+"""Finds out why a run failed or does not progress, as one line that names the stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ PATIENCE = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a stage waits for."""
+    """What a stage waits for, and since when."""
 
     why: str
     since: datetime
     in_queue: bool
-    """Whether it comes by itself, in its turn."""
+    """Whether it will start by itself, in its turn."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment.
+    """The state of a run at one moment.
 
     Attributes:
-        run: as the server tells.
-        stages: how each stands, in the order of the pipeline.
-        pods: those that are still there, the oldest first.
-        last: the last pod of each task, drivers included.
+        run: the run, from the server.
+        stages: state of each stage, in the order of the pipeline.
+        pods: pods that still exist, the oldest first.
+        last: the last pod of each task, including drivers.
         waiting: what tasks wait for.
     """
 
@@ -48,12 +48,12 @@ class Snapshot:
 
     @property
     def names(self) -> dict[str, str]:
-        """The names that stages go by, by task."""
+        """Names of the stages, by task."""
         return {each.task: each.name for each in self.stages}
 
 
 def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snapshot:
-    """Returns how a run stands; its pods are asked, where they can be."""
+    """Returns the state of a run; pods are queried if possible."""
     pods = reach.pods()
     last = {each.task: each for each in pods}
     waiting = {}
@@ -68,12 +68,13 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
 
 
 def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
-    """Returns why a run failed, e.g. ``train_masker: out of memory: asks for 8Gi``; None where it did not fail.
+    """Returns why a run failed, e.g. ``train_masker: out of memory: asks for 8Gi``, or None if it did not fail.
 
-    The stage's pod is asked first, then its log, wherever that is. Where all that is gone the line says so.
+    The reason is taken from the stage's pod, else from its log, wherever that is. If both are gone, the line says
+    so.
 
     Raises:
-        MaskcastError: when Kubeflow does not tell.
+        MaskcastError: if Kubeflow does not answer.
     """
     run, names = at.run, at.names
     if run_state(run) != "FAILED":

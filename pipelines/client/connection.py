@@ -1,4 +1,4 @@
-"""The way to a Kubeflow Pipelines server: its address and who asks. Nothing of it is stored."""
+"""The connection to a Kubeflow Pipelines server: address and credentials, neither of which is stored."""
 
 import argparse
 import json
@@ -55,11 +55,11 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, *, optional: str | None = None) -> None:
-    """Declares the run that a command is about, and the way to it.
+    """Declares the flags for the run of a command, and for the connection.
 
     Args:
-        parser: of the command.
-        optional: what the command does without a run; None where it takes one.
+        parser: parser of the command.
+        optional: help text for the command without a run; None if a run is required.
     """
     nargs, default = (None, "") if optional is None else ("?", f" (default: {optional})")
     parser.add_argument("run_id", metavar="RUN", nargs=nargs, help=f"id of the run{default}")
@@ -68,18 +68,18 @@ def add_run(parser: argparse.ArgumentParser, *, optional: str | None = None) -> 
 
 
 class NoServerError(MaskcastError):
-    """Nothing says which server to ask."""
+    """No server was specified."""
 
 
 class Client(kfp.Client):
-    """kfp's client after its first answer from the server. Each call answers, or raises a MaskcastError.
+    """kfp's client, connected to a server; each call returns an answer or raises a MaskcastError.
 
     Args:
         host: address of the API.
-        namespace: of the runs; a server for a single user has none, and is asked without.
-        ui: address of the UI, None where it has none.
-        credentials: refreshes the token for each request; None uses what kfp keeps in ~/.config/kfp.
-        flags: those that led here, for the commands that are printed.
+        namespace: namespace of the runs; a server for a single user is queried without it.
+        ui: address of the UI, or None.
+        credentials: refreshes the token for each request; None uses kfp's from ~/.config/kfp.
+        flags: flags of this connection, for commands that are printed.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Client(kfp.Client):
         try:
             super().__init__(
                 host,
-                namespace="-",  # with kfp's own default its constructor asks the server and prints tracebacks
+                namespace="-",  # with kfp's default, its constructor queries the server and prints tracebacks
                 cookies=_sendable(cookie, "KF_PIPELINES_COOKIE") if cookie else None,
                 credentials=credentials,
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
@@ -112,40 +112,40 @@ class Client(kfp.Client):
         self.namespace = namespace
 
     def get_user_namespace(self) -> str:
-        """Returns the namespace to ask for: kfp's methods call this."""
+        """Returns the namespace for requests; kfp's methods call this."""
         return self.namespace if self.multi_user else ""
 
     def page(self, run_id: str) -> str:
-        """Returns where the UI shows a run."""
+        """Returns the address of a run's page in the UI."""
         return f"{self._ui.rstrip('/')}/#/runs/details/{run_id}" if self._ui else f"run {run_id} in the UI"
 
     def command(self, *words: str) -> str:
-        """Returns a command of the pipelines as a user can run it as it is: with the flags of this one."""
+        """Returns a pipeline command with the flags of this connection, so that a user can run it as printed."""
         return shlex.join(["maskcast", "pipeline", *words, *self._flags])
 
     def namespace_of(self, run: V2beta1Run) -> str:
-        """Returns the namespace in which a run has its pods: that of its experiment, where each user has one."""
+        """Returns the namespace of a run's pods: with several users, that of the run's experiment."""
         if not self.multi_user:
             return self.namespace
         experiment = self._experiment_api.experiment_service_get_experiment(run.experiment_id)
         return str(experiment.namespace or self.namespace)
 
     def archived_log(self, run_id: str, pod: str) -> str | None:
-        """Returns what a pod printed, which Kubeflow keeps while it knows the run's Workflow; None without it.
+        """Returns a pod's output from Kubeflow's archive, which exists as long as the run's Workflow; else None.
 
         Raises:
-            MaskcastError: when the server does not answer.
+            MaskcastError: if the server does not answer.
         """
         try:
             return self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
-        except RefusedError:  # what is not there is a failure of its own, with status 500, to KFP 2.17
+        except RefusedError:  # for a missing log, KFP 2.17 answers with status 500
             return None
 
     def retry_run(self, run_id: str) -> None:
-        """Starts a failed run again: what succeeded stays, and training goes on from its checkpoint.
+        """Restarts a failed run: successful stages are kept, and trainings resume from their checkpoints.
 
         Raises:
-            MaskcastError: when the server refuses.
+            MaskcastError: if the server refuses.
         """
         self._run_api.run_service_retry_run(run_id)
 
@@ -158,13 +158,13 @@ class Client(kfp.Client):
 
 @contextmanager
 def connect(given: argparse.Namespace) -> Iterator[Client]:
-    """Yields a client that the server has answered.
+    """Yields a client that is connected to the server.
 
     Args:
-        given: the flags of `add_connection` and ``cluster``, the file that names the namespace.
+        given: the flags of `add_connection`, and ``cluster``: the file with the namespace.
 
     Raises:
-        MaskcastError: when no server is named or it cannot be used, with the remedy.
+        MaskcastError: if no server is specified or it cannot be used; names the remedy.
     """
     namespace = given.namespace or load_cluster(given.cluster).namespace
     named = given.host or os.environ.get("KF_PIPELINES_ENDPOINT")
@@ -183,7 +183,7 @@ def connect(given: argparse.Namespace) -> Iterator[Client]:
 
 
 def _flags(given: argparse.Namespace) -> list[str]:
-    """Returns those flags of a connection that differ from what is asked for without any."""
+    """Returns the flags of a connection that differ from their defaults."""
     flags = {
         "--cluster": None if given.cluster == cluster_file() else given.cluster,
         "--host": given.host,
@@ -195,7 +195,7 @@ def _flags(given: argparse.Namespace) -> list[str]:
 
 
 class _Token(TokenCredentialsBase):
-    """A token that is read anew for every request."""
+    """A token that is read again for each request."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
@@ -211,7 +211,7 @@ def _credentials(token_file: Path | None, in_cluster: bool) -> _Token | None:
         return _Token(partial(_read_token, token_file))
     if token := os.environ.get("KF_PIPELINES_TOKEN"):
         return _Token(lambda: _sendable(token, "KF_PIPELINES_TOKEN"))
-    # A pod's own token goes to its own cluster, or elsewhere only where the environment says so.
+    # A pod's own token is only sent to its own cluster, unless the environment specifies another.
     own = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH))
     if own.exists() and (in_cluster or KF_PIPELINES_SA_TOKEN_ENV in os.environ):
         return _Token(partial(_read_token, own))
@@ -229,7 +229,7 @@ def _read_token(path: Path) -> str:
 
 
 def _sendable(secret: str, source: str) -> str:
-    """Returns a secret that a header can hold; an error of the header would show it."""
+    """Returns a secret if it is valid in an HTTP header; else the header's own error would show it."""
     if not re.fullmatch("[ -~]*", secret):
         raise MaskcastError(f"{source}: has line breaks or letters beyond ASCII; set it anew")
     return secret
@@ -237,7 +237,7 @@ def _sendable(secret: str, source: str) -> str:
 
 def _checked(host: str) -> str:
     parts = urlsplit("")
-    with suppress(ValueError):  # of brackets that are none of IPv6
+    with suppress(ValueError):  # brackets that are not IPv6
         parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise MaskcastError(f"{host}: no address of a server; write it as https://kubeflow.example.com/pipeline")
@@ -248,7 +248,7 @@ def _checked(host: str) -> str:
 
 @contextmanager
 def _port_forward(namespace: str) -> Iterator[str]:
-    """Yields the address on this machine, forwarded as long as the block lasts."""
+    """Yields the local address, which is forwarded until the block ends."""
     command = ["kubectl", "port-forward", f"--namespace={namespace}", "--address=127.0.0.1"]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "said").open("w+", encoding="utf-8") as said:
         try:

@@ -1,4 +1,4 @@
-"""What `maskcast models deploy` and `undeploy` do: a registered version as an InferenceService of KServe."""
+"""Deploys a registered version as an InferenceService of KServe (`maskcast models deploy`, `undeploy`)."""
 
 import shlex
 from pathlib import Path
@@ -37,19 +37,19 @@ def deploy(
     dry_run: bool,
     wait: bool,
 ) -> None:
-    """Gives the requests of a service, or a share of them, to a version.
+    """Routes all requests of a service, or a share of them, to a version.
 
     Args:
         registry: the registered model.
-        which: number or alias.
-        file: the cluster file; None takes the project's own.
-        service: name of the InferenceService; None takes the model's.
-        canary: percent of the requests; None gives it all.
-        dry_run: whether the objects are printed and nothing is changed.
-        wait: whether it returns when the service is ready.
+        which: number or alias of the version.
+        file: cluster file; None uses the project's own.
+        service: name of the InferenceService; None derives it from the model's name.
+        canary: share of the requests in percent; None routes all.
+        dry_run: whether to print the objects instead of changing anything.
+        wait: whether to wait until the service is ready.
 
     Raises:
-        MaskcastError: there is no such version, KServe or right, or the service does not become ready.
+        MaskcastError: version, KServe or permission is missing, or the service does not become ready.
     """
     cluster = load_cluster(file or cluster_file())
     name = service or service_name(registry.name)
@@ -80,10 +80,10 @@ def deploy(
 
 
 def undeploy(model: str, file: Path | None, service: str | None, *, canary: bool) -> None:
-    """Deletes a service, or its canary alone, whose requests go back to what ran before.
+    """Deletes a service, or only its canary; requests then go to the previous version.
 
     Raises:
-        MaskcastError: there is no such service or canary, or no right.
+        MaskcastError: the service or canary does not exist, or the permission is missing.
     """
     cluster = load_cluster(file or cluster_file())
     name = service or service_name(model)
@@ -103,7 +103,7 @@ def undeploy(model: str, file: Path | None, service: str | None, *, canary: bool
 
 
 def service_name(model: str) -> str:
-    """Returns a registered model's name as Kubernetes takes it."""
+    """Returns a registered model's name as a valid name in Kubernetes."""
     return model.lower().replace("_", "-").replace(".", "-")
 
 
@@ -118,7 +118,7 @@ def _wanted(
 
 
 def _print(cluster: Cluster, release: Release, service: Manifest) -> None:
-    """Prints what `kubectl apply -f -` takes; stderr says what it cannot do without touching secrets."""
+    """Prints manifests for `kubectl apply -f -`; for changes of secrets, prints commands to stderr."""
     if release.storage is not None:
         notes = [f"{key}={value}" for key, value in storage_notes(cluster).items()]
         for name in s3_secrets(cluster) if notes else []:

@@ -1,8 +1,8 @@
-"""A registered version as KServe runs it: an InferenceService in Standard mode, plain Deployments without Knative.
+"""A registered version as an InferenceService of KServe in Standard mode (plain Deployments without Knative).
 
-Weights come in one of two ways. Where they lie in S3, KServe's storage initializer brings them to ``/mnt/models``
-before the container starts. Elsewhere the container asks the registry for them. Either way the server holds every
-byte against the digest that the registry has. Facts about KServe are those of version 0.20.
+If weights are in S3, KServe's storage initializer copies them to ``/mnt/models`` before the container starts.
+Otherwise the container downloads them from the registry. In both cases the server compares the weights with the
+registry's digest. Statements about KServe refer to version 0.20.
 """
 
 import re
@@ -17,7 +17,7 @@ from pipelines.client.manifests import LABELS, Manifest, s3_secrets, service_acc
 from pipelines.cluster import Cluster
 
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
-MOUNT = "/mnt/models"  # where KServe puts what STORAGE_URI names
+MOUNT = "/mnt/models"  # KServe copies the content of STORAGE_URI to it
 PORT = 8080
 SCRAPED = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"}
 CONTAINER = "kserve-container"
@@ -28,10 +28,10 @@ class Release:
     """A version that can be deployed.
 
     Args:
-        name: of the registered model.
-        number: of the version.
-        digest: of its bundle.
-        storage: S3 address of its artifact; None where only the registry hands it out.
+        name: name of the registered model.
+        number: number of the version.
+        digest: digest of its bundle.
+        storage: S3 address of its artifact; None if only the registry provides it.
     """
 
     name: str
@@ -41,18 +41,18 @@ class Release:
 
     @property
     def title(self) -> str:
-        """What lines of text call it."""
+        """The name in messages."""
         return f"{self.name} version {self.number}"
 
 
 def release_of(registry: Registry, version: Version, cluster: Cluster) -> Release:
-    """Returns a version with the S3 address of its artifact, as far as one is known."""
+    """Returns a version with the S3 address of its artifact, if known."""
     source = registry.client.get_model_version_download_uri(registry.name, str(version.number))
     return Release(registry.name, version.number, version.digest, _storage(source, cluster.serving.artifacts))
 
 
 def inference_service(cluster: Cluster, service: str, release: Release) -> Manifest:
-    """Returns the object that gives all requests to a release."""
+    """Returns an InferenceService that routes all requests to a release."""
     metadata = {
         "name": service,
         "namespace": cluster.namespace,
@@ -64,13 +64,13 @@ def inference_service(cluster: Cluster, service: str, release: Release) -> Manif
 
 
 def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = False) -> Manifest:
-    """Returns the pods of a release.
+    """Returns the predictor spec of a release.
 
     Args:
         cluster: image, environment, secrets and sizes.
-        release: what they serve.
-        name: KServe's name for them: that of their Deployment is ``SERVICE-NAME-predictor``.
-        canary: KServe gives a canary as many pods as its share of the requests asks for.
+        release: the release to serve.
+        name: KServe's name for the pods; their Deployment is ``SERVICE-NAME-predictor``.
+        canary: whether it is a canary, whose number of pods KServe derives from its share of requests.
     """
     serving = cluster.serving
     annotations = {**cluster.annotations, **SCRAPED}
@@ -79,7 +79,7 @@ def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = F
         found["labels"] = dict(cluster.labels)
     if not canary:
         found |= {"minReplicas": serving.min_replicas, "maxReplicas": serving.max_replicas}
-        # The new pods answer before the old ones go.
+        # New pods must be ready before old ones are stopped.
         rolling = {"maxUnavailable": 0, "maxSurge": 1}
         found["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
     if release.storage is not None:
@@ -92,10 +92,10 @@ def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = F
 
 
 def with_canary(current: Manifest, cluster: Cluster, release: Release, percent: int) -> Manifest:
-    """Returns a service of which a release gets a share of the requests, and what ran before the rest.
+    """Returns a service that routes a share of the requests to a release, and the rest to the present version.
 
     Raises:
-        MaskcastError: KServe cannot split the requests between these two.
+        MaskcastError: KServe cannot split requests between these two.
     """
     stable = current["spec"]["predictor"]
     for what, storage in ((release_in(stable), _storage_of(stable)), (release.title, release.storage)):
@@ -112,7 +112,7 @@ def with_canary(current: Manifest, cluster: Cluster, release: Release, percent: 
 
 
 def with_all_requests(current: Manifest, cluster: Cluster, release: Release) -> Manifest:
-    """Returns a service of which a release gets all requests; a canary that runs already is not started anew."""
+    """Returns a service that routes all requests to a release; the pods of a running canary are kept."""
     stable = current["spec"]["predictor"]
     name = stable.get("name") or _name(release)
     for canary in current["spec"].get("canary") or []:
@@ -123,12 +123,12 @@ def with_all_requests(current: Manifest, cluster: Cluster, release: Release) -> 
 
 
 def without_canary(current: Manifest) -> Manifest:
-    """Returns a service whose requests all go to what ran before its canary."""
+    """Returns a service without canary, so that all requests go to the previous version."""
     return current | {"spec": {key: value for key, value in current["spec"].items() if key != "canary"}}
 
 
 def release_in(pods: Manifest) -> str:
-    """Returns the title of what a predictor serves; `another model` where maskcast did not deploy it."""
+    """Returns the title of the release that a predictor serves; `another model` if maskcast did not deploy it."""
     arguments = pods.get("containers", [{}])[0].get("args", [])
     for flag, value in pairwise(arguments):
         if flag == "--as" and (match := re.fullmatch(r"(.+)/(\d+)", value)):
@@ -139,14 +139,14 @@ def release_in(pods: Manifest) -> str:
 
 
 def storage_account(cluster: Cluster) -> Manifest:
-    """Returns the service account by which KServe reads S3: with its keys."""
+    """Returns the service account with which KServe reads S3."""
     account = service_account(cluster, cluster.serving.service_account)
     account["secrets"] = [{"name": name} for name in s3_secrets(cluster)]
     return account
 
 
 def storage_notes(cluster: Cluster) -> dict[str, str]:
-    """Returns where the S3 server is, as KServe looks for it: in the annotations of the secret with its keys."""
+    """Returns annotations for the secret of S3 keys, from which KServe reads the address of the S3 server."""
     notes = {}
     if endpoint := cluster.env.get("AWS_ENDPOINT_URL_S3") or cluster.env.get("AWS_ENDPOINT_URL"):
         address = urlsplit(endpoint)
@@ -187,7 +187,7 @@ def _container(cluster: Cluster, release: Release) -> Manifest:
         "startupProbe": live | {"failureThreshold": 60, "periodSeconds": 5},  # five minutes to load the model
         "readinessProbe": ready,
         "livenessProbe": live | {"timeoutSeconds": 10},
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},  # until nobody is sent here any more
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},  # until no more requests are routed here
         "resources": {"requests": size, "limits": size},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -205,7 +205,7 @@ def _probe(what: str) -> Manifest:
 
 
 def _storage(source: str, artifacts: str | None) -> str | None:
-    """Returns the S3 address of an artifact; None where only the MLflow server knows it."""
+    """Returns the S3 address of an artifact, or None if only the MLflow server knows it."""
     address = urlsplit(source)
     if address.scheme == "s3":
         return source

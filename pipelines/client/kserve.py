@@ -1,4 +1,4 @@
-"""The InferenceServices of a namespace, asked from and told to the Kubernetes API."""
+"""Reads and writes InferenceServices of a namespace through the Kubernetes API."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from pipelines.cluster import Cluster
 
 POLL_S = 2.0
 READY_WITHIN_S = 900.0
-STUCK_S = 30.0  # before it is said what a pod waits for
+STUCK_S = 30.0  # seconds before the reason why a pod waits is printed
 
 
 class Service:
@@ -28,7 +28,7 @@ class Service:
         self.place = (GROUP, API_VERSION, cluster.namespace, PLURAL)
 
     def get(self) -> Manifest | None:
-        """Returns the service as it is; None where there is none.
+        """Returns the present service, or None if there is none.
 
         Raises:
             MaskcastError: KServe is not installed.
@@ -42,8 +42,8 @@ class Service:
         """Creates or replaces the service.
 
         Raises:
-            MaskcastError: KServe knows no canary in Standard mode, somebody changed the service meanwhile, or the
-                API refuses.
+            MaskcastError: KServe does not support canaries in Standard mode, the service was changed meanwhile, or
+                the API refuses.
         """
         if wanted["spec"].get("canary"):
             self._need_kserve(canary=True)
@@ -55,10 +55,10 @@ class Service:
             raise no_namespace(self.cluster.namespace)
 
     def annotate_secrets(self, names: Iterable[str], notes: Mapping[str, str]) -> None:
-        """Adds annotations to secrets of the namespace, and leaves the rest of them alone.
+        """Adds annotations to secrets of the namespace.
 
         Raises:
-            MaskcastError: there is no such secret, or no right.
+            MaskcastError: the secret does not exist, or the permission is missing.
         """
         for name in names if notes else ():
             patch = {"metadata": {"annotations": dict(notes)}}
@@ -72,7 +72,7 @@ class Service:
         ask(self.custom.delete_namespaced_custom_object, *self.place, self.name)
 
     def wait(self) -> None:
-        """Returns when the service is ready, and says meanwhile what its pods wait for.
+        """Waits until the service is ready; prints meanwhile what its pods wait for.
 
         Raises:
             MaskcastError: it is not ready in time.
@@ -111,7 +111,7 @@ class Service:
     def _need_kserve(self, *, canary: bool = False) -> None:
         try:
             crd = ask(ApiextensionsV1Api(self.api).read_custom_resource_definition, f"{PLURAL}.{GROUP}")
-        except ForbiddenError:  # of the whole cluster, and not for everyone to read
+        except ForbiddenError:  # CRDs are cluster-wide and not readable for everyone
             return
         if crd is None:
             raise MaskcastError(

@@ -1,4 +1,4 @@
-"""The Kubernetes API, reached as kubectl reaches it; what it refuses becomes one line."""
+"""The Kubernetes API, with kubectl's configuration; errors become one line."""
 
 import os
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from maskcast.checkup.rows import NotCheckedError
 from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.kube import message_of
 
-TIMEOUT_S = (5, 10)  # to connect, to read
+TIMEOUT_S = (5, 10)  # seconds to connect, to read
 
 
 class ForbiddenError(NotCheckedError):
-    """You have no right to ask the API for this."""
+    """The permission for a request to the API is missing."""
 
 
 def connect() -> client.ApiClient:
-    """Returns a client of the cluster that KUBECONFIG's current context names or, in a pod, of its own.
+    """Returns a client for the cluster of KUBECONFIG's current context or, in a pod, for its own cluster.
 
     Raises:
-        MaskcastError: when nothing names a cluster.
+        MaskcastError: if no cluster is configured.
     """
     configuration = client.Configuration()
     configuration.retries = 0
@@ -41,16 +41,16 @@ def connect() -> client.ApiClient:
 
 
 def no_namespace(name: str) -> MaskcastError:
-    """Returns what to say where something cannot be made, for want of its namespace."""
+    """Returns the error for an object whose namespace does not exist."""
     return MaskcastError(f"there is no namespace {name!r}; `kubectl create namespace {name}`")
 
 
 def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Returns what a call of the API returns, or None when there is no such object.
+    """Returns the result of an API call, or None if the object does not exist.
 
     Raises:
-        ForbiddenError: when the rights are missing.
-        MaskcastError: when the API does not answer or refuses for another reason.
+        ForbiddenError: if permissions are missing.
+        MaskcastError: if the API does not answer, or refuses for another reason.
     """
     try:
         return call(*arguments, **{"_request_timeout": TIMEOUT_S, **options})
@@ -64,7 +64,7 @@ def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
                 "the Kubernetes API does not know you (401); log in to the cluster again"
             ) from None
         raise MaskcastError(f"the Kubernetes API answers {error.status}: {message_of(error)}; mend that") from None
-    except ValueError as error:  # of the models of its client: a login page, for example
+    except ValueError as error:  # raised by the client's models, for example on a login page
         raise MaskcastError(
             f"what answers is not the Kubernetes API ({one_line(error)}); mend KUBECONFIG, or log in again"
         ) from None

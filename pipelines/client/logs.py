@@ -39,7 +39,7 @@ def run(given: argparse.Namespace) -> int:
         MaskcastError: when there is no log, with the place to look.
     """
     with connect(given) as client:
-        found = client.get_run(given.run_id)  # a wrong id is said here
+        found = client.get_run(given.run_id)  # reports a wrong id
         stages, reach = stage_states(found, task_names(client, found)), RunPods.of(client, found)
         try:
             pods = reach.pods()
@@ -55,10 +55,10 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str | None) -> StageState:
-    """Returns the stage to show: the one asked for, the first that failed, or the last that has started.
+    """Returns the stage to show: the requested one, the first failed one, or the last started one.
 
     Raises:
-        MaskcastError: when there is none of the name, or none has started.
+        MaskcastError: if there is no stage with this name, or none has started.
     """
     if wanted:
         name = wanted.replace("-", "_")
@@ -66,7 +66,7 @@ def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str 
             if each.name == name:
                 return each
         raise MaskcastError(f"the run has no stage {wanted!r}, only {', '.join(each.name for each in stages)}")
-    # Pods know first; Kubeflow's API learns of them with a delay, and of what is gone it alone knows.
+    # Pods are most recent; Kubeflow's API lags behind, but also knows about deleted pods.
     last = {each.task: each.pod.status.phase for each in pods if not each.driver}
     failed = [each for each in stages if each.state == "FAILED" or last.get(each.task) == "Failed"]
     started = [each for each in stages if each.state in RAN or each.task in last]
@@ -89,7 +89,7 @@ def _print(logs: StageLogs, stage: StageState, everything: bool) -> None:
 
 
 def _nothing(logs: StageLogs, stage: StageState) -> str:
-    """Returns why a stage has no log."""
+    """Returns the reason why a stage has no log."""
     if stage.state == "CACHED":
         if maker := maker_of(logs.pods, stage.task, logs.run.run_id):
             return f"it came from the cache; where it ran: {logs.client.command('logs', maker, stage.name)}"
@@ -108,7 +108,7 @@ def _follow(api: CoreV1Api, stage: str, pod: StagePod, everything: bool) -> None
         container=MAIN,
         follow=True,
         _preload_content=False,
-        _request_timeout=(kube.TIMEOUT_S[0], None),  # a stage may be silent for long
+        _request_timeout=(kube.TIMEOUT_S[0], None),  # a stage may print nothing for long
     )
     if answer is None:
         raise MaskcastError(f"pod {pod.name} is gone by now")

@@ -1,4 +1,4 @@
-"""What the pods of a pipeline need in their namespace, as plain Kubernetes manifests."""
+"""Kubernetes manifests of what the pods of a pipeline need in their namespace."""
 
 import base64
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ Manifest = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io"
 ROLE = "maskcast"
 LABELS = {"app.kubernetes.io/part-of": "maskcast"}
-KFP_STORE = "mlpipeline-minio-artifact"  # the secret of KFP's own artifact store
+KFP_STORE = "mlpipeline-minio-artifact"  # secret of KFP's default artifact store
 
 
 def manifests(cluster: Cluster) -> list[Manifest]:
-    """Returns service account, role, role binding and the claim of the workspace: all but the secrets."""
+    """Returns all manifests except the secrets: service account, role, role binding and workspace claim."""
     name = cluster.service_account
     account = service_account(cluster, name)
     role = _object(cluster, f"{RBAC}/v1", "Role", ROLE) | {"rules": rules(cluster)}
-    # Not the account's own name: Kubeflow binds its accounts by those.
+    # Not the account's own name, because Kubeflow uses those for bindings of its own accounts.
     binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", f"{ROLE}-to-{name}") | {
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": ROLE},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
@@ -35,13 +35,13 @@ def service_account(cluster: Cluster, name: str) -> Manifest:
 
 
 def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
-    """Returns the rights of the pods' service account, no more than Argo, KFP's launcher and a TrainJob use."""
+    """Returns the minimum permissions of the pods' service account for Argo, KFP's launcher and TrainJobs."""
     return [
-        # Argo's executor reports the result of a pod, its agent those of KFP's driver.
+        # Argo's executor reports the result of a pod, and its agent those of KFP's driver.
         _rule("argoproj.io", "workflowtaskresults", "create", "patch"),
         _rule("argoproj.io", "workflowtasksets", "list", "watch"),
         _rule("argoproj.io", "workflowtasksets/status", "patch"),
-        # KFP's launcher reads where artifacts go, and the keys of that store.
+        # KFP's launcher reads the address and keys of the artifact store.
         _rule("", "configmaps", "get") | {"resourceNames": ["kfp-launcher"]},
         _rule("", "secrets", "get") | {"resourceNames": store_secrets(cluster)},
         # A stage on several nodes starts a TrainJob and follows its pods.
@@ -53,17 +53,17 @@ def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
 
 
 def store_secrets(cluster: Cluster) -> list[str]:
-    """Returns the secrets that may hold the keys of the artifact store."""
+    """Returns the secrets that may contain the keys of the artifact store."""
     return [KFP_STORE, *s3_secrets(cluster)]
 
 
 def s3_secrets(cluster: Cluster) -> list[str]:
-    """Returns the secrets of the cluster file that hold keys of S3."""
+    """Returns the secrets of the cluster file that contain S3 keys."""
     return [name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys]
 
 
 def secret(cluster: Cluster, name: str, values: Mapping[str, str]) -> Manifest:
-    """Returns a secret that holds ``values``."""
+    """Returns a secret with these values."""
     data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
     return _object(cluster, "v1", "Secret", name) | {"type": "Opaque", "data": data}
 

@@ -1,4 +1,4 @@
-"""What a run or a schedule is made of: a version of the pipeline on the server, and values for its parameters."""
+"""What a run or schedule consists of: a pipeline version on the server, and values for its parameters."""
 
 import argparse
 import contextlib
@@ -30,11 +30,11 @@ class Package:
 
     pipeline: str
     version: str
-    """Names the content: the same content has the same version. Servers put the pipeline's name before it."""
+    """Derived from the content, so that equal content has equal versions. Servers prefix the pipeline's name."""
     ir: str
-    """What Kubeflow runs, as YAML."""
+    """Compiled pipeline, as YAML."""
     parameters: dict[str, Any]
-    """All sections, so that a run shows every value it ran with."""
+    """All sections, so that a run shows all its values."""
 
 
 def add_package(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +49,10 @@ def add_package(parser: argparse.ArgumentParser) -> None:
 
 
 def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
-    """Returns what to submit. `-S` changes the run, not the version: its values are not compiled in.
+    """Returns the package to submit. `-S` changes only values of the run, not the version of the pipeline.
 
     Raises:
-        MaskcastError: naming the key at fault; also when the image is not pinned, or pods cannot see the data.
+        MaskcastError: names the faulty key; also if the image is not pinned, or pods cannot read the data.
     """
     cluster.check_image()
     values = values_of(given.pipeline, given.params, given.set)
@@ -79,12 +79,12 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
 
 @contextmanager
 def ready(given: argparse.Namespace) -> Iterator[tuple[Client, Package, dict[str, Any]]]:
-    """Yields what starts a run or a schedule: the server, the package, and what kfp is told of both.
+    """Yields what starting a run or schedule needs: client, package and arguments for kfp.
 
-    What a run needs is checked first and shown on stderr, unless ``--no-preflight`` is given.
+    The cluster is checked first, with a report on stderr, unless ``--no-preflight`` is given.
 
     Raises:
-        MaskcastError: naming the key at fault, or when something is missing.
+        MaskcastError: names the faulty key, or what is missing.
     """
     cluster = load_cluster(given.cluster)
     package = make_package(given, cluster)
@@ -99,10 +99,10 @@ def ready(given: argparse.Namespace) -> Iterator[tuple[Client, Package, dict[str
 
 
 def upload(client: Client, package: Package) -> dict[str, str]:
-    """Returns the ids of pipeline and version on the server, as kfp is told them; uploads what is not there yet.
+    """Uploads pipeline and version if they are new; returns their ids as arguments for kfp.
 
     Raises:
-        MaskcastError: when the server refuses.
+        MaskcastError: if the server refuses.
     """
     found = client.list_pipelines(namespace=client.get_user_namespace(), filter=_named(package.pipeline)).pipelines
     if not found:
@@ -120,10 +120,10 @@ def upload(client: Client, package: Package) -> dict[str, str]:
 
 
 def experiment_id(client: Client, name: str) -> str:
-    """Returns the id of an experiment, creating it where there is none.
+    """Returns the id of an experiment, which is created if it does not exist.
 
     Raises:
-        MaskcastError: when the server refuses.
+        MaskcastError: if the server refuses.
     """
     with quiet():
         made: str = client.create_experiment(name).experiment_id
@@ -131,10 +131,10 @@ def experiment_id(client: Client, name: str) -> str:
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:
-    """Returns a block in which kfp prints no links: it does not know what its UI is."""
+    """Returns a context in which kfp prints no links, because it does not know the UI's address."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 def _named(name: str) -> str:
-    """Returns kfp's filter for things of one name."""
+    """Returns kfp's filter by name."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})

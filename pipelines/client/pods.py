@@ -1,4 +1,4 @@
-"""The pods of a run: which stage each is of, what it waits for, and why it failed."""
+"""The pods of a run: the stage of each, what it waits for, and why it failed."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -23,26 +23,26 @@ class StagePod:
     """A pod of a run."""
 
     task: str
-    """The task as kfp calls it; of the run's own driver `root`."""
+    """kfp's name of the task; `root` for the run's own driver."""
     attempt: int
-    """From 0 on."""
+    """Counts from 0."""
     driver: bool
-    """Whether it is the pod in which kfp prepares the task."""
+    """Whether kfp only prepares the task in this pod."""
     pod: V1Pod
 
     @property
     def name(self) -> str:
-        """The name of the pod."""
+        """Name of the pod."""
         return str(self.pod.metadata.name)
 
 
 @dataclass(frozen=True)
 class RunPods:
-    """The way to the pods of a run, where there is one.
+    """Access to the pods of a run, if available.
 
     Attributes:
-        run_id: of the run.
-        namespace: of the run.
+        run_id: id of the run.
+        namespace: namespace of the run.
         api: None without a kubeconfig.
     """
 
@@ -52,7 +52,7 @@ class RunPods:
 
     @classmethod
     def of(cls, client: Client, run: V2beta1Run) -> "RunPods":
-        """Returns the way to the pods of a run; the namespace is asked from the run."""
+        """Returns the access to the pods of a run, whose namespace is queried."""
         namespace = client.namespace_of(run)
         try:
             return cls(run.run_id, namespace, CoreV1Api(kube.connect()))
@@ -60,7 +60,7 @@ class RunPods:
             return cls(run.run_id, namespace, None)
 
     def pods(self) -> list[StagePod]:
-        """Returns the pods that are still there, the oldest first; none where the API does not tell."""
+        """Returns the pods that still exist, the oldest first; empty if the API is not available."""
         if self.api is None:
             return []
         label = f"pipeline/runid={self.run_id}"
@@ -72,30 +72,30 @@ class RunPods:
 
 
 def by_age(pods: Iterable[V1Pod]) -> list[StagePod]:
-    """Returns those pods that are of a stage or of kfp's drivers, the oldest first."""
+    """Returns the pods of stages and of kfp's drivers, the oldest first."""
     ordered = sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name))
     return [each for each in map(_stage_pod, ordered) if each is not None]
 
 
 def executors(pods: Iterable[StagePod], task: str) -> list[StagePod]:
-    """Returns the pods in which a task ran, one per attempt, the first attempt first.
+    """Returns the pods in which a task ran, one per attempt, in the order of attempts.
 
-    A pod that was deleted is made anew under the same attempt; the newest stands for it.
+    A deleted pod is recreated under the same attempt; only the newest is returned.
     """
     found = {each.attempt: each for each in pods if each.task == task and not each.driver}
     return [found[attempt] for attempt in sorted(found)]
 
 
 def pod_name(workflow: str, task: str, attempt: int = 0, driver: bool = False) -> str:
-    """Returns the name that Argo gives to a pod: the workflow, the template and a hash of the node's name.
+    """Returns Argo's name of a pod: the workflow, the template and a hash of the node's name.
 
-    Nodes and templates are called so by kfp 2.17, where each may be tried again.
+    Names of nodes and templates are those of kfp 2.17 for tasks with retries.
 
     Args:
         workflow: name of Argo's Workflow.
-        task: as kfp calls it, or `root` for the driver of the whole run.
-        attempt: from 0 on.
-        driver: whether kfp prepares the task there, instead of running it.
+        task: kfp's name of the task, or `root` for the driver of the whole run.
+        attempt: counts from 0.
+        driver: whether it is the pod in which kfp prepares the task.
     """
     inside = "" if task == "root" else ".root(0)"
     if driver:
@@ -106,7 +106,7 @@ def pod_name(workflow: str, task: str, attempt: int = 0, driver: bool = False) -
 
 
 def maker_of(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
-    """Returns the run that made what a task took from the cache; the pods that read it name where it lies."""
+    """Returns the id of the run whose cached outputs a task used, from the arguments of pods that read them."""
     for each in pods:
         words = [word for box in each.pod.spec.containers for word in [*(box.command or []), *(box.args or [])]]
         for maker in re.findall(rf"/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(task)}/", " ".join(words)):
@@ -116,11 +116,11 @@ def maker_of(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
 
 
 def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
-    """Returns why a pod failed in a few words, or None where it did not fail.
+    """Returns a short reason why a pod failed, or None if it did not fail.
 
     Args:
         pod: the pod.
-        log: what it printed; None where that is not known.
+        log: the pod's output, or None if unknown.
     """
     status = pod.status
     if status.phase != "Failed":
@@ -148,7 +148,7 @@ def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
 
 
 def error_line(log: str) -> str | None:
-    """Returns what a log says went wrong: its last line that begins with `error:` or ends a traceback."""
+    """Returns the error in a log: the last line that starts with `error:` or ends a traceback."""
     found = re.findall(r"^(?:error|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.+)$", log, re.MULTILINE)
     if found:
         return str(found[-1]).strip()
@@ -181,7 +181,7 @@ def _memory(pod: V1Pod) -> str:
 
 
 def _fnv32a(text: str) -> int:
-    """Returns the 32-bit FNV-1a hash by which Argo names its nodes."""
+    """Returns the 32-bit FNV-1a hash, which Argo uses for names of nodes."""
     value = 0x811C9DC5
     for byte in text.encode():
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF

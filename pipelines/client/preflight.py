@@ -74,10 +74,10 @@ def run(given: argparse.Namespace) -> int:
 
 
 def rows(cluster_file: Path) -> list[Row]:
-    """Returns what was found of the default pipeline on a cluster.
+    """Returns the results for the default pipeline on a cluster.
 
     Raises:
-        MaskcastError: when the file of the cluster or the params are wrong.
+        MaskcastError: if the cluster file or the params are wrong.
     """
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -88,7 +88,7 @@ def rows(cluster_file: Path) -> list[Row]:
 
 @contextmanager
 def _server(given: argparse.Namespace) -> Iterator[Client | MaskcastError]:
-    """Yields the connection to Kubeflow, or why there is none."""
+    """Yields the connection to Kubeflow, or the error if there is none."""
     with ExitStack() as stack:
         try:
             server: Client | MaskcastError = stack.enter_context(connect_kubeflow(given))
@@ -98,22 +98,22 @@ def _server(given: argparse.Namespace) -> Iterator[Client | MaskcastError]:
 
 
 def passes(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> bool:
-    """Checks what a run of a pipeline needs, prints the table, and tells whether nothing failed; see `found`."""
+    """Checks the requirements of a run, prints the table, and returns whether nothing failed; see `found`."""
     rows = found(given, cluster, server)
     Console().print(_table(rows), soft_wrap=True)
     return all(row.state != "failed" for row in rows)
 
 
 def found(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> list[Row]:
-    """Returns what a run of a pipeline needs and what there is of it.
+    """Returns the results of all checks for a run of a pipeline.
 
     Args:
         given: the flags of `add_arguments`.
-        cluster: what the cluster file says.
-        server: Kubeflow, or why it cannot be asked.
+        cluster: content of the cluster file.
+        server: connection to Kubeflow, or its error.
 
     Raises:
-        MaskcastError: when the params are wrong.
+        MaskcastError: if the params are wrong.
     """
     placement = Placement(cluster.image, cluster)
     build(given.pipeline, given.params, given.set, placement)
@@ -124,14 +124,14 @@ def found(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcast
 def preflight(
     cluster: Cluster, pods: Mapping[str, Pod], data_uri: str, server: Client | MaskcastError, installed: str
 ) -> list[Row]:
-    """Returns what all checks found; they run side by side, and one that is late has failed.
+    """Returns the results of all checks, which run concurrently; late ones fail.
 
     Args:
         cluster: the cluster.
-        pods: what the pod of each stage asks for.
-        data_uri: where `fetch_dataset` finds the data set.
-        server: Kubeflow, or why it cannot be asked.
-        installed: the namespace of Kubeflow.
+        pods: required resources of each stage's pod.
+        data_uri: address from which `fetch_dataset` reads the data set.
+        server: connection to Kubeflow, or its error.
+        installed: namespace of Kubeflow.
     """
     api, first = _api()
     subject = Subject(cluster, pods, data_uri, api, installed)
@@ -144,7 +144,7 @@ def preflight(
 
 
 def _api() -> tuple[Any, Row]:
-    """Returns the client of the Kubernetes API, or None when it does not answer, and the row that says so."""
+    """Returns the client of the Kubernetes API, or None if it does not answer, and its row."""
     try:
         api = connect()
         version = ask(client.VersionApi(api).get_code)
@@ -164,13 +164,13 @@ def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[Row]:
 
 
 def _image(subject: Subject) -> Iterator[Row]:
-    """It is pinned: what was tried is what runs, and caching may trust it."""
+    """Checks that it is pinned, so that the tested code runs, and caching is valid."""
     fault = subject.cluster.fault_of_image
     yield Row("image", "failed", *fault) if fault else Row("image", "ok", subject.cluster.image)
 
 
 def _table(rows: list[Row]) -> Text:
-    """Returns the rows, states in colour on a terminal, what to do below what was found."""
+    """Returns the rows as text, with states in colour on a terminal, and remedies below the findings."""
     table = Text(drawn(rows))
     for state, colour in COLOURS.items():
         table.highlight_regex(f"(?m)^{state}", colour)

@@ -23,7 +23,7 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code.
 
     Raises:
-        MaskcastError: when the run did not fail, or the server refuses.
+        MaskcastError: if the run did not fail, or the server refuses.
     """
     with connect(given) as client:
         state = run_state(client.get_run(given.run_id))

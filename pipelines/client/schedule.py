@@ -79,7 +79,7 @@ def _list(client: Client) -> None:
 
 
 def _schedules(client: Client, **where: str) -> Iterator[Any]:
-    """Yields the schedules of an experiment or a namespace, which the server tells page by page."""
+    """Yields the schedules of an experiment or namespace, which the server returns page by page."""
     page: str | None = ""
     while page is not None:
         found = client.list_recurring_runs(page_token=page, page_size=100, **where)

@@ -1,4 +1,4 @@
-"""How far the stages of a run have come, from the MLflow server that MLFLOW_TRACKING_URI names on this machine."""
+"""Progress of a run's stages, from the MLflow server in this machine's MLFLOW_TRACKING_URI."""
 
 import os
 import time
@@ -14,10 +14,10 @@ EVERY_S = 15.0
 
 
 class Scores:
-    """The last step and validation score of each stage. Without a server, or while it is away, there are none.
+    """The last step and validation score of each stage; empty if no server is available.
 
     Args:
-        run_id: the run of Kubeflow, which groups the runs of its stages.
+        run_id: id of the Kubeflow run, by which the runs of its stages are grouped.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -27,10 +27,10 @@ class Scores:
         self._found: dict[str, str] = {}
 
     def by_stage(self) -> dict[str, str]:
-        """Returns a few words per stage, e.g. ``step 80, val/jaccard 0.512``; asks at most every 15 s."""
+        """Returns a short text per stage, e.g. ``step 80, val/jaccard 0.512``; queries at most every 15 s."""
         if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._asked >= EVERY_S:
             self._asked = time.monotonic()
-            # While it is away, or another server answers, the last still stands.
+            # On errors the last result is kept.
             with suppress(MaskcastError), parsing(self._uri, "an answer of MLflow", "mend MLFLOW_TRACKING_URI"):
                 self._found = {
                     _tag(each, "maskcast.name"): words for each in self._runs() if (words := _words(each))
@@ -38,7 +38,7 @@ class Scores:
         return self._found
 
     def _runs(self) -> list[dict[str, Any]]:
-        """Returns the runs of the group, the oldest first."""
+        """Returns the MLflow runs of the group, the oldest first."""
         server = MlflowApi(self._uri)
         experiment = server.experiment_id(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         if experiment is None:

@@ -44,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def secret_commands(cluster: Cluster) -> list[str]:
-    """Returns a command per secret; kubectl looks a name without a value up in its environment."""
+    """Returns a command per secret; kubectl reads the values from its environment."""
     return [
         f"printf '%s\\n' {shlex.join(keys)} | kubectl create secret generic {name} -n {cluster.namespace} "
         "--from-env-file=/dev/stdin --dry-run=client -o yaml | kubectl apply -f -"
@@ -53,10 +53,10 @@ def secret_commands(cluster: Cluster) -> list[str]:
 
 
 def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
-    """Applies manifests and secrets, and prints a line for each.
+    """Applies manifests and secrets; prints a line for each.
 
     Raises:
-        MaskcastError: when a variable of a secret is missing, before anything is applied, or the API refuses.
+        MaskcastError: if a secret's variable is missing (before anything is applied), or the API refuses.
     """
     api = connect()
     secrets = [
@@ -71,7 +71,7 @@ def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
 
 
 def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environment: Mapping[str, str]) -> bool:
-    """Tells whether the environment has a secret's values; without them it must be in the cluster."""
+    """Whether the environment has a secret's values; if not, the secret must exist in the cluster."""
     absent = [key for key in keys if not environment.get(key)]
     if not absent:
         return True
@@ -83,10 +83,10 @@ def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environ
 
 
 def apply_one(api: Any, manifest: Manifest) -> None:
-    """Creates an object, or makes it as the manifest says (server-side apply).
+    """Creates or updates an object according to its manifest (server-side apply).
 
     Raises:
-        MaskcastError: when there is no such namespace, or the API refuses.
+        MaskcastError: if the namespace does not exist, or the API refuses.
     """
     core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
     patch = {
@@ -97,9 +97,9 @@ def apply_one(api: Any, manifest: Manifest) -> None:
         "RoleBinding": rbac.patch_namespaced_role_binding,
     }[manifest["kind"]]
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-    api.set_default_header("Content-Type", "application/apply-patch+yaml")  # wins over the client's own choice
+    api.set_default_header("Content-Type", "application/apply-patch+yaml")  # overrides the client's own choice
     try:
         if ask(patch, name, namespace, manifest, field_manager=MANAGER, force=True) is None:
             raise no_namespace(namespace)
     finally:
-        del api.default_headers["Content-Type"]  # or it would be that of the next call, too
+        del api.default_headers["Content-Type"]  # else it would stay for later calls

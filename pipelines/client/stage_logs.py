@@ -1,4 +1,4 @@
-"""What a stage printed: from its pod, when that is gone from Kubeflow's archive, then from the run's artifacts."""
+"""The output of a stage: from its pod, else from Kubeflow's archive, else from the run's artifacts."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ HEADER = re.compile(
 
 @dataclass(frozen=True)
 class Log:
-    """What one attempt of a stage printed.
+    """The output of one attempt of a stage.
 
     Attributes:
-        attempt: from 0 on.
-        text: all of it, kfp's own lines included.
+        attempt: counts from 0.
+        text: the whole output, including kfp's own lines.
         source: where it was found.
     """
 
@@ -38,13 +38,13 @@ class Log:
 
 @dataclass(frozen=True)
 class StageLogs:
-    """The logs of a run, wherever they are.
+    """The logs of a run, from any source.
 
     Attributes:
         client: Kubeflow's API.
         run: the run.
-        pods: its pods that are still there.
-        api: the Kubernetes API; None where it cannot be asked.
+        pods: its pods that still exist.
+        api: the Kubernetes API, or None if it is not available.
     """
 
     client: Client
@@ -53,15 +53,15 @@ class StageLogs:
     api: CoreV1Api | None
 
     def of(self, task: str) -> list[Log]:
-        """Returns the log of each attempt of a task, the first attempt first; of an attempt without one, none.
+        """Returns the log of each attempt of a task, in order; attempts without a log are left out.
 
         Raises:
-            MaskcastError: when a server does not answer.
+            MaskcastError: if a server does not answer.
         """
         pods = {each.attempt: each for each in executors(self.pods, task)}
         found = [self._of_pod(each, attempt) for attempt, each in pods.items()]
         attempts = max(pods, default=-1) + 1
-        if not attempts:  # the pods are gone: ask for one after another
+        if not attempts:  # the pods are gone: try one attempt after another
             while (log := self._archived(task, attempts)) is not None:
                 found.append(log)
                 attempts += 1
@@ -69,7 +69,7 @@ class StageLogs:
         return logs or list(self._artifacts(task))
 
     def of_driver(self, task: str) -> str | None:
-        """Returns what kfp's driver of a task, or of the run (`root`), printed; None where that is lost."""
+        """Returns the output of kfp's driver of a task, or of the run (`root`); None if it is lost."""
         pod = next((each for each in reversed(self.pods) if each.driver and each.task == task), None)
         text = self._pod_log(pod) if pod else None
         if text is None and (workflow := workflow_of(self.run)):
@@ -93,7 +93,7 @@ class StageLogs:
                 container=MAIN,
                 _preload_content=False,
             )
-        except MaskcastError:  # of a container that never started the API says so with status 400
+        except MaskcastError:  # for a container that never started, the API answers with status 400
             return None
         return None if answer is None else str(answer.data.decode("utf-8", "replace"))
 
@@ -105,7 +105,7 @@ class StageLogs:
         return None if text is None else Log(attempt, text, "Kubeflow's archive")
 
     def _artifacts(self, task: str) -> Iterator[Log]:
-        """Yields the artifacts `executor-logs` of a task, where the run's root is a bucket that may be read."""
+        """Yields the artifacts `executor-logs` of a task, if the run's root is a readable bucket."""
         root = self.run.runtime_config and self.run.runtime_config.pipeline_root
         workflow = workflow_of(self.run)
         if not root or not root.startswith("s3://") or workflow is None:
@@ -123,21 +123,21 @@ class StageLogs:
 
 
 def workflow_of(run: V2beta1Run) -> str | None:
-    """Returns the name of the run's Argo Workflow: that of the node that holds all others."""
+    """Returns the name of the run's Argo Workflow, which is the name of the top node."""
     names = [node.display_name or "" for node in task_nodes(run)]
     tops = (name for name in names if re.fullmatch(r".+-[a-z0-9]{5}", name) and f"{name}(0)" in names)
     return next(tops, None)
 
 
 class Filter:
-    """Tells of line after line of a log whether the stage itself printed it, and not kfp's launcher or Argo."""
+    """Tells for consecutive lines of a log whether the stage printed them, rather than kfp's launcher or Argo."""
 
     def __init__(self) -> None:
         self._inside = False
 
     def keeps(self, line: str) -> bool:
-        """Returns whether the next line, without its end, is the stage's own."""
-        if self._inside:  # the JSON that follows a header ends where its first column does
+        """Returns whether the next line (without line end) was printed by the stage."""
+        if self._inside:  # the JSON after a header ends with a line that starts with `}`
             self._inside = not line.startswith("}")
             return False
         if HEADER.match(line):
@@ -147,6 +147,6 @@ class Filter:
 
 
 def said_by_stage(log: str) -> str:
-    """Returns the lines of a log that the stage itself printed."""
+    """Returns the lines of a log that the stage printed."""
     mine = Filter()
     return "".join(f"{line}\n" for line in log.splitlines() if mine.keeps(line))

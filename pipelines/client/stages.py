@@ -1,4 +1,4 @@
-"""The stages of a run and how each stands, from what Kubeflow's API tells of the run."""
+"""The stages of a run and their states, from Kubeflow's API."""
 
 import re
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 @dataclass(frozen=True)
 class StageState:
-    """A stage of a run."""
+    """The state of a stage."""
 
     name: str
-    """What it goes by in the pipeline."""
+    """Name of the stage in the pipeline."""
     task: str
-    """What kfp calls it."""
+    """kfp's name of the task."""
     state: str
-    """As kfp spells it: PENDING, RUNNING, SUCCEEDED, FAILED, ... and CACHED: another run had its outputs."""
+    """State in kfp's spelling: PENDING, RUNNING, SUCCEEDED, FAILED, ..., or CACHED for outputs of another run."""
     took: timedelta | None = None
-    """So far, or in all; None for what did not run."""
+    """Time so far, or in total; None if it did not run."""
 
 
 def stage_states(run: V2beta1Run, names: Mapping[str, str]) -> list[StageState]:
-    """Returns the stages of a run in the order of ``names``, which `task_names` gives."""
-    # Beside a node per task the server lists drivers, executors and, as `name(1)`, repeated attempts.
+    """Returns the stages of a run in the order of ``names`` (see `task_names`)."""
+    # Besides a node per task, the server lists drivers, executors and, as `name(1)`, further attempts.
     ordered = sorted(task_nodes(run), key=_started)
     nodes = {re.sub(r"\(\d+\)$", "", node.display_name or ""): node for node in ordered}
     return [_stage(run, task, name, nodes) for task, name in names.items()]
 
 
 def task_nodes(run: V2beta1Run) -> list[V2beta1PipelineTaskDetail]:
-    """Returns what the server calls the tasks of a run: nodes of Argo, more than one of each stage."""
+    """Returns the server's tasks of a run, which are Argo's nodes: several per stage."""
     return (run.run_details and run.run_details.task_details) or []
 
 
 def run_state(run: V2beta1Run) -> str:
-    """Returns how a run stands. One that was cancelled ends as FAILED at the server; its history tells."""
+    """Returns the state of a run. A cancelled run ends as FAILED on the server, but its history shows it."""
     states = [each.state for each in run.state_history or [] if each.state]
     while states and states[-1] == "FAILED":
         states.pop()
@@ -51,23 +51,23 @@ def run_state(run: V2beta1Run) -> str:
 
 
 def run_took(run: V2beta1Run) -> timedelta | None:
-    """Returns how long a run has taken so far, or took in all."""
+    """Returns the duration of a run so far, or in total."""
     return _between(run.created_at, run.finished_at)
 
 
 def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
-    """Returns the names that stages go by, by task of the run; each task after those it depends on.
+    """Returns the names of stages by task, each task after its dependencies.
 
     Raises:
-        MaskcastError: when the server does not tell.
+        MaskcastError: if the server does not answer.
     """
     spec = run.pipeline_spec
     if reference := run.pipeline_version_reference:
         spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
-    spec = spec.get("pipeline_spec", spec)  # what is said of Kubernetes stands beside it
+    spec = spec.get("pipeline_spec", spec)  # Kubernetes settings are stored beside it
     tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
     needed = {task: entry.get("dependentTasks", ()) for task, entry in tasks.items()}
-    # kfp calls the second task of a stage `train-masker-2`; its display name says what it goes by.
+    # kfp names the second task of a stage `train-masker-2`; its display name is the stage's name in the pipeline.
     return {
         task: tasks[task]["taskInfo"]["name"].replace(" ", "_")
         for task in TopologicalSorter(needed).static_order()
@@ -75,14 +75,14 @@ def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
 
 
 def spell(took: timedelta | None) -> str:
-    """Returns a duration as h:mm:ss, and nothing for none."""
+    """Returns a duration as h:mm:ss; empty for None."""
     return str(timedelta(seconds=max(0, round(took.total_seconds())))) if took is not None else ""
 
 
 def _stage(run: V2beta1Run, task: str, name: str, nodes: Mapping[str, V2beta1PipelineTaskDetail]) -> StageState:
     node, driver = nodes.get(task), nodes.get(f"{task}-driver")
     if driver is not None and driver.state == "FAILED" and (node is None or node.state is None):
-        node = driver  # the pod could not even be described
+        node = driver  # the pod could not even be created
     state = (node and node.state) or ("SKIPPED" if run.state in ENDED else "PENDING")
     if node is None or state not in ("RUNNING", *ENDED) or state == "SKIPPED":
         return StageState(name, task, state)
@@ -92,7 +92,7 @@ def _stage(run: V2beta1Run, task: str, name: str, nodes: Mapping[str, V2beta1Pip
         state = "CANCELED"
     end = node.end_time
     if state in ENDED and not _comes_after(end, node.start_time):
-        # While a run is retried, the nodes of what succeeded before have no end; their history has.
+        # After a retry, nodes of earlier successful tasks have no end time; their history has it.
         end = max((each.update_time for each in node.state_history or [] if each.state == state), default=None)
         if end is None:
             return StageState(name, task, state)
@@ -104,7 +104,7 @@ def _started(node: V2beta1PipelineTaskDetail) -> float:
 
 
 def _comes_after(end: datetime | None, start: datetime | None) -> bool:
-    # What has not ended ends, by the server, at the beginning of its calendar.
+    # The server gives unfinished nodes an end time at the start of its calendar.
     return end is not None and start is not None and end > start
 
 

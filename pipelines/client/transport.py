@@ -1,4 +1,4 @@
-"""kfp's HTTP client with time limits, retries, and one line for each way a request can fail."""
+"""kfp's HTTP client with timeouts, retries, and a one-line error for each kind of failure."""
 
 import itertools
 import json
@@ -15,8 +15,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueErro
 from maskcast.errors import MaskcastError
 from maskcast.progress import say, told_when_late
 
-TIMEOUT_S = (10, 120)  # to connect, to answer
-RETRIES = 8  # about a minute and a half in all: long enough for a server's pod to be replaced
+TIMEOUT_S = (10, 120)  # seconds to connect, to answer
+RETRIES = 8  # about 90 s in total, long enough to replace a server's pod
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 LOGIN = (
@@ -34,19 +34,19 @@ REMEDIES = {
 
 
 class RefusedError(MaskcastError):
-    """The server answered that it will not do this."""
+    """The server refused a request."""
 
 
 class Transport(RESTClientObject):
-    """Sends kfp's requests. What was asked for is done once at most: only reading is repeated.
+    """Sends kfp's requests; only reading requests are retried, so that nothing is done twice.
 
     Args:
         config: kfp's configuration of the connection.
-        namespace: what an error names as the namespace asked for.
+        namespace: requested namespace, for errors.
     """
 
     def __init__(self, config: Configuration, namespace: str) -> None:
-        config.retries = False  # urllib3's own: they are silent, and follow redirects with the credentials
+        config.retries = False  # urllib3's own retries are silent, and follow redirects with the credentials
         super().__init__(config)
         self.host, self.namespace = config.host, namespace
         self.has_answered = False
@@ -59,12 +59,13 @@ class Transport(RESTClientObject):
         _request_timeout: Any = None,
         **rest: Any,
     ) -> Any:
-        """Returns the answer.
+        """Returns the response.
 
-        A server that is gone or in trouble is asked again, with growing pauses, unless it never answered at all.
+        If a server is gone or in trouble, the request is retried with growing delays, unless it has never
+        answered.
 
         Raises:
-            MaskcastError: when there is no usable answer, in one line with the remedy.
+            MaskcastError: if there is no usable response; one line with the remedy.
         """
         for attempt in itertools.count(1):
             try:
@@ -76,11 +77,11 @@ class Transport(RESTClientObject):
                         _request_timeout=_request_timeout or TIMEOUT_S,
                         **rest,
                     )
-                    body = answer.data  # all of it: it may be cut off, or no gzip
+                    body = answer.data  # reads all: it may be cut off, or not be gzip
             except (HTTPError, ApiException) as error:
                 self.has_answered |= isinstance(error, ApiException)
                 problem, remedy = self._explain(error)
-                # KFP answers 500 for a log that it does not have.
+                # KFP answers with 500 for a missing log.
                 may_pass = self.has_answered and _passes(error) and not url.endswith("/log")
                 sent = not isinstance(error, ConnectTimeoutError)
                 if sent and method != "GET" and not isinstance(error, ApiException):
@@ -92,7 +93,7 @@ class Transport(RESTClientObject):
                 self.has_answered = True
                 if "html" in (answer.getheader("content-type") or "html"):
                     raise MaskcastError(f"{self.host} answers with a web page instead of the API; {LOGIN}")
-                if not url.endswith("/log"):  # which is text
+                if not url.endswith("/log"):  # a log is plain text
                     self._check(body)
                 return answer
             pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
@@ -101,7 +102,7 @@ class Transport(RESTClientObject):
         raise AssertionError("the loop ends by itself")
 
     def _check(self, body: bytes) -> None:
-        """Refuses what no call of the API answers; kfp would fail on it anywhere."""
+        """Refuses a response that is not a JSON object, on which kfp would fail somewhere."""
         try:
             sound = isinstance(json.loads(body), dict)
         except ValueError:
@@ -110,7 +111,7 @@ class Transport(RESTClientObject):
             raise not_kubeflow(self.host, body.decode("utf-8", "replace"))
 
     def _explain(self, error: HTTPError | ApiException) -> tuple[str, str]:
-        """Returns what went wrong, and the remedy."""
+        """Returns the problem, and the remedy."""
         if not isinstance(error, ApiException):
             reason = str(error.args[-1]).rsplit(": ", 1)[-1]
             return f"{self.host} cannot be reached ({reason})", "correct --host, or see that the server runs"
@@ -127,7 +128,7 @@ class Transport(RESTClientObject):
 
 
 def not_kubeflow(host: str, body: str) -> MaskcastError:
-    """Returns what to say of a server that speaks HTTP and is another one."""
+    """Returns the error for an HTTP server that is not Kubeflow Pipelines."""
     return MaskcastError(
         f"{host} answers, but not as Kubeflow Pipelines does ({body[:100]!r}); correct --host (a full Kubeflow "
         "has the API below /pipeline)"
@@ -135,14 +136,14 @@ def not_kubeflow(host: str, body: str) -> MaskcastError:
 
 
 def _passes(error: HTTPError | ApiException) -> bool:
-    """Returns whether the same request may succeed in a moment."""
+    """Returns whether the same request may succeed a moment later."""
     if isinstance(error, ApiException):
         return error.status == 429 or error.status >= 500
     return not isinstance(error, LocationValueError)
 
 
 def _message(error: ApiException) -> str:
-    """Returns what the server said, at most 300 characters of it."""
+    """Returns the server's message, shortened to 300 characters."""
     try:
         said = str(json.loads(error.body)["message"])
     except (ValueError, TypeError, KeyError):

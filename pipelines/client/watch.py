@@ -28,7 +28,7 @@ from pipelines.client.stages import ENDED, StageState, run_state, run_took, spel
 
 POLL_S = 5.0
 GIVE_UP = timedelta(minutes=15)
-WIDE = 120  # columns: only then there is room for names of pods
+WIDE = 120  # columns: minimum width to show pod names
 STYLES = {"SUCCEEDED": "green", "CACHED": "green", "RUNNING": "cyan", "FAILED": "bold red", "CANCELED": "yellow"}
 
 Show = Callable[[Snapshot], None]
@@ -46,13 +46,13 @@ def run(given: argparse.Namespace) -> int:
 
 
 def follow(client: Client, run_id: str) -> int:
-    """Shows a run as it goes on.
+    """Shows the progress of a run until it ends.
 
     Returns:
-        The exit code: 0 when the run succeeded, 1 when it failed, was cancelled or was given up, 130 after Ctrl-C.
+        The exit code: 0 if the run succeeded, 1 if it failed, was cancelled or is stuck, 130 after Ctrl-C.
 
     Raises:
-        MaskcastError: when the server is lost for longer than it takes to restart.
+        MaskcastError: if the server is unavailable for longer than a restart takes.
     """
     run = client.get_run(run_id)
     names, pods, scores = task_names(client, run), RunPods.of(client, run), Scores(run_id)
@@ -80,7 +80,7 @@ def follow(client: Client, run_id: str) -> int:
 
 
 def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
-    """Returns the stages as rich draws them, in at most ``width`` columns."""
+    """Returns a table of the stages for rich, at most ``width`` columns wide."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for column in range(5 if width >= WIDE else 4):
         table.add_column(no_wrap=column < 3, overflow="ellipsis")
@@ -95,10 +95,10 @@ def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
 
 
 def outcome(client: Client, at: Snapshot, api: CoreV1Api | None) -> str:
-    """Returns one line: how a run stands, and of a failed one why and where its log is.
+    """Returns one line with the state of a run; for a failed run also the reason and the command for its log.
 
     Raises:
-        MaskcastError: when the server does not tell.
+        MaskcastError: if the server does not answer.
     """
     line = f"{at.run.display_name}: {run_state(at.run)} {spell(run_took(at.run))}".rstrip()
     if why := cause(client, at, api):
@@ -112,7 +112,7 @@ def exit_code(state: str) -> int:
 
 
 def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], pods: RunPods, show: Show) -> Snapshot:
-    """Shows how a run stands again and again; returns when it has ended, or waits for what does not come."""
+    """Shows the state of a run repeatedly, until the run ends or is stuck."""
     while True:
         at = snapshot(run, names, pods)
         show(at)
@@ -144,7 +144,7 @@ def _changes() -> Show:
 
 
 def _line(stage: StageState, attempt: int, waits: str | None) -> tuple[str, str] | None:
-    """Returns what is worth a line when it changes, and how long that took."""
+    """Returns the text whose changes are printed, and the duration to print with it."""
     if waits:
         return f"{stage.name}: waits: {waits}", ""
     if stage.state == "PENDING":

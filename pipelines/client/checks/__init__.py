@@ -1,4 +1,4 @@
-"""The checks of `preflight`: each yields rows, and one that fails or cannot be done stops no other."""
+"""The checks of `preflight`. Each yields rows; one that fails or cannot be done does not stop the others."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from pipelines.cluster import Cluster, Pod
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: a cluster and what a pipeline asks of it.
+    """What is checked: a cluster, and what a pipeline requires of it.
 
     Attributes:
         cluster: the cluster.
-        pods: what the pod of each stage asks for.
-        data_uri: where `fetch_dataset` finds the data set.
-        api: the client of its Kubernetes API, or None when it does not answer.
-        kubeflow: the namespace where Kubeflow Pipelines is installed.
+        pods: required resources of each stage's pod.
+        data_uri: address from which `fetch_dataset` reads the data set.
+        api: client of the Kubernetes API, or None if it does not answer.
+        kubeflow: namespace in which Kubeflow Pipelines is installed.
     """
 
     cluster: Cluster

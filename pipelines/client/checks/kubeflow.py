@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines itself: it answers, knows you, is new enough, and what it does with pods."""
+"""Checks of Kubeflow Pipelines: it answers, accepts the credentials, is recent enough, and retries pods."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ RETRY = "`maskcast pipeline retry RUN` restarts a run from where it ended"
 
 
 def kubeflow(server: Client) -> Iterator[Row]:
-    """It answers, lets you see the runs of the namespace, and knows what this kfp writes."""
+    """Checks that it answers, allows listing runs in the namespace, and supports this version of kfp."""
     server.list_runs(page_size=1)
     tag = str(server.health.get("tag_name") or "unknown")
     users = f"you may see runs in {server.namespace}" if server.multi_user else "one user for all"
@@ -35,7 +35,7 @@ def kubeflow(server: Client) -> Iterator[Row]:
 
 
 def retries(subject: Subject) -> Iterator[Row]:
-    """What `retries` of the cluster file does is up to Argo's configuration, and how long pods stay, too."""
+    """Checks Argo's configuration, which decides what `retries` does, and how long pods stay."""
     defaults = _workflow_defaults(subject)
     policy = _at(defaults, "templateDefaults", "retryStrategy").get("retryPolicy", "OnFailure")
     lost = "a pod that was lost is started again"
@@ -55,10 +55,10 @@ def retries(subject: Subject) -> Iterator[Row]:
 
 
 def _workflow_defaults(subject: Subject) -> dict[str, Any]:
-    """Returns what Argo adds to each workflow.
+    """Returns the defaults that Argo adds to each workflow.
 
     Raises:
-        NotCheckedError: where you may not read it, or it is not where Kubeflow has it.
+        NotCheckedError: if they may not be read, or are not where Kubeflow puts them.
     """
     place = f"ConfigMap {CONFIG} in namespace {subject.kubeflow}"
     remedy = f"ask who runs Kubeflow for its retryPolicy; {RETRY}"

@@ -1,4 +1,4 @@
-"""What must lie in the namespace before a run: accounts, rights, secrets, volumes."""
+"""Checks of the namespace before a run: accounts, permissions, secrets, volumes."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ SETUP = "run `maskcast pipeline setup --apply`"
 
 
 def namespace(subject: Subject) -> Iterator[Row]:
-    """It is there and stays; says which Pod Security level it enforces."""
+    """Checks that it exists and is active; reports its Pod Security level."""
     found = ask(client.CoreV1Api(subject.api).read_namespace, subject.namespace)
     if found is None:
         remedy = (
@@ -31,7 +31,7 @@ def namespace(subject: Subject) -> Iterator[Row]:
 
 
 def service_account(subject: Subject) -> Iterator[Row]:
-    """It is there."""
+    """Checks that it exists."""
     name = subject.cluster.service_account
     core = client.CoreV1Api(subject.api)
     if ask(core.read_namespaced_service_account, name, subject.namespace) is None:
@@ -41,7 +41,7 @@ def service_account(subject: Subject) -> Iterator[Row]:
 
 
 def rights(subject: Subject) -> Iterator[Row]:
-    """The service account may do all that `setup` grants it."""
+    """Checks that the service account has all permissions that `setup` grants."""
     name = subject.cluster.service_account
     api = client.AuthorizationV1Api(subject.api)
     account = {
@@ -69,7 +69,7 @@ def rights(subject: Subject) -> Iterator[Row]:
 
 
 def your_rights(subject: Subject) -> Iterator[Row]:
-    """You may read the logs of pods."""
+    """Checks that the user may read the logs of pods."""
     api = client.AuthorizationV1Api(subject.api)
     denied = []
     for resource, verb in (("pods", "list"), ("pods/log", "get")):
@@ -86,7 +86,7 @@ def your_rights(subject: Subject) -> Iterator[Row]:
 
 
 def secrets(subject: Subject) -> Iterator[Row]:
-    """Each is there and has a value under each key, without the line break that `echo` leaves."""
+    """Checks that each exists and has a value for each key, without the line break that `echo` adds."""
     for name, keys in subject.cluster.secrets.items():
         values = secret_values(subject, name)
         absent = [key for key in keys if not (values or {}).get(key)]
@@ -104,7 +104,7 @@ def secrets(subject: Subject) -> Iterator[Row]:
 
 
 def pull_secrets(subject: Subject) -> Iterator[Row]:
-    """Each is there, and one of them has credentials for the image's registry."""
+    """Checks that each exists, and that one has credentials for the image's registry."""
     registry = subject.cluster.image.partition("/")[0]
     names = subject.cluster.image_pull_secrets
     known: set[str] = set()
@@ -125,7 +125,7 @@ def pull_secrets(subject: Subject) -> Iterator[Row]:
 
 
 def workspace(subject: Subject) -> Iterator[Row]:
-    """Its claim is bound, or will be when the first pod asks for it."""
+    """Checks that its claim is bound, or will be when the first pod uses it."""
     wanted = subject.cluster.workspace
     if wanted is None:
         yield Row("workspace", "ok", "none: a restarted stage begins from scratch")
@@ -145,7 +145,7 @@ def workspace(subject: Subject) -> Iterator[Row]:
 
 
 def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
-    """Returns what a secret of the namespace holds, or None if there is none."""
+    """Returns the values of a secret in the namespace, or None if it does not exist."""
     found = ask(client.CoreV1Api(subject.api).read_namespaced_secret, name, subject.namespace)
     if found is None:
         return None
@@ -153,7 +153,7 @@ def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
 
 
 def _pending(subject: Subject, what: str, name: str | None) -> Row:
-    """Judges a claim that waits, by its storage class."""
+    """Returns the row for a pending claim, judged by its storage class."""
     classes = {each.metadata.name: each for each in ask(client.StorageV1Api(subject.api).list_storage_class).items}
     if not name:
         return Row(
@@ -171,7 +171,7 @@ def _pending(subject: Subject, what: str, name: str | None) -> Row:
 
 
 def _granted(subject: Subject) -> list[Any]:
-    """Returns one question per right that `setup` grants."""
+    """Returns an access review for each permission that `setup` grants."""
     return [
         _attributes(subject, group, resource, verb, name)
         for rule in rules(subject.cluster)
@@ -195,7 +195,7 @@ def _resource(attributes: Any) -> str:
 
 
 def _registries(dockerconfig: str) -> set[str]:
-    """Returns the hosts that a .dockerconfigjson has credentials for."""
+    """Returns the hosts for which a .dockerconfigjson has credentials."""
     try:
         addresses = json.loads(dockerconfig or "{}").get("auths", {})
     except ValueError:

@@ -1,4 +1,4 @@
-"""Nodes that can run the pods: what they have in all, not what is free; the scheduler waits for that."""
+"""Checks that nodes can run the pods, by their capacity rather than free resources, for which pods can wait."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from pipelines.cluster import Pod, Toleration
 
 
 def nodes(subject: Subject) -> Iterator[Row]:
-    """Some node has what the pod of each stage asks for, and lets it in."""
+    """Checks that for the pod of each stage some node has the resources and tolerated taints."""
     every = ask(client.CoreV1Api(subject.api).list_node).items
     for pod, stages in _alike(subject.pods):
         misfits = sorted(((misfit(pod, node), node.metadata.name) for node in every), key=_distance)
@@ -29,14 +29,14 @@ def nodes(subject: Subject) -> Iterator[Row]:
 
 
 def quota(subject: Subject) -> Iterator[Row]:
-    """Neither a ResourceQuota nor a LimitRange of the namespace forbids a pod."""
+    """Checks that no ResourceQuota or LimitRange of the namespace forbids a pod."""
     core = client.CoreV1Api(subject.api)
     quotas = ask(core.list_namespaced_resource_quota, subject.namespace).items
     ranges = ask(core.list_namespaced_limit_range, subject.namespace).items
     limits = [
         (f"ResourceQuota {each.metadata.name}", key.removeprefix("requests.").removeprefix("limits."), most)
         for each in quotas
-        if not each.spec.scopes and not each.spec.scope_selector  # those with a scope are for other pods
+        if not each.spec.scopes and not each.spec.scope_selector  # quotas with a scope concern other pods
         for key, most in (each.spec.hard or {}).items()
     ] + [
         (f"LimitRange {each.metadata.name}", key, most)
@@ -59,13 +59,13 @@ def quota(subject: Subject) -> Iterator[Row]:
 
 
 def resources(pod: Pod) -> dict[str, str]:
-    """Returns the resources that a pod asks for, by their names in Kubernetes."""
+    """Returns the resources of a pod, by their Kubernetes names."""
     gpus = {pod.gpu_resource: str(pod.gpus)} if pod.gpus else {}
     return {"cpu": pod.cpu, "memory": pod.memory} | gpus
 
 
 def misfit(pod: Pod, node: Any) -> list[str]:
-    """Returns why a node cannot run a pod; empty when it can."""
+    """Returns the reasons why a node cannot run a pod; empty if it can."""
     reasons = []
     ready = {condition.type: condition.status for condition in node.status.conditions or []}.get("Ready")
     if ready != "True" or node.spec.unschedulable:
@@ -87,7 +87,7 @@ def misfit(pod: Pod, node: Any) -> list[str]:
 
 
 def tolerates(toleration: Toleration, taint: Any) -> bool:
-    """Tells whether a toleration lets a pod run on a tainted node, by Kubernetes' rules."""
+    """Whether a toleration matches a taint, by Kubernetes' rules."""
     if toleration.effect not in (None, taint.effect):
         return False
     if toleration.key not in (None, taint.key):
@@ -96,13 +96,13 @@ def tolerates(toleration: Toleration, taint: Any) -> bool:
 
 
 def _distance(misfit: tuple[list[str], str]) -> tuple[bool, int]:
-    """Orders nodes from near to far; one without any GPU is far."""
+    """Sort key of nodes by how nearly they fit; nodes without any GPU come last."""
     reasons, _ = misfit
     return any(" 0, asked" in reason for reason in reasons), len(reasons)
 
 
 def _alike(pods: Mapping[str, Pod]) -> list[tuple[Pod, str]]:
-    """Returns the pods that differ in what they ask of a node, each with its stages."""
+    """Returns the pods with different requirements for nodes, each with the names of its stages."""
     groups: dict[str, tuple[Pod, list[str]]] = {}
     for stage, pod in pods.items():
         key = str((resources(pod), pod.labels, pod.tolerations))

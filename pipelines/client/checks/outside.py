@@ -1,4 +1,4 @@
-"""The environment of the pods, as far as this machine can take their place."""
+"""Imitates the environment of the pods, as far as possible on this machine."""
 
 import os
 import socket
@@ -14,10 +14,11 @@ from pipelines.client.checks.namespace import secret_values
 
 @contextmanager
 def environment_of_pods(subject: Subject) -> Iterator[None]:
-    """Gives this process the environment that pods will have, until the block ends.
+    """Gives this process the environment of the pods until the block ends.
 
-    Values of secrets are the cluster's where you may read them, else this machine's. The same goes for addresses
-    that are only known inside the cluster: this machine's environment may name, e.g., a forwarded port.
+    Values of secrets come from the cluster if they may be read, else from this machine's environment. For
+    addresses that are known only inside the cluster, this machine's value is used; it may be that of a forwarded
+    port.
     """
     values = {
         name: value for name, value in subject.cluster.env.items() if not (name in os.environ and _inside(value))
@@ -25,11 +26,11 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
     for name, keys in subject.cluster.secrets.items():
         try:
             found = (secret_values(subject, name) if subject.api else None) or {}
-        except MaskcastError:  # the row of the secret says it
+        except MaskcastError:  # the check of secrets reports it
             continue
         values |= {key: found[key] for key in keys if key in found}
     if "AWS_ACCESS_KEY_ID" in values:
-        values.setdefault("AWS_SESSION_TOKEN", "")  # this machine's belongs to other keys
+        values.setdefault("AWS_SESSION_TOKEN", "")  # this machine's token belongs to other keys
     own = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -43,10 +44,10 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
 
 
 def must_be_known(variable: str) -> None:
-    """Ends a check of a server whose address is only known inside the cluster.
+    """Ends the check of a server whose address is known only inside the cluster.
 
     Raises:
-        NotCheckedError: saying how to check it from here.
+        NotCheckedError: says how to check it from this machine.
     """
     address = os.environ.get(variable, "")
     if _inside(address):
@@ -59,10 +60,10 @@ def must_be_known(variable: str) -> None:
 
 
 def _inside(address: str) -> bool:
-    """Tells whether an address is the name of a cluster's service and not known on this machine."""
+    """Whether an address names a service of a cluster and is unknown on this machine."""
     try:
         host = urlsplit(address).hostname or ""
-    except ValueError:  # it may be any text
+    except ValueError:  # the address may be any text
         return False
     if not host.endswith((".svc", ".svc.cluster.local")):
         return False

@@ -1,4 +1,4 @@
-"""The queue of Kueue that admits pods, where the cluster file names one."""
+"""Checks the Kueue queue that admits pods, if the cluster file names one."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ VERSIONS = ("v1beta2", "v1beta1")  # of Kueue's API, the newest first
 
 
 def queue(subject: Subject) -> Iterator[Row]:
-    """Its LocalQueue is in the namespace; a pod whose queue is not there waits for ever."""
+    """Checks that its LocalQueue is in the namespace; otherwise pods would wait forever."""
     name = subject.cluster.queue
     if name is None:
         yield Row("queue", "ok", "none named: pods start when a node has room")

@@ -1,4 +1,4 @@
-"""Where artifacts go and the data set comes from."""
+"""Checks of the storage of artifacts and of the data set."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ GIT_URL = re.compile(r"(?!file:)[a-z+]+://|[^/]+@[^/]+:")
 
 
 def artifacts(subject: Subject) -> Iterator[Row]:
-    """An object can be written to `pipeline_root` and removed, with the keys that pods have."""
+    """Checks that an object can be written to `pipeline_root` and removed, with the pods' credentials."""
     root = subject.cluster.pipeline_root
     if root is None:
         yield Row("artifacts", "ok", "Kubeflow's default store")
@@ -37,7 +37,7 @@ def artifacts(subject: Subject) -> Iterator[Row]:
 
 
 def launcher(subject: Subject) -> Iterator[Row]:
-    """Kubeflow's launcher, which moves artifacts, is told of an S3 server of your own."""
+    """Checks that Kubeflow's launcher, which transfers artifacts, is configured for a self-hosted S3 server."""
     endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
         yield Row("launcher", "ok", "no S3 server of your own to configure")
@@ -60,7 +60,7 @@ def launcher(subject: Subject) -> Iterator[Row]:
 
 
 def data(subject: Subject) -> Iterator[Row]:
-    """The data set is where `fetch_dataset` will look, and pods can look there."""
+    """Checks that the data set is where `fetch_dataset` will read it, and that pods can read there."""
     uri, workspace = subject.data_uri, subject.cluster.workspace
     if uri == "synthetic":
         yield Row("data", "ok", "synthetic: made by prepare_clips")
@@ -90,20 +90,20 @@ def _stored(uri: str) -> str:
 
 
 def _in_remote(uri: str) -> str:
-    """Reads the list of a DVC pointer's files and the first byte of the first, as a clone without a cache does."""
+    """Lists the files of a DVC pointer and reads the first byte of one, like a clone without cache."""
     from dvc.api import DVCFileSystem  # type: ignore[import-untyped]
     from dvc.scm import CloneError  # type: ignore[import-untyped]
 
     repository, _, path = uri.removeprefix("dvc:").partition("#")
     try:
-        with closing(DVCFileSystem(url=repository)) as files:  # a clone and databases
+        with closing(DVCFileSystem(url=repository)) as files:  # closes a temporary clone and databases
             found = sorted(files.find(path))
             if found:
                 with files.open(found[0], "rb") as file:
                     file.read(1)
     except CloneError as error:
         raise MaskcastError(f"{uri}: cannot be cloned ({_root(error)}); check URL and access") from None
-    except Exception as error:  # DVC lets through what its indexes and remotes raise
+    except Exception as error:  # DVC passes on any error of its indexes and remotes
         raise MaskcastError(
             f"{uri}: not in its remote ({_root(error)}); `dvc push` it, check your access"
         ) from None
@@ -113,14 +113,14 @@ def _in_remote(uri: str) -> str:
 
 
 def _root(error: BaseException) -> str:
-    """Returns what an error began with."""
+    """Returns the root cause of an error, as text."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
 
 
 def _s3_provider(providers: str) -> dict[str, Any]:
-    """Returns what the providers of ConfigMap kfp-launcher say of S3; empty when they say nothing."""
+    """Returns the S3 provider in ConfigMap kfp-launcher, or an empty dict."""
     try:
         return dict(yaml.safe_load(providers)["s3"]["default"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The MLflow server, by its REST API: it answers, knows you, and keeps runs and their files."""
+"""Checks of the MLflow server by its REST API: it answers, accepts the credentials, and keeps runs and files."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pipelines.client.checks.outside import must_be_known
 
 
 def mlflow(subject: Subject) -> Iterator[Row]:
-    """A run with a file can be made as stages make it; it is deleted at once."""
+    """Checks that a run with a file can be created, as stages do; it is deleted at once."""
     given = {*subject.cluster.env, *(key for keys in subject.cluster.secrets.values() for key in keys)}
     if VARIABLE not in given:
         remedy = f"add {VARIABLE} to `env` of the cluster file"
