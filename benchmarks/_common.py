@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing and tables that say which commit they measured."""
+"""Shared code of the benchmarks: fair timing, and tables that state the measured commit."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def at_least_one(text: str) -> int:
-    """Returns a number of rounds, clips, ... that a command line gives."""
+    """Parses a positive number from a command line."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
     return int(text)
 
 
 def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Returns what a run has left in a file, which is not run again; other keys of the file are left out."""
+    """Returns these keys from the record of a finished run, which is then not repeated."""
     remedy = "remove it, and its run is made again"
     record = read_json(path, "record of a run", remedy)
     with parsing(path, "a record of a run", remedy):
@@ -43,16 +43,16 @@ def interleaved(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """Times every variant once a round, in shuffled order, so that load on the machine falls on all alike.
+    """Times every variant once per round, in random order, so that other load affects all equally.
 
     Args:
-        variants: What to call, by name; each is called once before the first round.
-        rounds: How often.
-        clock: CPU seconds of this process by default (other processes do not count); `time.perf_counter`
-            where work happens elsewhere (processes, disk, a GPU).
+        variants: Functions by name; each is called once before the first round.
+        rounds: Number of rounds.
+        clock: By default CPU seconds of this process, which other processes do not affect; use `time.perf_counter`
+            if work is done elsewhere (processes, disk, a GPU).
 
     Returns:
-        Seconds of each round, by name; round r of every variant was measured next to the others' round r.
+        Seconds of each round, by name; round r of all variants was measured close together.
     """
     order = list(variants)
     shuffle = random.Random(0).shuffle
@@ -69,7 +69,7 @@ def interleaved(
 
 
 def peer(module: str) -> Any:
-    """Returns a package that a benchmark compares with, or None, which is said, where it is not installed."""
+    """Imports a package to compare with; prints a note and returns None if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -84,7 +84,7 @@ def ratio(base: Sequence[float], other: Sequence[float]) -> float:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table and, under it, commit, machine and versions."""
+    """Prints a table, with commit, machine and versions below it."""
     print(printed(header, [list(map(str, row)) for row in rows], title))
     print(
         f"commit {commit()} · {platform.machine()} · {torch.get_num_threads()} thread(s) · "
@@ -102,14 +102,14 @@ def write_untrained(
     horizon: int = 11,
     channels: int = 16,
 ) -> None:
-    """Writes `masker`, `forecaster` and `maskcast`, the pipeline of both as it is registered, of random weights.
+    """Writes `masker`, `forecaster` and `maskcast` (both as a registered pipeline), with random weights.
 
     Args:
-        folder: Where to.
-        num_classes: Of the masks.
+        folder: Where to write.
+        num_classes: Number of classes.
         height: Rows of a frame.
         width: Columns of a frame.
-        seen: Frames that the pipeline starts from.
+        seen: Context frames of the pipeline.
         horizon: Frames that it forecasts.
         channels: Width of the masker.
     """
@@ -145,7 +145,7 @@ def write_untrained(
 def commit() -> str:
     """Short hash of the checked-out commit, with `+changes` where tracked files of `src` differ from it.
 
-    It is that of `MASKCAST_GIT_SHA` where that is set, as it is in an image, which has no Git repository.
+    Uses `MASKCAST_GIT_SHA` if it is set, as in an image, which has no Git repository.
     """
     if given := os.environ.get("MASKCAST_GIT_SHA"):
         return given[:7]

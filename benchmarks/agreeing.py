@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--clips", type=at_least_one, default=24)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()  # as every stage does
+    keep_freed_memory()  # as in every stage
     maps = single_map(CLASSES)
     some = [found_in(clip) for clip in range(min(DISTINCT, given.clips))]
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def print_rates(seconds: dict[str, list[float]], frames: int) -> None:
 
 
 def found_in(clip: int) -> Found:
-    """Returns what an uncertain masker finds in a clip: borders are blurred, each class is likely somewhere."""
+    """Simulates the output of an uncertain masker for a clip: blurred borders, and noise in all classes."""
     _, masks_THW = simulate_clip(clip, frames=FRAMES, height=HEIGHT, width=WIDTH, render=False)
     draw = np.random.default_rng(clip).standard_normal
     masks, sure, objects = [], [], []

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_store(root: Path, clips: int) -> Path:
-    """Writes a store of so many clips and returns its folder."""
+    """Writes a store with this many clips and returns its folder."""
     rng = np.random.default_rng(0)
     with ClipWriter(root, height=SIZE, width=SIZE, maps=single_map(["background", "a"])) as writer:
         for k in range(clips):
@@ -65,7 +65,7 @@ def opened(root: Path) -> Callable[[], object]:
 
 
 def listed(root: Path) -> Callable[[], object]:
-    """Selects a split of an open store, numbers its frames, and names the clips of a page of it."""
+    """Selects a split of an open store, indexes its frames, and returns the ids of the clips on one page."""
     store = ClipStore(root)
 
     def call() -> object:
@@ -76,14 +76,14 @@ def listed(root: Path) -> Callable[[], object]:
 
 
 def batch(root: Path) -> Callable[[], object]:
-    """Reads random frames and their masks, as train_masker draws them."""
+    """Reads random frames and their masks, as in train_masker."""
     store = ClipStore(root)
     chosen = store.select("train", "labelled")
     return partial(_batch, store, chosen, FrameIndex(chosen), np.random.default_rng(0))
 
 
 def everything(root: Path) -> Callable[[], object]:
-    """Does all three from the start."""
+    """Does all three, starting with opening the store."""
 
     def call() -> object:
         store = ClipStore(root)

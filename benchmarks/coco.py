@@ -28,7 +28,7 @@ PEER, OURS = "pycocotools", "maskcast, with validation"
 
 
 def write_files(folder: Path, images: int, seed: int) -> tuple[int, int]:
-    """Writes gt.json and dt.json: about 5 truths and 18 detections an image, 1 % crowds; returns their numbers."""
+    """Writes gt.json and dt.json: about 5 truths and 18 detections per image, 1 % crowds; returns the counts."""
     rng = np.random.default_rng(seed)
 
     def boxes(count: int) -> np.ndarray:
@@ -55,7 +55,8 @@ def write_files(folder: Path, images: int, seed: int) -> tuple[int, int]:
             )
         ],
     }
-    # A truth is found 2.2 times on average, moved by 12 % of its size, one time in five as another class.
+    # Each truth is detected 2.2 times on average, shifted by 12 % of its size, one time in five with another
+    # class.
     source = np.repeat(np.arange(len(image_G)), rng.poisson(2.2, len(image_G)))
     moved = truth_G4[source] + rng.normal(0, 0.12, (len(source), 4)) * np.tile(truth_G4[source, 2:], 2)
     wrong = rng.uniform(size=len(source)) < 0.2

@@ -29,7 +29,7 @@ from maskcast.runner.stage import get_stage
 
 MIB = 1 << 20
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "patience": 0, "warmup_steps": 0}
-ALIKE = ("raw", "clips", "masks", "predictions")  # by port: without seconds in it
+ALIKE = ("raw", "clips", "masks", "predictions")  # outputs without timings, by port
 
 
 def main() -> None:
@@ -74,11 +74,11 @@ def main() -> None:
 
 
 class Cluster:
-    """Runs stages as pods, and counts what they move.
+    """Runs stages like pods, and counts the bytes that they transfer.
 
     Args:
-        folder: for the artifact store, the pods and the volume.
-        volume: whether large outputs stay on it.
+        folder: folder for the artifact store, the pods and the volume.
+        volume: whether large outputs stay on the volume.
     """
 
     def __init__(self, folder: Path, *, volume: bool) -> None:
@@ -109,7 +109,7 @@ class Cluster:
 
 
 def shortened(params: dict[str, Any], clips: int) -> dict[str, Any]:
-    """Returns params of as many training clips whose trainings are two steps long."""
+    """Returns params with this many training clips, and trainings of two steps."""
     params["prepare_clips"]["source"] |= {"train": clips, "unlabeled": 0, "motion": 0, "val": 4, "hidden": 2}
     for section in params.values():
         if section and "training" in section:
@@ -118,7 +118,7 @@ def shortened(params: dict[str, Any], clips: int) -> dict[str, Any]:
 
 
 def copied(source: Path, target: Path) -> int:
-    """Copies a file or folder and returns its bytes."""
+    """Copies a file or folder and returns its size in bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target)
@@ -128,7 +128,7 @@ def copied(source: Path, target: Path) -> int:
 
 
 def size(path: Path) -> int:
-    """Returns the bytes of a file, or of all files below a folder."""
+    """Returns the size in bytes of a file, or of all files below a folder."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -84,14 +84,14 @@ def main() -> None:
 
 
 def prepared(raw: Path, root: Path, params: Values) -> ClipStore:
-    """Returns a set with all labels, made once."""
+    """Returns a set with all labels, prepared once."""
     if not root.exists():
         run_stage("prepare_clips", params, raw=raw, clips=root)
     return ClipStore(root)
 
 
 def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, seed: int) -> Record:
-    """Trains a masker in one round or two; returns its score, and CPU seconds without those of pretraining."""
+    """Trains a masker in one or two rounds; returns its score, and CPU seconds without pretraining."""
     own = dict(values["arms"][arm])
     encoder = pretrained(work, truth, values) if own.pop("pretrained", False) else None
     second, seeded = own.pop("second", None), {"training": {"seed": seed}}
@@ -116,7 +116,7 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
 
 
 def between_labels(truth: ClipStore, partly: ClipStore, masks: ClipStore) -> float:
-    """Returns the score of the training frames that lost their labels."""
+    """Returns the score on training frames whose labels were removed."""
     counts = no_counts(truth.label_map)
     for clip in truth.select("train", "labelled"):
         known = labelled_frames(partly, partly.get(clip.id))
@@ -135,7 +135,7 @@ def staged(name: str, params: Values, **paths: Path | None) -> dict[str, float]:
 
 
 def pretrained(work: Path, truth: ClipStore, values: Values) -> Path:
-    """Returns what was pretrained on the frames of the split train, made once for all seeds."""
+    """Returns the encoder that was pretrained on the frames of the train split, once for all seeds."""
     out = work / "pretrained" / truth.root.name
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -147,13 +147,13 @@ def pretrained(work: Path, truth: ClipStore, values: Values) -> Path:
 
 
 def drawn(root: Path, truth: ClipStore, share: int, seed: int) -> int:
-    """Writes a store in which so many per cent of the training frames keep their labels; returns how many do."""
+    """Writes a store in which ``share`` percent of the training frames keep their labels; returns their number."""
     train = truth.select("train", "labelled")
     index = FrameIndex(train)
     count = max(1, round(len(index) * share / 100))
     places = [
         index.at(int(n)) for n in rng(seed, 0).permutation(len(index))[:count]
-    ]  # a larger share has these, too
+    ]  # larger shares include smaller ones
     labels = {}
     for k, clip in enumerate(train):
         masks = truth.masks(clip)

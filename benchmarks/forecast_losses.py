@@ -42,23 +42,23 @@ CASES = (
     "rests",
     "background",
 )
-HIT = 0.1  # world units per unit of time by which a frame changes a velocity, if no friction does
-RESTS = 0.05  # world units: what moves less over the forecast
-NEAR = 0.75  # world units between the centres of what may have hit each other
-HIDDEN = 0.97  # share of an object that shows, below which it counts as hidden
+HIT = 0.1  # world units per unit of time: a greater change of velocity in a frame is a hit
+RESTS = 0.05  # world units: an object that moves less during the forecast rests
+NEAR = 0.75  # world units: maximum distance between centres of objects that may have collided
+HIDDEN = 0.97  # an object counts as hidden if a smaller share of it is visible
 
 
 @dataclass(frozen=True)
 class World:
-    """A window whose truth is known."""
+    """A window with known truth."""
 
-    motion: Motion  # at every frame of the video, up to the window's last
-    frames: np.ndarray  # those of the window
+    motion: Motion  # for all frames of the video up to the window's last
+    frames: np.ndarray  # frame numbers of the window
     masks_THW: np.ndarray
 
 
 class Informed(RigidBody):
-    """The baseline with a truth in the place of its estimate."""
+    """The baseline with some estimates replaced by the truth."""
 
     world: World
 
@@ -69,7 +69,7 @@ class Informed(RigidBody):
         self.seen, self.place = seen, place
 
     def bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
-        """Yields what the baseline found, with what is true."""
+        """Yields the baseline's bodies with true values."""
         motion, now = self.world.motion, int(self.world.frames[self.seen - 1])
         (column,) = np.flatnonzero(motion.class_ids == class_index)
         for body in super().bodies(camera, context_THW, class_index):
@@ -83,10 +83,10 @@ class Informed(RigidBody):
 
 
 def motions(data: str, clips: int) -> Iterator[Motion]:
-    """Yields the motion of annotated videos, or of so many simulated ones.
+    """Yields the motion of annotated videos, or of ``clips`` simulated ones.
 
     Raises:
-        MaskcastError: when the folder ``data`` holds no annotation.
+        MaskcastError: if the folder ``data`` has no annotations.
     """
     if data == "simulated":
         yield from (simulate_motion(derive(1, k), num_frames=128) for k in range(clips))
@@ -98,7 +98,7 @@ def motions(data: str, clips: int) -> Iterator[Motion]:
 
 
 def worlds(data: str, clips: int, stride: int, step: int, frames: int, size: tuple[int, int]) -> Iterator[World]:
-    """Yields the windows of annotated videos, or of simulated ones: one of each."""
+    """Yields windows of annotated videos, or one window of each simulated video."""
     span = (frames - 1) * stride + 1
     for k, motion in enumerate(motions(data, clips)):
         starts = range(0, len(motion.locations) - span + 1, step)
@@ -113,7 +113,7 @@ def _window(motion: Motion, frames: np.ndarray, size: tuple[int, int]) -> World:
 
 
 def cases(world: World, seen: int) -> dict[int, str]:
-    """Returns what happened to every class that is seen in the context or in the last frame."""
+    """Returns what happened to each class that is visible in the context or in the last frame."""
     last_HW, known = world.masks_THW[-1], {int(k) for k in np.unique(world.masks_THW[:seen]) if k}
     found = {0: CASES[-1]}
     for class_index in sorted(known | {int(k) for k in np.unique(last_HW) if k}):
@@ -154,7 +154,7 @@ def _case(world: World, seen: int, class_index: int, known: set[int]) -> str:
 
 
 def add_windows(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which windows are forecast."""
+    """Adds the arguments that define the windows."""
     parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
     parser.add_argument("--stride", type=at_least_one, default=5)
     parser.add_argument("--step", type=at_least_one, default=2, help="frames between the windows of a video")
@@ -180,7 +180,7 @@ def main() -> None:
     for name, _, folder in (model.partition("=") for model in given.model):
         predictors[name] = load_forecaster(Path(folder))[0]
     counted: Counter[str] = Counter()
-    missed: Counter[tuple[str, str, int]] = Counter()  # pixels of the truth or the forecast alone
+    missed: Counter[tuple[str, str, int]] = Counter()  # pixels only in the truth or only in the forecast
     union: Counter[tuple[str, int]] = Counter()
     true: Counter[int] = Counter()
     for world in worlds(given.data, given.clips, given.stride, given.step, seen + horizon, tuple(given.size)):

@@ -27,7 +27,7 @@ CLASSES, CONTEXT, HORIZON = 49, 11, 11
 
 
 class PlainConvLSTM(nn.Module):
-    """Encoder-forecaster as it is usually written."""
+    """A ConvLSTM encoder-forecaster as it is usually written."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def main() -> None:
     plain = PlainConvLSTM(arguments.hidden)
     ours: Any = ConvLSTMConfig(hidden=arguments.hidden).build(CLASSES)
 
-    tracks = stack_tracks([pack_tracks(clip, CLASSES) for clip in clips])  # a clip's are made once in a training
+    tracks = stack_tracks([pack_tracks(clip, CLASSES) for clip in clips])  # made once per clip in a training
     few = masks[: ours.pixels.clips]
 
     def our_loss() -> Tensor:

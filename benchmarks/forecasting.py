@@ -30,14 +30,14 @@ from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 
 SHIPPED = Path(__file__).with_suffix(".yaml")
-PLUS = ("metrics", "page")  # outputs of a stage that are not what it is for
+PLUS = ("metrics", "page")  # secondary outputs of a stage
 BASELINES = ("persistence", "constant_velocity", "rigid_body")
-Run = dict[str, Any]  # scores by name, and `minutes` and `commit` of the training
+Run = dict[str, Any]  # scores by name, with `minutes` and `commit` of the training
 Scores = dict[str, dict[str, list[Run]]]  # forecaster, store, seeds
 
 
 def main() -> None:
-    """Runs what is asked for and prints the table."""
+    """Runs what is requested and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of real videos")
     parser.add_argument(
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict[str, Run]:
-    """Trains one forecaster with one seed; returns its scores by store, with CPU minutes of training."""
+    """Trains one forecaster with one seed; returns its scores by store, with the CPU minutes of training."""
     folder, clips = work / name.replace(" ", "-") / str(seed), work / "stores" / "simulated"
     params = values["forecasters"][name]
     params = params | {"training": params["training"] | {"seed": seed}}
@@ -94,12 +94,12 @@ def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict
 
 
 def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> dict[str, Any]:
-    """Runs a stage unless `out` was made with these params of these inputs; returns its CPU seconds and commit."""
+    """Runs a stage unless `out` exists with the same params and inputs; returns its CPU seconds and commit."""
     record = record_of(out)
     what = {"stage": stage, "params": params, "of": {port: made_of(path) for port, path in inputs.items()}}
     if out.exists() and record.exists():
         known = json.loads(record.read_text(encoding="utf-8"))
-        if {"of": what["of"]} | known["what"] == what:  # a record from before it said of what
+        if {"of": what["of"]} | known["what"] == what:  # old records have no `of`
             return known
     out.parent.mkdir(parents=True, exist_ok=True)
     (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
@@ -113,12 +113,12 @@ def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> di
 
 
 def record_of(out: Path) -> Path:
-    """Returns the file that says how something was made."""
+    """Returns the file that records how an output was made."""
     return out.with_name(f"{out.name}.made.json")
 
 
 def made_of(path: Path) -> str | None:
-    """Returns a digest of how an input was made; None where it is data of others."""
+    """Returns a hash of how an input was made, or None for external data."""
     record = record_of(path)
     if not record.exists():
         return None
@@ -169,7 +169,7 @@ def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[i
 
 
 def both(runs: list[Run], suffix: str) -> str:
-    """Returns a cell: the last frame's score, its range over seeds, and the mean over frames."""
+    """Returns a table cell: score of the last frame, its range over seeds, and the mean over frames."""
     key = f"jaccard_last{suffix}"
     if key not in runs[0]:
         return "not applicable"

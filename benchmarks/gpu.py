@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 PARTS = ("loops", "masks", "steps", "graphs", "compiled", "reader")
 ROW_SECONDS = {"compiled": 100, "loops": 60}
-OTHERS_SECONDS = 40  # of a row of any other part
-COMPILED_LAST = ("DeepLabV3+", "MoCo", "objects")  # takes a minute each, and their time may not come
+OTHERS_SECONDS = 40  # per row of any other part
+COMPILED_LAST = ("DeepLabV3+", "MoCo", "objects")  # compiled last: these take a minute each
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def lead(given: argparse.Namespace) -> None:
-    """Prepares the data, runs each part, in a process of its own so that none can end the others, and reports."""
+    """Prepares the data, runs each part in its own process (so that a crash affects only one), and reports."""
     from _gpu import data
     from _gpu.measure import CARD
     from _gpu.table import Table
@@ -98,12 +98,12 @@ def start(given: argparse.Namespace, part: str) -> "subprocess.Popen[bytes]":
 
 
 def run_parts(given: argparse.Namespace) -> None:
-    """Measures the rows of some parts, each within its time."""
+    """Measures the rows of some parts, each with a time limit."""
     from _gpu.data import FULL, TOY
     from _gpu.table import Table
 
     sizes = TOY if given.toy else FULL
-    if not given.toy:  # there, whoever runs this may use the alarm
+    if not given.toy:  # in tests, the caller may use the alarm
         signal.signal(signal.SIGALRM, _too_long)
     for part in given.parts:
         for model, form, measure in rows_of(part, given, sizes):
@@ -116,7 +116,7 @@ def run_parts(given: argparse.Namespace) -> None:
 def rows_of(
     part: str, given: argparse.Namespace, sizes: "Sizes"
 ) -> Iterator[tuple[str, str, "Callable[[], Row]"]]:
-    """Yields what a part measures: the names of model and form, and a call that returns the row."""
+    """Yields the measurements of a part: names of model and variant, and a function that returns the row."""
     from _gpu import forms, loops, masks, store_reader
     from _gpu.cases import cases
     from _gpu.measure import CARD, Ceilings, ceilings
@@ -156,7 +156,7 @@ def rows_of(
 
 
 def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", seconds: float) -> "Row":
-    """Returns a row, or one that says why there is none."""
+    """Returns a row, or a row with the reason why there is none."""
     from _gpu.table import Row
 
     started = time.time()
@@ -164,7 +164,7 @@ def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", sec
         signal.alarm(max(1, int(seconds)))
     try:
         row = measure()
-    except Exception as error:  # whatever a library raises: the other rows go on
+    except Exception as error:  # libraries may raise anything; other rows continue
         said = str(error).strip().splitlines() or [""]
         row = Row(part, model, form, note=f"{type(error).__name__}: {said[0][:160]}")
     finally:

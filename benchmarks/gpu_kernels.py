@@ -38,8 +38,8 @@ from maskcast.models.segmentation import unet as segmenter_unet
 from maskcast.models.segmentation.configs import MaskLossConfig, UNetConfig
 
 MOST_SPILLED = 256
-REGISTERS, WARPS = 65536, 64  # of a multiprocessor
-SIZE = 32, 48  # of pictures: kernels are compiled for channels and classes, not for these
+REGISTERS, WARPS = 65536, 64  # per multiprocessor
+SIZE = 32, 48  # of pictures; kernels depend on channels and classes only
 
 
 def main() -> None:
@@ -71,11 +71,11 @@ def main() -> None:
 
 
 class Compiled:
-    """Compiles what is launched, in the place of launching it.
+    """Compiles kernels instead of launching them.
 
     Args:
-        compute: capability of the card.
-        first: whether a kernel is compiled once, whatever its sizes.
+        compute: compute capability of the GPU.
+        first: whether each kernel is compiled only for its first sizes.
     """
 
     def __init__(self, compute: int, *, first: bool) -> None:
@@ -90,7 +90,7 @@ class Compiled:
         self._objdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
     def enter(self, stack: ExitStack) -> None:
-        """Takes the place of a GPU until the stack is left: kernels believe that there is one."""
+        """Imitates a GPU until the stack is closed."""
         from triton.runtime import driver, jit
 
         compiled = self
@@ -143,7 +143,7 @@ class Compiled:
 
 
 class _Card:
-    """What Triton asks of the driver of a GPU."""
+    """The answers of a GPU's driver that Triton needs."""
 
     def __init__(self, compute: int) -> None:
         self.compute = compute
@@ -161,7 +161,7 @@ class _Card:
 
 
 def segmenter(width: int, classes: int) -> None:
-    """Takes a step of a U-Net, and masks a frame."""
+    """Runs a training step of a U-Net, and masks a frame."""
     from maskcast.models.kernels.decoding import most_probable
 
     model = UNetConfig(width=width).build(single_map([f"class {k}" for k in range(classes)]))
@@ -171,14 +171,14 @@ def segmenter(width: int, classes: int) -> None:
 
 
 def forecaster(width: int, classes: int) -> None:
-    """Takes a step of a ConvLSTM over all pixels."""
+    """Runs a training step of a ConvLSTM over all pixels."""
     model = ConvLSTMConfig(stride=4, hidden=width, motion="none", loss_steps=2, loss_stride=1).build(classes)
     seen, coming = (torch.zeros(2, frames, *SIZE, dtype=torch.uint8) for frames in (3, 2))
     model.loss(seen, coming)[0].backward()
 
 
 def suppression() -> None:
-    """Suppresses the boxes of an image."""
+    """Runs non-maximum suppression on the boxes of an image."""
     from maskcast.models.kernels.suppression import kept
 
     kept(torch.zeros(1, 70, 4), torch.ones(1, 70, dtype=torch.bool), 0.7)

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def write_set(raw: Path, count: int) -> Path:
-    """Writes an LMDB of so many images and its list; returns the folder."""
+    """Writes an LMDB of ``count`` images and its list; returns the folder."""
     raw.mkdir()
     image = bytes(cv2.imencode(".jpg", np.full((SIZE, SIZE, 3), 90, np.uint8))[1])
     write_lmdb(raw / "images.lmdb", ((path_of(k), image) for k in range(count)))
@@ -69,7 +69,7 @@ def path_of(number: int) -> str:
 
 
 def measure(raw: Path) -> dict[str, tuple[int, float]]:
-    """Returns highest bytes and seconds of each step by its name."""
+    """Returns the peak of allocated bytes, and the seconds, of each step by name."""
     source = HandLmdbSource(images="images.lmdb", lists={"unlabeled": "list.jsonl"})
     found: dict[str, tuple[int, float]] = {}
 
@@ -95,7 +95,7 @@ def measure(raw: Path) -> dict[str, tuple[int, float]]:
 
 
 def write_store(root: Path, listing: Listing) -> None:
-    """Writes a store of all clips, the same frame in each."""
+    """Writes a store of all clips, with the same frame in each."""
     frames = np.zeros((1, SIZE, SIZE, 3), np.uint8)
     with ClipWriter(root, height=SIZE, width=SIZE, maps=listing.maps) as writer:
         for clip in listing.clips:
@@ -103,7 +103,7 @@ def write_store(root: Path, listing: Listing) -> None:
 
 
 def read_batch(root: Path, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yields the frames of random clips, of a store that is opened anew."""
+    """Yields the frames of random clips from a newly opened store."""
     store = ClipStore(root)
     clips = store.select("unlabeled")
     for k in random.integers(len(clips), size=BATCH):

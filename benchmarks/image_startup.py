@@ -22,7 +22,7 @@ import yaml
 
 from _common import ROOT, at_least_one, print_table
 
-# Python runs this first in the component's process. It imports torch ahead, to time that alone.
+# Python runs this first in the component's process; it imports torch early, to time that separately.
 PROBE = """
 import dataclasses, os, time
 import numpy
@@ -42,7 +42,7 @@ stage.get_stage = lambda name: dataclasses.replace(get_stage(name), function=fir
 
 
 def start_up(image: str, command: list[str], folder: Path) -> tuple[float, float]:
-    """Returns the seconds and CPU seconds until a component's stage begins, without those for importing torch."""
+    """Returns seconds and CPU seconds until a component's stage begins, without the import of torch."""
     flags = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", f"--user={os.getuid()}:{os.getgid()}"]
     flags += [f"--volume={folder}:{folder}", f"--env=MLFLOW_TRACKING_URI=sqlite:///{folder / 'mlflow.db'}"]
     timed = f'export STARTED=$(date +%s.%N) PYTHONPATH={folder / "probe"}:$PYTHONPATH; exec "$@"'
@@ -53,7 +53,7 @@ def start_up(image: str, command: list[str], folder: Path) -> tuple[float, float
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """Returns what Kubeflow runs, by component; its inputs are empty folders."""
+    """Returns Kubeflow's commands by component; inputs are empty folders."""
     compiled = folder / "pipeline.yaml"
     compile_it = [sys.executable, "-m", "maskcast", "pipeline", "compile", "--out", str(compiled)]
     subprocess.run(compile_it, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -80,7 +80,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def artifacts(definitions: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns the artifacts of a component as its executor is told of them."""
+    """Returns the artifacts of a component in the form of its executor input."""
     return {
         name: {
             "artifacts": [{"name": name, "uri": str(folder / name), "type": port["artifactType"], "metadata": {}}]
@@ -100,7 +100,7 @@ def main() -> None:
         (folder / "probe").mkdir()
         (folder / "probe/sitecustomize.py").write_text(PROBE, encoding="utf-8")
         for name, command in commands(folder).items():
-            start_up(args.image, command, folder)  # the first one reads from disk, and makes MLflow's tables
+            start_up(args.image, command, folder)  # the first run reads from disk and creates MLflow's tables
             rounds = [start_up(args.image, command, folder) for _ in range(args.rounds)]
             rows.append((name, *(f"{statistics.median(times):.2f}" for times in zip(*rounds, strict=True))))
     print_table(

@@ -23,7 +23,7 @@ PEER, OURS = "torchmetrics, validation on", "maskcast, validation on"
 
 
 def make_masks(masks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Background with five rectangles a mask, and the same moved by up to 6 pixels; (N, H, W) uint8 each."""
+    """Masks with five rectangles each, and the same shifted by up to 6 pixels; (N, H, W) uint8 each."""
     rng = np.random.default_rng(seed)
     target = np.zeros((masks, HEIGHT, WIDTH), np.uint8)
     prediction = np.zeros_like(target)

@@ -41,8 +41,8 @@ from maskcast.simulator.camera import CLASSES, COLORS
 SIZE = 48, 72
 CLIP = {"frames": 6, "context": 3, "stride": 15}
 RECORD = ("frames", "jaccard", "cpu_seconds")
-SPACING = 2  # frames of such a clip
-Frames = dict[str, list[int]]  # labelled ones, by clip
+SPACING = 2  # in frames
+Frames = dict[str, list[int]]  # indices of labelled frames, by clip
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def simulated(given: argparse.Namespace) -> ClipStore:
-    """Returns clips with their true masks: `train` to be labelled, `val` to be scored."""
+    """Returns clips with their true masks: `train` to label, `val` for scores."""
     given.work.mkdir(parents=True, exist_ok=True)
     root = given.work / "truth"
     if not root.exists():
@@ -89,11 +89,11 @@ def simulated(given: argparse.Namespace) -> ClipStore:
 
 
 def one_run(given: argparse.Namespace, truth: ClipStore, method: str, seed: int) -> list[float]:
-    """Returns the score at each budget."""
+    """Returns the score for each budget."""
     scores: list[float] = []
     before: Path | None = None
     for budget in given.budgets:
-        name = "start" if before is None else method  # all methods start from the same frames
+        name = "start" if before is None else method  # all methods start with the same frames
         folder = given.work / f"{name}_{seed}_{budget}"
         if not (folder / "record.json").exists():
             one_round(given, truth, method, seed, budget, before, folder)
@@ -111,7 +111,7 @@ def one_round(
     before: Path | None,
     folder: Path,
 ) -> None:
-    """Chooses frames up to a budget, with the masker of the round before, and trains a masker on all of them."""
+    """Chooses frames up to a budget with the previous masker, and trains a masker on all labelled frames."""
     start = time.process_time()
     folder.mkdir(exist_ok=True)
     frames: Frames = {}
@@ -158,7 +158,7 @@ def one_round(
 
 
 def labelled(root: Path, truth: ClipStore, frames: Frames) -> ClipStore:
-    """Writes a store in which these frames of the training clips have their true masks, and the others none."""
+    """Writes a store in which only these frames of the training clips have (true) masks."""
     labels = {}
     for clip in truth.select("train"):
         masks = truth.masks(clip)
@@ -171,7 +171,7 @@ def labelled(root: Path, truth: ClipStore, frames: Frames) -> ClipStore:
 
 
 def cell(scores: Sequence[float]) -> str:
-    """Returns mean and range over the seeds."""
+    """Returns mean and range over the seeds, as text."""
     return f"{statistics.mean(scores):.3f} [{min(scores):.3f} to {max(scores):.3f}]"
 
 

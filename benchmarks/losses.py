@@ -67,7 +67,7 @@ OURS: dict[str, Loss] = {
 
 
 def make_batch(shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
-    """Returns channels_last logits, as our networks give them, and a target of 8 x 8 blocks."""
+    """Returns channels_last logits, like those of maskcast's networks, and a target of 8 x 8 blocks."""
     frames, classes, height, width = shape
     generator = torch.Generator().manual_seed(0)
     logits = torch.empty(frames, height, width, classes).normal_(std=2, generator=generator)
@@ -79,12 +79,12 @@ def make_batch(shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
 def timed(loss: Loss, logits: Tensor, target: Tensor) -> tuple[float, float, Tensor]:
     start = time.perf_counter()
     value = loss(logits, target)
-    (gradient,) = torch.autograd.grad(value, logits)  # as in a network, where logits are no leaf that accumulates
+    (gradient,) = torch.autograd.grad(value, logits)  # as in a network, in which logits are not leaves
     return time.perf_counter() - start, value.item(), gradient
 
 
 def measure_memory(name: str, form: str, shape: tuple[int, int, int, int]) -> None:
-    """Prints the MiB that one forward + backward adds to this process's peak."""
+    """Prints how many MiB one forward + backward adds to this process's peak memory."""
     logits, target = make_batch(shape)
     loss = (PLAIN if form == "plain" else OURS)[name]
     timed(loss, logits.detach()[:1, :, :8, :8].requires_grad_(), target[:1, :8, :8])  # load the kernels first
@@ -125,7 +125,7 @@ def main() -> None:
     logits, target = make_batch(shape)
     seconds: dict[tuple[str, str], list[float]] = {(n, f): [] for n in args.losses for f in ("plain", "ours")}
     difference = {}
-    for round_index in range(args.rounds + 1):  # the first warms up
+    for round_index in range(args.rounds + 1):  # the first is for warm-up
         found: dict[tuple[str, str], tuple[float, Tensor]] = {}
         for name in random.Random(round_index).sample(sorted(args.losses), len(args.losses)):
             for form, losses in (("plain", PLAIN), ("ours", OURS)):

@@ -45,7 +45,7 @@ print(int(sys.argv[2]) / (time.perf_counter() - start), torch.get_num_threads())
 
 @contextmanager
 def group(quota: float) -> Iterator[Path]:
-    """Makes a cgroup that may use ``quota`` processors; yields the file that takes processes into it."""
+    """Creates a cgroup with a quota of ``quota`` processors; yields the file that adds processes to it."""
     version_2 = (CGROUP / "cgroup.controllers").exists()
     folder = (CGROUP if version_2 else CGROUP / "cpu") / f"maskcast-quota-{os.getpid()}"
     try:
@@ -64,7 +64,7 @@ def group(quota: float) -> Iterator[Path]:
 
 
 def steps_a_second(procs: Path, threads: int | None, steps: int) -> tuple[float, int]:
-    """Returns the speed of a training in the group, and how many threads it had."""
+    """Returns the speed of a training in the cgroup, and its number of threads."""
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     env |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-c", TRAIN, str(procs), str(steps)]

@@ -45,13 +45,13 @@ def main() -> None:
 
 
 def compare(rounds: int, clips: int) -> list[tuple[str, float, float]]:
-    """Returns of each task its name, the clip store's frames a second, and how many times those of PNG files.
+    """Returns for each task its name, the clip store's frames per second, and the ratio to PNG files.
 
     Args:
-        rounds: how often each is timed.
-        clips: how many there are to draw from.
+        rounds: number of timings.
+        clips: number of clips to draw from.
     """
-    keep_freed_memory()  # as every stage does; half of the time would be page faults
+    keep_freed_memory()  # as in every stage; otherwise page faults take half of the time
     with tempfile.TemporaryDirectory() as folder:
         store, masks = write_both(Path(folder), clips)
         picks = np.random.default_rng(0).integers(0, clips, READ)
@@ -90,7 +90,7 @@ def compare(rounds: int, clips: int) -> list[tuple[str, float, float]]:
 
 
 def write_both(folder: Path, clips: int) -> tuple[ClipStore, list[np.ndarray]]:
-    """Writes the same clips as a store and as PNGs, and returns the store and the masks of each clip."""
+    """Writes the same clips as a store and as PNGs; returns the store and the masks of each clip."""
     every = []
     with ClipWriter(folder / "store", height=HEIGHT, width=WIDTH, maps=single_map(CLASSES)) as writer:
         for clip in range(clips):

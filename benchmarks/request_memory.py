@@ -21,7 +21,7 @@ import numpy as np
 
 from _common import at_least_one, print_table, write_untrained
 
-ADDRESSES = {"masker": "masker", "pipeline": "maskcast"}  # in the folder that `write_untrained` fills
+ADDRESSES = {"masker": "masker", "pipeline": "maskcast"}  # in the folder from `write_untrained`
 PIECES, WHOLE = "in pieces", "all at once"
 LOADED = f"""
 import hashlib, os, sys
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def requests(model: Path, clip: Path, forms: list[str]) -> list[tuple[float, str, str]]:
-    """Makes requests; returns by how many MiB the memory rose, the digest of the answer, and the form of each."""
+    """Makes requests; returns the rise of memory in MiB, a hash of the answer, and the variant for each."""
     words = [sys.executable, "-c", LOADED, str(model), str(clip), *forms]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]

@@ -37,7 +37,7 @@ RECIPE: dict[str, Any] = {
 
 
 def write_clips(root: Path) -> ClipStore:
-    """Writes a labelled clip of train and of val and an unlabelled one: coloured blocks, 80x120."""
+    """Writes labelled clips in train and val, and an unlabelled clip: coloured blocks, 80x120."""
     random = np.random.default_rng(0)
     classes = [f"class {k}" for k in range(CLASSES)]
     colours = random.integers(0, 256, (CLASSES, 3), dtype=np.uint8)
@@ -51,7 +51,7 @@ def write_clips(root: Path) -> ClipStore:
 
 
 def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], None]:
-    """Returns what takes one step after the other."""
+    """Returns a function that takes the next training step."""
     labelled, optimizer_name = changes.pop("labelled"), changes.pop("optimizer", "adamw")
     training = TRAINING | {"batch_size": labelled, "precision": precision, "optimizer": optimizer_name}
     params = SegmentationTraining.model_validate(RECIPE | {"training": training} | changes)
@@ -73,7 +73,7 @@ def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], No
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Runs the benchmark and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=at_least_one, default=64, help="frames with labels in a step")
     parser.add_argument("--unlabelled", type=at_least_one, default=48, help="frames without labels in a step")

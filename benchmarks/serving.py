@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def throughput(ask: Callable[[], object], rounds: int, clients: int) -> float:
-    """Returns requests a second of clients that each wait for their answer."""
+    """Returns the requests per second of several clients that each wait for their answers."""
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(lambda _: ask(), range(rounds)))
@@ -112,7 +112,7 @@ def _post(url: str, content: dict[str, Any]) -> bytes:
 
 @contextmanager
 def running(command: list[str], health: str) -> Iterator[str]:
-    """Runs a server on a free port, which is appended to its command, and gives its address."""
+    """Runs a server with a free port appended to its command; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -147,7 +147,7 @@ def untrained(folder: Path) -> str:
 
 
 def clip_for(loaded: LoadedPipeline) -> np.ndarray:
-    """Returns a simulated clip (1, T, H, W, 3) of the size and length that a model sees."""
+    """Returns a simulated clip (1, T, H, W, 3) with the size and number of context frames of a model."""
     about = loaded.about
     frames, _ = simulate_clip(0, frames=about.context_frames, height=about.height, width=about.width)
     assert frames is not None

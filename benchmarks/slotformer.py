@@ -34,12 +34,12 @@ from maskcast.models.forecasting.table import load_forecaster
 from maskcast.simulator.camera import CLEVRER_CAMERA, paint_masks
 
 STRIDE, SEEN, FORECAST, SIZE = 2, 6, 42, 64
-KNOWN = 4  # frames: what shows later has entered
-PARTS = (14, 28, 42)  # the forecast is also scored up to each of these
+KNOWN = 4  # frames: an object first visible later has entered
+PARTS = (14, 28, 42)  # scores are also computed up to these forecast frames
 
 
 def windows(video_THW: np.ndarray, step: int) -> Iterator[np.ndarray]:
-    """Yields the windows (48, H, W) of a video's masks into which no object enters."""
+    """Yields the windows (48, H, W) of a video's masks that no object enters."""
     for start in range(0, len(video_THW) - STRIDE * (SEEN + FORECAST - 1), step):
         window_THW = video_THW[start::STRIDE][: SEEN + FORECAST]
         if set(np.unique(window_THW[KNOWN:])) <= {0, *np.unique(window_THW[:KNOWN]).tolist()}:
@@ -47,7 +47,7 @@ def windows(video_THW: np.ndarray, step: int) -> Iterator[np.ndarray]:
 
 
 def matched_iou(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
-    """Returns the mean IoU of the true objects, each matched to another region of what was found; NaN of none."""
+    """Returns the mean IoU of the true objects, each matched to a different region; NaN without objects."""
     true, found = [np.stack([ids == k for k in np.unique(ids)]) for ids in (truth_HW, found_HW)]
     true = true[np.unique(truth_HW) > 0]
     if not len(true):
@@ -58,7 +58,7 @@ def matched_iou(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
 
 
 def score(predictor: Predictor, window_THW: np.ndarray) -> np.ndarray:
-    """Returns the score of each forecast frame (42,)."""
+    """Returns the score of each forecast frame, (42,)."""
     found_hHW = predictor.forecast(torch.from_numpy(window_THW[None, :SEEN].copy()), FORECAST)[0].numpy()
     pairs = zip(*(resize_masks(each, SIZE, SIZE) for each in (window_THW[SEEN:], found_hHW)), strict=True)
     return np.array([matched_iou(*pair) for pair in pairs])

@@ -30,7 +30,7 @@ PARAMS = {
         "training": {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.001},
     },
 }
-# The loop asks for the learning rate as a step begins.
+# The loop asks for the learning rate when a step begins.
 FIRST_STEP = """
 import os, sys
 from maskcast.__main__ import main
@@ -39,7 +39,7 @@ CosineSchedule.rate = lambda self, step: os._exit(0)
 sys.exit(main(sys.argv[1:]))
 """
 PORTS = ["--params", "toy.yaml", "--clips", "clips", "--masker", "masker", "--metrics", "metrics.json"]
-COMMANDS = {  # by name: what Python runs, and what the exit code is
+COMMANDS = {  # by name: arguments for Python, and the expected exit code
     "import torch": (["-c", "import torch"], 0),
     "train_masker --help": (["-m", "maskcast", "train_masker", "--help"], 0),
     "train_detector --help": (["-m", "maskcast", "train_detector", "--help"], 0),
@@ -54,7 +54,7 @@ COMMANDS = {  # by name: what Python runs, and what the exit code is
 
 
 def cpu_seconds(tree: Path, folder: Path, command: list[str], code: int) -> float:
-    """Returns the CPU seconds of a command that runs on the code of ``tree``."""
+    """Returns the CPU seconds of a command with the code in ``tree``."""
     env = os.environ | {
         "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}",
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
@@ -69,10 +69,10 @@ def cpu_seconds(tree: Path, folder: Path, command: list[str], code: int) -> floa
 
 
 def prepare(tree: Path, folder: Path) -> None:
-    """Makes what the commands read, by the code of the tree itself."""
+    """Creates the inputs of the commands, with the code of the tree itself."""
     folder.mkdir()
     (folder / "toy.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
-    for name in ("dvc.yaml", "params.yaml", "pipelines", "components"):  # what is compiled, and the cluster file
+    for name in ("dvc.yaml", "params.yaml", "pipelines", "components"):  # files to compile, and the cluster file
         (folder / name).symlink_to(tree / name)
     stage = ["-m", "maskcast", "prepare_clips", "--params", "toy.yaml", "--raw", ".", "--clips", "clips"]
     cpu_seconds(tree, folder, stage, 0)
@@ -94,7 +94,7 @@ def main() -> None:
             for round_ in range(args.rounds + 1):
                 for name, tree in trees.items():
                     found = cpu_seconds(tree, folders[name], command, code)
-                    if round_:  # the first one compiles bytecode and makes MLflow's tables
+                    if round_:  # the first round compiles bytecode and creates MLflow's tables
                         seconds[name].append(found)
             rows.append((title, *(f"{statistics.median(times):.2f}" for times in seconds.values())))
     print_table("CPU seconds of a process", ("command", *trees), rows)

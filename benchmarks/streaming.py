@@ -34,9 +34,9 @@ from maskcast.models.segmentation.configs import FrameConfig, RecurrentConfig, S
 from maskcast.models.segmentation.table import save_masker
 from maskcast.simulator.scenes import simulate_clip
 
-HEIGHT, WIDTH = 32, 48  # of the frames that memory is measured with
+HEIGHT, WIDTH = 32, 48  # of the frames for memory measurements
 MAPS = (LabelMap("person", ("background", "person")), LabelMap("matte", ("background", "person"), "alpha"))
-SHOWN = 10  # frames a round
+SHOWN = 10  # frames per round
 PEAK = """
 import sys
 from maskcast.__main__ import main
@@ -86,7 +86,7 @@ def speed(arch: str, encoder: str, height: int, width: int, rounds: int) -> None
 
 def show(session: Session, frames: np.ndarray) -> None:
     for frame in frames:
-        session.step(frame)  # its masks come back from the device: what it computes has ended
+        session.step(frame)  # its masks are back on the host, so the computation has ended
 
 
 def memory(counts: list[int], rounds: int) -> None:
@@ -115,7 +115,7 @@ def memory(counts: list[int], rounds: int) -> None:
 
 
 def segmented(folder: Path, count: int, output: Path) -> tuple[float, float]:
-    """Runs the command in a process of its own; returns its peak in MiB, and seconds."""
+    """Runs the command in a process of its own; returns its peak memory in MiB, and seconds."""
     words = ["segment", f"{folder / str(count)}.mp4", "--model", str(folder / "masker"), "--output", str(output)]
     start = time.perf_counter()
     done = subprocess.run(
@@ -128,7 +128,7 @@ def segmented(folder: Path, count: int, output: Path) -> tuple[float, float]:
 
 
 def write_video(path: Path, count: int) -> None:
-    """Writes a video of a square that moves, with a tone."""
+    """Writes a video of a moving square, with a tone."""
     import av
 
     with av.open(str(path), "w") as container:

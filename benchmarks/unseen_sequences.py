@@ -41,7 +41,7 @@ HANDS = {
         "classes": ["background", "skin"],
         "frames": 1,
         "window_step": 1,
-        "split_by": "time",  # stills by name, so other people are scored than are learned from
+        "split_by": "time",  # images are in order of people, so validation has other people
         "splits": {"val": 0.4},
     },
     "height": 176,
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def folds(data: Path, name: str) -> list[Values]:
-    """Returns the params of prepare_clips for each part that is scored in its turn."""
+    """Returns the params of prepare_clips for each fold."""
     if name == "hands_hgr1":
         return [HANDS]
     proposed = plan(data / name).proposal.sections["prepare_clips"]
@@ -93,7 +93,7 @@ def folds(data: Path, name: str) -> list[Values]:
 
 
 def masker_values(data: Path, name: str, weights: str | None, steps: int | None, seed: int) -> Values:
-    """Returns the params of train_masker that `maskcast init` writes; where it proposes none, those for DAVIS."""
+    """Returns the params of train_masker from `maskcast init`; those for DAVIS if it proposes none."""
     own_set = name == "camvid" and weights is None
     proposed = plan(data / (name if own_set else "davis2016_val"), (lambda: weights) if weights else None).proposal
     own: Values = {"seed": seed} | ({"steps_per_epoch": steps, "warmup_steps": 0} if steps else {})
@@ -101,7 +101,7 @@ def masker_values(data: Path, name: str, weights: str | None, steps: int | None,
 
 
 def trained(clips: Path, values: Values) -> Values:
-    """Trains a masker; returns its scores and what they cost."""
+    """Trains a masker; returns its scores and CPU seconds."""
     with tempfile.TemporaryDirectory() as folder:
         metrics, start = Path(folder, "metrics.json"), time.process_time()
         run_stage("train_masker", values, clips=clips, masker=Path(folder, "masker"), metrics=metrics)
@@ -122,7 +122,7 @@ def table(records: list[Values]) -> str:
 
 
 def spread(scores: list[float | None]) -> str:
-    """Returns mean, lowest and highest, or nothing where there are several classes."""
+    """Returns mean, minimum and maximum as text; empty if there are several classes."""
     known = [score for score in scores if score is not None]
     return f"{statistics.mean(known):.3f} [{min(known):.3f} to {max(known):.3f}]" if known else ""
 

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def commands(folder: Path, count: int) -> dict[str, list[str]]:
-    """Returns what to run on the video, or on the clip, of `count` frames."""
+    """Returns the commands for the video, or the clip, of `count` frames."""
     number = len(list(folder.glob("out-*")))
     out = folder / f"out-{number}"
     out.mkdir()
@@ -81,7 +81,7 @@ def commands(folder: Path, count: int) -> dict[str, list[str]]:
 
 
 def peak_mib(command: list[str]) -> float:
-    """Runs a command and returns the peak of its resident memory."""
+    """Runs a command and returns its peak resident memory in MiB."""
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{Path(command[-1]).parent / 'mlflow.db'}"}
     words = [sys.executable, "-c", PEAK, *command]
     done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -89,7 +89,7 @@ def peak_mib(command: list[str]) -> float:
 
 
 def frames(count: int) -> np.ndarray:
-    """Returns a video (T, H, W, C) uint8 of noise that changes slowly."""
+    """Returns a video (T, H, W, C) uint8 of slowly changing noise."""
     steps = np.random.default_rng(0).integers(-3, 4, (count, HEIGHT, WIDTH, 3), dtype=np.int8)
     return (128 + steps.cumsum(0, dtype=np.int32)).astype(np.uint8)
 

@@ -34,25 +34,25 @@ from maskcast.report.pictures import draw_strip
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
 
 OWN = "forecaster"
-COLUMNS = 6  # frames of a strip, at most
-APART = 20  # frames of the video between the windows of one video that are shown
+COLUMNS = 6  # maximum number of frames in a strip
+APART = 20  # minimum distance in frames between windows of the same video
 
 
 class Window(NamedTuple):
-    """A window and what was forecast of it."""
+    """A window and its forecasts."""
 
     score: float
     world: World
-    forecasts: dict[str, np.ndarray]  # (h, H, W) by the name of the predictor
+    forecasts: dict[str, np.ndarray]  # (h, H, W), by name of the predictor
 
     def is_near(self, other: "Window") -> bool:
-        """Whether two windows show nearly the same."""
+        """Whether two windows are nearly the same."""
         same = np.array_equal(self.world.motion.class_ids, other.world.motion.class_ids)
         return same and abs(int(self.world.frames[0]) - int(other.world.frames[0])) < APART
 
 
 def forecast(world: World, predictors: dict[str, Predictor], seen: int) -> Window:
-    """Forecasts a window by all predictors; the score is macro Jaccard of the forecaster at the last frame."""
+    """Forecasts a window with all predictors; the score is the forecaster's macro Jaccard at the last frame."""
     context, horizon = torch.from_numpy(world.masks_THW[None, :seen]), len(world.masks_THW) - seen
     found = {}
     for name, predictor in predictors.items():
@@ -64,7 +64,7 @@ def forecast(world: World, predictors: dict[str, Predictor], seen: int) -> Windo
 
 
 def objects(window: Window, seen: int) -> list[list[str]]:
-    """Returns of each object its name, what happened to it, and its IoU at the last frame by each predictor."""
+    """Returns for each object its name, what happened to it, and its IoU at the last frame by predictor."""
     rows = []
     for k, case in cases(window.world, seen).items():
         if case == CASES[-1]:
@@ -78,7 +78,7 @@ def objects(window: Window, seen: int) -> list[list[str]]:
 
 
 def drawn(window: Window, seen: int, rows: list[list[str]]) -> Image.Image:
-    """Draws the strip of a window; its heading names the object that loses most."""
+    """Draws the strip of a window; the heading names the object with the greatest loss."""
     shown = {OWN: window.forecasts[OWN], "rigid_body": window.forecasts["rigid_body"]}
     view = ForecastView("", None, window.world.masks_THW[:seen], window.world.masks_THW, shown, None, CLASSES)
     title = f"Jaccard at frame {len(view.truth)}: {window.score:.3f} · {rows[0][0]}: {rows[0][1]}"
@@ -86,7 +86,7 @@ def drawn(window: Window, seen: int, rows: list[list[str]]) -> Image.Image:
 
 
 def section(window: Window, strip: Image.Image, rows: list[list[str]]) -> Html:
-    """Returns the part of the page about a window."""
+    """Returns the page section of a window."""
     file = BytesIO()
     strip.save(file, "PNG", optimize=True)
     header = ["object", "what happens to it", *window.forecasts]

@@ -309,7 +309,7 @@ class Cluster(Params):
         return {"MASKCAST_POD_METADATA": json.dumps(given, sort_keys=True)}
 
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
-        """Returns the pod settings of a stage: those of its kind, overridden by the stage's, then by the name's."""
+        """Returns the pod settings of a stage: those of its kind, overridden by its own, then by its name's."""
         pod: Pod = getattr(self.pods, kind)
         for own in (self.stages[key] for key in dict.fromkeys((stage, name)) if key in self.stages):
             pod = pod.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})

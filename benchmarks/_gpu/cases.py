@@ -1,4 +1,4 @@
-"""The models that are measured: each as the product trains it, on data of the product's own kind."""
+"""The benchmarked models: each is trained as in maskcast, on data of the same kind."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,18 +33,18 @@ CONTEXT = HORIZON = 11
 
 @dataclass(frozen=True)
 class Case:
-    """A model that is trained and used.
+    """A model with its training task and inference.
 
     Args:
-        name: of the model.
-        unit: what a sample of a batch is.
-        batch: samples of a batch.
-        task: makes what the product's loop trains.
-        infer: task, batch on the device -> what the model finds.
-        infers: frames that ``infer`` gives.
-        compiled: task, mode -> replaces what can be compiled by what was.
-        masker: whether it is a masker, whose network can be had in either memory format.
-        autocasts: whether inference may run in bf16; the product forecasts in the type of the weights.
+        name: name of the model.
+        unit: name of a sample.
+        batch: samples per batch.
+        task: creates the task for maskcast's training loop.
+        infer: runs inference, given the task and a batch on the device.
+        infers: number of frames per call of ``infer``.
+        compiled: replaces what can be compiled, given the task and the mode.
+        masker: whether it is a masker, whose network supports both memory formats.
+        autocasts: whether inference may run in bf16; forecasts run in the dtype of the weights.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Case:
 
 
 def cases(folder: Path, sizes: Sizes) -> list[Case]:
-    """Returns all of them, on the data that ``prepare`` wrote.
+    """Returns all models, with the data that ``prepare`` wrote.
 
     Args:
-        folder: of the data.
+        folder: folder of the data.
         sizes: of models and batches.
     """
 
@@ -121,7 +121,7 @@ def cases(folder: Path, sizes: Sizes) -> list[Case]:
 
 
 def schedule(sizes: Sizes) -> dict[str, Any]:
-    """Returns the part of a schedule that all of them share: one epoch of all steps that a loop is timed for."""
+    """Returns the common part of all schedules: one epoch with twice the steps that are timed."""
     steps = 2 * sizes.steps
     return {"steps_per_epoch": steps, "warmup_steps": 0, "checkpoint_every": 10**6, "patience": 0}
 
@@ -194,7 +194,7 @@ def _compile_encoders(task: Any, mode: str) -> None:
 
 
 def known_masks(store: ClipStore, count: int) -> torch.Tensor:
-    """Returns the context of so many windows, masks (count, CONTEXT, H, W) uint8."""
+    """Returns the context masks of ``count`` windows, (count, CONTEXT, H, W) uint8."""
     clips = list(store.select("train", "labelled"))
     masks = [torch.from_numpy(store.masks(clips[k % len(clips)], slice(CONTEXT))) for k in range(count)]
     return torch.stack(masks).masked_fill_(torch.stack(masks) == IGNORE, 0)

@@ -1,4 +1,4 @@
-"""What is learned from: simulated clips in a clip store, and frames of them with boxes in a detection set.
+"""The benchmark's data: simulated clips in a clip store, and frames with boxes in a detection set.
 
 Legend: T frames, H height, W width, N boxes.
 """
@@ -17,7 +17,7 @@ from maskcast.stages.prepare_clips import PrepareClips, prepare_clips
 
 
 class Sizes(NamedTuple):
-    """How large everything is."""
+    """Sizes of data, models and batches."""
 
     height: int
     width: int
@@ -84,12 +84,12 @@ TOY = Sizes(
 
 
 def prepare(folder: Path, sizes: Sizes, workers: int) -> None:
-    """Writes the clip store ``clips``, the detection set ``boxes`` and the frames of some clips as ``png``.
+    """Writes the clip store ``clips``, the detection set ``boxes``, and frames of some clips as files in ``png``.
 
     Args:
-        folder: exists.
-        sizes: of clips, and how many.
-        workers: processes that simulate; 0: as many as there are processors.
+        folder: an existing folder.
+        sizes: size and number of clips.
+        workers: number of processes for simulation; 0 is one per processor.
     """
     train, val, unlabeled = sizes.clips
     source = SyntheticSource(train=train, val=val, unlabeled=unlabeled, hidden=0)
@@ -113,7 +113,7 @@ def prepare(folder: Path, sizes: Sizes, workers: int) -> None:
 
 
 def _boxes(mask_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the box (x1, y1, x2, y2) and the class, from 0, of what is in a mask."""
+    """Returns the boxes (x1, y1, x2, y2) and the classes, from 0, of all objects in a mask."""
     found = [k for k in np.unique(mask_HW) if k]
     boxes = []
     for k in found:

@@ -1,4 +1,4 @@
-"""The forms in which a training step and inference are measured: precision, memory format, graph, compiler."""
+"""Variants of a training step and of inference: precision, memory format, CUDA graph, compiler."""
 
 import json
 from collections.abc import Callable
@@ -29,15 +29,15 @@ class Form(NamedTuple):
     """How a step runs.
 
     Args:
-        name: of the form.
-        precision: ``bf16`` autocasts, weights stay fp32.
-        tf32: whether fp32 products and convolutions round their inputs.
-        channels_last: memory format of a masker's network; of others it is what the model chose.
-        fused: AdamW and SGD in one kernel.
-        search: cuDNN times its algorithms first.
-        kernels: the product's own kernels, where it has some for a card.
-        graph: a CUDA graph of the whole step.
-        mode: of torch.compile, or None.
+        name: name of the variant.
+        precision: ``bf16`` uses autocast with fp32 weights.
+        tf32: whether fp32 matrix products and convolutions round their inputs to TF32.
+        channels_last: memory format of a masker's network; other models choose their own.
+        fused: AdamW and SGD as one kernel.
+        search: cuDNN benchmarks its algorithms first.
+        kernels: maskcast's own kernels, if there are any for the GPU.
+        graph: the whole step as a CUDA graph.
+        mode: mode of torch.compile, or None.
     """
 
     name: str
@@ -68,7 +68,7 @@ COMPILED = (
 
 
 def forms_of(case: Case, forms: tuple[Form, ...]) -> list[Form]:
-    """Returns the forms that differ for a model: where the model chose its memory format, one per precision."""
+    """Returns the distinct variants for a model; if it chooses its memory format, one per precision."""
     if case.masker:
         return list(forms)
     kept = [form for form in forms if form.channels_last or form.precision == "fp32"]
@@ -79,14 +79,14 @@ def forms_of(case: Case, forms: tuple[Form, ...]) -> list[Form]:
 
 
 def measure(case: Case, form: Form, top: Ceilings, seconds: float, folder: Path) -> Row:
-    """Returns the row of one form.
+    """Returns the row of one variant.
 
     Args:
-        case: what runs.
-        form: how.
-        top: the card's ceilings.
-        seconds: of each timing.
-        folder: keeps what was counted of a model, which one eager form counts for all.
+        case: the model.
+        form: the variant.
+        top: peak rates of the GPU.
+        seconds: duration of each timing.
+        folder: keeps the operation counts of a model, which one eager variant determines for all.
     """
     if not CARD and (form.graph or form.mode):
         raise RuntimeError("no card")
@@ -143,7 +143,7 @@ def _measured(case: Case, form: Form, top: Ceilings, seconds: float, counted: Pa
 
 
 def _work(counted: Path, case: Case, form: Form, what: str, call: Callable[[], object]) -> Work | None:
-    """Returns the work of a call, counted now or before; a form that is no longer eager cannot be counted."""
+    """Returns the counted work of a call, from the cache if possible; only eager code can be counted."""
     known = json.loads(counted.read_text(encoding="utf-8")) if counted.exists() else {}
     key = f"{case.name}, {form.precision}, {what}"
     if key not in known and not (form.graph or form.mode):

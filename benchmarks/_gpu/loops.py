@@ -21,28 +21,28 @@ from maskcast.progress import listening
 from maskcast.training.loop import fit
 from maskcast.training.schedule import Schedule
 
-BURST = 2e-3  # seconds within which reports come together
-PLAIN_STEPS = 10  # of a loop that has no batches in store that might run out
-LOOP_SECONDS = 3.0  # for which a loop is timed at most, at the pace of the plain one
-BY_MUON = ("U-Net", "DeepLabV3+", "ConvLSTM stride 4", "simvp")  # networks of convolutions
-AHEAD = 4  # batches that the plain loop's loader makes ahead, in a thread
+BURST = 2e-3  # seconds: reports within this time count as simultaneous
+PLAIN_STEPS = 10  # timed steps of a loop without a stock of batches that might run out
+LOOP_SECONDS = 3.0  # maximum time per loop, at the pace of the plain loop
+BY_MUON = ("U-Net", "DeepLabV3+", "ConvLSTM stride 4", "simvp")  # convolutional networks
+AHEAD = 4  # number of batches that the plain loop's loader makes ahead, in a thread
 
 
 class Loops:
-    """The loops of a model.
+    """The training loops of a model.
 
     Args:
         case: the model.
-        sizes: how many steps at most.
-        folder: the trained masker goes there, as ``masker``.
+        sizes: has the maximum number of steps.
+        folder: folder for the trained masker, named ``masker``.
     """
 
     def __init__(self, case: Case, sizes: Sizes, folder: Path) -> None:
         self.case, self.sizes, self.folder = case, sizes, folder
-        self._seconds: dict[str, float] = {}  # of a step of each loop so far; of the plain one, of a sample
+        self._seconds: dict[str, float] = {}  # per step for each loop so far; for the plain loop, per sample
 
     def rows(self) -> Iterator[Callable[[], Row]]:
-        """Yields calls that each measure one loop; the first ones are the peer's."""
+        """Yields functions that each measure one loop, the plain ones first."""
         yield functools.partial(self.plain, True)
         if self.case.name == "U-Net":
             yield functools.partial(self.plain, False)
@@ -52,7 +52,7 @@ class Loops:
             yield self.by_muon
 
     def plain(self, tf32: bool) -> Row:
-        """Returns the row of the plain loop, by PyTorch's default or without TF32."""
+        """Returns the row of the plain loop, with PyTorch's default or without TF32."""
         forget()
         allow_tf32(convolutions=tf32, products=False)
         name, make = PEERS.get(self.case.name, NO_PEER)
@@ -69,7 +69,7 @@ class Loops:
         return found
 
     def ours(self, fixed: bool) -> Row:
-        """Returns the row of the product's loop, on batches as they come or on one batch."""
+        """Returns the row of maskcast's loop, with a new batch per step or a fixed batch."""
         forget()
         task = self.case.task()
         if fixed:
@@ -85,7 +85,7 @@ class Loops:
         return found
 
     def by_muon(self) -> Row:
-        """Returns the row of the product's loop by Muon."""
+        """Returns the row of maskcast's loop with the optimiser Muon."""
         forget()
         task = self.case.task()
         training = task.params.training.model_copy(update={"optimizer": "muon"})
@@ -105,7 +105,7 @@ class Loops:
 
 
 def _plain_seconds(task: Any, peer: Peer, steps: int) -> float:
-    """Returns the seconds of a step of a plain loop, whose loader is one thread that makes batches ahead."""
+    """Returns the seconds per step of a plain loop, whose loader is one thread that makes batches ahead."""
     with ThreadPoolExecutor(1) as pool:
         ahead = [pool.submit(task.batch, step) for step in range(AHEAD)]
         for step in range(2 * steps):
@@ -126,7 +126,7 @@ def _same(batch: Any, step: int) -> Any:
 
 
 def compiled_loop(case: Case, sizes: Sizes, folder: Path) -> Row:
-    """Returns the row of the product's loop, told to compile."""
+    """Returns the row of maskcast's loop with compilation."""
     forget()
     task = case.task()
     training = task.params.training.model_copy(update={"compile": True})
@@ -135,10 +135,10 @@ def compiled_loop(case: Case, sizes: Sizes, folder: Path) -> Row:
 
 
 def _seconds_per_step(task: Any, training: Schedule, steps: int, folder: Path) -> float:
-    """Returns the seconds of a step of the product's loop.
+    """Returns the seconds per step of maskcast's loop.
 
-    Steps are counted where the loop reports them. It may report each some steps late, and the last ones at once,
-    which therefore do not count.
+    Steps are counted when the loop reports them. Reports may be a few steps late, and the last ones come at once,
+    so these are not counted.
     """
     seen: list[tuple[float, int]] = []
 

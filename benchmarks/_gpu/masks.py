@@ -23,10 +23,10 @@ from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 
 
 def rows(folder: Path) -> Iterator[Callable[[], Row]]:
-    """Yields calls that each mask all clips of a store and return the row.
+    """Yields functions that each mask all clips of a store and return the row.
 
     Args:
-        folder: with ``clips``, and the ``masker`` that a loop before trained.
+        folder: has ``clips``, and the ``masker`` from the training loop.
     """
     store = ClipStore(folder / "clips")
     frames = sum(clip.num_frames for clip in store.clips)
@@ -39,7 +39,7 @@ def rows(folder: Path) -> Iterator[Callable[[], Row]]:
 
     def ours(form: str, **params: Any) -> Row:
         forget()
-        for _turn in range(2 if CARD else 1):  # the first one picks kernels
+        for _turn in range(2 if CARD else 1):  # the first run picks kernels
             out = Path(tempfile.mkdtemp(dir=folder)) / "masks"
             start = time.perf_counter()
             where = {"clips": folder / "clips", "masker": folder / "masker", "masks": out}
@@ -66,7 +66,7 @@ def rows(folder: Path) -> Iterator[Callable[[], Row]]:
 
 
 def _plain_rate(folder: Path) -> float:
-    """Returns frames a second of a loop that opens a PNG per frame and writes one per mask."""
+    """Returns the frames per second of a loop that reads a PNG per frame and writes one per mask."""
     forget()
     allow_tf32(convolutions=True, products=False)
     masker, _ = load_masker(folder / "masker")

@@ -1,4 +1,4 @@
-"""Time, work and memory of something that runs on a card; without a card, of the same on the CPU."""
+"""Measures time, work and memory on a GPU, or on the CPU if there is none."""
 
 import gc
 import importlib
@@ -20,11 +20,11 @@ ALLOCATIONS = ("aten::empty", "aten::new_empty", "aten::detach", "aten::_local_s
 
 
 class Work(NamedTuple):
-    """What a call costs at least as it is written.
+    """The minimum cost of a call, from its operations.
 
     Args:
-        flops: floating-point operations of its convolutions and matrix products.
-        traffic: bytes, where each operation reads its tensors once and writes its results once.
+        flops: floating-point operations of convolutions and matrix products.
+        traffic: bytes, if each operation reads its inputs once and writes its outputs once.
     """
 
     flops: float
@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What this card does at most: FLOP/s of a large matrix product, bytes/s of a copy (read + written)."""
+    """Peak rates of this GPU: FLOP/s of a large matrix product, bytes/s of a copy (read + written)."""
 
     fp32: float
     tf32: float
@@ -41,13 +41,13 @@ class Ceilings(NamedTuple):
 
 
 def wait() -> None:
-    """Waits until the card has done all that it was asked for."""
+    """Waits until the GPU is idle."""
     if CARD:
         torch.cuda.synchronize()
 
 
 def seconds_of(call: Callable[[], object], budget: float, pick: Callable[[list[float]], float] = median) -> float:
-    """Returns the seconds of one call: the median of rows of calls that take ``budget`` together, or the first."""
+    """Returns the seconds of one call: the median over series of calls that take ``budget`` in total."""
     for _ in range(WARM_UP if budget else 0):
         call()
     wait()
@@ -67,12 +67,12 @@ def seconds_of(call: Callable[[], object], budget: float, pick: Callable[[list[f
 
 
 def on_device(batch: Any) -> Any:
-    """Returns a batch with all tensors on the card."""
+    """Returns a batch with all tensors on the device."""
     return tree_map(lambda part: part.to(DEVICE) if isinstance(part, torch.Tensor) else part, batch)
 
 
 def forget() -> None:
-    """Frees what earlier measurements held and starts counting memory anew."""
+    """Frees memory of earlier measurements and resets the peak."""
     if CARD:
         gc.collect()
         torch.cuda.empty_cache()
@@ -80,19 +80,19 @@ def forget() -> None:
 
 
 def peak_gib() -> float | None:
-    """Returns the most memory that tensors held since ``forget``; None without a card."""
+    """Returns the peak memory of tensors since ``forget``; None without a GPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if CARD else None
 
 
 def allow_tf32(convolutions: bool, products: bool) -> None:
-    """Sets which fp32 operations may round their inputs to TF32; PyTorch's default is convolutions alone."""
+    """Sets which fp32 operations may use TF32; PyTorch's default is convolutions only."""
     torch.set_float32_matmul_precision("high" if products else "highest")
     torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextmanager
 def pytorch_kernels() -> Iterator[None]:
-    """Runs what is in the block by PyTorch's own kernels, also where the product has others."""
+    """Uses only PyTorch's own kernels inside the block."""
     try:
         arithmetic: Any = importlib.import_module("maskcast.models.arithmetic")
     except ModuleNotFoundError:
@@ -107,7 +107,7 @@ def pytorch_kernels() -> Iterator[None]:
 
 
 def work_of(call: Callable[[], object]) -> Work:
-    """Returns the work of one call; views, and memory that is only allocated, are free."""
+    """Returns the work of one call; views and allocations count nothing."""
     with pytorch_kernels(), FlopCounterMode(display=False) as counter, _Traffic() as traffic:
         call()
     return Work(float(counter.get_total_flops()), traffic.bytes)
@@ -126,7 +126,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def ceilings(toy: bool) -> Ceilings:
-    """Measures the card's ceilings on random numbers."""
+    """Measures the GPU's peak rates."""
     size = 256 if toy else 8192
 
     budget = 0.0 if toy else 0.3

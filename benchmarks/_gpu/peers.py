@@ -1,7 +1,7 @@
-"""The plain forms: how training is usually written, in eager fp32, with a value read back at each step.
+"""Plain implementations: training as it is usually written, in eager fp32, with the loss read back at each step.
 
-PyTorch's defaults hold, where nothing else is said: convolutions may use TF32. Each peer is ``(task, batch on the
-host) -> step and inference``; a step gets a batch on the host, as a DataLoader would give it.
+PyTorch's defaults apply unless stated otherwise, so convolutions may use TF32. Each peer is a function (task,
+batch on the host) -> step and inference. A step receives a batch on the host, as from a DataLoader.
 
 Legend: B samples, T frames, H height, W width, K classes.
 """
@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from _gpu.cases import CONTEXT, HORIZON
 from _gpu.measure import DEVICE
 
-PATCH = 4  # OpenSTL's patch of its ConvLSTM on larger pictures
+PATCH = 4  # OpenSTL's patch size for its ConvLSTM on larger pictures
 
 
 class Peer(NamedTuple):
-    """A plain form.
+    """A plain implementation.
 
     Args:
         step: trains on a batch.
-        infer: finds what is in a batch; None where it is not measured.
-        samples: of the batch that a step learns from; fewer where memory binds.
+        infer: runs inference on a batch; None if it is not measured.
+        samples: samples per step; fewer than in the batch if memory is too small.
     """
 
     step: Callable[[Any], float]
@@ -34,7 +34,7 @@ class Peer(NamedTuple):
 
 
 def plain_masker(task: Any, batch: Any) -> Peer:
-    """The smp way: frames normalised in float32 on the CPU, int64 masks, one-hot losses, Adam."""
+    """The usual way with smp: frames normalised in float32 on the CPU, int64 masks, one-hot losses, Adam."""
     network = task.segmenter.network.to(DEVICE, memory_format=torch.contiguous_format).train()
     mean, std = task.segmenter.mean.cpu(), task.segmenter.std.cpu()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
@@ -60,7 +60,7 @@ def plain_masker(task: Any, batch: Any) -> Peer:
 
 
 def one_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns 0.2 CE + 0.4 Dice + 0.4 focal, each over one-hot targets."""
+    """Returns 0.2 CE + 0.4 Dice + 0.4 focal loss, each with one-hot targets."""
     onehot = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
     weight = torch.ones(logits.shape[1], 1, 1, device=logits.device)
     weight[0] = 0.3
@@ -77,7 +77,7 @@ def one_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
 class OpenStlConvLSTM(nn.Module):
     """OpenSTL's ConvLSTM (chengtan9907/OpenSTL, `ConvLSTM_Model`): one-hot patches in and out, fed back, MSE.
 
-    The cell convolves input and state apart at every step, with a kernel of 5 and without norm.
+    The cell convolves input and state separately at each step, with kernel size 5 and without normalisation.
     """
 
     def __init__(self, classes: int, hidden: int) -> None:
@@ -89,7 +89,7 @@ class OpenStlConvLSTM(nn.Module):
         self.last = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
-        """Returns the forecast of all frames but the first: each seen frame, then its own forecasts."""
+        """Returns predictions for all frames but the first; after the context, its own predictions are input."""
         batch, _, _, height, width = frames_BTCHW.shape
         h = c = torch.zeros(batch, self.hidden, height, width, device=frames_BTCHW.device)
         found: list[Tensor] = []
@@ -103,7 +103,7 @@ class OpenStlConvLSTM(nn.Module):
 
 
 def plain_convlstm(task: Any, batch: Any) -> Peer:
-    """OpenSTL's ConvLSTM on the same masks, made one-hot on the card; Adam, MSE over all steps."""
+    """OpenSTL's ConvLSTM on the same masks, converted to one-hot on the GPU; Adam, MSE over all steps."""
     classes, hidden = task.model.num_classes, task.model.dynamics.cells[0].hidden
     model = OpenStlConvLSTM(classes, hidden).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -7,7 +7,7 @@ from reader import compare
 
 
 def rows(toy: bool) -> Iterator[Callable[[], Row]]:
-    """Yields calls that each return the row of a reader."""
+    """Yields functions that each return the row of a reader."""
     for what, rate, times in compare(1 if toy else 5, 1 if toy else 20):
         row = Row("reader", what, "clip store, one core", unit="frames", per_s=rate, plain=times)
         row.note = "plain: PNG files by PIL"

@@ -42,27 +42,27 @@ DIGITS = {
 
 @dataclass
 class Row:
-    """A measurement; None is what was not measured.
+    """A measurement; values are None if not measured.
 
     Args:
-        part: of the benchmark.
-        model: what runs.
-        form: how.
+        part: part of the benchmark.
+        model: name of the model.
+        form: variant.
         batch: samples per step.
-        unit: what a sample is.
-        ms: a training step, or one call.
-        per_s: samples a second of ``ms``.
-        plain: how many times as many as the peer's plain form in this run.
-        tflop_s: achieved, of the operations that the eager form needs.
-        flop_share: percent of the measured matrix product of the same precision.
-        gb_s: achieved, of the bytes that the eager form moves.
-        byte_share: percent of the measured copy.
-        wait: percent of the loop's time for which the card waits for batches.
-        peak_gib: most memory that tensors held.
-        infer_per_s: frames a second of inference.
-        infer_flop_share: percent of the measured matrix product, in inference.
-        took: seconds that the row took in all.
-        note: why something is missing, or what else there is to know.
+        unit: name of a sample.
+        ms: milliseconds per training step or call.
+        per_s: samples per second.
+        plain: speed relative to the plain implementation in this run.
+        tflop_s: achieved TFLOP/s, from the operations of the eager variant.
+        flop_share: percentage of the peak rate in the same precision.
+        gb_s: achieved GB/s, from the bytes that the eager variant moves.
+        byte_share: percentage of the peak rate of a copy.
+        wait: percentage of the loop's time in which the GPU waits for batches.
+        peak_gib: peak memory of tensors.
+        infer_per_s: frames per second of inference.
+        infer_flop_share: percentage of the peak rate, in inference.
+        took: seconds to measure the row.
+        note: why values are missing, or a remark.
     """
 
     part: str
@@ -86,10 +86,10 @@ class Row:
 
 
 class Table:
-    """Rows on disk; several processes append to it one after the other.
+    """Rows on disk, to which several processes append one after the other.
 
     Args:
-        folder: for ``gpu.csv`` and ``gpu.md``.
+        folder: folder for ``gpu.csv`` and ``gpu.md``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, row: Row) -> None:
-        """Appends a row, with the machine that it was measured on, and prints it."""
+        """Appends a row with facts about the machine, and prints it."""
         where = machine()
         new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -145,7 +145,7 @@ class Table:
 
 @cache
 def machine() -> dict[str, str]:
-    """Returns what the figures depend on."""
+    """Returns facts on which the results depend."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "commit": commit(),

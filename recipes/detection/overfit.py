@@ -33,7 +33,7 @@ def main() -> None:
     files = {"annotations": given.annotations, "images": given.images}
     params["prepare_detection"] |= {
         "source": {"layout": "coco", "train": files, "val": files},
-        "limit": given.limit,  # by one seed: both splits get the same images
+        "limit": given.limit,  # the draw depends only on the seed, so both splits get the same images
     }
     params["train_detector"] |= {"augment": {"hflip": 0}}
 

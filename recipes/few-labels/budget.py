@@ -44,7 +44,7 @@ PLANS = ("budget.yaml", "quick.yaml", "gpu.yaml")
 
 
 class Arm(Params):
-    """What is compared."""
+    """An arm of the comparison."""
 
     pretrained: bool = False
     train_masker: dict[str, Any]
@@ -53,7 +53,7 @@ class Arm(Params):
 
 
 class Plan(Params):
-    """What budget.yaml or gpu.yaml says."""
+    """The content of budget.yaml or gpu.yaml."""
 
     percent: list[float]
     arms: dict[str, Arm]
@@ -61,7 +61,7 @@ class Plan(Params):
 
 
 def main() -> None:
-    """Trains what is asked for and not done, and writes page and table after each."""
+    """Runs the missing trainings, and rewrites page and table after each."""
     parser = argparse.ArgumentParser(description="Jaccard by the number of labelled clips")
     parser.add_argument("--plan", choices=PLANS, default=PLANS[0], help="what is trained (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -81,7 +81,7 @@ def main() -> None:
         for seed in given.seeds
         for percent in sorted(given.percent or plan.percent)
         for name in given.arms or plan.arms
-        if percent < 100 or plan.arms[name].second_masker is None  # where none is unlabelled
+        if percent < 100 or plan.arms[name].second_masker is None  # with 100 %, no clip is unlabelled
     ]
     labelled: dict[tuple[int, str], list[str]] = {}
     (HERE / "data").mkdir(exist_ok=True)
@@ -110,12 +110,12 @@ def main() -> None:
             points = [
                 Point(**json.loads(path.read_text(encoding="utf-8"))) for path in results.glob("*/point.json")
             ]
-            found = [one for one in points if one.arm in plan.arms]  # not those of an older plan
+            found = [one for one in points if one.arm in plan.arms]  # leaves out arms of older plans
             write_budget(results, sorted(found, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
 
 
 def prepared(section: dict[str, Any]) -> Path:
-    """Returns the clips of params.yaml, all with labels, made once with the same values."""
+    """Returns the clips of params.yaml, all with labels, prepared once for the same params."""
     clips, source = HERE / "data/pool", section["source"]
     pool = section | {"source": source | {"train": source["train"] + source["unlabeled"], "unlabeled": 0}}
     note = clips.with_name("pool.txt")
@@ -127,7 +127,7 @@ def prepared(section: dict[str, Any]) -> Path:
 
 
 def pretrained(plan: Plan, pool: ClipStore, results: Path) -> Path:
-    """Returns the encoder that has learnt from all frames, made once with the same values from the same clips."""
+    """Returns the encoder pretrained on all frames, trained once for the same params and clips."""
     encoder = HERE / f"models/{results.name}-encoder"
     note = encoder.with_name(f"{encoder.name}.txt")
     if not is_made(encoder, note, key := json.dumps([plan.pretrain_encoder, pool.digest])):
@@ -138,19 +138,19 @@ def pretrained(plan: Plan, pool: ClipStore, results: Path) -> Path:
 
 
 def is_made(path: Path, note: Path, key: str) -> bool:
-    """Tells whether something is there, and made as its note says."""
+    """Whether something exists, and was made as its note says."""
     return path.exists() and note.exists() and note.read_text(encoding="utf-8") == key
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
 def hidden(pool: ClipStore, labelled: Sequence[str], scratch: Path) -> ClipStore:
-    """Returns the same clips without the labels of all training clips but these; one such store is kept."""
+    """Returns a store in which only these training clips have labels; only the latest such store is kept."""
     root = scratch / hashlib.sha256(" ".join(labelled).encode()).hexdigest()[:16]
     if root.exists():
         return ClipStore(root)
@@ -167,7 +167,7 @@ def hidden(pool: ClipStore, labelled: Sequence[str], scratch: Path) -> ClipStore
 
 
 def suggested(store: ClipStore, masker: Path, count: int, seed: int) -> list[str]:
-    """Returns the clips that `labels suggest` would have labelled next, one frame of each."""
+    """Returns the clips that `labels suggest` would choose next, one frame of each."""
     model = load_masker(masker)[0].to(best_device())
     candidates = find_candidates(store, model, batch_size=16, precision="bf16")
     whole = max(clip.num_frames for clip in store.clips)
@@ -183,15 +183,15 @@ def trained(
     encoder: Path | None,
     scratch: Path,
 ) -> dict[str, float]:
-    """Returns the scores of a training, which is done where it is not.
+    """Returns the scores of a training, which is run if it is missing.
 
     Args:
-        done: its folder.
-        rounds: values of train_masker, or of train_masker, generate_masks and the second train_masker.
-        pool: the clips.
-        labelled: those that have labels.
-        encoder: what the first masker starts from.
-        scratch: for clips.
+        done: folder of the training.
+        rounds: params of train_masker, or of train_masker, generate_masks and the second train_masker.
+        pool: all clips.
+        labelled: ids of the labelled clips.
+        encoder: pretrained encoder of the first masker, or None.
+        scratch: folder for clip stores.
     """
     inputs = {"pool": pool.root} | ({"encoder": encoder} if encoder else {})
     first, *more = rounds
@@ -220,9 +220,9 @@ def trained(
 
 
 def round_of(masker: Path, values: dict[str, Any], inputs: Mapping[str, Path]) -> dict[str, float]:
-    """Trains a masker, unless it is there, and returns its scores."""
+    """Trains a masker unless it exists, and returns its scores."""
     metrics = masker.with_name(f"{masker.name}.json")
-    if not metrics.exists():  # it comes after the masker
+    if not metrics.exists():  # the metrics are written after the masker
         paths: dict[str, Any] = {**inputs, "masker": masker, "metrics": metrics}
         run_stage("train_masker", values, **paths)
         shutil.rmtree(masker.with_name(f"{masker.name}.resume"), ignore_errors=True)

@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def probed_on_many_labels(values: dict[str, Any]) -> dict[str, float]:
-    """Returns the scores of the encoder in the working directory, and of the random one it started as."""
+    """Returns the scores of the encoder in the working directory, and of its random initialisation."""
     clips = HERE / "data/probe"
     if not clips.exists():
         flags = ["--raw", "data/raw", "--clips", "data/probe"]

@@ -19,7 +19,7 @@ from maskcast.errors import mistakes_in_one_line
 
 
 def _plain(value: Any) -> Any:
-    """Returns an array or a number of an array as JSON has it."""
+    """Returns an array, or a NumPy number, as JSON types."""
     if isinstance(value, np.ndarray | np.generic | torch.Tensor):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no form in JSON")

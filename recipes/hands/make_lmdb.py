@@ -24,8 +24,8 @@ from maskcast.simulator.hand_pictures import HandPicture, simulate_hands
 
 IMAGES = "data/InterHand2.6M/images/"
 LISTS = {"train": "train_mp", "val": "val_mp", "unlabeled": "train_complete", "hidden": "stud_test"}
-PARAMS = "prepare_clips: {source: {layout: lmdb}, height: 128, width: 128}\n"  # how it is read
-LEFT_SHIFT = 16  # left hands have the classes 17 to 32
+PARAMS = "prepare_clips: {source: {layout: lmdb}, height: 128, width: 128}\n"  # reads this data set
+LEFT_SHIFT = 16  # left hands have the class ids 17 to 32
 
 
 def make(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
@@ -48,7 +48,7 @@ def make(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
     folder.mkdir()
     write_lmdb(folder / "interhand.lmdb", images())
     write_lmdb(folder / "segm_train_val_mp.lmdb", iter(masks))
-    lists["unlabeled"] = lists["train"] + lists["unlabeled"]  # complete: with the paired ones
+    lists["unlabeled"] = lists["train"] + lists["unlabeled"]  # the complete list includes the labelled images
     for split, name in LISTS.items():
         torch.save(lists[split], folder / f"datalist_{name}.pt")
     for split, table in ids.items():

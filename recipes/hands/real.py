@@ -19,11 +19,11 @@ from maskcast.runner.outputs import outputs_whole
 
 FOLDERS = ("single", "pairs")
 PHOTOS = "hands_hgr1/dev/images"
-LONGEST = 256  # pixels of the longer side of what is written
+LONGEST = 256  # pixels of the longer side
 
 
 def lay(data: Path, out: Path) -> int:
-    """Writes both folders; returns how many images ``single`` has."""
+    """Writes both folders; returns the number of images in ``single``."""
     photos = sorted((data / PHOTOS).glob("*.jpg"))
     for photo in photos:
         person = photo.stem.split("_")[3]  # 1_P_hgr1_id01_2: gesture, language, set, person, number
@@ -45,7 +45,7 @@ def _write(path: Path, picture: np.ndarray, method: int) -> None:
 
 
 def main() -> None:
-    """Lays the photographs that the arguments name."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)

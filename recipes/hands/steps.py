@@ -25,8 +25,8 @@ from maskcast.params import merged
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
-AMODAL = ("miou", "miou_occluded", "pooled", "pooled_occluded")  # of two maps, whose first two gains are shown
-SINGLE = ("jaccard", "accuracy")  # of one
+AMODAL = ("miou", "miou_occluded", "pooled", "pooled_occluded")  # two label maps; gains are of the first two
+SINGLE = ("jaccard", "accuracy")  # for a single label map
 SYSTEM = (  # table 1 of its report: test mIoU
     ("U-Net, CE", 0.49801),
     ("U-Net++ RegNetY", 0.53739),
@@ -38,7 +38,7 @@ SYSTEM = (  # table 1 of its report: test mIoU
 
 
 def main() -> None:
-    """Makes what is asked for and not there, and prints the table after each seed."""
+    """Runs what is missing, and prints the table after each seed."""
     parser = argparse.ArgumentParser(description="few labelled pictures of hands")
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="in recipes/hands")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -61,8 +61,8 @@ class Steps:
     """The arms of one params file.
 
     Args:
-        params: the file.
-        arms: what differs, by arm.
+        params: params file.
+        arms: changed params, by arm.
     """
 
     def __init__(self, params: Path, arms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -81,7 +81,7 @@ class Steps:
         self.digest = ClipStore(self.clips).digest
 
     def scored(self, name: str, seed: int) -> dict[str, float]:
-        """Returns the scores of an arm and how long its own training took, made once."""
+        """Returns the scores of an arm, with the time of its own training; runs it once."""
         arm, done = self.arms[name], self.place(name, seed)
         inputs: dict[str, Any] = {"clips": self.clips}
         for key, port, what in (("of", "masks", "masks"), ("start", "start", "masker")):
@@ -96,7 +96,7 @@ class Steps:
         section, params = self.training(name, seed)
         masker, masks, report = (done / part for part in ("masker", "masks", "report"))
         metrics = {stage: done / f"{stage}.json" for stage in ("train", "generate", "evaluate")}
-        if not metrics["train"].exists():  # it comes after the masker, and so below
+        if not metrics["train"].exists():  # the metrics are written after the masker
             run_stage("train_masker", params, name=section, **inputs, masker=masker, metrics=metrics["train"])
         found: dict[str, Any] = {"clips": self.clips, "masker": masker}
         if not metrics["generate"].exists():
@@ -110,13 +110,13 @@ class Steps:
         return scores | {"minutes": took["train_seconds"] / 60}
 
     def training(self, name: str, seed: int) -> tuple[str, dict[str, Any]]:
-        """Returns the section of an arm's training, and its values."""
+        """Returns section name and params of an arm's training."""
         arm = self.arms[name]
         section = "second" if "second" in arm else "first"
         return section, merged(merged(self.values[section], arm.get(section, {})), {"training": {"seed": seed}})
 
     def key(self, name: str, seed: int) -> str:
-        """Returns what an arm is made of: clips, values, and the arms that it learns from."""
+        """Returns all that an arm depends on: clips, params, and the arms that it learns from."""
         others = [self.key(self.arms[name][key], seed) for key in ("of", "start") if key in self.arms[name]]
         values = [self.values[stage] for stage in ("generate_masks", "evaluate_video")]
         return json.dumps([self.digest, self.training(name, seed), *values, *others])
@@ -127,14 +127,14 @@ class Steps:
 
 
 def is_outdated(note: Path, key: str) -> bool:
-    """Tells whether a note says that something was made of other values."""
+    """Whether a note says that something was made with other params."""
     return note.exists() and note.read_text(encoding="utf-8") != key
 
 
 def table(found: Mapping[str, list[dict[str, float]]], names: Sequence[str]) -> str:
-    """Returns the scores of each arm as Markdown: means, lowest to highest, and the gains over the first arm.
+    """Returns the scores of each arm as Markdown: means, ranges, and gains over the first arm.
 
-    A gain is the mean over seeds of the difference on one seed, with the least and the greatest one.
+    A gain is the mean over seeds of the difference for the same seed, with its minimum and maximum.
     """
     first = next(iter(found.values()))
     heads = ["", *names, *(f"gain in {name}" for name in names[:2]), "minutes"]
@@ -151,7 +151,7 @@ def table(found: Mapping[str, list[dict[str, float]]], names: Sequence[str]) -> 
 
 
 def spread(values: list[float], form: str = ".4f") -> str:
-    """Returns a mean, and the least and the greatest value behind it."""
+    """Returns mean, minimum and maximum as text."""
     return f"{statistics.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 

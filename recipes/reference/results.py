@@ -28,7 +28,7 @@ from maskcast.runner.locks import changed_for_a_while
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
 FRAMES = {"arch": "convgru", "input": "frames", "stride": 4, "hidden": 32, "loss_steps": 2}
-# At most: a step costs several times one on masks, and both are to train as long.
+# Maximum values: a step costs several times one on masks, and both get about the same training time.
 FRAMES_TRAINING: dict[str, dict[str, float]] = {
     "pretrain_forecaster": {"learning_rate": 1.0e-3, "batch_size": 16, "steps_per_epoch": 45},
     "finetune_forecaster": {"batch_size": 16, "steps_per_epoch": 12},
@@ -74,7 +74,7 @@ def main() -> None:
 
 @contextmanager
 def params_of(seed: int, source: str, masker_seed: int, change: Mapping[str, Any]) -> Iterator[None]:
-    """Sets seeds and input in params.yaml for the block, and what else is to change."""
+    """Sets seeds, input and other changes in params.yaml during the block."""
     path = HERE / "params.yaml"
     with changed_for_a_while(path) as text:
         params = merged(yaml.safe_load(text), change)
@@ -107,7 +107,7 @@ def real_scores(clevrer: Path) -> dict[str, float]:
 
 
 def stage(name: str, **ports: Path) -> None:
-    """Runs one stage with the values of real.yaml."""
+    """Runs one stage with the params in real.yaml."""
     flags = [word for port, path in ports.items() for word in (f"--{port}", str(path))]
     call(sys.executable, "-m", "maskcast", name, "--params", "real.yaml", *flags)
 
@@ -135,7 +135,7 @@ def print_table(scores: dict[str, list[dict[str, float]]], seeds: Sequence[int])
 
 
 def git(*words: str) -> str:
-    """Returns what git says."""
+    """Returns Git's output."""
     return subprocess.run(["git", *words], cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -27,7 +27,7 @@ from maskcast.simulator.scenes import simulate_clip
 from maskcast.writing import write_json
 
 SAMPLES = Path(__file__).resolve().parents[2] / "src/maskcast/samples"
-SEED = 9035  # one of 60 that were looked at: five whole objects are seen, of which four collide in what follows
+SEED = 9035  # chosen among 60: five whole objects are seen, of which four collide afterwards
 HEIGHT, WIDTH, FPS = 320, 480, 25
 
 
@@ -66,18 +66,18 @@ def write_video(path: Path, frames_THWC: np.ndarray) -> None:
 
 
 def span(loaded: LoadedPipeline) -> int:
-    """Returns the frames of the video from the first one that is seen to the last one that is forecast."""
+    """Returns the number of video frames from the first context frame to the last forecast frame."""
     about = loaded.about
     return (about.context_frames + about.horizon - 1) * (about.frame_stride or 1) + 1
 
 
 def sample_scores(loaded: LoadedPipeline, clip: Path, seed: int) -> dict[str, float]:
-    """Returns the macro Jaccard, absent classes left out, of what follows the clip.
+    """Returns the macro Jaccard, without absent classes, of the forecast after the clip.
 
     Args:
         loaded: the pipeline.
-        clip: the video of what is seen.
-        seed: of the simulated video that it is the beginning of.
+        clip: video of the context frames.
+        seed: seed of the simulated video that the clip is the beginning of.
     """
     about = loaded.about
     stride, size = about.frame_stride or 1, (about.height, about.width)

@@ -23,8 +23,8 @@ from maskcast.simulator.figures import SPILL, draw_screen
 
 HERE = Path(__file__).resolve().parent
 SIZE = (240, 428)
-COARSE = 4  # the object is painted over at a quarter of the size
-MARGIN = 3  # pixels of that around an object that have something of it
+COARSE = 4  # the object is inpainted at a quarter of the size
+MARGIN = 3  # pixels around an object that may contain parts of it
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def in_front_of_green(frames_THWC: np.ndarray, masks_THW: np.ndarray, seed: int) -> np.ndarray:
-    """Returns the objects in front of a screen that shines on them, with the noise of a camera, uint8."""
+    """Returns the objects in front of a green screen, with its spill and camera noise, uint8."""
     random = rng(seed)
     screen_HWC = draw_screen(random, *masks_THW.shape[1:])
     alpha_THW1 = masks_THW[..., None] / np.float32(255)
@@ -73,7 +73,7 @@ def in_front_of_green(frames_THWC: np.ndarray, masks_THW: np.ndarray, seed: int)
 
 
 def painted_over(frame_HWC: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
-    """Returns a frame whose object is painted over by what is around it (Telea 2004)."""
+    """Returns a frame with its object inpainted from the surroundings (Telea 2004)."""
     height, width = mask_HW.shape
     coarse = (width // COARSE, height // COARSE)
     hole = cv2.dilate(

@@ -53,7 +53,7 @@ def main() -> None:
     rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.processes, mp_context=context) as pool:
-        for versions in ([BASE], given.versions):  # those that remember start from the others
+        for versions in ([BASE], given.versions):  # maskers with memory start from the others
             jobs = [pool.submit(trained, values, given.out, one, seed) for one in versions for seed in given.seeds]
             for job in as_completed(jobs):
                 rows.append(job.result())
@@ -130,7 +130,7 @@ def add(path: Path, row: Row) -> None:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Returns the means over seeds in Markdown, beside the base and the control of the same seed."""
+    """Returns means over seeds as Markdown, compared with the base and the control of the same seed."""
     each = list(rows)
     others = {name: {row["seed"]: row for row in each if row["version"] == name} for name in (BASE, CONTROL)}
     if not others[BASE]:
@@ -152,7 +152,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def beside(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
-    """Returns the gain in Jaccard and the ratio of flicker of rows beside others: mean, and the worst seed."""
+    """Returns the gain in Jaccard and the ratio of flicker compared with other rows: mean, and the worst seed."""
     if not pairs:
         return ["", ""]
     gain = [float(row["jaccard"]) - float(other["jaccard"]) for row, other in pairs]
