@@ -1,8 +1,7 @@
 """Learning curves: the results of each epoch of a training, stored beside the weights for evaluations.
 
-learning.json   for each stage a list of epochs: ``epoch``, the mean training ``loss`` (not for epoch 0, which is
-the
-                initial weights), and the validation scores
+learning.json   for each stage a list of epochs: ``epoch``, the mean training ``loss`` (not for epoch 0, which
+                is the initial weights), and the validation scores
 """
 
 from collections.abc import Mapping, Sequence

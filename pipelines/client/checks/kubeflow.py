@@ -1,4 +1,4 @@
-"""Checks of Kubeflow Pipelines: it answers, accepts the credentials, is recent enough, and retries pods."""
+"""Checks that Kubeflow Pipelines answers, accepts the credentials and is recent enough; reports its retries."""
 
 import re
 from collections.abc import Iterator

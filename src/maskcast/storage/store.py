@@ -37,10 +37,8 @@ def fetch(uri: str, destination: Path) -> list[Path]:
     """Transfers all files below an address, or the single file that it names, into a folder.
 
     A file with the same size and modification time is not fetched again. A file gets its final name once its
-    checksum is
-    verified: that in `SHA256SUMS`, the sha256 that `put` stored with the object, or an MD5 ETag; without any of
-        these, its
-    size. Local files are hard-linked if possible, so treat fetched files as read-only.
+    checksum is verified (the one in `SHA256SUMS`, the sha256 that `put` stored with the object, or an MD5 ETag),
+    or without any of these its size. Local files are hard-linked if possible, so treat fetched files as read-only.
 
     Returns:
         The files, sorted by name.

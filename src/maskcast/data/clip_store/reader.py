@@ -2,8 +2,8 @@
 
     index.json                 sizes, label maps, groups of clips, shards and their sha256, what was skipped
     clips.jsonl                one line of JSON per clip
-    clips.npy                  uint64 (4, clips): end of the line, number of frames, hash of the id, index of the
-    group frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips in sequence
+    clips.npy                  uint64 (4, clips): end of its line, number of frames, hash of its id, its group
+    frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips in sequence
     labels-<map>-00000.zst     one zstd frame per ``chunk_frames`` frames of a clip: the values in C order
     confidence-<map>-00000.zst of the same form and shape
     README.md                  how to read all this without maskcast
