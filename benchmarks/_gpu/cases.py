@@ -45,6 +45,7 @@ class Case:
         compiled: replaces what can be compiled, given the task and the mode.
         masker: whether it is a masker, whose network supports both memory formats.
         autocasts: whether inference may run in bf16; forecasts run in the dtype of the weights.
+        finds_boxes: whether it is a detector, whose inference waits for the host and is no CUDA graph.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     compiled: Callable[[Any, str], None]
     masker: bool = False
     autocasts: bool = True
+    finds_boxes: bool = False
 
 
 def cases(folder: Path, sizes: Sizes) -> list[Case]:
@@ -107,6 +109,7 @@ def cases(folder: Path, sizes: Sizes) -> list[Case]:
             lambda task, batch: task.detector(batch["images"]),
             sizes.detector,
             _compile_backbone,
+            finds_boxes=True,
         ),
         Case(
             "MoCo",

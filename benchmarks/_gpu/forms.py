@@ -124,7 +124,8 @@ def _measured(case: Case, form: Form, top: Ceilings, seconds: float, counted: Pa
     found = Row("steps", case.name, form.name, case.batch, case.unit, taken * 1e3, case.batch / taken)
     found.peak_gib = peak
     differs = form.search or not form.fused or form.mode  # fused is the optimiser's
-    if differs and (case.masker or not form.mode) and (case.autocasts or form == EAGER[0]):
+    possible = (case.autocasts or form == EAGER[0]) and not (form.graph and case.finds_boxes)
+    if differs and possible and (case.masker or not form.mode):
         task.model.eval()
 
         @torch.inference_mode()

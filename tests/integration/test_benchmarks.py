@@ -5,6 +5,7 @@ import importlib.util
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -202,6 +203,26 @@ def test_without_a_card_that_is_said_and_all_models_step(
     stepped = [row for row in rows if row["part"] == "steps" and row["batch"]]
     assert len(stepped) == 7 and all(float(row["per_s"]) > 0 and float(row["tflop_s"]) > 0 for row in stepped)
     assert [row["note"] for row in rows if row["part"] == "graphs"] == ["RuntimeError: no card"] * 7
+
+
+def test_a_detector_is_trained_by_a_graph_though_it_finds_boxes_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    forms = importlib.import_module("_gpu.forms")
+    captured: list[object] = []
+
+    def capture(call: Callable[[], object]) -> Callable[[], object]:
+        captured.append(call)
+        return call
+
+    monkeypatch.setattr(forms, "CARD", True)
+    monkeypatch.setattr(forms, "_captured", capture)
+    run(monkeypatch, "gpu", "--toy", "--out", "gpu", "--parts", "graphs", "--models", "Faster", "MoCo")
+    with Path("gpu/gpu.csv").open(newline="") as file:
+        _, detector, encoder = csv.DictReader(file)
+    assert float(detector["per_s"]) > 0 and not detector["infer_per_s"] and not detector["note"]
+    assert float(encoder["infer_per_s"]) > 0 and len(captured) == 3
 
 
 @pytest.mark.parametrize(("name", "peer"), PEERS.items())
