@@ -20,6 +20,8 @@ from maskcast.models.recorded import changed
 from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import loss_chunks, losses
 from maskcast.models.segmentation import unet as segmenter_unet
+from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.stages.pretrain_encoder import PretrainEncoder
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training import loop
@@ -138,3 +140,12 @@ def test_host_and_device_do_not_meet(
                 for loss, numbers in given:
                     assert {each.device.type for each in (loss, *numbers.values())} == {"cuda"}
         assert crossings.found == []
+
+
+@pytest.mark.parametrize("name", ["taught", "masked"])
+def test_a_network_of_another_package_is_recorded_only_if_it_says_so(
+    name: str, store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may draw on the host: a recorded step would repeat what was drawn once."""
+    monkeypatch.setattr(UNetConfig, "same_each_step", SegmenterModelConfig.same_each_step)
+    assert not is_recordable(TASKS[name](store))

@@ -20,6 +20,8 @@ class SegmenterModelConfig(Params):
 
     stateful: ClassVar[bool] = False
     """Whether the model has a state along a clip, so that it is trained on windows of clips."""
+    same_each_step: ClassVar[bool] = False
+    """Whether training always does the same on the host for equal shapes and never waits for a GPU."""
     encoder_name: ClassVar[str | None] = None
     head_name: ClassVar[str | None] = None
     """Names of encoder and last convolution in the segmenter, as ``get_submodule`` takes them."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class UNetConfig(MaskerModelConfig):
     """The vanilla U-Net."""
 
+    same_each_step: ClassVar[bool] = True
     encoder_name: ClassVar[str | None] = "network.down"
     head_name: ClassVar[str | None] = "network.head"
     arch: Literal["unet"] = "unet"
@@ -49,6 +50,7 @@ class UNetConfig(MaskerModelConfig):
 class SmpConfig(MaskerModelConfig):
     """A decoder and an encoder of segmentation-models-pytorch."""
 
+    same_each_step: ClassVar[bool] = True
     encoder_name: ClassVar[str | None] = "network.encoder"
     head_name: ClassVar[str | None] = "network.segmentation_head.0"  # upsampling follows it
     arch: Literal[
@@ -116,6 +118,7 @@ class RecurrentConfig(SegmenterModelConfig):
     """A single-frame masker with a memory; docs/video.md says which values are the versions V1 to V6."""
 
     stateful: ClassVar[bool] = True
+    same_each_step: ClassVar[bool] = True
     arch: Literal["recurrent"] = "recurrent"
     base: FrameConfig = UNetConfig()
     """The single-frame masker that the memory is added to."""

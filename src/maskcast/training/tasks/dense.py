@@ -38,7 +38,6 @@ class DenseTask:
     """
 
     monitor = None
-    same_each_step = True
 
     def __init__(
         self,
@@ -49,6 +48,7 @@ class DenseTask:
         fingerprint: str,
     ) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
+        self.same_each_step = network.same_each_step
         torch.manual_seed(derive(params.training.seed))
         self.segmenter: Segmenter = network.build((COLOURS,))
         if (start := network.load_pretrained(self.segmenter)) is not None:

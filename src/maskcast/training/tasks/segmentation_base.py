@@ -152,10 +152,11 @@ class SegmentationTask:
         """Whether the loss does the same in each step (``models/recorded.py``).
 
         It does not with phases or a discriminator, which depend on the step's number, with masks made consistent
-        over frames, which happens on the host, or with a loss of another package, of which nothing is known.
+        over frames, which happens on the host, or with a loss of another package, of which nothing is known. The
+        config of a network says whether the network does.
         """
         agreeing = self.teaching is not None and self.teaching.unlabeled.consistent_frames is not None
-        known = isinstance(self.params.loss, MaskLossConfig)
+        known = self.params.model.same_each_step and isinstance(self.params.loss, MaskLossConfig)
         return known and self.adversary is None and self.params.phases is None and not agreeing
 
     def _begin(self, batch: Windows, step: int) -> Windows:
