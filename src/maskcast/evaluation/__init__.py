@@ -1,1 +1,1 @@
-"""Scores: how good masks, forecasts and detections are."""
+"""Scores of masks, forecasts and detections."""

@@ -1,7 +1,7 @@
-"""How well each of several label maps is masked, image by image, what is seen and what is hidden apart.
+"""Scores of amodal label maps per image, separately for visible and occluded pixels.
 
-An amodal map has a whole object, also where another one is in front of it. A pixel is *occluded* in a map where
-the map has an object there that is not seen.
+An amodal map shows whole objects, also where another object is in front of them. A pixel of an object is
+*occluded* if the object is not visible there.
 
 Legend: T frames, H height, W width, K classes.
 """
@@ -33,14 +33,14 @@ class AmodalScores:
     """Scores of one segmenter; `DEFINITIONS` says what each is.
 
     Args:
-        maps: that are scored, all of kind ``classes``.
-        least_pixels: true pixels of a class in an image from which on it is scored.
+        maps: label maps to score, all of kind ``classes``.
+        least_pixels: a class is scored in an image if it has at least so many true pixels.
     """
 
     maps: Sequence[LabelMap]
     least_pixels: int
     per_clip: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Scores of each clip alone, NaN where it has none."""
+    """Scores of each clip; NaN if undefined."""
 
     def __post_init__(self) -> None:
         self._counts = {
@@ -62,10 +62,10 @@ class AmodalScores:
 
         Args:
             clip: its id.
-            truth: (T, H, W) of each map, uint8, 255 where there is no label.
-            found: the same to score.
-            seen: (T, H, W) bool of each map, where its object is seen; None where that is not known.
-            hands: what the clip says of its objects, e.g. ``interacting``; None goes by the truth.
+            truth: true masks (T, H, W) of each map, uint8, 255 where there is no label.
+            found: predicted masks, likewise.
+            seen: where the object of each map is visible, (T, H, W) bool; None if unknown.
+            hands: group of images with several objects, as the clip gives it; None is ``interacting``.
         """
         own: defaultdict[str, list[float]] = defaultdict(list)
         for t in range(len(truth[self.maps[0].name])):
@@ -85,7 +85,7 @@ class AmodalScores:
         self.per_clip[clip] = {name: mean_where_labelled(scores) for name, scores in own.items()}
 
     def table(self) -> dict[str, float]:
-        """Returns all scores by name, NaN where nothing was to be scored."""
+        """Returns all scores by name; NaN if undefined."""
         scores = {name: mean_where_labelled(found) for name, found in sorted(self._images.items())}
         for region in REGIONS:
             parts = [score for one in self.maps for score in self._parts(one, region)]
@@ -93,7 +93,7 @@ class AmodalScores:
         return scores
 
     def parts(self) -> list[tuple[str, str, dict[str, float]]]:
-        """Returns of each class but background of each map the two names, and its pooled Jaccard by region."""
+        """Returns, for each foreground class of each map, both names and the pooled Jaccard by region."""
         return [
             (one.name, one.classes[k], {region or "all": self._parts(one, region)[k - 1] for region in REGIONS})
             for one in self.maps
@@ -113,7 +113,7 @@ def _has_object(mask_HW: np.ndarray) -> bool:
 
 
 def _regions(truth_HW: np.ndarray, seen_HW: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the truth, and the truth of what is seen and of what is hidden, with `IGNORE` elsewhere."""
+    """Yields the truth, and the truth of visible and of occluded pixels only (`IGNORE` elsewhere), by name."""
     yield "", truth_HW
     if seen_HW is not None:
         hidden_HW = (truth_HW != 0) & (truth_HW != IGNORE) & ~seen_HW

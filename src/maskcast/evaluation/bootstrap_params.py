@@ -1,4 +1,4 @@
-"""Params of the bootstrap; nothing here imports what takes long."""
+"""Params of the bootstrap; nothing here has slow imports."""
 
 from pydantic import Field
 

@@ -1,7 +1,7 @@
-"""J and F of DAVIS: how well the region and the contour of each object are found, frame by frame.
+"""J and F of DAVIS: scores of the region and the contour of each object, frame by frame.
 
-Both are those of Perazzi et al. 2016 (A benchmark dataset and evaluation methodology for video object
-segmentation), as davisvideochallenge/davis2017-evaluation computes them; an object is a class here.
+Both are defined in Perazzi et al. 2016 (A benchmark dataset and evaluation methodology for video object
+segmentation), and computed as in davisvideochallenge/davis2017-evaluation. Each class counts as an object.
 
 Legend: T frames, H height, W width, K classes.
 """
@@ -16,16 +16,16 @@ import numpy as np
 from maskcast.evaluation.metrics import jaccard_per_class, mean_where_labelled
 from maskcast.labels import IGNORE
 
-TOLERANCE = 0.008  # of a frame's diagonal: how far apart contours still match
+TOLERANCE = 0.008  # distance up to which contours match, relative to a frame's diagonal
 
 
 def region_and_boundary(
     truth_THW: np.ndarray, found_THW: np.ndarray, counts_TKK: np.ndarray
 ) -> list[tuple[float, float]]:
-    """Returns J and F of each class but background that a clip's truth has, the means over its labelled frames.
+    """Returns J and F of each foreground class in a clip's truth, averaged over its labelled frames.
 
-    In a frame where a class is neither in truth nor mask, both are 1. Pixels without a label are of no class, in
-    truth and mask alike, as in the evaluation of DAVIS; frames without any label are left out.
+    In a frame where a class is neither in the truth nor in the mask, both are 1. Pixels without a label belong to
+    no class in truth and mask, as in the evaluation of DAVIS. Frames without any label are skipped.
 
     Args:
         truth_THW: class ids, uint8, 255 = no label.
@@ -43,21 +43,21 @@ def region_and_boundary(
 
 
 def j_and_f(objects: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Returns ``j``, ``f`` and their mean ``j_and_f`` over the objects of some clips; NaN where there is none."""
+    """Returns ``j``, ``f`` and their mean ``j_and_f`` over the objects of some clips; NaN without objects."""
     j, f = (mean_where_labelled([each[place] for each in objects]) for place in (0, 1))
     return {"j": j, "f": f, "j_and_f": (j + f) / 2}
 
 
 def boundary_f(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
-    """Returns the F measure of the contour of an object in a frame, between 0 and 1.
+    """Returns the F measure, in 0..1, of the contour of an object in a frame.
 
-    Precision is the share of the found contour's pixels that have one of the true contour within 0.008 of the
-    frame's diagonal, in whole pixels, rounded up; recall is the same the other way round. Without any contour F
-    is 1, with one of them alone it is 0.
+    Precision is the share of the predicted contour's pixels that are near a pixel of the true contour: within
+    0.008 of the frame's diagonal, rounded up to whole pixels. Recall is the same with exchanged roles. If both
+    contours are empty F is 1, if only one is, F is 0.
 
     Args:
-        truth_HW: where the object is, bool.
-        found_HW: where it was found, bool.
+        truth_HW: true mask of the object, bool.
+        found_HW: predicted mask, bool.
     """
     radius = math.ceil(TOLERANCE * math.hypot(*truth_HW.shape))
     truth_hw, found_hw = _cut(truth_HW.view(np.uint8), found_HW.view(np.uint8))
@@ -73,7 +73,7 @@ def boundary_f(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
 
 
 def _cut(one_HW: np.ndarray, other_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the part of both that has all of their contours: what is around the objects costs time alone."""
+    """Crops both masks to the part with all contours, to save time."""
     x, y, width, height = cv2.boundingRect(one_HW | other_HW)
     if not width:
         return one_HW[:0], other_HW[:0]
@@ -82,7 +82,7 @@ def _cut(one_HW: np.ndarray, other_HW: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _contour(mask_HW: np.ndarray) -> np.ndarray:
-    """Returns the pixels that differ from the next one to the right, below, or both; none outside of the frame."""
+    """Returns the pixels that differ from their right, lower or lower right neighbour within the frame."""
     return cv2.morphologyEx(mask_HW, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8), anchor=(0, 0))
 
 

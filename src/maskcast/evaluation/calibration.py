@@ -1,4 +1,4 @@
-"""Whether confidence is what it says: of all pixels with confidence 0.8, 80 % should be right.
+"""Calibration of confidence: of all pixels with confidence 0.8, 80 % should be right.
 
 Legend: h horizon, H height, W width; confidence is uint8, 255 = certain.
 """
@@ -9,16 +9,16 @@ import numpy as np
 
 from maskcast.labels import IGNORE
 
-BINS = 15  # of equal width, as in the source of the error's definition
+BINS = 15  # bins of equal width, as in the paper that defines the error
 
 
 @dataclass
 class Reliability:
-    """Counts pixels and right ones by their confidence.
+    """Counts pixels, and correct pixels, by confidence.
 
     Args:
-        objects: counts those pixels alone that are forecast as an object (a choice by the truth would be no fair
-            sample: it holds every object that was missed, and no background that was right).
+        objects: whether to count only pixels that are forecast as an object. (A choice by the truth would be
+            biased: it includes every missed object, but no correct background.)
     """
 
     objects: bool = False
@@ -26,7 +26,7 @@ class Reliability:
     right: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def add(self, truth_hHW: np.ndarray, forecast_hHW: np.ndarray, confidence_hHW: np.ndarray) -> None:
-        """Counts masks and their confidence, all uint8; pixels without a label are left out."""
+        """Counts masks and their confidence, all uint8; pixels without a label are ignored."""
         known = truth_hHW != IGNORE
         if self.objects:
             known &= forecast_hHW != 0
@@ -35,7 +35,7 @@ class Reliability:
         self.right += np.bincount(level[truth_hHW[known] == forecast_hHW[known]], minlength=256)
 
     def curve(self) -> list[tuple[float, float, float]]:
-        """Returns mean confidence, fraction of right pixels, and share of all pixels, of each bin with pixels."""
+        """Returns mean confidence, fraction of correct pixels and share of all pixels of each non-empty bin."""
         level = np.arange(256)
         bins = np.minimum(level * BINS // 255, BINS - 1)
         pixels, right, said = (
@@ -49,7 +49,7 @@ class Reliability:
     def error(self) -> float:
         """Returns the expected calibration error (Guo et al. 2017, arXiv 1706.04599); NaN without pixels.
 
-        It is the mean over pixels of the distance between confidence and accuracy of their bin.
+        It is the mean over pixels of the difference between confidence and accuracy of their bin.
         """
         if not self.pixels.any():
             return float("nan")

@@ -1,4 +1,4 @@
-"""All scores of masks of clips: of each frame, and of how steady they are.
+"""All scores of masks of clips: per frame, and of stability over time.
 
 Legend: T frames, H height, W width.
 """
@@ -24,22 +24,22 @@ LOWER_IS_BETTER = frozenset({"flicker", "change", "mad", "dtssd"})
 
 
 class AlphaScores:
-    """Scores of mattes over clips; each frame counts the same."""
+    """Scores of mattes over clips; each frame has the same weight."""
 
     def __init__(self) -> None:
         self._errors: list[float] = []
         self._changes: list[float] = []
 
     def add(self, clip: str, truth_THW: np.ndarray, found_THW: np.ndarray) -> None:
-        """Scores a clip: its id, true and found opacity, uint8, 255 = 1."""
+        """Adds a clip: its id, true and predicted opacity, uint8, 255 = 1."""
         self._errors += mad(truth_THW, found_THW)
         self._changes += dtssd(truth_THW, found_THW)
 
     def table(self) -> dict[str, float]:
-        """Returns all scores by name, NaN where nothing can be said."""
+        """Returns all scores by name; NaN if undefined."""
         return {"mad": mean_where_labelled(self._errors), "dtssd": mean_where_labelled(self._changes)}
 
 
 def scores_of(label_map: LabelMap) -> VideoScores | AlphaScores:
-    """Returns scores of no clip yet for a map of kind ``classes`` or ``alpha``."""
+    """Returns empty scores for a map of kind ``classes`` or ``alpha``."""
     return AlphaScores() if label_map.kind == "alpha" else VideoScores(label_map.num_classes)

@@ -1,4 +1,4 @@
-"""An evaluation: a forecaster and the baselines on the clips of one split.
+"""The evaluation of a forecaster and of baselines on the clips of one split.
 
 Legend: B clips, T frames, h horizon, K classes.
 """
@@ -32,14 +32,14 @@ FORECASTER = "forecaster"
 
 
 def best_baseline(scores: Mapping[str, ForecastScores]) -> str:
-    """Returns the name of the baseline whose last frame scores best."""
+    """Returns the name of the baseline with the best score of the last frame."""
     return max(
         (name for name in scores if name != FORECASTER), key=lambda name: scores[name].table()["jaccard_last"]
     )
 
 
 def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
-    """Returns the clips of a split that an evaluation scores, in its order.
+    """Returns the labelled clips of a split, in the order of evaluation.
 
     Raises:
         MaskcastError: if there is none.
@@ -48,9 +48,9 @@ def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
 
 
 def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int, horizon: int) -> str:
-    """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames of the chosen clips.
+    """Returns a digest (32 hex digits) of what is scored: classes, ids, true masks and frames of the clips.
 
-    Other clips of the store, such as new ones to train on, do not change it.
+    It does not depend on other clips of the store, such as new training clips.
     """
     needed = context_frames + horizon
     total = hashlib.sha256(repr((prepared.classes, context_frames, horizon)).encode())
@@ -64,24 +64,23 @@ def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is scored, and by which models.
+    """Models and data of an evaluation.
 
     Args:
-        prepared: the clips with their true masks; its chosen label map is the one that is forecast.
-        generated: the masks of the masker, in the same map.
+        prepared: store of clips with true masks; its chosen label map is forecast.
+        generated: store of generated masks, in the same map.
         chosen: labelled clips of `prepared`.
         forecaster: on `device`, as is `masker`.
-        masker: needed by a forecaster of frames alone.
-        context: whether forecasts start from generated or from true masks.
-        context_frames: frames that are seen.
-        horizon: frames that are forecast.
+        masker: only needed by a forecaster of frames.
+        context: whether context masks are generated or true.
+        context_frames: number of context frames.
+        horizon: number of frames to forecast.
         batch_size: clips forecast at once.
-        device: where the models are.
-        futures: drawn of each clip and scored, beside the forecast; of a forecaster of masks.
+        device: of the models.
+        futures: number of futures per clip to draw and score in addition; for forecasters of masks.
 
     Raises:
-        MaskcastError: a clip is too short, generated masks of the context know of frames after it, or true ones
-            are not there.
+        MaskcastError: a clip is too short or has no true masks, or context masks were made with later frames.
     """
 
     prepared: ClipStore
@@ -119,7 +118,7 @@ class Evaluation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the scores are measured on, in words."""
+        """Facts about what is scored, for the record."""
         size, classes = f"{self.prepared.height}x{self.prepared.width}", f"{self.prepared.num_classes} classes"
         if len(self.prepared.maps) > 1:
             classes += f" of label map {self.prepared.label_map.name}"
@@ -138,7 +137,7 @@ class Evaluation:
 
     @property
     def videos(self) -> dict[str, str]:
-        """The video of each clip by its id."""
+        """The video of each clip, by clip id."""
         return {clip.id: clip.video for clip in self.chosen}
 
     def scores(self) -> dict[str, ForecastScores]:
@@ -146,7 +145,7 @@ class Evaluation:
         return {name: self._score(name, model) for name, model in self._models.items()}
 
     def flat(self, scores: Mapping[str, ForecastScores]) -> dict[str, float]:
-        """Returns all scores as flat finite numbers; those of baselines and other label maps carry their name."""
+        """Returns all finite scores in one dict; those of baselines and other label maps have their name added."""
         flat = {"clips": float(len(self.chosen))}
         for name, found in scores.items():
             suffix = "" if name == FORECASTER else f"_{name}"
@@ -159,7 +158,7 @@ class Evaluation:
         return {key: value for key, value in flat.items() if np.isfinite(value)}
 
     def view(self, n: int, baseline: str) -> ForecastView:
-        """Forecasts clip n once more, to draw it beside what a baseline forecasts."""
+        """Forecasts clip n again, to draw it with a baseline's forecast."""
         clip = self.chosen[n]
         drawn = (self.forecaster, self._models[baseline])
         (_, own), (_, other) = (next(self._forecasts(model, [clip])) for model in drawn)
@@ -179,7 +178,7 @@ class Evaluation:
 
     @cached_property
     def masker_scores(self) -> dict[str, MaskerScores]:
-        """Scores of the generated masks by label map; nothing where the true masks stand in their place."""
+        """Scores of the generated masks by label map; empty if true masks are the context."""
         if self.generated.digest == self.prepared.digest:
             return {}
         return score_masker(self.prepared, self.generated, self.chosen)
@@ -190,7 +189,7 @@ class Evaluation:
 
     @property
     def _seen(self) -> ClipStore:
-        """The store of the masks that forecasts start from."""
+        """The store of the context masks."""
         return self.generated if self.context == "generated" else self.prepared
 
     def _forecasts(self, model: Predictor, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], Forecast]]:
@@ -211,7 +210,7 @@ class Evaluation:
         return scores
 
     def _futures(self) -> dict[str, float]:
-        """Scores futures of the forecaster."""
+        """Draws futures of the forecaster and scores them."""
         drawn = [self._forecasts(Future(self.forecaster, seed), self.chosen) for seed in range(self.futures)]
         clips = (
             (self._coming(self.prepared.masks(clip)), [found.masks[n] for _, found in batches])
@@ -221,5 +220,5 @@ class Evaluation:
         return score_futures(clips, self.futures, self.prepared.num_classes, self.horizon)
 
     def _coming(self, layer: np.ndarray) -> np.ndarray:
-        """Returns the part of a layer (T, ...) that is to be forecast."""
+        """Returns the frames of a layer (T, ...) that are to be forecast."""
         return layer[self.context_frames :][: self.horizon]

@@ -1,4 +1,4 @@
-"""Scores of several futures of a clip: how good they are, and how good is the one that comes nearest.
+"""Scores of several drawn futures of a clip: their mean, and the best one.
 
 Shapes: h horizon, H height, W width.
 """
@@ -14,11 +14,11 @@ from maskcast.models.forecasting.base import Predictor
 
 
 class Future(Predictor):
-    """A forecaster that forecasts one of its futures.
+    """A view of a forecaster, whose forecast is the future of one seed.
 
     Args:
-        model: whose.
-        seed: which.
+        model: draws the future.
+        seed: of the draw.
     """
 
     def __init__(self, model: Predictor, seed: int) -> None:
@@ -32,14 +32,14 @@ class Future(Predictor):
 def score_futures(
     clips: Iterable[tuple[np.ndarray, list[np.ndarray]]], count: int, num_classes: int, horizon: int
 ) -> dict[str, float]:
-    """Returns the macro Jaccard of the last frame and the mean over all frames, of the mean and best future.
+    """Returns macro Jaccards, of the last frame and averaged over frames, for the mean and the best future.
 
-    The mean is that of the scores of each future over all clips; the best of a clip is the one with the highest
-    mean over its frames.
+    "Mean" averages the scores that each future has over all clips. The best future of a clip has the highest mean
+    over its frames.
 
     Args:
-        clips: truth (h, H, W) and ``count`` futures (h, H, W) of each, uint8.
-        count: of futures.
+        clips: for each clip the truth (h, H, W) and ``count`` futures (h, H, W), uint8.
+        count: number of futures.
         num_classes: K.
         horizon: h.
     """

@@ -1,6 +1,6 @@
-"""Scores by horizon: one confusion matrix per forecast frame, counted over a whole split.
+"""Scores by horizon: one confusion matrix per forecast frame, summed over a whole split.
 
-A frame without a label in any clip has no score, and is no frame of a mean.
+A forecast frame that is labelled in no clip has no score and does not count in means.
 
 Legend: h horizon, K classes, H height, W width.
 """
@@ -13,11 +13,11 @@ from maskcast.evaluation.metrics import Matrix, confusion, has_foreground, macro
 
 
 class HorizonCounts:
-    """Counts of forecast masks against true ones; those of the parts of a split add up to its own.
+    """Confusion counts of forecast masks; counts of parts of a split add up to those of the split.
 
     Args:
         num_classes: K.
-        horizon: h, frames that were forecast.
+        horizon: h, number of forecast frames.
     """
 
     def __init__(self, num_classes: int, horizon: int) -> None:
@@ -35,17 +35,17 @@ class HorizonCounts:
 
     @property
     def foreground(self) -> bool:
-        """Whether the true masks have any class but background."""
+        """Whether the true masks have any foreground."""
         return any(map(has_foreground, self.matrix_hKK))
 
     @property
     def last(self) -> int:
-        """The place of the last forecast frame that has a label in any clip; of the very last where none has."""
+        """The index of the last forecast frame that is labelled in any clip; the very last if none is."""
         labelled = np.flatnonzero(self.matrix_hKK.any(axis=(1, 2)))
         return int(labelled[-1]) if labelled.size else self.horizon - 1
 
     def per_horizon(self) -> list[float]:
-        """Macro Jaccard of every forecast frame, absent classes omitted; NaN where no true mask has foreground."""
+        """Macro Jaccard of every forecast frame, without absent classes; NaN if no true mask has foreground."""
         if not self.foreground:
             return [math.nan] * self.horizon
         return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]

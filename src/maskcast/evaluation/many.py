@@ -1,4 +1,4 @@
-"""Many maskers on the same clips: the scores, the speed and the memory of each.
+"""Evaluates many maskers on the same clips: scores, speed and memory of each.
 
 Legend: T frames, H height, W width.
 """
@@ -29,18 +29,18 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.reading import counted
 from maskcast.stopping import children_ignore_ctrl_c
 
-CONFIG = "config.json"  # of a model
-SHOWN = 8  # frames of a clip in pictures
+CONFIG = "config.json"  # in each model folder
+SHOWN = 8  # frames of a clip that pictures show
 
 
 @dataclass(frozen=True)
 class Task:
-    """What maskers are scored on, and how.
+    """Data and settings of the evaluation.
 
     Attributes:
         clips: the clip store.
-        split: whose labelled clips are scored.
-        batch_size: frames per forward pass where a clip is masked whole.
+        split: name of the split; its labelled clips are scored.
+        batch_size: frames per forward pass when a whole clip is masked.
         precision: ``bf16`` or ``fp32``.
     """
 
@@ -52,14 +52,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came out for one masker.
+    """The results of one masker.
 
     Attributes:
-        name: of it.
+        name: of the masker.
         model: its config.
-        scores: of each label map that it and the clips have, by the map's name.
-        speed: on the longest clip.
-        shown: its masks (T, H, W) of some frames of the first clip, by map.
+        scores: by name of each label map that both the masker and the clips have.
+        speed: measured on the longest clip.
+        shown: masks (T, H, W) of some frames of the first clip, by map.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Evaluated:
 
 
 def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
-    """Returns the models of some folders by name: a folder itself, or all below it.
+    """Returns the models in some folders by name: a folder itself, or all models below it.
 
     Raises:
-        MaskcastError: when a folder is missing or holds none, or two have one name.
+        MaskcastError: a folder is missing or has no model, or two models have the same name.
     """
     found: dict[str, Path] = {}
     for folder in folders:
@@ -83,7 +83,7 @@ def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
         if not inside:
             raise MaskcastError(f"{folder}: holds no model ({CONFIG}); give a folder that train_masker wrote")
         for path in inside:
-            own = Path(os.path.abspath(folder)).name  # also of `.`; a link keeps its name
+            own = Path(os.path.abspath(folder)).name  # works for `.`, and keeps the name of a link
             name = own if path == folder else path.relative_to(folder).as_posix()
             if name in found:
                 raise MaskcastError(f"{path}: has the name {name!r} of {found[name]}; give the folder above both")
@@ -92,12 +92,13 @@ def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def evaluate_many(maskers: Mapping[str, Path], task: Task) -> Iterator[Evaluated | tuple[str, MaskcastError]]:
-    """Yields what came out for each masker, or its name and what is wrong with it.
+    """Yields the results of each masker, or its name and its error.
 
-    Each runs in a process of its own, one after the other: so memory is its own, and none slows another.
+    Each runs in a process of its own, one after the other, so that measurements of memory and time are
+    independent.
 
     Raises:
-        MaskcastError: when there are no such clips, or a process dies.
+        MaskcastError: there are no such clips, or a process dies.
     """
     chosen_clips(ClipStore(task.clips), task.split)
     context = multiprocessing.get_context("spawn")
@@ -136,7 +137,7 @@ def shown_frames(clip: Clip) -> list[int]:
 
 
 def evaluate_one(name: str, folder: Path, task: Task) -> Evaluated | MaskcastError:
-    """Scores and measures a masker; what is wrong with it is returned, for it comes from another process."""
+    """Scores and measures a masker; an error is returned, not raised, as this runs in another process."""
     try:
         store = ClipStore(task.clips)
         clips = chosen_clips(store, task.split)
@@ -168,10 +169,10 @@ def _load(folder: Path, store: ClipStore) -> Segmenter:
 
 
 def _shared(segmenter: Segmenter, store: ClipStore, folder: Path) -> list[LabelMap]:
-    """Returns the maps that a masker finds and the clips have.
+    """Returns the label maps that both the masker and the clips have.
 
     Raises:
-        MaskcastError: when there is none, or one has other classes.
+        MaskcastError: there is none, or one has other classes.
     """
     for one in segmenter.maps:
         if one.name in store.maps and store.maps[one.name] != one:

@@ -1,4 +1,4 @@
-"""How well masks of one label map agree with the truth, from sums that add up over frames and processes.
+"""Scores of masks of one label map, from counts that add up over frames and processes.
 
 Legend: T frames, H height, W width, K classes.
 """
@@ -12,10 +12,10 @@ from maskcast.labels import LabelMap
 
 
 def counts_of(label_map: LabelMap, truth_THW: np.ndarray, found_THW: np.ndarray) -> np.ndarray:
-    """Returns what the scores of a map are made of, int64.
+    """Returns the counts from which a map's scores are computed, int64.
 
-    Of classes it is the confusion matrix (K, K), of an alpha (4,): the sums over all pixels of the smaller and of
-    the greater opacity, of the absolute difference, and the greatest that it could be.
+    For classes it is the confusion matrix (K, K). For an alpha it is (4,): the sums over all pixels of the smaller
+    opacity, the greater opacity, the absolute difference, and the largest possible difference.
     """
     if label_map.kind != "alpha":
         return confusion(truth_THW, found_THW, label_map.num_classes)
@@ -25,17 +25,18 @@ def counts_of(label_map: LabelMap, truth_THW: np.ndarray, found_THW: np.ndarray)
 
 
 def no_counts(label_map: LabelMap) -> np.ndarray:
-    """Returns the counts of no frame."""
+    """Returns counts of zero."""
     return np.zeros(4 if label_map.kind == "alpha" else (label_map.num_classes,) * 2, np.int64)
 
 
 def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
     """Returns ``jaccard`` and ``accuracy``, each between 0 and 1; without true foreground, ``jaccard`` is NaN.
 
-    An alpha has ``mad`` as well, the mean absolute difference in thousandths (see `mattes`).
+    For classes they are the macro Jaccard (absent classes left out) and the share of correct pixels. For an alpha
+    they are the fuzzy Jaccard (the sum of the smaller over the sum of the greater opacities) and 1 - mean absolute
+    difference.
 
-    Of classes they are the macro Jaccard (absent classes left out) and the share of right pixels; of an alpha the
-    fuzzy Jaccard, the sum of the smaller over the sum of the greater opacities, and 1 - mean absolute difference.
+    An alpha also has ``mad``, the mean absolute difference in thousandths (see `mattes`).
     """
     if label_map.kind != "alpha":
         jaccard = macro_jaccard(counts, absent="omit") if has_foreground(counts) else math.nan

@@ -1,4 +1,4 @@
-"""How well a masker masks: its masks against the true ones, in every label map that both stores have."""
+"""Scores of generated masks against true ones, in every label map that both stores have."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class MaskerScores:
     """Scores of one label map over all frames of some clips.
 
     Args:
-        label_map: which one.
-        clips: that were scored.
+        label_map: the map.
+        clips: number of clips that were scored.
         counts: see `map_scores`.
     """
 
@@ -28,7 +28,7 @@ class MaskerScores:
     counts: np.ndarray
 
     def table(self) -> dict[str, float]:
-        """Returns `jaccard`, of classes also `jaccard_no_background`, and `accuracy`; see `map_scores`."""
+        """Returns `jaccard`, `accuracy` and, for classes, `jaccard_no_background`; see `map_scores`."""
         scores = map_scores(self.label_map, self.counts)
         if self.label_map.kind == "alpha":
             return scores
@@ -38,12 +38,13 @@ class MaskerScores:
 
 
 def score_masker(prepared: ClipStore, generated: ClipStore, chosen: Sequence[Clip]) -> dict[str, MaskerScores]:
-    """Returns the scores of every map by name, the chosen map of `prepared` first; none of one without masks.
+    """Returns the scores of every map by name, the chosen map of `prepared` first; maps without masks are skipped.
 
     Args:
         prepared: holds the true masks.
-        generated: holds those of the masker.
-        chosen: the clips to score in the chosen map; in another one it is all clips of their splits that have it.
+        generated: holds the masks to score.
+        chosen: the clips to score in the chosen map; in other maps, all labelled clips of the same splits are
+            scored.
     """
     told, splits = prepared.label_map.name, {clip.split for clip in chosen}
     shared = [name for name, each in prepared.maps.items() if name in generated.maps and each.kind != "instances"]

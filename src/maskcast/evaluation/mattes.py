@@ -1,4 +1,4 @@
-"""Scores of mattes: how far opacity is from the truth, and how far its changes are.
+"""Scores of mattes: errors of opacity, and of its changes over time.
 
 Both are defined and scaled as in Robust Video Matting (PeterL1n/RobustVideoMatting, evaluation/evaluate_lr.py);
 dtSSD is that of Erofeev et al. 2015 (Perceptually motivated benchmark for video matting).
@@ -25,9 +25,9 @@ def mad(truth_THW: np.ndarray, found_THW: np.ndarray) -> list[float]:
 
 
 def dtssd(truth_THW: np.ndarray, found_THW: np.ndarray) -> list[float]:
-    """Returns, for each frame but the first, how far the change since the frame before is from the true one.
+    """Returns, for each frame but the first, the error of the change since the frame before.
 
-    It is the root of the mean squared difference of the two changes, in hundredths of full opacity.
+    It is the root mean squared difference of predicted and true change, in hundredths of full opacity.
 
     Args:
         truth_THW: opacity, uint8, 255 = 1.
@@ -38,7 +38,7 @@ def dtssd(truth_THW: np.ndarray, found_THW: np.ndarray) -> list[float]:
 
 
 def _differences(truth_THW: np.ndarray, found_THW: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the difference of each frame: floats of a whole clip would take sixteen times its bytes."""
+    """Yields the difference of each frame; for a whole clip, floats would take sixteen times its bytes."""
     if truth_THW.shape != found_THW.shape:
         raise MaskcastError(f"true mattes {truth_THW.shape} and found ones {found_THW.shape} differ in shape")
     for truth_HW, found_HW in zip(truth_THW, found_THW, strict=True):

@@ -1,7 +1,7 @@
-"""Segmentation scores, all of them read from one confusion matrix.
+"""Segmentation scores, all computed from one confusion matrix.
 
-Count once over the whole split, add the integer matrices, and score at the end: a mean of per-batch scores is
-another number. Every score names its reduction; none averages silently over classes that never occur.
+Matrices are counted over the whole split and scored at the end, because a mean of per-batch scores is a different
+number. Every score names its reduction; none silently averages over classes that never occur.
 
 Legend: K classes; a matrix M_KK has rows = target class, columns = predicted class, in pixels.
 """
@@ -21,11 +21,11 @@ from maskcast.reading import counted
 Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
 
-AT_ONCE = 2**20  # pixels that are counted at once: each takes ten bytes meanwhile
+AT_ONCE = 2**20  # pixels that are counted at once; each takes ten bytes of temporary memory
 
 
 def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> Matrix:
-    """Count the pixels of every (target class, predicted class) pair, where the target has a label.
+    """Counts the pixels of every (target class, predicted class) pair, where the target has a label.
 
     Args:
         target: Class ids, any shape, an integer dtype with values 0..255; `IGNORE` is no label.
@@ -40,7 +40,7 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
     """
     if target.shape != prediction.shape:
         raise MaskcastError(f"target masks {target.shape} and predicted masks {prediction.shape} differ in shape")
-    # 8 + 8 bits index a 256 x 256 table, so bad ids land in rows and columns of their own: no pass to check.
+    # 8 + 8 bits index a 256 x 256 table, so invalid ids are found in it without a further pass.
     true, found = _bytes(target).ravel(), _bytes(prediction).ravel()
     pairs = np.zeros(1 << 16, np.int64)
     for start in range(0, true.size, AT_ONCE):
@@ -60,7 +60,7 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
 
 
 def has_foreground(matrix: Matrix) -> bool:
-    """Whether the target has another class than 0; without, a perfect score would be one of background alone."""
+    """Whether the target has a class other than 0; if not, a score would only measure background."""
     return bool(matrix[1:].any())
 
 
@@ -96,8 +96,8 @@ def macro_jaccard(matrix: Matrix, *, absent: Absent, background: bool = True) ->
 def foreground_jaccard(matrix: Matrix) -> dict[str, float]:
     """Jaccard of the one class beside the background, as ``jaccard_no_background``.
 
-    Half of such a map's macro Jaccard is the background's, which is near 1 where objects are small. Empty where
-    there are other classes, or the target has no foreground.
+    Half of such a map's macro Jaccard comes from the background, whose Jaccard is near 1 if objects are small. The
+    result is empty if there are more classes, or the target has no foreground.
     """
     if len(matrix) != 2 or not has_foreground(matrix):
         return {}
@@ -105,7 +105,7 @@ def foreground_jaccard(matrix: Matrix) -> dict[str, float]:
 
 
 def foreground_words(scores: Mapping[str, float], name: str = "jaccard_no_background", digits: int = 4) -> str:
-    """Words that tell the foreground's score beside the macro Jaccard; none where there is no such score."""
+    """Returns the foreground's score as text to follow the macro Jaccard; empty without such a score."""
     return f" (foreground {scores[name]:.{digits}f})" if name in scores else ""
 
 
@@ -121,19 +121,19 @@ def macro_dice(matrix: Matrix) -> float:
 
 
 def accuracy(matrix: Matrix) -> float:
-    """Fraction of all counted pixels predicted right (micro, background included); NaN without pixels."""
+    """Fraction of correct pixels among all counted ones (micro, background included); NaN without pixels."""
     total = int(matrix.sum())
     return int(np.trace(matrix)) / total if total else float("nan")
 
 
 def accuracy_per_class(matrix: Matrix) -> NDArray[np.float64]:
-    """Fraction of the pixels of each target class predicted right (recall); (K,) float64, NaN without pixels."""
+    """Fraction of correct pixels of each target class (recall); (K,) float64, NaN without pixels."""
     hit, target, _ = _margins(matrix)
     return _divide(hit, target)
 
 
 def mean_where_labelled(scores: Sequence[float]) -> float:
-    """Mean of a clip's scores over its frames; frames without a label are NaN and left out, NaN without any."""
+    """Mean of a clip's scores over frames with labels (others have NaN); NaN if no frame has labels."""
     found = [score for score in scores if not np.isnan(score)]
     return float(np.mean(found)) if found else float("nan")
 

@@ -1,9 +1,9 @@
-"""How sure a mean over clips is, and the difference of two models that scored the same clips.
+"""Confidence intervals of means over clips, and of paired differences of two models.
 
 The intervals are the percentile intervals of Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-chapter 13. Clips of one video show the same objects and may overlap, so they are no independent samples: whole
-videos are resampled (hierarchical data in Davison and Hinkley, Bootstrap Methods and their Application, 1997,
-chapter 3).
+chapter 13. Clips of one video show the same objects and may overlap, so they are not independent samples.
+Therefore whole videos are resampled (hierarchical data in Davison and Hinkley, Bootstrap Methods and their
+Application, 1997, chapter 3).
 
 Legend: N clips or images, V videos, R resamples.
 """
@@ -16,22 +16,22 @@ import numpy as np
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.reading import counted
 
-AT_ONCE = 1_000_000  # numbers that are drawn at once
-FEWEST = 6  # videos that may tell: all of fewer agree by chance in more than one of 20 cases, 2 of 2 ** 5
+AT_ONCE = 1_000_000  # random numbers drawn at once
+FEWEST = 6  # fewest videos for a conclusion: 5 agree by chance with probability 2 / 2 ** 5 > 1 / 20
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences over clips or images, ours less theirs, and its confidence interval.
+    """Mean of paired differences (ours - theirs) over clips or images, and its confidence interval.
 
     Args:
-        count: of the clips or images.
-        of: what they are.
-        mean: of their differences.
-        low: end of the interval.
-        high: the other one.
-        greater: clips or images on which ours is greater.
-        videos: that they are of.
+        count: number of clips or images.
+        of: `clip` or `image`.
+        mean: of the differences.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        greater: number of clips or images on which ours is greater.
+        videos: number of their videos.
     """
 
     count: int
@@ -44,18 +44,18 @@ class Difference:
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether the interval holds zero or is of few videos; not where the two are equal on each clip."""
+        """Whether the interval contains 0 or there are few videos; false if both models are equal on each clip."""
         equal = self.low == self.high == 0
         return not equal and (self.low <= 0 <= self.high or self.videos < FEWEST)
 
     @property
     def over(self) -> str:
-        """What was scored, in words."""
+        """Text that says what was scored."""
         of_videos = f" of {counted(self.videos, 'video')}" if self.videos < self.count else ""
         return f"{counted(self.count, self.of)}{of_videos}"
 
     def shown(self, digits: int = 4) -> str:
-        """Returns the mean with its interval."""
+        """Returns the mean with its interval, as text."""
         return bracketed((self.mean, self.low, self.high), self.count, f"+.{digits}f")
 
     def __str__(self) -> str:
@@ -69,15 +69,16 @@ def paired_difference(
     of: str,
     videos: Mapping[str, str] | None = None,
 ) -> Difference:
-    """Bootstraps the mean difference of two models over the same clips or images, one by one.
+    """Bootstraps the mean paired difference of two models over the same clips or images.
 
-    Resampling whole clips or images keeps the pairing, and with it what both models find hard.
+    Clips or images are resampled together with both scores, so that their difficulty, which both models share,
+    cancels out.
 
     Args:
-        ours: a score of each.
-        theirs: the same of the other model, of the same ones.
+        ours: score of each clip or image.
+        theirs: score of the other model for the same clips or images.
         bootstrap: confidence, resamples and seed.
-        of: what is scored, `clip` or `image`.
+        of: `clip` or `image`.
         videos: see `mean_interval`.
     """
     differences = {item: value - theirs[item] for item, value in ours.items()}
@@ -89,13 +90,14 @@ def paired_difference(
 def mean_interval(
     scores: Mapping[str, float], bootstrap: Bootstrap, videos: Mapping[str, str] | None = None
 ) -> tuple[float, float, float]:
-    """Returns the mean of the scores of clips or images, and both ends of its interval.
+    """Returns the mean of the scores, and both ends of its interval.
 
     Args:
         scores: of each clip or image.
         bootstrap: confidence, resamples and seed.
-        videos: of which video each is; one that is not named is by itself. All clips of a video are resampled
-            together. Where there is but one video the clips are, which takes them for independent.
+        videos: video of each clip or image; one that is missing counts as a video of its own. All clips of a video
+            are resampled together. With a single video its clips are resampled instead, as if they were
+            independent.
     """
     items = sorted(scores)
     own = _videos(items, videos)
@@ -115,13 +117,13 @@ def mean_interval(
 
 
 def bracketed(interval: tuple[float, float, float], count: int, spec: str = ".4f") -> str:
-    """Returns a mean, and in brackets both ends of its interval: of a single clip or image there is none."""
+    """Returns a mean as text, with its interval in brackets if there is more than one clip or image."""
     mean, low, high = (format(value, spec) for value in interval)
     return f"{mean} [{low}, {high}]" if count > 1 else mean
 
 
 def _videos(items: list[str], videos: Mapping[str, str] | None) -> dict[str, list[int]]:
-    """Returns the places of the items of each video."""
+    """Returns the indices of the items of each video."""
     found: dict[str, list[int]] = {}
     for n, item in enumerate(items):
         found.setdefault((videos or {}).get(item, item), []).append(n)

@@ -1,10 +1,9 @@
-"""How well an encoder tells classes apart before anything is trained on it: kNN and a linear probe of pixels.
+"""Evaluates a frozen encoder by kNN and a linear probe of pixel classes.
 
-A pixel's features are the encoder's last map of the whole frame, read bilinearly at the pixel. In frames spread
-evenly over those of a split that have labels at most ``PIXELS`` pixels of each class present are drawn. Both
-classifiers are fitted on the train split and scored on the val split by mean class accuracy: of each class with
-pixels there the fraction that is recognised, averaged over these classes, background included. A class that train
-does not have counts as 0.
+A pixel's features are the encoder's last map of the whole frame, interpolated bilinearly at the pixel. In evenly
+spaced labelled frames of a split, up to ``PIXELS`` pixels of each class are drawn. Both classifiers are fitted on
+the train split and scored on the val split by mean class accuracy: the fraction of correct pixels of each class in
+val, averaged over these classes, background included. A class that train lacks counts as 0.
 
 Legend: N pixels, C channels, K classes, B of N pixels, H height, W width.
 """
@@ -25,23 +24,23 @@ from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.seed import rng
 
-FRAMES = 300  # of a split
-PIXELS = 4  # of a class in a frame
+FRAMES = 300  # frames per split
+PIXELS = 4  # pixels per class and frame
 NEIGHBOURS = 20
-TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al. 2018, arXiv 1805.01978)
-PENALTY = 1e-4  # of the probe's squared weights
-STEPS = 100  # of L-BFGS
+TEMPERATURE = 0.07  # temperature of the neighbours' votes (Wu et al. 2018, arXiv 1805.01978)
+PENALTY = 1e-4  # weight of the L2 penalty of the probe
+STEPS = 100  # most iterations of L-BFGS
 
 
 def probe(encoder: Normalised, store: ClipStore) -> dict[str, float]:
     """Returns ``linear_probe`` and ``knn``: mean class accuracy on the val split.
 
     Args:
-        encoder: takes uint8 frames; left in eval mode.
-        store: of which ``can_probe`` is true.
+        encoder: takes uint8 frames; set to eval mode.
+        store: the clips; ``can_probe`` must be true.
 
     Raises:
-        MaskcastError: the encoder's maps are not finite, or so large that their spread is not.
+        MaskcastError: the encoder's maps, or their standard deviation, are not finite.
     """
     encoder.eval()
     train_NC, labels_N = _pixels(encoder, store, "train")
@@ -65,7 +64,7 @@ def can_probe(store: ClipStore) -> bool:
 
 
 def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
-    """Returns the class of each row of ``val_NC`` by multinomial logistic regression, fitted with L-BFGS."""
+    """Classifies each row of ``val_NC`` by multinomial logistic regression, fitted with L-BFGS."""
     weights_KC = torch.zeros(int(labels_N.max()) + 1, train_NC.shape[1], requires_grad=True)
     bias_K = torch.zeros(len(weights_KC), requires_grad=True)
     optimizer = torch.optim.LBFGS([weights_KC, bias_K], max_iter=STEPS, line_search_fn="strong_wolfe")
@@ -83,7 +82,7 @@ def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
 
 
 def nearest(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
-    """Returns the class of each row of ``val_NC`` by the votes of its nearest by cosine, weighted exp(cos / t)."""
+    """Classifies each row of ``val_NC`` by votes of its nearest neighbours by cosine, weighted exp(cos / t)."""
     train_NC, val_NC = F.normalize(train_NC, dim=1), F.normalize(val_NC, dim=1)
     found = []
     for part_BC in val_NC.split(1024):
@@ -95,13 +94,13 @@ def nearest(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
 
 
 def mean_class_accuracy(predicted_N: Tensor, truth_N: Tensor) -> float:
-    """Returns the mean over the classes of ``truth_N`` of the fraction that is recognised."""
+    """Returns the fraction of correct items per class, averaged over the classes in ``truth_N``."""
     right = predicted_N == truth_N
     return float(np.mean([right[truth_N == k].float().mean().item() for k in truth_N.unique()]))
 
 
 def _indexed(store: ClipStore, split: str) -> tuple[Sequence[Clip], TrainingIndex]:
-    """Returns the clips of a split with frames and labels, and numbers of those frames that have labels."""
+    """Returns the clips of a split with frames and labels, and an index of their labelled frames."""
     layer = labels_of(store.label_map.name)
     clips = store.where(
         lambda group: (
@@ -137,7 +136,7 @@ def _drawn(mask_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray
 def _read(encoder: Normalised, frame_HWC: np.ndarray, places_N2: np.ndarray) -> Tensor:
     """Returns the features (N, C) at rows and columns of a frame."""
     map_1Chw = encoder(torch.tensor(frame_HWC, device=encoder.mean.device)[None])
-    height, width = (size * encoder.stride for size in map_1Chw.shape[2:])  # of the padded frame
+    height, width = (size * encoder.stride for size in map_1Chw.shape[2:])  # size of the padded frame
     centres_N2 = (2 * places_N2[:, ::-1] + 1) / [width, height] - 1  # x, y; the padded frame spans -1 to 1
     grid_11N2 = torch.tensor(centres_N2, dtype=map_1Chw.dtype, device=map_1Chw.device)[None, None]
     read_1C1N = F.grid_sample(map_1Chw, grid_11N2, padding_mode="border", align_corners=False)

@@ -1,4 +1,4 @@
-"""evaluation.json: what was measured on what, by which definitions, and all scores; the registry reads it."""
+"""Writes evaluation.json, which the registry reads: models, data, definitions and all scores."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ def write_record(
     Args:
         path: the file.
         form: ``FORECASTS``, ``DETECTIONS`` or ``VIDEOS``.
-        definitions: what the scores mean; a digest of them is written, so that others are noticed.
+        definitions: meanings of the scores; their digest is written, so that a change of definitions is noticed.
         scores: all scores.
-        **measured: what was measured on what, as JSON values.
+        **measured: facts about models and data, as JSON values.
     """
     digest = hashlib.sha256(json.dumps(dict(definitions), sort_keys=True).encode()).hexdigest()[:32]
     record = {"format": form, "definitions": digest, **measured, "scores": dict(scores)}

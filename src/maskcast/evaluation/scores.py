@@ -1,6 +1,6 @@
-"""Scores of forecasts: what an evaluation measures of one forecaster over a whole split.
+"""Scores of the forecasts of one forecaster over a whole split.
 
-Legend: h horizon, K classes, H height, W width; clips are forecast in batches and forgotten at once.
+Legend: h horizon, K classes, H height, W width; clips are forecast in batches and not kept.
 """
 
 import math
@@ -23,20 +23,20 @@ T = TypeVar("T")
 
 
 class ForecastScores(HorizonCounts):
-    """Counts of one forecaster over a split, and the scores read from them.
+    """Counts of one forecaster over a split, and the scores computed from them.
 
     Args:
         num_classes: K.
-        context_frames: frames that were seen; the first forecast frame has the number `context_frames` + 1.
-        horizon: h, frames that were forecast.
+        context_frames: number of context frames; the first forecast frame has the number `context_frames` + 1.
+        horizon: h, number of forecast frames.
 
     Attributes:
-        clip_ids: of the clips counted.
-        clip_jaccard: per clip and horizon, absent classes omitted; NaN where the clip has no label.
+        clip_ids: of all added clips.
+        clip_jaccard: per clip and horizon, absent classes omitted; NaN for frames without labels.
         clip_objects: J and F of each object of each clip, see `boundary`.
-        seconds: that forecasting took.
-        peak_memory_mib: while forecasting.
-        reliability: of the confidence over all pixels, and `reliability_of_objects` over those of objects.
+        seconds: time of forecasting.
+        peak_memory_mib: peak memory of forecasting.
+        reliability: of the confidence over all pixels; `reliability_of_objects` is that over object pixels.
     """
 
     def __init__(self, num_classes: int, context_frames: int, horizon: int) -> None:
@@ -58,7 +58,7 @@ class ForecastScores(HorizonCounts):
         forecast_hHW: np.ndarray,
         confidence_hHW: np.ndarray | None = None,
     ) -> None:
-        """Counts one clip: true and forecast masks, (h, H, W) uint8, and their confidence, 255 = certain."""
+        """Adds one clip: true and forecast masks, (h, H, W) uint8, and their confidence, 255 = certain."""
         matrices = self.count(truth_hHW, forecast_hHW)
         self._ap.add(truth_hHW, forecast_hHW, confidence_hHW)
         if confidence_hHW is not None:
@@ -69,7 +69,7 @@ class ForecastScores(HorizonCounts):
         self.clip_objects.append(region_and_boundary(truth_hHW, forecast_hHW, np.stack(matrices)))
 
     def add_frames(self, truth_hHWC: np.ndarray, forecast_hHWC: np.ndarray) -> None:
-        """Counts the error of forecast frames, uint8."""
+        """Adds the errors of forecast frames, uint8."""
         difference = truth_hHWC.astype(np.float64) - forecast_hHWC
         self._squared_error += float((difference**2).sum()) / 255**2
         self._values += difference.size
@@ -80,7 +80,7 @@ class ForecastScores(HorizonCounts):
         return range(self.context_frames + 1, self.context_frames + self.horizon + 1)
 
     def per_clip(self) -> dict[str, dict[str, float]]:
-        """Returns `jaccard_last`, `jaccard_mean`, `j_and_f` of each clip alone by score, where it has one."""
+        """Returns `jaccard_last`, `jaccard_mean` and `j_and_f` of each clip, by score; NaNs are left out."""
         found = {
             "jaccard_last": [jaccard_h[self.last] for jaccard_h in self.clip_jaccard],
             "jaccard_mean": [mean_where_labelled(jaccard_h) for jaccard_h in self.clip_jaccard],
@@ -96,7 +96,7 @@ class ForecastScores(HorizonCounts):
         return self._coco
 
     def table(self) -> dict[str, float]:
-        """All scores by name, NaN where undefined; `report.evaluation_files.meanings` says what each means."""
+        """Returns all scores by name, NaN if undefined; for meanings see `report.evaluation_files.meanings`."""
         last_KK = self.matrix_hKK[self.last]
         scores = {
             "jaccard_last": macro_jaccard(last_KK, absent="omit"),
@@ -110,7 +110,7 @@ class ForecastScores(HorizonCounts):
             "calibration_error": self.reliability.error(),
             "calibration_error_objects": self.reliability_of_objects.error(),
         }
-        if not self.foreground:  # what is right is background alone
+        if not self.foreground:  # only background could be correct
             scores |= {name: math.nan for name in scores if name.startswith(("jaccard", "dice"))}
         scores |= {f"coco_{name}": value for name, value in self.coco().items()}
         if self._values:
@@ -127,7 +127,7 @@ class ForecastScores(HorizonCounts):
 
 
 def measured(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
-    """Yields what `batches` yields; the time it takes to make them, and its peak memory, go into `scores`."""
+    """Yields the items of `batches`; adds the time and peak memory of making them to `scores`."""
     _forget_peak()
     iterator = iter(batches)
     while True:
@@ -141,7 +141,7 @@ def measured(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
 
 
 def _forget_peak() -> None:
-    """Starts a new measurement of peak memory (Linux: writing 5 resets the process's high-water mark)."""
+    """Resets the peak memory (on Linux, writing 5 resets the process's high-water mark)."""
     import torch
 
     if torch.cuda.is_available():
@@ -152,7 +152,7 @@ def _forget_peak() -> None:
 
 
 def _peak_mib() -> float:
-    """Returns the peak memory since the last reset, MiB: of the GPU where there is one, else of the process."""
+    """Returns the peak memory since the last reset in MiB, of the GPU if there is one, else of the process."""
     import torch
 
     if torch.cuda.is_available():

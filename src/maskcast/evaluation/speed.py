@@ -1,4 +1,4 @@
-"""How long a segmenter takes, and how much memory.
+"""Measures the speed and memory of a segmenter.
 
 Legend: T frames, H height, W width, C = 3 channels.
 """
@@ -19,22 +19,22 @@ from maskcast.memory import told_by_linux
 from maskcast.models.base import best_device, count_parameters
 from maskcast.models.segmentation.base import Segmenter
 
-WARM_UP, TIMED = 11, 30  # frames: system 1 left out 11
-CLIPS = 3  # times that the clip is masked whole
+WARM_UP, TIMED = 11, 30  # frames; system 1 also skipped 11
+CLIPS = 3  # repetitions of masking the whole clip
 MIB = 2**20
 
 
 class Speed(NamedTuple):
-    """What a segmenter costs on one device.
+    """Time and memory of a segmenter on one device.
 
     Attributes:
-        device: its name.
-        parameters: weights that can be learnt.
-        frame_ms: median milliseconds of a frame that is shown by itself, from uint8 frame to uint8 masks.
-        clip_ms: median milliseconds of the whole clip in batches.
-        clip_frames: frames of that clip.
-        memory_mib: greatest memory beyond that before it was loaded while frames are shown one by one: of the
-            device, or on a CPU of the process (NaN where the system does not tell).
+        device: name of the device.
+        parameters: number of learnable weights.
+        frame_ms: median milliseconds per single frame, from uint8 frame to uint8 masks.
+        clip_ms: median milliseconds for the whole clip in batches.
+        clip_frames: number of frames of that clip.
+        memory_mib: peak memory with single frames, minus the memory before loading; of the device or, on a CPU, of
+            the process (NaN if the system does not tell).
     """
 
     device: str
@@ -48,14 +48,14 @@ class Speed(NamedTuple):
 def measure(
     load: Callable[[], Segmenter], frames_THWC: np.ndarray, batch_size: int, precision: str
 ) -> tuple[Segmenter, Speed]:
-    """Loads a segmenter onto the best device, and measures it; the device has finished whenever a clock is read.
+    """Loads a segmenter onto the best device, and measures it, synchronising the device at each clock reading.
 
-    A process that has measured another one before holds memory of it: measure each in a process of its own.
+    Measure each segmenter in a process of its own, because memory of an earlier one may still be held.
 
     Args:
-        load: returns it.
+        load: returns the segmenter.
         frames_THWC: a clip, uint8 RGB.
-        batch_size: frames per forward pass where the clip is masked whole.
+        batch_size: frames per forward pass for the whole clip.
         precision: ``bf16`` or ``fp32``.
     """
     device = best_device()
@@ -81,7 +81,7 @@ def measure(
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Returns how many seconds work takes, the device's part included."""
+    """Returns the seconds that ``work`` takes, including asynchronous work of the device."""
     _wait(device)
     start = time.perf_counter()
     work()

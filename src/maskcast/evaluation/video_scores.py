@@ -1,6 +1,6 @@
-"""How well and how steadily clips are masked: masks of classes against the truth, through time.
+"""Accuracy and temporal stability of class masks of clips.
 
-What compares a frame with the one before stays within a clip.
+Scores that compare consecutive frames do so only within a clip.
 
 Legend: T frames, H height, W width.
 """
@@ -39,7 +39,7 @@ DEFINITIONS = {
     "mvc16": "the same through 16 frames",
 }
 
-# Beside `DEFINITIONS` and no part of them: what was scored before is compared with what is scored now.
+# Not part of `DEFINITIONS`, so that older evaluations without these scores stay comparable.
 DAVIS = {
     "j": "region similarity J of DAVIS: the Jaccard of one class in one frame, 1 where neither truth nor mask has "
     "it; mean over the labelled frames of a clip, then over the objects of all clips: the classes but background "
@@ -55,17 +55,17 @@ FOREGROUND = {
 
 @dataclass
 class VideoScores:
-    """Scores of one masker over clips; `DEFINITIONS`, `DAVIS` and `FOREGROUND` say what each is.
+    """Scores of one masker over clips; for meanings see `DEFINITIONS`, `DAVIS` and `FOREGROUND`.
 
     Args:
         num_classes: of the label map, background included.
-        maps: label maps that stand one below the other in each frame.
+        maps: number of label maps that are stacked vertically in each frame.
     """
 
     num_classes: int
     maps: int = 1
     per_clip: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Scores of each clip alone, NaN where it has none."""
+    """Scores of each clip; NaN if undefined."""
 
     def __post_init__(self) -> None:
         self._counts = np.zeros((self.num_classes,) * 2, np.int64)
@@ -80,7 +80,7 @@ class VideoScores:
         Args:
             clip: its id.
             truth_THW: true masks, uint8, 255 where there is no label.
-            found_THW: masks to score, uint8.
+            found_THW: predicted masks, uint8.
         """
         frames, objects = np.zeros((len(truth_THW), *self._counts.shape), np.int64), []
         for truth, found in zip(*(np.split(each, self.maps, 1) for each in (truth_THW, found_THW)), strict=True):
@@ -103,7 +103,7 @@ class VideoScores:
         }
 
     def table(self) -> dict[str, float]:
-        """Returns all scores by name, NaN where nothing was to be scored."""
+        """Returns all scores by name; NaN if undefined."""
         some, (errors, changes) = has_foreground(self._counts), self._changes.rates()
         steady = {f"mvc{length}": mean_where_labelled(found) for length, found in self._windows.items()}
         return {
@@ -121,6 +121,6 @@ class VideoScores:
 
 
 def beside(ours: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-    """Returns what a masker gains over its base: ``jaccard_gain``, and ``flicker_ratio``, NaN without flicker."""
+    """Compares a masker with its base: ``jaccard_gain``, and ``flicker_ratio`` (NaN if the base has none)."""
     ratio = ours["flicker"] / base["flicker"] if base["flicker"] else float("nan")
     return {"jaccard_gain": ours["jaccard"] - base["jaccard"], "flicker_ratio": ratio}

@@ -1,6 +1,6 @@
-"""Masks of clips as an evaluation of videos sees them: those of a segmenter, and of its base beside it.
+"""The evaluation of a segmenter's masks of clips, and of those of its base for comparison.
 
-Several label maps are scored as one video whose frames stand one below the other.
+Several label maps are scored as one video, whose frames are stacked vertically.
 
 Legend: T frames, H height, W width.
 """
@@ -23,27 +23,27 @@ SEGMENTER, BASE = "segmenter", "base"
 
 
 class Amodal(NamedTuple):
-    """Label maps of whole objects that hide each other, beside the chosen one."""
+    """Amodal label maps, of whole objects that may occlude each other, scored in addition."""
 
     maps: Sequence[str]
     visible: str | None
-    """The map of kind classes that says what is seen: its classes have the names of ``maps``."""
+    """The map of kind ``classes`` that says what is visible: its classes have the names of ``maps``."""
     least_pixels: int
 
 
 @dataclass(frozen=True)
 class VideoEvaluation:
-    """What is scored.
+    """Data and scores of an evaluation.
 
     Args:
-        prepared: the clips with their true masks; its chosen label map is scored.
-        masks: the masks of each model by its name, ``SEGMENTER`` first.
+        prepared: store of clips with true masks; its chosen label map is scored.
+        masks: store of masks by name of the model, ``SEGMENTER`` first.
         chosen: labelled clips of ``prepared``.
-        amodal: several maps to score, the chosen one among them.
+        amodal: several maps to score, including the chosen one.
 
     Raises:
-        MaskcastError: a store of masks lacks a clip or a map, or has frames of another number or size; the maps
-            of ``amodal`` have other classes than the chosen one, or what is seen does not name them.
+        MaskcastError: a store of masks lacks a clip or a map, or its frames differ in number or size; the maps of
+            ``amodal`` have other classes than the chosen one, or its map of visible objects does not name them.
     """
 
     prepared: ClipStore
@@ -74,20 +74,20 @@ class VideoEvaluation:
 
     @property
     def videos(self) -> dict[str, str]:
-        """The video of each clip by its id."""
+        """The video of each clip, by clip id."""
         return {clip.id: clip.video for clip in self.chosen}
 
     @property
     def photographs(self) -> bool:
-        """Whether every clip is a single frame, so that nothing can be said of what changes in time."""
+        """Whether every clip is a single frame, so that there are no scores over time."""
         return all(clip.num_frames == 1 for clip in self.chosen)
 
     def layers(self, store: ClipStore, clip: Clip) -> dict[str, np.ndarray]:
-        """Returns the masks (T, H, W) of a clip in each map that is scored, true or found ones."""
+        """Returns the masks (T, H, W) of a clip in each scored map, from a store of true or predicted masks."""
         return {name: store.of(name).masks(store.get(clip.id)) for name in self.maps}
 
     def below_each_other(self, store: ClipStore, clip: Clip) -> np.ndarray:
-        """Returns these as one mask of all maps, (T, maps x H, W)."""
+        """Returns the masks of all maps stacked vertically, (T, maps x H, W)."""
         return np.concatenate(list(self.layers(store, clip).values()), 1)
 
     @cached_property
@@ -102,7 +102,7 @@ class VideoEvaluation:
 
     @cached_property
     def amodal_scores(self) -> dict[str, AmodalScores]:
-        """The scores of whole objects of each model; none where they were not asked for."""
+        """The amodal scores of each model; empty without ``amodal``."""
         found: dict[str, AmodalScores] = {}
         if self.amodal is None:
             return found
@@ -116,21 +116,21 @@ class VideoEvaluation:
 
     @property
     def tables(self) -> dict[str, dict[str, float]]:
-        """All scores of each model by name, NaN where nothing was to be scored."""
+        """All scores of each model by name; NaN if undefined."""
         found = {name: one.table() for name, one in self.scores.items()}
         for name, amodal in self.amodal_scores.items():
             found[name] |= amodal.table()
         return found
 
     def per_clip(self, name: str) -> dict[str, dict[str, float]]:
-        """Returns all scores of each clip alone, of a model."""
+        """Returns all scores of each clip for a model."""
         each = self.scores[name].per_clip
         if name not in self.amodal_scores:
             return each
         return {clip: scores | self.amodal_scores[name].per_clip[clip] for clip, scores in each.items()}
 
     def flat(self) -> dict[str, float]:
-        """Returns all scores as flat finite numbers; those of the base carry its name."""
+        """Returns all finite scores in one dict; those of the base have its name added."""
         flat = {"clips": float(len(self.chosen)), "frames": float(sum(clip.num_frames for clip in self.chosen))}
         tables = self.tables
         for name, table in tables.items():
@@ -144,7 +144,7 @@ class VideoEvaluation:
         return {name: value for name, value in flat.items() if np.isfinite(value)}
 
     def data_digest(self) -> str:
-        """Returns 32 hex digits that name what is scored: classes, ids, true masks, what is seen, and frames."""
+        """Returns a digest (32 hex digits) of what is scored: classes, ids, true masks, visibility and frames."""
         told = [self.prepared.label_map.name] if self.amodal is None else list(self.amodal)
         total = hashlib.sha256(repr((*told, self.prepared.classes)).encode())
         for clip in self.chosen:
@@ -156,7 +156,7 @@ class VideoEvaluation:
         return total.hexdigest()[:32]
 
     def _seen(self, clip: Clip) -> dict[str, np.ndarray] | None:
-        """Returns where the object of each map is seen, (T, H, W) bool; where nobody says so, it is not hidden."""
+        """Returns where the object of each map is visible, (T, H, W) bool; all of it if that is unknown."""
         if self.amodal is None or self.amodal.visible is None:
             return None
         visible = self.prepared.of(self.amodal.visible)

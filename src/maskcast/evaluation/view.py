@@ -1,4 +1,4 @@
-"""What there is to see of one forecast: `report` draws it.
+"""The data of one forecast that `report` draws.
 
 Legend: T context frames, h horizon, H height, W width, C = 3 channels (RGB); all arrays are uint8.
 """
@@ -10,16 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ForecastView:
-    """What one clip's pictures show.
+    """The images and masks of one clip.
 
     Args:
         clip_id: heading.
         frames: (T + h, H, W, C), or None for masks alone.
-        seen: (T, H, W), the masks that the forecast started from.
+        seen: (T, H, W), the context masks.
         truth: (T + h, H, W), the true masks.
-        forecasts: (h, H, W) by the name of the forecaster; the first is the one to judge.
+        forecasts: (h, H, W) by name of the forecaster; the first is the evaluated one.
         forecast_frames: (h, H, W, C) of a forecaster of frames, shown under its masks.
-        classes: names by id, for a legend; none where there are no names.
+        classes: names by id, for a legend; empty if there are no names.
     """
 
     clip_id: str
@@ -32,5 +32,5 @@ class ForecastView:
 
     @property
     def judged(self) -> np.ndarray:
-        """The forecast to judge."""
+        """The forecast of the evaluated model."""
         return next(iter(self.forecasts.values()))

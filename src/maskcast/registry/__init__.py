@@ -1,1 +1,1 @@
-"""The model registry: what is registered, the gate before it, and how people promote it."""
+"""The model registry: registered models, the gate, and promotion."""

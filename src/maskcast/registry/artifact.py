@@ -1,12 +1,10 @@
-"""A bundle as an MLflow model: beside it what ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` read.
+"""A bundle as an MLflow model, for ``mlflow.pyfunc.load_model`` and ``mlflow models serve``.
 
-Written by hand, as MLflow's own writer needs pandas, which images do not have; the tests read it with MLflow.
+It is written without MLflow, whose writer needs pandas, which images do not have. The tests read it with MLflow.
 
-    MLmodel                     names our loader and the signature; no flavor but python_function
-    requirements.txt            with python_env.yaml: what a server installs
-    input_example.json          with serving_input_example.json: a small clip
-    README.md                   the model card
-    data/                       the bundle
+    MLmodel                     our loader and the signature; its only flavor is python_function requirements.txt
+    with python_env.yaml: what a server installs input_example.json          with serving_input_example.json: a
+    small clip README.md                   the model card data/                       the bundle
 """
 
 import json
@@ -39,12 +37,12 @@ EXAMPLE_PIXELS = 24  # longer side of the example: it is stored as text
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that is to be registered.
+    """A model to register.
 
     Attributes:
         name: of the registered model.
-        about: what it is.
-        example: a small batch for it, uint8.
+        about: its description.
+        example: a small batch of inputs, uint8.
     """
 
     name: str
@@ -54,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is to be uploaded: a folder as above, the digest of its bundle, its model card."""
+    """A complete artifact: its folder, the digest of its bundle, and its model card."""
 
     name: str
     kind: Kind
@@ -66,14 +64,14 @@ class Artifact:
 def make_artifact(
     folder: Path, entry: Entry, parts: Mapping[str, Path], record: EvaluationRecord, tags: Mapping[str, str]
 ) -> Artifact:
-    """Writes an artifact once its model has been loaded back and has run on the example.
+    """Writes an artifact, after loading its model from the bundle and running it on the example.
 
     Args:
-        folder: made by this.
+        folder: is created.
         entry: the model.
-        parts: the folders that the training stages wrote.
+        parts: folders that the training stages wrote.
         record: the evaluation, for the card.
-        tags: where it comes from, for the card.
+        tags: provenance, for the card.
 
     Raises:
         MaskcastError: a file of a part is missing or damaged.
@@ -89,14 +87,14 @@ def make_artifact(
 def write_artifact(
     folder: Path, card: str, example: np.ndarray, shapes: tuple[tuple[int, ...], ...], dtype_out: str = "uint8"
 ) -> None:
-    """Writes what stands beside ``folder/data``.
+    """Writes the files beside ``folder/data``.
 
     Args:
-        folder: holds the bundle as ``data``.
+        folder: has the bundle as ``data``.
         card: the model card.
-        example: a small input that the model was run on.
-        shapes: of input and output, -1 for any length.
-        dtype_out: of the output; the input is uint8.
+        example: a small input on which the model has run.
+        shapes: of input and output; -1 is any length.
+        dtype_out: type of the output; the input is uint8.
     """
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join([*_pins(), ""]), encoding="utf-8")
@@ -126,7 +124,7 @@ def write_artifact(
 
 
 def _pins() -> list[str]:
-    """Returns what is installed here; an image may lack some, and the model has just run without them."""
+    """Returns the versions of the packages that are installed; the model has just run without the others."""
     pins = [f"maskcast=={__version__}"]
     for name in REQUIREMENTS:
         with suppress(PackageNotFoundError):
@@ -135,15 +133,15 @@ def _pins() -> list[str]:
 
 
 def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
-    """Returns the model of a downloaded artifact and what it is, once it is found to be what was registered.
+    """Checks a downloaded artifact, and returns its model and description.
 
     Args:
         folder: the artifact.
-        digest: of its bundle, as the registry has it.
+        digest: of its bundle, from the registry.
 
     Raises:
-        MaskcastError: if the bundle differs, ``MLmodel`` names another loader than ours, or the package of a
-            plugin is not installed here.
+        MaskcastError: if the bundle has another digest, ``MLmodel`` names another loader, or the package of a
+            plugin is not installed.
     """
     path = folder / "MLmodel"
     remedy = "register the model again"
@@ -171,7 +169,7 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
 
 
 def pinned(requirements: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Yields of each package that a model was registered with its name, its version, and the one here, if any."""
+    """Yields for each pinned package its name, its version at registration, and the installed version or None."""
     for pin in requirements.read_text(encoding="utf-8").split():
         name, _, recorded = pin.partition("==")
         try:
@@ -181,6 +179,6 @@ def pinned(requirements: Path) -> Iterator[tuple[str, str, str | None]]:
 
 
 def shrink_clip(clip_THWC: np.ndarray) -> np.ndarray:
-    """Returns every n-th row and column of a clip, so few that it fits an example."""
+    """Returns every n-th row and column of a clip, so that it is small enough for an example."""
     step = -(-max(clip_THWC.shape[1:3]) // EXAMPLE_PIXELS)
     return np.ascontiguousarray(clip_THWC[:, ::step, ::step])

@@ -1,12 +1,9 @@
 """A registered model on disk: weights and configs without pickle, and their digests.
 
-model.json          what the model is (its kind, a pipeline, say) and how its parts work
-masker/             config.json and model.safetensors, as train_masker wrote them
-forecaster/         the same of finetune_forecaster
-encoder/            the same of pretrain_encoder
-detector/           the same of train_detector
-segmenter/          the same of train_masker, of the pipeline of videos
-digests.json        the sha256 of every other file
+model.json          the model's kind (e.g. a pipeline), and settings of its parts masker/             config.json
+and model.safetensors, as train_masker wrote them forecaster/         the same files of finetune_forecaster
+encoder/ the same files of pretrain_encoder detector/           the same files of train_detector segmenter/ the
+same files of train_masker, from the pipeline of videos digests.json        the sha256 of every other file
 """
 
 import hashlib
@@ -26,7 +23,7 @@ from maskcast.registry.inputs import MAX_FRAMES
 from maskcast.writing import write_json
 
 DIGESTS = "digests.json"
-FILES = ("config.json", WEIGHTS)  # of each part
+FILES = ("config.json", WEIGHTS)  # files of each part
 
 ForecastKind = Literal["pipeline", "masker", "forecaster", "encoder"]
 Kind = ForecastKind | Literal["detector", "segmenter"]
@@ -104,15 +101,15 @@ class _ModelFile(RootModel[Annotated[Description, Field(discriminator="kind")]])
 
 
 def write_bundle(folder: Path, description: Description, parts: Mapping[str, Path]) -> str:
-    """Writes a bundle and returns its digest, which names the weights, the configs and the description.
+    """Writes a bundle and returns its digest, which covers weights, configs and description.
 
     Args:
-        folder: made by this.
-        description: what it is.
-        parts: the folders that the training stages wrote; those its kind needs are copied.
+        folder: is created.
+        description: of the model.
+        parts: folders that the training stages wrote; those that the kind of model needs are copied.
 
     Raises:
-        MaskcastError: naming a file that is missing.
+        MaskcastError: a file is missing.
     """
     folder.mkdir(parents=True)
     (folder / "model.json").write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -129,19 +126,19 @@ def write_bundle(folder: Path, description: Description, parts: Mapping[str, Pat
 
 
 def bundle_digest(folder: Path) -> str:
-    """Returns the sha256 of digests.json, which names the whole bundle."""
+    """Returns the sha256 of digests.json, which covers the whole bundle."""
     return sha256_of(folder / DIGESTS)
 
 
 def read_bundle(folder: Path, digest: str | None = None) -> Description:
-    """Checks that a bundle is what was written, to the last byte and with no file more, and describes it.
+    """Checks that a bundle is unchanged and has no further files, and returns its description.
 
     Args:
         folder: the bundle.
-        digest: what its digest was at registration, where that is known.
+        digest: its digest at registration, if known.
 
     Raises:
-        MaskcastError: naming the first file that differs, is missing or does not belong there.
+        MaskcastError: a file has changed, is missing or does not belong there; the message names the first one.
     """
     path = folder / DIGESTS
     remedy = "fetch or register the model again"
@@ -154,7 +151,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
     for name in sorted({*found, *digests}):
         if name not in digests:
             raise MaskcastError(f"{folder / name}: does not belong to the model; somebody put it there: remove it")
-        there = name in found and (folder / name).is_file()  # a pipe or a device would be read for ever
+        there = name in found and (folder / name).is_file()  # reading a pipe or device would never end
         if not there or sha256_of(folder / name) != digests[name]:
             fault = "differs from what was registered" if there else "is missing"
             raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
@@ -169,6 +166,6 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
 
 
 def _files(folder: Path) -> list[str]:
-    """Returns every file of a bundle but its digests, by relative path."""
+    """Returns the relative paths of all files of a bundle except digests.json."""
     entries = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return sorted(name for path in entries if (name := path.relative_to(folder).as_posix()) != DIGESTS)

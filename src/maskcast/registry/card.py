@@ -1,4 +1,4 @@
-"""The model card: what people read before they promote a model."""
+"""The model card, to be read before a model is promoted."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.report.tables import markdown
 
 SCORES = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
-ONE_CLASS = ("jaccard_last", "jaccard_last_no_background", *SCORES[1:])  # beside the background
+ONE_CLASS = ("jaccard_last", "jaccard_last_no_background", *SCORES[1:])  # for one class besides the background
 PURPOSE = {
     "pipeline": "RGB frames of a clip in, class masks of the frames that follow out.",
     "masker": "RGB frames in, class masks of these frames out.",
@@ -31,11 +31,10 @@ def model_card(
     """Returns a model card in Markdown.
 
     Args:
-        about: what the model is.
-        parts: folders of masker and forecaster, and of the encoder where one was trained; or of the detector or
-            segmenter.
+        about: description of the model.
+        parts: folders of masker, forecaster and, if one was trained, encoder; or of detector or segmenter.
         record: the evaluation of the pipeline, detector or segmenter.
-        tags: where it comes from, as the tags of its version.
+        tags: provenance, as in the tags of its version.
     """
     descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
     lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Where it comes from", ""]
@@ -51,7 +50,7 @@ def model_card(
 
 
 def _weights(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Returns which pretrained weights a model started from, as lines of the params."""
+    """Returns the pretrained weights that a model started from, as rows for the table of params."""
     return {f"encoder_weights.{key}": value for key, value in meta.get("encoder_weights", {}).items()}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the clips on which two registered models differ most.
+"""Draws the clips on which two registered models differ most.
 
 Legend: T frames, h horizon, H height, W width, C = 3 channels; arrays are uint8.
 """
@@ -23,7 +23,7 @@ from maskcast.report.pictures import draw_strip
 from maskcast.runner.outputs import check_new, output_whole
 
 SCORE = "jaccard_mean"
-EACH_WAY = 3  # clips on which A is better, and on which B is
+EACH_WAY = 3  # clips for each model on which it is better
 
 Evaluated = tuple[LoadedPipeline, EvaluationRecord]
 
@@ -31,21 +31,22 @@ Evaluated = tuple[LoadedPipeline, EvaluationRecord]
 def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> list[Path]:
     """Draws the clips with the largest differences of ``jaccard_mean``, up to three in favour of either model.
 
-    Each picture shows A above B: what it saw, the truth, its forecast and the errors, under the registered score.
-    The models run again, from the frames. Where the evaluation started from true masks or ran on another kind of
-    processor, the score may differ; the heading then gives both.
+    Each picture shows A above B: context, truth, forecast and errors, with the registered score. The models are
+    run again on the frames. If the evaluation started from true masks or ran on another kind of processor, scores
+    may differ; the heading then gives both.
 
     Args:
         a: a pipeline with its evaluation.
         b: another one, evaluated on the same clips.
         clips: the clip store that both were evaluated on, with frames and true masks.
-        folder: made by this; ``A_better_<rank>_<clip>.png`` and ``B_better_<rank>_<clip>.png``.
+        folder: is created, with ``A_better_<rank>_<clip>.png`` and ``B_better_<rank>_<clip>.png``.
 
     Returns:
-        The pictures, those of A first, the largest difference first; none (and no folder) if no clip differs.
+        Paths of the pictures, those of A first, by decreasing difference. If no clip differs there are none, and
+        no folder.
 
     Raises:
-        MaskcastError: the folder is there, the store is another one or has no frames.
+        MaskcastError: the folder exists, or the store is another one or has no frames.
     """
     check_new(folder, "pictures")
     picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
@@ -62,7 +63,7 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
 
 
 def _pick(a: dict[str, float], b: dict[str, float]) -> dict[str, str]:
-    """Returns clips by the name of their picture."""
+    """Returns the clips to draw, by name of the picture."""
     ranked = sorted(a, key=lambda clip_id: a[clip_id] - b[clip_id], reverse=True)
     better: dict[str, Sequence[str]] = {
         "A": [clip_id for clip_id in ranked if a[clip_id] > b[clip_id]],
@@ -78,7 +79,7 @@ def _pick(a: dict[str, float], b: dict[str, float]) -> dict[str, str]:
 def _check_evaluated(
     store: ClipStore, clip_ids: Iterable[str], loaded: LoadedPipeline, record: EvaluationRecord
 ) -> None:
-    """Makes sure that a store holds the clips that were scored, pixel by pixel, and frames of those to draw."""
+    """Checks that a store has exactly the clips that were scored, and frames of those to draw."""
     for what in ("classes", "height", "width"):
         theirs, ours = getattr(loaded.about, what), getattr(store, what)
         if theirs != ours:
@@ -88,7 +89,7 @@ def _check_evaluated(
                 "give the clip store of the evaluation (--clips)"
             )
     for clip_id in clip_ids:
-        store.frames(store.get(clip_id))  # says which clip lacks what
+        store.frames(store.get(clip_id))  # raises an error if there are none
     split, *lengths = (record.facts[name] for name in ("split", "context_frames", "horizon"))
     if data_digest(store, scored_clips(store, split), *lengths) != record.facts["data"]:
         raise MaskcastError(
@@ -99,7 +100,7 @@ def _check_evaluated(
 
 def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: EvaluationRecord) -> Image.Image:
     clip, seen, horizon = store.get(clip_id), loaded.about.context_frames, loaded.about.horizon
-    frames_THWC = np.array(store.frames(clip)[: seen + horizon])  # torch warns of memory that cannot be written
+    frames_THWC = np.array(store.frames(clip)[: seen + horizon])  # a copy, as torch warns of read-only memory
     truth_THW = store.masks(clip)[: seen + horizon]
     seen_THW, future_hHW = loaded.model.watch(frames_THWC[:seen])
     scores = ForecastScores(store.num_classes, seen, horizon)

@@ -1,4 +1,4 @@
-"""Evaluations as the registry keeps them: facts, scores, and the scores of each clip or image."""
+"""Evaluations in the registry: facts, scores, and scores of each clip or image."""
 
 import csv
 import hashlib
@@ -19,20 +19,20 @@ RECORD = "evaluation.json"
 
 @dataclass(frozen=True)
 class Measure:
-    """How one kind of model is scored.
+    """The form of evaluations of one kind of model.
 
     Args:
-        format: of evaluation.json.
-        stage: that evaluates.
-        registers: the stage that registers.
-        of: what is scored one by one.
-        table: CSV file with these scores.
-        key: its column that names what is scored.
-        each: its columns that score it.
-        must_agree: facts that two evaluations must share to be compared, and what is said where they do not.
-        about: facts that a version carries as tags.
-        headline: scores that a version carries as tags, and that the page compares.
-        listed: those of them that ``models list`` shows.
+        format: identifier in evaluation.json.
+        stage: name of the evaluating stage.
+        registers: name of the registering stage.
+        of: what is scored individually, e.g. a clip.
+        table: CSV file with individual scores.
+        key: its column of ids.
+        each: its columns of scores.
+        must_agree: facts that must be equal for a comparison of two evaluations, with the message if they are not.
+        about: facts that become tags of a version.
+        headline: scores that become tags of a version and are compared on the page.
+        listed: those of ``headline`` that ``models list`` shows.
     """
 
     format: str
@@ -49,7 +49,7 @@ class Measure:
 
     @property
     def files(self) -> tuple[str, str]:
-        """The part of a report that the registry keeps."""
+        """The files of a report that the registry stores."""
         return RECORD, self.table
 
 
@@ -127,13 +127,13 @@ class EvaluationRecord:
     """One evaluation.
 
     Args:
-        place: where it was read, for errors.
-        measure: how the model was scored.
+        place: where it was read from, for errors.
+        measure: form of the evaluation.
         facts: evaluation.json without its scores.
         scores: all scores by name.
-        per_item: the model's scores by score and clip or image.
-        baselines: the same of the other models that were scored, by their names.
-        videos: of which video each clip is, where the report says so.
+        per_item: the model's individual scores, by score and then by clip or image.
+        baselines: the same for other scored models, by name.
+        videos: video of each clip, if the report has it.
     """
 
     place: str
@@ -146,16 +146,16 @@ class EvaluationRecord:
 
     @property
     def digest(self) -> str:
-        """32 hex digits that name what was measured and the scores of each item, but no timing."""
+        """Digest (32 hex digits) of facts and individual scores, without timings."""
         agreed = {key: self.facts.get(key) for key in self.measure.must_agree}
         named = {"facts": agreed, f"per_{self.measure.of}": self.per_item}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:32]
 
     def check_models(self, **models: Path) -> None:
-        """Makes sure that these models were scored.
+        """Checks that these models were scored.
 
         Raises:
-            MaskcastError: naming the model that was not.
+            MaskcastError: a model was not scored; the message names it.
         """
         for name, folder in models.items():
             if self.facts.get(name) != digest_tree(folder):
@@ -165,14 +165,14 @@ class EvaluationRecord:
 
 
 def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> EvaluationRecord:
-    """Reads the report of an evaluation, or the part of it that the registry keeps.
+    """Reads the report of an evaluation, or the part of it that the registry stores.
 
     Args:
         report: the folder.
-        expected: what kind of evaluation it may be.
+        expected: accepted forms of evaluations.
 
     Raises:
-        MaskcastError: if a file is missing or damaged, or it is an evaluation of another kind.
+        MaskcastError: if a file is missing or damaged, or the evaluation has another form.
     """
     path = report / RECORD
     stages = " or ".join(each.stage for each in expected)
@@ -196,20 +196,20 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
 
 
 def _per_item(rows: list[dict[str, str]], measure: Measure, baseline: str | None) -> dict[str, dict[str, float]]:
-    """Returns the scores of the model itself or of a baseline; a cell is empty where nothing is to be found."""
+    """Returns the scores of the model (``baseline`` None) or of a baseline; cells without a score are empty."""
     own = [row for row in rows if _baseline(row) == baseline]
     found = {name: {row[measure.key]: float(row[name]) for row in own if row[name]} for name in measure.each}
     return {name: scores for name, scores in found.items() if scores}
 
 
 def _baseline(row: Mapping[str, str]) -> str | None:
-    """Returns which baseline a row of a table scores, None where it is the model itself."""
+    """Returns the name of the baseline that a table row scores, or None for the model."""
     model = row.get("model", "forecaster")
     return None if model == "forecaster" else model
 
 
 def why_incomparable(ours: EvaluationRecord, theirs: EvaluationRecord) -> str | None:
-    """Returns why two evaluations do not measure the same, or None where they do."""
+    """Returns why two evaluations cannot be compared, or None if they can."""
     if ours.measure != theirs.measure:
         return f"scored by {ours.measure.stage} and by {theirs.measure.stage}"
     for key, text in ours.measure.must_agree.items():

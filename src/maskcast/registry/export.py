@@ -1,11 +1,11 @@
-"""Exports a registered pipeline as graphs, for programs without maskcast: frames in, future masks out.
+"""Exports a registered pipeline as graphs from frames to future masks, for programs without maskcast.
 
-A pipeline is one graph. Where frames agree through time it is two, masker and forecaster, and between them a
-Python file that needs nothing but numpy and OpenCV. Graphs have fixed numbers of frames, rows and columns (those
-of the evaluation); the number of clips is free. They compute in float32, and are written only if the whole agrees
-with the model.
+A pipeline is one graph. If masks are made consistent over time, it is two graphs, masker and forecaster, with a
+Python file between them that only needs numpy and OpenCV. Graphs have fixed numbers of frames, rows and columns
+(those of the evaluation), and any number of clips. They compute in float32. They are only written if their results
+agree with the model's.
 
-Legend: B clips, T frames seen, h horizon, H height, W width, C = 3 channels.
+Legend: B clips, T context frames, h horizon, H height, W width, C = 3 channels.
 """
 
 import copy
@@ -37,26 +37,26 @@ from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import check_own, output_whole
 from maskcast.writing import write_json
 
-MOST_DIFFERENT = 1e-4  # share of pixels: two libraries round sums differently, and a tie may fall either way
+MOST_DIFFERENT = 1e-4  # share of pixels, for ties that different rounding breaks differently
 CLIPS = 4
 
 Step = dict[str, Any]
 
 
 def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
-    """Writes a pipeline as graphs, and returns a line that says how well they agree with it.
+    """Writes a pipeline as graphs, and returns a line on how well their results agree with the model's.
 
-    ``output`` becomes a folder: the graphs, ``agree.py`` where frames agree, and ``export.json``: what goes in and
-    out, and the steps between.
+    ``output`` becomes a folder with the graphs, ``agree.py`` if masks are made consistent, and ``export.json``,
+    which describes inputs, outputs and steps.
 
     Args:
         loaded: the pipeline.
-        form: torch-export needs torch to run, onnx any ONNX runtime.
+        form: torch-export (needs torch to run) or onnx (needs an ONNX runtime).
         output: the folder; an older export is replaced.
 
     Raises:
-        MaskcastError: the model cannot be written as graphs, the two disagree, a package is missing, or
-            the folder holds what is no export.
+        MaskcastError: the model cannot be exported, results disagree, a package is missing, or the folder has
+            files that are not an export.
     """
     check_output(output, form)
     clips = check_clips(loaded)
@@ -83,7 +83,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
 
 
 def check_clips(loaded: LoadedPipeline) -> np.ndarray:
-    """Returns clips (B, T, H, W, C) to compare by: the registration's example, enlarged, in several guises."""
+    """Returns clips (B, T, H, W, C) for the comparison: the registered example, enlarged, in several variants."""
     about = loaded.about
     example_THWC = resize_frames(loaded.example[0], about.height, about.width)
     noise = np.random.default_rng(0).integers(-8, 9, (CLIPS, *example_THWC.shape))
@@ -92,12 +92,12 @@ def check_clips(loaded: LoadedPipeline) -> np.ndarray:
 
 
 def _agrees(model: PipelineModel) -> bool:
-    """Returns whether a forecast starts from masks that agree through time."""
+    """Returns whether context masks are made consistent over time."""
     return model.consistent_frames is not None and not model.forecaster.input.needs_masker
 
 
 def _steps(model: PipelineModel, form: Format) -> list[Step]:
-    """Returns the files of an exported pipeline in the order in which they work."""
+    """Returns the steps of an exported pipeline in order."""
     suffix = SUFFIXES[form]
     if not _agrees(model):
         return [{"file": f"model{suffix}", "inputs": ["frames"], "outputs": ["masks"]}]
@@ -129,7 +129,7 @@ def _write_steps(folder: Path, loaded: LoadedPipeline, clips: np.ndarray, about:
 
 
 def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
-    """Returns the forecast of the model itself, on the CPU."""
+    """Returns the forecast of the model in float32 on the CPU."""
     with torch.inference_mode():
         if not _agrees(model):
             return PipelineGraph(model).eval()(torch.from_numpy(clips)).numpy()
@@ -140,10 +140,10 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
 
 
 def check_output(output: Path, form: Format) -> None:
-    """Makes sure that a folder may be written, and that what onnx needs is installed.
+    """Checks that a folder may be written, and that packages for onnx are installed.
 
     Raises:
-        MaskcastError: the folder holds what is no export, or naming what is missing.
+        MaskcastError: the folder has files that are not an export, or a package is missing.
     """
     check_own(output, MANIFEST)
     for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():

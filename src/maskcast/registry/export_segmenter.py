@@ -1,8 +1,7 @@
-"""Exports a segmenter as a graph of one frame, whose state goes in and comes out by name.
+"""Exports a segmenter as a graph for one frame, with its state as named inputs and outputs.
 
-A program feeds it the frames of a video one by one, at first with zeros as state, then with what came out before.
-The number of clips that are fed side by side is free; rows and columns are those of the frames that it was trained
-on.
+A program feeds the frames of a video one by one, first with zeros as state and then with the last output state.
+Any number of clips can be fed in parallel. Rows and columns are those of the training frames.
 
 Legend: B clips, T frames, H height, W width, C = 3 channels, K channels of logits.
 """
@@ -27,12 +26,12 @@ from maskcast.simulator.scenes import simulate_clip
 from maskcast.writing import write_json
 
 CHECKED = 6  # frames
-MOST_OFF = 1e-4  # of a logit up to 10; of larger ones a hundred thousandth: the last digits of float32
-WHATS = {"classes": "ids", "alpha": "opacity"}  # what an output holds of a label map, by its kind
+MOST_OFF = 1e-4  # tolerance of logits up to 10; 1e-5 of larger ones, about the precision of float32
+WHATS = {"classes": "ids", "alpha": "opacity"}  # contents of an output, by kind of label map
 
 
 class FrameGraph(nn.Module):
-    """Frames (B, H, W, C) uint8 and a state -> maps (B, H, W) uint8, their logits (B, K, H, W), the next state.
+    """Maps frames (B, H, W, C) uint8 and state to masks (B, H, W) uint8, logits (B, K, H, W) and next state.
 
     Args:
         network: float32, on the CPU.
@@ -57,18 +56,18 @@ def _map_of(label_map: LabelMap, logits_BKHW: Tensor) -> Tensor:
 
 
 def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
-    """Writes a segmenter as a graph of one frame, and returns a line that says how well it agrees with it.
+    """Writes a segmenter as a graph for one frame, and returns a line on how well results agree with the model's.
 
-    ``output`` becomes a folder: the graph, and ``export.json``: what goes in and out.
+    ``output`` becomes a folder with the graph, and ``export.json``, which describes inputs and outputs.
 
     Args:
         loaded: the segmenter.
-        form: torch-export needs torch to run, onnx any ONNX runtime.
+        form: torch-export (needs torch to run) or onnx (needs an ONNX runtime).
         output: the folder; an older export is replaced.
 
     Raises:
-        MaskcastError: it cannot be written as a graph, the two disagree, its size is not known, a package is
-            missing, or the folder holds what is no export.
+        MaskcastError: it cannot be exported, results disagree, its frame size is unknown, a package is missing, or
+            the folder has files that are not an export.
     """
     check_output(output, form)
     if loaded.model.size is None:
@@ -91,15 +90,15 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
 
 
 def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Runs an exported segmenter frame by frame, as its users do.
+    """Runs an exported segmenter frame by frame, like its users.
 
     Args:
-        folder: what was exported.
+        folder: of the export.
         clips_BTHWC: videos.
         about: the contents of its ``export.json``.
 
     Returns:
-        Of each output, by its name, an array with the axes B and T in front.
+        Each output by name, with leading axes B and T.
     """
     run, names = loaded_graph(folder / about["file"]), [each["name"] for each in about["outputs"]]
     state = [np.zeros([len(clips_BTHWC), *each["shape"][1:]], each["dtype"]) for each in about["states"]]
@@ -113,7 +112,7 @@ def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) 
 
 
 def _clips(height: int, width: int) -> np.ndarray:
-    """Returns two simulated clips to compare by, (B, T, H, W, C)."""
+    """Returns two simulated clips for the comparison, (B, T, H, W, C)."""
     frames_THWC, _ = simulate_clip(0, frames=CHECKED, height=height, width=width)
     assert frames_THWC is not None
     return np.stack([frames_THWC, frames_THWC[::-1, :, ::-1]])
@@ -121,7 +120,7 @@ def _clips(height: int, width: int) -> np.ndarray:
 
 @torch.inference_mode()
 def _in_order(network: Segmenter, clips_BTHWC: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns the logits (B, T, K, H, W) of each map, frame after frame, and a state of zeros."""
+    """Returns the logits (B, T, K, H, W) of each map, computed frame by frame, and a state of zeros."""
     found: list[tuple[Tensor, ...]] = []
     state: State = ()
     for frames_BHWC in torch.from_numpy(clips_BTHWC).unbind(1):
@@ -161,10 +160,10 @@ def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarra
 
 
 def _compare(found: Mapping[str, np.ndarray], wanted: list[np.ndarray], about: dict[str, Any], title: str) -> str:
-    """Says how far a graph's logits are off, and in how many pixels its classes differ; writes it into ``about``.
+    """Compares logits and classes of the graph and the model; writes the differences into ``about``.
 
     Raises:
-        MaskcastError: they differ by more than the last digits.
+        MaskcastError: they differ by more than rounding.
     """
     outputs = about["outputs"]
     maps, logits = outputs[: len(wanted)], outputs[len(wanted) :]

@@ -1,6 +1,6 @@
-"""A registered pipeline and its two parts, ready to predict.
+"""Inference of a registered pipeline and its two parts.
 
-Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels.
+Legend: B clips or frames, T context frames, h horizon, H height, W width, C = 3 channels.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from maskcast.params import validate
 from maskcast.registry.inputs import Shape, batched
 
 FRAMES_AT_ONCE = 16
-LEVELS = 256  # of a confidence
+LEVELS = 256  # steps of confidence
 
 
 class MaskedClip(NamedTuple):
@@ -34,19 +34,19 @@ class MaskedClip(NamedTuple):
     confidence: np.ndarray | None
     """255 = certain; of an alpha map there is none."""
     sure: float | None
-    """Mean confidence in what is masked as an object, 0..1, before frames agree."""
+    """Mean confidence of foreground pixels, 0..1, before masks are made consistent."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a pipeline makes of one clip.
+    """The results of a pipeline for one clip.
 
     Attributes:
-        seen: masks (T, H, W) of the frames, and how sure they are.
-        masks: (h, H, W) uint8 of the frames that follow.
-        confidence: (h, H, W) uint8, 255 = certain; None where the forecaster knows none.
-        futures: (k, h, H, W) uint8 of futures that may come in the place of ``masks``; k = 0 where none are drawn.
-        warning: in what the frames are unlike those that the masker was trained on; empty where they are alike.
+        seen: masks (T, H, W) of the context frames, and their confidence.
+        masks: forecast masks (h, H, W), uint8.
+        confidence: (h, H, W) uint8, 255 = certain; None if the forecaster has none.
+        futures: (k, h, H, W) uint8, drawn futures; k = 0 if none are drawn.
+        warning: how the frames differ from the masker's training data; empty if they do not.
     """
 
     seen: MaskedClip
@@ -63,11 +63,11 @@ class MaskerModel:
     shape_out: Shape = (-1, -1, -1)
     dtype_out = "uint8"
     size: tuple[int, int] | None
-    """Rows and columns of the frames that it was trained on; None where its description does not say."""
+    """Height and width of its training frames; None if its description lacks them."""
 
     def __init__(self, folder: Path, precision: str, label_map: str | None = None) -> None:
         masker, description = load_masker(folder)
-        reference = description["meta"].get("reference")  # maskers from before it have none
+        reference = description["meta"].get("reference")  # older maskers have none
         self.reference = None if reference is None else validate(Reference, reference, f"{folder / 'config.json'}")
         self.network, self.precision = masker.to(best_device()), precision
         self.size = _size_of(description["meta"])
@@ -75,13 +75,13 @@ class MaskerModel:
         self.place = place_of_map(folder, masker, self.label_map, "register it again")
 
     def predict(self, data: Any) -> np.ndarray:
-        """Masks frames, those of one clip in order; one frame (H, W, C) gives one mask."""
+        """Masks frames of one clip in order; for one frame (H, W, C) returns one mask."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
         masks_BHW = self.mask_clip(frames_BHWC, None).masks
         return masks_BHW[0] if alone else masks_BHW
 
     def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> "MaskedClip":
-        """Masks the frames of one clip as generate_masks does."""
+        """Masks the frames of one clip like generate_masks."""
         alone, agreed = segment_both(
             self.network,
             frames_THWC,
@@ -97,11 +97,11 @@ class MaskerModel:
         return MaskedClip(found.masks, quantise(found.confidence, LEVELS), sure.value)
 
     def session(self, *, cuts: bool = True) -> Session:
-        """Returns a session that masks a video frame by frame; frames do not agree with those to come."""
+        """Returns a session that masks a video frame by frame, without making masks consistent."""
         return Session(self.network, precision=self.precision, cuts=cuts)
 
     def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Masks frames that a forecaster made of those before them; returns masks (h, H, W) and confidence."""
+        """Masks forecast frames, which follow ``seen_THWC``; returns masks (h, H, W) and confidence."""
         found = segment_future(
             self.network, seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE, precision=self.precision
         )[self.label_map]
@@ -122,10 +122,10 @@ class ForecasterModel:
         self.shape_out: Shape = (-1, horizon, -1, -1, *self.input.channels)
 
     def predict(self, data: Any) -> np.ndarray:
-        """Continues clips; one clip (T, H, W) or (T, H, W, C) gives one future."""
+        """Forecasts clips; for one clip (T, H, W) or (T, H, W, C) returns one forecast."""
         context_BT, alone = batched(data, self.shape_in, self.input)
         self._check_classes(context_BT)
-        context = torch.tensor(np.ascontiguousarray(context_BT), device=self._device)  # it takes no mirrored view
+        context = torch.tensor(np.ascontiguousarray(context_BT), device=self._device)  # no negative strides
         future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
 
@@ -140,13 +140,13 @@ class ForecasterModel:
             )
 
     def predict_with_confidence(self, masks_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Continues one clip of masks; returns masks (h, H, W), and how sure they are, 255 = certain."""
+        """Forecasts one clip of masks; returns masks (h, H, W), and their confidence, 255 = certain."""
         context = torch.tensor(masks_THW[None], device=self._device)
         masks, confidence = self.network.forecast_with_confidence(context, self.horizon)
         return masks[0].cpu().numpy(), None if confidence is None else confidence[0].cpu().numpy()
 
     def futures(self, masks_THW: np.ndarray, samples: int) -> np.ndarray:
-        """Returns futures (k, h, H, W) of one clip of masks: those of the seeds from 0 on, as in ``evaluate``."""
+        """Draws futures (k, h, H, W) of one clip of masks, with seeds from 0 on, as in ``evaluate``."""
         context = torch.tensor(masks_THW[None], device=self._device)
         drawn = [self.network.future(context, self.horizon, seed)[0].cpu().numpy() for seed in range(samples)]
         return np.stack(drawn) if drawn else np.empty((0, self.horizon, *masks_THW.shape[1:]), np.uint8)
@@ -163,12 +163,12 @@ class PipelineModel:
         self.shape_out: Shape = forecaster.shape_out[:4]
 
     def predict(self, data: Any) -> np.ndarray:
-        """Forecasts clips; one clip (T, H, W, C) gives (h, H, W)."""
+        """Forecasts clips; for one clip (T, H, W, C) returns (h, H, W)."""
         masks, _ = self.answer(data)
         return masks
 
     def answer(self, data: Any) -> tuple[np.ndarray, list[str]]:
-        """Forecasts clips as ``predict`` does, and returns the warning of each, too (see ``Observed``)."""
+        """Forecasts clips like ``predict``; also returns the warning of each (see ``Observed``)."""
         clips_BTHWC, alone = batched(data, self.shape_in, "frames")
         futures, warnings = [], []
         for clip_THWC in clips_BTHWC:
@@ -182,15 +182,15 @@ class PipelineModel:
         return futures[0] if alone else np.stack(futures), warnings
 
     def observe(self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None, samples: int = 0) -> Observed:
-        """Returns all that is known of one clip.
+        """Returns all results for one clip.
 
         Args:
             clip_THWC: its frames.
-            source: rows and columns of the video that they were resized from.
-            samples: futures to draw.
+            source: height and width of the video before it was resized.
+            samples: number of futures to draw.
 
         Raises:
-            MaskcastError: futures of a forecaster of frames are asked for.
+            MaskcastError: futures are requested of a forecaster of frames.
         """
         if samples and self.forecaster.input.needs_masker:
             raise MaskcastError(
@@ -210,7 +210,7 @@ class PipelineModel:
         return self.masker.session(cuts=cuts)
 
     def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the masks (T, H, W) of the frames of one clip, and those (h, H, W) that follow."""
+        """Returns the masks (T, H, W) of one clip's frames, and the forecast masks (h, H, W)."""
         found = self.observe(clip_THWC)
         return found.seen.masks, found.masks
 

@@ -1,4 +1,4 @@
-"""Registered models of single frames: encoder and detector.
+"""Inference of registered models of single frames: encoder and detector.
 
 Legend: B frames, H height, W width, C = 3 channels, F features, N boxes.
 """
@@ -40,7 +40,7 @@ class EncoderModel:
 
     @torch.inference_mode()
     def predict(self, data: Any) -> np.ndarray:
-        """Encodes frames; one frame (H, W, C) gives one vector (F,)."""
+        """Encodes frames; for one frame (H, W, C) returns one vector (F,)."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
         maps = (self.network(torch.tensor(part, device=self._device)) for part in _few(frames_BHWC))
         features_BF: np.ndarray = torch.cat([pool(map_BFhw) for map_BFhw in maps]).cpu().numpy()
@@ -50,8 +50,8 @@ class EncoderModel:
 class DetectorModel:
     """Frames (B, H, W, C) uint8 -> boxes (B, N, 6) float32.
 
-    A box is x1, y1, x2, y2 in pixels of the frame, its score, and its class id 0..K-1. Boxes of a frame stand best
-    first; N is the most that the detector finds in one, and rows of zeros fill up: no box found has score 0.
+    A row is x1, y1, x2, y2 in pixels of the frame, the score, and the class id 0..K-1. Boxes are sorted by score,
+    highest first. N is the most boxes per frame; missing boxes are rows of zeros, as no real box has score 0.
     """
 
     shape_in: Shape = (-1, -1, -1, 3)
@@ -63,7 +63,7 @@ class DetectorModel:
         self.shape_out: Shape = (-1, detector.most_boxes, 6)
 
     def predict(self, data: Any) -> np.ndarray:
-        """Finds boxes in frames; one frame (H, W, C) gives (N, 6)."""
+        """Finds boxes in frames; for one frame (H, W, C) returns (N, 6)."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
         found_BN6 = np.zeros((len(frames_BHWC), *self.shape_out[1:]), np.float32)
         found = (one for part in _few(frames_BHWC) for one in detect_images(self.network, part, self.precision))
@@ -73,6 +73,6 @@ class DetectorModel:
 
 
 def _few(frames_BHWC: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the frames in parts that fit into memory."""
+    """Yields parts of the frames that fit into memory."""
     for start in range(0, len(frames_BHWC), FRAMES_AT_ONCE):
         yield frames_BHWC[start : start + FRAMES_AT_ONCE]

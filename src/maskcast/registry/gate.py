@@ -1,4 +1,4 @@
-"""The gate before a model may become champion: least scores, better than baselines, no worse than the champion."""
+"""The gate before promotion: thresholds of scores, baselines to beat, and a comparison with the champion."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -18,18 +18,18 @@ def judge(
     *,
     elsewhere: int | None = None,
 ) -> Verdict:
-    """Holds an evaluation against the gate.
+    """Checks an evaluation against the gate.
 
     Args:
-        ours: the evaluation of the model at the gate.
-        champion: number of the version that is champion of the series, None where there is no other champion.
-        theirs: its evaluation.
-        gate: what to reach.
-        elsewhere: the champion in use, where it is of another series and this one has none.
+        ours: evaluation of the new model.
+        champion: version number of the champion of the series; None if there is no other champion.
+        theirs: the champion's evaluation.
+        gate: the requirements.
+        elsewhere: the current champion, if it is of another series and this one has none.
 
     Raises:
-        MaskcastError: the gate names a score that was not measured or that no clip has, or a baseline that was
-            not scored.
+        MaskcastError: the gate names a score that was not measured or is undefined for all clips, or a baseline
+            that was not scored.
     """
     measure = ours.measure
     thresholds: list[Threshold | Rival] = []

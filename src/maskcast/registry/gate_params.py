@@ -1,4 +1,4 @@
-"""Params of the gates; nothing here imports what takes long."""
+"""Params of the gates; nothing here has slow imports."""
 
 import re
 from typing import ClassVar, Literal, get_args
@@ -38,7 +38,7 @@ class Gate(Bootstrap):
     @field_validator("least", "most")
     @classmethod
     def _known_scores(cls, named: dict[str, float]) -> dict[str, float]:
-        """Refuses a score that no evaluation measures, before anything is trained."""
+        """Refuses scores that no evaluation measures, already before any training."""
         own = "|".join(re.escape(score) for score in cls.scores).replace("<n>", r"\d+").replace("<map>", r"\w+")
         ends = "|".join(["", *(f"_{rival}" for rival in cls.rivals)])
         for name in named:

@@ -1,6 +1,6 @@
-"""Networks as graphs on disk, by torch.export or as ONNX, and exported pipelines at work.
+"""Exports networks as graphs (torch.export or ONNX), and runs exported pipelines.
 
-Legend: B clips, T frames seen, h horizon, H height, W width, C = 3 channels, K classes.
+Legend: B clips, T context frames, h horizon, H height, W width, C = 3 channels, K classes.
 """
 
 import json
@@ -25,7 +25,7 @@ Format = Literal["torch-export", "onnx"]
 SUFFIXES: dict[Format, str] = {"torch-export": ".pt2", "onnx": ".onnx"}
 MANIFEST = "export.json"
 OPSET = 18
-CLIPS = "clips"  # name of the axis whose length is free
+CLIPS = "clips"  # name of the axis of variable length
 
 
 class PipelineGraph(nn.Module):
@@ -47,7 +47,7 @@ class PipelineGraph(nn.Module):
 
 
 class MaskerGraph(nn.Module):
-    """The masker of a pipeline: frames -> masks (B, T, H, W) uint8, and probabilities (B, T, H, W, K) float32."""
+    """The masker of a pipeline: frames to masks (B, T, H, W) uint8 and probabilities (B, T, H, W, K) float32."""
 
     def __init__(self, model: PipelineModel) -> None:
         super().__init__()
@@ -59,20 +59,20 @@ class MaskerGraph(nn.Module):
         return _masks(logits_BTKHW), logits_BTKHW.permute(0, 1, 3, 4, 2).softmax(-1)
 
     def logits(self, frames_BTHWC: Tensor) -> Tensor:
-        """Returns the logits (B, T, K, H, W) of the map that is forecast."""
+        """Returns the logits (B, T, K, H, W) of the forecast label map."""
         logits, _ = self.network(frames_BTHWC)
         return logits[self.place]
 
 
 class ForecasterGraph(nn.Module):
-    """The forecaster of a pipeline: its masks (B, T, H, W) or frames -> those that follow."""
+    """The forecaster of a pipeline: masks (B, T, H, W) or frames to those that follow."""
 
     def __init__(self, model: PipelineModel) -> None:
         super().__init__()
         self.network, self.horizon = model.forecaster.network.cpu(), model.forecaster.horizon
 
     def forward(self, masks: Tensor) -> Tensor:
-        """Continues clips."""
+        """Forecasts clips."""
         return self.network.forecast(masks, self.horizon)
 
 
@@ -81,16 +81,16 @@ def _masks(logits_BTKHW: Tensor) -> Tensor:
 
 
 def traced(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -> Any:
-    """Returns a graph as torch.export traces it; the number of clips stays free.
+    """Traces a graph with torch.export, with a variable number of clips.
 
     Args:
-        graph: takes one tensor, or several, the second and later ones by a starred argument.
-        title: what errors call it.
-        batch: what it is traced with, at least two clips.
-        more: the other tensors, of as many clips.
+        graph: takes one tensor, or several, of which all but the first are a starred argument.
+        title: its name in errors.
+        batch: example input, at least two clips.
+        more: the other tensors, for as many clips.
 
     Raises:
-        MaskcastError: what it does cannot be written as a graph.
+        MaskcastError: it cannot be traced.
     """
     try:
         clips = {0: torch.export.Dim(CLIPS, min=1)}
@@ -100,7 +100,7 @@ def traced(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -
                 tuple(torch.from_numpy(each[:2]) for each in (batch, *more)),
                 dynamic_shapes=(clips, (clips,) * len(more)) if more else (clips,),
             )
-    except Exception as error:  # torch.export raises whatever the code that it traces does
+    except Exception as error:  # torch.export may raise any error of the traced code
         reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         raise MaskcastError(
             f"{title}: cannot be written as one graph ({reason}); serve it, or train another arch"
@@ -108,27 +108,27 @@ def traced(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -
 
 
 def write_graph(program: Any, path: Path, inputs: list[str], outputs: list[str], about: dict[str, Any]) -> None:
-    """Writes what ``traced`` returned, in the format that the suffix of ``path`` names, with ``about`` in it."""
+    """Writes a traced graph, with ``about`` as metadata, in the format given by the suffix of ``path``."""
     with _quiet():
         if path.suffix == SUFFIXES["torch-export"]:
-            archive = BytesIO()  # torch's writer of files ends the process where the disk is full
+            archive = BytesIO()  # in memory, as torch's file writer aborts the process if the disk is full
             torch.export.save(program, archive, extra_files={"maskcast.json": json.dumps(about)})
             path.write_bytes(archive.getbuffer())
             return
-        # ONNX Runtime optimizes when it loads; the optimizer of onnxscript 0.7 breaks the graph
+        # no optimisation here: ONNX Runtime optimises on load, and onnxscript 0.7 would break the graph
         names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
         found = torch.onnx.export(program, opset_version=OPSET, optimize=False, verbose=False, **names)
         assert found is not None
         for each in (*found.model.graph.inputs, *found.model.graph.outputs):
             shape = each.shape
             assert shape is not None
-            each.shape = type(shape)([CLIPS, *shape[1:]])  # torch calls it s77 or so
+            each.shape = type(shape)([CLIPS, *shape[1:]])  # torch names it s77 or similar
         found.model.metadata_props["maskcast"] = json.dumps(about)
         found.save(path)
 
 
 def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
-    """Runs an exported pipeline step by step, as its users do; returns masks (B, h, H, W)."""
+    """Runs an exported pipeline step by step, like its users; returns masks (B, h, H, W)."""
     about = read_json(folder / MANIFEST, "exported pipeline", "give one that `maskcast models export` wrote")
     values = {about["input"]["name"]: clips_BTHWC}
     for step in about["steps"]:
@@ -144,12 +144,12 @@ def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
 
 
 def loaded_graph(path: Path) -> Callable[..., list[np.ndarray]]:
-    """Returns a function that runs a graph on its inputs, in their order, and returns its outputs."""
+    """Returns a function that runs a graph: inputs in order to a list of outputs."""
     if path.suffix == SUFFIXES["onnx"]:
         import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # it warns of what it cannot make faster
+        options.log_severity_level = 3  # else it warns of operations that it cannot optimise
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
 
@@ -169,7 +169,7 @@ def loaded_graph(path: Path) -> Callable[..., list[np.ndarray]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what torch's exporters say of their own workings."""
+    """A context that silences the messages of torch's exporters."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What a registered model takes: uint8 arrays of a shape, and from outside not too large ones."""
+"""Checks inputs of registered models: type, shape and, for requests from outside, size."""
 
 import math
 from typing import Any
@@ -8,23 +8,23 @@ import numpy as np
 from maskcast.errors import MaskcastError
 from maskcast.reading import array_of
 
-MAX_BYTES = 64 << 20  # of one call from outside: a server's memory is a small multiple of it, and so is bounded
-MAX_FRAMES = 4096  # of the same: clips of a few pixels take long, too
-MAX_JSON = 16 << 20  # bytes that are read as JSON, and numbers that are written: objects in memory are far larger
+MAX_BYTES = 64 << 20  # per request from outside; it bounds a server's memory, which is a small multiple of it
+MAX_FRAMES = 4096  # per request, because many frames take long even if they are tiny
+MAX_JSON = 16 << 20  # most bytes of JSON read and numbers written, as Python objects take far more memory
 
-Shape = tuple[int, ...]  # with the batch axis; -1 stands for any length of at least 1
+Shape = tuple[int, ...]  # with batch axis; -1 is any length of at least 1
 
 
 def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
-    """Makes sure that a call from outside is not too large, and returns how many numbers its answer has.
+    """Checks the size of a request from outside, and returns how many numbers its answer has.
 
     Args:
-        shape: of what is given; ``batched`` tells whether it fits.
-        shape_in: see ``batched``; of the lengths that may be any, the last two are rows and columns.
-        shape_out: of what comes of it.
+        shape: of the input, which ``batched`` checks.
+        shape_in: see ``batched``; the last two of its variable lengths are rows and columns.
+        shape_out: of the output.
 
     Raises:
-        MaskcastError: what is given or comes of it is too large; the line says what is allowed.
+        MaskcastError: input or output is too large; the message names the limit.
     """
     full = (1, *shape) if len(shape) == len(shape_in) - 1 else shape
     free = [have for have, want in zip(full, shape_in, strict=False) if want < 0]
@@ -40,15 +40,15 @@ def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
 
 
 def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
-    """Returns uint8 data with a batch axis, and whether it came without one.
+    """Returns uint8 data with a batch axis, and whether that axis was added.
 
     Args:
         data: an array, or nested lists.
-        shape: with the batch axis; -1 stands for any length of at least 1.
-        what: what errors call it.
+        shape: expected shape with batch axis; -1 is any length of at least 1.
+        what: name of the data in errors.
 
     Raises:
-        MaskcastError: if type or shape differ; the line says what is allowed.
+        MaskcastError: if type or shape are wrong; the message names the right ones.
     """
     axes = ", ".join("any" if length < 0 else str(length) for length in shape)
     wanted = f"uint8 of shape ({axes}), or one sample without the first axis"

@@ -1,4 +1,4 @@
-"""Where a version comes from: the runs, params, commit, image and data that made it."""
+"""The lineage of a version: runs, params, commit, image and data."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ ORIGIN = {
 
 
 def lineage(registry: Registry, which: str) -> str:
-    """Returns what is known of a version's origin, as text.
+    """Returns the lineage of a version as text.
 
     Raises:
         MaskcastError: there is no such version, or it has no evaluation.
@@ -64,11 +64,11 @@ def lineage(registry: Registry, which: str) -> str:
 
 
 def runs_behind(registry: Registry, version: Version) -> list[Any]:
-    """Returns the runs that a version comes from, the first stage first, whatever runs they were grouped with.
+    """Returns the runs that led to a version, first stage first, independently of groups of runs.
 
-    A run says by digest what it read and what it made (see ``provenance``): the way back
-    is from each digest to the last run that made it before the version was evaluated. Stages that neither learn
-    nor measure have no runs; what they made stands as inputs of the others.
+    Runs have the digests of their inputs and outputs as tags (see ``provenance``). Each input digest leads to the
+    last run with that output before the version was evaluated. Stages that neither train nor evaluate have no
+    runs; their outputs appear as inputs of others.
     """
     last = registry.client.get_run(registry.evaluation_run(version))
     found = {last.info.run_id: last}
@@ -91,7 +91,7 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
 
 
 def known_of(run: Any) -> dict[str, str]:
-    """Returns what a run tells of where it comes from, as ``provenance.run_tags``: its tags and its data sets."""
+    """Returns the facts of a run as in ``provenance.run_tags``, from its tags and data sets."""
     known = {**PLAIN, **run.data.tags}
     for each in run.inputs.dataset_inputs:
         known[f"{DATA_HASH}{each.dataset.name}"] = each.dataset.digest
@@ -100,5 +100,5 @@ def known_of(run: Any) -> dict[str, str]:
 
 
 def _inputs(run: Any) -> set[str]:
-    """Returns the digests of what a run read."""
+    """Returns the digests of a run's inputs."""
     return {each.dataset.digest for each in run.inputs.dataset_inputs}

@@ -1,4 +1,4 @@
-"""Loads registered models by their address, each checked against what was registered."""
+"""Loads registered models by address, and checks their digests."""
 
 import re
 import tempfile
@@ -20,19 +20,19 @@ from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
 from maskcast.runner.refusals import user_errors_of_server
 from maskcast.runner.server import download_files
 
-SAMPLES = Path(__file__).parents[1] / "samples"  # what comes with maskcast: README.md there tells how it was made
+SAMPLES = Path(__file__).parents[1] / "samples"  # samples shipped with maskcast; see README.md there
 SHIPPED = SAMPLES / "pipeline"
-SAMPLE = "sample"  # stands for what comes with maskcast
+SAMPLE = "sample"  # address of the shipped samples
 
 
 @dataclass(frozen=True)
 class _Identified:
-    """What a loaded model is called.
+    """The identity of a loaded model.
 
     Args:
-        name: of the registered model that it is or belongs to, or the folder that it was read from.
-        version: its number; empty where it was read from a folder.
-        digest: of the registered bundle, or of the weights in the folder.
+        name: of the registered model that it is or belongs to, or else its folder.
+        version: version number; empty if it was read from a folder.
+        digest: of the registered bundle, or of the folder's weights.
     """
 
     name: str
@@ -41,23 +41,23 @@ class _Identified:
 
     @property
     def title(self) -> str:
-        """What lines of text call it."""
+        """Its name in messages."""
         return f"{self.name} version {self.version}" if self.version else self.name
 
     @property
     def identity(self) -> dict[str, str]:
-        """What records of its work say of it."""
+        """Its identity for records of results."""
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
 
 @dataclass(frozen=True)
 class Loaded(_Identified):
-    """A model and what it is.
+    """A model with its description.
 
     Args:
         model: ready to predict.
-        about: its description.
-        example: the small input that it was registered with, uint8 with a batch axis.
+        about: description.
+        example: small input stored at registration, uint8 with a batch axis.
     """
 
     model: Model
@@ -67,7 +67,7 @@ class Loaded(_Identified):
 
 @dataclass(frozen=True)
 class LoadedPipeline(Loaded):
-    """A pipeline and what it is: frames in, future masks out."""
+    """A pipeline, from frames to future masks, with its description."""
 
     model: PipelineModel
     about: ForecastDescription
@@ -75,11 +75,11 @@ class LoadedPipeline(Loaded):
 
 @dataclass(frozen=True)
 class LoadedMasker(_Identified):
-    """A masker and what it is: frames of a video in, their masks out.
+    """A masker, from frames of a video to their masks.
 
     Args:
         model: ready to predict.
-        consistent_frames: of the pipeline that it is of: so many frames seen agree on the class of each object.
+        consistent_frames: window of consistent masks in the pipeline that it belongs to, if any.
     """
 
     model: MaskerModel
@@ -92,11 +92,11 @@ Servable = LoadedPipeline | LoadedMasker
 def load_address(address: str) -> Loaded:
     """Returns the model at an address (see ``ADDRESS_HELP``).
 
-    What the registry names is checked against the digest that it has. A folder can only agree with itself: whoever
-    gives it vouches for it.
+    A model from the registry is checked against its registered digest. A folder is only checked against its own
+    digests, so the user must trust it.
 
     Raises:
-        MaskcastError: there is no such model, it is not what was registered, or the server is away.
+        MaskcastError: there is no such model, its digest differs, or the server is away.
     """
     if address.startswith("models:"):
         match = ADDRESS.fullmatch(address)
@@ -116,7 +116,7 @@ def load_address(address: str) -> Loaded:
 
 
 def _meant(address: str) -> str:
-    """Asks for an address that lacks its beginning or has another mark before the alias; empty of other words."""
+    """Returns a hint for addresses without their prefix or with another separator before the alias; else empty."""
     match = re.fullmatch(r"(models:/*)?([\w.-]+)([/@])([\w.-]+)", address)
     if match is None or not (match[1] or match[3] == "@"):
         return ""
@@ -127,7 +127,7 @@ def load_version(registry: Registry, which: str) -> Loaded:
     """Returns the model of a version, by number or alias.
 
     Raises:
-        MaskcastError: there is no such version, or its artifact is not what was registered.
+        MaskcastError: there is no such version, or the digest of its artifact differs.
     """
     found = registry.find(which)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
@@ -135,10 +135,10 @@ def load_version(registry: Registry, which: str) -> Loaded:
 
 
 def download(registry: Registry, version: Version, folder: Path) -> Path:
-    """Brings what was registered as a version into a folder; returns where it lies there.
+    """Downloads the artifact of a version into a folder; returns its path there.
 
     Raises:
-        MaskcastError: it is not there.
+        MaskcastError: it does not exist.
     """
     return download_files(registry.client, *registry.files(version), folder)
 
@@ -147,13 +147,13 @@ def load_pipeline(address: str) -> LoadedPipeline:
     """Returns the pipeline at an address.
 
     Raises:
-        MaskcastError: as ``load_address``, or the model is another kind than a pipeline.
+        MaskcastError: as in ``load_address``, or the model is not a pipeline.
     """
     return pipeline_of(load_address(address))
 
 
 def registered_as(loaded: Servable, what: str) -> Servable:
-    """Returns a model that was read from a folder under the name and number that it has in the registry.
+    """Returns a model that was read from a folder with its registered name and version.
 
     Raises:
         MaskcastError: ``what`` is not NAME/VERSION.
@@ -165,7 +165,7 @@ def registered_as(loaded: Servable, what: str) -> Servable:
 
 
 def load_shipped() -> LoadedPipeline:
-    """Returns the small pipeline that comes with maskcast, of simulated clips and CLEVRER's classes."""
+    """Returns the small pipeline shipped with maskcast, for simulated clips with CLEVRER's classes."""
     return replace(load_pipeline(str(SHIPPED)), name="the shipped pipeline")
 
 
@@ -173,7 +173,7 @@ def pipeline_of(loaded: Loaded) -> LoadedPipeline:
     """Returns the model as a pipeline.
 
     Raises:
-        MaskcastError: it is another kind.
+        MaskcastError: it is not a pipeline.
     """
     if not isinstance(loaded, LoadedPipeline):
         kind = loaded.about.kind
@@ -184,10 +184,10 @@ def pipeline_of(loaded: Loaded) -> LoadedPipeline:
 
 
 def load_masker_at(address: str) -> LoadedMasker:
-    """Returns the masker at an address: registered, of a registered pipeline, or a folder that train_masker wrote.
+    """Returns the masker at an address: a registered one, that of a pipeline, or a folder of train_masker.
 
     Raises:
-        MaskcastError: there is no such model, it is not what was registered, or it masks no frames.
+        MaskcastError: there is no such model, its digest differs, or it has no masker.
     """
     if (weights := Path(address) / WEIGHTS).is_file():
         return LoadedMasker(address, "", sha256_of(weights), MaskerModel(Path(address), "fp32"))
@@ -198,7 +198,7 @@ def load_servable(address: str) -> Servable:
     """Returns the pipeline at an address, or the masker (see ``load_masker_at``).
 
     Raises:
-        MaskcastError: there is no such model, it is not what was registered, or it is of another kind.
+        MaskcastError: there is no such model, its digest differs, or it is of another kind.
     """
     if (Path(address) / WEIGHTS).is_file():
         return load_masker_at(address)
@@ -207,10 +207,10 @@ def load_servable(address: str) -> Servable:
 
 
 def masker_of(loaded: Loaded) -> LoadedMasker:
-    """Returns what of a model masks frames.
+    """Returns the masker of a model.
 
     Raises:
-        MaskcastError: nothing of it does.
+        MaskcastError: it has none.
     """
     model, consistent_frames = loaded.model, None
     if isinstance(model, PipelineModel):

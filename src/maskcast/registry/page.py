@@ -1,6 +1,6 @@
-"""The page of a registration: the gate's verdict, and the model beside the champion.
+"""The HTML page of a registration: the gate's verdict, and a comparison with the champion.
 
-The stages that evaluate ask no server, so the champion is not on their pages; those that register know both.
+Evaluating stages use no server, so the champion is not on their pages. Registering stages know both models.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ from maskcast.registry.verdict import Verdict
 from maskcast.report.charts import line_chart
 from maskcast.report.page import Page
 
-HORIZON = "jaccard_h"  # and the number of a frame
-LISTED = 6  # clips or images that are listed at either end
+HORIZON = "jaccard_h"  # followed by the number of a frame
+LISTED = 6  # clips or images listed at each end
 
 
 def write_page(
@@ -31,12 +31,12 @@ def write_page(
 
     Args:
         path: the file.
-        model: what was registered.
+        model: the registered version.
         ours: its evaluation.
-        champion: evaluation of the champion that it was held against; None where there was none.
-        verdict: what the gate said.
+        champion: evaluation of the champion that it was compared with, or None.
+        verdict: of the gate.
         params: of the stage.
-        tags: where it ran, see ``provenance.run_tags``.
+        tags: facts about the run, see ``provenance.run_tags``.
     """
     page = Page(tags["maskcast.name"])
     page.section("Verdict", _verdict(model, verdict))
@@ -97,7 +97,7 @@ def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Ver
 
 
 def _horizon(record: EvaluationRecord) -> list[tuple[float, float]]:
-    """Returns the score of each forecast frame; nothing where nothing was forecast."""
+    """Returns the score of each forecast frame; empty for models that are not forecasters."""
     return [
         (float(key.removeprefix(HORIZON)), value)
         for key, value in record.scores.items()

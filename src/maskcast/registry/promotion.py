@@ -1,9 +1,10 @@
-"""Promotion: moves the aliases ``champion`` and ``previous``, one person at a time, and writes down who did it.
+"""Promotion: moves the aliases ``champion`` and ``previous``, one user at a time, with an audit trail.
 
-MLflow moves an alias without asking what it pointed to. What its API does do whole is to number the versions of a
-registered model. So each decision is a version of a second one, ``<name>-promotions``: whoever gets the number
-after the last one that they saw before they read the aliases may move them; anybody else was overtaken and is
-told. These versions are the audit trail, overtaken attempts included; their source is what was promoted.
+MLflow has no compare-and-swap for aliases, but it numbers the versions of a registered model atomically. So each
+decision is a version of a second registered model, ``<name>-promotions``. A user reads its last version number,
+then the aliases, and then creates a version. If it gets the next number, the user may move the aliases. Otherwise
+another user was faster, and the attempt fails. These versions are the audit trail, including failed attempts;
+their source is the promoted version.
 """
 
 import getpass
@@ -16,7 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
 from maskcast.registry.trail import Decision, decisions, series_champion, trail_of
 
-ABANDONED_S = 60  # a decision that takes longer was killed; clocks must not differ by more
+ABANDONED_S = 60  # an open decision of this age counts as killed; clocks must not differ by more
 TRAIL = (
     "The audit trail of {}: each version is a promotion or a rollback, and its tags say who, why and how it ended."
 )
@@ -31,11 +32,12 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
         name: the registered model.
         which: number or alias.
         reason: why; it is written down.
-        force: overrules the gate, which takes a reason.
+        force: overrules the gate, which requires a reason.
 
     Raises:
-        MaskcastError: there is no such version, it is the champion, the gate did not let it pass or held it
-            against another champion, it is overruled without a reason, or somebody else decides at the same time.
+        MaskcastError: there is no such version, it is already champion, it did not pass the gate or was compared
+            with another champion, the gate is overruled without a reason, or another user decides at the same
+            time.
     """
     if force and not reason.strip():
         raise MaskcastError("promote: overruling the gate takes a reason; give --reason TEXT with --force")
@@ -56,8 +58,8 @@ def rollback(name: str, reason: str = "") -> Decision:
         reason: why; it is written down.
 
     Raises:
-        MaskcastError: there is no previous version, a decision that was killed has left the champion as that, or
-            somebody else decides at the same time.
+        MaskcastError: there is no previous version, it equals the champion after a killed decision, or another
+            user decides at the same time.
     """
     turn = Turn(name)
     if not turn.registry.versions():
@@ -74,10 +76,10 @@ def rollback(name: str, reason: str = "") -> Decision:
 
 
 class Turn:
-    """What one person knows when they decide: the last decision, and the champion after it.
+    """The state on which a decision is based: the last decision, and the champion after it.
 
     Raises:
-        MaskcastError: somebody else's decision is under way.
+        MaskcastError: another user's decision is under way.
     """
 
     def __init__(self, name: str) -> None:
@@ -91,16 +93,16 @@ class Turn:
                 )
             self._trail.tag(last.number, {"maskcast.outcome": "abandoned"})
         self._last = last.number if last else 0
-        self.champion = self.registry.aliases().get(CHAMPION, 0)  # read after the last decision: it is no older
+        self.champion = self.registry.aliases().get(CHAMPION, 0)  # read after the last decision: not older
 
     def decide(self, action: Action, version: Version, reason: str) -> Decision:
-        """Moves the aliases, unless somebody else has decided since this turn began.
+        """Moves the aliases, unless another user has decided since the state was read.
 
         Raises:
-            MaskcastError: if so; the line says what they did. Or the version's files are gone.
+            MaskcastError: another user has; the message says what they did. Or the version's files are gone.
         """
         name = self.registry.name
-        self.registry.files(version)  # nobody could use a champion without them
+        self.registry.files(version)  # fails if they are gone: such a champion would be unusable
         entry = {
             "maskcast.action": action,
             "maskcast.version": str(version.number),
@@ -122,7 +124,7 @@ class Turn:
             )
         if self.champion:
             self.registry.set_alias(PREVIOUS, self.champion)
-        elif PREVIOUS in version.aliases:  # somebody has dropped the champion by other means
+        elif PREVIOUS in version.aliases:  # the champion's alias was removed by other means
             self.registry.drop_alias(PREVIOUS)
         self.registry.set_alias(CHAMPION, version.number)
         if CANDIDATE in version.aliases:
@@ -138,7 +140,7 @@ class Turn:
 
 
 def _user() -> str:
-    """Returns who runs this process; a container may run as a number that has no name."""
+    """Returns the user of this process; in a container it may be a number without a name."""
     with suppress(KeyError, OSError):
         return getpass.getuser()
     return f"user {os.getuid()}"

@@ -1,8 +1,8 @@
-"""Brings a pipeline and its parts, or a detector, into the registry, each version whole or not at all.
+"""Registers a pipeline and its parts, a detector or a segmenter; each version is created atomically.
 
-Artifacts are uploaded to a run first; only then a version appears that names them, and with it all its tags. A
-process that is killed leaves a run without versions, or some of the models; the next one finds those by
-their digest and adds what lacks.
+Artifacts are first uploaded to a run. Only then a version that refers to them is created, with all its tags. A
+killed process leaves a run without versions, or versions of some models only. The next process finds these by
+their digests and adds the missing ones.
 """
 
 import json
@@ -30,7 +30,7 @@ from maskcast.runner.record import open_run
 from maskcast.runner.refusals import user_errors_of_server
 from maskcast.writing import write_json
 
-# The last of what is registered is what was evaluated and is promoted; it names the others' versions.
+# The last registered model is the evaluated one, which is promoted; its tags name the others' versions.
 ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector", "segmenter")
 
 MAX_DESCRIPTION = 5000  # characters
@@ -46,20 +46,20 @@ def register(
     registration: Path,
     page: Path | None,
 ) -> None:
-    """Registers what is new, points ``candidate`` to what was evaluated if it passes the gate, and says so.
+    """Registers new versions; sets the alias ``candidate`` if the evaluated model passes the gate; reports both.
 
     Args:
-        entries: masker, forecaster, pipeline, and the encoder where one was trained; or one detector or segmenter.
-        parts: the folders that the training stages wrote.
+        entries: masker, forecaster, pipeline and, if one was trained, encoder; or one detector or segmenter.
+        parts: folders that the training stages wrote.
         record: the evaluation of the pipeline, detector or segmenter.
-        gate: what that must reach.
-        origin: what the stage that registers started from.
-        registration: JSON file: the model that stood at the gate, the versions, and the verdict with its numbers.
-        page: HTML file, where one is wanted; MLflow has it either way, in the run that registered the version.
+        gate: requirements for the evaluated model.
+        origin: provenance of the registering stage.
+        registration: JSON file to write, with the gated model, the versions and the verdict with its numbers.
+        page: HTML file to write, or None; MLflow gets it in any case, in the run of the registration.
 
     Raises:
-        MaskcastError: a file of a part is damaged, another model was evaluated than what is there now, the gate
-            names a score that was not measured, or MLflow does not do its part.
+        MaskcastError: a file of a part is damaged, the evaluated model is not the one given, the gate names a
+            score that was not measured, or MLflow fails.
     """
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
         artifacts = [
@@ -68,7 +68,7 @@ def register(
         ]
         promoted = artifacts[-1]
         scored = {part: parts[part] for part in PARTS[promoted.kind]}
-        record.check_models(**scored)  # nobody has replaced them since
+        record.check_models(**scored)  # they must not have been replaced since
         registry = Registry(promoted.name, creates=True)
         verdict = _verdict(registry, promoted.digest, record, gate)
         versions = _versions(artifacts, verdict, record, origin, run_file(registration))
@@ -77,7 +77,7 @@ def register(
         champion = None if verdict.champion is None else registry.evaluation(registry.find(str(verdict.champion)))
         file = Path(scratch, f"{origin.name}.html")
         write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
-        run_id = registry.evaluation_run(model)  # where nothing is new, an older one
+        run_id = registry.evaluation_run(model)  # an older run if nothing is new
         registry.client.log_artifact(run_id, str(file))
         if page is not None:
             shutil.copy(file, page)
@@ -88,14 +88,14 @@ def register(
 def _versions(
     artifacts: Sequence[Artifact], verdict: Verdict, record: EvaluationRecord, origin: Origin, key_file: Path
 ) -> dict[str, int]:
-    """Returns the version of each registered model by its name; those that are not there are created.
+    """Returns the version of each registered model by name; creates missing ones.
 
     Args:
-        artifacts: in the order of registration; the last is what was evaluated.
-        verdict: on that one.
-        record: its evaluation.
-        origin: what the stage that registers started from.
-        key_file: remembers the run of a registration that was killed.
+        artifacts: in the order of registration; the last is the evaluated model.
+        verdict: on the evaluated model.
+        record: evaluation of the last model.
+        origin: provenance of the registering stage.
+        key_file: stores the key of the run, for resuming a killed registration.
     """
     registries = {one.kind: Registry(one.name, creates=True) for one in artifacts}
     known = {one.kind: _with_digest(registries[one.kind], one.digest) for one in artifacts}
@@ -116,16 +116,16 @@ def _versions(
                 if found is None:
                     registry.client.log_artifacts(run_id, str(one.folder), one.kind)
                     tags = {**origin.tags, **evaluation, "maskcast.digest": one.digest}
-                    if one.kind != "encoder":  # the evaluation scores what started from it
+                    if one.kind != "encoder":  # the evaluation scores models that started from it
                         tags |= scores
-                    if one.kind == promoted:  # born with its verdict, and with the versions of its parts
+                    if one.kind == promoted:  # created with its verdict and the versions of its parts
                         tags |= _verdict_tags(verdict) | _part_tags(versions)
                     source = f"{artifact_uri}/{one.kind}"
                     versions[one.name] = _create_once(registry, source, run_id, tags, one)
                 else:
                     versions[one.name] = found.number
-                if one.kind == promoted:  # the parts keep the evaluation that they came with
-                    # The digest of the evaluation last: who is killed before it does all of this again.
+                if one.kind == promoted:  # existing parts keep the evaluation of their registration
+                    # The evaluation's digest is set last, so that after a kill all of this is repeated.
                     registry.tag(versions[one.name], scores | evaluation)
     for kind, found in known.items():
         if found is not None:
@@ -133,12 +133,12 @@ def _versions(
             say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
     own = registries[promoted]
     others = {name: number for name, number in versions.items() if name != own.name}
-    own.tag(versions[own.name], _part_tags(others))  # an encoder may be newer than its pipeline
+    own.tag(versions[own.name], _part_tags(others))  # the encoder may be newer than its pipeline
     return dict(sorted(versions.items()))
 
 
 def _verdict(registry: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
-    """Holds an evaluation against the gate, and the champion of its series; one is not compared with itself."""
+    """Checks an evaluation against the gate and the champion of its series (unless it is the champion's)."""
     in_use = next((each for each in registry.versions() if CHAMPION in each.aliases), None)
     champion = series_champion(registry, record.facts["data"])
     if any(each is not None and each.digest == digest for each in (champion, in_use)):
@@ -159,7 +159,7 @@ def _point_candidate(registry: Registry, number: int, verdict: Verdict) -> None:
 
 @contextmanager
 def _run(client: Any, record: EvaluationRecord, origin: Origin, key_file: Path) -> Iterator[tuple[str, str]]:
-    """Opens the run of the registration, puts the evaluation there, and gives its id and artifact URI."""
+    """A context with the run of the registration, which gets the evaluation; yields id and artifact URI."""
     run_id = open_run(client, origin, key_file)
     try:
         for name in record.measure.files:
@@ -172,11 +172,11 @@ def _run(client: Any, record: EvaluationRecord, origin: Origin, key_file: Path) 
 
 
 def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], one: Artifact) -> int:
-    """Creates a version; where somebody did so at the same time with the same weights, the first one stays alone.
+    """Creates a version; if another process creates an equal one at the same time, only the first is kept.
 
-    Both look again after they created theirs. Numbers are given out in the order in which versions appear, so
-    whoever has the higher number sees the other's and drops their own; whoever is killed in between leaves a
-    version that nothing points to, as the first of equal digests is the one that counts.
+    Each process lists the versions again after creating its own. Numbers follow the order of creation, so the
+    process with the higher number sees the other version and deletes its own. If it is killed in between, an
+    unused version remains, as the first of equal digests counts.
     """
     number = registry.create(source, run_id, tags, _fit(one.card), PURPOSE[one.kind])
     first = _with_digest(registry, tags["maskcast.digest"])
@@ -190,14 +190,14 @@ def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str
 
 
 def _fit(card: str) -> str:
-    """Returns a card cut to what MLflow's databases hold of a description."""
+    """Returns a card, truncated to the longest description that MLflow's databases accept."""
     if len(card) <= MAX_DESCRIPTION:
         return card
     return card[: MAX_DESCRIPTION - len(CUT)].rpartition("\n")[0] + CUT
 
 
 def _with_digest(registry: Registry, digest: str) -> Version | None:
-    """Returns the first version of a bundle whose files are there."""
+    """Returns the first version with a bundle's digest whose files still exist."""
     found = [version for version in reversed(registry.versions()) if version.digest == digest]
     return next(filter(registry.has_files, found), None)
 

@@ -1,6 +1,6 @@
-"""Runs a registered model: what MLflow's pyfunc loads, named as ``loader_module`` in its ``MLmodel``.
+"""Loads and runs registered models; MLflow's pyfunc uses it as ``loader_module``.
 
-Nothing here unpickles: the bundle's digests are checked, then configs are read as JSON and weights as safetensors.
+Nothing is unpickled: the bundle's digests are checked, configs are read as JSON and weights as safetensors.
 """
 
 from pathlib import Path
@@ -32,16 +32,16 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     """Checks a bundle (see ``read_bundle``) and returns its model.
 
     Raises:
-        MaskcastError: if anything differs from what was registered, or a config names what is none of ours.
+        MaskcastError: if a digest differs, or a config names an unknown architecture.
     """
     return build_model(folder, read_bundle(folder, digest))
 
 
 def build_model(folder: Path, about: Description) -> Model:
-    """Returns the model of a bundle that has been checked.
+    """Returns the model of a checked bundle.
 
     Raises:
-        MaskcastError: if a config names what is none of ours.
+        MaskcastError: if a config names an unknown architecture.
     """
     if about.kind == "detector":
         return DetectorModel(folder / "detector", about.precision)
@@ -54,14 +54,14 @@ def build_model(folder: Path, about: Description) -> Model:
     forecaster = ForecasterModel(folder / "forecaster", about.horizon)
     if about.kind == "forecaster":
         return forecaster
-    # Frames that a forecaster made are masked as the evaluation does it.
+    # Forecast frames are masked as in the evaluation.
     precision = "fp32" if forecaster.input.needs_masker else about.precision
     masker = MaskerModel(folder / "masker", precision, about.label_map)
     return PipelineModel(masker, forecaster, about.consistent_frames)
 
 
 class PyfuncModel:
-    """A model as MLflow calls it: calls are bounded, and MLflow's server answers 400 to a bad one and says why."""
+    """A model for MLflow: limits the size of calls; MLflow's server answers invalid ones with 400."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -75,10 +75,10 @@ class PyfuncModel:
             raise bad_request(error) from error
 
     def get_raw_model(self) -> Model:
-        """Returns the model: MLflow's ``get_raw_model()``, e.g. for the ``session()`` of a masker."""
+        """Returns the model itself, for MLflow's ``get_raw_model()``, e.g. to use a masker's ``session()``."""
         return self.model
 
 
 def _load_pyfunc(path: str) -> PyfuncModel:
-    """What ``mlflow.pyfunc.load_model`` calls with the path of the bundle."""
+    """Is called by ``mlflow.pyfunc.load_model`` with the path of the bundle."""
     return PyfuncModel(load_bundle(Path(path)))

@@ -1,8 +1,8 @@
-"""One registered model in MLflow's registry: its versions, aliases and evaluations.
+"""A registered model in MLflow's registry: its versions, aliases and evaluations.
 
 A version's tags: ``maskcast.digest`` (of its bundle), ``maskcast.evaluation_run`` (the run that holds
 evaluation.json and the scores of each clip or image), ``maskcast.verdict`` (passed or failed), ``maskcast.gate``
-(the verdict with its numbers, as JSON), ``maskcast.score.<name>``, and where it comes from, as on every run.
+(the verdict with its numbers, as JSON), ``maskcast.score.<name>``, and the provenance tags of runs.
 """
 
 import re
@@ -23,7 +23,7 @@ from maskcast.runner.refusals import is_missing
 from maskcast.runner.server import download_files, new_client
 
 NAME = r"^[\w.-]+$"  # of a registered model
-PIPELINE = "maskcast"  # the registered pipeline, unless params name it otherwise
+PIPELINE = "maskcast"  # default name of the registered pipeline
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
 ADDRESS_HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
 EVALUATION = "evaluation"  # folder of a run's artifacts
@@ -32,7 +32,7 @@ CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model, as it was when it was read."""
+    """A version of a registered model, at the time of reading."""
 
     name: str
     number: int
@@ -48,10 +48,10 @@ class Version:
 
     @property
     def gate(self) -> dict[str, Any]:
-        """What the gate said; empty where it never stood at the gate.
+        """The verdict of the gate; empty if the version was never gated.
 
         Raises:
-            MaskcastError: somebody has changed it.
+            MaskcastError: its tag was changed and is invalid.
         """
         try:
             return TypeAdapter(dict[str, Any]).validate_json(self.tags.get("maskcast.gate", "{}"))
@@ -63,11 +63,11 @@ class Version:
 
 
 class Registry:
-    """A registered model; methods raise what MLflow raises (see ``server.user_errors_of_server``).
+    """A registered model; methods raise MLflow's errors (see ``server.user_errors_of_server``).
 
     Args:
         name: of the registered model.
-        creates: whether a database that is not there is made; a query makes none.
+        creates: whether a missing database is created; queries do not.
     """
 
     def __init__(self, name: str, *, creates: bool = False) -> None:
@@ -75,8 +75,8 @@ class Registry:
         self.client = new_client(query=not creates)
 
     def aliases(self) -> dict[str, int]:
-        """Returns the version of each alias; none where the model is not registered."""
-        with told_when_late(f"an answer of {shown_uri()}"):  # the first that commands ask
+        """Returns the version number of each alias; empty if the model is not registered."""
+        with told_when_late(f"an answer of {shown_uri()}"):  # the first request of most commands
             found = self.client.search_registered_models(f"name = '{self.name}'")
         return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
 
@@ -101,7 +101,7 @@ class Registry:
         """Returns the version with a number or an alias.
 
         Raises:
-            MaskcastError: if there is none; the line names those there are.
+            MaskcastError: if there is none; the message lists all versions.
         """
         versions = self.versions()
         for version in versions:
@@ -114,7 +114,7 @@ class Registry:
         raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {have}{how}")
 
     def empty(self) -> MaskcastError:
-        """Returns what to say where no version is registered."""
+        """Returns the error for a model without versions."""
         return MaskcastError(
             f"{self.name}: no models: looked in {shown_uri()}; run a stage that registers, give "
             "--name, or set MLFLOW_TRACKING_URI"
@@ -123,19 +123,19 @@ class Registry:
     def create(
         self, source: str, run_id: str | None, tags: Mapping[str, str], description: str = "", purpose: str = ""
     ) -> int:
-        """Creates a version, born with all its tags, and returns its number; makes the model if there is none.
+        """Creates a version together with its tags, and returns its number; creates the model if necessary.
 
         Args:
-            source: where the files of the version are.
-            run_id: the run that made it, if any.
+            source: location of the version's files.
+            run_id: of the run that created it, if any.
             tags: of the version.
             description: of the version.
-            purpose: description of the registered model, where it is made.
+            purpose: description of the registered model, if it is created.
         """
         if not self.client.search_registered_models(f"name = '{self.name}'"):
             try:
                 self.client.create_registered_model(self.name, description=purpose or None)
-            except Exception:  # somebody else made it in between, or it cannot be made
+            except Exception:  # another process has created it in the meantime, or it cannot be created
                 if not self.client.search_registered_models(f"name = '{self.name}'"):
                     raise
         created = self.client.create_model_version(
@@ -144,7 +144,7 @@ class Registry:
         return int(created.version)
 
     def delete(self, number: int) -> None:
-        """Deletes a version; its number is not given out again."""
+        """Deletes a version; its number is not reused."""
         self.client.delete_model_version(self.name, str(number))
 
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
@@ -153,7 +153,7 @@ class Registry:
             self.client.set_model_version_tag(self.name, str(number), name, value)
 
     def set_alias(self, alias: str, number: int) -> None:
-        """Points an alias to a version."""
+        """Sets an alias to a version."""
         self.client.set_registered_model_alias(self.name, alias, str(number))
 
     def drop_alias(self, alias: str) -> None:
@@ -161,10 +161,10 @@ class Registry:
         self.client.delete_registered_model_alias(self.name, alias)
 
     def files(self, version: Version) -> tuple[str, str]:
-        """Returns the run that holds the files of a version, and the folder of that run where they lie.
+        """Returns run id and artifact folder of a version's files.
 
         Raises:
-            MaskcastError: the files are gone, or no stage of maskcast has registered the version.
+            MaskcastError: the files are gone, or the version was not registered by maskcast.
         """
         title = f"{self.name} version {version.number}"
         if not version.run_id or not version.digest:
@@ -178,7 +178,7 @@ class Registry:
         return version.run_id, folder
 
     def evaluation_run(self, version: Version) -> str:
-        """Returns the run that holds the evaluation that a version was last registered with.
+        """Returns the id of the run with a version's latest evaluation.
 
         Raises:
             MaskcastError: if it has none.
@@ -189,10 +189,10 @@ class Registry:
         return run_id
 
     def evaluation(self, version: Version) -> EvaluationRecord:
-        """Returns the evaluation that a version was last registered with.
+        """Returns a version's latest evaluation.
 
         Raises:
-            MaskcastError: if it has none, or that is gone.
+            MaskcastError: if it has none, or its files are gone.
         """
         run_id = self.evaluation_run(version)
         if not self.has_evaluation(version):
@@ -204,7 +204,7 @@ class Registry:
             return read_evaluation(download_files(self.client, run_id, EVALUATION, Path(scratch)))
 
     def has_files(self, version: Version) -> bool:
-        """Tells whether a version's files are there."""
+        """Whether a version's files exist."""
         try:
             self.files(version)
         except MaskcastError:
@@ -212,11 +212,11 @@ class Registry:
         return True
 
     def has_evaluation(self, version: Version) -> bool:
-        """Tells whether the evaluation that a version was last registered with is there."""
+        """Whether the files of a version's latest evaluation exist."""
         return self._lists(version.tags.get("maskcast.evaluation_run", ""), EVALUATION)
 
     def _lists(self, run_id: str, folder: str) -> bool:
-        """Tells whether a run is there and has files in a folder."""
+        """Whether a run exists and has files in a folder."""
         try:
             return bool(self.client.list_artifacts(run_id, folder))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a finished run says: its scores, what was gained, where the report is, and what to do next."""
+"""The summary of a finished pipeline: scores, gain, report and next commands."""
 
 import csv
 import os
@@ -23,23 +23,23 @@ COLUMNS = {
     "jaccard_mean": "mean",
     "accuracy_last": "accuracy",
 }
-RIVALS = {  # by name: what the sentence calls them
+RIVALS = {  # baselines by name, with their names in the sentence
     "persistence": "copying the last mask",
     "constant_velocity": "constant velocity",
     "rigid_body": "`rigid_body`, which is given camera and physics",
 }
-LEVEL = 0.005  # Jaccard: nearer is no difference
+LEVEL = 0.005  # smaller differences of Jaccard count as none
 
 
 def summary(results: Path) -> str:
-    """Returns the table, one sentence that says what was gained, the path of the report, and the next commands.
+    """Returns the table of scores, a sentence on the gain, the path of the report, and the next commands.
 
     Args:
-        results: folder with ``evaluate.json`` and ``evaluate.html``, and ``registration.json`` where models were
-            registered.
+        results: folder with ``evaluate.json``, ``evaluate.html`` and, if models were registered,
+            ``registration.json``.
 
     Raises:
-        MaskcastError: there are no scores of forecasts.
+        MaskcastError: it has no scores of forecasts.
     """
     if not (results / "evaluate.json").exists() and (results / "index.html").exists():
         raise MaskcastError(
@@ -67,11 +67,11 @@ def summary(results: Path) -> str:
 
 
 def gain(scores: Mapping[str, float], frame: int) -> str:
-    """Returns one sentence that says how a forecaster stands against the baselines.
+    """Returns a sentence that compares a forecaster with the baselines.
 
     Args:
         scores: contents of ``evaluate.json``.
-        frame: number of the last frame with a score; frames without labels have none.
+        frame: number of the last frame with a score (frames without labels have none).
     """
     parts = []
     for name, called in RIVALS.items():
@@ -86,10 +86,10 @@ def gain(scores: Mapping[str, float], frame: int) -> str:
 
 
 def next_commands(results: Path) -> list[str]:
-    """Returns the three commands that come next, as the shell that asks takes them.
+    """Returns the three commands to run next, in the syntax of the user's shell.
 
     Args:
-        results: folder with what ``register_models`` wrote; it need not be there.
+        results: folder with the output of ``register_models``, which may be missing.
     """
     registration = results / "registration.json"
     maskcast = spoken()
@@ -109,7 +109,7 @@ def next_commands(results: Path) -> list[str]:
 
 
 def spoken() -> str:
-    """Returns how the user's shell calls this program: by its name, or by its path where it is not found."""
+    """Returns the command for this program: its name, or its path if it is not on PATH."""
     script = Path(sys.executable).with_name("maskcast")
     if sys.prefix == sys.base_prefix or Path(os.environ.get("VIRTUAL_ENV", "")) == Path(sys.prefix):
         return "maskcast"
@@ -117,7 +117,7 @@ def spoken() -> str:
 
 
 def _knows_sample(per_class: Path) -> bool:
-    """Whether an evaluated model has the classes of the sample; one whose classes nobody wrote down may."""
+    """Whether an evaluated model has the classes of the sample; also true if its classes are unknown."""
     if not per_class.is_file():
         return True
     with per_class.open(encoding="utf-8", newline="") as file:
@@ -126,7 +126,7 @@ def _knows_sample(per_class: Path) -> bool:
 
 
 def _is_champion(name: str, number: int) -> bool:
-    """Whether a version is in use already; of a server that is away it is not known."""
+    """Whether a version is already champion; false if the server is away."""
     try:
         with user_errors_of_server():
             return number == Registry(name).aliases().get(CHAMPION)

@@ -1,4 +1,4 @@
-"""The audit trail of promotions (see ``promotion``), and what it tells of each series of versions."""
+"""The audit trail of promotions (see ``promotion``), and the champion of each series of versions."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from maskcast.errors import MaskcastError
 from maskcast.registry.store import CHAMPION, Registry, Version
 
-# The tags of a decision, and what each may hold.
+# The tags of a decision, with their allowed values.
 TOLD = {
     "action": "promote|rollback",
     "version": "[1-9][0-9]*",
@@ -22,14 +22,14 @@ class Decision:
     """One entry of the audit trail.
 
     Args:
-        number: counted from 1.
-        created_ms: when, by the server's clock.
+        number: consecutive, from 1.
+        created_ms: time by the server's clock.
         action: promote or rollback.
         version: the version that became champion.
-        champion: the champion before, 0 where there was none.
-        user: who.
-        reason: why, in the words of who decided; may be empty where the gate was not overruled.
-        outcome: open while the aliases move, then done; overtaken or abandoned if they did not, or not by this.
+        champion: the champion before, 0 if there was none.
+        user: who decided.
+        reason: given by the user; required only if the gate is overruled.
+        outcome: open while aliases are moved, then done; overtaken by another decision, or abandoned after a kill.
     """
 
     number: int
@@ -46,25 +46,25 @@ def decisions(name: str) -> list[Decision]:
     """Returns the audit trail of a registered model, newest first.
 
     Raises:
-        MaskcastError: naming what somebody else has put there, or changed.
+        MaskcastError: an entry was changed or not written by maskcast; the message names it.
     """
     return [_decision(version) for version in Registry(trail_of(name)).versions()]
 
 
 def trail_of(name: str) -> str:
-    """Returns the registered model whose versions are the decisions about another one."""
+    """Returns the name of the registered model whose versions are the decisions about ``name``."""
     return f"{name}-promotions"
 
 
 def series_champion(registry: Registry, data: str) -> Version | None:
-    """Returns the champion of a series, the versions that were scored on the same clips or images.
+    """Returns the champion of a series, i.e. of the versions that were scored on the same clips or images.
 
-    It is the version of the series that people made champion last, in use or not: another data set may have had
-    its turn since. None where none of the series ever was.
+    It is the version of the series that was last promoted, even if a version of another data set is champion now.
+    None if no version of the series was ever promoted.
 
     Args:
         registry: the registered model.
-        data: digest of what is scored.
+        data: digest of the scored data.
     """
     series = {each.number: each for each in registry.versions() if each.tags.get("maskcast.data") == data}
     in_use = [each for each in series.values() if CHAMPION in each.aliases]

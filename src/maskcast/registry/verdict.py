@@ -1,4 +1,4 @@
-"""What a gate says of a model, with the numbers that it rests on."""
+"""The verdict of a gate on a model, with the numbers on which it is based."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from maskcast.registry.gate_params import Gate
 
 @dataclass(frozen=True)
 class Threshold:
-    """One score, and the least or the most that it may be."""
+    """A score with its lower or upper limit."""
 
     score: str
     value: float
@@ -19,48 +19,48 @@ class Threshold:
 
     @property
     def passed(self) -> bool:
-        """Whether it is kept."""
+        """Whether the limit is met."""
         return self.value >= self.limit if self.end == "least" else self.value <= self.limit
 
     @property
     def asked(self) -> str:
-        """What is asked for."""
+        """The requirement, as text."""
         return f"{'>=' if self.end == 'least' else '<='} {self.limit:g}"
 
     @property
     def found(self) -> str:
-        """What it is."""
+        """The value, as text."""
         return self.asked if self.passed else f"{'<' if self.end == 'least' else '>'} {self.limit:g}"
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as JSON values."""
+        """Returns the fields as JSON values."""
         return {"score": self.score, "value": self.value, self.end: self.limit, "passed": self.passed}
 
 
 @dataclass(frozen=True)
 class Rival:
-    """One score and that of a baseline, which it must exceed."""
+    """A score that must exceed a baseline's."""
 
     score: str
     value: float
     baseline: str
     theirs: float
     difference: Difference | None = None
-    """The same clip by clip; None where the report does not tell the baseline's clips."""
+    """The paired difference over clips; None if the report lacks the baseline's clips."""
 
     @property
     def passed(self) -> bool:
-        """Whether it is exceeded."""
+        """Whether the baseline is beaten."""
         return self.value > self.theirs
 
     @property
     def asked(self) -> str:
-        """What is asked for."""
+        """The requirement, as text."""
         return f"> {self.theirs:.4f} of {self.baseline}"
 
     @property
     def found(self) -> str:
-        """What it is."""
+        """The value, as text."""
         said = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
         if self.difference is None:
             return said
@@ -68,21 +68,21 @@ class Rival:
         return f"{said} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as JSON values."""
+        """Returns the fields as JSON values."""
         return asdict(self) | {"passed": self.passed}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says, with the numbers it rests on.
+    """The verdict of the gate, with its numbers.
 
     Args:
-        thresholds: one for each of the gate's least and greatest scores, and of the baselines to beat.
-        champion: the version that the model was held against, None where there was none.
-        difference: to the champion; None where there was none or it is not comparable.
-        incomparable: why the champion cannot be compared, if so.
+        thresholds: one for each limit of the gate, and for each baseline to beat.
+        champion: the version that the model was compared with, None if there was none.
+        difference: to the champion; None if there was none or it is not comparable.
+        incomparable: reason why the champion cannot be compared, if so.
         gate: the gate.
-        elsewhere: the champion in use, where that was scored on other data and this model begins a series.
+        elsewhere: the current champion, if it was scored on other data and this model begins a series.
     """
 
     thresholds: Sequence[Threshold | Rival]
@@ -101,7 +101,7 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """Everything in one line."""
+        """The whole verdict in one line."""
         parts = [f"{each.score} {each.value:.4f} {each.found}" for each in self.thresholds]
         if self.difference is not None:
             fits = ">=" if self.difference.low >= -self.gate.margin else "<"
@@ -121,7 +121,7 @@ class Verdict:
         return f"{'passed' if self.passed else 'failed'}: {'; '.join(parts)}"
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as JSON values."""
+        """Returns the fields as JSON values."""
         difference = None if self.difference is None else asdict(self.difference)
         return {
             "passed": self.passed,

@@ -1,4 +1,4 @@
-"""Measures a registered version once more: its commit, its clips, its weights; are the scores equal?"""
+"""Evaluates a registered version again, with its commit, clips and weights, and compares the scores."""
 
 import ast
 import os
@@ -28,9 +28,9 @@ from maskcast.report.tables import printed
 from maskcast.runner.address import TELEMETRY
 from maskcast.runner.provenance import CODE
 
-MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # of the machine, not of the models
+MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # scores that depend on the machine
 SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")
-OURS = ("MLFLOW_", "DVC_", "KFP_", "MASKCAST_", "GIT_")  # variables that would lead what runs here elsewhere
+OURS = ("MLFLOW_", "DVC_", "KFP_", "MASKCAST_", "GIT_")  # environment variables that would redirect the runs
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Verification:
     """Two evaluations of one version.
 
     Args:
-        title: what was evaluated.
-        registered: the scores that the registry has, by name.
-        found: the same, measured now.
-        clips_equal: whether the scores of each clip are equal, too, and of the same clips.
+        title: of the evaluated version.
+        registered: the scores in the registry, by name.
+        found: the new scores.
+        clips_equal: whether clips and their individual scores are equal, too.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Verification:
 
     @property
     def differing(self) -> list[str]:
-        """Names of scores that differ or are on one side alone."""
+        """Names of scores that differ or exist on one side only."""
         names = sorted({*self.registered, *self.found})
         return [name for name in names if self.registered.get(name) != self.found.get(name)]
 
@@ -82,18 +82,19 @@ class Verification:
 
 
 def verify(registry: Registry, which: str, repository: str, clips: Path | None = None) -> Verification:
-    """Evaluates the registered weights anew, by the code of their commit, in this interpreter's environment.
+    """Evaluates the registered weights again, with the code of their commit and this interpreter's environment.
 
-    All happens in a temporary folder. The masker masks all clips again, then `evaluate` runs with the same params.
+    Everything is done in a temporary folder. The masker masks all clips, then `evaluate` runs with the same
+    params.
 
     Args:
         registry: the registered model, a pipeline.
         which: number or alias.
-        repository: Git repository that has the commit, and with it the DVC remote or cache that has the clips.
-        clips: the clip store, where it is at hand; else DVC brings it.
+        repository: Git repository with the commit, and with a DVC remote or cache that has the clips.
+        clips: the clip store, if it is available; else DVC fetches it.
 
     Raises:
-        MaskcastError: naming what of commit, clips, weights or runs cannot be had or is not what was registered.
+        MaskcastError: commit, clips, weights or runs are not available or differ from the registered ones.
     """
     known = registry.find(which)
     title = f"{registry.name} version {known.number}"
@@ -126,7 +127,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
             raise MaskcastError(
                 f"{clips}: not the clips that {title} was evaluated on ({tags[f'{DATA_HASH}clips']}); give those"
             )
-        generated = record.facts["mask_store"] != record.facts["clip_store"]  # else true masks were the context
+        generated = record.facts["mask_store"] != record.facts["clip_store"]  # else the context was true
         mask_params = _mask_params(runs, record) if generated else None
         found = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
     was, now = (
@@ -137,7 +138,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
 
 
 def _top(repository: str) -> str:
-    """Returns the top folder of a repository on this machine; a URL as it is."""
+    """Returns the top folder of a local repository; a URL is returned unchanged."""
     if not Path(repository).is_dir():
         return repository
     command = ["git", "-C", repository, "rev-parse", "--show-toplevel"]
@@ -152,10 +153,10 @@ def _check_out(repository: str, commit: str, folder: Path) -> None:
 
 
 def _check_code(folder: Path, known: str, title: str, commit: str) -> None:
-    """Makes sure that what runs is the code that evaluated: the commit's own, or the installed package.
+    """Checks that the code to run is the one of the evaluation: that of the commit, or the installed package.
 
     Raises:
-        MaskcastError: the commit is of a project that has no code, and another maskcast is installed here.
+        MaskcastError: the commit is of a project without maskcast's code, and another maskcast is installed here.
     """
     if (folder / "src" / "maskcast").is_dir():
         return
@@ -169,7 +170,7 @@ def _check_code(folder: Path, known: str, title: str, commit: str) -> None:
 
 
 def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> Path:
-    """Brings the clip store by DVC's hash of it, from the cache of a repository on this machine or the remote."""
+    """Fetches the clip store by its DVC hash, from the cache of a local repository or from the remote."""
     name = f"{DVC_HASH}clips"
     if name not in tags:
         raise MaskcastError(f"{title}: was not made by `dvc repro`, so DVC has no hash of its clips; give --clips")
@@ -182,21 +183,21 @@ def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> P
     pointer.write_text(yaml.safe_dump({"outs": [{"md5": tags[name], "hash": "md5", "path": "clips"}]}))
     dvc = [sys.executable, "-m", "dvc"]
     if here.is_dir():
-        local = here / ".dvc" / "config.local"  # remotes and their addresses that are not committed
+        local = here / ".dvc" / "config.local"  # remotes that are not committed
         if local.is_file():
             shutil.copy(local, root / ".dvc")
         cache = _run([*dvc, "cache", "dir"], remedy, here).strip()
         _run([*dvc, "config", "--local", "cache.dir", cache], remedy, root)
     try:
         _run([*dvc, "checkout", "--quiet", str(pointer)], remedy, root)
-    except MaskcastError:  # not in the cache
+    except MaskcastError:  # it is not in the cache
         _run([*dvc, "pull", "--quiet", str(pointer)], remedy, root)
     say(f"verify: clips {tags[name]} from DVC")
     return pointer.with_name("clips")
 
 
 def _mask_params(runs: list[Any], record: EvaluationRecord) -> dict[str, Any]:
-    """Returns the params that the masks of the evaluation were generated with, as far as somebody knows them."""
+    """Returns the params of the evaluation's generated masks, as far as they are recorded."""
     for run in reversed(runs):
         if run.data.tags["maskcast.stage"] == "generate_masks":
             params: dict[str, Any] = {}
@@ -212,7 +213,7 @@ def _mask_params(runs: list[Any], record: EvaluationRecord) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Returns a param of a run as it was: MLflow keeps what ``str`` made of it."""
+    """Parses a param of a run, which MLflow stores as text by ``str``."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -222,7 +223,7 @@ def _value(text: str) -> Any:
 def _evaluate(
     folder: Path, clips: Path, bundle: Path, record: EvaluationRecord, mask_params: dict[str, Any] | None
 ) -> EvaluationRecord:
-    """Generates masks and evaluates, as processes of the commit's code."""
+    """Generates masks and evaluates, in processes with the commit's code."""
     names = ("split", "context", "context_frames", "horizon", "batch_size")
     evaluated = {name: record.facts[name] for name in names} | {"pictures": 0}
     params = {"generate_masks": mask_params, "evaluate": evaluated}
@@ -250,9 +251,9 @@ def _stage(folder: Path, name: str, paths: Mapping[str, str]) -> None:
 def _run(
     command: list[str], remedy: str, folder: Path | None = None, more: Mapping[str, str] | None = None
 ) -> str:
-    """Runs a command and returns what it prints; where it fails, its last line follows the remedy."""
+    """Runs a command and returns its output; the error has the remedy and the command's last line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    # The code of a commit may be older than what keeps MLflow from reporting to its makers (see ``address``).
+    # The commit may be older than the code that switches off MLflow's telemetry (see ``address``).
     environment |= {"DVC_NO_ANALYTICS": "1", TELEMETRY: os.environ[TELEMETRY]}
     name = Path(command[0]).name
     try:

@@ -1,1 +1,1 @@
-"""Runs a stage: the contract, whole outputs, processes, tracking."""
+"""Runs stages: their contract, atomic outputs, processes and tracking."""

@@ -1,8 +1,8 @@
 """The address of the MLflow server that keeps runs and models.
 
 It comes from the environment (``MLFLOW_TRACKING_URI``). The embedded default is ``mlflow.db`` and ``mlartifacts/``
-in the working directory; of a DVC experiment in a temporary folder (``dvc exp run --temp``, ``--queue``), in the
-workspace that it was started from.
+in the working directory. A DVC experiment in a temporary folder (``dvc exp run --temp``, ``--queue``) uses the
+workspace from which it was started.
 """
 
 import os
@@ -14,16 +14,16 @@ from maskcast.errors import MaskcastError
 from maskcast.redaction import has_user, redacted
 
 VARIABLE, TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
-# MLflow asks a host of its makers what to report to them as soon as it is imported.
+# On import, MLflow contacts a telemetry host of its makers, which this prevents.
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 os.environ.setdefault(TELEMETRY, "true")
 
 
 def given(name: str) -> str | None:
-    """Returns a variable of the environment.
+    """Returns an environment variable, or None if it is not set.
 
     Raises:
-        MaskcastError: it is set and empty, as a secret that is missing leaves it.
+        MaskcastError: it is set but empty, as happens with a missing secret.
     """
     value = os.environ.get(name)
     if value is not None and not value.strip():
@@ -32,10 +32,10 @@ def given(name: str) -> str | None:
 
 
 def tracking_uri() -> str:
-    """Returns the server of the environment, or the embedded default.
+    """Returns the address in the environment, or the embedded default.
 
     Raises:
-        MaskcastError: what the environment names is no address.
+        MaskcastError: the environment has an invalid address.
     """
     uri = given(VARIABLE)
     if uri is None:
@@ -45,28 +45,28 @@ def tracking_uri() -> str:
 
 
 def shown_uri() -> str:
-    """Returns the address without a user and password that may stand in it."""
+    """Returns the address without a user name and password."""
     return redacted(tracking_uri())
 
 
 def embedded_folder() -> Path:
-    """Returns the folder of the embedded default: the working directory, or the one that it is a copy of.
+    """Returns the folder of the embedded default: the working directory, or the workspace it was copied from.
 
     DVC copies the repository to ``<root of DVC>/.dvc/tmp/exps/<name>``, runs the experiment there and removes the
-    copy; what is kept belongs into the folder that was copied.
+    copy. So the database must be in the original folder.
     """
     here = Path.cwd()
     above = (here, *here.parents)
     copy = next((folder for folder in above if folder.parent.parts[-3:] == (".dvc", "tmp", "exps")), None)
     if copy is None:
         return here
-    # DVC's root may lie below Git's, of which `copy` is a copy.
+    # `copy` is a copy of Git's root, and DVC's root may be a folder below it.
     root = next((folder for folder in above if (folder / ".dvc").is_dir() and folder.is_relative_to(copy)), copy)
     return copy.parents[3] / here.relative_to(root)
 
 
 def database_file(uri: str) -> Path | None:
-    """Returns the file of a database in a file, or None of another."""
+    """Returns the file of an SQLite database, or None for another address."""
     name = uri.removeprefix("sqlite:///").partition("?")[0]
     if name == uri or name.startswith((":memory:", "file:")):
         return None
@@ -74,7 +74,7 @@ def database_file(uri: str) -> Path | None:
 
 
 def _check_address(uri: str) -> None:
-    """Refuses what MLflow takes for another kind of address than was meant, or for none."""
+    """Refuses addresses that MLflow would reject or misinterpret."""
     shown, (scheme, mark, rest) = redacted(uri), uri.partition("://")
     if uri.startswith(("databricks", "uc:")):
         return
@@ -102,5 +102,5 @@ def _check_address(uri: str) -> None:
         sound = False
     if not sound:
         raise MaskcastError(f"{VARIABLE} {shown}: names no host and port; write {scheme}://host:port")
-    if not re.fullmatch("[!-~]*", os.environ.get(TOKEN, "")):  # as `echo` leaves in a secret
+    if not re.fullmatch("[!-~]*", os.environ.get(TOKEN, "")):  # e.g. a newline from `echo`
         raise MaskcastError(f"{TOKEN}: has blanks, line breaks or letters beyond ASCII; set it anew")

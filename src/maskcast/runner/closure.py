@@ -1,8 +1,8 @@
-"""What a module runs of this package: the modules that it imports, those that these import, and so on.
+"""The transitive imports of a module within this package.
 
-The sources are read, not run, so it takes no torch. Imports inside functions count, those for type checkers do
-not. Not followed are modules that are found by name at run time: tables of commands, ``get_stage``. Where a union
-takes the configs of other packages, all modules of these packages count (``maskcast.plugins``).
+Sources are parsed, not imported, so torch is not needed. Imports inside functions count; those for type checkers
+do not. Modules that are looked up by name at run time (tables of commands, ``get_stage``) are not followed. If a
+union of configs accepts those of plugins, all modules of the plugins' packages count (``maskcast.plugins``).
 """
 
 import ast
@@ -21,9 +21,9 @@ _digest = cache(sha256_of)
 
 
 def closure(module: str) -> dict[str, str]:
-    """Returns the sha256 of the module and of all that it runs, by path below its package's parent, sorted.
+    """Returns the sha256 of the module and of its transitive imports, sorted by path below its package's parent.
 
-    A package counts where its ``__init__`` holds more than a docstring.
+    A package's ``__init__`` counts if it has more than a docstring.
 
     Args:
         module: its full name, e.g. ``maskcast.stages.evaluate``.
@@ -43,7 +43,7 @@ def closure(module: str) -> dict[str, str]:
 
 @cache
 def _imported(module: str) -> frozenset[str]:
-    """Returns the modules and packages of this package that a module names in its imports, or lies in."""
+    """Returns the modules and packages of this package that a module imports, and the packages that contain it."""
     file = _file(module)
     found = {module.rpartition(".")[0]}
     for node in _nodes(ast.parse(file.read_bytes())) if file else ():
@@ -57,7 +57,7 @@ def _imported(module: str) -> frozenset[str]:
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yields all nodes but those below ``if TYPE_CHECKING``."""
+    """Yields all nodes except those below ``if TYPE_CHECKING``."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             continue
@@ -67,12 +67,12 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _file(module: str) -> Path | None:
-    """Returns the source of a module or package, None where there is none of this name."""
+    """Returns the source file of a module or package, or None if there is none."""
     path = ROOT.joinpath(*module.split(".")[1:])
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 @cache
 def _defines(file: Path) -> bool:
-    """Whether a module holds more than a docstring."""
+    """Whether a module has more than a docstring."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_bytes()).body)

@@ -1,4 +1,4 @@
-"""What the stages of a dvc.yaml call: a stage each, with its name, its params file and the path of each port."""
+"""Reads the stage calls in a dvc.yaml: stage, name, params file and the path of each port."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -11,12 +11,12 @@ from maskcast.params import Params, load_params_file, section, validate
 from maskcast.reading import parsing, read_yaml
 from maskcast.runner.stage import Stage, get_stage, stage_names
 
-CODE = "code"  # the entry that names the code of all stages: DVC's alone, as an image's digest is Kubeflow's
+CODE = "code"  # the entry that tracks the code of all stages, for DVC only (Kubeflow has the image's digest)
 
 
 @dataclass(frozen=True)
 class Call:
-    """What the command of an entry of a dvc.yaml says."""
+    """The stage call of an entry in a dvc.yaml."""
 
     stage: Stage
     name: str
@@ -31,10 +31,11 @@ class Call:
 
 
 def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
-    """Returns the calls of stages in a dvc.yaml by entry, in its order, and the entries that call something else.
+    """Returns the stage calls in a dvc.yaml by entry, in order, and the entries with other commands.
 
     Raises:
-        MaskcastError: the file is missing, is no dvc.yaml, or has commands that only DVC can spell out.
+        MaskcastError: the file is missing, is not a dvc.yaml, or has commands with templates that only DVC can
+            expand.
     """
     remedy = "give the folder of a pipeline"
     content = read_yaml(file, "dvc.yaml", remedy)
@@ -50,10 +51,10 @@ def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
 
 
 def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
-    """Returns what an entry calls, which is a stage.
+    """Returns the stage call of an entry.
 
     Raises:
-        MaskcastError: its flags do not come in pairs, or its params file lacks.
+        MaskcastError: its flags are not pairs of name and value, or its params file is missing.
     """
     words = shlex.split(entry["cmd"])
     flags = {flag.removeprefix("--"): value for flag, value in zip(words[2::2], words[3::2], strict=False)}
@@ -64,11 +65,11 @@ def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
 
 
 def params_of(folder: Path, call: Call) -> tuple[dict[str, Any], Params]:
-    """Returns the section of params of a call, and what its stage makes of it.
+    """Returns the params section of a call, as read and as validated by its stage.
 
     Args:
-        folder: of the pipeline.
-        call: of one of its stages.
+        folder: of the dvc.yaml.
+        call: one of its stage calls.
 
     Raises:
         MaskcastError: the file, the section or one of its keys is missing or wrong.
@@ -80,7 +81,7 @@ def params_of(folder: Path, call: Call) -> tuple[dict[str, Any], Params]:
 
 
 def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
-    """Returns the entries that each reads from."""
+    """Returns for each entry the entries whose outputs it reads."""
     writers = {path: entry for entry, call in calls.items() for path in call.paths("out").values()}
     return {
         entry: {writers[path] for path in call.paths("in").values() if path in writers}
@@ -89,15 +90,15 @@ def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
 
 
 def ancestors_of(entry: str, needs: Mapping[str, set[str]]) -> set[str]:
-    """Returns the entries that an entry reads from, directly or not."""
+    """Returns all entries on which an entry depends, directly or indirectly."""
     return needs[entry].union(*(ancestors_of(one, needs) for one in needs[entry]))
 
 
 def in_order(calls: Mapping[str, Call]) -> Iterator[str]:
-    """Yields each entry after those that it reads from.
+    """Yields the entries in topological order.
 
     Raises:
-        MaskcastError: where those that are left wait for each other.
+        MaskcastError: there is a cycle.
     """
     needs, done = needs_of(calls), set[str]()
     while len(done) < len(calls):

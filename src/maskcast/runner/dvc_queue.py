@@ -1,4 +1,4 @@
-"""DVC's queue of experiments, by its command line: experiments put into it, run, followed, and what they wrote."""
+"""DVC's queue of experiments, controlled by its command line: queue, run and follow experiments, fetch outputs."""
 
 import os
 import re
@@ -17,21 +17,21 @@ from maskcast.progress import say
 from maskcast.reading import counted
 
 POLL_S = 2.0
-GONE_S = 60.0  # after which a queue that has work and no worker is given up; workers take seconds to come
+GONE_S = 60.0  # a queue with work but no worker is given up after this; workers need seconds to start
 OPEN = ("Queued", "Running")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
 TASK = re.compile(r"^([0-9a-f]{7}) +(\S+) .* (Queued|Running|Failed|Success)$", re.MULTILINE)
-ERROR = re.compile(r"^\s*error: (.+)$", re.MULTILINE)  # as maskcast says it
+ERROR = re.compile(r"^\s*error: (.+)$", re.MULTILINE)  # maskcast's form of errors
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is put into the queue.
+    """An experiment for the queue.
 
     Attributes:
-        name: of it.
-        sections: of params.yaml that differ, whole.
-        targets: entries of dvc.yaml that it runs, with all that they need.
+        name: of the experiment.
+        sections: complete sections of params.yaml that differ.
+        targets: entries of dvc.yaml to run, with their dependencies.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Experiment:
 
 
 class Queue:
-    """The queue of the repository that a folder lies in.
+    """The experiment queue of a repository.
 
     Args:
-        folder: of dvc.yaml and params.yaml.
+        folder: of dvc.yaml and params.yaml in the repository.
 
     Raises:
-        MaskcastError: there is no Git or DVC repository, or files differ from the last commit, which is what
-            experiments start from.
+        MaskcastError: there is no Git or DVC repository, or files differ from the last commit, from which
+            experiments start.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,16 +68,16 @@ class Queue:
             )
 
     def run(self, experiments: Sequence[Experiment], jobs: int) -> dict[str, str]:
-        """Runs experiments, those alone that have not ended well at this commit, and returns why others failed.
+        """Runs the experiments that have not succeeded at this commit yet, and returns the reasons of failures.
 
-        What was queued or runs when this is called again goes on. Ctrl-C stops what runs.
+        Experiments that are already queued or running continue. Ctrl-C stops all that are running.
 
         Args:
-            experiments: which.
-            jobs: how many at once.
+            experiments: to run.
+            jobs: number of parallel workers.
 
         Raises:
-            MaskcastError: somebody else's experiments wait in the queue, DVC refuses one, or all workers are gone.
+            MaskcastError: the queue has other experiments, DVC refuses one, or all workers are gone.
         """
         wanted = {one.name: one for one in experiments if not self._done(one.name)}
         if kept := [one.name for one in experiments if one.name not in wanted]:
@@ -101,7 +101,7 @@ class Queue:
         return {name: self._reason(task) for name, task in failed.items()}
 
     def fetch(self, name: str, path: str, to: Path) -> None:
-        """Copies what an experiment wrote.
+        """Copies an output of an experiment.
 
         Args:
             name: of the experiment.
@@ -109,17 +109,17 @@ class Queue:
             to: a new path.
 
         Raises:
-            MaskcastError: DVC cannot bring it.
+            MaskcastError: DVC cannot fetch it.
         """
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
         inside = (self._folder.resolve() / path).relative_to(top.resolve())
         self._must("get", str(top), str(inside), "--rev", self._ref(name), "--out", str(to))
 
     def _clear(self, wanted: Container[str]) -> None:
-        """Takes experiments that have ended, or were killed with their worker, out of the queue.
+        """Removes experiments from the queue that have ended, or were killed with their worker.
 
         Raises:
-            MaskcastError: somebody else's experiments wait there.
+            MaskcastError: the queue has other experiments.
         """
         states, workers = self._status()
         if others := [name for name, (_, state) in states.items() if state in OPEN and name not in wanted]:
@@ -141,7 +141,7 @@ class Queue:
         self._must("exp", "run", "--queue", "--name", one.name, *changes, *one.targets)
 
     def _follow(self, names: Sequence[str]) -> dict[str, str]:
-        """Waits until experiments end, says how each did, and returns the tasks of those that failed."""
+        """Waits until experiments end, reports each result, and returns the tasks of failed ones."""
         said: dict[str, str] = {}
         seen = time.monotonic()
         while True:
@@ -166,7 +166,7 @@ class Queue:
         return f"no error of ours; `dvc queue logs {task}` has all that was printed"
 
     def _status(self) -> tuple[dict[str, tuple[str, str]], int]:
-        """Returns task and state of each experiment in the queue by name, and how many workers there are."""
+        """Returns task and state of each queued experiment by name, and the number of workers."""
         text = self._must("queue", "status")
         workers = WORKERS.search(text)
         states = {name: (task, state) for task, name, state in TASK.findall(text)}
@@ -192,9 +192,9 @@ class Queue:
         return self._run(["git", *words])
 
     def _run(self, command: Iterable[str]) -> subprocess.CompletedProcess[str]:
-        # A session of its own: Ctrl-C reaches this process alone, which then stops the queue in order. Workers and
-        # stages start `dvc` and `maskcast`: they must be those of this interpreter. Each call of `dvc` would
-        # report to its makers, and to follow a queue takes one every few seconds.
+        # It gets a session of its own, so that Ctrl-C only reaches this process, which then stops the queue in
+        # order. Workers and stages start `dvc` and `maskcast`, which must be those of this interpreter. Telemetry
+        # is off, because following a queue calls `dvc` every few seconds.
         own = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
         return subprocess.run(
             list(command),
@@ -208,7 +208,7 @@ class Queue:
 
 
 def _hydra(value: Any) -> str:
-    """Returns a value as the overrides of Hydra, which DVC's ``-S`` takes, spell it."""
+    """Returns a value in the syntax of Hydra overrides, which DVC's ``-S`` takes."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_hydra(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):

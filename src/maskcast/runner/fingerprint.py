@@ -1,4 +1,4 @@
-"""The name of all that a run depends on: what a killed run has left is only continued by one of the same name."""
+"""Fingerprints of runs: a checkpoint of a killed run is only used by a run with the same fingerprint."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from maskcast.plugins import JOINED_IN, sources
 
 
 def fingerprint(params: BaseModel, **inputs: Path) -> str:
-    """Returns 32 hex digits that name the params, the contents of the inputs, and the packages that have plugins.
+    """Returns a digest (32 hex digits) of params, contents of inputs, and packages with plugins.
 
-    Their authors stop a training, change a loss and start it again: it must not go on with the half of another.
+    Packages of plugins count because a training must not resume after its loss, for example, was changed.
     """
     parts = {"params": params.model_dump(mode="json")} | {name: digest_tree(path) for name, path in inputs.items()}
     files = {place: path for module in JOINED_IN.values() for place, path in sources(module).items()}

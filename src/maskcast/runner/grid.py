@@ -1,4 +1,4 @@
-"""Grids: one file of variants of a pipeline's params, whose maskers are compared.
+"""Grids: a file of variants of a pipeline's params, whose maskers are compared.
 
 DVC's experiment queue runs a grid (``commands/grid.py``), and so does Kubeflow (``pipelines/grid.py``).
 """
@@ -18,7 +18,7 @@ from maskcast.params import Params, load_params_file, set_key, validate
 from maskcast.runner.dvc_calls import ancestors_of
 from maskcast.runner.stage import get_stage
 
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # what git, DVC and Kubeflow take, and a table has room for
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # accepted by git, DVC and Kubeflow, and short enough for tables
 
 
 class Grid(Params):
@@ -36,11 +36,11 @@ class Grid(Params):
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant.
+    """A variant of the params.
 
     Attributes:
-        name: of it.
-        sections: those that it changes, whole.
+        name: of the variant.
+        sections: complete sections that it changes.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Parts:
-    """The stages that a grid runs, by their names in the pipeline, each after those that it needs.
+    """The stages that a grid runs, by their names in the pipeline, in topological order.
 
     Attributes:
-        shared: once, for all variants.
-        varied: for each variant; the last is the grid's.
+        shared: stages that run once for all variants.
+        varied: stages that run for each variant; the last is the grid's stage.
     """
 
     shared: tuple[str, ...]
@@ -63,15 +63,15 @@ class Parts:
 def load_grid(
     path: Path, values: Mapping[str, dict[str, Any]], stages: Mapping[str, str]
 ) -> tuple[Grid, list[Variant]]:
-    """Returns a grid and its variants, all params checked.
+    """Returns a grid and its variants, with all params checked.
 
     Args:
         path: the grid file.
-        values: the sections of the params file.
-        stages: the stages of the pipeline by their sections.
+        values: sections of the params file.
+        stages: stages of the pipeline by section.
 
     Raises:
-        MaskcastError: naming the file, the variant and the key at fault.
+        MaskcastError: a value is invalid; the message names file, variant and key.
     """
     grid = validate(Grid, load_params_file(path, "grid file", "name one, e.g. grid.yaml"), f"{path}: ")
     if grid.stage not in stages:
@@ -104,17 +104,17 @@ def load_grid(
 def parts_of(
     path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str, set[str]], clips: str | None
 ) -> Parts:
-    """Returns which stages run once and which for each variant.
+    """Returns which stages run once, and which run for each variant.
 
     Args:
         path: the grid file, for errors.
-        grid: what it says.
-        variants: of it.
-        needs: by stage, those whose outputs it reads; each stage stands after them.
-        clips: the stage that writes what maskers are scored on.
+        grid: its contents.
+        variants: of the grid.
+        needs: for each stage, the stages whose outputs it reads, in topological order.
+        clips: the stage that writes the clips for scoring.
 
     Raises:
-        MaskcastError: a variant changes the clips, or what the grid's stage does not depend on.
+        MaskcastError: a variant changes the clips, or params on which the grid's stage does not depend.
     """
     wanted = {grid.stage} | ancestors_of(grid.stage, needs)
     changed = {section: variant.name for variant in variants for section in variant.sections}
@@ -135,7 +135,7 @@ def parts_of(
 
 
 def _combinations(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the name of each variant and what it changes."""
+    """Yields name and changes of each variant."""
     if not grid.variants and not grid.product:
         return
     for variant, changes in (grid.variants or {"": None}).items():

@@ -1,4 +1,4 @@
-"""Kubernetes, and the only module that imports it: what a pod does with TrainJobs in its own namespace."""
+"""TrainJobs in the namespace of this pod; the only module that imports Kubernetes."""
 
 import json
 import os
@@ -22,16 +22,16 @@ from maskcast.runner.waiting import Told, waits_for
 
 Json = dict[str, Any]
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
-NODE = "node"  # what Trainer's runtimes call their job and its container
+NODE = "node"  # name of job and container in Trainer's runtimes
 INDEX = "batch.kubernetes.io/job-completion-index"
 
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # Kubernetes mounts it into every pod
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # mounted into every pod
 POLL_S = 5.0
-PATIENCE_S = 30.0  # before it is said what a job waits for
-TIMEOUT_S = (5, 30)  # to connect, to read
-# about four minutes without an API server; creating is never repeated
+PATIENCE_S = 30.0  # before reasons for waiting are reported
+TIMEOUT_S = (5, 30)  # (connect, read)
+# covers about four minutes without an API server; requests that create are never repeated
 RETRIES = Retry(10, backoff_factor=0.5, backoff_max=60, status_forcelist=(429, 500, 502, 503, 504))
-LAST_LINES = 200  # of a node that failed: torchrun's own report is long
+LAST_LINES = 200  # lines of a failed node's log to read; torchrun's report is long
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def own_cluster() -> Iterator["Cluster"]:
     """Connects to the cluster that this pod is part of, as its service account.
 
     Raises:
-        MaskcastError: this process runs in no pod.
+        MaskcastError: this process does not run in a pod.
     """
     configuration = client.Configuration()
     configuration.retries = RETRIES
@@ -56,7 +56,7 @@ def own_cluster() -> Iterator["Cluster"]:
 
 
 class Cluster:
-    """What a pod may do in its namespace; every method raises a MaskcastError where the API does not let it."""
+    """The API of the pod's namespace; every method raises a MaskcastError if the API refuses."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self.api, self.core, self.custom = api, client.CoreV1Api(api), client.CustomObjectsApi(api)
@@ -64,7 +64,7 @@ class Cluster:
 
     def own_pod(self) -> Json:
         """Returns the pod of this process."""
-        name = os.environ.get("KFP_POD_NAME") or socket.gethostname()  # which cuts a long name
+        name = os.environ.get("KFP_POD_NAME") or socket.gethostname()  # truncated if the name is long
         pod = _ask("read its own pod", self.core.read_namespaced_pod, name, self.namespace)
         return self.api.sanitize_for_serialization(pod)
 
@@ -72,10 +72,10 @@ class Cluster:
         """Creates a TrainJob, shows the log of its first node, waits for its end and deletes it.
 
         Raises:
-            MaskcastError: the job fails; the line is that of the node that failed, where it left one.
+            MaskcastError: the job fails; the message is that of the failed node, if it left one.
         """
         name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
-        while self._delete(name):  # of an earlier try that was killed; it may take a while to stop
+        while self._delete(name):  # left by a killed attempt; stopping may take a while
             time.sleep(POLL_S)
         nodes, processes = trainer["numNodes"], trainer["numProcPerNode"]
         try:
@@ -109,23 +109,23 @@ class Cluster:
             time.sleep(POLL_S)
 
     def _holds_up(self, name: str, job: Json, pods: Sequence[Any]) -> Iterator[str]:
-        """Yields why nodes have not started: what pods wait for, what the job's conditions and warnings say."""
+        """Yields reasons why nodes have not started, from pods and from the job's conditions and events."""
         for pod in pods:
             if pod.status.phase == "Pending" and (why := waits_for(pod)):
                 yield f"node {pod.metadata.labels.get(INDEX)} waits: {why}"
         for condition in job.get("status", {}).get("conditions", []):
             if message := condition.get("message"):
                 yield f"{condition['type']} is {condition['status']}: {message}"
-        # A JobSet that the API refuses is told of in events alone.
+        # If the API refuses a JobSet, only events tell it.
         selector = f"involvedObject.name={name},type=Warning"
         try:
             events = _ask("list events", self.core.list_namespaced_event, self.namespace, field_selector=selector)
-        except _RefusedError:  # a role from before this; the rest is still said
+        except _RefusedError:  # an older role without access to events
             return
         yield from (f"{event.reason}: {event.message}" for event in events.items)
 
     def _failure(self, name: str, pods: Sequence[Any], message: str) -> MaskcastError:
-        """Returns what a node that failed says of itself, else what the job says."""
+        """Returns the error of a failed node, or else that of the job."""
         for pod in pods:
             if pod.status.phase == "Failed":
                 lines = _read_log(self.core, pod, tail_lines=LAST_LINES)
@@ -146,7 +146,7 @@ class Cluster:
         return list(listed.items)
 
     def _delete(self, name: str) -> bool:
-        """Deletes a TrainJob with its pods and tells whether it is still there."""
+        """Deletes a TrainJob with its pods; returns whether it still exists."""
         try:
             _ask(
                 "delete a TrainJob",
@@ -167,13 +167,13 @@ class Cluster:
 
 
 class _Log:
-    """Shows the lines of a pod's log as they come, each once; the API may fail in between."""
+    """Prints a pod's log, each line once, even if the API fails in between."""
 
     def __init__(self, core: client.CoreV1Api) -> None:
         self.core, self.last, self.read_at = core, "", 0.0
 
     def show_new(self, pod: Any) -> None:
-        """Prints what the pod has written since the last time."""
+        """Prints the new lines."""
         now = time.monotonic()
         recent = {"since_seconds": int(now - self.read_at) + 60} if self.last else {}
         stamped = [line.partition(" ") for line in _read_log(self.core, pod, timestamps=True, **recent)]
@@ -184,7 +184,7 @@ class _Log:
 
 
 def _read_log(core: client.CoreV1Api, pod: Any, **options: Any) -> list[str]:
-    """Returns the lines of a node's log; none where it has not started or is gone."""
+    """Returns the lines of a node's log; none if it has not started or is gone."""
     name, namespace = pod.metadata.name, pod.metadata.namespace
     try:
         text = _ask(
@@ -198,7 +198,7 @@ def _read_log(core: client.CoreV1Api, pod: Any, **options: Any) -> list[str]:
 
 
 class _RefusedError(MaskcastError):
-    """The API server said no."""
+    """The API server refused a request."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -206,7 +206,7 @@ class _RefusedError(MaskcastError):
 
 
 def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Returns what the API answers; what it refuses becomes one line."""
+    """Returns the API's answer; a refusal becomes an error of one line."""
     try:
         return call(*arguments, **options, _request_timeout=TIMEOUT_S)
     except client.ApiException as error:
@@ -223,7 +223,7 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
 
 
 def message_of(error: client.ApiException) -> str:
-    """Returns what the API says of a refusal."""
+    """Returns the API's message for a refusal."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):

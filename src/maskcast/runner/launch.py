@@ -1,4 +1,4 @@
-"""Starts the processes that a training stage asks for: here by torchrun's API, on several nodes by a TrainJob."""
+"""Starts the processes of a training stage: by torchrun's API on this machine, by a TrainJob on several nodes."""
 
 import logging
 import signal
@@ -24,13 +24,13 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
     """Runs a stage on ``processes`` processes of each of ``nodes`` nodes and returns its metrics.
 
     Args:
-        work: what each process does.
-        job: the stage with valid params; its outputs may be left half written when it fails.
-        nodes: 1 for this machine; more make a TrainJob.
-        processes: on each node.
+        work: is run by each process.
+        job: the stage with valid params; after a failure its outputs may be incomplete.
+        nodes: 1 for this machine; more create a TrainJob.
+        processes: number on each node.
 
     Raises:
-        MaskcastError: the one that a process raised, or saying which process was killed.
+        MaskcastError: the error that a process raised, or one that names the killed process.
     """
     if nodes > 1:
         try:
@@ -40,7 +40,7 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
         return run_trainjob(job, nodes=nodes, processes=processes)
     handlers = {number: signal.getsignal(number) for number in PAUSES}
     _start_tracker()
-    logging.disable(logging.CRITICAL)  # torchrun logs each failure at length; what matters is raised below
+    logging.disable(logging.CRITICAL)  # torchrun logs failures at length; the cause is raised below
     try:
         with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
             start = elastic_launch(_config(processes, logs), _worker)
@@ -51,12 +51,12 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
         raise (Paused() if error.sigval in PAUSES else Stopped(error.sigval)) from None
     finally:
         logging.disable(logging.NOTSET)
-        for number, handler in handlers.items():  # torchrun sets its own
+        for number, handler in handlers.items():  # restores those that torchrun replaced
             signal.signal(number, handler)
 
 
 def _start_tracker() -> None:
-    """Starts the process that tracks what processes share so that SIGUSR1, which a whole job gets, spares it."""
+    """Starts multiprocessing's resource tracker with SIGUSR1 blocked, because whole jobs get this signal."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         resource_tracker.ensure_running()
@@ -73,26 +73,26 @@ def _config(processes: int, logs: str) -> LaunchConfig:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
-        max_restarts=0,  # the same command goes on from the checkpoint
+        max_restarts=0,  # repeating the command resumes from the checkpoint
         signals_to_handle=",".join(number.name for number in PAUSES),
         logs_specs=DefaultLogsSpecs(log_dir=logs),  # for error files
     )
 
 
 def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
-    # torch sends SIGINT to a process whose parent has died; what was started in the background ignores it
+    # torch sends SIGINT if the parent dies; background processes would ignore it by default
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         with stopped_by_signals():
             return work(job)
-    except KeyboardInterrupt as stop:  # the one that started it says so
+    except KeyboardInterrupt as stop:  # the parent process reports it
         raise SystemExit(getattr(stop, "code", 128 + signal.SIGINT)) from None
 
 
 def _cause(name: str, processes: int, error: ChildFailedError) -> BaseException:
-    """Returns what the process that failed first raised, or says how it died."""
+    """Returns the error of the process that failed first, or one that says how it died."""
     rank, failure = error.get_first_failure()
     if failure.exitcode == PAUSED:
         return Paused()

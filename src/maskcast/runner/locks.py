@@ -1,4 +1,4 @@
-"""Who writes a file: one process at a time, of which the others are told; a swap without a gap, and a way back."""
+"""Locks for writing outputs, an atomic exchange of paths, and temporary changes of a file."""
 
 import ctypes
 import errno
@@ -16,24 +16,23 @@ from maskcast.errors import MaskcastError
 from maskcast.stopping import stopped_by_signals
 
 SUFFIX = ".partial.lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what file systems without locks answer
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of fcntl.h and stdio.h
-_held: set[int] = set()  # descriptors of locks
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # from fcntl.h and stdio.h
+_held: set[int] = set()  # file descriptors of locks
 
 
 @contextmanager
 def sole_writer(path: Path, *, waits: bool = False) -> Iterator[None]:
-    """Holds the lock of an output, ``<path>.partial.lock``, while the block writes it.
+    """A context that holds the lock of an output, ``<path>.partial.lock``.
 
-    The system lets go of it when the process ends, however that happens: nothing is left to be removed by hand.
+    The system releases the lock whenever the process ends, so that nothing has to be removed by hand.
 
     Args:
         path: of the output.
-        waits: for another process that holds it.
+        waits: whether to wait while another process holds the lock.
 
     Raises:
-        MaskcastError: another process holds it, with its number, its host and since when, and this one does not
-            wait.
+        MaskcastError: another process holds it and ``waits`` is false; the message has its id, host and start.
     """
     place = path.with_name(path.name + SUFFIX)
     lock = _taken(place, waits)
@@ -44,12 +43,12 @@ def sole_writer(path: Path, *, waits: bool = False) -> Iterator[None]:
     finally:
         if lock is not None:
             _held.discard(lock)
-            place.unlink(missing_ok=True)  # while it is held: whoever waits sees that it is another file's
+            place.unlink(missing_ok=True)  # removed while held; processes that wait notice that
             os.close(lock)
 
 
 def _let_go() -> None:
-    """Closes the locks in a process that was forked from this one: it writes no output, and may outlive this."""
+    """Closes the locks in a forked process, which writes no outputs and may outlive this one."""
     for lock in _held:
         os.close(lock)
     _held.clear()
@@ -60,10 +59,10 @@ os.register_at_fork(after_in_child=_let_go)
 
 @contextmanager
 def changed_for_a_while(path: Path) -> Iterator[str]:
-    """Yields the text of a file that the block changes, and puts the file back when the block ends or is stopped.
+    """A context in which a file may be changed; it yields the text, and restores the file at the end.
 
     Raises:
-        MaskcastError: another process changes it, or one that was killed has not put it back.
+        MaskcastError: another process has changed it, or a killed one has not restored it.
     """
     kept = path.with_name(path.name + ".kept")
     with sole_writer(path), stopped_by_signals():
@@ -82,7 +81,7 @@ def changed_for_a_while(path: Path) -> Iterator[str]:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Gives each of two paths what the other has, at one moment; returns False where that cannot be."""
+    """Exchanges two paths atomically; returns False if the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -90,7 +89,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def _taken(place: Path, waits: bool) -> int | None:
-    """Returns the descriptor that holds the lock, or None where the file system knows no locks."""
+    """Returns the descriptor that holds the lock, or None if the file system has no locks."""
     while True:
         lock, mine = _opened(place)
         try:
@@ -104,8 +103,8 @@ def _taken(place: Path, waits: bool) -> int | None:
                 place.unlink(missing_ok=True)
                 return None
             raise
-        here = _is_at(lock, place)  # else who held it has ended meanwhile, and removed it
-        if here and not mine:  # of somebody who was killed
+        here = _is_at(lock, place)  # else the holder has ended and removed it
+        if here and not mine:  # left by a killed process of another user
             place.unlink()
         elif here:
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -117,11 +116,11 @@ def _taken(place: Path, waits: bool) -> int | None:
 
 
 def _opened(place: Path) -> tuple[int, bool]:
-    """Opens a lock's file; tells whether it may be written: that of another user may be read alone."""
+    """Opens a lock file; returns whether it is writable, as another user's may be read-only."""
     try:
         return os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), True
     except PermissionError:
-        if not place.exists():  # it is the folder that may not be written
+        if not place.exists():  # the folder is not writable
             raise
         return os.open(place, os.O_RDONLY | os.O_CLOEXEC), False
 
@@ -134,7 +133,7 @@ def _is_at(lock: int, place: Path) -> bool:
 
 
 def _told(place: Path) -> str:
-    """Returns the line for those who come second."""
+    """Returns the error message for other processes."""
     out = place.with_name(place.name.removesuffix(SUFFIX))
     try:
         holder = json.loads(place.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all, and what a killed run needs to go on lies beside them."""
+"""Atomic outputs, and the files beside them from which a killed run resumes."""
 
 import errno
 import os
@@ -15,10 +15,11 @@ RUN = "mlflow_run_id"
 
 
 def resume_dir(out: Path) -> Path:
-    """Returns the folder where a stage keeps what a killed run needs to go on: ``<output>.resume``.
+    """Returns the folder of a stage's checkpoints for resuming a killed run: ``<output>.resume``.
 
-    It outlives a crash and a kill, and ``run_stage`` removes it once the output is in place. It lies beside the
-    output, or, where that is lost with its pod, below ``MASKCAST_RESUME_DIR`` (on a volume), by Kubeflow run.
+    It survives crashes and kills, and ``run_stage`` removes it once the output is in place. It lies beside the
+    output or, if that would be lost with its pod, below ``MASKCAST_RESUME_DIR`` (on a volume), in a folder per
+    Kubeflow run.
     """
     name = final(out).name + ".resume"
     if root := os.environ.get("MASKCAST_RESUME_DIR"):
@@ -27,33 +28,33 @@ def resume_dir(out: Path) -> Path:
 
 
 def beside(out: Path) -> Path:
-    """Returns where an output waits for its turn, on the same file system: ``<output>.partial``."""
+    """Returns the temporary path of an output, on the same file system: ``<output>.partial``."""
     return out.with_name(out.name + ".partial")
 
 
 def final(out: Path) -> Path:
-    """Returns where an output will lie, whether that or where a stage writes it is given: what people are told."""
+    """Returns the final path of an output, given that or its temporary path; for messages."""
     return out.with_name(out.name.removesuffix(".partial"))
 
 
 def run_file(out: Path) -> Path:
-    """Returns the file that remembers the MLflow run of what is being written to an output."""
+    """Returns the file that stores the key of the MLflow run that writes an output."""
     return resume_dir(out) / RUN
 
 
 def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
-    """Refuses an output that would take something else with it, because it is replaced as a whole.
+    """Refuses an output whose replacement would delete other files, because it is replaced as a whole.
 
     Args:
-        out: The output, or where it is being written.
-        flag: Names it.
-        spared: What must be left alone, by what errors call it.
+        out: The output, or its temporary path.
+        flag: Name of its flag, for errors.
+        spared: Paths to protect, by their names in errors.
 
     Raises:
-        MaskcastError: One of these is the output, or lies in it.
+        MaskcastError: One of these is the output, or lies inside it.
     """
     whole = _place_of(out)
-    if whole.name:  # of a folder, not of the root of all
+    if whole.name:  # not the root of the file system
         whole = final(whole)
     for name, path in spared.items():
         if _place_of(path).is_relative_to(whole) or _real(path).is_relative_to(whole):
@@ -63,14 +64,14 @@ def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
 
 
 def check_own(out: Path, record: str) -> None:
-    """Refuses an output of a command that would take with it what no run of the command has written.
+    """Refuses an existing output folder that was not written by the command.
 
     Args:
         out: A folder that is replaced as a whole; errors call it ``--output``.
-        record: The file that every run leaves in its folder.
+        record: The file that every run of the command writes into its folder.
 
     Raises:
-        MaskcastError: The folder is there and lacks that file, or the working directory lies there.
+        MaskcastError: The folder exists without that file, or contains the working directory.
     """
     check_spares(out, "output", {"the working directory": Path.cwd()})
     if (out / record).is_file() or not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -82,34 +83,34 @@ def check_own(out: Path, record: str) -> None:
 
 
 def check_new(out: Path, flag: str, kind: str = "folder") -> None:
-    """Refuses an output of a command where there is something already, which it would not replace.
+    """Refuses an output that already exists, for commands that replace nothing.
 
     Args:
         out: The output.
-        flag: Names it.
-        kind: What the output is.
+        flag: Name of its flag, for errors.
+        kind: Kind of output, for errors.
 
     Raises:
-        MaskcastError: Something is there.
+        MaskcastError: It exists.
     """
     if out.exists():
         raise MaskcastError(f"{out}: already there (--{flag}); name a new {kind}, or remove this one")
 
 
 def _place_of(path: Path) -> Path:
-    """Returns the absolute path of an entry; a link is itself, not what it leads to."""
+    """Returns the absolute path of a file or folder, without following it if it is a link."""
     absolute = Path(os.path.abspath(path))
     return _real(absolute.parent) / absolute.name
 
 
 def _real(path: Path) -> Path:
-    """Returns where links lead; a loop of them leads nowhere, and whoever reads it says so."""
+    """Resolves links; a loop of links is returned unresolved, and reading it raises an error."""
     return Path(os.path.realpath(path))
 
 
 @contextmanager
 def output_whole(out: Path, flag: str = "output") -> Iterator[Path]:
-    """Yields where the block writes an output of a command, which ``outputs_whole`` then moves into place."""
+    """Yields the temporary path for an output of a command; ``outputs_whole`` moves it into place."""
     partial = beside(out)
     with outputs_whole({flag: out}, {flag: partial}):
         yield partial
@@ -119,12 +120,12 @@ def output_whole(out: Path, flag: str = "output") -> Iterator[Path]:
 def outputs_whole(
     outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object] = Path.rename
 ) -> Iterator[None]:
-    """Moves the partial outputs into place when the block succeeds, removes them when it fails.
+    """A context that moves temporary outputs into place at success, and removes them at failure.
 
     Args:
-        outputs: The final path of each output, by the flag that names it.
-        partials: Where the block writes each of them.
-        place: Brings what was written, whole, to ``beside`` of its output; where that lies there, nothing happens.
+        outputs: The final path of each output, by its flag.
+        partials: The temporary path of each output.
+        place: Moves a complete temporary output to ``beside`` of its final path, if it is not there already.
 
     Raises:
         MaskcastError: An output cannot be written, another process writes it, or the disk is full.
@@ -138,10 +139,10 @@ def outputs_whole(
                 with _unwritable(out, f"--{name}"):
                     refuse_device(out)
                     if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK):
-                        # What is there could be moved away after the work, but not be removed.
+                        # An old output could be renamed after the work, but not removed.
                         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                     locks.enter_context(sole_writer(out))
-                if volume:  # which pods of other tries see, too
+                if volume:  # pods of other attempts see it, too
                     remedy = f"user {os.geteuid()} must be able to write to this volume (docs/runbook.md)"
                     with _unwritable(Path(volume), "MASKCAST_RESUME_DIR", remedy):
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,7 @@ def outputs_whole(
             _drop_if_empty(folder)
         raise
     finally:
-        if volume:  # the folders of the Kubeflow run and of the stage, where no other output is on its way
+        if volume:  # folders of the Kubeflow run and of the stage, unless other outputs are being written there
             with suppress(OSError):
                 for folder in (resume_dir(next(iter(outputs.values()))).parent, Path(volume)):
                     folder.rmdir()
@@ -172,14 +173,14 @@ def _moved_into_place(
             for name, out in outputs.items():
                 place(partials[name], beside(out))
                 _replace(beside(out), out)
-            for out in outputs.values():  # last of all: whoever is killed before goes on, with the same run
+            for out in outputs.values():  # last, so that a process killed before can resume with the same run
                 _discard(resume_dir(out))
     except BaseException as error:
         for partial in passing:
             remove(partial)
         for out in outputs.values():
             for cut in [*resume_dir(out).rglob("*.partial"), *resume_dir(out).rglob(".*.part")]:
-                remove(cut)  # of a write that failed; what was written before it is gone on from
+                remove(cut)  # incomplete file of a failed write; earlier files are kept for resuming
             _drop_if_empty(resume_dir(out))
         if is_disk_full(error) and any(resume_dir(out).exists() for out in outputs.values()):
             raise MaskcastError(f"{error} (it resumes)") from error
@@ -187,7 +188,7 @@ def _moved_into_place(
 
 
 def _make_parents(out: Path, name: str) -> list[Path]:
-    """Makes the folders that an output lies in and returns those that were not there, outermost first."""
+    """Creates the parent folders of an output; returns the new ones, outermost first."""
     missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
     with _unwritable(out, f"--{name}"):
         for folder in reversed(missing):
@@ -197,7 +198,7 @@ def _make_parents(out: Path, name: str) -> list[Path]:
 
 @contextmanager
 def _unwritable(out: Path, named: str, remedy: str = "choose a writable path") -> Iterator[None]:
-    """Makes of what the system refuses a line that names the path and the flag or variable that it comes from."""
+    """A context that turns an OSError into a MaskcastError with the path and its flag or variable."""
     try:
         yield
     except OSError as error:
@@ -206,8 +207,8 @@ def _unwritable(out: Path, named: str, remedy: str = "choose a writable path") -
 
 
 def _replace(partial: Path, out: Path) -> None:
-    """Renames ``partial`` to ``out``; an older output stands until the new one is there."""
-    old = partial.with_name(partial.name + ".old")  # not `<output>.old`, as people call a copy that they keep
+    """Replaces ``out`` with ``partial``; an older output stays until the new one is in place."""
+    old = partial.with_name(partial.name + ".old")  # `<output>.old` may be a copy of the user's
     remove(old)
     if (out.exists() or out.is_symlink()) and exchange(partial, out):
         remove(partial)
@@ -219,7 +220,7 @@ def _replace(partial: Path, out: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a whole folder, if it is there."""
+    """Removes a file, a link or a folder tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -227,7 +228,7 @@ def remove(path: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Removes a folder at once: who is killed on the way leaves all of it, or nothing that is gone on from."""
+    """Removes a folder; it is renamed first, so that a killed process leaves no incomplete checkpoints."""
     if folder.exists():
         gone = _gone(folder)
         folder.rename(gone)
@@ -239,6 +240,6 @@ def _gone(folder: Path) -> Path:
 
 
 def _drop_if_empty(folder: Path) -> None:
-    """Removes a folder without files, or with nothing but the id of a tracked run that never got far."""
+    """Removes a folder without files, or with only the key of a tracked run that made no progress."""
     if folder.is_dir() and all(entry.name == RUN or entry.is_dir() for entry in folder.rglob("*")):
         remove(folder)

@@ -1,4 +1,4 @@
-"""Where a run comes from: its commit, image, params, and the digests of what it reads and makes, as tags."""
+"""Provenance of a run, as tags: commit, image, params and digests of inputs and outputs."""
 
 import hashlib
 import json
@@ -17,27 +17,27 @@ from maskcast.reading import counted
 from maskcast.redaction import redacted
 from maskcast.runner.stage import running_name
 
-CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, where the run was in no clone of it
-OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of what it made, as JSON
-CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it worked
-PLAIN = {  # tags of a run that say nothing: left out
+CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
+OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of its outputs, as JSON
+CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it ran
+PLAIN = {  # tags of a run without information, which are left out
     "maskcast.image": "none",
     "maskcast.git_folder": "./",
     CODE: "of that commit",
 }
-SIZES = ("width", "hidden", "encoder")  # keys of a model that tell two of one architecture apart
+SIZES = ("width", "hidden", "encoder")  # keys of a model's config that distinguish models of one architecture
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a stage starts from, as it was before the work began.
+    """The provenance of a stage's run, as it was before the work began.
 
     Args:
         stage: the stage.
         params: its params.
         inputs: its inputs by port.
-        known: what is known of where it runs (see ``run_tags``).
-        stamps: of each input, what changes when its files do.
+        known: facts about the run (see ``run_tags``).
+        stamps: a value for each input that changes when its files change.
     """
 
     stage: str
@@ -48,18 +48,18 @@ class Origin:
 
     @classmethod
     def of(cls, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> "Origin":
-        """Finds out what a stage starts from; call it first of all."""
+        """Collects the provenance; to be called before the work begins."""
         stamps = {name: stamp_tree(path) for name, path in inputs.items()}
         return cls(stage, params, inputs, run_tags(stage, params, inputs), stamps)
 
     @property
     def name(self) -> str:
-        """What the stage goes by."""
+        """The stage's name in its pipeline."""
         return self.known["maskcast.name"]
 
     @property
     def digest(self) -> str:
-        """16 hex digits that name the stage, its params and its inputs: equal runs have equal ones."""
+        """Digest (16 hex digits) of stage, params and inputs, equal for equal runs."""
         parts = [self.name, self.known["maskcast.params_hash"], *sorted(self.data.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -70,7 +70,7 @@ class Origin:
 
     @property
     def title(self) -> str:
-        """Tells runs of a stage apart: what differs, and the first digits of ``digest``."""
+        """Title that distinguishes runs of a stage: important params, and the first digits of ``digest``."""
         values = flatten(self.params.model_dump(mode="json"))
         model = [
             str(values[key]) for key in ("model.arch", *(f"model.{size}" for size in SIZES)) if values.get(key)
@@ -81,12 +81,12 @@ class Origin:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of each version that is registered."""
+        """The tags for registered versions."""
         return {name: value for name, value in self.known.items() if name.startswith("maskcast.")}
 
     @property
     def own_tags(self) -> dict[str, str]:
-        """The tags of its run: the digests of the inputs stand with its data sets."""
+        """The tags for its run, without digests of inputs, which are recorded with its data sets."""
         return {
             name: value
             for name, value in self.known.items()
@@ -94,7 +94,7 @@ class Origin:
         }
 
     def changed(self) -> list[str]:
-        """Returns the inputs that are no longer what they were."""
+        """Returns the inputs that have changed since."""
         return [
             name
             for name, path in self.inputs.items()
@@ -104,11 +104,11 @@ class Origin:
 
 
 def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Returns what is known of where a stage runs: commit, image, group of runs, params and data by digest.
+    """Returns facts about a run: commit, image, group of runs, and digests of params and data.
 
-    The commit is that of the folder where the stage runs. It is a clone, or a project of somebody who installed
-    maskcast; there ``CODE`` tells maskcast's own. A commit ends in ``-dirty`` where code differs from it. Changed
-    params do not count: each run has its own.
+    The commit is that of the working directory, which is a clone of maskcast or a project that installed it; in
+    the latter case ``CODE`` has maskcast's own version. A commit ends in ``-dirty`` if code differs from it.
+    Changed params do not count, as they are recorded with each run.
     """
     commit = os.environ.get("MASKCAST_GIT_SHA") or git("rev-parse", "HEAD") or "none"  # an image has no git
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
@@ -133,5 +133,5 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
 
 
 def output_tags(paths: Mapping[str, Path]) -> dict[str, str]:
-    """Returns what a stage made, by port, as the tag that leads back from its digests to the run."""
+    """Returns the tag with the digests of a stage's outputs by port, from which the run can be found."""
     return {OUTPUTS: json.dumps({name: digest_tree(path) for name, path in paths.items()})}

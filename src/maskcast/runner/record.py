@@ -1,8 +1,8 @@
-"""The MLflow run of a stage: found again, joined or created, with its tags, params and data sets.
+"""The MLflow run of a stage: resumed, joined or created, with its tags, params and data sets.
 
-A run is created by a key, which is written to a file first: whoever starts a killed stage again finds its run by
-that key, wherever the kill came, and ends it. ``MLFLOW_RUN_ID`` names a run that somebody else has created, as the
-MLflow plugin of Kubeflow Pipelines does for each pod: the first stage joins it, any other gets a run below it.
+A run is created with a key, which is first written to a file. When a killed stage is started again, it finds its
+run by that key and resumes it. ``MLFLOW_RUN_ID`` names a run that was created elsewhere, e.g. for each pod by the
+MLflow plugin of Kubeflow Pipelines. The first stage joins it, and further ones get child runs.
 """
 
 import json
@@ -24,21 +24,21 @@ from maskcast.writing import write_whole
 EXPERIMENT = "maskcast"
 MAX_PARAMS = 100  # params per request, MLflow's limit
 MAX_VALUE = 6000  # characters of a param, MLflow's limit
-KEY = "maskcast.key"  # tag of a run: `Origin.digest`, and what tells this run from equal ones
-DVC = "maskcast.dvc_hash"  # tag of a data set of a run: its digest by DVC
+KEY = "maskcast.key"  # tag of a run: `Origin.digest` and a part that is unique to the run
+DVC = "maskcast.dvc_hash"  # tag of a run's data set: its digest by DVC
 PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"
 
 
 def open_run(client: Any, origin: Origin, key_file: Path) -> str:
-    """Returns the id of the run that a stage logs to; it is RUNNING then, and has all that is known of its origin.
+    """Returns the id of the run that a stage logs to, which is RUNNING and has the tags of its origin.
 
     Args:
-        client: of MLflow.
-        origin: what the stage starts from.
-        key_file: has the key of the run that a killed process began, if there was one.
+        client: MLflow's client.
+        origin: provenance of the run.
+        key_file: has the key of the run of a killed process, if there was one.
 
     Raises:
-        MaskcastError: a variable of the environment names no run or no experiment that can be used.
+        MaskcastError: an environment variable names an unusable run or experiment.
     """
     from mlflow.entities import RunTag
 
@@ -70,13 +70,13 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
 
 
 def _begun(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
-    """Returns the run that a killed process began on the same work; one on other work is ended instead."""
+    """Returns the run that a killed process began for the same work; a run for other work is ended."""
     try:
         key = key_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
     if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{32}", key):
-        return None  # torn, empty, or of an older version
+        return None  # incomplete, empty, or written by an older version
     found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
     if found and not key.startswith(origin.digest):
         if found[0].info.status == "RUNNING":
@@ -86,7 +86,7 @@ def _begun(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
 
 
 def _complete(client: Any, run: Any, origin: Origin) -> None:
-    """Logs the params and data sets that a run lacks."""
+    """Logs those params and data sets that a run does not have yet."""
     from mlflow.entities import Param
 
     values = flatten(origin.params.model_dump(mode="json"))
@@ -114,7 +114,7 @@ def _dataset(name: str, path: Path, origin: Origin) -> Any:
 
 
 def _outside(client: Any, run_id: str) -> Any:
-    """Returns the run of ``MLFLOW_RUN_ID``, and says where other variables name another experiment than its."""
+    """Returns the run of ``MLFLOW_RUN_ID``; warns if other variables name another experiment."""
     try:
         run = client.get_run(run_id)
     except Exception as error:
@@ -134,7 +134,7 @@ def _outside(client: Any, run_id: str) -> Any:
 
 
 def _experiment(client: Any, name: str | None) -> str:
-    """Returns the id of the experiment of a new run, which is created if need be."""
+    """Returns the id of the experiment for a new run, and creates the experiment if necessary."""
     number = given("MLFLOW_EXPERIMENT_ID")
     if number is not None:
         try:
@@ -163,11 +163,11 @@ def _experiment(client: Any, name: str | None) -> str:
 def _by_name(client: Any, name: str) -> Any:
     found = client.get_experiment_by_name(name)
     if found is None:
-        # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
+        # The embedded default has its artifacts beside mlflow.db; a server has its own place.
         place = (embedded_folder() / "mlartifacts").as_uri() if given(VARIABLE) is None else None
         try:
             client.create_experiment(name, artifact_location=place)
-        except Exception:  # somebody else made it in between, or it cannot be made
+        except Exception:  # another process has created it in the meantime, or it cannot be created
             if client.get_experiment_by_name(name) is None:
                 raise
         found = client.get_experiment_by_name(name)

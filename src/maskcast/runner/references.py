@@ -1,9 +1,10 @@
-"""Data by reference: a large output stays where all pods see it, and a small folder that names it is passed on.
+"""Data by reference: large outputs stay in shared storage, and small folders with references are passed on.
 
-``MASKCAST_DATA`` names that place: a folder on a volume, or ``s3://bucket/prefix``. There each output lies below
-its digest, whole or not at all, once however many runs made it. The output's own path gets a folder with one file,
-``REFERENCE.json``. A stage that is given such a folder as an input reads the data: in place from a volume, from S3
-by a copy that the machine keeps (``MASKCAST_DATA_CACHE``). Without ``MASKCAST_DATA`` every output is itself.
+``MASKCAST_DATA`` names the storage: a folder on a volume, or ``s3://bucket/prefix``. There each output lies below
+its digest, written atomically, and only once if several runs make the same. The output's own path gets a folder
+with one file, ``REFERENCE.json``. A stage with such a folder as an input reads the data in place from a volume, or
+from S3 by a local copy (in ``MASKCAST_DATA_CACHE``). Without ``MASKCAST_DATA`` outputs are stored at their own
+paths.
 """
 
 import os
@@ -24,27 +25,27 @@ from maskcast.storage.store import fetch, put
 
 STORE, CACHE = "MASKCAST_DATA", "MASKCAST_DATA_CACHE"
 REFERENCE = "REFERENCE.json"
-LEAST = 64 << 20  # bytes; what is smaller is passed on itself, so that people find it where they look
+LEAST = 64 << 20  # bytes; smaller outputs are stored at their own paths, so that users find them there
 
 
 class Reference(BaseModel):
-    """What ``REFERENCE.json`` says."""
+    """The contents of ``REFERENCE.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["maskcast-reference/1"] = "maskcast-reference/1"
     digest: str = Field(pattern="^[0-9a-f]{32}$")
-    """``digest_tree`` of the data, and the name of its folder."""
+    """``digest_tree`` of the data, which is also the name of its folder."""
     store: str
-    """Where it was written to: ``MASKCAST_DATA``."""
+    """The storage, ``MASKCAST_DATA``."""
 
 
 def referred(path: Path) -> Path:
-    """Returns where the data of an input lies: the input itself, unless it is a reference.
+    """Returns the path of an input's data: the input itself, unless it is a reference.
 
     Raises:
-        MaskcastError: it is a reference that cannot be read, to another place than ``MASKCAST_DATA``, or to data
-            that is gone.
+        MaskcastError: it is a reference that cannot be read, points to another storage than ``MASKCAST_DATA``, or
+            to data that no longer exists.
     """
     file = path / REFERENCE
     if not file.is_file():
@@ -69,10 +70,10 @@ def referred(path: Path) -> Path:
 
 
 def placed(partial: Path, place: Path) -> None:
-    """Puts an output that is whole next to its final path: the output, or a reference to it.
+    """Moves a complete output, or a reference to it, next to its final path.
 
     Args:
-        partial: where the stage wrote it; gone afterwards.
+        partial: temporary path of the output; it does not exist afterwards.
         place: on the same file system as the final path.
     """
     store = _store()
@@ -92,10 +93,10 @@ def placed(partial: Path, place: Path) -> None:
 
 
 def partial_of(out: Path) -> Path:
-    """Returns where a stage writes an output: beside it.
+    """Returns the temporary path of an output, which is beside the final one.
 
-    Where outputs stay on a volume, a pod's own disk may be too small: the partial output lies on the volume at
-    once, with what a killed run needs.
+    If outputs stay on a volume, it is on that volume instead, with the checkpoints for resuming, because a pod's
+    own disk may be too small.
     """
     store = _store()
     if store is None or store.startswith("s3://") or "MASKCAST_RESUME_DIR" not in os.environ:
@@ -108,15 +109,15 @@ def _store() -> str | None:
 
 
 def _keep(partial: Path, target: Path) -> None:
-    """Moves a folder to its digest's name; whoever is second drops theirs, which is the same."""
+    """Moves a folder to the name of its digest; if that exists already, the new folder is equal and is dropped."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(target, waits=True):
         if target.is_dir():
             return
         incoming = target.with_name(f"{target.name}.incoming")
-        remove(incoming)  # of a run that was killed here
+        remove(incoming)  # left by a killed run
         try:
-            shutil.move(partial, incoming)  # a copy where it comes from another volume
+            shutil.move(partial, incoming)  # copies if it comes from another volume
             incoming.rename(target)
         finally:
             remove(incoming)
@@ -128,12 +129,12 @@ def _fetched(path: Path, store: str, digest: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         return target
-    with sole_writer(target, waits=True):  # stages run side by side, and may want the same data
+    with sole_writer(target, waits=True):  # parallel stages may need the same data
         if target.is_dir():
             return target
-        incoming = target.with_name(f"{digest}.incoming")  # what a killed run has fetched is passed over
+        incoming = target.with_name(f"{digest}.incoming")  # files that a killed run has fetched are skipped
         try:
-            fetch(f"{store}/{digest}", incoming)  # each file by its checksum
+            fetch(f"{store}/{digest}", incoming)  # verifies the checksum of each file
         except MaskcastError as error:
             raise MaskcastError(f"{path}: its data cannot be fetched: {error}") from None
         incoming.rename(target)

@@ -1,4 +1,4 @@
-"""What MLflow, its database and the network refuse: whether waiting may mend it, and one line with a remedy."""
+"""Errors of MLflow, its database and the network: whether they are temporary, and messages with a remedy."""
 
 import re
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from maskcast.errors import MaskcastError, chain_of, is_disk_full, one_line
 from maskcast.runner.address import VARIABLE, shown_uri
 
-# Codes of answers that another try may change: the server, or what stands before it, is not well.
+# Codes of temporary errors of the server or of a proxy before it.
 PASSING = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
     | {"RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
 )
-# Errors of requests, by name, that are no loss of a connection.
+# Errors of requests, by name, that do not mean a lost connection.
 LASTING = frozenset(
     {"SSLError", "InvalidURL", "InvalidSchema", "MissingSchema", "InvalidHeader", "InvalidProxyURL"}
     | {"TooManyRedirects"}
@@ -29,13 +29,13 @@ PROXY = "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
 TLS = (
     "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
 )
-SAID = 600  # characters of what MLflow says; it names the cause at its end
+SAID = 600  # characters of MLflow's message that are shown: enough to include the cause at its end
 UPGRADE = "copy the database, then run `mlflow db upgrade` on it once"
 
 
 @contextmanager
 def user_errors_of_server() -> Iterator[None]:
-    """Turns what MLflow, its database or the network raise into one MaskcastError."""
+    """A context that turns errors of MLflow, its database or the network into a MaskcastError."""
     try:
         yield
     except MaskcastError:
@@ -47,8 +47,8 @@ def user_errors_of_server() -> Iterator[None]:
 
 
 def is_of_server(error: Exception) -> bool:
-    """Tells whether MLflow, its database or the network raised an error."""
-    from google.protobuf.json_format import ParseError  # of an answer that is JSON, and of another shape
+    """Whether MLflow, its database or the network raised an error."""
+    from google.protobuf.json_format import ParseError  # raised for an answer in JSON of another shape
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # type: ignore[import-untyped]
     from sqlalchemy.exc import SQLAlchemyError
@@ -57,12 +57,12 @@ def is_of_server(error: Exception) -> bool:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tells whether waiting may mend an error: the line broke, or the server is not well (5xx)."""
+    """Whether an error may be temporary: a lost connection, or an error of the server (5xx)."""
     from mlflow.exceptions import MlflowException, RestException
     from requests import RequestException
     from sqlalchemy.exc import OperationalError
 
-    if is_disk_full(error):  # of this machine: no server comes back to mend it
+    if is_disk_full(error):  # the disk of this machine: waiting for a server does not help
         return False
     for each in chain_of(error):
         if isinstance(each, RequestException):
@@ -81,7 +81,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def refusal(error: Exception) -> MaskcastError:
-    """Returns what MLflow, its database or the network raised as one line with a remedy."""
+    """Converts an error of MLflow, its database or the network to one line with a remedy."""
     text = words_of(error)
     names = {type(each).__name__ for each in chain_of(error)}
     if "SSLError" in names:
@@ -96,21 +96,21 @@ def refusal(error: Exception) -> MaskcastError:
 
 
 def words_of(error: BaseException) -> str:
-    """Returns what MLflow, its database or the network says, shortened; of a lost connection the cause alone.
+    """Returns the shortened message of an error; for a lost connection only the cause.
 
-    What urllib3 gave up on tells it behind an address that is longer than what is shown.
+    In urllib3's message the cause follows an address, which alone may be longer than the part that is shown.
     """
     causes = (getattr(each, "reason", None) for each in chain_of(error))
     return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error), SAID)
 
 
 def is_missing(error: Exception) -> bool:
-    """Tells whether MLflow says that something it was asked for by name is not there."""
+    """Whether MLflow reports that a requested object does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def bad_request(error: MaskcastError) -> Exception:
-    """Returns an error as MLflow's model server tells it to a client, with status 400."""
+    """Converts an error to one that MLflow's model server sends to a client with status 400."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
@@ -122,5 +122,5 @@ def _passing(status: int) -> bool:
 
 
 def _is_sqlite(error: BaseException) -> bool:
-    """Whether a database in a file raised an error, and not because somebody else writes to it."""
+    """Whether SQLite raised an error other than a lock by another process."""
     return type(getattr(error, "orig", None)).__module__ == "sqlite3" and "locked" not in str(error)

@@ -1,6 +1,6 @@
-"""The one way to run a stage: validate, open a tracked run, call, then move every output into place.
+"""Runs a stage: validates it, opens a tracked run, calls it and moves its outputs into place.
 
-Outputs appear whole or not at all: a stage writes to ``<output>.partial``, see ``outputs``.
+All stages are run by this module. Outputs are atomic: a stage writes to ``<output>.partial``, see ``outputs``.
 """
 
 import json
@@ -31,21 +31,22 @@ def run_stage(
 ) -> dict[str, float]:
     """Runs one stage and returns its metrics (empty for a stage without the output ``metrics``).
 
-    Where ``training.processes`` or ``training.nodes`` ask for more processes, it starts them and waits. Started by
-    torchrun it is one of them.
+    If ``training.processes`` or ``training.nodes`` require several processes, it starts them and waits. If
+    torchrun started this process, it is one of them.
 
     Args:
         stage: the stage.
         params: its params as plain values.
-        name: what it goes by in its pipeline; None is its own name.
-        where: what errors name as the place of the params, e.g. ``params.yaml: train_masker``.
+        name: its name in the pipeline; None for the stage's own name.
+        where: place of the params for errors, e.g. ``params.yaml: train_masker``.
         **paths: one path per port; an optional input may be left out.
 
     Raises:
-        MaskcastError: on bad params or a bad name, missing or unknown ports, unreadable inputs, unwritable
-            outputs, a full disk; or in a process that the stage itself started, which reads the script anew.
+        MaskcastError: params or name are invalid, ports are missing or unknown, inputs are unreadable, outputs are
+            unwritable, or the disk is full. Also if a process that the stage started runs the calling script
+            again.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks it
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # multiprocessing's own check
         raise MaskcastError(
             f"{stage}: a process that the stage started reads your script and comes here, too; put what the "
             'script does below `if __name__ == "__main__":`'
@@ -67,7 +68,7 @@ def _run(
     inputs, outputs = _resolve(the_stage, paths)
     partials = {port: partial_of(out) for port, out in outputs.items()}
     job = Job(the_stage.name, name, dict(params), inputs, partials)
-    training = getattr(values, "training", None)  # of the stages that train
+    training = getattr(values, "training", None)  # only training stages have it
     with _stoppable(outputs), outputs_whole(outputs, partials, placed) if first_process() else nullcontext():
         if training is None or training.world_size == 1 or "RANK" in os.environ:
             metrics = execute(job)
@@ -82,7 +83,7 @@ def _run(
 
 
 def link_pages(folder: Path) -> None:
-    """Writes the index of the pages of a folder, into which other stages may write theirs at the same time."""
+    """Writes the index of the pages in a folder; other stages may write to the folder at the same time."""
     from maskcast.report.index import write_index
     from maskcast.report.page import INDEX
 
@@ -92,12 +93,12 @@ def link_pages(folder: Path) -> None:
 
 @contextmanager
 def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
-    """Tells whoever stops a stage how to go on; where no command runs it, but a pod, the process ends here."""
+    """A context that reports how to resume when a stage is stopped; in a pod it also ends the process."""
     with stopped_by_signals() as ours:
         try:
             yield
         except KeyboardInterrupt as stop:
-            # each run of Kubeflow has paths of its own
+            # paths are different in each run of Kubeflow
             found_again = not ours or "MASKCAST_RESUME_DIR" in os.environ
             kept = any(resume_dir(out).exists() for out in outputs.values())
             stop.add_note(AGAIN if kept and found_again else ": nothing was written")
@@ -109,17 +110,18 @@ def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
 def execute(job: Job) -> dict[str, float]:
     """Runs a stage in this process and returns its metrics.
 
-    Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
+    With several processes only the first is tracked and writes the outputs. The others write to a temporary
+    folder.
     """
     limit_threads()
-    keep_freed_memory()  # for those that come without the command line: shims, and processes of a group
+    keep_freed_memory()  # for entry points other than the command line: shims, and processes of a group
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
     own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
     with user_errors_of_machine(*job.outputs.values()), running_as(job.name, the_stage):
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-                os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's
+                os.environ.pop("MASKCAST_RESUME_DIR", None)  # checkpoints belong to the first process
                 the_stage.function(**job.inputs, **{port: Path(scratch, port) for port in own}, params=values)
             return {}
         if not the_stage.tracked:
@@ -146,7 +148,7 @@ def execute(job: Job) -> dict[str, float]:
 
 
 def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Returns input and output paths by port; every input exists, and a reference is where its data lies."""
+    """Returns input and output paths by port; checks that inputs exist, and follows references."""
     names = [port.name for port in the_stage.ports]
     for given in paths:
         if given not in names:

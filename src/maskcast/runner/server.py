@@ -1,6 +1,6 @@
-"""A client of the MLflow server that keeps runs and models, and the database of the embedded default.
+"""A client for the MLflow server, and the database of the embedded default.
 
-The credentials come from the environment (``MLFLOW_TRACKING_USERNAME`` and friends).
+Credentials come from the environment (``MLFLOW_TRACKING_USERNAME`` and others).
 """
 
 import logging
@@ -19,17 +19,17 @@ from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import beside, remove
 from maskcast.runner.refusals import user_errors_of_server
 
-SQLITE = b"SQLite format 3\0"  # how a database begins
+SQLITE = b"SQLite format 3\0"  # header of a database file
 
 
 def new_client(*, query: bool = False) -> Any:
-    """Returns an ``MlflowClient`` of runs and the registry that soon says when its server is away.
+    """Returns an ``MlflowClient`` for runs and the registry, which soon reports if its server is away.
 
     Args:
-        query: whether nothing is to be written; a database that is not there is then not made.
+        query: whether access is read-only; then a missing database is not created.
 
     Raises:
-        MaskcastError: the address is none, a database has no place to be written to, is not there to ask, or its
+        MaskcastError: the address is invalid, a database cannot be created, does not exist for a query, or its
             driver is not installed.
     """
     uri = tracking_uri()
@@ -40,7 +40,7 @@ def new_client(*, query: bool = False) -> Any:
     with collector_paused():
         import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else one line per table of a new database
         path = database_file(uri)
         if path is not None and not query and _is_empty(path):
             _make_database(path.resolve())
@@ -54,9 +54,9 @@ def new_client(*, query: bool = False) -> Any:
 
 
 def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
-    """Brings a folder of a run's files into another; returns where it lies there.
+    """Downloads a folder of a run's files into another folder; returns its path there.
 
-    Not by the client: where a download fails, that says to look at the path and not why.
+    It does not use the client, which hides the cause of a failed download.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -66,10 +66,10 @@ def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
 
 
 def make_database() -> None:
-    """Makes the embedded database where there is none, before processes that would wait for it begin at once.
+    """Creates the embedded database if there is none, before processes that need it start at the same time.
 
     Raises:
-        MaskcastError: it cannot be made.
+        MaskcastError: it cannot be created.
     """
     if tracking_uri().startswith("sqlite:"):
         with user_errors_of_server():
@@ -77,14 +77,14 @@ def make_database() -> None:
 
 
 def check_database(uri: str, query: bool) -> None:
-    """Fails at once where a database in a file cannot be used: MLflow would try for minutes.
+    """Fails at once if an SQLite database cannot be used, because MLflow would retry for minutes.
 
     Args:
-        uri: of a database in a file; of others nothing is checked.
-        query: whether nothing is to be written.
+        uri: of the database; only SQLite is checked.
+        query: whether access is read-only.
 
     Raises:
-        MaskcastError: it is not there to be queried, cannot be read or written, or is no database.
+        MaskcastError: it does not exist for a query, cannot be read or written, or is not a database.
     """
     path = database_file(uri)
     if path is None:
@@ -115,9 +115,10 @@ def _is_empty(path: Path) -> bool:
 
 
 def _make_database(path: Path) -> None:
-    """Makes a database whole or not at all: MLflow goes on with none that it was killed over.
+    """Creates a database atomically, because MLflow cannot use one whose creation was interrupted.
 
-    Of processes that begin at once one makes it, and the others wait; they would make its tables each.
+    If several processes start at the same time, one creates it and the others wait, so that tables are created
+    once.
     """
     with sole_writer(path, waits=True):
         if not _is_empty(path):
@@ -126,7 +127,7 @@ def _make_database(path: Path) -> None:
         remove(folder)
         folder.mkdir()
         try:
-            made = folder / f"{uuid.uuid4().hex}.db"  # MLflow never opens an address twice, be it another file's
+            made = folder / f"{uuid.uuid4().hex}.db"  # a new name, as MLflow caches its engine by address
             make_tables(made)
             made.replace(path)
         finally:
@@ -134,7 +135,7 @@ def _make_database(path: Path) -> None:
 
 
 def make_tables(path: Path) -> None:
-    """Lets MLflow make a database with its tables, which takes a second, in a file that is not there yet."""
+    """Lets MLflow create a database with its tables in a new file, which takes a second."""
     import mlflow
 
     with user_errors_of_server():

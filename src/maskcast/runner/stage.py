@@ -1,11 +1,11 @@
-"""The contract of a stage: its typed signature is its API for the command line, DVC and Kubeflow alike.
+"""The contract of a stage: its typed signature is its interface for the command line, DVC and Kubeflow.
 
-A stage is a keyword-only function of input paths, output paths and one params class; ``run.run_stage`` runs it.
-A stage with an output ``metrics`` learns or measures. It is tracked, and has one output more than its signature
-names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes; MLflow keeps the same file.
+A stage is a keyword-only function of input paths, output paths and one params class; ``run.run_stage`` runs it. A
+stage with an output ``metrics`` trains or evaluates. It is tracked, and has one optional output that is not in its
+signature: ``page``, the HTML page of the run, which ``run_stage`` writes and logs to MLflow.
 
-A pipeline may hold a stage twice, under two names, e.g. a first and a second ``train_masker``. The name is that of
-the section of params, of the MLflow run and of the page; a stage that is given none goes by its own.
+A pipeline may run a stage twice under two names, e.g. a first and a second ``train_masker``. The name is used for
+the section of params, the MLflow run and the page. By default it is the stage's own name.
 """
 
 import importlib
@@ -38,7 +38,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as read from its signature."""
+    """A stage, as described by its signature."""
 
     name: str
     function: Callable[..., None]
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def tracked(self) -> bool:
-        """Whether it learns or measures, and so is one MLflow run with a page."""
+        """Whether it trains or evaluates, and so has an MLflow run and a page."""
         return any(port.name == "metrics" for port in self.ports)
 
     @property
@@ -56,7 +56,7 @@ class Stage:
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
     def meaning(self, port: str) -> str:
-        """What its docstring says of a port."""
+        """The description of a port in its docstring."""
         if port == "page":
             return "HTML: the page of the run"
         found = re.search(rf"^    {port}: (.+(?:\n     +.+)*)", inspect.getdoc(self.function) or "", re.MULTILINE)
@@ -66,7 +66,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a stage; plain values, so that it can be handed to another process."""
+    """One run of a stage, as plain values that can be passed to another process."""
 
     stage: str
     name: str
@@ -80,7 +80,7 @@ _running: ContextVar[str | None] = ContextVar("maskcast_running", default=None)
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
-    """Registers a function as a stage; a signature that breaks the contract fails at import."""
+    """Registers a function as a stage; raises an error at import if its signature breaks the contract."""
     hints = get_type_hints(function, include_extras=True)
     ports = []
     params: type[Params] | None = None
@@ -101,15 +101,15 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
 
 def stage_names() -> list[str]:
     """Returns the names of all stages: the modules of ``maskcast.stages``."""
-    folder = Path(__file__).parents[1] / "stages"  # looked up by name: what runs stages imports none
+    folder = Path(__file__).parents[1] / "stages"  # stages are looked up by name, not imported here
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
 
 
 def get_stage(name: str) -> Stage:
-    """Returns the stage ``name``, importing its module alone.
+    """Returns the stage ``name``; only its module is imported.
 
     Raises:
-        MaskcastError: if there is no such stage; the line lists those there are.
+        MaskcastError: if there is no such stage; the message lists all stages.
     """
     if name not in _REGISTRY:
         if name not in stage_names():
@@ -119,10 +119,10 @@ def get_stage(name: str) -> Stage:
 
 
 def check_name(name: str, stage: str) -> None:
-    """Makes sure that a stage may go by a name.
+    """Checks the name of a stage in a pipeline.
 
     Raises:
-        MaskcastError: it cannot name a section, a run and a parameter alike, or it is the name of another stage.
+        MaskcastError: it is not valid for sections, runs and parameters, or is the name of another stage.
     """
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
         raise MaskcastError(f"--name {name!r}: write up to 40 lower-case letters, digits and _, a letter first")
@@ -132,7 +132,7 @@ def check_name(name: str, stage: str) -> None:
 
 @contextmanager
 def running_as(name: str, the_stage: Stage) -> Iterator[None]:
-    """Lets the stage that runs in the block go by a name: errors tell its keys by that, their section."""
+    """A context that gives the running stage a name, which errors use as the section of its keys."""
     token = _running.set(name)
     try:
         yield
@@ -146,7 +146,7 @@ def running_as(name: str, the_stage: Stage) -> Iterator[None]:
 
 
 def running_name(stage: str) -> str:
-    """Returns the name that the running stage goes by; its own outside of ``run_stage``."""
+    """Returns the name of the running stage; the given one outside of ``run_stage``."""
     return _running.get() or stage
 
 

@@ -1,8 +1,9 @@
-"""Tracks a stage: its metrics, files and outputs go to its MLflow run while it works.
+"""Tracks a stage: sends its metrics, files and outputs to its MLflow run while it runs.
 
-A thread of its own talks to the server: training never waits for it. The run is opened first (``record``), and
-what MLflow refuses then for good ends the stage before any work. While the server is away everything queues up.
-The end of a stage waits while its queues grow shorter; what has not left them for two minutes is counted and said.
+A separate thread talks to the server, so that training never waits for it. The run is opened first (``record``),
+and a permanent refusal by MLflow ends the stage before any work. While the server is away, everything is queued.
+At its end, a stage waits while the queues shrink. If nothing was sent for two minutes, the number of lost items is
+reported.
 """
 
 import re
@@ -25,19 +26,19 @@ from maskcast.runner.record import open_run
 from maskcast.runner.refusals import is_away, is_of_server, refusal, words_of
 from maskcast.runner.server import new_client
 
-OPEN_S = 60.0  # how long the work waits for the first answer of a server
-FLUSH_S = 120.0  # how long the end of a stage waits for a server that takes nothing
-STOPPED_FLUSH_S = 10.0  # the same of a stage that was stopped: a pod is killed half a minute later
+OPEN_S = 60.0  # how long a stage waits for the server's first answer
+FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
+STOPPED_FLUSH_S = 10.0  # the same for a stopped stage, as a pod is killed after half a minute
 SEND_EVERY_S = 2.0
-SAMPLE_EVERY_S = 10.0  # system metrics
+SAMPLE_EVERY_S = 10.0  # interval of system metrics
 MAX_BATCH = 1000  # metrics per request, MLflow's limit
-NO_NAME = re.compile(r"[^\w/.: -]")  # what the name of a metric may not hold: MLflow refuses all that come with it
+NO_NAME = re.compile(r"[^\w/.: -]")  # not allowed in names of metrics: MLflow would refuse the whole request
 
 Queue = deque[tuple[str, float, int, int]]  # name, value, milliseconds since 1970, step
 
 
 class TrackedRun:
-    """One MLflow run, fed from a queue; a listener of ``progress``."""
+    """One MLflow run, to which queued items are sent; a listener of ``progress``."""
 
     def __init__(self, origin: Origin, key_file: Path) -> None:
         self.origin, self.key_file = origin, key_file
@@ -47,43 +48,43 @@ class TrackedRun:
         self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
         self._reported = 0
         self._answered, self._stop, self._given_up = threading.Event(), threading.Event(), threading.Event()
-        # Not `join` and `is_alive`: a thread that Ctrl-C ends the waiting for counts as ended.
+        # Not `join` and `is_alive`: after Ctrl-C during `join` a thread counts as ended.
         self._ended = threading.Event()
         self._refused: Exception | None = None
         self._why = "no answer yet"
         self._status = "FINISHED"
-        # in the context of this thread, which knows what the stage goes by
+        # in this thread's context, which has the stage's name
         threading.Thread(target=copy_context().run, args=(self._work,), name="mlflow", daemon=True).start()
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
-        """Queues named numbers."""
+        """Queues metrics."""
         now = int(time.time() * 1000)
         named = ((NO_NAME.sub("", name), float(value)) for name, value in values.items())
         self._metrics.extend((name, value, now, step or 0) for name, value in named)
 
     def file(self, path: Path, folder: str) -> None:
-        """Queues a copy of a file: the stage may go on and remove its own."""
+        """Queues a copy of a file, so that the stage may remove the original."""
         place = Path(self._spool.name) / str(self._reported)
         place.mkdir()
         self._reported += 1
         self._files.append((Path(shutil.copy(path, place)), folder))
 
     def outputs(self, paths: Mapping[str, Path]) -> None:
-        """Names what the stage made by its digests, so that what uses it leads back to this run."""
+        """Records digests of the stage's outputs, by which later runs can be traced to this one."""
         self._end_tags |= output_tags(paths)
 
     def changed(self, inputs: list[str]) -> None:
-        """Notes inputs that were replaced while the stage worked."""
+        """Records inputs that were replaced while the stage ran."""
         self._end_tags[CHANGED] = ", ".join(inputs)
 
     def section(self, title: str, content: object) -> None:
-        """Keeps nothing: the page that it becomes part of is a file of the run."""
+        """Does nothing: the page that includes the section is a file of the run."""
 
     def wait_until_open(self) -> None:
-        """Waits for the first answer of the server, or for the news that it is away.
+        """Waits for the server's first answer, or until it is known to be away.
 
         Raises:
-            MaskcastError: MLflow refuses the run, and waiting does not mend that.
+            MaskcastError: MLflow refuses the run permanently.
         """
         with told_when_late(f"the first answer of MLflow, {OPEN_S:.0f} s at most"):
             self._answered.wait(OPEN_S)
@@ -91,9 +92,9 @@ class TrackedRun:
             raise self._refused
 
     def close(self, status: str) -> None:
-        """Sends what is queued, waiting for a server that is away, and ends the run.
+        """Sends all queued items, waiting for a server that is away, and ends the run.
 
-        Ctrl-C and SIGTERM end the waiting alone: the stage has done its work, and what it made is kept.
+        Ctrl-C and SIGTERM only end the waiting: the stage is complete, and its outputs are kept.
         """
         self._status = status
         self._stop.set()
@@ -106,7 +107,7 @@ class TrackedRun:
         self._spool.cleanup()
 
     def _wait_for_rest(self, wait_s: float) -> None:
-        """Returns when all is sent, or when nothing has left the queues for a while."""
+        """Returns when everything is sent, or nothing was sent for a while."""
         before, left = float("inf"), self._left
         while left < before and not self._ended.wait(wait_s):
             before, left = left, self._left
@@ -134,7 +135,7 @@ class TrackedRun:
                     client.end(self._status, self._end_tags)
                     return
                 said = False
-            # Whatever the server or the network does must not end a training run; it is said instead.
+            # Errors of server or network must not end a training; they are reported instead.
             except Exception as error:
                 lasting = not is_away(error)
                 if lasting and client is None and not self._answered.is_set():
@@ -167,7 +168,7 @@ class TrackedRun:
 
 
 class _Client:
-    """The part that talks to MLflow; every method may raise when the server is away."""
+    """The part that talks to MLflow; every method may raise if the server is away."""
 
     def __init__(self, origin: Origin, key_file: Path) -> None:
         self._mlflow = new_client()
@@ -179,7 +180,7 @@ class _Client:
         self._samples = 0
 
     def send(self, metrics: Queue, files: deque[tuple[Path, str]]) -> None:
-        """Sends the queues; an item leaves its queue only once the server has it."""
+        """Sends the queues; an item is removed once the server has it."""
         from mlflow.entities import Metric
 
         self._sample(metrics)
@@ -199,7 +200,7 @@ class _Client:
         self._mlflow.set_terminated(self.run_id, status)
 
     def _sample(self, metrics: Queue) -> None:
-        """Queues CPU, memory, disk, network and GPU use, averaged since the last time."""
+        """Queues CPU, memory, disk, network and GPU use, averaged since the last call."""
         self._monitor.collect_metrics()
         if time.monotonic() - self._sampled < SAMPLE_EVERY_S and self._samples:
             return
@@ -214,14 +215,14 @@ class _Client:
 
 @contextmanager
 def tracked_run(origin: Origin, key_file: Path) -> Iterator[TrackedRun]:
-    """Opens a run for the block; it ends FINISHED, FAILED when the block raises, or KILLED when it was stopped.
+    """A context with an open run, which ends as FINISHED, FAILED (error) or KILLED (stopped).
 
     Args:
-        origin: what the stage starts from.
-        key_file: remembers the run, so that a killed stage that is started again goes on with it.
+        origin: provenance of the run.
+        key_file: stores the run's key, so that a killed stage can resume it.
 
     Raises:
-        MaskcastError: MLflow refuses the run for a reason that no waiting mends; the block is not entered.
+        MaskcastError: MLflow refuses the run permanently; the block is not entered.
     """
     run = TrackedRun(origin, key_file)
     try:

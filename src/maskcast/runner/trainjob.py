@@ -1,11 +1,11 @@
-"""A stage on several nodes: a TrainJob of Kubeflow Trainer, made after the pod that asks for it.
+"""Runs a stage on several nodes as a TrainJob of Kubeflow Trainer, modelled on the requesting pod.
 
-A node is like that pod: same image, environment, volumes, account and place. What Trainer takes no patch for comes
-from its runtime ``torch-distributed``. Fields as of Trainer 2.3; ``runtimePatches`` came with 2.2.
+Nodes have the pod's image, environment, volumes, service account and scheduling. Fields that Trainer cannot patch
+come from its runtime ``torch-distributed``. Fields are those of Trainer 2.3; ``runtimePatches`` came with 2.2.
 
-The pod needs a volume that all nodes see, with ``MASKCAST_RESUME_DIR`` on it. Inputs that lie elsewhere are copied
-there for the length of the job; the nodes write outputs and checkpoints there. The job is deleted when it ends,
-when this process is stopped, and with its pod.
+The pod needs a volume that all nodes share, with ``MASKCAST_RESUME_DIR`` on it. Inputs that lie elsewhere are
+copied to it for the duration of the job. The nodes write outputs and checkpoints to it. The job is deleted when it
+ends, when this process is stopped, and with its pod.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
         processes: on each node.
 
     Raises:
-        MaskcastError: this is no pod, it has no volume that nodes share, the API refuses, or the job fails.
+        MaskcastError: this is not a pod, it has no shared volume, the API refuses, or the job fails.
     """
     with stopped_by_signals(), own_cluster() as cluster:
         pod = cluster.own_pod()
@@ -70,7 +70,7 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
 
 
 def title(name: str, work: Path) -> str:
-    """Returns what the TrainJob of a stage is called: with `-node-0-999-abcde` behind it, a pod's name of 63."""
+    """Returns the name of a stage's TrainJob; with `-node-0-999-abcde` appended it has at most 63 characters."""
     return f"maskcast-{name.replace('_', '-')[:28]}-{hashlib.sha256(str(work).encode()).hexdigest()[:8]}"
 
 
@@ -79,9 +79,9 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
 
     Args:
         name: DNS label.
-        pod: the pod of this process, as the API shows it; it becomes the owner, so that the job goes with it.
+        pod: the pod of this process, as the API returns it; as the owner, it is deleted with the job.
         command: what torchrun runs on every node.
-        nodes: their number.
+        nodes: number of nodes.
         processes: on each node.
 
     Raises:
@@ -98,7 +98,7 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
     }
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     given: dict[str, dict[str, str]] = json.loads(os.environ.get(METADATA) or "{}")
-    # Kueue admits the job by the labels that the pod was admitted by.
+    # Kueue admits the job by the same labels as the pod.
     own = pod["metadata"].get("labels", {})
     metadata: Json = {"name": name, "namespace": pod["metadata"]["namespace"], "ownerReferences": [owner]}
     admitted = {key: value for key, value in own.items() if key.startswith(QUEUE_LABELS)}
@@ -123,13 +123,13 @@ def own_container(pod: Json) -> Json:
 
 
 def shared_mounts(pod: Json) -> list[Path]:
-    """Returns where this process sees volumes that every node sees too."""
+    """Returns the mount paths of volumes that nodes share with this process."""
     claims = {each["name"] for each in pod["spec"].get("volumes", []) if "persistentVolumeClaim" in each}
     return [Path(m["mountPath"]) for m in own_container(pod).get("volumeMounts", []) if m["name"] in claims]
 
 
 def _resources(container: Json) -> Json:
-    """Returns what a node asks for: ``MASKCAST_NODE_RESOURCES``, or what this process's container does."""
+    """Returns the resources of a node: ``MASKCAST_NODE_RESOURCES``, or those of this process's container."""
     text = os.environ.get("MASKCAST_NODE_RESOURCES")
     if not text:
         own: Json = container.get("resources", {})
@@ -148,14 +148,14 @@ def _resources(container: Json) -> Json:
 
 
 def _resolved(variable: Mapping[str, Any]) -> Json:
-    """Returns a variable as it is, keys of secrets by name; a field of this pod becomes its value."""
+    """Returns an environment variable for nodes: references to secrets stay, fields of this pod become values."""
     if "fieldRef" in variable.get("valueFrom", {}):
         return {"name": variable["name"], "value": os.environ.get(variable["name"], "")}
     return dict(variable)
 
 
 def _patch(pod: Json, container: Json, given: Mapping[str, Mapping[str, str]]) -> Json:
-    # A projected volume holds the token that Kubernetes gives every pod anew.
+    # Kubernetes gives every pod its own token in a projected volume.
     volumes = [each for each in pod["spec"].get("volumes", []) if "projected" not in each]
     names = {each["name"] for each in volumes}
     node: Json = {
@@ -166,7 +166,7 @@ def _patch(pod: Json, container: Json, given: Mapping[str, Mapping[str, str]]) -
         node["securityContext"] = container["securityContext"]
     spec = {key: pod["spec"][key] for key in COPIED if key in pod["spec"]}
     spec |= {"volumes": volumes, "containers": [node]}
-    # A sidecar of Istio would stand between the processes.
+    # A sidecar of Istio would intercept the traffic between processes.
     metadata: Json = {"labels": {**given.get("labels", {}), "sidecar.istio.io/inject": "false"}}
     if annotations := given.get("annotations"):
         metadata["annotations"] = dict(annotations)
@@ -180,7 +180,7 @@ def _is_below(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def _shared(path: Path, mounts: Sequence[Path], place: Path) -> Path:
-    """Returns where nodes see an input: where it is, or a copy at ``place``."""
+    """Returns the path of an input for nodes: its own if it is shared, else that of a copy at ``place``."""
     if _is_below(path, mounts):
         return path
     return Path(shutil.copytree(path, place) if path.is_dir() else shutil.copy(path, place))

@@ -1,7 +1,7 @@
-"""A stage of one variant of a grid on Kubeflow, where a loop loses all variants if a task of one fails.
+"""Stages of a grid's variants on Kubeflow, where one failed task would end the loop for all variants.
 
-So there a stage that fails leaves word of it in place of its outputs and ends well, stages after it pass that on,
-and `evaluate-many` names it. ``MASKCAST_GRID`` says that a stage runs so.
+Therefore a failing stage writes its error in place of its outputs and succeeds. Later stages pass the error on,
+and `evaluate-many` reports it. ``MASKCAST_GRID`` enables this.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ RESUME = "MASKCAST_RESUME_DIR"
 
 
 def in_grid() -> bool:
-    """Whether this process runs a stage of a variant, and is not one of several of a training."""
+    """Whether this process runs a stage of a variant, and is not one of several training processes."""
     return GRID in os.environ and "RANK" not in os.environ
 
 
 def failure(path: Path) -> str | None:
-    """Returns what failed in place of an output, or None where it is one."""
+    """Returns the error that was written in place of an output, or None if it is a real output."""
     file = path / FAILED
     return str(json.loads(file.read_text(encoding="utf-8"))["error"]) if file.is_file() else None
 
@@ -39,14 +39,14 @@ def run_variant(
     inputs: Sequence[Path],
     outputs: Iterable[Path],
 ) -> dict[str, float]:
-    """Runs a stage and returns its metrics; there are none where it, or one before it, failed.
+    """Runs a stage and returns its metrics; none if it, or an earlier stage, failed.
 
     Args:
-        work: runs it.
-        name: what it goes by.
-        params: its params. Checkpoints of variants, which share all else, are told apart by them and the inputs.
-        inputs: its inputs; they differ where a variant changes a stage before this one.
-        outputs: its outputs, which get word of a failure.
+        work: runs the stage.
+        name: its name in the pipeline.
+        params: its params. Checkpoints of variants are distinguished by params and inputs only.
+        inputs: its inputs, which differ if a variant changes an earlier stage.
+        outputs: its outputs, to which an error is written.
     """
     error = next(filter(None, map(failure, inputs)), None)
     if error is None:

@@ -1,4 +1,4 @@
-"""What a pod waits for, by what the Kubernetes API tells of it."""
+"""Why a pod is waiting, according to the Kubernetes API."""
 
 import re
 import time
@@ -12,18 +12,18 @@ STARTING = ("ContainerCreating", "PodInitializing")
 
 
 class Told:
-    """Says each line of what holds something up once, after it has had time to start.
+    """Reports each reason for waiting once, after some time has passed.
 
     Args:
-        title: of what is held up.
-        patience_s: seconds until then.
+        title: name of what is waiting.
+        patience_s: seconds before anything is reported.
     """
 
     def __init__(self, title: str, patience_s: float) -> None:
         self.title, self.said, self.patient_until = title, set[str](), time.monotonic() + patience_s
 
     def say_new(self, lines: Iterable[str]) -> None:
-        """Says the lines that it has not said yet."""
+        """Reports the lines that are new."""
         if time.monotonic() < self.patient_until:
             return
         for line in lines:
@@ -33,10 +33,10 @@ class Told:
 
 
 def waits_for(pod: Any) -> str | None:
-    """Returns what a pod waits for that does not come by itself, or None.
+    """Returns what a pod waits for that needs action, or None.
 
     Args:
-        pod: as the `kubernetes` package has it.
+        pod: object of the `kubernetes` package.
     """
     status = pod.status
     for condition in status.conditions or []:
@@ -58,11 +58,11 @@ def waits_for(pod: Any) -> str | None:
 
 
 def is_queued(pod: Any) -> bool:
-    """Returns whether a queue (Kueue) holds a pod back until there is quota; that comes by itself."""
+    """Returns whether a queue (Kueue) holds a pod back until there is quota, which needs no action."""
     return any(each.reason == "SchedulingGated" for each in pod.status.conditions or [])
 
 
 def _scheduler(message: str | None) -> str:
-    """Returns the reasons of `0/3 nodes are available: 1 Insufficient cpu, ... . preemption: ...`."""
+    """Returns the reasons in a message `0/3 nodes are available: 1 Insufficient cpu, ... . preemption: ...`."""
     text = " ".join((message or "the scheduler does not say why").split())
     return text.split(": ", 1)[-1].split(". ")[0].removesuffix(".")

@@ -1,1 +1,1 @@
-"""Registered models at work: videos forecast by a command, requests answered by a server."""
+"""Applies registered models to videos, by commands, the Python interface and a server."""

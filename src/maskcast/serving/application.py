@@ -1,4 +1,4 @@
-"""A registered model as a web application: Open Inference Protocol (v2) of KServe, sessions over WebSocket."""
+"""The web application of a registered model: KServe's Open Inference Protocol (v2), and WebSocket sessions."""
 
 import asyncio
 import os
@@ -30,26 +30,26 @@ from maskcast.serving.protocol import HEADER, check_answer, read_request, write_
 from maskcast.serving.sessions import BAD, Sessions, refuse
 
 INPUT, OUTPUT = "frames", "masks"
-MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
-SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
-ANSWER_S = 300.0  # that one answer may take to compute: the others wait for it
+MAX_BODIES = 16  # most bodies in memory; further requests wait unread in the kernel's buffers
+SESSIONS, IDLE_S = 8, 60.0  # most sessions, and seconds without a frame after which one ends
+ANSWER_S = 300.0  # limit for computing one answer, as other requests wait for it
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model that answers requests.
+    """A served model.
 
     Attributes:
-        name: what its routes call it.
-        version: its number, or 0.
-        digest: of what was loaded.
-        facts: what is told of it besides.
+        name: its name in routes.
+        version: version number, or 0.
+        digest: of the loaded model.
+        facts: further information for clients.
         shapes: of input and output.
-        answer: runs it, and says of each clip in what it is unlike those that the model knows (see
-            ``PipelineModel.answer``); called by one thread, one request at a time, so that memory is bounded.
-        masker: what sessions are of; None where there are none.
+        answer: runs the model; also returns a warning for each clip (see ``PipelineModel.answer``). It is called
+            by one thread, one request at a time, so that memory is bounded.
+        masker: model for sessions; None if there are no sessions.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Served:
 
 
 def serving(loaded: Servable) -> Served:
-    """Returns a pipeline or a masker as a model that answers requests."""
+    """Returns a pipeline or a masker as a served model."""
     model = loaded.model
     masker = model.masker if isinstance(model, PipelineModel) else model
     label_map = masker.network.maps[masker.place]
-    _ = masker.network.numbers_per_pixel  # runs the network, for which the first client would wait
+    _ = masker.network.numbers_per_pixel  # runs the network once, so that the first client need not wait
     facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
-    if masker.size:  # frames of another size are masked at theirs, and worse
+    if masker.size:  # frames of another size would be masked without resizing, with worse results
         facts |= dict(zip(("height", "width"), masker.size, strict=True))
 
     def answer(frames: Any) -> tuple[Any, list[str]]:
         return masker.predict(frames), []
 
-    name = loaded.name if loaded.version else Path(os.path.abspath(loaded.name)).name  # of `.`, too
+    name = loaded.name if loaded.version else Path(os.path.abspath(loaded.name)).name  # works for `.`
     version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
     if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
         facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
@@ -83,11 +83,11 @@ def serving(loaded: Servable) -> Served:
 
 
 def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
-    """Returns the application that answers for a model; its ``state.refuse_held()`` refuses what waits for that.
+    """Returns the application for a model; its ``state.refuse_held()`` refuses all waiting requests.
 
     Args:
         served: the model.
-        sessions: how many there may be at once.
+        sessions: most sessions at the same time.
         idle_s: seconds without a frame after which one ends.
     """
     service = _Service(served, sessions, idle_s)
@@ -108,7 +108,7 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
 
 
 class _Service:
-    """What answers for a model; see ``make_app``."""
+    """The handlers of the application; see ``make_app``."""
 
     def __init__(self, served: Served, sessions: int, idle_s: float) -> None:
         self.served = served
@@ -124,7 +124,7 @@ class _Service:
             self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s)
 
     def routes(self) -> list[BaseRoute]:
-        """Returns where it answers what."""
+        """Returns the routes."""
         served, name = self.served, self.served.name
         ready = _always({"live": True, "ready": True})
         server = {"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]}
@@ -212,12 +212,12 @@ class _Service:
         async with AsyncExitStack() as stack:
             try:
                 body = await read_body(request, lambda: stack.enter_async_context(self.turns))
-            except ClientDisconnect:  # it has waited long enough for its turn
+            except ClientDisconnect:  # the client did not wait for its turn
                 return Response(status_code=GONE)
             if isinstance(body, Response):
                 return body
             async with self.computing:
-                if await request.is_disconnected():  # nobody waits for what others would have to wait for
+                if await request.is_disconnected():  # do not compute if the client has gone
                     return Response(status_code=GONE)
                 begin, loop = time.perf_counter(), asyncio.get_running_loop()
                 try:
@@ -230,7 +230,7 @@ class _Service:
             return Response(answer, headers=headers)
 
     def _computed(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
-        """Returns the body of an answer, and its headers; runs in the thread of the model."""
+        """Returns body and headers of an answer; runs in the model's thread."""
         asked = read_request(body, json_length, INPUT, OUTPUT)
         check_answer(asked, check_size(asked.tensor.shape, *self.served.shapes))
         with done_within(ANSWER_S):
@@ -242,7 +242,7 @@ class _Service:
 
 
 def _always(content: Mapping[str, Any]) -> Handler:
-    """Returns what answers the same to everybody."""
+    """Returns a handler with a constant answer."""
 
     async def answer(_: Request) -> Response:
         return JSONResponse(content)
@@ -251,7 +251,7 @@ def _always(content: Mapping[str, Any]) -> Handler:
 
 
 def _warning(warnings: list[str]) -> dict[str, str]:
-    """Returns the parameter of an answer that tells of the first clip with a warning, and of how many more."""
+    """Returns a parameter of the answer with the first warning, and the number of further ones."""
     told = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
     if not told:
         return {}

@@ -1,4 +1,4 @@
-"""What a foreground is put before: a colour, an image or a video; and putting it there.
+"""Backgrounds (a colour, an image or a video), and the composition of a foreground with them.
 
 Legend: H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
@@ -20,7 +20,7 @@ ALLOWED = "an image, a video, a folder of images, or a colour such as white or #
 
 
 class Background:
-    """A background that lasts as long as is asked for: a video begins again at its end.
+    """A background of unlimited length: a video is repeated.
 
     Args:
         given: a path or a colour.
@@ -40,7 +40,7 @@ class Background:
         next(self.fitted(1, 1))
 
     def fitted(self, height: int, width: int) -> Iterator[np.ndarray]:
-        """Yields pictures (H, W, C) of a size, which the background covers; what sticks out is cut off."""
+        """Yields images (H, W, C) of the given size, resized to cover it and cropped."""
         if self._still is not None:
             yield from repeat(_covering(self._still, height, width))
         while True:
@@ -50,7 +50,7 @@ class Background:
 
 
 def compose(frame_HWC: np.ndarray, opacity_HW: np.ndarray, background_HWC: np.ndarray) -> np.ndarray:
-    """Returns a frame before a background: ``(a F + (255 - a) B) / 255``, rounded."""
+    """Composes a frame with a background: ``(a F + (255 - a) B) / 255``, rounded."""
     opacity_HW1 = opacity_HW[..., None].astype(np.uint32)
     sum_HWC = opacity_HW1 * frame_HWC + (255 - opacity_HW1) * background_HWC
     return ((sum_HWC + 127) // 255).astype(np.uint8)
@@ -65,7 +65,7 @@ def _colour(given: str) -> np.ndarray:
 
 
 def _covering(picture_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns a picture enlarged or shrunk until it covers a size, and the middle of it."""
+    """Resizes an image to cover a size, and crops its centre."""
     rows, columns = picture_HWC.shape[:2]
     scale = max(height / rows, width / columns)
     size = max(height, round(rows * scale)), max(width, round(columns * scale))

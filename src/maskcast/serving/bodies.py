@@ -1,4 +1,4 @@
-"""Bodies of requests: read to their end or given up, and the errors that answer them."""
+"""Reads bodies of requests, with limits of size and time, and makes error answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,23 +9,23 @@ from starlette.responses import JSONResponse, Response
 
 from maskcast.registry.inputs import MAX_BYTES
 
-BODY_S, STALL_S = 60.0, 10.0  # a client that sends its body more slowly, or nothing for so long, is given up
-FIRST_BYTES = 64 << 10  # of a body that are read before it is among the few: who sends little holds up nobody
+BODY_S, STALL_S = 60.0, 10.0  # most seconds for a whole body, and without any data
+FIRST_BYTES = 64 << 10  # bytes read before a body takes one of the places, so that slow starters block nobody
 
 
 async def read_body(request: Request, turn: Callable[[], Awaitable[None]]) -> bytearray | Response:
-    """Returns the body, or the answer to one that is too large or too slow; never holds more than it may.
+    """Returns the body, or an error answer if it is too large or too slow; memory is bounded.
 
     Args:
-        request: whose body it is.
-        turn: waits until there is room for a body; called once.
+        request: to read from.
+        turn: waits for a free place for a body; called once.
     """
     body, size, waits = bytearray(), 0, True
     now = asyncio.get_running_loop().time
     end = now() + BODY_S
     try:
         async with asyncio.timeout(STALL_S) as limit:
-            async for chunk in request.stream():  # to its end: clients that are sending do not hear an answer
+            async for chunk in request.stream():  # to its end, because clients do not read an answer while sending
                 size += len(chunk)
                 if size <= MAX_BYTES:
                     body += chunk
@@ -45,7 +45,7 @@ async def read_body(request: Request, turn: Callable[[], Awaitable[None]]) -> by
 
 
 async def pass_over_body(request: Request) -> None:
-    """Reads a body that nobody wants to its end: clients that are sending do not hear an answer."""
+    """Reads and drops a body, because clients do not read an answer while sending."""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(STALL_S):
             async for _ in request.stream():
@@ -53,5 +53,5 @@ async def pass_over_body(request: Request) -> None:
 
 
 def error_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns an answer that says what is wrong, in the form that the protocol has for it."""
+    """Returns an error answer in the protocol's form."""
     return JSONResponse({"error": message}, status, headers)

@@ -1,4 +1,4 @@
-"""Connections on which nobody asks for anything, or reads the answer: they are closed and hold up no client."""
+"""Closes connections whose clients send no request or do not read the answer, so that they do not block others."""
 
 import asyncio
 from typing import Any
@@ -7,12 +7,12 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_S = 30.0
-"""A client that sends no whole request head, or reads nothing of an answer, for so long is given up; it may take
-twice as long."""
+"""Seconds without a complete request head, or without reading an answer, after which a connection is closed. It
+may take twice as long."""
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's protocol, which of itself waits for ever for the first request, with an end to its patience."""
+    """uvicorn's protocol with a timeout for the first request, for which uvicorn itself has none."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -21,17 +21,17 @@ class PatientProtocol(H11Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts to wait for a request."""
+        """Starts the timeout."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(HEADER_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the wait."""
+        """Ends the timeout."""
         super().connection_lost(exc)
         self._end_wait()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Ends the wait: another protocol takes over."""
+        """Ends the timeout, as another protocol takes over."""
         self._end_wait()
         super().handle_websocket_upgrade(event)
 
@@ -40,16 +40,16 @@ class PatientProtocol(H11Protocol):
             self._timer.cancel()
 
     def _look(self) -> None:
-        """Closes the connection if nothing has moved on it since the last look, and it is the client's turn.
+        """Closes the connection if there was no progress since the last check and it is the client's turn.
 
-        Either no request has come, or nothing was read of an answer, which would stay in memory for ever.
+        Either no request has come, or the client does not read an answer, which would stay in memory.
         """
         unread = self.transport.get_write_buffer_size()
         if self.cycle is self._seen:
             if unread and unread == self._unread:
                 self.transport.abort()
                 return
-            if not unread and self.conn.their_state is h11.IDLE:  # to close waits for what is unread
+            if not unread and self.conn.their_state is h11.IDLE:  # close waits for unread data
                 self.transport.close()
                 return
         self._seen, self._unread = self.cycle, unread

@@ -1,4 +1,4 @@
-"""The Python face: what ``import maskcast`` offers of models (docs/python.md).
+"""The Python interface to models, exported by ``import maskcast`` (docs/python.md).
 
 Legend: T frames, H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
@@ -27,19 +27,19 @@ def load(address: str | Path = SAMPLE) -> "Pipeline":
 
     Args:
         address: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` of the registry that ``MLFLOW_TRACKING_URI``
-            names, or the folder of a downloaded artifact; ``sample`` is the small one that comes with maskcast.
+            names, or the folder of a downloaded artifact; ``sample`` is the small one shipped with maskcast.
 
     Raises:
-        MaskcastError: there is no such model, it is no pipeline, or it is not what was registered.
+        MaskcastError: there is no such model, it is not a pipeline, or its digest differs.
     """
     return Pipeline(load_shipped() if is_sample(address) else load_pipeline(str(address)))
 
 
 class Pipeline:
-    """Frames of a video in, masks of the frames that follow out.
+    """Forecasts the masks that follow the frames of a video.
 
     Attributes:
-        loaded: the model, its description, its name, version and digest.
+        loaded: the model with description, name, version and digest.
     """
 
     def __init__(self, loaded: LoadedPipeline) -> None:
@@ -53,12 +53,12 @@ class Pipeline:
 
     @property
     def segmenter(self) -> "Segmenter":
-        """Its masker; what it is shown agrees through time as what the pipeline sees does."""
+        """Its masker, which makes masks consistent over time like the pipeline."""
         return Segmenter(self.loaded.model)
 
     @property
     def forecaster(self) -> ForecasterModel:
-        """Its forecaster alone: ``predict`` continues masks of whoever made them, (T, H, W) or (B, T, H, W)."""
+        """Its forecaster: ``predict`` continues any masks, (T, H, W) or (B, T, H, W)."""
         return self.loaded.model.forecaster
 
     @user_errors_of_machine()
@@ -70,18 +70,18 @@ class Pipeline:
         start: int | None = None,
         samples: int = 0,
     ) -> Forecast:
-        """Forecasts what follows in a video.
+        """Forecasts the continuation of a video.
 
         Args:
             video: a file, a folder of images, an ``s3://`` address of either, or frames (T, H, W, C); ``sample``
-                is the clip that comes with maskcast.
-            stride: distance of the frames seen; None is the model's.
-            start: first frame seen, from 0; None ends at the last frame.
-            samples: futures to draw beside the forecast (``Forecast.futures``).
+                is the clip shipped with maskcast.
+            stride: distance of context frames in the video; None for the model's.
+            start: first context frame, from 0; None uses the last frames.
+            samples: number of futures to draw in addition (``Forecast.futures``).
 
         Raises:
-            MaskcastError: there is no such video, it is damaged or too short, the stride is not known, or the
-                model draws no futures.
+            MaskcastError: there is no such video, it is damaged or too short, the stride is unknown, or the model
+                cannot draw futures.
         """
         distance = checked_stride(self.loaded, stride, start, samples)
         if isinstance(video, np.ndarray):
@@ -108,10 +108,10 @@ class Segmentation:
     """The masks of some frames.
 
     Attributes:
-        masks: class ids (T, H, W), or opacity where the map is of kind ``alpha``.
-        confidence: (T, H, W): the probability of each pixel's class, 255 = 1; None of opacity.
+        masks: class ids (T, H, W), or opacity if the map is of kind ``alpha``.
+        confidence: (T, H, W), the probability of each pixel's class, 255 = 1; None for opacity.
         label_map: name, kind and classes of the masks.
-        warning: in what the frames are unlike those that the masker was trained on; empty where they are alike.
+        warning: how the frames differ from the masker's training data; empty if they do not.
     """
 
     masks: np.ndarray
@@ -131,14 +131,14 @@ class Segmentation:
 
 
 class Segmenter:
-    """Frames in, their masks out.
+    """Segments frames.
 
     Args:
         model: the address of a registered masker or pipeline (see ``load``), a folder that train_masker wrote, or
             a pipeline's model.
 
     Raises:
-        MaskcastError: there is no such model, or it masks no frames.
+        MaskcastError: there is no such model, or it has no masker.
     """
 
     @user_errors_of_machine()
@@ -155,24 +155,24 @@ class Segmenter:
         return self.model.network.maps[self.model.place]
 
     def session(self, *, cuts: bool = True) -> Session:
-        """Returns a session: it is shown a video frame by frame, and answers each at once.
+        """Returns a session, which masks a video frame by frame.
 
-        Frames do not agree with those to come, also where the segmenter is a pipeline's.
+        Masks are not made consistent with later frames, also if the segmenter is a pipeline's.
 
         Args:
-            cuts: whether what is remembered is dropped where a new shot begins.
+            cuts: whether the state is reset at a new shot.
         """
         return self.model.session(cuts=cuts)
 
     @user_errors_of_machine()
     def segment(self, frames: np.ndarray) -> Segmentation:
-        """Masks the frames of one clip, in their order and at their size.
+        """Masks the frames of one clip, in order and without resizing.
 
         Args:
             frames: (T, H, W, C), or one frame (H, W, C).
 
         Raises:
-            MaskcastError: on another type or shape.
+            MaskcastError: type or shape are wrong.
         """
         frames_THWC, alone = batched(frames, (-1, -1, -1, 3), "frames")
         found = self.model.mask_clip(frames_THWC, self.consistent_frames)

@@ -1,6 +1,6 @@
-"""Films: of a forecast (what was seen under its masks, then the masks to come), and of pictures as they come.
+"""Writes videos: of a forecast (context frames with masks, then forecast masks), and of a stream of images.
 
-Legend: T frames seen, h horizon, H height, W width, C = 3 channels (RGB); arrays are uint8.
+Legend: T context frames, h horizon, H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
 
 import math
@@ -24,22 +24,22 @@ from maskcast.serving.sound import Track
 FPS = Fraction(1000, GIF_MS)
 CELL_WIDTHS = (320, 640)
 MOST_SHOWN = 8
-CODECS = ("libx264", "mpeg4")  # browsers play the first; FFmpeg has the second everywhere
+CODECS = ("libx264", "mpeg4")  # browsers play the first; every FFmpeg has the second
 
 
 def draw_film(
     frames_THWC: np.ndarray, seen_THW: np.ndarray, coming: Sequence[np.ndarray], classes: Sequence[str], title: str
 ) -> list[Image.Image]:
-    """Returns one picture a frame: the frames of the video under their masks, then the forecast masks alone.
+    """Returns one image per frame: context frames overlaid with masks, then the forecast masks.
 
-    Futures stand beside the forecast, the first ones of many.
+    The first few futures are drawn beside the forecast.
 
     Args:
-        frames_THWC: as they are in the video; masks are enlarged to their size.
-        seen_THW: the masks that the forecast started from.
-        coming: masks (h, H, W): the forecast, then futures that may come in its place.
-        classes: names by id; those that occur stand below each picture.
-        title: what is said above each picture, beside the number of its frame, which counts from 1.
+        frames_THWC: in the size of the video, to which masks are enlarged.
+        seen_THW: the context masks.
+        coming: masks (h, H, W): the forecast, then drawn futures.
+        classes: names by id; those that occur are listed below each image.
+        title: shown above each image, with the number of its frame, from 1.
     """
     size = frames_THWC.shape[1:3]
     shown = coming[: MOST_SHOWN + 1]
@@ -60,10 +60,10 @@ def draw_film(
 
 
 def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
-    """Writes a film as the file's name says.
+    """Writes a film in the format of the file's suffix.
 
     Raises:
-        MaskcastError: the name ends neither in ``.mp4`` nor in ``.gif``, or its folder is missing.
+        MaskcastError: the suffix is neither ``.mp4`` nor ``.gif``, or the folder is missing.
     """
     writers = {".mp4": _write_mp4, ".gif": write_gif}
     if path.suffix not in writers:
@@ -74,7 +74,7 @@ def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 
 def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
-    """Writes a video at `FPS`, whose last picture stays."""
+    """Writes a video at `FPS`, in which the last image is held."""
     width, height = pictures[0].size
     with Film(path, height, width, FPS) as film:
         for time, picture in enumerate([*pictures, *[pictures[-1]] * (LAST_FRAMES - 1)]):
@@ -82,22 +82,22 @@ def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 
 class Film:
-    """A video of H.264 (of MPEG-4 where FFmpeg has no encoder for it) that plays while it loads.
+    """A video file in H.264 (MPEG-4 if FFmpeg has no encoder for that), which can be streamed.
 
     Args:
-        path: the file, named ``.mp4``.
-        height: rows of each picture.
-        width: columns of each.
-        rate: pictures a second, as far as is known.
-        unit: of the times of pictures, in seconds; None is that of the rate.
-        sound: an audio stream of what is open elsewhere, whose packets are given to ``hear``.
+        path: the file, with suffix ``.mp4``.
+        height: rows of each image.
+        width: columns of each image.
+        rate: images per second, as far as known.
+        unit: unit of times in seconds; None for 1 / rate.
+        sound: audio stream of an open input, whose packets are passed to ``hear``.
     """
 
     def __init__(
         self, path: Path, height: int, width: int, rate: Fraction, unit: Fraction | None = None, sound: Any = None
     ) -> None:
         codec = next(name for name in CODECS if name in av.codecs_available)
-        # half the resolution for colours needs even sides
+        # chroma subsampling needs even sides
         self._margins = [(0, height % 2), (0, width % 2), (0, 0)]
         self._unit = unit or 1 / rate
         self._container = av.open(f"file:{path}", "w", options={"movflags": "+faststart"})
@@ -107,13 +107,13 @@ class Film:
         self._track = None if sound is None else Track(self._container, sound)
 
     def add(self, picture_HWC: np.ndarray, time: int) -> None:
-        """Adds a picture (H, W, C), shown from a time on that is later than all before."""
+        """Adds an image (H, W, C), shown from ``time`` on, which must increase."""
         frame = av.VideoFrame.from_ndarray(np.pad(picture_HWC, self._margins, "edge"), format="rgb24")
         frame.pts, frame.time_base = time, self._unit
         self._container.mux(self._stream.encode(frame))
 
     def hear(self, packet: Any, start: Fraction) -> None:
-        """Adds a packet of the sound, whose times count from ``start`` seconds."""
+        """Adds an audio packet, whose times count from ``start`` seconds."""
         assert self._track is not None
         self._track.add(packet, start)
 
@@ -131,5 +131,5 @@ class Film:
         if kind is None:
             self.close()
         else:
-            with suppress(av.FFmpegError):  # what failed has been said
+            with suppress(av.FFmpegError):  # the cause has already been raised
                 self._container.close()

@@ -1,6 +1,6 @@
-"""The forecast of a video: as arrays, as a film, as a folder of files.
+"""The forecast of a video: as arrays, as a film, and as a folder of files.
 
-Legend: T frames seen, h horizon, H height, W width, C = 3 channels; arrays are uint8.
+Legend: T context frames, h horizon, H height, W width, C = 3 channels; arrays are uint8.
 """
 
 import json
@@ -30,15 +30,15 @@ FILMS = ("overlay.mp4", "overlay.gif")
 
 @dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class Forecast:
-    """What a pipeline forecasts of a video.
+    """A pipeline's forecast of a video.
 
     Attributes:
-        video: its name.
-        frames: those that were seen, (T, H, W, C) as they are in the video.
-        frames_seen: their numbers in the video, from 0.
-        frames_forecast: the numbers of those that are forecast.
+        video: name of the video.
+        frames: context frames (T, H, W, C) in the size of the video.
+        frames_seen: indices of the context frames in the video, from 0.
+        frames_forecast: indices of the forecast frames.
         label_map: name and classes of the masks; ``label_map.classes[k]`` is the name of class id k.
-        observed: masks of the frames seen, and the forecast.
+        observed: context masks and forecast.
         model: name and version of the pipeline.
     """
 
@@ -52,22 +52,22 @@ class Forecast:
 
     @property
     def seen(self) -> np.ndarray:
-        """Class ids (T, height, width) in the frames seen, at the model's size."""
+        """Class ids (T, height, width) of the context frames, in the model's size."""
         return self.observed.seen.masks
 
     @property
     def masks(self) -> np.ndarray:
-        """Class ids (h, height, width) in the frames that follow, at the model's size."""
+        """Class ids (h, height, width) of the forecast, in the model's size."""
         return self.observed.masks
 
     @property
     def confidence(self) -> np.ndarray | None:
-        """(h, height, width): the probability of each pixel's class, 255 = 1; None where the model knows none."""
+        """Probability of each pixel's class (h, height, width), 255 = 1; None if the model has none."""
         return self.observed.confidence
 
     @property
     def futures(self) -> np.ndarray:
-        """Class ids (k, h, height, width) of futures that may come, as many as were asked for."""
+        """Class ids (k, h, height, width) of the k requested futures."""
         return self.observed.futures
 
     @property
@@ -77,11 +77,11 @@ class Forecast:
 
     @property
     def warning(self) -> str:
-        """In what the video is unlike those that the model knows; empty where it is alike, or none is known."""
+        """How the video differs from the training data; empty if it does not, or that is unknown."""
         return self.observed.warning
 
     def film(self) -> list[Image.Image]:
-        """Returns a picture of each frame: those seen under their masks, then the forecast and some futures."""
+        """Returns an image per frame: context with masks, then the forecast and some futures."""
         title = f"{self.video} · {self.model}"
         return draw_film(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
 
@@ -107,18 +107,18 @@ class Forecast:
 def checked_stride(
     loaded: LoadedPipeline, stride: int | None, start: int | None, samples: int, dashes: str = ""
 ) -> int:
-    """Returns the distance of the frames seen, once all that a user asks for makes sense.
+    """Checks the user's options, and returns the distance of the context frames.
 
     Args:
         loaded: the pipeline.
-        stride: None is that of the pipeline's clips.
-        start: the first frame seen, from 0; None ends at the last frame.
-        samples: futures to draw.
-        dashes: before the names of these, in errors.
+        stride: distance of the context frames; None for that of the pipeline's clips.
+        start: first context frame, from 0; None uses the last frames.
+        samples: number of futures to draw.
+        dashes: prefix of the option names in errors.
 
     Raises:
-        MaskcastError: the distance is not known or not positive, the others are out of their bounds, or one is no
-            whole number.
+        MaskcastError: the distance is unknown or not positive, another option is out of bounds, or one is not an
+            integer.
     """
     for name, value in (("stride", stride), ("start", start), ("samples", samples)):
         if not hasattr(value, "__index__") and (value is not None or name == "samples"):
@@ -142,14 +142,14 @@ def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, s
     """Forecasts one video.
 
     Args:
-        video: its last frames are seen, or those from ``start`` on; no others are read.
+        video: only the context frames of it are read.
         loaded: the pipeline.
-        stride: distance of the frames seen.
-        start: the first of them, from 0; None ends at the last frame.
-        samples: futures to draw.
+        stride: distance of the context frames.
+        start: first context frame, from 0; None uses the last frames.
+        samples: number of futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged or too short, or the model draws no futures.
+        MaskcastError: the video is damaged or too short, or the model cannot draw futures.
     """
     about = loaded.about
     seen, coming = _frames(video, loaded, stride, start)
@@ -164,19 +164,19 @@ def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, s
 def forecast_video(
     video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None, samples: int
 ) -> bool:
-    """Forecasts one video into a folder unless that has been done; returns whether it had to.
+    """Forecasts one video into a folder, unless the same forecast is there; returns whether it was needed.
 
     Args:
         video: see ``look``.
         loaded: the pipeline.
-        output: folder of what is written; an older forecast there is replaced.
-        stride: distance of the frames seen.
-        start: the first of them, from 0; None ends at the last frame.
-        samples: futures to draw.
+        output: folder to write; an older forecast there is replaced.
+        stride: distance of the context frames.
+        start: first context frame, from 0; None uses the last frames.
+        samples: number of futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged or too short, or lies in ``output``, the model draws no futures, or
-            ``output`` holds what is no forecast, or cannot be written.
+        MaskcastError: the video is damaged, too short or inside ``output``, the model cannot draw futures, or
+            ``output`` cannot be written or has files that are not a forecast.
     """
     check_spares(output, "output", {"the video": video.path})
     check_own(output, FORECAST)
@@ -209,7 +209,7 @@ def forecast_video(
 
 
 def _frames(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -> tuple[range, range]:
-    """Returns the indices of the frames that the model sees, and of those that it forecasts.
+    """Returns the indices of the context frames and of the forecast frames.
 
     Raises:
         MaskcastError: the video has too few.

@@ -1,4 +1,4 @@
-"""What a server counts of itself, as Prometheus reads it (text format 0.0.4)."""
+"""Metrics of a server, in Prometheus's text format 0.0.4."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -7,18 +7,18 @@ from itertools import accumulate
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-Samples = list[tuple[str, dict[str, str], float]]  # ending of the name, labels, value
-GONE = 499  # what is counted, as by nginx, where a client did not wait for its answer
+Samples = list[tuple[str, dict[str, str], float]]  # suffix of the name, labels, value
+GONE = 499  # counted, as in nginx, if a client did not wait for its answer
 
 
 class Measured:
-    """Numbers of one server since it started.
+    """Counters of one server since its start.
 
     Attributes:
-        under_way: requests that have no answer yet.
-        computed_s: seconds in which the model computed answers.
-        inputs: clips that were answered; of a masker, frames.
-        unlike: those among them that had a warning: they are unlike what the model was trained on.
+        under_way: requests without an answer yet.
+        computed_s: seconds of computing answers.
+        inputs: answered clips (frames for a masker).
+        unlike: inputs with a warning that they differ from the training data.
     """
 
     def __init__(self, name: str, version: str, digest: str) -> None:
@@ -32,19 +32,19 @@ class Measured:
         """Counts an answer.
 
         Args:
-            code: its status.
-            seconds: since the request arrived.
+            code: HTTP status.
+            seconds: since the arrival of the request.
         """
         self._answers[code] += 1
         self._within[bisect_left(BOUNDS_S, seconds)] += 1
         self._seconds += seconds
 
     def text(self, sessions: int, frames: int) -> str:
-        """Returns all numbers.
+        """Returns all metrics as text.
 
         Args:
-            sessions: how many are open.
-            frames: that sessions have masked.
+            sessions: number of open sessions.
+            frames: number of frames that sessions have masked.
         """
         within = zip([*map(str, BOUNDS_S), "+Inf"], accumulate(self._within), strict=True)
         seconds: Samples = [("_bucket", {"le": bound}, count) for bound, count in within]

@@ -1,4 +1,4 @@
-"""Videos as they play, from a file, a folder of images or a camera: frame by frame, never all in memory.
+"""Reads videos frame by frame, from a file, a folder of images or a camera, in bounded memory.
 
 Legend: H height, W width, C = 3 channels (RGB); frames are uint8.
 """
@@ -22,20 +22,20 @@ from maskcast.reading import counted
 from maskcast.redaction import redacted
 
 CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
-FOLDER_RATE = Fraction(25)  # images a second
-Hear = Callable[[Any, Fraction], None]  # a packet of sound, and the second at which the video starts
+FOLDER_RATE = Fraction(25)  # frame rate of folders of images
+Hear = Callable[[Any, Fraction], None]  # takes an audio packet, and the second at which the video starts
 
 
 @dataclass(frozen=True)
 class Playing:
-    """A video that is open.
+    """An open video.
 
     Attributes:
-        rate: frames a second, as far as is known.
-        unit: of the frames' times, in seconds.
-        total: number of its frames, where it is told; it may be wrong.
-        sound: its audio stream, if there is one of a known codec.
-        play: yields each frame (H, W, C) and when it is shown; gives packets of sound to its argument meanwhile.
+        rate: frames per second, as far as known.
+        unit: unit of the frames' times in seconds.
+        total: number of frames according to the file, if known; it may be wrong.
+        sound: its audio stream, if there is one with a known codec.
+        play: yields each frame (H, W, C) with its time; passes audio packets to its argument.
     """
 
     rate: Fraction
@@ -46,12 +46,12 @@ class Playing:
 
 
 def is_camera(address: str) -> bool:
-    """Returns whether an address is one of a camera."""
+    """Whether an address is that of a camera."""
     return CAMERA.fullmatch(address) is not None
 
 
 def camera_name(address: str) -> str:
-    """Returns what the output of a camera is called, e.g. `video0`."""
+    """Returns the name for a camera's output, e.g. `video0`."""
     last = redacted(address).split("?")[0].rstrip("/").rpartition("/")[2].rpartition("@")[2]
     return re.sub(r"[^A-Za-z0-9_.-]", "_", last).strip(".") or "camera"
 
@@ -65,7 +65,7 @@ def playing(video: Path | str) -> Iterator[Playing]:
             camera.
 
     Raises:
-        MaskcastError: there is no such video, it is damaged, or a frame has another size than those before it.
+        MaskcastError: there is no such video, it is damaged, or frames differ in size.
     """
     if isinstance(video, str):
         with opened_camera(video) as (container, stream):
@@ -83,7 +83,7 @@ def playing(video: Path | str) -> Iterator[Playing]:
 
 
 def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) -> Playing:
-    """Returns a container of FFmpeg as a video that plays; without `path` it is a camera."""
+    """Returns an open video for a container of FFmpeg; without `path` it is a camera."""
     unit = Fraction(stream.time_base)
     rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
     sound = next((one for one in container.streams.audio if one.codec_context is not None), None)
@@ -101,7 +101,7 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
             if frame.is_corrupt and path is not None:
                 raise damaged(path, number)
             time = last + step if frame.pts is None else frame.pts - before
-            if time < last - second:  # files were joined, and times begin again: it goes on after the last frame
+            if time < last - second:  # times restart in concatenated files: continue after the last frame
                 before += time - last - step
                 time = last + step
             time = max(last + 1, time)
@@ -129,10 +129,10 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
 def _of_one_size(
     name: Path | str, frames: Iterator[tuple[np.ndarray, int]], files: Sequence[Path] = ()
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields frames as they come, which ``files`` hold, where each has one of its own.
+    """Yields frames after checking their size; ``files`` are their files, if each has one.
 
     Raises:
-        MaskcastError: a frame has another size than the first, or there is none.
+        MaskcastError: a frame has another size than the first, or there are no frames.
     """
     first: tuple[int, ...] | None = None
     for number, (frame, time) in enumerate(frames):

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2 ("v2"), of one tensor in and one out, as JSON or with binary data.
+"""The Open Inference Protocol, version 2, for one input and one output tensor, as JSON or binary data.
 
-Binary data (an extension that KServe, Triton and their clients share): a JSON object of as many bytes as the
-header ``Inference-Header-Content-Length`` says, then the tensor's bytes.
+Binary data (an extension of KServe, Triton and their clients) is a JSON object, whose length in bytes is in the
+header ``Inference-Header-Content-Length``, followed by the tensor's bytes.
 """
 
 import json
@@ -22,17 +22,17 @@ DATATYPE = "UINT8"
 MAX_AXES = 8
 MAX_SIDE = 2**31
 NUMBERS = tuple(map(str, range(256)))
-AT_ONCE = 2**20  # numbers that are written while nobody else is served
+AT_ONCE = 2**20  # numbers that are written before other requests are served
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request, checked.
+    """A checked request.
 
     Args:
-        id: given back with the answer; None where the client gave none.
+        id: returned with the answer; None if the client gave none.
         tensor: uint8.
-        binary: whether the answer is to hold binary data.
+        binary: whether the answer is binary.
     """
 
     id: str | None
@@ -41,16 +41,16 @@ class Request:
 
 
 def read_request(body: bytes | bytearray, json_length: str | None, name: str, output: str) -> Request:
-    """Returns the request in a body; what is null in it counts as left out, as KServe's clients write it.
+    """Parses a body; null counts as missing, because KServe's clients write it so.
 
     Args:
-        body: all of it.
+        body: the whole body.
         json_length: value of ``HEADER``.
-        name: of the tensor that goes in.
-        output: of the tensor that goes out.
+        name: of the input tensor.
+        output: name of the output tensor.
 
     Raises:
-        MaskcastError: saying what is wrong and what is right.
+        MaskcastError: the request is invalid; the message says what is expected.
     """
     if json_length is not None and not re.fullmatch("[0-9]{1,12}", json_length):
         raise MaskcastError(f"{HEADER}: got {json_length!r}; give the number of bytes of the JSON object")
@@ -110,7 +110,7 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
 
 
 def check_answer(request: Request, numbers: int) -> None:
-    """Makes sure that an answer of so many numbers can be written as it is asked for.
+    """Checks that an answer with ``numbers`` numbers can be written in the requested form.
 
     Raises:
         MaskcastError: if it cannot.
@@ -122,20 +122,20 @@ def check_answer(request: Request, numbers: int) -> None:
 
 
 def _parameter(part: dict[str, Any], key: str) -> Any:
-    """Returns a parameter of the request or a tensor; None where there is none."""
+    """Returns a parameter of the request or of a tensor; None if it is missing."""
     return (part.get("parameters") or {}).get(key)
 
 
 def write_answer(
     request: Request, masks: np.ndarray, name: str, model: dict[str, Any]
 ) -> tuple[bytes, dict[str, str]]:
-    """Returns the body of an answer, and its headers.
+    """Returns body and headers of an answer.
 
     Args:
-        request: what is answered.
+        request: the request.
         masks: uint8.
-        name: of the tensor that goes out.
-        model: what the answer says of the model: name, version and parameters.
+        name: of the output tensor.
+        model: fields about the model: name, version and parameters.
     """
     output: dict[str, Any] = {"name": name, "shape": list(masks.shape), "datatype": DATATYPE}
     answer = {**model, **({} if request.id is None else {"id": request.id}), "outputs": [output]}
@@ -152,7 +152,7 @@ def write_answer(
 
 
 def _from_json(data: Any) -> np.ndarray:
-    """Returns flat or nested lists as uint8."""
+    """Converts flat or nested lists to uint8."""
     for _ in range(MAX_AXES):
         if isinstance(data, list) and set(map(type, data)) == {list} and len(set(map(len, data))) == 1:
             data = list(chain.from_iterable(data))

@@ -1,4 +1,4 @@
-"""A video or photographs under masks: written frame by frame, in memory that does not grow with them.
+"""Segments a video or photographs, and writes masks and overlays frame by frame in bounded memory.
 
 Legend: H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
@@ -30,20 +30,20 @@ from maskcast.serving.videos import SEGMENTED, photographs_in
 from maskcast.stopping import ctrl_c_asks, saying_where
 from maskcast.writing import write_json
 
-FOLDERS = {"classes": "masks", "alpha": "mattes"}  # of a label map's images, by its kind
-OVERLAY, COMPOSED = "overlay", "composed"  # films of a video, folders of photographs
-QUALITY = 95  # of JPEG: pictures are looked at, masks stand beside them
-QUICKLY = 1  # of zlib's levels: masks are small at any
+FOLDERS = {"classes": "masks", "alpha": "mattes"}  # folder of mask images, by kind of label map
+OVERLAY, COMPOSED = "overlay", "composed"  # films for a video, folders for photographs
+QUALITY = 95  # of JPEG, for pictures that are only looked at
+QUICKLY = 1  # zlib level: masks are small at any level
 
 
 class Watched:
-    """A session on the frames of a video, which are resized to what a masker was trained on, and its masks back.
+    """A session that resizes frames to the masker's training size, and its masks back.
 
     Attributes:
-        frames: how many have been masked.
-        what: they are, `frame` or `photograph`.
-        model_s: seconds that the model took for them.
-        resets: frames before which what was remembered was dropped, and why.
+        frames: number of masked frames.
+        what: `frame` or `photograph`.
+        model_s: seconds of the model's work.
+        resets: frames before which the state was reset, with the reason.
     """
 
     def __init__(self, loaded: LoadedMasker) -> None:
@@ -53,7 +53,7 @@ class Watched:
         self.resets: list[dict[str, Any]] = []
 
     def look(self, frame_HWC: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns what is found of each label map in the next frame, (H, W)."""
+        """Returns the mask (H, W) of each label map for the next frame."""
         height, width = frame_HWC.shape[:2]
         small = frame_HWC if self.size is None else resize_frames(frame_HWC[None], *self.size)[0]
         start = time.perf_counter()
@@ -67,16 +67,16 @@ class Watched:
 
 
 class Pictures:
-    """Images of every label map of a frame in a folder, and what people look at.
+    """Writes mask images of every label map into a folder, and makes pictures to look at.
 
     Args:
-        folder: made by this.
-        maps: what is found in frames.
-        background: what the foreground is put before, in a picture of its own.
-        alpha: whether the foreground is that of the first matte; if not, all objects of the first map of classes.
+        folder: is created.
+        maps: label maps of the masker.
+        background: for a composed picture of the foreground.
+        alpha: whether the foreground comes from the first matte; else it is all objects of the first class map.
 
     Raises:
-        MaskcastError: a matte is asked for, and none is found in frames.
+        MaskcastError: a matte is requested, but the masker has none.
     """
 
     def __init__(self, folder: Path, maps: Sequence[LabelMap], background: Background | None, alpha: bool) -> None:
@@ -90,7 +90,7 @@ class Pictures:
     def add(
         self, name: str, frame_HWC: np.ndarray, found: dict[str, np.ndarray], behind: Iterator[np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Writes what is found in a frame under its name; returns its pictures (H, W, C) by kind."""
+        """Writes the masks of a frame under its name; returns its pictures (H, W, C) by kind."""
         for one in self.maps:
             image = Image.fromarray(found[one.name])
             if one.kind == "classes":
@@ -108,30 +108,30 @@ class Pictures:
 
 
 class Films:
-    """The pictures of a video, as films with its sound.
+    """Films of a video's pictures, with its sound.
 
     Args:
-        pictures: what is drawn of each frame.
-        video: what is segmented.
-        opened: ends them.
+        pictures: makes the pictures of each frame.
+        video: the segmented video.
+        opened: closes the films.
     """
 
     def __init__(self, pictures: Pictures, video: Playing, opened: ExitStack) -> None:
         self.pictures, self.video = pictures, video
         self._films: dict[str, Film] = {}
         self._behind: Iterator[np.ndarray] = iter(())
-        self._early: list[tuple[Any, Fraction]] = []  # sound before the first frame
+        self._early: list[tuple[Any, Fraction]] = []  # audio before the first frame
         self._open = opened
 
     def add(self, number: int, frame_HWC: np.ndarray, shown: int, found: dict[str, np.ndarray]) -> None:
-        """Writes a frame and what is found in it."""
+        """Writes a frame and its masks."""
         if not self._films:
             self._begin(*frame_HWC.shape[:2])
         for kind, picture_HWC in self.pictures.add(f"{number:06d}", frame_HWC, found, self._behind).items():
             self._films[kind].add(picture_HWC, shown)
 
     def hear(self, packet: Any, start: Fraction) -> None:
-        """Writes a packet of the sound."""
+        """Writes an audio packet."""
         if not self._films:
             self._early.append((packet, start))
         for film in self._films.values():
@@ -154,8 +154,8 @@ def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
     """Returns the label map that tells foreground from background.
 
     Args:
-        maps: what a masker finds.
-        alpha: whether it must be a matte; if not, the first map of classes goes before.
+        maps: label maps of the masker.
+        alpha: whether it must be a matte; else the first class map is preferred.
 
     Raises:
         MaskcastError: there is no matte.
@@ -172,20 +172,20 @@ def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
 def segment_video(
     loaded: LoadedMasker, video: Path | str, output: Path, background: Background | None, alpha: bool
 ) -> Watched:
-    """Writes the folder of one video, or of photographs, whole or not at all; returns what was watched.
+    """Segments one video, or photographs, and writes a folder atomically; returns the session.
 
-    A camera is watched until it ends or Ctrl-C, and then its folder is whole, too.
+    A camera is read until it ends or Ctrl-C is pressed; its folder is complete then, too.
 
     Args:
-        loaded: masks the frames.
-        video: see ``playing``; a text is a camera. Photographs may have a size each.
+        loaded: the masker.
+        video: see ``playing``; a string is a camera. Photographs may differ in size.
         output: the folder.
         background: see ``Pictures``.
         alpha: see ``Pictures``.
 
     Raises:
-        MaskcastError: the output is there already or cannot be written, the video is damaged, the background
-            cannot be read, or the model finds no matte where one is asked for.
+        MaskcastError: the output exists or cannot be written, the video is damaged, the background cannot be read,
+            or a matte is requested but the masker has none.
     """
     check_new(output, "output")
     watched = Watched(loaded)
@@ -210,7 +210,7 @@ def segment_video(
 
 
 def _look_at(watched: Watched, pictures: Pictures, photographs: Sequence[Path]) -> None:
-    """Masks and writes photographs, each at its own size and under its own name."""
+    """Masks and writes photographs, each in its own size and with its own name."""
     for kind in pictures.kinds:
         (pictures.folder / kind).mkdir()
     for path in track(photographs, "segment"):
@@ -223,7 +223,7 @@ def _look_at(watched: Watched, pictures: Pictures, photographs: Sequence[Path]) 
 
 
 def _watch(watched: Watched, pictures: Pictures, video: Path | str) -> dict[str, Any]:
-    """Masks and writes frame by frame; the first Ctrl-C ends the film of a camera. Returns what it was like."""
+    """Masks and writes frame by frame, for a camera until Ctrl-C. Returns facts about the video."""
     camera = isinstance(video, str)
     with playing(video) as opened, ExitStack() as ends:
         films = Films(pictures, opened, ends)
@@ -238,7 +238,7 @@ def _watch(watched: Watched, pictures: Pictures, video: Path | str) -> dict[str,
 
 
 def _entry(loaded: LoadedMasker, name: str, watched: Watched) -> dict[str, Any]:
-    """Returns which model masks which video."""
+    """Returns a record of model and video."""
     return {
         "format": "maskcast-segments/1",
         "model": loaded.identity,

@@ -1,4 +1,4 @@
-"""The process that serves a model: where it listens, and how it stops."""
+"""The process that serves a model: its sockets and its shutdown."""
 
 import asyncio
 import errno
@@ -18,19 +18,19 @@ from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.sessions import MAX_FRAME
 from maskcast.stopping import end_at_once
 
-DRAIN_S = 20  # to answer what is held when the server is told to stop; Kubernetes kills it after 30
-LAST_S = 2  # after that, to send the refusals
-ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # of IPv6 where there is none
-PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
+DRAIN_S = 20  # seconds for answering waiting requests at shutdown; Kubernetes kills after 30
+LAST_S = 2  # further seconds for sending refusals
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors if there is no IPv6
+PROTOCOLS: dict[str, Any] = {  # protocol settings of uvicorn
     "http": PatientProtocol,
     "ws": "websockets-sansio",
-    "ws_max_size": 2 * MAX_FRAME,  # who sends still more hears nothing but that the line breaks
-    "ws_per_message_deflate": False,  # frames hardly shrink by it
+    "ws_max_size": 2 * MAX_FRAME,  # beyond this the connection is closed without a message
+    "ws_per_message_deflate": False,  # frames are hardly compressible
 }
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Returns sockets that listen at every address of a host.
+    """Returns listening sockets for all addresses of a host.
 
     Raises:
         MaskcastError: the port is taken, or this machine has no such address.
@@ -45,9 +45,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
             except OSError as error:
                 if error.errno not in ABSENT or (number == len(places) and not sockets):
                     raise
-    except (OSError, UnicodeError) as error:  # the latter of names that DNS cannot have
+    except (OSError, UnicodeError) as error:  # UnicodeError for names that are invalid in DNS
         reason = str(getattr(error, "strerror", "no name of a host"))
-        reason = reason.partition(" (while")[0]  # which goes on with the address
+        reason = reason.partition(" (while")[0]  # the rest repeats the address
         raise MaskcastError(
             f"--host {host} --port {port}: cannot listen there ({reason}); give an address of this machine and a "
             "port that is free"
@@ -56,9 +56,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle_s: float) -> None:
-    """Answers for a model until the process is told to stop, and then what it was asked before, for ``DRAIN_S``.
+    """Serves a model until the process is stopped; then answers waiting requests for up to ``DRAIN_S``.
 
-    A process that is still computing then ends by the signal, since nobody waits for that any more.
+    If a computation is still running then, the process ends by the signal.
 
     Args:
         served: the model.
@@ -74,11 +74,11 @@ def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle
 
 
 class _Server(uvicorn.Server):
-    """Says what it waits for when it is told to stop, and does not wait where Ctrl-C comes again.
+    """uvicorn's server, which reports what it waits for at shutdown; a second Ctrl-C ends the wait.
 
     Args:
         config: of uvicorn.
-        refuse_held: refuses what has waited for too long.
+        refuse_held: refuses waiting requests.
     """
 
     def __init__(self, config: uvicorn.Config, refuse_held: Callable[[], None]) -> None:
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         self._refuse_held, self._late = refuse_held, False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends after what is under way, or when that takes too long."""
+        """Waits for running requests, with a time limit, and ends."""
         if count := len(self.server_state.tasks):
             held = "1 request or session is" if count == 1 else f"{count} requests or sessions are"
             say(f"stops when {held} done, in {DRAIN_S} s at most; Ctrl-C again stops at once")
@@ -101,7 +101,7 @@ class _Server(uvicorn.Server):
         self._refuse_held()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Hears a signal."""
+        """Handles a signal."""
         if self.should_exit and sig == signal.SIGINT:
             end_at_once(sig, frame)
         super().handle_exit(sig, frame)

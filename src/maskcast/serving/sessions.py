@@ -1,11 +1,12 @@
-"""Sessions over WebSocket: a client sends the frames of a video one by one, and gets the masks of each.
+"""Sessions over WebSocket: a client sends the frames of a video one by one, and receives their masks.
 
 A message is a line of JSON, a newline, and bytes. A frame is ``{"height": 270, "width": 512}`` and its RGB pixels;
-``"reset": true`` begins a new video with it. The answer is ``{"frame": 0, "reset": "", "height": 270,
-"width": 512}`` and the pixels of each label map, in the order of the greeting, one after the other.
+``"reset": true`` starts a new video with it. The answer is ``{"frame": 0, "reset": "", "height": 270, "width":
+512}`` and the concatenated pixels of all label maps, in the order of the greeting.
 
-The greeting is a text of JSON: which model it is, its label maps, after how many idle seconds the server hangs up.
-A mistake is answered by a text ``{"error": ...}``, and the connection is closed: no session outlives its client.
+The greeting is a text message in JSON with the model, its label maps, and the idle seconds after which the server
+closes the connection. An error is answered by a text ``{"error": ...}``, and the connection is closed. A session
+ends with its connection.
 
 Legend: H height, W width, C = 3 channels.
 """
@@ -22,20 +23,20 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.session import Session
 from maskcast.registry.forecast_models import MaskerModel
 
-MAX_FRAME = 32 << 20  # bytes: a frame of 4096x2160 has 27 MB
-MAX_HEAD = 1000  # bytes of a line
+MAX_FRAME = 32 << 20  # bytes; a frame of 4096x2160 has 27 MB
+MAX_HEAD = 1000  # bytes of the JSON line
 EXAMPLE = '{"height": 270, "width": 512}, a newline, then height x width x 3 bytes'
-BAD, BUSY, IDLE, FAILED = 1008, 1013, 1001, 1011  # codes of RFC 6455 that a connection is closed with
+BAD, BUSY, IDLE, FAILED = 1008, 1013, 1001, 1011  # close codes of RFC 6455
 
 
 class Sessions:
-    """The sessions of a server: so many at once, each as long as frames come.
+    """The sessions of a server, with limits of their number and idle time.
 
     Args:
-        model: masks the frames.
-        greeting: what clients are told of it.
-        worker: computes one frame at a time, for all sessions.
-        most: sessions at once.
+        model: the masker.
+        greeting: information for clients.
+        worker: executor that computes one frame at a time for all sessions.
+        most: most sessions at the same time.
         idle_s: seconds without a frame after which a session ends.
     """
 
@@ -45,10 +46,10 @@ class Sessions:
         self.model, self.worker, self.most, self.idle_s = model, worker, most, idle_s
         maps = [one.to_entry() for one in model.network.maps]
         self.greeting = {**greeting, "maps": maps, "idle_s": idle_s}
-        self.open = self.frames = 0  # sessions, and frames of all that there were
+        self.open = self.frames = 0  # numbers of open sessions, and of frames of all sessions
 
     async def __call__(self, socket: WebSocket) -> None:
-        """Talks with one client until it leaves, makes a mistake or falls silent."""
+        """Serves one client until it leaves, makes an error or is idle too long."""
         await socket.accept()
         if self.open >= self.most:
             await refuse(socket, BUSY, f"session: {self.open} are open, no more at once; come back later")
@@ -61,9 +62,9 @@ class Sessions:
             await refuse(socket, BAD, str(error))
         except TimeoutError:
             await refuse(socket, IDLE, f"session: no frame for {self.idle_s:g} s; connect again")
-        except WebSocketDisconnect:  # while it was sent an answer
+        except WebSocketDisconnect:  # while an answer was being sent
             pass
-        except Exception:  # whatever a model may raise
+        except Exception:  # a model may raise any error
             await refuse(socket, FAILED, "session: the model failed; the server's log says why")
             raise
         finally:
@@ -80,19 +81,19 @@ class Sessions:
             answer = await asyncio.get_running_loop().run_in_executor(
                 self.worker, _answer, session, message.get("bytes"), count
             )
-            async with asyncio.timeout(self.idle_s):  # a client that does not read is idle, too
+            async with asyncio.timeout(self.idle_s):  # a client that does not read counts as idle
                 await socket.send_bytes(answer)
             count += 1
             self.frames += 1
 
 
 async def refuse(socket: WebSocket, code: int, why: str) -> None:
-    """Says in a line why a connection is closed, to whoever may still be there, and closes it."""
+    """Sends the reason, if the client is still connected, and closes the connection."""
     try:
         async with asyncio.timeout(1):
             await socket.send_json({"error": why})
             await socket.close(code)
-    except (WebSocketDisconnect, TimeoutError, RuntimeError):  # it has gone
+    except (WebSocketDisconnect, TimeoutError, RuntimeError):  # the client has gone
         pass
 
 
@@ -107,13 +108,13 @@ def _answer(session: Session, message: bytes | None, count: int) -> bytes:
 
 
 def read_frame(message: bytes | None) -> tuple[np.ndarray, bool]:
-    """Returns the frame (H, W, C) uint8 in a message, and whether a new video begins with it.
+    """Returns the frame (H, W, C) uint8 in a message, and whether it starts a new video.
 
     Args:
-        message: None where the client sent text.
+        message: None if the client sent text.
 
     Raises:
-        MaskcastError: saying what is wrong and what is right.
+        MaskcastError: the message is invalid; the error says what is expected.
     """
     if message is not None and len(message) > MAX_FRAME:
         raise MaskcastError(f"message: more than {MAX_FRAME >> 20} MiB; send smaller frames")

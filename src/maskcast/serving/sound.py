@@ -1,4 +1,4 @@
-"""The sound of a film: taken over from another one."""
+"""Copies the sound of a video into a film."""
 
 import math
 from contextlib import suppress
@@ -9,12 +9,12 @@ import av
 
 COPIED = frozenset(
     {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
-)  # codecs that MP4 holds; others become AAC
-RATE = 48_000  # of what is encoded, in samples a second
+)  # codecs that MP4 supports; others are converted to AAC
+RATE = 48_000  # samples per second of encoded sound
 
 
 class Track:
-    """Sound on its way into a film: copied bit by bit where MP4 can hold it, else encoded as AAC.
+    """The audio track of a film: copied without loss if MP4 supports the codec, else encoded as AAC.
 
     Args:
         container: the film, before its first packet.
@@ -32,9 +32,9 @@ class Track:
             self._resampler = av.AudioResampler("fltp", layout, RATE)
 
     def add(self, packet: Any, start: Fraction) -> None:
-        """Adds a packet of the source, whose times count from ``start`` seconds; an empty one ends it.
+        """Adds an audio packet, whose times count from ``start`` seconds; an empty one ends the track.
 
-        What lies before the sound that is there already is left out: where files were joined, times begin again.
+        Packets earlier than the last one are dropped, as times restart in concatenated files.
         """
         if self._copies:
             if not packet.size or packet.dts is None:
@@ -43,7 +43,7 @@ class Track:
             if packet.dts - before <= self._last:
                 return
             self._last = packet.dts - before
-            copy = av.Packet(bytes(packet))  # muxing takes a packet's content away, and another film may want it
+            copy = av.Packet(bytes(packet))  # a copy, as muxing consumes the packet, which another film may need
             copy.pts, copy.dts = packet.pts - before, packet.dts - before
             copy.time_base, copy.is_keyframe, copy.stream = packet.time_base, packet.is_keyframe, self._stream
             self._container.mux(copy)
@@ -57,7 +57,7 @@ class Track:
             self._encode(frame)
 
     def end(self) -> None:
-        """Writes what an encoder still holds."""
+        """Flushes the encoder."""
         if not self._copies:
             self._encode(None)
             self._container.mux(self._stream.encode(None))
@@ -68,6 +68,6 @@ class Track:
 
 
 def _decoded(packet: Any) -> list[Any]:
-    with suppress(av.FFmpegError):  # a damaged moment of sound is silent
+    with suppress(av.FFmpegError):  # damaged sound is skipped
         return list(packet.decode())
     return []

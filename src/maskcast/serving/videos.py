@@ -1,4 +1,4 @@
-"""Videos that people name: a video file, a folder of frames, a folder of either, an address of storage."""
+"""Finds videos by address: video files, folders of frames, folders of these, and storage addresses."""
 
 import hashlib
 import os
@@ -23,17 +23,17 @@ from maskcast.registry.loading import SAMPLE, SAMPLES
 from maskcast.storage.store import fetch, local_path
 
 FETCHED = ".fetched"
-FORECAST, SEGMENTED = "forecast.json", "segment.json"  # of the folders that `forecast` and `segment` write
+FORECAST, SEGMENTED = "forecast.json", "segment.json"  # records in the output folders of `forecast` and `segment`
 
 
 def is_sample(address: str | Path) -> bool:
-    """Returns whether an address is the word `sample`, and no file or folder is called so."""
+    """Whether an address is the word `sample`, unless a file or folder has this name."""
     return str(address) == SAMPLE and not Path(SAMPLE).exists()
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, a folder of images in the numeric order of their names, or an image, which is one frame."""
+    """A video file, a folder of images in the numeric order of their names, or a single image."""
 
     name: str
     path: Path
@@ -42,12 +42,12 @@ class Video:
         """Returns its number of frames.
 
         Raises:
-            MaskcastError: the file is no video or is cut short.
+            MaskcastError: the file is not a video, or is truncated.
         """
         return len(frame_files(self.path)) if self._has_images else count_frames(self.path)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns some of its frames, (T, H, W, 3) uint8; indices count from 0 and ascend.
+        """Returns frames (T, H, W, 3) uint8 at ascending indices from 0.
 
         Raises:
             MaskcastError: a frame is damaged, or frames differ in size.
@@ -65,13 +65,13 @@ class Video:
         return self.path.is_dir() or is_image(self.path)
 
     def digest(self) -> str:
-        """Returns hex digits that name its content."""
+        """Returns the digest of its content."""
         return digest_tree(self.path)
 
 
 @dataclass(frozen=True)
 class Frames(Video):
-    """A video that is in memory.
+    """A video in memory.
 
     Args:
         frames: (T, H, W, 3) uint8.
@@ -84,11 +84,11 @@ class Frames(Video):
         return len(self.frames)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns some of its frames, (T, H, W, 3) uint8."""
+        """Returns frames (T, H, W, 3) uint8 at some indices."""
         return self.frames[list(indices)]
 
     def digest(self) -> str:
-        """Returns hex digits that name its content."""
+        """Returns the digest of its content."""
         return hashlib.sha256(self.frames.tobytes()).hexdigest()
 
 
@@ -96,7 +96,7 @@ def find_video(address: str, output: Path) -> Video:
     """Returns the video at an address; see ``find_videos``.
 
     Raises:
-        MaskcastError: as that does; or there are several.
+        MaskcastError: as in ``find_videos``, or there are several.
     """
     found = find_videos([address], output)
     if found[1:]:
@@ -105,16 +105,16 @@ def find_video(address: str, output: Path) -> Video:
 
 
 def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
-    """Returns the videos at some addresses, each under a name of its own.
+    """Returns the videos at some addresses, which must have different names.
 
     Args:
         addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; ``s3://``; or
             ``sample``.
-        output: folder that is not searched, as what `forecast` and `segment` wrote is not; what lies in a bucket
-            is brought to ``FETCHED`` in it, once, and what no longer lies in the bucket is removed there.
+        output: folder that is not searched, like outputs of `forecast` and `segment`. Videos of a bucket are
+            downloaded once to ``FETCHED`` in it, and removed there if they are no longer in the bucket.
 
     Raises:
-        MaskcastError: an address holds no video, cannot be reached, or two videos have one name.
+        MaskcastError: an address has no video or cannot be reached, or two videos have the same name.
     """
     found: dict[str, Video] = {}
     for address in addresses:
@@ -144,10 +144,10 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
 
 
 def photographs_in(path: Path) -> list[Path]:
-    """Returns the photographs that are at a path, by name; none where frames of a video are, or a video.
+    """Returns the photographs at a path, sorted by name; none if it has a video or frames of one.
 
     Raises:
-        MaskcastError: two images have one name.
+        MaskcastError: two images have the same name.
     """
     if is_image(path):
         return [path]
@@ -155,7 +155,7 @@ def photographs_in(path: Path) -> list[Path]:
         return []
     files = list(by_stem(image_files(path)).values())
     two = same_number([file.stem for file in files])
-    if two is not None and two[1].startswith(two[0]):  # a frame and its mask, which is no photograph
+    if two is not None and two[1].startswith(two[0]):  # a frame and its mask, not photographs
         return []
     why = photographs({path.name: Footage(files, [None] * len(files), [range(len(files))])})
     if why:
@@ -164,7 +164,7 @@ def photographs_in(path: Path) -> list[Path]:
 
 
 def _fetched(address: str, output: Path) -> Path:
-    """Returns the folder that holds what lies at an address now; each address has one of its own."""
+    """Downloads the current files at an address into a folder of its own, and returns the folder."""
     own = hashlib.sha256(address.encode()).hexdigest()[:16]
     path = output / FETCHED / own / PurePosixPath(address).name
     files = set(fetch(address, path))
@@ -194,7 +194,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
 
 
 def _is_written(folder: Path, output: Path) -> bool:
-    """Tells folders that hold what was made of videos."""
+    """Whether a folder is an output of a command, not a folder of videos."""
     return folder.resolve() == output or any((folder / name).is_file() for name in (FORECAST, SEGMENTED))
 
 

@@ -15,10 +15,10 @@ from maskcast.labels import IGNORE
 
 
 class SegmentationAP:
-    """Collects masks frame by frame and scores all of them at once (the standard AP is no mean over frames).
+    """Collects masks frame by frame and scores all together (the standard AP is not a mean over frames).
 
     Args:
-        num_classes: K; classes 1..K-1 are the categories, background is none.
+        num_classes: K; classes 1..K-1 are the categories.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -34,7 +34,7 @@ class SegmentationAP:
         """Adds N frames.
 
         Args:
-            target_NHW: True class ids; what is predicted on `IGNORE` pixels counts for nothing.
+            target_NHW: True class ids; predictions on `IGNORE` pixels are ignored.
             prediction_NHW: Predicted class ids.
             confidence_NHW: uint8, 255 = certain; an instance's score is the mean over its pixels. Without it
                 every score is 1, and frames rank in the order they were added.
@@ -61,8 +61,8 @@ class SegmentationAP:
     def compute(self) -> dict[str, float]:
         """Returns AP, AP50, AP75, AP and AR by area, AR1, AR10, AR100, each in 0..1.
 
-        AP is the mean over IoU thresholds .50:.05:.95 and over the classes that occur in the targets; a value
-        for which no target exists (COCO prints -1) is NaN.
+        AP is the mean over IoU thresholds .50:.05:.95 and over the classes that occur in the targets. A value
+        without any target (COCO prints -1) is NaN.
         """
         height, width = self._size or (0, 0)
         truth = Truth(

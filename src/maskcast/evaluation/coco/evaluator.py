@@ -34,7 +34,7 @@ LINES = {
     "AR_medium": " Average Recall     (AR) @[ IoU=0.50:0.95 | area=medium | maxDets=100 ]",
     "AR_large": " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ]",
 }
-IOU_50, IOU_75 = 0, 5  # places in the ten thresholds
+IOU_50, IOU_75 = 0, 5  # indices among the ten thresholds
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Truth:
         images: Each with `id`; `height` and `width` for masks; `file_name` for pictures.
         categories: Each with `id` and `name`.
         annotations: Each with `image_id`, `category_id`, `area`, `bbox` (x, y, width, height in pixels) or
-            `segmentation` (compressed RLE), and perhaps `iscrowd`. Their ids play no part.
+            `segmentation` (compressed RLE), and perhaps `iscrowd`. Their ids are not used.
     """
 
     images: Sequence[Record]
@@ -55,7 +55,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class CategoryScores:
-    """The scores of one category; NaN where nothing of it is there to be found."""
+    """The scores of one category; NaN if the truth has none of it."""
 
     id: int
     name: str
@@ -69,14 +69,14 @@ class CategoryScores:
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Args:
-        truth: What was to be found.
-        detections: What was found, as records of a COCO results file.
-        kind: Boxes or masks.
-        precision_TRK: Interpolated precision at each recall, all areas, 100 detections an image and category;
-            -1 where a category has no truth.
+        truth: The ground truth.
+        detections: The detections, as records of a COCO results file.
+        kind: Whether boxes or masks are compared.
+        precision_TRK: Interpolated precision at each recall, for all areas and 100 detections per image and
+            category; -1 for categories without truth.
         recall_TK: Highest recall, likewise.
         summary: The twelve numbers by name, each in 0..1; NaN where there is no truth (COCO prints -1).
     """
@@ -96,7 +96,7 @@ class CocoScores:
         )
 
     def flat(self) -> dict[str, float]:
-        """Returns the finite ones of the twelve numbers, and what they were measured on."""
+        """Returns those of the twelve numbers that are finite, and the counts of images, truths and detections."""
         counts = {
             "images": len(self.truth.images),
             "truths": len(self.truth.annotations),
@@ -129,9 +129,9 @@ class CocoScores:
         ]
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Returns precision at the 101 recalls, mean over the categories that have truth, by IoU threshold.
+        """Returns precision at the 101 recalls by IoU threshold, averaged over the categories with truth.
 
-        The mean of a curve over recall is an AP: of `IoU=0.50` AP50, of `IoU=0.75` AP75, of `IoU=0.50:0.95` AP.
+        The mean of a curve is an AP: AP50 for `IoU=0.50`, AP75 for `IoU=0.75`, AP for `IoU=0.50:0.95`.
         """
         precision_TRK = self.precision_TRK[:, :, self.precision_TRK[0, 0] >= 0]
         if not precision_TRK.size:
@@ -141,14 +141,15 @@ class CocoScores:
 
 
 def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScores:
-    """Scores detections.
+    """Scores detections against a ground truth.
 
     Args:
-        truth: What was to be found.
+        truth: The ground truth.
         detections: Records of a COCO results file with `image_id`, `category_id`, `score` and `bbox` or
-            `segmentation` (compressed RLE), ids those of `truth`; files of others are checked by
-            `maskcast.evaluation.coco.files`. No detections at all score 0.
-        kind: `bbox` compares boxes; `segm` compares masks, whose area alone sorts them into small, medium, large.
+            `segmentation` (compressed RLE), with ids of `truth`. External files are checked by
+            `maskcast.evaluation.coco.files`. Without any detections all scores are 0.
+        kind: `bbox` compares boxes; `segm` compares masks, whose area decides whether they are small, medium or
+            large.
     """
     evaluation = evaluation_of(truth, detections, kind)
     evaluation.run()
@@ -163,9 +164,9 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
 
 
 def evaluation_of(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
-    """Returns the library's evaluation before it is run.
+    """Returns the library's evaluation, not yet run.
 
-    Truths and detections are numbered from 1 in their order: an id 0 would mean "unmatched" inside.
+    Truths and detections are numbered from 1, because the library uses id 0 for "unmatched".
     """
     shape = "bbox" if kind == "bbox" else "segmentation"
     own = ("image_id", "category_id", "area", shape)
@@ -209,4 +210,4 @@ def _or_nan(value: float) -> float:
 
 
 def _silent(*_: object) -> None:
-    """Takes what the library would print."""
+    """Replaces the library's print."""

@@ -1,7 +1,7 @@
-"""Reads COCO files of others: a ground truth and a results file, each fault in one line.
+"""Reads external COCO files, a ground truth and a results file; errors have one line.
 
-Everything is checked before anything is scored: a column of a file is one array (`records.py`), so that checking
-costs a fraction of parsing the JSON.
+Everything is checked before scoring. A column of a file is one array (`records.py`), so that checks take a
+fraction of the time for parsing the JSON.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def read_truth(path: Path, kind: Kind) -> Truth:
     """Reads a ground truth (`images`, `categories`, `annotations`).
 
     Raises:
-        MaskcastError: naming the first fault, where it is and what to do.
+        MaskcastError: the file is invalid; the message names the first fault, its place and a remedy.
     """
     images, categories, annotations = read_lists(path)
     annotations.numbers("area", AREA_REMEDY, least=0)
@@ -34,7 +34,7 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
     """Reads a results file: a list of `image_id`, `category_id`, `score` and `bbox` or `segmentation`.
 
     Raises:
-        MaskcastError: naming the first fault, where it is and what to do.
+        MaskcastError: the file is invalid; the message names the first fault, its place and a remedy.
     """
     content = read_json(path)
     if not isinstance(content, list):
@@ -59,7 +59,7 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
 
 
 def _shaped(records: Records, kind: Kind, images: Records) -> list[Record]:
-    """Returns the records with checked boxes, or with masks that are all compressed RLE."""
+    """Returns the records with checked boxes, or with masks converted to compressed RLE."""
     key, other = SHAPE[kind], SHAPE[OTHER[kind]]
     for n, one in enumerate(records.records):
         if not one.get(key):

@@ -1,6 +1,6 @@
-"""AP of each image alone, which pairs two detectors image by image.
+"""AP of each image, for paired comparisons of two detectors.
 
-Legend: I images, P pairs of an image and a category that has truth there, T = 10 IoU thresholds, R = 101 recalls.
+Legend: I images, P pairs of an image and a category with truth in it, T = 10 IoU thresholds, R = 101 recalls.
 """
 
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ import numpy as np
 
 from maskcast.evaluation.coco.evaluator import CocoScores, Record, Truth, evaluation_of
 
-PAIRS_AT_ONCE = 4096  # the library needs 16 KiB for each
+PAIRS_AT_ONCE = 4096  # limits memory: the library needs 16 KiB per pair
 
 
 def average_precision(scores: CocoScores) -> np.ndarray:
     """Returns the AP of each image as if it were the only one, (I,) float64; NaN where it has no truth.
 
-    By COCO's rule: precision at 101 recalls, mean over the IoU thresholds .50:.05:.95 and over the categories that
-    have truth in the image. Detections of other categories play no part, as in COCO's AP of one image.
+    As in COCO, it is precision at 101 recalls, averaged over the IoU thresholds .50:.05:.95 and over the
+    categories with truth in the image. Detections of other categories are ignored.
     """
     place = {image["id"]: i for i, image in enumerate(scores.truth.images)}
     pairs = sorted({_pair(one) for one in scores.truth.annotations if not one.get("iscrowd")})
@@ -30,10 +30,10 @@ def average_precision(scores: CocoScores) -> np.ndarray:
 
 
 def _of_pairs(scores: CocoScores, pairs: list[tuple[int, int]]) -> np.ndarray:
-    """Returns the AP of each pair, (P,): as categories of a single image they are scored apart, in one run."""
+    """Returns the AP of each pair, (P,). In one run, pairs are treated as categories of a single image."""
     number = {pair: p for p, pair in enumerate(pairs)}
     truth = Truth(
-        [{"id": 0, "height": 1, "width": 1}],  # a size is asked for, and plays no part
+        [{"id": 0, "height": 1, "width": 1}],  # the library requires a size, which has no effect
         [{"id": p, "name": str(p)} for p in number.values()],
         _renamed(scores.truth.annotations, number),
     )

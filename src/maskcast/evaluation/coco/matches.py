@@ -1,4 +1,4 @@
-"""What was found, missed and falsely found in each image: COCO's matching at IoU 0.50, at one score threshold.
+"""True positives, false positives and misses per image: COCO's matching at IoU 0.50 and one score threshold.
 
 Legend: D detections, G truths, I images, P matched pairs.
 """
@@ -14,17 +14,17 @@ IOU = 0.5
 
 @dataclass(frozen=True)
 class Matches:
-    """Right and wrong detections of an evaluation at the score threshold of its best F1.
+    """The matches of an evaluation at the score threshold of its best F1.
 
     Args:
         threshold: The score at which F1 over all images and categories is highest; 0 without detections.
-        found_G: Truths that a detection from the threshold on matches.
-        right_D: These detections.
-        false_D: Detections from the threshold on that match nothing; what matches a crowd is neither.
-        f1_I: Per image 2 right / (2 right + false + missed); 1 where there is nothing to find and nothing found.
-        right_I: Counts per image, in the order of the truth's images; likewise the next two.
-        false_I: False alarms.
-        missed_I: Truths that were not found, crowds left out.
+        found_G: Truths that are matched by a detection at or above the threshold.
+        right_D: True positives: these detections.
+        false_D: False positives: unmatched detections at or above the threshold, except those that match a crowd.
+        f1_I: Per image 2 right / (2 right + false + missed); 1 without truths and detections.
+        right_I: True positives per image, in the order of the truth's images, as in the next two.
+        false_I: False positives per image.
+        missed_I: Unmatched truths per image, without crowds.
     """
 
     threshold: float
@@ -38,7 +38,7 @@ class Matches:
 
 
 def match(scores: CocoScores) -> Matches:
-    """Matches detections and truths at IoU 0.50, and looks for the score threshold of the highest F1."""
+    """Matches detections and truths at IoU 0.50, and finds the score threshold of the highest F1."""
     crowd_G = np.array([bool(one.get("iscrowd")) for one in scores.truth.annotations], bool)
     score_D = np.array([one["score"] for one in scores.detections], float)
     detection_P, truth_P = _pairs(scores)
@@ -67,14 +67,14 @@ def match(scores: CocoScores) -> Matches:
 
 
 def _pairs(scores: CocoScores) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places of matched detections and of their truths, (P,) each."""
+    """Returns the indices of matched detections and of their truths, (P,) each."""
     if not scores.detections or not scores.truth.annotations:
         return np.zeros(0, int), np.zeros(0, int)
     evaluation = evaluation_of(scores.truth, scores.detections, scores.kind)
-    # The library lists the pairs of all thresholds and areas together, so it is given one of each.
+    # The library lists the pairs of all thresholds and areas together, so it gets only one of each.
     evaluation.params.iouThrs = np.array([IOU])
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    # COCO looks at 100 an image and category; what is beyond would be told to be a false alarm, right or wrong.
+    # COCO evaluates 100 per image and category; further ones would always count as false positives.
     evaluation.params.maxDets = [len(scores.detections)]
     evaluation.evaluate()
     pairs_P2 = np.array([key.split("_") for key in evaluation.eval["matched"]], int).reshape(-1, 2) - 1
@@ -86,5 +86,5 @@ def _best_threshold(score_D: np.ndarray, right_D: np.ndarray, counted_D: np.ndar
         return 0.0
     order_D = (-score_D).argsort(kind="stable")
     f1_D = 2 * right_D[order_D].cumsum() / np.maximum(counted_D[order_D].cumsum() + truths, 1)
-    ends_D = np.r_[np.diff(score_D[order_D]) < 0, True]  # equal scores pass a threshold together
+    ends_D = np.r_[np.diff(score_D[order_D]) < 0, True]  # a threshold cannot separate equal scores
     return float(score_D[order_D][ends_D][f1_D[ends_D].argmax()])
