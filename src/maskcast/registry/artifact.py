@@ -2,9 +2,11 @@
 
 It is written without MLflow, whose writer needs pandas, which images do not have. The tests read it with MLflow.
 
-    MLmodel                     our loader and the signature; its only flavor is python_function requirements.txt
-    with python_env.yaml: what a server installs input_example.json          with serving_input_example.json: a
-    small clip README.md                   the model card data/                       the bundle
+    MLmodel                     our loader and the signature; its only flavor is python_function
+    requirements.txt            with python_env.yaml: what a server installs
+    input_example.json          with serving_input_example.json: a small clip
+    README.md                   the model card
+    data/                       the bundle
 """
 
 import json

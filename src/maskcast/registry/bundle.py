@@ -1,9 +1,12 @@
 """A registered model on disk: weights and configs without pickle, and their digests.
 
-model.json          the model's kind (e.g. a pipeline), and settings of its parts masker/             config.json
-and model.safetensors, as train_masker wrote them forecaster/         the same files of finetune_forecaster
-encoder/ the same files of pretrain_encoder detector/           the same files of train_detector segmenter/ the
-same files of train_masker, from the pipeline of videos digests.json        the sha256 of every other file
+model.json          the model's kind (e.g. a pipeline), and settings of its parts
+masker/             config.json and model.safetensors, as train_masker wrote them
+forecaster/         the same files of finetune_forecaster
+encoder/            the same files of pretrain_encoder
+detector/           the same files of train_detector
+segmenter/          the same files of train_masker, from the pipeline of videos
+digests.json        the sha256 of every other file
 """
 
 import hashlib
