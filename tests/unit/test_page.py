@@ -145,6 +145,31 @@ def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
     assert '<a href="m.html">measure</a>' in (tmp_path / "index.html").read_text()
 
 
+def test_the_index_leads_to_no_page_that_dvc_has_removed_for_a_run_that_stops(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @stage
+    def measure(*, metrics: OutPath, params: Params) -> None:
+        """Measures."""
+        links.append((tmp_path / "index.html").exists() and (tmp_path / "index.html").read_text().count("m.html"))
+        if len(links) > 1:
+            raise KeyboardInterrupt
+        metrics.write_text(json.dumps({"score": 0.25}))
+
+    links: list[int] = []
+    outputs = {"metrics": tmp_path / "m.json", "page": tmp_path / "m.html"}
+    run_stage("measure", {}, **outputs)
+    assert (tmp_path / "index.html").read_text().count("m.html") == 1
+    for others in (0, 1):
+        if others:
+            Page("other").write(tmp_path / "other.html", {}, Params(), {})
+        outputs["page"].unlink(missing_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage("measure", {}, **outputs)
+        assert (tmp_path / "index.html").exists() == bool(others)
+    assert links == [False, False, 0]
+
+
 def test_the_index_links_to_all_pages_of_ours_and_leaves_the_index_of_others_alone(tmp_path: Path) -> None:
     for name in ("first", "second & last"):
         Page(name).write(tmp_path / f"{name[:6].strip()}.html", {"score": 1.0}, Params(), {})

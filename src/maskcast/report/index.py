@@ -17,7 +17,7 @@ HEAD_BYTES = 20_000  # more than the head of a page
 
 
 def write_index(folder: Path) -> Path | None:
-    """Rewrites the index after a page of the folder has changed.
+    """Rewrites the index after a page of the folder has changed; removes it if no page is left.
 
     Returns:
         The index, or None if the folder has no pages of maskcast, or another tool's index.
@@ -28,6 +28,7 @@ def write_index(folder: Path) -> Path | None:
     pages = {path: _head(path) for path in folder.glob("*.html") if path != index}
     ours = {path: page for path, page in pages.items() if GENERATOR in page[1]}
     if not ours:
+        index.unlink(missing_ok=True)
         return None
     rows = []
     for path, (when, head) in sorted(ours.items(), key=lambda item: item[1][0]):

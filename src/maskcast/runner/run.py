@@ -69,16 +69,18 @@ def _run(
     partials = {port: partial_of(out) for port, out in outputs.items()}
     job = Job(the_stage.name, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # only training stages have it
+    pages = outputs["page"].parent if "page" in outputs and outputs["page"].suffix == ".html" else None
     with _stoppable(outputs), outputs_whole(outputs, partials, placed) if first_process() else nullcontext():
+        if first_process() and pages is not None and pages.is_dir():
+            link_pages(pages)  # DVC has removed the page of the last run, and this one may be stopped
         if training is None or training.world_size == 1 or "RANK" in os.environ:
             metrics = execute(job)
         else:
             from maskcast.runner.launch import launch
 
             metrics = launch(execute, job, nodes=training.nodes, processes=training.processes)
-    if first_process() and "page" in outputs and outputs["page"].suffix == ".html":
-        with user_errors_of_machine(outputs["page"]):
-            link_pages(outputs["page"].parent)
+    if first_process() and pages is not None:
+        link_pages(pages)
     return metrics
 
 
@@ -87,7 +89,7 @@ def link_pages(folder: Path) -> None:
     from maskcast.report.index import write_index
     from maskcast.report.page import INDEX
 
-    with sole_writer(folder / INDEX, waits=True):
+    with user_errors_of_machine(folder / INDEX), sole_writer(folder / INDEX, waits=True):
         write_index(folder)
 
 
