@@ -70,7 +70,7 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     if (odd := odd_size(frames)) is not None:
         number, sizes = odd
         raise MaskcastError(
-            f"{paths[number]}: {sizes}; export it like them, or take it away: clips end and begin around the gap"
+            f"{paths[number]}: {sizes}; export it like them, or take it away: the frames around it are kept"
         )
     if brightest < DARK:
         raise MaskcastError(
