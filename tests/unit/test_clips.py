@@ -120,6 +120,20 @@ def test_the_code_in_the_readme_runs(written: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(names["masks"], MASKS)
 
 
+@pytest.mark.parametrize("holds", ["frames", "masks"])
+def test_the_code_in_the_readme_runs_where_frames_or_masks_are_absent(
+    holds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writer(tmp_path / "s") as w:
+        given = {"frames": {"frames": FRAMES}, "masks": {"masks": {MASK: MASKS}}}[holds]
+        w.add("v", split="train", kind="labelled" if holds == "masks" else "unlabelled", **given)
+    code = (tmp_path / "s/README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path / "s")
+    names: dict[str, object] = {}
+    exec(code, names)
+    np.testing.assert_array_equal(names[holds], {"frames": FRAMES, "masks": MASKS}[holds])
+
+
 SLICES = [slice(None), slice(1, 3), slice(3, None), slice(None, None, 2), slice(-1, None), slice(3, 1)]
 
 

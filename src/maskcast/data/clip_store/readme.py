@@ -9,16 +9,17 @@ import json, pathlib, numpy as np, zstandard
 index = json.loads(pathlib.Path("index.json").read_text())
 clips = [json.loads(line) for line in pathlib.Path("clips.jsonl").read_text().splitlines()]
 clip = clips[0]
-span = clip["frames"]                                  # null where the store holds no frames
-frames = np.load(span["shard"], mmap_mode="r")[span["start"] : span["start"] + span["size"]]  # (T, H, W, 3) uint8
-label_map = index["maps"][0]                           # its name, kind and classes
-layer = clip["layers"]["labels/" + label_map["name"]]  # absent where the clip has no masks of this map
-with open(layer["shard"], "rb") as f:
-    f.seek(layer["start"])
-    packed = [f.read(size) for size in layer["chunks"]]  # index["chunk_frames"] frames each, the last one the rest
-data = b"".join(zstandard.ZstdDecompressor().decompress(chunk) for chunk in packed)
-dtype = np.uint16 if label_map["kind"] == "instances" else np.uint8
-masks = np.frombuffer(data, dtype).reshape(clip["num_frames"], index["height"], index["width"])
+if span := clip["frames"]:  # null where the store holds no frames
+    shard = np.load(span["shard"], mmap_mode="r")
+    frames = shard[span["start"] : span["start"] + span["size"]]  # (T, H, W, 3) uint8
+label_map = index["maps"][0]  # its name, kind and classes
+if layer := clip["layers"].get("labels/" + label_map["name"]):  # absent where the clip has no masks of this map
+    with open(layer["shard"], "rb") as f:
+        f.seek(layer["start"])
+        packed = [f.read(size) for size in layer["chunks"]]  # index["chunk_frames"] frames each, the last the rest
+    data = b"".join(zstandard.ZstdDecompressor().decompress(chunk) for chunk in packed)
+    dtype = np.uint16 if label_map["kind"] == "instances" else np.uint8
+    masks = np.frombuffer(data, dtype).reshape(clip["num_frames"], index["height"], index["width"])
 ```
 
 A map of kind `classes` holds class ids, 255 = no label; one of kind `instances` ids of objects, 0 = none, whose
