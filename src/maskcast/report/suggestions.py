@@ -20,7 +20,6 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.reading import counted
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import overlay, resized
 from maskcast.report.page import document
@@ -62,7 +61,10 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     candidates = find_candidates(store, model, batch_size=BATCH, precision=PRECISION)
     chosen = choose(candidates, params.method, budget=params.budget, spacing=params.spacing, seed=params.seed)
     if len(chosen) < params.budget:
-        say(f"no more than {counted(len(chosen), 'frame', 'lies', 'lie')} {params.spacing} apart (--spacing)")
+        say(
+            f"{len(chosen)} of {params.budget} frames (--budget): no other lies {params.spacing} or more "
+            "(--spacing) from these and from labelled ones"
+        )
     folder.mkdir()
     header = ["clip", "frame", "doubted_pixels", "most_doubted"]
     write_csv(folder / LIST, header, [_row(candidates, n, store.classes) for n in chosen])

@@ -204,7 +204,7 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
         row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
-    caption = f"{clip.id}, {count} of {counted(clip.num_frames, 'frame')}: {path.name}"
+    caption = f"{path.name}, {count} of {counted(clip.num_frames, 'frame')} of {clip.id}"
     return picture(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 
