@@ -201,7 +201,7 @@ def _docker_runner(image: str, out: Path, mounts: Sequence[Path]) -> Any:
             engine.images.pull(image)
     except docker.errors.DockerException as error:
         raise MaskcastError(
-            f"--docker {image}: is not here, nor can it be pulled ({error}); build it (`make image`) or mend it"
+            f"--docker {image}: is not here, nor can it be pulled ({error}); build it (`make image`) or fix it"
         ) from None
     return local.DockerRunner(
         environment={name: value for name, value in os.environ.items() if PASSED_ON.match(name)},

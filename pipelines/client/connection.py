@@ -100,7 +100,7 @@ class Client(kfp.Client):
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
             )
         except (ValueError, OSError) as error:
-            raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); mend or remove what is in it") from None
+            raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); fix or remove what is in it") from None
         self.address, self._ui, self._flags = host, ui, flags
         self._run_api.api_client.rest_client = Transport(self._existing_config, namespace)
         answer = self._get("/apis/v2beta1/healthz")
@@ -275,4 +275,4 @@ def _forwarded_port(child: subprocess.Popen[bytes], said: Path, namespace: str) 
             break
         time.sleep(0.1)
     reason = text.strip().splitlines()[-1] if text.strip() else f"no answer within {FORWARD_START_S:.0f} s"
-    raise MaskcastError(f"kubectl cannot forward to ml-pipeline in namespace {namespace} ({reason}); mend that")
+    raise MaskcastError(f"kubectl cannot forward to ml-pipeline in namespace {namespace} ({reason}); fix that")

@@ -95,7 +95,7 @@ class Service:
                 raise MaskcastError(
                     f"InferenceService {self.name} is not ready after {READY_WITHIN_S / 60:.0f} minutes"
                     + (f": {why[0]}" if why else "")
-                    + "; mend that: it goes on by itself"
+                    + "; fix that: it goes on by itself"
                 )
             told.say_new(why)
             time.sleep(POLL_S)

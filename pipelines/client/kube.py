@@ -63,10 +63,10 @@ def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
             raise MaskcastError(
                 "the Kubernetes API does not know you (401); log in to the cluster again"
             ) from None
-        raise MaskcastError(f"the Kubernetes API answers {error.status}: {message_of(error)}; mend that") from None
+        raise MaskcastError(f"the Kubernetes API answers {error.status}: {message_of(error)}; fix that") from None
     except ValueError as error:  # raised by the client's models, for example on a login page
         raise MaskcastError(
-            f"what answers is not the Kubernetes API ({one_line(error)}); mend KUBECONFIG, or log in again"
+            f"what answers is not the Kubernetes API ({one_line(error)}); fix KUBECONFIG, or log in again"
         ) from None
     except HTTPError as error:
         raise MaskcastError(

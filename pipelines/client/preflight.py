@@ -149,7 +149,7 @@ def _api() -> tuple[Any, Row]:
         api = connect()
         version = ask(client.VersionApi(api).get_code)
         if version is None:
-            raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; mend KUBECONFIG")
+            raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; fix KUBECONFIG")
     except MaskcastError as error:
         return None, row_of("Kubernetes API", "failed", error)
     return api, Row("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")

@@ -31,7 +31,7 @@ class Scores:
         if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._asked >= EVERY_S:
             self._asked = time.monotonic()
             # On errors the last result is kept.
-            with suppress(MaskcastError), parsing(self._uri, "an answer of MLflow", "mend MLFLOW_TRACKING_URI"):
+            with suppress(MaskcastError), parsing(self._uri, "an answer of MLflow", "fix MLFLOW_TRACKING_URI"):
                 self._found = {
                     _tag(each, "maskcast.name"): words for each in self._runs() if (words := _words(each))
                 }

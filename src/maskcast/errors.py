@@ -103,7 +103,7 @@ def user_errors_of_machine(*places: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in UNUSABLE:
             place = f"{named}: " if (named := _path_of(error)) else ""
             raise MaskcastError(
-                f"{place}cannot be written or read ({error.strerror}); choose another path or mend its rights"
+                f"{place}cannot be written or read ({error.strerror}); choose another path or fix its rights"
             ) from error
         raise
 

@@ -97,7 +97,7 @@ def _load(point: EntryPoint, base: type[Params]) -> type[Params]:
         config = point.load()
     except (Exception, SystemExit) as error:  # another package may raise anything
         raise MaskcastError(
-            f"{_title(point)}: cannot be imported ({type(error).__name__}: {error}); mend that package, or "
+            f"{_title(point)}: cannot be imported ({type(error).__name__}: {error}); fix that package, or "
             "uninstall it"
         ) from error
     if not isinstance(config, type) or not issubclass(config, base):

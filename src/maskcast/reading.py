@@ -120,7 +120,7 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
             where = f"line {mark.line + 1}: " if mark else ""
             problem = str(getattr(error, "problem", None) or error).splitlines()[0]
             line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
-            remedy = "put text that begins with { in quotes" if UNQUOTED.search(line) else "mend that line"
+            remedy = "put text that begins with { in quotes" if UNQUOTED.search(line) else "fix that line"
             raise MaskcastError(f"{path}: {where}not valid YAML ({problem}); {remedy}") from None
 
 

@@ -211,7 +211,7 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
         raise RuntimeError("[red]odd\nthing[/red]")
 
     def mistaken():
-        raise MaskcastError("is wrong; mend it")
+        raise MaskcastError("is wrong; fix it")
         yield
 
     seen = side_by_side({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=3)
@@ -223,7 +223,7 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
         ("missing", "mistaken"),
     ]
     assert seen[0].found == "no answer in 3 s"
-    assert (seen[3].found, seen[3].remedy) == ("is wrong", "mend it")
+    assert (seen[3].found, seen[3].remedy) == ("is wrong", "fix it")
 
 
 def test_the_rows_of_a_cluster_are_those_of_preflight(

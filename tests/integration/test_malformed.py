@@ -203,7 +203,7 @@ def training(**values: Any) -> dict[str, Any]:
 
 CASES = [
     # What the user typed.
-    Case("YAML syntax error", "train_masker", ("params.yaml: line 3", "mend"), text="train_masker:\n  a: [1,\n"),
+    Case("YAML syntax error", "train_masker", ("params.yaml: line 3", "fix"), text="train_masker:\n  a: [1,\n"),
     Case("params are a list", "train_masker", ("params.yaml", "map names to values"), text="- 1\n"),
     Case("section missing", "train_masker", ("params.yaml", "'train_masker'", "add it"), text="evaluate: {}\n"),
     Case("section is a number", "train_masker", ("params.yaml", "must map"), text="train_masker: 3\n"),
@@ -243,7 +243,7 @@ CASES = [
     Case("missing input", "evaluate", ("masks", "no such input", "run the stage"), partial(remove, "masks")),
     Case("unwritable output", "predict", ("results", "choose a writable path"), a_file_for_a_folder),
     # What was fetched.
-    Case("no data", "fetch_dataset", ("nowhere", "mend the path"), params={"uri": "nowhere"}),
+    Case("no data", "fetch_dataset", ("nowhere", "fix the path"), params={"uri": "nowhere"}),
     Case(
         "zip with ../",
         "fetch_dataset",
@@ -275,7 +275,7 @@ CASES = [
     Case(
         "checksum",
         "fetch_dataset",
-        ("data.zip", "sha256", "mend sha256"),
+        ("data.zip", "sha256", "fix sha256"),
         partial(write_zip, {"a.txt": b"a"}),
         {"uri": "data.zip", "sha256": "0" * 64},
     ),
@@ -291,7 +291,7 @@ CASES = [
     Case(
         "mask of the wrong shape",
         "prepare_clips",
-        ("mask.npy", "mend"),
+        ("mask.npy", "fix"),
         partial(mask_npy, np.ones((3, 8, 8), np.int64)),
     ),
     Case("class id 49", "prepare_clips", ("mask.npy", "49"), partial(mask_npy, np.full((3, *SIZE), 49))),
@@ -300,7 +300,7 @@ CASES = [
     Case(
         "more masks than frames",
         "prepare_clips",
-        ("mask.npy", "mend"),
+        ("mask.npy", "fix"),
         partial(mask_npy, np.ones((9, *SIZE), int)),
     ),
     Case(

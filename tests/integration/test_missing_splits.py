@@ -44,6 +44,6 @@ def test_without_hidden_and_unlabelled_clips_every_stage_goes_on(
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_without_clips_to_learn_from_or_to_score_nothing_is_prepared(tmp_path: Path, split: str) -> None:
-    with pytest.raises(MaskcastError, match=rf"no clip of split '{split}' .*mend source\.train and source\.val"):
+    with pytest.raises(MaskcastError, match=rf"no clip of split '{split}' .*fix source\.train and source\.val"):
         run_components(tmp_path, **{split: 0})
     assert not (tmp_path / "data/clips").exists() and not (tmp_path / "models").exists()

@@ -106,7 +106,7 @@ def test_what_you_may_not_ask_is_not_checked_and_stops_nothing(kube, tmp_path, m
         ),
         (lambda url: "clusters: [", "names no cluster .* -> set KUBECONFIG"),
         (lambda url: None, "kubeconfig: names no cluster .* -> set KUBECONFIG"),
-        (lambda url: kubeconfig(f"{url}/elsewhere"), "answers, but not as Kubernetes does -> mend KUBECONFIG"),
+        (lambda url: kubeconfig(f"{url}/elsewhere"), "answers, but not as Kubernetes does -> fix KUBECONFIG"),
     ],
 )
 def test_without_the_api_the_rest_is_still_checked(kube, tmp_path, config, expected):
@@ -127,7 +127,7 @@ def test_a_server_that_answers_in_the_place_of_the_api_is_said(kube, tmp_path):
     kube.refused["GET /version"] = 200
     rows = rows_of(cluster_file(tmp_path))
     found = said(rows["Kubernetes API"][0])
-    assert re.match("failed: what answers is not the Kubernetes API .*build_date.* -> mend KUBECONFIG", found), (
+    assert re.match("failed: what answers is not the Kubernetes API .*build_date.* -> fix KUBECONFIG", found), (
         found
     )
 

@@ -66,7 +66,7 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
 @pytest.mark.parametrize(
     ("change", "config", "check", "expected"),
     [
-        (lambda api: forget(api, "namespaces", NS, None), {}, "namespace", "failed: there is no 'team' -> mend"),
+        (lambda api: forget(api, "namespaces", NS, None), {}, "namespace", "failed: there is no 'team' -> fix"),
         (
             lambda api: api.put("namespaces", NS, status=client.V1NamespaceStatus(phase="Terminating")),
             {},

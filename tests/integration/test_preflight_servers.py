@@ -100,9 +100,7 @@ def test_a_data_set_on_s3_is_there_whole(kube, s3, tmp_path):
     (tmp_path / "videos/a.mp4").write_bytes(b"12345")
     storage.put(tmp_path / "videos", f"{s3.uri}/videos")
     assert said(row("data", cluster, f"{s3.uri}/videos")).startswith(f"ok: {s3.uri}/videos: 2 objects")
-    assert re.match(
-        "failed: .*holds no objects -> mend the address", said(row("data", cluster, f"{s3.uri}/other"))
-    )
+    assert re.match("failed: .*holds no objects -> fix the address", said(row("data", cluster, f"{s3.uri}/other")))
     s3.client.put_object(Bucket=s3.bucket, Key=f"videos/{storage.INCOMPLETE}", Body=b"")
     assert re.match("failed: .*left half way -> store the data", said(row("data", cluster, f"{s3.uri}/videos")))
 
@@ -165,7 +163,7 @@ def test_a_dvc_pointer_is_there_once_it_is_pushed(kube, s3, tmp_path, repository
     subprocess.run([sys.executable, "-m", "dvc", "push", "-q"], cwd=folder, check=True)
     assert said(row("data", cluster, f"dvc:{url}#raw")) == f"ok: dvc:{url}#raw: in its remote, 2 files -> "
     found = said(row("data", cluster, f"dvc:{url}#other"))
-    assert re.match("failed: .* tracks no 'other' -> mend the path or push the commit", found), found
+    assert re.match("failed: .* tracks no 'other' -> fix the path or push the commit", found), found
 
 
 def test_a_repository_that_does_not_answer_fails(kube, tmp_path):
@@ -246,7 +244,7 @@ class NoMlflow(LockedMlflow):
     ("kind", "expected"),
     [
         (MlflowWithoutFiles, "failed: .*MLflow answers 404 .* -> see the server's log"),
-        (NoMlflow, "failed: .*: not an answer of MLflow .lacks 'experiment'. -> mend MLFLOW_TRACKING_URI"),
+        (NoMlflow, "failed: .*: not an answer of MLflow .lacks 'experiment'. -> fix MLFLOW_TRACKING_URI"),
     ],
 )
 def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):

@@ -37,14 +37,14 @@ def test_a_stage_that_failed_is_named_with_its_own_words(
 ) -> None:
     run_id = recorded("stage_failed")
     pod = "maskcast-forecasting-m852n-retry-system-container-impl-2526599059"
-    said = "Traceback ...\nmaskcast.errors.MaskcastError: fetch_dataset.uri: there is no s3://nowhere; mend it\n"
+    said = "Traceback ...\nmaskcast.errors.MaskcastError: fetch_dataset.uri: there is no s3://nowhere; fix it\n"
     kube.logs[pod] = [said]
     status = pipelines("status", run_id)
     assert status.code == 1
     assert rows(status)["fetch_dataset"] == ["FAILED", "0:00:51"]
     assert rows(status)["predict"] == ["SKIPPED"]
     outcome = next(line for line in status.out.splitlines() if "FAILED" in line and "; " in line)
-    assert "; fetch_dataset: fetch_dataset.uri: there is no s3://nowhere; mend it. Log: " in outcome
+    assert "; fetch_dataset: fetch_dataset.uri: there is no s3://nowhere; fix it. Log: " in outcome
     # the command that is printed works as it is: it names the cluster file
     assert outcome.endswith(f"Log: maskcast pipeline logs {run_id} --cluster {tmp_path / 'cluster.yaml'}")
     assert said in pipelines("logs", run_id).out
@@ -55,7 +55,7 @@ def test_a_stage_that_failed_is_named_with_its_own_words(
     assert "; fetch_dataset: its pod is gone, and with it what it said" in pipelines("status", run_id).out
     kfp_server.archive[pod] = said
     assert (
-        "; fetch_dataset: fetch_dataset.uri: there is no s3://nowhere; mend it." in pipelines("status", run_id).out
+        "; fetch_dataset: fetch_dataset.uri: there is no s3://nowhere; fix it." in pipelines("status", run_id).out
     )
 
 

@@ -550,5 +550,5 @@ def test_a_server_that_is_away_is_said(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
     code, said = command(capsys, "list")
     assert (code, said.count("\n"), "MLflow says: " in said) == (2, 1, True)
-    with pytest.raises(MaskcastError, match=r"MLflow says: .*mend that or MLFLOW_TRACKING_URI"):
+    with pytest.raises(MaskcastError, match=r"MLflow says: .*fix that or MLFLOW_TRACKING_URI"):
         run(workshop.forecaster(1))

@@ -29,7 +29,7 @@ def test_a_stage_that_fails_is_one_line_and_the_rest_is_in_a_file(tmp_path: Path
     assert (done.returncode, done.stdout) == (2, "")
     stage, error = done.stderr.splitlines()
     assert stage.startswith("1/10 fetch_dataset ... failed after ")
-    assert error.startswith("error: fetch_dataset: /nowhere: no such file or folder; mend the path")
+    assert error.startswith("error: fetch_dataset: /nowhere: no such file or folder; fix the path")
     (folder,) = tmp_path.iterdir()
     log = folder / "log.txt"
     assert error.endswith(f" (all that was printed: {log})")

@@ -97,7 +97,7 @@ def answering(status: int, text: bytes) -> Iterator[str]:
         ({"MLFLOW_TRACKING_URI": "file:///mnt/mlruns"}, "MLflow 3 keeps no runs in folders; write sqlite:////"),
         ({"MLFLOW_TRACKING_URI": "http://"}, "names no host and port; write http://host:port"),
         ({"MLFLOW_TRACKING_URI": "http://host:port"}, "names no host and port"),
-        ({"MLFLOW_TRACKING_URI": "htp://host"}, r"htp://host: MLflow says: .*; mend that or MLFLOW_TRACKING_URI"),
+        ({"MLFLOW_TRACKING_URI": "htp://host"}, r"htp://host: MLflow says: .*; fix that or MLFLOW_TRACKING_URI"),
         ({"MLFLOW_TRACKING_URI": "http://ann:p@ss/w@h"}, r"http://\*\*\*@h: its user or password holds / or @"),
         (
             {"MLFLOW_TRACKING_URI": "http://host", "MLFLOW_TRACKING_TOKEN": "from-echo\n"},
@@ -147,9 +147,9 @@ def refused(folder: Path, said: str) -> None:
             "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         ),
         (403, b"not you", "check MLFLOW_TRACKING_USERNAME .*or ask an administrator"),
-        (404, b"<html>nothing here", "no MLflow server is there: mend MLFLOW_TRACKING_URI"),
-        (200, b"<html>please log in", "MLflow says: .*mend that or MLFLOW_TRACKING_URI"),
-        (200, b'{"experiment": 3}', "MLflow says: .*experiment.*; mend that or MLFLOW_TRACKING_URI"),
+        (404, b"<html>nothing here", "no MLflow server is there: fix MLFLOW_TRACKING_URI"),
+        (200, b"<html>please log in", "MLflow says: .*fix that or MLFLOW_TRACKING_URI"),
+        (200, b'{"experiment": 3}', "MLflow says: .*experiment.*; fix that or MLFLOW_TRACKING_URI"),
     ],
 )
 def test_what_a_server_refuses_fails_before_the_work(
@@ -180,7 +180,7 @@ def test_a_server_that_is_not_well_is_waited_for(
 def test_a_proxy_that_is_away_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.com:5000")
     monkeypatch.setenv("HTTP_PROXY", "http://ann:a-secret@127.0.0.1:9")
-    said = r"refused.*; mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
+    said = r"refused.*; fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
     with pytest.raises(MaskcastError, match=said) as caught, user_errors_of_server():
         Registry("maskcast").versions()
     assert "a-secret" not in str(caught.value)

@@ -183,7 +183,7 @@ def resumed(cluster: Trainer) -> bool:
     [
         ({f"POST {JOBS}": [404]}, r"create a TrainJob \(404: .*\); install Kubeflow Trainer 2.2 or later"),
         ({f"POST {JOBS}": [403]}, r"create a TrainJob \(403: .* is refused\); `maskcast pipeline setup` writes"),
-        ({f"POST {JOBS}": [422]}, r"create a TrainJob \(422: .*\); mend that"),
+        ({f"POST {JOBS}": [422]}, r"create a TrainJob \(422: .*\); fix that"),
         ({"GET /api/v1/namespaces/team/pods/launcher": [403]}, r"read its own pod \(403: .*pipeline setup"),
     ],
 )

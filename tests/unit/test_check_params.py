@@ -43,7 +43,7 @@ def test_valid_params_are_passed_in_silence(capsys: pytest.CaptureFixture[str]) 
 def test_a_file_that_is_missing_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     Path("params.yaml").unlink()
     assert main(["check-params"]) == 2
-    remedy = "write it (maskcast init does), or mend --params in dvc.yaml"
+    remedy = "write it (maskcast init does), or fix --params in dvc.yaml"
     assert capsys.readouterr().err == f"error: params.yaml: no such params file; {remedy}\n"
     Path("dvc.yaml").unlink()
     assert main(["check-params"]) == 2

@@ -146,7 +146,7 @@ def test_a_single_file_is_kept(tmp_path):
 def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     (tmp_path / "empty").mkdir()
     refuses(tmp_path, "absent: no such file or folder", tmp_path / "absent")
-    refuses(tmp_path, r"^~/videos: no such file or folder; mend the path, and write out `~` and `\$`", "~/videos")
+    refuses(tmp_path, r"^~/videos: no such file or folder; fix the path, and write out `~` and `\$`", "~/videos")
     refuses(tmp_path, "the folder is empty", tmp_path / "empty")
     refuses(tmp_path, "sha256 pins an archive or file", tree, sha256="0" * 64)
     refuses(tmp_path, "sha256 pins an archive or file", "synthetic", sha256="0" * 64)

@@ -180,7 +180,7 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_left(
     for words, model, message in (
         ([video], tmp_path / "empty", "empty: no registered model there; give models:/NAME@ALIAS or"),
         ([video], "models:/maskcast", "models:/maskcast: no such address; give models:/NAME@ALIAS or"),
-        ([tmp_path / "none.mp4"], artifact, "none.mp4: no such video or folder; mend the path"),
+        ([tmp_path / "none.mp4"], artifact, "none.mp4: no such video or folder; fix the path"),
         ([tmp_path / "empty"], artifact, "empty: no video there; give a file (.3gp, .asf, "),
         ([video, tmp_path / "two"], artifact, "one.mp4 has this name too"),
         ([video], silent, "--stride: the clips that the model was evaluated on do not tell theirs; give"),

@@ -327,7 +327,7 @@ def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: 
         (lambda one: one["annotations"][0].update(image_id=7), "image_id 7 is no image of"),
         (
             lambda one: one["annotations"][0]["segments_info"][0].update(category_id=7),
-            "category_id 7 is no category; mend it",
+            "category_id 7 is no category; fix it",
         ),
         (lambda one: one["annotations"][0].pop("file_name"), "panoptic_val2017.json: "),
         (lambda one: one["annotations"][0].update(file_name="none.png"), "none.png: no such"),
@@ -335,7 +335,7 @@ def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: 
         (lambda one: one.update(images=[5]), "panoptic_val2017.json: "),
         (
             lambda one: one["images"][0].update(height=float(HEIGHT)),
-            "height must be an integer, not 40.0; mend it",
+            "height must be an integer, not 40.0; fix it",
         ),
         (
             lambda one: one["annotations"][0]["segments_info"][0].update(id="7"),

@@ -103,8 +103,8 @@ def subject(**config) -> Subject:
     [
         (NotCheckedError("far away; go there"), Row("it", "not checked", "far away", "go there")),
         (ForbiddenError("nodes is forbidden"), Row("it", "not checked", "nodes is forbidden")),
-        (MaskcastError("is\n  broken; mend it; soon"), Row("it", "failed", "is broken", "mend it; soon")),
-        (RuntimeError("out of order"), Row("it", "failed", "RuntimeError: out of order", "mend that")),
+        (MaskcastError("is\n  broken; fix it; soon"), Row("it", "failed", "is broken", "fix it; soon")),
+        (RuntimeError("out of order"), Row("it", "failed", "RuntimeError: out of order", "fix that")),
     ],
 )
 def test_an_error_ends_a_check_and_keeps_the_rows_before_it(error, expected):
@@ -146,5 +146,5 @@ def test_only_a_failure_makes_the_exit_code_1(monkeypatch, capsys, tmp_path):
     given = parser.parse_args(["--cluster", f"{tmp_path}/cluster.yaml", "--params", f"{ROOT}/params.yaml"])
     assert command.run(given) == 0
     assert "[red]fine[/red]" in capsys.readouterr().out  # text is no markup
-    rows.append(Row("c", "failed", "is gone", "mend it"))
+    rows.append(Row("c", "failed", "is gone", "fix it"))
     assert command.run(given) == 1

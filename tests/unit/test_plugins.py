@@ -306,8 +306,8 @@ def test_a_registered_model_whose_package_is_gone_names_it(install: Install, tmp
     ("value", "said"),
     [
         ("mynets.broken:Broken", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module_any"),
-        ("mynets.ending:Ending", r"cannot be imported \(SystemExit: 3\); mend that package, or uninstall it"),
-        ("mynets.fcn:Missing", r"cannot be imported \(AttributeError: .*; mend that package, or uninstall it"),
+        ("mynets.ending:Ending", r"cannot be imported \(SystemExit: 3\); fix that package, or uninstall it"),
+        ("mynets.fcn:Missing", r"cannot be imported \(AttributeError: .*; fix that package, or uninstall it"),
         ("mynets.still:StillConfig", r"is no subclass of maskcast\.models\.segmentation\.config\.Segm.*; make it"),
         ("mynets.taken:Taken", r"arch: 'unet'; give it a Literal of names that are free \(taken: memory, unet\)"),
         ("mynets.nameless:Nameless", r"arch: missing; give it a Literal"),

@@ -74,13 +74,13 @@ def test_a_raw_folder_becomes_a_store(tmp_path):
     [
         (
             {"val": (1, 2), "hidden": (3,)},
-            r"no clip of split 'train' \(found: 2 val, 1 hidden\), mend the folders",
+            r"no clip of split 'train' \(found: 2 val, 1 hidden\), fix the folders",
         ),
         (
             {"train": (1,), "unlabeled": (2,)},
             r"no clip of split 'val' .* set prepare_clips.required_splits to \[train\]",
         ),
-        ({"train": (1,)}, r"\(found: 1 train\), and one clip cannot be both learnt from and scored; mend"),
+        ({"train": (1,)}, r"\(found: 1 train\), and one clip cannot be both learnt from and scored; fix"),
         ({"hidden": (1, 2)}, r"no clip of split 'train' .* set prepare_clips.required_splits to \[\]$"),
     ],
 )
@@ -170,14 +170,12 @@ def test_a_split_that_loses_all_its_clips_stops(tmp_path):
 
 def test_why_most_were_left_out_comes_before_other_remedies():
     short = [(name, "has 9 frames, a window needs 22") for name in ("elm", "oak", "fir")]
-    wrong = [("ash", "masks/ash: no mask images; mend source.masks")]
+    wrong = [("ash", "masks/ash: no mask images; fix source.masks")]
     assert reasons([*wrong, *short]) == "; 4 left out, 3 of them like elm: has 9 frames, a window needs 22"
-    assert reasons(wrong) == "; 1 left out, first ash: masks/ash: no mask images; mend source.masks"
+    assert reasons(wrong) == "; 1 left out, first ash: masks/ash: no mask images; fix source.masks"
     clip = RawClip("elm_0", "unlabeled", "unlabelled", lambda: pytest.fail("was read"))
     listing = Listing([clip], single_map(["background", "tree"]), skipped=wrong)
-    with pytest.raises(
-        MaskcastError, match=r"\(found: 1 unlabeled\); 1 left out, first ash: .*; or .*mend source"
-    ):
+    with pytest.raises(MaskcastError, match=r"\(found: 1 unlabeled\); 1 left out, first ash: .*; or .*fix source"):
         check_splits(Path("raw"), listing, FrameFoldersSource(), ["train"])
 
 

@@ -185,7 +185,7 @@ def test_unlabeled_images_are_found_by_pattern(tmp_path: Path) -> None:
         "2.png",
         "10.png",
     ]
-    with pytest.raises(MaskcastError, match=r"no image matches unlabeled 'less/\*'; mend the pattern"):
+    with pytest.raises(MaskcastError, match=r"no image matches unlabeled 'less/\*'; fix the pattern"):
         prepare(raw, tmp_path / "none", unlabeled="less/*")
 
 

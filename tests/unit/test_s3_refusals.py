@@ -1,4 +1,4 @@
-"""What AWS settings and servers refuse: each thing has its own line, with the variable or file to mend."""
+"""What AWS settings and servers refuse: each thing has its own line, with the variable or file to fix."""
 
 import socket
 import threading
@@ -22,14 +22,14 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret-key"}
     ("config", "environment", "said"),
     [
         ("", {}, "no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
-        ("", {"AWS_PROFILE": "nobody"}, "there is no profile 'nobody'; mend or unset AWS_PROFILE, or add it to"),
-        ("[broken", {}, "Unable to parse config file: .*config; mend that file, or set AWS_CONFIG_FILE"),
-        ("[default]\ncredential_process = /bin/false\n", {}, "custom-process.*; mend credential_process"),
-        ("[default]\ncredential_process = /no/such\n", {}, "No such file.*'/no/such'.*; mend credential_process"),
-        ("[default]\ncredential_process = /bin/echo no\n", {}, "Expecting value.*; mend credential_process"),
+        ("", {"AWS_PROFILE": "nobody"}, "there is no profile 'nobody'; fix or unset AWS_PROFILE, or add it to"),
+        ("[broken", {}, "Unable to parse config file: .*config; fix that file, or set AWS_CONFIG_FILE"),
+        ("[default]\ncredential_process = /bin/false\n", {}, "custom-process.*; fix credential_process"),
+        ("[default]\ncredential_process = /no/such\n", {}, "No such file.*'/no/such'.*; fix credential_process"),
+        ("[default]\ncredential_process = /bin/echo no\n", {}, "Expecting value.*; fix credential_process"),
         (f"[default]\n{SSO}", {}, "the SSO login of profile 'default' is missing .*; run `aws sso login`"),
         ("", {"AWS_ACCESS_KEY_ID": "key"}, "half of the credentials.*missing: AWS_SECRET_ACCESS_KEY.*set both"),
-        ("", KEYS | {"AWS_REGION": "no region!"}, "region 'no region!' is none; mend AWS_REGION"),
+        ("", KEYS | {"AWS_REGION": "no region!"}, "region 'no region!' is none; fix AWS_REGION"),
         ("", KEYS | {"AWS_ENDPOINT_URL_S3": "localhost:8333"}, "write AWS_ENDPOINT_URL_S3 as http"),
         (
             "",
@@ -49,7 +49,7 @@ def test_each_setting_has_its_line(
 
 
 def test_a_bad_bucket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch("s3://Bad!/x", tmp_path, monkeypatch, "", KEYS, "'Bad!' is no name of a bucket; mend the address")
+    fetch("s3://Bad!/x", tmp_path, monkeypatch, "", KEYS, "'Bad!' is no name of a bucket; fix the address")
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -78,7 +78,7 @@ def test_a_server_that_takes_a_request_and_never_answers_is_named(
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (200, r"answers, but not as S3 does \(status 200\); mend AWS_ENDPOINT_URL_S3"),
+        (200, r"answers, but not as S3 does \(status 200\); fix AWS_ENDPOINT_URL_S3"),
         (302, "redirects elsewhere; write AWS_ENDPOINT_URL_S3 as it does"),
         (403, r"answers, but not as S3 does \(status 403\)"),
         (503, "the server answered 503: Service Unavailable; run the same command again"),

@@ -336,7 +336,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     plain = write_registered(tmp_path / "plain")
     cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
     for words, model, told in (
-        ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; mend the path"),
+        ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; fix the path"),
         (["/dev/null"], masker, "/dev/null: a pipe or a device; write the video to a file, and give that"),
         ([dots], masker, "...mp4: no output can be called '..'; rename the video"),
         (["n" * 300], masker, "nnn: cannot be written or read (File name too long); choose another path"),

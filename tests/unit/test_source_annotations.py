@@ -149,7 +149,7 @@ def test_images_without_objects_may_lack_their_size(tmp_path: Path) -> None:
     assert (found == np.stack([SQUARE, 0 * SQUARE, 0 * SQUARE])).all()
     content["images"][0] |= {"width": None, "height": None}
     write_json(tmp_path / "labels.json", content)
-    with pytest.raises(MaskcastError, match=r"images\[0\] \(id 1\): height must be an integer, not None; mend it"):
+    with pytest.raises(MaskcastError, match=r"images\[0\] \(id 1\): height must be an integer, not None; fix it"):
         list_raw(tmp_path)
 
 
@@ -531,7 +531,7 @@ def test_images_of_another_size_stop_the_stage(size: tuple[int, int], hint: str,
 
 def test_files_of_labels_are_named_below_the_folder(tmp_path: Path) -> None:
     write_coco(tmp_path)
-    with pytest.raises(MaskcastError, match=r"none\.json: no such file of labels; mend source\.labels"):
+    with pytest.raises(MaskcastError, match=r"none\.json: no such file of labels; fix source\.labels"):
         list_raw(tmp_path, labels=["none.json"])
     for path in ("/etc/labels.json", "../labels.json"):
         with pytest.raises(ValidationError, match="must be a path below the data set's folder"):

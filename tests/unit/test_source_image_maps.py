@@ -98,7 +98,7 @@ def test_bad_masks_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(MaskcastError, match=r"c.png: is 12x6, .* is 12x12"):
         prepare(raw, "image_maps", **MAPS)
     with pytest.raises(
-        MaskcastError, match=r"nothing matches masks.left 'lft/{frame}.png'; mend source.masks.left"
+        MaskcastError, match=r"nothing matches masks.left 'lft/{frame}.png'; fix source.masks.left"
     ):
         prepare(raw, "image_maps", **MAPS, masks={"left": "lft/{frame}.png"})
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
@@ -164,11 +164,11 @@ def test_pixels_of_photographs_without_a_label_have_none_in_the_picture(tmp_path
 
 def test_pairs_need_two_photographs_with_masks(tmp_path: Path) -> None:
     raw = write_photos(tmp_path / "raw")
-    with pytest.raises(MaskcastError, match=r"1 photograph of split 'val', a pair needs 2; mend source.splits"):
+    with pytest.raises(MaskcastError, match=r"1 photograph of split 'val', a pair needs 2; fix source.splits"):
         prepare(raw, "pasted_hands", **PASTE | {"splits": {"val": ["0"]}})
     with pytest.raises(MaskcastError, match=r"zoom .* must be two factors above 0"):
         validate(PastedHandsSource, {"zoom": [0, 1]}, "source")
-    with pytest.raises(MaskcastError, match=r"nothing matches masks 'mask/{frame}.png'; mend source.masks"):
+    with pytest.raises(MaskcastError, match=r"nothing matches masks 'mask/{frame}.png'; fix source.masks"):
         prepare(raw, "pasted_hands", **PASTE | {"masks": "mask/{frame}.png"})
     with pytest.raises(MaskcastError, match=r"source\.values"):
         prepare(raw, "pasted_hands", **PASTE | {"values": {"0": "arm", "255": "background"}})

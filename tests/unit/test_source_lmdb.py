@@ -165,7 +165,7 @@ BAD: dict[str, tuple[Callable[[Values], object], str]] = {
         lambda v: v["images"].pop(f"{PREFIX}a/1.jpg"),
         r"interhand.lmdb: holds no key .*a/1",
     ),
-    "a mask of one hand alone": (no_right_hand, r"segm_train_val_mp.lmdb: holds no key '41__r'; mend the list"),
+    "a mask of one hand alone": (no_right_hand, r"segm_train_val_mp.lmdb: holds no key '41__r'; fix the list"),
     "a mask of another size": (
         smaller_left_hand,
         r"\.lmdb: 41__l: is 30x16, .* is 30x20 \(width x height\); export both",
@@ -242,7 +242,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no list": (
         lambda raw: (raw / "datalist_val_mp.pt").unlink(),
-        r"datalist_val_mp.pt: no such list; mend source.lists",
+        r"datalist_val_mp.pt: no such list; fix source.lists",
     ),
     "a list that is cut": (
         lambda raw: os.truncate(raw / "datalist_val_mp.pt", 400),

@@ -155,7 +155,7 @@ def test_a_name_that_a_manifest_or_a_server_cannot_hold_is_refused(tmp_path, tre
         ("file://host/x", "file://host/x: unknown address"),
         ("file:///", "file:///: unknown address"),
         ("s3:/bucket/x", "not an S3 address; write s3://bucket/prefix"),
-        ("file:///no/such/folder", "/no/such/folder: no such file or folder; mend the path"),
+        ("file:///no/such/folder", "/no/such/folder: no such file or folder; fix the path"),
     ],
 )
 def test_an_address_that_names_nothing_is_said(tmp_path, uri, said):
@@ -204,7 +204,7 @@ def test_a_folder_that_is_called_as_the_manifest_is_data_that_cannot_be_put(tmp_
 def test_an_address_without_data_is_said(tmp_path, tree):
     (tree / "SHA256SUMS").write_text(f"{'0' * 64}  .DS_Store\n")
     with pytest.raises(
-        MaskcastError, match="tree: holds no data, only dot files and what systems leave behind; mend"
+        MaskcastError, match="tree: holds no data, only dot files and what systems leave behind; fix"
     ):
         storage.fetch(str(tree), tmp_path / "back")
 

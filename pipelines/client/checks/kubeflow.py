@@ -71,7 +71,7 @@ def _workflow_defaults(subject: Subject) -> dict[str, Any]:
     try:
         defaults = yaml.safe_load((found.data or {}).get("workflowDefaults", "")) or {}
     except yaml.YAMLError as error:
-        raise MaskcastError(f"{place}: workflowDefaults is no YAML ({error}); have it mended") from None
+        raise MaskcastError(f"{place}: workflowDefaults is no YAML ({error}); have it fixed") from None
     return _at(defaults, "spec")
 
 

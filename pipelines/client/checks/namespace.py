@@ -20,7 +20,7 @@ def namespace(subject: Subject) -> Iterator[Row]:
     found = ask(client.CoreV1Api(subject.api).read_namespace, subject.namespace)
     if found is None:
         remedy = (
-            f"mend `namespace` in the cluster file, or create it: `kubectl create namespace {subject.namespace}`"
+            f"fix `namespace` in the cluster file, or create it: `kubectl create namespace {subject.namespace}`"
         )
         yield Row("namespace", "failed", f"there is no {subject.namespace!r}", remedy)
     elif found.status.phase != "Active":

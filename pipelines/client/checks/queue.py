@@ -25,5 +25,5 @@ def queue(subject: Subject) -> Iterator[Row]:
             cluster_queue = found.get("spec", {}).get("clusterQueue", "no ClusterQueue")
             yield Row("queue", "ok", f"{name}, of {cluster_queue}")
             return
-    remedy = "mend `queue` in the cluster file, or have Kueue and the queue installed"
+    remedy = "fix `queue` in the cluster file, or have Kueue and the queue installed"
     yield Row("queue", "failed", f"there is no LocalQueue {name!r} in {subject.namespace}", remedy)

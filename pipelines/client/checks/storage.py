@@ -108,7 +108,7 @@ def _in_remote(uri: str) -> str:
             f"{uri}: not in its remote ({_root(error)}); `dvc push` it, check your access"
         ) from None
     if not found:
-        raise MaskcastError(f"{uri}: {repository} tracks no {path!r}; mend the path or push the commit")
+        raise MaskcastError(f"{uri}: {repository} tracks no {path!r}; fix the path or push the commit")
     return f"in its remote, {counted(len(found), 'file')}"
 
 

@@ -51,7 +51,7 @@ def dvc() -> Iterator[Row]:
             yield Row("DVC", "ok", f"repository {root}")
             yield _remote(repository)
     except DvcException as error:
-        yield Row("DVC", "missing", one_line(error), f"mend {root / '.dvc/config'}, or its remote")
+        yield Row("DVC", "missing", one_line(error), f"fix {root / '.dvc/config'}, or its remote")
 
 
 def _remote(repository: Any) -> Row:
@@ -80,7 +80,5 @@ def _remote(repository: Any) -> Row:
         )
         return Row("DVC remote", "missing", f"{shown}: cannot be written ({why})", remedy)
     if read != content:
-        return Row(
-            "DVC remote", "missing", f"{shown}: reads back other bytes than were written", "mend the server"
-        )
+        return Row("DVC remote", "missing", f"{shown}: reads back other bytes than were written", "fix the server")
     return Row("DVC remote", "ok", f"{shown}, is writable")

@@ -76,7 +76,7 @@ def rows_of(name: str, check: Check, failed: State) -> Iterator[Row]:
     except MaskcastError as error:
         yield row_of(name, "not checked" if isinstance(error, NotCheckedError) else failed, error)
     except Exception as error:  # a broken installation may raise anything; other checks continue
-        yield Row(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "mend that")
+        yield Row(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "fix that")
 
 
 def row_of(name: str, state: State, error: MaskcastError) -> Row:

@@ -43,7 +43,7 @@ def keep_run(uri: str) -> str:
     server = MlflowApi(uri)
     version = _version(server)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    with parsing(server.shown, "an answer of MLflow", f"mend {VARIABLE}"):
+    with parsing(server.shown, "an answer of MLflow", f"fix {VARIABLE}"):
         own = server.experiment_id(name) or str(server.post("experiments/create", name=name)["experiment_id"])
         now = int(time.time() * 1000)
         run = server.post("runs/create", experiment_id=own, run_name="preflight", start_time=now)["run"]["info"]
@@ -66,14 +66,14 @@ def write_and_remove(uri: str) -> None:
         read = bucket.read(name)
         bucket.remove(name)
     if read != content:
-        raise MaskcastError(f"{uri}: reads back other bytes than were written; mend the server")
+        raise MaskcastError(f"{uri}: reads back other bytes than were written; fix the server")
 
 
 def _version(server: MlflowApi) -> str:
     answer = server.ask("GET", "/version", may_lack=True)
     version: str = answer.text.strip()
     if not answer.ok or "<" in version:
-        raise MaskcastError(f"{server.shown}: answers, but not as MLflow does; mend {VARIABLE}")
+        raise MaskcastError(f"{server.shown}: answers, but not as MLflow does; fix {VARIABLE}")
     return version
 
 

@@ -50,7 +50,7 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
     others = ", ".join(split for split in required if found[split])
     lost = f"{reasons(listing.skipped)}; or " if listing.skipped else ", "
     raise MaskcastError(
-        f"{raw}: no clip of split {missing[0]!r} (found: {have}){lost}{why}mend {source.splits_come_from}; where "
+        f"{raw}: no clip of split {missing[0]!r} (found: {have}){lost}{why}fix {source.splits_come_from}; where "
         f"nothing is to be trained, set prepare_clips.required_splits to [{others}]"
     )
 
@@ -58,7 +58,7 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
 def reasons(skipped: Sequence[tuple[str, str]]) -> str:
     """Returns the end of an error message: the number of left-out items and the main reason, or a remedy."""
     if not skipped:
-        return "; mend the path or source.layout"
+        return "; fix the path or source.layout"
     kinds = [reason.replace(item, "") for item, reason in skipped]
     kind, count = Counter(kinds).most_common(1)[0]
     item, reason = skipped[kinds.index(kind)]

@@ -28,7 +28,7 @@ def read_value(path: Path, key: str) -> bytes:
     except (lmdb.Error, UnicodeEncodeError) as error:
         raise MaskcastError(f"{path}: key {key!r} cannot be read ({error}); copy the LMDB again") from None
     if value is None:
-        raise MaskcastError(f"{path}: holds no key {key!r}; mend the list, or add the sample")
+        raise MaskcastError(f"{path}: holds no key {key!r}; fix the list, or add the sample")
     return bytes(value)
 
 

@@ -20,5 +20,5 @@ def read_xml(path: Path, what: str, remedy: str) -> ET.Element:
         MaskcastError: it cannot be read, is not XML, or has a document type.
     """
     raw = content_of(path, "file", remedy)
-    with parsing(path, f"the XML of {what}", "mend it or export it again"):
+    with parsing(path, f"the XML of {what}", "fix it or export it again"):
         return ET.fromstring(raw, ET.XMLParser(target=_NoDoctype()))  # noqa: S314

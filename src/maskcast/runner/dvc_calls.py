@@ -75,7 +75,7 @@ def params_of(folder: Path, call: Call) -> tuple[dict[str, Any], Params]:
         MaskcastError: the file, the section or one of its keys is missing or wrong.
     """
     file = folder / call.params_file
-    content = load_params_file(file, remedy="write it (maskcast init does), or mend --params in dvc.yaml")
+    content = load_params_file(file, remedy="write it (maskcast init does), or fix --params in dvc.yaml")
     values = section(content, call.name, str(file))
     return values, validate(call.stage.params, values, f"{file}: {call.name}")
 
@@ -105,7 +105,7 @@ def in_order(calls: Mapping[str, Call]) -> Iterator[str]:
         left = [entry for entry in calls if entry not in done]
         ready = next((entry for entry in left if needs[entry] <= done), None)
         if ready is None:
-            raise MaskcastError(f"dvc.yaml: {', '.join(left)} wait for each other; mend their paths")
+            raise MaskcastError(f"dvc.yaml: {', '.join(left)} wait for each other; fix their paths")
         done.add(ready)
         yield ready
 

@@ -213,7 +213,7 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
         remedy = {
             403: "`maskcast pipeline setup` writes the rights that this takes",
             404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "was it deleted?",
-        }.get(error.status, "mend that")
+        }.get(error.status, "fix that")
         raise _RefusedError(
             f"the cluster does not let this pod {what} ({error.status}: {message_of(error)}); {remedy}",
             error.status,

@@ -101,7 +101,7 @@ def _cause(name: str, processes: int, error: ChildFailedError) -> BaseException:
         if failure.exitcode < 0:
             how = f"was killed by {failure.signal_name()}, by the system where memory ran out"
         return MaskcastError(
-            f"{name}: process {rank} of {processes} {how}; mend that and run the same command again: it goes on "
+            f"{name}: process {rank} of {processes} {how}; fix that and run the same command again: it goes on "
             "from the last checkpoint"
         )
     kind, _, text = failure.message["message"].partition(": ")

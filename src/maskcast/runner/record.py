@@ -122,7 +122,7 @@ def _outside(client: Any, run_id: str) -> Any:
             raise
         run = None
     if run is None or run.info.lifecycle_stage == "deleted":
-        raise MaskcastError(f"MLFLOW_RUN_ID {run_id}: {shown_uri()} has no such run; unset it or mend {VARIABLE}")
+        raise MaskcastError(f"MLFLOW_RUN_ID {run_id}: {shown_uri()} has no such run; unset it or fix {VARIABLE}")
     own = client.get_experiment(run.info.experiment_id)
     for variable, has in (("MLFLOW_EXPERIMENT_ID", own.experiment_id), ("MLFLOW_EXPERIMENT_NAME", own.name)):
         if given(variable) not in (None, str(has)):
@@ -143,7 +143,7 @@ def _experiment(client: Any, name: str | None) -> str:
             if not is_missing(error):
                 raise
             raise MaskcastError(
-                f"MLFLOW_EXPERIMENT_ID {number}: {shown_uri()} has no such experiment; unset it or mend {VARIABLE}"
+                f"MLFLOW_EXPERIMENT_ID {number}: {shown_uri()} has no such experiment; unset it or fix {VARIABLE}"
             ) from None
         if name not in (None, found.name):
             raise MaskcastError(

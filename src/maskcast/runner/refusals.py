@@ -23,9 +23,9 @@ REMEDIES = {
     "UNAUTHENTICATED": ACCOUNT,
     "CUSTOMER_UNAUTHORIZED": ACCOUNT,
     "PERMISSION_DENIED": f"{ACCOUNT}; or ask an administrator of the server for this right",
-    "ENDPOINT_NOT_FOUND": f"no MLflow server is there: mend {VARIABLE}",
+    "ENDPOINT_NOT_FOUND": f"no MLflow server is there: fix {VARIABLE}",
 }
-PROXY = "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
+PROXY = "fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
 TLS = (
     "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
 )
@@ -91,7 +91,7 @@ def refusal(error: Exception) -> MaskcastError:
     elif "out-of-date database schema" in text:
         remedy = UPGRADE
     else:
-        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"mend that or {VARIABLE} and try again")
+        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"fix that or {VARIABLE} and try again")
     return MaskcastError(f"{shown_uri()}: MLflow says: {text}; {remedy}")
 
 

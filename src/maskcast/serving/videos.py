@@ -122,7 +122,7 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
         if path is None:
             path = _fetched(address.rstrip("/"), output)
         elif not path.exists():
-            raise MaskcastError(f"{address}: no such video or folder; mend the path")
+            raise MaskcastError(f"{address}: no such video or folder; fix the path")
         elif not path.is_file() and not path.is_dir():
             raise MaskcastError(f"{address}: a pipe or a device; write the video to a file, and give that")
         videos = _videos_in(path, output.resolve())

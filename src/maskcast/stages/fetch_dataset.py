@@ -102,7 +102,7 @@ def _take(path: Path, raw: Path, params: FetchDataset) -> None:
         return
     if params.sha256 is not None and (found := sha256_of(path)) != params.sha256:
         raise MaskcastError(
-            f"{path}: sha256 is {found}, expected {params.sha256}; fetch the right file or mend sha256"
+            f"{path}: sha256 is {found}, expected {params.sha256}; fetch the right file or fix sha256"
         )
     if is_archive(path):
         unpack(path, raw)

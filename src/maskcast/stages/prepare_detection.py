@@ -131,11 +131,11 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
         if path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, path.relative_to(raw).parts))
     ]
     if not found:
-        raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; mend the pattern, or set it to null")
+        raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; fix the pattern, or set it to null")
     files = [path for path in found if os.path.realpath(path) not in labelled]
     if not files:
         raise MaskcastError(
-            f"{raw}: all images that unlabeled {pattern!r} matches have labels; mend it, or set it to null"
+            f"{raw}: all images that unlabeled {pattern!r} matches have labels; fix it, or set it to null"
         )
     left_out = f"; {len(found) - len(files)} with labels are left out" if len(files) < len(found) else ""
     say(f"unlabeled: {counted(len(files), 'image')}{left_out}")
@@ -158,7 +158,7 @@ def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
     if dropped and not kept:
         raise MaskcastError(
             f"{raw}: no box of {split} can be used ({why}); boxes are two corners in `voc` and `label_files`, "
-            "corner and size in `coco`, in what source.boxes says: mend the labels"
+            "corner and size in `coco`, in what source.boxes says: fix the labels"
         )
     say(
         f"{split}: {counted(images, 'image')}, {counted(kept, 'box')} ({boxes['clipped']} "

@@ -33,7 +33,7 @@ class Folder:
                 ", and write out `~` and `$`, which only a shell knows" if {*"~$"} & {*str(self._path)} else ""
             )
             raise MaskcastError(
-                f"{self._path}: no such file or folder; mend the path{of_shell} (or use s3://, dvc:)"
+                f"{self._path}: no such file or folder; fix the path{of_shell} (or use s3://, dvc:)"
             )
         found = {item.name: item for item in _walk(self._path.resolve(), "", ())}
         if not found:

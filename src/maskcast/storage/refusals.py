@@ -15,43 +15,43 @@ CHANGED = f"an object changed or vanished during the transfer; {RESUMES}"
 REGION = "the bucket is in another region than {region}; set AWS_REGION to its own"
 KEPT_OUT = f"access refused ({{code}}); check {KEYS} and their rights"
 OLD = f"the session token has expired or is wrong ({{code}}); get a new AWS_SESSION_TOKEN, and {KEYS} with it"
-NOT_S3 = "{place} answers, but not as S3 does ({code}); mend AWS_ENDPOINT_URL_S3"
-AWAY = f"{{place}} cannot be reached ({{text}}); mend AWS_ENDPOINT_URL_S3 or {RESUMES}"
+NOT_S3 = "{place} answers, but not as S3 does ({code}); fix AWS_ENDPOINT_URL_S3"
+AWAY = f"{{place}} cannot be reached ({{text}}); fix AWS_ENDPOINT_URL_S3 or {RESUMES}"
 
 PROGRAM = (
-    "no credentials ({text}); mend credential_process or what else profile {profile!r} of {files} names, or set "
+    "no credentials ({text}); fix credential_process or what else profile {profile!r} of {files} names, or set "
     f"{KEYS}"
 )
 
 # By class of botocore's error, or by a base class.
 RAISED = {
-    "ProfileNotFound": "there is no profile {profile!r}; mend or unset AWS_PROFILE, or add it to {files}",
-    "ConfigParseError": "{text}; mend that file, or set AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE to another",
-    "ConfigNotFound": "{text}; mend AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE",
+    "ProfileNotFound": "there is no profile {profile!r}; fix or unset AWS_PROFILE, or add it to {files}",
+    "ConfigParseError": "{text}; fix that file, or set AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE to another",
+    "ConfigNotFound": "{text}; fix AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE",
     "CredentialRetrievalError": PROGRAM,
     "PartialCredentialsError": f"half of the credentials is missing ({{text}}); set both, {KEYS}",
     "NoCredentialsError": "no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "SSOError": f"the SSO login of profile {{profile!r}} is missing or has expired ({{text}}); {LOGIN}",
     "TokenRetrievalError": f"the SSO login of profile {{profile!r}} is missing or has expired ({{text}}); {LOGIN}",
-    "InvalidConfigError": "{text}; mend the profile {profile!r} of {files}",
+    "InvalidConfigError": "{text}; fix the profile {profile!r} of {files}",
     "NoRegionError": "no region; set AWS_REGION",
-    "InvalidRegionError": "region {region!r} is none; mend AWS_REGION",
+    "InvalidRegionError": "region {region!r} is none; fix AWS_REGION",
     "ValueError": "{text}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port",
-    "ParamValidationError": "{bucket!r} is no name of a bucket; mend the address",
+    "ParamValidationError": "{bucket!r} is no name of a bucket; fix the address",
     "SSLError": "{place}: TLS failed ({text}); write http:// where the server speaks no TLS, or set AWS_CA_BUNDLE "
     "to its authority's file",
-    "ProxyConnectionError": "the proxy does not answer ({text}); mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY",
+    "ProxyConnectionError": "the proxy does not answer ({text}); fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY",
     "ConnectionError": AWAY,
     "HTTPClientError": AWAY,
     "RecursionError": "{place} redirects elsewhere; write AWS_ENDPOINT_URL_S3 as it does",
     "JSONDecodeError": PROGRAM,
     "OSError": PROGRAM,
-    "BotoCoreError": f"{{place}}: {{text}}; mend that, or {RESUMES}",
+    "BotoCoreError": f"{{place}}: {{text}}; fix that, or {RESUMES}",
 }
 # By code in the server's response; a HEAD response has only the status.
 ANSWERED = {
-    "NoSuchBucket": "there is no bucket {bucket!r}; create it or mend the address",
-    "InvalidBucketName": "{bucket!r} is no name of a bucket; mend the address",
+    "NoSuchBucket": "there is no bucket {bucket!r}; create it or fix the address",
+    "InvalidBucketName": "{bucket!r} is no name of a bucket; fix the address",
     "NoSuchKey": CHANGED,
     "404": CHANGED,
     "PreconditionFailed": CHANGED,

@@ -103,7 +103,7 @@ class Bucket:
             name = PurePosixPath(self._prefix).name
             found[name] = self._item(name, self._prefix, head["ContentLength"], head)
         if not found:
-            raise MaskcastError(f"{self._uri}: holds no objects; mend the address")
+            raise MaskcastError(f"{self._uri}: holds no objects; fix the address")
         return found
 
     def has_above(self, name: str) -> bool:

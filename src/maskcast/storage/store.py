@@ -50,7 +50,7 @@ def fetch(uri: str, destination: Path) -> list[Path]:
         items = _whole(store, uri)
         if not items:
             raise MaskcastError(
-                f"{uri}: holds no data, only dot files and what systems leave behind; mend the address, or rename "
+                f"{uri}: holds no data, only dot files and what systems leave behind; fix the address, or rename "
                 "what is data"
             )
         _refuse_clashes(uri, {item.name for item in items})

@@ -76,7 +76,7 @@ def check_values(clip_id: str, label_map: LabelMap, mask_THW: np.ndarray, object
             worst, most = int(mask_THW[~allowed[mask_THW]].max()), label_map.num_classes - 1
             raise MaskcastError(
                 f"clip {clip_id!r}: class id {worst} is not among the {most + 1} classes (0 to {most}, "
-                f"or {IGNORE} for no label); mend the mask or the list of classes"
+                f"or {IGNORE} for no label); fix the mask or the list of classes"
             )
     if label_map.kind == "instances":
         bare = [int(one) for one in np.unique(mask_THW) if one and int(one) not in objects]

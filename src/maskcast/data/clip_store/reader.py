@@ -149,7 +149,7 @@ class ClipStore:
             wanted = " ".join(word for word in (kind, "clips", f"in split {split!r}" if split else "") if word)
             remedy = "label some of its sequences (docs/your-data.md)" if kind == "labelled" else "add some"
             raise MaskcastError(
-                f"{self.root}: holds no {wanted}; it has {self.holds()}: {remedy} or mend the splits of "
+                f"{self.root}: holds no {wanted}; it has {self.holds()}: {remedy} or fix the splits of "
                 "prepare_clips.source, and prepare the clips again"
             )
         return found

@@ -34,7 +34,7 @@ def packed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, Any]]
         if isinstance(mask, list):
             _check_polygons(records, n, mask, max(height, width))
         elif not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
-            records.fail(n, f"segmentation must be {FORMS}; mend it")
+            records.fail(n, f"segmentation must be {FORMS}; fix it")
         elif mask["size"] != [height, width]:
             records.fail(n, f"its RLE is of size {mask['size']}, its image [{height}, {width}]; scale one of them")
         elif isinstance(mask["counts"], list):
@@ -57,14 +57,14 @@ def _check_polygons(records: Records, n: int, polygons: list[Any], side: int) ->
             records.fail(n, f"a polygon has {size} numbers; it needs x and y of at least 3 points")
     values = np.array(list(chain.from_iterable(polygons)))
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        records.fail(n, "a polygon holds something other than finite numbers; mend it")
+        records.fail(n, "a polygon holds something other than finite numbers; fix it")
     if np.abs(values).max() > FAR * side:  # farther points make the decoder slow, as it walks along edges
-        records.fail(n, "a point of a polygon lies far outside of its image; mend it")
+        records.fail(n, "a point of a polygon lies far outside of its image; fix it")
 
 
 def _check_runs(records: Records, n: int, counts: list[Any], pixels: int) -> None:
     if not all(type(count) is int and count >= 0 for count in counts):
-        records.fail(n, "counts of its RLE must be integers of at least 0; mend them")
+        records.fail(n, "counts of its RLE must be integers of at least 0; fix them")
     if sum(counts) != pixels:
         records.fail(n, f"counts of its RLE sum to {sum(counts)}, its image has {pixels} pixels; encode it again")
 

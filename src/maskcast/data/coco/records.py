@@ -53,7 +53,7 @@ class Records:
         column_N = _array(values)
         if values and (column_N.dtype != np.int64 or column_N.ndim != 1):
             n = next(n for n, one in enumerate(values) if type(one) is not int or abs(one) >= 2**63)
-            self.fail(n, f"{key} must be an integer, not {shown(values[n])}; mend it")
+            self.fail(n, f"{key} must be an integer, not {shown(values[n])}; fix it")
         return column_N.astype(np.int64)
 
     def numbers(self, key: str, remedy: str, least: float = -np.inf) -> np.ndarray:
@@ -74,7 +74,7 @@ class Records:
         boxes_N4 = _array(values)
         if values and (boxes_N4.dtype.kind not in "iuf" or boxes_N4.shape != (len(values), 4)):
             n = next(n for n, one in enumerate(values) if not _is_box(one))
-            self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {shown(values[n])}; mend it")
+            self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {shown(values[n])}; fix it")
         boxes_N4 = boxes_N4.reshape(-1, 4).astype(np.float64)
         self.refuse(~(np.abs(boxes_N4) < FAR).all(axis=1), "bbox", f"must be finite and below {FAR:g} pixels")
         return boxes_N4
@@ -91,7 +91,7 @@ class Records:
         """Fails for the first marked record, e.g. with the rule `must be finite`."""
         if np.any(wrong_N):
             n = int(np.argmax(wrong_N))
-            self.fail(n, f"{key} {rule}, not {shown(self.records[n].get(key))}; mend it")
+            self.fail(n, f"{key} {rule}, not {shown(self.records[n].get(key))}; fix it")
 
     def unique(self, key: str) -> np.ndarray:
         """Returns a column of distinct integers, (N,) int64."""
@@ -165,7 +165,7 @@ def category_names(categories: Records) -> dict[int, str]:
         zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
     ):
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            categories.fail(n, f"name must be a text, not {shown(name)}; mend it")
+            categories.fail(n, f"name must be a text, not {shown(name)}; fix it")
         text, parent = str(name), categories.records[n].get("supercategory")
         if text in parents and text not in (parent, parents[text]):
             categories.fail(n, f"name {name!r} stands twice; give each category its own")

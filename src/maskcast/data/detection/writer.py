@@ -175,7 +175,7 @@ def write_image(
     if not path.is_file():
         there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         near = closest(path.name, there) if there else f" ({path.parent} is no folder, or is empty)"
-        raise MaskcastError(f"{path}: no such image{near}; add it, or mend its name in the labels")
+        raise MaskcastError(f"{path}: no such image{near}; add it, or fix its name in the labels")
     pixels_HWC = read_image(path)
     before = pixels_HWC.shape[:2]
     if max_size is None or max(before) <= max_size:

@@ -117,9 +117,7 @@ def read_frames_list(path: Path) -> dict[str, list[int]]:
     for line, row in enumerate(rows, 2):
         clip, frame = row.get("clip"), (row.get("frame") or "").strip()
         if not clip or not is_count(frame):
-            raise MaskcastError(
-                f"{path}: line {line}: needs the columns clip and frame (a number from 0); mend it"
-            )
+            raise MaskcastError(f"{path}: line {line}: needs the columns clip and frame (a number from 0); fix it")
         if int(frame) in found.setdefault(clip, []):
             raise MaskcastError(f"{path}: line {line}: frame {frame} of {clip!r} stands twice; leave one out")
         found[clip].append(int(frame))

@@ -106,7 +106,7 @@ class AnnotationsSource(SourceConfig):
         if not known:
             raise LabelError(
                 f"{raw}: {', '.join(self.labels)} labels no frame of {counted(len(footage), 'sequence')} by "
-                f"source.images {self.images!r}{_first(labels)}; mend source.images, or source.empty where frames "
+                f"source.images {self.images!r}{_first(labels)}; fix source.images, or source.empty where frames "
                 "are background"
             )
         for found in known.values():
@@ -147,7 +147,7 @@ def gather_labels(
     if not footage:
         why = f" ({': '.join(skipped[0])})" if skipped else ""
         raise MaskcastError(
-            f"{raw}: nothing matches images {source.images!r}{why}; mend source.images or the data set's root"
+            f"{raw}: nothing matches images {source.images!r}{why}; fix source.images or the data set's root"
         )
     labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
     for file, lost in labels.unpaired.items():
@@ -195,7 +195,7 @@ def _check(frames: Iterable[FoundFrame], names: ClassNames, first: str, *, insta
             if classes.setdefault(number, name) != name:
                 raise LabelError(
                     f"{frame.where}: object {number} is {name!r} here and {classes[number]!r} in another frame of "
-                    "its sequence; mend one of them"
+                    "its sequence; fix one of them"
                 )
 
 
@@ -218,7 +218,7 @@ def _files(raw: Path, pattern: str) -> list[Path]:
     """
     found = [path for path in sorted(raw.glob(pattern)) if path.is_file() and not is_junk(path.name)]
     if not found:
-        raise MaskcastError(f"{raw / pattern}: no such file of labels; mend source.labels or the data set's root")
+        raise MaskcastError(f"{raw / pattern}: no such file of labels; fix source.labels or the data set's root")
     return found
 
 

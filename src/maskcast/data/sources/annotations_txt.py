@@ -52,10 +52,10 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
         name = PurePosixPath(columns[0]).name
         if len(columns) < 4 or not all(map(is_count, columns[1:])):
             raise MaskcastError(
-                f"{path}: line {number} is not '<video> <first> <last> <label>': {line[:60]!r}; mend the line"
+                f"{path}: line {number} is not '<video> <first> <last> <label>': {line[:60]!r}; fix the line"
             )
         annotation = Annotation(int(columns[1]), int(columns[2]))
         if annotation.last < annotation.first or name in found:
-            raise MaskcastError(f"{path}: line {number} has an empty range or a video named before; mend the line")
+            raise MaskcastError(f"{path}: line {number} has an empty range or a video named before; fix the line")
         found[name] = annotation
     return found

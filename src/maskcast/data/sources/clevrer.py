@@ -76,11 +76,11 @@ class ClevrerSource(SourceConfig):
         found = sorted(videos.keys() | annotations.keys())
         if not found:
             raise MaskcastError(
-                f"{raw}: holds no video_<id>.mp4 and no annotation_<id>.json; mend the path or layout"
+                f"{raw}: holds no video_<id>.mp4 and no annotation_<id>.json; fix the path or layout"
             )
         absent = sorted({*(self.ids or ()), *self.id_splits} - set(found))
         if absent:
-            raise MaskcastError(f"{raw}: holds no video {absent[0]:05d}; mend source.ids and source.id_splits")
+            raise MaskcastError(f"{raw}: holds no video {absent[0]:05d}; fix source.ids and source.id_splits")
         for number in found if self.ids is None else sorted(set(self.ids)):
             video, annotation = videos.get(number), annotations.get(number)
             split = self._split(number, video, annotation)

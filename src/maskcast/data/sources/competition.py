@@ -88,7 +88,7 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
     path = folder / "mask.npy"
     masks = _read_masks(path, num_classes)
     if masks.shape[1:] != frames.shape[1:3]:
-        raise LabelError(f"{path}: masks are {masks.shape[1:]}, the frames {frames.shape[1:3]}; mend the masks")
+        raise LabelError(f"{path}: masks are {masks.shape[1:]}, the frames {frames.shape[1:3]}; fix the masks")
     padded = np.full(frames.shape[:3], IGNORE, np.uint8)
     masks = masks[first : first + len(frames)]
     padded[: len(masks)] = masks
@@ -156,7 +156,7 @@ def _list_video(
         if num_masks > max(frames) + 1:
             raise LabelError(
                 f"{video}/mask.npy: {counted(num_masks, 'mask')} for {counted(max(frames) + 1, 'frame')}; "
-                "mend either"
+                "fix either"
             )
         if (short := span.last + 1 - num_masks) > 0:
             reason = f"{counted(short, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
@@ -184,7 +184,7 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
         wrong = low if low < 0 else high
         count = int((masks == wrong).sum())
         raise LabelError(
-            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({counted(int(count), 'pixel')}); mend "
+            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({counted(int(count), 'pixel')}); fix "
             "the mask or num_classes"
         )
     return masks.astype(np.uint8)

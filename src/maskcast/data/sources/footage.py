@@ -59,7 +59,7 @@ def gather(
     if labelled and not found:
         kinds = other_endings(where) if where.is_dir() else ""
         raise MaskcastError(
-            f"{where}: no mask images{f' (it has {kinds})' if kinds else ''}; mend source.masks or put the "
+            f"{where}: no mask images{f' (it has {kinds})' if kinds else ''}; fix source.masks or put the "
             "sequence into unlabeled"
         )
     if isinstance(images, Path) and images.is_file():

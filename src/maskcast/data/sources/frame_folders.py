@@ -164,7 +164,7 @@ class FrameFoldersSource(SourceConfig):
         images = without_masks(sequences, masks)
         if not images:
             raise MaskcastError(
-                f"{raw}: nothing matches images {self.images!r}; mend source.images or the data set's root"
+                f"{raw}: nothing matches images {self.images!r}; fix source.images or the data set's root"
             )
         splits = assign_splits(sorted(images, key=id_key), {} if self.split_by == "time" else self.splits, seed)
         names, attributes = classes_of(raw, self.classes)
@@ -203,7 +203,7 @@ class FrameFoldersSource(SourceConfig):
         try:
             table = None if self.values is None else value_table(self.values, classes)
         except ValueError as error:  # only for a classes file: names in the params were checked before
-            raise LabelError(f"source.{error}; mend source.values or the classes file") from None
+            raise LabelError(f"source.{error}; fix source.values or the classes file") from None
         by_number = self.encoding == "index" or self.values or self.instances or self.label_divisor
         stored: Reading | None = "stored" if by_number else None
         coloured = has_colours(self.values or {}) or self.label_divisor == COLOURS

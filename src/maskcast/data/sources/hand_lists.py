@@ -17,7 +17,7 @@ from maskcast.labels import LabelError
 from maskcast.reading import opened, parsing, read_json, shown
 
 HAND_TYPES = ("left", "right", "interacting")
-LIST, REMEDY = "list", "mend source.lists or source.ids"
+LIST, REMEDY = "list", "fix source.lists or source.ids"
 CONVERTER = "python recipes/hands/list_to_jsonl.py"
 
 
@@ -45,7 +45,7 @@ def read_list(path: Path) -> Iterator[Sample | tuple[str, str]]:
     """
     for number, entry in enumerate(_entries(path)):
         where = f"{path}: entry {number}"
-        with parsing(where, "an image of hands", "mend the list"):
+        with parsing(where, "an image of hands", "fix the list"):
             sample = _sample(where, entry)
         yield sample
 
@@ -60,9 +60,9 @@ def _sample(where: str, entry: Any) -> Sample | tuple[str, str]:
     try:
         x, y, width, height = (float(value) for value in entry["bbox"])
     except (TypeError, ValueError, OverflowError):
-        return name, f"{where}: bbox {shown(entry['bbox'])} is not x, y, width, height; mend the list"
+        return name, f"{where}: bbox {shown(entry['bbox'])} is not x, y, width, height; fix the list"
     if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) <= 0:
-        return name, f"{where}: bbox {[x, y, width, height]} has no size; mend the list"
+        return name, f"{where}: bbox {[x, y, width, height]} has no size; fix the list"
     return Sample(name, (x, y, width, height), entry["hand_type"], "")
 
 

@@ -177,7 +177,7 @@ def _mask(masks: Path, key: str, shift: int, num_classes: int) -> np.ndarray:
     if wrong.any():
         raise LabelError(
             f"{masks}: mask {key!r} holds the value {values[wrong][0]}; allowed are 0, {shift + 1} to "
-            f"{shift + num_classes - 1}, and {IGNORE} for no label: mend source.left_shift or source.classes, or "
+            f"{shift + num_classes - 1}, and {IGNORE} for no label: fix source.left_shift or source.classes, or "
             "see whether left and right are swapped"
         )
     return np.where(values == IGNORE, IGNORE, ids_HW).astype(np.uint8)
@@ -188,12 +188,12 @@ def _square(box: Box, scale: float, size: tuple[int, int], where: str) -> tuple[
     x, y, width, height = box
     if x + width <= 0 or y + height <= 0 or x >= size[1] or y >= size[0]:
         raise MaskcastError(
-            f"{where}: box {list(box)} lies outside the image of {size[1]}x{size[0]}; mend the list"
+            f"{where}: box {list(box)} lies outside the image of {size[1]}x{size[0]}; fix the list"
         )
     side = max(1, round(max(width, height) * scale))
     if side > 4 * max(size):
         raise MaskcastError(
-            f"{where}: box {list(box)} is far larger than the image of {size[1]}x{size[0]}; mend it"
+            f"{where}: box {list(box)} is far larger than the image of {size[1]}x{size[0]}; fix it"
         )
     return round(y + height / 2 - side / 2), round(x + width / 2 - side / 2), side
 

@@ -116,7 +116,7 @@ def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
         assert not isinstance(files, Path)  # the pattern has {frame}
         found |= {(clip, frame): path for frame, path in files.items()}
     if not found:
-        raise MaskcastError(f"{raw}: nothing matches {key} {pattern!r}; mend source.{key} or the data set's root")
+        raise MaskcastError(f"{raw}: nothing matches {key} {pattern!r}; fix source.{key} or the data set's root")
     return found
 
 

@@ -74,7 +74,7 @@ class PastedHandsSource(SourceConfig):
         listing.skipped += [(name_of(key), f"{images[key]}: has no mask; add it") for key in bare]
         photos = {key: images[key] for key in sorted(images.keys() & masks.keys())}
         if not photos:
-            raise MaskcastError(f"{raw}: no photograph has a mask of its name; mend source.images or source.masks")
+            raise MaskcastError(f"{raw}: no photograph has a mask of its name; fix source.images or source.masks")
         split_of = splits_of(photos, self.splits, seed)
         try:
             table = None if self.values is None else value_table(self.values, CLASSES)
@@ -89,7 +89,7 @@ class PastedHandsSource(SourceConfig):
                 pool = [key for key in photos if split_of[key] == "train"]
             if len(pool) < 2:
                 raise MaskcastError(
-                    f"{raw}: {counted(len(pool), 'photograph')} of split {split!r}, a pair needs 2; mend "
+                    f"{raw}: {counted(len(pool), 'photograph')} of split {split!r}, a pair needs 2; fix "
                     "source.splits"
                 )
             for index in range(count):

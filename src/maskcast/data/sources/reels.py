@@ -148,7 +148,7 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
             place = name.rpartition("/")[0]
             found.setdefault(place, (place or folder.name, []))[1].append(path)
     if not found:
-        raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or mend the folder's name")
+        raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or fix the folder's name")
     reels: dict[str, Reel] = {}
     first: dict[str, Path] = {}
     for called, files in found.values():

@@ -25,7 +25,7 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
                 problem = "stands in two splits" if name in found else "is not among the sequences"
                 known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
                 raise MaskcastError(
-                    f"source.splits.{split}: {name!r} {problem} ({known}); mend the list, "
+                    f"source.splits.{split}: {name!r} {problem} ({known}); fix the list, "
                     "or the paths that sequences are found by"
                 )
             found[name] = split

@@ -57,9 +57,7 @@ class VideosSource(SourceConfig):
         names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
         listing.skipped += left_out(files)
         if not names:
-            raise MaskcastError(
-                f"{raw}: holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); mend the path"
-            )
+            raise MaskcastError(f"{raw}: holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
         ids = Counter(map(_id, names))
         for name in track(sorted(names, key=id_key), "counting frames"):
             try:

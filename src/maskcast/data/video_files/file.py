@@ -66,7 +66,7 @@ def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
     except (av.FFmpegError, OSError) as error:
         if is_disk_full(error):
             raise
-        remedy = "`ls /dev/video*` lists those there are" if device else "mend the address, or start it"
+        remedy = "`ls /dev/video*` lists those there are" if device else "fix the address, or start it"
         raise MaskcastError(f"{address}: no such camera, or it is gone ({_reason(error)}); {remedy}") from error
 
 

@@ -151,9 +151,9 @@ def _fetched(repo: str, revision: str, name: str) -> Path | None:
     except GatedRepoError:
         why = "its owner gives access on request; accept the terms on its page and set HF_TOKEN"
     except RepositoryNotFoundError:
-        why = f"{constants.ENDPOINT} has no such repository, or it is private; mend {KEY}, or set HF_TOKEN"
+        why = f"{constants.ENDPOINT} has no such repository, or it is private; fix {KEY}, or set HF_TOKEN"
     except RevisionNotFoundError:
-        why = f"the repository has no such revision; mend {KEY}"
+        why = f"the repository has no such revision; fix {KEY}"
     except RemoteEntryNotFoundError:
         if name != WEIGHTS:
             return None

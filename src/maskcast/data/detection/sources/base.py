@@ -169,5 +169,5 @@ def number(value: Any, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise MaskcastError(f"{where} must be a finite number, not {shown(value)}; mend it")
+        raise MaskcastError(f"{where} must be a finite number, not {shown(value)}; fix it")
     return found

@@ -91,7 +91,7 @@ def _size(images: Records, n: int) -> tuple[int, int] | None:
         return None
     for key, value in (("height", height), ("width", width)):
         if type(value) is not int:
-            images.fail(n, f"{key} must be an integer, not {shown(value)}; mend it")
+            images.fail(n, f"{key} must be an integer, not {shown(value)}; fix it")
     return height, width
 
 
@@ -100,5 +100,5 @@ def _file_names(images: Records) -> list[str]:
     for n, name in enumerate(names):
         path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath("/")
         if path.is_absolute() or ".." in path.parts or not path.name:
-            images.fail(n, f"file_name must be a relative path, not {name!r}; mend it")
+            images.fail(n, f"file_name must be a relative path, not {name!r}; fix it")
     return [name.replace("\\", "/") for name in names]  # tools on Windows write backslashes

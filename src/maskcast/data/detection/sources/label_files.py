@@ -46,13 +46,13 @@ def _images(folder: Path) -> list[NamedBoxes]:
     for part in ("images", "labels"):
         if not (folder / part).is_dir():
             raise MaskcastError(
-                f"{folder / part}: no such folder; mend source.train or source.val, or fetch_dataset.uri, the "
+                f"{folder / part}: no such folder; fix source.train or source.val, or fetch_dataset.uri, the "
                 "folder in which they lie"
             )
     images = by_stem(image_files(folder / "images"))
     labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}
     if not images:
-        raise MaskcastError(f"{folder / 'images'}: holds no images; mend source.train or source.val")
+        raise MaskcastError(f"{folder / 'images'}: holds no images; fix source.train or source.val")
     if alone := sorted(set(images) ^ set(labels), key=id_key):
         lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
         raise MaskcastError(
@@ -63,7 +63,7 @@ def _images(folder: Path) -> list[NamedBoxes]:
 
 
 def _read(path: Path, image: Path) -> NamedBoxes:
-    content = read_yaml(path, "file of labels", "mend it", LOADER)
+    content = read_yaml(path, "file of labels", "fix it", LOADER)
     names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
     if len(names) != len(boxes):
         have = f"{counted(len(names), 'label')} and {counted(len(boxes), 'bbox')}"
@@ -71,11 +71,11 @@ def _read(path: Path, image: Path) -> NamedBoxes:
     for n, name in enumerate(names, 1):
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
             raise MaskcastError(
-                f"{path}: label {n} must be a name, not {shown(name)}; mend it, or put it in quotes"
+                f"{path}: label {n} must be a name, not {shown(name)}; fix it, or put it in quotes"
             )
     for n, box in enumerate(boxes, 1):
         if not isinstance(box, list) or len(box) != 4:
-            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {shown(box)}; mend it")
+            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {shown(box)}; fix it")
     numbers = [[number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
     return NamedBoxes(image, path, [str(name) for name in names], numbers)
 

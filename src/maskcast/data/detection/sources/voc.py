@@ -45,7 +45,7 @@ class VocSource(DetectionSource):
         """Lists the images of both text files (see `DetectionSource.listing`)."""
         if not (raw / self.images).is_dir():
             raise MaskcastError(
-                f"{raw / self.images}: no such folder; mend source.images, or fetch_dataset.uri, the folder in "
+                f"{raw / self.images}: no such folder; fix source.images, or fetch_dataset.uri, the folder in "
                 "which it lies"
             )
         images = by_stem(image_files(raw / self.images))
@@ -56,7 +56,7 @@ class VocSource(DetectionSource):
             if missing := [name for name in names if name not in images]:
                 raise MaskcastError(
                     f"{raw / self.images}: no image {missing[0]!r}{closest(missing[0], images)}, which "
-                    f"{raw / file} names ({len(missing)} of {len(names)} such); add it, or mend the name"
+                    f"{raw / file} names ({len(missing)} of {len(names)} such); add it, or fix the name"
                 )
             files = [_xml_of(raw / self.annotations, name) for name in names]
             splits[split] = [_read(path, images[name]) for path, name in zip(files, names, strict=True)]
@@ -64,7 +64,7 @@ class VocSource(DetectionSource):
 
 
 def _lines(path: Path) -> list[str]:
-    remedy = "write a name of an image a line into it, or mend source.train or source.val"
+    remedy = "write a name of an image a line into it, or fix source.train or source.val"
     lines = read_text(path, "text", remedy).splitlines()
     found = [line.strip() for line in lines if line.strip()]
     if not found:

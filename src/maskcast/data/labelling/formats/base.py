@@ -183,5 +183,5 @@ class LabelFormat(ABC):
 def checked_size(height: int, width: int, where: str) -> Size:
     """Returns the size of a frame after a check of its range."""
     if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
-        raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MOST_PIXELS}: mend it")
+        raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MOST_PIXELS}: fix it")
     return height, width

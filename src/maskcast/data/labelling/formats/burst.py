@@ -45,7 +45,7 @@ def _tracks(sequences: Records, n: int) -> Iterator[dict[str, Any]]:
     size, frames, categories = [one["height"], one["width"]], one["segmentations"], one["track_category_ids"]
     if len(frames) != len(one["annotated_image_paths"]):
         wanted = len(one["annotated_image_paths"])
-        sequences.fail(n, f"segmentations must be one per annotated image, {wanted}, not {len(frames)}; mend it")
+        sequences.fail(n, f"segmentations must be one per annotated image, {wanted}, not {len(frames)}; fix it")
     for track in {track for seen in frames for track in seen} - categories.keys():
         sequences.fail(n, f"track {shown(track)} of segmentations is not among track_category_ids; add it")
     for track, category in categories.items():

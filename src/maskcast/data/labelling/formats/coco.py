@@ -152,7 +152,7 @@ def instance_of(records: Records, n: int) -> int | None:
 def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
     """Returns the names of the videos by id, if the file has any."""
     if not isinstance(content, list):
-        raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; mend it")
+        raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; fix it")
     videos = Records(f"{file}: videos", content)
     ids = videos.unique("id")
     names = videos.column("name", "add it: the clip's id")
@@ -162,7 +162,7 @@ def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
             and videos.records
             and (type(one["video_id"]) is not int or one["video_id"] not in ids)
         ):
-            images.fail(n, f"video_id {shown(one['video_id'])} is no video of {file}; mend it")
+            images.fail(n, f"video_id {shown(one['video_id'])} is no video of {file}; fix it")
     return {int(video_id): str(name) for video_id, name in zip(ids, names, strict=True)}
 
 

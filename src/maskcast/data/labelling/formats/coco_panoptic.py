@@ -47,16 +47,16 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
     for n, one in enumerate(annotations.records):
         where = f"{annotations.where}[{n}] ({one['file_name']})"
         if one["image_id"] not in row:
-            annotations.fail(n, f"image_id {shown(one['image_id'])} is no image of {file}; mend it")
+            annotations.fail(n, f"image_id {shown(one['image_id'])} is no image of {file}; fix it")
         png = PurePosixPath(one["file_name"])
         if png.is_absolute() or ".." in png.parts:
-            annotations.fail(n, "file_name must be a path below the folder of the PNGs; mend it")
+            annotations.fail(n, "file_name must be a path below the folder of the PNGs; fix it")
         segments: dict[int, str] = {}
         for segment in one["segments_info"]:
             if type(segment["id"]) is not int:
-                annotations.fail(n, f"id {shown(segment['id'])} of a segment must be an integer; mend it")
+                annotations.fail(n, f"id {shown(segment['id'])} of a segment must be an integer; fix it")
             if segment["category_id"] not in names:
-                annotations.fail(n, f"category_id {shown(segment['category_id'])} is no category; mend it")
+                annotations.fail(n, f"category_id {shown(segment['category_id'])} is no category; fix it")
             segments[segment["id"]] = names[segment["category_id"]]
         found = [(name, number) for number, name in segments.items()]
         read = partial(_regions, folder / png, segments)

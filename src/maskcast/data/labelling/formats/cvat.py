@@ -165,7 +165,7 @@ def _frames(task: ET.Element, file: Path) -> range:
 def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
     text = (task.findtext(key) or "").strip()
     if text and not is_small(text):
-        raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; mend it")
+        raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; fix it")
     return int(text) if text else default
 
 
@@ -174,7 +174,7 @@ def _size(original: ET.Element | None, file: Path) -> Size | None:
         return None
     sides = [(original.findtext(key) or "").strip() for key in ("height", "width")]
     if not all(map(is_small, sides)):
-        raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; mend it")
+        raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; fix it")
     return checked_size(int(sides[0]), int(sides[1]), f"{file}: original_size")
 
 

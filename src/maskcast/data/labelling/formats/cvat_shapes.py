@@ -46,7 +46,7 @@ class Shape:
         known = self._told().get(OBJECT, "")
         if known and not is_small(known):
             raise MaskcastError(
-                f"{self.where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
+                f"{self.where}: attribute {OBJECT} must be a number, got {known[:40]!r}; fix it or empty it"
             )
         return self.label, int(known) if known else None if self.track is None else TRACKS + self.track
 
@@ -117,9 +117,7 @@ def points_of(element: ET.Element, where: str) -> list[list[float]]:
     except ValueError:
         points = [[]]
     if any(len(point) != 2 for point in points):
-        raise MaskcastError(
-            f"{where}: points must be x,y;x,y;..., got {element.get('points', '')[:40]!r}; mend it"
-        )
+        raise MaskcastError(f"{where}: points must be x,y;x,y;..., got {element.get('points', '')[:40]!r}; fix it")
     return points
 
 
@@ -133,7 +131,7 @@ def number(element: ET.Element, key: str, where: str, default: float | None = No
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise MaskcastError(f"{where}: {key} must be a number, got {text!r}; mend it")
+        raise MaskcastError(f"{where}: {key} must be a number, got {text!r}; fix it")
     return value
 
 
@@ -141,7 +139,7 @@ def whole(element: ET.Element, key: str, where: str, default: int | None = None)
     """Returns an integer from an attribute."""
     value = number(element, key, where, default)
     if value != int(value):
-        raise MaskcastError(f"{where}: {key} must be an integer, got {element.get(key)!r}; mend it")
+        raise MaskcastError(f"{where}: {key} must be an integer, got {element.get(key)!r}; fix it")
     return int(value)
 
 
@@ -155,13 +153,13 @@ def _rle_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
         raise MaskcastError(
             f"{where}: its box, {width}x{height} at {left},{top}, is not within the frame of {size[1]}x{size[0]}; "
-            "mend it"
+            "fix it"
         )
     try:
         runs = [int(text) for text in element.get("rle", "").split(",")]
     except ValueError:
         raise MaskcastError(
-            f"{where}: rle must be run lengths, got {element.get('rle', '')[:40]!r}; mend it"
+            f"{where}: rle must be run lengths, got {element.get('rle', '')[:40]!r}; fix it"
         ) from None
     if min(runs) < 0 or sum(runs) != width * height:
         raise MaskcastError(

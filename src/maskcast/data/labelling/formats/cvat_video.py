@@ -109,7 +109,7 @@ def _every_frame(shapes: Sequence[ET.Element], task: cvat.Task, where: str) -> I
             continue
         if frame - task.before not in task.frames:
             have = f"{task.frames.start + task.before} to {last}" + (f" by {step}" if step > 1 else "")
-            raise MaskcastError(f"{where}: has frames {numbers[0]} to {numbers[-1]}, the task {have}; mend it")
+            raise MaskcastError(f"{where}: has frames {numbers[0]} to {numbers[-1]}, the task {have}; fix it")
         yield frame, one
         if one.tag == "mask":
             continue

@@ -106,7 +106,7 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
             where = f"{tasks.where}[{n}] (id {task.get('id')})" + (f" image {page}" if len(pages) > 1 else "")
             sizes = {_size(one, where) for one in regions}
             if len(sizes) > 1:
-                tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: mend it")
+                tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: fix it")
             objects = [(one["label"], None) for one in regions]
             places = [*_told(data), *places_of(address), *places_of(unquote(address))]
             show = partial(_regions, regions, where)

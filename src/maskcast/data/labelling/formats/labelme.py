@@ -95,7 +95,7 @@ def _read(file: Path) -> tuple[FoundFrame, set[str]]:
         raise MaskcastError(f"{file}: labelme's files are objects with a list of shapes; take away what is none")
     image = content.get("imagePath")
     if not isinstance(image, str) or not image:
-        raise MaskcastError(f"{file}: imagePath must be the path of its image, not {shown(image)}; mend it")
+        raise MaskcastError(f"{file}: imagePath must be the path of its image, not {shown(image)}; fix it")
     image = image.replace("\\", "/")
     shapes = Records(f"{file}: shapes", content["shapes"])
     kept, without_area = [], set()
@@ -120,7 +120,7 @@ def _group(shape: Mapping[str, Any]) -> int | None:
     group: Any = shape["group_id"]
     if group is not None and (type(group) is not int or group < 0):
         raise MaskcastError(
-            f"{shape['where']}: group_id must be null or an integer of at least 0, not {shown(group)}; mend it"
+            f"{shape['where']}: group_id must be null or an integer of at least 0, not {shown(group)}; fix it"
         )
     return group
 
@@ -130,7 +130,7 @@ def _size(content: Mapping[str, Any], where: str) -> Size | None:
     if sides == [None, None]:  # missing in older files
         return None
     if not all(type(side) is int for side in sides):
-        raise MaskcastError(f"{where}: imageHeight and imageWidth must be integers, not {shown(sides)}; mend them")
+        raise MaskcastError(f"{where}: imageHeight and imageWidth must be integers, not {shown(sides)}; fix them")
     return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
 
 
@@ -146,10 +146,10 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
         points = np.array(shape["points"], np.float64).reshape(-1, 2)
     except (TypeError, ValueError, OverflowError):
         raise MaskcastError(
-            f"{where}: points must be [[x, y], ...], not {shown(shape['points'])}; mend it"
+            f"{where}: points must be [[x, y], ...], not {shown(shape['points'])}; fix it"
         ) from None
     if not np.isfinite(points).all():
-        raise MaskcastError(f"{where}: points hold something other than finite numbers; mend it")
+        raise MaskcastError(f"{where}: points hold something other than finite numbers; fix it")
     if kind == "mask":
         return _pasted(shape["mask"], points, size, where)
     if kind in POLYGONS or (kind == "rectangle" and len(points) == 4):  # a rectangle of X-AnyLabeling
@@ -173,7 +173,7 @@ def _pasted(text: object, points: np.ndarray, size: Size, where: str) -> np.ndar
         raise MaskcastError(f"{where}: lacks the points of its corners; draw it again")
     left, top = (round(value) for value in points[0].tolist())
     if left + patch.shape[1] <= 0 or top + patch.shape[0] <= 0 or left >= size[1] or top >= size[0]:
-        raise MaskcastError(f"{where}: its mask lies outside of the frame of {size[1]}x{size[0]}; mend it")
+        raise MaskcastError(f"{where}: its mask lies outside of the frame of {size[1]}x{size[0]}; fix it")
     mask_HW = np.zeros(size, bool)
     seen = patch[max(-top, 0) : size[0] - top, max(-left, 0) : size[1] - left]
     first_row, first_column = max(top, 0), max(left, 0)

@@ -97,7 +97,7 @@ def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
         found[t].append((class_name, instance, len(records)))
         records.append({"segmentation": {"size": list(size), "counts": words[5]}})
     if len(sizes) > 1:
-        raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: mend it")
+        raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: fix it")
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
     masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
     for t in sorted(found) or [first]:

@@ -30,9 +30,7 @@ def sa_v_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records
     for t, masks in enumerate(frames):
         if not isinstance(masks, list) or len(masks) != len(ids):
             have = len(masks) if isinstance(masks, list) else shown(masks)
-            raise MaskcastError(
-                f"{file}: masklet[{t}] must be one per masklet_id, {len(ids)}, not {have}; mend it"
-            )
+            raise MaskcastError(f"{file}: masklet[{t}] must be one per masklet_id, {len(ids)}, not {have}; fix it")
     size = {key: int(content[f"video_{key}"]) for key in ("height", "width")}  # a float in the file: 848.0
     names = [f"{content['video_id']}/{EVERY * t:05d}.jpg" for t in range(len(frames))]
     annotations = [

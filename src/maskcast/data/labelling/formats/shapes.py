@@ -38,7 +38,7 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
         )
     flat = np.asarray(points_P2, np.float64)
     if not np.isfinite(flat).all() or np.abs(flat).max() > FAR * max(size):
-        raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")
+        raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; fix it")
     return rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
 
 

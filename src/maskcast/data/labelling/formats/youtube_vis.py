@@ -82,7 +82,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
     grouped: dict[tuple[int, int], list[Packed]] = defaultdict(list)
     for n, files in enumerate(frames):
         if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-            videos.fail(n, f"file_names must be a list of texts, not {shown(files)}; mend it")
+            videos.fail(n, f"file_names must be a list of texts, not {shown(files)}; fix it")
         checked_size(int(heights[n]), int(widths[n]), f"{videos.where}[{n}]")
     for n, one in enumerate(annotations.records):
         video = row[one["video_id"]]
