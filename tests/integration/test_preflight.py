@@ -54,7 +54,7 @@ def test_after_setup_all_is_ok_but_what_only_the_cluster_can_reach(kube, tmp_pat
     assert table.count("not checked") == 3
     assert "no server: give --host or --port-forward" in table
     assert "kubectl port-forward -n mlflow svc/mlflow" in table
-    assert "maskcast-runner may do all 17 things" in table
+    assert "maskcast-runner may do all 17 actions" in table
     assert (
         "train_masker, generate_masks, pretrain_forecaster, finetune_forecaster: 1 of 2 nodes fit (gpu-1)" in table
     )
