@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from maskcast.commands.parser import add_pipeline
 from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.dvc_calls import params_of, read_calls
 
@@ -41,11 +41,4 @@ def run(given: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument(
-        "pipeline",
-        metavar="PIPELINE",
-        nargs="?",
-        type=Path,
-        default=Path(),
-        help="folder with a dvc.yaml (default: the working directory)",
-    )
+    add_pipeline(parser)

@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from maskcast.commands.parser import add_pipeline
 
 if TYPE_CHECKING:
     from maskcast.checkup.dry_run import Tried
@@ -94,11 +95,4 @@ def _time(seconds: float) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument(
-        "pipeline",
-        metavar="PIPELINE",
-        nargs="?",
-        type=Path,
-        default=Path(),
-        help="folder with a dvc.yaml (default: the working directory)",
-    )
+    add_pipeline(parser)

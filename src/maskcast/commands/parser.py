@@ -4,6 +4,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from maskcast.errors import MaskcastError
@@ -84,6 +85,18 @@ def add_number(parser: argparse.ArgumentParser, flag: str, default: int, least: 
 
     number.__name__ = "int"  # what argparse says of other texts
     parser.add_argument(flag, metavar="N", type=number, default=default, help=f"{meaning} (default: %(default)s)")
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Declares the positional argument ``pipeline``, the folder of a dvc.yaml."""
+    parser.add_argument(
+        "pipeline",
+        metavar="PIPELINE",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        help="folder with a dvc.yaml (default: the working directory)",
+    )
 
 
 class _Commands(argparse._SubParsersAction):
