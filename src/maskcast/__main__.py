@@ -35,12 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        from maskcast.installation import extra_of
+        from maskcast.installation import extra_of, not_installed
 
         if (extra := extra_of(error.name or "")) is None:
             raise
-        remedy = f"which is not installed; run `pip install 'maskcast[{extra}]'`"
-        print(f"error: {arguments[0]}: needs {error.name}, {remedy}", file=sys.stderr)
+        print(f"error: {not_installed(arguments[0], str(error.name), extra)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has closed the pipe, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

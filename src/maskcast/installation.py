@@ -64,6 +64,11 @@ def extra_of(module: str) -> str | None:
     return found and found[1]
 
 
+def not_installed(command: str, module: str, extra: str) -> str:
+    """Returns the error message of a command for a module that is missing, with the extra that installs it."""
+    return f"{command}: needs {module}, which is not installed; run `pip install 'maskcast[{extra}]'`"
+
+
 def git(*words: str) -> str:
     """Returns Git's output; empty if Git fails, takes too long or is missing."""
     try:

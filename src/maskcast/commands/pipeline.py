@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.installation import has_pipelines, shipped
+from maskcast.installation import has_pipelines, not_installed, shipped
 
 
 def pipeline(arguments: Sequence[str]) -> int:
@@ -54,9 +54,7 @@ def told_what_is_missing(command: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", "maskcast", "pipelines", "components"):
             raise
-        raise MaskcastError(
-            f"{command}: needs {package}, which is not installed; run `pip install 'maskcast[cluster]'`"
-        ) from None
+        raise MaskcastError(not_installed(command, package, "cluster")) from None
 
 
 def pipelines_module(name: str) -> Any:

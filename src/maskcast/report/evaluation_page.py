@@ -71,7 +71,8 @@ def _scores(
     best = best_baseline(scores)
     frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
-    way = f"{abs(difference):.3f} {'above' if difference > 0 else 'below'}"
+    apart = f"{abs(difference):.3f}"
+    place = "level with" if apart == "0.000" else f"{apart} {'above' if difference > 0 else 'below'}"
     alone = {
         name: foreground_words(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
         for name, one in scores.items()
@@ -81,7 +82,7 @@ def _scores(
         lead = element(
             "p",
             f"Jaccard {last[FORECASTER]:.3f}{alone[FORECASTER]} at frame {frame}: ",
-            element("strong", "level with" if way.startswith("0.000") else way),
+            element("strong", place),
             f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}. ",
             said(compared, best, "jaccard_last"),
         )
