@@ -1,6 +1,7 @@
 """SIGKILL in the middle of a training stage, then the same once more: the weights of an unbroken run."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,10 +74,15 @@ def ports(folder: Path, name: str, results: Path) -> dict[str, Path]:
     """Returns a path per port: inputs from ``folder``, outputs in ``results``."""
     return {
         port.name: (folder if port.direction == "in" else results)
-        / (f"{name}.json" if port.name == "metrics" else port.name)
+        / {"metrics": f"{name}.json", "page": f"{name}.html"}.get(port.name, port.name)
         for port in get_stage(name).ports
-        if not port.optional
+        if not port.optional or port.name == "page"
     }
+
+
+def curves(page: str) -> list[str]:
+    """Returns the charts of a page, with the tables of their numbers."""
+    return re.findall('<figure class="chart">.*?</figure>', page, re.DOTALL)
 
 
 def run_until_killed(folder: Path, name: str, results: Path) -> None:
@@ -106,5 +112,7 @@ def test_killed_and_started_again(
     assert "resuming at step 7 of 40" in capsys.readouterr().err
     unbroken, resumed = ((run / model / "model.safetensors").read_bytes() for run in (folder, tmp_path))
     assert resumed == unbroken
+    of_unbroken, of_resumed = (curves((run / f"{name}.html").read_text()) for run in (folder, tmp_path))
+    assert of_resumed == of_unbroken and "train/loss" in "".join(of_resumed)
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("mlflow")}
-    assert left - {"mlartifacts"} == {"log", model, f"{name}.json"}
+    assert left - {"mlartifacts"} == {"log", model, f"{name}.json", f"{name}.html", "index.html"}

@@ -54,15 +54,15 @@ class Page:
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self._curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._curves: dict[str, dict[int, float]] = defaultdict(dict)  # by name and step
         self._files: dict[str, Html] = {}  # by caption
         self._sections: dict[str, Html] = {}  # by title
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
-        """Adds a point to each curve; metrics without a step are ignored."""
+        """Sets the point of each curve at a step; metrics without a step are ignored."""
         if step is not None:
             for name, value in values.items():
-                self._curves[name].append((step, value))
+                self._curves[name][step] = value
 
     def file(self, path: Path, folder: str) -> None:
         """Adds a picture (PNG, GIF) or text (Markdown) to the page; other files are only kept by MLflow."""
@@ -90,7 +90,9 @@ class Page:
         own = bool(self._sections)
         sections = dict(self._sections)
         sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers) if own else numbers
-        curves = {name: at for name, at in self._curves.items() if len(at) > 1}  # a single point is no curve
+        curves = {
+            name: sorted(at.items()) for name, at in self._curves.items() if len(at) > 1
+        }  # one point: no curve
         if curves:
             charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")

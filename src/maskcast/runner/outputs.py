@@ -11,7 +11,7 @@ from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_machine
 from maskcast.runner.locks import exchange, sole_writer
 from maskcast.writing import refuse_device
 
-RUN = "mlflow_run_id"
+RUN, CURVES = "mlflow_run_id", "curves.jsonl"
 
 
 def resume_dir(out: Path) -> Path:
@@ -40,6 +40,11 @@ def final(out: Path) -> Path:
 def run_file(out: Path) -> Path:
     """Returns the file that stores the key of the MLflow run that writes an output."""
     return resume_dir(out) / RUN
+
+
+def curves_file(out: Path) -> Path:
+    """Returns the file that stores the metrics by step of the run that writes an output."""
+    return resume_dir(out) / CURVES
 
 
 def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
@@ -240,6 +245,6 @@ def _gone(folder: Path) -> Path:
 
 
 def _drop_if_empty(folder: Path) -> None:
-    """Removes a folder without files, or with only the key of a tracked run that made no progress."""
-    if folder.is_dir() and all(entry.name == RUN or entry.is_dir() for entry in folder.rglob("*")):
+    """Removes a folder without files, or with only the records of a run that stored nothing to resume from."""
+    if folder.is_dir() and all(entry.name in (RUN, CURVES) or entry.is_dir() for entry in folder.rglob("*")):
         remove(folder)

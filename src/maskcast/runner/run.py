@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from maskcast.params import validate
 from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
 from maskcast.runner.locks import sole_writer
-from maskcast.runner.outputs import check_spares, outputs_whole, resume_dir, run_file
+from maskcast.runner.outputs import check_spares, curves_file, outputs_whole, resume_dir, run_file
 from maskcast.runner.references import partial_of, placed, referred
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 from maskcast.runner.variants import in_grid, run_variant
@@ -130,12 +130,19 @@ def execute(job: Job) -> dict[str, float]:
             the_stage.function(**job.inputs, **own, params=values)
             return {}
         from maskcast.report.page import Page
+        from maskcast.runner.curve_log import CurveLog
         from maskcast.runner.provenance import Origin
         from maskcast.runner.tracking import tracked_run
 
         origin = Origin.of(job.stage, values, job.inputs)
-        page = Page(job.name)
-        with tracked_run(origin, run_file(next(iter(job.outputs.values())))) as run, listening(run, page):
+        page, out = Page(job.name), next(iter(job.outputs.values()))
+        with (
+            closing(CurveLog(curves_file(out), origin.digest)) as curves,
+            tracked_run(origin, run_file(out)) as run,
+            listening(run, page, curves),
+        ):
+            for step, reported in curves.earlier:
+                page.metrics(reported, step)
             the_stage.function(**job.inputs, **own, params=values)
             metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
             run.metrics(metrics, None)
