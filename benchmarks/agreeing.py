@@ -23,8 +23,8 @@ import torch
 from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_store.finished import FinishedClips
 from maskcast.errors import mistakes_in_one_line
-from maskcast.inference.clip_packing import Packer, Packing, lanes
-from maskcast.inference.found import Found, Masked
+from maskcast.inference.clip_packing import Packer, ParallelPacking, parallel_packers
+from maskcast.inference.predictions import MapPrediction, Predictions
 from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import num_processors
@@ -48,8 +48,12 @@ def main() -> None:
         def run(name: str) -> None:
             finished = FinishedClips(Path(folder), name)
             packer = Packer(maps, LEVELS, AGREEING, [FRAMES] * given.clips, finished)
-            packers = [packer] * num_processors() if name == "threads" else lanes(packer, FRAMES * HEIGHT * WIDTH)
-            with Packing(packers) as packing:
+            packers = (
+                [packer] * num_processors()
+                if name == "threads"
+                else parallel_packers(packer, FRAMES * HEIGHT * WIDTH)
+            )
+            with ParallelPacking(packers) as packing:
                 for clip in range(given.clips):
                     packing.add(clip, some[clip % len(some)])
 
@@ -73,7 +77,7 @@ def print_rates(seconds: dict[str, list[float]], frames: int) -> None:
     print_table(f"{title} (equal files)", ("in", "frames/s", "times"), rows)
 
 
-def found_in(clip: int) -> Found:
+def found_in(clip: int) -> Predictions:
     """Simulates the output of an uncertain masker for a clip: blurred borders, and noise in all classes."""
     _, masks_THW = simulate_clip(clip, frames=FRAMES, height=HEIGHT, width=WIDTH, render=False)
     draw = np.random.default_rng(clip).standard_normal
@@ -88,7 +92,7 @@ def found_in(clip: int) -> Found:
         masks.append(likely_HWK.argmax(-1).astype(np.uint8))
         sure.append(likely_HWK.max(-1))
         objects.append(likely_HWK[masks[-1] > 0])
-    return {MASK: Masked(np.stack(masks), np.stack(sure), objects)}
+    return {MASK: MapPrediction(np.stack(masks), np.stack(sure), objects)}
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def rows(folder: Path) -> Iterator[Callable[[], Row]]:
     yield plain
 
     def in_threads() -> Row:
-        with mock.patch.object(generation, "lanes", lambda packer, _: [packer] * num_processors()):
+        with mock.patch.object(generation, "parallel_packers", lambda packer, _: [packer] * num_processors()):
             return ours("generate_masks, agreeing in threads")
 
     yield functools.partial(ours, "generate_masks")

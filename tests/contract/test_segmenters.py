@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.found import Found, joined
+from maskcast.inference.predictions import Predictions, concatenate
 from maskcast.inference.segment import segment, segment_whole
 from maskcast.labels import LabelMap, single_map
 from maskcast.models.encoders.smp import bare
@@ -154,18 +154,18 @@ def test_clips_of_a_batch_do_not_mix(config: SegmenterModelConfig) -> None:
 def test_a_clip_in_chunks_is_the_clip_in_one(config: SegmenterModelConfig) -> None:
     segmenter, clip = build(config, HAND_AND_HAIR), frames(7, 32, 32).numpy()
     agreeing = partial(segment, segmenter, precision="fp32", consistent_frames=4)
-    whole = joined(list(agreeing([clip], batch_size=3)))
+    whole = concatenate(list(agreeing([clip], batch_size=3)))
     for sizes in ((1,) * 7, (2, 0, 5), (7,)):
         chunks = np.split(clip, np.cumsum(sizes)[:-1])
         pieces = list(agreeing(chunks, batch_size=3))
         assert [len(piece["hand"].masks) for piece in pieces] == [4, 3]
         assert_equal(pieces, whole)
-    batches = joined(list(agreeing([clip], batch_size=7)))
+    batches = concatenate(list(agreeing([clip], batch_size=7)))
     assert (batches["hand"].masks == whole["hand"].masks).mean() > 0.999
     assert np.abs(batches["hair"].masks.astype(int) - whole["hair"].masks).max() <= 1
 
 
-def assert_equal(pieces: list[Found], whole: Found) -> None:
+def assert_equal(pieces: list[Predictions], whole: Predictions) -> None:
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([piece[name].masks for piece in pieces]), whole[name].masks)
         if whole[name].confidence is not None:

@@ -60,7 +60,7 @@ def test_stages_run_or_are_named_and_nothing_is_kept(
     assert float(rows["train_masker"][4]) > 0.1  # GiB: PyTorch alone
     assert rows["generate_masks"][-1] == "failed"
     assert rows["predict"][-2:] == ["not", "tried"]
-    assert "; name one of these (maps)" in said.err.replace(": name one", "; name one")
+    assert "; set maps to one of these" in said.err
     assert "predict: not tried: it needs generate_masks" in said.err
     assert "plot: not tried: it calls no stage of maskcast" in said.err
     assert "without generate_masks, predict, plot" in said.out

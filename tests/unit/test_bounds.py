@@ -7,7 +7,7 @@ from tests.conftest import moving_squares
 from tests.registered import CLASSES
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import segment_both, segment_whole
+from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models import bounds
 from maskcast.models.bounds import done_within, strips
@@ -46,7 +46,9 @@ def test_masks_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     masker.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[1]))
 
     def found(frames: int | None) -> tuple[np.ndarray, np.ndarray]:
-        whole = segment_both(masker, clip, batch_size=4, precision="fp32", consistent_frames=frames)[1]["mask"]
+        whole = segment_raw_and_consistent(masker, clip, batch_size=4, precision="fp32", consistent_frames=frames)[
+            1
+        ]["mask"]
         assert whole.confidence is not None
         return whole.masks, whole.confidence
 

@@ -18,7 +18,7 @@ from tests.unit.test_forecast_command import SCALE, enlarged, write_video
 
 import maskcast
 from maskcast.__main__ import main
-from maskcast.inference.segment import segment_both, segment_whole
+from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.table import load_masker
 
@@ -114,7 +114,7 @@ def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: P
     setting = {"batch_size": 16, "precision": "fp32"}
     alone = maskcast.Segmenter(parts / "masker").segment(clip)
     np.testing.assert_array_equal(alone.masks, segment_whole(trained, clip, **setting)["mask"].masks)
-    agreed = segment_both(trained, clip, **setting, consistent_frames=2)[1]["mask"]
+    agreed = segment_raw_and_consistent(trained, clip, **setting, consistent_frames=2)[1]["mask"]
     for segmenter in (maskcast.Segmenter(artifact), maskcast.load(artifact).segmenter):
         found = segmenter.segment(clip)
         np.testing.assert_array_equal(found.masks, agreed.masks)
@@ -251,7 +251,7 @@ def test_the_notebook_runs_and_is_small(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(pictures) == 2
     assert pictures[0].tobytes() != pictures[1].tobytes()
     assert (tmp_path / "forecast.mp4").stat().st_size > 1000
-    assert "unlike what the model was trained on" in str(shown[-2])
+    assert "differs from the training data" in str(shown[-2])
     assert shown[-1] == ((11, 80, 120), True)
     notebook = json.loads(path.read_text())
     kept = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]

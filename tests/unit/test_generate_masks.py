@@ -23,9 +23,9 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.inference import clip_packing
-from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.inference.generation import Generation, check_maps
-from maskcast.inference.segment import segment_both, segment_whole
+from maskcast.inference.predictions import MeanConfidence, quantise
+from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
@@ -206,7 +206,7 @@ def test_several_devices_and_processors_write_the_same_bytes(
     [
         (
             lambda *_: os.kill(os.getpid(), signal.SIGKILL),
-            r"^a process that makes masks agree died, perhaps for la",
+            r"^a process that makes masks consistent died, perhaps for la",
         ),
         (Mock(side_effect=MaskcastError("clip 0: wrong")), r"^clip 0: wrong$"),
     ],
@@ -235,9 +235,9 @@ def test_a_masker_with_state_sees_each_clip_from_its_first_frame(
     generate(store, model, tmp_path / "a", tmp_path / "masks", devices)
     masks = ClipStore(tmp_path / "masks")
     for clip in store.clips:
-        found = segment_both(model, store.frames(clip), batch_size=8, precision="fp32", consistent_frames=3)[1][
-            "mask"
-        ]
+        found = segment_raw_and_consistent(
+            model, store.frames(clip), batch_size=8, precision="fp32", consistent_frames=3
+        )[1]["mask"]
         np.testing.assert_array_equal(masks.masks(masks.get(clip.id)), found.masks)
 
 
@@ -268,7 +268,7 @@ def test_frames_that_agree_know_nothing_of_those_after_them(
     masker = tmp_path / "moody"
     masks, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"consistent_frames": 11}))
     for part in (slice(0, 11), slice(11, 22)):
-        expected, confidence, _ = segment_both(
+        expected, confidence, _ = segment_raw_and_consistent(
             model, store.frames(clip)[part], batch_size=11, precision="fp32", consistent_frames=11
         )[1]["mask"]
         assert confidence is not None
@@ -344,7 +344,9 @@ def test_only_the_maps_that_are_named_are_written(tmp_path: Path) -> None:
     )
     assert set(hair.maps) == {"hair"} and "mean_confidence_labelled" not in metrics
     np.testing.assert_array_equal(hair.masks(hair.clips[0]), both.of("hair").masks(both.clips[0]))
-    with pytest.raises(MaskcastError, match=r"knows the label maps hand, hair, not 'beard'; name one of these"):
+    with pytest.raises(
+        MaskcastError, match=r"label map 'beard' not found \(maps: hand, hair\); set maps to one of these"
+    ):
         check_maps(tmp_path / "masker", load_masker(tmp_path / "masker")[0], store, ["beard"])
 
 

@@ -15,7 +15,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.inference.forecast import open_stores
-from maskcast.inference.found_objects import FoundObjects
+from maskcast.inference.predicted_objects import PredictedObjects
 from maskcast.labels import LabelError, LabelMap
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
@@ -65,7 +65,7 @@ def test_objects_are_classes_by_name_and_parts_of_masks_are_named_by_what_they_c
     assert prepared.classes == ("background", "car 1", "car 2")
     (clip, _), truth = prepared.clips, np.select([ids() == RIGHT, ids() == LEFT], [1, 2], 0)
     np.testing.assert_array_equal(prepared.masks(clip), truth)
-    found = FoundObjects(ClipStore(stores[1]), prepared)
+    found = PredictedObjects(ClipStore(stores[1]), prepared)
     np.testing.assert_array_equal(found.masks(clip, slice(11)), truth[:11])
     assert (
         found.classes == prepared.classes and found.of("mask").label_map == prepared.of("mask").label_map == MASK
@@ -154,7 +154,9 @@ def test_masks_without_the_classes_of_the_objects_are_refused(stores: tuple[Path
         "masker": stores[1],
         "forecaster": tmp_path / "model",
     }
-    with pytest.raises(MaskcastError, match=r"other: has maps any, none of kind instances or classes with the 3"):
+    with pytest.raises(
+        MaskcastError, match=r"other: has maps any, but none of kind instances or classes with the 3"
+    ):
         run("predict", {"label_map": "objects", "split": "val"}, **paths, predictions=tmp_path / "out")
 
 

@@ -130,8 +130,8 @@ def test_the_masker_is_scored_and_shown_in_every_map(
     [
         (None, r"clips: has the label maps colours, any, matte, ids; name one \(label_map\)"),
         ("colour", r"clips: no label map 'colour'; it has colours, any, matte, ids"),
-        ("matte", r"clips: label map 'matte' is of kind alpha, which no forecaster takes"),
-        ("any", r"forecaster: forecasts label map 'colours', but 'any' of .*clips is asked for"),
+        ("matte", r"clips: label map 'matte' has kind alpha, which forecasters do not support"),
+        ("any", r"forecaster: label map is 'colours', expected 'any' of .*clips;"),
     ],
 )
 def test_a_map_that_cannot_be_forecast_is_named(
@@ -160,7 +160,7 @@ def test_a_registered_pipeline_masks_by_the_map_that_it_forecasts(inputs: dict[s
     graph = PipelineGraph(model).eval()
     with torch.inference_mode():
         np.testing.assert_array_equal(graph(torch.from_numpy(frames)[None]).numpy()[0], future)
-    with pytest.raises(MaskcastError, match="knows the label maps any, colours, not 'hands'"):
+    with pytest.raises(MaskcastError, match=r"label map 'hands' not found \(maps: any, colours\)"):
         MaskerModel(tmp_path / "masker", "fp32", "hands")
 
 
@@ -169,5 +169,5 @@ def test_a_masker_without_the_map_is_named(inputs: dict[str, Path], tmp_path: Pa
     meta = {"label_map": "colours"}
     save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta=meta)
     save_masker(tmp_path / "masker", unet.build([ANY]), unet, {})
-    with pytest.raises(MaskcastError, match=r"masker: knows the label maps any, not 'colours'; .* of .*clips"):
+    with pytest.raises(MaskcastError, match=r"masker: label map 'colours' not found \(maps: any\); .* on .*clips"):
         run("predict", {"split": "val", "label_map": "colours"}, inputs, predictions=tmp_path / "out")

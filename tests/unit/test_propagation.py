@@ -16,8 +16,8 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.propagation import PropagationParams, propagate
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
-from maskcast.inference.carried_labels import CarriedLabels
-from maskcast.inference.found import MeanConfidence, quantise
+from maskcast.inference.label_propagation import LabelPropagator
+from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
@@ -244,7 +244,7 @@ def test_a_map_that_a_clip_has_no_labels_of_keeps_the_maskers_masks(tmp_path: Pa
         writer.add("a", split="train", kind="labelled", frames=frames, masks=known, meta=meta)
     store = ClipStore(tmp_path / "clips")
     found = {name: packed(np.zeros_like(masks)) for name in ("things", "parts")}
-    carried = CarriedLabels(store, (THINGS, parts), PropagationParams(frames=2), 9)
+    carried = LabelPropagator(store, (THINGS, parts), PropagationParams(frames=2), 9)
     done = carried(store.get("a"), FinishedClip(found, dict(found), {"mean_confidence": 0.0}))
     assert done.masks["parts"] == found["parts"] and done.confidence["parts"] == found["parts"]
     assert np.array_equal(unpacked(done.masks["things"], slice(5, 6))[0], masks[5])

@@ -12,8 +12,14 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 from maskcast.inference import worker
-from maskcast.inference.found import joined
-from maskcast.inference.segment import segment, segment_both, segment_clips, segment_future, segment_whole
+from maskcast.inference.predictions import concatenate
+from maskcast.inference.segment import (
+    segment,
+    segment_clips,
+    segment_future,
+    segment_raw_and_consistent,
+    segment_whole,
+)
 from maskcast.labels import LabelMap
 from maskcast.models.objects.consistency import agree
 from maskcast.models.recorded import AFTER, Recorded
@@ -100,7 +106,7 @@ def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
 @pytest.mark.parametrize("frames", [3, 8, 9, 11])
 def test_frames_agree_as_in_an_exported_program_to_the_last_one(frames: int) -> None:
     clip = numbered(frames, frames)
-    found = segment_both(Known(), clip, **SETTING, consistent_frames=4)[1]["classes"].masks
+    found = segment_raw_and_consistent(Known(), clip, **SETTING, consistent_frames=4)[1]["classes"].masks
     sure = np.exp(3 * np.eye(4, dtype=np.float32)[clip[..., 0]])
     np.testing.assert_array_equal(found, agree(clip[..., 0], sure / sure.sum(-1, keepdims=True), 4))
 
@@ -113,7 +119,7 @@ def test_each_clip_starts_without_state_whatever_the_replicas(replicas: int) -> 
         pieces.setdefault(number, []).append(piece)
     for number, clip in enumerate(clips):
         whole = segment_whole(Known(), clip, **SETTING)
-        for name, one in joined(pieces[number]).items():
+        for name, one in concatenate(pieces[number]).items():
             np.testing.assert_array_equal(one.masks, whole[name].masks)
 
 

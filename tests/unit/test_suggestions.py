@@ -48,7 +48,7 @@ def test_no_more_frames_than_there_are_and_none_beside_a_labelled_one(method: st
     assert 8 * 5 < len(chosen) < 1000
     left = np.ones(len(near), bool)
     for n in chosen:
-        left &= ~near.near(near.video_N[n], near.place_N[n], 3)
+        left &= ~near.near(near.video_N[n], near.time_N[n], 3)
     assert not [n for n in np.flatnonzero(left) if near.clip_N[n] > 1]
 
 
@@ -85,5 +85,5 @@ def test_a_class_draws_frames_by_how_much_it_is_doubted() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_frames_without_any_object_are_drawn_at_random(method: str, candidates: Candidates) -> None:
     nothing = np.zeros_like(candidates.area_NK)
-    empty = Candidates(**vars(candidates) | {"area_NK": nothing, "doubt_NK": nothing.astype(float)})
+    empty = Candidates(**vars(candidates) | {"area_NK": nothing, "uncertainty_NK": nothing.astype(float)})
     assert len(chosen_of(empty, method, 9)) == 9

@@ -20,7 +20,7 @@ from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, measured
 from maskcast.evaluation.view import ForecastView
-from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_agreement, forecast_clips
+from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_consistent_frames, forecast_clips
 from maskcast.labels import id_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
@@ -105,7 +105,7 @@ class Evaluation:
                     "prepare longer clips"
                 )
         if self.context == "generated":
-            check_agreement(self.generated, self.context_frames)
+            check_consistent_frames(self.generated, self.context_frames)
             return
         for clip in self.chosen:
             known = labelled_frames(self.prepared, clip)

@@ -11,13 +11,13 @@ import numpy as np
 from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
 from maskcast.data.clip_store.packing import LayerPacker
 from maskcast.forking import ForkedFunction
-from maskcast.inference.agreement import Agreement
-from maskcast.inference.found import Found, MeanConfidence, length, quantise
+from maskcast.inference.predictions import MeanConfidence, Predictions, count_frames, quantise
+from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.labels import LabelMap
 from maskcast.processors import num_processors
 
-WAITING = 2  # most pieces per processor that wait for compression
-SPARE = 2**24  # extra bytes for gaps between the arrays of a piece; unused ones cost nothing
+MAX_WAITING = 2  # most pieces per processor that wait for compression
+EXTRA_BYTES = 2**24  # extra bytes for gaps between the arrays of a piece; unused ones cost nothing
 
 
 class Packer:
@@ -40,20 +40,20 @@ class Packer:
         finished: FinishedClips,
     ) -> None:
         self.maps, self.levels, self.consistent_frames = maps, levels, consistent_frames
-        self._left, self._finished = list(counts), finished
-        self._growing: dict[int, _GrowingClip] = {}
+        self._frames_left, self._finished = list(counts), finished
+        self._buffers: dict[int, _ClipBuffer] = {}
 
-    def __call__(self, number: int, found: Found) -> None:
+    def __call__(self, number: int, predictions: Predictions) -> None:
         """Adds frames of a clip; the frames of one clip must come in order."""
-        if number not in self._growing:
-            self._growing[number] = _GrowingClip(self.maps, self.levels, self.consistent_frames)
-        self._growing[number].add(found)
-        self._left[number] -= length(found)
-        if not self._left[number]:
-            self._finished.save(number, self._growing.pop(number).finish())
+        if number not in self._buffers:
+            self._buffers[number] = _ClipBuffer(self.maps, self.levels, self.consistent_frames)
+        self._buffers[number].add(predictions)
+        self._frames_left[number] -= count_frames(predictions)
+        if not self._frames_left[number]:
+            self._finished.save(number, self._buffers.pop(number).finish())
 
 
-def lanes(packer: Packer, pixels: int) -> list[Packer | ForkedFunction]:
+def parallel_packers(packer: Packer, pixels: int) -> list[Packer | ForkedFunction]:
     """Returns a packer for each processor, to work in parallel.
 
     If frames are made consistent, each is a copy in a process of its own. Half of that work is Python code, for
@@ -68,10 +68,10 @@ def lanes(packer: Packer, pixels: int) -> list[Packer | ForkedFunction]:
         return [packer] * count
     # at most a byte and a float per pixel, and a float per class, if all pixels are foreground
     numbers = sum(5 + 4 * one.num_classes for one in packer.maps)
-    return [ForkedFunction(packer, pixels * numbers + SPARE, "makes masks agree") for _ in range(count)]
+    return [ForkedFunction(packer, pixels * numbers + EXTRA_BYTES, "makes masks consistent") for _ in range(count)]
 
 
-class Packing:
+class ParallelPacking:
     """Packs many clips in parallel, each with one of the packers.
 
     Args:
@@ -83,11 +83,11 @@ class Packing:
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="packing") for _ in packers]
         self._running: deque[Future[None]] = deque()
 
-    def add(self, number: int, found: Found) -> None:
+    def add(self, number: int, predictions: Predictions) -> None:
         """Adds frames of a clip; the frames of one clip must come in order."""
-        lane = number % len(self._threads)
-        self._running.append(self._threads[lane].submit(self._packers[lane], number, found))
-        while len(self._running) > WAITING * len(self._threads):
+        index = number % len(self._threads)
+        self._running.append(self._threads[index].submit(self._packers[index], number, predictions))
+        while len(self._running) > MAX_WAITING * len(self._threads):
             self._running.popleft().result()
 
     def __enter__(self) -> Self:
@@ -105,33 +105,33 @@ class Packing:
                     packer.close()
 
 
-class _GrowingClip:
+class _ClipBuffer:
     """The compressed masks of a clip that is not complete yet."""
 
     def __init__(self, maps: Sequence[LabelMap], levels: int, consistent_frames: int | None) -> None:
         self._levels, self._mean = levels, MeanConfidence()
-        self._agreement = None if consistent_frames is None else Agreement(consistent_frames)
+        self._consistency = None if consistent_frames is None else StreamingConsistency(consistent_frames)
         self._masks = {one.name: LayerPacker() for one in maps}
         self._sure = {one.name: LayerPacker() for one in maps if one.kind == "classes"}
 
-    def add(self, found: Found) -> None:
+    def add(self, predictions: Predictions) -> None:
         """Adds the predictions of the next frames."""
-        for piece in [found] if self._agreement is None else self._agreement.add(found):
+        for piece in [predictions] if self._consistency is None else self._consistency.add(predictions):
             self._pack(piece)
 
-    def _pack(self, found: Found) -> None:
+    def _pack(self, predictions: Predictions) -> None:
         for name, packer in self._masks.items():
-            packer.add(found[name].masks)
+            packer.add(predictions[name].masks)
         for name, packer in self._sure.items():
-            confidence = found[name].confidence
+            confidence = predictions[name].confidence
             assert confidence is not None
             sure = confidence if confidence.dtype == np.uint8 else quantise(confidence, self._levels)
             packer.add(sure)
-            self._mean.add(found[name].masks, sure)
+            self._mean.add(predictions[name].masks, sure)
 
     def finish(self) -> FinishedClip:
         """Returns the complete clip."""
-        for piece in [] if self._agreement is None else self._agreement.end():
+        for piece in [] if self._consistency is None else self._consistency.end():
             self._pack(piece)
         masks, sure = ({name: one.finish() for name, one in each.items()} for each in (self._masks, self._sure))
         return FinishedClip(masks, sure, {"mean_confidence": self._mean.value} if sure else {})

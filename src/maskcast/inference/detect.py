@@ -27,14 +27,14 @@ def detect_images(
     device = next(detector.parameters()).device
     batch = [torch.tensor(image).to(device, non_blocking=True) for image in images]
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        found = detector(batch)
+        predictions = detector(batch)
     return [
         (
             image["boxes"].float().cpu().numpy(),
             image["scores"].float().cpu().numpy(),
             image["labels"].cpu().numpy(),
         )
-        for image in found
+        for image in predictions
     ]
 
 
@@ -49,9 +49,9 @@ def detect(
         batches: indices of images in the split, grouped by forward pass.
         precision: ``bf16`` or ``fp32``.
     """
-    for places in batches:
-        found = detect_images(detector, [split.image(n) for n in places], precision)
-        for n, (corners_N4, scores_N, labels_N) in zip(places, found, strict=True):
+    for indices in batches:
+        predictions = detect_images(detector, [split.image(n) for n in indices], precision)
+        for n, (corners_N4, scores_N, labels_N) in zip(indices, predictions, strict=True):
             boxes_N4 = corners_N4.astype(float)
             boxes_N4[:, 2:] -= boxes_N4[:, :2]
             for box, label, score in zip(boxes_N4.tolist(), labels_N.tolist(), scores_N.tolist(), strict=True):

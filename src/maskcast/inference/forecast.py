@@ -14,8 +14,8 @@ import torch
 from maskcast.data.clip_store.instances import ObjectClasses
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.inference.found import quantise
-from maskcast.inference.found_objects import FoundObjects
+from maskcast.inference.predicted_objects import PredictedObjects
+from maskcast.inference.predictions import quantise
 from maskcast.inference.segment import segment_future
 from maskcast.labels import MASK
 from maskcast.models.forecasting.base import Forecaster, Predictor
@@ -67,31 +67,31 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
         MaskcastError: a store lacks the map, the map cannot be forecast, or the stores do not match.
     """
     prepared = ClipStore(clips, label_map)
-    told = prepared.label_map
-    if told.kind == "alpha":
+    forecast_map = prepared.label_map
+    if forecast_map.kind == "alpha":
         raise MaskcastError(
-            f"{clips}: label map {told.name!r} is of kind {told.kind}, which no forecaster takes; "
-            "name a map of kind classes or instances (label_map)"
+            f"{clips}: label map {forecast_map.name!r} has kind {forecast_map.kind}, which forecasters "
+            "do not support; set label_map to a map of kind classes or instances"
         )
-    prepared, generated = prepared.of(told.name), ClipStore(masks, None if told.kind == "instances" else label_map)
-    if told.kind == "instances":
+    instances = forecast_map.kind == "instances"
+    prepared, generated = prepared.of(forecast_map.name), ClipStore(masks, None if instances else label_map)
+    if instances:
         prepared = ObjectClasses(prepared)
-        alike = generated.digest == prepared.digest
-        generated = prepared if alike else FoundObjects(generated, prepared)
+        same_store = generated.digest == prepared.digest
+        generated = prepared if same_store else PredictedObjects(generated, prepared)
     else:
         generated = generated.of(generated.label_map.name)
-    for what in ("classes", "height", "width"):
-        ours, theirs = getattr(prepared, what), getattr(generated, what)
-        if ours != theirs:
-            values = f"{len(ours)} and {len(theirs)}" if what == "classes" else f"{ours} and {theirs}"
+    for key in ("classes", "height", "width"):
+        expected, got = getattr(prepared, key), getattr(generated, key)
+        if expected != got:
+            values = f"{len(expected)} and {len(got)}" if key == "classes" else f"{expected} and {got}"
             raise MaskcastError(
-                f"{masks}: its {what} differ from those of {clips} ({values}); "
-                "run generate_masks on these clips again"
+                f"{masks}: {key} differ from those of {clips} ({values}); run generate_masks on these clips again"
             )
     return prepared, generated
 
 
-def check_agreement(masks: ClipStore, context_frames: int) -> None:
+def check_consistent_frames(masks: ClipStore, context_frames: int) -> None:
     """Checks that generated masks of the context were made without later frames.
 
     Raises:
@@ -115,15 +115,15 @@ def load_models(
         MaskcastError: a model is malformed, or lacks the label map of `clips` or has another number of classes.
     """
     model, description = load_forecaster(forecaster)
-    told, name = description["meta"].get("label_map", MASK), clips.label_map.name
-    if told != name:
+    trained_map, wanted_map = description["meta"].get("label_map", MASK), clips.label_map.name
+    if trained_map != wanted_map:
         raise MaskcastError(
-            f"{forecaster}: forecasts label map {told!r}, but {name!r} of {clips.root} is asked for; "
-            "name another map (label_map) or train a forecaster for this one"
+            f"{forecaster}: label map is {trained_map!r}, expected {wanted_map!r} of {clips.root}; "
+            "set label_map to another map or train a forecaster for this one"
         )
     _check_classes(forecaster, description["num_classes"], clips)
-    masking = masker_for(model, masker, clips)
-    return model.to(device), None if masking is None else masking.to(device)
+    masker_model = masker_for(model, masker, clips)
+    return model.to(device), None if masker_model is None else masker_model.to(device)
 
 
 def masker_for(model: Predictor, folder: Path, clips: ClipStore) -> Segmenter | None:
@@ -134,11 +134,11 @@ def masker_for(model: Predictor, folder: Path, clips: ClipStore) -> Segmenter | 
     """
     if not model.input.needs_masker:
         return None
-    from maskcast.models.segmentation.table import load_masker, place_of_map  # takes seconds to import
+    from maskcast.models.segmentation.table import load_masker, map_index  # takes seconds to import
 
     masker, _ = load_masker(folder)
-    remedy = f"name one of these (label_map) or train a masker for the one of {clips.root}"
-    place = place_of_map(folder, masker, clips.label_map.name, remedy)
+    remedy = f"set label_map to one of these or train a masker on {clips.root}"
+    place = map_index(folder, masker, clips.label_map.name, remedy)
     _check_classes(folder, masker.maps[place].num_classes, clips)
     return masker
 
@@ -169,8 +169,8 @@ def forecast_clips(
 
 
 def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, batch: Sequence[Clip]) -> Forecast:
-    seen = slice(setting.context_frames)
-    context_BT = np.stack([model.input.read(source, source.get(clip.id), seen) for clip in batch])
+    context_slice = slice(setting.context_frames)
+    context_BT = np.stack([model.input.read(source, source.get(clip.id), context_slice) for clip in batch])
     context = torch.from_numpy(context_BT).to(setting.device)
     if not model.input.needs_masker:
         masks, confidence = model.forecast_with_confidence(context, setting.horizon)
@@ -179,11 +179,11 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
     frames = model.forecast(context, setting.horizon).cpu().numpy()
     name = source.label_map.name
     masked = [
-        segment_future(setting.masker, *seen_made, batch_size=setting.horizon, precision="fp32")[name]
-        for seen_made in zip(context_BT, frames, strict=True)
+        segment_future(setting.masker, *context_and_forecast, batch_size=setting.horizon, precision="fp32")[name]
+        for context_and_forecast in zip(context_BT, frames, strict=True)
     ]
-    sure = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])
-    return Forecast(np.stack([one.masks for one in masked]), sure, frames)
+    confidences = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])
+    return Forecast(np.stack([one.masks for one in masked]), confidences, frames)
 
 
 def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:
@@ -191,15 +191,15 @@ def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: 
         raise MaskcastError(
             f"{source.root}: has no generated masks of clip {clip.id!r}; {clips.remedy_without_masks(clip)}"
         )
-    found = source.get(clip.id)
-    if not model.input.is_in(source, found):
+    context_clip = source.get(clip.id)
+    if not model.input.is_in(source, context_clip):
         raise MaskcastError(
-            f"{source.root}: clip {clip.id!r} has no {model.input}, which this forecaster starts from; "
-            "prepare clips that have them or use another forecaster"
+            f"{source.root}: clip {clip.id!r} has no {model.input}, which this forecaster needs; "
+            "prepare clips with them or use another forecaster"
         )
-    if found.num_frames < frames:
+    if context_clip.num_frames < frames:
         raise MaskcastError(
-            f"{source.root}: clip {clip.id!r} has {counted(found.num_frames, 'frame')}, the context needs "
+            f"{source.root}: clip {clip.id!r} has {counted(context_clip.num_frames, 'frame')}, the context needs "
             f"{frames}; lower context_frames in each section that has it, or prepare longer clips"
         )
 

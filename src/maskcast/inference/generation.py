@@ -21,12 +21,12 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.table import frame_counts
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.inference.carried_labels import CarriedLabels
-from maskcast.inference.clip_packing import Packer, Packing, lanes
+from maskcast.inference.clip_packing import Packer, ParallelPacking, parallel_packers
+from maskcast.inference.label_propagation import LabelPropagator
 from maskcast.inference.segment import frame_by_frame, segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
-from maskcast.models.segmentation.table import place_of_map
+from maskcast.models.segmentation.table import map_index
 from maskcast.progress import track
 
 
@@ -40,18 +40,18 @@ def check_maps(
     """
     maps = masker.maps
     if names is not None:
-        maps = tuple(maps[place_of_map(folder, masker, name, "name one of these (maps)")] for name in names)
+        maps = tuple(maps[map_index(folder, masker, name, "set maps to one of these")] for name in names)
     for one in maps:
-        theirs = store.of(one.name).label_map
-        if theirs != one:
+        store_map = store.of(one.name).label_map
+        if store_map != one:
             raise MaskcastError(
-                f"{folder}: trained for {one.num_classes} classes that are not the {theirs.num_classes} of "
+                f"{folder}: trained for {one.num_classes} classes that are not the {store_map.num_classes} of "
                 f"{store.root}; train a masker on these clips"
             )
     return maps
 
 
-def are_things(maps: Sequence[LabelMap], store: ClipStore) -> bool:
+def all_things(maps: Sequence[LabelMap], store: ClipStore) -> bool:
     """Whether all classes of all class maps are things, according to the masker's or the store's maps."""
     classes = [one for one in maps if one.kind == "classes"]
     return bool(classes) and all(one.things or store.of(one.name).label_map.things for one in classes)
@@ -84,7 +84,7 @@ class Generation:
         precision: str,
         consistent_frames: int | None,
         confidence_levels: int,
-        carried: CarriedLabels | None = None,
+        propagator: LabelPropagator | None = None,
     ) -> dict[str, float]:
         """Masks all clips that are not finished, writes the clip store, and returns metrics.
 
@@ -97,13 +97,13 @@ class Generation:
             precision: ``bf16`` or ``fp32``.
             consistent_frames: see ``segment``.
             confidence_levels: number of steps to which confidence is rounded.
-            carried: replaces masks by labels when a clip is complete; None keeps all masks.
+            propagator: replaces masks by labels when a clip is complete; None keeps all masks.
         """
         size, frames = (self.store.height, self.store.width), len(self._index)
         speed: dict[str, float] = {}
         with (
             ClipWriter(folder, height=size[0], width=size[1], maps=self.maps, meta=meta) as writer,
-            _Writing(self.clips, self._finished, writer, carried) as writing,
+            _WriterThread(self.clips, self._finished, writer, propagator) as writer_thread,
         ):
             done, started = self._finished.count(len(self.clips)), time.monotonic()
             if done < len(self.clips):
@@ -112,12 +112,12 @@ class Generation:
                 replicas = [copy.deepcopy(masker).to(device) for device in devices]
                 with closing(self._packed(done, replicas, packer, batch_size, precision)) as packed:
                     for _ in packed:
-                        if carried is None:
-                            writing.go_on()
+                        if propagator is None:
+                            writer_thread.write_finished()
                 speed["frames_per_second"] = (frames - self._index.start(done)) / (time.monotonic() - started)
         written = sum(file.stat().st_size for file in folder.glob("*.zst"))
         result = {"clips": len(self.clips), "frames": frames, "bytes_per_frame": written / frames}
-        return result | writing.means | speed
+        return result | writer_thread.means | speed
 
     def _packed(
         self, done: int, replicas: Sequence[Segmenter], packer: Packer, batch_size: int, precision: str
@@ -126,19 +126,19 @@ class Generation:
         start = self._index.start(done)
         # Batch k always begins at frame k * batch_size of all clips laid end to end, also in a resumed run,
         # because the last bits of a convolution may depend on the other frames of its batch.
-        first, place = self._index.at(start if replicas[0].stateful else start - start % batch_size)
+        first, first_frame = self._index.at(start if replicas[0].stateful else start - start % batch_size)
         pieces = segment_clips(
             replicas,
-            [self._frames(k, place if k == first else 0) for k in range(first, len(self.clips))],
+            [self._frames(k, first_frame if k == first else 0) for k in range(first, len(self.clips))],
             batch_size=batch_size,
             precision=precision,
             objects=packer.consistent_frames is not None,
             confidence_levels=packer.levels,
         )
         pixels = batch_size * self.store.height * self.store.width
-        with Packing(lanes(packer, pixels)) as packing:
-            left = len(self._index) - self._index.start(first) - place
-            for piece in track(frame_by_frame(pieces), "masking frames", left):
+        with ParallelPacking(parallel_packers(packer, pixels)) as packing:
+            frames_left = len(self._index) - self._index.start(first) - first_frame
+            for piece in track(frame_by_frame(pieces), "masking frames", frames_left):
                 if piece is not None and first + piece[0] >= done:
                     packing.add(first + piece[0], {one.name: piece[1][one.name] for one in self.maps})
                     yield
@@ -148,23 +148,27 @@ class Generation:
         yield self.store.frames(self.clips[k])[start:]
 
 
-class _Writing:
+class _WriterThread:
     """Writes finished clips in their order, in a thread of its own.
 
     Args:
         clips: all of them.
         finished: store of finished clips.
         writer: of the clip store.
-        carried: see ``Generation.run``.
+        propagator: see ``Generation.run``.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], finished: FinishedClips, writer: ClipWriter, carried: CarriedLabels | None
+        self,
+        clips: Sequence[Clip],
+        finished: FinishedClips,
+        writer: ClipWriter,
+        propagator: LabelPropagator | None,
     ) -> None:
-        self._clips, self._finished, self._writer, self._carried = clips, finished, writer, carried
+        self._clips, self._finished, self._writer, self._propagator = clips, finished, writer, propagator
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing")
         self._running: deque[Future[None]] = deque()
-        self._begun = 0
+        self._started = 0
         self._totals: defaultdict[str, list[float]] = defaultdict(list)
 
     @property
@@ -172,12 +176,12 @@ class _Writing:
         """``mean_confidence_<kind>`` of the written clips of each kind."""
         return {f"mean_confidence_{kind}": float(np.mean(values)) for kind, values in self._totals.items()}
 
-    def go_on(self) -> None:
+    def write_finished(self) -> None:
         """Starts to write the clips finished since the last call; raises errors of earlier writes."""
         while self._running and self._running[0].done():
             self._running.popleft().result()
-        while self._begun < len(self._clips) and self._finished.has(self._begun):
-            self._begin()
+        while self._started < len(self._clips) and self._finished.has(self._started):
+            self._start_next()
 
     def __enter__(self) -> Self:
         return self
@@ -185,21 +189,22 @@ class _Writing:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                while self._begun < len(self._clips):  # a missing clip raises an error
-                    self._begin()
-                for each in self._running if self._carried is None else track(self._running, "carrying labels"):
-                    each.result()
+                while self._started < len(self._clips):  # a missing clip raises an error
+                    self._start_next()
+                writes = self._running if self._propagator is None else track(self._running, "propagating labels")
+                for write in writes:
+                    write.result()
         finally:
             self._thread.shutdown(cancel_futures=True)
 
-    def _begin(self) -> None:
-        self._running.append(self._thread.submit(self._write, self._begun))
-        self._begun += 1
+    def _start_next(self) -> None:
+        self._running.append(self._thread.submit(self._write, self._started))
+        self._started += 1
 
     def _write(self, k: int) -> None:
         clip, done = self._clips[k], self._finished.load(k)
-        if self._carried is not None:
-            done = self._carried(clip, done)
+        if self._propagator is not None:
+            done = self._propagator(clip, done)
         for mean in done.meta.values():
             self._totals[clip.kind].append(mean)
         self._writer.add(

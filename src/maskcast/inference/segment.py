@@ -15,23 +15,23 @@ from itertools import chain, repeat, zip_longest
 
 import numpy as np
 
-from maskcast.inference.agreement import Agreement
-from maskcast.inference.found import Found, joined, length, sliced
-from maskcast.inference.worker import FoundPart, Part, Worker
+from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
+from maskcast.inference.streaming_consistency import StreamingConsistency
+from maskcast.inference.worker import Part, PredictedPart, Worker
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
 from maskcast.rehearsal import note, rehearsing
 
-AT_ONCE = 3  # batches per worker: one being read, one on the device, one waiting for it
-MOST_BYTES = 2**30  # limit for probabilities in further batches, if all pixels were foreground
+BATCHES_IN_FLIGHT = 3  # batches per worker: one being read, one on the device, one waiting for it
+MAX_EXTRA_BYTES = 2**30  # limit for probabilities in further batches, if all pixels were foreground
 
-Turn = tuple[int, list[Part]]  # index of a worker, and its next batch
+Job = tuple[int, list[Part]]  # index of a worker, and its next batch
 Chunks = Iterable[np.ndarray]  # consecutive pieces of a clip, uint8 RGB (T, H, W, C)
 
 
 def segment(
     segmenter: Segmenter, chunks: Chunks, *, batch_size: int, precision: str, consistent_frames: int | None = None
-) -> Iterator[Found]:
+) -> Iterator[Predictions]:
     """Yields the predictions for one clip, piece by piece, in the order of its frames.
 
     It reads no further frame while a full batch is waiting, on which ``Session`` relies.
@@ -41,39 +41,43 @@ def segment(
         chunks: the clip.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        consistent_frames: length of the windows in which masks are made consistent (see ``Agreement``); None masks
-            each frame by itself.
+        consistent_frames: length of the windows in which masks are made consistent (see
+            ``StreamingConsistency``); None masks each frame by itself.
     """
     worker = Worker(segmenter, precision, consistent_frames is not None)
-    yield from segment_by(worker, chunks, batch_size=batch_size, consistent_frames=consistent_frames)
+    yield from segment_with(worker, chunks, batch_size=batch_size, consistent_frames=consistent_frames)
 
 
-def segment_by(
+def segment_with(
     worker: Worker, chunks: Chunks, *, batch_size: int, consistent_frames: int | None = None
-) -> Iterator[Found]:
+) -> Iterator[Predictions]:
     """Like ``segment``, with a worker that may be reused for several clips and keeps its recorded network."""
     parts = chain.from_iterable(map(worker, _batches([(0, chunks)], batch_size)))
-    yield from _agreeing((found for _, found in parts if found is not None), consistent_frames)
+    yield from _made_consistent(
+        (predictions for _, predictions in parts if predictions is not None), consistent_frames
+    )
 
 
-def segment_whole(segmenter: Segmenter, frames_THWC: np.ndarray, *, batch_size: int, precision: str) -> Found:
+def segment_whole(
+    segmenter: Segmenter, frames_THWC: np.ndarray, *, batch_size: int, precision: str
+) -> Predictions:
     """Returns the predictions for a clip that fits into memory, each frame masked by itself."""
-    return joined(list(segment(segmenter, [frames_THWC], batch_size=batch_size, precision=precision)))
+    return concatenate(list(segment(segmenter, [frames_THWC], batch_size=batch_size, precision=precision)))
 
 
-def segment_both(
+def segment_raw_and_consistent(
     segmenter: Segmenter,
     frames_THWC: np.ndarray,
     *,
     batch_size: int,
     precision: str,
     consistent_frames: int | None,
-) -> tuple[Found, Found]:
+) -> tuple[Predictions, Predictions]:
     """Returns the predictions for a clip with each frame by itself, and after they are made consistent."""
     worker = Worker(segmenter, precision, consistent_frames is not None)
-    alone = joined(list(segment_by(worker, [frames_THWC], batch_size=batch_size)))
-    agreed = joined(list(_agreeing([alone], consistent_frames)))
-    return {name: one._replace(objects=None) for name, one in alone.items()}, agreed
+    raw = concatenate(list(segment_with(worker, [frames_THWC], batch_size=batch_size)))
+    consistent = concatenate(list(_made_consistent([raw], consistent_frames)))
+    return {name: one._replace(objects=None) for name, one in raw.items()}, consistent
 
 
 def segment_clips(
@@ -84,7 +88,7 @@ def segment_clips(
     precision: str,
     objects: bool = False,
     confidence_levels: int | None = None,
-) -> Iterator[tuple[int, Found]]:
+) -> Iterator[tuple[int, Predictions]]:
     """Yields the predictions for many clips: the index of a clip, and its next piece.
 
     The pieces of a clip come in order. For a segmenter with state, pieces of as many clips as there are replicas
@@ -95,56 +99,56 @@ def segment_clips(
         clips: the frames of each.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        objects: whether to include the probabilities of foreground pixels, which ``Agreement`` needs.
+        objects: whether to include the probabilities of foreground pixels, which ``StreamingConsistency`` needs.
         confidence_levels: number of steps to which confidence is rounded, unless ``objects`` is true.
     """
     numbered, count = list(enumerate(clips)), len(replicas)
-    turns: Iterator[Turn]
+    jobs: Iterator[Job]
     if replicas[0].stateful:
-        lanes = [_clip_by_clip(numbered[k::count], batch_size) for k in range(count)]
-        turns = chain.from_iterable(enumerate(batches) for batches in zip_longest(*lanes, fillvalue=[]))
+        per_replica = [_clip_by_clip(numbered[k::count], batch_size) for k in range(count)]
+        jobs = chain.from_iterable(enumerate(batches) for batches in zip_longest(*per_replica, fillvalue=[]))
     else:
-        turns = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
+        jobs = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
     workers = [Worker(replica, precision, objects, confidence_levels) for replica in replicas]
     if rehearsing():
-        turns = _warmed(workers, turns)
-    parts = chain.from_iterable(_side_by_side(workers, turns))
-    yield from ((number, found) for number, found in parts if found is not None)
+        jobs = _warmed_up(workers, jobs)
+    parts = chain.from_iterable(_run_in_parallel(workers, jobs))
+    yield from ((number, predictions) for number, predictions in parts if predictions is not None)
 
 
-def frame_by_frame(pieces: Iterable[tuple[int, Found]]) -> Iterator[tuple[int, Found] | None]:
+def frame_by_frame(pieces: Iterable[tuple[int, Predictions]]) -> Iterator[tuple[int, Predictions] | None]:
     """Yields each piece, followed by None for each further frame of it, so that progress counts frames."""
     for piece in pieces:
         yield piece
-        yield from repeat(None, length(piece[1]) - 1)
+        yield from repeat(None, count_frames(piece[1]) - 1)
 
 
-def _warmed(workers: Sequence[Worker], turns: Iterator[Turn]) -> Iterator[Turn]:
+def _warmed_up(workers: Sequence[Worker], jobs: Iterator[Job]) -> Iterator[Job]:
     """Warms up GPUs with the first batch, and returns all batches."""
-    first = next(turns)
-    began = time.monotonic()
+    first = next(jobs)
+    start = time.monotonic()
     for worker in workers:
         worker.warm_up(first[1])
-    note(within=time.monotonic() - began)
-    return chain([first], turns)
+    note(within=time.monotonic() - start)
+    return chain([first], jobs)
 
 
 def segment_future(
-    segmenter: Segmenter, seen_THWC: np.ndarray, made_hHWC: np.ndarray, *, batch_size: int, precision: str
-) -> Found:
+    segmenter: Segmenter, context_THWC: np.ndarray, forecast_hHWC: np.ndarray, *, batch_size: int, precision: str
+) -> Predictions:
     """Returns the predictions for frames that a forecaster made.
 
     Args:
         segmenter: see ``segment``.
-        seen_THWC: the frames before, which a segmenter with state sees first.
-        made_hHWC: the forecast frames.
+        context_THWC: the frames before, which a segmenter with state sees first.
+        forecast_hHWC: the forecast frames.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
     """
-    before = len(seen_THWC) if segmenter.stateful else 0
-    frames = np.concatenate([seen_THWC, made_hHWC]) if before else made_hHWC
-    found = segment_whole(segmenter, frames, batch_size=batch_size, precision=precision)
-    return sliced(found, slice(before, None))
+    num_context = len(context_THWC) if segmenter.stateful else 0
+    frames = np.concatenate([context_THWC, forecast_hHWC]) if num_context else forecast_hHWC
+    predictions = segment_whole(segmenter, frames, batch_size=batch_size, precision=precision)
+    return take_frames(predictions, slice(num_context, None))
 
 
 def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
@@ -153,7 +157,7 @@ def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Pa
     room = size
     for number, chunks in clips:
         for chunk in chunks:
-            for start in _cuts(len(chunk), room, size):
+            for start in _piece_starts(len(chunk), room, size):
                 piece = chunk[start : start + room]
                 parts.append((number, piece))
                 room -= len(piece)
@@ -169,38 +173,42 @@ def _clip_by_clip(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[li
     return chain.from_iterable(_batches([clip], size) for clip in clips)
 
 
-def _cuts(length: int, first: int, size: int) -> Iterator[int]:
+def _piece_starts(length: int, first: int, size: int) -> Iterator[int]:
     """Yields the starts of a chunk's pieces: the first completes a batch, the others have ``size`` frames."""
     yield from range(min(length, 1))
     yield from range(first, length, size)
 
 
-def _agreeing(pieces: Iterable[Found], consistent_frames: int | None) -> Iterator[Found]:
-    """Yields the pieces of a clip unchanged, or consistent windows of it, see ``Agreement``."""
+def _made_consistent(pieces: Iterable[Predictions], consistent_frames: int | None) -> Iterator[Predictions]:
+    """Yields the pieces of a clip unchanged, or consistent windows of it, see ``StreamingConsistency``."""
     if consistent_frames is None:
         yield from pieces
         return
-    agreement = Agreement(consistent_frames)
-    for found in pieces:
-        yield from agreement.add(found)
-    yield from agreement.end()
+    consistency = StreamingConsistency(consistent_frames)
+    for predictions in pieces:
+        yield from consistency.add(predictions)
+    yield from consistency.end()
 
 
-def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:
-    """Yields the workers' results in the order of ``turns`` (index of the worker, and its batch).
+def _run_in_parallel(
+    workers: Sequence[Worker], jobs: Iterable[tuple[int, list[Part]]]
+) -> Iterator[list[PredictedPart]]:
+    """Yields the workers' results in the order of ``jobs`` (index of the worker, and its batch).
 
     Each worker has a thread of its own. While a GPU works on the next batch, the results of earlier ones are
-    copied to the host, where each processor post-processes one. ``AT_ONCE`` batches per worker are in memory, plus
-    one per processor if they are small.
+    copied to the host, where each processor post-processes one. ``BATCHES_IN_FLIGHT`` batches per
+    worker are in memory, plus one per processor if they are small.
     """
     pools, processors = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers], num_processors()
-    finishing = ThreadPoolExecutor(processors, thread_name_prefix="found")
-    running: deque[Future[list[FoundPart]]] = deque()
+    finishing = ThreadPoolExecutor(processors, thread_name_prefix="results")
+    running: deque[Future[list[PredictedPart]]] = deque()
     try:
-        for turn, parts in turns:
-            begun = pools[turn].submit(workers[turn].begin, parts)
-            running.append(finishing.submit(_finished, begun))
-            if len(running) >= AT_ONCE * len(workers) + _more(parts, workers[turn].segmenter, processors):
+        for k, parts in jobs:
+            started = pools[k].submit(workers[k].begin, parts)
+            running.append(finishing.submit(_wait_for, started))
+            if len(running) >= BATCHES_IN_FLIGHT * len(workers) + _extra_batches(
+                parts, workers[k].segmenter, processors
+            ):
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -209,12 +217,12 @@ def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Par
             pool.shutdown(cancel_futures=True)
 
 
-def _finished(begun: "Future[Callable[[], list[FoundPart]]]") -> list[FoundPart]:
-    return begun.result()()
+def _wait_for(started: "Future[Callable[[], list[PredictedPart]]]") -> list[PredictedPart]:
+    return started.result()()
 
 
-def _more(parts: Sequence[Part], segmenter: Segmenter, processors: int) -> int:
+def _extra_batches(parts: Sequence[Part], segmenter: Segmenter, processors: int) -> int:
     """Returns how many further batches like this one may be in memory."""
     pixels = sum(frames_THWC[..., 0].size for _, frames_THWC in parts if frames_THWC is not None)
     classes = sum(one.num_classes for one in segmenter.maps)
-    return min(processors - 1, MOST_BYTES // max(1, 4 * pixels * classes))
+    return min(processors - 1, MAX_EXTRA_BYTES // max(1, 4 * pixels * classes))

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskcast.data.video_files.cuts import CutDetector
 from maskcast.errors import MaskcastError
-from maskcast.inference.found import Found
+from maskcast.inference.predictions import Predictions
 from maskcast.inference.segment import segment
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.reading import array_of
@@ -65,33 +65,33 @@ class Session:
         """
         if self._ended:
             raise MaskcastError("session: it has ended; open another one")
-        wanted = "uint8 of shape (any, any, 3)"
-        frame_HWC = array_of(frame, "frame", wanted)
+        expected = "uint8 of shape (any, any, 3)"
+        frame_HWC = array_of(frame, "frame", expected)
         if frame_HWC.dtype != np.uint8 or frame_HWC.ndim != 3 or frame_HWC.shape[2] != 3 or not frame_HWC.size:
-            raise MaskcastError(f"frame: got {frame_HWC.dtype} of shape {frame_HWC.shape}; give {wanted}")
-        why: Reset = ""
+            raise MaskcastError(f"frame: got {frame_HWC.dtype} of shape {frame_HWC.shape}; give {expected}")
+        reset_reason: Reset = ""
         if self._size not in (None, frame_HWC.shape):
-            why = "size"
+            reset_reason = "size"
         elif self._cuts and self._cut(frame_HWC):
-            why = "cut"
-        if why:
+            reset_reason = "cut"
+        if reset_reason:
             self.reset()
             self._cut(frame_HWC)
         self._size = frame_HWC.shape
-        self._waiting.append(frame_HWC[None])
+        self._pending.append(frame_HWC[None])
         try:
-            found = next(self._found)
+            predictions = next(self._predictions)
         except BaseException:  # also Ctrl-C: the state may be incomplete
             self.reset()
             raise
-        maps = {name: one.masks[0] for name, one in found.items()}
-        sure = {name: one.confidence[0] for name, one in found.items() if one.confidence is not None}
-        return Step(maps, sure, why)
+        maps = {name: one.masks[0] for name, one in predictions.items()}
+        sure = {name: one.confidence[0] for name, one in predictions.items() if one.confidence is not None}
+        return Step(maps, sure, reset_reason)
 
     def reset(self) -> None:
         """Resets the state: the next frame is the first of a video."""
-        self._waiting: deque[np.ndarray] = deque()
-        self._found: Iterator[Found] = segment(
+        self._pending: deque[np.ndarray] = deque()
+        self._predictions: Iterator[Predictions] = segment(
             self._segmenter, self._frames(), batch_size=1, precision=self._precision
         )
         self._size = None
@@ -104,7 +104,7 @@ class Session:
 
     def _frames(self) -> Iterator[np.ndarray]:
         while True:
-            yield self._waiting.popleft()
+            yield self._pending.popleft()
 
     def __enter__(self) -> Self:
         return self

@@ -13,13 +13,13 @@ from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.errors import MaskcastError
-from maskcast.inference.found import length
+from maskcast.inference.predictions import count_frames
 from maskcast.inference.segment import frame_by_frame, segment_clips
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track
 from maskcast.seed import rng
 
-FOREGROUND = 2 / 3  # share of the draws of `ForegroundRandom` that first draw a class
+FOREGROUND_SHARE = 2 / 3  # share of the draws of `ForegroundRandom` that first draw a class
 SPLITS = ("train", "unlabeled")  # splits whose frames may be labelled for training
 
 
@@ -42,17 +42,17 @@ class Candidates:
     clip_N: np.ndarray
     frame_N: np.ndarray
     video_N: np.ndarray
-    place_N: np.ndarray
+    time_N: np.ndarray
     area_NK: np.ndarray
-    doubt_NK: np.ndarray
+    uncertainty_NK: np.ndarray
     labelled: Mapping[int, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.clip_N)
 
-    def near(self, video: int, place: float, spacing: int) -> np.ndarray:
+    def near(self, video: int, time: float, spacing: int) -> np.ndarray:
         """Returns which frames of a video are less than ``spacing`` away from a time in it, (N,) bool."""
-        return (self.video_N == video) & (np.abs(self.place_N - place) < spacing)
+        return (self.video_N == video) & (np.abs(self.time_N - time) < spacing)
 
 
 def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, precision: str) -> Candidates:
@@ -67,13 +67,13 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     Raises:
         MaskcastError: if every frame has labels, or no clip has frames.
     """
-    free = {clip.id: _unlabelled(store, clip) for clip in store.where(lambda group: group.has_frames)}
-    clips = [store.get(name) for name, free_T in free.items() if free_T.any()]
+    unlabelled = {clip.id: _unlabelled(store, clip) for clip in store.where(lambda group: group.has_frames)}
+    clips = [store.get(name) for name, free_T in unlabelled.items() if free_T.any()]
     if not clips:
         raise MaskcastError(f"{store.root}: no frame of {' or '.join(SPLITS)} lacks labels; prepare more clips")
     name, classes = store.label_map.name, store.num_classes
     areas: list[list[np.ndarray]] = [[] for _ in clips]
-    doubts: list[list[np.ndarray]] = [[] for _ in clips]
+    uncertainties: list[list[np.ndarray]] = [[] for _ in clips]
     pieces = segment_clips(
         [masker], [[store.frames(clip)] for clip in clips], batch_size=batch_size, precision=precision
     )
@@ -81,38 +81,38 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     for piece in track(frame_by_frame(pieces), "looking for frames to label", frames):
         if piece is None:
             continue
-        k, found = piece
-        masked = found[name]
-        assert masked.confidence is not None
-        for t in range(length(found)):
-            ids, unsure = masked.masks[t].ravel(), 1 - masked.confidence[t].ravel()
+        k, predictions = piece
+        prediction = predictions[name]
+        assert prediction.confidence is not None
+        for t in range(count_frames(predictions)):
+            ids, uncertainty = prediction.masks[t].ravel(), 1 - prediction.confidence[t].ravel()
             areas[k].append(np.bincount(ids, minlength=classes))
-            doubts[k].append(np.bincount(ids, unsure, minlength=classes))
-    kept = [free[clip.id] for clip in clips]
-    counts = [int(free_T.sum()) for free_T in kept]
+            uncertainties[k].append(np.bincount(ids, uncertainty, minlength=classes))
+    unlabelled_masks = [unlabelled[clip.id] for clip in clips]
+    counts = [int(free_T.sum()) for free_T in unlabelled_masks]
     videos = {video: k for k, video in enumerate(dict.fromkeys(clip.video for clip in clips))}
     return Candidates(
         [clip.id for clip in clips],
         np.repeat(np.arange(len(clips)), counts),
-        np.concatenate([np.flatnonzero(free_T) for free_T in kept]),
+        np.concatenate([np.flatnonzero(free_T) for free_T in unlabelled_masks]),
         np.repeat([videos[clip.video] for clip in clips], counts),
-        np.concatenate([_places(clip)[free_T] for clip, free_T in zip(clips, kept, strict=True)]),
-        np.concatenate([np.array(areas[k])[free_T] for k, free_T in enumerate(kept)]),
-        np.concatenate([np.array(doubts[k])[free_T] for k, free_T in enumerate(kept)]),
+        np.concatenate([_times(clip)[free_T] for clip, free_T in zip(clips, unlabelled_masks, strict=True)]),
+        np.concatenate([np.array(areas[k])[free_T] for k, free_T in enumerate(unlabelled_masks)]),
+        np.concatenate([np.array(uncertainties[k])[free_T] for k, free_T in enumerate(unlabelled_masks)]),
         _labelled(store, videos),
     )
 
 
 def _labelled(store: ClipStore, videos: Mapping[str, int]) -> dict[int, np.ndarray]:
     """Returns for each video, by its index, the times of the frames with labels in any of its clips."""
-    found: dict[int, list[np.ndarray]] = {}
+    times_of: dict[int, list[np.ndarray]] = {}
     for clip in store.where(lambda group: group.has_frames):
-        if clip.video in videos and (known := labelled_frames(store, clip)):
-            found.setdefault(videos[clip.video], []).append(_places(clip)[list(known)])
-    return {video: np.unique(np.concatenate(places)) for video, places in found.items()}
+        if clip.video in videos and (labelled := labelled_frames(store, clip)):
+            times_of.setdefault(videos[clip.video], []).append(_times(clip)[list(labelled)])
+    return {video: np.unique(np.concatenate(times)) for video, times in times_of.items()}
 
 
-def _places(clip: Clip) -> np.ndarray:
+def _times(clip: Clip) -> np.ndarray:
     """Returns the times of a clip's frames in its video, in units of their distance, (T,)."""
     return clip.meta.get("start", 0) / clip.meta.get("stride", 1) + np.arange(clip.num_frames)
 
@@ -141,7 +141,7 @@ class Method(ABC):
     def pick(self, free_N: np.ndarray) -> int:
         """Returns the index of the next frame, one of the free frames (there is at least one)."""
 
-    def any_of(self, free_N: np.ndarray) -> int:
+    def random_choice(self, free_N: np.ndarray) -> int:
         """Returns one of the free frames, uniformly at random."""
         return int(self.random.choice(np.flatnonzero(free_N)))
 
@@ -151,7 +151,7 @@ class Random(Method):
 
     def pick(self, free_N: np.ndarray) -> int:
         """Returns a free frame."""
-        return self.any_of(free_N)
+        return self.random_choice(free_N)
 
 
 class ForegroundRandom(Method):
@@ -161,9 +161,9 @@ class ForegroundRandom(Method):
         """Returns a free frame."""
         seen_NK = self.candidates.area_NK[:, 1:] > 0
         classes = np.flatnonzero(seen_NK[free_N].any(axis=0))
-        if not classes.size or self.random.random() >= FOREGROUND:
-            return self.any_of(free_N)
-        return self.any_of(free_N & seen_NK[:, self.random.choice(classes)])
+        if not classes.size or self.random.random() >= FOREGROUND_SHARE:
+            return self.random_choice(free_N)
+        return self.random_choice(free_N & seen_NK[:, self.random.choice(classes)])
 
 
 class ClassUncertainty(Method):
@@ -175,17 +175,17 @@ class ClassUncertainty(Method):
 
     def __init__(self, candidates: Candidates, random: np.random.Generator) -> None:
         super().__init__(candidates, random)
-        doubt_NK = candidates.doubt_NK[:, 1:]
-        noise_NK = random.gumbel(size=doubt_NK.shape)
+        uncertainty_NK = candidates.uncertainty_NK[:, 1:]
+        noise_NK = random.gumbel(size=uncertainty_NK.shape)
         with np.errstate(divide="ignore"):  # log of 0 for absent classes
-            self._noised_NK = np.log(doubt_NK) + noise_NK
+            self._noised_NK = np.log(uncertainty_NK) + noise_NK
         self._turns: list[int] = []
 
     def pick(self, free_N: np.ndarray) -> int:
         """Returns the first free frame for the class whose turn it is."""
         seen = np.flatnonzero(np.isfinite(self._noised_NK[free_N]).any(axis=0))
         if not seen.size:
-            return self.any_of(free_N)
+            return self.random_choice(free_N)
         while True:
             self._turns = self._turns or self.random.permutation(seen).tolist()
             turn = self._turns.pop()
@@ -212,12 +212,12 @@ def choose(candidates: Candidates, method: str, *, budget: int, spacing: int, se
     """
     picker = METHODS[method](candidates, rng(seed))
     free_N = np.ones(len(candidates), bool)
-    for video, places in candidates.labelled.items():
-        for place in places:
-            free_N &= ~candidates.near(video, place, spacing)
+    for video, times in candidates.labelled.items():
+        for time in times:
+            free_N &= ~candidates.near(video, time, spacing)
     chosen: list[int] = []
     while len(chosen) < budget and free_N.any():
         n = picker.pick(free_N)
         chosen.append(n)
-        free_N &= ~candidates.near(int(candidates.video_N[n]), float(candidates.place_N[n]), spacing)
+        free_N &= ~candidates.near(int(candidates.video_N[n]), float(candidates.time_N[n]), spacing)
     return chosen

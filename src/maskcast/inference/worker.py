@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.found import Found, Masked, joined, rounded, sliced
+from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, rounded, take_frames
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
 from maskcast.models.bounds import check_time, frames_at_once, strips
@@ -23,10 +23,10 @@ from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
 
-COPIES = 4  # temporary tensors of the logits' size
+LOGITS_COPIES = 4  # temporary tensors of the logits' size
 
 Part = tuple[int, np.ndarray | None]  # index of a clip and some of its frames; None at its end
-FoundPart = tuple[int, Found | None]
+PredictedPart = tuple[int, Predictions | None]
 
 
 class Worker:
@@ -47,9 +47,9 @@ class Worker:
         self._device = next(segmenter.parameters()).device
         # not with a state, which is passed from call to call
         self._recorded = None if segmenter.stateful or self._device.type != "cuda" else Recorded(segmenter)
-        self._most: int | None = None  # frames that fit into the device's memory; None if all did so far
+        self._max_frames: int | None = None  # frames that fit into the device's memory; None if all did so far
 
-    def __call__(self, parts: Sequence[Part]) -> list[FoundPart]:
+    def __call__(self, parts: Sequence[Part]) -> list[PredictedPart]:
         """Returns the predictions for a batch."""
         return self.begin(parts)()
 
@@ -60,7 +60,7 @@ class Worker:
                 self(parts)
             self.state = ()
 
-    def begin(self, parts: Sequence[Part]) -> Callable[[], list[FoundPart]]:
+    def begin(self, parts: Sequence[Part]) -> Callable[[], list[PredictedPart]]:
         """Starts a batch, and returns a function that waits for its predictions.
 
         Raises:
@@ -69,53 +69,53 @@ class Worker:
         """
         frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
-            coming = self._begin(np.concatenate(frames)) if frames else []
+            pending = self._begin(np.concatenate(frames)) if frames else []
         if any(frames_THWC is None for _, frames_THWC in parts):
             self.state = ()
 
-        def finish() -> list[FoundPart]:
-            found = joined([each() for each in coming]) if coming else {}
-            out: list[FoundPart] = []
+        def finish() -> list[PredictedPart]:
+            predictions = concatenate([each() for each in pending]) if pending else {}
+            out: list[PredictedPart] = []
             start = 0
             for number, frames_THWC in parts:
                 if frames_THWC is None:
                     out.append((number, None))
                 else:
-                    out.append((number, sliced(found, slice(start, start + len(frames_THWC)))))
+                    out.append((number, take_frames(predictions, slice(start, start + len(frames_THWC)))))
                     start += len(frames_THWC)
             return out
 
         return finish
 
-    def _begin(self, frames_THWC: np.ndarray) -> list[Callable[[], Found]]:
+    def _begin(self, frames_THWC: np.ndarray) -> list[Callable[[], Predictions]]:
         """Starts frames, in as many pieces as memory requires; all but the last piece are finished on return."""
         check_time()
-        count, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
+        num_frames, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
         try:
             size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
             if self._device.type == "cuda":  # a GPU reports what does not fit; pieces would leave it idle
-                size = count
-            size = size if self._most is None else min(size, self._most)
-            if count <= size:
+                size = num_frames
+            size = size if self._max_frames is None else min(size, self._max_frames)
+            if num_frames <= size:
                 return [self._predict(frames_THWC)]
         except torch.OutOfMemoryError:
             size = 0  # handled outside, because the error's traceback keeps the memory allocated
         if not size:
-            if count == 1:
+            if num_frames == 1:
                 raise MaskcastError(
                     f"a frame of {height} x {width} does not fit into the memory of the GPU; use smaller frames"
                 )
-            self._most = size = count // 2
+            self._max_frames = size = num_frames // 2
             self._recorded = None  # a CUDA graph holds memory of its own
             torch.cuda.empty_cache()
-            say(f"{count} frames at once do not fit into the memory of the GPU: going on with {size}")
-        coming: list[Callable[[], Found]] = []
-        for k in range(0, count, size):
-            done = [each() for each in coming]  # before the next piece, as pending results take more memory
-            coming = [*map(_known, done), *self._begin(frames_THWC[k : k + size])]
-        return coming
+            say(f"{num_frames} frames at once do not fit into the memory of the GPU: going on with {size}")
+        pending: list[Callable[[], Predictions]] = []
+        for k in range(0, num_frames, size):
+            done = [each() for each in pending]  # before the next piece, as pending results take more memory
+            pending = [*map(_completed, done), *self._begin(frames_THWC[k : k + size])]
+        return pending
 
-    def _predict(self, frames_THWC: np.ndarray) -> Callable[[], Found]:
+    def _predict(self, frames_THWC: np.ndarray) -> Callable[[], Predictions]:
         device, maps = self._device, self.segmenter.maps
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             frames = torch.from_numpy(frames_THWC)
@@ -130,7 +130,7 @@ class Worker:
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
         self.state = state  # only now, because a piece that does not fit is repeated
 
-        def finish() -> Found:
+        def finish() -> Predictions:
             if arrived is not None:
                 arrived.synchronize()
             return {label_map.name: one() for label_map, one in zip(maps, decoded, strict=True)}
@@ -138,35 +138,44 @@ class Worker:
         return finish
 
 
-def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: int | None) -> Callable[[], Masked]:
+def _decoded(
+    label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: int | None
+) -> Callable[[], MapPrediction]:
     """Starts to decode the logits of one clip to masks of a label map."""
     (logits_TKHW,) = logits_BTKHW
     if label_map.kind == "alpha":
         opacity_THW = logits_TKHW[:, 0].float().sigmoid()
-        whole, most = _coming((opacity_THW * 255).round().to(torch.uint8)), _coming(opacity_THW.amax())
-        return lambda: Masked(_finite(whole, most), None)
+        whole, highest = (
+            _copy_to_host((opacity_THW * 255).round().to(torch.uint8)),
+            _copy_to_host(opacity_THW.amax()),
+        )
+        return lambda: MapPrediction(_checked_finite(whole, highest), None)
     if has_kernels(logits_TKHW) and not objects and logits_TKHW.shape[1] <= 256:
         from maskcast.models.kernels.decoding import most_probable
 
         ids, sure = most_probable(logits_TKHW)
-        masks, confidence, most = _coming(ids), _coming(_rounded(sure, levels)), _coming(sure.amax())
-        return lambda: Masked(_finite(masks, most), confidence.numpy())
+        masks, confidence, highest = (
+            _copy_to_host(ids),
+            _copy_to_host(_rounded(sure, levels)),
+            _copy_to_host(sure.amax()),
+        )
+        return lambda: MapPrediction(_checked_finite(masks, highest), confidence.numpy())
     frames, channels, *size = logits_TKHW.shape
     pieces = [
         _most_probable(logits_TKHW[steps[0] : steps[-1] + 1, :, rows], objects)
-        for steps, rows in strips(frames, size[0], size[1], COPIES * channels)
+        for steps, rows in strips(frames, size[0], size[1], LOGITS_COPIES * channels)
     ]
     ids_THW, sure_THW = (torch.cat([piece[k].flatten() for piece in pieces]).view(frames, *size) for k in range(2))
-    masks_THW, confidence_THW = _coming(ids_THW), _coming(_rounded(sure_THW, levels))
-    most = _coming(sure_THW.amax())
+    masks_THW, confidence_THW = _copy_to_host(ids_THW), _copy_to_host(_rounded(sure_THW, levels))
+    highest = _copy_to_host(sure_THW.amax())
     if not objects:
-        return lambda: Masked(_finite(masks_THW, most), confidence_THW.numpy())
-    coming = [_coming(piece[2]) for piece in pieces]
+        return lambda: MapPrediction(_checked_finite(masks_THW, highest), confidence_THW.numpy())
+    pending = [_copy_to_host(piece[2]) for piece in pieces]
 
-    def with_objects() -> Masked:
-        masks, probabilities_PK = _finite(masks_THW, most), torch.cat(coming).numpy()
-        of_frames = np.split(probabilities_PK, np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
-        return Masked(masks, confidence_THW.numpy(), of_frames)
+    def with_objects() -> MapPrediction:
+        masks, probabilities_PK = _checked_finite(masks_THW, highest), torch.cat(pending).numpy()
+        per_frame = np.split(probabilities_PK, np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
+        return MapPrediction(masks, confidence_THW.numpy(), per_frame)
 
     return with_objects
 
@@ -181,17 +190,17 @@ def _most_probable(logits_TKIJ: Tensor, objects: bool) -> tuple[Tensor, Tensor, 
     return ids_TIJ.to(torch.uint8), confidence_TIJ, objects_PK
 
 
-def _finite(masks_THW: Tensor, most: Tensor) -> np.ndarray:
+def _checked_finite(masks_THW: Tensor, highest: Tensor) -> np.ndarray:
     """Returns masks on the host, after checking the probabilities.
 
     Args:
         masks_THW: the masks.
-        most: the greatest probability.
+        highest: the greatest probability.
 
     Raises:
         MaskcastError: a probability is NaN; then the greatest is, too.
     """
-    if not most.isfinite():
+    if not highest.isfinite():
         raise MaskcastError(
             "the masker's logits are not finite numbers: its training diverged; lower learning_rate and train it "
             "again"
@@ -203,10 +212,10 @@ def _rounded(sure: Tensor, levels: int | None) -> Tensor:
     return sure if levels is None else rounded(sure, levels).to(torch.uint8)
 
 
-def _known(found: Found) -> Callable[[], Found]:
-    return lambda: found
+def _completed(predictions: Predictions) -> Callable[[], Predictions]:
+    return lambda: predictions
 
 
-def _coming(x: Tensor) -> Tensor:
+def _copy_to_host(x: Tensor) -> Tensor:
     """Starts to copy a tensor to the host."""
     return x.to("cpu", non_blocking=True)

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.familiar import Reference, Seen, unlike
-from maskcast.inference.found import MeanConfidence, quantise
-from maskcast.inference.segment import segment_both, segment_future
+from maskcast.inference.distribution_shift import ObservedClip, Reference, shift_warning
+from maskcast.inference.predictions import MeanConfidence, quantise
+from maskcast.inference.segment import segment_future, segment_raw_and_consistent
 from maskcast.inference.session import Session
 from maskcast.labels import IGNORE, first_of_classes
 from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
-from maskcast.models.segmentation.table import load_masker, place_of_map
+from maskcast.models.segmentation.table import load_masker, map_index
 from maskcast.params import validate
 from maskcast.registry.inputs import Shape, batched
 
@@ -72,7 +72,7 @@ class MaskerModel:
         self.network, self.precision = masker.to(best_device()), precision
         self.size = _size_of(description["meta"])
         self.label_map = label_map or (first_of_classes(masker.maps) or masker.maps[0]).name
-        self.place = place_of_map(folder, masker, self.label_map, "register it again")
+        self.place = map_index(folder, masker, self.label_map, "register it again")
 
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames of one clip in order; for one frame (H, W, C) returns one mask."""
@@ -82,7 +82,7 @@ class MaskerModel:
 
     def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> "MaskedClip":
         """Masks the frames of one clip like generate_masks."""
-        alone, agreed = segment_both(
+        alone, agreed = segment_raw_and_consistent(
             self.network,
             frames_THWC,
             batch_size=FRAMES_AT_ONCE,
@@ -178,7 +178,7 @@ class PipelineModel:
             else:
                 masks_THW, _, sure = self._mask_seen(clip_THWC)
                 futures.append(self.forecaster.predict(masks_THW))
-            warnings.append(self._warning(Seen(clip_THWC, sure)))
+            warnings.append(self._warning(ObservedClip(clip_THWC, sure)))
         return futures[0] if alone else np.stack(futures), warnings
 
     def observe(self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None, samples: int = 0) -> Observed:
@@ -203,7 +203,9 @@ class PipelineModel:
         else:
             future, confidence = self.forecaster.predict_with_confidence(seen.masks)
         futures = self.forecaster.futures(seen.masks, samples)
-        return Observed(seen, future, confidence, futures, self._warning(Seen(clip_THWC, seen.sure, source)))
+        return Observed(
+            seen, future, confidence, futures, self._warning(ObservedClip(clip_THWC, seen.sure, source))
+        )
 
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session of its masker."""
@@ -217,8 +219,8 @@ class PipelineModel:
     def _mask_seen(self, clip_THWC: np.ndarray) -> MaskedClip:
         return self.masker.mask_clip(clip_THWC, self.consistent_frames)
 
-    def _warning(self, seen: Seen) -> str:
-        return unlike(seen, self.masker.reference, self.masker.label_map)
+    def _warning(self, seen: ObservedClip) -> str:
+        return shift_warning(seen, self.masker.reference, self.masker.label_map)
 
 
 def _size_of(meta: Mapping[str, Any]) -> tuple[int, int] | None:

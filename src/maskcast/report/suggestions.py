@@ -86,12 +86,12 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
 def _row(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[object]:
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
     most = "; ".join(name for name, _ in _doubted(candidates, n, classes))
-    return [clip, t, f"{candidates.doubt_NK[n, 1:].sum():.1f}", most]
+    return [clip, t, f"{candidates.uncertainty_NK[n, 1:].sum():.1f}", most]
 
 
 def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:
     """Returns the classes of a frame that the masker doubts most, with their expected number of wrong pixels."""
-    doubt_K = candidates.doubt_NK[n]
+    doubt_K = candidates.uncertainty_NK[n]
     order = np.argsort(-doubt_K[1:], kind="stable")[:NAMED] + 1
     return [(classes[k], float(doubt_K[k])) for k in order if doubt_K[k] > 0]
 

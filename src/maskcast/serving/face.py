@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from maskcast.errors import MaskcastError, user_errors_of_machine
-from maskcast.inference.familiar import Seen, unlike
+from maskcast.inference.distribution_shift import ObservedClip, shift_warning
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.reading import counted
@@ -176,7 +176,7 @@ class Segmenter:
         """
         frames_THWC, alone = batched(frames, (-1, -1, -1, 3), "frames")
         found = self.model.mask_clip(frames_THWC, self.consistent_frames)
-        warning = unlike(Seen(frames_THWC, found.sure), self.model.reference, self.model.label_map)
+        warning = shift_warning(ObservedClip(frames_THWC, found.sure), self.model.reference, self.model.label_map)
         masks, confidence = found.masks, found.confidence
         if alone:
             masks, confidence = masks[0], None if confidence is None else confidence[0]

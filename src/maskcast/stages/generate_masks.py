@@ -67,8 +67,8 @@ def generate_masks(
     from maskcast.data.clip_store.finished import FinishedClips
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.errors import MaskcastError
-    from maskcast.inference.carried_labels import CarriedLabels
-    from maskcast.inference.generation import Generation, are_things, check_maps
+    from maskcast.inference.generation import Generation, all_things, check_maps
+    from maskcast.inference.label_propagation import LabelPropagator
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
     from maskcast.progress import say
@@ -83,13 +83,13 @@ def generate_masks(
     maps = check_maps(masker, model, store, params.maps)
     agreeing = params.consistent_frames
     if agreeing == "things":
-        agreeing = CONTEXT_FRAMES if are_things(maps, store) else None
+        agreeing = CONTEXT_FRAMES if all_things(maps, store) else None
     name = fingerprint(params, clips=clips, masker=masker)
     meta = params.model_dump(include={"confidence_levels", "precision"})
     meta |= {"masks": name, "consistent_frames": agreeing}
     carried = None
     if params.propagated is not None:
-        carried = CarriedLabels(store, maps, params.propagated, params.confidence_levels)
+        carried = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
     result = Generation(store, found, maps, FinishedClips(resume_dir(masks), name)).run(
         masks,
         store.meta | meta,
@@ -99,7 +99,7 @@ def generate_masks(
         precision=params.precision,
         consistent_frames=agreeing,
         confidence_levels=params.confidence_levels,
-        carried=carried,
+        propagator=carried,
     )
     write_json(metrics, result)
     say(

@@ -77,7 +77,7 @@ def predict(
     from maskcast.data.clip_store.frame_index import in_batches
     from maskcast.inference.forecast import (
         ForecastSetting,
-        check_agreement,
+        check_consistent_frames,
         forecast_clips,
         load_models,
         open_stores,
@@ -98,7 +98,7 @@ def predict(
     if params.png or params.frame_png is not None:
         _check_folders(chosen)
     if not makes_frames and any(clip.num_frames > params.context_frames for clip in chosen):
-        check_agreement(generated, params.context_frames)
+        check_consistent_frames(generated, params.context_frames)
     setting = ForecastSetting(masking, params.context_frames, params.horizon, device)
     batches = in_batches(chosen, params.batch_size)
     forecasts = forecast_clips(model, setting, prepared, generated, batches)

@@ -82,7 +82,7 @@ def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
     segmenter.load_state_dict(known, strict=False)
 
 
-def place_of_map(folder: Path, masker: Segmenter, name: str, remedy: str) -> int:
+def map_index(folder: Path, masker: Segmenter, name: str, remedy: str) -> int:
     """Returns the index of a label map among those of a masker.
 
     Args:
@@ -96,7 +96,7 @@ def place_of_map(folder: Path, masker: Segmenter, name: str, remedy: str) -> int
     """
     names = [one.name for one in masker.maps]
     if name not in names:
-        raise MaskcastError(f"{folder}: knows the label maps {', '.join(names)}, not {name!r}; {remedy}")
+        raise MaskcastError(f"{folder}: label map {name!r} not found (maps: {', '.join(names)}); {remedy}")
     return names.index(name)
 
 

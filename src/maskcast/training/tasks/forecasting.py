@@ -17,7 +17,7 @@ from maskcast.distributed import all_counts, all_items, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, macro_jaccard, mean_where_labelled
-from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips
+from maskcast.inference.forecast import ForecastSetting, check_consistent_frames, forecast_clips
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
 from maskcast.models.config import ModelConfig
@@ -73,7 +73,7 @@ class ForecastTask:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
         self.clips, self.masks = clips, masks
         if not model.input.needs_masker:
-            check_agreement(masks, params.context_frames)
+            check_consistent_frames(masks, params.context_frames)
         seen, wanted = (model.input.source(clips, some) for some in (masks, target))
         self._context = model.batch_source(seen, [seen.get(clip.id) for clip in train])
         self._target = self._context  # one source, so that the tracks of a clip are computed once

@@ -1,11 +1,11 @@
-"""Statistics of a masker's training data, to recognise unfamiliar clips (see ``inference/familiar.py``)."""
+"""Statistics of a masker's training data, to detect distribution shift (``inference/distribution_shift.py``)."""
 
 from collections.abc import Sequence
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import Clip
-from maskcast.inference.familiar import Reference, colours_of, spread, spreads
-from maskcast.inference.found import MeanConfidence, quantise
+from maskcast.inference.distribution_shift import Reference, colour_features, mean_std, mean_std_by_key
+from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.training.tasks.segmentation import FrameTask, WindowTask
 
 MOST_CLIPS = 100  # enough for two digits
@@ -29,8 +29,8 @@ def reference_of(task: FrameTask | WindowTask) -> Reference:
         height=store.height,
         width=store.width,
         aspect=store.meta.get("source_aspect", [store.width / store.height] * 2),
-        colours=spreads(colours_of(store.frames(clip)) for clip in _some(task.windows.clips)),
-        confidence={name: spread(values) for name, values in sure.items()},
+        colours=mean_std_by_key(colour_features(store.frames(clip)) for clip in _some(task.windows.clips)),
+        confidence={name: mean_std(values) for name, values in sure.items()},
     )
 
 

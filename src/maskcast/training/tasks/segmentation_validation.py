@@ -18,8 +18,8 @@ from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.evaluation.metrics import foreground_jaccard
-from maskcast.inference.found import Found, joined, length, sliced
-from maskcast.inference.segment import segment_by
+from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
+from maskcast.inference.segment import segment_with
 from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
@@ -105,7 +105,7 @@ class Validation:
         some = known[0] if len(known) == 1 else sorted(set().union(*known))
         return some[:: self.params.val_frame_step]
 
-    def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[Sequence[int], Found]]:
+    def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[Sequence[int], Predictions]]:
         """Yields the predictions for the validated frames of a clip, as generate_masks would make them.
 
         A model with state also sees the frames in between.
@@ -117,12 +117,12 @@ class Validation:
         stateful = worker.segmenter.stateful
         seen = [frames_THWC] if stateful else [frames_THWC[part] for part in slices_of(wanted)]
         first = 0
-        for piece in segment_by(worker, seen, batch_size=self.params.training.batch_size):
-            stop = first + length(piece)
+        for piece in segment_with(worker, seen, batch_size=self.params.training.batch_size):
+            stop = first + count_frames(piece)
             if stateful:
                 own = wanted[bisect_left(wanted, first) : bisect_left(wanted, stop)]
                 if own:
-                    yield own, joined([sliced(piece, part) for part in slices_of(own, first)])
+                    yield own, concatenate([take_frames(piece, part) for part in slices_of(own, first)])
             else:
                 yield wanted[first:stop], piece
             first = stop
@@ -131,7 +131,7 @@ class Validation:
         """Yields id, frames (T, H, W, C) and masks of each map of some validation clips."""
         worker = self.worker(segmenter)
         for clip in self.clips[:PICTURED]:
-            found = joined([piece for _, piece in self.found(worker, clip)])
+            found = concatenate([piece for _, piece in self.found(worker, clip)])
             frames = self.frames(clip)
             shown = [
                 Shown(one, taken(frames, partial(store.masks, clip)), found[one.name].masks)

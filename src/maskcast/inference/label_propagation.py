@@ -8,11 +8,11 @@ from maskcast.data.clip_store.packing import packed, unpacked
 from maskcast.data.clip_store.reader import ALL, ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.propagation import PropagationParams, propagate
-from maskcast.inference.found import MeanConfidence, quantise
+from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.labels import LabelMap
 
 
-class CarriedLabels:
+class LabelPropagator:
     """Replaces generated masks by labels, and by labels that optical flow propagates.
 
     Args:
@@ -26,21 +26,21 @@ class CarriedLabels:
         self._maps = {one.name: store.of(one.name) for one in maps if one.kind == "classes"}
         self._params, self._levels = params, levels
 
-    def __call__(self, clip: Clip, done: FinishedClip) -> FinishedClip:
+    def __call__(self, clip: Clip, finished: FinishedClip) -> FinishedClip:
         """Returns the masks of a clip, replaced by labels where these are confident.
 
         Only training clips with labels in some frames are changed; labels for scoring are not used.
         """
         if clip.split != "train" or LABELLED_FRAMES not in clip.meta or not self._maps:
-            return done
-        masks, confidence, mean = dict(done.masks), dict(done.confidence), MeanConfidence()
+            return finished
+        masks, confidence, mean = dict(finished.masks), dict(finished.confidence), MeanConfidence()
         for name, labels in self._maps.items():
-            masks_THW, sure_THW = unpacked(masks[name], ALL), unpacked(confidence[name], ALL)
-            if known := labelled_frames(labels, clip):
-                carried = propagate(labels.frames(clip), labels.masks(clip), known, self._params.frames)
-                taken_THW = carried.confidence_THW >= self._params.threshold
-                masks_THW[taken_THW] = carried.masks_THW[taken_THW]
-                sure_THW[taken_THW] = quantise(carried.confidence_THW[taken_THW], self._levels)
-                masks[name], confidence[name] = packed(masks_THW), packed(sure_THW)
-            mean.add(masks_THW, sure_THW)
-        return FinishedClip(masks, confidence, done.meta | {"mean_confidence": mean.value})
+            masks_THW, confidence_THW = unpacked(masks[name], ALL), unpacked(confidence[name], ALL)
+            if labelled := labelled_frames(labels, clip):
+                propagated = propagate(labels.frames(clip), labels.masks(clip), labelled, self._params.frames)
+                replaced_THW = propagated.confidence_THW >= self._params.threshold
+                masks_THW[replaced_THW] = propagated.masks_THW[replaced_THW]
+                confidence_THW[replaced_THW] = quantise(propagated.confidence_THW[replaced_THW], self._levels)
+                masks[name], confidence[name] = packed(masks_THW), packed(confidence_THW)
+            mean.add(masks_THW, confidence_THW)
+        return FinishedClip(masks, confidence, finished.meta | {"mean_confidence": mean.value})

@@ -18,7 +18,7 @@ from maskcast.labels import LabelMap
 from maskcast.models.objects.parts import number_objects
 
 
-class FoundObjects(StoreView):
+class PredictedObjects(StoreView):
     """A view of generated masks that holds ids of objects.
 
     An object gets the name of the true object that it overlaps most in the frames that are read. So the truth
@@ -35,17 +35,17 @@ class FoundObjects(StoreView):
     """
 
     def __init__(self, generated: ClipStore, prepared: ObjectClasses) -> None:
-        wanted = prepared.store.label_map
-        alike = [one for one in generated.maps.values() if one.classes == wanted.classes]
-        fitting = [one.name for kind in ("instances", "classes") for one in alike if one.kind == kind]
-        if not fitting:
-            have = ", ".join(generated.maps)
+        true_map = prepared.store.label_map
+        same_classes = [one for one in generated.maps.values() if one.classes == true_map.classes]
+        usable = [one.name for kind in ("instances", "classes") for one in same_classes if one.kind == kind]
+        if not usable:
+            available = ", ".join(generated.maps)
             raise MaskcastError(
-                f"{generated.root}: has maps {have}, none of kind instances or classes with the "
-                f"{wanted.num_classes} classes of {wanted.name!r}, of which its objects could be the parts; train "
-                f"a masker on such a map, or give {prepared.root} as the masks, too, to start from true ones"
+                f"{generated.root}: has maps {available}, but none of kind instances or classes with the "
+                f"{true_map.num_classes} classes of {true_map.name!r}; train a masker on such a map, or use "
+                f"{prepared.root} as masks to start from the true ones"
             )
-        super().__init__(generated.of(fitting[0]))
+        super().__init__(generated.of(usable[0]))
         self.prepared = prepared
 
     @property
@@ -65,9 +65,9 @@ class FoundObjects(StoreView):
             if name in self._names(class_of[number]) and name not in name_of and not name_of[number]:
                 name_of[number] = name
         for number in np.unique(number_THW[number_THW > 0]).tolist():
-            left = [name for name in self._names(class_of[number]) if name not in name_of]
-            if left and not name_of[number]:
-                name_of[number] = left[0]
+            unused = [name for name in self._names(class_of[number]) if name not in name_of]
+            if unused and not name_of[number]:
+                name_of[number] = unused[0]
         return name_of[number_THW]
 
     def _numbered(self, clip: Clip, frames: slice) -> tuple[np.ndarray, np.ndarray]:

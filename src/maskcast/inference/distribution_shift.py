@@ -16,15 +16,15 @@ from pydantic import Field
 from maskcast.data.clip_store.statistics import colour_statistics
 from maskcast.params import Params
 
-FAR = 4.0  # standard deviations over clips, exceeded by one of 16,000 clips of a normal distribution
-LEAST_COLOUR = 0.05  # least deviation, as a share of a colour's range, for clips that are all alike
-LEAST_SURE = 0.1  # least deviation of a confidence, likewise
-OTHER_ASPECT = 1.25  # ratio of two aspects from which on frames are distorted (16:9 to 3:2 is 1.19)
-OTHER_SCALE = 2.0  # ratio of two sides from which on the scale of objects differs
+MAX_DEVIATIONS = 4.0  # standard deviations over clips, exceeded by one of 16,000 clips of a normal distribution
+MIN_COLOUR_STD = 0.05  # least deviation, as a share of a colour's range, for clips that are all alike
+MIN_CONFIDENCE_STD = 0.1  # least deviation of a confidence, likewise
+ASPECT_RATIO_LIMIT = 1.25  # ratio of two aspects from which on frames are distorted (16:9 to 3:2 is 1.19)
+SCALE_RATIO_LIMIT = 2.0  # ratio of two sides from which on the scale of objects differs
 COLOURS = ("red", "green", "blue")
 
 
-class Spread(Params):
+class MeanStd(Params):
     """How a number lies over clips."""
 
     mean: float
@@ -42,14 +42,14 @@ class Reference(Params):
     """Columns of the frames."""
     aspect: tuple[float, float]
     """Least and greatest width / height of the videos that the frames were made of."""
-    colours: dict[str, Spread]
+    colours: dict[str, MeanStd]
     """Of training clips: the mean of each colour, and the contrast, in parts of a colour's range."""
-    confidence: dict[str, Spread]
+    confidence: dict[str, MeanStd]
     """Of validation clips, by label map: the mean confidence in what is masked as an object."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedClip:
     """One clip that is compared with a reference.
 
     Attributes:
@@ -63,77 +63,77 @@ class Seen:
     source: tuple[int, int] | None = None
 
 
-def colours_of(frames_THWC: np.ndarray) -> dict[str, float]:
+def colour_features(frames_THWC: np.ndarray) -> dict[str, float]:
     """Returns the mean of each colour, and the contrast (mean standard deviation), of three frames of a clip."""
     mean, std = colour_statistics(frames_THWC[t] for t in sorted({0, len(frames_THWC) // 2, len(frames_THWC) - 1}))
     return dict(zip(COLOURS, mean.tolist(), strict=True)) | {"contrast": float(std.mean())}
 
 
-def spread(values: Sequence[float]) -> Spread:
+def mean_std(values: Sequence[float]) -> MeanStd:
     """Returns mean and standard deviation of some numbers."""
-    return Spread(mean=round(float(np.mean(values)), 4), std=round(float(np.std(values)), 4))
+    return MeanStd(mean=round(float(np.mean(values)), 4), std=round(float(np.std(values)), 4))
 
 
-def spreads(rows: Iterable[Mapping[str, float]]) -> dict[str, Spread]:
+def mean_std_by_key(rows: Iterable[Mapping[str, float]]) -> dict[str, MeanStd]:
     """Returns mean and standard deviation of each key over rows with equal keys."""
     table = list(rows)
-    return {name: spread([row[name] for row in table]) for name in (table[0] if table else {})}
+    return {name: mean_std([row[name] for row in table]) for name in (table[0] if table else {})}
 
 
-def unlike(seen: Seen, reference: Reference | None, label_map: str) -> str:
+def shift_warning(observed: ObservedClip, reference: Reference | None, label_map: str) -> str:
     """Returns a line on how a clip differs from a reference; empty if it does not, or there is no reference.
 
     Args:
-        seen: the clip.
+        observed: the clip.
         reference: statistics of the training data.
         label_map: name of the map whose confidence is compared.
     """
     if reference is None:
         return ""
-    told = [
-        _size(seen, reference),
-        _colours(seen, reference),
-        _confidence(seen, reference.confidence.get(label_map)),
+    differences = [
+        _size(observed, reference),
+        _colours(observed, reference),
+        _confidence(observed, reference.confidence.get(label_map)),
     ]
-    found = "; ".join(filter(None, told))
-    return f"unlike what the model was trained on, so trust it less: {found}" if found else ""
+    text = "; ".join(filter(None, differences))
+    return f"differs from the training data, so masks may be worse: {text}" if text else ""
 
 
-def _size(seen: Seen, reference: Reference) -> str:
+def _size(observed: ObservedClip, reference: Reference) -> str:
     low, high = reference.aspect
-    rows, columns = seen.frames.shape[1:3]
-    if seen.source is None:
+    rows, columns = observed.frames.shape[1:3]
+    if observed.source is None:
         scale = math.sqrt(rows * columns / (reference.height * reference.width))
-        if 1 / OTHER_SCALE < scale < OTHER_SCALE:
+        if 1 / SCALE_RATIO_LIMIT < scale < SCALE_RATIO_LIMIT:
             return ""
-        return f"frames of {rows}x{columns}, there {reference.height}x{reference.width}"
-    height, width = seen.source
-    if not low / OTHER_ASPECT < width / height < high * OTHER_ASPECT:
+        return f"frames are {rows}x{columns}, in training {reference.height}x{reference.width}"
+    height, width = observed.source
+    if not low / ASPECT_RATIO_LIMIT < width / height < high * ASPECT_RATIO_LIMIT:
         aspects = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-        return f"frames of {height}x{width}, {width / height:.2f} times as wide as high, there {aspects}"
-    if math.sqrt(height * width / (rows * columns)) <= 1 / OTHER_SCALE:
-        return f"frames of {height}x{width}, enlarged to {rows}x{columns}"
+        return f"aspect ratio of {height}x{width} frames is {width / height:.2f}, in training {aspects}"
+    if math.sqrt(height * width / (rows * columns)) <= 1 / SCALE_RATIO_LIMIT:
+        return f"frames of {height}x{width} are upscaled to {rows}x{columns}"
     return ""
 
 
-def _colours(seen: Seen, reference: Reference) -> str:
+def _colours(observed: ObservedClip, reference: Reference) -> str:
     """Describes the colour that is most standard deviations away from the reference."""
-    colours = colours_of(seen.frames)
-    far = {
-        name: abs(colours[name] - known.mean) / max(FAR * known.std, LEAST_COLOUR)
-        for name, known in reference.colours.items()
+    colours = colour_features(observed.frames)
+    deviations = {
+        name: abs(colours[name] - expected.mean) / max(MAX_DEVIATIONS * expected.std, MIN_COLOUR_STD)
+        for name, expected in reference.colours.items()
     }
-    name = max(far, key=lambda one: far[one], default="")
-    if not name or far[name] <= 1:
+    name = max(deviations, key=lambda one: deviations[one], default="")
+    if not name or deviations[name] <= 1:
         return ""
-    return f"{name} is {colours[name]:.2f} on average, there {reference.colours[name].mean:.2f}"
+    return f"mean {name} is {colours[name]:.2f}, in training {reference.colours[name].mean:.2f}"
 
 
-def _confidence(seen: Seen, known: Spread | None) -> str:
+def _confidence(observed: ObservedClip, expected: MeanStd | None) -> str:
     if (
-        known is None
-        or seen.confidence is None
-        or seen.confidence >= known.mean - max(FAR * known.std, LEAST_SURE)
+        expected is None
+        or observed.confidence is None
+        or observed.confidence >= expected.mean - max(MAX_DEVIATIONS * expected.std, MIN_CONFIDENCE_STD)
     ):
         return ""
-    return f"masks are sure by {seen.confidence:.2f}, in validation by {known.mean:.2f}"
+    return f"mean confidence is {observed.confidence:.2f}, in validation {expected.mean:.2f}"

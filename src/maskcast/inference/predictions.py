@@ -12,7 +12,7 @@ import numpy as np
 A = TypeVar("A", bound=Any)
 
 
-class Masked(NamedTuple):
+class MapPrediction(NamedTuple):
     """The predictions of one label map for some frames."""
 
     masks: np.ndarray
@@ -25,34 +25,34 @@ class Masked(NamedTuple):
     pixels in row-major order, (P, K) float32, or the ``Regions`` made from them. Not part of the final result."""
 
 
-Found = dict[str, Masked]  # by the name of the label map
+Predictions = dict[str, MapPrediction]  # by the name of the label map
 
 
-def length(found: Found) -> int:
+def count_frames(predictions: Predictions) -> int:
     """Returns the number of frames."""
-    return len(next(iter(found.values())).masks)
+    return len(next(iter(predictions.values())).masks)
 
 
-def sliced(found: Found, frames: slice) -> Found:
+def take_frames(predictions: Predictions, frames: slice) -> Predictions:
     """Returns the predictions for a range of the frames."""
     return {
-        name: Masked(
+        name: MapPrediction(
             masks[frames],
             None if confidence is None else confidence[frames],
             None if objects is None else objects[frames],
         )
-        for name, (masks, confidence, objects) in found.items()
+        for name, (masks, confidence, objects) in predictions.items()
     }
 
 
-def joined(pieces: Sequence[Found]) -> Found:
+def concatenate(pieces: Sequence[Predictions]) -> Predictions:
     """Concatenates the pieces of a clip."""
     if len(pieces) == 1:
         return pieces[0]
-    out: Found = {}
+    out: Predictions = {}
     for name in pieces[0]:
         masks, confidence, objects = zip(*(piece[name] for piece in pieces), strict=True)
-        out[name] = Masked(
+        out[name] = MapPrediction(
             np.concatenate(masks),
             None if confidence[0] is None else np.concatenate(confidence),
             None if objects[0] is None else list(chain.from_iterable(objects)),
@@ -77,11 +77,11 @@ class MeanConfidence:
     def __init__(self) -> None:
         self._objects, self._all = np.zeros(2, np.int64), np.zeros(2, np.int64)  # summed confidence, pixels
 
-    def add(self, masks: np.ndarray, sure: np.ndarray) -> None:
+    def add(self, masks: np.ndarray, confidence: np.ndarray) -> None:
         """Adds masks and their confidence, uint8."""
         inside = masks > 0
-        self._objects += (sure * inside).sum(dtype=np.int64), np.count_nonzero(inside)
-        self._all += sure.sum(dtype=np.int64), sure.size
+        self._objects += (confidence * inside).sum(dtype=np.int64), np.count_nonzero(inside)
+        self._all += confidence.sum(dtype=np.int64), confidence.size
 
     @property
     def value(self) -> float:

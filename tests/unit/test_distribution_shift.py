@@ -11,7 +11,15 @@ from tests.registered import HEIGHT, SEEN, WIDTH, clips_of_squares, write_parts,
 
 from maskcast.__main__ import main
 from maskcast.data.images import resize_frames
-from maskcast.inference.familiar import Reference, Seen, Spread, colours_of, spread, spreads, unlike
+from maskcast.inference.distribution_shift import (
+    MeanStd,
+    ObservedClip,
+    Reference,
+    colour_features,
+    mean_std,
+    mean_std_by_key,
+    shift_warning,
+)
 from maskcast.registry.forecast_models import MaskerModel
 from maskcast.registry.loading import load_pipeline, load_shipped
 from maskcast.serving.application import make_app, serving
@@ -19,11 +27,11 @@ from maskcast.serving.videos import find_videos
 from maskcast.simulator.scenes import simulate_clip
 
 SHOWN = 11  # frames that the shipped pipeline sees
-PLAIN = {name: Spread(mean=0.5, std=0.0) for name in ("red", "green", "blue")} | {
-    "contrast": Spread(mean=0.1, std=0.05)
+PLAIN = {name: MeanStd(mean=0.5, std=0.0) for name in ("red", "green", "blue")} | {
+    "contrast": MeanStd(mean=0.1, std=0.05)
 }
 KNOWN = Reference(
-    height=40, width=60, aspect=(1.5, 1.5), colours=PLAIN, confidence={"mask": Spread(mean=0.9, std=0.02)}
+    height=40, width=60, aspect=(1.5, 1.5), colours=PLAIN, confidence={"mask": MeanStd(mean=0.9, std=0.02)}
 )
 
 
@@ -38,41 +46,44 @@ def frames_of(red: float = 0.5, contrast: float = 0.1, size: tuple[int, int] = (
 @pytest.mark.parametrize(
     ("seen", "told"),
     [
-        (Seen(frames_of(), 0.9, (320, 480)), ""),
-        (Seen(frames_of(), None, (540, 960)), ""),  # 16:9 is near enough to 3:2
-        (Seen(frames_of(red=0.545), 0.81, (40, 60)), ""),
-        (Seen(frames_of(contrast=0.29), 0.9), ""),  # contrasts differ among the clips that are known
-        (Seen(frames_of(red=0.56), 0.9), "red is 0.56 on average, there 0.50"),
-        (Seen(frames_of(contrast=0.31), 0.9), "contrast is 0.31 on average, there 0.10"),
-        (Seen(frames_of(), 0.79), "masks are sure by 0.79, in validation by 0.90"),
-        (Seen(frames_of(), 0.9, (1920, 1080)), "frames of 1920x1080, 0.56 times as wide as high, there 1.50"),
-        (Seen(frames_of(), 0.9, (20, 30)), "frames of 20x30, enlarged to 40x60"),
-        (Seen(frames_of(size=(20, 30)), 0.9), "frames of 20x30, there 40x60"),
-        (Seen(frames_of(size=(80, 120)), 0.9), "frames of 80x120, there 40x60"),
+        (ObservedClip(frames_of(), 0.9, (320, 480)), ""),
+        (ObservedClip(frames_of(), None, (540, 960)), ""),  # 16:9 is near enough to 3:2
+        (ObservedClip(frames_of(red=0.545), 0.81, (40, 60)), ""),
+        (ObservedClip(frames_of(contrast=0.29), 0.9), ""),  # contrasts differ among the clips that are known
+        (ObservedClip(frames_of(red=0.56), 0.9), "mean red is 0.56, in training 0.50"),
+        (ObservedClip(frames_of(contrast=0.31), 0.9), "mean contrast is 0.31, in training 0.10"),
+        (ObservedClip(frames_of(), 0.79), "mean confidence is 0.79, in validation 0.90"),
         (
-            Seen(frames_of(red=0.9), 0.2, (20, 20)),
-            "frames of 20x20, 1.00 times as wide as high, there 1.50; red is 0.90 on average, there 0.50; "
-            "masks are sure by 0.20, in validation by 0.90",
+            ObservedClip(frames_of(), 0.9, (1920, 1080)),
+            "aspect ratio of 1920x1080 frames is 0.56, in training 1.50",
+        ),
+        (ObservedClip(frames_of(), 0.9, (20, 30)), "frames of 20x30 are upscaled to 40x60"),
+        (ObservedClip(frames_of(size=(20, 30)), 0.9), "frames are 20x30, in training 40x60"),
+        (ObservedClip(frames_of(size=(80, 120)), 0.9), "frames are 80x120, in training 40x60"),
+        (
+            ObservedClip(frames_of(red=0.9), 0.2, (20, 20)),
+            "aspect ratio of 20x20 frames is 1.00, in training 1.50; mean red is 0.90, in training 0.50; "
+            "mean confidence is 0.20, in validation 0.90",
         ),
     ],
 )
-def test_what_is_far_from_all_that_is_known_is_told(seen: Seen, told: str) -> None:
-    line = "unlike what the model was trained on, so trust it less: "
-    assert unlike(seen, KNOWN, "mask") == (line + told if told else "")
-    assert unlike(seen, None, "mask") == ""
+def test_what_is_far_from_all_that_is_known_is_told(seen: ObservedClip, told: str) -> None:
+    line = "differs from the training data, so masks may be worse: "
+    assert shift_warning(seen, KNOWN, "mask") == (line + told if told else "")
+    assert shift_warning(seen, None, "mask") == ""
 
 
 def test_clips_of_many_sizes_and_another_map_ask_for_less() -> None:
     wide = KNOWN.model_copy(update={"aspect": (0.6, 1.8)})
-    assert unlike(Seen(frames_of(), 0.9, (1920, 1080)), wide, "mask") == ""
-    assert unlike(Seen(frames_of(), 0.1), KNOWN, "other") == ""
+    assert shift_warning(ObservedClip(frames_of(), 0.9, (1920, 1080)), wide, "mask") == ""
+    assert shift_warning(ObservedClip(frames_of(), 0.1), KNOWN, "other") == ""
 
 
 def test_colours_are_means_of_three_frames() -> None:
     frames = np.zeros((5, 2, 2, 3), np.uint8)
     frames[[0, 2, 4], ..., 0] = 255  # frames 1 and 3 are not looked at
-    assert colours_of(frames) == pytest.approx({"red": 1, "green": 0, "blue": 0, "contrast": 1 / 255})
-    assert colours_of(frames[:1])["red"] == 1
+    assert colour_features(frames) == pytest.approx({"red": 1, "green": 0, "blue": 0, "contrast": 1 / 255})
+    assert colour_features(frames[:1])["red"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +97,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         height=HEIGHT,
         width=WIDTH,
         aspect=(1.5, 1.5),
-        colours=spreads(map(colours_of, clips)),
-        confidence={"mask": spread(sure)},
+        colours=mean_std_by_key(map(colour_features, clips)),
+        confidence={"mask": mean_std(sure)},
     )
     return write_registered(root, reference=reference.model_dump(mode="json"))
 
@@ -105,10 +116,10 @@ def test_a_video_is_told_once_and_one_that_is_alike_is_not(
             Image.fromarray(frame).save(tmp_path / "videos" / name / f"{t}.png")
     output = ["--model", str(artifact), "--output", str(tmp_path / "out"), "--stride", "1"]
     assert main(["forecast", str(tmp_path / "videos"), *output]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if "unlike" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "differs" in line]
     assert [line.split(":")[0] for line in said] == ["inverted", "noise"]
     assert main(["forecast", str(tmp_path / "videos"), *output]) == 0
-    assert "unlike" not in capsys.readouterr().err
+    assert "differs" not in capsys.readouterr().err
 
 
 def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
@@ -126,7 +137,7 @@ def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
     assert parameters(clips) == {"digest": loaded.digest}
     clips[1:] = 255 - clips[1:]
     warning = parameters(clips)["warning"]
-    assert warning.startswith("clip 1: unlike what the model was trained on")
+    assert warning.startswith("clip 1: differs from the training data")
     assert warning.endswith("(and 1 more clip)")
 
 
@@ -167,4 +178,4 @@ def test_the_shipped_pipeline_tells_real_scenes(shared_data: Path) -> None:
     for video in find_videos([f"{davis}/dog", f"{shared_data}/camvid/0016E5_15Hz/images"], Path("no")):
         frames = video.read(range(SHOWN))
         told = model.observe(resize_frames(frames, 80, 120), frames.shape[1:3]).warning
-        assert told.startswith("unlike what the model was trained on"), video.name
+        assert told.startswith("differs from the training data"), video.name

@@ -1,0 +1,62 @@
+"""Makes the masks of a clip consistent, window by window, while they are computed."""
+
+from collections.abc import Iterator
+
+from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, count_frames, take_frames
+from maskcast.models.bounds import check_time
+from maskcast.models.objects.consistency import find_regions, make_consistent
+
+
+class StreamingConsistency:
+    """Collects the frames of one clip, in pieces of any length, and makes their masks consistent.
+
+    Within each window of ``frames`` frames, each object has one class. The last window includes earlier frames if
+    too few are left, see ``consistency.agreed``. Maps without classes are not changed.
+
+    Args:
+        frames: length of a window.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        self._pending: Predictions = {}  # frames of an incomplete window
+        self._last_window: Predictions = {}  # the last complete window
+
+    def add(self, predictions: Predictions) -> Iterator[Predictions]:
+        """Adds frames, with the probabilities of their foreground pixels; yields each complete window.
+
+        It keeps copies only, because the arrays given may lie in memory that is reused.
+        """
+        predictions = {name: _with_regions(one) for name, one in predictions.items()}
+        self._pending = concatenate([self._pending or take_frames(predictions, slice(0)), predictions])
+        while count_frames(self._pending) >= self._frames:
+            self._last_window = take_frames(self._pending, slice(self._frames))
+            self._pending = take_frames(self._pending, slice(self._frames, None))
+            yield _consistent(self._last_window, self._frames)
+
+    def end(self) -> Iterator[Predictions]:
+        """Yields the remaining frames, if there are any."""
+        remaining = count_frames(self._pending) if self._pending else 0
+        if remaining:
+            earlier = [take_frames(self._last_window, slice(remaining, None))] if self._last_window else []
+            yield _consistent(concatenate([*earlier, self._pending]), remaining)
+
+
+def _with_regions(one: MapPrediction) -> MapPrediction:
+    if one.objects is None:
+        return one
+    regions = [
+        find_regions(mask_HW, sure_PK, check_time) for mask_HW, sure_PK in zip(one.masks, one.objects, strict=True)
+    ]
+    return one._replace(objects=regions)
+
+
+def _consistent(predictions: Predictions, last: int) -> Predictions:
+    """Makes frames consistent, and returns the last ``last`` of them."""
+    consistent = {
+        name: one
+        if one.objects is None or one.confidence is None
+        else MapPrediction(*make_consistent(one.masks, one.confidence, one.objects, check_time))
+        for name, one in predictions.items()
+    }
+    return take_frames(consistent, slice(count_frames(predictions) - last, None))
