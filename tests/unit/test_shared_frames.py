@@ -30,6 +30,18 @@ def test_what_two_splits_share_is_counted_and_named() -> None:
     )
 
 
+def test_what_chooses_the_model_is_not_scored_on() -> None:
+    shared = SharedFrames()
+    for split, name in (("val", "a"), ("test", "b"), ("hidden", "c")):
+        shared.add(split, name, name, frame_hashes(frames(0)))
+    test, hidden = shared.warnings("frame")
+    assert test == (
+        "warning: 4 of 4 frames of split 'test' are in 'val', too, e.g. of 'b' and 'a': the model is chosen on "
+        "what is scored; take them out of one of the splits"
+    )
+    assert hidden.startswith("warning: 4 of 4 frames of split 'hidden' are in 'val', too, e.g. of 'c' and 'a': ")
+
+
 def test_a_video_that_is_split_by_time_is_not_held_against_itself() -> None:
     shared = SharedFrames()
     for split, start in (("train", 0), ("val", 2)):

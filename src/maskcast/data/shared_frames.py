@@ -1,4 +1,4 @@
-"""Finds frames that two splits share, by which validation would score training data.
+"""Finds frames that two splits share: scores on them would be of training data, or of what chose the model.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB), N hashes.
 """
@@ -54,20 +54,21 @@ class SharedFrames:
         Args:
             noun: "frame" or "image".
         """
-        for scored, learnt in product(SCORED, LEARNT):
-            pairs = self._shared(learnt, scored)
+        for scored, used in [*product(SCORED, LEARNT), *product(SCORED[1:], ["val"])]:
+            pairs = self._shared(used, scored)
             if not pairs:
                 continue
+            why = "the model is chosen on what is scored" if used == "val" else "what is scored on is learnt from"
             total = sum(len(clip.hashes_N) for clip in self._clips[scored])
             one, other = pairs[0]
             yield (
-                f"warning: {len(pairs)} of {total} {noun}s of split {scored!r} are in {learnt!r}, too, e.g. of "
-                f"{one!r} and {other!r}: what is scored on is learnt from; take them out of one of the splits"
+                f"warning: {len(pairs)} of {total} {noun}s of split {scored!r} are in {used!r}, too, e.g. of "
+                f"{one!r} and {other!r}: {why}; take them out of one of the splits"
             )
 
-    def _shared(self, learnt: str, scored: str) -> list[tuple[str, str]]:
+    def _shared(self, used: str, scored: str) -> list[tuple[str, str]]:
         """Returns for each frame that two splits share the names of the clips that contain it."""
-        known, asked = (self._clips.get(split, []) for split in (learnt, scored))
+        known, asked = (self._clips.get(split, []) for split in (used, scored))
         if not known or not asked:
             return []
         known_N, asked_N = (np.concatenate([clip.hashes_N for clip in clips]) for clips in (known, asked))
