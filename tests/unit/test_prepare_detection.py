@@ -205,6 +205,31 @@ def test_copies_of_images_in_two_splits_are_told(tmp_path: Path, capsys: pytest.
     assert line in capsys.readouterr().err
 
 
+def test_a_copy_that_was_saved_again_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_raw(tmp_path / "raw", suffix="png")
+    shutil.copytree(raw / "pictures", raw / "copies")
+    Image.open(raw / "pictures/sub/3.png").save(raw / "copies/sub/3.png", compress_level=1)
+    assert (raw / "pictures/sub/3.png").read_bytes() != (raw / "copies/sub/3.png").read_bytes()
+    prepare(raw, tmp_path / "set", all_train=True)
+    assert "warning: 10 of 10 images of split 'val' are in 'train', too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_varied_copies_of_an_image_are_held_out_together(tmp_path: Path, seed: int) -> None:
+    raw = write_raw(tmp_path / "raw", count=12)
+    truth = json.loads((raw / "labels.json").read_text())
+    for n, image in enumerate(truth["images"]):
+        name = f"sub/street{n // 3}_jpg.rf.{n:032x}.jpg"
+        (raw / "pictures" / image["file_name"]).rename(raw / "pictures" / name)
+        image["file_name"] = name
+    (raw / "labels.json").write_text(json.dumps(truth))
+    data = prepare(raw, tmp_path / "set", val_share=0.5, seed=seed)
+    train, val = (
+        {path.name.partition(".rf.")[0] for path in data.split(split).paths} for split in ("train", "val")
+    )
+    assert (len(train), len(val), train & val) == (2, 2, set())
+
+
 def test_equal_params_give_equal_bytes(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw")
     shutil.copytree(raw / "pictures", raw / "more")

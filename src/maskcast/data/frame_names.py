@@ -46,6 +46,11 @@ def other_endings(folder: Path) -> str:
     return ", ".join(sorted(endings - IMAGE_SUFFIXES - BESIDE))
 
 
+def original_name(name: str) -> str:
+    """Returns the name of the image that an image is a copy of; Roboflow appends `.rf.` and a hash to each."""
+    return name.partition(".rf.")[0]
+
+
 def same_names(paths: Sequence[Path]) -> str:
     """Returns a message about files of one folder that differ only in their ending; empty if there are none."""
     seen: dict[Path, Path] = {}

@@ -11,7 +11,7 @@ from pydantic import Field
 from maskcast.data.detection.sources.base import LabelledImage, RelativePath, check_units
 from maskcast.data.detection.sources.table import Source
 from maskcast.data.detection.writer import DetectionWriter
-from maskcast.data.frame_names import same_names
+from maskcast.data.frame_names import original_name, same_names
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -84,7 +84,7 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
-    """Returns `train` and `val`, each in the order of the source.
+    """Returns `train` and `val`, each in the order of the source; varied copies of one image stay together.
 
     Raises:
         MaskcastError: if none is left to train on, or an image stands twice: it could be in both.
@@ -94,15 +94,17 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
         raise MaskcastError(
             f"{twice[0]}: listed twice in train, so val_share may put it into train and val; list it once"
         )
-    count = max(1, round(share * len(images)))
-    if count == len(images):
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(original_name(one.name) for one in images))}
+    count = max(1, round(share * len(numbers)))
+    if count == len(numbers):
         raise MaskcastError(
-            f"val_share: {share} of {counted(len(images), 'image')} leaves none to train on; add images"
+            f"val_share: {share} of {counted(len(numbers), 'image')} leaves none to train on; add images"
         )
-    chosen = set(rng(seed, 0).permutation(len(images))[:count].tolist())
+    chosen = set(rng(seed, 0).permutation(len(numbers))[:count].tolist())
+    held_out = [numbers[original_name(one.name)] in chosen for one in images]
     return {
-        "train": [one for n, one in enumerate(images) if n not in chosen],
-        "val": [one for n, one in enumerate(images) if n in chosen],
+        "train": [one for one, apart in zip(images, held_out, strict=True) if not apart],
+        "val": [one for one, apart in zip(images, held_out, strict=True) if apart],
     }
 
 

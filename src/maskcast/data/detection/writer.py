@@ -19,7 +19,7 @@ from PIL import Image
 from maskcast.data.detection.dataset import FORMAT
 from maskcast.data.detection.sources.base import LabelledImage, closest
 from maskcast.data.images import read_image, resize_frames
-from maskcast.data.shared_frames import SharedFrames
+from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.processors import num_processors
@@ -28,6 +28,7 @@ from maskcast.writing import write_json
 
 CHUNK = 256  # images submitted to the threads at once
 JPEG = {".jpg", ".jpeg"}
+Written = tuple[str, tuple[int, int], tuple[int, int], str, list[bytes]]  # see `write_image`
 
 
 class DetectionWriter:
@@ -80,10 +81,10 @@ class DetectionWriter:
         digest = hashlib.sha256()
         # Closed on errors, so that no thread writes into the folder while it is removed.
         with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
-            for one, (name, before, after, sha256) in zip(images, files, strict=True):
+            for one, (name, before, after, sha256, hashes) in zip(images, files, strict=True):
                 _check_size(one, before)
                 digest.update(f"{name}\0{sha256}\n".encode())
-                self.shared.add(split, name, f"{split}/{name}", [bytes.fromhex(sha256)])
+                self.shared.add(split, name, f"{split}/{name}", hashes)
                 content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
                 scale = [before[1], before[0]] * 2 if self.shares else [1] * 4
                 boxes_N4, fates_N = fitted(one.boxes_N4 * scale, before, after)
@@ -117,26 +118,24 @@ class DetectionWriter:
             MaskcastError: if one is missing or damaged, or two have the same name.
         """
         digest = hashlib.sha256()
-        for name, _, _, sha256 in self._write("unlabeled", images, "unlabeled"):
+        for name, _, _, sha256, hashes in self._write("unlabeled", images, "unlabeled"):
             digest.update(f"{name}\0{sha256}\n".encode())
-            self.shared.add("unlabeled", name, f"unlabeled/{name}", [bytes.fromhex(sha256)])
+            self.shared.add("unlabeled", name, f"unlabeled/{name}", hashes)
         self._about["unlabeled"] = {"images": len(images), "images_sha256": digest.hexdigest()}
 
     def finish(self) -> None:
         """Writes `dataset.json`."""
         write_json(self.root / "dataset.json", self._about)
 
-    def _write(
-        self, folder: str, images: Sequence[tuple[Path, str]], what: str
-    ) -> Generator[tuple[str, tuple[int, int], tuple[int, int], str]]:
-        """Writes images, in order; yields name, height and width before and after, and sha256 of each."""
+    def _write(self, folder: str, images: Sequence[tuple[Path, str]], what: str) -> Generator[Written]:
+        """Writes images, in order; yields what ``write_image`` returns for each."""
         twice = [name for name, count in Counter(name for _, name in images).items() if count > 1]
         if twice:
             raise MaskcastError(f"{what}: two images are named {twice[0]!r}; rename one of them")
         for name in {str(Path(name).parent) for _, name in images}:
             (self.root / folder / name).mkdir(parents=True, exist_ok=True)
 
-        def write(image: tuple[Path, str]) -> tuple[str, tuple[int, int], tuple[int, int], str]:
+        def write(image: tuple[Path, str]) -> Written:
             return write_image(image[0], self.root / folder, image[1], self.max_size)
 
         # Threads are enough, because decoding and hashing release the GIL.
@@ -159,15 +158,14 @@ def _check_size(one: LabelledImage, found: tuple[int, int]) -> None:
     )
 
 
-def write_image(
-    path: Path, folder: Path, name: str, max_size: int | None
-) -> tuple[str, tuple[int, int], tuple[int, int], str]:
+def write_image(path: Path, folder: Path, name: str, max_size: int | None) -> Written:
     """Copies an image unchanged, or shrinks it to `max_size`; JPEG stays JPEG, other formats become PNG.
 
     Each image is decoded once, so that damaged files are found now rather than in training.
 
     Returns:
-        The name in `folder`, height and width before and after, and the sha256 of the file.
+        The name in `folder`, height and width before and after, the sha256 of the file, and the hash of the pixels
+        before (see ``frame_hashes``).
 
     Raises:
         MaskcastError: if it is missing or damaged.
@@ -177,10 +175,10 @@ def write_image(
         near = closest(path.name, there) if there else f" ({path.parent} is no folder, or is empty)"
         raise MaskcastError(f"{path}: no such image{near}; add it, or fix its name in the labels")
     pixels_HWC = read_image(path)
-    before = pixels_HWC.shape[:2]
+    before, hashes = pixels_HWC.shape[:2], frame_hashes(pixels_HWC[None])
     if max_size is None or max(before) <= max_size:
         shutil.copyfile(path, folder / name)
-        return name, before, before, sha256_of(folder / name)
+        return name, before, before, sha256_of(folder / name), hashes
     factor = max_size / max(before)
     after = max(1, round(before[0] * factor)), max(1, round(before[1] * factor))
     small = Image.fromarray(resize_frames(pixels_HWC[None], *after)[0])
@@ -190,7 +188,7 @@ def write_image(
     else:
         name = name if suffix == ".png" else f"{name}.png"
         small.save(folder / name, "PNG")
-    return name, before, after, sha256_of(folder / name)
+    return name, before, after, sha256_of(folder / name), hashes
 
 
 def fitted(boxes_N4: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> tuple[np.ndarray, list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import upright_size
-from maskcast.data.frame_names import skeleton
+from maskcast.data.frame_names import original_name, skeleton
 from maskcast.data.images import read_image
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.patterns import CLIP, FRAME
@@ -32,7 +32,7 @@ def photographs(footage: Mapping[str, Footage]) -> str:
         return ""
     if all(len(files) == 1 for files in images):
         return "no two images belong together"
-    named = [pair for files in images for pair in pairwise(skeleton(_name(path)) for path in files)]
+    named = [pair for files in images for pair in pairwise(skeleton(original_name(path.stem)) for path in files)]
     if 2 * sum(before != after for before, after in named) > len(named):
         return "their names have no running number"
     chosen = [images[number] for number in evenly_spaced(len(images), SEQUENCES)]
@@ -69,10 +69,6 @@ def _thumbnail(path: Path) -> np.ndarray:
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).mean())
-
-
-def _name(path: Path) -> str:
-    return path.stem.partition(".rf.")[0]  # Roboflow appends a hash
 
 
 def by_image(pattern: str) -> str:

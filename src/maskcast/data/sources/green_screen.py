@@ -17,8 +17,8 @@ from maskcast.data.sources.base import Listing, RawClip, SourceConfig
 from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.sources.green_clips import Shot, background_for, load_background, load_clip, pools_of
 from maskcast.data.sources.green_log import LOG, logged_clips
-from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, reels_in, refuse_copies
-from maskcast.data.sources.splits import Splits, assign_splits
+from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, first_files, reels_in
+from maskcast.data.sources.splits import Splits, assign_splits, refuse_copies
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.labels import LabelMap
@@ -160,8 +160,8 @@ class GreenScreenSource(SourceConfig):
         shares = self.splits if self.background_splits is None else self.background_splits
         of_videos = assign_splits([*videos], self.splits, derive(seed, 0))
         of_backgrounds = assign_splits([*backgrounds], shares, derive(seed, 1))
-        refuse_copies(videos, of_videos)
-        refuse_copies(backgrounds, of_backgrounds)
+        refuse_copies(first_files(videos), of_videos)
+        refuse_copies(first_files(backgrounds), of_backgrounds)
         return of_videos, of_backgrounds
 
     def _reels(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Reel], dict[str, Reel]]:

@@ -24,7 +24,7 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import Values
 from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, swapping
 from maskcast.data.sources.image_maps import ImagePattern, Key, find_images, name_of, read_sized, splits_of
-from maskcast.data.sources.splits import Splits
+from maskcast.data.sources.splits import Splits, refuse_copies
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
 from maskcast.params import ByName, is_null
@@ -76,6 +76,7 @@ class PastedHandsSource(SourceConfig):
         if not photos:
             raise MaskcastError(f"{raw}: no photograph has a mask of its name; fix source.images or source.masks")
         split_of = splits_of(photos, self.splits, seed)
+        refuse_copies(photos, split_of)
         try:
             table = None if self.values is None else value_table(self.values, CLASSES)
         except ValueError as error:

@@ -13,7 +13,6 @@ import numpy as np
 
 from maskcast.data.images import IMAGE_SUFFIXES, read_frames, resize_frames
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate, read_video
-from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.labels import id_key
@@ -163,23 +162,6 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
     return reels
 
 
-def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
-    """Refuses copies of one film in two splits: validation would score on training data.
-
-    Raises:
-        MaskcastError: names both films.
-    """
-    # Unreadable files are reported later, when they are read.
-    firsts = {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}
-    files = {name: path for name, path in firsts.items() if path.is_file()}
-    sizes = Counter(path.stat().st_size for path in files.values())
-    seen: dict[str, str] = {}
-    for name, path in files.items():
-        if sizes[path.stat().st_size] == 1:
-            continue
-        other = seen.setdefault(sha256_of(path), name)
-        if splits[other] != splits[name]:
-            raise MaskcastError(
-                f"{path}: the same as {files[other]}, and they are in splits {splits[name]!r} and "
-                f"{splits[other]!r}; remove one of them"
-            )
+def first_files(reels: Mapping[str, Reel]) -> dict[str, Path]:
+    """Returns the video, or the first image, of each film that is not rendered, by name."""
+    return {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}

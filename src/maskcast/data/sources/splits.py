@@ -1,18 +1,26 @@
 """Assigns splits to sequences, or to parts of each sequence."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from math import fsum
+from pathlib import Path
+from typing import TypeVar
 
+from maskcast.data.frame_names import original_name
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.params import ByName
 from maskcast.seed import rng
 
+Key = TypeVar("Key", bound=Hashable)
 Splits = ByName[str, float | tuple[str, ...]]  # share or names
 
 
 def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, str]:
     """Assigns a split to each name: as listed, else by share in a random order (by ``seed``), else `train`.
+
+    Varied copies of one image stay together (see ``original_name``).
 
     Raises:
         MaskcastError: on an unknown split, a listed name that does not exist or is listed twice, or a sum above 1.
@@ -29,13 +37,45 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
                     "or the paths that sequences are found by"
                 )
             found[name] = split
-    rest = [name for name in names if name not in found]
-    order = [rest[i] for i in rng(seed).permutation(len(rest))]
+    copies: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if name not in found:
+            copies[original_name(name)].append(name)
+    groups, total = list(copies.values()), sum(map(len, copies.values()))
+    order = [groups[i] for i in reversed(rng(seed).permutation(len(groups)))]
     for split, share in shares.items():
-        count = min(len(order), max(round(share * len(rest)), 1 if share else 0))
-        found.update(dict.fromkeys(order[:count], split))
-        order = order[count:]
+        wanted, count = max(round(share * total), 1 if share else 0), 0
+        while order and count < wanted:
+            group = order.pop()
+            found.update(dict.fromkeys(group, split))
+            count += len(group)
     return {name: found.get(name, "train") for name in names}
+
+
+def refuse_copies(files: Mapping[Key, Path], splits: Mapping[Key, str]) -> None:
+    """Refuses copies of one file in two splits: validation would score on training data.
+
+    Files that cannot be read are reported later, when they are read.
+
+    Args:
+        files: by name.
+        splits: of each name.
+
+    Raises:
+        MaskcastError: names both files.
+    """
+    there = {name: path for name, path in files.items() if path.is_file()}
+    sizes = Counter(path.stat().st_size for path in there.values())
+    seen: dict[str, Key] = {}
+    for name, path in there.items():
+        if sizes[path.stat().st_size] == 1:
+            continue
+        other = seen.setdefault(sha256_of(path), name)
+        if splits[other] != splits[name]:
+            raise MaskcastError(
+                f"{path}: the same as {there[other]}, and they are in splits {splits[name]!r} and "
+                f"{splits[other]!r}; remove one of them"
+            )
 
 
 def time_parts(frames: range, splits: Splits) -> dict[str, range]:
