@@ -15,6 +15,7 @@ from maskcast.data.images import check_size, read_image
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.rules import MaskRule
 from maskcast.data.masks.survey import survey_masks
+from maskcast.data.shared_frames import SCORED
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.hands import SIDES, swapping
@@ -38,8 +39,8 @@ ImagePattern = Annotated[Pattern, AfterValidator(_of_images)]
 class ImageMapsSource(SourceConfig):
     """Images with one mask image per label map, paired by name; each image is a clip of one frame.
 
-    An image without any mask is of the split `unlabeled`. One that has a mask of some maps and not of all is left
-    out.
+    An image without any mask is of the split `unlabeled`, or `hidden` if `splits` names it for `val`, `test` or
+    `hidden`, or other images of its group are there. One that has a mask of some maps and not of all is left out.
     """
 
     splits_come_from: ClassVar[str] = "source.splits (names or shares)"
@@ -75,6 +76,14 @@ class ImageMapsSource(SourceConfig):
         images = find_images(raw, self.images, "images")
         masks = {name: find_images(raw, pattern, f"masks.{name}") for name, pattern in self.masks.items()}
         splits = splits_of(images, self.splits, seed)
+        named = {name for members in self.splits.values() if isinstance(members, tuple) for name in members}
+        groups = {clip for found in masks.values() for clip, _ in found} - {ALONE}
+
+        def held_out(key: Key) -> bool:
+            """Whether training must not use an image without masks."""
+            split = splits[key]
+            return split == "hidden" or (split in SCORED and (key[0] in groups or not named.isdisjoint(key)))
+
         names, attributes = classes_of(raw, self.classes)
         maps = tuple(LabelMap(name, names, attributes=attributes) for name in self.masks)
         listing = Listing([], maps, meta=swapping(*self.mirror_swaps) if self.mirror_swaps else {})
@@ -88,7 +97,7 @@ class ImageMapsSource(SourceConfig):
         listing.notes += [rule.told] if rule.told else []
         for key in sorted(images, key=lambda key: id_key("/".join(key))):
             own = {name: found[key] for name, found in masks.items() if key in found}
-            split = splits[key] if own else "unlabeled"
+            split = splits[key] if own else "hidden" if held_out(key) else "unlabeled"
             clip_id, kind = name_of(key), KIND_OF_SPLIT[split]
             if lacking := [name for name in masks if own and name not in own]:
                 have = ", ".join(own)
