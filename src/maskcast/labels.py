@@ -24,6 +24,7 @@ MapKind = Literal["classes", "instances", "alpha"]
 Attributes = Mapping[str, tuple[str | None, ...]]  # for each attribute its value for each class, or None
 MirrorSwaps = tuple[str, str]  # names of two maps, or classes, that a horizontal flip swaps
 MIRROR_SWAPS = "mirror_swaps"  # key of these names in a store's meta
+LOOKBACK = "lookback"  # key of a store's meta: how many frames at the start of a clip may be of the split before
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # used in file names
 
 

@@ -181,6 +181,14 @@ def test_splits_go_by_name_or_by_share_of_whole_sequences():
     assert splits != assign_splits(names, {"val": 0.3, "test": ("s0", "s1")}, seed=4)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_varied_copies_of_one_image_are_of_one_split(seed):
+    names = [f"street{i}_jpg.rf.{i}{j}" for i in range(10) for j in range(3)]
+    splits = assign_splits(names, {"val": 0.3, "test": 0.1}, seed=seed)
+    assert Counter(splits.values()) == {"train": 18, "val": 9, "test": 3}
+    assert all(len({splits[name] for name in names[k : k + 3]}) == 1 for k in range(0, 30, 3))
+
+
 @pytest.mark.parametrize(
     ("splits", "match"),
     [
@@ -226,6 +234,19 @@ def test_a_window_may_look_back_into_the_part_before(tmp_path):
         ("road_00001", "val"),
         ("road_00002", "val"),
         ("road_00003", "test"),
+    ]
+    assert listing.meta == {"lookback": 2}
+
+
+def test_unlabelled_windows_do_not_look_back_at_what_is_scored_on(tmp_path):
+    write_sequence(tmp_path, "road", frames=6)
+    splits = {"val": 0.34, "unlabeled": 0.34}
+    listing = list_raw(tmp_path, frames=2, window_step=1, split_by="time", splits=splits, lookback=1)
+    assert [(c.id, c.split) for c in listing.clips] == [
+        ("road_00000", "train"),
+        ("road_00001", "val"),
+        ("road_00002", "val"),
+        ("road_00004", "unlabeled"),
     ]
 
 

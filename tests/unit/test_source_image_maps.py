@@ -1,5 +1,6 @@
 """Single images with a mask file per map, and real hands pasted over each other, drawn by hand."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,36 @@ def test_each_map_has_a_file_of_its_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.of("left").masks(store.get("b"))[0], mask(2, slice(0, 5)))
     np.testing.assert_array_equal(store.of("right").masks(store.get("b"))[0], mask(2, slice(3, 9)))
     assert store.mirror_swaps == ("left", "right")
+
+
+@pytest.mark.parametrize("split", ["val", "test", "hidden"])
+def test_an_image_without_masks_that_is_held_out_is_not_trained_on(tmp_path: Path, split: str) -> None:
+    save(write_maps(tmp_path / "raw") / "images/f.png", np.full((SIZE, SIZE, 3), 200, np.uint8))
+    splits = {"val": ["d", "e"]} if split == "val" else {"val": ["d"], split: ["e"]}
+    store = prepare(tmp_path / "raw", "image_maps", **MAPS | {"splits": splits})
+    assert {clip.id: (clip.split, clip.kind) for clip in store.clips if clip.id in "ef"} == {
+        "e": ("hidden", "hidden"),
+        "f": ("unlabeled", "unlabelled"),
+    }
+
+
+def test_images_without_masks_of_a_person_who_is_scored_on_are_not_trained_on(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for number, (person, masked) in enumerate([("ann", 1), ("bob", 1), ("eve", 0)]):
+        for name in "ab":
+            save(raw / f"images/{person}/{name}.png", np.full((SIZE, SIZE, 3), 60 * number + ord(name), np.uint8))
+        if masked:
+            save(raw / f"left/{person}/a.png", mask(1, slice(0, 5)))
+    patterns = {"images": "images/{clip}/{frame}.png", "masks": {"left": "left/{clip}/{frame}.png"}}
+    for splits in ({"val": ["bob"]}, {"train": ["ann"], "val": 1.0}):  # drawn: eve, who has no masks, too
+        store = prepare(raw, "image_maps", **patterns, classes=CLASSES, splits=splits)
+        assert {clip.id: clip.split for clip in store.clips if not clip.maps} == {
+            "ann/b": "unlabeled",
+            "bob/b": "hidden",
+            "eve/a": "unlabeled",
+            "eve/b": "unlabeled",
+        }
+        shutil.rmtree(store.root)
 
 
 def test_a_hand_without_its_mask_is_left_out_and_said(tmp_path: Path) -> None:
@@ -160,6 +191,15 @@ def test_pixels_of_photographs_without_a_label_have_none_in_the_picture(tmp_path
         assert unknown.any() and (visible[unknown & (left != 1) & (right != 1)] == IGNORE).all()
         assert (visible[~unknown] != IGNORE).all()
         assert right[:, 0].any() and left[:, -1].any()
+
+
+def test_a_photograph_in_two_splits_is_refused(tmp_path: Path) -> None:
+    raw = write_photos(tmp_path / "raw")
+    for kind in ("images", "masks"):
+        shutil.copy(raw / kind / "0.png", raw / kind / "copy.png")
+    with pytest.raises(MaskcastError, match=r"the same as .*, and they are in splits 'train' and 'val'; remove"):
+        prepare(raw, "pasted_hands", **PASTE)
+    assert prepare(raw, "pasted_hands", **PASTE | {"splits": {"val": ["0", "1", "copy"]}}).clips
 
 
 def test_pairs_need_two_photographs_with_masks(tmp_path: Path) -> None:

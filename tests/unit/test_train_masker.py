@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import moving_squares
 from tests.two_maps import MATTE, SQUARES, write_two_maps
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.statistics import frame_statistics
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.labels import MASK, single_map
+from maskcast.labels import LOOKBACK, MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
@@ -69,6 +70,22 @@ def test_it_learns_two_colours_and_leaves_a_masker(store: ClipStore, tmp_path: P
     assert [path.name for path in pictures] == ["val_0.png", "val_1.png"]
     with Image.open(pictures[0]) as shown:  # a mask over its frame has mixed colours, its key has not
         assert (np.asarray(shown) == palette()[1]).all(-1).any()
+
+
+def test_clips_that_look_back_at_training_frames_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for meta in ({}, {LOOKBACK: 11}):
+        root = tmp_path / f"clips{len(meta)}"
+        with ClipWriter(root, height=32, width=48, maps=single_map(["background", "a", "b"]), meta=meta) as writer:
+            for seed, split in enumerate(("train", "val")):
+                frames, masks = moving_squares(seed, 4, 32, 48)
+                writer.add(split, split=split, kind="labelled", frames=frames, masks={MASK: masks})
+        train_masker(
+            clips=root, params=params(epochs=1, steps_per_epoch=2), **outputs(tmp_path / f"out{len(meta)}")
+        )
+        said = f"warning: {root}: validation clips may begin with training frames (source.lookback)"
+        assert (said in capsys.readouterr().err) == bool(meta)
 
 
 def test_a_last_step_after_which_masks_say_nothing_ends_the_training(store: ClipStore, tmp_path: Path) -> None:

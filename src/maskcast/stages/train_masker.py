@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskcast.labels import LOOKBACK
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
@@ -66,6 +67,11 @@ def train_masker(
     given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks, "unlabeled": unlabeled}
     inputs = {name: path for name, path in given.items() if path is not None}
     task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks, unlabeled)
+    if LOOKBACK in store.meta:
+        say(
+            f"warning: {clips}: validation clips may begin with training frames (source.lookback), so scores of a "
+            "masker on them are too high; prepare clips with lookback: 0"
+        )
     _report_samples(task, resume_dir(masker) / "samples.png")
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:

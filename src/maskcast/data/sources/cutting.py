@@ -88,11 +88,12 @@ def windows(
         split: the split of the sequence; not used if it is cut by time.
         how: the params that define the cuts.
         listing: where left-out parts are recorded.
-        lookback: with a split by time, how many frames at the start of a window may be from the split before.
+        lookback: with a split by time, how many frames at the start of a window may be from the split before; not
+            for unlabelled windows, which would be trained on frames of `val` or `test`.
     """
     whole, by_time = range(len(found.masks)), how.split_by == "time"
     for part_split, part in (time_parts(whole, how.splits) if by_time else {split: whole}).items():
-        first = max(0, part.start - lookback)
+        first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
         runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in found.runs)
         inside = [
             run[window.start : window.stop : window.step]

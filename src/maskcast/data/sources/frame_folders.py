@@ -24,7 +24,17 @@ from maskcast.data.sources.footage import Footage, file_of, gather, notes_of, re
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, named_as, without_masks
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
+from maskcast.labels import (
+    IGNORE,
+    KIND_OF_SPLIT,
+    LOOKBACK,
+    MASK,
+    OBJECTS,
+    LabelError,
+    LabelMap,
+    id_key,
+    single_map,
+)
 from maskcast.params import ByName, is_false, is_null
 from maskcast.reading import counted
 
@@ -101,9 +111,9 @@ class FrameFoldersSource(SourceConfig):
     """Share or names of the sequences of each split, or with `split_by: time` shares of each sequence; the rest is
     `train`."""
     lookback: int = Field(default=0, ge=0)
-    """With `split_by: time`, how many frames at the start of a clip may be from the split before: a forecaster
-    sees them as context and forecasts later ones. Not for maskers, which would be validated on frames that they
-    trained on."""
+    """With `split_by: time`, how many frames at the start of a clip of `val`, `test` or `hidden` may be from the
+    split before: a forecaster sees them as context and forecasts later ones. Not for maskers, which would be
+    validated on frames that they trained on."""
 
     @property
     def span(self) -> int:
@@ -170,6 +180,7 @@ class FrameFoldersSource(SourceConfig):
         names, attributes = classes_of(raw, self.classes)
         maps = single_map(names, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)
+        listing.meta |= {LOOKBACK: self.lookback} if self.lookback else {}
         footage: dict[str, Footage] = {}
         for name, split in splits.items():
             try:
