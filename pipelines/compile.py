@@ -25,6 +25,7 @@ from maskcast.runner.stage import stage_names
 from maskcast.writing import write_whole
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
+from pipelines.dag import tasks_of
 from pipelines.grid import Plan, build_grid, plan
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.values import checked_values, for_kfp
@@ -93,15 +94,20 @@ def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[st
             raise MaskcastError(
                 f"{params_file}: has the sections of the pipeline {other}, not of {name}; give --pipeline {other}"
             )
-    return checked_values(content, params_file, overrides, stages_of(name))
+    sources = {task: entry.sources for task, entry in tasks_of(_plain(name)[0]).items()}
+    return checked_values(content, params_file, overrides, stages_of(name), sources)
+
+
+def stages_of(name: str) -> dict[str, str]:
+    """Returns the stages of a pipeline by their names in it, which are the names of their sections."""
+    return _plain(name)[1].stages
 
 
 @cache
-def stages_of(name: str) -> dict[str, str]:
-    """Returns the stages of a pipeline by their names in it, which are the names of their sections."""
+def _plain(name: str) -> tuple[BaseComponent, Placement]:
+    """Returns a pipeline without params, built once, and the placement that knows its stages."""
     on = Placement("image")
-    _built(name, defaultdict(dict), on)
-    return on.stages
+    return _built(name, defaultdict(dict), on), on
 
 
 def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List  # noqa: UP035  (kfp reads these names)
 
-from google.protobuf.json_format import MessageToDict
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
@@ -17,6 +16,7 @@ from components.evaluate_many import evaluate_many
 from maskcast.runner.grid import Grid, Parts, Variant, load_grid, parts_of
 from maskcast.runner.variants import GRID
 from pipelines.cluster import Placement
+from pipelines.dag import Task, tasks_of
 from pipelines.values import for_kfp
 
 
@@ -36,7 +36,7 @@ class Plan:
     grid: Grid
     variants: list[Variant]
     parts: Parts
-    tasks: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, Task]
     kinds: Placement
     jobs: int
 
@@ -70,13 +70,9 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
     variants = [
         Variant(one.name, {name: one.sections.get(name, values[name]) for name in changed}) for one in variants
     ]
-    ir = MessageToDict(plain.pipeline_spec)["root"]["dag"]["tasks"]
-    name_of = {task: entry["taskInfo"]["name"].replace(" ", "_") for task, entry in ir.items()}
-    tasks: dict[str, dict[str, Any]] = {}
-    for task in ir:
-        _add(task, ir, name_of, tasks)
-    needs = {name: {each for each, _ in entry["reads"].values()} for name, entry in tasks.items()}
-    parts = parts_of(path, grid, variants, needs, tasks[grid.stage]["reads"]["clips"][0])
+    tasks = tasks_of(plain)
+    needs = {name: set(task.sources.values()) for name, task in tasks.items()}
+    parts = parts_of(path, grid, variants, needs, tasks[grid.stage].sources["clips"])
     return Plan(grid, variants, parts, tasks, on, jobs)
 
 
@@ -90,7 +86,7 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
         on: placement of the tasks.
     """
     items, names = how.items, [variant.name for variant in how.variants]
-    read = dict.fromkeys(how.tasks[task]["section"] for task in (*how.parts.shared, *how.parts.varied))
+    read = dict.fromkeys(how.tasks[task].section for task in (*how.parts.shared, *how.parts.varied))
     sections = [section for section in read if section not in items[0]]
 
     def tasks(*given: Any) -> None:
@@ -103,7 +99,7 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
             own = params | {section: getattr(variant, section) for section in items[0]}
             for task in how.parts.varied:
                 made[task] = _task(task, how, on, own, made).set_env_variable(GRID, "1")
-        source, port = how.tasks[how.grid.stage]["reads"]["clips"]
+        source, port = how.tasks[how.grid.stage].reads["clips"]
         models = dsl.Collected(made[how.grid.stage].outputs["masker"])
         clips = made[source].outputs[port]
         on.gpu(evaluate_many(models=models, clips=clips, names=names, split=how.grid.split))
@@ -113,27 +109,11 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
     return on.pipeline(f"{name}-grid", "Variants of a masker", tasks, parameters)
 
 
-def _add(task: str, ir: Mapping[str, Any], name_of: Mapping[str, str], tasks: dict[str, dict[str, Any]]) -> None:
-    """Adds a task of a pipeline after all tasks whose outputs it reads."""
-    inputs = ir[task]["inputs"]
-    sources = {port: entry["taskOutputArtifact"] for port, entry in inputs.get("artifacts", {}).items()}
-    for source in sources.values():
-        if name_of[source["producerTask"]] not in tasks:
-            _add(source["producerTask"], ir, name_of, tasks)
-    tasks.setdefault(
-        name_of[task],
-        {
-            "section": inputs["parameters"]["params"]["componentInputParameter"],
-            "reads": {p: (name_of[s["producerTask"]], s["outputArtifactKey"]) for p, s in sources.items()},
-        },
-    )
-
-
 def _task(
     name: str, how: Plan, on: Placement, params: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]
 ) -> dsl.PipelineTask:
     entry, component = how.tasks[name], getattr(stage, how.kinds.stages[name])
-    reads = {port: made[source].outputs[key] for port, (source, key) in entry["reads"].items()}
-    task: dsl.PipelineTask = component(**reads, params=params[entry["section"]], name=name)
+    reads = {port: made[source].outputs[key] for port, (source, key) in entry.reads.items()}
+    task: dsl.PipelineTask = component(**reads, params=params[entry.section], name=name)
     placed: dsl.PipelineTask = getattr(on, how.kinds.kinds[name])(task)
     return placed

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from maskcast.checkup.compatibility import conflicts
 from maskcast.errors import MaskcastError
 from maskcast.params import flatten, section, set_key, validate
 from maskcast.runner.stage import get_stage
@@ -16,7 +17,11 @@ PLACEHOLDER = "{{$."  # kfp replaces it anywhere in a text
 
 
 def checked_values(
-    content: Mapping[str, Any], path: Path, overrides: Sequence[str], stages: Mapping[str, str]
+    content: Mapping[str, Any],
+    path: Path,
+    overrides: Sequence[str],
+    stages: Mapping[str, str],
+    sources: Mapping[str, Mapping[str, str]],
 ) -> dict[str, dict[str, Any]]:
     """Returns the sections of a pipeline's stages, each validated by its stage's params class.
 
@@ -27,6 +32,7 @@ def checked_values(
         path: its path, for errors.
         overrides: ``section.key=value`` each; the value is parsed as YAML.
         stages: stages of the pipeline by section.
+        sources: for each section, the section whose stage writes the input of each port.
 
     Raises:
         MaskcastError: names the file or the override, the faulty key and what is allowed.
@@ -34,14 +40,17 @@ def checked_values(
     values = {name: section(content, name, str(path)) for name in stages}
     for override in overrides:
         _set(values, override)
+    place, params = f"{path} with -S" if overrides else str(path), {}
     for name, given in values.items():
-        where = f"{path}: {name}" if not overrides else f"{path} with -S: {name}"
-        validate(get_stage(stages[name]).params, given, where)
+        where = f"{place}: {name}"
+        params[name] = validate(get_stage(stages[name]).params, given, where)
         for key, value in flatten(given).items():
             if PLACEHOLDER in f"{key} {value}":
                 raise MaskcastError(
                     f"{where}.{key}: {PLACEHOLDER} begins a placeholder of kfp; write another value"
                 )
+    for _, conflict in conflicts(params, sources):
+        raise MaskcastError(f"{place}: {conflict}")
     return values
 
 

@@ -48,3 +48,18 @@ def test_a_file_that_is_missing_is_told_once(capsys: pytest.CaptureFixture[str])
     Path("dvc.yaml").unlink()
     assert main(["check-params"]) == 2
     assert capsys.readouterr().err.startswith("error: dvc.yaml: no such dvc.yaml; ")
+
+
+def test_sections_that_do_not_fit_each_other_have_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["pretrain_encoder"] |= {"model": {"arch": "unet", "width": 8}, "method": {"name": "moco"}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert main(["check-params"]) == 2
+    message = (
+        "params.yaml: pretrain_encoder.model is {arch: unet, width: 8}, but train_masker.model needs "
+        "{arch: unet, width: 16}; make them equal"
+    )
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert main(["pipeline", "compile", "--params", "params.yaml", "--out", "pipeline.yaml"]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert not Path("pipeline.yaml").exists()

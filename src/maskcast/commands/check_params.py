@@ -3,15 +3,18 @@
 import argparse
 import sys
 
+from maskcast.checkup.compatibility import conflicts
 from maskcast.commands.parser import add_pipeline
 from maskcast.errors import MaskcastError, one_line
-from maskcast.runner.dvc_calls import params_of, read_calls
+from maskcast.params import Params
+from maskcast.runner.dvc_calls import params_of, read_calls, sources_of
 
 DESCRIPTION = """\
 Checks the params of every stage of a pipeline, in a second and without its data. A stage checks its own params
 only when it starts, so a mistake in the last stage would otherwise surface after all others have run.
 
 Each faulty section gets one line, which names the first wrong key and the allowed values; the exit code is then 2.
+Sections must also fit each other: an encoder that is pretrained for another model is an error, too.
 `dvc repro` begins with this check, and `maskcast pipeline compile` runs it, too."""
 EPILOG = """\
 PIPELINE is a folder with a dvc.yaml and its params file. `maskcast dry-run` tries the stages, too.
@@ -29,14 +32,17 @@ def run(given: argparse.Namespace) -> int:
         MaskcastError: there is no such pipeline.
     """
     calls, _ = read_calls(given.pipeline / "dvc.yaml")
-    wrong: dict[str, None] = {}  # each line once: stages may share a file that is missing
-    for call in calls.values():
+    params: dict[str, Params] = {}
+    errors: dict[str, None] = {}  # each line once: stages may share a file that is missing
+    for entry, call in calls.items():
         try:
-            params_of(given.pipeline, call)
+            _, params[entry] = params_of(given.pipeline, call)
         except MaskcastError as error:
-            wrong[f"error: {one_line(error)}"] = None
-    print("".join(f"{line}\n" for line in wrong), end="", file=sys.stderr)
-    return 2 if wrong else 0
+            errors[one_line(error)] = None
+    for entry, conflict in conflicts(params, sources_of(calls)):
+        errors[f"{given.pipeline / calls[entry].params_file}: {conflict}"] = None
+    print("".join(f"error: {line}\n" for line in errors), end="", file=sys.stderr)
+    return 2 if errors else 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

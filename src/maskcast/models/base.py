@@ -1,6 +1,6 @@
 """Shared by all networks: model folders (without pickle) and the available devices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,6 @@ def load_built(folder: Path, build: Callable[[], N]) -> N:
     model = build_like(folder / WEIGHTS, build)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
-
-
-def as_text(values: Mapping[str, Any]) -> str:
-    """Returns the values of a config as an error shows them."""
-    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The base of all architectures' configs; nothing here imports torch."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from maskcast.params import Params
 
@@ -17,3 +18,8 @@ class ModelConfig(Params):
     def build(self, num_classes: int) -> "nn.Module":
         """Returns a freshly initialised network for ``num_classes`` classes, background included."""
         raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+
+def as_text(values: Mapping[str, Any]) -> str:
+    """Returns the values of a config as an error shows them."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"

@@ -80,13 +80,18 @@ def params_of(folder: Path, call: Call) -> tuple[dict[str, Any], Params]:
     return values, validate(call.stage.params, values, f"{file}: {call.name}")
 
 
-def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
-    """Returns for each entry the entries whose outputs it reads."""
+def sources_of(calls: Mapping[str, Call]) -> dict[str, dict[str, str]]:
+    """Returns for each entry the entries that write its inputs, by port; other inputs are left out."""
     writers = {path: entry for entry, call in calls.items() for path in call.paths("out").values()}
     return {
-        entry: {writers[path] for path in call.paths("in").values() if path in writers}
+        entry: {port: writers[path] for port, path in call.paths("in").items() if path in writers}
         for entry, call in calls.items()
     }
+
+
+def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
+    """Returns for each entry the entries whose outputs it reads."""
+    return {entry: set(sources.values()) for entry, sources in sources_of(calls).items()}
 
 
 def ancestors_of(entry: str, needs: Mapping[str, set[str]]) -> set[str]:

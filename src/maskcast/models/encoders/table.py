@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import WEIGHTS, as_text, read_description, save_description, save_model
+from maskcast.models.base import WEIGHTS, read_description, save_description, save_model
+from maskcast.models.config import as_text
 from maskcast.models.encoders.configs import EncoderConfig, EncoderModelConfig
 from maskcast.models.encoders.smp import bare
 from maskcast.models.weights import build_like, load_weights

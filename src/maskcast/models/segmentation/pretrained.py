@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import FORMAT, as_text
+from maskcast.models.base import FORMAT
+from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig

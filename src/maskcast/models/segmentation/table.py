@@ -5,7 +5,8 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
-from maskcast.models.base import as_text, config_in, load_built, read_description, save_model
+from maskcast.models.base import config_in, load_built, read_description, save_model
+from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Masker, Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
