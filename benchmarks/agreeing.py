@@ -22,7 +22,7 @@ import torch
 
 from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_store.finished import FinishedClips
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.inference.clip_packing import Packer, ParallelPacking, parallel_packers
 from maskcast.inference.predictions import MapPrediction, Predictions
 from maskcast.labels import MASK, single_map
@@ -96,5 +96,5 @@ def found_in(clip: int) -> Predictions:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

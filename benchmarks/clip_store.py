@@ -22,7 +22,7 @@ from maskcast.data.clip_store.frame_index import FrameIndex
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.labels import MASK, single_map
 
 FRAMES, SIZE, BATCH, PAGE = 4, 8, 16, 50
@@ -104,5 +104,5 @@ def _batch(
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

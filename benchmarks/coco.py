@@ -19,7 +19,7 @@ import numpy as np
 
 from _common import at_least_one, interleaved, peer, print_table, ratio
 from maskcast.commands.evaluate_coco import evaluate_files
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.coco.evaluator import LINES
 from maskcast.evaluation.coco.files import read_detections, read_truth
 
@@ -123,5 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from _common import ROOT, at_least_one, print_table
 from maskcast.digest import digest_tree
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.params import load_params_file
 from maskcast.runner import references
 from maskcast.runner.dvc_calls import read_calls
@@ -134,5 +134,5 @@ def size(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -28,7 +28,7 @@ from maskcast.data.clip_store.frame_index import FrameIndex
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.labels import IGNORE
 from maskcast.params import load_params_file, merged, section, validate
@@ -181,5 +181,5 @@ def table(records: list[Record], score: str) -> str:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

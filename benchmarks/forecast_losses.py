@@ -20,7 +20,7 @@ import torch
 
 from _common import at_least_one, print_table
 from maskcast.data.sources.clevrer import read_motion
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
@@ -205,5 +205,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -23,7 +23,7 @@ import torch
 
 from _common import at_least_one, commit
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.params import load_params_file
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
@@ -184,5 +184,5 @@ def mean_of(runs: list[Run], key: str) -> float:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

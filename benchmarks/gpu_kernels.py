@@ -25,7 +25,7 @@ from unittest import mock
 import torch
 
 from _common import print_table
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.labels import single_map
 from maskcast.models.encoders import unet as encoder_unet
 from maskcast.models.forecasting import label_codec, pixels
@@ -185,5 +185,5 @@ def suppression() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

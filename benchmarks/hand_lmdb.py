@@ -26,7 +26,7 @@ from maskcast.data.listing_checks import check_ids, check_splits
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.hand_lmdb import HandLmdbSource
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 
 SIZE, BATCH = 16, 16
 
@@ -111,5 +111,5 @@ def read_batch(root: Path, random: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from _common import at_least_one, interleaved, peer, print_table, ratio
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 
 HEIGHT, WIDTH, CLASSES = 160, 240, 49
@@ -77,5 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -27,7 +27,7 @@ from _common import at_least_one, commit, read_record
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.inference.suggestions import METHODS, choose, find_candidates
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.table import load_masker
@@ -176,5 +176,5 @@ def cell(scores: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

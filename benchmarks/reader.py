@@ -23,7 +23,7 @@ from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_store.packing import packed
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory
 from maskcast.simulator.camera import CLASSES
@@ -105,5 +105,5 @@ def write_both(folder: Path, clips: int) -> tuple[ClipStore, list[np.ndarray]]:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -22,7 +22,7 @@ import torch
 from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.labels import MASK, single_map
 from maskcast.training.tasks.segmentation import FrameTask
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -112,5 +112,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from _common import at_least_one, interleaved, print_table, write_untrained
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
 from maskcast.simulator.scenes import simulate_clip
 
@@ -155,5 +155,5 @@ def clip_for(loaded: LoadedPipeline) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -22,7 +22,7 @@ import torch
 from _common import ROOT, at_least_one, print_table
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.data.sources.cutting import windows_in
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
@@ -102,5 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

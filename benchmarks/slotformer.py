@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from _common import at_least_one, print_table
 from forecast_losses import motions
 from maskcast.data.images import resize_masks
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
@@ -100,5 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from _common import at_least_one, interleaved, print_table, ratio
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.base import best_device
@@ -147,5 +147,5 @@ def write_video(path: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

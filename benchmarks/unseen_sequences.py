@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from _common import at_least_one, commit, read_record
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.models.encoders.pretrained import pinned
 from maskcast.params import merged
 from maskcast.proposal.values import ENCODER
@@ -128,5 +128,5 @@ def spread(scores: list[float | None]) -> str:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

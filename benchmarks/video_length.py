@@ -24,7 +24,7 @@ import yaml
 
 from _common import at_least_one, print_table, write_untrained
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.labels import single_map
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3
@@ -110,5 +110,5 @@ def write_clip(root: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -21,7 +21,7 @@ from PIL import Image
 
 from _common import at_least_one
 from forecast_losses import CASES, Informed, World, add_windows, cases, worlds
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, joined, picture, table
@@ -129,5 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
-from maskcast.faults import UNSHOWN
 from maskcast.params import Params, load_params_file, validate
 from maskcast.redaction import has_user
+from maskcast.validation_errors import HIDE_INPUT
 from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, Annotations, Labels
 
@@ -97,10 +97,10 @@ class Toleration(Params):
     def _as_kubernetes_takes_it(self) -> Self:
         if self.key is None and self.operator == "Equal":
             raise PydanticCustomError(
-                UNSHOWN, "Equal needs a key; add it, or write operator: Exists for all taints"
+                HIDE_INPUT, "Equal needs a key; add it, or write operator: Exists for all taints"
             )
         if self.operator == "Exists" and self.value is not None:
-            raise PydanticCustomError(UNSHOWN, "Exists takes no value; remove it, or write operator: Equal")
+            raise PydanticCustomError(HIDE_INPUT, "Exists takes no value; remove it, or write operator: Equal")
         return self
 
 
@@ -185,7 +185,8 @@ class Serving(Params):
     def _least_is_within_most(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise PydanticCustomError(
-                UNSHOWN, f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}; change one"
+                HIDE_INPUT,
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}; change one",
             )
         return self
 
@@ -265,13 +266,13 @@ class Cluster(Params):
     def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
             if LOOKS_SECRET.search(name) or has_user(value):
-                raise PydanticCustomError(UNSHOWN, f"{name} must come from a secret; name it under `secrets`")
+                raise PydanticCustomError(HIDE_INPUT, f"{name} must come from a secret; name it under `secrets`")
         return env
 
     @model_validator(mode="after")
     def _has_place_for_data(self) -> Self:
         if self.data == "workspace" and self.workspace is None:
-            raise PydanticCustomError(UNSHOWN, "data: workspace needs `workspace` with a claim; name one")
+            raise PydanticCustomError(HIDE_INPUT, "data: workspace needs `workspace` with a claim; name one")
         return self
 
     @model_validator(mode="after")
@@ -280,7 +281,7 @@ class Cluster(Params):
         for name in names:
             if names.count(name) > 1:
                 raise PydanticCustomError(
-                    UNSHOWN, f"{name} stands more than once in `env` and `secrets`; name it in one place"
+                    HIDE_INPUT, f"{name} stands more than once in `env` and `secrets`; name it in one place"
                 )
         return self
 

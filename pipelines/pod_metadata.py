@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from maskcast.faults import UNSHOWN
+from maskcast.validation_errors import HIDE_INPUT
 
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -30,7 +30,7 @@ def _labels(given: Any) -> Any:
     for key, value in _entries(given):
         if value and not NAME.fullmatch(value):
             raise PydanticCustomError(
-                UNSHOWN,
+                HIDE_INPUT,
                 f"{key}: {value!r} is no value of a label; write at most 63 letters, digits, `-`, `_` and `.`, a "
                 "letter or digit at both ends, or put it under `annotations`",
             )
@@ -39,7 +39,7 @@ def _labels(given: Any) -> Any:
 
 def _annotations(given: Any) -> Any:
     if sum(len(key.encode()) + len(value.encode()) for key, value in _entries(given)) > LARGEST_ANNOTATIONS:
-        raise PydanticCustomError(UNSHOWN, "all of them together may have 16 KiB; write less")
+        raise PydanticCustomError(HIDE_INPUT, "all of them together may have 16 KiB; write less")
     return given
 
 
@@ -53,7 +53,7 @@ def _entries(given: Any) -> list[tuple[str, str]]:
         return []
     for key, value in given.items():
         if fault := _fault_of_key(key) or _fault_of_type(value):
-            raise PydanticCustomError(UNSHOWN, f"{key}: {fault}")
+            raise PydanticCustomError(HIDE_INPUT, f"{key}: {fault}")
     return list(given.items())
 
 

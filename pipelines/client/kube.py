@@ -8,7 +8,7 @@ import yaml
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
-from maskcast.checkup.rows import NotCheckedError
+from maskcast.diagnostics.rows import NotCheckedError
 from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.kube import message_of
 

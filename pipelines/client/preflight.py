@@ -16,7 +16,7 @@ from kubernetes import client
 from rich.console import Console
 from rich.text import Text
 
-from maskcast.checkup.rows import NotCheckedError, Row, drawn, row_of, side_by_side
+from maskcast.diagnostics.rows import NotCheckedError, Row, drawn, row_of, side_by_side
 from maskcast.errors import MaskcastError
 from pipelines.client.checks import Check, Subject
 from pipelines.client.checks.kubeflow import kubeflow, retries

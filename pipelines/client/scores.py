@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from maskcast.checkup.mlflow_api import MlflowApi
+from maskcast.diagnostics.mlflow_api import MlflowApi
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
 from maskcast.runner.record import EXPERIMENT

@@ -13,7 +13,7 @@ from kfp_server_api.rest import RESTClientObject
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError
 
 from maskcast.errors import MaskcastError
-from maskcast.progress import say, told_when_late
+from maskcast.progress import log_if_slow, say
 
 TIMEOUT_S = (10, 120)  # seconds to connect, to answer
 RETRIES = 8  # about 90 s in total, long enough to replace a server's pod
@@ -69,7 +69,7 @@ class Transport(RESTClientObject):
         """
         for attempt in itertools.count(1):
             try:
-                with told_when_late(f"an answer of {self.host}"):
+                with log_if_slow(f"an answer of {self.host}"):
                     answer = super().request(
                         method,
                         url,

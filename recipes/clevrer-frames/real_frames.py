@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.params import merged
 from maskcast.runner.locks import changed_for_a_while
@@ -156,5 +156,5 @@ def forecast_scores(clips: Path, masks: Path, forecaster: Path) -> dict[str, flo
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -54,5 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

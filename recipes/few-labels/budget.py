@@ -26,7 +26,7 @@ import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
@@ -236,5 +236,5 @@ def folder_of(arm: str, order: str, clips: int, seed: int) -> str:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.probe import probe
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
@@ -111,5 +111,5 @@ def print_table(
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from maskcast.data.sources.hand_lists import load_pt
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 
 
 def _plain(value: Any) -> Any:
@@ -42,5 +42,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

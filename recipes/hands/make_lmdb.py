@@ -17,7 +17,7 @@ import torch
 
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.synthetic_hands import SyntheticHandsSource
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.progress import track
 from maskcast.runner.outputs import outputs_whole
 from maskcast.simulator.hand_pictures import HandPicture, simulate_hands
@@ -102,5 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

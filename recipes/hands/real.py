@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from maskcast.data.images import read_image
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.runner.outputs import outputs_whole
 
 FOLDERS = ("single", "pairs")
@@ -59,5 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

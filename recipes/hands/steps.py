@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.params import merged
 from maskcast.runner.run import run_stage
 
@@ -156,5 +156,5 @@ def spread(values: list[float], form: str = ".4f") -> str:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

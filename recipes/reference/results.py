@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.params import load_params_file, merged
 from maskcast.runner.locks import changed_for_a_while
 
@@ -140,5 +140,5 @@ def git(*words: str) -> str:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -19,7 +19,7 @@ import numpy as np
 
 from maskcast.data.images import resize_frames
 from maskcast.data.video_files.frames import read_video
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.registry.loading import LoadedPipeline, download, load_pipeline
 from maskcast.registry.store import Registry
@@ -91,5 +91,5 @@ def sample_scores(loaded: LoadedPipeline, clip: Path, seed: int) -> dict[str, fl
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from maskcast.data.chroma import BoundsKey, SoftKey
 from maskcast.data.images import image_files, read_frames, resize_frames
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.seed import rng
 from maskcast.simulator.figures import SPILL, draw_screen
 
@@ -97,5 +97,5 @@ def write(folder: Path, pictures: np.ndarray, ending: str) -> None:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.errors import MaskcastError, one_line_errors
 
 HERE = Path(__file__).resolve().parent
 BASE, CONTROL, SCALES = "base", "control", "scales"
@@ -161,5 +161,5 @@ def beside(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    with mistakes_in_one_line():
+    with one_line_errors():
         main()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from maskcast.commands import COMMANDS, command_module
-from maskcast.errors import MaskcastError, one_line, user_errors_of_machine
+from maskcast.errors import MaskcastError, convert_system_errors, one_line
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import limit_threads
 from maskcast.stopping import end_stopped, stopped_by_signals
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     limit_threads()
     try:
-        with stopped_by_signals(), user_errors_of_machine():
+        with stopped_by_signals(), convert_system_errors():
             _check_place()
             code = _run_command(arguments)
             print(end="", flush=True)

@@ -7,7 +7,7 @@ learning.json   for each stage a list of epochs: ``epoch``, the mean training ``
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from maskcast.reading import checked, read_json
+from maskcast.reading import read_json, validated
 from maskcast.writing import write_json
 
 NAME = "learning.json"
@@ -26,4 +26,4 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     if not path.exists():
         return {}
     again = "remove it, or train again"
-    return checked(dict[str, list[dict[str, float]]], read_json(path), path, "learning curves", again)
+    return validated(dict[str, list[dict[str, float]]], read_json(path), path, "learning curves", again)

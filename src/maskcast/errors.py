@@ -11,19 +11,27 @@ from typing import Any
 
 from maskcast.redaction import as_written
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Messages of PyTorch's writer, Rust libraries, NumPy and SQLite for a failed write.
-SAID_OF_FULL = re.compile(
+DISK_FULL_MESSAGES = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
-SAID_OF_MEMORY = re.compile(  # also for sizes that exceed any memory
+OUT_OF_MEMORY_MESSAGES = re.compile(  # also for sizes that exceed any memory
     r"out of memory|Insufficient memory|[Cc]an(no|')t allocate memory|std::bad_alloc"
     r"|Storage size calculation overflowed|Overflow when unpacking|array is too big|Maximum allowed dimension"
 )
-UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
-FEW_BYTES = 2**20  # if less is free, the disk counts as full
-LONGEST = 1200  # maximum characters of an error message
+PATH_ERRNOS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+MIN_FREE_BYTES = 2**20  # if less is free, the disk counts as full
+MAX_CHARS = 1200  # maximum characters of an error message
 
 
 class MaskcastError(Exception):
@@ -34,7 +42,7 @@ class MaskcastError(Exception):
     """
 
 
-class PicturedError(MaskcastError):
+class IllustratedError(MaskcastError):
     """An error that is best shown by a picture.
 
     Attributes:
@@ -49,7 +57,7 @@ class PicturedError(MaskcastError):
         return str(self.args[0])
 
 
-def one_line(error: BaseException, longest: int = LONGEST) -> str:
+def one_line(error: BaseException, longest: int = MAX_CHARS) -> str:
     """Returns an error's message as one line without secrets, shortened if it is too long."""
     text = " ".join(as_written(str(error)).split())
     return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
@@ -61,7 +69,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Turns a user error in a script into one line, instead of a traceback.
 
     A failed command of the script has already printed its own message.
@@ -69,7 +77,7 @@ def mistakes_in_one_line() -> Iterator[None]:
     from subprocess import CalledProcessError
 
     try:
-        with user_errors_of_machine():
+        with convert_system_errors():
             yield
     except MaskcastError as error:
         raise SystemExit(f"error: {one_line(error)}") from None
@@ -79,11 +87,11 @@ def mistakes_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def user_errors_of_machine(*places: Path) -> Iterator[None]:
+def convert_system_errors(*paths: Path) -> Iterator[None]:
     """Turns disk and memory errors that a user can fix into a MaskcastError that names the path.
 
     Args:
-        places: paths that the block writes, besides the working directory and temporary files. If the disk is full
+        paths: paths that the block writes, besides the working directory and temporary files. If the disk is full
             and the error has no path, as for most libraries, the full one of these is named.
     """
     try:
@@ -93,17 +101,17 @@ def user_errors_of_machine(*places: Path) -> Iterator[None]:
     except Exception as error:
         if is_disk_full(error):
             raise MaskcastError(
-                f"{_full_path(error, places)}: no space left on the device; free some and run the same command "
-                "again"
+                f"{_path_on_full_disk(error, paths)}: no space left on the device; free some and run the same "
+                "command again"
             ) from error
-        if is_memory_full(error):
+        if is_out_of_memory(error):
             raise MaskcastError(
                 f"not enough memory ({first_line(error)}); lower the batch size, or the sizes of model and frames"
             ) from error
-        if isinstance(error, OSError) and error.errno in UNUSABLE:
-            place = f"{named}: " if (named := _path_of(error)) else ""
+        if isinstance(error, OSError) and error.errno in PATH_ERRNOS:
+            prefix = f"{path}: " if (path := _path_of(error)) else ""
             raise MaskcastError(
-                f"{place}cannot be written or read ({error.strerror}); choose another path or fix its rights"
+                f"{prefix}cannot be written or read ({error.strerror}); choose another path or fix its rights"
             ) from error
         raise
 
@@ -114,50 +122,51 @@ def is_disk_full(error: BaseException) -> bool:
     PyTorch, safetensors and databases say so only in their messages.
     """
     return any(
-        getattr(each, "errno", None) in FULL or (isinstance(each, Exception) and SAID_OF_FULL.search(str(each)))
-        for each in chain_of(error)
+        getattr(each, "errno", None) in DISK_FULL_ERRNOS
+        or (isinstance(each, Exception) and DISK_FULL_MESSAGES.search(str(each)))
+        for each in exception_chain(error)
     )
 
 
-def is_memory_full(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one of its causes, means that memory ran out.
 
     PyTorch and OpenCV say so only in their messages.
     """
     return any(
-        isinstance(each, MemoryError) or (isinstance(each, Exception) and SAID_OF_MEMORY.search(str(each)))
-        for each in chain_of(error)
+        isinstance(each, MemoryError) or (isinstance(each, Exception) and OUT_OF_MEMORY_MESSAGES.search(str(each)))
+        for each in exception_chain(error)
     )
 
 
-def chain_of(error: BaseException) -> Iterator[BaseException]:
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
     """Yields an error and its causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
 
 
-def _full_path(error: BaseException, places: Sequence[Path]) -> str:
-    """Returns the path in an error or its causes, else the place with the least free space."""
-    for each in chain_of(error):
-        if getattr(each, "errno", None) in FULL and (named := _path_of(each)):
-            return named
-    candidates = [*places, Path.cwd(), Path(tempfile.gettempdir())]
-    there = [next(up for up in (place, *place.absolute().parents) if up.exists()) for place in candidates]
-    full = [place for place, folder in zip(candidates, there, strict=True) if _room(folder) < FEW_BYTES]
+def _path_on_full_disk(error: BaseException, paths: Sequence[Path]) -> str:
+    """Returns the path in an error or its causes, else a path on a full disk, else the first path."""
+    for each in exception_chain(error):
+        if getattr(each, "errno", None) in DISK_FULL_ERRNOS and (path := _path_of(each)):
+            return path
+    candidates = [*paths, Path.cwd(), Path(tempfile.gettempdir())]
+    folders = [next(each for each in (path, *path.absolute().parents) if each.exists()) for path in candidates]
+    full = [path for path, folder in zip(candidates, folders, strict=True) if _free_bytes(folder) < MIN_FREE_BYTES]
     return str((full or candidates)[0])
 
 
 def _path_of(error: BaseException) -> str:
     """Returns the path in an error, or an empty text."""
-    named = getattr(error, "filename", None)
-    return "" if named is None else os.fsdecode(named).removeprefix("file:")  # the prefix that FFmpeg is given
+    name = getattr(error, "filename", None)
+    return "" if name is None else os.fsdecode(name).removeprefix("file:")  # the prefix that FFmpeg is given
 
 
-def _room(folder: Path) -> int:
+def _free_bytes(folder: Path) -> int:
     try:
-        about = os.statvfs(folder)
+        usage = os.statvfs(folder)
     except OSError:
-        return FEW_BYTES
-    return 0 if about.f_files and not about.f_favail else about.f_bavail * about.f_frsize
+        return MIN_FREE_BYTES
+    return 0 if usage.f_files and not usage.f_favail else usage.f_bavail * usage.f_frsize

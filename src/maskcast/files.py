@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-MOST_BYTES = 200  # of a name: file systems allow 255, and a suffix, a rank or `.partial` may be appended
+MAX_NAME_BYTES = 200  # of a name: file systems allow 255, and a suffix, a rank or `.partial` may be appended
 
 
 def file_stem(name: str) -> str:
@@ -15,9 +15,9 @@ def file_stem(name: str) -> str:
     """
     stem = name.replace("/", "_")
     data = os.fsencode(stem)
-    if len(data) <= MOST_BYTES:
+    if len(data) <= MAX_NAME_BYTES:
         return stem
-    return f"{data[: MOST_BYTES - 9].decode(errors='ignore')}~{hashlib.sha256(data).hexdigest()[:8]}"
+    return f"{data[: MAX_NAME_BYTES - 9].decode(errors='ignore')}~{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def is_junk(name: str) -> bool:
@@ -25,15 +25,15 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 
 
-def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yields a folder and all folders below it with their file names; links are followed, except in cycles."""
     for place, folders, names in os.walk(root, followlinks=True):
         folder = Path(place)
-        folders[:] = sorted(name for name in folders if not is_junk(name) and not _circles(folder / name))
+        folders[:] = sorted(name for name in folders if not is_junk(name) and not _is_link_cycle(folder / name))
         yield folder, sorted(name for name in names if not is_junk(name))
 
 
-def files_below(root: Path, *suffixes: str) -> list[Path]:
+def list_files(root: Path, *suffixes: str) -> list[Path]:
     """Returns the files below a folder, sorted by path; with ``suffixes``, only those with one of these endings.
 
     Args:
@@ -42,12 +42,12 @@ def files_below(root: Path, *suffixes: str) -> list[Path]:
     """
     return sorted(
         folder / name
-        for folder, names in folders_below(root)
+        for folder, names in walk_folders(root)
         for name in names
         if not suffixes or os.path.splitext(name)[1].lower() in suffixes  # before a Path is created, which is slow
     )
 
 
-def _circles(folder: Path) -> bool:
+def _is_link_cycle(folder: Path) -> bool:
     """Whether a link leads to one of its own parent folders."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())

@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from maskcast.errors import MaskcastError
-from maskcast.faults import first_fault, near_name
 from maskcast.labels import SPLITS, id_key
 from maskcast.reading import read_yaml
+from maskcast.validation_errors import closest_match, first_error
 
 LARGEST_INTEGER = 2**62  # so that the sum of two fits into int64
 LARGEST = 1e38  # near the maximum of float32
@@ -161,7 +161,7 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     """
     if name not in content:
         present = ", ".join(map(str, content)) or "none"
-        near = near_name(name, map(str, content))
+        near = closest_match(name, map(str, content))
         remedy = f"is {near!r} meant to be it?" if near else "add it"
         raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); {remedy}")
     value = content[name]
@@ -186,7 +186,7 @@ def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: 
     if not keys:
         raise MaskcastError(f"{where}: write section.key and a value, e.g. train_masker.training.epochs and 3")
     if name not in values:
-        hint = f"did you mean {near!r}? " if (near := near_name(name, values)) else ""
+        hint = f"did you mean {near!r}? " if (near := closest_match(name, values)) else ""
         raise MaskcastError(f"{where}: no section {name!r}; {hint}sections: {', '.join(values)}")
     place = values[name]
     for key in keys[:-1]:
@@ -210,7 +210,7 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        key, text = first_fault(model, values, error)
+        key, text = first_error(model, values, error)
         dot = "" if where.endswith(": ") or not key else "."
         colon = "" if where.endswith(": ") and not key else ": "
         raise MaskcastError(f"{where}{dot}{key}{colon}{text}") from None

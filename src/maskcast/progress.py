@@ -26,8 +26,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from maskcast.dry_run import FullLoop, is_dry_run, timed
 from maskcast.redaction import redacted
-from maskcast.rehearsal import AllOf, noted, rehearsing
 
 if TYPE_CHECKING:
     from maskcast.markup import Html
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINE_EVERY_S = 15.0  # without a terminal (logs of a pod, DVC) a bar becomes an occasional line
-LATE_S = 10.0  # seconds before a message says what is waited for
+SLOW_S = 10.0  # seconds before a message says what is waited for
 
 
 class Listener(Protocol):
@@ -82,7 +82,7 @@ def report_folder(path: Path, name: str) -> None:
         report_file(file, (Path(name) / file.relative_to(path).parent).as_posix())
 
 
-def show(title: str, content: "Html") -> None:
+def report_section(title: str, content: "Html") -> None:
     """Adds a section to the run's page, rather than pictures and texts to the run's files."""
     for listener in _listeners.get():
         listener.section(title, content)
@@ -90,14 +90,14 @@ def show(title: str, content: "Html") -> None:
 
 def say(message: str) -> None:
     """Prints one line for the user; of processes started by torchrun, only the first prints."""
-    if first_process():
+    if is_main_process():
         print(redacted(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
-def told_when_late(what: str) -> Iterator[None]:
+def log_if_slow(what: str) -> Iterator[None]:
     """Prints what the block waits for, if it takes long."""
-    timer = Timer(LATE_S, say, (f"waiting for {what}",))
+    timer = Timer(SLOW_S, say, (f"waiting for {what}",))
     timer.daemon = True
     timer.start()
     try:
@@ -106,21 +106,23 @@ def told_when_late(what: str) -> Iterator[None]:
         timer.cancel()
 
 
-def track(items: Iterable[T], description: str, total: int | None = None, of: AllOf | None = None) -> Iterator[T]:
+def track(
+    items: Iterable[T], description: str, total: int | None = None, of: FullLoop | None = None
+) -> Iterator[T]:
     """Yields ``items`` and shows progress: a bar on a terminal, else a line every 15 s.
 
     Args:
         items: the items of work.
         description: name of the work.
         total: number of items, if they have no length.
-        of: what they are a sample of in a rehearsal.
+        of: what they are a sample of in a dry run.
     """
-    if rehearsing():
-        items = noted(items, description, of)
+    if is_dry_run():
+        items = timed(items, description, of)
     if total is None and isinstance(items, Sized):
         total = len(items)
     console = Console(stderr=True)
-    if not console.is_terminal or not first_process():
+    if not console.is_terminal or not is_main_process():
         yield from _lines(items, description, total)
         return
     columns = (
@@ -151,6 +153,6 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
         yield item
 
 
-def first_process() -> bool:
+def is_main_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,7 +1,7 @@
 """Reads untrusted files; anything wrong with a file becomes an error of one line.
 
-All readers use these functions: ``content_of``, ``read_text``, ``read_json`` and ``read_yaml`` return a file's
-content, ``opened`` gives a stream, ``checked`` validates a value with pydantic, and ``parsing`` wraps other
+All readers use these functions: ``read_file``, ``read_text``, ``read_json`` and ``read_yaml`` return a file's
+content, ``open_file`` gives a stream, ``validated`` validates a value with pydantic, and ``parsing`` wraps other
 parsers. Errors name the file. A small file that would expand and fill the memory is refused.
 """
 
@@ -22,23 +22,23 @@ from maskcast.errors import MaskcastError
 if TYPE_CHECKING:
     import numpy as np
 
-SHOWN = 60  # maximum characters of a value in a message
-DIGITS = 9  # maximum digits of a count
-REASON = 200  # maximum characters of a parser's message
+MAX_VALUE_CHARS = 60  # maximum characters of a value in a message
+MAX_DIGITS = 9  # maximum digits of a count
+MAX_REASON_CHARS = 200  # maximum characters of a parser's message
 UNQUOTED = re.compile(r":\s+\{\w+\}")  # {clip} without quotes, which YAML reads as a mapping
 LFS_HEAD = b"version https://git-lfs"
 LFS_POINTER = "is a pointer of Git LFS and not the file itself; run `git lfs pull` in its repository"
-MOST_NODES = 1_000_000  # maximum nodes of a YAML file, with aliases expanded
+MAX_NODES = 1_000_000  # maximum nodes of a YAML file, with aliases expanded
 
 
-def content_of(path: Path, what: str = "file", remedy: str = "give the path of a file") -> bytes:
-    """Returns the content of a file; see ``opened``."""
-    with opened(path, what, remedy) as file:
+def read_file(path: Path, what: str = "file", remedy: str = "give the path of a file") -> bytes:
+    """Returns the content of a file; see ``open_file``."""
+    with open_file(path, what, remedy) as file:
         return file.read()
 
 
 @contextmanager
-def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
+def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
     """Opens a file for reading.
 
     Args:
@@ -70,7 +70,7 @@ def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
 
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is a Git LFS pointer, i.e. the large file has not been fetched."""
-    with opened(path, "file", "give the path of a file") as file:
+    with open_file(path, "file", "give the path of a file") as file:
         return file.read(len(LFS_HEAD)) == LFS_HEAD
 
 
@@ -80,7 +80,7 @@ def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -
     Raises:
         MaskcastError: if it cannot be read or decoded.
     """
-    raw = content_of(path, what, remedy)
+    raw = read_file(path, what, remedy)
     with parsing(path, f"a {what}", remedy):
         return raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
@@ -88,18 +88,18 @@ def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -
 def read_json(
     path: Path, what: str = "JSON file", remedy: str = "write it again, or give the path of another"
 ) -> Any:
-    """Returns the content of a JSON file; see ``content_of``.
+    """Returns the content of a JSON file; see ``read_file``.
 
     Raises:
         MaskcastError: if it cannot be read or is not JSON.
     """
-    raw = content_of(path, what, remedy)
+    raw = read_file(path, what, remedy)
     with parsing(path, "valid JSON", remedy):
         return json.loads(raw)
 
 
 def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
-    """Returns the content of a YAML file; see ``content_of``.
+    """Returns the content of a YAML file; see ``read_file``.
 
     Args:
         path: the file.
@@ -110,11 +110,11 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
     Raises:
         MaskcastError: if it cannot be read, is not YAML, has duplicate keys, or expands too much by aliases.
     """
-    raw = content_of(path, what, remedy)
+    raw = read_file(path, what, remedy)
     with parsing(path, "valid YAML", f"give a YAML {what}"):
         text = raw.decode("utf-8")
         try:
-            return yaml.load(text, _bounded(loader or yaml.SafeLoader))  # noqa: S506 - a safe one
+            return yaml.load(text, _strict_loader(loader or yaml.SafeLoader))  # noqa: S506 - a safe one
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}: " if mark else ""
@@ -124,7 +124,7 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
             raise MaskcastError(f"{path}: {where}not valid YAML ({problem}); {remedy}") from None
 
 
-def mapped_array(path: Path, remedy: str) -> "np.ndarray":
+def load_memmap(path: Path, remedy: str) -> "np.ndarray":
     """Returns the array of a ``.npy`` file, memory-mapped; pickled objects are refused.
 
     Raises:
@@ -138,7 +138,7 @@ def mapped_array(path: Path, remedy: str) -> "np.ndarray":
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def array_of(data: Any, what: str, wanted: str) -> "np.ndarray":
+def as_array(data: Any, what: str, wanted: str) -> "np.ndarray":
     """Returns data as an array.
 
     Args:
@@ -158,7 +158,7 @@ def array_of(data: Any, what: str, wanted: str) -> "np.ndarray":
         raise MaskcastError(f"{said}; give {wanted}") from error
 
 
-def checked(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
+def validated(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
     """Returns a value from a file, validated as a pydantic model or any type that pydantic supports.
 
     Raises:
@@ -189,10 +189,10 @@ def reason_of(error: Exception) -> str:
     """Returns a short reason from an error, on one line."""
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, fault["loc"]))[:SHOWN]
+        place = ".".join(map(str, fault["loc"]))[:MAX_VALUE_CHARS]
         text = f"{place}: {fault['msg']}" if place else fault["msg"]
     elif isinstance(error, KeyError):
-        text = f"lacks {shown(error.args[0] if error.args else '')}"
+        text = f"lacks {short_repr(error.args[0] if error.args else '')}"
     elif isinstance(error, RecursionError):
         text = "nested too deeply"
     elif isinstance(error, OSError):
@@ -202,15 +202,15 @@ def reason_of(error: Exception) -> str:
     else:
         text = str(error) or type(error).__name__
     text = " ".join(text.split())
-    return text if len(text) <= REASON else f"{text[: REASON - 3]}..."
+    return text if len(text) <= MAX_REASON_CHARS else f"{text[: MAX_REASON_CHARS - 3]}..."
 
 
-def is_count(word: str) -> bool:
-    """Whether a text is a non-negative integer of at most ``DIGITS`` digits."""
-    return word.isdecimal() and len(word) <= DIGITS
+def is_small_integer(word: str) -> bool:
+    """Whether a text is a non-negative integer of at most ``MAX_DIGITS`` digits."""
+    return word.isdecimal() and len(word) <= MAX_DIGITS
 
 
-def counted(number: int, what: str, does: str = "", do: str = "", *, commas: bool = False) -> str:
+def pluralize(number: int, what: str, does: str = "", do: str = "", *, commas: bool = False) -> str:
     """Returns a number with its noun: `1 frame`, `2 frames`; with verbs, `1 frame is`.
 
     Args:
@@ -224,39 +224,41 @@ def counted(number: int, what: str, does: str = "", do: str = "", *, commas: boo
     return " ".join(filter(None, (f"{number:,}" if commas else str(number), *words)))
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Returns a value for an error message, on one short line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number with more digits than Python converts
         return f"a {type(value).__name__} that is too large to be shown"
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
 
 
-def _bounded(loader: Any) -> Any:
+def _strict_loader(loader: Any) -> Any:
     """Returns a loader that refuses aliases that expand too much or endlessly, and duplicate keys."""
 
     class Bounded(loader):
         def get_single_node(self) -> Any:
             node = super().get_single_node()
-            _count(node, {})
+            _count_nodes(node, {})
             return node
 
     return Bounded
 
 
-def _refuse_twins(node: yaml.MappingNode) -> None:
+def _refuse_duplicate_keys(node: yaml.MappingNode) -> None:
     """Refuses duplicate keys, of which PyYAML silently takes the last."""
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
             continue
         if (key.tag, key.value) in seen:
-            raise yaml.MarkedYAMLError(problem=f"key {shown(key.value)} stands twice", problem_mark=key.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"key {short_repr(key.value)} stands twice", problem_mark=key.start_mark
+            )
         seen.add((key.tag, key.value))
 
 
-def _count(node: Any, known: dict[int, int | None]) -> int:
+def _count_nodes(node: Any, known: dict[int, int | None]) -> int:
     """Returns the number of nodes with aliases expanded."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
@@ -267,10 +269,10 @@ def _count(node: Any, known: dict[int, int | None]) -> int:
         return found
     known[id(node)] = None
     if isinstance(node, yaml.MappingNode):
-        _refuse_twins(node)
+        _refuse_duplicate_keys(node)
     inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-    total = 1 + sum(_count(part, known) for part in inner)
-    if total > MOST_NODES:
-        raise ValueError(f"aliases make more than {MOST_NODES} values of it")
+    total = 1 + sum(_count_nodes(part, known) for part in inner)
+    if total > MAX_NODES:
+        raise ValueError(f"aliases make more than {MAX_NODES} values of it")
     known[id(node)] = total
     return total

@@ -23,7 +23,7 @@ from tests.attacks import of_runs
 
 from maskcast.data.sources.base import SourceConfig
 from maskcast.errors import MaskcastError
-from maskcast.reading import content_of, read_json
+from maskcast.reading import read_file, read_json
 
 SIZE = (16, 24)
 CLASSES = ("background", "car", "person")
@@ -349,7 +349,7 @@ def agreeing_detection(folder: Path) -> None:
     with suppress(Exception):
         content = read_json(about)
         for name, split in content["splits"].items():
-            split["sha256"] = hashlib.sha256(content_of(about.parent / f"{name}.json")).hexdigest()
+            split["sha256"] = hashlib.sha256(read_file(about.parent / f"{name}.json")).hexdigest()
         about.write_text(json.dumps(content))
 
 

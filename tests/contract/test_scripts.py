@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import one_line_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-ENDING = 'if __name__ == "__main__":\n    with mistakes_in_one_line():\n        main()\n'
+ENDING = 'if __name__ == "__main__":\n    with one_line_errors():\n        main()\n'
 
 
 def uses_maskcast(text: str) -> bool:
@@ -36,6 +36,6 @@ def test_the_line_is_that_of_the_mistake(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_command_that_fails_ends_a_script_in_one_line() -> None:
-    with pytest.raises(SystemExit) as ended, mistakes_in_one_line():
+    with pytest.raises(SystemExit) as ended, one_line_errors():
         subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=True)
     assert str(ended.value) == f"error: `{sys.executable} -c raise SystemExit(3)` failed (exit code 3); see above"

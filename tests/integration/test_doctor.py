@@ -15,8 +15,8 @@ from tests.servers import free_ports
 
 from maskcast import processors
 from maskcast.__main__ import main
-from maskcast.checkup import dvc_remote, machine, rows, software, tracking
-from maskcast.checkup.rows import Row, side_by_side
+from maskcast.diagnostics import dvc_remote, machine, rows, software, tracking
+from maskcast.diagnostics.rows import Row, side_by_side
 from maskcast.errors import MaskcastError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from maskcast.__main__ import main
-from maskcast.checkup.dry_run import dry_run
-from maskcast.checkup.forecast import forecast, ratio
+from maskcast.diagnostics.cost import forecast, ratio
+from maskcast.diagnostics.dry_run import dry_run
+from maskcast.dry_run import NOTES_FILE, first_of_each_part, is_dry_run, timed
 from maskcast.errors import MaskcastError
-from maskcast.rehearsal import VARIABLE, handful, noted, rehearsing
 from maskcast.runner.dvc_calls import read_calls
 from maskcast.stages.generate_masks import GenerateMasks
 from maskcast.stages.prepare_clips import PrepareClips
@@ -141,14 +141,14 @@ def test_the_first_stage_counts_each_part_by_what_it_costs() -> None:
 def test_a_handful_is_taken_and_noted_in_a_rehearsal_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(NOTES_FILE, raising=False)
     items = [*range(10), *range(100, 102)]
-    assert handful(items, lambda item: "few" if item >= 100 else "many") == items
-    assert not rehearsing()
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "notes"))
-    assert handful(items, lambda item: "few" if item >= 100 else "many") == [0, 1, 2, 3, 100, 101]
-    assert next(iter(noted([7, 8], "half"))) == 7
-    assert list(noted([7, 8], "all")) == [7, 8]
+    assert first_of_each_part(items, lambda item: "few" if item >= 100 else "many") == items
+    assert not is_dry_run()
+    monkeypatch.setenv(NOTES_FILE, str(tmp_path / "notes"))
+    assert first_of_each_part(items, lambda item: "few" if item >= 100 else "many") == [0, 1, 2, 3, 100, 101]
+    assert next(iter(timed([7, 8], "half"))) == 7
+    assert list(timed([7, 8], "all")) == [7, 8]
     notes = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
     assert notes[0] == {"parts": {"many": 10, "few": 2}, "order": ["many"] * 4 + ["few"] * 2}
     assert {one["loop"]: len(one["seconds"]) >= 1 for one in notes[1:]} == {"half": True, "all": True}

@@ -21,7 +21,7 @@ from tests.conftest import full_disk
 from maskcast import errors
 from maskcast.__main__ import main
 from maskcast.data.images import write_image
-from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_machine
+from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
 from maskcast.params import Params
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.refusals import is_away
@@ -150,9 +150,9 @@ def test_the_place_that_is_full_is_named_where_an_error_names_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roomy, full = tmp_path / "roomy", tmp_path / "full"
-    monkeypatch.setattr(errors, "_room", lambda folder: 0 if folder == full else 2**40)
+    monkeypatch.setattr(errors, "_free_bytes", lambda folder: 0 if folder == full else 2**40)
     full.mkdir()
-    with pytest.raises(MaskcastError, match=f"{full}/x: no space left"), user_errors_of_machine(roomy, full / "x"):
+    with pytest.raises(MaskcastError, match=f"{full}/x: no space left"), convert_system_errors(roomy, full / "x"):
         raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
 
 
@@ -169,7 +169,7 @@ def test_the_place_that_is_full_is_named_where_an_error_names_none(
     ],
 )
 def test_want_of_memory_is_said_in_one_line(full: Callable[[], object]) -> None:
-    with pytest.raises(MaskcastError, match=r"^not enough memory \(.+\); lower"), user_errors_of_machine():
+    with pytest.raises(MaskcastError, match=r"^not enough memory \(.+\); lower"), convert_system_errors():
         full()
 
 

@@ -8,7 +8,7 @@ from kubernetes import client
 from tests.integration.kube_api import KubeApi, cluster_file, kubeconfig
 
 from maskcast.__main__ import main
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.rows import Row
 from pipelines.client.connection import NoServerError
 from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster

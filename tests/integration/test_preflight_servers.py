@@ -21,8 +21,8 @@ from tests.integration.tls import TlsServer, self_signed
 from tests.servers import Handler, Server, free_ports
 from urllib3.util import Retry
 
-from maskcast.checkup.rows import Row
-from maskcast.checkup.tracking import keep_run
+from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.tracking import keep_run
 from maskcast.errors import MaskcastError
 from maskcast.storage import store as storage
 from pipelines.client import preflight as preflight_module

@@ -19,7 +19,7 @@ from maskcast.curves import write_curve
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.left_out import LeftOut
-from maskcast.errors import PicturedError
+from maskcast.errors import IllustratedError
 from maskcast.labels import MASK, single_map
 from maskcast.markup import picture, table
 from maskcast.models.base import save_model
@@ -331,7 +331,7 @@ def test_the_keyboard_sees_where_it_is(opened) -> None:
 def test_pictures_beside_a_page_of_left_out_clips_are_shown(browser: Browser, tmp_path: Path) -> None:
     found = LeftOut(tmp_path)
     for number in range(2):
-        found.add(f"{EVIL}_{number}", PicturedError("too little screen", np.full((40, 900, 3), 99, np.uint8)))
+        found.add(f"{EVIL}_{number}", IllustratedError("too little screen", np.full((40, 900, 3), 99, np.uint8)))
     path = write_left_out(found)
     assert path is not None
     said: list[str] = []

@@ -202,12 +202,12 @@ def test_ctrl_c_ends_the_waiting_for_a_server_and_keeps_the_work(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def told_and_pressed(what: str) -> Iterator[None]:
+    def slow_and_pressed(what: str) -> Iterator[None]:
         if what.startswith("MLflow to take the last metrics and files"):
             signal.raise_signal(signal.SIGINT)
         yield
 
-    monkeypatch.setattr(tracking, "told_when_late", told_and_pressed)
+    monkeypatch.setattr(tracking, "log_if_slow", slow_and_pressed)
     with answering(503, b"gone") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         track(folder)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskcast.data.chroma import BoundsKey, Key, SoftKey, check_key, with_matte
-from maskcast.errors import PicturedError
+from maskcast.errors import IllustratedError
 from maskcast.params import Params, validate
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
 
@@ -78,7 +78,7 @@ def test_a_key_that_fails_says_why_and_shows_it(frame: np.ndarray, reason: str, 
     keyed = key(frame)
     if "half" in reason:
         keyed = keyed._replace(alpha_THW=np.where(keyed.alpha_THW == 255, 128, keyed.alpha_THW).astype(np.uint8))
-    with pytest.raises(PicturedError, match=reason) as caught:
+    with pytest.raises(IllustratedError, match=reason) as caught:
         check_key(keyed, frame, key.min_screen)
     back = pickle.loads(pickle.dumps(caught.value))  # it comes from another process
     assert str(back) == str(caught.value)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from maskcast.checkup.compatibility import conflicts
+from maskcast.diagnostics.compatibility import conflicts
 from maskcast.runner.stage import get_stage
 
 TRAINING = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 8, "learning_rate": 0.1}

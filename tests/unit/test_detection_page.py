@@ -26,7 +26,7 @@ def scored() -> CocoScores:
 @pytest.fixture
 def sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Html]:
     shown: dict[str, Html] = {}
-    monkeypatch.setattr("maskcast.report.detection_page.show", shown.__setitem__)
+    monkeypatch.setattr("maskcast.report.detection_page.report_section", shown.__setitem__)
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "01_1.png")
     show_detections(scored(), [tmp_path / "01_1.png"])
     return shown
@@ -62,7 +62,7 @@ def test_the_table_of_categories_says_that_it_leaves_out_crowds(
 ) -> None:
     assert "leave out" not in sections["By category"]
     shown: dict[str, Html] = {}
-    monkeypatch.setattr("maskcast.report.detection_page.show", shown.__setitem__)
+    monkeypatch.setattr("maskcast.report.detection_page.report_section", shown.__setitem__)
     found = scored()
     blue, red = found.truth.annotations
     truth = Truth(found.truth.images, found.truth.categories, [blue, red, blue | {"id": 3, "iscrowd": 1}])

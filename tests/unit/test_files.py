@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from maskcast.files import file_stem, files_below
+from maskcast.files import file_stem, list_files
 from maskcast.writing import write_whole
 
 
 def names(root: Path, *suffixes: str) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in files_below(root, *suffixes)]
+    return [path.relative_to(root).as_posix() for path in list_files(root, *suffixes)]
 
 
 def test_names_that_are_too_long_for_a_file_are_cut_and_stay_apart(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from maskcast.data.left_out import LeftOut
 from maskcast.data.loading import readable
 from maskcast.data.sources.base import Arrays, RawClip
 from maskcast.data.sources.reels import reels_in
-from maskcast.errors import MaskcastError, PicturedError
+from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
 from maskcast.simulator.figures import simulate_green_screen
@@ -195,7 +195,7 @@ def test_pictures_of_what_is_left_out_fill_no_memory(tmp_path: Path) -> None:
             held.append(weakref.ref(picture))
             yield (
                 RawClip(f"clip_{number}", "train", "unlabelled", lambda: Arrays(None)),
-                PicturedError("no", picture),
+                IllustratedError("no", picture),
             )
 
     left_out = LeftOut(tmp_path)

@@ -98,7 +98,7 @@ def test_the_masker_is_scored_and_shown_in_every_map(
 ) -> None:
     report = tmp_path / "report"
     shown: dict[str, str] = {}
-    monkeypatch.setattr("maskcast.report.evaluation_page.show", shown.__setitem__)
+    monkeypatch.setattr("maskcast.report.evaluation_page.report_section", shown.__setitem__)
     run("evaluate", {"label_map": "colours"}, inputs, metrics=tmp_path / "scores.json", report=report)
     scores = json.loads((tmp_path / "scores.json").read_text())
     store = ClipStore(inputs["clips"], "any")

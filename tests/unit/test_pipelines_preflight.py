@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from maskcast.checkup.rows import NotCheckedError, Row, rows_of
+from maskcast.diagnostics.rows import NotCheckedError, Row, rows_of
 from maskcast.errors import MaskcastError
 from pipelines.client import preflight as command
 from pipelines.client.checks import Subject

@@ -281,7 +281,7 @@ def test_a_camera_is_watched_until_it_ends_or_ctrl_c(
     assert code == 0 and said.startswith("40 frames, ")
     assert len(images(tmp_path / "out/once.ts/masks/squares")) == 40
     code, said, err = segment(f"{camera}/broken.ts")
-    assert code == 0 and "broken.ts: broke off after 38 frames (Input/output error)" in err
+    assert code == 0 and "broken.ts: ended after 38 frames (Input/output error)" in err
     assert len(film(tmp_path / "out/broken.ts/overlay.mp4")[0]) == 38
     code, said, _ = segment(camera.replace("//", "//me:opensesame@"))  # with no path behind the host
     (record,) = (tmp_path / "out").glob("127.0.0.1_*/segment.json")

@@ -10,6 +10,7 @@ import torch
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.dry_run import MAX_STEPS, NOTES_FILE
 from maskcast.labels import IGNORE, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.batches import TrackBatch, Window
@@ -21,7 +22,6 @@ from maskcast.models.objects import cutting
 from maskcast.models.objects.completion import CELLS, Completion, is_cut, pack_whole, windows
 from maskcast.models.objects.tracks import Tracks, pack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss
-from maskcast.rehearsal import FEW, VARIABLE
 from maskcast.seed import rng
 
 HEIGHT, WIDTH = 48, 64
@@ -186,7 +186,7 @@ def test_a_rehearsal_completes_after_a_few_steps_and_notes_what_all_take(
             writer.add(str(k), split=split, kind="labelled", masks={"mask": masks})
     store = ClipStore(tmp_path / "clips")
     notes = tmp_path / "notes"
-    monkeypatch.setenv(VARIABLE, str(notes))
+    monkeypatch.setenv(NOTES_FILE, str(notes))
     model = ObjectsConfig(hidden=8, whole=True).build(5)
     assert isinstance(model, ObjectForecaster) and model.motion.completion is not None
     model.prepare(store, store.clips)
@@ -196,7 +196,7 @@ def test_a_rehearsal_completes_after_a_few_steps_and_notes_what_all_take(
     splits = ["train", "unlabeled"]
     assert [{key: one[key] for key in ("loop", "items", "most", "splits")} for one in found] == [
         {"loop": "cutting objects", "items": 4, "most": 1200, "splits": splits},
-        {"loop": "completing cut objects", "items": FEW, "most": cutting.STEPS, "splits": []},
+        {"loop": "completing cut objects", "items": MAX_STEPS, "most": cutting.STEPS, "splits": []},
         {"loop": "tracks of clips", "items": 4, "most": None, "splits": splits},
     ]
 

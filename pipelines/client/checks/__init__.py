@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.rows import Row
 from pipelines.cluster import Cluster, Pod
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from kubernetes import client
 
-from maskcast.checkup.rows import NotCheckedError, Row
+from maskcast.diagnostics.rows import NotCheckedError, Row
 from maskcast.errors import MaskcastError
 from pipelines.client.checks import Subject
 from pipelines.client.connection import Client

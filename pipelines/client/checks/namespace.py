@@ -7,7 +7,7 @@ from typing import Any
 
 from kubernetes import client
 
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.rows import Row
 from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.client.manifests import rules

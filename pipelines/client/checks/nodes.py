@@ -6,8 +6,8 @@ from typing import Any
 from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
-from maskcast.checkup.rows import Row
-from maskcast.reading import counted
+from maskcast.diagnostics.rows import Row
+from maskcast.reading import pluralize
 from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import Pod, Toleration
@@ -54,7 +54,7 @@ def quota(subject: Subject) -> Iterator[Row]:
                 found = f"{stages}: {who} allows {key} {most}, asked {asked}"
                 yield Row("quota", "failed", found, "ask for less in the cluster file, or for more quota")
     if not forbidden:
-        found = f"{counted(len(quotas), 'quota')} and {counted(len(ranges), 'limit range')}"
+        found = f"{pluralize(len(quotas), 'quota')} and {pluralize(len(ranges), 'limit range')}"
         yield Row("quota", "ok", f"{found} admit every pod")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubernetes import client
 
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.rows import Row
 from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import KUEUE

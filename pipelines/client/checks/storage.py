@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import yaml
 from kubernetes import client
 
-from maskcast.checkup.rows import NotCheckedError, Row
-from maskcast.checkup.tracking import write_and_remove
+from maskcast.diagnostics.rows import NotCheckedError, Row
+from maskcast.diagnostics.tracking import write_and_remove
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.store import INCOMPLETE, local_path
 from pipelines.client.checks import Subject
@@ -86,7 +86,7 @@ def _stored(uri: str) -> str:
         if bucket.has_above(INCOMPLETE):
             raise MaskcastError(f"{uri}: is being stored or was left half way; store the data set again")
         sizes = [item.size for item in bucket.items().values()]
-    return f"{counted(len(sizes), 'object')}, {sum(sizes) / 1e6:.1f} MB"
+    return f"{pluralize(len(sizes), 'object')}, {sum(sizes) / 1e6:.1f} MB"
 
 
 def _in_remote(uri: str) -> str:
@@ -109,7 +109,7 @@ def _in_remote(uri: str) -> str:
         ) from None
     if not found:
         raise MaskcastError(f"{uri}: {repository} tracks no {path!r}; fix the path or push the commit")
-    return f"in its remote, {counted(len(found), 'file')}"
+    return f"in its remote, {pluralize(len(found), 'file')}"
 
 
 def _root(error: BaseException) -> str:

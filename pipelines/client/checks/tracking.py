@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterator
 
-from maskcast.checkup import tracking
-from maskcast.checkup.rows import NotCheckedError, Row
+from maskcast.diagnostics import tracking
+from maskcast.diagnostics.rows import NotCheckedError, Row
 from maskcast.runner.address import VARIABLE
 from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from maskcast.checkup.compatibility import conflicts
 from maskcast.commands.parser import add_pipeline
+from maskcast.diagnostics.compatibility import conflicts
 from maskcast.errors import MaskcastError, one_line
 from maskcast.params import Params
 from maskcast.runner.dvc_calls import params_of, read_calls, sources_of

@@ -30,8 +30,8 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         MaskcastError: the file of the cluster, or the params, are wrong.
     """
-    from maskcast.checkup import dvc_remote, machine, software, tracking
-    from maskcast.checkup.rows import Check, drawn, side_by_side
+    from maskcast.diagnostics import dvc_remote, machine, software, tracking
+    from maskcast.diagnostics.rows import Check, drawn, side_by_side
 
     here = Path.cwd()
     places = {"outputs": here, "DVC's cache": dvc_remote.cache_folder(dvc_remote.dvc_root())}

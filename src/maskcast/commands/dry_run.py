@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maskcast.commands.parser import add_pipeline
 
 if TYPE_CHECKING:
-    from maskcast.checkup.dry_run import Tried
+    from maskcast.diagnostics.dry_run import Tried
 
 GIB = 2**30
 NEAR = 0.8  # of the memory that there is: a run that takes more of it is warned of
@@ -36,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         MaskcastError: there is no such pipeline, or its params are wrong.
     """
-    from maskcast.checkup.dry_run import dry_run
+    from maskcast.diagnostics.dry_run import dry_run
     from maskcast.progress import say
     from maskcast.report.tables import printed
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from maskcast.errors import MaskcastError
 from maskcast.memory import collector_paused
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.outputs import check_new, output_whole
 
 if TYPE_CHECKING:  # else --help would need `maskcast[train]`
@@ -47,9 +47,8 @@ def run(given: argparse.Namespace) -> int:
     images, truths, detections = (
         len(items) for items in (scores.truth.images, scores.truth.annotations, scores.detections)
     )
-    print(
-        f"{given.kind}: {counted(detections, 'detection')}, {counted(truths, 'truth')}, {counted(images, 'image')}"
-    )
+    sizes = (pluralize(detections, "detection"), pluralize(truths, "truth"), pluralize(images, "image"))
+    print(f"{given.kind}: {', '.join(sizes)}")
     print(scores.table())
     return 0
 

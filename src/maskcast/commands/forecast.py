@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say, track
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.registry.store import ADDRESS_HELP
 
 DESCRIPTION = "Forecasts the masks that follow a video, and draws them over it."
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> int:
     stride = checked_stride(loaded, stride, start, samples, "--")
     failed, there = 0, 0
     videos = find_videos(given.videos, given.output)
-    say(f"{loaded.title} forecasts {counted(len(videos), 'video')}")
+    say(f"{loaded.title} forecasts {pluralize(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:
             there += not forecast_video(video, loaded, given.output / video.name, stride, start, samples)

@@ -13,7 +13,7 @@ from maskcast.commands.parser import add_number
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.dvc_calls import in_order, needs_of, read_calls
 from maskcast.runner.dvc_queue import Experiment, Queue
 from maskcast.runner.grid import load_grid, parts_of
@@ -78,7 +78,7 @@ def run(given: argparse.Namespace) -> int:
         one.name: _experiment(f"{stem}-{one.name}", one.sections, used, [keys[the_grid.stage]]) for one in variants
     }
     say(
-        f"{counted(len(variants), 'variant')}; once for all: {', '.join(parts.shared)}; for each: "
+        f"{pluralize(len(variants), 'variant')}; once for all: {', '.join(parts.shared)}; for each: "
         f"{', '.join(parts.varied)}"
     )
     if failed := queue.run([shared], 1):

@@ -14,9 +14,9 @@ from pydantic_core import to_jsonable_python
 
 from maskcast import stages
 from maskcast.commands import COMMANDS, GROUPS
-from maskcast.faults import models_in, tag_of
 from maskcast.installation import described
 from maskcast.runner.stage import Stage, stage_names
+from maskcast.validation_errors import discriminator_of, models_in_annotation
 
 STAGES = {  # in which order the overview names stages, after the commands
     "stages of a forecaster": (
@@ -148,7 +148,10 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: str | None = None)
         lines += textwrap.wrap(
             " ".join(words), width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
         )
-        lines += [describe(nested, indent + "    ", tag_of(field)) for nested in models_in(field.annotation)]
+        lines += [
+            describe(nested, indent + "    ", discriminator_of(field))
+            for nested in models_in_annotation(field.annotation)
+        ]
     return "\n".join(lines)
 
 

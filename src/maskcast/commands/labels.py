@@ -7,7 +7,7 @@ from maskcast.commands.parser import add_commands, add_number, find_name
 from maskcast.data.labelling.formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.outputs import check_new, output_whole
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
@@ -138,22 +138,22 @@ def _import(given: argparse.Namespace, out: Path) -> str:
     for line in report.unmet:
         say(line)
     if report.unpaired:
-        say(f"{counted(len(report.unpaired), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):")
+        say(f"{pluralize(len(report.unpaired), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):")
         for name in report.unpaired[:LISTED]:
             say(f"  {name}")
         if len(report.unpaired) > LISTED:
             say(f"  ... and {len(report.unpaired) - LISTED} more")
     if report.empty:
         say(
-            f"{counted(report.empty, 'frame', 'is', 'are')} listed without annotation: taken as background "
+            f"{pluralize(report.empty, 'frame', 'is', 'are')} listed without annotation: taken as background "
             "(--empty background)"
         )
     if report.unlabelled:
         say(
-            f"{counted(report.unlabelled, 'frame', 'is', 'are')} listed without annotation: left without "
+            f"{pluralize(report.unlabelled, 'frame', 'is', 'are')} listed without annotation: left without "
             "labels (--empty unlabelled)"
         )
-    return f"labelled {counted(report.frames, 'frame')} of {counted(report.clips, 'clip')}"
+    return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
 
 
 def _export(given: argparse.Namespace, out: Path) -> str:
@@ -165,7 +165,7 @@ def _export(given: argparse.Namespace, out: Path) -> str:
     pictures = None if given.clips is None else ClipStore(given.clips)
     form = get_format(find_name(given.format, "format", list(FORMATS)))
     clips, count = export_labels(out, form, store, frames, pictures)
-    return f"wrote {counted(count, 'frame')} of {counted(clips, 'clip')} as {form.name}"
+    return f"wrote {pluralize(count, 'frame')} of {pluralize(clips, 'clip')} as {form.name}"
 
 
 def _suggest(given: argparse.Namespace, out: Path) -> str:
@@ -174,7 +174,7 @@ def _suggest(given: argparse.Namespace, out: Path) -> str:
 
     params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
     count = suggest(out, ClipStore(given.clips, given.map), given.masker, params)
-    return f"suggested {counted(count, 'frame')} by {given.method}"
+    return f"suggested {pluralize(count, 'frame')} by {given.method}"
 
 
 def _propagate(given: argparse.Namespace, out: Path) -> str:
@@ -183,6 +183,6 @@ def _propagate(given: argparse.Namespace, out: Path) -> str:
 
     done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
     return (
-        f"carried the labels of {counted(done.labelled, 'frame')} to {done.carried} more, of "
-        f"{counted(done.clips, 'clip')}"
+        f"carried the labels of {pluralize(done.labelled, 'frame')} to {done.carried} more, of "
+        f"{pluralize(done.clips, 'clip')}"
     )

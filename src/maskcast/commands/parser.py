@@ -127,10 +127,10 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def _near(word: str, names: Iterable[str]) -> str | None:
-    from maskcast.faults import near_name  # for mistakes alone
+    from maskcast.validation_errors import closest_match  # for mistakes alone
 
     spelled = {name.replace("-", "_"): name for name in names}
-    found = near_name(word.replace("-", "_"), sorted(spelled))
+    found = closest_match(word.replace("-", "_"), sorted(spelled))
     return spelled[found] if found else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.registry.store import ADDRESS_HELP
 
 DESCRIPTION = "Masks a video frame by frame, or photographs, and can replace the background."
@@ -68,7 +68,7 @@ def run(given: argparse.Namespace) -> int:
     watched = segment_video(loaded, video, given.output / name, background, given.alpha)
     rate, model_rate = watched.frames / (time.monotonic() - start), watched.frames / watched.model_s
     print(
-        f"{counted(watched.frames, watched.what)}, {rate:.3g} per second (the model alone {model_rate:.3g}): "
+        f"{pluralize(watched.frames, watched.what)}, {rate:.3g} per second (the model alone {model_rate:.3g}): "
         f"{given.output / name}"
     )
     return 0

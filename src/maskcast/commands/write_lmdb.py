@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.outputs import check_new, outputs_whole, remove
 
 DESCRIPTION = "Writes the masks of both hands, <path>__l and <path>__r, as an LMDB with a list of images."
@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     with outputs_whole({"output": out}, {"output": work}, _unpacked):
         count = write_hands(work / "hands", ClipStore(given.masks), given.split)
         pack(work / "hands", work / ARCHIVE, out.name.removesuffix(".tar.gz"))
-    print(f"wrote the masks of {counted(count, 'image')}: {out}")
+    print(f"wrote the masks of {pluralize(count, 'image')}: {out}")
     return 0
 
 

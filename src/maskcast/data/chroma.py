@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.errors import PicturedError
+from maskcast.errors import IllustratedError
 from maskcast.params import Params
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -138,7 +138,7 @@ def check_key(keyed: Keyed, frames_THWC: np.ndarray, min_screen: float) -> None:
     """Refuses an implausible foreground.
 
     Raises:
-        PicturedError: if a frame has too little screen, there is no foreground, or too much of it is
+        IllustratedError: if a frame has too little screen, there is no foreground, or too much of it is
             half-transparent.
     """
     screen_T = (keyed.alpha_THW < 128).mean((1, 2))
@@ -158,7 +158,7 @@ def check_key(keyed: Keyed, frames_THWC: np.ndarray, min_screen: float) -> None:
         return
     alpha_HWC = np.repeat(keyed.alpha_THW[worst][..., None], 3, axis=2)
     picture = np.concatenate([frames_THWC[worst], alpha_HWC, keyed.light_THWC[worst]], axis=1)
-    raise PicturedError(f"{reason}; choose another source.key or its bounds, or leave the video out", picture)
+    raise IllustratedError(f"{reason}; choose another source.key or its bounds, or leave the video out", picture)
 
 
 def _greenness(frame_HWC: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import LFS_HEAD, LFS_POINTER, content_of, opened, parsing, reason_of
+from maskcast.reading import LFS_HEAD, LFS_POINTER, open_file, parsing, read_file, reason_of
 
 ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # EXIF and TIFF tags
 # Pillow warns about many pixels without the file's name; twice as many raise an error, which is renamed here.
@@ -73,7 +73,7 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
             pages.
     """
     if content is None:
-        content = content_of(Path(path), "image", "copy it again from its origin")
+        content = read_file(Path(path), "image", "copy it again from its origin")
     if content.startswith(LFS_HEAD):
         raise MaskcastError(f"{path}: {LFS_POINTER}")
     try:
@@ -118,7 +118,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         MaskcastError: if it cannot be read.
     """
     remedy = "copy it again from its origin, or save it as PNG"
-    with opened(path, "image", remedy) as file, parsing(path, "a readable image", remedy):
+    with open_file(path, "image", remedy) as file, parsing(path, "a readable image", remedy):
         image = Image.open(file)
         # A PNG without EXIF in its header would be decoded to look for it; Pillow rotates a TIFF when it is
         # opened.

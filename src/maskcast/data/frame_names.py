@@ -11,7 +11,7 @@ from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import id_key
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 NameKey = tuple[tuple[int, int | str], ...]
 SHOWN = 3  # number of names in a message
@@ -56,7 +56,7 @@ def same_names(paths: Sequence[Path]) -> str:
     seen: dict[Path, Path] = {}
     twins = [(first, path) for path in paths if (first := seen.setdefault(path.with_suffix(""), path)) is not path]
     return (
-        f"{counted(len(twins), 'image', 'is', 'are')} named as another ({twins[0][0].name}, {twins[0][1].name})"
+        f"{pluralize(len(twins), 'image', 'is', 'are')} named as another ({twins[0][0].name}, {twins[0][1].name})"
         if twins
         else ""
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from maskcast.errors import PicturedError
+from maskcast.errors import IllustratedError
 
 LEFT_OUT = "left-out"  # folder in a clip store
 
@@ -29,7 +29,7 @@ class LeftOut:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def add(self, clip_id: str, error: PicturedError) -> None:
+    def add(self, clip_id: str, error: IllustratedError) -> None:
         """Adds a clip with its error."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{len(self):04d}.png"

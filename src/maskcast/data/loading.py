@@ -13,7 +13,7 @@ import cv2
 from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.left_out import LeftOut
 from maskcast.data.sources.base import Arrays, Listing, RawClip
-from maskcast.errors import MaskcastError, PicturedError
+from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.labels import LabelError, MapKind
 from maskcast.processors import num_processors
 from maskcast.stopping import children_ignore_ctrl_c
@@ -108,7 +108,7 @@ def readable(
             raise result
         else:
             unreadable.append((f"{clip.split}/{clip.id}", str(result)))
-            if isinstance(result, PicturedError):
+            if isinstance(result, IllustratedError):
                 pictured.add(clip.id, result)
 
 

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from maskcast.reading import content_of, parsing
+from maskcast.reading import parsing, read_file
 
 
 class _NoDoctype(ET.TreeBuilder):
@@ -19,6 +19,6 @@ def read_xml(path: Path, what: str, remedy: str) -> ET.Element:
     Raises:
         MaskcastError: it cannot be read, is not XML, or has a document type.
     """
-    raw = content_of(path, "file", remedy)
+    raw = read_file(path, "file", remedy)
     with parsing(path, f"the XML of {what}", "fix it or export it again"):
         return ET.fromstring(raw, ET.XMLParser(target=_NoDoctype()))  # noqa: S314

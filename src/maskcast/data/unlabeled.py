@@ -19,12 +19,12 @@ from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.forking import short_lived
 from maskcast.labels import id_key
 from maskcast.processors import num_processors
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips to learn from
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class ClipFrames(Frames):
         clip = self.clips[k]
         if clip.num_frames <= distance:
             raise MaskcastError(
-                f"{self.store.root}: clip {clip.id} has {counted(clip.num_frames, 'frame')}, and none is "
+                f"{self.store.root}: clip {clip.id} has {pluralize(clip.num_frames, 'frame')}, and none is "
                 f"{distance} later than another; lower pretrain_encoder.method.distance"
             )
         t = min(t, clip.num_frames - 1 - distance)
@@ -119,7 +119,7 @@ class ImageFrames(Frames):
         roots = [folder / part for part in parts]
         self.threads = min(MOST_THREADS, num_processors())
         self.paths = sorted(
-            (path for root in roots for path in files_below(root, *IMAGE_SUFFIXES)),
+            (path for root in roots for path in list_files(root, *IMAGE_SUFFIXES)),
             key=lambda path: id_key(path.relative_to(folder).as_posix()),
         )
         if twins := same_names(self.paths):

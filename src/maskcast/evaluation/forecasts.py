@@ -26,7 +26,7 @@ from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 FORECASTER = "forecaster"
 
@@ -100,7 +100,7 @@ class Evaluation:
         for clip in self.chosen:
             if clip.num_frames < needed:
                 raise MaskcastError(
-                    f"{self.prepared.root}: clip {clip.id!r} has {counted(clip.num_frames, 'frame')}, "
+                    f"{self.prepared.root}: clip {clip.id!r} has {pluralize(clip.num_frames, 'frame')}, "
                     f"context_frames + horizon need {needed}; lower them in each section that has them, or "
                     "prepare longer clips"
                 )
@@ -127,7 +127,7 @@ class Evaluation:
             seen += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
         notes = list(self.prepared.meta.get("notes", ()))
         return {
-            "clips": f"{counted(len(self.chosen), 'labelled clip')} of {size}, {classes}",
+            "clips": f"{pluralize(len(self.chosen), 'labelled clip')} of {size}, {classes}",
             "context": seen,
             "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
             "clip store": self.prepared.digest,

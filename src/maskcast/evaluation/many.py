@@ -26,7 +26,7 @@ from maskcast.labels import LabelMap
 from maskcast.models.base import read_description
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.stopping import children_ignore_ctrl_c
 
 CONFIG = "config.json"  # in each model folder
@@ -126,7 +126,7 @@ def chosen_clips(store: ClipStore, split: str) -> Sequence[Clip]:
     if not found:
         raise MaskcastError(
             f"{store.root}: no labelled clip of {split!r} has frames (it has "
-            f"{counted(len(labelled), 'clip')}); prepare some"
+            f"{pluralize(len(labelled), 'clip')}); prepare some"
         )
     return found
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
@@ -53,7 +53,7 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
         if outside.size:
             worst = num_classes + int(outside[0])
             raise MaskcastError(
-                f"{name} masks hold class id {worst} ({counted(int(counts[worst]), 'pixel')}), but the "
+                f"{name} masks hold class id {worst} ({pluralize(int(counts[worst]), 'pixel')}), but the "
                 f"classes are 0..{num_classes - 1}: correct the masks or name more classes"
             )
     return table[:num_classes, :num_classes].copy()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 AT_ONCE = 1_000_000  # random numbers drawn at once
 FEWEST = 6  # fewest videos for a conclusion: 5 agree by chance with probability 2 / 2 ** 5 > 1 / 20
@@ -51,8 +51,8 @@ class Difference:
     @property
     def over(self) -> str:
         """Text that says what was scored."""
-        of_videos = f" of {counted(self.videos, 'video')}" if self.videos < self.count else ""
-        return f"{counted(self.count, self.of)}{of_videos}"
+        of_videos = f" of {pluralize(self.videos, 'video')}" if self.videos < self.count else ""
+        return f"{pluralize(self.count, self.of)}{of_videos}"
 
     def shown(self, digits: int = 4) -> str:
         """Returns the mean with its interval, as text."""

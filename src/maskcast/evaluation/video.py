@@ -9,7 +9,7 @@ import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 
 class Flicker(NamedTuple):
@@ -59,7 +59,7 @@ def consistency(truth_THW: np.ndarray, found_THW: np.ndarray, frames: int) -> li
     """
     _check(truth_THW, found_THW)
     if frames < 2:
-        raise MaskcastError(f"a window of {counted(frames, 'frame')} cannot change; give at least 2")
+        raise MaskcastError(f"a window of {pluralize(frames, 'frame')} cannot change; give at least 2")
     scores = []
     known_THW = truth_THW != IGNORE
     steady_HW, kept_HW = (np.zeros(truth_THW.shape[1:], np.int32) for _ in range(2))

@@ -21,7 +21,7 @@ from maskcast.labels import MASK
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.base import Segmenter
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 Context = Literal["generated", "truth"]
 
@@ -199,8 +199,8 @@ def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: 
         )
     if context_clip.num_frames < frames:
         raise MaskcastError(
-            f"{source.root}: clip {clip.id!r} has {counted(context_clip.num_frames, 'frame')}, the context needs "
-            f"{frames}; lower context_frames in each section that has it, or prepare longer clips"
+            f"{source.root}: clip {clip.id!r} has {pluralize(context_clip.num_frames, 'frame')}, the context "
+            f"needs {frames}; lower context_frames in each section that has it, or prepare longer clips"
         )
 
 

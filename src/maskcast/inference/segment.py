@@ -15,12 +15,12 @@ from itertools import chain, repeat, zip_longest
 
 import numpy as np
 
+from maskcast.dry_run import is_dry_run, write_note
 from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
 from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.inference.worker import Part, PredictedPart, Worker
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
-from maskcast.rehearsal import note, rehearsing
 
 BATCHES_IN_FLIGHT = 3  # batches per worker: one being read, one on the device, one waiting for it
 MAX_EXTRA_BYTES = 2**30  # limit for probabilities in further batches, if all pixels were foreground
@@ -110,7 +110,7 @@ def segment_clips(
     else:
         jobs = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
     workers = [Worker(replica, precision, objects, confidence_levels) for replica in replicas]
-    if rehearsing():
+    if is_dry_run():
         jobs = _warmed_up(workers, jobs)
     parts = chain.from_iterable(_run_in_parallel(workers, jobs))
     yield from ((number, predictions) for number, predictions in parts if predictions is not None)
@@ -129,7 +129,7 @@ def _warmed_up(workers: Sequence[Worker], jobs: Iterator[Job]) -> Iterator[Job]:
     start = time.monotonic()
     for worker in workers:
         worker.warm_up(first[1])
-    note(within=time.monotonic() - start)
+    write_note(within=time.monotonic() - start)
     return chain([first], jobs)
 
 

@@ -14,7 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import Predictions
 from maskcast.inference.segment import segment
 from maskcast.models.segmentation.base import Segmenter
-from maskcast.reading import array_of
+from maskcast.reading import as_array
 
 Reset = Literal["", "size", "cut"]
 
@@ -66,7 +66,7 @@ class Session:
         if self._ended:
             raise MaskcastError("session: it has ended; open another one")
         expected = "uint8 of shape (any, any, 3)"
-        frame_HWC = array_of(frame, "frame", expected)
+        frame_HWC = as_array(frame, "frame", expected)
         if frame_HWC.dtype != np.uint8 or frame_HWC.ndim != 3 or frame_HWC.shape[2] != 3 or not frame_HWC.size:
             raise MaskcastError(f"frame: got {frame_HWC.dtype} of shape {frame_HWC.shape}; give {expected}")
         reset_reason: Reset = ""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import opened, parsing
+from maskcast.reading import open_file, parsing
 
 MAX_HEADER = 16 << 20  # most bytes of a file's header; 10,000 tensors take 1 MiB
 SPARE = 4  # building a network may allocate so many times its weights, e.g. for random numbers
@@ -31,7 +31,7 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         MaskcastError: if it cannot be read.
     """
-    with opened(path, WEIGHTS, REMEDY) as file, parsing(path, f"a {WEIGHTS}", REMEDY):
+    with open_file(path, WEIGHTS, REMEDY) as file, parsing(path, f"a {WEIGHTS}", REMEDY):
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
             raise ValueError(f"a header of {size} bytes, at most {MAX_HEADER} are read")

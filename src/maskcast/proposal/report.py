@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.proposal.write import Start
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.dvc_calls import read_calls
 
 DEFAULT = "forecasting"  # default pipeline of the commands
@@ -86,7 +86,9 @@ def _rows(start: Start) -> list[list[str]]:
     elif lengths:
         between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
         whole = sum(found.sequences[name] for name in found.labelled)
-        masked = f"{len(found.labelled)} with masks on {sum(found.labelled.values())} of {counted(whole, 'frame')}"
+        masked = (
+            f"{len(found.labelled)} with masks on {sum(found.labelled.values())} of {pluralize(whole, 'frame')}"
+        )
         rows.append(
             [
                 "sequences",
@@ -133,7 +135,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return counted(max(1, round(seconds / 60)), "minute") if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    return pluralize(max(1, round(seconds / 60)), "minute") if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _wrapped(text: str) -> str:

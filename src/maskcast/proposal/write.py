@@ -16,7 +16,7 @@ from maskcast.labels import LabelError
 from maskcast.params import validate
 from maskcast.proposal.duration import estimate
 from maskcast.proposal.values import Proposal, propose_params, suits_pretrained
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
 from maskcast.writing import write_whole
@@ -54,7 +54,7 @@ class Start:
         head += "`maskcast <stage> --help` explains each key; comments give the reason for a value."
         if self.seconds is not None:
             head += (
-                f"\n`dvc repro` was estimated to take {counted(max(1, round(self.seconds / 60)), 'minute')}: "
+                f"\n`dvc repro` was estimated to take {pluralize(max(1, round(self.seconds / 60)), 'minute')}: "
                 f"{self.formula}."
             )
         return self.proposal.text(head)

@@ -21,7 +21,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
 from maskcast.params import Params, is_null, validate
-from maskcast.reading import content_of, parsing, read_json
+from maskcast.reading import parsing, read_file, read_json
 from maskcast.registry.inputs import MAX_FRAMES
 from maskcast.writing import write_json
 
@@ -145,7 +145,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
     """
     path = folder / DIGESTS
     remedy = "fetch or register the model again"
-    raw = content_of(path, "list of digests", remedy)
+    raw = read_file(path, "list of digests", remedy)
     with parsing(path, "a list of digests", remedy):
         digests = TypeAdapter(dict[str, str]).validate_json(raw, strict=True)
     if digest is not None and hashlib.sha256(raw).hexdigest() != digest:

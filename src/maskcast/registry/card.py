@@ -8,7 +8,7 @@ from typing import Any
 from maskcast.evaluation.metrics import foreground_words
 from maskcast.models.base import read_description
 from maskcast.params import flatten
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.registry.bundle import PARTS, Description, DetectorDescription, SegmenterDescription
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.report.tables import markdown
@@ -62,14 +62,14 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
             "",
         ]
     facts, scores = record.facts, record.scores
-    what = counted(int(scores.get("clips", 0)), "clip")
+    what = pluralize(int(scores.get("clips", 0)), "clip")
     if isinstance(about, DetectorDescription):
-        boxes, how = counted(int(scores.get("truths", 0)), "box"), ""
-        what = f"{counted(int(scores.get('images', 0)), 'image')} with {boxes}"
+        boxes, how = pluralize(int(scores.get("truths", 0)), "box"), ""
+        what = f"{pluralize(int(scores.get('images', 0)), 'image')} with {boxes}"
     elif isinstance(about, SegmenterDescription):
         how = f", label map `{about.label_map}`"
     else:
-        seen = counted(about.context_frames, "context frame")
+        seen = pluralize(about.context_frames, "context frame")
         how = f", {seen} ({facts['context']} masks), {about.horizon} forecast"
     told = f"Split {facts.get('split')}, {what} (data `{facts['data']}`){how}"
     lines = [f"{told}; the report's README.md defines each score.", ""]
@@ -117,7 +117,7 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
             f"- Each object has one class over the first {count} context frames, the next {count}, and so on."
         )
     if about.kind != "masker":
-        seen = counted(about.context_frames, "frame")
+        seen = pluralize(about.context_frames, "frame")
         lines.append(f"- Evaluated with {seen} of context; it forecasts {about.horizon} at most.")
     return lines
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
-from maskcast.faults import near_name
 from maskcast.params import ByName
+from maskcast.validation_errors import closest_match
 
 _COCO = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -43,7 +43,7 @@ class Gate(Bootstrap):
         ends = "|".join(["", *(f"_{rival}" for rival in cls.rivals)])
         for name in named:
             if not re.fullmatch(f"({own})({ends})", name):
-                meant = near_name(name, cls.scores)
+                meant = closest_match(name, cls.scores)
                 hint = f"did you mean {meant!r}? " if meant else ""
                 raise ValueError(f"{name!r} is no score that is measured; {hint}allowed: {', '.join(cls.scores)}")
         return named

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import array_of
+from maskcast.reading import as_array
 
 MAX_BYTES = 64 << 20  # per request from outside; it bounds a server's memory, which is a small multiple of it
 MAX_FRAMES = 4096  # per request, because many frames take long even if they are tiny
@@ -52,7 +52,7 @@ def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
     """
     axes = ", ".join("any" if length < 0 else str(length) for length in shape)
     wanted = f"uint8 of shape ({axes}), or one sample without the first axis"
-    array = array_of(data, what, wanted)
+    array = as_array(data, what, wanted)
     alone = array.ndim == len(shape) - 1
     found = array[None] if alone else array
     fits = found.ndim == len(shape) and all(

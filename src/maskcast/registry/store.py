@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from maskcast.errors import MaskcastError
-from maskcast.progress import told_when_late
+from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.address import shown_uri
@@ -76,7 +76,7 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         """Returns the version number of each alias; empty if the model is not registered."""
-        with told_when_late(f"an answer of {shown_uri()}"):  # the first request of most commands
+        with log_if_slow(f"an answer of {shown_uri()}"):  # the first request of most commands
             found = self.client.search_registered_models(f"name = '{self.name}'")
         return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
 

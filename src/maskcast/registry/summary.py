@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import checked, counted, read_json
+from maskcast.reading import pluralize, read_json, validated
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.refusals import user_errors_of_server
@@ -60,7 +60,7 @@ def summary(results: Path) -> str:
     columns = {key: title for key, title in COLUMNS.items() if key in scores}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in columns)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
-    lines = [printed(["", *columns.values()], rows, f"{counted(int(scores['clips']), 'clip')}, {title}"), ""]
+    lines = [printed(["", *columns.values()], rows, f"{pluralize(int(scores['clips']), 'clip')}, {title}"), ""]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
     lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])
@@ -135,7 +135,7 @@ def _is_champion(name: str, number: int) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return checked(
+    return validated(
         dict[str, Any],
         read_json(path, "scores", "run `dvc repro` first"),
         path,

@@ -17,7 +17,7 @@ import yaml
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.installation import described
-from maskcast.progress import say, told_when_late
+from maskcast.progress import log_if_slow, say
 from maskcast.registry.artifact import pinned
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
@@ -257,7 +257,7 @@ def _run(
     environment |= {"DVC_NO_ANALYTICS": "1", TELEMETRY: os.environ[TELEMETRY]}
     name = Path(command[0]).name
     try:
-        with told_when_late(f"`{' '.join([name, *command[1:4]])} ...`"):
+        with log_if_slow(f"`{' '.join([name, *command[1:4]])} ...`"):
             done = subprocess.run(
                 command,
                 cwd=folder,

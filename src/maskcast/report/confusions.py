@@ -9,7 +9,7 @@ import numpy as np
 
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.markup import Html, element, joined, scrolling, table
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.report.paint import elided, font
 
 LISTED = 12  # number of pairs of classes
@@ -30,8 +30,8 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     other = f" and {taken} as another wrong class" if len(classes) > 2 else ""
     lead = element(
         "p",
-        f"Of {counted(others, 'pixel', commas=True)} of frame {frame} that are not {first}, {missed} were "
-        f"forecast as {first}{other}. Of {counted(true_K[0], 'pixel', commas=True)} of {first}, "
+        f"Of {pluralize(others, 'pixel', commas=True)} of frame {frame} that are not {first}, {missed} were "
+        f"forecast as {first}{other}. Of {pluralize(true_K[0], 'pixel', commas=True)} of {first}, "
         f"{_share(wrong_KK[0].sum(), true_K[0])} were forecast as another class.",
     )
     among_others = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
@@ -65,7 +65,7 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
                 share = matrix_KK[i, j] / true_K[i]
                 said = (
                     f"{classes[i]} forecast as {classes[j]}: {share:.1%} "
-                    f"({counted(matrix_KK[i, j], 'pixel', commas=True)})"
+                    f"({pluralize(matrix_KK[i, j], 'pixel', commas=True)})"
                 )
                 place = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
                 kind = "cell" if i == j else "cell cell-off"

@@ -9,8 +9,8 @@ import numpy as np
 from maskcast.evaluation.coco.evaluator import CocoScores, Record
 from maskcast.evaluation.coco.matches import IOU
 from maskcast.markup import Html, definition_list, element, joined, picture, table
-from maskcast.progress import show
-from maskcast.reading import counted
+from maskcast.progress import report_section
+from maskcast.reading import pluralize
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
 from maskcast.report.detection_files import DEFINITIONS
@@ -29,12 +29,12 @@ def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
         scores: scores of the detections.
         pictures: files of the drawn images, best first; see ``detection_pictures``.
     """
-    show("Scores", _scores(scores))
-    show("By category", _categories(scores))
-    show("Precision over recall", _curves(scores))
+    report_section("Scores", _scores(scores))
+    report_section("By category", _categories(scores))
+    report_section("Precision over recall", _curves(scores))
     if pictures:
-        show("Images", _images(pictures, scores.truth.images))
-    show("What the scores mean", definition_list(DEFINITIONS))
+        report_section("Images", _images(pictures, scores.truth.images))
+    report_section("What the scores mean", definition_list(DEFINITIONS))
 
 
 def _scores(scores: CocoScores) -> Html:
@@ -50,7 +50,7 @@ def _scores(scores: CocoScores) -> Html:
 
 
 def _counted(counts: Mapping[str, float], what: str) -> str:
-    return counted(round(counts[f"{what}s"]), what, commas=True)
+    return pluralize(round(counts[f"{what}s"]), what, commas=True)
 
 
 def _categories(scores: CocoScores) -> Html:
@@ -67,7 +67,7 @@ def _categories(scores: CocoScores) -> Html:
     header = ["category", *OF_A_CATEGORY, "truths", "detections"]
     caption = "Scores of each category, best AP first"
     if crowds := len(scores.truth.annotations) - sum(one.truths for one in best_first):
-        caption += f"; its truths leave out {counted(crowds, 'crowd', commas=True)}"
+        caption += f"; its truths leave out {pluralize(crowds, 'crowd', commas=True)}"
     return table(caption, header, rows)
 
 

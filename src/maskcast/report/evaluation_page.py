@@ -14,7 +14,7 @@ from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, ja
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, definition_list, element, folded, joined, table
-from maskcast.progress import show
+from maskcast.progress import report_section
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_by_clip import HEADER, MEANING, ClipByClip, said
 from maskcast.report.clip_player import draw_sprite, legend, player
@@ -46,19 +46,19 @@ def show_evaluation(
         curves: learning curves of the trainings, by stage.
     """
     classes = evaluation.prepared.classes
-    show("Scores", _scores(evaluation, scores, flat, compared))
-    show("By horizon", _horizons(scores))
+    report_section("Scores", _scores(evaluation, scores, flat, compared))
+    report_section("By horizon", _horizons(scores))
     if featured:
-        show("Clips", _clips(scores[FORECASTER], featured))
-    show("By class", _classes(scores, classes))
-    show("Confusions", confusions(scores[FORECASTER], classes))
+        report_section("Clips", _clips(scores[FORECASTER], featured))
+    report_section("By class", _classes(scores, classes))
+    report_section("Confusions", confusions(scores[FORECASTER], classes))
     if maps is not None:
-        show("Label maps", maps)
+        report_section("Label maps", maps)
     if scores[FORECASTER].reliability.pixels.any():
-        show("Confidence", _confidence(scores[FORECASTER]))
-    show("Learning curves", _learning(curves))
-    show("Timing", _timing(scores, evaluation.device))
-    show("What the scores mean", definition_list(meanings(evaluation.futures)))
+        report_section("Confidence", _confidence(scores[FORECASTER]))
+    report_section("Learning curves", _learning(curves))
+    report_section("Timing", _timing(scores, evaluation.device))
+    report_section("What the scores mean", definition_list(meanings(evaluation.futures)))
 
 
 def _scores(

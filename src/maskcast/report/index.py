@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from maskcast.errors import MaskcastError
 from maskcast.markup import element, table
-from maskcast.reading import opened
+from maskcast.reading import open_file
 from maskcast.report.page import GENERATOR, INDEX, document
 from maskcast.writing import write_whole
 
@@ -52,7 +52,7 @@ def _head(path: Path) -> tuple[float, str]:
     page.
     """
     try:
-        with opened(path, "page", "remove it") as file:
+        with open_file(path, "page", "remove it") as file:
             return os.fstat(file.fileno()).st_mtime, file.read(HEAD_BYTES).decode("utf-8", errors="replace")
     except MaskcastError:
         return 0.0, ""

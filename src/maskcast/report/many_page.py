@@ -15,7 +15,7 @@ from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
 from maskcast.evaluation.many import Evaluated, Task, chosen_clips, shown_frames
 from maskcast.labels import LabelMap
 from maskcast.markup import Html, element, joined, picture, table
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import Row, grid, matte, overlay
 from maskcast.report.page import document
@@ -68,7 +68,7 @@ def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, 
         sections["Left out"] = table("Models without scores", ["model", "why"], list(left_out.items()))
     meanings = [[key, text] for key, text in (DEFINITIONS | COSTS).items() if key in header]
     sections["What the numbers mean"] = table("The best are in bold", ["name", "meaning"], meanings)
-    (folder / "index.html").write_text(document(counted(len(found), "masker"), sections), encoding="utf-8")
+    (folder / "index.html").write_text(document(pluralize(len(found), "masker"), sections), encoding="utf-8")
 
 
 def shown_numbers(values: Sequence[float]) -> list[str]:

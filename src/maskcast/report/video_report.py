@@ -17,8 +17,8 @@ from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, definition_list, element, folded, joined, picture, table
-from maskcast.progress import show
-from maskcast.reading import counted
+from maskcast.progress import report_section
+from maskcast.reading import pluralize
 from maskcast.report.clip_by_clip import BOOTSTRAP, MEANING
 from maskcast.report.clip_player import legend, player, sprite_of
 from maskcast.report.overlays import Row, error_map, grid, overlay
@@ -64,17 +64,17 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
         lines += ["", "## Compared with the base", "", markdown(GAIN, gained), MEANING]
     lines += ["", "In per_clip.csv each clip is scored separately.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
-    show("Scores", _scores(evaluation, gained))
+    report_section("Scores", _scores(evaluation, gained))
     if evaluation.amodal_scores:
         header, rows = _classes(evaluation)
         write_csv(folder / "per_class.csv", header, rows)
-        show("Classes", table("Pooled Jaccard of each class", header, rows))
+        report_section("Classes", table("Pooled Jaccard of each class", header, rows))
     shown = _spread(evaluation, pictures)
     if shown:
-        show("Clips", _clips(evaluation, shown))
+        report_section("Clips", _clips(evaluation, shown))
         if (middle := shown[len(shown) // 2]).num_frames > 1:
-            show("Video", _film(folder / FILM, evaluation, middle))
-    show("What the scores mean", definition_list(_meanings(evaluation)))
+            report_section("Video", _film(folder / FILM, evaluation, middle))
+    report_section("What the scores mean", definition_list(_meanings(evaluation)))
 
 
 def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
@@ -204,7 +204,7 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
         row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
-    caption = f"{path.name}, {count} of {counted(clip.num_frames, 'frame')} of {clip.id}"
+    caption = f"{path.name}, {count} of {pluralize(clip.num_frames, 'frame')} of {clip.id}"
     return picture(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 POLL_S = 2.0
 GONE_S = 60.0  # a queue with work but no worker is given up after this; workers need seconds to start
@@ -61,7 +61,7 @@ class Queue:
             raise MaskcastError(f"{folder.absolute()}: is in no DVC repository; `dvc init` makes it one")
         self._commit = self._git("rev-parse", "HEAD").stdout.strip()
         if changed := self._git("status", "--porcelain", "--untracked-files=no").stdout.splitlines():
-            more = f" and {counted(len(changed) - 1, 'more file')}" if changed[1:] else ""
+            more = f" and {pluralize(len(changed) - 1, 'more file')}" if changed[1:] else ""
             raise MaskcastError(
                 f"{changed[0].split()[-1]}{more}: differs from the last commit, where experiments of DVC start; "
                 "commit it, or `git stash`"

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.waiting import Told, waits_for
 
 Json = dict[str, Any]
@@ -80,7 +80,7 @@ class Cluster:
         nodes, processes = trainer["numNodes"], trainer["numProcPerNode"]
         try:
             _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
-            say(f"TrainJob {name}: {counted(nodes, 'node')} x {counted(processes, 'process')}")
+            say(f"TrainJob {name}: {pluralize(nodes, 'node')} x {pluralize(processes, 'process')}")
             self._wait(name, nodes)
         finally:
             try:
@@ -95,7 +95,7 @@ class Cluster:
             pods = self._pods(name)
             if (now := sum(pod.status.phase != "Pending" for pod in pods)) > running:
                 running = now
-                say(f"TrainJob {name}: {running} of {counted(nodes, 'node', 'has', 'have')} started")
+                say(f"TrainJob {name}: {running} of {pluralize(nodes, 'node', 'has', 'have')} started")
             for pod in pods:
                 if pod.metadata.labels.get(INDEX) == "0":
                     log.show_new(pod)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_machine
+from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
 from maskcast.runner.locks import exchange, sole_writer
 from maskcast.writing import refuse_device
 
@@ -171,7 +171,7 @@ def _moved_into_place(
     for left in (*passing, *(_gone(resume_dir(out)) for out in outputs.values())):
         remove(left)
     try:
-        with user_errors_of_machine(*outputs.values(), *map(resume_dir, outputs.values())):
+        with convert_system_errors(*outputs.values(), *map(resume_dir, outputs.values())):
             yield
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"

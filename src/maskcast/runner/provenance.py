@@ -13,7 +13,7 @@ from maskcast import __version__
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree, dvc_hashes, stamp_tree
 from maskcast.installation import CLONE, described, git
 from maskcast.params import flatten, params_hash
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.runner.stage import running_name
 
@@ -76,7 +76,7 @@ class Origin:
             str(values[key]) for key in ("model.arch", *(f"model.{size}" for size in SIZES)) if values.get(key)
         ]
         epochs = values.get("training.epochs")
-        words = [self.name, "-".join(model), counted(epochs, "epoch") if epochs else "", self.digest[:4]]
+        words = [self.name, "-".join(model), pluralize(epochs, "epoch") if epochs else "", self.digest[:4]]
         return " ".join(filter(None, words))
 
     @property

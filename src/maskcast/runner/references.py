@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import content_of, parsing
+from maskcast.reading import parsing, read_file
 from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import beside, remove, resume_dir
 from maskcast.storage.store import fetch, put
@@ -51,7 +51,7 @@ def referred(path: Path) -> Path:
     if not file.is_file():
         return path
     again = "run the stage that wrote it again"
-    raw = content_of(file, "reference", again)
+    raw = read_file(file, "reference", again)
     with parsing(file, "a reference to data", again):
         reference = Reference.model_validate_json(raw)
     store = _store()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from maskcast.errors import MaskcastError, chain_of, is_disk_full, one_line
+from maskcast.errors import MaskcastError, exception_chain, is_disk_full, one_line
 from maskcast.runner.address import VARIABLE, shown_uri
 
 # Codes of temporary errors of the server or of a proxy before it.
@@ -64,7 +64,7 @@ def is_away(error: BaseException) -> bool:
 
     if is_disk_full(error):  # the disk of this machine: waiting for a server does not help
         return False
-    for each in chain_of(error):
+    for each in exception_chain(error):
         if isinstance(each, RequestException):
             if LASTING & {kind.__name__ for kind in type(each).__mro__}:
                 return False
@@ -83,7 +83,7 @@ def is_away(error: BaseException) -> bool:
 def refusal(error: Exception) -> MaskcastError:
     """Converts an error of MLflow, its database or the network to one line with a remedy."""
     text = words_of(error)
-    names = {type(each).__name__ for each in chain_of(error)}
+    names = {type(each).__name__ for each in exception_chain(error)}
     if "SSLError" in names:
         remedy = TLS
     elif "ProxyError" in names:
@@ -100,7 +100,7 @@ def words_of(error: BaseException) -> str:
 
     In urllib3's message the cause follows an address, which alone may be longer than the part that is shown.
     """
-    causes = (getattr(each, "reason", None) for each in chain_of(error))
+    causes = (getattr(each, "reason", None) for each in exception_chain(error))
     return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error), SAID)
 
 

@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from maskcast.errors import MaskcastError, user_errors_of_machine
+from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
-from maskcast.progress import first_process, listening
+from maskcast.progress import is_main_process, listening
 from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import check_spares, curves_file, outputs_whole, resume_dir, run_file
 from maskcast.runner.references import partial_of, placed, referred
@@ -70,8 +70,8 @@ def _run(
     job = Job(the_stage.name, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # only training stages have it
     pages = outputs["page"].parent if "page" in outputs and outputs["page"].suffix == ".html" else None
-    with _stoppable(outputs), outputs_whole(outputs, partials, placed) if first_process() else nullcontext():
-        if first_process() and pages is not None and pages.is_dir():
+    with _stoppable(outputs), outputs_whole(outputs, partials, placed) if is_main_process() else nullcontext():
+        if is_main_process() and pages is not None and pages.is_dir():
             link_pages(pages)  # DVC has removed the page of the last run, and this one may be stopped
         if training is None or training.world_size == 1 or "RANK" in os.environ:
             metrics = execute(job)
@@ -79,7 +79,7 @@ def _run(
             from maskcast.runner.launch import launch
 
             metrics = launch(execute, job, nodes=training.nodes, processes=training.processes)
-    if first_process() and pages is not None:
+    if is_main_process() and pages is not None:
         link_pages(pages)
     return metrics
 
@@ -89,7 +89,7 @@ def link_pages(folder: Path) -> None:
     from maskcast.report.index import write_index
     from maskcast.report.page import INDEX
 
-    with user_errors_of_machine(folder / INDEX), sole_writer(folder / INDEX, waits=True):
+    with convert_system_errors(folder / INDEX), sole_writer(folder / INDEX, waits=True):
         write_index(folder)
 
 
@@ -120,8 +120,8 @@ def execute(job: Job) -> dict[str, float]:
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
     own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
-    with user_errors_of_machine(*job.outputs.values()), running_as(job.name, the_stage):
-        if not first_process():
+    with convert_system_errors(*job.outputs.values()), running_as(job.name, the_stage):
+        if not is_main_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # checkpoints belong to the first process
                 the_stage.function(**job.inputs, **{port: Path(scratch, port) for port in own}, params=values)

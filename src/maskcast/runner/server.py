@@ -12,7 +12,7 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.memory import collector_paused
-from maskcast.progress import told_when_late
+from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.runner.address import VARIABLE, database_file, shown_uri, tracking_uri
 from maskcast.runner.locks import sole_writer
@@ -61,7 +61,7 @@ def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     place = f"{client.get_run(run_id).info.artifact_uri}/{name}"
-    with told_when_late(f"{name} of run {run_id} from {shown_uri()}"):
+    with log_if_slow(f"{name} of run {run_id} from {shown_uri()}"):
         return Path(download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=tracking_uri()))
 
 

@@ -18,8 +18,8 @@ from contextvars import copy_context
 from pathlib import Path
 
 from maskcast.errors import MaskcastError
-from maskcast.progress import say, told_when_late
-from maskcast.reading import counted
+from maskcast.progress import log_if_slow, say
+from maskcast.reading import pluralize
 from maskcast.runner.address import shown_uri, tracking_uri
 from maskcast.runner.provenance import CHANGED, Origin, output_tags
 from maskcast.runner.record import open_run
@@ -86,7 +86,7 @@ class TrackedRun:
         Raises:
             MaskcastError: MLflow refuses the run permanently.
         """
-        with told_when_late(f"the first answer of MLflow, {OPEN_S:.0f} s at most"):
+        with log_if_slow(f"the first answer of MLflow, {OPEN_S:.0f} s at most"):
             self._answered.wait(OPEN_S)
         if self._refused is not None:
             raise self._refused
@@ -99,7 +99,7 @@ class TrackedRun:
         self._status = status
         self._stop.set()
         what = "MLflow to take the last metrics and files; Ctrl-C ends this waiting alone"
-        with suppress(KeyboardInterrupt), told_when_late(what):
+        with suppress(KeyboardInterrupt), log_if_slow(what):
             self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
         if not self._ended.is_set():
             self._given_up.set()
@@ -160,11 +160,9 @@ class TrackedRun:
                 self._stop.wait(SEND_EVERY_S)
 
     def _say_lost(self, what: str) -> None:
-        lost = (
-            f"{counted(len(self._metrics), 'metric')}, {counted(len(self._files), 'file')} of {self.origin.name}"
-        )
+        lost = f"{pluralize(len(self._metrics), 'metric')}, {pluralize(len(self._files), 'file')}"
         kept = "; the outputs of the stage are complete" if self._status == "FINISHED" else ""
-        say(f"tracking: lost {lost}: {shown_uri()} {what}{kept}")
+        say(f"tracking: lost {lost} of {self.origin.name}: {shown_uri()} {what}{kept}")
 
 
 class _Client:

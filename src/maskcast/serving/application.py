@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket
 from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.models.bounds import done_within
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
@@ -255,4 +255,4 @@ def _warning(warnings: list[str]) -> dict[str, str]:
     told = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
     if not told:
         return {}
-    return {"warning": told[0] + (f" (and {counted(len(told) - 1, 'more clip')})" if told[1:] else "")}
+    return {"warning": told[0] + (f" (and {pluralize(len(told) - 1, 'more clip')})" if told[1:] else "")}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.errors import MaskcastError, user_errors_of_machine
+from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.inference.distribution_shift import ObservedClip, shift_warning
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline, load_shipped
@@ -21,7 +21,7 @@ from maskcast.serving.forecasts import Forecast, checked_stride, look
 from maskcast.serving.videos import Frames, find_video, is_sample
 
 
-@user_errors_of_machine()
+@convert_system_errors()
 def load(address: str | Path = SAMPLE) -> "Pipeline":
     """Returns a registered pipeline, which forecasts videos.
 
@@ -61,7 +61,7 @@ class Pipeline:
         """Its forecaster: ``predict`` continues any masks, (T, H, W) or (B, T, H, W)."""
         return self.loaded.model.forecaster
 
-    @user_errors_of_machine()
+    @convert_system_errors()
     def forecast(
         self,
         video: str | Path | np.ndarray,
@@ -98,7 +98,7 @@ class Pipeline:
     def __repr__(self) -> str:
         about = self.loaded.about
         return (
-            f"<Pipeline {self.loaded.title}: {counted(about.context_frames, 'frame')} of "
+            f"<Pipeline {self.loaded.title}: {pluralize(about.context_frames, 'frame')} of "
             f"{about.height}x{about.width} seen, {about.horizon} forecast, {len(about.classes)} classes>"
         )
 
@@ -141,7 +141,7 @@ class Segmenter:
         MaskcastError: there is no such model, or it has no masker.
     """
 
-    @user_errors_of_machine()
+    @convert_system_errors()
     def __init__(self, model: str | Path | PipelineModel) -> None:
         if isinstance(model, PipelineModel):
             self.model, self.consistent_frames = model.masker, model.consistent_frames
@@ -164,7 +164,7 @@ class Segmenter:
         """
         return self.model.session(cuts=cuts)
 
-    @user_errors_of_machine()
+    @convert_system_errors()
     def segment(self, frames: np.ndarray) -> Segmentation:
         """Masks the frames of one clip, in order and without resizing.
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
-from maskcast.errors import MaskcastError, user_errors_of_machine
+from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.labels import MASK, LabelMap
 from maskcast.models.bounds import MOST_FUTURES
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import check_own, check_spares, output_whole
@@ -85,7 +85,7 @@ class Forecast:
         title = f"{self.video} · {self.model}"
         return draw_film(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
 
-    @user_errors_of_machine()
+    @convert_system_errors()
     def save_film(self, path: str | Path) -> None:
         """Writes the film.
 
@@ -219,7 +219,7 @@ def _frames(video: Video, loaded: LoadedPipeline, stride: int, start: int | None
     first = total - span if start is None else start
     if first < 0 or first + span > total:
         raise MaskcastError(
-            f"{video.path}: has {counted(total, 'frame')}, {span if start is None else first + span} are "
+            f"{video.path}: has {pluralize(total, 'frame')}, {span if start is None else first + span} are "
             f"needed for {frames} of them {stride} apart; give a longer video, a smaller stride or an earlier "
             "start"
         )

@@ -18,7 +18,7 @@ from maskcast.data.images import read_image
 from maskcast.data.video_files.file import Upright, damaged, decoded, opened, opened_camera
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 
 CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
@@ -119,7 +119,8 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
         except (av.FFmpegError, OSError) as error:
             if not count:
                 raise
-            say(f"{name}: broke off after {counted(count, 'frame')} ({getattr(error, 'strerror', None) or error})")
+            reason = getattr(error, "strerror", None) or error
+            say(f"{name}: ended after {pluralize(count, 'frame')} ({reason})")
 
     if path is None:
         return Playing(rate, unit, None, sound, live)

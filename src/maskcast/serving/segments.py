@@ -17,7 +17,7 @@ from maskcast.data.images import read_image, resize_frames, resize_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes
 from maskcast.progress import say, track
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
@@ -232,7 +232,7 @@ def _watch(watched: Watched, pictures: Pictures, video: Path | str) -> dict[str,
             for frame_HWC, shown in frames:
                 films.add(watched.frames, frame_HWC, shown, watched.look(frame_HWC))
                 if asked():
-                    say(f"ended by Ctrl-C: {counted(watched.frames, 'frame', 'is', 'are')} kept")
+                    say(f"ended by Ctrl-C: {pluralize(watched.frames, 'frame', 'is', 'are')} kept")
                     break
     return {"frames_per_second": float(opened.rate), "resets": watched.resets}
 

@@ -11,7 +11,7 @@ from maskcast.labels import Split
 from maskcast.models.bounds import MOST_FUTURES
 from maskcast.params import Batch, Params, is_null, is_zero
 from maskcast.progress import report_folder, say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -110,7 +110,7 @@ def evaluate(
         forecaster=digest_tree(forecaster),
     )
     report_folder(report, "report")
-    title = f"{params.split}: {counted(len(chosen), 'clip')}, context from {params.context} masks"
+    title = f"{params.split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
     say(printed(*headline(scores), title))
     _say_of_masks(evaluation, scores, params.split)
     say(f"picture: {final(report) / overview}")

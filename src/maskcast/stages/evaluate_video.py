@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.params import Names, Params, is_null
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
@@ -103,4 +103,4 @@ def evaluate_video(
         segmenter=digest_tree(masker),
     )
     report_folder(report, "report")
-    say(printed(*headline(evaluation), f"{params.split}: {counted(len(evaluation.chosen), 'clip')}"))
+    say(printed(*headline(evaluation), f"{params.split}: {pluralize(len(evaluation.chosen), 'clip')}"))

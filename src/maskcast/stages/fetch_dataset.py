@@ -16,15 +16,15 @@ from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.faults import UNSHOWN
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.reading import counted, parsing, read_yaml
+from maskcast.reading import parsing, pluralize, read_yaml
 from maskcast.redaction import has_user
 from maskcast.runner.outputs import check_spares, resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
 from maskcast.storage.folder import link
+from maskcast.validation_errors import HIDE_INPUT
 from maskcast.writing import write_json
 
 NOTE = "SOURCE.json"
@@ -45,7 +45,7 @@ class FetchDataset(Params):
     def _without_credentials(cls, uri: str) -> str:
         if has_user(uri) and not re.search(r"ssh://[\w.-]+@", uri):
             raise PydanticCustomError(
-                UNSHOWN,
+                HIDE_INPUT,
                 "must hold no password or other secret; give it through the environment, or for Git through a "
                 "credential helper (`git config credential.helper`)",
             )
@@ -90,7 +90,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     if params.uri == "synthetic":
         say("synthetic: nothing to fetch; prepare_clips draws the clips")
         return
-    say(f"fetched {params.uri}: {counted(len(sizes), 'file')}, {size}, digest {note['digest']}")
+    say(f"fetched {params.uri}: {pluralize(len(sizes), 'file')}, {size}, digest {note['digest']}")
 
 
 def _take(path: Path, raw: Path, params: FetchDataset) -> None:

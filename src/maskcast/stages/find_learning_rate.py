@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from maskcast.errors import MaskcastError
 from maskcast.markup import Html, element, joined
 from maskcast.params import Params, validate
-from maskcast.progress import report_file, say, show
+from maskcast.progress import report_file, report_section, say
 from maskcast.runner.stage import InPath, OutPath, get_stage, stage
 from maskcast.writing import write_json
 
@@ -94,7 +94,7 @@ def find_learning_rate(
         say(f"{title}: {_said(sweeps[title])}")
     _write(curves, sweeps)
     report_file(curves / "losses.png", "learning rate")
-    show("Loss by learning rate", _shown(sweeps))
+    report_section("Loss by learning rate", _shown(sweeps))
     numbers = {"sweeps": float(len(sweeps))}
     for title, sweep in sweeps.items():
         if sweep.suggestion is not None:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.params import Batch, Names, Params, is_null
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
@@ -103,6 +103,6 @@ def generate_masks(
     )
     write_json(metrics, result)
     say(
-        f"masked {counted(int(result['clips']), 'clip')}, {counted(int(result['frames']), 'frame')}, "
+        f"masked {pluralize(int(result['clips']), 'clip')}, {pluralize(int(result['frames']), 'frame')}, "
         f"{result['bytes_per_frame']:.0f} bytes a frame"
     )

@@ -15,7 +15,7 @@ from maskcast.files import file_stem
 from maskcast.labels import Split, id_key
 from maskcast.params import Batch, Params, is_null
 from maskcast.progress import say, track
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.report.paint import PAPER, class_entries, palette, with_legend
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -110,7 +110,7 @@ def predict(
     if not chosen:
         say(f"nothing to predict: no clip of split {params.split!r} in {clips}; the output is an empty clip store")
         return
-    say(f"{counted(len(chosen), 'clip')} forecast, frames {params.context_frames + 1} to {last}")
+    say(f"{pluralize(len(chosen), 'clip')} forecast, frames {params.context_frames + 1} to {last}")
 
 
 class _Predictions:

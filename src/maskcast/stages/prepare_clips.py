@@ -18,12 +18,12 @@ from maskcast.data.loading import load_all, readable, size_of
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
+from maskcast.dry_run import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap, Split
 from maskcast.params import Params
 from maskcast.progress import say, track
-from maskcast.reading import counted
-from maskcast.rehearsal import handful, rehearsing
+from maskcast.reading import pluralize
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -76,7 +76,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     listing = params.source.listing(raw, height=params.height, width=params.width, seed=params.seed)
     check_ids(listing)
     check_splits(raw, listing, params.source, params.required_splits)
-    if rehearsing():
+    if is_dry_run():
         _take_handful(listing)
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
@@ -107,7 +107,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{reasons(unreadable)}")
     if (page := write_left_out(pictured)) is not None:
         where = final(clips) / page.relative_to(clips)
-        notes.append(f"{counted(len(pictured), 'clip', 'is', 'are')} left out that {where} shows")
+        notes.append(f"{pluralize(len(pictured), 'clip', 'is', 'are')} left out that {where} shows")
     _report(survey, [*listing.skipped, *unreadable], notes)
 
 
@@ -176,9 +176,9 @@ def _take_handful(listing: Listing) -> None:
     """Leaves a few clips of each kind in the listing, and the backgrounds that they need."""
     behind = {clip.meta.get("background") for clip in listing.clips}
     others = [one for one in listing.backgrounds if one.id not in behind]
-    kept = handful(others, lambda one: f"backgrounds/{one.split}")
+    kept = first_of_each_part(others, lambda one: f"backgrounds/{one.split}")
     listing.backgrounds = [one for one in listing.backgrounds if one.id in behind] + kept
-    listing.clips = handful(
+    listing.clips = first_of_each_part(
         listing.clips, lambda clip: f"{clip.split}/{clip.kind}/{'frames' if clip.has_frames else 'masks'}"
     )
 
@@ -200,8 +200,8 @@ def _write_backgrounds(root: Path, listing: Listing, size: tuple[int, int], work
 def _report(survey: _Survey, skipped: list[tuple[str, str]], notes: list[str]) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in survey.written.items())
     alone = f", {survey.masks_alone} of them masks without frames" if survey.masks_alone else ""
-    left_out = f"; left out {counted(len(skipped), 'item')}" if skipped else ""
-    say(f"prepared {counted(survey.written.total(), 'clip')} ({counts}){alone}{left_out}")
+    left_out = f"; left out {pluralize(len(skipped), 'item')}" if skipped else ""
+    say(f"prepared {pluralize(survey.written.total(), 'clip')} ({counts}){alone}{left_out}")
     for note in notes:
         say(f"  {note}")
     for item, reason in skipped[:REASONS_SAID]:

@@ -13,13 +13,13 @@ from maskcast.data.detection.sources.table import Source
 from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import original_name, same_names
 from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.dry_run import first_of_each_part
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import id_key
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.reading import counted
-from maskcast.rehearsal import handful
+from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import rng
 
@@ -72,15 +72,15 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     shares = params.source.boxes == "shares"
     writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size, shares=shares)
     for split, images in splits.items():
-        chosen = handful(_limited(images, params.limit, params.seed), _always(split))
+        chosen = first_of_each_part(_limited(images, params.limit, params.seed), _always(split))
         _report(raw, split, len(chosen), writer.add_split(split, chosen))
     if unlabeled:
-        chosen_files = handful(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
+        chosen_files = first_of_each_part(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
         writer.add_unlabeled(chosen_files)
     writer.finish()
     for warning in writer.shared.warnings("image"):
         say(warning)
-    say(f"{counted(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
+    say(f"{pluralize(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
@@ -98,7 +98,7 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
     count = max(1, round(share * len(numbers)))
     if count == len(numbers):
         raise MaskcastError(
-            f"val_share: {share} of {counted(len(numbers), 'image')} leaves none to train on; add images"
+            f"val_share: {share} of {pluralize(len(numbers), 'image')} leaves none to train on; add images"
         )
     chosen = set(rng(seed, 0).permutation(len(numbers))[:count].tolist())
     held_out = [numbers[original_name(one.name)] in chosen for one in images]
@@ -140,7 +140,7 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
             f"{raw}: all images that unlabeled {pattern!r} matches have labels; fix it, or set it to null"
         )
     left_out = f"; {len(found) - len(files)} with labels are left out" if len(files) < len(found) else ""
-    say(f"unlabeled: {counted(len(files), 'image')}{left_out}")
+    say(f"unlabeled: {pluralize(len(files), 'image')}{left_out}")
     if twins := same_names(files):
         say(f"unlabeled: {twins}, and both are used; remove masks and duplicates")
     common = os.path.commonpath([path.parent for path in files])
@@ -163,6 +163,6 @@ def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
             "corner and size in `coco`, in what source.boxes says: fix the labels"
         )
     say(
-        f"{split}: {counted(images, 'image')}, {counted(kept, 'box')} ({boxes['clipped']} "
+        f"{split}: {pluralize(images, 'image')}, {pluralize(kept, 'box')} ({boxes['clipped']} "
         f"clipped to their image); dropped {dropped} ({why})"
     )

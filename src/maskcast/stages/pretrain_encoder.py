@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from maskcast.errors import MaskcastError
 from maskcast.labels import first_of_classes
 from maskcast.models.encoders.configs import DenseConfig, NoMethod
-from maskcast.progress import first_process, report_file, say
+from maskcast.progress import is_main_process, report_file, say
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
@@ -132,7 +132,7 @@ def _probed(trained: "Normalised", start: "Normalised", store: "ClipStore") -> d
 
 def _report_views(task: "EncoderTask | DenseTask", path: Path) -> None:
     """Draws pictures of samples, one above the other, into a folder that outlives the run's upload."""
-    if not first_process():
+    if not is_main_process():
         return
     import numpy as np
     from PIL import Image

@@ -9,7 +9,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ForecasterConfig, ObjectsConfig
 from maskcast.progress import say
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
@@ -104,7 +104,7 @@ def pretraining(
     )
     without = f", {len(alone)} of them masks without frames" if alone else ""
     unsure = f"; {left_out} left out, below min_confidence {params.min_confidence:g}" if left_out else ""
-    say(f"{counted(len(train), 'clip')} to train on{without}{unsure}")
+    say(f"{pluralize(len(train), 'clip')} to train on{without}{unsure}")
     return task, {"clips": float(len(train)), "clips_left_out": float(left_out)}
 
 

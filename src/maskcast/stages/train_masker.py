@@ -50,12 +50,12 @@ def train_masker(
             another architecture than ``model``, or training diverges.
     """
     from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.dry_run import is_dry_run
     from maskcast.evaluation.metrics import foreground_words
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import say
-    from maskcast.reading import counted
-    from maskcast.rehearsal import rehearsing
+    from maskcast.reading import pluralize
     from maskcast.runner.fingerprint import fingerprint
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
@@ -90,7 +90,7 @@ def train_masker(
 
     def summary(scores: Scores) -> str:
         told = f"{scores['jaccard']:.4f}{foreground_words(scores)}"
-        return f"masker: validation Jaccard {told} after {counted(int(scores['epochs']), 'epoch')}"
+        return f"masker: validation Jaccard {told} after {pluralize(int(scores['epochs']), 'epoch')}"
 
     scores = finish_training(
         running_name("train_masker"),
@@ -104,22 +104,22 @@ def train_masker(
         summary=summary,
         before=start,
     )
-    if not rehearsing() and scores["jaccard"] < (alone := task.validation.of_one_class()) + LEARNT:
+    if not is_dry_run() and scores["jaccard"] < (alone := task.validation.of_one_class()) + LEARNT:
         say(
             f"warning: predicting one class everywhere scores {alone:.4f}, so the masker has learnt next to "
             "nothing; train longer, label more, or look at the masks of the clips"
         )
-    if not rehearsing():  # it takes one more validation
+    if not is_dry_run():  # it takes one more validation
         _report_classes(task, resume_dir(masker) / "classes.md")
     _report_pictures(task, resume_dir(masker) / "pictures")
 
 
 def _report_samples(task: "SegmentationTask", path: Path) -> None:
     """Draws what the masker learns from: samples of the first batch, varied as they are, and their masks."""
-    from maskcast.progress import first_process, report_file
+    from maskcast.progress import is_main_process, report_file
     from maskcast.report.overlays import samples_picture
 
-    if not first_process():
+    if not is_main_process():
         return
     batch = task.windows.batch(0)
     frames = batch.frames_BTHWC[:SAMPLES, 0].numpy()
@@ -134,10 +134,10 @@ def _report_samples(task: "SegmentationTask", path: Path) -> None:
 def _report_classes(task: "SegmentationTask", path: Path) -> None:
     """Writes how well each class is found in the validation clips."""
     from maskcast.models.base import best_device
-    from maskcast.progress import first_process, report_file
+    from maskcast.progress import is_main_process, report_file
     from maskcast.report.class_scores import class_scores
 
-    if not first_process():
+    if not is_main_process():
         return
     counts = zip(task.maps, task.validation.counts(task.segmenter.to(best_device())), strict=True)
     tables = [f"## {one.name}\n\n{class_scores(one, own)}" for one, own in counts if one.kind == "classes"]

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.progress import told_when_late
+from maskcast.progress import log_if_slow
 from maskcast.redaction import has_user
 from maskcast.storage.refusals import refusal
 from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
@@ -89,7 +89,7 @@ class Bucket:
     def items(self) -> dict[str, Item]:
         """Returns the objects below the prefix by name, or the single object that it names."""
         found = {}
-        with told_when_late(f"the list of what lies at {self._uri}"):
+        with log_if_slow(f"the list of what lies at {self._uri}"):
             objects = [
                 item
                 for page in self._pages("list_objects_v2", Prefix=self._folder)

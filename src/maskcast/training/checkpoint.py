@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from maskcast.progress import say
-from maskcast.reading import opened, parsing, read_json
+from maskcast.reading import open_file, parsing, read_json
 
 STATE = "checkpoint.pt"
 OWNER = "fingerprint.json"
@@ -40,7 +40,7 @@ class Checkpoints:
         if not self._own(owner):
             say(f"{self.folder}: belongs to a run with other params, data or plugins; starting anew")
             return None
-        with opened(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
+        with open_file(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
             state = torch.load(file, map_location="cpu", weights_only=True)
             return {str(name): value for name, value in state.items()}
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from maskcast.curves import write_curve
+from maskcast.dry_run import is_dry_run
 from maskcast.progress import say
-from maskcast.rehearsal import rehearsing
 from maskcast.training.loop import Task, fit
 from maskcast.training.rehearsing import rehearse
 from maskcast.training.schedule import Schedule
@@ -45,7 +45,7 @@ def finish_training(
     Raises:
         MaskcastError: see ``fit``.
     """
-    train = rehearse if rehearsing() else fit
+    train = rehearse if is_dry_run() else fit
     scores, curve = train(task, schedule, resume, start_counts=before is not None)
     save(out)
     write_curve(out, name, curve, before)

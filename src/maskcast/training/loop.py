@@ -71,7 +71,7 @@ def fit(
         start_counts: whether to validate the initial weights as epoch 0 and keep them if no epoch is better; for
             weights that were trained before.
         begins: is called with the number of each step before the step.
-        of_steps: steps of the real training, if this is a short rehearsal of it; else None.
+        of_steps: steps of the real training, if this is a dry run of it; else None.
 
     Raises:
         MaskcastError: if loss, gradient or weights are no longer finite, the batch does not fit into the memory of

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskcast.errors import MaskcastError
 from maskcast.models.arithmetic import arithmetic
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 AGREE_EVERY = 10  # steps
 TIMEOUT = timedelta(minutes=30)  # a process waits so long for the others
@@ -44,7 +44,7 @@ class Processes:
         gpus = torch.cuda.device_count()
         if 0 < gpus < here:
             raise MaskcastError(
-                f"training.processes {here} is above the {counted(gpus, 'GPU')} of this machine; lower it"
+                f"training.processes {here} is above the {pluralize(gpus, 'GPU')} of this machine; lower it"
             )
         self.precision, self.bf16, self.several, self.here = precision, precision == "bf16", everywhere > 1, here
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.training.feeding import Feed
 from maskcast.training.learner import Learner
 from maskcast.training.optimizers import fused
@@ -105,7 +105,7 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
     learner.compiled.off()
     if len(losses) < FEWEST:
         raise MaskcastError(
-            f"lowest {lowest:g}: the loss left all bounds within {counted(len(losses), 'step')}; choose a "
+            f"lowest {lowest:g}: the loss left all bounds within {pluralize(len(losses), 'step')}; choose a "
             "lower one, or precision fp32"
         )
     return Sweep(rates[: len(losses)], losses, smoothed, diverged)

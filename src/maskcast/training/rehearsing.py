@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from maskcast.rehearsal import note
+from maskcast.dry_run import write_note
 from maskcast.training.learner import WARM
 from maskcast.training.loop import Trained, fit
 from maskcast.training.schedule import Schedule
@@ -41,7 +41,7 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     began = time.monotonic()
     with trial:
         tried(_shortened(params, WARM_UP), resume / "warm-up", begins=trial.begins)
-    note(loop="warm-up", spent=time.monotonic() - began, each=0.0, times=0)
+    write_note(loop="warm-up", spent=time.monotonic() - began, each=0.0, times=0)
     each = int(min(MOST, max(FEWEST, MEASURED_S / PLACES / max(trial.steps_s[-1], 1e-3))))
     each = max(1, min(each, params.steps // PLACES))
     starts = [place * (params.steps - each) // (PLACES - 1) for place in range(PLACES)]
@@ -53,11 +53,11 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     unlike = WARM + 1 if torch.cuda.is_available() else 1
     learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
     saves = params.steps // params.checkpoint_every + params.total_epochs
-    note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)
+    write_note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)
     spent = trial.validations_s
     validations = params.total_epochs + start_counts  # one per epoch, and one of the initial weights
-    note(loop="validation", spent=sum(spent), each=spent[-1], times=validations, part="val")
-    note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
+    write_note(loop="validation", spent=sum(spent), each=spent[-1], times=validations, part="val")
+    write_note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
     return trained
 
 

@@ -11,7 +11,7 @@ from typing import IO, Self
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import reason_of, shown
+from maskcast.reading import reason_of, short_repr
 
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
 RATIO_FREE = 100 << 20  # bytes that may be unpacked at any ratio
@@ -119,6 +119,6 @@ def reading(archive: Path, member: str | None = None) -> Iterator[None]:
     except MemoryError:  # LZMA allocates a dictionary of the size in its header
         raise MaskcastError(f"{archive}: needs too much memory; pack it again with deflate") from None
     except Exception as error:
-        place = f"{archive}: member {shown(member)}" if member else f"{archive}"
+        place = f"{archive}: member {short_repr(member)}" if member else f"{archive}"
         why = reason_of(error)
         raise MaskcastError(f"{place} is damaged ({why}); copy the archive again from its origin") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.data.clip_store.packing import PackedLayer
-from maskcast.reading import content_of, parsing
+from maskcast.reading import parsing, read_file
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FinishedClips:
             MaskcastError: if its file is damaged.
         """
         path = self._path(index)
-        raw = io.BytesIO(content_of(path))
+        raw = io.BytesIO(read_file(path))
         with raw as file, parsing(path, "a finished clip", f"remove {self.folder} and run the stage again"):
             head = json.loads(file.readline())
 

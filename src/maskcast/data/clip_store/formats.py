@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from maskcast.data.clip_store.table import Clip, Group, Packed, Span, Table, group_of, grouped, id_hash
 from maskcast.errors import MaskcastError
 from maskcast.labels import MOST_PIXELS, LabelMap, maps_of, single_map
-from maskcast.reading import counted, mapped_array, parsing
+from maskcast.reading import load_memmap, parsing, pluralize
 
 FORMAT_1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
 LINES, COLUMNS = "clips.jsonl", "clips.npy"
@@ -202,7 +202,7 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
             if entry[name]
         }
         if layers and size * index["height"] * index["width"] > MOST_BYTES:
-            raise ValueError(f"clip {entry['id']!r} has {counted(size, 'frame')}")
+            raise ValueError(f"clip {entry['id']!r} has {pluralize(size, 'frame')}")
         clip = _clip(entry, layers, {})
         _check_spans(clip, index["shards"], path)
         clips.append(clip)
@@ -219,15 +219,15 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
 def _table_2(index: dict[str, Any], path: Path) -> Table:
     groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
     shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
-    columns = mapped_array(path.parent / COLUMNS, AGAIN) if count else np.empty((4, 0), np.uint64)
+    columns = load_memmap(path.parent / COLUMNS, AGAIN) if count else np.empty((4, 0), np.uint64)
     if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES, COLUMNS} <= set(shards):
-        raise ValueError(f"{COLUMNS} does not hold {counted(count, 'clip')}")
+        raise ValueError(f"{COLUMNS} does not hold {pluralize(count, 'clip')}")
     ends, num_frames, hashes, numbers = map(np.asarray, columns)
     if (int(ends[-1]) if count else 0) != shards[LINES]["bytes"]:
         raise ValueError(f"{COLUMNS} and {LINES} differ")
     of_groups = np.bincount(np.minimum(numbers, len(groups)).astype(np.int64), minlength=len(groups)).tolist()
     if of_groups != [one["clips"] for one in index["groups"]]:
-        raise ValueError(f"{COLUMNS} lists {counted(of_groups, 'clip')} in the groups")
+        raise ValueError(f"{COLUMNS} lists {pluralize(of_groups, 'clip')} in the groups")
     if count and not (1 <= num_frames.min() <= num_frames.max() <= MOST_FRAMES and (ends[1:] > ends[:-1]).all()):
         raise ValueError(f"{COLUMNS} holds lengths that no clip has")
     lines = _map_lines(path.parent / LINES) if count else b""

@@ -11,7 +11,7 @@ from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_f
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.view import StoreView
 from maskcast.labels import IGNORE, LabelError, LabelMap
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 
 class ObjectClasses(StoreView):
@@ -39,7 +39,7 @@ class ObjectClasses(StoreView):
         if sum(self.slots.values()) >= IGNORE:
             raise LabelError(
                 f"{store.root}: clips of map {told.name!r} have up to "
-                f"{counted(sum(self.slots.values()), 'object')}; "
+                f"{pluralize(sum(self.slots.values()), 'object')}; "
                 f"at most {IGNORE - 1} can be told apart: cut shorter clips, or leave out objects"
             )
         names = [f"{told.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]

@@ -28,7 +28,7 @@ from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, Packed, l
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
-from maskcast.reading import content_of, mapped_array, parsing, shown
+from maskcast.reading import load_memmap, parsing, read_file, short_repr
 
 ALL = slice(None)
 
@@ -185,7 +185,7 @@ class ClipStore:
             raise self._lacks(clip, FRAMES)
         if span.shard not in self._mapped:
             shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
-            mapped = mapped_array(self.root / span.shard, "fetch or write the clip store again")
+            mapped = load_memmap(self.root / span.shard, "fetch or write the clip store again")
             if mapped.shape != shape or mapped.dtype != np.uint8:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
@@ -228,7 +228,9 @@ class ClipStore:
     def _of_store(self, clip: Any) -> Clip:
         if isinstance(clip, Clip):
             return clip
-        raise MaskcastError(f"{self.root}: got {shown(clip)}, no clip; give what `get`, `select` or `clips` has")
+        raise MaskcastError(
+            f"{self.root}: got {short_repr(clip)}, no clip; give what `get`, `select` or `clips` has"
+        )
 
     def _lacks(self, clip: Clip, layer: str) -> MaskcastError:
         of = f" of map {self.label_map.name!r}" if len(self.maps) > 1 and layer != FRAMES else ""
@@ -273,4 +275,4 @@ class ClipStore:
 def _read_index(path: Path) -> bytes:
     if not path.is_file():
         raise MaskcastError(f"{path}: no clip store there; give the folder that prepare_clips wrote")
-    return content_of(path)
+    return read_file(path)

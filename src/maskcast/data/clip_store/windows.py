@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.seed import rng
 
 
@@ -44,7 +44,7 @@ class WindowSampler:
         if not any(length > min_context for length in lengths):
             longest = "there is none"
             if lengths:
-                longest = f"the longest of {len(lengths)} has {counted(max(lengths), 'frame')}"
+                longest = f"the longest of {len(lengths)} has {pluralize(max(lengths), 'frame')}"
             raise MaskcastError(
                 f"no clip is longer than min_context_frames = {min_context} ({longest}); lower it or "
                 "prepare longer clips"

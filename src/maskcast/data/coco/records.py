@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import read_json, shown
+from maskcast.reading import read_json, short_repr
 
 FAR = 1e9  # limit for boxes in pixels; products of larger numbers overflow
 
@@ -42,7 +42,7 @@ class Records:
         except (KeyError, TypeError):
             for n, one in enumerate(self.records):
                 if not isinstance(one, dict):
-                    self.fail(n, f"must be an object, not {shown(one)}; write it again")
+                    self.fail(n, f"must be an object, not {short_repr(one)}; write it again")
                 if key not in one:
                     self.fail(n, f"lacks {key!r} (it has {', '.join(one) or 'no keys'}); {remedy}")
             raise
@@ -53,7 +53,7 @@ class Records:
         column_N = _array(values)
         if values and (column_N.dtype != np.int64 or column_N.ndim != 1):
             n = next(n for n, one in enumerate(values) if type(one) is not int or abs(one) >= 2**63)
-            self.fail(n, f"{key} must be an integer, not {shown(values[n])}; fix it")
+            self.fail(n, f"{key} must be an integer, not {short_repr(values[n])}; fix it")
         return column_N.astype(np.int64)
 
     def numbers(self, key: str, remedy: str, least: float = -np.inf) -> np.ndarray:
@@ -62,7 +62,7 @@ class Records:
         column_N = _array(values)
         if column_N.dtype.kind not in "iuf" or column_N.ndim != 1:
             n = next(n for n, one in enumerate(values) if not _is_number(one))
-            self.fail(n, f"{key} must be a number, not {shown(values[n])}; {remedy}")
+            self.fail(n, f"{key} must be a number, not {short_repr(values[n])}; {remedy}")
         self.refuse(
             np.logical_or(~np.isfinite(column_N), column_N < least), key, f"must be finite{_at_least(least)}"
         )
@@ -74,7 +74,7 @@ class Records:
         boxes_N4 = _array(values)
         if values and (boxes_N4.dtype.kind not in "iuf" or boxes_N4.shape != (len(values), 4)):
             n = next(n for n, one in enumerate(values) if not _is_box(one))
-            self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {shown(values[n])}; fix it")
+            self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {short_repr(values[n])}; fix it")
         boxes_N4 = boxes_N4.reshape(-1, 4).astype(np.float64)
         self.refuse(~(np.abs(boxes_N4) < FAR).all(axis=1), "bbox", f"must be finite and below {FAR:g} pixels")
         return boxes_N4
@@ -84,14 +84,14 @@ class Records:
         values = self.column(key, remedy)
         for n, one in enumerate(values):
             if not isinstance(one, str):
-                self.fail(n, f"{key} must be a text, not {shown(one)}; {remedy}")
+                self.fail(n, f"{key} must be a text, not {short_repr(one)}; {remedy}")
         return values
 
     def refuse(self, wrong_N: ArrayLike, key: str, rule: str) -> None:
         """Fails for the first marked record, e.g. with the rule `must be finite`."""
         if np.any(wrong_N):
             n = int(np.argmax(wrong_N))
-            self.fail(n, f"{key} {rule}, not {shown(self.records[n].get(key))}; fix it")
+            self.fail(n, f"{key} {rule}, not {short_repr(self.records[n].get(key))}; fix it")
 
     def unique(self, key: str) -> np.ndarray:
         """Returns a column of distinct integers, (N,) int64."""
@@ -127,12 +127,12 @@ def lists_of(content: Any, path: Path) -> tuple[Records, Records, Records]:
     if not isinstance(content, dict):
         raise MaskcastError(
             f"{path}: a ground truth is an object of images, categories and annotations, not "
-            f"{'a list; results are lists, and come second' if isinstance(content, list) else shown(content)}"
+            f"{'a list; results are lists, and come second' if isinstance(content, list) else short_repr(content)}"
         )
     lists = []
     for key in ("images", "categories", "annotations"):
         if key in content and not isinstance(content[key], list):
-            raise MaskcastError(f"{path}: {key} must be a list, not {shown(content[key])}; write it again")
+            raise MaskcastError(f"{path}: {key} must be a list, not {short_repr(content[key])}; write it again")
         if key not in content:
             have = ", ".join(content) or "nothing"
             raise MaskcastError(f"{path}: lacks the list {key!r} (it has {have}); add it")
@@ -165,7 +165,7 @@ def category_names(categories: Records) -> dict[int, str]:
         zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
     ):
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            categories.fail(n, f"name must be a text, not {shown(name)}; fix it")
+            categories.fail(n, f"name must be a text, not {short_repr(name)}; fix it")
         text, parent = str(name), categories.records[n].get("supercategory")
         if text in parents and text not in (parent, parents[text]):
             categories.fail(n, f"name {name!r} stands twice; give each category its own")

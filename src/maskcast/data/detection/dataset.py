@@ -22,7 +22,7 @@ from pydantic import BaseModel, model_validator
 from maskcast.data.images import image_files, read_image
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.reading import checked, content_of, parsing
+from maskcast.reading import parsing, read_file, validated
 
 FORMAT = "maskcast-detection/1"
 SPLITS = ("train", "val")
@@ -69,7 +69,7 @@ class DetectionSet:
         path = root / "dataset.json"
         if not path.is_file():
             raise MaskcastError(f"{path}: no detection set there; give the folder that prepare_detection wrote")
-        raw = content_of(path)
+        raw = read_file(path)
         self.about = _parse(raw, path)
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
         self.original_ids: tuple[int, ...] = tuple(self.about["original_ids"])
@@ -170,12 +170,12 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
         missing = {"format", "classes", "original_ids", "splits"} - set(about)
         if missing or about["format"] != FORMAT:
             raise MaskcastError(f"{path}: not a {FORMAT} description (lacks {sorted(missing)}); {AGAIN}")
-    checked(_About, about, path, "a valid description", AGAIN)
+    validated(_About, about, path, "a valid description", AGAIN)
     return about
 
 
 def _read_split(path: Path, sha256: str) -> dict[str, Any]:
-    raw = content_of(path) if path.is_file() else b""
+    raw = read_file(path) if path.is_file() else b""
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise MaskcastError(f"{path}: missing or not the file that dataset.json lists; {AGAIN}")
     with parsing(path, "valid JSON", AGAIN):

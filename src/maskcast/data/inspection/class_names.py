@@ -17,7 +17,7 @@ from maskcast.data.masks.rules import VOID, has_colours
 from maskcast.data.masks.stored import BITMASK
 from maskcast.data.masks.survey import MaskSurvey
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.labels import IGNORE
 from maskcast.reading import read_json
 
@@ -43,7 +43,7 @@ class Named(NamedTuple):
 
 def listed_classes(raw: Path) -> Iterator[tuple[list[Named], str]]:
     """Yields the classes of each list below a folder, and the list's path."""
-    for path in files_below(raw):
+    for path in list_files(raw):
         parts = path.relative_to(raw).parts
         if len(parts) > 3 or not LISTS.fullmatch(path.name) or path.stat().st_size > LARGEST:
             continue

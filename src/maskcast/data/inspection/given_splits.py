@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from maskcast.data.sources.footage import Footage
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.reading import read_json
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
@@ -86,8 +86,8 @@ def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Pa
     Lists are text files of one folder, such as `val.txt` and `test-dev.txt`. Tables are `splits.csv` or
     `splits.json`.
     """
-    tables = [path for path in files_below(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
-    lists = [path for path in files_below(raw, ".txt") if split_of_name(path.stem)]
+    tables = [path for path in list_files(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
+    lists = [path for path in list_files(raw, ".txt") if split_of_name(path.stem)]
     lists += [path for path in tables if path.stem.lower() in SPLIT_NAMES and path.suffix.lower() == ".csv"]
     together = defaultdict[Path, list[Path]](list)
     for path in lists:

@@ -15,9 +15,9 @@ from maskcast.data.sources.competition import FRAME, SETS, find_root
 from maskcast.data.sources.green_log import LOG
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.progress import track
-from maskcast.reading import content_of, counted, mapped_array
+from maskcast.reading import load_memmap, pluralize, read_file
 
 MOST_CLASSES = 49
 
@@ -49,7 +49,7 @@ def plain_videos(raw: Path) -> Findings:
 def clevrer(raw: Path) -> Findings | None:
     """Returns the findings about CLEVRER's release, or None for another folder."""
     numbers = {"video": set[int](), "annotation": set[int]()}
-    for path in files_below(raw):
+    for path in list_files(raw):
         if match := re.fullmatch(r"(video)_(\d+)\.mp4|(annotation)_(\d+)\.json", path.name, re.IGNORECASE):
             numbers[(match[1] or match[3]).lower()].add(int(match[2] or match[4]))
     annotated = sorted(numbers["video"] & numbers["annotation"])
@@ -63,7 +63,7 @@ def clevrer(raw: Path) -> Findings | None:
     if len(annotated) < 50:
         found.source["window_step"] = 4
         found.why["window_step"] = (
-            f"{counted(len(annotated), 'annotated video', 'is', 'are')} few, so windows overlap"
+            f"{pluralize(len(annotated), 'annotated video', 'is', 'are')} few, so windows overlap"
         )
     train = [number for number in annotated if number < 10_000]
     val = [number for number in annotated if 10_000 <= number < 15_000]
@@ -95,7 +95,7 @@ def competition(raw: Path) -> Findings | None:
                 found.labelled[place.name] = found.sequences[place.name]
         for number in evenly_spaced(len(places), LOOKED_AT):
             if (path := places[number] / "mask.npy").is_file():
-                highest = max(highest, int(mapped_array(path, "copy it again").max(initial=0)))
+                highest = max(highest, int(load_memmap(path, "copy it again").max(initial=0)))
     found.source["num_classes"] = MOST_CLASSES if 2 < highest < MOST_CLASSES else highest + 1
     found.why["num_classes"] = f"the masks hold ids up to {highest}; 49 have CLEVRER's names"
     found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
@@ -114,17 +114,17 @@ def green_screen(raw: Path) -> str | None:
     """Returns what shows that a folder has green-screen videos, or None if nothing does."""
     if (raw / "videos").is_dir() and (raw / "backgrounds").is_dir():
         return "videos and backgrounds"
-    logs = (path for path in files_below(raw, ".json") if path.name == LOG)
+    logs = (path for path in list_files(raw, ".json") if path.name == LOG)
     return next((log.relative_to(raw).as_posix() for log in logs), None)
 
 
 def box_file(raw: Path) -> Path | None:
     """Returns a file with boxes of Pascal VOC or COCO below a folder, or None."""
-    for path in files_below(raw, ".xml"):
-        if b"<bndbox" in content_of(path):
+    for path in list_files(raw, ".xml"):
+        if b"<bndbox" in read_file(path):
             return path
-    for path in files_below(raw, ".json"):
-        content = content_of(path)
+    for path in list_files(raw, ".json"):
+        content = read_file(path)
         if all(key in content for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"')):
             return path
     return None

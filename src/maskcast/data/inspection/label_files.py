@@ -24,7 +24,7 @@ from maskcast.data.sources.annotations import AnnotationsSource, Known, Sequence
 from maskcast.data.sources.label_pairs import Labels
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 LOOKED_AT = 60  # frames whose pixels are counted by class
 
@@ -97,11 +97,11 @@ def labelled_by_files(
         found.why["empty"] = "too few frames have objects to score a forecast on them alone"
         cover_horizon(found, _marked(found, known))
     if unpaired := [where for lost in labels.unpaired.values() for where in lost]:
-        found.warnings.append(f"no image of {counted(len(unpaired), 'labelled frame')}, first {unpaired[0]}")
+        found.warnings.append(f"no image of {pluralize(len(unpaired), 'labelled frame')}, first {unpaired[0]}")
     if asked:
         what = "background" if "empty" in source else "not labelled"
         found.warnings.append(
-            f"{counted(empty, 'frame')} listed without objects: {what}; set source.empty to background if "
+            f"{pluralize(empty, 'frame')} listed without objects: {what}; set source.empty to background if "
             "somebody has looked at them and nothing is there, else to unlabelled"
         )
     return found
@@ -154,7 +154,7 @@ def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
     ground = [name for name in names if name.strip("_").lower() == "background"]
     shown = [name for name in names if name not in (*void, *ground)]
     found.source["classes"] = ["background", *shown]
-    found.why["classes"] = f"the classes that have masks in {counted(len(frames), 'labelled frame')}"
+    found.why["classes"] = f"the classes that have masks in {pluralize(len(frames), 'labelled frame')}"
     renamed = dict.fromkeys(void, "ignore") | {name: "background" for name in ground if name != "background"}
     if renamed:
         found.source["rename"] = renamed

@@ -9,8 +9,8 @@ from maskcast.data.labelling.formats.burst import is_burst
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
 from maskcast.data.labelling.formats.sa_v import is_sa_v
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
-from maskcast.reading import content_of, read_json
+from maskcast.files import list_files
+from maskcast.reading import read_file, read_json
 
 FORMATS = {  # format name: its name in messages
     "coco": "COCO",
@@ -35,14 +35,14 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
     If there are several formats, the one is returned that says most about objects.
     """
     found: dict[str, list[Path]] = {}
-    for path in files_below(raw, ".json", ".xml"):
+    for path in list_files(raw, ".json", ".xml"):
         form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
         if form is not None:
             found.setdefault(form, []).append(path)
     order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
     form = next((form for form in order if form in found), None)
     if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same images
-        found[form] = [path for path in found[form] if b'"keypoints"' not in content_of(path)] or found[form]
+        found[form] = [path for path in found[form] if b'"keypoints"' not in read_file(path)] or found[form]
     if form == "youtube-vis":
         known = {*found[form]}
         found[form] = [path for path in found[form] if not known & {*_better(path)}]
@@ -57,7 +57,7 @@ def _better(path: Path) -> Iterator[Path]:
 
 
 def _json_format(path: Path) -> str | None:
-    content = content_of(path)
+    content = read_file(path)
     if b'"shapes"' in content and b'"imagePath"' in content:
         return "labelme"
     if not any(key in content for key in KEYS):
@@ -84,7 +84,7 @@ def _json_format(path: Path) -> str | None:
 
 
 def _xml_format(path: Path) -> str | None:
-    content = content_of(path)
+    content = read_file(path)
     if b"<annotations" not in content:
         return None
     if b"<track" in content:

@@ -40,7 +40,7 @@ from maskcast.data.masks.survey import MaskSurvey, survey_masks
 from maskcast.data.sources.patterns import FRAME, find_sequences, named_as, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 
 def look(raw: Path) -> Findings:
@@ -85,7 +85,7 @@ def look(raw: Path) -> Findings:
     if not frames and not films:
         if unread:
             raise MaskcastError(unread[0].unread)
-        have = f"{counted(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
+        have = f"{pluralize(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
         have += f" ({others}: save them as PNG, or unpack them)" if (others := unread_files(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
     few = among_others(frames)
@@ -99,7 +99,7 @@ def look(raw: Path) -> Findings:
     if found.source["layout"] != "videos":  # `videos` reports files that are no videos
         why += [(one, f"{one.place} has too few images for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
-    found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
+    found.warnings[:0] = [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
     found.warnings[:0] = [*_say_made(made), *_say_few(few)]
     return found
 
@@ -107,8 +107,8 @@ def look(raw: Path) -> Findings:
 def _say_few(few: dict[Stream, Stream]) -> Iterator[str]:
     """Yields a line about images that are also among the frames of videos."""
     for one, whole in [*few.items()][:1]:
-        where = one.place + (f" and {counted(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
-        count = counted(sum(len(each.files) for each in few), "image")
+        where = one.place + (f" and {pluralize(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
+        count = pluralize(sum(len(each.files) for each in few), "image")
         yield f"{count} left out: {where}, because all frames of their videos are there, e.g. {whole.place}"
 
 
@@ -116,8 +116,8 @@ def _say_made(made: dict[Stream, str]) -> Iterator[str]:
     """Yields a line for each word that marks images as derived and left out."""
     for word in dict.fromkeys(made.values()):
         own = [one for one in made if made[one] == word]
-        where = own[0].place + (f" and {counted(len(own) - 1, 'folder')} more" if own[1:] else "")
-        count = counted(sum(len(one.files) for one in own), "image")
+        where = own[0].place + (f" and {pluralize(len(own) - 1, 'folder')} more" if own[1:] else "")
+        count = pluralize(sum(len(one.files) for one in own), "image")
         told = f"by the name {word!r} made of the frames or videos beside; else rename it"
         yield f"{count} left out: {where}, {told}"
 
@@ -195,7 +195,7 @@ def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
     if others:
         first = others[0].relative_to(raw).as_posix()
         found.warnings.append(
-            f"{counted(len(others), 'image', 'is', 'are')} left out, e.g. {first}: no pattern finds them "
+            f"{pluralize(len(others), 'image', 'is', 'are')} left out, e.g. {first}: no pattern finds them "
             f"({', '.join(patterns)})"
         )
 
@@ -214,7 +214,7 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
                 "use them as unlabelled clips"
             )
         found.warnings.append(
-            f"{counted(len(others), 'video', 'is', 'are')} left out, e.g. {'/'.join(others[0])}: {why}"
+            f"{pluralize(len(others), 'video', 'is', 'are')} left out, e.g. {'/'.join(others[0])}: {why}"
         )
     return found
 
@@ -253,7 +253,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
         found.layout = "videos and mask images by sequence"
     if lonely := sorted(labels.keys() - images.keys()):
         found.warnings.append(
-            f"masks of {', '.join(lonely[:3])} ({counted(len(lonely), 'sequence')}) have no frames"
+            f"masks of {', '.join(lonely[:3])} ({pluralize(len(lonely), 'sequence')}) have no frames"
         )
     footage = pair_masks(images, labels, suffix, found, whole=whole)
     if not why and (why := photographs(footage)):

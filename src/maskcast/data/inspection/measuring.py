@@ -13,7 +13,7 @@ from maskcast.data.sources.footage import named_images
 from maskcast.data.sources.patterns import Files
 from maskcast.data.video_files.frames import frame_rate, read_video
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 LOOKED_AT = 20  # sequences whose first frame is read
 
@@ -41,4 +41,4 @@ def measure(found: Findings, images: Mapping[str, Files]) -> None:
     if deep := [depth for depth in depths if depth > 8]:
         found.rows.append(("depth", f"{max(deep)} bits: frames are scaled to 8"))
     if turned:
-        found.rows.append(("orientation", f"{counted(turned, 'sequence', 'is', 'are')} turned as EXIF says"))
+        found.rows.append(("orientation", f"{pluralize(turned, 'sequence', 'is', 'are')} turned as EXIF says"))

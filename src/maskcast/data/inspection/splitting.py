@@ -12,7 +12,7 @@ from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 SHARE = 0.2  # share of the labelled sequences for validation
 FEW_CLIPS = 20  # with at most this many labelled clips, windows overlap
@@ -99,7 +99,7 @@ def _hardly_labelled(
     if not members or len(rest) < 2 or few > usual / 2:
         return False
     found.warnings.append(
-        f"the {counted(len(members), 'sequence')} of {split} count as "
+        f"the {pluralize(len(members), 'sequence')} of {split} count as "
         f"{'unlabelled' if split == 'val' else 'hidden'}: {few:.0%} of their frames have masks, "
         f"{usual:.0%} of others, so no forecast can be scored on them"
     )
@@ -245,9 +245,9 @@ def _by_time(
     if not cuts:
         need = 2 * LEAST_SEEN
         raise MaskcastError(
-            f"{raw}: only {name} has masks, of {counted(sum(marks), 'frame')} of {length}, and they lie too close "
-            f"together: {need} frames to learn from and {need} to be scored on need some each; label more frames "
-            "of it, or a second sequence"
+            f"{raw}: only {name} has masks, of {pluralize(sum(marks), 'frame')} of {length}, and they lie too "
+            f"close together: {need} frames to learn from and {need} to be scored on need some each; label more "
+            "frames of it, or a second sequence"
         )
     begin = _begin(found, name, length)
     if sum(marks[begin:]) < SHARE / 2 * sum(marks):  # the last part has hardly any masks
@@ -264,14 +264,14 @@ def _by_time(
     if without and found.source["layout"] == "frame_folders":
         count = sum(map(len, without.values()))
         found.warnings.append(
-            f"left out: {counted(count, 'sequence')} without masks, because every sequence is cut by "
+            f"left out: {pluralize(count, 'sequence')} without masks, because every sequence is cut by "
             "time. Label a second sequence, and they are used, too"
         )
     elif without:
         found.why["splits"] += f"; unlabeled: the {sum(map(len, without.values()))} without masks"
         if hidden := without.get("hidden"):
             found.warnings.append(
-                f"{', '.join(hidden[:3])} ({counted(len(hidden), 'sequence')} of test) count as unlabelled, "
+                f"{', '.join(hidden[:3])} ({pluralize(len(hidden), 'sequence')} of test) count as unlabelled, "
                 "because labelled ones are cut by time: move them away if training must not use them"
             )
 

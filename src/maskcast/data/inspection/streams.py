@@ -17,9 +17,9 @@ from maskcast.data.frame_names import BESIDE, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below, folders_below
+from maskcast.files import list_files, walk_folders
 from maskcast.labels import id_key
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 _ALONE = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")  # 000019 of aachen_000019_leftImg8bit
 MOST_TAILS = 8  # maximum number of streams of one folder
@@ -66,7 +66,7 @@ def image_streams(raw: Path) -> list[Stream]:
     found = []
     images_in = {
         folder: tuple(name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
-        for folder, names in folders_below(raw)
+        for folder, names in walk_folders(raw)
     }
     alike = Counter(images_in.values())
     for folder, names in images_in.items():
@@ -113,7 +113,7 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
     """Returns the path parts of each video below ``raw``."""
     return [
         (*folder.relative_to(raw).parts, name)
-        for folder, names in folders_below(raw)
+        for folder, names in walk_folders(raw)
         for name in sorted(names, key=id_key)
         if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
     ]
@@ -133,9 +133,9 @@ def video_of_masks(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
 def unread_files(raw: Path) -> str:
     """Returns a text on files below ``raw`` that are no images, videos or texts, e.g. arrays; may be empty."""
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | BESIDE
-    others = [path.relative_to(raw) for path in files_below(raw) if path.suffix.lower() not in known]
+    others = [path.relative_to(raw) for path in list_files(raw) if path.suffix.lower() not in known]
     return (
-        f"{counted(len(others), 'file', 'is', 'are')} neither images nor videos, e.g. {others[0]}"
+        f"{pluralize(len(others), 'file', 'is', 'are')} neither images nor videos, e.g. {others[0]}"
         if others
         else ""
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
-from maskcast.reading import LFS_POINTER, content_of, is_lfs_pointer, read_text
+from maskcast.files import list_files
+from maskcast.reading import LFS_POINTER, is_lfs_pointer, read_file, read_text
 
 AGAIN = "put it beside the frames and run init again"
 JSON = {  # byte strings that all files of a format contain: message with remedy
@@ -42,7 +42,7 @@ LEAST_POLYGON = 7  # words per line: the class, and three points
 
 def unread_labels(raw: Path) -> str | None:
     """Returns a line about the first unsupported label file below a folder, or None."""
-    files = files_below(raw)
+    files = list_files(raw)
     stems = {
         path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES
     }  # YOLO has a text for each image
@@ -64,17 +64,17 @@ def unread_labels(raw: Path) -> str | None:
 
 def panoptic_file(raw: Path) -> str | None:
     """Returns the first file below a folder that maps colours to segments, or None."""
-    found = (path for path in files_below(raw, ".json") if b'"segments_info"' in content_of(path))
+    found = (path for path in list_files(raw, ".json") if b'"segments_info"' in read_file(path))
     return next((path.relative_to(raw).as_posix() for path in found), None)
 
 
 def _json(path: Path) -> str | None:
-    content = content_of(path)
+    content = read_file(path)
     return next((what for keys, what in JSON.items() if all(key in content for key in keys)), None)
 
 
 def _mots(path: Path) -> str | None:
-    lines = content_of(path).decode(errors="replace").splitlines()[:1]
+    lines = read_file(path).decode(errors="replace").splitlines()[:1]
     return MOTS if lines and _RUN_LENGTHS.fullmatch(lines[0]) else None
 
 

@@ -18,7 +18,7 @@ from maskcast.data.labelling.formats.names import frame_name
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.progress import track
-from maskcast.reading import counted, is_count, parsing, read_text
+from maskcast.reading import is_small_integer, parsing, pluralize, read_text
 
 Frames = Mapping[str, Sequence[int]]  # frame indices by clip id
 
@@ -116,7 +116,7 @@ def read_frames_list(path: Path) -> dict[str, list[int]]:
         rows = list(csv.DictReader(io.StringIO(text)))
     for line, row in enumerate(rows, 2):
         clip, frame = row.get("clip"), (row.get("frame") or "").strip()
-        if not clip or not is_count(frame):
+        if not clip or not is_small_integer(frame):
             raise MaskcastError(f"{path}: line {line}: needs the columns clip and frame (a number from 0); fix it")
         if int(frame) in found.setdefault(clip, []):
             raise MaskcastError(f"{path}: line {line}: frame {frame} of {clip!r} stands twice; leave one out")
@@ -147,7 +147,7 @@ def _write_pictures(folder: Path, clips: Frames, store: ClipStore, pictures: Cli
         frames = pictures.frames(pictures.get(clip_id))
         if len(frames) <= chosen[-1]:
             raise MaskcastError(
-                f"{pictures.root}: clip {clip_id!r} has {counted(len(frames), 'frame')}, not {chosen[-1] + 1}"
+                f"{pictures.root}: clip {clip_id!r} has {pluralize(len(frames), 'frame')}, not {chosen[-1] + 1}"
             )
         for t in chosen:
             write_image(folder / frame_name(clip_id, t), frames[t][..., ::-1])

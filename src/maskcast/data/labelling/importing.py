@@ -26,7 +26,7 @@ from maskcast.data.labelling.formats.names import FRAME_RULE
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import counted, parsing
+from maskcast.reading import parsing, pluralize
 
 Empty = Literal["background", "unlabelled"]
 MOST_INSTANCE = (1 << 16) - 1
@@ -102,7 +102,9 @@ def import_labels(
         report.unpaired = [where.replace(str(opened), str(path)) for where in report.unpaired]
     if not painted:
         listed = (
-            f"has {counted(len(report.unpaired), 'frame')}, none" if report.unpaired else "lists no labelled frame"
+            f"has {pluralize(len(report.unpaired), 'frame')}, none"
+            if report.unpaired
+            else "lists no labelled frame"
         )
         example = f", first {report.unpaired[0]}" if report.unpaired else ""
         raise MaskcastError(

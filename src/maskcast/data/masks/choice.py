@@ -7,7 +7,7 @@ from typing import Literal
 from maskcast.data.masks.rules import LOSSY, TWO, MaskRule, palette_clash, remedy
 from maskcast.data.masks.survey import FEW, MaskSurvey, named
 from maskcast.labels import IGNORE, LabelError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 Encoding = Literal["auto", "index", "binary"]
 
@@ -70,8 +70,8 @@ def _chosen(
         value, what = wrong[-1], "value" if survey.split is None else "class"
         raise LabelError(
             f"{survey.first[value]}: the {what} {value} ({survey.files[value]} of "
-            f"{counted(survey.looked_at, 'mask')}, "
-            f"{counted(survey.pixels[value], 'pixel')}) is no class id of 0..{num_classes - 1}; "
+            f"{pluralize(survey.looked_at, 'mask')}, "
+            f"{pluralize(survey.pixels[value], 'pixel')}) is no class id of 0..{num_classes - 1}; "
             f"{remedy(set(wrong), alone=len(wrong) == len(shown), num_classes=num_classes)}"
         )
     if encoding == "auto" and ignore and not shown and ignore in survey.pixels:
@@ -157,7 +157,7 @@ def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) 
         if value not in table:
             raise LabelError(
                 f"{survey.first[value]}: the value {survey.named([value])} ({survey.files[value]} of "
-                f"{counted(survey.looked_at, 'mask')}, {counted(survey.pixels[value], 'pixel')}) is not in "
+                f"{pluralize(survey.looked_at, 'mask')}, {pluralize(survey.pixels[value], 'pixel')}) is not in "
                 "source.values; add it there (`ignore` for no label)"
             )
     if survey.lossy is not None:

@@ -16,7 +16,7 @@ from maskcast.data.masks.panoptic import Split
 from maskcast.data.masks.stored import Reading, read_mask
 from maskcast.data.masks.survey import NEAR, named
 from maskcast.labels import IGNORE, LabelError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 VOID = "ignore"  # for no label, instead of a class in source.values
 LOSSY = "JPEG changes the values of a mask"
@@ -107,7 +107,7 @@ class MaskRule:
         values, counts = np.unique(values_HW[wrong_HW], return_counts=True)
         value, count = int(values[-1]), int(counts[-1])
         told = named([value], colours=self.reading == "colours" and self.split is None)
-        found = f"{path}: the {'value' if self.split is None else 'class'} {told} ({counted(count, 'pixel')})"
+        found = f"{path}: the {'value' if self.split is None else 'class'} {told} ({pluralize(count, 'pixel')})"
         if self.kind == "nonzero":
             raise LabelError(
                 f"{found} is not among those of the set ({named(sorted(self.known or ()))}); if it is foreground, "

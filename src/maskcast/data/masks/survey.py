@@ -13,7 +13,7 @@ from maskcast.data.masks.panoptic import Split
 from maskcast.data.masks.stored import MaskImage, Reading, read_mask
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 MOST = 200  # maximum number of masks that are read, if these show foreground
 FEW = 8  # up to this many values are labels, more may be a soft edge
@@ -117,7 +117,7 @@ class MaskSurvey:
         """The set as text, e.g. `40 masks (palette), values 0, 1, 2`."""
         forms = ", ".join(self.forms) or "none read"
         seen = "" if self.looked_at == self.total else f", {self.looked_at} looked at"
-        return f"{counted(self.total, 'mask')} ({forms}{seen}), values {self.named(self.values)}"
+        return f"{pluralize(self.total, 'mask')} ({forms}{seen}), values {self.named(self.values)}"
 
 
 def survey_masks(

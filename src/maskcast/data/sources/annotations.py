@@ -27,7 +27,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
 Empty = Literal["background", "unlabelled"]
@@ -105,7 +105,7 @@ class AnnotationsSource(SourceConfig):
         known = known_frames(labels, self.empty)
         if not known:
             raise LabelError(
-                f"{raw}: {', '.join(self.labels)} labels no frame of {counted(len(footage), 'sequence')} by "
+                f"{raw}: {', '.join(self.labels)} labels no frame of {pluralize(len(footage), 'sequence')} by "
                 f"source.images {self.images!r}{_first(labels)}; fix source.images, or source.empty where frames "
                 "are background"
             )
@@ -152,7 +152,7 @@ def gather_labels(
     labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
     for file, lost in labels.unpaired.items():
         name = file.relative_to(raw).as_posix()
-        skipped.append((name, f"no image of {counted(len(lost), 'frame')}, first {lost[0]}"))
+        skipped.append((name, f"no image of {pluralize(len(lost), 'frame')}, first {lost[0]}"))
     return footage, labels
 
 
@@ -203,10 +203,10 @@ def _notes(source: AnnotationsSource, footage: Sequences, labels: Labels, known:
     """Yields notes for the owner of the data, one line each."""
     if empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
         what = "background" if source.empty == "background" else "without labels"
-        yield f"{counted(empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
+        yield f"{pluralize(empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
     total, given = sum(len(footage[name].masks) for name in known), sum(map(len, known.values()))
     if given < total:
-        yield f"labels on {given} of {counted(total, 'frame')} of {counted(len(known), 'labelled sequence')}"
+        yield f"labels on {given} of {pluralize(total, 'frame')} of {pluralize(len(known), 'labelled sequence')}"
     yield from notes_of(footage)
 
 

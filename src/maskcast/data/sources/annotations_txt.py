@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import is_count, read_text
+from maskcast.reading import is_small_integer, read_text
 
 FILE = "annotations.txt"
 
@@ -50,7 +50,7 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
         if not columns:
             continue
         name = PurePosixPath(columns[0]).name
-        if len(columns) < 4 or not all(map(is_count, columns[1:])):
+        if len(columns) < 4 or not all(map(is_small_integer, columns[1:])):
             raise MaskcastError(
                 f"{path}: line {number} is not '<video> <first> <last> <label>': {line[:60]!r}; fix the line"
             )

@@ -15,14 +15,14 @@ from pydantic import AfterValidator
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, Attributes
 from maskcast.params import load_params_file
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 FORM = "`left thumb: {side: left, part: thumb}`"
 
 
 def _some(classes: tuple[str, ...] | str) -> tuple[str, ...] | str:
     if not isinstance(classes, str) and not 2 <= len(classes) <= IGNORE:
-        raise ValueError(f"{counted(len(classes), 'class')}; give 2 to {IGNORE}, the background first")
+        raise ValueError(f"{pluralize(len(classes), 'class')}; give 2 to {IGNORE}, the background first")
     return classes
 
 
@@ -54,7 +54,7 @@ def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes
                     f"{path}: {name!r}: {key!r}: {value!r} is no text; put it into quotes, e.g. {FORM}"
                 )
     if not 2 <= len(table) <= IGNORE:
-        raise MaskcastError(f"{path}: {counted(len(table), 'class')}; give 2 to {IGNORE}, the background first")
+        raise MaskcastError(f"{path}: {pluralize(len(table), 'class')}; give 2 to {IGNORE}, the background first")
     attributes = dict.fromkeys(key for values in table.values() for key in values or {})
     shared = {key: tuple((values or {}).get(key) for values in table.values()) for key in attributes}
     return tuple(table), shared

@@ -14,10 +14,10 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
 from maskcast.params import ByName, is_false
-from maskcast.reading import counted, parsing, read_json
+from maskcast.reading import parsing, pluralize, read_json
 from maskcast.simulator.camera import (
     ATTRIBUTES,
     CLASSES,
@@ -117,7 +117,7 @@ class ClevrerSource(SourceConfig):
             windows = windows_in(total, length, self.stride, self.window_step)
             if not windows:
                 raise MaskcastError(
-                    f"{video or annotation}: has {counted(total, 'frame')}, a window needs {reach}"
+                    f"{video or annotation}: has {pluralize(total, 'frame')}, a window needs {reach}"
                 )
         needed = tuple(sorted({index for window in windows for index in window}))
         for window in windows:
@@ -130,7 +130,7 @@ class ClevrerSource(SourceConfig):
 def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path]:
     """Finds the files `<kind>_<id>.<ending>`, by id; if two have the same id, the first is used."""
     found: dict[int, Path] = {}
-    for path in files_below(raw):
+    for path in list_files(raw):
         match = re.fullmatch(rf"{kind}_(\d+)\.(\w+)", path.name, re.IGNORECASE)
         if not match:
             continue
@@ -182,7 +182,7 @@ def load_window(
     motion = read_motion(annotation)
     if window[-1] >= len(motion.locations):
         raise MaskcastError(
-            f"{annotation}: motion_trajectory has {counted(len(motion.locations), 'frame')} where "
+            f"{annotation}: motion_trajectory has {pluralize(len(motion.locations), 'frame')} where "
             f"{window[-1] + 1} are needed; copy the file again from its origin"
         )
     rows, columns = size or (

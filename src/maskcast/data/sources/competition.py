@@ -24,7 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
 from maskcast.params import is_false
-from maskcast.reading import counted, mapped_array
+from maskcast.reading import load_memmap, pluralize
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES
 
 FRAME = re.compile(r"image_(\d+)\.(?:png|jpe?g)", re.IGNORECASE)
@@ -155,11 +155,11 @@ def _list_video(
             return
         if num_masks > max(frames) + 1:
             raise LabelError(
-                f"{video}/mask.npy: {counted(num_masks, 'mask')} for {counted(max(frames) + 1, 'frame')}; "
+                f"{video}/mask.npy: {pluralize(num_masks, 'mask')} for {pluralize(max(frames) + 1, 'frame')}; "
                 "fix either"
             )
         if (short := span.last + 1 - num_masks) > 0:
-            reason = f"{counted(short, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
+            reason = f"{pluralize(short, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in range(span.first, span.last + 1)]
     load = partial(load_video, video, files, span.first, num_classes if labelled else None)
@@ -184,7 +184,7 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
         wrong = low if low < 0 else high
         count = int((masks == wrong).sum())
         raise LabelError(
-            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({counted(int(count), 'pixel')}); fix "
+            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({pluralize(int(count), 'pixel')}); fix "
             "the mask or num_classes"
         )
     return masks.astype(np.uint8)
@@ -192,7 +192,7 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
 
 def _map_masks(path: Path) -> np.ndarray:
     """Memory-maps masks (T, H, W) of any integer or boolean dtype; pickled objects are refused."""
-    masks = mapped_array(path, "copy it again from its origin")
+    masks = load_memmap(path, "copy it again from its origin")
     if masks.ndim != 3 or masks.dtype.kind not in "iub":
         raise LabelError(
             f"{path}: holds {masks.dtype} {masks.shape}, not integers (T, H, W); save the masks again"

@@ -9,7 +9,7 @@ from maskcast.data.sources.base import Listing
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import Splits, time_parts
 from maskcast.labels import KIND_OF_SPLIT
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 SplitBy = Literal["sequence", "time"]
 
@@ -101,7 +101,7 @@ def windows(
             for window in windows_in(len(run), how.frames, how.stride, how.window_step)
         ]
         if not inside:
-            what = f"has {counted(len(part), 'frame')}" + (f" for {part_split}" if by_time else "")
+            what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if by_time else "")
             what += f" in {len(found.runs)} parts ({found.gap})" if found.gap else ""
             listing.skipped.append((name, f"{what}, a window needs {span(how.frames, how.stride)}"))
         for frames in inside:

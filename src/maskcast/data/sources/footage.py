@@ -13,7 +13,7 @@ from maskcast.data.sources.patterns import Files
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in source.images and source.masks"
 
@@ -147,19 +147,19 @@ def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
     if missing := {name: count for name, count in bare.items() if count}:
         name, count = next(iter(missing.items()))
         yield (
-            f"{counted(sum(missing.values()), 'frame')} of {counted(len(missing), 'labelled sequence')} "
+            f"{pluralize(sum(missing.values()), 'frame')} of {pluralize(len(missing), 'labelled sequence')} "
             f"without mask and label ({name}: {count} of {len(footage[name].masks)})"
         )
     if unread := {name: found for name, found in footage.items() if found.unread}:
         name, found = next(iter(unread.items()))
         yield (
-            f"{counted(len(unread), 'sequence', 'holds', 'hold')} files that are no images known here "
+            f"{pluralize(len(unread), 'sequence', 'holds', 'hold')} files that are no images known here "
             f"({name}: {found.unread}); save them as PNG if they are frames"
         )
     if gaps := {name: found for name, found in footage.items() if found.gap}:
         name, found = next(iter(gaps.items()))
         yield (
-            f"{counted(len(gaps), 'sequence', 'has', 'have')} gaps in the numbers of frames, and no clip "
+            f"{pluralize(len(gaps), 'sequence', 'has', 'have')} gaps in the numbers of frames, and no clip "
             f"goes over one ({name}: {found.gap})"
         )
 
@@ -182,4 +182,4 @@ def _unpaired(pairs: Pairs, frames: str) -> str:
             f"{pairs.unpaired[0].parent}: no mask ({first}) has a frame ({frames}) by the rule: {pairs.rule}; "
             + REMEDY
         )
-    return f"{counted(len(pairs.unpaired), 'mask')} ({first}) without a frame by the rule: {pairs.rule}"
+    return f"{pluralize(len(pairs.unpaired), 'mask')} ({first}) without a frame by the rule: {pairs.rule}"

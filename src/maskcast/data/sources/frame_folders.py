@@ -36,7 +36,7 @@ from maskcast.labels import (
     single_map,
 )
 from maskcast.params import ByName, is_false, is_null
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 
 def _text_keys(values: Any) -> Any:
@@ -126,7 +126,7 @@ class FrameFoldersSource(SourceConfig):
             raise ValueError("lookback is for split_by: time; whole sequences have no split before them")
         if self.lookback >= self.span:
             raise ValueError(
-                f"lookback {self.lookback} must be below the {counted(self.span, 'frame')} that a window spans"
+                f"lookback {self.lookback} must be below the {pluralize(self.span, 'frame')} that a window spans"
             )
         return self
 

@@ -20,10 +20,10 @@ from maskcast.data.sources.green_log import LOG, logged_clips
 from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, first_files, reels_in
 from maskcast.data.sources.splits import Splits, assign_splits, refuse_copies
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.labels import LabelMap
 from maskcast.params import Params, is_null
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.seed import derive
 
 LABELLED = ("train", "val", "test")
@@ -106,7 +106,7 @@ class GreenScreenSource(SourceConfig):
             LabelMap(self.foreground, ("background", self.foreground)),
             LabelMap(ALPHA, ("background", "foreground"), "alpha"),
         )
-        if self.figures is None and (logs := [path for path in files_below(raw, ".json") if path.name == LOG]):
+        if self.figures is None and (logs := [path for path in list_files(raw, ".json") if path.name == LOG]):
             return logged_clips(raw, logs, maps[0], self.splits, seed)
         if height is None or width is None:
             raise MaskcastError(
@@ -191,11 +191,13 @@ class GreenScreenSource(SourceConfig):
                     f"{self.mattes}: has no matte of this video; add it, or set source.mattes to null"
                 )
             if mattes is not None and (given := mattes[name].count()) != total:
-                raise MaskcastError(f"{counted(given, 'matte')} of {counted(total, 'frame')}; export one for each")
+                raise MaskcastError(
+                    f"{pluralize(given, 'matte')} of {pluralize(total, 'frame')}; export one for each"
+                )
             windows = windows_in(total, length, self.stride, length * self.stride)
             if not windows:
                 raise MaskcastError(
-                    f"has {counted(total, 'frame')}, a clip of {self.seconds:g} s needs "
+                    f"has {pluralize(total, 'frame')}, a clip of {self.seconds:g} s needs "
                     f"{span(length, self.stride)}; lower seconds"
                 )
         except MaskcastError as error:

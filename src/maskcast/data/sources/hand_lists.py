@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
-from maskcast.reading import opened, parsing, read_json, shown
+from maskcast.reading import open_file, parsing, read_json, short_repr
 
 HAND_TYPES = ("left", "right", "interacting")
 LIST, REMEDY = "list", "fix source.lists or source.ids"
@@ -55,12 +55,12 @@ def _sample(where: str, entry: Any) -> Sample | tuple[str, str]:
     if missing or not isinstance(entry["img_path"], str):
         raise LabelError(f"{where}: has no {min(missing, default='img_path')}; write img_path, bbox, hand_type")
     if entry["hand_type"] not in HAND_TYPES:
-        raise LabelError(f"{where}: hand_type {shown(entry['hand_type'])}; allowed: {', '.join(HAND_TYPES)}")
+        raise LabelError(f"{where}: hand_type {short_repr(entry['hand_type'])}; allowed: {', '.join(HAND_TYPES)}")
     name = entry["img_path"].removeprefix("./")
     try:
         x, y, width, height = (float(value) for value in entry["bbox"])
     except (TypeError, ValueError, OverflowError):
-        return name, f"{where}: bbox {shown(entry['bbox'])} is not x, y, width, height; fix the list"
+        return name, f"{where}: bbox {short_repr(entry['bbox'])} is not x, y, width, height; fix the list"
     if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) <= 0:
         return name, f"{where}: bbox {[x, y, width, height]} has no size; fix the list"
     return Sample(name, (x, y, width, height), entry["hand_type"], "")
@@ -81,7 +81,7 @@ def read_ids(path: Path) -> dict[str, str]:
 
 def _entries(path: Path) -> Iterator[Any]:
     if path.suffix == ".jsonl":
-        with opened(path, LIST, REMEDY) as file:
+        with open_file(path, LIST, REMEDY) as file:
             for number, line in enumerate(file, 1):
                 with parsing(f"{path}: line {number}", "valid JSON", "write the list again"):
                     entry = json.loads(line)
@@ -99,7 +99,7 @@ def _content(path: Path) -> Any:
 
 def load_pt(path: Path) -> Any:
     """Returns the content of a `.pt` file, restricted to the types of weights and to arrays of numbers."""
-    with opened(path, LIST, REMEDY):
+    with open_file(path, LIST, REMEDY):
         pass  # reports a missing file even without PyTorch
     try:
         import torch
@@ -117,7 +117,7 @@ def load_pt(path: Path) -> Any:
         for core in ("core", "_core")  # module names in NumPy 1 and 2
         for name in ("_reconstruct", "scalar")
     ]
-    with opened(path, LIST, REMEDY) as file, parsing(path, "a list that can be read", "copy it again"):
+    with open_file(path, LIST, REMEDY) as file, parsing(path, "a list that can be read", "copy it again"):
         try:
             with torch.serialization.safe_globals([np.ndarray, np.dtype, *numbers, *named]):
                 return torch.load(file, map_location="cpu", weights_only=True)

@@ -28,7 +28,7 @@ from maskcast.data.sources.splits import Splits, refuse_copies
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
 from maskcast.params import ByName, is_null
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.seed import derive, rng
 
 CLASSES = ("background", "hand")
@@ -90,7 +90,7 @@ class PastedHandsSource(SourceConfig):
                 pool = [key for key in photos if split_of[key] == "train"]
             if len(pool) < 2:
                 raise MaskcastError(
-                    f"{raw}: {counted(len(pool), 'photograph')} of split {split!r}, a pair needs 2; fix "
+                    f"{raw}: {pluralize(len(pool), 'photograph')} of split {split!r}, a pair needs 2; fix "
                     "source.splits"
                 )
             for index in range(count):

@@ -14,7 +14,7 @@ import numpy as np
 from maskcast.data.images import IMAGE_SUFFIXES, read_frames, resize_frames
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate, read_video
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.labels import id_key
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
 
@@ -135,7 +135,7 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
     if not folder.is_dir():
         raise MaskcastError(f"{folder}: no such folder; name it in prepare_clips.source, or create it")
     found: dict[str, tuple[str, list[Path]]] = {}  # name and files, by the path of the video or folder
-    paths = files_below(folder)
+    paths = list_files(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
     for name, path in sorted(zip(names, paths, strict=True), key=lambda one: id_key(one[0])):

@@ -14,10 +14,10 @@ from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.labels import id_key, single_map
 from maskcast.progress import track
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 
 def left_out(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -26,7 +26,7 @@ def left_out(names: Iterable[str]) -> list[tuple[str, str]]:
     return [
         (
             f"*{ending}",
-            f"{counted(count, 'file')} of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}",
+            f"{pluralize(count, 'file')} of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}",
         )
         for ending, count in sorted(endings.items())
         if ending not in VIDEO_SUFFIXES | BESIDE
@@ -53,7 +53,7 @@ class VideosSource(SourceConfig):
         """Lists the windows of all videos (see `SourceConfig.listing`)."""
         classes, attributes = classes_of(raw, self.classes)
         listing = Listing([], single_map(classes, attributes=attributes))
-        files = {path.relative_to(raw).as_posix(): path for path in files_below(raw)}
+        files = {path.relative_to(raw).as_posix(): path for path in list_files(raw)}
         names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
         listing.skipped += left_out(files)
         if not names:
@@ -68,7 +68,7 @@ class VideosSource(SourceConfig):
             windows = windows_in(num_frames, self.frames, self.stride, self.window_step)
             if not windows:
                 needed = span(self.frames, self.stride)
-                listing.skipped.append((name, f"has {counted(num_frames, 'frame')}, a window needs {needed}"))
+                listing.skipped.append((name, f"has {pluralize(num_frames, 'frame')}, a window needs {needed}"))
             stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for window in windows:
                 load = partial(load_window, names[name], window)

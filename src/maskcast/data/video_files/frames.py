@@ -18,7 +18,7 @@ from maskcast.data.images import odd_size
 from maskcast.data.video_files.file import damaged, decoded, opened, rgb_of
 from maskcast.data.video_files.index import FrameIndex, digest_of, index_of
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 NEAR = 64  # frames up to this index are decoded from the start, without an index
 TRIES = 3  # number of key frames that are tried before decoding from the start
@@ -132,6 +132,6 @@ def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
                 break
     if count < needed:
         raise MaskcastError(
-            f"{path}: the video has {counted(count, 'frame')} where {needed} are needed; ask for fewer"
+            f"{path}: the video has {pluralize(count, 'frame')} where {needed} are needed; ask for fewer"
         )
     return frames

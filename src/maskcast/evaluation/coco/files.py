@@ -12,7 +12,7 @@ from maskcast.data.coco.masks import packed_masks
 from maskcast.data.coco.records import Records, read_lists
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, Record, Truth
-from maskcast.reading import read_json, shown
+from maskcast.reading import read_json, short_repr
 
 SHAPE = {"bbox": "bbox", "segm": "segmentation"}
 OTHER = {"bbox": "segm", "segm": "bbox"}
@@ -39,7 +39,9 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
     content = read_json(path)
     if not isinstance(content, list):
         given = (
-            "an object; ground truths are objects, and come first" if isinstance(content, dict) else shown(content)
+            "an object; ground truths are objects, and come first"
+            if isinstance(content, dict)
+            else short_repr(content)
         )
         raise MaskcastError(f"{path}: results are a list of detections, not {given}")
     if not content:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,7 +116,7 @@ class MocoConfig(SiameseConfig):
             )
         if self.queue >= frames:
             raise MaskcastError(
-                f"method.queue {self.queue} is not below the {counted(frames, 'frame')} to learn from, so each "
+                f"method.queue {self.queue} is not below the {pluralize(frames, 'frame')} to learn from, so each "
                 f"would be told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
             )
 

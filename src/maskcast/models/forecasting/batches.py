@@ -15,13 +15,13 @@ from torch import Tensor
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.dry_run import FullLoop, is_dry_run
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
 from maskcast.models.objects.cutting import CutSights, cut_sights, learn
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
 from maskcast.progress import track
-from maskcast.rehearsal import AllOf, rehearsing
 from maskcast.seed import rng
 
 SPECK = 0.02  # size (standard deviation, in picture heights) below which an object is ignored
@@ -73,15 +73,15 @@ class Pictures:
 class ObjectTracks:
     """Packed tracks (B, T, S, 8) float32, a thousandth of the size of the masks.
 
-    The tracks of a clip are computed at its first use and kept. In a rehearsal all are computed at once, to
+    The tracks of a clip are computed at its first use and kept. In a dry run all are computed at once, to
     measure the time. With ``completion`` they are those of whole objects.
     """
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None) -> None:
         own = deepcopy(completion)  # stays on the CPU, as the batches do
         self.read = cache(lambda clip: _pack(store, clips[clip], own))
-        if rehearsing():
-            for clip in track(range(len(clips)), "tracks of clips", of=AllOf(splits=splits_of(clips))):
+        if is_dry_run():
+            for clip in track(range(len(clips)), "tracks of clips", of=FullLoop(splits=splits_of(clips))):
                 self.read(clip)
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
@@ -132,7 +132,7 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
 
 def cuts(store: ClipStore, clips: Sequence[Clip]) -> list[CutSights]:
     """Returns cut sights of whole objects, from a sample of the clips."""
-    some = enumerate(track(spread(clips, CUT_FROM), "cutting objects", of=AllOf(CUT_FROM, splits_of(clips))))
+    some = enumerate(track(spread(clips, CUT_FROM), "cutting objects", of=FullLoop(CUT_FROM, splits_of(clips))))
     found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in some]
     return [sights for sights in found if sights is not None]
 

@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.optical_flow import OpticalFlow, enlargement
 from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.dry_run import FullLoop
 from maskcast.labels import IGNORE
 from maskcast.models.bounds import check_time, check_whole
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, splits_of, spread
 from maskcast.models.objects.warp import as_bytes
 from maskcast.progress import track
-from maskcast.rehearsal import AllOf
 
 PAIRS = 3  # last pairs of frames whose flow is averaged, as generated masks flicker
 # candidates for the share of the flow that persists per frame; 0 copies the mask
@@ -75,7 +75,7 @@ class FlowForecaster(Forecaster):
         """Chooses the share of the flow that persists by the Jaccard on the second halves of the clips."""
         told = [clip for clip in clips if clip.num_frames > 2]  # flow needs two frames, and one more is the target
         counts = torch.zeros(len(PACES), self.num_classes, self.num_classes, dtype=torch.long)
-        for clip in track(spread(told, MEASURED), "how long flow lasts", of=AllOf(MEASURED, splits_of(told))):
+        for clip in track(spread(told, MEASURED), "how long flow lasts", of=FullLoop(MEASURED, splits_of(told))):
             middle = -(-clip.num_frames // 2)
             first = max(0, middle - PAIRS - 1)
             masks_THW = torch.from_numpy(store.masks(clip, slice(first, middle + AHEAD)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 MLP_RATIO = 2
 START = 1e-2  # initial weight of a block's branches, so that deep stacks train from the first step
@@ -48,8 +48,8 @@ class Translator(nn.Module):
         """
         if horizon > self.horizon:
             raise MaskcastError(
-                f"this model forecasts {counted(self.horizon, 'frame')} in its one pass, "
-                f"{counted(horizon, 'frame', 'was', 'were')} asked for; train one "
+                f"this model forecasts {pluralize(self.horizon, 'frame')} in its one pass, "
+                f"{pluralize(horizon, 'frame', 'was', 'were')} asked for; train one "
                 f"with model.horizon {horizon}"
             )
         missing = max(0, self.context - seen_BTCHW.shape[1])

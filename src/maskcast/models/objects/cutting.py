@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskcast.dry_run import FullLoop, is_dry_run, limited_range
 from maskcast.labels import IGNORE
 from maskcast.models.objects.completion import Completion, is_cut, windows
 from maskcast.models.objects.tracks import pack_tracks, track
 from maskcast.progress import say
 from maskcast.progress import track as shown
-from maskcast.rehearsal import AllOf, few, rehearsing
 
 BORDER, OBJECT = 0.4, 0.4  # shares of the sights cut by a border and by another object; the others stay whole
 BEHIND = 0.25  # share of the other objects that lie behind and hide nothing
@@ -82,7 +82,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     every = CutSights(*map(torch.cat, zip(*examples, strict=True)))
     held_out = torch.arange(len(every.class_M)) % HELD_OUT == 0
     learned, judged = every.pick(~held_out), every.pick(held_out)
-    if len(learned.class_M) < (1 if rehearsing() else BATCH):
+    if len(learned.class_M) < (1 if is_dry_run() else BATCH):
         return
     draws = torch.Generator().manual_seed(SEED)
     completion.requires_grad_(True)
@@ -90,7 +90,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / STEPS)) / 2
     )
-    for _ in shown(few(STEPS), "completing cut objects", of=AllOf(STEPS)):
+    for _ in shown(limited_range(STEPS), "completing cut objects", of=FullLoop(STEPS)):
         some = learned.pick(torch.randint(len(learned.class_M), (BATCH,), generator=draws))
         centre, std, scale = completion(*some[:4])
         unit = some.whole_std_M2.mean(-1, keepdim=True)
@@ -105,7 +105,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
     found = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
     say(f"completing cut objects: learned from {len(learned.class_M)}; {found}")
-    if rehearsing():  # a few steps would not help, but completion has to be timed
+    if is_dry_run():  # a few steps would not help, but completion has to be timed
         completion.known_K.fill_(True)
     elif after < before:
         known = len(completion.known_K)

@@ -15,7 +15,7 @@ from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_diges
 from maskcast.models.segmentation.config import LossConfig, MaskerModelConfig, SegmenterModelConfig
 from maskcast.params import Params, is_null, is_standard
 from maskcast.plugins import with_plugins
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -209,8 +209,8 @@ class MaskLossConfig(LossConfig):
         given = self.class_weights
         if given is not None and len(given) != label_map.num_classes:
             raise MaskcastError(
-                f"train_masker.loss.class_weights: has {counted(len(given), 'weight')}, map {label_map.name!r} "
-                f"has {counted(label_map.num_classes, 'class')}; give one of each class, background first"
+                f"train_masker.loss.class_weights: has {pluralize(len(given), 'weight')}, map {label_map.name!r} "
+                f"has {pluralize(label_map.num_classes, 'class')}; give one of each class, background first"
             )
         return MaskLoss(self)
 

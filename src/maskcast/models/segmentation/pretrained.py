@@ -17,7 +17,7 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
 from maskcast.models.weights import read_weights
-from maskcast.reading import checked
+from maskcast.reading import validated
 
 DECODER = "decoder.safetensors"
 NETWORK = "network"  # key in meta
@@ -46,7 +46,7 @@ def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Pat
     """
     if NETWORK not in meta:
         return False
-    trained: SegmenterModelConfig = checked(
+    trained: SegmenterModelConfig = validated(
         SegmenterConfig, meta[NETWORK], folder / "config.json", "a network", "pretrain the encoder again"
     ).unweighted
     if trained != config.unweighted:

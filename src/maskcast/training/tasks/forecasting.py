@@ -14,6 +14,7 @@ from maskcast.data.clip_store.frame_index import evenly_spaced, in_batches
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.windows import WindowSampler
 from maskcast.distributed import all_counts, all_items, own_part
+from maskcast.dry_run import is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, macro_jaccard, mean_where_labelled
@@ -26,8 +27,7 @@ from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.forecasting.batches import Batch, Window
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import say
-from maskcast.reading import counted
-from maskcast.rehearsal import rehearsing
+from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
@@ -226,7 +226,7 @@ def train_forecaster(
         before=before,
     )
     reached, best = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
-    if not rehearsing() and scores["jaccard_last"] <= reached:
+    if not is_dry_run() and scores["jaccard_last"] <= reached:
         say(
             f"warning: the untrained baseline {best} scores {reached:.4f}; train longer or on more clips, "
             "or look at the masks: with poor masks no forecast is good"
@@ -249,7 +249,7 @@ def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:
     needed = params.context_frames + params.horizon
     if short := [clip for clip in found if clip.num_frames < needed]:
         raise MaskcastError(
-            f"{store.root}: validation clip {short[0].id!r} has {counted(short[0].num_frames, 'frame')}, "
+            f"{store.root}: validation clip {short[0].id!r} has {pluralize(short[0].num_frames, 'frame')}, "
             f"context_frames + horizon is {needed}; lower them in each section that has them, or prepare "
             "longer clips"
         )

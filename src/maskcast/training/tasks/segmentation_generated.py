@@ -15,7 +15,7 @@ from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.table import labels_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
 LOOKED_AT = 100  # clips that are checked for foreground to learn from
@@ -69,7 +69,7 @@ class GeneratedMasks:
         self.index = FrameIndex(self.clips, length)
         if not len(self.index):
             raise MaskcastError(
-                f"{root}: has no masks of {counted(length, 'frame')} of an unlabelled clip of {store.root} "
+                f"{root}: has no masks of {pluralize(length, 'frame')} of an unlabelled clip of {store.root} "
                 f"(its clips: {store.holds()}); generate masks of these clips, or train without masks"
             )
         some = [self.clips[k] for k in evenly_spaced(len(self.clips), LOOKED_AT)]

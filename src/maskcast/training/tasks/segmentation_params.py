@@ -12,7 +12,7 @@ from maskcast.models.segmentation.config import MaskerModelConfig
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import SAMPLES, Names, Params, is_false, is_null
 from maskcast.plugins import with_plugins
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.segmentation_phases import (
     AdversarialParams,
@@ -176,7 +176,7 @@ class SegmentationTraining(Params):
         phases = self.phases or []
         if phases and (total := sum(one.epochs for one in phases)) != self.training.epochs:
             raise ValueError(
-                f"phases: have {counted(total, 'epoch')}, training.epochs is {self.training.epochs}; make "
+                f"phases: have {pluralize(total, 'epoch')}, training.epochs is {self.training.epochs}; make "
                 "them equal"
             )
         for number, one in enumerate(phases):
@@ -242,6 +242,6 @@ class SegmentationTraining(Params):
         if self.unlabeled.burn_in_steps >= self.training.steps:
             raise ValueError(
                 f"unlabeled.burn_in_steps {self.unlabeled.burn_in_steps}: training ends after "
-                f"{counted(self.training.steps, 'step')}, before any unlabelled frame; lower it"
+                f"{pluralize(self.training.steps, 'step')}, before any unlabelled frame; lower it"
             )
         return self

@@ -12,12 +12,12 @@ from maskcast.data.clip_store.packing import PackedLayer, packed, unpacked
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.propagation import propagate
+from maskcast.dry_run import FullLoop
 from maskcast.errors import MaskcastError
 from maskcast.forking import short_lived
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.processors import num_processors
 from maskcast.progress import say, track
-from maskcast.rehearsal import AllOf
 from maskcast.training.tasks.segmentation_params import PropagatedParams
 
 Layers = dict[LabelMap, PackedLayer]
@@ -73,7 +73,7 @@ class PropagatedLabels:
 
         with short_lived(num_processors(), "flow") as pool:  # OpenCV releases Python's lock
             yield from track(
-                pool.map(carry, self.clips), "carrying labels", len(self.clips), AllOf(splits=("train",))
+                pool.map(carry, self.clips), "carrying labels", len(self.clips), FullLoop(splits=("train",))
             )
 
     def _layer(self, frames_THWC: np.ndarray, store: ClipStore, clip: Clip) -> PackedLayer:

@@ -18,7 +18,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.unlabeled import SEEN
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
 
@@ -83,7 +83,7 @@ class UnlabelledWindows:
         self._index = FrameIndex(self.clips, self.length)
         if not len(self._index):
             raise MaskcastError(
-                f"{store.root}: no unlabelled clip has the {counted(self.length, 'frame')} of a "
+                f"{store.root}: no unlabelled clip has the {pluralize(self.length, 'frame')} of a "
                 "sample; lower window.frames or unlabeled.consistent_frames, or prepare longer clips"
             )
 

@@ -21,7 +21,7 @@ from maskcast.data.composing import BACKGROUNDS, Backgrounds
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_generated import GeneratedMasks
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -79,7 +79,7 @@ class LabelledWindows:
         self._index = TrainingIndex(store, self.clips, maps, self.length)
         if not len(self._index):
             raise MaskcastError(
-                f"{store.root}: no training clip has the {counted(self.length, 'frame')} of "
+                f"{store.root}: no training clip has the {pluralize(self.length, 'frame')} of "
                 "window.burn_in + window.frames; lower these or prepare longer clips"
             )
         if (generated is None) != (params.generated is None):

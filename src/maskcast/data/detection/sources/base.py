@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from maskcast.errors import MaskcastError
-from maskcast.faults import near_name
 from maskcast.params import Params
-from maskcast.reading import shown
+from maskcast.reading import short_repr
+from maskcast.validation_errors import closest_match
 
 ALMOST_ONE = 1.001  # tolerance for rounded shares
 SHARES_END = 2  # shares above this are errors; boxes may extend beyond their image, but not that far
@@ -154,7 +154,7 @@ def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> No
 
 def closest(name: str, names: Iterable[str]) -> str:
     """Returns a hint that names the most similar of the existing names; empty if none is similar."""
-    found = near_name(name, names)
+    found = closest_match(name, names)
     return f" (the most like it: {found!r})" if found else ""
 
 
@@ -169,5 +169,5 @@ def number(value: Any, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise MaskcastError(f"{where} must be a finite number, not {shown(value)}; fix it")
+        raise MaskcastError(f"{where} must be a finite number, not {short_repr(value)}; fix it")
     return found

@@ -10,7 +10,7 @@ from maskcast.data.coco.records import Records, category_names, read_lists
 from maskcast.data.detection.sources.base import DetectionSource, LabelledImage, Listing, RelativePath
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
-from maskcast.reading import shown
+from maskcast.reading import short_repr
 
 
 class CocoFiles(Params):
@@ -91,7 +91,7 @@ def _size(images: Records, n: int) -> tuple[int, int] | None:
         return None
     for key, value in (("height", height), ("width", width)):
         if type(value) is not int:
-            images.fail(n, f"{key} must be an integer, not {shown(value)}; fix it")
+            images.fail(n, f"{key} must be an integer, not {short_repr(value)}; fix it")
     return height, width
 
 

@@ -18,7 +18,7 @@ from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
-from maskcast.reading import counted, read_yaml, shown
+from maskcast.reading import pluralize, read_yaml, short_repr
 
 YAML_SUFFIXES = (".yml", ".yaml")
 # libyaml is about ten times as fast, but not every build of PyYAML has it.
@@ -56,8 +56,8 @@ def _images(folder: Path) -> list[NamedBoxes]:
     if alone := sorted(set(images) ^ set(labels), key=id_key):
         lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
         raise MaskcastError(
-            f"{folder}: no partner for {counted(len(alone), 'image or label file')}, first {lost}/{file}; add it "
-            "(empty lists where nothing is to be seen)"
+            f"{folder}: no partner for {pluralize(len(alone), 'image or label file')}, first {lost}/{file}; "
+            "add it (empty lists where nothing is to be seen)"
         )
     return [_read(labels[stem], image) for stem, image in images.items()]
 
@@ -66,16 +66,16 @@ def _read(path: Path, image: Path) -> NamedBoxes:
     content = read_yaml(path, "file of labels", "fix it", LOADER)
     names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
     if len(names) != len(boxes):
-        have = f"{counted(len(names), 'label')} and {counted(len(boxes), 'bbox')}"
+        have = f"{pluralize(len(names), 'label')} and {pluralize(len(boxes), 'bbox')}"
         raise MaskcastError(f"{path}: has {have}; give one for each")
     for n, name in enumerate(names, 1):
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
             raise MaskcastError(
-                f"{path}: label {n} must be a name, not {shown(name)}; fix it, or put it in quotes"
+                f"{path}: label {n} must be a name, not {short_repr(name)}; fix it, or put it in quotes"
             )
     for n, box in enumerate(boxes, 1):
         if not isinstance(box, list) or len(box) != 4:
-            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {shown(box)}; fix it")
+            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {short_repr(box)}; fix it")
     numbers = [[number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
     return NamedBoxes(image, path, [str(name) for name in names], numbers)
 

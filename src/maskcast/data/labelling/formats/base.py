@@ -17,7 +17,7 @@ import numpy as np
 
 from maskcast.data.images import numeric_sort
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.labels import MOST_PIXELS
 
 IGNORED = "ignore"  # class name of pixels without label
@@ -170,7 +170,7 @@ class LabelFormat(ABC):
         if path.is_file():
             return [path]
         for pattern in self.files:
-            found = numeric_sort(one for one in files_below(path) if fnmatch(one.name, pattern))
+            found = numeric_sort(one for one in list_files(path) if fnmatch(one.name, pattern))
             if found:
                 return found
         raise MaskcastError(f"{path}: holds no {' or '.join(self.files)}; give a file or export of {self.tool}")

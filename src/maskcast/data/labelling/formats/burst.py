@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.data.coco.records import Records
-from maskcast.reading import shown
+from maskcast.reading import short_repr
 
 
 def is_burst(content: Any) -> bool:
@@ -47,7 +47,7 @@ def _tracks(sequences: Records, n: int) -> Iterator[dict[str, Any]]:
         wanted = len(one["annotated_image_paths"])
         sequences.fail(n, f"segmentations must be one per annotated image, {wanted}, not {len(frames)}; fix it")
     for track in {track for seen in frames for track in seen} - categories.keys():
-        sequences.fail(n, f"track {shown(track)} of segmentations is not among track_category_ids; add it")
+        sequences.fail(n, f"track {short_repr(track)} of segmentations is not among track_category_ids; add it")
     for track, category in categories.items():
         masks = [{"size": size, "counts": seen[track]["rle"]} if track in seen else None for seen in frames]
         yield {"video_id": n, "category_id": category, "track_id": int(track), "segmentations": masks}

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from maskcast.data.labelling.formats.base import IGNORED, LabelFormat
-from maskcast.faults import near_name
 from maskcast.labels import IGNORE, LabelError
+from maskcast.validation_errors import closest_match
 
 
 class ClassNames:
@@ -43,11 +43,11 @@ class ClassNames:
     def unmet(self) -> Iterator[str]:
         """Yields a line for each renamed class that ``id_of`` never met, which may be a typing error."""
         for theirs in sorted(self._rename.keys() - self._met):
-            meant = near_name(theirs, self._met - self._rename.keys())
+            meant = closest_match(theirs, self._met - self._rename.keys())
             hint = f"; did you mean {meant!r}?" if meant else ""
             yield f"{self._option.format(theirs, self._rename[theirs])}: no labelled frame has {theirs!r}{hint}"
 
     def _nearest(self, name: str) -> str:
-        meant = near_name(name, self._ids)
+        meant = closest_match(name, self._ids)
         hint = f"did you mean {meant!r}? " if meant else ""
         return f"{hint}the map has {', '.join(self._ids)}"

@@ -22,7 +22,7 @@ from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic, panoptic_frames
 from maskcast.data.labelling.formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
-from maskcast.reading import read_json, shown
+from maskcast.reading import read_json, short_repr
 
 FILE = "annotations.json"
 NO_MASK = "a box is no mask: export masks or polygons, or boxes in CVAT's or Label Studio's own format"
@@ -144,7 +144,7 @@ def instance_of(records: Records, n: int) -> int | None:
     for value in (one.get("instance_id"), one.get("track_id"), attributes.get("track_id")):
         if value is not None:
             if type(value) is not int or value < 0:
-                records.fail(n, f"number of the object must be an integer of at least 0, not {shown(value)}")
+                records.fail(n, f"number of the object must be an integer of at least 0, not {short_repr(value)}")
             return value
     return None
 
@@ -152,7 +152,7 @@ def instance_of(records: Records, n: int) -> int | None:
 def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
     """Returns the names of the videos by id, if the file has any."""
     if not isinstance(content, list):
-        raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; fix it")
+        raise MaskcastError(f"{file}: videos must be a list, not {short_repr(content)}; fix it")
     videos = Records(f"{file}: videos", content)
     ids = videos.unique("id")
     names = videos.column("name", "add it: the clip's id")
@@ -162,7 +162,7 @@ def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
             and videos.records
             and (type(one["video_id"]) is not int or one["video_id"] not in ids)
         ):
-            images.fail(n, f"video_id {shown(one['video_id'])} is no video of {file}; fix it")
+            images.fail(n, f"video_id {short_repr(one['video_id'])} is no video of {file}; fix it")
     return {int(video_id): str(name) for video_id, name in zip(ids, names, strict=True)}
 
 

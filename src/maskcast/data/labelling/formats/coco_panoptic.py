@@ -15,7 +15,7 @@ from maskcast.data.labelling.formats.base import IGNORED, FoundFrame, Region, Si
 from maskcast.data.labelling.formats.names import places_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
-from maskcast.reading import content_of, shown
+from maskcast.reading import read_file, short_repr
 
 
 def is_panoptic(content: Any) -> bool:
@@ -28,7 +28,7 @@ def is_panoptic(content: Any) -> bool:
 def numbers_segments(folder: Path) -> bool:
     """Whether images of a folder hold segment ids: then a JSON of this format is named after the folder."""
     file = folder.with_name(f"{folder.name}.json")
-    return file.is_file() and b'"segments_info"' in content_of(file)
+    return file.is_file() and b'"segments_info"' in read_file(file)
 
 
 def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFrame]:
@@ -47,16 +47,16 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
     for n, one in enumerate(annotations.records):
         where = f"{annotations.where}[{n}] ({one['file_name']})"
         if one["image_id"] not in row:
-            annotations.fail(n, f"image_id {shown(one['image_id'])} is no image of {file}; fix it")
+            annotations.fail(n, f"image_id {short_repr(one['image_id'])} is no image of {file}; fix it")
         png = PurePosixPath(one["file_name"])
         if png.is_absolute() or ".." in png.parts:
             annotations.fail(n, "file_name must be a path below the folder of the PNGs; fix it")
         segments: dict[int, str] = {}
         for segment in one["segments_info"]:
             if type(segment["id"]) is not int:
-                annotations.fail(n, f"id {shown(segment['id'])} of a segment must be an integer; fix it")
+                annotations.fail(n, f"id {short_repr(segment['id'])} of a segment must be an integer; fix it")
             if segment["category_id"] not in names:
-                annotations.fail(n, f"category_id {shown(segment['category_id'])} is no category; fix it")
+                annotations.fail(n, f"category_id {short_repr(segment['category_id'])} is no category; fix it")
             segments[segment["id"]] = names[segment["category_id"]]
         found = [(name, number) for number, name in segments.items()]
         read = partial(_regions, folder / png, segments)

@@ -24,7 +24,7 @@ from maskcast.data.labelling.formats.names import frame_name, places_of
 from maskcast.data.labelling.formats.shapes import decoded_base64, ellipse, polygon, rectangle, say_without_area
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import read_json, shown
+from maskcast.reading import read_json, short_repr
 
 FILE = "tasks.json"
 CONFIG = "label-config.xml"
@@ -83,7 +83,9 @@ class LabelStudioPredictions(LabelStudio):
 def _read(file: Path, part: str) -> Iterator[FoundFrame]:
     content = read_json(file)
     if not isinstance(content, list):
-        raise MaskcastError(f"{file}: Label Studio's JSON is a list of tasks, not {shown(content)}; export `JSON`")
+        raise MaskcastError(
+            f"{file}: Label Studio's JSON is a list of tasks, not {short_repr(content)}; export `JSON`"
+        )
     tasks = Records(f"{file}: tasks", content)
     unusable = 0
     left_out: Counter[str] = Counter()
@@ -94,7 +96,7 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
             tasks.fail(n, "its id stands twice; give each task its own")
         ids.add(str(task.get("id")))
         if not isinstance(data, dict):
-            tasks.fail(n, f"data must be an object, not {shown(data)}; export it again")
+            tasks.fail(n, f"data must be an object, not {short_repr(data)}; export it again")
         chosen = _chosen(tasks, n, part)
         if chosen is None:
             unusable += 1
@@ -120,14 +122,14 @@ def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
     """Returns the results of the annotation or prediction that counts, or None if there is none."""
     found = tasks.records[n].get(part) or []
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        tasks.fail(n, f"{part} must be a list of objects, not {shown(found)}; export `JSON`")
+        tasks.fail(n, f"{part} must be a list of objects, not {short_repr(found)}; export `JSON`")
     kept = [one for one in found if not one.get("was_cancelled")]
     kept = [one for one in kept if one.get("ground_truth")] or kept
     if not kept:
         return None
     result = kept[-1].get("result")
     if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
-        tasks.fail(n, f"result must be a list of objects, not {shown(result)}; export `JSON`")
+        tasks.fail(n, f"result must be a list of objects, not {short_repr(result)}; export `JSON`")
     return list(result)
 
 
@@ -157,10 +159,10 @@ def _grouped(
         if tag not in TAGS:
             continue
         if not isinstance(value, dict):
-            tasks.fail(n, f"value of a region must be an object, not {shown(value)}; export `JSON`")
+            tasks.fail(n, f"value of a region must be an object, not {short_repr(value)}; export `JSON`")
         names = labels.get(str(one.get("id")), [])
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-            tasks.fail(n, f"a region has the labels {shown(names)}; give it one")
+            tasks.fail(n, f"a region has the labels {short_repr(names)}; give it one")
         if one.get("id") is not None and str(one["id"]) in seen:
             tasks.fail(n, f"region {one['id']!r} stands twice; give each its own id")
         seen.add(str(one.get("id")))
@@ -220,7 +222,9 @@ def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
     value = region["value"]
     if region["tag"] == "brush":
         if value.get("format") != "rle":
-            raise MaskcastError(f"{where}: format must be rle, not {shown(value.get('format'))}; export it again")
+            raise MaskcastError(
+                f"{where}: format must be rle, not {short_repr(value.get('format'))}; export it again"
+            )
         return decode(value.get("rle"), size, where)
     if region["tag"] == "bitmask":
         return _bitmask(value.get("imageDataURL"), size, where)
@@ -242,7 +246,7 @@ def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
 def _bitmask(url: object, size: Size, where: str) -> np.ndarray:
     """Returns the pixels, (H, W) bool, that are not transparent in a PNG given as a data URL."""
     if not isinstance(url, str) or not url.startswith(PNG):
-        raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {shown(url)}; export it again")
+        raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {short_repr(url)}; export it again")
     picture = decoded_base64(url.removeprefix(PNG), "imageDataURL", where)
     mask_HW: np.ndarray = np.asarray(picture.convert("RGBA"))[..., 3] > 0
     if mask_HW.shape != size:

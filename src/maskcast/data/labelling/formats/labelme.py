@@ -25,7 +25,7 @@ from maskcast.data.labelling.formats.names import frame_name, places_of
 from maskcast.data.labelling.formats.shapes import decoded_base64, ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted, read_json, shown
+from maskcast.reading import pluralize, read_json, short_repr
 
 FOLDER = "labelme"
 POLYGONS = ("polygon", "oriented_rectangle", "rotation")  # the last is of X-AnyLabeling
@@ -95,7 +95,7 @@ def _read(file: Path) -> tuple[FoundFrame, set[str]]:
         raise MaskcastError(f"{file}: labelme's files are objects with a list of shapes; take away what is none")
     image = content.get("imagePath")
     if not isinstance(image, str) or not image:
-        raise MaskcastError(f"{file}: imagePath must be the path of its image, not {shown(image)}; fix it")
+        raise MaskcastError(f"{file}: imagePath must be the path of its image, not {short_repr(image)}; fix it")
     image = image.replace("\\", "/")
     shapes = Records(f"{file}: shapes", content["shapes"])
     kept, without_area = [], set()
@@ -109,7 +109,7 @@ def _read(file: Path) -> tuple[FoundFrame, set[str]]:
             kept.append(known | {key: one.get(key) for key in ("points", "group_id", "mask")})
         else:
             allowed = ", ".join(SHAPES + NO_AREA)
-            shapes.fail(n, f"shape_type must be one of {allowed}, not {shown(kind)}; draw it again")
+            shapes.fail(n, f"shape_type must be one of {allowed}, not {short_repr(kind)}; draw it again")
     objects = [(one["label"], _group(one)) for one in kept]
     size = _size(content, str(file))
     names = [(file.parent / image).as_posix(), PurePosixPath(image).name, file.stem]
@@ -120,7 +120,7 @@ def _group(shape: Mapping[str, Any]) -> int | None:
     group: Any = shape["group_id"]
     if group is not None and (type(group) is not int or group < 0):
         raise MaskcastError(
-            f"{shape['where']}: group_id must be null or an integer of at least 0, not {shown(group)}; fix it"
+            f"{shape['where']}: group_id must be null or an integer of at least 0, not {short_repr(group)}; fix it"
         )
     return group
 
@@ -130,7 +130,9 @@ def _size(content: Mapping[str, Any], where: str) -> Size | None:
     if sides == [None, None]:  # missing in older files
         return None
     if not all(type(side) is int for side in sides):
-        raise MaskcastError(f"{where}: imageHeight and imageWidth must be integers, not {shown(sides)}; fix them")
+        raise MaskcastError(
+            f"{where}: imageHeight and imageWidth must be integers, not {short_repr(sides)}; fix them"
+        )
     return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
 
 
@@ -146,7 +148,7 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
         points = np.array(shape["points"], np.float64).reshape(-1, 2)
     except (TypeError, ValueError, OverflowError):
         raise MaskcastError(
-            f"{where}: points must be [[x, y], ...], not {shown(shape['points'])}; fix it"
+            f"{where}: points must be [[x, y], ...], not {short_repr(shape['points'])}; fix it"
         ) from None
     if not np.isfinite(points).all():
         raise MaskcastError(f"{where}: points hold something other than finite numbers; fix it")
@@ -155,7 +157,7 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
     if kind in POLYGONS or (kind == "rectangle" and len(points) == 4):  # a rectangle of X-AnyLabeling
         return polygon(points.tolist(), size, where)
     if len(points) != 2:
-        raise MaskcastError(f"{where}: has {counted(len(points), 'point')}, and needs 2; draw it again")
+        raise MaskcastError(f"{where}: has {pluralize(len(points), 'point')}, and needs 2; draw it again")
     (x, y), (other_x, other_y) = points.tolist()
     if kind == "circle":  # its centre, and a point on the circle
         radius = hypot(other_x - x, other_y - y)

@@ -26,7 +26,7 @@ from maskcast.data.labelling.formats.base import (
 from maskcast.data.labelling.formats.names import clip_name, places_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
+from maskcast.files import list_files
 from maskcast.progress import say
 from maskcast.reading import read_text
 
@@ -167,7 +167,7 @@ def write_labels(root: Path, classes: Sequence[str]) -> None:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Returns the class names from ``labels.txt`` in or beside ``path``, or those of KITTI MOTS."""
-    inside = [file for file in files_below(path) if file.name == LABELS]
+    inside = [file for file in list_files(path) if file.name == LABELS]
     for file in [*inside, *(folder / LABELS for folder in path.parents[:2])]:
         if file.is_file():
             lines = read_text(file, "UTF-8", "write a class name a line").splitlines()

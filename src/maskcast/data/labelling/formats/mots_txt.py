@@ -18,7 +18,7 @@ from maskcast.data.labelling.formats.coco import coco_mask, packed_frame
 from maskcast.data.labelling.formats.mots import LABELS, PER_CLASS, Mots, named, value_of, write_labels
 from maskcast.data.labelling.formats.names import clip_name
 from maskcast.errors import MaskcastError
-from maskcast.reading import is_count, read_text
+from maskcast.reading import is_small_integer, read_text
 
 FIELDS = ("frame", "object", "class", "height", "width", "run lengths")
 
@@ -58,7 +58,7 @@ class MotsTxt(Mots):
         """Yields the frame number of each line (see `Mots.numbers`)."""
         for file in self.files_in(path):
             words = (line.partition(" ")[0] for line in _lines(file))
-            yield from ((file, unquote(file.stem), int(word)) for word in words if is_count(word))
+            yield from ((file, unquote(file.stem), int(word)) for word in words if is_small_integer(word))
 
     def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Refuses to guess, unless there are no lines, which need no number."""
@@ -83,7 +83,7 @@ def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
         if not line.strip():
             continue
         words, where = line.split(), f"{file}: line {number}"
-        if len(words) != len(FIELDS) or not all(map(is_count, words[:5])):
+        if len(words) != len(FIELDS) or not all(map(is_small_integer, words[:5])):
             raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; write the line again")
         t, value, class_id, height, width = map(int, words[:5])
         class_name, instance = named(names, value, where)

@@ -9,7 +9,7 @@ from typing import Any
 
 from maskcast.data.coco.records import Records
 from maskcast.errors import MaskcastError
-from maskcast.reading import shown
+from maskcast.reading import short_repr
 
 EVERY = 4  # video frames per labelled frame: 24 and 6 fps
 OBJECT = "object"  # class name of all objects
@@ -29,7 +29,7 @@ def sa_v_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records
     frames, ids = content["masklet"], content["masklet_id"]
     for t, masks in enumerate(frames):
         if not isinstance(masks, list) or len(masks) != len(ids):
-            have = len(masks) if isinstance(masks, list) else shown(masks)
+            have = len(masks) if isinstance(masks, list) else short_repr(masks)
             raise MaskcastError(f"{file}: masklet[{t}] must be one per masklet_id, {len(ids)}, not {have}; fix it")
     size = {key: int(content[f"video_{key}"]) for key in ("height", "width")}  # a float in the file: 848.0
     names = [f"{content['video_id']}/{EVERY * t:05d}.jpg" for t in range(len(frames))]

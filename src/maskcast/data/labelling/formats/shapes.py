@@ -21,7 +21,7 @@ from maskcast.data.decoding import decode
 from maskcast.data.labelling.formats.base import Size
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import counted, shown
+from maskcast.reading import pluralize, short_repr
 
 ELLIPSE_POINTS = 90
 
@@ -34,7 +34,7 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
     """
     if len(points_P2) < 3:
         raise MaskcastError(
-            f"{where}: a polygon of {counted(len(points_P2), 'point')} has no area; draw at least 3"
+            f"{where}: a polygon of {pluralize(len(points_P2), 'point')} has no area; draw at least 3"
         )
     flat = np.asarray(points_P2, np.float64)
     if not np.isfinite(flat).all() or np.abs(flat).max() > FAR * max(size):
@@ -56,7 +56,7 @@ def decoded_base64(text: object, key: str, where: str) -> Image.Image:
         MaskcastError: the text is not base64, or not a readable image.
     """
     if not isinstance(text, str):
-        raise MaskcastError(f"{where}: {key} must be a PNG in base64, not {shown(text)}; export it again")
+        raise MaskcastError(f"{where}: {key} must be a PNG in base64, not {short_repr(text)}; export it again")
     try:
         content = binascii.a2b_base64("".join(text.split()), strict_mode=True)  # some writers insert line breaks
     except binascii.Error as error:

@@ -20,7 +20,7 @@ from maskcast.data.labelling.formats.coco import Packed, coco_mask, instance_of,
 from maskcast.data.labelling.formats.names import frame_name, places_of
 from maskcast.data.labelling.formats.sa_v import is_sa_v, sa_v_lists
 from maskcast.errors import MaskcastError
-from maskcast.reading import read_json, shown
+from maskcast.reading import read_json, short_repr
 
 FILE = "instances.json"
 LISTS = ("videos", "categories", "annotations")
@@ -82,13 +82,13 @@ def _read(file: Path) -> Iterator[FoundFrame]:
     grouped: dict[tuple[int, int], list[Packed]] = defaultdict(list)
     for n, files in enumerate(frames):
         if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-            videos.fail(n, f"file_names must be a list of texts, not {shown(files)}; fix it")
+            videos.fail(n, f"file_names must be a list of texts, not {short_repr(files)}; fix it")
         checked_size(int(heights[n]), int(widths[n]), f"{videos.where}[{n}]")
     for n, one in enumerate(annotations.records):
         video = row[one["video_id"]]
         masks = one.get("segmentations")
         if not isinstance(masks, list) or len(masks) != len(frames[video]):
-            have = len(masks) if isinstance(masks, list) else shown(masks)
+            have = len(masks) if isinstance(masks, list) else short_repr(masks)
             annotations.fail(
                 n, f"segmentations must be one per frame of its video, {len(frames[video])}, not {have}"
             )

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from maskcast.dry_run import write_note
 from maskcast.errors import MaskcastError, one_line
 from maskcast.memory import keep_freed_memory, told_by_linux
 from maskcast.processors import limit_threads
-from maskcast.rehearsal import note
 from maskcast.runner.record import EXPERIMENT
 from maskcast.runner.run import run_stage
 from maskcast.runner.server import new_client
@@ -40,17 +40,17 @@ def main(job_file: Path) -> int:
     try:
         for _ in range(job["times"]):
             began = time.monotonic()
-            note(begins=True)
+            write_note(begins=True)
             run_stage(job["stage"], job["params"], name=job["name"], where=job["where"], **job["paths"])
-            note(took=time.monotonic() - began)
+            write_note(took=time.monotonic() - began)
     except MaskcastError as error:
-        note(error=one_line(error))
+        write_note(error=one_line(error))
         return 2
     except Exception as error:
-        note(error=f"{type(error).__name__}: {one_line(error)}")
+        write_note(error=f"{type(error).__name__}: {one_line(error)}")
         raise
     finally:
-        note(memory=told_by_linux("VmHWM") or 0, gpu=_peak_of_gpu())
+        write_note(memory=told_by_linux("VmHWM") or 0, gpu=_peak_of_gpu())
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.rows import Row
 from maskcast.processors import THREADS, memory_limit, num_processors
 
 GIB = 2**30

@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 
-from maskcast.checkup.forecast import Forecast, forecast
+from maskcast.diagnostics.cost import Forecast, forecast
+from maskcast.dry_run import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
-from maskcast.rehearsal import VARIABLE
 from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, read_calls
 
 POLL_S = 0.5  # seconds between checks, as reading a process's memory maps takes time
@@ -156,9 +156,9 @@ class _Trial:
         """Runs a job; returns its exit code, the peak memory of its processes, and its last line of output."""
         database = f"sqlite:///{self.scratch / 'mlflow.db'}"
         env = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
-        env |= {VARIABLE: str(notes), "MLFLOW_TRACKING_URI": database}
+        env |= {NOTES_FILE: str(notes), "MLFLOW_TRACKING_URI": database}
         log, most = self.scratch / "log.txt", 0
-        command = [sys.executable, "-m", "maskcast.checkup.rehearse", str(job)]
+        command = [sys.executable, "-m", "maskcast.diagnostics.dry_run_stage", str(job)]
         with (
             log.open("wb") as file,
             subprocess.Popen(command, cwd=self.folder, env=env, stdout=file, stderr=file) as process,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.rows import Row
 from maskcast.errors import one_line
 from maskcast.redaction import redacted
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskcast.data.composing import BACKGROUNDS
-from maskcast.rehearsal import HANDFUL
+from maskcast.dry_run import CLIPS_PER_PART
 
 Notes = Sequence[Mapping[str, Any]]
 
@@ -35,7 +35,7 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
     """Returns the estimated cost: one-time work as measured, repeated work times its number of repetitions.
 
     Args:
-        notes: notes of a successful stage (see `maskcast.rehearsal`).
+        notes: notes of a successful stage (see `maskcast.dry_run`).
         wall_s: seconds that its process took.
         params: params of the stage.
         parts: number of clips or images in each part of the data set that it reads; empty if it reads none.
@@ -82,12 +82,12 @@ def ratio(parts: Mapping[str, int], split: str | None) -> float:
         if (split is None or part.split("/")[0] == split) and not part.startswith(BACKGROUNDS)
     }
     framed = {part: number for part, number in counted.items() if not part.endswith("/masks")} or counted
-    handful = sum(min(number, HANDFUL) for number in framed.values())
+    handful = sum(min(number, CLIPS_PER_PART) for number in framed.values())
     return sum(framed.values()) / handful if handful else 1.0
 
 
 def _number(loop: Mapping[str, Any], parts: Mapping[str, int]) -> int:
-    """Returns how many items a loop will have in the real run (`maskcast.rehearsal.AllOf`)."""
+    """Returns how many items a loop will have in the real run (`maskcast.dry_run.FullLoop`)."""
     if not loop["splits"]:
         return int(loop["most"])
     clips = sum(number for part, number in parts.items() if part.split("/")[0] in loop["splits"])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from maskcast.checkup.mlflow_api import MlflowApi
-from maskcast.checkup.rows import Row
+from maskcast.diagnostics.mlflow_api import MlflowApi
+from maskcast.diagnostics.rows import Row
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
 from maskcast.runner.address import VARIABLE, database_file, shown_uri, tracking_uri

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from maskcast.checkup.rows import Row, State
+from maskcast.diagnostics.rows import Row, State
 from maskcast.installation import git as said_by_git
-from maskcast.reading import counted
+from maskcast.reading import pluralize
 
 EXTRAS: dict[str, tuple[State, str]] = {  # state of a missing package, and the extra's purpose
     "": ("missing", "all"),
@@ -88,5 +88,5 @@ def git() -> Iterator[Row]:
         yield Row("Git", "warning", f"{number}; no commit yet, so runs record none", "git add --all && git commit")
     else:
         changes = len(said_by_git("status", "--porcelain", "--untracked-files=no").splitlines())
-        changed = f", {counted(changes, 'file')} changed" if changes else ""
+        changed = f", {pluralize(changes, 'file')} changed" if changes else ""
         yield Row("Git", "ok", f"{number}, commit {commit}{changed}")
