@@ -254,6 +254,24 @@ def break_log(raw: Path, text: str) -> dict[str, Any]:
     return {"layout": "green_screen"}
 
 
+def test_films_that_have_frames_in_common_are_said(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw")
+    write_frames(raw / "backgrounds/park", rng(0).integers(0, 256, (4, 20, 30, 3), dtype=np.uint8))
+    for film in ("videos/actor_0", "backgrounds/park"):
+        (raw / f"{film}_again").mkdir()
+        for path in sorted((raw / film).iterdir())[1:]:
+            (raw / f"{film}_again" / path.name).write_bytes(path.read_bytes())
+    source = FOLDERS | {"splits": {"val": ["actor_0_again"]}, "background_splits": {"val": ["park_again"]}}
+    store = prepare(raw, tmp_path / "clips", source)
+    video, background = (note for note in store.meta["notes"] if note.startswith("warning: "))
+    assert "11 of 12 frames of split 'val' are in 'train', too, e.g. of 'actor_0_again_00000' and 'actor" in video
+    assert (
+        "3 of 3 background frames of split 'val' are in 'train', too, e.g. of 'park_again_00000' an" in background
+    )
+    apart = {"splits": {"val": ["actor_0_again", "actor_0"]}, "background_splits": {"val": ["park_again", "park"]}}
+    assert "notes" not in prepare(raw, tmp_path / "apart", source | apart).meta
+
+
 def one_background(raw: Path) -> dict[str, Any]:
     (write_raw(raw) / "backgrounds/wall.png").unlink()
     return FOLDERS

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, partly_labelled
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.data.composing import BACKGROUNDS
+from maskcast.data.composing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, reasons
 from maskcast.data.loading import load_all, readable, size_of
@@ -88,8 +88,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{reasons([*unreadable, *listing.skipped])}")
     height, width = size_of(first[1])
+    behind = SharedFrames()
     if listing.backgrounds:
-        meta[BACKGROUNDS] = _write_backgrounds(clips / BACKGROUNDS, listing, (height, width), params.workers)
+        root = clips / BACKGROUNDS
+        meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, behind)
     survey = _Survey(listing.maps)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], found):
@@ -100,7 +102,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=own_meta, **vars(arrays))
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
-        notes = [*listing.notes, *survey.warnings()]
+        notes = [*listing.notes, *survey.warnings(), *behind.warnings("background frame")]
         writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
         lost = {clip.split for clip in listing.clips} - set(survey.written)
         if lost:
@@ -138,7 +140,9 @@ class _Survey:
         self.masks_alone += arrays.frames is None
         if arrays.frames is not None:
             video = clip.meta.get("video", clip.id)
-            self._shared.add(clip.split, clip.id, video, frame_hashes(arrays.frames))
+            # Clips of one film have other backgrounds, but the same mattes.
+            pixels = arrays.masks[ALPHA][..., None] if "background" in clip.meta else arrays.frames
+            self._shared.add(clip.split, clip.id, video, frame_hashes(pixels))
         aspects = [*self._aspects, aspect]
         self._aspects = [min(aspects), max(aspects)]
         for name, mask in arrays.masks.items():
@@ -183,8 +187,10 @@ def _take_handful(listing: Listing) -> None:
     )
 
 
-def _write_backgrounds(root: Path, listing: Listing, size: tuple[int, int], workers: int) -> str:
-    """Writes the store of backgrounds; returns its digest."""
+def _write_backgrounds(
+    root: Path, listing: Listing, size: tuple[int, int], workers: int, shared: SharedFrames
+) -> str:
+    """Writes the store of backgrounds, whose frames are added to ``shared``; returns its digest."""
     backgrounds = Listing(listing.backgrounds, ())
     with ClipWriter(root, height=size[0], width=size[1], maps=()) as writer:
         for clip, result in track(
@@ -193,7 +199,10 @@ def _write_backgrounds(root: Path, listing: Listing, size: tuple[int, int], work
             if isinstance(result, MaskcastError):
                 writer.skip(f"{clip.split}/{clip.id}", str(result))
             else:
-                writer.add(clip.id, split=clip.split, kind=clip.kind, frames=result[0].frames, meta=clip.meta)
+                frames = result[0].frames
+                assert frames is not None
+                shared.add(clip.split, clip.id, clip.meta["video"], frame_hashes(frames))
+                writer.add(clip.id, split=clip.split, kind=clip.kind, frames=frames, meta=clip.meta)
     return ClipStore(root).digest
 
 
