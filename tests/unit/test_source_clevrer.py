@@ -108,6 +108,11 @@ def test_splits_and_kinds_follow_what_is_there(raw):
     assert found.maps[0].things
 
 
+def test_a_video_of_test_without_annotation_is_not_trained_on(raw):
+    found = listing(raw, splits={"train": "train", "test": "test"})
+    assert [(clip.split, clip.kind) for clip in found.clips[-1:]] == [("hidden", "hidden")]
+
+
 def test_official_split_comes_from_the_id_where_no_folder_says_it(tmp_path):
     for number in (9999, 10000):
         write_annotation(tmp_path / f"annotation_{number:05d}.json", annotation())

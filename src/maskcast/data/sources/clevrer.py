@@ -39,7 +39,8 @@ class ClevrerSource(SourceConfig):
     """Windows of CLEVRER's videos.
 
     A video with annotation gives labelled clips, an annotation without video labelled clips of masks only, a video
-    without annotation unlabelled clips. Clips of the split `hidden` are the first `context` frames without masks.
+    without annotation unlabelled clips, or hidden ones if its split is `test`. Clips of the split `hidden` are the
+    first `context` frames without masks.
     """
 
     splits_come_from: ClassVar[str] = "source.splits, source.id_splits and source.ids"
@@ -94,7 +95,9 @@ class ClevrerSource(SourceConfig):
         split = self.id_splits.get(number)
         if split is None:
             split = self.splits.get(_official(number, video or annotation), "unlabeled")
-            return split if annotation or split == "hidden" else "unlabeled"
+            if annotation or split == "hidden":
+                return split
+            return "hidden" if split == "test" else "unlabeled"
         if annotation is None and KIND_OF_SPLIT[split] == "labelled":
             raise MaskcastError(
                 f"source.id_splits: video {number} has no annotation, its split must be unlabeled or hidden"
