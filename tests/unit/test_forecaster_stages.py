@@ -100,6 +100,19 @@ def test_a_forecaster_that_learnt_nothing_is_said(
     assert f"scores {best:.4f}; train longer" in capsys.readouterr().err
 
 
+def test_masks_of_clips_that_are_validated_on_now_are_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+    """Clips that are prepared again with other splits have the same ids; masks of before know other splits."""
+    before = ClipStore(stores["clips"])
+    with ClipWriter(tmp_path / "again", height=32, width=48, maps=[before.label_map]) as writer:
+        for clip in before.clips:
+            split = {"val_0": "train", "train_0": "val"}.get(clip.id, clip.split)
+            masks = {MASK: before.masks(clip)} if clip.maps else {}
+            writer.add(clip.id, split=split, kind=clip.kind, frames=before.frames(clip), masks=masks)
+    said = rf"masks: clip 'train_0' is of split 'train' there, of 'val' in {tmp_path}/again; run generate_masks"
+    with pytest.raises(MaskcastError, match=said):
+        pretrain(stores | {"clips": tmp_path / "again"}, tmp_path / "pretrained")
+
+
 def add_motion(folder: Path, clips: ClipStore) -> Path:
     """Writes the clips again, and four clips of masks alone."""
     with ClipWriter(folder, height=32, width=48, maps=[clips.label_map]) as writer:

@@ -83,7 +83,7 @@ def pretraining(
     from maskcast.training.tasks.forecasting import ForecastTask
 
     store, generated = open_stores(clips, masks, params.label_map)
-    train, left_out = _confident(generated, params.min_confidence)
+    train, left_out = _confident(generated, store, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
     model.reset_to_constant_velocity()  # nearer to what is to be learned than rest is
@@ -108,9 +108,19 @@ def pretraining(
     return task, {"clips": float(len(train)), "clips_left_out": float(left_out)}
 
 
-def _confident(masks: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:
-    """Returns the clips of the training splits that are certain enough, and the number of the others."""
+def _confident(masks: ClipStore, store: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:
+    """Returns the clips of the training splits that are certain enough, and the number of the others.
+
+    Raises:
+        MaskcastError: if there are none, or one is of another split in the store of clips: it may be validated on.
+    """
     found = [clip for clip in masks.clips if clip.split in SPLITS]
+    for clip in found:
+        if clip.id in store and (now := store.get(clip.id).split) not in SPLITS:
+            raise MaskcastError(
+                f"{masks.root}: clip {clip.id!r} is of split {clip.split!r} there, of {now!r} in {store.root}; "
+                "run generate_masks on these clips again"
+            )
     kept = [clip for clip in found if clip.meta.get("mean_confidence", 1.0) >= min_confidence]
     if not kept:
         raise MaskcastError(
