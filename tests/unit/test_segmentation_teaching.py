@@ -12,6 +12,7 @@ from tests.two_maps import MATTE, SQUARES
 from torch import Tensor, nn
 
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.models.segmentation.table import load_masker
@@ -258,6 +259,21 @@ def test_frames_without_labels_of_a_labelled_clip_are_unlabelled(store: ClipStor
     partly = ClipStore(tmp_path / "partly")
     windows = UnlabelledWindows(partly, params(), params().unlabeled)  # type: ignore[arg-type]
     assert [clip.id for clip in windows.clips] == ["train_0", "unlabeled_0", "unlabeled_1"]
+
+
+def test_frames_of_another_store_that_are_scored_on_are_said(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = store.get("val_1")
+    with ClipWriter(tmp_path / "others", height=32, width=48, maps=[store.label_map]) as writer:
+        frames = store.frames(bare)[5:15]  # cut elsewhere, under another name
+        writer.add("street", split="unlabeled", kind="unlabelled", frames=frames)
+    segmentation_task(store, params(), "x", unlabeled=tmp_path / "others")
+    said = f"warning: {tmp_path}/others: clip 'street' has frames of clip 'val_1' of split 'val' of {store.root}: "
+    assert said in capsys.readouterr().err
+    others = write_store(tmp_path / "none", train=2)  # with the frames of the store's training clips
+    segmentation_task(store, params(), "x", unlabeled=others.root)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_frames_of_another_store_take_the_place_of_its_own(store: ClipStore, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Legend: B samples, T frames per sample, H height, W width, C = 3 channels; frames are uint8.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -12,17 +13,20 @@ from torch import Tensor
 
 from maskcast.data.augment.frames import Geometry, draw_geometry, move_frames
 from maskcast.data.augment.strong import cut_box, strong_colours
-from maskcast.data.clip_store.frame_index import FrameIndex
+from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
-from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.shared_frames import SCORED, frame_hashes
 from maskcast.data.unlabeled import SEEN
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
+from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
 
 UNLABELED, MIXED = 1, 2  # random keys for windows and for mixed rectangles
+LOOKED_AT = 1000  # clips of each store that are compared
 PLACES = 4  # random crops, of which the one with the highest contrast is taken, as it likely shows objects
 
 
@@ -65,7 +69,7 @@ class UnlabelledWindows:
                 f"{others.root}: frames of {others.height}x{others.width}, but {store.root} has "
                 f"{store.height}x{store.width}; prepare both in one size"
             )
-        store = others or store
+        scored, store = store, others or store
         self.store, self.params, self.unlabeled = store, params, unlabeled
         self.length = (unlabeled.consistent_frames or 1) if params.window is None else params.window.total
         partly = bool(store.meta.get(LABELLED_FRAMES))
@@ -80,6 +84,8 @@ class UnlabelledWindows:
                 f"{store.root}: no unlabelled frames, which train_masker.unlabeled asks for; it has "
                 f"{store.holds()}: prepare clips of split unlabeled, or set train_masker.unlabeled to null"
             )
+        if others is not None:
+            _warn_of_scored(scored, others, self.clips)
         self._index = FrameIndex(self.clips, self.length)
         if not len(self._index):
             raise MaskcastError(
@@ -124,6 +130,26 @@ class UnlabelledWindows:
         anywhere = augment.crop is None or random.random() >= augment.crop_on_object
         places = [draw_geometry(augment, shape, None, random) for _ in range(1 if anywhere else PLACES)]
         return places[0] if anywhere else max(places, key=lambda place: _contrast(frame_HWC, place))
+
+
+def _warn_of_scored(store: ClipStore, others: ClipStore, clips: Sequence[Clip]) -> None:
+    """Says if clips of another store begin with a frame that this store has in a split for scores.
+
+    Args:
+        store: has the splits for scores.
+        others: the other store.
+        clips: its clips, which are learnt from.
+    """
+    found = store.where(lambda group: group.split in SCORED and group.has_frames)
+    scored = [found[k] for k in evenly_spaced(len(found), LOOKED_AT)]
+    known = {one: clip for clip in scored for one in frame_hashes(store.frames(clip))}
+    for clip in (clips[k] for k in evenly_spaced(len(clips), LOOKED_AT)):
+        for one in known.keys() & frame_hashes(others.frames(clip)[:1]):
+            say(
+                f"warning: {others.root}: clip {clip.id!r} has frames of clip {known[one].id!r} of split "
+                f"{known[one].split!r} of {store.root}: what is scored on is learnt from; take it out of one store"
+            )
+            return
 
 
 def _contrast(frame_HWC: np.ndarray, place: Geometry) -> float:
