@@ -122,6 +122,24 @@ def test_labels_of_frames_are_added_to_those_that_a_clip_had(store: ClipStore) -
     assert main(["labels", "import", "--format", "coco", "a.json", "--clips", "else", "--output", "e2"]) == 0
 
 
+def test_clips_that_are_scored_on_beside_clips_of_their_video_that_are_not_are_said(
+    store: ClipStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ClipWriter(Path("windows"), height=16, width=24, maps=single_map(store.classes)) as writer:
+        for start in (0, 11):
+            frames, _ = moving_squares(start, 22, 16, 24)
+            meta = {"video": "street", "start": start, "stride": 1}
+            writer.add(f"street_{start}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
+    words = ["labels", "import", "--format", "coco", "a.json", "--clips", "windows", "--output"]
+    said = "warning: 1 clip is of split val now, and other clips of the same video are trained on, e.g. 'street_0'"
+    for starts, split, warned in (((0,), "val", True), ((0,), "train", False), ((0, 11), "val", False)):
+        images = [{"id": n, "file_name": f"street_{n}_000003.png", "height": 16, "width": 24} for n in starts]
+        content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": []}
+        Path("a.json").write_text(json.dumps(content))
+        assert main([*words, f"{split}{len(starts)}", "--split", split]) == 0
+        assert (said in capsys.readouterr().err) == warned
+
+
 def test_a_masker_learns_from_the_frames_with_labels_alone(masks: ClipStore, masker: Path) -> None:
     with Path("frames.csv").open("w", encoding="utf-8-sig") as file:  # as a spreadsheet saves it
         csv.writer(file).writerows([["clip", "frame"], ["unlabeled_0", 4], ["unlabeled_1", 9]])

@@ -153,6 +153,13 @@ def _import(given: argparse.Namespace, out: Path) -> str:
             f"{pluralize(report.unlabelled, 'frame', 'is', 'are')} listed without annotation: left without "
             "labels (--empty unlabelled)"
         )
+    if report.trained:
+        one, other = report.trained[0]
+        say(
+            f"warning: {pluralize(len(report.trained), 'clip', 'is', 'are')} of split {given.split} now, and "
+            f"other clips of the same video are trained on, e.g. {one!r} and {other!r}: label all clips of a "
+            "video for one split"
+        )
     return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
 
 

@@ -24,6 +24,7 @@ from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.names import FRAME_RULE
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
+from maskcast.data.shared_frames import LEARNT
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import parsing, pluralize
@@ -43,6 +44,7 @@ class ImportReport:
         unlabelled: number of frames that are listed without any region and stay unlabelled.
         unpaired: names of frames that belong to no clip of the store.
         unmet: messages about renamed classes that no labelled frame has.
+        trained: clips that are scored on from now on, with another clip of the same video that is trained on.
     """
 
     clips: int = 0
@@ -51,6 +53,7 @@ class ImportReport:
     unlabelled: int = 0
     unpaired: list[str] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
+    trained: list[tuple[str, str]] = field(default_factory=list)
 
 
 def import_labels(
@@ -116,8 +119,18 @@ def import_labels(
     report.unmet = list(names.unmet())
     labels = {clip_id: clip.finish() for clip_id, clip in painted.items() if clip.frames}
     report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in painted.values())
+    if split != "train":
+        report.trained = _of_trained_videos(store, labels)
     write_relabelled(root, store, labels, split)
     return report
+
+
+def _of_trained_videos(store: ClipStore, labels: Mapping[str, NewLabels]) -> list[tuple[str, str]]:
+    """Returns the clips that had no labels, each with another clip of its video that is trained on, if any."""
+    new = [clip for name in labels if (clip := store.get(name)).kind != "labelled"]
+    trained = store.where(lambda group: group.split in LEARNT)
+    others = {clip.video: clip.id for clip in trained if clip.id not in {one.id for one in new}}
+    return [(clip.id, others[clip.video]) for clip in new if clip.video in others]
 
 
 @contextmanager
