@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from _common import at_least_one, interleaved, print_table, ratio
-from maskcast.data.clip_store.packing import packed
+from maskcast.data.clip_store.compression import compress
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import one_line_errors
@@ -79,7 +79,7 @@ def compare(rounds: int, clips: int) -> list[tuple[str, float, float]]:
             "frames": (lambda: pngs("frame"), frames, 1.0),
             "masks": (lambda: pngs("mask"), labels, 1.0),
             "frames and masks": (lambda: pngs("frame", "mask"), lambda: (frames(), labels()), 1.0),
-            "masks, written": (save, lambda: [packed(masks[k]) for k in picks], READ / 2),
+            "masks, written": (save, lambda: [compress(masks[k]) for k in picks], READ / 2),
         }
         found = []
         for name, (plain, ours, more) in tasks.items():

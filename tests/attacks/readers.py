@@ -225,9 +225,9 @@ def read_raw(folder: Path, **source: Any) -> None:
 
 
 def inspect(folder: Path) -> None:
-    from maskcast.data.inspection.look import look
+    from maskcast.data.inspection.inspect_folder import inspect_folder
 
-    look(folder / "raw")
+    inspect_folder(folder / "raw")
 
 
 # Labels.
@@ -438,10 +438,10 @@ def read_pointers(folder: Path) -> None:
 
 
 def write_finished(folder: Path) -> None:
+    from maskcast.data.clip_store.compression import compress
     from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
-    from maskcast.data.clip_store.packing import packed
 
-    layer = packed(np.ones((3, *SIZE), np.uint8))
+    layer = compress(np.ones((3, *SIZE), np.uint8))
     FinishedClips(folder, "f").save(0, FinishedClip({"mask": layer}, {"mask": layer}, {"x": 1}))
 
 

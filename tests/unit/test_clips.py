@@ -16,7 +16,7 @@ import zstandard
 from torch.utils.data import DataLoader, Dataset
 
 from maskcast.data.clip_store.columns import ColumnWriter
-from maskcast.data.clip_store.packing import LayerPacker, packed, unpack_into
+from maskcast.data.clip_store.compression import LayerCompressor, compress, decompress_into
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.clip_store.writer import ClipWriter
@@ -141,7 +141,7 @@ SLICES = [slice(None), slice(1, 3), slice(3, None), slice(None, None, 2), slice(
 def test_a_slice_of_masks_is_a_slice_of_the_frames(
     tmp_path: Path, frames: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskcast.data.clip_store.packing.CHUNK_BYTES", 3 * 6 * 8)
+    monkeypatch.setattr("maskcast.data.clip_store.compression.CHUNK_BYTES", 3 * 6 * 8)
     with writer(tmp_path / "s") as w:
         w.add("v", split="train", kind="labelled", masks={MASK: MASKS}, confidence={MASK: MASKS + 9})
     store = ClipStore(tmp_path / "s")
@@ -151,17 +151,17 @@ def test_a_slice_of_masks_is_a_slice_of_the_frames(
 
 def test_one_frame_costs_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = np.concatenate([MASKS] * 25)
-    monkeypatch.setattr("maskcast.data.clip_store.packing.CHUNK_BYTES", 8 * 6 * 8)
+    monkeypatch.setattr("maskcast.data.clip_store.compression.CHUNK_BYTES", 8 * 6 * 8)
     with writer(tmp_path / "s") as w:
         w.add("v", split="train", kind="labelled", masks={MASK: masks})
     store = ClipStore(tmp_path / "s")
     given: list[int] = []
 
     def counting(chunk: memoryview, frames_THW: np.ndarray) -> None:
-        unpack_into(chunk, frames_THW)
+        decompress_into(chunk, frames_THW)
         given.append(frames_THW.nbytes)
 
-    monkeypatch.setattr("maskcast.data.clip_store.packing.unpack_into", counting)
+    monkeypatch.setattr("maskcast.data.clip_store.compression.decompress_into", counting)
     for frames, chunks in ((slice(50, 51), 1), (slice(7, 9), 2), (slice(99, 100), 0.5), (slice(None), 12.5)):
         given.clear()
         np.testing.assert_array_equal(store.masks(store.clips[0], frames), masks[frames])
@@ -170,19 +170,19 @@ def test_one_frame_costs_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3], [2], [], [5, 6]])
 def test_a_layer_in_pieces_has_the_bytes_of_the_whole(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskcast.data.clip_store.packing.CHUNK_BYTES", 3 * 6 * 8)
+    monkeypatch.setattr("maskcast.data.clip_store.compression.CHUNK_BYTES", 3 * 6 * 8)
     masks = np.concatenate([MASKS, MASKS])
-    packer = LayerPacker()
+    packer = LayerCompressor()
     for piece in np.split(masks, cuts):
         packer.add(piece)
     found = packer.finish()
-    assert found == packed(masks)
+    assert found == compress(masks)
     assert (found.shape, found.dtype, len(found.chunks)) == ((8, 6, 8), "uint8", 3)
 
 
 def test_layers_whose_frames_fill_their_chunks_are_kept(tmp_path: Path) -> None:
     masks = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 512, 512), np.uint8)
-    assert len(packed(masks).chunks) == 4  # a frame each, and none is left
+    assert len(compress(masks).chunks) == 4  # a frame each, and none is left
     with ClipWriter(tmp_path / "clips", height=512, width=512, maps=single_map("abcd")) as writer:
         writer.add("a", split="val", kind="labelled", masks={MASK: masks})
     store = ClipStore(tmp_path / "clips")

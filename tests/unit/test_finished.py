@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.conftest import moving_squares
 
+from maskcast.data.clip_store.compression import compress
 from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
-from maskcast.data.clip_store.packing import packed
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
@@ -21,7 +21,7 @@ OBJECTS = {"ids": {1: 1, 2: 1}}
 
 def finished() -> FinishedClip:
     return FinishedClip(
-        {name: packed(mask) for name, mask in LAYERS.items()}, {"squares": packed(SQUARES + 7)}, {"mean": 0.1}
+        {name: compress(mask) for name, mask in LAYERS.items()}, {"squares": compress(SQUARES + 7)}, {"mean": 0.1}
     )
 
 
@@ -52,4 +52,4 @@ def test_clips_are_counted_up_to_the_first_that_is_missing(tmp_path: Path) -> No
 
 def test_compressed_layers_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MaskcastError, match=r"masks of map 'squares' are uint8 \(9, 16, 48\); the store holds"):
-        write(tmp_path / "s", masks={"squares": packed(SQUARES[:, :16])})
+        write(tmp_path / "s", masks={"squares": compress(SQUARES[:, :16])})

@@ -16,7 +16,7 @@ from tests.unit.test_source_videos import write_video
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.composing import Backgrounds, compose, replace_background, there_and_back
 from maskcast.data.images import read_image
-from maskcast.data.inspection.look import look
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.data.labelling.relabelling import write_relabelled
 from maskcast.data.left_out import LeftOut
 from maskcast.data.loading import readable
@@ -358,7 +358,7 @@ def test_init_says_what_such_a_folder_is_for(sign: str, tmp_path: Path) -> None:
     if "videos" not in sign:
         (tmp_path / sign).write_text("{}")
     with pytest.raises(MaskcastError, match=f"holds {sign}, .*green screen: `maskcast new .* --pipeline video`"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_a_size_must_be_given(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_m
 from maskcast.__main__ import main
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.inspection.look import look
+from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.data.inspection.patterns import Guess, guess_patterns
-from maskcast.data.inspection.streams import Stream
 from maskcast.data.sources.splits import time_parts
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
@@ -97,19 +97,19 @@ def test_a_layout_is_found_and_can_be_prepared(name: str, tmp_path: Path) -> Non
 def test_the_competition_is_known_below_a_folder_beside_what_macos_leaves(tmp_path: Path) -> None:
     LOOKALIKES["competition"](tmp_path / "release")
     (tmp_path / "__MACOSX/release").mkdir(parents=True)
-    assert look(tmp_path).source["layout"] == "competition"
+    assert inspect_folder(tmp_path).source["layout"] == "competition"
 
 
 def test_the_competition_is_known_by_images_of_any_kind_in_capitals_too(tmp_path: Path) -> None:
     LOOKALIKES["competition"](tmp_path)
-    expected = look(tmp_path)
+    expected = inspect_folder(tmp_path)
     for number, path in enumerate(sorted(tmp_path.glob("*/data/video_*/image_*.png"))):
         if number % 2:
             path.rename(path.with_suffix(".PNG"))
         else:
             Image.open(path).save(path.with_suffix(".jpg"))
             path.unlink()
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert (found.source, found.sequences, found.sizes) == (expected.source, expected.sequences, expected.sizes)
 
 
@@ -205,7 +205,7 @@ def boxes(root: Path) -> None:
 def test_what_cannot_be_learnt_from_is_said(write: Callable[[Path], None], line: str, tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(MaskcastError, match=line):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def one_off(root: Path) -> None:
@@ -249,7 +249,7 @@ def test_masks_that_may_be_of_other_frames_are_refused(
 ) -> None:
     write(tmp_path)
     with pytest.raises(MaskcastError, match=line):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def small_masks(root: Path) -> None:
@@ -305,7 +305,9 @@ def test_masks_that_are_no_images_are_said(tmp_path: Path) -> None:
     davis(tmp_path, sequences=2, labelled=0)
     (tmp_path / "masks").mkdir()
     np.save(tmp_path / "masks/seq-0.npy", np.zeros((24, 8, 8), np.uint8))
-    assert "1 file is neither images nor videos, e.g. masks/seq-0.npy" in " ".join(look(tmp_path).warnings)
+    assert "1 file is neither images nor videos, e.g. masks/seq-0.npy" in " ".join(
+        inspect_folder(tmp_path).warnings
+    )
 
 
 def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
@@ -320,16 +322,16 @@ def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
 def test_names_of_classes_come_from_a_list_beside_the_masks(tmp_path: Path) -> None:
     LOOKALIKES["camvid"](tmp_path)
     (tmp_path / "label_colors.txt").write_text("0 0 0\tRoad\n200 0 0\tCar\n0 0 200\tVoid\n", "utf-8-sig")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert (found.source["classes"], found.source["ignore"]) == (["Road", "Car"], 2)
     assert not any("name them" in warning for warning in found.warnings)
     for path in (tmp_path / "LabeledApproved_full").iterdir():
         Image.open(path).convert("RGB").save(path)
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["values"] == {"#000000": "Road", "#c80000": "Car", "#0000c8": "ignore"}
     assert found.source["classes"] == ["Road", "Car"] and plan(tmp_path).clips["val"] >= 1
     (tmp_path / "label_colors.txt").write_text("1 2 3\tOther\n4 5 6\tThings\n")
-    assert "Other" not in look(tmp_path).source["classes"]
+    assert "Other" not in inspect_folder(tmp_path).source["classes"]
 
 
 def test_masks_of_cvat_have_names_in_a_map_and_objects_beside_the_classes(tmp_path: Path) -> None:
@@ -346,7 +348,7 @@ def test_masks_of_cvat_have_names_in_a_map_and_objects_beside_the_classes(tmp_pa
     )
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets/Segmentation/default.txt").write_text("frame_000000\n")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["masks"] == "SegmentationClass/{clip}_{frame}.png"
     assert found.source["values"] == {"#000000": "background", "#fa2a5d": "red car", "#33ddff": "person"}
     assert found.source["classes"] == ["background", "red car", "person"]
@@ -363,7 +365,7 @@ def sparse(root: Path, every: int) -> None:
 
 def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) -> None:
     sparse(tmp_path, 10)
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     step = found.source["window_step"]
     frames = {mask - start for start in range(0, 48 - 21, step) for mask in range(0, 48, 10)}
     assert set(range(11, 22)) <= frames and 1 <= step < 11
@@ -378,7 +380,7 @@ def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) 
 def test_frames_without_a_mask_are_not_drawn_to_learn_from(tmp_path: Path) -> None:
     """Without that, nine samples of ten would teach nothing."""
     sparse(tmp_path / "raw", 10)
-    values = yaml.safe_load(propose_params(tmp_path / "raw", look(tmp_path / "raw")).text(""))
+    values = yaml.safe_load(propose_params(tmp_path / "raw", inspect_folder(tmp_path / "raw")).text(""))
     run_stage("prepare_clips", values["prepare_clips"], raw=tmp_path / "raw", clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips")
     for clip in store.select("train"):
@@ -395,7 +397,7 @@ def test_masks_too_few_to_score_a_forecast_are_said(tmp_path: Path) -> None:
     with pytest.raises(
         MaskcastError, match=r"2 of the 96 frames of labelled sequences have a mask, too few .* 22"
     ):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("length", "step", "context"), [(48, 40, 8), (24, 8, 8), (16, 5, 6)])
@@ -451,14 +453,14 @@ def test_lists_of_splits_are_taken(form: str, split: str, tmp_path: Path) -> Non
         path.write_text("".join(f"{line.format(name=one)}\n" for one in sequences), "utf-8-sig")  # as on Windows
     (tmp_path / "ImageSets/2016").mkdir(parents=True)  # of fewer sequences
     (tmp_path / "ImageSets/2016/val.txt").write_text("seq-0\n")
-    found, origin = look(tmp_path), f"as {name.format(split)} lists them"
+    found, origin = inspect_folder(tmp_path), f"as {name.format(split)} lists them"
     if split == "val":
         assert found.source["splits"] == {"val": ("seq-2", "seq-3")}
-        assert found.why["splits"] == f"val: {origin}; the rest is train"
+        assert found.reasons["splits"] == f"val: {origin}; the rest is train"
     else:
         assert found.source["splits"] == {"val": ("seq-0",), "test": ("seq-2", "seq-3")}
         said = "val: 20% of the 2 labelled ones that are not for test, drawn with seed 0; "
-        assert found.why["splits"] == f"{said}test: {origin}; the rest is train"
+        assert found.reasons["splits"] == f"{said}test: {origin}; the rest is train"
 
 
 TABLES = {
@@ -475,16 +477,16 @@ def test_tables_of_splits_are_taken(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(TABLES[name])
     (tmp_path / "a.csv").write_text("frame,note\nseq-0,test\nseq-1,blurred\nseq-2,cut\n")
     (tmp_path / "b_split.json").write_text("{")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["splits"] == {"val": ("seq-2",), "test": ("seq-3",)}
-    assert found.why["splits"] == f"val: as {name} lists them; the rest is train"
+    assert found.reasons["splits"] == f"val: as {name} lists them; the rest is train"
 
 
 def test_lists_of_frames_that_cut_through_sequences_are_none_of_sequences(tmp_path: Path) -> None:
     davis(tmp_path)
     for split, frame in (("train", 1), ("val", 2)):
         (tmp_path / f"{split}.txt").write_text("".join(f"seq-{k}_{frame:05d}\n" for k in range(4)))
-    assert "drawn with seed 0" in look(tmp_path).why["splits"]
+    assert "drawn with seed 0" in inspect_folder(tmp_path).reasons["splits"]
 
 
 def test_folders_for_train_and_test_alone_are_not_mixed(tmp_path: Path) -> None:
@@ -492,11 +494,11 @@ def test_folders_for_train_and_test_alone_are_not_mixed(tmp_path: Path) -> None:
         frames, masks = frames_of(k, 24)
         write_images(tmp_path / f"images/{place}", frames, "{:04d}.jpg")
         write_images(tmp_path / f"masks/{place}", masks, "{:04d}.png")
-    assert look(tmp_path).source["splits"] == {"val": ("c",), "test": ("d",)}
+    assert inspect_folder(tmp_path).source["splits"] == {"val": ("c",), "test": ("d",)}
     for name in ("b", "c"):
         shutil.rmtree(tmp_path / f"images/train/{name}")
         shutil.rmtree(tmp_path / f"masks/train/{name}")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["splits"] == {"val": ("d",)}
     said = "test serves as val, because a alone has other masks: the model is chosen and scored on the same clips"
     assert said in found.warnings
@@ -517,7 +519,7 @@ def test_nothing_is_learnt_from_a_test_without_masks(labelled: str, flat: bool, 
     val = {"val": ("c",)} if "val" in labelled else {"val": ("a",), "unlabeled": ("c",)}
     assert start.found.source["splits"] == val | {"hidden": ("d",)}
     assert start.clips["hidden"] == 1 and not start.left_out
-    assert start.found.why["splits"].endswith("hidden: the 1 of test, without masks: not used for training")
+    assert start.found.reasons["splits"].endswith("hidden: the 1 of test, without masks: not used for training")
 
 
 def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp_path: Path) -> None:
@@ -553,7 +555,7 @@ def test_phones_and_deep_frames_are_told(tmp_path: Path) -> None:
             exif[0x0112] = 6  # turn it by a quarter
             image.save(folder / f"{t:04d}.jpg", exif=exif)
         write_images(tmp_path / f"masks/{k}", np.rot90(masks, 3, (1, 2)).copy() * np.uint8(255), "{:04d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert list(found.sizes) == [(64, 40)]
     assert ("orientation", "2 sequences are turned as EXIF says") in found.rows
 
@@ -561,11 +563,11 @@ def test_phones_and_deep_frames_are_told(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     write_mp4(tmp_path / "a.mp4", frames_of(9, 24)[0])
     with pytest.raises(MaskcastError, match=r"a\.mp4: is a file; give the folder that holds the videos"):
-        look(tmp_path / "a.mp4")
+        inspect_folder(tmp_path / "a.mp4")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(tmp_path / "a.mp4")
     with pytest.raises(MaskcastError, match=r"a\.zip: is a file: unpack it first; give the folder"):
-        look(tmp_path / "a.zip")
+        inspect_folder(tmp_path / "a.zip")
 
 
 def test_frames_that_lie_in_the_folder_itself_are_one_sequence(tmp_path: Path) -> None:
@@ -581,14 +583,14 @@ def test_videos_of_masks_are_no_videos_to_learn_from(video: str, masks: str, tmp
         write_mp4(tmp_path / name, frames_of(9, 24)[0])
     said = f"{masks} is called as the masks of {video}, and masks are read from images: .*`ffmpeg -i {masks} "
     with pytest.raises(MaskcastError, match=said):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_masks_beside_videos_that_nobody_reads_are_said(tmp_path: Path) -> None:
     for name in ("videos/b", "masks/a"):
         write_mp4(tmp_path / f"{name}.mp4", frames_of(9, 24)[0])
     (tmp_path / "all.json").write_text('{"images": [], "annotations": [{"bbox": []}], "categories": []}')
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["layout"] == "videos" and not found.trainable
     assert "masks/a.mp4 is named like a mask" in found.warnings[0]
     assert "all.json is not read" in found.warnings[1]
@@ -598,10 +600,11 @@ def test_videos_beside_frames_are_said(tmp_path: Path) -> None:
     davis(tmp_path)
     write_mp4(tmp_path / "more/a.mp4", frames_of(9, 24)[0])
     assert any(
-        "1 video is left out, e.g. more/a.mp4: one source" in warning for warning in look(tmp_path).warnings
+        "1 video is left out, e.g. more/a.mp4: one source" in warning
+        for warning in inspect_folder(tmp_path).warnings
     )
     (tmp_path / "more/a.mp4").rename(tmp_path / "JPEGImages/480p/a.mp4")  # where the pattern finds it
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert "a.mp4" in found.sequences and not any("left out" in warning for warning in found.warnings)
 
 
@@ -636,7 +639,7 @@ def test_videos_of_several_endings_are_all_taken(tmp_path: Path) -> None:
     write_mp4(tmp_path / "more/deep/e.mp4", frames_of(9, 24)[0])
     assert any(
         "1 video is left out, e.g. more/deep/e.mp4: they do not fit the pattern films/{clip}.*" in warning
-        for warning in look(tmp_path).warnings
+        for warning in inspect_folder(tmp_path).warnings
     )
 
 
@@ -647,9 +650,9 @@ def test_files_of_several_pages_are_said(tmp_path: Path) -> None:
         (tmp_path / root).mkdir(parents=True)
         pages[0].save(tmp_path / root / "film.tif", save_all=True, append_images=pages[1:])
     line = "film.tif: holds 3 pages or pictures of an animation; save each as a file of its own (ImageJ"
-    assert any(line in warning for warning in look(tmp_path / "all").warnings)
+    assert any(line in warning for warning in inspect_folder(tmp_path / "all").warnings)
     with pytest.raises(MaskcastError, match=re.escape(line)):
-        look(tmp_path / "alone")
+        inspect_folder(tmp_path / "alone")
 
 
 def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
@@ -691,7 +694,7 @@ def test_a_step_and_four_frames_are_timed_with_what_the_device_does(monkeypatch:
 
 def test_video_is_forecast_by_its_flow_and_single_things_by_their_tracks(tmp_path: Path) -> None:
     davis(tmp_path)
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     models = []
     for layout in ("frame_folders", "clevrer"):
         found.source["layout"] = layout
@@ -781,7 +784,7 @@ def test_a_folder_of_frames_and_one_of_masks_are_found_among_others(tmp_path: Pa
     write_images(tmp_path / "annotations", masks, "{:03d}_annotation.png", 1)
     write_images(tmp_path / "plants", (masks > 0) * np.uint8(255), "{:03d}_mask.png", 1)
     write_images(tmp_path / "test", frames_of(1, 24)[0], "take-{:02d}.jpg")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == "images/{frame}_image.png"
     assert found.source["masks"] == "annotations/{frame}_annotation.png"
     assert found.labelled == {"sequence": 60}
@@ -806,7 +809,7 @@ def test_the_folders_that_share_most_names_are_taken(tmp_path: Path) -> None:
     write_images(tmp_path / "test_images", frames_of(1, 24)[0], "{:02d}.png")
     write_images(tmp_path / "test_masks", frames_of(1, 24)[1], "{:02d}.png")
     write_images(tmp_path / "masked", masks, "{:03d}.png")
-    assert look(tmp_path).source["masks"] == "masks/{frame}.png"
+    assert inspect_folder(tmp_path).source["masks"] == "masks/{frame}.png"
 
 
 def test_augmented_pairs_in_one_folder_are_left_out(tmp_path: Path) -> None:
@@ -815,7 +818,7 @@ def test_augmented_pairs_in_one_folder_are_left_out(tmp_path: Path) -> None:
         write_images(tmp_path / "train" / folder, images, "{}.png")
         write_images(tmp_path / "train/aug", images, f"{folder}_{{}}_77.png")
     write_images(tmp_path / "test", frames_of(1, 40)[0], "{}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == "{clip}/image" and found.labelled == {"train": 40}
 
 
@@ -824,7 +827,7 @@ def test_drawings_beside_masks_are_frames(tmp_path: Path) -> None:
     write_images(tmp_path / "images", (frames > 128) * np.uint8(255), "{}.png")
     write_images(tmp_path / "masks", masks, "{}.png")
     write_images(tmp_path / "results", frames_of(1, 24)[0], "{}.png")
-    source = look(tmp_path).source
+    source = inspect_folder(tmp_path).source
     assert (source["images"], source["masks"]) == ("images/{frame}.png", "masks/{frame}.png")
 
 
@@ -870,7 +873,7 @@ def test_masks_that_fit_two_folders_of_frames_are_paired_with_the_one_they_cover
     write_images(tmp_path / "film/all", frames_of(1, 90)[0], "{}.png")
     write_images(tmp_path / "shots", frames, "{}.png")
     write_images(tmp_path / "masks", masks, "{}.png")
-    assert look(tmp_path).source["images"] == "shots/{frame}.png"
+    assert inspect_folder(tmp_path).source["images"] == "shots/{frame}.png"
 
 
 def test_pictures_that_pair_with_no_frame_are_no_masks_in_silence(tmp_path: Path) -> None:
@@ -880,7 +883,7 @@ def test_pictures_that_pair_with_no_frame_are_no_masks_in_silence(tmp_path: Path
     for name in ("Box", "Mask"):
         write_images(tmp_path / "runs/train28", frames_of(0, 1)[1], f"{name}F{{}}_curve.png", 1)
     with pytest.raises(MaskcastError, match=r"no sequence with masks can be read: .*/runs/train28: .*move"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_a_poster_beside_videos_is_no_sequence(tmp_path: Path) -> None:
@@ -888,10 +891,10 @@ def test_a_poster_beside_videos_is_no_sequence(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_mp4(tmp_path / f"{name}.mp4", frames)
     write_images(tmp_path, frames[:1], "poster{}.jpg")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["layout"] == "videos" and found.sequences == {"a.mp4": 30, "b.mp4": 30}
     write_images(tmp_path / "masks/a", masks, "{:04d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.labelled == {"a": 30}
     assert "1 image left out: . has too few images for a clip, and there are videos" in found.warnings
 
@@ -919,7 +922,7 @@ def test_parts_too_short_between_gaps_are_said(tmp_path: Path) -> None:
         for first in range(0, 36, 12):
             write_images(tmp_path / folder, images[first : first + 12], "{:03d}.png", 2 * first)
     with pytest.raises(MaskcastError, match="have 12 frames without a gap in their numbers: a clip to learn from"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_grey_masks_in_three_channels_are_masks(tmp_path: Path) -> None:
@@ -928,7 +931,7 @@ def test_grey_masks_in_three_channels_are_masks(tmp_path: Path) -> None:
     write_images(tmp_path / "images", frames.repeat(10, 1).repeat(10, 2), "{:03d}.png")
     write_images(tmp_path / "masks", soft[..., None].repeat(3, -1), "{:03d}.png")
     assert len(np.unique(soft)) > 64  # and so no ids
-    assert look(tmp_path).labelled == {"sequence": 60}
+    assert inspect_folder(tmp_path).labelled == {"sequence": 60}
 
 
 def test_masks_with_the_colours_of_photographs_are_said(tmp_path: Path) -> None:
@@ -937,11 +940,11 @@ def test_masks_with_the_colours_of_photographs_are_said(tmp_path: Path) -> None:
         write_images(tmp_path / f"{split}_images", frames, "{:03d}.jpg")
         noise = np.random.default_rng(k).integers(0, 40, frames.shape, np.uint8)
         write_images(tmp_path / f"{split}_masks", (masks > 0)[..., None] * np.uint8(200) + noise, "{:03d}.jpg")
-    with pytest.raises(MaskcastError, match="train_masks is called after masks and has the names of train_images"):
-        look(tmp_path)
+    with pytest.raises(MaskcastError, match="train_masks is named like masks and has the file names of"):
+        inspect_folder(tmp_path)
     for split in ("train", "val"):  # overlays beside masks
         write_images(tmp_path / f"{split}_labels", frames_of(0, 24)[1], "{:03d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert set(found.labelled) == {"train", "val"} and found.source["images"] == "{clip}_images"
     assert "24 images left out: train_masks shows photographs of train_images" in found.warnings
 
@@ -970,14 +973,14 @@ def test_pointers_of_git_lfs_are_said(name: str, tmp_path: Path) -> None:
         with pytest.raises(MaskcastError, match=re.escape(line.replace(" is", ": is"))):
             count_frames(path)
     else:
-        assert any(line.replace("png is", "png: is") in warning for warning in look(tmp_path).warnings)
+        assert any(line.replace("png is", "png: is") in warning for warning in inspect_folder(tmp_path).warnings)
 
 
 def test_thousands_of_sequences_are_looked_through_in_seconds() -> None:
     """Of as many as YouTube-VOS has: pairing each folder with each took minutes."""
     names = [f"{k:08x}" for k in range(3000)]
     frames, masks = (
-        [Stream((kind, name), "", (Path(f"{name}/0.png"),), kind == "masks") for name in names]
+        [ImageGroup((kind, name), "", (Path(f"{name}/0.png"),), kind == "masks") for name in names]
         for kind in ("frames", "masks")
     )
     began = time.process_time()
@@ -991,7 +994,7 @@ def test_a_name_that_is_in_those_of_folders_is_no_pattern(place: str, tmp_path: 
     frames, masks = frames_of(0, 60)
     for kind, images in (("frames", frames), ("masks", masks)):
         write_images(tmp_path / place.format(kind=kind, clip="a"), images, "{:03d}.png")
-    source = look(tmp_path).source
+    source = inspect_folder(tmp_path).source
     patterns = [place.replace("{kind}", kind) for kind in ("frames", "masks")]
     assert [source["images"], source["masks"]] == patterns
 
@@ -1003,7 +1006,7 @@ def test_a_folder_that_holds_frames_and_masks_is_not_called_after_masks(tmp_path
         write_images(tmp_path / name, frames, "{:03d}.jpg")
         if k < 2:
             write_images(tmp_path / name.replace("images", "masks"), masks, "{:03d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert (found.source["images"], found.source["masks"]) == ("labelled/images/{clip}", "labelled/masks/{clip}")
     assert set(found.labelled) == {"a", "b"}
 
@@ -1013,7 +1016,7 @@ def test_overlays_by_sequence_are_no_frames(tmp_path: Path) -> None:
         frames, masks = frames_of(k, 24)
         for folder, images in (("overlay", frames), ("rgb", frames), ("masks", masks)):
             write_images(tmp_path / f"{folder}/seq-{k}", images, "{:03d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == "rgb/{clip}"
     assert "24 images left out: overlay/seq-0 holds pictures of masks" in found.warnings
 
@@ -1050,7 +1053,7 @@ def test_frames_and_masks_in_one_folder_may_differ_in_their_endings(place: str, 
     assert start.clips["train"] and start.clips["val"]
     write_images(tmp_path / "raw", frames, "{:03d}.jpg")
     write_images(tmp_path / "raw", frames, "{:03d}.png")  # no masks, so each frame is there twice
-    assert look(tmp_path / "raw").source["images"] == "{frame}.jpg"
+    assert inspect_folder(tmp_path / "raw").source["images"] == "{frame}.jpg"
 
 
 def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> None:
@@ -1058,10 +1061,10 @@ def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> Non
     for name in ("a", "b"):
         write_images(tmp_path / "frames" / name, frames, "{:03d}.png")
     write_images(tmp_path / "masks/a", masks, "{:03d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert "sequences are too short: clips have 7 context and 7 forecast frames, not 11 and 11" in found.warnings
     assert any(warning.startswith("left out: 1 sequence without masks") for warning in found.warnings)
-    assert "unlabeled" not in found.why["splits"]
+    assert "unlabeled" not in found.reasons["splits"]
 
 
 @pytest.mark.parametrize(
@@ -1085,7 +1088,7 @@ def test_patterns_that_are_most_alike_are_taken(
     for folders, written in ((frames, images), (masks, labels)):
         for folder in folders:
             write_images(tmp_path / folder, written, "{:03d}.png")
-    source = look(tmp_path).source
+    source = inspect_folder(tmp_path).source
     assert (source["images"], source["masks"]) == expected
 
 
@@ -1097,7 +1100,11 @@ def test_several_sequences_in_one_folder_are_found_beside_other_folders(tmp_path
         write_images(tmp_path / "b/set/all", frames, name + "_{:03d}.png")
         write_images(tmp_path / "b/set/all", masks, name + "_{:03d}_mask.png")
     write_images(tmp_path / "a/set/thermal", frames, "{:03d}.png")
-    assert set(look(tmp_path / "a").labelled) == set(look(tmp_path / "b").labelled) == {"take1", "take2"}
+    assert (
+        set(inspect_folder(tmp_path / "a").labelled)
+        == set(inspect_folder(tmp_path / "b").labelled)
+        == {"take1", "take2"}
+    )
 
 
 def test_a_number_is_no_word_for_masks(tmp_path: Path) -> None:
@@ -1106,7 +1113,7 @@ def test_a_number_is_no_word_for_masks(tmp_path: Path) -> None:
         write_images(tmp_path / "rgb" / name, frames, "{:03d}.png")
     write_images(tmp_path / "labels/take_1", masks, "frame{:03d}.png")
     with pytest.raises(MaskcastError, match="have no pattern in common"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -1138,7 +1145,7 @@ def test_frames_and_masks_of_one_sequence_may_begin_with_other_words(
 ) -> None:
     for folder, pixels, name in zip(folders, frames_of(0, 48), names, strict=True):
         write_images(tmp_path / folder, pixels, name, 1)
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert list(found.labelled.values()) == [48] and not found.source.get("offset")
 
 
@@ -1146,7 +1153,7 @@ def test_names_that_would_be_patterns_are_refused(tmp_path: Path) -> None:
     davis(tmp_path)
     (tmp_path / "JPEGImages").rename(tmp_path / "im{frame}")
     with pytest.raises(MaskcastError, match=r"no pattern finds names that hold \{ or \*; rename these folders"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_names_of_sequences_may_differ_in_case_and_in_the_form_of_an_accent(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images, write_mp4
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.inspection.look import look
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.report import told
@@ -347,7 +347,7 @@ def test_labels_without_an_image_are_said(tmp_path: Path) -> None:
     truth = burst(tmp_path)
     shutil.rmtree(tmp_path / "frames/train/LaSOT" / next(iter(truth)))
     said = "no image of 10 labelled frames, first .*all_classes.json: sequences.0..file_names.0. .LaSOT/v é 0/fr"
-    assert any(re.match(said, warning) for warning in look(tmp_path).warnings)
+    assert any(re.match(said, warning) for warning in inspect_folder(tmp_path).warnings)
 
 
 def test_frames_of_all_splits_are_found_where_a_file_lies_beside_each(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_frames_without_objects_are_asked_about(tmp_path: Path) -> None:
         content["annotations"] = [one for one in content["annotations"] if one["image_id"] % 6]
 
     edited(tmp_path / "annotations/instances_default.json", empty)
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.warnings[-1].startswith("12 frames listed without objects: not labelled; set source.")
 
 
@@ -448,7 +448,7 @@ def test_frames_without_objects_are_background_where_too_few_have_any(tmp_path: 
     assert found.warnings[-1].startswith("48 frames listed without objects: background; set source.empty to")
     path.write_text(path.read_text()[:-9])
     with pytest.raises(MaskcastError, match=r"instances_default\.json: "):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:
         tmp_path / "annotations/instances_default.json",
         lambda content: content["annotations"].append(content["annotations"][0] | {"id": 10**6, "category_id": 3}),
     )
-    source = look(tmp_path).source
+    source = inspect_folder(tmp_path).source
     assert source["classes"] == ["background", "never seen"]
     assert source["rename"] == {"void": "ignore", "Background": "background"}
 
@@ -484,7 +484,7 @@ def test_files_of_labelme_name_their_images_and_what_has_no_label(tmp_path: Path
     path = tmp_path / "street2/0007.json"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(MaskcastError, match=r"street2/0007\.json: "):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_files_of_boxes_alone_are_for_detection(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_files_of_boxes_alone_are_for_detection(tmp_path: Path) -> None:
 
     edited(tmp_path / "annotations/instances_default.json", boxes)
     with pytest.raises(MaskcastError, match=r"images with boxes, no videos: .* export polygons or masks in place"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_a_file_of_other_frames_is_said(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_a_file_of_other_frames_is_said(tmp_path: Path) -> None:
     for path in (tmp_path / "images/default").iterdir():
         path.rename(path.with_name("my" + path.name))
     with pytest.raises(MaskcastError, match=r"instances_default\.json: labels no frame of the sequences that"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path: Path) -> None:
@@ -575,7 +575,7 @@ def test_files_of_labels_that_are_not_read_are_said(form: str, tmp_path: Path) -
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(content)
-    (warning,) = look(tmp_path).warnings
+    (warning,) = inspect_folder(tmp_path).warnings
     assert re.match(said, warning) and warning.endswith("and run init again")
 
 
@@ -584,7 +584,7 @@ def test_an_export_that_is_not_unpacked_is_said(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
         archive.writestr("annotations.xml", "<annotations/>")
     said = "task.zip is an archive, and is not looked into: unpack what labels it has, put it beside the frames"
-    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+    assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 
 def test_augmented_copies_of_roboflow_are_refused(tmp_path: Path) -> None:
@@ -594,23 +594,25 @@ def test_augmented_copies_of_roboflow_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         MaskcastError, match=r"shows the frame of .* once more, as augmented .* without augmentation"
     ):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_an_export_of_roboflow_may_lie_deeper(tmp_path: Path) -> None:
     roboflow(tmp_path / "training/data")
-    source = look(tmp_path).source
+    source = inspect_folder(tmp_path).source
     assert source["images"].startswith("training/data/*/{clip}")
     (tmp_path / "training/data/train").rename(tmp_path / "old")
     with pytest.raises(MaskcastError, match=r"several depths \(old, training/data/.*; give one folder with train"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_gaps_between_labelled_frames_are_said(tmp_path: Path) -> None:
     roboflow(tmp_path)
     for path in (tmp_path / "train").glob("*-13_*"):
         path.unlink()
-    assert any("a gap in the frame numbers, which no clip spans" in one for one in look(tmp_path).warnings)
+    assert any(
+        "a gap in the frame numbers, which no clip spans" in one for one in inspect_folder(tmp_path).warnings
+    )
 
 
 def test_frames_of_roboflow_may_have_letters_before_their_numbers(tmp_path: Path) -> None:
@@ -620,7 +622,7 @@ def test_frames_of_roboflow_may_have_letters_before_their_numbers(tmp_path: Path
         file.write_text(file.read_text().replace("_mp4-", "_t"))
         for path in (tmp_path / split).glob("*.jpg"):
             path.rename(path.with_name(path.name.replace("_mp4-", "_t")))
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == "*/{clip}_{frame}_jpg.rf.*.jpg"
     assert found.labelled == {"street0": LENGTH, "street1": LENGTH}
 
@@ -631,7 +633,7 @@ def test_images_of_roboflow_may_have_been_of_several_forms(tmp_path: Path) -> No
     (tmp_path / "valid/_annotations.coco.json").write_text(content.replace("_jpg.rf.", "_png.rf."))
     for path in (tmp_path / "valid").glob("*.jpg"):
         path.rename(path.with_name(path.name.replace("_jpg.rf.", "_png.rf.")))
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == "*/{clip}-{frame}_*.rf.*.jpg"
     assert sum(found.labelled.values()) == 2 * LENGTH
 

@@ -14,7 +14,7 @@ from tests.lookalikes import davis, frames_of, photographs, write_images
 from tests.unit.test_init_label_files import dump
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.inspection.look import look
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.report import told
@@ -196,7 +196,7 @@ def test_photographs_for_test_are_not_learnt_from(alone: bool, tmp_path: Path) -
             (tmp_path / f"{split}.txt").write_text("".join(f"images/{name}.jpg\n" for name in names))
     start = plan(tmp_path)
     assert start.clips == ({"train": 5, "val": 1, "test": 4} if alone else {"train": 6, "val": 4})
-    assert start.found.why["splits"].endswith("test: as test.txt lists them") is alone
+    assert start.found.reasons["splits"].endswith("test: as test.txt lists them") is alone
     assert any("test serves as val" in warning for warning in start.found.warnings) is not alone
 
 
@@ -215,7 +215,7 @@ def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
     said = (
         "10 videos are left out, e.g. masks/apple.gif: GIFs are read as videos: save them as PNG where they are "
     )
-    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+    assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 
 def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_frames_of_another_size_make_no_photographs_of_a_video(tmp_path: Path) -
         for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
             path = tmp_path / f"{kind}/480p/seq-0/{k:05d}.{ending}"
             Image.open(path).resize((32, 20)).save(path)
-    assert not look(tmp_path).photographs
+    assert not inspect_folder(tmp_path).photographs
 
 
 def test_photographs_of_a_coco_file_are_clips_of_their_own(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.lookalikes import frames_of, write_images, write_mp4
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.inspection.look import look
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.write import plan
@@ -189,22 +189,25 @@ def test_instances_of_vistas_without_its_labels_are_refused(tmp_path: Path) -> N
                 np.where(values, values + 1, [256 * 13] * 32 + [256 * 21] * 32).astype(np.uint16)
             ).save(path)
     with pytest.raises(MaskcastError, match=r"values hold class \* 256 \+ object, as the instances of Mapillary"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_pictures_for_people_are_left_out(tmp_path: Path) -> None:
     labelme(tmp_path)
-    assert "48 images left out: SegmentationClassVisualization holds pictures of masks" in look(tmp_path).warnings
+    assert (
+        "48 images left out: SegmentationClassVisualization holds pictures of masks"
+        in inspect_folder(tmp_path).warnings
+    )
 
 
 def test_images_that_no_pattern_finds_are_said(tmp_path: Path) -> None:
     mots(tmp_path)
-    assert not any("left out" in warning for warning in look(tmp_path).warnings)
+    assert not any("left out" in warning for warning in inspect_folder(tmp_path).warnings)
     write_images(tmp_path / "other/deep", frames_of(5, 3)[0], "{:06d}.png")
     said = (
         "3 images are left out, e.g. other/deep/000000.png: no pattern finds them (training/image_02/{clip}, inst"
     )
-    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+    assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_sequences_of_one_name_in_two_folders_stay_apart(
         write_images(tmp_path / f"images/{name}", frames, "{:04d}.jpg")
         if name != other or labelled:
             write_images(tmp_path / f"labels/{name}", masks, "{:04d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == "images/train/{clip}"
     assert any(left_out in warning for warning in found.warnings)
 
@@ -232,11 +235,11 @@ def test_colours_of_segments_are_no_classes(tmp_path: Path) -> None:
         frames, masks = frames_of(k, LENGTH)
         write_images(tmp_path / f"images/{name}", frames, "{:04d}.jpg")
         write_images(tmp_path / f"panoptic/{name}", COLOURS[masks], "{:04d}.png")
-    assert not any("panoptic form" in warning for warning in look(tmp_path).warnings)
+    assert not any("panoptic form" in warning for warning in inspect_folder(tmp_path).warnings)
     content = {"images": [], "annotations": [{"segments_info": [{"id": 1, "category_id": 1}]}], "categories": []}
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
     said = "panoptic.json is COCO's panoptic form: colours of such masks number segments, and are no classes. "
-    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+    assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 
 @pytest.mark.parametrize("place", ["{kind}/{name}", "{name}/{kind}"])
@@ -260,7 +263,7 @@ def test_what_is_made_of_frames_is_left_aside_and_said(
             write_images(tmp_path / place.format(kind=kind, name=name), images, f"{{:04d}}.{ending}")
         if masks:
             write_images(tmp_path / place.format(kind="masks", name=name), truth, "{:04d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["images"] == place.format(kind="rgb", name="{clip}")
     assert found.source.get("masks") == (place.format(kind="masks", name="{clip}") if masks else None)
     assert list(found.sequences.values()) == [LENGTH] * 3 and found.sizes == {(40, 64): 3}
@@ -275,15 +278,15 @@ def test_names_of_what_is_made_of_frames_may_be_those_of_frames(tmp_path: Path) 
     """Where there are no others, of a sequence, and of folders that have other images."""
     for k, name in enumerate(("a", "b")):
         write_images(tmp_path / f"alone/preview/{name}", frames_of(k, LENGTH)[0], "{:04d}.jpg")
-    assert look(tmp_path / "alone").source["images"] == "preview/{clip}"
+    assert inspect_folder(tmp_path / "alone").source["images"] == "preview/{clip}"
     for k, name in enumerate(("dog", "flow")):
         frames, truth = frames_of(k, LENGTH)
         write_images(tmp_path / f"sequence/JPEGImages/{name}", frames, "{:04d}.jpg")
         write_images(tmp_path / f"sequence/Annotations/{name}", truth, "{:04d}.png")
-    assert list(look(tmp_path / "sequence").labelled) == ["dog", "flow"]
+    assert list(inspect_folder(tmp_path / "sequence").labelled) == ["dog", "flow"]
     for k, name in enumerate(("dog", "depth")):
         write_images(tmp_path / f"others/{name}", frames_of(k, LENGTH)[0], f"{name}_{{:04d}}.jpg")
-    assert list(look(tmp_path / "others").sequences) == ["depth", "dog"]
+    assert list(inspect_folder(tmp_path / "others").sequences) == ["depth", "dog"]
 
 
 def test_thumbnails_of_videos_are_no_frames(tmp_path: Path) -> None:
@@ -292,7 +295,7 @@ def test_thumbnails_of_videos_are_no_frames(tmp_path: Path) -> None:
         write_mp4(tmp_path / f"{name}.mp4", frames)
         write_images(tmp_path / f"thumbs/{name}", frames[:, ::4, ::4], "{:04d}.jpg")
         write_images(tmp_path / f"masks/{name}", truth, "{:05d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert (found.source["images"], found.source["masks"]) == ("{clip}.mp4", "masks/{clip}")
     assert any(warning.startswith("48 images left out: thumbs/a and 1 folder more") for warning in found.warnings)
 
@@ -320,7 +323,7 @@ def test_splits_stand_in_names_of_folders_with_other_words(tmp_path: Path) -> No
         write_images(tmp_path / f"uavid_{name}/Images", frames, "{:06d}.png")
         if "test" not in name:
             write_images(tmp_path / f"uavid_{name}/Labels", COLOURS[masks], "{:06d}.png")
-    assert look(tmp_path).source["splits"] == {"val": ("seq16",), "hidden": ("seq21",)}
+    assert inspect_folder(tmp_path).source["splits"] == {"val": ("seq16",), "hidden": ("seq21",)}
 
 
 def test_a_sequence_whose_name_holds_the_word_test_is_none_for_tests(tmp_path: Path) -> None:
@@ -328,7 +331,7 @@ def test_a_sequence_whose_name_holds_the_word_test_is_none_for_tests(tmp_path: P
         frames, masks = frames_of(k, LENGTH)
         write_images(tmp_path / f"frames/{name}", frames, "{:04d}.jpg")
         write_images(tmp_path / f"masks/{name}", masks, "{:04d}.png")
-    assert look(tmp_path).source["splits"].keys() == {"val"}
+    assert inspect_folder(tmp_path).source["splits"].keys() == {"val"}
 
 
 def kitti(root: Path) -> None:
@@ -380,7 +383,7 @@ def test_frames_and_masks_are_told_from_what_shows_them(
     write: Callable[[Path], None], images: str, masks: str, tmp_path: Path
 ) -> None:
     write(tmp_path)
-    source = look(tmp_path).source
+    source = inspect_folder(tmp_path).source
     assert source["images"].startswith(images) and source["masks"].startswith(masks)
 
 
@@ -403,7 +406,7 @@ def test_masks_of_one_class_each_are_not_taken_one_for_all(form: str, tmp_path: 
             write_images(tmp_path / path.parent, (masks == value) * np.uint8(255), path.name)
     said = r"car.* and .*person.* mark other pixels of the same frames, as masks of one class or object each do"
     with pytest.raises(MaskcastError, match=said):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_masks_of_numbered_objects_may_overlap_and_are_not_taken_one_for_all(tmp_path: Path) -> None:
@@ -416,7 +419,7 @@ def test_masks_of_numbered_objects_may_overlap_and_are_not_taken_one_for_all(tmp
                 mask = (masks[t : t + 1] > (1 - number)) * np.uint8(255)
                 write_images(tmp_path / f"Annotations_6fps/{name}/{number:03d}", mask, "{:05d}.png", t)
     with pytest.raises(MaskcastError, match=r"/000 .* and .*/001 .* mark other pixels of the same frames"):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_why_masks_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -429,7 +432,7 @@ def test_why_masks_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         MaskcastError, match=r"no mask can be read: .*png: has labels in its colours and in its alpha; export"
     ):
-        look(tmp_path)
+        inspect_folder(tmp_path)
 
 
 def test_colours_without_black_have_the_most_frequent_for_background(tmp_path: Path) -> None:
@@ -442,7 +445,7 @@ def test_colours_without_black_have_the_most_frequent_for_background(tmp_path: P
             np.array([(200, 10, 10), (10, 200, 10), (10, 10, 200)], np.uint8)[masks],
             "{:04d}.png",
         )
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["classes"][0] == found.source["values"]["#c80a0a"] == "background"
     assert any("and #c80a0a, which most pixels have, for the background" in warning for warning in found.warnings)
 
@@ -457,5 +460,5 @@ def test_masks_are_told_from_the_same_in_colours(places: tuple[str, str], tmp_pa
         write_images(tmp_path / "frames" / name, frames, "{:04d}.jpg")
         for place, pixels in zip(places, (masks, COLOURS[masks]), strict=True):
             write_images(tmp_path / place.format(name) / ("" if "{}" in place else name), pixels, "{:04d}.png")
-    found = look(tmp_path)
+    found = inspect_folder(tmp_path)
     assert found.source["encoding"] == "index" and {*found.labelled} == {"street", "street_color"}

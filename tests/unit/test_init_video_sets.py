@@ -214,7 +214,7 @@ def test_parts_of_one_video_are_not_scored_on_where_others_are_learnt_from(tmp_p
     found = plan(tmp_path).found
     assert found.source["images"] == "*/{clip}/{frame}_endo.png"
     assert found.source["splits"] == {"val": ("video12_15750", "video12_15830")}
-    assert "; those of one video stay together" in found.why["splits"]
+    assert "; those of one video stay together" in found.reasons["splits"]
 
 
 def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) -> None:

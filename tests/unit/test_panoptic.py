@@ -257,7 +257,7 @@ def test_label_ids_have_the_names_of_cityscapes(tmp_path: Path) -> None:
         found = plan(tmp_path / tail).found
         assert found.source["classes"] == names and found.source["encoding"] == "index"
         assert found.source.get("ignore") == ignore and "values" not in found.source
-        assert found.why["classes"].endswith("; names are those of the table of Cityscapes")
+        assert found.reasons["classes"].endswith("; names are those of the table of Cityscapes")
 
 
 def coco_panoptic(root: Path) -> dict[str, np.ndarray]:

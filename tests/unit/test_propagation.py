@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from maskcast.data.clip_store.compression import compress, decompress
 from maskcast.data.clip_store.finished import FinishedClip
 from maskcast.data.clip_store.labelled_frames import labelled_frames
-from maskcast.data.clip_store.packing import packed, unpacked
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.propagation import PropagationParams, propagate
@@ -243,11 +243,11 @@ def test_a_map_that_a_clip_has_no_labels_of_keeps_the_maskers_masks(tmp_path: Pa
         known = {"things": hidden_but(masks, [5])}
         writer.add("a", split="train", kind="labelled", frames=frames, masks=known, meta=meta)
     store = ClipStore(tmp_path / "clips")
-    found = {name: packed(np.zeros_like(masks)) for name in ("things", "parts")}
+    found = {name: compress(np.zeros_like(masks)) for name in ("things", "parts")}
     carried = LabelPropagator(store, (THINGS, parts), PropagationParams(frames=2), 9)
     done = carried(store.get("a"), FinishedClip(found, dict(found), {"mean_confidence": 0.0}))
     assert done.masks["parts"] == found["parts"] and done.confidence["parts"] == found["parts"]
-    assert np.array_equal(unpacked(done.masks["things"], slice(5, 6))[0], masks[5])
+    assert np.array_equal(decompress(done.masks["things"], slice(5, 6))[0], masks[5])
 
 
 def test_where_all_frames_have_labels_nothing_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

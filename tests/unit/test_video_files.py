@@ -29,12 +29,12 @@ def from_keys(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     read = video._from_key
 
-    def spy(path: Path, index: video_index.FrameIndex, key: int, indices: range) -> list[np.ndarray] | None:
+    def spy(path: Path, index: video_index.VideoIndex, key: int, indices: range) -> list[np.ndarray] | None:
         frames = read(path, index, key, indices)
         found.extend([indices[0]] * (frames is not None))
         return frames
 
-    monkeypatch.setattr(video, "NEAR", 0)
+    monkeypatch.setattr(video, "MAX_WITHOUT_INDEX", 0)
     monkeypatch.setattr(video, "_from_key", spy)
     return found
 
@@ -52,7 +52,7 @@ def test_windows_are_the_same_frames_of_the_whole_decode(tmp_path: Path, name: s
     np.testing.assert_array_equal(read_video(tmp_path / name, range(1, len(whole), 7)), whole[1::7])
     np.testing.assert_array_equal(read_video(tmp_path / name), whole)
     if name in BY_PACKETS:
-        assert video_index.index_of(tmp_path / name).digests is None
+        assert video_index.index_video(tmp_path / name).digests is None
         assert len(from_keys) >= len(whole) - 24  # all but those of the first group
 
 
@@ -179,7 +179,7 @@ def test_a_file_that_was_cut_between_two_frames_is_said(tmp_path: Path) -> None:
 def test_packets_that_prove_nothing_are_not_trusted(tmp_path: Path) -> None:
     for name in ("open_gop.mp4", "edit_front.mp4", "equal_times.mkv", "interlaced.mp4", "xvid.avi", "h264.ts"):
         FILES[name](tmp_path / name)
-        assert video_index.index_of(tmp_path / name).digests is not None, name
+        assert video_index.index_video(tmp_path / name).digests is not None, name
 
 
 def test_an_index_is_made_anew_when_its_file_changes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.clip_store.table import labels_of
+from maskcast.data.clip_store.table import masks_layer
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.hands import MASK_KEYS
 from maskcast.errors import MaskcastError
@@ -36,7 +36,7 @@ def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
         MaskcastError: if the store has no such maps or clips, or a clip has several frames.
     """
     maps = [store.of(side) for side in MASK_KEYS]
-    needed = {labels_of(side) for side in MASK_KEYS}
+    needed = {masks_layer(side) for side in MASK_KEYS}
     clips = store.where(lambda group: split in (None, group.split) and needed <= set(group.layers))
     if not clips:
         where = f"of split {split!r} " if split else ""

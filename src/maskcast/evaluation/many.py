@@ -17,7 +17,7 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.clip_store.table import Clip, labels_of
+from maskcast.data.clip_store.table import Clip, masks_layer
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure
@@ -152,7 +152,7 @@ def evaluate_one(name: str, folder: Path, task: Task) -> Evaluated | MaskcastErr
                 segmenter, store.frames(clip), batch_size=task.batch_size, precision=task.precision
             )
             for one in maps:
-                if labels_of(one.name) in clip.layers:
+                if masks_layer(one.name) in clip.layers:
                     scores[one.name].add(clip.id, store.of(one.name).masks(clip), found[one.name].masks)
                 if not number:
                     shown[one.name] = found[one.name].masks[shown_frames(clip)]

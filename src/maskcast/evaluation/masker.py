@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.clip_store.table import labels_of
+from maskcast.data.clip_store.table import masks_layer
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.evaluation.metrics import has_foreground, macro_jaccard
 from maskcast.labels import LabelMap
@@ -64,5 +64,5 @@ def score_masker(prepared: ClipStore, generated: ClipStore, chosen: Sequence[Cli
 
 def _labelled(store: ClipStore, splits: set[str]) -> Sequence[Clip]:
     """Returns the clips of some splits that the store's chosen map labels."""
-    layer = labels_of(store.label_map.name)
+    layer = masks_layer(store.label_map.name)
     return store.where(lambda group: group.split in splits and layer in group.layers)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.labelled_frames import TrainingIndex
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.clip_store.table import labels_of
+from maskcast.data.clip_store.table import masks_layer
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
@@ -101,7 +101,7 @@ def mean_class_accuracy(predicted_N: Tensor, truth_N: Tensor) -> float:
 
 def _indexed(store: ClipStore, split: str) -> tuple[Sequence[Clip], TrainingIndex]:
     """Returns the clips of a split with frames and labels, and an index of their labelled frames."""
-    layer = labels_of(store.label_map.name)
+    layer = masks_layer(store.label_map.name)
     clips = store.where(
         lambda group: (
             (group.split, group.kind) == (split, "labelled") and group.has_frames and layer in group.layers

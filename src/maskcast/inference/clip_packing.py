@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 
+from maskcast.data.clip_store.compression import LayerCompressor
 from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
-from maskcast.data.clip_store.packing import LayerPacker
 from maskcast.forking import ForkedFunction
 from maskcast.inference.predictions import MeanConfidence, Predictions, count_frames, quantise
 from maskcast.inference.streaming_consistency import StreamingConsistency
@@ -111,8 +111,8 @@ class _ClipBuffer:
     def __init__(self, maps: Sequence[LabelMap], levels: int, consistent_frames: int | None) -> None:
         self._levels, self._mean = levels, MeanConfidence()
         self._consistency = None if consistent_frames is None else StreamingConsistency(consistent_frames)
-        self._masks = {one.name: LayerPacker() for one in maps}
-        self._sure = {one.name: LayerPacker() for one in maps if one.kind == "classes"}
+        self._masks = {one.name: LayerCompressor() for one in maps}
+        self._sure = {one.name: LayerCompressor() for one in maps if one.kind == "classes"}
 
     def add(self, predictions: Predictions) -> None:
         """Adds the predictions of the next frames."""

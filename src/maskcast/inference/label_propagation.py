@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from maskcast.data.clip_store.compression import compress, decompress
 from maskcast.data.clip_store.finished import FinishedClip
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
-from maskcast.data.clip_store.packing import packed, unpacked
 from maskcast.data.clip_store.reader import ALL, ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.propagation import PropagationParams, propagate
@@ -35,12 +35,12 @@ class LabelPropagator:
             return finished
         masks, confidence, mean = dict(finished.masks), dict(finished.confidence), MeanConfidence()
         for name, labels in self._maps.items():
-            masks_THW, confidence_THW = unpacked(masks[name], ALL), unpacked(confidence[name], ALL)
+            masks_THW, confidence_THW = decompress(masks[name], ALL), decompress(confidence[name], ALL)
             if labelled := labelled_frames(labels, clip):
                 propagated = propagate(labels.frames(clip), labels.masks(clip), labelled, self._params.frames)
                 replaced_THW = propagated.confidence_THW >= self._params.threshold
                 masks_THW[replaced_THW] = propagated.masks_THW[replaced_THW]
                 confidence_THW[replaced_THW] = quantise(propagated.confidence_THW[replaced_THW], self._levels)
-                masks[name], confidence[name] = packed(masks_THW), packed(confidence_THW)
+                masks[name], confidence[name] = compress(masks_THW), compress(confidence_THW)
             mean.add(masks_THW, confidence_THW)
         return FinishedClip(masks, confidence, finished.meta | {"mean_confidence": mean.value})

@@ -116,8 +116,8 @@ def _rows(start: Start) -> list[list[str]]:
         seconds = ((found.frames - 1) * source.get("stride", 1) + 1) / found.rate
         rows.append(["frame rate", f"{found.rate:.3g} per second: a clip lasts {seconds:.1f} s"])
     rows += [list(row) for row in found.rows]
-    if "splits" in found.why:
-        rows.append(["splits", found.why["splits"]])
+    if "splits" in found.reasons:
+        rows.append(["splits", found.reasons["splits"]])
     clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
     if found.trainable:
         model = start.proposal.sections["train_masker"]["model"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.data.inspection.findings import SEEN, Findings
+from maskcast.data.inspection.findings import MAX_CONTEXT, Findings
 
 LONG_SIDE = 240  # maximum longer side of the clips, in pixels
 MULTIPLE = 8
@@ -26,17 +26,17 @@ class Proposal:
 
     Attributes:
         sections: values by stage.
-        why: comments of keys, by dotted path.
+        reasons: comments of keys, by dotted path.
     """
 
     sections: dict[str, dict[str, Any]]
-    why: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def text(self, head: str) -> str:
         """Returns the text of a params file; ``head`` becomes the comment at the top."""
         lines = [f"# {line}" for line in head.splitlines()]
         for stage, values in self.sections.items():
-            lines += ["", f"{stage}:", *_lines(values, self.why, stage, 1)]
+            lines += ["", f"{stage}:", *_lines(values, self.reasons, stage, 1)]
         return "\n".join(lines) + "\n"
 
 
@@ -45,12 +45,12 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
 
     Args:
         raw: folder of the data.
-        found: result of `look`.
+        found: result of `inspect_folder`.
         weights: pretrained weights of ``ENCODER``, in the form of ``encoder_weights``; None for random
             initialisation.
     """
     (height, width), size_why = _size(found)
-    context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
+    context = {} if found.context == MAX_CONTEXT else {"context_frames": found.context, "horizon": found.context}
     seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
     clips: dict[str, Any] = {"source": found.source, "height": height, "width": width}
     if not found.trainable:
@@ -65,7 +65,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     if found.photographs:
         sections |= {"evaluate_video": {"pictures": 6}, "register_segmenter": {"gate": {"margin": 0.01}}}
     else:
-        if found.partly:
+        if found.is_partly_labelled:
             sections["generate_masks"]["propagated"] = {"frames": 8}
         sections |= {
             **_forecasting(found, seen),
@@ -73,7 +73,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
             "predict": {**context, "png": True},
             "register_models": {"gate": {"margin": 0.01}},
         }
-    why = {f"prepare_clips.source.{key}": text for key, text in found.why.items()} | {
+    reasons = {f"prepare_clips.source.{key}": text for key, text in found.reasons.items()} | {
         "fetch_dataset.uri": "the folder that was inspected; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
@@ -85,19 +85,21 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "predict.png": "only hidden clips are forecast: name some in prepare_clips.source.splits",
     }
     if sections.get("pretrain_forecaster", {}).get("model") == {"arch": "flow"}:
-        why["pretrain_forecaster.model"] = (
+        reasons["pretrain_forecaster.model"] = (
             "for rigid objects and a static camera: {arch: objects, whole: true, several: true}"
         )
-        why["finetune_forecaster.training"] = "finetuning does not change flow, so one step is enough"
+        reasons["finetune_forecaster.training"] = "finetuning does not change flow, so one step is enough"
     if not found.trainable:
-        why["prepare_clips.required_splits"] = (
+        reasons["prepare_clips.required_splits"] = (
             "no masks, so no training and no scores: remove this line when there are labels"
         )
-    if found.shares:
-        why["train_masker.augment.crop_on_object"] = f"class 0 has {_background(found):.0%} of the labelled pixels"
+    if found.class_shares:
+        reasons["train_masker.augment.crop_on_object"] = (
+            f"class 0 has {_background(found):.0%} of the labelled pixels"
+        )
     if context:
-        why["evaluate.context_frames"] = found.why["frames"]
-    return Proposal(sections, why)
+        reasons["evaluate.context_frames"] = found.reasons["frames"]
+    return Proposal(sections, reasons)
 
 
 def suits_pretrained(found: Findings) -> bool:
@@ -154,12 +156,14 @@ def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
 def _masker(found: Findings) -> dict[str, Any]:
     return {
         "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-        "val_frame_step": 1 if found.partly or found.photographs else 4,  # one of so many labelled frames
+        "val_frame_step": 1
+        if found.is_partly_labelled or found.photographs
+        else 4,  # one of so many labelled frames
     }
 
 
 def _background(found: Findings) -> float:
-    return next(iter(found.shares.values()), 1.0)
+    return next(iter(found.class_shares.values()), 1.0)
 
 
 def _training(epochs: int, steps: int, batch: int, rate: float, warmup: int) -> dict[str, Any]:

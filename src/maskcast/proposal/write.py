@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.look import look
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.data.sources.base import RawClip
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
@@ -73,7 +73,7 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
     check_apart(raw)
     if raw.is_dir():
         Folder(raw).items()  # like fetch_dataset, refuses links out of the folder
-    found = look(raw)
+    found = inspect_folder(raw)
     weights = None
     if find_weights and suits_pretrained(found):
         try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from maskcast.data.frame_names import frame_files, is_image
 from maskcast.data.images import read_image
-from maskcast.data.video_files.file import Upright, damaged, decoded, opened, opened_camera
+from maskcast.data.video_files.file import UprightConverter, damaged_error, decode_frames, open_camera, open_video
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
@@ -68,7 +68,7 @@ def playing(video: Path | str) -> Iterator[Playing]:
         MaskcastError: there is no such video, it is damaged, or frames differ in size.
     """
     if isinstance(video, str):
-        with opened_camera(video) as (container, stream):
+        with open_camera(video) as (container, stream):
             yield _stream(video, None, container, stream)
     elif video.is_dir() or is_image(video):
         files = frame_files(video)
@@ -78,7 +78,7 @@ def playing(video: Path | str) -> Iterator[Playing]:
 
         yield Playing(FOLDER_RATE, 1 / FOLDER_RATE, len(files), None, images)
     else:
-        with opened(video, "AUTO") as (container, stream):
+        with open_video(video, "AUTO") as (container, stream):
             yield _stream(video, video, container, stream)
 
 
@@ -91,15 +91,15 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
 
     def frames(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
         step, second, first = max(1, round(1 / (rate * unit))), round(1 / unit), round(start / unit)
-        last, before, upright = -step, first, Upright()
+        last, before, upright = -step, first, UprightConverter()
 
         def listen(packet: Any) -> None:
             hear(packet, start + (before - first) * unit)
 
         hears = None if sound is None else listen
-        for number, frame in enumerate(decoded(path, container, stream, sound, hears)):
+        for number, frame in enumerate(decode_frames(path, container, stream, sound, hears)):
             if frame.is_corrupt and path is not None:
-                raise damaged(path, number)
+                raise damaged_error(path, number)
             time = last + step if frame.pts is None else frame.pts - before
             if time < last - second:  # times restart in concatenated files: continue after the last frame
                 before += time - last - step

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskcast.data.frame_names import by_stem, frame_files, is_image, runs, same_number
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
-from maskcast.data.inspection.photographs import photographs
+from maskcast.data.inspection.photographs import photographs_reason
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.videos import left_out
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
@@ -157,7 +157,7 @@ def photographs_in(path: Path) -> list[Path]:
     two = same_number([file.stem for file in files])
     if two is not None and two[1].startswith(two[0]):  # a frame and its mask, not photographs
         return []
-    why = photographs({path.name: Footage(files, [None] * len(files), [range(len(files))])})
+    why = photographs_reason({path.name: Footage(files, [None] * len(files), [range(len(files))])})
     if why:
         say(f"{path}: taken for photographs, because {why}")
     return files if why else []

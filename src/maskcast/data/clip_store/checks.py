@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from maskcast.data.clip_store.packing import PackedLayer
+from maskcast.data.clip_store.compression import CompressedLayer
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KINDS, SPLITS, LabelMap
 
 DTYPES = {"classes": np.uint8, "instances": np.uint16, "alpha": np.uint8}  # by the kind of a label map
-Layer = np.ndarray | PackedLayer
+Layer = np.ndarray | CompressedLayer
 
 
 def check_split(clip_id: str, split: str, kind: str) -> None:
@@ -36,9 +36,9 @@ def check_layers(
     if frames is not None:
         given.append(("frames", frames, np.uint8, (*size, 3)))
     for name, mask in masks.items():
-        given.append((_of("masks", name, maps), mask, DTYPES[maps[name].kind], size))
+        given.append((_layer_text("masks", name, maps), mask, DTYPES[maps[name].kind], size))
     for name, sure in confidence.items():
-        given.append((_of("confidence", name, maps), sure, np.uint8, size))
+        given.append((_layer_text("confidence", name, maps), sure, np.uint8, size))
     lengths = {len(layer) for _, layer, _, _ in given}
     if len(lengths) > 1 or 0 in lengths:
         raise MaskcastError(f"clip {clip_id!r}: its layers have {sorted(lengths)} frames; they must agree")
@@ -86,5 +86,5 @@ def check_values(clip_id: str, label_map: LabelMap, mask_THW: np.ndarray, object
             )
 
 
-def _of(layer: str, name: str, maps: Mapping[str, LabelMap]) -> str:
+def _layer_text(layer: str, name: str, maps: Mapping[str, LabelMap]) -> str:
     return layer if len(maps) == 1 else f"{layer} of map {name!r}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_store.formats import COLUMNS, LINES
+from maskcast.data.clip_store.formats import COLUMNS_FILE, LINES_FILE
 from maskcast.errors import MaskcastError
 
 ROW = struct.Struct("<4Q")
@@ -45,7 +45,7 @@ class ColumnWriter:
         if self._count:
             rows_N4 = np.memmap(self._rows, "<u8", "r", shape=(self._count, 4))
         head = {"descr": "<u8", "fortran_order": False, "shape": (4, self._count)}
-        with (self._root / COLUMNS).open("wb") as file:  # a memory map would crash the process on a full disk
+        with (self._root / COLUMNS_FILE).open("wb") as file:  # a memory map would crash the process on a full disk
             np.lib.format.write_array_header_1_0(file, head)
             for column_N in rows_N4.T:
                 for first in range(0, self._count, BLOCK):
@@ -64,7 +64,7 @@ class ColumnWriter:
         if not len(twice):
             return
         row = int(np.flatnonzero(hashes_N == ordered_N[twice[0]])[0])
-        with (self._root / LINES).open("rb") as file:
+        with (self._root / LINES_FILE).open("rb") as file:
             file.seek(int(ends_N[row - 1]) if row else 0)
             clip_id = json.loads(file.readline())["id"]
         raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskcast.data.clip_store.packing import PackedLayer
+from maskcast.data.clip_store.compression import CompressedLayer
 from maskcast.reading import parsing, read_file
 
 
@@ -15,8 +15,8 @@ from maskcast.reading import parsing, read_file
 class FinishedClip:
     """Compressed masks and confidence of a clip, by the name of their label map, and JSON about them."""
 
-    masks: dict[str, PackedLayer]
-    confidence: dict[str, PackedLayer]
+    masks: dict[str, CompressedLayer]
+    confidence: dict[str, CompressedLayer]
     meta: dict[str, Any]
 
 
@@ -43,7 +43,7 @@ class FinishedClips:
     def save(self, index: int, clip: FinishedClip) -> None:
         """Writes a clip atomically."""
         layers = {"masks": clip.masks, "confidence": clip.confidence}
-        head = {part: {name: _head(layer) for name, layer in given.items()} for part, given in layers.items()}
+        head = {part: {name: _header(layer) for name, layer in given.items()} for part, given in layers.items()}
         data = b"".join(chunk for given in layers.values() for layer in given.values() for chunk in layer.chunks)
         partial = self._path(index).with_suffix(".partial")
         partial.write_bytes(json.dumps(head | {"meta": clip.meta}).encode() + b"\n" + data)
@@ -60,13 +60,13 @@ class FinishedClips:
         with raw as file, parsing(path, "a finished clip", f"remove {self.folder} and run the stage again"):
             head = json.loads(file.readline())
 
-            def layers(part: str) -> dict[str, PackedLayer]:
+            def layers(part: str) -> dict[str, CompressedLayer]:
                 found = {}
                 for name, one in head[part].items():
                     chunks = tuple(file.read(size) for size in one["chunks"])
                     if list(map(len, chunks)) != one["chunks"]:
                         raise ValueError("it is cut short")
-                    found[name] = PackedLayer(chunks, tuple(one["shape"]), one["dtype"])
+                    found[name] = CompressedLayer(chunks, tuple(one["shape"]), one["dtype"])
                 return found
 
             return FinishedClip(layers("masks"), layers("confidence"), head["meta"])
@@ -75,5 +75,5 @@ class FinishedClips:
         return self.folder / f"{index:07d}.clip"
 
 
-def _head(layer: PackedLayer) -> Mapping[str, Any]:
+def _header(layer: CompressedLayer) -> Mapping[str, Any]:
     return {"chunks": list(map(len, layer.chunks)), "shape": layer.shape, "dtype": layer.dtype}

@@ -14,19 +14,22 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from maskcast.data.clip_store.table import Clip, Group, Packed, Span, Table, group_of, grouped, id_hash
+from maskcast.data.clip_store.table import Clip, FrameSpan, Group, LayerSpan, Table, group_clips, group_of, id_hash
 from maskcast.errors import MaskcastError
 from maskcast.labels import MOST_PIXELS, LabelMap, maps_of, single_map
 from maskcast.reading import load_memmap, parsing, pluralize
 
-FORMAT_1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
-LINES, COLUMNS = "clips.jsonl", "clips.npy"
-KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
-KEYS_OF = {FORMAT_1: KEYS | {"classes", "clips"}, FORMAT: KEYS | {"maps", "chunk_frames", "groups"}}
-LAYERS_1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
-AGAIN = "write the clip store again"
-MOST_FRAMES = 1 << 24  # per clip: three days at 60 fps
-MOST_BYTES = 1 << 30  # bytes of the masks of a clip of format 1, which are one chunk
+FORMAT_V1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
+LINES_FILE, COLUMNS_FILE = "clips.jsonl", "clips.npy"
+COMMON_KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
+REQUIRED_KEYS = {
+    FORMAT_V1: COMMON_KEYS | {"classes", "clips"},
+    FORMAT: COMMON_KEYS | {"maps", "chunk_frames", "groups"},
+}
+LAYERS_V1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
+REMEDY = "write the clip store again"
+MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
+MAX_MASK_BYTES = 1 << 30  # bytes of the masks of a clip of format 1, which are one chunk
 
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 
@@ -50,13 +53,13 @@ class _Group(_Strict):
     clips: Count
 
 
-class _Span(_Strict):
+class _FrameSpan(_Strict):
     shard: str
     start: Count
     size: Count
 
 
-class _Packed(_Strict):
+class _LayerSpan(_Strict):
     shard: str
     start: Count
     chunks: list[Annotated[int, Field(ge=1, le=1 << 62)]]
@@ -68,9 +71,9 @@ class _Line(_Strict):
     id: str
     split: str
     kind: str
-    num_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)]
-    frames: _Span | None
-    layers: dict[str, _Packed]
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
+    frames: _FrameSpan | None
+    layers: dict[str, _LayerSpan]
     objects: dict[str, dict[Annotated[str, Field(pattern="^[0-9]{1,5}$")], Annotated[int, Field(ge=1, le=255)]]]
     meta: dict[str, Any]
 
@@ -85,7 +88,7 @@ class _Map(_Strict):
     attributes: dict[str, list[str | None]] = Field(default_factory=dict)
 
 
-class _Head(_Strict):
+class _Header(_Strict):
     """The keys that ``index.json`` has in both formats."""
 
     height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
@@ -95,12 +98,12 @@ class _Head(_Strict):
     shards: dict[str, _Shard]
 
 
-class _Head1(_Head):
+class _HeaderV1(_Header):
     classes: list[str]
     clips: list[dict[str, Any]]
 
 
-class _Head2(_Head):
+class _HeaderV2(_Header):
     maps: list[_Map]
     chunk_frames: Annotated[int, Field(ge=1)]
     groups: list[_Group]
@@ -138,21 +141,21 @@ def parse_index(raw: bytes, path: Path) -> Index:
     Raises:
         MaskcastError: if they are damaged, contradict each other, name files elsewhere, or have an unknown format.
     """
-    with parsing(path, "a valid index", AGAIN):
+    with parsing(path, "a valid index", REMEDY):
         index = json.loads(raw)
         form = str(index.get("format"))
-        missing = KEYS_OF.get(form, KEYS) - set(index)
-        if form not in KEYS_OF or missing:
-            raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); {AGAIN}")
-        (_Head1 if form == FORMAT_1 else _Head2).model_validate(index)
+        missing = REQUIRED_KEYS.get(form, COMMON_KEYS) - set(index)
+        if form not in REQUIRED_KEYS or missing:
+            raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); {REMEDY}")
+        (_HeaderV1 if form == FORMAT_V1 else _HeaderV2).model_validate(index)
         _check_shards(index["shards"], path)
         height, width = index["height"], index["width"]
-        table = _table_1(index, path) if form == FORMAT_1 else _table_2(index, path)
+        table = _table_v1(index, path) if form == FORMAT_V1 else _table_v2(index, path)
         maps = {one.name: one for one in _maps(index)}
         return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], table)
 
 
-def line_of(clip: Clip) -> bytes:
+def to_line(clip: Clip) -> bytes:
     """Returns the line of ``clips.jsonl`` for a clip."""
     entry = {
         "id": clip.id,
@@ -191,22 +194,22 @@ def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
             raise MaskcastError(f"{file}: shard is missing or cut short; write the clip store again")
 
 
-def _table_1(index: dict[str, Any], path: Path) -> Table:
+def _table_v1(index: dict[str, Any], path: Path) -> Table:
     clips = []
     for entry in index["clips"]:
         LINE.validate_python({**entry, "layers": {}, "objects": {}})
         size = entry["num_frames"]
         layers = {
-            layer: Packed(entry[name]["shard"], entry[name]["start"], (entry[name]["size"],), size)
-            for name, layer in LAYERS_1.items()
+            layer: LayerSpan(entry[name]["shard"], entry[name]["start"], (entry[name]["size"],), size)
+            for name, layer in LAYERS_V1.items()
             if entry[name]
         }
-        if layers and size * index["height"] * index["width"] > MOST_BYTES:
+        if layers and size * index["height"] * index["width"] > MAX_MASK_BYTES:
             raise ValueError(f"clip {entry['id']!r} has {pluralize(size, 'frame')}")
         clip = _clip(entry, layers, {})
         _check_spans(clip, index["shards"], path)
         clips.append(clip)
-    groups, numbers = grouped(clips)
+    groups, numbers = group_clips(clips)
     return Table(
         np.array([clip.num_frames for clip in clips], np.uint64),
         np.array([id_hash(clip.id) for clip in clips], np.uint64),
@@ -216,29 +219,29 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
     )
 
 
-def _table_2(index: dict[str, Any], path: Path) -> Table:
+def _table_v2(index: dict[str, Any], path: Path) -> Table:
     groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
     shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
-    columns = load_memmap(path.parent / COLUMNS, AGAIN) if count else np.empty((4, 0), np.uint64)
-    if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES, COLUMNS} <= set(shards):
-        raise ValueError(f"{COLUMNS} does not hold {pluralize(count, 'clip')}")
+    columns = load_memmap(path.parent / COLUMNS_FILE, REMEDY) if count else np.empty((4, 0), np.uint64)
+    if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES_FILE, COLUMNS_FILE} <= set(shards):
+        raise ValueError(f"{COLUMNS_FILE} does not hold {pluralize(count, 'clip')}")
     ends, num_frames, hashes, numbers = map(np.asarray, columns)
-    if (int(ends[-1]) if count else 0) != shards[LINES]["bytes"]:
-        raise ValueError(f"{COLUMNS} and {LINES} differ")
+    if (int(ends[-1]) if count else 0) != shards[LINES_FILE]["bytes"]:
+        raise ValueError(f"{COLUMNS_FILE} and {LINES_FILE} differ")
     of_groups = np.bincount(np.minimum(numbers, len(groups)).astype(np.int64), minlength=len(groups)).tolist()
     if of_groups != [one["clips"] for one in index["groups"]]:
-        raise ValueError(f"{COLUMNS} lists {pluralize(of_groups, 'clip')} in the groups")
-    if count and not (1 <= num_frames.min() <= num_frames.max() <= MOST_FRAMES and (ends[1:] > ends[:-1]).all()):
-        raise ValueError(f"{COLUMNS} holds lengths that no clip has")
-    lines = _map_lines(path.parent / LINES) if count else b""
+        raise ValueError(f"{COLUMNS_FILE} lists {pluralize(of_groups, 'clip')} in the groups")
+    if count and not (1 <= num_frames.min() <= num_frames.max() <= MAX_FRAMES and (ends[1:] > ends[:-1]).all()):
+        raise ValueError(f"{COLUMNS_FILE} holds lengths that no clip has")
+    lines = _map_lines(path.parent / LINES_FILE) if count else b""
 
     def build(row: int) -> Clip:
-        line = f"{path.parent / LINES}: line {row + 1}"
-        with parsing(line, "a valid line", AGAIN):
+        line = f"{path.parent / LINES_FILE}: line {row + 1}"
+        with parsing(line, "a valid line", REMEDY):
             entry = json.loads(lines[int(ends[row - 1]) if row else 0 : int(ends[row])])
             LINE.validate_python(entry)
             layers = {
-                name: Packed(one["shard"], one["start"], tuple(one["chunks"]), index["chunk_frames"])
+                name: LayerSpan(one["shard"], one["start"], tuple(one["chunks"]), index["chunk_frames"])
                 for name, one in entry["layers"].items()
             }
             objects = {
@@ -248,15 +251,15 @@ def _table_2(index: dict[str, Any], path: Path) -> Table:
             clip = _clip(entry, layers, objects)
             listed = (groups[int(numbers[row])], num_frames[row], hashes[row])
             if (group_of(clip), clip.num_frames, id_hash(clip.id)) != listed:
-                raise ValueError(f"not the clip that {COLUMNS} and {path.name} list here")
+                raise ValueError(f"not the clip that {COLUMNS_FILE} and {path.name} list here")
             _check_spans(clip, shards, path)
         return clip
 
     return Table(num_frames, hashes, groups, numbers, build)
 
 
-def _clip(entry: dict[str, Any], layers: dict[str, Packed], objects: dict[str, dict[int, int]]) -> Clip:
-    span = Span(*(entry["frames"][key] for key in ("shard", "start", "size"))) if entry["frames"] else None
+def _clip(entry: dict[str, Any], layers: dict[str, LayerSpan], objects: dict[str, dict[int, int]]) -> Clip:
+    span = FrameSpan(*(entry["frames"][key] for key in ("shard", "start", "size"))) if entry["frames"] else None
     size = entry["num_frames"]
     return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"])
 

@@ -48,7 +48,7 @@ def slices_of(frames: Sequence[int], first: int = 0) -> list[slice]:
     return [slice(part.start - first, part.stop - first, part.step) for part in parts if part]
 
 
-def taken(frames: Sequence[int], read: Callable[[slice], np.ndarray]) -> np.ndarray:
+def read_in_slices(frames: Sequence[int], read: Callable[[slice], np.ndarray]) -> np.ndarray:
     """Returns some frames, at least one, of an array that is read slice by slice."""
     parts = [read(part) for part in slices_of(frames)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from maskcast.data.clip_store.reader import ALL, ClipStore
-from maskcast.data.clip_store.table import Clip, labels_of
+from maskcast.data.clip_store.table import Clip, masks_layer
 from maskcast.data.clip_store.view import StoreView
 
 
@@ -18,7 +18,7 @@ class KnownMasks(StoreView):
     def __init__(self, generated: ClipStore, prepared: ClipStore) -> None:
         super().__init__(generated)
         self.prepared = prepared
-        layer = labels_of(prepared.label_map.name)
+        layer = masks_layer(prepared.label_map.name)
         found = prepared.where(
             lambda group: (
                 (group.split, group.kind) == ("train", "labelled")

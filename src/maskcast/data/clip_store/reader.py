@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.clip_store.checks import DTYPES
+from maskcast.data.clip_store.compression import decompress_frames
 from maskcast.data.clip_store.formats import parse_index
-from maskcast.data.clip_store.packing import unpack
-from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, Packed, labels_of
+from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, masks_layer
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
@@ -141,7 +141,7 @@ class ClipStore:
         """
 
         def keep(group: Group) -> bool:
-            labelled = kind != "labelled" or self._chosen is None or labels_of(self._chosen.name) in group.layers
+            labelled = kind != "labelled" or self._chosen is None or masks_layer(self._chosen.name) in group.layers
             return split in (None, group.split) and kind in (None, group.kind) and labelled
 
         found = self.where(keep)
@@ -164,7 +164,7 @@ class ClipStore:
 
     def has_masks(self, clip: Clip) -> bool:
         """Whether the store has masks for a clip in the chosen map."""
-        return labels_of(self.label_map.name) in self._of_store(clip).layers
+        return masks_layer(self.label_map.name) in self._of_store(clip).layers
 
     def remedy_without_masks(self, clip: Clip) -> str:
         """Returns the remedy for an error about a clip of this store that has no generated masks."""
@@ -199,7 +199,7 @@ class ClipStore:
         Only the chunks that hold these frames are decompressed.
         """
         chosen = self.label_map
-        return self._unpack(clip, labels_of(chosen.name), "masks", frames, DTYPES[chosen.kind])
+        return self._unpack(clip, masks_layer(chosen.name), "masks", frames, DTYPES[chosen.kind])
 
     def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8; 255 is certain."""
@@ -251,7 +251,7 @@ class ClipStore:
                 f"{self.root}: {word} of clip {clip.id!r}, {shape}, do not fit into the memory; cut it into parts"
             ) from None
         with parsing(self.root / packed.shard, f"sound {word} of clip {clip.id!r}", "write the store again"):
-            unpack(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
+            decompress_frames(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
             if word == "masks" and self.label_map.kind == "classes":
                 self._check_ids(out)
         return out
@@ -264,7 +264,7 @@ class ClipStore:
         if (most := int(shifted_THW.max())) > self.num_classes:
             raise ValueError(f"class id {most - 1} among {self.num_classes} classes")
 
-    def _chunk(self, packed: Packed, number: int) -> memoryview:
+    def _chunk(self, packed: LayerSpan, number: int) -> memoryview:
         if packed.shard not in self._bytes:
             mapped: Any = np.memmap(self.root / packed.shard, np.uint8, "r")
             self._bytes[packed.shard] = memoryview(mapped)

@@ -5,13 +5,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskcast.data.clip_store.packing import PackedLayer, frames_per_chunk
-from maskcast.data.clip_store.table import Packed, Span
+from maskcast.data.clip_store.compression import CompressedLayer, frames_per_chunk
+from maskcast.data.clip_store.table import FrameSpan, LayerSpan
 
 SHARD_BYTES = 1 << 30  # few files for S3, yet small enough to fetch again after a broken transfer
 
 
-class FrameShards:
+class FrameShardWriter:
     """Appends frames to ``frames-<n>.npy`` files; the number of rows is written when a shard is closed."""
 
     HEADER = 128  # bytes; fixed, as the header is overwritten when a shard is closed
@@ -22,7 +22,7 @@ class FrameShards:
         self._file: BinaryIO | None = None
         self._name, self._rows = "", 0
 
-    def append(self, frames: np.ndarray) -> Span:
+    def append(self, frames: np.ndarray) -> FrameSpan:
         """Appends the frames of a clip, (T, H, W, 3) uint8."""
         if self._file is None or self._rows * int(np.prod(self.row)) + frames.nbytes > SHARD_BYTES:
             self.close()
@@ -33,7 +33,7 @@ class FrameShards:
         start = self._rows
         self._file.write(np.ascontiguousarray(frames).data)
         self._rows += len(frames)
-        return Span(self._name, start, len(frames))
+        return FrameSpan(self._name, start, len(frames))
 
     def close(self) -> None:
         """Closes the last shard."""
@@ -49,7 +49,7 @@ class FrameShards:
         self._file = None
 
 
-class PackedShards:
+class LayerShardWriter:
     """Appends compressed layers to ``<layer>-<n>.zst`` files."""
 
     def __init__(self, root: Path, layer: str) -> None:
@@ -58,7 +58,7 @@ class PackedShards:
         self._file: BinaryIO | None = None
         self._name, self._bytes = "", 0
 
-    def append(self, layer: PackedLayer) -> Packed:
+    def append(self, layer: CompressedLayer) -> LayerSpan:
         """Appends a layer of a clip."""
         sizes = tuple(map(len, layer.chunks))
         if self._file is None or self._bytes + sum(sizes) > SHARD_BYTES:
@@ -69,7 +69,7 @@ class PackedShards:
         start = self._bytes
         for chunk in layer.chunks:
             self._bytes += self._file.write(chunk)
-        return Packed(self._name, start, sizes, frames_per_chunk(*layer.shape[1:]))
+        return LayerSpan(self._name, start, sizes, frames_per_chunk(*layer.shape[1:]))
 
     def close(self) -> None:
         """Closes the last shard."""

@@ -11,13 +11,13 @@ import numpy as np
 FRAMES = "frames"  # the layer of RGB frames
 
 
-def labels_of(label_map: str) -> str:
+def masks_layer(label_map: str) -> str:
     """Returns the name of the layer that holds the masks of a label map."""
     return f"labels/{label_map}"
 
 
 @dataclass(frozen=True)
-class Span:
+class FrameSpan:
     """The location of a clip's frames: rows of a shard."""
 
     shard: str
@@ -26,7 +26,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Packed:
+class LayerSpan:
     """The location of a compressed layer of a clip.
 
     Attributes:
@@ -61,8 +61,8 @@ class Clip:
     split: str
     kind: str
     num_frames: int
-    frames: Span | None = None
-    layers: dict[str, Packed] = field(default_factory=dict, hash=False)
+    frames: FrameSpan | None = None
+    layers: dict[str, LayerSpan] = field(default_factory=dict, hash=False)
     objects: dict[str, dict[int, int]] = field(default_factory=dict, hash=False)
     meta: dict[str, Any] = field(default_factory=dict, hash=False)
 
@@ -106,7 +106,7 @@ def group_of(clip: Clip) -> Group:
     return Group(clip.split, clip.kind, clip.layer_names)
 
 
-def grouped(clips: Iterable[Clip]) -> tuple[tuple[Group, ...], np.ndarray]:
+def group_clips(clips: Iterable[Clip]) -> tuple[tuple[Group, ...], np.ndarray]:
     """Returns all groups of the clips, and the index of each clip's group, (N,) uint64."""
     numbers: dict[Group, int] = {}
     found = [numbers.setdefault(group_of(clip), len(numbers)) for clip in clips]

@@ -10,11 +10,11 @@ import numpy as np
 
 from maskcast.data.clip_store.checks import Layer, check_layers, check_objects, check_split, check_values
 from maskcast.data.clip_store.columns import ColumnWriter
-from maskcast.data.clip_store.formats import COLUMNS, FORMAT, LINES, line_of
-from maskcast.data.clip_store.packing import frames_per_chunk, packed
+from maskcast.data.clip_store.compression import compress, frames_per_chunk
+from maskcast.data.clip_store.formats import COLUMNS_FILE, FORMAT, LINES_FILE, to_line
 from maskcast.data.clip_store.readme import README
-from maskcast.data.clip_store.shards import FrameShards, PackedShards
-from maskcast.data.clip_store.table import Clip, Group, group_of, id_hash, labels_of
+from maskcast.data.clip_store.shards import FrameShardWriter, LayerShardWriter
+from maskcast.data.clip_store.table import Clip, Group, group_of, id_hash, masks_layer
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -50,11 +50,11 @@ class ClipWriter:
         self.meta = meta or {}
         self._groups: dict[Group, int] = {}
         self._columns = ColumnWriter(root)
-        self._lines = (root / LINES).open("wb")
+        self._lines = (root / LINES_FILE).open("wb")
         self.skipped: list[dict[str, str]] = []
-        self._frames = FrameShards(root, height, width)
+        self._frames = FrameShardWriter(root, height, width)
         self._layers = {
-            layer: PackedShards(root, layer)
+            layer: LayerShardWriter(root, layer)
             for layer in [f"{part}/{name}" for part in ("labels", "confidence") for name in self.maps]
         }
 
@@ -96,7 +96,7 @@ class ClipWriter:
             meta: JSON to keep with the clip.
         """
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
-        layers = {labels_of(name): mask for name, mask in masks.items()}
+        layers = {masks_layer(name): mask for name, mask in masks.items()}
         layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
@@ -108,7 +108,7 @@ class ClipWriter:
                 check_values(clip_id, self.maps[name], mask, objects.get(name, {}))
         some = next(iter(masks.values())) if frames is None else frames
         given = [layer for layer in self._layers if layer in layers]
-        spans = {layer: self._layers[layer].append(packed(layers[layer])) for layer in given}
+        spans = {layer: self._layers[layer].append(compress(layers[layer])) for layer in given}
         clip = Clip(
             clip_id,
             split,
@@ -119,7 +119,7 @@ class ClipWriter:
             {name: dict(classes) for name, classes in objects.items()},
             meta or {},
         )
-        self._lines.write(line_of(clip))
+        self._lines.write(to_line(clip))
         group = self._groups.setdefault(group_of(clip), len(self._groups))
         self._columns.add(self._lines.tell(), clip.num_frames, id_hash(clip_id), group)
 
@@ -129,7 +129,7 @@ class ClipWriter:
 
     def _write_index(self) -> None:
         counts = self._columns.write()
-        shards: dict[str, dict[str, Any]] = {LINES: {}, COLUMNS: {}}
+        shards: dict[str, dict[str, Any]] = {LINES_FILE: {}, COLUMNS_FILE: {}}
         shards |= self._frames.shards
         for layer in self._layers.values():
             shards |= layer.shards

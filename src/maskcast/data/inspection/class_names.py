@@ -21,19 +21,27 @@ from maskcast.files import list_files
 from maskcast.labels import IGNORE
 from maskcast.reading import read_json
 
-LISTS = re.compile(r".*(class|label|palette|colou?r|categor).*\.(txt|csv|json)", re.IGNORECASE)
+CLASS_LIST = re.compile(r".*(class|label|palette|colou?r|categor).*\.(txt|csv|json)", re.IGNORECASE)
 VIPSEG = "panoVIPSeg_categories.json"  # its ids are one less than the values in masks, where 0 means no label
 BDD = ("background", "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
-NAMES = tuple(name for name, *_ in TABLE)
-TRAINED = tuple(name for name, _, _, left_out in TABLE if not left_out)  # in the order of their train ids
-CITYSCAPES = {"_labelIds": NAMES, "_instanceIds": NAMES, "_labelTrainIds": TRAINED}  # by the masks' names
-STEP = range(7, len(TRAINED))  # highest train id; MOTChallenge-STEP has its own classes 0 to 6
+CITYSCAPES_NAMES = tuple(name for name, *_ in TABLE)
+CITYSCAPES_TRAIN_NAMES = tuple(
+    name for name, _, _, left_out in TABLE if not left_out
+)  # in the order of their train ids
+CITYSCAPES_BY_SUFFIX = {
+    "_labelIds": CITYSCAPES_NAMES,
+    "_instanceIds": CITYSCAPES_NAMES,
+    "_labelTrainIds": CITYSCAPES_TRAIN_NAMES,
+}  # by the masks' names
+STEP_HIGHEST_IDS = range(
+    7, len(CITYSCAPES_TRAIN_NAMES)
+)  # highest train id; MOTChallenge-STEP has its own classes 0 to 6
 _LABELMAP = re.compile(r"^([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*$")
-LARGEST = 65536  # maximum size of a list in bytes
+MAX_LIST_BYTES = 65536  # maximum size of a list in bytes
 NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECASE)
 
 
-class Named(NamedTuple):
+class ListedClass(NamedTuple):
     """A line of a list: a name, and its colour as 0xRRGGBB and its id, if given."""
 
     name: str
@@ -41,19 +49,23 @@ class Named(NamedTuple):
     number: int | None = None
 
 
-def listed_classes(raw: Path) -> Iterator[tuple[list[Named], str]]:
+def listed_classes(raw: Path) -> Iterator[tuple[list[ListedClass], str]]:
     """Yields the classes of each list below a folder, and the list's path."""
     for path in list_files(raw):
         parts = path.relative_to(raw).parts
-        if len(parts) > 3 or not LISTS.fullmatch(path.name) or path.stat().st_size > LARGEST:
+        if len(parts) > 3 or not CLASS_LIST.fullmatch(path.name) or path.stat().st_size > MAX_LIST_BYTES:
             continue
         is_json = path.suffix.lower() == ".json"
-        found = _records(path) if is_json else _read(path.read_text(encoding="utf-8-sig", errors="replace"))
+        found = (
+            _parse_json(path) if is_json else _parse_text(path.read_text(encoding="utf-8-sig", errors="replace"))
+        )
         if len(found) > 1:
             yield found, "/".join(parts)
 
 
-def named_source(source: dict[str, Any], listed: Sequence[Named], ids: Sequence[int]) -> dict[str, Any] | None:
+def source_with_list(
+    source: dict[str, Any], listed: Sequence[ListedClass], ids: Sequence[int]
+) -> dict[str, Any] | None:
     """Returns the keys of a source with the names of a list; None if the list does not fit the masks.
 
     Args:
@@ -63,7 +75,7 @@ def named_source(source: dict[str, Any], listed: Sequence[Named], ids: Sequence[
     """
     if any(one.number is not None for one in listed):
         told = [one.name for one in sorted(listed, key=lambda one: one.number or 0)]
-        return None if has_colours(source.get("values", {})) else _with_ids(source, told, ids)
+        return None if has_colours(source.get("values", {})) else _source_with_ids(source, told, ids)
     if "values" in source:
         by_colour = {f"#{one.colour:06x}": one.name for one in listed if one.colour is not None}
         if not set(source["values"]) <= by_colour.keys():
@@ -84,7 +96,9 @@ def named_source(source: dict[str, Any], listed: Sequence[Named], ids: Sequence[
     return {"classes": names_by_id}
 
 
-def known_source(source: dict[str, Any], mask: Path, survey: MaskSurvey) -> tuple[dict[str, Any], str] | None:
+def source_of_known_dataset(
+    source: dict[str, Any], mask: Path, survey: MaskSurvey
+) -> tuple[dict[str, Any], str] | None:
     """Returns the keys of a source with the class names of a known data set, and the data set's name; else None.
 
     Args:
@@ -92,19 +106,23 @@ def known_source(source: dict[str, Any], mask: Path, survey: MaskSurvey) -> tupl
         mask: one of its masks; Cityscapes' masks are recognised by their names.
         survey: the contents of the masks.
     """
-    known = next((names for ending, names in CITYSCAPES.items() if mask.stem.endswith(ending)), ())
+    known = next((names for ending, names in CITYSCAPES_BY_SUFFIX.items() if mask.stem.endswith(ending)), ())
     values, place = survey.values, "Cityscapes"
     if BITMASK in survey.forms:
         known, place = BDD, "BDD100K"
     elif source.get("ignore") == MOTS_VOID:
         known, place = ("background", *KITTI), "KITTI MOTS"
-    elif source.get("label_divisor") == COLOURS and IGNORE in values and max({*values} - {IGNORE}) in STEP:
-        known = TRAINED  # KITTI-STEP
-    found = _with_ids(source, known, [value for value in values if value != MOTS_VOID])
+    elif (
+        source.get("label_divisor") == COLOURS
+        and IGNORE in values
+        and max({*values} - {IGNORE}) in STEP_HIGHEST_IDS
+    ):
+        known = CITYSCAPES_TRAIN_NAMES  # KITTI-STEP
+    found = _source_with_ids(source, known, [value for value in values if value != MOTS_VOID])
     return None if found is None else (found, f"the table of {place}")
 
 
-def _with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int]) -> dict[str, Any] | None:
+def _source_with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int]) -> dict[str, Any] | None:
     """Returns the keys of a source with these names for class ids; None if the masks have other ids."""
     ids = [value for value in values if value != IGNORE]
     if not any(ids) or ids[-1] >= len(names):
@@ -114,7 +132,7 @@ def _with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int
     return {"classes": list(names), **({} if "label_divisor" in source else {"encoding": "index"}), **void}
 
 
-def _read(text: str) -> list[Named]:
+def _parse_text(text: str) -> list[ListedClass]:
     """Parses the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::` or only names."""
     found, bare = [], []
     for line in text.splitlines():
@@ -127,13 +145,13 @@ def _read(text: str) -> list[Named]:
         if not name:
             continue
         if len(numbers) == 3 and max(numbers) < 256:
-            found.append(Named(name, numbers[0] << 16 | numbers[1] << 8 | numbers[2]))
+            found.append(ListedClass(name, numbers[0] << 16 | numbers[1] << 8 | numbers[2]))
         elif not numbers:
-            bare.append(Named(name, None))
+            bare.append(ListedClass(name, None))
     return found or bare
 
 
-def _records(path: Path) -> list[Named]:
+def _parse_json(path: Path) -> list[ListedClass]:
     """Returns the classes of a JSON: `{"wall": "1"}` without gaps, or `[{"name": "car", "color": [0, 0, 9]}]`."""
     content: Any = None
     with suppress(MaskcastError):  # not a list of classes
@@ -143,12 +161,14 @@ def _records(path: Path) -> list[Named]:
         if 0 not in ids.values():
             ids["background"] = 0
         counted = ids.keys() >= content.keys() and sorted(ids.values()) == [*range(len(ids))]
-        return [Named(name, None, number) for name, number in ids.items()] if counted else []
+        return [ListedClass(name, None, number) for name, number in ids.items()] if counted else []
     found = []
     for one in content if isinstance(content, list) else ():
         match one:
             case {"name": str(name), "color": [int(red), int(green), int(blue)]}:
-                found.append(Named(name, red << 16 | green << 8 | blue))
+                found.append(ListedClass(name, red << 16 | green << 8 | blue))
     if path.name == VIPSEG:
-        return [Named(one.name, None, number) for number, one in enumerate((Named("void", None), *found))]
+        return [
+            ListedClass(one.name, None, number) for number, one in enumerate((ListedClass("void", None), *found))
+        ]
     return found

@@ -51,7 +51,7 @@ def families(places: Iterable[Parts]) -> list[Family]:
     return [Family(parts, frozenset(names)) for parts, names in found.items()]
 
 
-def called_frames(parts: Parts) -> bool:
+def is_named_as_frames(parts: Parts) -> bool:
     """Whether a folder in the path has a name that is usual for frames."""
     return any(map(_FRAMES.fullmatch, parts))
 
@@ -85,7 +85,7 @@ def paired_families(
                         there += len(found)
                         shared += len(found & frames.get(images.at(name), found))
                 alike = (near, len(images.names), ours == theirs, images.parts.index(""))
-                rank = (count, *alike, shared, there, called_frames(images.parts))
+                rank = (count, *alike, shared, there, is_named_as_frames(images.parts))
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
     return None if best is None else (*best[1:], best[0][-3])

@@ -7,8 +7,8 @@ from typing import Any
 
 from maskcast.data.sources.footage import Footage
 
-SEEN = 11  # context of a forecaster, which forecasts as many frames
-LEAST_SEEN = 4
+MAX_CONTEXT = 11  # context of a forecaster, which forecasts as many frames
+MIN_CONTEXT = 4
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Findings:
     Attributes:
         layout: the layout in words.
         source: the params `prepare_clips.source`.
-        why: for keys of the source, the reason for the value, in words.
+        reasons: for keys of the source, the reason for the value, in words.
         sequences: number of frames of each sequence.
         gaps: for sequences with gaps in their frame numbers, the ranges between gaps; clips never span a gap.
         labelled: for sequences with masks, the number of frames that have one.
@@ -29,12 +29,12 @@ class Findings:
         trainable: whether there are masks to learn from.
         context: number of frames that a forecaster sees, and number that it forecasts.
         photographs: why images are photographs and not video frames; empty if they may be frames.
-        shares: for each class its share of the labelled pixels; empty if unknown.
+        class_shares: for each class its share of the labelled pixels; empty if unknown.
     """
 
     layout: str
     source: dict[str, Any]
-    why: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
     gaps: dict[str, Sequence[range]] = field(default_factory=dict)
     labelled: dict[str, int] = field(default_factory=dict)
@@ -43,9 +43,9 @@ class Findings:
     rows: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     trainable: bool = True
-    context: int = SEEN
+    context: int = MAX_CONTEXT
     photographs: str = ""
-    shares: dict[str, float] = field(default_factory=dict)
+    class_shares: dict[str, float] = field(default_factory=dict)
 
     def add_sequences(self, footage: Mapping[str, Footage]) -> None:
         """Adds the sequences of a source, with warnings about gaps."""
@@ -65,6 +65,6 @@ class Findings:
         return 1 if self.photographs else 2 * self.context
 
     @property
-    def partly(self) -> bool:
+    def is_partly_labelled(self) -> bool:
         """Whether a sequence has masks for only some of its frames."""
         return any(count < self.sequences[name] for name, count in self.labelled.items())

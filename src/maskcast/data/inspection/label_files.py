@@ -10,14 +10,14 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_formats import FORMATS
-from maskcast.data.inspection.label_frames import of_all_splits, roboflow, wider
-from maskcast.data.inspection.measuring import measure
+from maskcast.data.inspection.label_patterns import across_splits, roboflow_pattern, wider_patterns
+from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.patterns import Guess
-from maskcast.data.inspection.photographs import by_image, photographs
+from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
-from maskcast.data.inspection.streams import Stream
 from maskcast.data.inspection.widening import guess_in_folders
 from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
 from maskcast.data.sources.annotations import AnnotationsSource, Known, Sequences, gather_labels, known_frames
@@ -26,11 +26,11 @@ from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
 
-LOOKED_AT = 60  # frames whose pixels are counted by class
+MAX_COUNTED = 60  # frames whose pixels are counted by class
 
 
-def labelled_by_files(
-    raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[Stream]
+def inspect_label_files(
+    raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[ImageGroup]
 ) -> Findings:
     """Returns the findings about a folder whose masks are in label files.
 
@@ -44,7 +44,7 @@ def labelled_by_files(
     Raises:
         MaskcastError: if the frames have no common pattern, or the files are unreadable or belong to other frames.
     """
-    images = roboflow(raw, streams) or (of_all_splits(raw, guess.images) if guess is not None else None)
+    images = roboflow_pattern(raw, streams) or (across_splits(raw, guess.images) if guess is not None else None)
     if images is None:
         raise MaskcastError(
             f"{raw}: the frames that {files[0].name} names have no pattern in common; give each sequence a folder "
@@ -60,13 +60,15 @@ def labelled_by_files(
         source["empty"] = "background"
     found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
     if form == "youtube-vis":
-        found.why["empty"] = "null means that an object is absent"
+        found.reasons["empty"] = "null means that an object is absent"
     inner = guess and guess_in_folders(guess, streams, [])
-    footage, labels = _gathered(raw, source, chain([inner.images] if inner else [], wider(raw, images)))
+    footage, labels = _gather_best(
+        raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images))
+    )
     images = source["images"]
-    if why := photographs(footage):
+    if why := photographs_reason(footage):
         found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
-        source["images"] = images = by_image(images)
+        source["images"] = images = one_sequence_per_image(images)
         footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
     known = known_frames(labels, source.get("empty", "unlabelled"))
     if not known:
@@ -82,20 +84,20 @@ def labelled_by_files(
     _add_classes(found, frames)
     _add_objects(found, frames)
     _count_pixels(found, frames)
-    measure(found, find_sequences(raw, images))
-    propose_splits(raw, found, _marked(found, known), footage, labels.files)
+    measure_frames(found, find_sequences(raw, images))
+    propose_splits(raw, found, _label_flags(found, known), footage, labels.files)
     found.source["splits"].pop("unlabeled", None)  # the default of the source
     asked = empty > 0 and "empty" not in source
     try:
-        cover_horizon(found, _marked(found, known), shorter=not asked)
+        cover_horizon(found, _label_flags(found, known), shorter=not asked)
     except MaskcastError:
         if not asked:
             raise
         known = known_frames(labels, "background")
         found.labelled = {name: len(known[name]) for name in found.labelled}
         source["empty"] = "background"
-        found.why["empty"] = "too few frames have objects to score a forecast on them alone"
-        cover_horizon(found, _marked(found, known))
+        found.reasons["empty"] = "too few frames have objects to score a forecast on them alone"
+        cover_horizon(found, _label_flags(found, known))
     if unpaired := [where for lost in labels.unpaired.values() for where in lost]:
         found.warnings.append(f"no image of {pluralize(len(unpaired), 'labelled frame')}, first {unpaired[0]}")
     if asked:
@@ -107,7 +109,7 @@ def labelled_by_files(
     return found
 
 
-def _gathered(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[Sequences, Labels]:
+def _gather_best(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[Sequences, Labels]:
     """Returns sequences and their labels; sets ``source["images"]`` to the pattern that finds most frames."""
     best, failure = None, None
     for images in chain([str(source["images"])], others):
@@ -143,7 +145,7 @@ def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
     return list(found)
 
 
-def _marked(found: Findings, known: Known) -> dict[str, list[bool]]:
+def _label_flags(found: Findings, known: Known) -> dict[str, list[bool]]:
     """Returns for each sequence which of its frames have labels."""
     return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
 
@@ -154,11 +156,11 @@ def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
     ground = [name for name in names if name.strip("_").lower() == "background"]
     shown = [name for name in names if name not in (*void, *ground)]
     found.source["classes"] = ["background", *shown]
-    found.why["classes"] = f"the classes that have masks in {pluralize(len(frames), 'labelled frame')}"
+    found.reasons["classes"] = f"the classes that have masks in {pluralize(len(frames), 'labelled frame')}"
     renamed = dict.fromkeys(void, "ignore") | {name: "background" for name in ground if name != "background"}
     if renamed:
         found.source["rename"] = renamed
-        found.why["rename"] = "by their names, these are not classes"
+        found.reasons["rename"] = "by their names, these are not classes"
     found.rows.append(("classes", ", ".join(found.source["classes"])))
 
 
@@ -174,7 +176,7 @@ def _count_pixels(found: Findings, frames: Sequence[FoundFrame]) -> None:
     """Adds the share of pixels of each class, estimated from some frames."""
     names = {name: name for name in found.source["classes"]} | found.source.get("rename", {})
     counts = dict.fromkeys(found.source["classes"], 0)
-    for number in evenly_spaced(len(frames), LOOKED_AT):
+    for number in evenly_spaced(len(frames), MAX_COUNTED):
         frame = frames[number]
         if frame.size is None:
             continue
@@ -187,6 +189,6 @@ def _count_pixels(found: Findings, frames: Sequence[FoundFrame]) -> None:
             counts[name] += int((painted == k).sum())
     total = sum(counts.values())
     if total:
-        found.shares = {name: count / total for name, count in counts.items()}
-        top = sorted(found.shares.items(), key=lambda one: -one[1])[:6]
+        found.class_shares = {name: count / total for name, count in counts.items()}
+        top = sorted(found.class_shares.items(), key=lambda one: -one[1])[:6]
         found.rows.append(("pixels", ", ".join(f"{name}: {share:.1%}" for name, share in top)))

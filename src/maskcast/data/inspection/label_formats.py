@@ -23,13 +23,13 @@ FORMATS = {  # format name: its name in messages
 PANOPTIC = "coco, panoptic"  # labels all pixels, so it is preferred to COCO instances of the same images
 KEYS = (b'"segmentation"', b'"segmentations"', b'"annotations"', b'"masklet"')  # one is in any JSON with masks
 # If a data set has several files for the same frames, the better one: made by people, or complete.
-BETTER = (
+PREFERRED = (
     (re.compile(r"_auto(?=\.json$)"), "_manual"),  # SA-V
     (re.compile(r"^((un)?common_classes|first_frame_annotations)(?=\.json$)"), "all_classes"),  # BURST
 )
 
 
-def label_files(raw: Path) -> tuple[str, list[Path]] | None:
+def find_label_files(raw: Path) -> tuple[str, list[Path]] | None:
     """Returns the format and the files of labels with masks below a folder, or None.
 
     If there are several formats, the one is returned that says most about objects.
@@ -45,13 +45,13 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
         found[form] = [path for path in found[form] if b'"keypoints"' not in read_file(path)] or found[form]
     if form == "youtube-vis":
         known = {*found[form]}
-        found[form] = [path for path in found[form] if not known & {*_better(path)}]
+        found[form] = [path for path in found[form] if not known & {*_preferred(path)}]
     return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
 
 
-def _better(path: Path) -> Iterator[Path]:
+def _preferred(path: Path) -> Iterator[Path]:
     """Yields the files that are preferred to this one, if they exist."""
-    for name, other in BETTER:
+    for name, other in PREFERRED:
         if name.search(path.name):
             yield path.with_name(name.sub(other, path.name))
 

@@ -15,15 +15,15 @@ from maskcast.data.video_files.frames import frame_rate, read_video
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
 
-LOOKED_AT = 20  # sequences whose first frame is read
+MAX_MEASURED = 20  # sequences whose first frame is read
 
 
-def measure(found: Findings, images: Mapping[str, Files]) -> None:
+def measure_frames(found: Findings, images: Mapping[str, Files]) -> None:
     """Adds sizes, bit depth and rate, from the first frame of some sequences."""
     names = list(images)
     depths: Counter[int] = Counter()
     turned = 0
-    for number in evenly_spaced(len(names), LOOKED_AT):
+    for number in evenly_spaced(len(names), MAX_MEASURED):
         files = images[names[number]]
         try:
             if isinstance(files, Path) and files.is_file():

@@ -12,7 +12,7 @@ from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
-Sequences = Mapping[str, Files]
+FilesBySequence = Mapping[str, Files]
 
 
 class NoSequenceError(MaskcastError):
@@ -20,7 +20,7 @@ class NoSequenceError(MaskcastError):
 
 
 def pair_masks(
-    images: Sequences, labels: Sequences, suffix: str, found: Findings, *, whole: bool
+    images: FilesBySequence, labels: FilesBySequence, suffix: str, found: Findings, *, whole: bool
 ) -> dict[str, Footage]:
     """Returns the sequences with their masks; adds warnings and, if needed, `source.offset` to ``found``.
 
@@ -35,19 +35,19 @@ def pair_masks(
         NoSequenceError: if no sequence, or none with masks, is readable, or not all are and ``whole`` is set.
         MaskcastError: if most masks are unreadable, or masks of a sequence may belong to other frames.
     """
-    footage, failed = _gathered(images, labels, suffix, None)
+    footage, failed = _gather_all(images, labels, suffix, None)
     if failed or any(one.unpaired for one in footage.values()):
-        offset = _offset(images, labels, suffix)
-        by_number, wrong = ({}, failed) if offset is None else _gathered(images, labels, suffix, offset)
+        offset = _guess_offset(images, labels, suffix)
+        by_number, wrong = ({}, failed) if offset is None else _gather_all(images, labels, suffix, offset)
         if by_number and not wrong.keys() & labels.keys() and not any(one.unpaired for one in by_number.values()):
             footage, failed = by_number, {}
             found.source["offset"] = offset
-            found.why["offset"] = "taken from the numbers of frames and masks: check a picture"
+            found.reasons["offset"] = "taken from the numbers of frames and masks: check a picture"
             found.warnings.append(
                 f"masks are paired with frames by number (offset {offset}), because names do not tell: check one"
             )
     paired = any(any(one.masks) for one in footage.values())
-    if not paired and (several := _several_of_one(images, labels)) is not None:
+    if not paired and (several := _single_frame_with_masks(images, labels)) is not None:
         raise MaskcastError(
             f"{several}: several masks and one frame, as masks of one object each are, and one mask a frame is "
             "read: make one of them, in which each has a value of its own (0 for none of them)"
@@ -64,7 +64,7 @@ def pair_masks(
         raise error(f"{what}: {next(iter(unread.values()))}; {remedy}")
     for name in (name for name, one in footage.items() if one.unpaired):
         numbers = _numbers(images[name], labels[name], suffix, name)
-        if numbers is not None and (shift := _shift_of_all(*numbers)):
+        if numbers is not None and (shift := _constant_shift(*numbers)):
             count, (frames, masks) = len(numbers[0]), (f"{each[0]} to {each[-1]}" for each in numbers)
             raise MaskcastError(
                 f"{name}: its {count} frames have the numbers {frames}, its {count} masks {masks}, and others are "
@@ -73,7 +73,7 @@ def pair_masks(
     return footage
 
 
-def _several_of_one(images: Sequences, labels: Sequences) -> str | None:
+def _single_frame_with_masks(images: FilesBySequence, labels: FilesBySequence) -> str | None:
     """Returns the first sequence with one frame and several masks, or None."""
     both = [name for name in images if name in labels]
     return next((name for name in both if _count(images[name]) == 1 < _count(labels[name])), None)
@@ -86,8 +86,8 @@ def _count(files: Files) -> int:
     return len(files)
 
 
-def _gathered(
-    images: Sequences, labels: Sequences, suffix: str, offset: int | None
+def _gather_all(
+    images: FilesBySequence, labels: FilesBySequence, suffix: str, offset: int | None
 ) -> tuple[dict[str, Footage], dict[str, str]]:
     """Returns the readable sequences, and the errors of the others."""
     footage, failed = {}, {}
@@ -102,7 +102,7 @@ def _gathered(
     return footage, failed
 
 
-def _offset(images: Sequences, labels: Sequences, suffix: str) -> int | None:
+def _guess_offset(images: FilesBySequence, labels: FilesBySequence, suffix: str) -> int | None:
     """Returns the offset from frame numbers to mask numbers, or None if it cannot be determined.
 
     If a sequence has as many masks as frames, its first mask belongs to its first frame. If it has fewer, masks
@@ -112,7 +112,7 @@ def _offset(images: Sequences, labels: Sequences, suffix: str) -> int | None:
     known = [one for one in told if one is not None]
     if not known:
         return None
-    if shifts := {shift for frames, masks in known if (shift := _shift_of_all(frames, masks)) is not None}:
+    if shifts := {shift for frames, masks in known if (shift := _constant_shift(frames, masks)) is not None}:
         return shifts.pop() if len(shifts) == 1 else None
     lowest = min(masks[0] - frames[0] for frames, masks in known)
     video = any(isinstance(frames, range) for frames, _ in known)
@@ -132,7 +132,7 @@ def _numbers(images: Files, labels: Files, suffix: str, name: str) -> tuple[Sequ
     return (frames, masks) if frames and masks else None
 
 
-def _shift_of_all(frames: Sequence[int], masks: Sequence[int]) -> int | None:
+def _constant_shift(frames: Sequence[int], masks: Sequence[int]) -> int | None:
     """Returns the constant offset from frame to mask numbers; None if there is none or the counts differ."""
     if len(frames) != len(masks):
         return None

@@ -8,12 +8,12 @@ from operator import eq, itemgetter
 from pathlib import PurePosixPath
 
 from maskcast.data.frame_names import NameKey
-from maskcast.data.inspection.families import Parts, called_frames, families, paired_families
-from maskcast.data.inspection.streams import Stream
+from maskcast.data.inspection.families import Parts, families, is_named_as_frames, paired_families
+from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.sources.patterns import CLIP, FRAME
 
-MOST_PAIRS = 2500  # maximum number of pairs of folders of frames and masks whose names are compared
-IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one file name
+MAX_PAIRS = 2500  # maximum number of pairs of folders of frames and masks whose names are compared
+SEQUENCE_AND_FRAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one file name
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Guess:
     mask_suffix: str | None = None
 
 
-def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Sequence[Stream]) -> Guess | None:
+def guess_patterns(
+    frames: Sequence[ImageGroup], videos: Sequence[Parts], masks: Sequence[ImageGroup]
+) -> Guess | None:
     """Returns the patterns that pair most sequences; None if nothing looks like sequences.
 
     Args:
@@ -33,20 +35,20 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
         videos: paths of videos.
         masks: streams of masks.
     """
-    places = [stream.parts for stream in frames] or _any_ending(videos)
+    places = [stream.parts for stream in frames] or _with_any_suffix(videos)
     if len(frames) == len(masks) == 1 and frames[0].parts != masks[0].parts:
-        flat = _in_names(frames, masks)
+        flat = _guess_flat(frames, masks)
         if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
             return flat
-    by_names = _by_shared_names(frames, masks)
+    by_names = _guess_shared_names(frames, masks)
     if masks and (found := paired_families(places, _keys(frames), _keys(masks))):
         images, labels, shared = found
         if by_names is not None and by_names[0] >= shared and (by_names[0] > shared or by_names[2]):
             flat = by_names[1]
-            if not (_beside(flat.images, images) and _beside(str(flat.masks), labels)):
+            if not (_is_sibling(flat.images, images) and _is_sibling(str(flat.masks), labels)):
                 return flat
-        return _with_names(images, labels, frames, masks)
-    if frames and (flat := _in_names(frames, masks)):
+        return _with_file_names(images, labels, frames, masks)
+    if frames and (flat := _guess_flat(frames, masks)):
         return flat
     if masks:
         return None if by_names is None else by_names[1]
@@ -60,26 +62,26 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
 
 
-def guess_by_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+def guess_by_names(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess | None:
     """Returns patterns for the folder of frames and the folder of masks that share most names, or None."""
-    found = _by_shared_names(frames, masks)
+    found = _guess_shared_names(frames, masks)
     return None if found is None else found[1]
 
 
-def _beside(pattern: str, family: str) -> bool:
+def _is_sibling(pattern: str, family: str) -> bool:
     """Whether the pattern's folder is outside the family but differs from it in one part only, e.g. the split."""
     folder, parts = PurePosixPath(pattern).parts[:-1], PurePosixPath(family).parts
     return len(folder) == len(parts) and sum(CLIP not in part for part in parts if part not in folder) == 1
 
 
-def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
+def _with_any_suffix(videos: Sequence[Parts]) -> list[Parts]:
     """Returns the paths of videos with `*` for endings that differ, unless two paths would become equal."""
     endings = {PurePosixPath(parts[-1]).suffix for parts in videos}
     places = [(*parts[:-1], f"{PurePosixPath(parts[-1]).stem}.*") for parts in videos]
     return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
-def _keys(streams: Iterable[Stream]) -> dict[Parts, set[NameKey]]:
+def _keys(streams: Iterable[ImageGroup]) -> dict[Parts, set[NameKey]]:
     """Returns the frame names in each folder."""
     found: dict[Parts, set[NameKey]] = defaultdict(set)
     for stream in streams:
@@ -87,41 +89,47 @@ def _keys(streams: Iterable[Stream]) -> dict[Parts, set[NameKey]]:
     return found
 
 
-def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess:
+def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess:
     """Completes patterns with the texts beside the numbers in file names, if frames and masks differ in these."""
-    ours = _most([stream.tail for stream in frames]) if frames else ""
-    theirs = _most([stream.tail for stream in masks])
+    ours = _most_common([stream.name_suffix for stream in frames]) if frames else ""
+    theirs = _most_common([stream.name_suffix for stream in masks])
     if not frames or (ours == theirs and images != labels):
         return Guess(images, labels)
     if theirs and not ours:
         return Guess(images, labels, theirs)
-    endings = [_most([stream.files[0].suffix for stream in streams]) for streams in (frames, masks)]
+    endings = [_most_common([stream.files[0].suffix for stream in streams]) for streams in (frames, masks)]
     single = all(path.stem == ours for stream in frames for path in stream.files)  # image.png in a folder each
     frame = "" if single else FRAME
     return Guess(f"{images}/{frame}{ours}{endings[0]}", f"{labels}/{frame}{theirs}{endings[1]}")
 
 
-def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+def _guess_flat(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess | None:
     """Returns patterns for one flat folder, whose file names contain the sequence, or which is one sequence."""
     if len(frames) != 1 or len(masks) > 1:
         return None
     names, forms = [], []
     for stream in (*frames, *masks):
-        stems = [path.stem.removesuffix(stream.tail) for path in stream.files]
-        found = {match and (match[1], match[2]) for match in map(IN_NAME.fullmatch, stems)}
+        stems = [path.stem.removesuffix(stream.name_suffix) for path in stream.files]
+        found = {match and (match[1], match[2]) for match in map(SEQUENCE_AND_FRAME.fullmatch, stems)}
         several = None in found or len({between for _, between in filter(None, found)}) > 1
         forms.append(set() if several else set(filter(None, found)))
     words = len(forms) > 1 and forms[0] != forms[1] and max(map(len, forms)) == 1  # frame_0001.jpg, mask_0001.png
     for stream, form in zip((*frames, *masks), forms, strict=True):
         clip, between = next(iter(form), ("", ""))
         name = f"{clip if words else CLIP}{between}{FRAME}" if form else FRAME
-        names.append("/".join((*stream.parts, f"{name}{stream.tail}{_most([p.suffix for p in stream.files])}")))
+        names.append(
+            "/".join(
+                (*stream.parts, f"{name}{stream.name_suffix}{_most_common([p.suffix for p in stream.files])}")
+            )
+        )
     if len({CLIP in name for name in names}) > 1:
         return None
     return Guess(names[0], names[1] if masks else None)
 
 
-def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple[int, Guess, bool] | None:
+def _guess_shared_names(
+    frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]
+) -> tuple[int, Guess, bool] | None:
     """Finds the folder of frames and the folder of masks that share most names.
 
     Returns:
@@ -129,7 +137,7 @@ def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple
         folders of frames fit equally well and are equally near, or half of the masks have no frame. If several
         folders of masks fit, the first is used.
     """
-    if not masks or len(frames) * len(masks) > MOST_PAIRS:  # among many folders, none holds most of the frames
+    if not masks or len(frames) * len(masks) > MAX_PAIRS:  # among many folders, none holds most of the frames
         return None
     shared = []
     names = [(other, other.keys()) for other in masks]
@@ -139,20 +147,20 @@ def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple
             both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # shared names, shared folders
             fits.append((both if 2 * both >= len(theirs) else 0, near, other))
         count, near, labels = max(fits, key=itemgetter(0, 1))
-        shared.append(((count, count / len(ours), near, called_frames(one.parts)), one, labels))
+        shared.append(((count, count / len(ours), near, is_named_as_frames(one.parts)), one, labels))
     ranks = [rank for rank, _, _ in shared]
     if not shared or max(ranks)[0] == 0 or ranks.count(max(ranks)) > 1:
         return None
     (count, *_), images, labels = shared[ranks.index(max(ranks))]
-    guess = _in_names([images], [labels])
+    guess = _guess_flat([images], [labels])
     several = guess is not None and CLIP in guess.images and len(_sequences_in_names(images)) > 1
     return None if guess is None else (count, guess, several)
 
 
-def _sequences_in_names(stream: Stream) -> set[str]:
-    matches = (IN_NAME.fullmatch(path.stem.removesuffix(stream.tail)) for path in stream.files)
+def _sequences_in_names(stream: ImageGroup) -> set[str]:
+    matches = (SEQUENCE_AND_FRAME.fullmatch(path.stem.removesuffix(stream.name_suffix)) for path in stream.files)
     return {match[1] for match in matches if match}
 
 
-def _most(values: Sequence[str]) -> str:
+def _most_common(values: Sequence[str]) -> str:
     return max(sorted(set(values)), key=values.count)

@@ -19,13 +19,18 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
 SEQUENCES, PAIRS = 20, 200  # number of sequences, and of neighbouring frames in total, whose sizes are compared
-LOOKED_AT, PLACES = 8, 12  # number of sequences, and of neighbouring frames in each, whose pixels are compared
-UNLIKE = 0.9  # of the difference of distant images; for neighbours DAVIS and CamVid have 0.1 to 0.3, photographs 1
-STILL = 8.0  # grey levels; below this the scene is static, and differences are noise
-FEW = 4  # changes of size that damaged frames of a video may cause: two each
+MAX_COMPARED, MAX_NEIGHBOURS = (
+    8,
+    12,
+)  # number of sequences, and of neighbouring frames in each, whose pixels are compared
+MIN_RATIO = (
+    0.9  # of the difference of distant images; for neighbours DAVIS and CamVid have 0.1 to 0.3, photographs 1
+)
+STATIC = 8.0  # grey levels; below this the scene is static, and differences are noise
+MAX_DAMAGED_CHANGES = 4  # changes of size that damaged frames of a video may cause: two each
 
 
-def photographs(footage: Mapping[str, Footage]) -> str:
+def photographs_reason(footage: Mapping[str, Footage]) -> str:
     """Returns why images are photographs; empty for videos and possible video frames."""
     images = [one.images for one in footage.values() if not isinstance(one.images, Path)]
     if not images or len(images) < len(footage):
@@ -42,17 +47,17 @@ def photographs(footage: Mapping[str, Footage]) -> str:
     for pair in track(pairs, "comparing sizes", len(pairs)):
         with suppress(MaskcastError):  # reported where the files are read
             changes += len({upright_size(path) for path in pair}) > 1
-    if changes > min(FEW, len(pairs) // 2) and 10 * changes > len(pairs):
+    if changes > min(MAX_DAMAGED_CHANGES, len(pairs) // 2) and 10 * changes > len(pairs):
         return "sizes change from image to image"
-    return "neighbours are no more alike than any two of them" if _unlike(chosen) else ""
+    return "neighbours are no more alike than any two of them" if _neighbours_differ(chosen) else ""
 
 
-def _unlike(sequences: Sequence[Sequence[Path]]) -> bool:
+def _neighbours_differ(sequences: Sequence[Sequence[Path]]) -> bool:
     """Whether neighbouring images differ as much as distant images of a sequence."""
     near: list[float] = []
     far: list[float] = []
-    for files in track(sequences[:LOOKED_AT], "comparing images", len(sequences[:LOOKED_AT])):
-        places = evenly_spaced(len(files) - 1, PLACES)
+    for files in track(sequences[:MAX_COMPARED], "comparing images", len(sequences[:MAX_COMPARED])):
+        places = evenly_spaced(len(files) - 1, MAX_NEIGHBOURS)
         with suppress(MaskcastError):
             pairs = [(_thumbnail(files[k]), _thumbnail(files[k + 1])) for k in places]
             near += [_difference(before, after) for before, after in pairs]
@@ -60,7 +65,7 @@ def _unlike(sequences: Sequence[Sequence[Path]]) -> bool:
     if not far:
         return False
     usual = float(np.median(near))
-    return usual > STILL and usual > UNLIKE * float(np.median(far))
+    return usual > STATIC and usual > MIN_RATIO * float(np.median(far))
 
 
 def _thumbnail(path: Path) -> np.ndarray:
@@ -71,6 +76,6 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).mean())
 
 
-def by_image(pattern: str) -> str:
+def one_sequence_per_image(pattern: str) -> str:
     """Returns a pattern in which each image is a sequence, made from one that names frames."""
     return re.sub(r"\{clip\}[-_]\{frame\}", CLIP, pattern if CLIP in pattern else pattern.replace(FRAME, CLIP))

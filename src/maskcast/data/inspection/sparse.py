@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from maskcast.data.inspection.findings import LEAST_SEEN, Findings
+from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
 from maskcast.data.sources.splits import time_parts
 from maskcast.errors import MaskcastError
 
@@ -22,13 +22,13 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
     if found.photographs or all(marks):
         return
     given, total = sum(marks), len(marks)
-    parts = _scored(found, marked)
+    parts = _validation_frames(found, marked)
     usual = int(found.source.get("window_step", found.frames))
     longest = found.frames
-    for context in range(found.context, (LEAST_SEEN if shorter else found.context) - 1, -1):
+    for context in range(found.context, (MIN_CONTEXT if shorter else found.context) - 1, -1):
         found.context = context
         steps = range(min(usual, found.frames), 0, -1)
-        step = next((one for one in steps if _covered(found, marked, parts, one)), None)
+        step = next((one for one in steps if _covers_horizon(found, marked, parts, one)), None)
         if step is not None:
             break
     else:
@@ -38,10 +38,14 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
         )
     if step < usual:
         found.source["window_step"] = step
-        found.why["window_step"] = "few frames have masks: at this step, every forecast frame has one in some clip"
+        found.reasons["window_step"] = (
+            "few frames have masks: at this step, every forecast frame has one in some clip"
+        )
     if found.frames < longest:
         found.source["frames"] = found.frames
-        found.why["frames"] = f"{found.context} context and {found.context} forecast frames: few frames have masks"
+        found.reasons["frames"] = (
+            f"{found.context} context and {found.context} forecast frames: few frames have masks"
+        )
         found.warnings.append(
             f"few frames have masks: clips have {found.context} context and {found.context} forecast frames, so "
             "that every forecast frame has a mask in some clip"
@@ -52,7 +56,7 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
     )
 
 
-def _scored(found: Findings, marked: Mapping[str, Sequence[bool]]) -> dict[str, range]:
+def _validation_frames(found: Findings, marked: Mapping[str, Sequence[bool]]) -> dict[str, range]:
     """Returns the validation frames of each sequence."""
     splits = found.source["splits"]
     if found.source.get("split_by") == "time":
@@ -61,7 +65,9 @@ def _scored(found: Findings, marked: Mapping[str, Sequence[bool]]) -> dict[str, 
     return {name: range(len(marked[name])) for name in splits.get("val", ())}
 
 
-def _covered(found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mapping[str, range], step: int) -> bool:
+def _covers_horizon(
+    found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mapping[str, range], step: int
+) -> bool:
     starts = [
         (name, start)
         for name, part in parts.items()

@@ -6,15 +6,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
-from maskcast.data.inspection.given_splits import given_splits, of_split
+from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
+from maskcast.data.inspection.official_splits import find_official_splits, names_in
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 from maskcast.reading import pluralize
 
-SHARE = 0.2  # share of the labelled sequences for validation
+VAL_SHARE = 0.2  # share of the labelled sequences for validation
 FEW_CLIPS = 20  # with at most this many labelled clips, windows overlap
 
 
@@ -38,56 +38,58 @@ def propose_splits(
         MaskcastError: if the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     if found.photographs:
-        named, origin = given_splits(raw, sorted(found.labelled, key=id_key), footage, files)
-        _of_photographs(found, named, origin, _without_labels(raw, found, footage, files))
+        named, origin = find_official_splits(raw, sorted(found.labelled, key=id_key), footage, files)
+        _split_photographs(found, named, origin, _unlabelled_splits(raw, found, footage, files))
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
-    most = _most_seen(found.runs(alone), marked[alone]) if alone is not None else SEEN
-    set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled), most=most)
+    most = _max_context(found.runs(alone), marked[alone]) if alone is not None else MAX_CONTEXT
+    set_clip_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled), most=most)
     if not found.labelled:
-        _without_masks(found)
+        _set_unlabelled(found)
         return
-    named, origin = given_splits(raw, sorted(lengths, key=id_key), footage, files)
+    named, origin = find_official_splits(raw, sorted(lengths, key=id_key), footage, files)
     for split in ("val", "test"):
-        if alone is None and _hardly_labelled(found, marked, named, split):
+        if alone is None and _drop_sparse_split(found, marked, named, split):
             lengths = {name: length for name, length in lengths.items() if name in found.labelled}
             named.pop(split)
-    without = _without_labels(raw, found, footage, files)
+    without = _unlabelled_splits(raw, found, footage, files)
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
     if alone is not None:
-        _by_time(raw, found, alone, marked[alone], without)
+        _split_by_time(raw, found, alone, marked[alone], without)
     else:
         if not set(named.get("val", ())) & set(long_enough):
-            named, origin = _with_val(found, named, origin, _videos(raw, footage, long_enough))
+            named, origin = _add_val(found, named, origin, _video_of_each(raw, footage, long_enough))
         found.source["splits"] = named | without
-        found.why["splits"] = f"val: {origin}; the rest is train"
+        found.reasons["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
         if clips < FEW_CLIPS:
             found.source["window_step"] = found.context
-            found.why["window_step"] = f"windows overlap, because {clips} without overlap are few"
-        found.why["splits"] += _told(without)
+            found.reasons["window_step"] = f"windows overlap, because {clips} without overlap are few"
+        found.reasons["splits"] += _unlabelled_text(without)
 
 
-def _without_labels(
+def _unlabelled_splits(
     raw: Path, found: Findings, footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
 ) -> dict[str, tuple[str, ...]]:
     """Returns the splits of sequences without masks; those of `test` become `hidden`: training skips them."""
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
-    named, _ = given_splits(raw, sorted(found.sequences, key=id_key), footage, files) if unlabelled else ({}, "")
+    named, _ = (
+        find_official_splits(raw, sorted(found.sequences, key=id_key), footage, files) if unlabelled else ({}, "")
+    )
     hidden = tuple(name for name in unlabelled if name in named.get("test", ()))
     rest = tuple(name for name in unlabelled if name not in hidden)
     return {split: members for split, members in (("unlabeled", rest), ("hidden", hidden)) if members}
 
 
-def _told(without: Mapping[str, Sequence[str]]) -> str:
+def _unlabelled_text(without: Mapping[str, Sequence[str]]) -> str:
     """Returns a text about the sequences without masks."""
     unlabelled, hidden = (len(without.get(split, ())) for split in ("unlabeled", "hidden"))
     told = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
     return told + (f"; hidden: the {hidden} of test, without masks: not used for training" if hidden else "")
 
 
-def _hardly_labelled(
+def _drop_sparse_split(
     found: Findings, marked: Mapping[str, Sequence[bool]], named: Mapping[str, tuple[str, ...]], split: str
 ) -> bool:
     """Treats a split as unlabelled, with a warning, if few of its frames have masks compared to other splits.
@@ -95,7 +97,7 @@ def _hardly_labelled(
     Data sets for video object segmentation have only masks of first frames in `val` and `test`.
     """
     members, rest = named.get(split, ()), found.labelled.keys() - set(chain(*named.values()))
-    few, usual = _share(marked, members), _share(marked, rest)
+    few, usual = _labelled_share(marked, members), _labelled_share(marked, rest)
     if not members or len(rest) < 2 or few > usual / 2:
         return False
     found.warnings.append(
@@ -108,12 +110,12 @@ def _hardly_labelled(
     return True
 
 
-def _share(marked: Mapping[str, Sequence[bool]], names: Collection[str]) -> float:
+def _labelled_share(marked: Mapping[str, Sequence[bool]], names: Collection[str]) -> float:
     """Returns the fraction of the frames of some sequences that have masks."""
     return sum(sum(marked[name]) for name in names) / max(1, sum(len(marked[name]) for name in names))
 
 
-def _with_val(
+def _add_val(
     found: Findings, named: dict[str, tuple[str, ...]], origin: str, videos: Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns splits with a `val`: some of the sequences outside `test`, else those of `test`.
@@ -136,19 +138,19 @@ def _with_val(
     of_pool = {name: videos[name] for name in pool}
     if len(set(of_pool.values())) < 2:
         of_pool = dict(zip(pool, pool, strict=True))
-    apart = of_split(assign_splits([*dict.fromkeys(of_pool.values())], {"val": SHARE}, 0), "val")
+    apart = names_in(assign_splits([*dict.fromkeys(of_pool.values())], {"val": VAL_SHARE}, 0), "val")
     drawn = tuple(name for name in pool if of_pool[name] in apart)
     if 2 * len(drawn) > len(pool) > 1:  # one video has most of the parts: the others are scored on
         drawn = tuple(name for name in pool if name not in drawn)
     if not test or not rest:
-        told = f"{SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
+        told = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
         together = len(set(of_pool.values())) < len(pool)
         return {"val": drawn}, f"{told}; those of one video stay together" if together else told
-    told = f"{SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0; test: {origin}"
-    return {"val": drawn, "test": test}, told
+    reason = f"{VAL_SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0"
+    return {"val": drawn, "test": test}, f"{reason}; test: {origin}"
 
 
-def _videos(raw: Path, footage: Mapping[str, Footage], names: Sequence[str]) -> dict[str, str]:
+def _video_of_each(raw: Path, footage: Mapping[str, Footage], names: Sequence[str]) -> dict[str, str]:
     """Returns of each sequence the folder that it is called after, `video01` of `video01_00080`; else itself."""
     found = {}
     for name in names:
@@ -159,46 +161,48 @@ def _videos(raw: Path, footage: Mapping[str, Footage], names: Sequence[str]) -> 
     return found
 
 
-def _of_photographs(
+def _split_photographs(
     found: Findings, named: dict[str, tuple[str, ...]], origin: str, without: Mapping[str, tuple[str, ...]]
 ) -> None:
     """Makes each image a clip and draws validation images; of images in folders, the last of each folder."""
     found.source |= {"frames": 1, "window_step": 1}
-    found.why["frames"] = f"photographs: {found.photographs}"
+    found.reasons["frames"] = f"photographs: {found.photographs}"
     found.warnings.append(
         f"taken for photographs, because {found.photographs}: nothing is forecast. If they are frames of videos, "
         "number them in their order and give those of a video one folder and one size"
     )
     if not found.labelled:
-        _without_masks(found)
+        _set_unlabelled(found)
         return
     alone = all(length == 1 for length in found.sequences.values())
     if "test" in named and "val" not in named and not alone:
         names = sorted(found.labelled, key=id_key)
-        named, origin = _with_val(found, named, origin, dict(zip(names, names, strict=True)))
+        named, origin = _add_val(found, named, origin, dict(zip(names, names, strict=True)))
     splits: dict[str, Any] = dict(named)
     if "val" in named:
-        found.why["splits"] = f"val: {origin}; the rest is train"
+        found.reasons["splits"] = f"val: {origin}; the rest is train"
     elif alone:
-        splits["val"] = SHARE
+        splits["val"] = VAL_SHARE
         others = len(found.labelled) - len(named.get("test", ()))
-        found.why["splits"] = f"val: {SHARE:.0%} of {others} labelled ones; the rest is train"
-        found.why["splits"] += f"; test: {origin}" if named else ""
+        found.reasons["splits"] = f"val: {VAL_SHARE:.0%} of {others} labelled ones; the rest is train"
+        found.reasons["splits"] += f"; test: {origin}" if named else ""
     else:
-        found.source |= {"split_by": "time", "splits": {"val": SHARE}}
-        found.why["splits"] = f"val: the last {SHARE:.0%} of each folder; the rest is train"
+        found.source |= {"split_by": "time", "splits": {"val": VAL_SHARE}}
+        found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each folder; the rest is train"
         return
-    found.why["splits"] += _told(without)
+    found.reasons["splits"] += _unlabelled_text(without)
     found.source["splits"] = {**splits, **without}
 
 
-def _without_masks(found: Findings) -> None:
+def _set_unlabelled(found: Findings) -> None:
     found.source["splits"] = {"unlabeled": 1.0}
-    found.why["splits"] = "there are no masks"
+    found.reasons["splits"] = "there are no masks"
     found.trainable = False
 
 
-def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = SEEN) -> None:
+def set_clip_length(
+    raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = MAX_CONTEXT
+) -> None:
     """Sets the context to half of a clip: 11 frames if the sequences are long enough for clips of 22.
 
     Args:
@@ -214,17 +218,21 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
     """
     second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
     found.context = min(most, (second if apart else lengths[0]) // 2)
-    if found.context < LEAST_SEEN:
-        need, apart_from_gaps = 2 * LEAST_SEEN, " without a gap in their numbers" if found.gaps else ""
+    if found.context < MIN_CONTEXT:
+        need, apart_from_gaps = 2 * MIN_CONTEXT, " without a gap in their numbers" if found.gaps else ""
         raise MaskcastError(
             f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames{apart_from_gaps}: a clip "
             f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
             f"{' each' if apart else ''}, half of them seen; give longer ones"
         )
-    if found.context < SEEN:
-        too_short = "masks are too close together" if most < SEEN and found.partly else "sequences are too short"
+    if found.context < MAX_CONTEXT:
+        too_short = (
+            "masks are too close together"
+            if most < MAX_CONTEXT and found.is_partly_labelled
+            else "sequences are too short"
+        )
         found.source["frames"] = found.frames
-        found.why["frames"] = (
+        found.reasons["frames"] = (
             f"{found.context} context and {found.context} forecast frames: {too_short} for 11 + 11"
         )
         found.warnings.append(
@@ -232,7 +240,7 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
         )
 
 
-def _by_time(
+def _split_by_time(
     raw: Path, found: Findings, name: str, marks: Sequence[bool], without: Mapping[str, Sequence[str]]
 ) -> None:
     """Splits a single sequence by time into a first part for training and a last part for validation.
@@ -241,23 +249,23 @@ def _by_time(
         MaskcastError: if its masks are too close together for that.
     """
     length = found.sequences[name]
-    cuts = _cuts(found.runs(name), marks, found.frames)
+    cuts = _possible_cuts(found.runs(name), marks, found.frames)
     if not cuts:
-        need = 2 * LEAST_SEEN
+        need = 2 * MIN_CONTEXT
         raise MaskcastError(
             f"{raw}: only {name} has masks, of {pluralize(sum(marks), 'frame')} of {length}, and they lie too "
             f"close together: {need} frames to learn from and {need} to be scored on need some each; label more "
             "frames of it, or a second sequence"
         )
-    begin = _begin(found, name, length)
-    if sum(marks[begin:]) < SHARE / 2 * sum(marks):  # the last part has hardly any masks
-        begin = _begin(found, name, len(marks) - [*reversed(marks)].index(True))
+    begin = _val_start(found, name, length)
+    if sum(marks[begin:]) < VAL_SHARE / 2 * sum(marks):  # the last part has hardly any masks
+        begin = _val_start(found, name, len(marks) - [*reversed(marks)].index(True))
     begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
     found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
-    found.why["split_by"] = "only one sequence has masks: training uses its beginning, validation its end"
-    found.why["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
-    found.why["window_step"] = "windows overlap, because there is only one sequence"
+    found.reasons["split_by"] = "only one sequence has masks: training uses its beginning, validation its end"
+    found.reasons["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
+    found.reasons["window_step"] = "windows overlap, because there is only one sequence"
     found.warnings.append(
         "one labelled sequence: scores on its end say little about other videos; label a second one"
     )
@@ -268,7 +276,7 @@ def _by_time(
             "time. Label a second sequence, and they are used, too"
         )
     elif without:
-        found.why["splits"] += f"; unlabeled: the {sum(map(len, without.values()))} without masks"
+        found.reasons["splits"] += f"; unlabeled: the {sum(map(len, without.values()))} without masks"
         if hidden := without.get("hidden"):
             found.warnings.append(
                 f"{', '.join(hidden[:3])} ({pluralize(len(hidden), 'sequence')} of test) count as unlabelled, "
@@ -276,13 +284,13 @@ def _by_time(
             )
 
 
-def _most_seen(runs: Sequence[range], marks: Sequence[bool]) -> int:
+def _max_context(runs: Sequence[range], marks: Sequence[bool]) -> int:
     """Returns the longest context with which a sequence can be cut by time."""
-    contexts = range(SEEN, LEAST_SEEN - 1, -1)
-    return next((context for context in contexts if _cuts(runs, marks, 2 * context)), SEEN)
+    contexts = range(MAX_CONTEXT, MIN_CONTEXT - 1, -1)
+    return next((context for context in contexts if _possible_cuts(runs, marks, 2 * context)), MAX_CONTEXT)
 
 
-def _cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
+def _possible_cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
     """Returns where to cut: before it fits a clip with a mask, behind it one whose last frame has a mask."""
     earliest, latest = len(marks) + 1, -1
     for run in runs:
@@ -293,8 +301,8 @@ def _cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
     return range(earliest, latest + 1)
 
 
-def _begin(found: Findings, name: str, end: int) -> int:
+def _val_start(found: Findings, name: str, end: int) -> int:
     """Returns the first frame for validation, chosen so that a clip without gaps fits before ``end``."""
     runs = [range(run.start, min(run.stop, end)) for run in found.runs(name)]
     stops = [run.stop for run in runs if len(run) >= found.frames]
-    return min(end - round(SHARE * end), max(stops, default=end) - found.frames)
+    return min(end - round(VAL_SHARE * end), max(stops, default=end) - found.frames)

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from maskcast.data.inspection.given_splits import split_of_name
-from maskcast.data.inspection.label_frames import of_all_splits
-from maskcast.data.inspection.patterns import IN_NAME, Guess
-from maskcast.data.inspection.streams import Stream
+from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.label_patterns import across_splits
+from maskcast.data.inspection.official_splits import split_of_name
+from maskcast.data.inspection.patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
 from maskcast.errors import MaskcastError
 
 
-def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+def guess_in_folders(guess: Guess, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess | None:
     """Returns patterns for folders (of splits or places) with several sequences or photographs each, or None.
 
     Args:
@@ -28,12 +28,12 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
         sides.append((guess.masks, masks, frames, guess.mask_suffix or ""))
     for pattern, streams, others, tail in sides:
         folders = pattern.replace(CLIP, "*")
-        ending = _ending(streams, [one for one in others if _in(one, folders)])
+        ending = _distinct_suffix(streams, [one for one in others if _is_in(one, folders)])
         places = [(path.stem.removesuffix(tail), one.parts) for one in streams for path in one.files]
         stems = [stem for stem, _ in places]
         if ending is None or len(set(stems)) < len(stems):
             return None
-        matches = [IN_NAME.fullmatch(stem) for stem in stems]
+        matches = [SEQUENCE_AND_FRAME.fullmatch(stem) for stem in stems]
         owners = {(match[1], parts) for match, (_, parts) in zip(matches, places, strict=True) if match}
         if all(matches) and len({name for name, _ in owners}) < len(owners):
             return None  # a sequence has frames in two folders
@@ -60,12 +60,12 @@ def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
     return replace(guess, images=images, masks=masks) if len(found) > 1 and numbered else None
 
 
-def _in(stream: Stream, folders: str) -> bool:
+def _is_in(stream: ImageGroup, folders: str) -> bool:
     """Whether a pattern without placeholders matches the folder of a stream."""
     return len(stream.parts) == len(PurePosixPath(folders).parts) and PurePosixPath(*stream.parts).match(folders)
 
 
-def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
+def _distinct_suffix(streams: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> str | None:
     """Returns the ending that tells images from others in their folders, `.*` without others, or None."""
     if not others:
         return ".*"
@@ -73,7 +73,7 @@ def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
     return None if len(ours) > 1 or ours & theirs else ours.pop()
 
 
-def widened(raw: Path, guess: Guess) -> Guess:
+def widen(raw: Path, guess: Guess) -> Guess:
     """Returns patterns with `*` for a folder, e.g. `val`, that has others with masks or split names beside it.
 
     Args:
@@ -102,12 +102,12 @@ def widened(raw: Path, guess: Guess) -> Guess:
             continue
         if max(paired, splits) > 1 and count == len(names):
             return wide
-    of_frames, of_masks = (of_all_splits(raw, pattern) for pattern in (guess.images, str(guess.masks)))
+    of_frames, of_masks = (across_splits(raw, pattern) for pattern in (guess.images, str(guess.masks)))
     alone = [one for one in (replace(guess, masks=of_masks), replace(guess, images=of_frames)) if one != guess]
-    return max((guess, *alone), key=lambda one: _paired(raw, one)) if alone else guess
+    return max((guess, *alone), key=lambda one: _num_paired(raw, one)) if alone else guess
 
 
-def _paired(raw: Path, guess: Guess) -> int:
+def _num_paired(raw: Path, guess: Guess) -> int:
     """Returns the number of sequences with masks."""
     return len(find_sequences(raw, guess.images).keys() & find_sequences(raw, str(guess.masks)).keys())
 

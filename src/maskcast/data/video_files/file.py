@@ -13,13 +13,13 @@ import numpy as np
 from maskcast.errors import MaskcastError, is_disk_full
 from maskcast.reading import LFS_POINTER, is_lfs_pointer
 
-LIMITED = 1  # FFmpeg's limited color range, in which 16 is black and 235 is white
-CAMERA_S = 10.0  # seconds of silence after which a network camera counts as lost
-SEGMENT = b"\x18\x53\x80\x67"  # Matroska's element that contains all others
+LIMITED_RANGE = 1  # FFmpeg's limited color range, in which 16 is black and 235 is white
+CAMERA_TIMEOUT_S = 10.0  # seconds of silence after which a network camera counts as lost
+MATROSKA_SEGMENT = b"\x18\x53\x80\x67"  # Matroska's element that contains all others
 
 
 @contextmanager
-def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
+def open_video(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
     """Opens a file and its first video stream; errors inside the block become one line about the file.
 
     Args:
@@ -47,7 +47,7 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
+def open_camera(address: str) -> Iterator[tuple[Any, Any]]:
     """Opens a camera and its first video stream.
 
     Args:
@@ -59,7 +59,7 @@ def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
     import av
 
     device = address.startswith("/")
-    options: dict[str, Any] = {"format": "v4l2"} if device else {"timeout": (CAMERA_S, CAMERA_S)}
+    options: dict[str, Any] = {"format": "v4l2"} if device else {"timeout": (CAMERA_TIMEOUT_S, CAMERA_TIMEOUT_S)}
     try:
         with av.open(address, metadata_errors="replace", **options) as container:
             yield container, _first_video(container, address)
@@ -87,8 +87,12 @@ def _reason(error: Exception) -> object:
     return getattr(error, "strerror", None) or error
 
 
-def decoded(
-    path: Path | None, container: Any, stream: Any, sound: Any = None, hear: Callable[[Any], None] | None = None
+def decode_frames(
+    path: Path | None,
+    container: Any,
+    stream: Any,
+    audio: Any = None,
+    on_audio: Callable[[Any], None] | None = None,
 ) -> Iterator[Any]:
     """Yields the frames from where the container stands.
 
@@ -96,42 +100,42 @@ def decoded(
         path: the file; None for a camera, whose end is not checked.
         container: opened container.
         stream: its video stream.
-        sound: an audio stream.
-        hear: receives each packet of `sound` in its order between the frames, and an empty packet at the end.
+        audio: an audio stream.
+        on_audio: receives each packet of `audio` in its order between the frames, and an empty packet at the end.
 
     Raises:
         MaskcastError: after the last frame, if the file is cut short.
     """
     last = None
-    streams = [stream] if hear is None else [stream, sound]
+    streams = [stream] if on_audio is None else [stream, audio]
     with suppress(IndexError):
         # At the end PyAV also flushes streams that started late and that it does not know; ours comes before
         # these.
         for packet in container.demux(streams):
             if packet.stream.index != stream.index:
-                assert hear is not None
-                hear(packet)
+                assert on_audio is not None
+                on_audio(packet)
                 continue
             yield from packet.decode()
             last = packet if packet.size else last
     if path is None:
         return
     if last is not None and last.is_corrupt:
-        raise cut_short(path, "the last frame is not whole")
-    check_end(path, container, stream)
+        raise truncated_error(path, "the last frame is not whole")
+    check_complete(path, container, stream)
 
 
-def cut_short(path: Path, reason: str) -> MaskcastError:
+def truncated_error(path: Path, reason: str) -> MaskcastError:
     """Returns the error for a file whose end is missing."""
     return MaskcastError(f"{path}: the video is cut short ({reason}); copy it again from its origin")
 
 
-def damaged(path: Path, frame: int) -> MaskcastError:
+def damaged_error(path: Path, frame: int) -> MaskcastError:
     """Returns the error for an incomplete frame."""
     return MaskcastError(f"{path}: frame {frame} is damaged; copy the video again from its origin")
 
 
-def check_end(path: Path, container: Any, stream: Any) -> None:
+def check_complete(path: Path, container: Any, stream: Any) -> None:
     """Raises an error if a file is cut short, even if all that is left can be decoded."""
     size = path.stat().st_size
     end = 0
@@ -140,22 +144,22 @@ def check_end(path: Path, container: Any, stream: Any) -> None:
     elif container.format.name.startswith("matroska,"):
         with path.open("rb") as file:
             head = file.read(4096)
-        place = head.find(SEGMENT) + len(SEGMENT)
-        if place >= len(SEGMENT) and place < len(head) and head[place]:
+        place = head.find(MATROSKA_SEGMENT) + len(MATROSKA_SEGMENT)
+        if place >= len(MATROSKA_SEGMENT) and place < len(head) and head[place]:
             width = 9 - head[place].bit_length()
             length = int.from_bytes(head[place : place + width]) & ((1 << 7 * width) - 1)
             end = place + width + length if length != (1 << 7 * width) - 1 else 0  # all bits set: length unknown
     if end > size:
-        raise cut_short(path, f"{size} of {end} bytes are there")
+        raise truncated_error(path, f"{size} of {end} bytes are there")
 
 
-def rgb_of(frame: Any) -> np.ndarray:
+def to_rgb(frame: Any) -> np.ndarray:
     """Returns a decoded frame as (H, W, 3) uint8 RGB, rotated and mirrored as the file specifies."""
-    return _turned(_pixels(frame), _matrix_of(frame))
+    return _rotated(_pixels(frame), _matrix_of(frame))
 
 
-class Upright:
-    """Does what ``rgb_of`` does for frames of a video, but reads the display matrix only if rotation changes.
+class UprightConverter:
+    """Does what ``to_rgb`` does for frames of a video, but reads the display matrix only if rotation changes.
 
     When side data of a frame is accessed, PyAV creates a reference cycle. The pixels then stay in memory until
     Python's garbage collector runs, which amounts to gigabytes for large frames.
@@ -169,13 +173,13 @@ class Upright:
         """Returns a frame as (H, W, 3) uint8 RGB."""
         if frame.rotation != self._rotation:
             self._rotation, self._matrix = frame.rotation, _matrix_of(frame)
-        return _turned(_pixels(frame), self._matrix)
+        return _rotated(_pixels(frame), self._matrix)
 
 
 def _pixels(frame: Any) -> np.ndarray:
     """Returns a frame as (H, W, 3) uint8 RGB, as stored."""
     rgb: np.ndarray = frame.to_ndarray(format="rgb24")
-    if frame.format.name.startswith("gray") and frame.color_range == LIMITED:  # FFmpeg assumes full range
+    if frame.format.name.startswith("gray") and frame.color_range == LIMITED_RANGE:  # FFmpeg assumes full range
         rgb = ((rgb.astype(np.float32) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
     return rgb
 
@@ -186,7 +190,7 @@ def _matrix_of(frame: Any) -> list[int]:
     return np.frombuffer(found[-1], np.int32).tolist() if found else []
 
 
-def _turned(rgb_HWC: np.ndarray, matrix: list[int]) -> np.ndarray:
+def _rotated(rgb_HWC: np.ndarray, matrix: list[int]) -> np.ndarray:
     if matrix:
         # A point (x, y) is displayed at (a x + c y, b x + d y); the nearest multiple of 90 degrees is used.
         a, b, _, c, d = matrix[:5]

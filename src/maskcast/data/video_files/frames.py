@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.images import odd_size
-from maskcast.data.video_files.file import damaged, decoded, opened, rgb_of
-from maskcast.data.video_files.index import FrameIndex, digest_of, index_of
+from maskcast.data.video_files.file import damaged_error, decode_frames, open_video, to_rgb
+from maskcast.data.video_files.index import VideoIndex, frame_digest, index_video
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
 
-NEAR = 64  # frames up to this index are decoded from the start, without an index
-TRIES = 3  # number of key frames that are tried before decoding from the start
-SLACK = 300  # maximum number of extra frames to decode if a seek landed early
-OFF = 16  # tolerance, in frames, for times after a seek
+MAX_WITHOUT_INDEX = 64  # frames up to this index are decoded from the start, without an index
+MAX_SEEKS = 3  # number of key frames that are tried before decoding from the start
+SEEK_SLACK = 300  # maximum number of extra frames to decode if a seek landed early
+TIME_TOLERANCE = 16  # tolerance, in frames, for times after a seek
 
-_KINDS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
-VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+_EXTENSIONS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
+VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _EXTENSIONS.split())
 
 
 def count_frames(path: Path) -> int:
@@ -35,7 +35,7 @@ def count_frames(path: Path) -> int:
     Raises:
         MaskcastError: if the file is missing, not a video, damaged or cut short.
     """
-    return len(index_of(path).times)
+    return len(index_video(path).times)
 
 
 def frame_rate(path: Path) -> float | None:
@@ -44,7 +44,7 @@ def frame_rate(path: Path) -> float | None:
     Raises:
         MaskcastError: if it is not a video.
     """
-    with opened(path) as (_, stream):
+    with open_video(path) as (_, stream):
         return None if stream.average_rate is None else float(stream.average_rate)
 
 
@@ -62,11 +62,11 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     if indices is not None and not len(indices):
         raise MaskcastError(f"{path}: no frame is asked for; ask for one or more")
     frames = None
-    if indices is not None and indices[0] >= NEAR:
-        index = index_of(path)
+    if indices is not None and indices[0] >= MAX_WITHOUT_INDEX:
+        index = index_video(path)
         if indices[-1] < len(index.times):
             before = [key for key in index.keys if 0 < key <= indices[0]]
-            tried = (_from_key(path, index, key, indices) for key in before[: -TRIES - 1 : -1])
+            tried = (_from_key(path, index, key, indices) for key in before[: -MAX_SEEKS - 1 : -1])
             frames = next((found for found in tried if found is not None), None)
     if frames is None:
         frames = _from_start(path, indices)
@@ -76,21 +76,23 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     return np.stack(frames)
 
 
-def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -> list[np.ndarray] | None:
+def _from_key(path: Path, index: VideoIndex, key: int, indices: Sequence[int]) -> list[np.ndarray] | None:
     """Decodes frames starting at a key frame; returns None if they do not match the index."""
     if index.times[key] is None:
         return None
     frames: list[np.ndarray] = []
     try:
-        with opened(path) as (container, stream):
+        with open_video(path) as (container, stream):
             container.seek(index.times[key], stream=stream)
-            for _, frame in zip(range(indices[-1] - key + SLACK), decoded(path, container, stream), strict=False):
+            for _, frame in zip(
+                range(indices[-1] - key + SEEK_SLACK), decode_frames(path, container, stream), strict=False
+            ):
                 number = indices[len(frames)]
-                if (late := _late(frame.pts, index.times, number)) > 0:
+                if (late := _compare_time(frame.pts, index.times, number)) > 0:
                     return None
-                if late < 0 or frame.is_corrupt or not _is(frame, index, number):
+                if late < 0 or frame.is_corrupt or not _is_frame(frame, index, number):
                     continue
-                frames.append(rgb_of(frame))
+                frames.append(to_rgb(frame))
                 if len(frames) == len(indices):
                     return frames
     except MaskcastError:  # some containers cannot seek; damage is reported when decoding from the start
@@ -98,22 +100,22 @@ def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -
     return None
 
 
-def _late(time: int | None, times: Sequence[int | None], number: int) -> int:
+def _compare_time(time: int | None, times: Sequence[int | None], number: int) -> int:
     """Returns 1 (or -1) for a frame whose time is long after (or before) that of a frame of the index, else 0.
 
     Times after a seek may be a few frames off, so this does not identify the frame; it saves comparing pixels.
     """
-    first, last = times[max(0, number - OFF)], times[min(len(times) - 1, number + OFF)]
+    first, last = times[max(0, number - TIME_TOLERANCE)], times[min(len(times) - 1, number + TIME_TOLERANCE)]
     if time is None or first is None or last is None:
         return 0
     return int(time > last) - int(time < first)
 
 
-def _is(frame: Any, index: FrameIndex, number: int) -> bool:
+def _is_frame(frame: Any, index: VideoIndex, number: int) -> bool:
     """Whether a frame is the given frame of the index: by time if times are reliable, else by pixels."""
     if index.digests is None:
         return frame.pts == index.times[number]
-    return digest_of(frame) == index.digests[number]
+    return frame_digest(frame) == index.digests[number]
 
 
 def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
@@ -121,12 +123,15 @@ def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
     frames: list[np.ndarray] = []
     count, needed = 0, 1 if indices is None else indices[-1] + 1
     keep = None if indices is None else set(indices)
-    with opened(path, "AUTO" if keep is None or needed > NEAR else "SLICE") as (container, stream):
-        for frame in decoded(path, container, stream):
+    with open_video(path, "AUTO" if keep is None or needed > MAX_WITHOUT_INDEX else "SLICE") as (
+        container,
+        stream,
+    ):
+        for frame in decode_frames(path, container, stream):
             if keep is None or count in keep:
                 if frame.is_corrupt:
-                    raise damaged(path, count)
-                frames.append(rgb_of(frame))
+                    raise damaged_error(path, count)
+                frames.append(to_rgb(frame))
             count += 1
             if keep is not None and count == needed:
                 break

@@ -14,23 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.video_files.file import check_end, damaged, decoded, opened, rgb_of
+from maskcast.data.video_files.file import check_complete, damaged_error, decode_frames, open_video, to_rgb
 from maskcast.errors import MaskcastError
 
 CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # containers that store a time for each frame
-RESET = frozenset({"vp9", "libdav1d", "mjpeg", "prores", "dnxhd"})  # codecs whose key frames all reset the decoder
+RESETTING_CODECS = frozenset(
+    {"vp9", "libdav1d", "mjpeg", "prores", "dnxhd"}
+)  # codecs whose key frames all reset the decoder
 # In these codecs only some kinds of NAL units do; frames shown before a CRA (21) need an earlier key frame.
-RESET_BY = {"h264": frozenset({5}), "hevc": frozenset({19, 20, 21})}
-HEVC_END = frozenset({36, 37})  # NAL units after which decoders drop the frames shown before a CRA
+RESETTING_NAL_UNITS = {"h264": frozenset({5}), "hevc": frozenset({19, 20, 21})}
+HEVC_SEQUENCE_END = frozenset({36, 37})  # NAL units after which decoders drop the frames shown before a CRA
 PROGRESSIVE = (0, 1)  # field orders (0: unknown); in others each field may have its own packet
-NATIVE = frozenset(
-    {"yuv420p", "yuvj420p", "yuv420p10le"}
-)  # pixels that are compared as stored, in a third of the time
-PROBED = 16  # frames that are decoded to check that packets are frames
+# Pixel formats that are compared as stored, in a third of the time.
+NATIVE_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})
+NUM_PROBED = 16  # frames that are decoded to check that packets are frames
 
 
 @dataclass(frozen=True)
-class FrameIndex:
+class VideoIndex:
     """The frames of a file.
 
     Attributes:
@@ -44,7 +45,7 @@ class FrameIndex:
     digests: tuple[bytes, ...] | None
 
 
-def index_of(path: Path) -> FrameIndex:
+def index_video(path: Path) -> VideoIndex:
     """Returns the index of a file; recent indexes are cached as long as their files are unchanged.
 
     Raises:
@@ -57,26 +58,26 @@ def index_of(path: Path) -> FrameIndex:
     return _index(path, found.st_size, found.st_mtime_ns)
 
 
-def digest_of(frame: Any) -> bytes:
+def frame_digest(frame: Any) -> bytes:
     """Returns a hash of the pixels of a decoded frame."""
-    native = frame.format.name in NATIVE and not (frame.width % 2 or frame.height % 2)
-    pixels = frame.to_ndarray() if native else rgb_of(frame)
+    native = frame.format.name in NATIVE_FORMATS and not (frame.width % 2 or frame.height % 2)
+    pixels = frame.to_ndarray() if native else to_rgb(frame)
     return hashlib.sha256(pixels.data).digest()
 
 
 @lru_cache(maxsize=64)
-def _index(path: Path, size: int, mtime_ns: int) -> FrameIndex:
+def _index(path: Path, size: int, mtime_ns: int) -> VideoIndex:
     return _by_packets(path) or _by_decoding(path)
 
 
-def _by_packets(path: Path) -> FrameIndex | None:
+def _by_packets(path: Path) -> VideoIndex | None:
     """Returns the index if the packets prove it, else None."""
     times: list[int] = []
     starts: list[int] = []
     before = None
-    with opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         codec = stream.codec_context
-        known = container.format.name in CONTAINERS and codec.name in RESET | RESET_BY.keys()
+        known = container.format.name in CONTAINERS and codec.name in RESETTING_CODECS | RESETTING_NAL_UNITS.keys()
         if not known or codec.field_order not in PROGRESSIVE:
             return None
         for packet in container.demux(stream):
@@ -85,12 +86,12 @@ def _by_packets(path: Path) -> FrameIndex | None:
             if packet.pts is None or packet.is_discard or packet.is_corrupt or not packet.size:
                 return None
             if packet.is_keyframe:
-                if codec.name in RESET_BY and not _resets(codec, packet, before):
+                if codec.name in RESETTING_NAL_UNITS and not _resets(codec, packet, before):
                     return None
                 starts.append(packet.pts)
             times.append(packet.pts)
             before = packet
-        check_end(path, container, stream)
+        check_complete(path, container, stream)
         reorder, counted = codec.reorder_depth, stream.frames
     if len(set(times)) < len(times) or not times[:1] == starts[:1] == [min(times, default=0)]:
         return None
@@ -98,18 +99,18 @@ def _by_packets(path: Path) -> FrameIndex | None:
     # A decoder that reorders over too few frames would drop some.
     if (np.arange(len(times)) - np.searchsorted(shown, times)).max() > reorder or counted not in (0, len(times)):
         return None
-    with opened(path) as (container, stream):
-        probed = [frame.pts for _, frame in zip(range(PROBED), container.decode(stream), strict=False)]
-    if probed != shown[:PROBED].tolist():
+    with open_video(path) as (container, stream):
+        probed = [frame.pts for _, frame in zip(range(NUM_PROBED), container.decode(stream), strict=False)]
+    if probed != shown[:NUM_PROBED].tolist():
         return None
-    return FrameIndex(tuple(shown.tolist()), tuple(np.searchsorted(shown, starts).tolist()), None)
+    return VideoIndex(tuple(shown.tolist()), tuple(np.searchsorted(shown, starts).tolist()), None)
 
 
 def _resets(codec: Any, packet: Any, before: Any) -> bool:
     """Whether decoding from a key frame's packet on gives the same frames as decoding from the start."""
-    if codec.name == "hevc" and before is not None and HEVC_END & set(_nal_units(codec, before)):
+    if codec.name == "hevc" and before is not None and HEVC_SEQUENCE_END & set(_nal_units(codec, before)):
         return False
-    return bool(RESET_BY[codec.name] & set(_nal_units(codec, packet)))
+    return bool(RESETTING_NAL_UNITS[codec.name] & set(_nal_units(codec, packet)))
 
 
 def _nal_units(codec: Any, packet: Any) -> Iterator[int]:
@@ -124,18 +125,18 @@ def _nal_units(codec: Any, packet: Any) -> Iterator[int]:
         place += width + int.from_bytes(data[place : place + width])
 
 
-def _by_decoding(path: Path) -> FrameIndex:
+def _by_decoding(path: Path) -> VideoIndex:
     """Returns the index of a file, by decoding all of it."""
     times: list[int | None] = []
     keys, digests = [], []
-    with opened(path, "AUTO") as (container, stream):
-        for frame in decoded(path, container, stream):
+    with open_video(path, "AUTO") as (container, stream):
+        for frame in decode_frames(path, container, stream):
             if frame.is_corrupt:
-                raise damaged(path, len(times))
+                raise damaged_error(path, len(times))
             if frame.key_frame:
                 keys.append(len(times))
             times.append(frame.pts)
-            digests.append(digest_of(frame))
+            digests.append(frame_digest(frame))
     if not times:
         raise MaskcastError(f"{path}: no frame of it can be decoded; copy it again from its origin")
-    return FrameIndex(tuple(times), tuple(keys), tuple(digests))
+    return VideoIndex(tuple(times), tuple(keys), tuple(digests))

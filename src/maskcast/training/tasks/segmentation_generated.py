@@ -12,7 +12,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
-from maskcast.data.clip_store.table import labels_of
+from maskcast.data.clip_store.table import masks_layer
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.reading import pluralize
@@ -50,7 +50,7 @@ class GeneratedMasks:
                     f"{root}: its masks {one.name!r} are of other classes than those of {store.root}; generate "
                     "masks of these clips"
                 )
-        layers = {labels_of(one.name) for one in maps}
+        layers = {masks_layer(one.name) for one in maps}
         kinds = {("train", "labelled")} if store.meta.get(LABELLED_FRAMES) else set()
         found = store.where(
             lambda group: group.has_frames and (group.kind == "unlabelled" or (group.split, group.kind) in kinds)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from maskcast.data.clip_store.compression import CompressedLayer, compress, decompress
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, TrainingIndex, labelled_frames
-from maskcast.data.clip_store.packing import PackedLayer, packed, unpacked
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.propagation import propagate
@@ -20,7 +20,7 @@ from maskcast.processors import num_processors
 from maskcast.progress import say, track
 from maskcast.training.tasks.segmentation_params import PropagatedParams
 
-Layers = dict[LabelMap, PackedLayer]
+Layers = dict[LabelMap, CompressedLayer]
 
 
 class PropagatedLabels:
@@ -65,7 +65,7 @@ class PropagatedLabels:
 
     def masks(self, clip: int, frames: slice) -> dict[LabelMap, np.ndarray]:
         """Returns the masks (T, H, W) of each map in a range of frames; uncertain pixels are ``IGNORE``."""
-        return {one: unpacked(layer, frames) for one, layer in self._layers[clip].items()}
+        return {one: decompress(layer, frames) for one, layer in self._layers[clip].items()}
 
     def _carried(self, store: ClipStore) -> Iterator[Layers]:
         def carry(clip: Clip) -> Layers:
@@ -76,8 +76,8 @@ class PropagatedLabels:
                 pool.map(carry, self.clips), "carrying labels", len(self.clips), FullLoop(splits=("train",))
             )
 
-    def _layer(self, frames_THWC: np.ndarray, store: ClipStore, clip: Clip) -> PackedLayer:
+    def _layer(self, frames_THWC: np.ndarray, store: ClipStore, clip: Clip) -> CompressedLayer:
         known = labelled_frames(store, clip)
         found = propagate(frames_THWC, store.masks(clip), known, self.params.frames)
         sure_THW = found.confidence_THW >= self.params.threshold
-        return packed(np.where(sure_THW, found.masks_THW, np.uint8(IGNORE)))
+        return compress(np.where(sure_THW, found.masks_THW, np.uint8(IGNORE)))

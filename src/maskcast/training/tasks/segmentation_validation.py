@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskcast.data.clip_store.frame_index import slices_of, taken
+from maskcast.data.clip_store.frame_index import read_in_slices, slices_of
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_counts, own_part
@@ -79,7 +79,7 @@ class Validation:
             clip = self.clips[k]
             for frames, found in self.found(worker, clip):
                 for n, label_map in enumerate(self.maps):
-                    truth = taken(frames, partial(self._masks[n].masks, clip))
+                    truth = read_in_slices(frames, partial(self._masks[n].masks, clip))
                     counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
         return [all_counts(own, segmenter) for own in counts]
 
@@ -134,15 +134,15 @@ class Validation:
             found = concatenate([piece for _, piece in self.found(worker, clip)])
             frames = self.frames(clip)
             shown = [
-                Shown(one, taken(frames, partial(store.masks, clip)), found[one.name].masks)
+                Shown(one, read_in_slices(frames, partial(store.masks, clip)), found[one.name].masks)
                 for one, store in zip(self.maps, self._masks, strict=True)
             ]
-            yield clip.id, taken(frames, self.store.frames(clip).__getitem__), shown
+            yield clip.id, read_in_slices(frames, self.store.frames(clip).__getitem__), shown
 
     def _of_truth(self, label_map: LabelMap, store: ClipStore) -> Iterator[np.ndarray]:
         """Yields the counts of true masks against themselves, clip by clip."""
         for clip in self.clips:
-            truth = taken(self.frames(clip), partial(store.masks, clip))
+            truth = read_in_slices(self.frames(clip), partial(store.masks, clip))
             yield counts_of(label_map, truth, truth)
 
     def _need_foreground(self) -> None:

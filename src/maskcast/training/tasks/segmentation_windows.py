@@ -16,7 +16,7 @@ from maskcast.data.augment.frames import augment
 from maskcast.data.augment.mirror import check_swaps
 from maskcast.data.clip_store.labelled_frames import TrainingIndex
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.clip_store.table import FRAMES, labels_of
+from maskcast.data.clip_store.table import FRAMES, masks_layer
 from maskcast.data.composing import BACKGROUNDS, Backgrounds
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
@@ -163,7 +163,7 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
         MaskcastError: if there is none.
     """
     store.select(split, "labelled")  # raises an error that lists what there is, if there is none
-    needed = {FRAMES, *(labels_of(one.name) for one in maps)}
+    needed = {FRAMES, *(masks_layer(one.name) for one in maps)}
     found = store.where(
         lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
     )

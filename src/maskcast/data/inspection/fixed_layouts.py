@@ -7,10 +7,10 @@ from pathlib import Path
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.measuring import LOOKED_AT, measure
-from maskcast.data.inspection.splitting import set_length
-from maskcast.data.inspection.streams import MASK_WORDS, videos
-from maskcast.data.inspection.unread import unread_labels
+from maskcast.data.inspection.image_groups import MASK_WORDS, find_videos
+from maskcast.data.inspection.measuring import MAX_MEASURED, measure_frames
+from maskcast.data.inspection.splitting import set_clip_length
+from maskcast.data.inspection.unsupported_labels import unsupported_labels_text
 from maskcast.data.sources.competition import FRAME, SETS, find_root
 from maskcast.data.sources.green_log import LOG
 from maskcast.data.video_files.frames import count_frames
@@ -19,13 +19,13 @@ from maskcast.files import list_files
 from maskcast.progress import track
 from maskcast.reading import load_memmap, pluralize, read_file
 
-MOST_CLASSES = 49
+MAX_CLASSES = 49
 
 
-def plain_videos(raw: Path) -> Findings:
+def inspect_videos(raw: Path) -> Findings:
     """Returns the findings about a folder of videos without labels."""
     found, masks = Findings("videos without masks", {"layout": "videos"}, trainable=False), list[str]()
-    for parts in track(videos(raw), "looking at videos"):
+    for parts in track(find_videos(raw), "looking at videos"):
         path, name = raw.joinpath(*parts), "/".join(parts)
         with suppress(MaskcastError):  # the source reports what is wrong with it
             found.sequences[name] = count_frames(path)
@@ -36,17 +36,17 @@ def plain_videos(raw: Path) -> Findings:
             f"{masks[0]} is named like a mask, but masks are read from images, so it counts as one more video. "
             "`ffmpeg -i VIDEO %05d.png` makes images of it"
         )
-    if (boxes := box_file(raw)) is not None:
+    if (boxes := find_box_file(raw)) is not None:
         found.warnings.append(f"{boxes.name} is not read: a masker learns from masks, and these are boxes")
-    elif (unread := unread_labels(raw)) is not None:
+    elif (unread := unsupported_labels_text(raw)) is not None:
         found.warnings.append(unread)
-    measure(found, {name: raw / name for name in found.sequences})
+    measure_frames(found, {name: raw / name for name in found.sequences})
     if found.sequences:
-        set_length(raw, found, sorted(found.sequences.values(), reverse=True), apart=False)
+        set_clip_length(raw, found, sorted(found.sequences.values(), reverse=True), apart=False)
     return found
 
 
-def clevrer(raw: Path) -> Findings | None:
+def inspect_clevrer(raw: Path) -> Findings | None:
     """Returns the findings about CLEVRER's release, or None for another folder."""
     numbers = {"video": set[int](), "annotation": set[int]()}
     for path in list_files(raw):
@@ -56,25 +56,25 @@ def clevrer(raw: Path) -> Findings | None:
     if not numbers["annotation"]:
         return None
     found = Findings("CLEVRER's release", {"layout": "clevrer", "stride": 5}, rate=25.0)
-    found.why["stride"] = "a clip of 22 frames then shows 4.2 of a video's 5 seconds"
+    found.reasons["stride"] = "a clip of 22 frames then shows 4.2 of a video's 5 seconds"
     found.sizes[320, 480] += 1
     found.sequences = {f"video_{number:05d}": 128 for number in sorted(numbers["video"] | numbers["annotation"])}
     found.labelled = {f"video_{number:05d}": 128 for number in annotated}
     if len(annotated) < 50:
         found.source["window_step"] = 4
-        found.why["window_step"] = (
+        found.reasons["window_step"] = (
             f"{pluralize(len(annotated), 'annotated video', 'is', 'are')} few, so windows overlap"
         )
     train = [number for number in annotated if number < 10_000]
     val = [number for number in annotated if 10_000 <= number < 15_000]
     if len(annotated) >= 2 and not (train and val):
         found.source["id_splits"] = {annotated[0]: "train", annotated[-1]: "val"}
-        found.why["id_splits"] = "the official splits leave no clips to train on or to score"
+        found.reasons["id_splits"] = "the official splits leave no clips to train on or to score"
     found.trainable = len(annotated) >= 2
     return found
 
 
-def competition(raw: Path) -> Findings | None:
+def inspect_competition(raw: Path) -> Findings | None:
     """Returns the findings about a folder of the competition's layout, or None for another folder."""
     root = find_root(raw)
     if root is None:
@@ -93,11 +93,11 @@ def competition(raw: Path) -> Findings | None:
             found.sequences[place.name] = sum(map(_is_frame, place.iterdir()))
             if name in ("train", "val") and (place / "mask.npy").is_file():
                 found.labelled[place.name] = found.sequences[place.name]
-        for number in evenly_spaced(len(places), LOOKED_AT):
+        for number in evenly_spaced(len(places), MAX_MEASURED):
             if (path := places[number] / "mask.npy").is_file():
                 highest = max(highest, int(load_memmap(path, "copy it again").max(initial=0)))
-    found.source["num_classes"] = MOST_CLASSES if 2 < highest < MOST_CLASSES else highest + 1
-    found.why["num_classes"] = f"the masks hold ids up to {highest}; 49 have CLEVRER's names"
+    found.source["num_classes"] = MAX_CLASSES if 2 < highest < MAX_CLASSES else highest + 1
+    found.reasons["num_classes"] = f"the masks hold ids up to {highest}; 49 have CLEVRER's names"
     found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
     found.trainable = bool(videos_of.get("train")) and bool(videos_of.get("val"))
     first = next(places[0] for places in videos_of.values() if places)
@@ -110,7 +110,7 @@ def _is_frame(path: Path) -> bool:
     return FRAME.fullmatch(path.name) is not None
 
 
-def green_screen(raw: Path) -> str | None:
+def green_screen_evidence(raw: Path) -> str | None:
     """Returns what shows that a folder has green-screen videos, or None if nothing does."""
     if (raw / "videos").is_dir() and (raw / "backgrounds").is_dir():
         return "videos and backgrounds"
@@ -118,7 +118,7 @@ def green_screen(raw: Path) -> str | None:
     return next((log.relative_to(raw).as_posix() for log in logs), None)
 
 
-def box_file(raw: Path) -> Path | None:
+def find_box_file(raw: Path) -> Path | None:
     """Returns a file with boxes of Pascal VOC or COCO below a folder, or None."""
     for path in list_files(raw, ".xml"):
         if b"<bndbox" in read_file(path):

@@ -8,29 +8,41 @@ from pathlib import Path, PurePosixPath
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import other_endings
 from maskcast.data.images import image_files
-from maskcast.data.inspection.choosing import (
-    among_others,
-    drawn_frames,
-    for_people,
-    made_of_frames,
-    of_classes,
-    one_mask_each,
-    photographs_of,
+from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
+from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
+from maskcast.data.inspection.fixed_layouts import (
+    find_box_file,
+    green_screen_evidence,
+    inspect_clevrer,
+    inspect_competition,
+    inspect_videos,
 )
-from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
-from maskcast.data.inspection.findings import LEAST_SEEN, Findings
-from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
-from maskcast.data.inspection.label_files import labelled_by_files
-from maskcast.data.inspection.label_formats import label_files
-from maskcast.data.inspection.measuring import measure
+from maskcast.data.inspection.image_groups import (
+    ImageGroup,
+    find_image_groups,
+    find_mask_video,
+    find_videos,
+    unsupported_files_text,
+)
+from maskcast.data.inspection.image_selection import (
+    complementary_masks,
+    derived_images,
+    frames_shown_by,
+    is_visualisation,
+    mask_like_frames,
+    select_class_masks,
+    video_subsets,
+)
+from maskcast.data.inspection.label_files import inspect_label_files
+from maskcast.data.inspection.label_formats import find_label_files
+from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns
-from maskcast.data.inspection.photographs import by_image, photographs
+from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
-from maskcast.data.inspection.streams import Stream, image_streams, unread_files, video_of_masks, videos
-from maskcast.data.inspection.unread import panoptic_file, unread_labels
-from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widened
+from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
+from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.panoptic import COLOURS, Split, proposed_split, two_bytes
 from maskcast.data.masks.proposal import propose
@@ -43,7 +55,7 @@ from maskcast.labels import IGNORE
 from maskcast.reading import pluralize
 
 
-def look(raw: Path) -> Findings:
+def inspect_folder(raw: Path) -> Findings:
     """Returns the findings about a folder.
 
     Raises:
@@ -54,85 +66,89 @@ def look(raw: Path) -> Findings:
         if raw.is_file():
             what = "is a file: unpack it first" if is_archive(raw) else "is a file"
         raise MaskcastError(f"{raw}: {what}; give the folder that holds the videos, or frames and masks")
-    if (found := clevrer(raw) or competition(raw)) is not None:
+    if (found := inspect_clevrer(raw) or inspect_competition(raw)) is not None:
         return found
-    if (sign := green_screen(raw)) is not None:
+    if (sign := green_screen_evidence(raw)) is not None:
         raise MaskcastError(
             f"{raw}: holds {sign}, so its videos stand in front of a green screen: `maskcast new FOLDER "
             "--pipeline video`, set fetch_dataset.uri there to this folder and take figures out of "
             "prepare_clips.source (docs/green-screen.md)"
         )
-    streams, films = image_streams(raw), videos(raw)
-    made = made_of_frames(streams, bool(films))
-    shown = [one for one in streams if for_people(one)]
+    streams, films = find_image_groups(raw), find_videos(raw)
+    made = derived_images(streams, bool(films))
+    shown = [one for one in streams if is_visualisation(one)]
     shown = shown if len(shown) < len(streams) else []
     segments = [one for one in streams if numbers_segments(one.files[0].parent)]
     streams = [one for one in streams if one not in shown and one not in made and one not in segments]
-    unread = [one for one in streams if one.unread]
-    frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
-    drawn = drawn_frames(masks, frames)
+    unread = [one for one in streams if one.read_error]
+    frames, masks = (
+        [one for one in streams if one.are_masks == kind and not one.read_error] for kind in (False, True)
+    )
+    drawn = mask_like_frames(masks, frames)
     frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
-    stills = [one for one in frames if films and len(one.files) < 2 * LEAST_SEEN]  # posters, thumbnails
+    stills = [one for one in frames if films and len(one.files) < 2 * MIN_CONTEXT]  # posters, thumbnails
     frames = [one for one in frames if one not in stills]
-    blurred = {one: twin for one in frames if (twin := photographs_of(one, frames, masks)) is not None}
+    blurred = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
     frames = [one for one in frames if one not in blurred]
-    if blurred and not masks and label_files(raw) is None:
+    if blurred and not masks and find_label_files(raw) is None:
         one, twin = next(iter(blurred.items()))
         raise MaskcastError(
-            f"{raw}: {one.place} is called after masks and has the names of {twin.place}, but as many colours as "
-            "photographs, as JPEG and resizing make of masks; save masks as PNG, unblurred, or move them away"
+            f"{raw}: {one.folder} is named like masks and has the file names of {twin.folder}, but has as many "
+            "colours as photographs. JPEG and resizing do this to masks; save masks as PNG, or move them away"
         )
     if not frames and not films:
         if unread:
-            raise MaskcastError(unread[0].unread)
+            raise MaskcastError(unread[0].read_error)
         have = f"{pluralize(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
-        have += f" ({others}: save them as PNG, or unpack them)" if (others := unread_files(raw)) else ""
+        have += f" ({others}: save them as PNG, or unpack them)" if (others := unsupported_files_text(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    few = among_others(frames)
-    found = _look(raw, [one for one in frames if one not in few], of_classes(masks), films)
-    why = [(one, one.unread) for one in unread]
-    why += [(one, f"{one.place} holds pictures of masks") for one in shown]
+    few = video_subsets(frames)
+    found = _inspect_groups(raw, [one for one in frames if one not in few], select_class_masks(masks), films)
+    why = [(one, one.read_error) for one in unread]
+    why += [(one, f"{one.folder} holds pictures of masks") for one in shown]
     if found.source["layout"] != "annotations":
         why += [
-            (one, f"{one.place} holds numbers of segments, and there are masks of classes") for one in segments
+            (one, f"{one.folder} holds numbers of segments, and there are masks of classes") for one in segments
         ]
-    if found.source["layout"] != "videos":  # `videos` reports files that are no videos
-        why += [(one, f"{one.place} has too few images for a clip, and there are videos") for one in stills]
-    why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
+    if found.source["layout"] != "videos":  # `find_videos` reports files that are no videos
+        why += [(one, f"{one.folder} has too few images for a clip, and there are videos") for one in stills]
+    why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in blurred.items()]
     found.warnings[:0] = [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
-    found.warnings[:0] = [*_say_made(made), *_say_few(few)]
+    found.warnings[:0] = [*_derived_warnings(made), *_selection_warnings(few)]
     return found
 
 
-def _say_few(few: dict[Stream, Stream]) -> Iterator[str]:
+def _selection_warnings(few: dict[ImageGroup, ImageGroup]) -> Iterator[str]:
     """Yields a line about images that are also among the frames of videos."""
     for one, whole in [*few.items()][:1]:
-        where = one.place + (f" and {pluralize(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
+        where = one.folder + (f" and {pluralize(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
         count = pluralize(sum(len(each.files) for each in few), "image")
-        yield f"{count} left out: {where}, because all frames of their videos are there, e.g. {whole.place}"
+        yield f"{count} left out: {where}, because all frames of their videos are there, e.g. {whole.folder}"
 
 
-def _say_made(made: dict[Stream, str]) -> Iterator[str]:
+def _derived_warnings(made: dict[ImageGroup, str]) -> Iterator[str]:
     """Yields a line for each word that marks images as derived and left out."""
     for word in dict.fromkeys(made.values()):
         own = [one for one in made if made[one] == word]
-        where = own[0].place + (f" and {pluralize(len(own) - 1, 'folder')} more" if own[1:] else "")
+        where = own[0].folder + (f" and {pluralize(len(own) - 1, 'folder')} more" if own[1:] else "")
         count = pluralize(sum(len(one.files) for one in own), "image")
         told = f"by the name {word!r} made of the frames or videos beside; else rename it"
         yield f"{count} left out: {where}, {told}"
 
 
-def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tuple[str, ...]]) -> Findings:
-    if not frames and (both := video_of_masks(films)) is not None:
+def _inspect_groups(
+    raw: Path, frames: list[ImageGroup], masks: list[ImageGroup], films: list[tuple[str, ...]]
+) -> Findings:
+    if not frames and (both := find_mask_video(films)) is not None:
         raise MaskcastError(
             f"{raw}: {both[0]} is called as the masks of {both[1]}, and masks are read from images: if its "
             f"compression kept the values, make images of it (`ffmpeg -i {both[0]} -start_number 0 "
             f"{PurePosixPath(both[0]).with_suffix('')}/%05d.png`); then move it away"
         )
-    if not masks and (given := label_files(raw)) is not None:
-        found = labelled_by_files(raw, *given, guess_patterns(frames, films, []), frames)
-        return _without_films(raw, found, frames, films)
-    if not masks and not films and (boxes := box_file(raw)) is not None:
+    if not masks and (given := find_label_files(raw)) is not None:
+        found = inspect_label_files(raw, *given, guess_patterns(frames, films, []), frames)
+        return _warn_unmatched_videos(raw, found, frames, films)
+    if not masks and not films and (boxes := find_box_file(raw)) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline: `maskcast new FOLDER "
             "--pipeline detection`, whose params.yaml you write by hand: fetch_dataset.uri and "
@@ -141,21 +157,21 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
         )
     guess = guess_patterns(frames, films, masks)
     if guess is None and films and not frames and not masks:
-        return plain_videos(raw)
+        return inspect_videos(raw)
     if guess is None:
         raise MaskcastError(
-            f"{raw}: frames ({_places(frames) or 'videos'}) and masks ({_places(masks) or 'none'}) have no "
-            "pattern in common; give each sequence a folder or video and its masks a folder of the same name, "
-            "e.g. frames/street/0001.png and masks/street/0001.png"
+            f"{raw}: frames ({_folder_names(frames) or 'videos'}) and masks ({_folder_names(masks) or 'none'}) "
+            "have no pattern in common; give each sequence a folder or video and its masks a folder of the same "
+            "name, e.g. frames/street/0001.png and masks/street/0001.png"
         )
     if films and not frames and guess.masks is None:
-        return plain_videos(raw)
-    found = _by_best_guess(raw, guess, frames, masks)
-    _say_left_out(raw, found, [*frames, *masks])
-    return _without_films(raw, found, frames, films)
+        return inspect_videos(raw)
+    found = _inspect_best_guess(raw, guess, frames, masks)
+    _warn_unmatched_images(raw, found, [*frames, *masks])
+    return _warn_unmatched_videos(raw, found, frames, films)
 
 
-def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[Stream]) -> Findings:
+def _inspect_best_guess(raw: Path, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup]) -> Findings:
     """Returns the findings of the first pattern that reads all masks, else of the one that reads most."""
     guesses, inner = [guess], guess_in_folders(guess, frames, masks)
     with suppress(MaskcastError):  # two files have the same name
@@ -166,17 +182,17 @@ def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[St
         guesses[:0] = [each] if (each := guess_in_frames(raw, guess)) is not None else []
     for one in guesses:
         with suppress(NoSequenceError):
-            return _frame_folders(raw, one, whole=True)
+            return _inspect_patterns(raw, one, whole=True)
     try:
-        return _frame_folders(raw, guess)
+        return _inspect_patterns(raw, guess)
     except NoSequenceError:
         other = guess_by_names(frames, masks)
         if other is None or other == guess:
             raise
-        return _frame_folders(raw, other)
+        return _inspect_patterns(raw, other)
 
 
-def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
+def _warn_unmatched_images(raw: Path, found: Findings, streams: list[ImageGroup]) -> None:
     """Adds a note on images that no pattern finds."""
     patterns = [str(found.source[key]) for key in ("images", "masks") if key in found.source]
     taken: set[Path] = set()
@@ -184,9 +200,9 @@ def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
         for files in find_sequences(raw, pattern).values():
             taken |= {files} if isinstance(files, Path) else set(files.values())
     others = [path for one in streams for path in one.files if not taken & {path, path.parent}]
-    read = [one for one in streams if one.masks and taken & {one.files[0], one.files[0].parent}]
+    read = [one for one in streams if one.are_masks and taken & {one.files[0], one.files[0].parent}]
     lost = {path.parent for path in others}
-    if (two := one_mask_each(read, [one for one in streams if one.files[0].parent in lost])) is not None:
+    if (two := complementary_masks(read, [one for one in streams if one.files[0].parent in lost])) is not None:
         raise MaskcastError(
             f"{raw}: {two[0]} and {two[1]} mark other pixels of the same frames, as masks of one class or object "
             "each do, and one mask a frame is read: make one of them, in which each has a value of its own (0 for "
@@ -200,7 +216,9 @@ def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
         )
 
 
-def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list[tuple[str, ...]]) -> Findings:
+def _warn_unmatched_videos(
+    raw: Path, found: Findings, frames: list[ImageGroup], films: list[tuple[str, ...]]
+) -> Findings:
     """Adds a note on videos that are left out; beside frames, these are videos that the pattern does not find."""
     taken = find_sequences(raw, str(found.source["images"])).values()
     others = [parts for parts in films if raw.joinpath(*parts) not in taken]
@@ -219,7 +237,7 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
     return found
 
 
-def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = False) -> Findings:
+def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = False) -> Findings:
     """Returns the findings for given patterns.
 
     Args:
@@ -232,7 +250,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
         MaskcastError: if they are not, or the patterns give no usable source.
     """
     if guess.masks:
-        guess = widened(raw, guess)
+        guess = widen(raw, guess)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
     labels = find_sequences(raw, guess.masks) if guess.masks else {}
     suffix = guess.mask_suffix or ""
@@ -256,9 +274,13 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
             f"masks of {', '.join(lonely[:3])} ({pluralize(len(lonely), 'sequence')}) have no frames"
         )
     footage = pair_masks(images, labels, suffix, found, whole=whole)
-    if not why and (why := photographs(footage)):
-        alone = replace(guess, images=by_image(guess.images), masks=guess.masks and by_image(guess.masks))
-        return _frame_folders(raw, alone, why)
+    if not why and (why := photographs_reason(footage)):
+        alone = replace(
+            guess,
+            images=one_sequence_per_image(guess.images),
+            masks=guess.masks and one_sequence_per_image(guess.masks),
+        )
+        return _inspect_patterns(raw, alone, why)
     paths = [path for one in footage.values() for path in one.masks if path is not None]
     found.add_sequences(footage)
     for name, one in footage.items():
@@ -266,16 +288,16 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
             found.labelled[name] = given
     if paths:
         _read_values(raw, found, paths)
-        if has_colours(found.source.get("values", {})) and (segments := panoptic_file(raw)) is not None:
+        if has_colours(found.source.get("values", {})) and (segments := find_panoptic_file(raw)) is not None:
             found.warnings.append(
                 f"{segments} is COCO's panoptic form: colours of such masks number segments, and are no classes. "
                 "Make masks of classes, or one COCO file, of it and run init again (VIPSeg has panomasks)"
             )
-    elif (unread := unread_labels(raw)) is not None:
+    elif (unread := unsupported_labels_text(raw)) is not None:
         found.warnings.append(unread)
-    elif others := unread_files(raw):
+    elif others := unsupported_files_text(raw):
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
-    measure(found, images)
+    measure_frames(found, images)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
     places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
     propose_splits(raw, found, marked, footage, places)
@@ -293,9 +315,9 @@ def _has_masks(folder: Path, suffix: str) -> bool:
 def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     """Adds how the values of masks are read, and the share of pixels of each class."""
     survey = survey_masks(paths, IGNORE)
-    if (split := _split_of(survey, paths[0])) is not None:
+    if (split := _panoptic_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.reading, split)
-        found.why["label_divisor"] = "values have the form class * label_divisor + object"
+        found.reasons["label_divisor"] = "values have the form class * label_divisor + object"
     if survey.numbered and survey.split is None and two_bytes(survey.pixels):
         raise MaskcastError(
             f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "
@@ -303,14 +325,16 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
         )
     proposal = propose(survey)
     found.source |= proposal.source
-    found.why["classes"] = f"the masks hold {survey.named(survey.values)}"
+    found.reasons["classes"] = f"the masks hold {survey.named(survey.values)}"
     notes = proposal.notes
-    lists = ((named_source(found.source, listed, survey.values), place) for listed, place in listed_classes(raw))
+    lists = (
+        (source_with_list(found.source, listed, survey.values), place) for listed, place in listed_classes(raw)
+    )
     fits = ((keys, place) for keys, place in lists if keys is not None)
-    if (named := next(fits, None) or known_source(found.source, paths[0], survey)) is not None:
+    if (named := next(fits, None) or source_of_known_dataset(found.source, paths[0], survey)) is not None:
         keys, place = named
         found.source |= keys
-        found.why["classes"] += f"; names are those of {place}"
+        found.reasons["classes"] += f"; names are those of {place}"
         notes = tuple(note for note in notes if "name" not in note)
         found.rows.append(("classes", f"{', '.join(found.source['classes'])} ({place})"))
     found.warnings += [f"masks: {note}" for note in notes]
@@ -318,10 +342,10 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     known = {value: share for value in survey.values if (share := survey.share([value])) >= 0.0005}
     top = sorted(known.items(), key=lambda item: -item[1])[:6]
     found.rows.append(("pixels", ", ".join(f"{survey.named([value])}: {share:.1%}" for value, share in top)))
-    found.shares = {survey.named([value]): survey.share([value]) for value in survey.values}
+    found.class_shares = {survey.named([value]): survey.share([value]) for value in survey.values}
 
 
-def _split_of(survey: MaskSurvey, mask: Path) -> Split | None:
+def _panoptic_of(survey: MaskSurvey, mask: Path) -> Split | None:
     """Returns how mask values split into class and object, or None; ``mask`` is one of the masks."""
     if BITMASK in survey.forms:
         return Split(COLOURS, 0, IGNORE)
@@ -332,5 +356,5 @@ def _split_of(survey: MaskSurvey, mask: Path) -> Split | None:
     return Split(split.divisor, split.classes, 0) if split is not None and vipseg else split
 
 
-def _places(streams: list[Stream]) -> str:
-    return ", ".join(one.place for one in streams[:3])
+def _folder_names(streams: list[ImageGroup]) -> str:
+    return ", ".join(one.folder for one in streams[:3])

@@ -6,15 +6,15 @@ from contextlib import suppress
 from itertools import chain, combinations, takewhile
 from pathlib import Path
 
-from maskcast.data.inspection.given_splits import split_of_name
-from maskcast.data.inspection.streams import Stream
+from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.official_splits import split_of_name
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
 
-def roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
+def roboflow_pattern(raw: Path, streams: Sequence[ImageGroup]) -> str | None:
     """Returns the pattern of frames with Roboflow's names, `street_mp4-12_jpg.rf.0f3a.jpg`; None for other names.
 
     Photographs have no frame number before the first ending in at least some names.
@@ -51,7 +51,7 @@ def _two_of(folders: set[tuple[str, ...]]) -> str:
     return ", ".join("/".join(parts) or "." for parts in (ordered[0], ordered[-1]))
 
 
-def of_all_splits(raw: Path, images: str) -> str:
+def across_splits(raw: Path, images: str) -> str:
     """Returns a pattern with `*` for a folder named after a split, if folders of other splits are beside it."""
     parts = images.split("/")
     for place, part in enumerate(parts[:-1]):
@@ -62,12 +62,12 @@ def of_all_splits(raw: Path, images: str) -> str:
         ):
             wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
             with suppress(MaskcastError):  # two files would have the same name
-                if all(split_of_name(path.relative_to(beside).parts[0]) for path in _places(raw, wide)):
+                if all(split_of_name(path.relative_to(beside).parts[0]) for path in _matched_paths(raw, wide)):
                     return wide
     return images
 
 
-def wider(raw: Path, images: str) -> Iterator[str]:
+def wider_patterns(raw: Path, images: str) -> Iterator[str]:
     """Yields patterns with `*` for folders that find more sequences; the fewest and deepest folders first."""
     fixed = takewhile(lambda part: "{" not in part, images.split("/"))
     folders, most = [place for place, part in enumerate(fixed) if "*" not in part], 0
@@ -80,6 +80,6 @@ def wider(raw: Path, images: str) -> Iterator[str]:
                 yield wide
 
 
-def _places(raw: Path, images: str) -> Iterator[Path]:
+def _matched_paths(raw: Path, images: str) -> Iterator[Path]:
     for files in find_sequences(raw, images).values():
         yield from [files] if isinstance(files, Path) else files.values()

@@ -11,13 +11,13 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.images import read_image
-from maskcast.data.inspection.streams import MASK_WORDS, Stream
+from maskcast.data.inspection.image_groups import MASK_WORDS, ImageGroup
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
 # Folders of instances or marks, each with the folder of class masks of the same frames, as tools write them.
 # frames.
-BESIDE = (
+CLASS_FOLDERS = (
     ("SegmentationObject", "SegmentationClass"),  # Pascal VOC, CVAT
     ("SegmentationObjectPNG", "SegmentationClassPNG"),  # labelme
     ("instances", "labels"),  # Mapillary Vistas
@@ -30,28 +30,28 @@ BESIDE = (
 # Coloured versions for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
 COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)
 FINE, COARSE = "gtFine", "gtCoarse"  # Cityscapes' fine and coarse annotations
-IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # Cityscapes' masks, the most useful first
+CITYSCAPES_SUFFIXES = ("_labelIds", "_labelTrainIds", "_instanceIds")  # Cityscapes' masks, the most useful first
 # Pictures of frames overlaid with their masks, e.g. from labelme's scripts.
-FOR_PEOPLE = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
+VISUALISATION = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
 # Images derived from frames, stored beside them: neither frames to learn from, nor masks, though some look like
 # masks.
-MADE = re.compile(
+DERIVED = re.compile(
     r"(depth|disparity|thumb(nail)?s?|previews?|super[_-]?pixels?|(optical[_-]?|opt[_-]?)?flows?)"
     r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
     re.IGNORECASE,
 )
 
-FEW = 10  # a folder with at most 1/FEW of a video's frames is a selection of them, not a video
-MOST_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
-LOOKED_AT = 12  # folders of masks, and frames of each, that are compared
+SUBSET_RATIO = 10  # a folder with at most 1/FEW of a video's frames is a selection of them, not a video
+MAX_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
+MAX_COMPARED = 12  # folders of masks, and frames of each, that are compared
 
 
-def for_people(stream: Stream) -> bool:
+def is_visualisation(stream: ImageGroup) -> bool:
     """Whether images are pictures of frames and masks for people."""
-    return any(map(FOR_PEOPLE.fullmatch, stream.parts))
+    return any(map(VISUALISATION.fullmatch, stream.parts))
 
 
-def made_of_frames(streams: Sequence[Stream], films: bool) -> dict[Stream, str]:
+def derived_images(streams: Sequence[ImageGroup], films: bool) -> dict[ImageGroup, str]:
     """Returns derived images, such as depth, flow or thumbnails, with the word in their path that says so.
 
     They are derived only if frames with the same names, or videos, exist as well. A sequence with such a name has
@@ -61,11 +61,16 @@ def made_of_frames(streams: Sequence[Stream], films: bool) -> dict[Stream, str]:
         streams: all streams.
         films: whether there are videos.
     """
-    named = {one: word for one in streams for word in (*one.parts, one.tail.strip("_-. ")) if MADE.fullmatch(word)}
-    frames = [one.keys() for one in streams if one not in named and not one.masks]
+    named = {
+        one: word
+        for one in streams
+        for word in (*one.parts, one.name_suffix.strip("_-. "))
+        if DERIVED.fullmatch(word)
+    }
+    frames = [one.keys() for one in streams if one not in named and not one.are_masks]
     known, kinds = set().union(*frames), defaultdict[str, set[bool]](set)
     for one, word in named.items():
-        kinds[word].add(one.masks)
+        kinds[word].add(one.are_masks)
     return {
         one: word
         for one, word in named.items()
@@ -73,42 +78,48 @@ def made_of_frames(streams: Sequence[Stream], films: bool) -> dict[Stream, str]:
     }
 
 
-def photographs_of(stream: Stream, frames: Sequence[Stream], masks: Sequence[Stream]) -> Stream | None:
+def frames_shown_by(
+    stream: ImageGroup, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]
+) -> ImageGroup | None:
     """Returns the frames with the names of images that are called masks but have too many colours, or None.
 
     Frames in a folder with masks of their own are not those of others: `labelled/images` does not match
     `all/images`.
     """
-    if not _called_masks(stream):
+    if not _is_named_as_masks(stream):
         return None
-    names, nearest = stream.keys(), max((_common(stream, one) for one in masks), default=0)
+    names, nearest = stream.keys(), max((_shared_depth(stream, one) for one in masks), default=0)
     return next(
         (
             one
             for one in frames
-            if not _called_masks(one)
+            if not _is_named_as_masks(one)
             and names <= one.keys()
-            and not (nearest > _common(stream, one) and {*stream.parts} & {*one.parts})
+            and not (nearest > _shared_depth(stream, one) and {*stream.parts} & {*one.parts})
         ),
         None,
     )
 
 
-def among_others(frames: Sequence[Stream]) -> dict[Stream, Stream]:
+def video_subsets(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
     """Returns images that are a selection of the frames of a video in a parallel folder, with that video's images.
 
     Cityscapes has one of thirty frames in `leftImg8bit/train/ulm`, and all in `leftImg8bit_sequence/train/ulm`.
     """
-    beside = defaultdict[tuple[str, ...], list[Stream]](list)
+    beside = defaultdict[tuple[str, ...], list[ImageGroup]](list)
     for one in frames:
         for place in range(len(one.parts) - 1):
             beside[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
-    kinds = (group for group in beside.values() if len(group) <= MOST_KINDS)
+    kinds = (group for group in beside.values() if len(group) <= MAX_KINDS)
     pairs = (pair for group in kinds for pair in permutations(group, 2))
-    return {one: other for one, other in pairs if FEW * len(one.files) <= len(other.files) and _holds(other, one)}
+    return {
+        one: other
+        for one, other in pairs
+        if SUBSET_RATIO * len(one.files) <= len(other.files) and _contains(other, one)
+    }
 
 
-def _holds(stream: Stream, few: Stream) -> bool:
+def _contains(stream: ImageGroup, few: ImageGroup) -> bool:
     """Whether a stream has all names of a smaller one, and the same picture for the first of them."""
     ours, theirs = stream.by_key(), few.by_key()
     if not theirs.keys() <= ours.keys():
@@ -119,29 +130,29 @@ def _holds(stream: Stream, few: Stream) -> bool:
     return False
 
 
-def _common(one: Stream, other: Stream) -> int:
+def _shared_depth(one: ImageGroup, other: ImageGroup) -> int:
     """Returns the number of top folders that both paths share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.parts, other.parts, strict=False)))
 
 
-def drawn_frames(masks: Sequence[Stream], frames: Sequence[Stream]) -> list[Stream]:
+def mask_like_frames(masks: Sequence[ImageGroup], frames: Sequence[ImageGroup]) -> list[ImageGroup]:
     """Returns drawings and dark pictures that look like masks but are frames: masks with the same names exist."""
-    called = [one.keys() for one in masks if _called_masks(one)]
+    called = [one.keys() for one in masks if _is_named_as_masks(one)]
     of_photographs = [one.keys() for one in frames]
     return [
         one
         for one in masks
-        if not _called_masks(one)
+        if not _is_named_as_masks(one)
         and one.keys() in called
         and not any(one.keys() <= names for names in of_photographs)
     ]
 
 
-def _called_masks(stream: Stream) -> bool:
-    return bool(MASK_WORDS.search("/".join((*stream.parts, stream.tail))))
+def _is_named_as_masks(stream: ImageGroup) -> bool:
+    return bool(MASK_WORDS.search("/".join((*stream.parts, stream.name_suffix))))
 
 
-def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str, str] | None:
+def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> tuple[str, str] | None:
     """Returns two folders of masks that share frames but no pixels: then each folder is one class or object.
 
     Folders named by numbers, such as SA-V's objects, may share pixels, too.
@@ -150,23 +161,23 @@ def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str
         read: masks that a pattern finds.
         others: images that no pattern finds; masks in folders with frames among these may belong to those frames.
     """
-    places = {part for one in others if not one.masks for part in one.parts}
-    for one, other in product(read, [other for other in others if other.masks][:LOOKED_AT]):
+    places = {part for one in others if not one.are_masks for part in one.parts}
+    for one, other in product(read, [other for other in others if other.are_masks][:MAX_COMPARED]):
         beside = len(one.parts) == len(other.parts) and sum(map(ne, one.parts, other.parts)) <= 1
         names = {*other.parts} - {*one.parts}
         objects = bool(names) and all(map(str.isdecimal, names)) and bool(one.keys() & other.keys())
-        if beside and not places & names and (objects or _apart(one, other)):
-            first, second = (f"{each.place} ({each.files[0].name})" for each in (one, other))
+        if beside and not places & names and (objects or _are_disjoint(one, other)):
+            first, second = (f"{each.folder} ({each.files[0].name})" for each in (one, other))
             return first, second
     return None
 
 
-def _apart(one: Stream, other: Stream) -> bool:
+def _are_disjoint(one: ImageGroup, other: ImageGroup) -> bool:
     """Whether two-valued masks never mark the same pixel, though some frames have marks in both."""
     ours, theirs = one.by_key(), other.by_key()
     shared = sorted(ours.keys() & theirs.keys())
     both = 0
-    for number in evenly_spaced(len(shared), LOOKED_AT):
+    for number in evenly_spaced(len(shared), MAX_COMPARED):
         with suppress(MaskcastError):
             pairs = [read_mask(paths[shared[number]]).values_HW for paths in (ours, theirs)]
             marked = [values_HW != values_HW.min() for values_HW in pairs]
@@ -178,30 +189,34 @@ def _apart(one: Stream, other: Stream) -> bool:
     return both > 1
 
 
-def _holds_colours(stream: Stream) -> bool:
+def _has_colours(stream: ImageGroup) -> bool:
     with suppress(MaskcastError):
         return read_mask(stream.files[0]).grey() is None
     return False
 
 
-def of_classes(masks: Sequence[Stream]) -> list[Stream]:
+def select_class_masks(masks: Sequence[ImageGroup]) -> list[ImageGroup]:
     """Returns the masks without those that show the same frames in another form."""
     if any(FINE in one.parts for one in masks):
         masks = [one for one in masks if COARSE not in one.parts]
     places = {one.parts: one for one in masks}
     kept = []
     for one in masks:
-        renamed = [tuple(classes if part == other else part for part in one.parts) for other, classes in BESIDE]
+        renamed = [
+            tuple(classes if part == other else part for part in one.parts) for other, classes in CLASS_FOLDERS
+        ]
         bare = [
             tuple(COLOURED.sub("", part) if part == other else part for part in one.parts) for other in one.parts
         ]
         grey = [places[parts] for parts in bare if parts in places and parts != one.parts]
         if any(parts in places and parts != one.parts for parts in renamed) or any(
-            _holds_colours(one) and not _holds_colours(other) for other in grey
+            _has_colours(one) and not _has_colours(other) for other in grey
         ):
             continue
-        rivals = [other.tail for other in masks if other.parts == one.parts]
-        best = next((tail for ids in IDS for tail in rivals if tail.endswith(ids)), one.tail)
-        if best == one.tail:
+        rivals = [other.name_suffix for other in masks if other.parts == one.parts]
+        best = next(
+            (tail for ids in CITYSCAPES_SUFFIXES for tail in rivals if tail.endswith(ids)), one.name_suffix
+        )
+        if best == one.name_suffix:
             kept.append(one)
     return kept

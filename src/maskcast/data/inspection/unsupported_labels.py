@@ -9,8 +9,8 @@ from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.reading import LFS_POINTER, is_lfs_pointer, read_file, read_text
 
-AGAIN = "put it beside the frames and run init again"
-JSON = {  # byte strings that all files of a format contain: message with remedy
+REMEDY = "put it beside the frames and run init again"
+JSON_FORMATS = {  # byte strings that all files of a format contain: message with remedy
     (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
     (b'"classTitle"', b'"geometryType"'): "and others like it are Supervisely's, and are not read: export its "
     "labels as COCO",
@@ -37,10 +37,10 @@ YOLO_BOXES = (
 MOTS = "is MOTS' text of run lengths, and is not read: take its images of the same masks (instances)"
 _RUN_LENGTHS = re.compile(r"\d+ \d+ \d+ \d+ \d+ \S+\s*")
 _NUMBERS = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
-LEAST_POLYGON = 7  # words per line: the class, and three points
+MIN_POLYGON_WORDS = 7  # words per line: the class, and three points
 
 
-def unread_labels(raw: Path) -> str | None:
+def unsupported_labels_text(raw: Path) -> str | None:
     """Returns a line about the first unsupported label file below a folder, or None."""
     files = list_files(raw)
     stems = {
@@ -52,33 +52,33 @@ def unread_labels(raw: Path) -> str | None:
             case ".json" | ".xml" | ".zip" if is_lfs_pointer(path):
                 return f"{path.relative_to(raw).as_posix()} {LFS_POINTER}"
             case ".json":
-                what = _json(path)
+                what = _json_text(path)
             case ".txt":
-                what = _yolo(path, stems) or _mots(path)
+                what = _yolo_text(path, stems) or _mots_text(path)
             case ".zip" if is_archive(path):
                 what = "is an archive, and is not looked into: unpack what labels it has"
         if what is not None:
-            return f"{path.relative_to(raw).as_posix()} {what}, {AGAIN}"
+            return f"{path.relative_to(raw).as_posix()} {what}, {REMEDY}"
     return None
 
 
-def panoptic_file(raw: Path) -> str | None:
+def find_panoptic_file(raw: Path) -> str | None:
     """Returns the first file below a folder that maps colours to segments, or None."""
     found = (path for path in list_files(raw, ".json") if b'"segments_info"' in read_file(path))
     return next((path.relative_to(raw).as_posix() for path in found), None)
 
 
-def _json(path: Path) -> str | None:
+def _json_text(path: Path) -> str | None:
     content = read_file(path)
-    return next((what for keys, what in JSON.items() if all(key in content for key in keys)), None)
+    return next((what for keys, what in JSON_FORMATS.items() if all(key in content for key in keys)), None)
 
 
-def _mots(path: Path) -> str | None:
+def _mots_text(path: Path) -> str | None:
     lines = read_file(path).decode(errors="replace").splitlines()[:1]
     return MOTS if lines and _RUN_LENGTHS.fullmatch(lines[0]) else None
 
 
-def _yolo(path: Path, stems: set[str]) -> str | None:
+def _yolo_text(path: Path, stems: set[str]) -> str | None:
     if path.stem not in stems:
         return None
     try:
@@ -87,4 +87,4 @@ def _yolo(path: Path, stems: set[str]) -> str | None:
         return None
     if not lines or not all(map(_NUMBERS.fullmatch, lines)):
         return None
-    return YOLO if any(len(line.split()) >= LEAST_POLYGON for line in lines) else YOLO_BOXES
+    return YOLO if any(len(line.split()) >= MIN_POLYGON_WORDS for line in lines) else YOLO_BOXES

@@ -14,11 +14,11 @@ from maskcast.reading import read_json
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
-LARGEST = 1 << 20  # maximum size of a table in bytes
-MOST_LISTS = 100  # per folder: more texts named after splits, such as `train_000012.txt`, belong to single images
+MAX_TABLE_BYTES = 1 << 20  # maximum size of a table in bytes
+MAX_LISTS = 100  # per folder: more texts named after splits, such as `train_000012.txt`, belong to single images
 
 
-def given_splits(
+def find_official_splits(
     raw: Path, names: Sequence[str], footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns the sequences of the official splits `val` and `test`, if any, and where that was found.
@@ -36,13 +36,13 @@ def given_splits(
     if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
         return _held_out(found), "folders are named so"
     best: tuple[dict[str, str], Path] = {}, raw
-    for listed, path in _lists(raw, names):
-        if len(listed) > len(best[0]) and 0 < len(of_split(listed, "val", "test")) < len(names):
+    for listed, path in _listed_splits(raw, names):
+        if len(listed) > len(best[0]) and 0 < len(names_in(listed, "val", "test")) < len(names):
             best = listed, path
     return _held_out(best[0]), f"as {best[1].relative_to(raw).as_posix()} lists them" if best[0] else ""
 
 
-def of_split(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
+def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
     """Returns the names whose split is in ``wanted``."""
     return tuple(name for name, split in splits.items() if split in wanted)
 
@@ -62,13 +62,13 @@ def _split_of(raw: Path, name: str, one: Footage, files: Collection[Path]) -> tu
         return own
     images = [one.images] if isinstance(one.images, Path) else one.images
     for places in ({path.parent for path in images}, {file.with_suffix("") for file in files}):
-        told = {next(_told(place.relative_to(raw)), None) for place in places}
+        told = {next(_splits_in_path(place.relative_to(raw)), None) for place in places}
         if len(told) == 1 and (split := told.pop()):
             return split
     return None
 
 
-def _told(folder: Path) -> Iterator[tuple[str, bool]]:
+def _splits_in_path(folder: Path) -> Iterator[tuple[str, bool]]:
     """Yields the splits in the parts of a path, the last part first."""
     for part in reversed(folder.parts):
         if (found := split_of_name(part)) is not None:
@@ -77,25 +77,25 @@ def _told(folder: Path) -> Iterator[tuple[str, bool]]:
 
 def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Returns the names of the splits `val` and `test`."""
-    return {split: members for split in ("val", "test") if (members := of_split(splits, split))}
+    return {split: members for split in ("val", "test") if (members := names_in(splits, split))}
 
 
-def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Path]]:
+def _listed_splits(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Path]]:
     """Yields splits by name as given in lists or tables, and the file that names `val` or `test`.
 
     Lists are text files of one folder, such as `val.txt` and `test-dev.txt`. Tables are `splits.csv` or
     `splits.json`.
     """
-    tables = [path for path in list_files(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
+    tables = [path for path in list_files(raw, ".csv", ".json") if path.stat().st_size <= MAX_TABLE_BYTES]
     lists = [path for path in list_files(raw, ".txt") if split_of_name(path.stem)]
     lists += [path for path in tables if path.stem.lower() in SPLIT_NAMES and path.suffix.lower() == ".csv"]
     together = defaultdict[Path, list[Path]](list)
     for path in lists:
         together[path.parent].append(path)
     for folder, own in sorted(together.items()):
-        if len(own) > MOST_LISTS:
+        if len(own) > MAX_LISTS:
             continue
-        own.sort(key=lambda path: _split_in(path) != "val")
+        own.sort(key=lambda path: _split_of_list(path) != "val")
         found = {path: _splits_in(_lines_of(path), names) for path in own}
         rows = ((split, name) for one in found.values() for name, split in one.items())
         held_out = (path for path, one in found.items() if {"val", "test"} & {*one.values()})
@@ -106,7 +106,7 @@ def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Pa
             yield _splits_in(_rows_of(path), names), path
 
 
-def _split_in(path: Path) -> str:
+def _split_of_list(path: Path) -> str:
     """Returns the split in the name of a list, e.g. `test-dev.txt`; empty if there is none."""
     return (split_of_name(path.stem) or ("",))[0]
 
@@ -114,7 +114,7 @@ def _split_in(path: Path) -> str:
 def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
     """Yields the split in a list's name, and a line of the list, for each line."""
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-        yield _split_in(path), line.replace(",", " ") if path.suffix.lower() == ".csv" else line
+        yield _split_of_list(path), line.replace(",", " ") if path.suffix.lower() == ".csv" else line
 
 
 def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
@@ -130,12 +130,12 @@ def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
     rows: list[list[str]] = []
     with suppress(csv.Error):  # not a table
         rows += csv.reader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
-    told = [(SPLIT_NAMES.get("".join(map(_called, row)), ""), row) for row in rows]
+    told = [(SPLIT_NAMES.get("".join(map(_split_word, row)), ""), row) for row in rows]
     if sum(not split for split, _ in told) <= 1:  # the header
-        yield from ((split, cell) for split, row in told for cell in row if split and not _called(cell))
+        yield from ((split, cell) for split, row in told for cell in row if split and not _split_word(cell))
 
 
-def _called(cell: str) -> str:
+def _split_word(cell: str) -> str:
     """Returns a table cell in lower case if it names a split, else an empty text."""
     word = cell.strip().lower()
     return word if word in SPLIT_NAMES else ""

@@ -21,34 +21,36 @@ from maskcast.files import list_files, walk_folders
 from maskcast.labels import id_key
 from maskcast.reading import pluralize
 
-_ALONE = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")  # 000019 of aachen_000019_leftImg8bit
-MOST_TAILS = 8  # maximum number of streams of one folder
-SAMPLED = 3  # number of images of a stream that are inspected
-FEW_VALUES = 64  # maximum number of values of a mask; a photo has thousands
+_SEPARATE_NUMBER = re.compile(
+    r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])"
+)  # 000019 of aachen_000019_leftImg8bit
+MAX_GROUPS = 8  # maximum number of streams of one folder
+NUM_SAMPLES = 3  # number of images of a stream that are inspected
+MAX_MASK_VALUES = 64  # maximum number of values of a mask; a photo has thousands
 MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Stream:
+class ImageGroup:
     """Images of one folder with similar names.
 
     Attributes:
         parts: the folder, relative to the root.
-        tail: text after the last number in their names, without the ending. Without a number, a word for masks; or
-            the whole name, if each of several folders holds a frame and its mask.
+        name_suffix: text after the last number in their names, without file extension. Without a number, a word
+            for masks; or the whole name, if each of several folders holds a frame and its mask.
         files: in numeric order.
-        masks: whether they look like masks.
-        unread: why the inspected files cannot be read; empty if one can.
+        are_masks: whether they look like masks.
+        read_error: why the inspected files cannot be read; empty if one can.
     """
 
     parts: tuple[str, ...]
-    tail: str
+    name_suffix: str
     files: tuple[Path, ...]
-    masks: bool
-    unread: str = ""
+    are_masks: bool
+    read_error: str = ""
 
     @property
-    def place(self) -> str:
+    def folder(self) -> str:
         """The folder as text."""
         return "/".join(self.parts) or "."
 
@@ -58,10 +60,10 @@ class Stream:
 
     def by_key(self) -> dict[NameKey, Path]:
         """Returns its files by frame key."""
-        return {name_key(path.stem.removesuffix(self.tail)): path for path in self.files}
+        return {name_key(path.stem.removesuffix(self.name_suffix)): path for path in self.files}
 
 
-def image_streams(raw: Path) -> list[Stream]:
+def find_image_groups(raw: Path) -> list[ImageGroup]:
     """Returns the streams of all folders below ``raw``; single images among many others are left out."""
     found = []
     images_in = {
@@ -71,11 +73,11 @@ def image_streams(raw: Path) -> list[Stream]:
     alike = Counter(images_in.values())
     for folder, names in images_in.items():
         by_tail: dict[str, list[str]] = defaultdict(list)
-        own = alike[names] > 1 and _kinds_of_one(names)
+        own = alike[names] > 1 and _is_single_frame(names)
         for name in names:
             stem = PurePosixPath(name).stem
-            by_tail[stem if own else _tail(stem)].append(name)
-        if len(by_tail) > MOST_TAILS:  # the tails are probably words in names of photographs
+            by_tail[stem if own else _name_suffix(stem)].append(name)
+        if len(by_tail) > MAX_GROUPS:  # the tails are probably words in names of photographs
             by_tail = defaultdict(list)
             for name in names:
                 by_tail[_mask_word(PurePosixPath(name).stem)].append(name)
@@ -84,32 +86,32 @@ def image_streams(raw: Path) -> list[Stream]:
             if len(members) * 20 < most:
                 continue
             files = tuple(folder / name for name in sorted(members, key=id_key))
-            found += _streams(folder.relative_to(raw).parts, tail, files)
+            found += _groups(folder.relative_to(raw).parts, tail, files)
     return found
 
 
-def _kinds_of_one(names: tuple[str, ...]) -> bool:
+def _is_single_frame(names: tuple[str, ...]) -> bool:
     """Whether a folder has one frame and its mask, named only by kind: `image.png`, `mask.png`."""
     stems = [PurePosixPath(name).stem for name in names]
     called = [bool(MASK_WORDS.search(stem)) for stem in stems]
-    return len(names) <= MOST_TAILS and {*called} == {True, False} and not re.search(r"\d", "".join(stems))
+    return len(names) <= MAX_GROUPS and {*called} == {True, False} and not re.search(r"\d", "".join(stems))
 
 
-def _streams(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[Stream]:
+def _groups(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[ImageGroup]:
     """Returns one stream, or two if frames and masks differ only in their endings, `1.jpg` and `1.png`."""
 
-    def stream(alike: tuple[Path, ...]) -> Stream:
-        return Stream(parts, tail, alike, *looks_like_masks(alike, "/".join((*parts, tail))))
+    def stream(alike: tuple[Path, ...]) -> ImageGroup:
+        return ImageGroup(parts, tail, alike, *looks_like_masks(alike, "/".join((*parts, tail))))
 
     if len({path.stem for path in files}) < len(files):
         endings = sorted({path.suffix.lower() for path in files})
         apart = [stream(tuple(path for path in files if path.suffix.lower() == ending)) for ending in endings]
-        if sorted(one.masks for one in apart) == [False, True]:
+        if sorted(one.are_masks for one in apart) == [False, True]:
             return apart
     return [stream(files)]
 
 
-def videos(raw: Path) -> list[tuple[str, ...]]:
+def find_videos(raw: Path) -> list[tuple[str, ...]]:
     """Returns the path parts of each video below ``raw``."""
     return [
         (*folder.relative_to(raw).parts, name)
@@ -119,7 +121,7 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def video_of_masks(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
+def find_mask_video(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
     """Returns the first video named as the masks of another, and that other: `a_mask.mp4` or `masks/a.mp4`."""
     called = [film for film in films if MASK_WORDS.search("/".join(film))]
     stems = {PurePosixPath(film[-1]).stem: "/".join(film) for film in films if film not in called}
@@ -130,7 +132,7 @@ def video_of_masks(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
     return None
 
 
-def unread_files(raw: Path) -> str:
+def unsupported_files_text(raw: Path) -> str:
     """Returns a text on files below ``raw`` that are no images, videos or texts, e.g. arrays; may be empty."""
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | BESIDE
     others = [path.relative_to(raw) for path in list_files(raw) if path.suffix.lower() not in known]
@@ -145,7 +147,7 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
     """Returns whether images have few values, or are grey and named as masks; and why none can be read."""
     named = bool(MASK_WORDS.search(place))
     votes, unread = [], ""
-    for number in evenly_spaced(len(files), SAMPLED):
+    for number in evenly_spaced(len(files), NUM_SAMPLES):
         try:
             image = decode(files[number]).image
         except MaskcastError as error:
@@ -157,13 +159,13 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
         pixels = np.asarray(image)
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
         count = len(np.unique(flat[:: max(1, len(flat) // 20000)], axis=0))
-        votes.append(count <= FEW_VALUES or (named and bool((flat == flat[:, :1]).all())))
+        votes.append(count <= MAX_MASK_VALUES or (named and bool((flat == flat[:, :1]).all())))
     return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread
 
 
-def _tail(stem: str) -> str:
+def _name_suffix(stem: str) -> str:
     """Returns the text after the last number in a name, preferably a separate one; else a word for masks."""
-    numbers = list(_ALONE.finditer(stem)) or list(re.finditer(r"\d+", stem))
+    numbers = list(_SEPARATE_NUMBER.finditer(stem)) or list(re.finditer(r"\d+", stem))
     return stem[numbers[-1].end() :] if numbers else _mask_word(stem)
 
 

@@ -15,7 +15,7 @@ _of_thread = threading.local()  # a decompressor must not be shared between thre
 
 
 @dataclass(frozen=True)
-class PackedLayer:
+class CompressedLayer:
     """A compressed layer of a clip.
 
     Attributes:
@@ -32,7 +32,7 @@ class PackedLayer:
         return self.shape[0]
 
 
-class LayerPacker:
+class LayerCompressor:
     """Compresses a layer that arrives in pieces; the result does not depend on the lengths of the pieces."""
 
     def __init__(self) -> None:
@@ -50,12 +50,12 @@ class LayerPacker:
         self._compress(waiting_THW[:whole], step)
         self._rest = waiting_THW[whole:].copy()  # a view would keep the whole piece in memory
 
-    def finish(self) -> PackedLayer:
+    def finish(self) -> CompressedLayer:
         """Returns the layer; at least one piece must have been added."""
         assert self._rest is not None
         self._compress(self._rest, max(1, len(self._rest)))  # empty if the chunks divide the frames evenly
         shape = (self._frames, *self._rest.shape[1:])
-        return PackedLayer(tuple(self._chunks), shape, self._rest.dtype.name)
+        return CompressedLayer(tuple(self._chunks), shape, self._rest.dtype.name)
 
     def _compress(self, frames_THW: np.ndarray, step: int) -> None:
         for start in range(0, len(frames_THW), step):
@@ -63,7 +63,7 @@ class LayerPacker:
             self._chunks.append(self._compressor.compress(chunk_tHW.data))
 
 
-def unpack(
+def decompress_frames(
     chunk_of: Callable[[int], memoryview], chunk_frames: int, num_frames: int, wanted: range, out_THW: np.ndarray
 ) -> None:
     """Decompresses some frames of a layer; reads only the chunks that hold them.
@@ -86,15 +86,15 @@ def unpack(
         ahead = chunk.stop - 1 - wanted[done] if wanted.step > 0 else wanted[done] - chunk.start
         own = wanted[done : done + ahead // abs(wanted.step) + 1]
         if own == chunk:
-            unpack_into(chunk_of(number), out_THW[done : done + len(own)])
+            decompress_into(chunk_of(number), out_THW[done : done + len(own)])
         else:
             chunk_THW: np.ndarray = np.empty((len(chunk), *out_THW.shape[1:]), out_THW.dtype)
-            unpack_into(chunk_of(number), chunk_THW)
+            decompress_into(chunk_of(number), chunk_THW)
             out_THW[done : done + len(own)] = chunk_THW[[t - chunk.start for t in own]]
         done += len(own)
 
 
-def unpack_into(chunk: memoryview, frames_THW: np.ndarray) -> None:
+def decompress_into(chunk: memoryview, frames_THW: np.ndarray) -> None:
     """Decompresses a chunk directly into the memory of an array.
 
     Args:
@@ -120,19 +120,19 @@ def frames_per_chunk(height: int, width: int) -> int:
     return max(1, CHUNK_BYTES // (height * width))
 
 
-def unpacked(layer: PackedLayer, frames: slice) -> np.ndarray:
+def decompress(layer: CompressedLayer, frames: slice) -> np.ndarray:
     """Returns some frames of a compressed layer in memory."""
     wanted = range(len(layer))[frames]
     out_THW: np.ndarray = np.empty((len(wanted), *layer.shape[1:]), layer.dtype)
     chunk_frames = frames_per_chunk(*layer.shape[1:])
-    unpack(lambda number: memoryview(layer.chunks[number]), chunk_frames, len(layer), wanted, out_THW)
+    decompress_frames(lambda number: memoryview(layer.chunks[number]), chunk_frames, len(layer), wanted, out_THW)
     return out_THW
 
 
-def packed(layer_THW: np.ndarray | PackedLayer) -> PackedLayer:
+def compress(layer_THW: np.ndarray | CompressedLayer) -> CompressedLayer:
     """Compresses a whole layer; a layer that is compressed already is returned as it is."""
-    if isinstance(layer_THW, PackedLayer):
+    if isinstance(layer_THW, CompressedLayer):
         return layer_THW
-    packer = LayerPacker()
+    packer = LayerCompressor()
     packer.add(layer_THW)
     return packer.finish()
