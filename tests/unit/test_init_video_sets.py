@@ -217,6 +217,31 @@ def test_parts_of_one_video_are_not_scored_on_where_others_are_learnt_from(tmp_p
     assert "; those of one video stay together" in found.reasons["splits"]
 
 
+def virtual_kitti(root: Path, scenes: Sequence[str]) -> None:
+    for k, scene in enumerate(scenes):
+        frames, masks = frames_of(k, LENGTH)
+        for dark, weather in enumerate(("clone", "fog", "15-deg-left", "rain")):
+            place = f"{scene}/{weather}/frames"
+            write_images(root / f"rgb/{place}/rgb/Camera_0", frames // (1 + dark), "rgb_{:05d}.jpg")
+            write_images(root / f"seg/{place}/classSegmentation/Camera_0", masks, "classgt_{:05d}.png")
+
+
+def test_a_scene_of_virtual_kitti_is_not_scored_on_in_other_weather(tmp_path: Path) -> None:
+    virtual_kitti(tmp_path, ("Scene01", "Scene02", "Scene06"))
+    found = plan(tmp_path).found
+    assert found.source["images"] == "rgb/{clip}/15-deg-left/frames/rgb/Camera_0"
+    assert found.source["masks"] == "seg/{clip}/15-deg-left/frames/classSegmentation/Camera_0"
+    assert not any("show one scene" in warning for warning in found.warnings)
+
+
+def test_variants_of_one_scene_are_said(tmp_path: Path) -> None:
+    virtual_kitti(tmp_path, ("Scene01",))
+    found = plan(tmp_path).found
+    assert found.source["images"] == "rgb/Scene01/{clip}/frames/rgb/Camera_0"
+    said = "all sequences are in Scene01: if they show one scene, scores on val say little about others"
+    assert said in found.warnings
+
+
 def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) -> None:
     """Its names count videos, frames of all, and every fifth frame of the video: six of these are too few."""
     for split in ("train", "val"):

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from operator import eq
@@ -19,6 +19,8 @@ _FRAMES = re.compile(
     r"((jpe?g|png|rgb|colou?r|left|raw|original|source)[_-]?)?(images?|imgs?|frames?)|rgb|colou?r|raw|originals?|origin",
     re.IGNORECASE,
 )
+
+SCENE = re.compile(r"(scene|seq|sequence|video|drive|shot|take)[-_ ]?\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ def families(places: Iterable[Parts]) -> list[Family]:
     return [Family(parts, frozenset(names)) for parts, names in found.items()]
 
 
+def without_variants(found: Sequence[Family]) -> list[Family]:
+    """Leaves out families of variants of one scene, `Scene01/{clip}`, if another has the scenes, `{clip}/fog`.
+
+    In Virtual KITTI 2 `fog` and `rain` show the same drive, so one must not be trained on if the other is scored.
+    """
+    scenes = {one.parts for one in found if len(one.names) > 1 and all(map(SCENE.fullmatch, one.names))}
+
+    def of_one_scene(one: Family) -> bool:
+        if all(map(_DIGIT.search, one.names)):  # numbered parts or frames, not variants
+            return False
+        paths = [one.at(name) for name in one.names]
+        places = [place for place, part in enumerate(one.parts) if SCENE.fullmatch(part)]
+        return any((*path[:place], "", *path[place + 1 :]) in scenes for path in paths for place in places)
+
+    return [one for one in found if not of_one_scene(one)]
+
+
 def is_named_as_frames(parts: Parts) -> bool:
     """Whether a folder in the path has a name that is usual for frames."""
     return any(map(_FRAMES.fullmatch, parts))
@@ -72,7 +91,9 @@ def paired_families(
     best: tuple[tuple[int, ...], str, str] | None = None
     # Largest first: no smaller family can pair more, so the loops can stop early, which saves minutes for
     # thousands.
-    image_families, mask_families = (sorted(families(one), key=lambda f: -len(f.names)) for one in (places, masks))
+    image_families, mask_families = (
+        sorted(without_variants(families(one)), key=lambda f: -len(f.names)) for one in (places, masks)
+    )
     for images in image_families:
         for labels in mask_families:
             if best is not None and min(len(images.names), len(labels.names)) < best[0][0]:

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from maskcast.data.inspection.families import SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.inspection.official_splits import find_official_splits, names_in
 from maskcast.data.sources.footage import Footage
@@ -60,6 +61,10 @@ def propose_splits(
     else:
         if not set(named.get("val", ())) & set(long_enough):
             named, origin = _add_val(found, named, origin, _video_of_each(raw, footage, long_enough))
+            if scene := next(filter(SCENE.fullmatch, str(found.source.get("images")).split("/")), None):
+                found.warnings.append(
+                    f"all sequences are in {scene}: if they show one scene, scores on val say little about others"
+                )
         found.source["splits"] = named | without
         found.reasons["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
