@@ -1,4 +1,4 @@
-"""The pipeline of two hands: a masker of whole hands, and a second masker that also learns from its masks.
+"""The pipeline of two hands: a masker of complete hands, and a second masker that also learns from its masks.
 
 The same DAG as `recipes/hands/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.
@@ -19,7 +19,7 @@ def hands(
     evaluate_video: dict,
     register_segmenter: dict,
 ) -> None:
-    """Learn whole hands, also hidden."""
+    """Learn to segment complete hands, including occluded parts."""
     raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
     clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
 

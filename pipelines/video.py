@@ -19,7 +19,7 @@ def video(
     evaluate_video: dict,
     register_segmenter: dict,
 ) -> None:
-    """Learn to mask videos steadily."""
+    """Learn temporally consistent masks of videos."""
     raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
     clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
 
