@@ -104,7 +104,9 @@ def test_from_the_first_registration_to_the_rollback(
     registry = Registry("maskcast-detector", creates=True)
     first = run(good, gate={"least": {"AP50": 0.5}})
     assert (first["versions"], first["passed"], first["champion"]) == ({"maskcast-detector": 1}, True, None)
-    assert "gate: maskcast-detector version 1 passed: AP50 1." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "gate: maskcast-detector version 1 passed: AP50 1." in said
+    assert f"warning: {good['report']}: scores of split train, which the model learns from" in said
     assert run(good, gate={"least": {"AP50": 0.5}}) == first
     assert "has these detector weights already, as version 1" in capsys.readouterr().err
     assert [version.number for version in registry.versions()] == [1]

@@ -83,6 +83,8 @@ def register(
             shutil.copy(file, page)
     write_json(registration, {"model": model.name, "versions": versions, **verdict.as_json()})
     say(f"gate: {model.name} version {model.number} {verdict.line}")
+    if record.facts.get("split") == "train":
+        say(f"warning: {record.place}: scores of split train, which the model learns from; evaluate another split")
 
 
 def _versions(
