@@ -59,6 +59,21 @@ def test_what_is_sure_is_learnt_of_unlabelled_clips_alone(store: ClipStore, tmp_
     assert np.array_equal(matte, generated.of("matte").masks(generated.get("unlabeled"))[1:])
 
 
+@pytest.mark.parametrize("split", ["val", "test", "hidden"])
+def test_clips_without_labels_of_splits_for_scores_are_not_learnt(tmp_path: Path, split: str) -> None:
+    for name in ("clips", "masks"):
+        with ClipWriter(tmp_path / name, height=16, width=24, maps=(SQUARES,)) as writer:
+            for seed, one in enumerate((split, "unlabeled")):
+                frames, masks = moving_squares(seed, 3, 16, 24)
+                known = {"masks": {"squares": masks}, "confidence": {"squares": np.full_like(masks, 255)}}
+                given = {"frames": frames} if name == "clips" else known
+                writer.add(one, split=one, kind="unlabelled", **given)
+    found = GeneratedMasks(
+        ClipStore(tmp_path / "clips"), tmp_path / "masks", (SQUARES,), GeneratedParams(threshold=0.8), 1
+    )
+    assert [clip.id for clip in found.clips] == ["unlabeled"]
+
+
 def test_frames_without_labels_of_labelled_clips_are_learnt_too(store: ClipStore, tmp_path: Path) -> None:
     """A clip has a label of its second frame: that one keeps it, the others have generated masks."""
     generated = write(tmp_path / "masks", frames=False)
