@@ -23,7 +23,7 @@ from maskcast.report.tables import printed
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def at_least_one(text: str) -> int:
+def positive_int(text: str) -> int:
     """Parses a positive number from a command line."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
@@ -38,7 +38,7 @@ def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         return {key: record[key] for key in keys}
 
 
-def interleaved(
+def time_interleaved(
     variants: Mapping[str, Callable[[], object]],
     rounds: int,
     clock: Callable[[], float] = time.process_time,
@@ -147,8 +147,8 @@ def commit() -> str:
 
     Uses `MASKCAST_GIT_SHA` if it is set, as in an image, which has no Git repository.
     """
-    if given := os.environ.get("MASKCAST_GIT_SHA"):
-        return given[:7]
+    if sha := os.environ.get("MASKCAST_GIT_SHA"):
+        return sha[:7]
 
     def git(*words: str) -> str:
         return subprocess.run(

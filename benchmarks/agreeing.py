@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 
-from _common import at_least_one, interleaved, print_table, ratio
+from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.data.clip_store.finished import FinishedClips
 from maskcast.errors import one_line_errors
 from maskcast.inference.clip_packing import Packer, ParallelPacking, parallel_packers
@@ -36,36 +36,36 @@ FRAMES, HEIGHT, WIDTH, AGREEING, LEVELS, DISTINCT = 22, 160, 240, 11, 8, 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=7)
-    parser.add_argument("--clips", type=at_least_one, default=24)
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument("--clips", type=positive_int, default=24)
+    args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as in every stage
     maps = single_map(CLASSES)
-    some = [found_in(clip) for clip in range(min(DISTINCT, given.clips))]
+    some = [found_in(clip) for clip in range(min(DISTINCT, args.clips))]
     with tempfile.TemporaryDirectory() as folder:
 
         def run(name: str) -> None:
             finished = FinishedClips(Path(folder), name)
-            packer = Packer(maps, LEVELS, AGREEING, [FRAMES] * given.clips, finished)
+            packer = Packer(maps, LEVELS, AGREEING, [FRAMES] * args.clips, finished)
             packers = (
                 [packer] * num_processors()
                 if name == "threads"
                 else parallel_packers(packer, FRAMES * HEIGHT * WIDTH)
             )
             with ParallelPacking(packers) as packing:
-                for clip in range(given.clips):
+                for clip in range(args.clips):
                     packing.add(clip, some[clip % len(some)])
 
-        seconds = interleaved(
+        seconds = time_interleaved(
             {name: partial(run, name) for name in ("threads", "processes")},
-            given.rounds,
+            args.rounds,
             time.perf_counter,
         )
         files = [FinishedClips(Path(folder), name).folder for name in seconds]
         for path in files[0].iterdir():
             assert path.read_bytes() == (files[1] / path.name).read_bytes(), path.name
-    print_rates(seconds, given.clips * FRAMES)
+    print_rates(seconds, args.clips * FRAMES)
 
 
 def print_rates(seconds: dict[str, list[float]], frames: int) -> None:

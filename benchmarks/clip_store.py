@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import at_least_one, interleaved, print_table, ratio
+from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.data.clip_store.frame_index import FrameIndex
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
@@ -30,20 +30,20 @@ FRAMES, SIZE, BATCH, PAGE = 4, 8, 16, 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=21)
-    parser.add_argument("--few", type=at_least_one, default=1000, help="clips of the small store")
-    parser.add_argument("--many", type=at_least_one, default=100_000, help="clips of the large store")
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=positive_int, default=21)
+    parser.add_argument("--few", type=positive_int, default=1000, help="clips of the small store")
+    parser.add_argument("--many", type=positive_int, default=100_000, help="clips of the large store")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sizes = {"few": given.few, "many": given.many}
+        sizes = {"few": args.few, "many": args.many}
         roots = {name: write_store(Path(folder) / name, clips) for name, clips in sizes.items()}
         rows = []
         for title, operation in (("open", opened), ("list", listed), ("batch", batch), ("all three", everything)):
             calls = {name: operation(root) for name, root in roots.items()}
-            seconds = interleaved(calls, given.rounds)
+            seconds = time_interleaved(calls, args.rounds)
             few, many = (f"{1000 * statistics.median(seconds[name]):.2f}" for name in sizes)
             rows.append((title, few, many, f"{ratio(seconds['many'], seconds['few']):.2f}"))
-    header = ("operation", f"{given.few} clips", f"{given.many} clips", "times")
+    header = ("operation", f"{args.few} clips", f"{args.many} clips", "times")
     print_table(f"Milliseconds to open, list and read {BATCH} random frames and masks", header, rows)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import at_least_one, interleaved, peer, print_table, ratio
+from _common import peer, positive_int, print_table, ratio, time_interleaved
 from maskcast.commands.evaluate_coco import evaluate_files
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.coco.evaluator import LINES
@@ -78,13 +78,13 @@ def write_files(folder: Path, images: int, seed: int) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=3)
-    parser.add_argument("--images", type=at_least_one, default=5000)
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=positive_int, default=3)
+    parser.add_argument("--images", type=positive_int, default=5000)
+    args = parser.parse_args()
     coco, cocoeval = peer("pycocotools.coco"), peer("pycocotools.cocoeval")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        truths, detections = write_files(folder, given.images, seed=0)
+        truths, detections = write_files(folder, args.images, seed=0)
         truth, results = folder / "gt.json", folder / "dt.json"
 
         def ours() -> list[float]:
@@ -106,11 +106,11 @@ def main() -> None:
         variants = {OURS: ours, "  of it: load and validate": reading}
         if coco:
             variants = {PEER: theirs} | variants
-        seconds = interleaved(variants, given.rounds)
+        seconds = time_interleaved(variants, args.rounds)
         difference = max(abs(a - b) for a, b in zip(ours(), theirs(), strict=True)) if coco else None
     base = next(iter(seconds.values()))
     rows = [(name, f"{statistics.median(s):.2f}", f"{ratio(base, s):.1f}x") for name, s in seconds.items()]
-    title = f"COCO boxes: {given.images} images, {truths} truths, {detections} detections, {CLASSES} categories"
+    title = f"COCO boxes: {args.images} images, {truths} truths, {detections} detections, {CLASSES} categories"
     print_table(title, ("variant", "CPU s", "speed-up"), rows)
     if difference is None:
         return

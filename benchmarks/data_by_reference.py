@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from _common import ROOT, at_least_one, print_table
+from _common import ROOT, positive_int, print_table
 from maskcast.digest import digest_tree
 from maskcast.errors import one_line_errors
 from maskcast.params import load_params_file
@@ -36,7 +36,7 @@ def main() -> None:
     calls, _ = read_calls(ROOT / "dvc.yaml")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="of a synthetic data set")
-    parser.add_argument("--clips", type=at_least_one, default=60, help="number of training clips")
+    parser.add_argument("--clips", type=positive_int, default=60, help="number of training clips")
     parser.add_argument("--least", type=float, default=1, help="MiB from which on an output stays on the volume")
     parser.add_argument(
         "--until",
@@ -45,30 +45,31 @@ def main() -> None:
         default="register_models",
         help="the last stage (default: %(default)s)",
     )
-    given = parser.parse_args()
-    params = shortened(load_params_file(given.params), given.clips)
+    args = parser.parse_args()
+    params = shortened(load_params_file(args.params), args.clips)
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"),
-        patch.object(references, "LEAST", int(given.least * MIB)),
+        patch.object(references, "LEAST", int(args.least * MIB)),
     ):
-        ways = {
-            way: Cluster(Path(folder, way), volume=way == "by reference") for way in ("artifacts", "by reference")
+        clusters = {
+            method: Cluster(Path(folder, method), volume=method == "by reference")
+            for method in ("artifacts", "by reference")
         }
-        for cluster in ways.values():
+        for cluster in clusters.values():
             for stage, call in calls.items():
                 cluster.run(stage, call.ports, params[stage])
-                if stage == given.until:
+                if stage == args.until:
                     break
-        before, after = ways.values()
+        before, after = clusters.values()
         assert before.digests == after.digests, "the two ways gave different data"
     rows = [
         (stage, *(f"{n / MIB:.2f}" for n in (*before.moved[stage], *after.moved[stage]))) for stage in before.moved
     ]
-    sums = [[sum(each) for each in zip(*way.moved.values(), strict=True)] for way in (before, after)]
+    sums = [[sum(each) for each in zip(*method.moved.values(), strict=True)] for method in (before, after)]
     rows.append(("all", *(f"{n / MIB:.2f}" for each in sums for n in each)))
     header = ("stage", "down", "up", "volume", "down", "up", "volume")
-    print_table(f"MiB moved: as artifacts, and by reference from {given.least:g} MiB on", header, rows)
+    print_table(f"MiB moved: as artifacts, and by reference from {args.least:g} MiB on", header, rows)
     whole, artifacts = sum(sums[1]) / sum(sums[0]), sum(sums[1][:2]) / sum(sums[0])
     print(f"by reference / artifacts: {whole:.3f}, without the volume {artifacts:.3f}")
 

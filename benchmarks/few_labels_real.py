@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import at_least_one, commit, read_record
+from _common import commit, positive_int, read_record
 from maskcast.data.clip_store.frame_index import FrameIndex
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
@@ -52,29 +52,29 @@ def main() -> None:
     parser.add_argument("--values", type=Path, default=SHIPPED, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--shares", type=at_least_one, nargs="+", default=[5, 20], help="per cent of labelled frames"
+        "--shares", type=positive_int, nargs="+", default=[5, 20], help="per cent of labelled frames"
     )
     parser.add_argument("--only", nargs="+", metavar="SET", help="default: all")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="default: all")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    values: Values = load_params_file(given.values, "file of values", f"e.g. {SHIPPED}")
-    values |= {part: section(values, part, str(given.values)) for part in PARTS}
-    for flag, part, names in (("--only", "sets", given.only), ("--arms", "arms", given.arms)):
+    values: Values = load_params_file(args.values, "file of values", f"e.g. {SHIPPED}")
+    values |= {part: section(values, part, str(args.values)) for part in PARTS}
+    for flag, part, names in (("--only", "sets", args.only), ("--arms", "arms", args.arms)):
         if unknown := set(names or ()) - values[part].keys():
             raise MaskcastError(f"{flag}: {', '.join(unknown)}: choose among {', '.join(values[part])}")
-    for name in given.only or values["sets"]:
-        truth = prepared(given.data / name, given.work / "sets" / name, values["sets"][name])
-        for seed in given.seeds:
-            for share in given.shares:
-                for arm in given.arms or values["arms"]:
-                    out = given.work / "runs" / f"{name}_{share}_{arm}_{seed}.json"
+    for name in args.only or values["sets"]:
+        truth = prepared(args.data / name, args.work / "sets" / name, values["sets"][name])
+        for seed in args.seeds:
+            for share in args.shares:
+                for arm in args.arms or values["arms"]:
+                    out = args.work / "runs" / f"{name}_{share}_{arm}_{seed}.json"
                     if not out.exists():
-                        record = one_run(given.work, truth, values, share, arm, seed)
+                        record = one_run(args.work, truth, values, share, arm, seed)
                         out.parent.mkdir(parents=True, exist_ok=True)
                         out.write_text(json.dumps({"set": name, "share": share, "arm": arm} | record) + "\n")
-    records = [read_record(path, RECORD) for path in sorted((given.work / "runs").glob("*.json"))]
-    with (given.work / "results.csv").open("w", newline="") as file:
+    records = [read_record(path, RECORD) for path in sorted((args.work / "runs").glob("*.json"))]
+    with (args.work / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, RECORD)
         writer.writeheader()
         writer.writerows(records)
@@ -92,16 +92,16 @@ def prepared(raw: Path, root: Path, params: Values) -> ClipStore:
 
 def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, seed: int) -> Record:
     """Trains a masker in one or two rounds; returns its score, and CPU seconds without pretraining."""
-    own = dict(values["arms"][arm])
-    encoder = pretrained(work, truth, values) if own.pop("pretrained", False) else None
-    second, seeded = own.pop("second", None), {"training": {"seed": seed}}
-    last = merged(values["generate_masks"], own.pop("masks", {}))
+    overrides = dict(values["arms"][arm])
+    encoder = pretrained(work, truth, values) if overrides.pop("pretrained", False) else None
+    second, seeded = overrides.pop("second", None), {"training": {"seed": seed}}
+    last = merged(values["generate_masks"], overrides.pop("masks", {}))
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         folder = Path(scratch)
         clips, masker, masks = folder / "clips", folder / "masker", folder / "masks"
         count = drawn(clips, truth, share, seed)
         start = time.process_time()
-        params = merged(merged(values["train_masker"], own), seeded)
+        params = merged(merged(values["train_masker"], overrides), seeded)
         jaccard = staged("train_masker", params, clips=clips, encoder=encoder, masker=masker)["val_jaccard"]
         if second is not None:
             staged("generate_masks", values["generate_masks"], clips=clips, masker=masker, masks=masks)
@@ -109,10 +109,10 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
             inputs = {"clips": clips, "start": masker, "masks": masks}
             masker = folder / "second"
             jaccard = staged("train_masker", params, **inputs, masker=masker)["val_jaccard"]
-        taken = time.process_time() - start
+        seconds = time.process_time() - start
         staged("generate_masks", last, clips=clips, masker=masker, masks=folder / "last")
         between = between_labels(truth, ClipStore(clips), ClipStore(folder / "last"))
-    return {"labelled": count, "seed": seed, "jaccard": jaccard, "between": between, "cpu_seconds": taken}
+    return {"labelled": count, "seed": seed, "jaccard": jaccard, "between": between, "cpu_seconds": seconds}
 
 
 def between_labels(truth: ClipStore, partly: ClipStore, masks: ClipStore) -> float:
@@ -120,8 +120,8 @@ def between_labels(truth: ClipStore, partly: ClipStore, masks: ClipStore) -> flo
     counts = no_counts(truth.label_map)
     for clip in truth.select("train", "labelled"):
         known = labelled_frames(partly, partly.get(clip.id))
-        lost = [t for t in range(clip.num_frames) if t not in known]
-        counts += counts_of(truth.label_map, truth.masks(clip)[lost], masks.masks(masks.get(clip.id))[lost])
+        hidden = [t for t in range(clip.num_frames) if t not in known]
+        counts += counts_of(truth.label_map, truth.masks(clip)[hidden], masks.masks(masks.get(clip.id))[hidden])
     return map_scores(truth.label_map, counts)["jaccard"]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import at_least_one, print_table
+from _common import positive_int, print_table
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.models.forecasting.base import Predictor
@@ -128,26 +128,28 @@ def cases(world: World, seen: int) -> dict[int, str]:
 
 def _case(world: World, seen: int, class_index: int, known: set[int]) -> str:
     motion, frames = world.motion, world.frames
-    (own,) = np.flatnonzero(motion.class_ids == class_index)
-    place_T2 = motion.locations[:, own, :2]
+    (object_index,) = np.flatnonzero(motion.class_ids == class_index)
+    place_T2 = motion.locations[:, object_index, :2]
     with np.errstate(invalid="ignore"):
         hits = 1 + np.flatnonzero(np.linalg.norm(np.diff(place_T2, n=2, axis=0), axis=1) > HIT * FRAME_TIME)
     coming = hits[hits >= frames[seen - 1]]
     if len(coming):
         others = np.linalg.norm(motion.locations[coming[0], :, :2] - place_T2[coming[0]], axis=1)
-        others[own] = np.inf
+        others[object_index] = np.inf
         nearest = int(np.nan_to_num(others, nan=np.inf).argmin())
         unseen = int(motion.class_ids[nearest]) not in known and others[nearest] < NEAR
         return CASES[2] if unseen else CASES[3]
     if ((hits > frames[max(0, seen - 3)]) & (hits < frames[seen - 1])).any():
         return CASES[4]
-    sights = np.flatnonzero((world.masks_THW[:seen] == class_index).any((1, 2)))
-    shown_HW = world.masks_THW[sights[-1]] == class_index
+    visible_frames = np.flatnonzero((world.masks_THW[:seen] == class_index).any((1, 2)))
+    shown_HW = world.masks_THW[visible_frames[-1]] == class_index
     if shown_HW[[0, -1]].any() or shown_HW[:, [0, -1]].any():
         return CASES[5]
-    alone = Motion(motion.class_ids[[own]], motion.locations[:, [own]], motion.rotations[:, [own]])
-    whole = (paint_masks(alone[frames[[sights[-1]]]], *shown_HW.shape) > 0).sum()
-    if sights[-1] < seen - 1 or shown_HW.sum() < HIDDEN * whole:
+    alone = Motion(
+        motion.class_ids[[object_index]], motion.locations[:, [object_index]], motion.rotations[:, [object_index]]
+    )
+    whole = (paint_masks(alone[frames[[visible_frames[-1]]]], *shown_HW.shape) > 0).sum()
+    if visible_frames[-1] < seen - 1 or shown_HW.sum() < HIDDEN * whole:
         return CASES[6]
     moved = np.linalg.norm(place_T2[frames[-1]] - place_T2[frames[seen - 1]])
     return CASES[7] if moved > RESTS else CASES[8]
@@ -156,11 +158,11 @@ def _case(world: World, seen: int, class_index: int, known: set[int]) -> str:
 def add_windows(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that define the windows."""
     parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
-    parser.add_argument("--stride", type=at_least_one, default=5)
-    parser.add_argument("--step", type=at_least_one, default=2, help="frames between the windows of a video")
-    parser.add_argument("--clips", type=at_least_one, default=100, help="simulated windows")
-    parser.add_argument("--frames", type=at_least_one, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
-    parser.add_argument("--size", type=at_least_one, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--stride", type=positive_int, default=5)
+    parser.add_argument("--step", type=positive_int, default=2, help="frames between the windows of a video")
+    parser.add_argument("--clips", type=positive_int, default=100, help="simulated windows")
+    parser.add_argument("--frames", type=positive_int, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
 
 
 def main() -> None:
@@ -168,22 +170,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER", help="trained forecasters")
     add_windows(parser)
-    given = parser.parse_args()
-    seen, horizon = given.frames
-    physics = CLEVRER_CAMERA, given.stride
+    args = parser.parse_args()
+    seen, horizon = args.frames
+    physics = CLEVRER_CAMERA, args.stride
     informed = {
         "true velocity": Informed(*physics, seen, place=False),
         "true place and velocity": Informed(*physics, seen, place=True),
     }
     predictors: dict[str, Predictor] = {"copy": Persistence(), "constant velocity": ConstantVelocity()}
     predictors |= {"rigid_body": RigidBody(*physics), **informed}
-    for name, _, folder in (model.partition("=") for model in given.model):
+    for name, _, folder in (model.partition("=") for model in args.model):
         predictors[name] = load_forecaster(Path(folder))[0]
     counted: Counter[str] = Counter()
     missed: Counter[tuple[str, str, int]] = Counter()  # pixels only in the truth or only in the forecast
     union: Counter[tuple[str, int]] = Counter()
     true: Counter[int] = Counter()
-    for world in worlds(given.data, given.clips, given.stride, given.step, seen + horizon, tuple(given.size)):
+    for world in worlds(args.data, args.clips, args.stride, args.step, seen + horizon, tuple(args.size)):
         found, context = cases(world, seen), torch.from_numpy(world.masks_THW[None, :seen])
         counted.update(found.values())
         for oracle in informed.values():
@@ -199,9 +201,9 @@ def main() -> None:
     shares = [[np.mean([missed[n, case, k] / union[n, k] for k in classes]) for n in predictors] for case in CASES]
     rows = [[case, counted[case], *some] for case, some in zip(CASES, shares, strict=True)]
     rows.append(["all: 1 - J", "", *np.sum(shares, 0)])
-    said = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in rows]
-    title = f"{given.data}, stride {given.stride}, {seen} frames seen, frame {seen + horizon}: shares of the loss"
-    print_table(title, ["what happens to an object", "objects", *predictors], said)
+    lines = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+    title = f"{args.data}, stride {args.stride}, {seen} frames seen, frame {seen + horizon}: shares of the loss"
+    print_table(title, ["what happens to an object", "objects", *predictors], lines)
 
 
 if __name__ == "__main__":

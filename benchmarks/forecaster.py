@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from _common import at_least_one, interleaved, print_table, ratio
+from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.errors import one_line_errors
 from maskcast.models.forecasting.batches import TrackBatch
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -68,10 +68,10 @@ def train_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="training speed of the forecaster")
-    parser.add_argument("--rounds", type=at_least_one, default=3)
-    parser.add_argument("--hidden", type=at_least_one, default=ConvLSTMConfig().hidden)
-    parser.add_argument("--batch", type=at_least_one, default=32, help="windows per step of ours; plain takes one")
-    parser.add_argument("--threads", type=at_least_one, default=1)
+    parser.add_argument("--rounds", type=positive_int, default=3)
+    parser.add_argument("--hidden", type=positive_int, default=ConvLSTMConfig().hidden)
+    parser.add_argument("--batch", type=positive_int, default=32, help="windows per step of ours; plain takes one")
+    parser.add_argument("--threads", type=positive_int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clips = [torch.from_numpy(simulate_clip(seed, render=False)[1]) for seed in range(arguments.batch)]
@@ -94,7 +94,7 @@ def main() -> None:
         "plain": (train_step(plain, lambda: plain.loss(masks[:1, :CONTEXT], masks[:1, CONTEXT:])), 1),
         "ours": (train_step(ours, our_loss), arguments.batch),
     }
-    seconds = interleaved({name: step for name, (step, _) in variants.items()}, arguments.rounds)
+    seconds = time_interleaved({name: step for name, (step, _) in variants.items()}, arguments.rounds)
     each = {name: [value / variants[name][1] for value in values] for name, values in seconds.items()}
     rows = []
     for name, values in each.items():

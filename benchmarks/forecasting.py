@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from _common import at_least_one, commit
+from _common import commit, positive_int
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.params import load_params_file
@@ -46,25 +46,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="forecasters (default: all)")
     parser.add_argument("--values", type=Path, default=SHIPPED, help="default: %(default)s")
-    parser.add_argument("--threads", type=at_least_one, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    values = load_params_file(given.values, "file of values", f"e.g. {SHIPPED}")
-    names = given.only or list(values["forecasters"])
+    parser.add_argument("--threads", type=positive_int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    values = load_params_file(args.values, "file of values", f"e.g. {SHIPPED}")
+    names = args.only or list(values["forecasters"])
     if unknown := set(names) - set(values["forecasters"]):
         raise MaskcastError(f"--only: {', '.join(unknown)}: choose among {', '.join(values['forecasters'])}")
-    given.work.mkdir(parents=True, exist_ok=True)
+    args.work.mkdir(parents=True, exist_ok=True)
     for name, params in values["stores"].items():
-        made("prepare_clips", params, given.work / "stores" / name, raw=given.data / "clevrer")
+        made("prepare_clips", params, args.work / "stores" / name, raw=args.data / "clevrer")
     for name, sections in values["videos"].items():
-        made("prepare_clips", sections["prepare_clips"], given.work / "stores" / name, raw=given.data / name)
+        made("prepare_clips", sections["prepare_clips"], args.work / "stores" / name, raw=args.data / name)
     scores: Scores = {name: {store: [] for store in (*values["scores"], *values["videos"])} for name in names}
-    for seed in given.seeds:
+    for seed in args.seeds:
         for name in names:
-            for store, found in one_run(given.work, values, name, seed).items():
+            for store, found in one_run(args.work, values, name, seed).items():
                 scores[name][store].append(found)
-    text = results(scores, values, given.work, given.seeds)
-    (given.work / "results.md").write_text(text, encoding="utf-8")
+    text = results(scores, values, args.work, args.seeds)
+    (args.work / "results.md").write_text(text, encoding="utf-8")
     print(text)
 
 
@@ -81,12 +81,12 @@ def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict
         if how is None:
             sections = values["videos"][store]
             tuning, how, scored = sections["finetune_forecaster"], sections["evaluate"], folder / f"{store}_model"
-            given = {"clips": where, "masks": where, "masker": clips}
+            args = {"clips": where, "masks": where, "masker": clips}
             if params["model"]["arch"] == "flow":
-                made("pretrain_forecaster", params, scored, **given)
+                made("pretrain_forecaster", params, scored, **args)
             else:
                 tuning = tuning | {"training": tuning["training"] | {"seed": seed}}
-                made("finetune_forecaster", tuning, scored, **given, pretrained=model)
+                made("finetune_forecaster", tuning, scored, **args, pretrained=model)
         made("evaluate", how, folder / store, clips=where, masks=where, masker=clips, forecaster=scored)
         found = json.loads((folder / f"{store}.json").read_text(encoding="utf-8"))
         scores[store] = found | {"minutes": trained["cpu_seconds"] / 60, "commit": trained["commit"]}

@@ -50,72 +50,70 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="small sizes, in this process")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.until = given.until or time.time() + 60 * given.minutes
-    if given.work is not None:
-        run_parts(given)
+    args = parser.parse_args()
+    args.until = args.until or time.time() + 60 * args.minutes
+    if args.work is not None:
+        run_parts(args)
         return
     with tempfile.TemporaryDirectory() as work:
-        given.work = Path(work)
-        lead(given)
+        args.work = Path(work)
+        lead(args)
 
 
-def lead(given: argparse.Namespace) -> None:
+def lead(args: argparse.Namespace) -> None:
     """Prepares the data, runs each part in its own process (so that a crash affects only one), and reports."""
     from _gpu import data
     from _gpu.measure import CARD
     from _gpu.table import Table
 
-    table = Table(given.out)
+    table = Table(args.out)
     if not CARD:
         print("No card here: figures are of the CPU, and say nothing of a GPU.")
-    data.prepare(given.work, data.TOY if given.toy else data.FULL, workers=1 if given.toy else 0)
-    if given.toy:
-        run_parts(given)
+    data.prepare(args.work, data.TOY if args.toy else data.FULL, workers=1 if args.toy else 0)
+    if args.toy:
+        run_parts(args)
     else:
-        beside = [start(given, "reader")] if "reader" in given.parts else []
-        for part in given.parts:
-            if part == "reader" or time.time() > given.until:
+        children = [start(args, "reader")] if "reader" in args.parts else []
+        for part in args.parts:
+            if part == "reader" or time.time() > args.until:
                 continue
-            child = start(given, part)
+            child = start(args, part)
             try:
-                child.wait(max(1.0, given.until - time.time()))
+                child.wait(max(1.0, args.until - time.time()))
             except subprocess.TimeoutExpired:
                 child.kill()
                 print(f"{part}: stopped, the time is over")
             if child.wait():
                 print(f"{part}: ended with exit code {child.returncode}")
-        for child in beside:
+        for child in children:
             child.wait()
     table.finish()
 
 
-def start(given: argparse.Namespace, part: str) -> "subprocess.Popen[bytes]":
+def start(args: argparse.Namespace, part: str) -> "subprocess.Popen[bytes]":
     """Starts a part in another process."""
-    options = ["--out", given.out, "--work", given.work, "--until", given.until, "--parts", part]
-    models = ["--models", *given.models] if given.models else []
+    options = ["--out", args.out, "--work", args.work, "--until", args.until, "--parts", part]
+    models = ["--models", *args.models] if args.models else []
     return subprocess.Popen([sys.executable, __file__, *map(str, options), *models])
 
 
-def run_parts(given: argparse.Namespace) -> None:
+def run_parts(args: argparse.Namespace) -> None:
     """Measures the rows of some parts, each with a time limit."""
     from _gpu.data import FULL, TOY
     from _gpu.table import Table
 
-    sizes = TOY if given.toy else FULL
-    if not given.toy:  # in tests, the caller may use the alarm
-        signal.signal(signal.SIGALRM, _too_long)
-    for part in given.parts:
-        for model, form, measure in rows_of(part, given, sizes):
-            left = given.until - time.time()
+    sizes = TOY if args.toy else FULL
+    if not args.toy:  # in tests, the caller may use the alarm
+        signal.signal(signal.SIGALRM, _on_timeout)
+    for part in args.parts:
+        for model, form, measure in rows_of(part, args, sizes):
+            left = args.until - time.time()
             if left > 1:
-                seconds = 0 if given.toy else min(left, ROW_SECONDS.get(part, OTHERS_SECONDS))
-                Table(given.out).add(_attempt(part, model, form, measure, seconds))
+                seconds = 0 if args.toy else min(left, ROW_SECONDS.get(part, OTHERS_SECONDS))
+                Table(args.out).add(_attempt(part, model, form, measure, seconds))
 
 
-def rows_of(
-    part: str, given: argparse.Namespace, sizes: "Sizes"
-) -> Iterator[tuple[str, str, "Callable[[], Row]"]]:
+def rows_of(part: str, args: argparse.Namespace, sizes: "Sizes") -> Iterator[tuple[str, str, "Callable[[], Row]"]]:
     """Yields the measurements of a part: names of model and variant, and a function that returns the row."""
     from _gpu import forms, loops, masks, store_reader
     from _gpu.cases import cases
@@ -123,25 +121,25 @@ def rows_of(
     from maskcast.training.schedule import Schedule
 
     chosen = [
-        case for case in cases(given.work, sizes) if not given.models or case.name.startswith(tuple(given.models))
+        case for case in cases(args.work, sizes) if not args.models or case.name.startswith(tuple(args.models))
     ]
     if part == "reader":
-        for measure in store_reader.rows(given.toy):
+        for measure in store_reader.rows(args.toy):
             yield "store", "", measure
     elif part == "masks":
-        for measure in masks.rows(given.work):
+        for measure in masks.rows(args.work):
             yield "U-Net", "", measure
     elif part == "loops":
         for case in chosen:
-            for measure in loops.Loops(case, sizes, given.work).rows():
+            for measure in loops.Loops(case, sizes, args.work).rows():
                 yield case.name, "", measure
     else:
-        known = given.work / "ceilings.json"
+        known = args.work / "ceilings.json"
         if not known.exists():
-            known.write_text(json.dumps(ceilings(given.toy)), encoding="utf-8")
+            known.write_text(json.dumps(ceilings(args.toy)), encoding="utf-8")
             yield "card", "", lambda: forms.of_card(Ceilings(*json.loads(known.read_text(encoding="utf-8"))))
         top = Ceilings(*json.loads(known.read_text(encoding="utf-8")))
-        wanted = {
+        kept_forms = {
             "steps": forms.EAGER[3 % sizes.forms :: sizes.forms],
             "graphs": forms.GRAPHS,
             "compiled": forms.COMPILED,
@@ -149,10 +147,10 @@ def rows_of(
         if part == "compiled":
             chosen.sort(key=lambda case: case.name in COMPILED_LAST)
         for case in chosen:
-            for form in forms.forms_of(case, wanted):
-                yield case.name, form.name, partial(forms.measure, case, form, top, sizes.seconds, given.work)
+            for form in forms.forms_of(case, kept_forms):
+                yield case.name, form.name, partial(forms.measure, case, form, top, sizes.seconds, args.work)
             if part == "compiled" and CARD and "compile" in Schedule.model_fields:
-                yield case.name, "maskcast's loop, compiled", partial(loops.compiled_loop, case, sizes, given.work)
+                yield case.name, "maskcast's loop, compiled", partial(loops.compiled_loop, case, sizes, args.work)
 
 
 def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", seconds: float) -> "Row":
@@ -165,8 +163,8 @@ def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", sec
     try:
         row = measure()
     except Exception as error:  # libraries may raise anything; other rows continue
-        said = str(error).strip().splitlines() or [""]
-        row = Row(part, model, form, note=f"{type(error).__name__}: {said[0][:160]}")
+        lines = str(error).strip().splitlines() or [""]
+        row = Row(part, model, form, note=f"{type(error).__name__}: {lines[0][:160]}")
     finally:
         if seconds:
             signal.alarm(0)
@@ -174,7 +172,7 @@ def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", sec
     return row
 
 
-def _too_long(number: int, frame: FrameType | None) -> NoReturn:
+def _on_timeout(number: int, frame: FrameType | None) -> NoReturn:
     raise TimeoutError("took longer than a row may")
 
 

@@ -51,18 +51,18 @@ def main() -> None:
     )
     parser.add_argument("--classes", type=int, default=49, help="(%(default)s)")
     parser.add_argument("--first", action="store_true", help="of each kernel the first form alone")
-    given = parser.parse_args()
+    options = parser.parse_args()
     if importlib.util.find_spec("triton") is None:
         parser.error("Triton is not installed: PyTorch's CPU builds come without it")
-    compiled = Compiled(given.compute, first=given.first)
+    compiled = Compiled(options.compute, first=options.first)
     with ExitStack() as stack:
         compiled.enter(stack)
-        with torch.autocast("cpu", torch.bfloat16, enabled=given.precision == "bf16"):
-            segmenter(given.width, given.classes)
-            forecaster(given.width, given.classes)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+            segmenter(options.width, options.classes)
+            forecaster(options.width, options.classes)
         suppression()
     print_table(
-        f"Kernels for compute capability {given.compute / 10:.1f}, {given.precision}, {given.classes} classes",
+        f"Kernels for capability {options.compute / 10:.1f}, {options.precision}, {options.classes} classes",
         ["kernel", "sizes", "registers", "spilled, bytes", "shared, KiB", "warps at once", "compiled, s"],
         compiled.rows,
     )
@@ -117,18 +117,18 @@ class Compiled:
             return
         start = time.perf_counter()
         kernel = self._compile(function, *args, **options | {"warmup": True})
-        took = time.perf_counter() - start
+        seconds = time.perf_counter() - start
         if (name, kernel.hash) in self._seen:
             return
         self._seen.add((name, kernel.hash))
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(kernel.asm["cubin"])
             file.flush()
-            told = subprocess.run(
+            result = subprocess.run(
                 [str(self._objdump), "-res-usage", file.name], check=True, capture_output=True, text=True
             ).stdout
-        found = re.search(r"REG:(\d+) STACK:(\d+)", told)
-        assert found is not None, told
+        found = re.search(r"REG:(\d+) STACK:(\d+)", result)
+        assert found is not None, result
         registers, spilled = map(int, found.groups())
         warps = kernel.metadata.num_warps
         at_once = min(WARPS // warps, REGISTERS // (registers * 32 * warps)) * warps
@@ -136,7 +136,7 @@ class Compiled:
             f"{key} {value}" for key, value in options.items() if key.isupper() and value is not False
         )
         self.rows.append(
-            [name, sizes, registers, spilled, round(kernel.metadata.shared / 1024), at_once, f"{took:.1f}"]
+            [name, sizes, registers, spilled, round(kernel.metadata.shared / 1024), at_once, f"{seconds:.1f}"]
         )
         if spilled > MOST_SPILLED:
             self.spilling.append(name)

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from _common import at_least_one, print_table
+from _common import positive_int, print_table
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.listing_checks import check_ids, check_splits
@@ -33,16 +33,16 @@ SIZE, BATCH = 16, 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--few", type=at_least_one, default=1000, help="keys of the small set")
-    parser.add_argument("--many", type=at_least_one, default=100_000, help="keys of the large set")
-    given = parser.parse_args()
-    counts = (given.few, given.many)
+    parser.add_argument("--few", type=positive_int, default=1000, help="keys of the small set")
+    parser.add_argument("--many", type=positive_int, default=100_000, help="keys of the large set")
+    args = parser.parse_args()
+    counts = (args.few, args.many)
     with tempfile.TemporaryDirectory() as folder:
         measured = [measure(write_set(Path(folder) / str(count), count)) for count in counts]
     rows = []
     for name, (few, few_s) in measured[0].items():
         many, many_s = measured[1][name]
-        each = (many - few) / (given.many - given.few)
+        each = (many - few) / (args.many - args.few)
         rows.append(
             (name, f"{few / 1024:.0f}", f"{many / 1024:.0f}", f"{each:.1f}", f"{few_s:.2f}", f"{many_s:.2f}")
         )

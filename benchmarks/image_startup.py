@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from _common import ROOT, at_least_one, print_table
+from _common import ROOT, positive_int, print_table
 
 # Python runs this first in the component's process; it imports torch early, to time that separately.
 PROBE = """
@@ -92,7 +92,7 @@ def artifacts(definitions: dict[str, Any], folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
-    parser.add_argument("--rounds", type=at_least_one, default=5)
+    parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as place:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from _common import at_least_one, interleaved, peer, print_table, ratio
+from _common import peer, positive_int, print_table, ratio, time_interleaved
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 
@@ -39,11 +39,11 @@ def make_masks(masks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=9)
-    parser.add_argument("--masks", type=at_least_one, default=110)
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=positive_int, default=9)
+    parser.add_argument("--masks", type=positive_int, default=110)
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    target, prediction = make_masks(given.masks, 0)
+    target, prediction = make_masks(args.masks, 0)
     metrics = peer("torchmetrics.classification")
 
     def ours() -> float:
@@ -57,15 +57,15 @@ def main() -> None:
     if metrics:
         theirs_too = {PEER: lambda: theirs(True), "torchmetrics, validation off": lambda: theirs(False)}
         variants = theirs_too | variants
-    seconds = interleaved(variants, given.rounds)
+    seconds = time_interleaved(variants, args.rounds)
     scores = {name: call() for name, call in variants.items()}
     base = next(iter(seconds.values()))
     rows = [
         (name, f"{statistics.median(s) * 1e3:.1f}", f"{ratio(base, s):.1f}x", f"{scores[name]:.8f}")
         for name, s in seconds.items()
     ]
-    size = f"{given.masks} masks {HEIGHT}x{WIDTH}, K={CLASSES}"
-    title = f"Macro Jaccard, {size}, medians of {given.rounds} interleaved rounds"
+    size = f"{args.masks} masks {HEIGHT}x{WIDTH}, K={CLASSES}"
+    title = f"Macro Jaccard, {size}, medians of {args.rounds} time_interleaved rounds"
     print_table(title, ("variant", "CPU ms", "speed-up", "score"), rows)
     if not metrics:
         return

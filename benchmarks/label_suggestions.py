@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import at_least_one, commit, read_record
+from _common import commit, positive_int, read_record
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
@@ -51,34 +51,34 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("label_suggestions"), help="folder for what is made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--budgets", type=at_least_one, nargs="+", default=[10, 20, 40], help="labelled frames, ascending"
+        "--budgets", type=positive_int, nargs="+", default=[10, 20, 40], help="labelled frames, ascending"
     )
-    parser.add_argument("--clips", type=at_least_one, default=100, help="clips whose frames may be labelled")
-    parser.add_argument("--validation", type=at_least_one, default=40, help="clips to score")
-    parser.add_argument("--steps", type=at_least_one, default=500, help="training steps of each masker")
-    parser.add_argument("--batch", type=at_least_one, default=16)
-    given = parser.parse_args()
-    if any(after <= before for before, after in pairwise(given.budgets)):
-        raise MaskcastError(f"--budgets {' '.join(map(str, given.budgets))}: give them ascending, each once")
+    parser.add_argument("--clips", type=positive_int, default=100, help="clips whose frames may be labelled")
+    parser.add_argument("--validation", type=positive_int, default=40, help="clips to score")
+    parser.add_argument("--steps", type=positive_int, default=500, help="training steps of each masker")
+    parser.add_argument("--batch", type=positive_int, default=16)
+    args = parser.parse_args()
+    if any(after <= before for before, after in pairwise(args.budgets)):
+        raise MaskcastError(f"--budgets {' '.join(map(str, args.budgets))}: give them ascending, each once")
     torch.set_num_threads(1)
-    truth = simulated(given)
-    runs = {name: [one_run(given, truth, name, seed) for seed in given.seeds] for name in METHODS}
+    truth = simulated(args)
+    runs = {name: [one_run(args, truth, name, seed) for seed in args.seeds] for name in METHODS}
     rows = [[name, *map(cell, zip(*scores, strict=True))] for name, scores in runs.items()]
-    seeds = ", ".join(map(str, given.seeds))
+    seeds = ", ".join(map(str, args.seeds))
     print(f"Macro Jaccard by labelled frames: mean [lowest to highest] of seeds {seeds}.")
-    print(f"{given.clips} clips, {given.steps} steps of {given.batch} crops, commit {commit()}\n")
-    print(markdown(["method", *(f"{budget} frames" for budget in given.budgets)], rows))
+    print(f"{args.clips} clips, {args.steps} steps of {args.batch} crops, commit {commit()}\n")
+    print(markdown(["method", *(f"{budget} frames" for budget in args.budgets)], rows))
 
 
-def simulated(given: argparse.Namespace) -> ClipStore:
+def simulated(args: argparse.Namespace) -> ClipStore:
     """Returns clips with their true masks: `train` to label, `val` for scores."""
-    given.work.mkdir(parents=True, exist_ok=True)
-    root = given.work / "truth"
+    args.work.mkdir(parents=True, exist_ok=True)
+    root = args.work / "truth"
     if not root.exists():
-        source = {"layout": "synthetic", "train": given.clips, "val": given.validation, "unlabeled": 0, **CLIP}
+        source = {"layout": "synthetic", "train": args.clips, "val": args.validation, "unlabeled": 0, **CLIP}
         params = {"source": source, "height": SIZE[0], "width": SIZE[1], "workers": 1, "seed": 7}
-        run_stage("prepare_clips", params, raw=given.work, clips=given.work / "simulated")
-        store = ClipStore(given.work / "simulated")
+        run_stage("prepare_clips", params, raw=args.work, clips=args.work / "simulated")
+        store = ClipStore(args.work / "simulated")
         colour_of = np.array([0, *(1 + COLORS.index(name.split()[-1]) for name in CLASSES[1:])], np.uint8)
         maps = single_map(["background", *COLORS])
         with ClipWriter(root, height=store.height, width=store.width, maps=maps) as writer:
@@ -88,22 +88,22 @@ def simulated(given: argparse.Namespace) -> ClipStore:
     return ClipStore(root)
 
 
-def one_run(given: argparse.Namespace, truth: ClipStore, method: str, seed: int) -> list[float]:
+def one_run(args: argparse.Namespace, truth: ClipStore, method: str, seed: int) -> list[float]:
     """Returns the score for each budget."""
     scores: list[float] = []
     before: Path | None = None
-    for budget in given.budgets:
+    for budget in args.budgets:
         name = "start" if before is None else method  # all methods start with the same frames
-        folder = given.work / f"{name}_{seed}_{budget}"
+        folder = args.work / f"{name}_{seed}_{budget}"
         if not (folder / "record.json").exists():
-            one_round(given, truth, method, seed, budget, before, folder)
+            one_round(args, truth, method, seed, budget, before, folder)
         scores.append(read_record(folder / "record.json", RECORD)["jaccard"])
         before = folder
     return scores
 
 
 def one_round(
-    given: argparse.Namespace,
+    args: argparse.Namespace,
     truth: ClipStore,
     method: str,
     seed: int,
@@ -117,19 +117,19 @@ def one_round(
     frames: Frames = {}
     if before is None:
         random = rng(seed, 0)
-        clips = random.choice(len(truth.select("train")), budget, replace=budget > given.clips)
+        clips = random.choice(len(truth.select("train")), budget, replace=budget > args.clips)
         for clip in (truth.select("train")[int(k)] for k in clips):
             frames.setdefault(clip.id, []).append(int(random.integers(clip.num_frames)))
     else:
         frames = read_record(before / "record.json", RECORD)["frames"]
-        with tempfile.TemporaryDirectory(dir=given.work) as scratch:
+        with tempfile.TemporaryDirectory(dir=args.work) as scratch:
             store = labelled(Path(scratch) / "clips", truth, frames)
             candidates = find_candidates(store, load_masker(before / "masker")[0], batch_size=64, precision="bf16")
         missing = budget - sum(map(len, frames.values()))
         for n in choose(candidates, method, budget=missing, spacing=SPACING, seed=derive(seed, budget)):
             clip_id = candidates.clip_ids[candidates.clip_N[n]]
             frames.setdefault(clip_id, []).append(int(candidates.frame_N[n]))
-    with tempfile.TemporaryDirectory(dir=given.work) as scratch:
+    with tempfile.TemporaryDirectory(dir=args.work) as scratch:
         labelled(Path(scratch) / "clips", truth, frames)
         params = {
             "model": {"arch": "unet", "width": 8},
@@ -138,10 +138,10 @@ def one_round(
             "val_frame_step": 3,
             "training": {
                 "epochs": 1,
-                "steps_per_epoch": given.steps,
-                "batch_size": given.batch,
+                "steps_per_epoch": args.steps,
+                "batch_size": args.batch,
                 "learning_rate": 5.0e-3,
-                "warmup_steps": min(50, given.steps),
+                "warmup_steps": min(50, args.steps),
                 "seed": seed,
             },
         }

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from _common import at_least_one
+from _common import positive_int
 from maskcast.errors import one_line_errors
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
@@ -107,10 +107,10 @@ def peak_mib(name: str, form: str, args: argparse.Namespace) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--shape", type=at_least_one, nargs=4, default=[11, 49, 160, 240], metavar=("N", "K", "H", "W")
+        "--shape", type=positive_int, nargs=4, default=[11, 49, 160, 240], metavar=("N", "K", "H", "W")
     )
-    parser.add_argument("--rounds", type=at_least_one, default=7)
-    parser.add_argument("--threads", type=at_least_one, default=1)
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument("--threads", type=positive_int, default=1)
     parser.add_argument("--losses", nargs="+", choices=PLAIN, default=list(PLAIN))
     parser.add_argument("--memory-of", nargs=2, metavar=("LOSS", "FORM"), help=argparse.SUPPRESS)
     args = parser.parse_args()

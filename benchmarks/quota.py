@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from _common import at_least_one, print_table
+from _common import positive_int, print_table
 
 PERIOD_US = 100_000
 CGROUP = Path("/sys/fs/cgroup")
@@ -75,19 +75,19 @@ def steps_a_second(procs: Path, threads: int | None, steps: int) -> tuple[float,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quota", type=float, default=1.0, help="processors (default: %(default)s)")
-    parser.add_argument("--steps", type=at_least_one, default=20, help="of each training (default: %(default)s)")
-    parser.add_argument("--rounds", type=at_least_one, default=3, help="default: %(default)s")
-    given = parser.parse_args()
+    parser.add_argument("--steps", type=positive_int, default=20, help="of each training (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="default: %(default)s")
+    args = parser.parse_args()
     speeds: dict[str, list[float]] = {}
-    with group(given.quota) as procs:
-        for _ in range(given.rounds):
+    with group(args.quota) as procs:
+        for _ in range(args.rounds):
             for name, threads in (("maskcast", None), ("one thread", 1), ("32 threads", 32)):
-                speed, had = steps_a_second(procs, threads, given.steps)
+                speed, had = steps_a_second(procs, threads, args.steps)
                 speeds.setdefault(f"{name} ({had})" if threads is None else name, []).append(speed)
     medians = {name: statistics.median(each) for name, each in speeds.items()}
     one = medians["one thread"]
     rows = [[name, f"{speed:.2f}", f"{speed / one:.2f}"] for name, speed in medians.items()]
-    print_table(f"{given.quota:g} processors", ["threads", "steps/s", "of one thread's"], rows)
+    print_table(f"{args.quota:g} processors", ["threads", "steps/s", "of one thread's"], rows)
 
 
 if __name__ == "__main__":

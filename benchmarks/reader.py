@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from _common import at_least_one, interleaved, print_table, ratio
+from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.data.clip_store.compression import compress
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
@@ -34,11 +34,11 @@ FRAMES, HEIGHT, WIDTH, READ = 22, 160, 240, 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=7)
-    parser.add_argument("--clips", type=at_least_one, default=40)
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument("--clips", type=positive_int, default=40)
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    found = compare(given.rounds, given.clips)
+    found = compare(args.rounds, args.clips)
     rows = [(what, f"{rate / times:.0f}", f"{rate:.0f}", f"{times:.1f}") for what, rate, times in found]
     header = ("what", "PNG, PIL: frames/s", "clip store: frames/s", "times")
     print_table(f"Clips of {FRAMES} frames, {HEIGHT}x{WIDTH} (equal bit for bit)", header, rows)
@@ -83,7 +83,7 @@ def compare(rounds: int, clips: int) -> list[tuple[str, float, float]]:
         }
         found = []
         for name, (plain, ours, more) in tasks.items():
-            seconds = interleaved({"plain": plain, "ours": ours}, rounds)
+            seconds = time_interleaved({"plain": plain, "ours": ours}, rounds)
             rate = READ * FRAMES / statistics.median(seconds["ours"])
             found.append((name, rate, more * ratio(seconds["plain"], seconds["ours"])))
     return found

@@ -3,7 +3,7 @@
     python benchmarks/request_memory.py [--rounds 3] [--models masker pipeline] [--frames 11] [--size 640 776]
 
 Each request is of a process of its own, a fork of one that has loaded the model; it tells by how much its resident
-memory rose. All at once is the same code with its bounds (`maskcast.models.bounds`) out of reach. Both answers are
+memory rose. All at once is the same code with its limits (`maskcast.models.limits`) out of reach. Both answers are
 compared. Weights are random. Of itself a clip has 15.6 of the 64 MiB that a request may have.
 """
 
@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import at_least_one, print_table, write_untrained
+from _common import positive_int, print_table, write_untrained
 
 ADDRESSES = {"masker": "masker", "pipeline": "maskcast"}  # in the folder from `write_untrained`
 PIECES, WHOLE = "in pieces", "all at once"
 LOADED = f"""
 import hashlib, os, sys
 import numpy as np, torch
-from maskcast.models import bounds
+from maskcast.models import limits
 from maskcast.registry.loading import load_servable
 
 def kib(key):
@@ -36,8 +36,8 @@ def kib(key):
 torch.set_num_threads(1)
 address, clip, *forms = sys.argv[1:]
 model, frames = load_servable(address).model, np.load(clip)
-known = [(module, name) for module in list(sys.modules.values()) for name in ("AT_ONCE", "WHOLE")
-         if getattr(module, name, None) == getattr(bounds, name)]
+known = [(module, name) for module in list(sys.modules.values()) for name in ("CHUNK_NUMBERS", "MAX_NUMBERS")
+         if getattr(module, name, None) == getattr(limits, name)]
 for form in forms:
     if os.fork():
         os.wait()
@@ -54,30 +54,30 @@ for form in forms:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--rounds", type=positive_int, default=3)
     parser.add_argument("--models", nargs="+", choices=tuple(ADDRESSES), default=list(ADDRESSES))
-    parser.add_argument("--frames", type=at_least_one, default=11, help="of the clip, and of its future")
-    parser.add_argument("--size", type=at_least_one, nargs=2, default=[640, 776], metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--classes", type=at_least_one, default=49)
-    given = parser.parse_args()
+    parser.add_argument("--frames", type=positive_int, default=11, help="of the clip, and of its future")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[640, 776], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--classes", type=positive_int, default=49)
+    args = parser.parse_args()
     rises: dict[tuple[str, str], list[float]] = {}
-    answers: dict[str, set[str]] = {name: set() for name in given.models}
+    answers: dict[str, set[str]] = {name: set() for name in args.models}
     with tempfile.TemporaryDirectory() as place:
-        folder, size = Path(place), tuple(given.size)
-        write_untrained(folder, given.classes, *size, seen=given.frames, horizon=given.frames)
-        clip = np.random.default_rng(0).integers(0, 256, (given.frames, *size, 3), np.uint8)
+        folder, size = Path(place), tuple(args.size)
+        write_untrained(folder, args.classes, *size, seen=args.frames, horizon=args.frames)
+        clip = np.random.default_rng(0).integers(0, 256, (args.frames, *size, 3), np.uint8)
         np.save(folder / "clip.npy", clip)
-        for name in given.models:
-            forms = [form for _ in range(given.rounds) for form in random.sample((PIECES, WHOLE), 2)]
+        for name in args.models:
+            forms = [form for _ in range(args.rounds) for form in random.sample((PIECES, WHOLE), 2)]
             for rise, digest, form in requests(folder / ADDRESSES[name], folder / "clip.npy", forms):
                 rises.setdefault((name, form), []).append(rise)
                 answers[name].add(digest)
     rows = []
-    for name in given.models:
+    for name in args.models:
         pieces, whole = (statistics.median(rises[name, form]) for form in (PIECES, WHOLE))
         same = "equal" if len(answers[name]) == 1 else "differ"
         rows.append((name, f"{whole:.0f}", f"{pieces:.0f}", f"{whole / pieces:.2f}", same))
-    title = f"Memory of a request of {given.frames}x{size[0]}x{size[1]}, {given.classes} classes"
+    title = f"Memory of a request of {args.frames}x{size[0]}x{size[1]}, {args.classes} classes"
     print_table(title, ("model", f"{WHOLE}, MiB", f"{PIECES}, MiB", "ratio", "answers"), rows)
 
 

@@ -1,7 +1,7 @@
 """Steps of a masker against a supervised one by AdamW: semi-supervised ones, and Muon's. CPU time, one table.
 
 A step makes its batch, gives the loss, its gradient and the optimiser's update: the U-Net of width 16 and crops of
-32x48 of `recipes/few-labels`. Rounds are interleaved; the cost is the median of the rounds' paired ratios.
+32x48 of `recipes/few-labels`. Rounds are time_interleaved; the cost is the median of the rounds' paired ratios.
 
     python benchmarks/semi.py [--labelled 64] [--unlabelled 48] [--rounds 7]
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import at_least_one, interleaved, print_table, ratio
+from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import one_line_errors
@@ -75,10 +75,10 @@ def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], No
 def main() -> None:
     """Runs the benchmark and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labelled", type=at_least_one, default=64, help="frames with labels in a step")
-    parser.add_argument("--unlabelled", type=at_least_one, default=48, help="frames without labels in a step")
+    parser.add_argument("--labelled", type=positive_int, default=64, help="frames with labels in a step")
+    parser.add_argument("--unlabelled", type=positive_int, default=48, help="frames without labels in a step")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--rounds", type=at_least_one, default=7)
+    parser.add_argument("--rounds", type=positive_int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -101,7 +101,7 @@ def main() -> None:
             name: stepper(store, args.precision, labelled=args.labelled, **changes)
             for name, changes in variants.items()
         }
-        seconds = interleaved(steps, args.rounds)
+        seconds = time_interleaved(steps, args.rounds)
     base = seconds["supervised"]
     rows = [
         (name, f"{1000 * statistics.median(taken):.0f}", f"{1 / ratio(base, taken):.2f}")

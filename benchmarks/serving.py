@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import at_least_one, interleaved, print_table, write_untrained
+from _common import positive_int, print_table, time_interleaved, write_untrained
 from maskcast.errors import one_line_errors
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
 from maskcast.simulator.scenes import simulate_clip
@@ -39,13 +39,13 @@ DIRECT = "direct call, 1 client"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=at_least_one, default=30)
+    parser.add_argument("--rounds", type=positive_int, default=30)
     parser.add_argument("--model", help="address of a registered pipeline; default: an untrained one")
     parser.add_argument("--mlflow", action="store_true", help="measure `mlflow models serve`, too")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     with ExitStack() as stack:
-        address = given.model or untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        address = args.model or untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         loaded = load_pipeline(address)
         clip = clip_for(loaded)
         command = [sys.executable, "-m", "maskcast", "serve", "--model", address, "--port"]
@@ -53,21 +53,21 @@ def main() -> None:
         infer = f"{uri}/v2/models/{loaded.name.rpartition('/')[2]}/infer"
         variants: dict[str, Callable[[], np.ndarray]] = {
             DIRECT: lambda: loaded.model.predict(clip),
-            "serve, binary": lambda: ask_binary(infer, clip),
-            "serve, JSON": lambda: ask_json(infer, clip),
+            "serve, binary": lambda: request_binary(infer, clip),
+            "serve, JSON": lambda: request_json(infer, clip),
         }
-        if given.mlflow:
+        if args.mlflow:
             command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address]
             command += ["--env-manager", "local", "-p"]
             invoke = f"{stack.enter_context(running(command, '/ping'))}/invocations"
-            variants["mlflow models serve, JSON"] = lambda: ask_mlflow(invoke, clip)
-        wanted = loaded.model.predict(clip)
-        for ask in variants.values():
-            np.testing.assert_array_equal(ask(), wanted)
-        seconds = interleaved(variants, given.rounds, time.perf_counter)
+            variants["mlflow models serve, JSON"] = lambda: request_mlflow(invoke, clip)
+        expected = loaded.model.predict(clip)
+        for send_request in variants.values():
+            np.testing.assert_array_equal(send_request(), expected)
+        seconds = time_interleaved(variants, args.rounds, time.perf_counter)
         rows = []
         for name, taken in seconds.items():
-            rate = throughput(variants[name], given.rounds, 1 if name == DIRECT else CLIENTS)
+            rate = throughput(variants[name], args.rounds, 1 if name == DIRECT else CLIENTS)
             p50, p95 = np.percentile(taken, [50, 95]) * 1000
             rows.append((name, f"{p50:.0f}", f"{p95:.0f}", f"{rate:.1f}"))
     shape = "x".join(map(str, clip.shape[1:4]))
@@ -75,15 +75,15 @@ def main() -> None:
     print_table(title, ("how", "p50 ms", "p95 ms", f"clips/s, {CLIENTS} clients"), rows)
 
 
-def throughput(ask: Callable[[], object], rounds: int, clients: int) -> float:
+def throughput(send_request: Callable[[], object], rounds: int, clients: int) -> float:
     """Returns the requests per second of several clients that each wait for their answers."""
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(lambda _: ask(), range(rounds)))
+        list(pool.map(lambda _: send_request(), range(rounds)))
     return rounds / (time.perf_counter() - start)
 
 
-def ask_binary(url: str, clip: np.ndarray) -> np.ndarray:
+def request_binary(url: str, clip: np.ndarray) -> np.ndarray:
     frames = {"name": "frames", "shape": clip.shape, "datatype": "UINT8"}
     inputs = [frames | {"parameters": {"binary_data_size": clip.size}}]
     head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
@@ -93,13 +93,13 @@ def ask_binary(url: str, clip: np.ndarray) -> np.ndarray:
     return np.frombuffer(raw[end:], np.uint8).reshape(json.loads(raw[:end])["outputs"][0]["shape"])
 
 
-def ask_json(url: str, clip: np.ndarray) -> np.ndarray:
+def request_json(url: str, clip: np.ndarray) -> np.ndarray:
     frames = {"name": "frames", "shape": clip.shape, "datatype": "UINT8", "data": clip.ravel().tolist()}
     output = json.loads(_post(url, {"inputs": [frames]}))["outputs"][0]
     return np.array(output["data"], np.uint8).reshape(output["shape"])
 
 
-def ask_mlflow(url: str, clip: np.ndarray) -> np.ndarray:
+def request_mlflow(url: str, clip: np.ndarray) -> np.ndarray:
     return np.array(json.loads(_post(url, {"inputs": clip.tolist()}))["predictions"], np.uint8)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import ROOT, at_least_one, print_table
+from _common import ROOT, positive_int, print_table
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.data.sources.cutting import windows_in
 from maskcast.errors import one_line_errors
@@ -72,9 +72,9 @@ def clips_per_minute(render: bool, clips: int, pool: ProcessPoolExecutor) -> flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=at_least_one, default=300)
-    parser.add_argument("--groups", type=at_least_one, default=12, help="sets of seven simulated videos")
-    parser.add_argument("--strides", type=at_least_one, nargs="+", default=[5, 3])
+    parser.add_argument("--clips", type=positive_int, default=300)
+    parser.add_argument("--groups", type=positive_int, default=12, help="sets of seven simulated videos")
+    parser.add_argument("--strides", type=positive_int, nargs="+", default=[5, 3])
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[tuple[object, ...]] = []

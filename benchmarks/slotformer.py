@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from _common import at_least_one, print_table
+from _common import positive_int, print_table
 from forecast_losses import motions
 from maskcast.data.images import resize_masks
 from maskcast.errors import MaskcastError, one_line_errors
@@ -69,31 +69,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER", help="trained forecasters")
-    parser.add_argument("--step", type=at_least_one, default=2, help="frames between the windows of a video")
-    parser.add_argument("--clips", type=at_least_one, default=100, help="simulated videos")
-    parser.add_argument("--size", type=at_least_one, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
-    given = parser.parse_args()
+    parser.add_argument("--step", type=positive_int, default=2, help="frames between the windows of a video")
+    parser.add_argument("--clips", type=positive_int, default=100, help="simulated videos")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
+    args = parser.parse_args()
     predictors: dict[str, Predictor] = {"copy": Persistence(), "constant velocity": ConstantVelocity()}
     predictors["rigid_body"] = RigidBody(CLEVRER_CAMERA, STRIDE)
-    for name, _, folder in (model.partition("=") for model in given.model):
+    for name, _, folder in (model.partition("=") for model in args.model):
         predictors[name] = load_forecaster(Path(folder))[0]
     first: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
     every: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
-    for motion in motions(given.data, given.clips):
-        for k, window_THW in enumerate(windows(paint_masks(motion, *given.size), given.step)):
+    for motion in motions(args.data, args.clips):
+        for k, window_THW in enumerate(windows(paint_masks(motion, *args.size), args.step)):
             for name, predictor in predictors.items():
                 every[name].append(score(predictor, window_THW))
                 if k == 0:
                     first[name].append(every[name][-1])
     if not every["copy"]:
-        raise MaskcastError(f"{given.data}: an object enters each window; give more videos")
+        raise MaskcastError(f"{args.data}: an object enters each window; give more videos")
     rows = [
         [name, *(f"{100 * np.nanmean(some):.2f}" for some in (first[name], every[name]))]
         + [f"{100 * np.nanmean(np.stack(every[name])[:, :part]):.2f}" for part in PARTS[:-1]]
         for name in predictors
     ]
     counted = f"{len(first['copy'])} videos, {len(every['copy'])} windows"
-    title = f"{given.data}: {counted}; mean matched IoU at 64x64, percent"
+    title = f"{args.data}: {counted}; mean matched IoU at 64x64, percent"
     print_table(
         title, ["", "first windows", "all windows", *(f"first {part} frames" for part in PARTS[:-1])], rows
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from _common import ROOT, at_least_one, print_table
+from _common import ROOT, positive_int, print_table
 
 SOURCE = {"layout": "synthetic", "train": 1, "val": 1, "unlabeled": 0, "hidden": 0}
 PARAMS = {
@@ -81,7 +81,7 @@ def prepare(tree: Path, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", type=Path, help="another working tree of this project")
-    parser.add_argument("--rounds", type=at_least_one, default=5)
+    parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
     trees = {"here": ROOT} if args.base is None else {"base": args.base.resolve(), "here": ROOT}
     rows = []

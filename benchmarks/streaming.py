@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import at_least_one, interleaved, print_table, ratio
+from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.errors import one_line_errors
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
@@ -49,17 +49,17 @@ sys.exit(code)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--frames", type=at_least_one, nargs="*", default=[500, 10_000], help="none leaves memory out"
+        "--frames", type=positive_int, nargs="*", default=[500, 10_000], help="none leaves memory out"
     )
-    parser.add_argument("--rounds", type=at_least_one, default=3)
-    parser.add_argument("--size", type=at_least_one, nargs=2, default=[270, 512], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--rounds", type=positive_int, default=3)
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[270, 512], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--base", default="smp_deeplabv3plus", help="smp_unet, smp_deeplabv3plus, ... or unet")
     parser.add_argument("--encoder", default="mobilenet_v2", help="of an smp base")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.manual_seed(0)
-    speed(given.base, given.encoder, given.size[0], given.size[1], given.rounds)
-    if given.frames:
-        memory(given.frames, given.rounds)
+    speed(args.base, args.encoder, args.size[0], args.size[1], args.rounds)
+    if args.frames:
+        memory(args.frames, args.rounds)
 
 
 def speed(arch: str, encoder: str, height: int, width: int, rounds: int) -> None:
@@ -74,7 +74,7 @@ def speed(arch: str, encoder: str, height: int, width: int, rounds: int) -> None
         segmenter = config.build(MAPS[:1]).to(device).eval()
         variants[name] = partial(show, Session(segmenter, precision="fp32", cuts=False), frames)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    seconds = interleaved(variants, rounds, clock)
+    seconds = time_interleaved(variants, rounds, clock)
     rows = [
         (name, f"{SHOWN / statistics.median(taken):.2f}", f"{ratio(seconds['base'], taken):.2f}")
         for name, taken in seconds.items()

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from _common import at_least_one, commit, read_record
+from _common import commit, positive_int, read_record
 from maskcast.errors import one_line_errors
-from maskcast.models.encoders.pretrained import pinned
+from maskcast.models.encoders.pretrained import pin_revision
 from maskcast.params import merged
 from maskcast.proposal.values import ENCODER
 from maskcast.proposal.write import plan
@@ -60,21 +60,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="SET", choices=SETS, default=SETS, help="default: all")
     parser.add_argument("--weights", metavar="PLACE", help="default: the hub's, of today")
-    parser.add_argument("--steps", type=at_least_one, help="steps per epoch; default: those that are proposed")
-    given = parser.parse_args()
+    parser.add_argument("--steps", type=positive_int, help="steps per epoch; default: those that are proposed")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    weights = given.weights or pinned(ENCODER)
+    weights = args.weights or pin_revision(ENCODER)
     records = []
-    for name in given.only:
-        for seed in given.seeds:
-            for fold, prepare in enumerate(folds(given.data, name)):
-                clips = given.work / "sets" / f"{name}_{fold}"
+    for name in args.only:
+        for seed in args.seeds:
+            for fold, prepare in enumerate(folds(args.data, name)):
+                clips = args.work / "sets" / f"{name}_{fold}"
                 if not clips.exists():
-                    run_stage("prepare_clips", prepare, raw=given.data / name, clips=clips)
+                    run_stage("prepare_clips", prepare, raw=args.data / name, clips=clips)
                 for arm, place in {"at random": None, "ImageNet": weights}.items():
-                    out = given.work / "runs" / f"{name}_{fold}_{arm}_{seed}.json"
+                    out = args.work / "runs" / f"{name}_{fold}_{arm}_{seed}.json"
                     if not out.exists():
-                        values = masker_values(given.data, name, place, given.steps, seed)
+                        values = masker_values(args.data, name, place, args.steps, seed)
                         record = {"set": name, "fold": fold, "arm": arm, "seed": seed} | trained(clips, values)
                         out.parent.mkdir(parents=True, exist_ok=True)
                         out.write_text(json.dumps(record) + "\n")

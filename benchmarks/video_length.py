@@ -22,7 +22,7 @@ import av
 import numpy as np
 import yaml
 
-from _common import at_least_one, print_table, write_untrained
+from _common import positive_int, print_table, write_untrained
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import one_line_errors
 from maskcast.labels import single_map
@@ -40,26 +40,26 @@ sys.exit(code)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=at_least_one, nargs=2, default=[500, 10_000], metavar=("SHORT", "LONG"))
-    parser.add_argument("--rounds", type=at_least_one, default=3)
-    given = parser.parse_args()
+    parser.add_argument("--frames", type=positive_int, nargs=2, default=[500, 10_000], metavar=("SHORT", "LONG"))
+    parser.add_argument("--rounds", type=positive_int, default=3)
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_untrained(folder, CLASSES, HEIGHT, WIDTH, seen=11, horizon=11, channels=2)
         (folder / "params.yaml").write_text(yaml.safe_dump({"generate_masks": {"precision": "fp32"}}))
-        for count in given.frames:
+        for count in args.frames:
             write_video(folder / f"{count}.mp4", count)
             write_clip(folder / f"clips-{count}", count)
         peaks: dict[tuple[str, int], list[float]] = {}
-        for _ in range(given.rounds):
-            for count in random.sample(given.frames, 2):
+        for _ in range(args.rounds):
+            for count in random.sample(args.frames, 2):
                 for name, command in commands(folder, count).items():
                     peaks.setdefault((name, count), []).append(peak_mib(command))
     rows = []
     for name in dict.fromkeys(name for name, _ in peaks):
-        short, long = (statistics.median(peaks[name, count]) for count in given.frames)
+        short, long = (statistics.median(peaks[name, count]) for count in args.frames)
         rows.append((name, f"{short:.1f}", f"{long:.1f}", f"{long / short:.3f}"))
-    header = ("command", *(f"{count} frames, MiB" for count in given.frames), "ratio")
+    header = ("command", *(f"{count} frames, MiB" for count in args.frames), "ratio")
     print_table("Peak memory of a process, by the length of its video", header, rows)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from _common import at_least_one
+from _common import positive_int
 from forecast_losses import CASES, Informed, World, add_windows, cases, worlds
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
@@ -90,8 +90,8 @@ def section(window: Window, strip: Image.Image, rows: list[list[str]]) -> Html:
     file = BytesIO()
     strip.save(file, "PNG", optimize=True)
     header = ["object", "what happens to it", *window.forecasts]
-    said = "Seen, true and forecast masks, and where the forecast is wrong"
-    sheet = picture(said, said, file.getvalue())
+    caption = "Seen, true and forecast masks, and where the forecast is wrong"
+    sheet = picture(caption, caption, file.getvalue())
     return joined([sheet, table("IoU of each object at the last frame", header, rows)])
 
 
@@ -101,31 +101,31 @@ def main() -> None:
     add_windows(parser)
     parser.add_argument("forecaster", type=Path, help="folder of a trained forecaster")
     parser.add_argument("--out", type=Path, default=Path("worst"), help="folder that is made")
-    parser.add_argument("--windows", type=at_least_one, default=8, help="how many are drawn")
-    given = parser.parse_args()
-    seen, horizon = given.frames
-    physics = CLEVRER_CAMERA, given.stride
+    parser.add_argument("--windows", type=positive_int, default=8, help="how many are drawn")
+    args = parser.parse_args()
+    seen, horizon = args.frames
+    physics = CLEVRER_CAMERA, args.stride
     predictors: dict[str, Predictor] = {
-        OWN: load_forecaster(given.forecaster)[0],
+        OWN: load_forecaster(args.forecaster)[0],
         "rigid_body": RigidBody(*physics),
     }
     predictors["told the velocity"] = Informed(*physics, seen, place=False)
     predictors["and the place"] = Informed(*physics, seen, place=True)
-    every = worlds(given.data, given.clips, given.stride, given.step, seen + horizon, tuple(given.size))
+    every = worlds(args.data, args.clips, args.stride, args.step, seen + horizon, tuple(args.size))
     worst: list[Window] = []
     for window in sorted((forecast(world, predictors, seen) for world in every), key=lambda one: one.score):
-        if len(worst) < given.windows and not any(map(window.is_near, worst)):
+        if len(worst) < args.windows and not any(map(window.is_near, worst)):
             worst.append(window)
-    given.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     sections, strips = {}, []
     for place, window in enumerate(worst, start=1):
         rows = objects(window, seen)
         strips.append(drawn(window, seen, rows))
         title = f"{place}: Jaccard {window.score:.3f}, from frame {window.world.frames[0]} of the video"
         sections[title] = section(window, strips[-1], rows)
-    (given.out / "index.html").write_text(document("Worst windows", sections), encoding="utf-8")
-    stacked(strips).save(given.out / "worst.png")
-    print(f"{given.out / 'index.html'}: the worst {len(worst)} windows")
+    (args.out / "index.html").write_text(document("Worst windows", sections), encoding="utf-8")
+    stacked(strips).save(args.out / "worst.png")
+    print(f"{args.out / 'index.html'}: the worst {len(worst)} windows")
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ def check_loss(device: str, config: MaskLossConfig, layout: torch.memory_format,
     y[0, :2], y[y == 3] = 255, 2  # ignored pixels, and a class that is absent
     found, wanted = (each.clone().requires_grad_() for each in (z, z.double()))
     for walk, logits in ((loss_kernels, found), (loss_chunks, wanted)):
-        losses._walk = lambda _, walk=walk: walk  # type: ignore[assignment, misc]
+        losses._fused_backend = lambda _, walk=walk: walk  # type: ignore[assignment, misc]
         (2.5 * losses.MaskLoss(config)(logits, y)).backward()
-    losses._walk = lambda _: loss_kernels  # type: ignore[assignment]
+    losses._fused_backend = lambda _: loss_kernels  # type: ignore[assignment]
     exact = dtype == torch.float32
     assert found.grad is not None and wanted.grad is not None
     close(losses.MaskLoss(config)(z, y), losses.MaskLoss(config)(z.float(), y), 1e-5 if exact else 1e-2)

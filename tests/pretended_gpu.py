@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from maskcast.models.recorded import Recorder
+from maskcast.models.cuda_graphs import GraphRecorder
 from maskcast.training import feeding, learner, loop
 
 GPU = torch.device("cuda", 0)
@@ -226,7 +226,7 @@ class _Learner(learner.Learner):
     def __init__(self, task: Any, *given: Any) -> None:
         super().__init__(task, *given)
         if self._recorded is not None:
-            self._recorded._record = recorded.Recorder(task.model)
+            self._recorded._record = recorded.GraphRecorder(task.model)
 
 
 def _record(_: Any, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
@@ -282,7 +282,7 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr(torch.accelerator, "current_stream", lambda _=None: _Stream())
     patch.setattr(threading.Thread, "run", _run)
     patch.setattr(loop, "Learner", _Learner)
-    patch.setattr(Recorder, "__call__", _record)
+    patch.setattr(GraphRecorder, "__call__", _record)
     patch.setattr(feeding, "num_workers", lambda *_: 0)  # a DataLoader asks the driver
     patch.setattr(torch, "autocast", _Autocast)
     patch.setattr(Tensor, "record_stream", lambda self, stream: None)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.recorded import Recorded
+from maskcast.models.cuda_graphs import GraphedCallable
 from maskcast.training import learner
-from maskcast.training.learner import MOST, WARM
+from maskcast.training.learner import MAX_GRAPHS, WARM_UP_STEPS
 
 
-class Recorder:
+class GraphRecorder:
     """Records the work on a model.
 
     Attributes:
@@ -52,10 +52,16 @@ class Recorder:
 class Learner(learner.Learner):
     """Takes recorded steps on a CPU; ``recorder`` is that of the last one that was made."""
 
-    recorder: Recorder
+    recorder: GraphRecorder
 
     def __init__(self, task: Any, *given: Any) -> None:
         super().__init__(task, *given)
-        type(self).recorder = Recorder(task.model)
+        type(self).recorder = GraphRecorder(task.model)
         gradients = partial(self._gradients, 0)
-        self._recorded = Recorded(gradients, self.recorder, learned=self._learned, after=WARM, most=MOST)
+        self._recorded = GraphedCallable(
+            gradients,
+            self.recorder,
+            parameters=self._parameters,
+            warm_up_calls=WARM_UP_STEPS,
+            max_graphs=MAX_GRAPHS,
+        )

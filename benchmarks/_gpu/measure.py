@@ -98,12 +98,12 @@ def pytorch_kernels() -> Iterator[None]:
     except ModuleNotFoundError:
         yield
         return
-    found = arithmetic.why_not_compiled
+    found = arithmetic.compile_unsupported_reason
     try:
-        arithmetic.why_not_compiled = lambda device: "left out here"
+        arithmetic.compile_unsupported_reason = lambda device: "left out here"
         yield
     finally:
-        arithmetic.why_not_compiled = found
+        arithmetic.compile_unsupported_reason = found
 
 
 def work_of(call: Callable[[], object]) -> Work:

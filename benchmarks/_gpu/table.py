@@ -125,8 +125,8 @@ class Table:
         rows = self.rows()
         lines = []
         for part in dict.fromkeys(row.part for row in rows):
-            own = [row for row in rows if row.part == part]
-            used = [name for name in SHOWN if any(_set(row, name) for row in own)]
+            part_rows = [row for row in rows if row.part == part]
+            used = [name for name in SHOWN if any(_set(row, name) for row in part_rows)]
             header = ["model", "form", "batch", *(SHOWN[name] for name in used)]
             body = [
                 [
@@ -135,7 +135,7 @@ class Table:
                     f"{row.batch or ''} {row.unit}".strip(),
                     *(_text(n, getattr(row, n)) for n in used),
                 ]
-                for row in own
+                for row in part_rows
             ]
             lines += [f"### {part}", "", _line(header), _line(["---"] * len(header)), *map(_line, body), ""]
         text = "\n".join([*lines, " · ".join(f"{name} {value}" for name, value in machine().items()), ""])

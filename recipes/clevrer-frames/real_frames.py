@@ -49,15 +49,15 @@ def main() -> None:
     parser.add_argument(
         "--values", nargs="*", default=[], metavar="FILE", help="of this folder, e.g. attributes.yaml"
     )
-    given = parser.parse_args()
-    if "unlabeled.yaml" in given.values and given.clevrer is None:
+    args = parser.parse_args()
+    if "unlabeled.yaml" in args.values and args.clevrer is None:
         parser.error("unlabeled.yaml needs real videos: give --clevrer")
-    changes = [section(Path(name).stem, "train_masker") for name in given.values]
-    raws = {"holdout": HERE / "data/raw"} | ({"real": given.clevrer} if given.clevrer else {})
+    changes = [section(Path(name).stem, "train_masker") for name in args.values]
+    raws = {"holdout": HERE / "data/raw"} | ({"real": args.clevrer} if args.clevrer else {})
     rows = []
-    for seed in given.seeds:
+    for seed in args.seeds:
         with changed_params([*changes, {"training": {"seed": seed}}]) as values:
-            train(values, given.clevrer)
+            train(values, args.clevrer)
         trained = json.loads((HERE / "results/train_masker.json").read_text(encoding="utf-8"))
         rows.append(f"| {seed} | training, minutes | {trained['train_seconds'] / 60:.0f} |")
         rows.append(f"| {seed} | simulated validation, each frame by itself | {trained['val_jaccard']:.3f} |")
@@ -66,10 +66,10 @@ def main() -> None:
             for way, frames in WAYS.items():
                 score = jaccard(clips, generated(name, clips, consistent_frames=frames))
                 rows.append(f"| {seed} | {name}, {way} | {score:.3f} |")
-        if given.clevrer and given.forecasters:
-            clips = prepared("windows", given.clevrer)
+        if args.clevrer and args.forecasters:
+            clips = prepared("windows", args.clevrer)
             masks = generated("windows", clips)
-            scores = {str(path): forecast_scores(clips, masks, path) for path in given.forecasters}
+            scores = {str(path): forecast_scores(clips, masks, path) for path in args.forecasters}
             labels = {name: (run, "") for name, run in scores.items()}
             labels |= {name.replace("_", " "): (run, f"_{name}") for run in scores.values() for name in BASELINES}
             for label, (run, suffix) in labels.items():

@@ -28,21 +28,21 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="folder of the images in it")
     parser.add_argument("--limit", type=int, default=60, help="images to learn (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "results/overfit", help="default: %(default)s")
-    given = parser.parse_args()
+    args = parser.parse_args()
     params: dict[str, Any] = yaml.safe_load((HERE / "params.yaml").read_text(encoding="utf-8"))
-    files = {"annotations": given.annotations, "images": given.images}
+    files = {"annotations": args.annotations, "images": args.images}
     params["prepare_detection"] |= {
         "source": {"layout": "coco", "train": files, "val": files},
-        "limit": given.limit,  # the draw depends only on the seed, so both splits get the same images
+        "limit": args.limit,  # the draw depends only on the seed, so both splits get the same images
     }
     params["train_detector"] |= {"augment": {"hflip": 0}}
 
     def stage(name: str, **ports: Path) -> dict[str, float]:
         return run_stage(name, params[name], name=name, where=f"params.yaml: {name}", **ports)
 
-    out: Path = given.out
+    out: Path = args.out
     start = time.process_time()
-    stage("prepare_detection", raw=given.folder, dataset=out / "dataset")
+    stage("prepare_detection", raw=args.folder, dataset=out / "dataset")
     learned = stage(
         "train_detector", dataset=out / "dataset", detector=out / "detector", metrics=out / "train_detector.json"
     )

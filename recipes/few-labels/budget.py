@@ -68,29 +68,29 @@ def main() -> None:
     parser.add_argument("--percent", type=float, nargs="+", help="of the clips; those of the plan")
     parser.add_argument("--arms", nargs="+", help="of the plan; all")
     parser.add_argument("--order", choices=ORDERS, default=ORDERS[0], help="in which clips are labelled")
-    given = parser.parse_args()
-    plan = Plan.model_validate(yaml.safe_load((HERE / given.plan).read_text(encoding="utf-8")))
-    if unknown := set(given.arms or ()) - plan.arms.keys():
-        parser.error(f"{given.plan} has no arm {min(unknown)!r}, but {', '.join(map(repr, plan.arms))}")
-    results = HERE / "results" / Path(given.plan).stem
+    args = parser.parse_args()
+    plan = Plan.model_validate(yaml.safe_load((HERE / args.plan).read_text(encoding="utf-8")))
+    if unknown := set(args.arms or ()) - plan.arms.keys():
+        parser.error(f"{args.plan} has no arm {min(unknown)!r}, but {', '.join(map(repr, plan.arms))}")
+    results = HERE / "results" / Path(args.plan).stem
     values: dict[str, Any] = yaml.safe_load((HERE / "params.yaml").read_text(encoding="utf-8"))
     pool = ClipStore(prepared(values["prepare_clips"]))
     base, ids = values["train_masker"], [clip.id for clip in pool.select("train")]
-    asked = [
+    requested = [
         (seed, percent, name)
-        for seed in given.seeds
-        for percent in sorted(given.percent or plan.percent)
-        for name in given.arms or plan.arms
+        for seed in args.seeds
+        for percent in sorted(args.percent or plan.percent)
+        for name in args.arms or plan.arms
         if percent < 100 or plan.arms[name].second_masker is None  # with 100 %, no clip is unlabelled
     ]
     labelled: dict[tuple[int, str], list[str]] = {}
     (HERE / "data").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HERE / "data", prefix="budget-") as scratch:
-        for number, (seed, percent, name) in enumerate(asked, 1):
+        for number, (seed, percent, name) in enumerate(requested, 1):
             arm, chosen = plan.arms[name], labelled.setdefault((seed, name), [])
             count = max(1, round(len(ids) * percent / 100))
-            if chosen and given.order == "suggested":
-                masker = results / folder_of(name, given.order, len(chosen), seed) / "masker"
+            if chosen and args.order == "suggested":
+                masker = results / folder_of(name, args.order, len(chosen), seed) / "masker"
                 chosen += suggested(hidden(pool, chosen, Path(scratch)), masker, count - len(chosen), seed)
             drawn = [ids[k] for k in rng(seed).permutation(len(ids))]
             chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
@@ -99,14 +99,14 @@ def main() -> None:
                 rounds += [values["generate_masks"], merged(values["second_masker"], arm.second_masker)]
             for one in rounds[::2]:
                 one |= {"training": one["training"] | {"seed": seed}}
-            done = results / folder_of(name, given.order, count, seed)
+            done = results / folder_of(name, args.order, count, seed)
             encoder = pretrained(plan, pool, results) if arm.pretrained else None
             scores = trained(done, rounds, pool, chosen, encoder, Path(scratch))
             minutes = scores["train_seconds"] / 60
-            point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
+            point = Point(name, args.order, percent, count, seed, scores["val_jaccard"], minutes)
             write(done / "point.json", json.dumps(point._asdict()))
-            said = f"{name}, {given.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
-            print(f"[{number}/{len(asked)}] {said}, {minutes:.1f} minutes", flush=True)
+            message = f"{name}, {args.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
+            print(f"[{number}/{len(requested)}] {message}, {minutes:.1f} minutes", flush=True)
             points = [
                 Point(**json.loads(path.read_text(encoding="utf-8"))) for path in results.glob("*/point.json")
             ]

@@ -40,10 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="seeds of the recipe with few labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--pretraining", default="moco.yaml", metavar="FILE", help="moco.yaml, budget.yaml")
-    given = parser.parse_args()
-    seeds = given.seeds
+    args = parser.parse_args()
+    seeds = args.seeds
     path = HERE / "params.yaml"
-    file = HERE / given.pretraining
+    file = HERE / args.pretraining
     pretraining = section(
         load_params_file(file, "file of values", "e.g. moco.yaml"), "pretrain_encoder", str(file)
     )

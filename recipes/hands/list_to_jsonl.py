@@ -31,14 +31,14 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--trust", action="store_true", help="unpickle it, which may run code")
-    given = parser.parse_args()
-    content = torch.load(given.source, weights_only=False) if given.trust else load_pt(given.source)
-    partial = given.out.with_name(given.out.name + ".partial")
+    args = parser.parse_args()
+    content = torch.load(args.source, weights_only=False) if args.trust else load_pt(args.source)
+    partial = args.out.with_name(args.out.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for entry in [content] if isinstance(content, dict) else content:
             file.write(json.dumps(entry, default=_plain) + "\n")
-    partial.replace(given.out)
-    print(f"wrote {len(content)} entries: {given.out}")
+    partial.replace(args.out)
+    print(f"wrote {len(content)} entries: {args.out}")
 
 
 if __name__ == "__main__":

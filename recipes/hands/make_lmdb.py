@@ -91,14 +91,14 @@ def main() -> None:
         parser.add_argument(f"--{split}", type=int, default=count)
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    counts = {split: getattr(given, split) for split in LISTS}
+    args = parser.parse_args()
+    counts = {split: getattr(args, split) for split in LISTS}
     if min(counts.values()) < 0 or not any(counts.values()):
         parser.error(f"{counts}: counts are 0 or more, and not all of them 0")
-    partial = given.out.with_name(given.out.name + ".partial")
-    with outputs_whole({"out": given.out}, {"out": partial}):
-        make(partial, counts, given.size, given.seed)
-    print(f"wrote {sum(counts.values())} images: {given.out}")
+    partial = args.out.with_name(args.out.name + ".partial")
+    with outputs_whole({"out": args.out}, {"out": partial}):
+        make(partial, counts, args.size, args.seed)
+    print(f"wrote {sum(counts.values())} images: {args.out}")
 
 
 if __name__ == "__main__":

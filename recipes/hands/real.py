@@ -49,13 +49,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    given = parser.parse_args()
-    if not any((given.data / PHOTOS).glob("*.jpg")):
-        parser.error(f"{given.data}: has no {PHOTOS}/*.jpg; give the folder that holds hands_hgr1")
-    partial = given.out.with_name(given.out.name + ".partial")
-    with outputs_whole({"out": given.out}, {"out": partial}):
-        count = lay(given.data, partial)
-    print(f"wrote {count} images: {given.out}")
+    args = parser.parse_args()
+    if not any((args.data / PHOTOS).glob("*.jpg")):
+        parser.error(f"{args.data}: has no {PHOTOS}/*.jpg; give the folder that holds hands_hgr1")
+    partial = args.out.with_name(args.out.name + ".partial")
+    with outputs_whole({"out": args.out}, {"out": partial}):
+        count = lay(args.data, partial)
+    print(f"wrote {count} images: {args.out}")
 
 
 if __name__ == "__main__":

@@ -44,16 +44,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arms: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yaml").read_text(encoding="utf-8"))["arms"]
     parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms), metavar="NAME", help="all")
-    given = parser.parse_args()
-    if not (HERE / given.params).is_file():
-        parser.error(f"{HERE} has no {given.params!r}; --params names a file there, e.g. params.yaml")
-    steps = Steps(HERE / given.params, arms)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in given.arms}
-    for seed in given.seeds:
-        for name in given.arms:
+    args = parser.parse_args()
+    if not (HERE / args.params).is_file():
+        parser.error(f"{HERE} has no {args.params!r}; --params names a file there, e.g. params.yaml")
+    steps = Steps(HERE / args.params, arms)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in args.arms}
+    for seed in args.seeds:
+        for name in args.arms:
             found[name].append(one := steps.scored(name, seed))
-            said = ", ".join(f"{score} {one[score]:.4f}" for score in steps.scores[:2])
-            print(f"{name}, seed {seed}: {said}", flush=True)
+            text = ", ".join(f"{score} {one[score]:.4f}" for score in steps.scores[:2])
+            print(f"{name}, seed {seed}: {text}", flush=True)
         print(table(found, steps.scores), flush=True)
 
 

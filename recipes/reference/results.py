@@ -56,20 +56,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
     parser.add_argument("--values", type=Path, help="of this folder: gpu.yaml")
-    given = parser.parse_args()
-    if given.clevrer and not given.clevrer.is_dir():
-        parser.error(f"--clevrer {given.clevrer}: no such folder; give that of CLEVRER's release")
-    change = load_params_file(HERE / given.values, "file of values", "e.g. gpu.yaml") if given.values else {}
+    args = parser.parse_args()
+    if args.clevrer and not args.clevrer.is_dir():
+        parser.error(f"--clevrer {args.clevrer}: no such folder; give that of CLEVRER's release")
+    change = load_params_file(HERE / args.values, "file of values", "e.g. gpu.yaml") if args.values else {}
     scores: dict[str, list[dict[str, float]]] = {"masks": [], "frames": [], "real": []}
-    for seed in given.seeds:
+    for seed in args.seeds:
         for source in ("masks", "frames"):
-            masker_seed = seed if source == "masks" else given.seeds[0]
+            masker_seed = seed if source == "masks" else args.seeds[0]
             with params_of(seed, source, masker_seed, change):
                 call("dvc", "repro")
                 scores[source].append(metrics())
-                if source == "masks" and given.clevrer:
-                    scores["real"].append(real_scores(given.clevrer.resolve()))
-    print_table(scores, given.seeds)
+                if source == "masks" and args.clevrer:
+                    scores["real"].append(real_scores(args.clevrer.resolve()))
+    print_table(scores, args.seeds)
 
 
 @contextmanager
@@ -83,8 +83,8 @@ def params_of(seed: int, source: str, masker_seed: int, change: Mapping[str, Any
         if source == "frames":
             params["pretrain_forecaster"]["model"] = FRAMES
             for stage, training in FRAMES_TRAINING.items():
-                own = params[stage]["training"]
-                own |= {key: min(most, own[key]) for key, most in training.items()}
+                training_params = params[stage]["training"]
+                training_params |= {key: min(most, training_params[key]) for key, most in training.items()}
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         yield
 

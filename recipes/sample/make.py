@@ -37,13 +37,13 @@ def main() -> None:
     parser.add_argument("version", help="number or alias")
     parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=SAMPLES, help="default: src/maskcast/samples")
-    given = parser.parse_args()
-    pipeline, clip = given.output / "pipeline", given.output / "sample.mp4"
-    given.output.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args()
+    pipeline, clip = args.output / "pipeline", args.output / "sample.mp4"
+    args.output.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(pipeline, ignore_errors=True)
-    registry = Registry(given.name)
+    registry = Registry(args.name)
     with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(download(registry, registry.find(given.version), Path(scratch)), pipeline)
+        shutil.copytree(download(registry, registry.find(args.version), Path(scratch)), pipeline)
     loaded = load_pipeline(str(pipeline))
     stride, seen = loaded.about.frame_stride or 1, loaded.about.context_frames
     frames = (seen - 1) * stride + 1
@@ -51,8 +51,8 @@ def main() -> None:
     assert video is not None
     write_video(clip, video)
     scores = {"seed": SEED, "frames": frames, **sample_scores(loaded, clip, SEED)}
-    write_json(given.output / "sample.json", scores)
-    print(f"{given.output}: {json.dumps(scores)}")
+    write_json(args.output / "sample.json", scores)
+    print(f"{args.output}: {json.dumps(scores)}")
 
 
 def write_video(path: Path, frames_THWC: np.ndarray) -> None:

@@ -34,14 +34,14 @@ def main() -> None:
         "--davis", type=Path, required=True, help="folder with JPEGImages/480p and Annotations/480p"
     )
     parser.add_argument("--raw", type=Path, default=HERE / "data/davis", help="folder to write")
-    given = parser.parse_args()
-    places = sorted(path for path in (given.davis / "JPEGImages/480p").glob("*") if path.is_dir())
+    args = parser.parse_args()
+    places = sorted(path for path in (args.davis / "JPEGImages/480p").glob("*") if path.is_dir())
     if not places:
-        raise MaskcastError(f"{given.davis}: has no JPEGImages/480p; give the root of DAVIS 2016")
+        raise MaskcastError(f"{args.davis}: has no JPEGImages/480p; give the root of DAVIS 2016")
     rows = []
     for number, place in enumerate(places):
         frames = resize_frames(read_frames(image_files(place)), *SIZE)
-        masks = resize_frames(read_frames(image_files(given.davis / "Annotations/480p" / place.name)), *SIZE)[
+        masks = resize_frames(read_frames(image_files(args.davis / "Annotations/480p" / place.name)), *SIZE)[
             ..., 1
         ]
         green = in_front_of_green(frames, masks, number)
@@ -50,7 +50,7 @@ def main() -> None:
             ("mattes", masks, ".png"),
             ("backgrounds", np.stack([painted_over(*pair) for pair in zip(frames, masks, strict=True)]), ".jpg"),
         ):
-            write(given.raw / what / place.name, pictures, ending)
+            write(args.raw / what / place.name, pictures, ending)
         errors = [
             1000 * np.abs(key(green).alpha_THW.astype(int) - masks).mean() / 255
             for key in (BoundsKey(), SoftKey())

@@ -44,20 +44,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--versions", nargs="+", choices=(*VERSIONS, CONTROL), default=[CONTROL, *VERSIONS])
     parser.add_argument("--processes", type=int, default=1, help="trainings side by side")
-    given = parser.parse_args()
-    values = yaml.safe_load(given.params.read_text(encoding="utf-8"))
-    clips = given.out / "clips"
+    args = parser.parse_args()
+    values = yaml.safe_load(args.params.read_text(encoding="utf-8"))
+    clips = args.out / "clips"
     if not clips.exists():
-        prepare(values, given.raw, given.out)
-    given.out.mkdir(parents=True, exist_ok=True)
+        prepare(values, args.raw, args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(given.processes, mp_context=context) as pool:
-        for versions in ([BASE], given.versions):  # maskers with memory start from the others
-            jobs = [pool.submit(trained, values, given.out, one, seed) for one in versions for seed in given.seeds]
+    with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
+        for versions in ([BASE], args.versions):  # maskers with memory start from the others
+            jobs = [pool.submit(trained, values, args.out, one, seed) for one in versions for seed in args.seeds]
             for job in as_completed(jobs):
                 rows.append(job.result())
-                add(given.out / "rows.csv", rows[-1])
+                add(args.out / "rows.csv", rows[-1])
     print(table(rows))
 
 

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
-from maskcast.models.arithmetic import arithmetic, why_not_compiled
+from maskcast.models.arithmetic import arithmetic, compile_unsupported_reason
+from maskcast.models.cuda_graphs import GraphedCallable
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.models.forecasting.batches import Window
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ForecasterConfig, SimVPConfig
-from maskcast.models.recorded import Recorded
 from maskcast.models.segmentation.configs import MaskLossConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.models.segmentation.table import save_masker
@@ -41,7 +41,7 @@ from maskcast.progress import listening
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.feeding import to_device
-from maskcast.training.learner import WARM
+from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.forecasting import ForecastTask
@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available()
 GPU = torch.device("cuda")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 needs_compiler = pytest.mark.skipif(
-    torch.cuda.is_available() and why_not_compiled(torch.device("cuda")) is not None,
+    torch.cuda.is_available() and compile_unsupported_reason(torch.device("cuda")) is not None,
     reason="nothing compiles here",
 )
 
@@ -302,9 +302,9 @@ def test_a_recorded_detector_learns_what_a_written_one_does(version: int) -> Non
         total.backward()
         return total.detach(), {}
 
-    recorded, losses, grads = Recorded(gradients, learned=learned, after=WARM), [], []
+    recorded, losses, grads = GraphedCallable(gradients, parameters=learned, warm_up_calls=WARM_UP_STEPS), [], []
     assert detector.same_each_step
-    for _ in range(WARM + 2):
+    for _ in range(WARM_UP_STEPS + 2):
         detector.zero_grad()
         torch.manual_seed(1)  # the draws of both stages
         losses.append(float(recorded((images, boxes, labels))[0]))
@@ -334,7 +334,7 @@ def test_an_encoder_learns_as_on_a_cpu() -> None:
 
 
 def test_kernels_compute_what_pytorch_does() -> None:
-    if why_not_compiled(GPU) is not None:
+    if compile_unsupported_reason(GPU) is not None:
         pytest.skip("nothing compiles here")
     subprocess.run(
         [sys.executable, "-c", "from tests.kernels import check_all; check_all('cuda')"], cwd=ROOT, check=True

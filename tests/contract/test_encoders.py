@@ -14,7 +14,7 @@ from torch import nn
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
 from maskcast.models.encoders.configs import EncoderConfig, SmpEncoderConfig, UNetEncoderConfig
-from maskcast.models.encoders.smp import bare
+from maskcast.models.encoders.smp import unwrapped
 from maskcast.models.encoders.table import load_encoder, load_into, save_encoder
 from maskcast.models.segmentation.configs import SegmenterConfig
 
@@ -77,7 +77,7 @@ def test_a_masker_starts_from_it(encoder: str, masker: dict[str, Any], tmp_path:
     config: Any = TypeAdapter(SegmenterConfig).validate_python(masker)
     built = config.build(single_map("abc"))
     assert load_into(config.encoder_of(built), tmp_path, config.encoder_config, "train_masker.model")
-    assert same(bare(config.encoder_of(built)), bare(trained))
+    assert same(unwrapped(config.encoder_of(built)), unwrapped(trained))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "tu-resnet18", "tu-test_resnet"])

@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap, single_map
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
-from maskcast.models.segmentation.losses import OwnLoss
+from maskcast.models.segmentation.losses import CustomLoss
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_base import _criterion
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_is_told_so() -> None:
     with pytest.raises(
         MaskcastError, match=r"^train_masker\.loss: CrossEntropyLoss returns a tensor of shape \(2, 8"
     ):
-        OwnLoss(nn.CrossEntropyLoss(reduction="none", ignore_index=IGNORE))(*sample())
+        CustomLoss(nn.CrossEntropyLoss(reduction="none", ignore_index=IGNORE))(*sample())
 
 
 def example() -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:

@@ -19,7 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import Predictions, concatenate
 from maskcast.inference.segment import segment, segment_whole
 from maskcast.labels import LabelMap, single_map
-from maskcast.models.encoders.smp import bare
+from maskcast.models.encoders.smp import unwrapped
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, SegmenterConfig, SmpConfig, UNetConfig
@@ -239,7 +239,9 @@ def test_configs_survive_yaml_and_json(config: SegmenterModelConfig) -> None:
 
 
 def test_instances_are_refused(config: SegmenterModelConfig) -> None:
-    with pytest.raises(MaskcastError, match=r"label map 'objects': of kind instances, which no masker learns"):
+    with pytest.raises(
+        MaskcastError, match=r"label map 'objects' has kind instances, which maskers do not support"
+    ):
         config.build([LabelMap("objects", ("background", "hand"), "instances")])
 
 
@@ -259,17 +261,19 @@ def test_encoder_weights_come_from_a_local_file(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     config = SmpConfig(arch="smp_unet", encoder=SMALL, encoder_weights=path)
     other, masker = config.build(FIVE), config.build(FIVE)
-    state = {name: tensor.contiguous() for name, tensor in bare(config.encoder_of(other)).state_dict().items()}
+    state = {
+        name: tensor.contiguous() for name, tensor in unwrapped(config.encoder_of(other)).state_dict().items()
+    }
     save_file(state, path)
     config.load_pretrained(masker)
-    for name, tensor in bare(config.encoder_of(masker)).state_dict().items():
+    for name, tensor in unwrapped(config.encoder_of(masker)).state_dict().items():
         torch.testing.assert_close(tensor, state[name])
     name = next(iter(state))
     save_file({k: v for k, v in state.items() if k != name}, path)
-    with pytest.raises(MaskcastError, match=f"encoder.safetensors: lacks {name}"):
+    with pytest.raises(MaskcastError, match=f"encoder.safetensors: missing weights {name}"):
         config.load_pretrained(masker)
     path.unlink()
-    with pytest.raises(MaskcastError, match=r"encoder\.safetensors: cannot be read"):
+    with pytest.raises(MaskcastError, match=r"encoder\.safetensors: not found"):
         config.load_pretrained(masker)
 
 

@@ -229,7 +229,7 @@ def test_fetch_dataset_takes_a_dvc_pointer_with_an_s3_remote(s3, tree, tmp_path,
 
 def test_a_dvc_remote_that_hangs_is_given_up(s3, tmp_path, monkeypatch):
     pointer = write_pointer(tmp_path / "alone", s3, f"outs:\n- {{path: raw, hash: md5, md5: {'ab' * 16}.dir}}\n")
-    monkeypatch.setattr(fetch_dataset, "QUIET_S", 1)
+    monkeypatch.setattr(fetch_dataset, "STALL_S", 1)
     size, starting, looks = fetch_dataset._size, itertools.count(1), []
     with faulty_proxy(s3.endpoint) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", line.endpoint)
@@ -244,7 +244,7 @@ def test_a_dvc_remote_that_hangs_is_given_up(s3, tmp_path, monkeypatch):
 
         monkeypatch.setattr(fetch_dataset, "_size", seen)
         with pytest.raises(
-            MaskcastError, match=r"raw\.dvc: dvc get failed \(nothing arrived for 1 s\); check pointer"
+            MaskcastError, match=r"raw\.dvc: dvc get failed \(no data received for 1 s\); check pointer"
         ):
             run_stage("fetch_dataset", {"uri": f"dvc:{pointer}"}, raw=tmp_path / "raw")
         assert time.monotonic() - looks[0] < HELD_S  # before the line itself breaks off

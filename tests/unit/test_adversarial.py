@@ -12,7 +12,7 @@ from torch import Tensor
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
-from maskcast.models.segmentation.discriminator import Discriminator, found_maps, true_maps
+from maskcast.models.segmentation.discriminator import Discriminator, predicted_maps, true_maps
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.loop import fit
 from maskcast.training.tasks.segmentation import FrameTask
@@ -49,7 +49,7 @@ def test_maps_by_hand() -> None:
     masks = [torch.tensor([[[2, 255]]], dtype=torch.uint8), torch.tensor([[[0, 1]]], dtype=torch.uint8)]
     assert true_maps(masks, [3, 2])[0, :, 0].tolist() == [[0, 0], [0, 0], [1, 0], [1, 0], [0, 1]]
     logits = [torch.zeros(1, 3, 1, 2), torch.tensor([[[[0.0, 0.0]], [[0.0, 3.0]]]]).log1p()]
-    found = found_maps(logits, masks)[0, :, 0]
+    found = predicted_maps(logits, masks)[0, :, 0]
     assert found[:3].tolist() == [pytest.approx([1 / 3, 0])] * 3
     assert found[3:].tolist() == [pytest.approx([0.5, 0.2]), pytest.approx([0.5, 0.8])]
 
@@ -116,7 +116,7 @@ def test_the_discriminator_tells_shuffled_parts_from_true_ones(hands: ClipStore)
     found, masks = pair(99)
     own = task.adversary.discriminator
     with torch.no_grad():
-        assert own(found_maps(found, masks)).max() < own(true_maps(masks, [3, 3])).min()
+        assert own(predicted_maps(found, masks)).max() < own(true_maps(masks, [3, 3])).min()
 
 
 def test_an_adversarial_training_ends_with_a_masker_and_goes_on_exactly(hands: ClipStore, tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_phases_change_data_loss_weight_and_rate() -> None:
             {"adversarial": None, "phases": [{"epochs": 2, "adversarial": 0.1}]},
             "phases[0].adversarial: needs a discriminator",
         ),
-        ({"generated": {}}, "adversarial: no step learns from true masks alone"),
-        ({"recoloured": {"attributes": ["color"]}}, "recoloured learns groups of classes"),
+        ({"generated": {}}, "adversarial: no phase trains on true masks alone"),
+        ({"recoloured": {"attributes": ["color"]}}, "not supported with recoloured"),
     ],
 )
 def test_params_that_contradict_each_other(changes: dict[str, Any], said: str) -> None:
@@ -193,5 +193,5 @@ def test_data_that_do_not_fit(hands: ClipStore, changes: dict[str, Any], said: s
 
 
 def test_an_adversary_needs_classes() -> None:
-    with pytest.raises(MaskcastError, match="needs a label map of kind classes, and learns hair"):
+    with pytest.raises(MaskcastError, match="needs a label map of kind classes, got hair"):
         Adversary([LabelMap("hair", ("background", "hair"), "alpha")], (64, 64), 4)

@@ -135,7 +135,7 @@ def test_logits_are_sums_of_parts() -> None:
 
 def test_a_head_of_another_kind_is_said() -> None:
     with pytest.raises(
-        MaskcastError, match=r"its head, Linear, is no convolution to the 10 logits.*attributes to false"
+        MaskcastError, match=r"its head, Linear, is not a convolution to the 10 logits.*attributes to false"
     ):
         share_parts(torch.nn.Linear(3, 5), [SQUARES])
     share_parts(torch.nn.Linear(3, 5), [LabelMap(MASK, CLASSES)])  # nothing to share

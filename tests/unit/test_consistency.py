@@ -151,7 +151,9 @@ def test_a_clip_agrees_window_by_window(
         return masks + len(seen), confidence + len(seen)
 
     monkeypatch.setattr(consistency, "make_consistent", told)
-    masks, sure = consistency.agreed(np.zeros(total, np.uint8), np.zeros(total), list(range(total)), 4)  # type: ignore[arg-type]
+    masks, sure = consistency.make_windows_consistent(
+        np.zeros(total, np.uint8), np.zeros(total), list(range(total)), 4
+    )  # type: ignore[arg-type]
     assert seen == windows and masks.tolist() == sure.tolist() == [1 + (t >= 4) for t in range(total)]
 
 

@@ -230,10 +230,10 @@ def test_system_0_feeds_its_forecast_back_with_gradient() -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"feedback": True}, "motion: object moves the last seen mask"),
-        ({"embedding": "onehot"}, "onehot is for stride: 1"),
-        ({"whole": True, "motion": "none"}, "use motion: object"),
-        ({"whole": True, "input": "frames"}, "use input: masks"),
+        ({"feedback": True}, "motion: object needs residual: true and feedback: false"),
+        ({"embedding": "onehot"}, "onehot needs stride: 1"),
+        ({"whole": True, "motion": "none"}, "whole: true needs motion: object"),
+        ({"whole": True, "input": "frames"}, "whole: true needs input: masks"),
         ({"peepholes": "full"}, "full needs size"),
         ({"peepholes": "full", "size": (0, 8)}, "greater than or equal to 1"),
         ({"layers": 10**9}, "less than or equal to 100"),  # they were made one by one

@@ -26,7 +26,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage
 from maskcast.stages.pretrain_encoder import PretrainEncoder, pretrain_encoder
 from maskcast.stages.train_masker import TrainMasker, train_masker
-from maskcast.training.feeding import forked
+from maskcast.training.feeding import prefetch_in_processes
 from maskcast.training.tasks.dense import DenseTask
 
 UNET = {"arch": "unet", "width": 4}
@@ -129,7 +129,7 @@ def test_a_forked_process_makes_the_same_samples(
     task.frames.threads = threads
     first = task.batch(0), task.batch(1)
     monkeypatch.delattr(unlabeled, "short_lived")
-    again = list(forked(task, range(2), workers=1))
+    again = list(prefetch_in_processes(task, range(2), workers=1))
     for one, two in zip(first, again, strict=True):
         assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(one, two, strict=True))
 
@@ -273,8 +273,8 @@ def test_a_decoder_of_another_masker_or_a_damaged_one_is_said(store: ClipStore, 
     [
         ({"network": None}, r"method 'denoise' trains encoder and decoder; set network to train_masker\.model"),
         ({"network": {"arch": "unet", "width": 8}}, "encoder of network is .*'width': 8.*; set model to it"),
-        ({"network": {"arch": "recurrent", "base": UNET}}, "'recurrent' remembers what it sees; choose"),
-        ({"method": {"name": "moco"}}, "method 'moco' trains an encoder alone; set network to null"),
+        ({"network": {"arch": "recurrent", "base": UNET}}, "'recurrent' has state; use"),
+        ({"method": {"name": "moco"}}, "method 'moco' trains only an encoder; set network to null"),
         ({"method": {"name": "denoise", "sigma": 0}}, "sigma"),
         ({"method": {"name": "masked", "ratio": 1}}, "ratio"),
         ({"method": {"name": "next_frame", "distance": 30}}, r"none is 30 later .*lower .*method\.distance"),

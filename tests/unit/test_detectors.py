@@ -260,7 +260,7 @@ def test_it_starts_from_a_local_file(tmp_path: Path) -> None:
     with pytest.raises(MaskcastError, match=r"model\.encoder_weights .* both hold weights"):
         config(encoder_weights=path).start_from(build(), tmp_path / "encoder")
     save_file({"odd": torch.zeros(1)}, path)
-    with pytest.raises(MaskcastError, match=r"model\.safetensors: lacks"):
+    with pytest.raises(MaskcastError, match=r"model\.safetensors: missing weights"):
         config(encoder_weights=path).start_from(build(), None)
 
 

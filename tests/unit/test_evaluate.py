@@ -34,7 +34,7 @@ from maskcast.progress import listening
 from maskcast.report.clip_by_clip import clip_by_clip
 from maskcast.report.evaluation_page import show_evaluation
 from maskcast.report.page import Page
-from maskcast.stages.evaluate import Evaluate, _say_of_masks, evaluate
+from maskcast.stages.evaluate import Evaluate, _report_mask_scores, evaluate
 
 CLASSES = ["background", "red", "blue"]
 
@@ -253,7 +253,7 @@ def test_one_class_is_told_beside_the_score_with_background(
         with listening(page):
             show_evaluation(evaluated, scores, evaluated.flat(scores), [], {}, None, {})
         page.write(tmp_path / "page.html", {}, Evaluate(), {})
-        _say_of_masks(evaluated, scores, "val")
+        _report_mask_scores(evaluated, scores, "val")
         found[name] = (tmp_path / "page.html").read_text(), capsys.readouterr().err
     # half of the square, of 100 pixels, is found: 50 of 150
     shown, said = found["2"]

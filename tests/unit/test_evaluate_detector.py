@@ -153,7 +153,7 @@ def test_a_detector_of_other_classes_is_refused(dataset: Path, detector: Path, t
     other.mkdir()
     (other / "config.json").write_text(json.dumps(description))
     (other / "model.safetensors").write_bytes((detector / "model.safetensors").read_bytes())
-    with pytest.raises(MaskcastError, match=r"its classes \(cat, dog\) are not those of .* \(red, blue\)"):
+    with pytest.raises(MaskcastError, match=r"its classes \(cat, dog\) differ from those of .* \(red, blue\)"):
         run_stage("evaluate_detector", {}, dataset=dataset, detector=other, **outputs(tmp_path / "out"))
 
 
@@ -173,5 +173,5 @@ def test_damaged_weights_are_said(dataset: Path, detector: Path, tmp_path: Path)
     other.mkdir()
     (other / "config.json").write_bytes((detector / "config.json").read_bytes())
     save_file({"odd": torch.zeros(1)}, other / "model.safetensors")
-    with pytest.raises(MaskcastError, match=r"model\.safetensors: lacks"):
+    with pytest.raises(MaskcastError, match=r"model\.safetensors: missing weights"):
         run_stage("evaluate_detector", {}, dataset=dataset, detector=other, **outputs(tmp_path / "out"))

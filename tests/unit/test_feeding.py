@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
 from maskcast.models import arithmetic
-from maskcast.models.recorded import Recorded, tensors_of
+from maskcast.models.cuda_graphs import GraphedCallable, tensors_of
 from maskcast.params import validate
 from maskcast.training import learner, loop
 from maskcast.training.compiling import PAYS, Compiled, compiled
-from maskcast.training.feeding import Feed, forked, num_workers
-from maskcast.training.learner import MOST, WARM
+from maskcast.training.feeding import Feed, num_workers, prefetch_in_processes
+from maskcast.training.learner import MAX_GRAPHS, WARM_UP_STEPS
 from maskcast.training.loop import fit
 from maskcast.training.numbers import Numbers
 from maskcast.training.optimizers import AdamW, load_state
-from maskcast.training.out_of_memory import batch_that_fits, part_of
+from maskcast.training.out_of_memory import estimate_batch_size, take_samples
 from maskcast.training.schedule import TrainingParams
 
 PARAMS = TrainingParams(epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=0.02)
@@ -47,7 +47,7 @@ class Pairs(Regression):
 
 def test_processes_make_the_batches_of_a_thread_in_the_order_of_the_steps() -> None:
     task, steps = Pairs(), range(3, 12)
-    made = list(forked(task, steps, workers=2))
+    made = list(prefetch_in_processes(task, steps, workers=2))
     for step, batch in zip(steps, made, strict=True):
         assert isinstance(batch, Pair) and torch.equal(batch.x, Regression().batch(step)[0])
         assert torch.equal(batch.more["y"][0], Regression().batch(step)[1])
@@ -57,11 +57,11 @@ def test_processes_make_the_batches_of_a_thread_in_the_order_of_the_steps() -> N
 
 def test_what_a_worker_raises_is_raised_as_it_is() -> None:
     with pytest.raises(MaskcastError, match=r"^clip 7 is damaged; write it again$"):
-        list(forked(Pairs(killed_at=5), range(8), workers=2))
+        list(prefetch_in_processes(Pairs(killed_at=5), range(8), workers=2))
 
 
 def test_workers_end_with_the_training(tmp_path: Path) -> None:
-    batches = forked(Pairs(), range(100), workers=2)
+    batches = prefetch_in_processes(Pairs(), range(100), workers=2)
     process = int(next(batches).more["process"][0])
     batches.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
@@ -187,19 +187,17 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         found = compiled(model or Shaped(), choice, torch.device(device), steps=steps, **place)
         return len(found._methods)
 
-    monkeypatch.setattr(compiling, "why_not_compiled", lambda device: None)
+    monkeypatch.setattr(compiling, "compile_unsupported_reason", lambda device: None)
     monkeypatch.setattr(compiling, "_compiler", lambda function: function)
     assert [parts("auto"), parts(True, recorded=True), parts("auto", "cpu")] == [1, 1, 0]
     assert [parts("auto", steps=PAYS - 1), parts("auto", alone=False), parts("auto", recorded=True)] == [0, 0, 0]
     assert [parts(True, "cpu", steps=1), parts(False), parts("auto", model=nn.Linear(1, 1))] == [1, 0, 0]
     with pytest.raises(MaskcastError, match=r"compile is true and not possible: no part of this model"):
         parts(True, model=nn.Linear(1, 1))
-    monkeypatch.setattr(compiling, "why_not_compiled", lambda device: "there is no C compiler; install gcc")
+    monkeypatch.setattr(compiling, "compile_unsupported_reason", lambda device: "no C compiler found; install gcc")
     assert parts("auto") == 0
-    assert "training: not compiled: there is no C compiler; install gcc" in capsys.readouterr().err
-    with pytest.raises(
-        MaskcastError, match=r"^training\.compile is true and not possible: there is no C compiler"
-    ):
+    assert "training: not compiled: no C compiler found; install gcc" in capsys.readouterr().err
+    with pytest.raises(MaskcastError, match=r"^training\.compile is true and not possible: no C compiler found"):
         parts(True)
 
 
@@ -232,20 +230,20 @@ def test_the_batch_that_fits_by_hand() -> None:
     def work(size: int) -> None:
         ruler.taken = 100 + 50 * size
 
-    assert batch_that_fits(work, 64, ruler) == 17  # (950 - 100) / 50
-    assert batch_that_fits(work, 64, ruler, besides=200) == 13
-    assert batch_that_fits(work, 64, ruler, besides=2000) is None
-    assert batch_that_fits(work, 2, ruler) is None  # nothing smaller to measure
+    assert estimate_batch_size(work, 64, ruler) == 17  # (950 - 100) / 50
+    assert estimate_batch_size(work, 64, ruler, reserved=200) == 13
+    assert estimate_batch_size(work, 64, ruler, reserved=2000) is None
+    assert estimate_batch_size(work, 2, ruler) is None  # nothing smaller to measure
 
     def refuses(size: int) -> None:
         raise RuntimeError
 
-    assert batch_that_fits(refuses, 64, ruler) is None
+    assert estimate_batch_size(refuses, 64, ruler) is None
 
 
 def test_a_part_of_a_batch() -> None:
     batch = {"images": [torch.zeros(k + 1) for k in range(4)], "pair": Pair(torch.zeros(4, 3), {"y": []})}
-    part = part_of(batch, 2, 4)
+    part = take_samples(batch, 2, 4)
     assert len(part["images"]) == 2 and part["pair"].x.shape == (2, 3)
     assert sum(tensor.numel() for tensor in tensors_of(part)) == 1 + 2 + 6
 
@@ -260,7 +258,7 @@ def test_a_batch_that_does_not_fit_is_said_in_one_line(tmp_path: Path, monkeypat
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().loss(batch, step)
 
-    monkeypatch.setattr(learner, "Measured", lambda device: ruler)
+    monkeypatch.setattr(learner, "GpuMemory", lambda device: ruler)
     with pytest.raises(
         MaskcastError, match=r"^training.batch_size 8 does not fit into the memory of the GPU: 5 would, .*$"
     ):
@@ -290,7 +288,7 @@ def test_what_is_recorded_gives_its_memory_to_a_step_that_does_not_fit_beside_it
 
         def batch(self, step: int) -> tuple[Tensor, Tensor]:
             x, y = super().batch(step)
-            return (x, y) if step < WARM + 2 else (x[:4], y[:4])
+            return (x, y) if step < WARM_UP_STEPS + 2 else (x[:4], y[:4])
 
         def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
             if len(batch[0]) == 4 and self.room:
@@ -321,7 +319,7 @@ def test_the_state_of_an_optimiser_moves_between_kinds_of_devices() -> None:
 
 @pytest.mark.parametrize(
     ("lacking", "said"),
-    [("compiler", "there is no C compiler; install gcc"), ("headers", "Python's headers are not installed")],
+    [("compiler", "no C compiler found; install gcc"), ("headers", "Python's headers are not installed")],
 )
 def test_what_compiling_lacks_is_said(
     lacking: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,7 +328,7 @@ def test_what_compiling_lacks_is_said(
     monkeypatch.setattr(arithmetic.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     if lacking == "compiler":
         (tmp_path / "Python.h").touch()
-    found = arithmetic.why_not_compiled.__wrapped__(CPU)
+    found = arithmetic.compile_unsupported_reason.__wrapped__(CPU)
     assert found is not None and said in found
 
 
@@ -341,7 +339,7 @@ def test_a_step_that_is_recorded_learns_what_one_that_is_written_does(
     curve = fit(plain, PARAMS, tmp_path / "a").curve
     monkeypatch.setattr(loop, "Learner", recorded.Learner)
     assert fit(task, PARAMS, tmp_path / "b").curve == curve
-    assert recorded.Learner.recorder.replays == PARAMS.steps - WARM
+    assert recorded.Learner.recorder.replays == PARAMS.steps - WARM_UP_STEPS
     for name, weights in plain.model.state_dict().items():
         assert torch.equal(weights, task.model.state_dict()[name]), name
 
@@ -359,7 +357,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_written(capsys: pytest.CaptureFix
         work()
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    recorded = Recorded(gradients, refuses, learned=[weight], after=WARM)
+    recorded = GraphedCallable(gradients, refuses, parameters=[weight], warm_up_calls=WARM_UP_STEPS)
     for value in range(1, 8):
         weight.grad = None
         loss, _ = recorded(torch.tensor([float(value)]))
@@ -390,9 +388,11 @@ def test_steps_are_recorded_for_each_shape_that_comes_often() -> None:
 
         return found, replay
 
-    recorded_step = Recorded(gradients, record, learned=[weight], after=WARM, most=MOST)
+    recorded_step = GraphedCallable(
+        gradients, record, parameters=[weight], warm_up_calls=WARM_UP_STEPS, max_graphs=MAX_GRAPHS
+    )
     for k, size in enumerate([2, 3, 2, 5, 2, 3, 2, 2, 3, 3, 2, 3]):
         weight.grad = None
         loss, _ = recorded_step(torch.full((size,), float(k)))
         assert float(loss) == k * size and weight.grad is not None and float(weight.grad) == k * size
-    assert len(recorded) == (6 - WARM) + (5 - WARM)  # 2 came six times, 3 five times, 5 once
+    assert len(recorded) == (6 - WARM_UP_STEPS) + (5 - WARM_UP_STEPS)  # 2 came six times, 3 five times, 5 once

@@ -134,7 +134,7 @@ def test_a_hostile_or_damaged_zip_leaves_nothing(tmp_path):
         opened.writestr("../evil", b"x")
     refuses(tmp_path, r"set\.zip: member '\.\./evil' points out of the folder", archive)
     archive.write_bytes(archive.read_bytes()[:-10])
-    refuses(tmp_path, r"set\.zip: damaged, or no zip or tar archive", archive)
+    refuses(tmp_path, r"set\.zip: damaged, or not a zip or tar archive", archive)
 
 
 def test_a_single_file_is_kept(tmp_path):
@@ -148,8 +148,8 @@ def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     refuses(tmp_path, "absent: no such file or folder", tmp_path / "absent")
     refuses(tmp_path, r"^~/videos: no such file or folder; fix the path, and write out `~` and `\$`", "~/videos")
     refuses(tmp_path, "the folder is empty", tmp_path / "empty")
-    refuses(tmp_path, "sha256 pins an archive or file", tree, sha256="0" * 64)
-    refuses(tmp_path, "sha256 pins an archive or file", "synthetic", sha256="0" * 64)
+    refuses(tmp_path, "sha256 applies to an archive or file", tree, sha256="0" * 64)
+    refuses(tmp_path, "sha256 applies to an archive or file", "synthetic", sha256="0" * 64)
     refuses(tmp_path, "params.sha256: string should match pattern", tree, sha256="abc")
     refuses(tmp_path, "must hold no password", "dvc:https://me:token@host/repository#data")
     with pytest.raises(MaskcastError) as refused:
@@ -166,7 +166,7 @@ def test_a_data_set_that_lies_in_the_output_is_left_there(tmp_path, tree):
 
 
 def test_dvc_pointers_that_name_nothing_are_said(tmp_path):
-    refuses(tmp_path, "names no data", f"dvc:{tmp_path}")
+    refuses(tmp_path, "no path of data", f"dvc:{tmp_path}")
     refuses(tmp_path, r"absent\.dvc: no such \.dvc file", f"dvc:{tmp_path}/absent.dvc")
     (tmp_path / "data.dvc").write_text("outs: []")
     refuses(tmp_path, r"data\.dvc: not a readable \.dvc file", f"dvc:{tmp_path}/data.dvc")

@@ -73,7 +73,7 @@ def test_what_a_sweep_suggests_is_computed_by_hand() -> None:
     losses = [5.0, 5.0, 5.0, 4.9, 4.0, 3.5, 3.4, 3.3, 6.0, 9.0]
     found = Sweep(rates, losses, losses, diverged=False)
     assert found.steepest == pytest.approx(1e-5)  # from 4.9 to 3.5
-    assert found.least == pytest.approx(1e-2)
+    assert found.lowest_loss_rate == pytest.approx(1e-2)
     assert found.suggestion == pytest.approx(1e-5)
     late = Sweep(rates, losses, [5.0, 5.0, 5.0, 5.0, 5.0, 4.9, 4.8, 2.0, 6.0, 9.0], diverged=False)
     assert late.suggestion == pytest.approx(1e-3)  # a tenth of where it is lowest
@@ -143,9 +143,9 @@ def test_every_training_can_be_tried(store: ClipStore, tmp_path: Path) -> None:
         ({"values": {}}, "values.training is missing; give the params of train_masker"),
         ({"values": {"training": {"epoch": 1}}}, "values.training"),
         ({"batch_sizes": [2, 0]}, "values.training.batch_size: "),
-        ({"of": "train_detector"}, "--dataset is missing; train_detector learns from it"),
-        ({"of": "pretrain_forecaster"}, "--masks is missing; pretrain_forecaster learns from it"),
-        ({"lowest": 1e30, "highest": 1e38}, "the loss left all bounds within"),
+        ({"of": "train_detector"}, "--dataset is missing; train_detector needs it"),
+        ({"of": "pretrain_forecaster"}, "--masks is missing; pretrain_forecaster needs it"),
+        ({"lowest": 1e30, "highest": 1e38}, "the loss diverged within"),
     ],
 )
 def test_what_cannot_be_tried_is_one_line(

@@ -12,9 +12,15 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, single_map
-from maskcast.models import bounds
+from maskcast.models import limits
 from maskcast.models.forecasting.configs import FlowConfig
-from maskcast.models.forecasting.flow_forecaster import AHEAD, UNSEEN, USUAL, FlowForecaster, flow_back
+from maskcast.models.forecasting.flow_forecaster import (
+    DEFAULT_PACE,
+    MAX_FUTURE_FRAMES,
+    MIN_PROBABILITY,
+    FlowForecaster,
+    flow_back,
+)
 
 HEIGHT, WIDTH, SEEN, HORIZON = 48, 72, 6, 6
 
@@ -112,9 +118,9 @@ def test_clips_in_which_nothing_can_be_measured_leave_the_usual_pace(tmp_path: P
     unknown = np.full((4, HEIGHT, WIDTH), IGNORE, np.uint8)
     store, model = store_of(tmp_path / "clips", moving()[:1], moving()[:2], unknown), build()
     model.prepare(store, store.clips)
-    assert float(model.pace) == pytest.approx(USUAL)
+    assert float(model.pace) == pytest.approx(DEFAULT_PACE)
     model.prepare(store, store.clips[:1])
-    assert float(model.pace) == pytest.approx(USUAL)
+    assert float(model.pace) == pytest.approx(DEFAULT_PACE)
 
 
 def test_of_a_long_clip_some_frames_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +134,7 @@ def test_of_a_long_clip_some_frames_are_measured(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(ClipStore, "masks", masks)
     model.prepare(store, store.clips)
-    assert AHEAD < read[0] < AHEAD + 10
+    assert MAX_FUTURE_FRAMES < read[0] < MAX_FUTURE_FRAMES + 10
 
 
 def test_pixels_are_as_sure_as_their_class_is_around_them() -> None:
@@ -151,7 +157,7 @@ def test_pixels_are_as_sure_as_their_class_is_around_them() -> None:
 
 def test_a_class_that_the_last_mask_lacks_has_a_small_probability() -> None:
     context, target = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.ones(1, 1, 8, 8, dtype=torch.uint8)
-    assert build().loss(context, target)[0].item() == pytest.approx(-np.log(UNSEEN))
+    assert build().loss(context, target)[0].item() == pytest.approx(-np.log(MIN_PROBABILITY))
     assert build().loss(context, target.fill_(IGNORE))[0].item() == 0
 
 
@@ -180,6 +186,6 @@ def test_it_learns_to_doubt_what_it_cannot_foresee(tmp_path: Path) -> None:
 
 
 def test_frames_that_are_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "WHOLE", 1000)
-    with pytest.raises(MaskcastError, match=r"masks of 48 x 72: 3456 pixels; this model takes at most"):
+    monkeypatch.setattr(limits, "MAX_NUMBERS", 1000)
+    with pytest.raises(MaskcastError, match=r"masks of 48 x 72: 3456 pixels, this model supports at most"):
         build().forecast(torch.from_numpy(moving()[None, :SEEN]), 2)

@@ -23,7 +23,7 @@ from maskcast.models.objects.motion import PAST
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
-from maskcast.training.tasks.surpassing import by_video, surpasses
+from maskcast.training.tasks.improvement import is_significantly_better, scores_by_video
 
 TRAINING = {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "learning_rate": 3e-3, "precision": "fp32"}
 MODEL = {"arch": "convlstm", "hidden": 8, "stride": 4}
@@ -169,7 +169,7 @@ def test_finetuning_needs_frames(stores: dict[str, Path], tmp_path: Path) -> Non
     with ClipWriter(tmp_path / "bare", height=32, width=48, maps=[label_map]) as writer:
         for name, split in (("a", "train"), ("val_0", "val")):
             writer.add(name, split=split, kind="labelled", masks={MASK: moving_squares(1, 22, 32, 48)[1]})
-    with pytest.raises(MaskcastError, match="bare: no labelled training clip has frames to mask"):
+    with pytest.raises(MaskcastError, match="bare: no labelled training clip has frames"):
         run_stage(
             "finetune_forecaster",
             {"training": TRAINING},
@@ -233,7 +233,7 @@ def test_finetune_takes_a_forecaster_of_other_classes_and_learns_the_classes_ane
         forecaster=tmp_path / "x",
         metrics=tmp_path / "x.json",
     )
-    assert "motion.kind.weight begin anew" in capsys.readouterr().err
+    assert "motion.kind.weight reinitialized" in capsys.readouterr().err
     assert load_forecaster(tmp_path / "x")[1]["num_classes"] == classes
 
 
@@ -254,7 +254,7 @@ def test_motion_learned_elsewhere_is_kept_where_it_is_better_than_none(
         forecaster=tmp_path / "x",
         metrics=tmp_path / "x.json",
     )
-    assert f"begins from {start}" in capsys.readouterr().err
+    assert f"starting from {start}" in capsys.readouterr().err
     assert scores["val_jaccard_last"] > scores["persistence_val_jaccard_last"]
 
 
@@ -272,13 +272,15 @@ def test_motion_learned_elsewhere_is_kept_where_it_is_better_than_none(
 def test_only_what_gains_more_than_its_spread_surpasses_the_start(
     gains: list[float], last: list[float], sure: bool
 ) -> None:
-    assert surpasses(0.5 + np.array([gains, last]).T, np.full((len(gains), 2), 0.5)) is sure
+    assert is_significantly_better(0.5 + np.array([gains, last]).T, np.full((len(gains), 2), 0.5)) is sure
 
 
 def test_windows_of_one_video_count_as_one_where_there_are_others() -> None:
     clips = [("b", "b_2", 0.4, 0.2), ("a", "a_1", 0.1, 0.0), ("b", "b_1", 0.2, 0.4)]
-    np.testing.assert_allclose(by_video(clips), [[0.1, 0.0], [0.3, 0.3]])
-    np.testing.assert_allclose(by_video([clip for clip in clips if clip[0] == "b"]), [[0.2, 0.4], [0.4, 0.2]])
+    np.testing.assert_allclose(scores_by_video(clips), [[0.1, 0.0], [0.3, 0.3]])
+    np.testing.assert_allclose(
+        scores_by_video([clip for clip in clips if clip[0] == "b"]), [[0.2, 0.4], [0.4, 0.2]]
+    )
 
 
 def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: Path) -> None:

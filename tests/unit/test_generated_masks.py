@@ -116,9 +116,7 @@ def test_a_second_round_runs_as_a_stage(store: ClipStore, tmp_path: Path) -> Non
     train("first")
     masks = {"masker": tmp_path / "first", "masks": tmp_path / "masks", "metrics": tmp_path / "masks.json"}
     run_stage("generate_masks", {"confidence_levels": 2}, clips=store.root, **masks)
-    untrained = (
-        r"masks: no mask shows an object with a confidence of train_masker.generated.threshold 0.8; lower it"
-    )
+    untrained = r"masks: no object has a confidence above train_masker.generated.threshold 0.8; lower it"
     with pytest.raises(MaskcastError, match=untrained):
         train("second", masks=tmp_path / "masks")
     write(tmp_path / "better", frames=False)
@@ -129,12 +127,12 @@ def test_a_second_round_runs_as_a_stage(store: ClipStore, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("values", "masks", "match"),
     [
-        ({}, None, r"--masks and the param generated belong together"),
-        ({"generated": None}, {}, r"--masks and the param generated belong together"),
+        ({}, None, r"--masks and the param generated must be set together"),
+        ({"generated": None}, {}, r"--masks and the param generated must be set together"),
         (
             {"maps": ["squares"]},
             {"sure": 90},
-            r"masks: no mask shows an object with a confidence .*threshold 0\.8; lower it, or train the",
+            r"masks: no object has a confidence .*threshold 0\.8; lower it, or train the",
         ),
         ({}, {"maps": (LabelMap("squares", ("background", "blue", "red")),)}, r"no label map 'matte'"),
         (
@@ -185,7 +183,7 @@ def of_confidence(tmp_path: Path, sure: list[float | None]) -> tuple[ClipStore, 
 def test_the_least_confident_share_of_the_set_is_left_out(tmp_path: Path) -> None:
     store, masks = of_confidence(tmp_path, [0.5, 0.9, 0.2, 0.7, 0.9])
     found = GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(drop=0.5), 1)
-    assert [clip.id for clip in found.clips] == ["clip_1", "clip_3", "clip_4"] and not found.drops_of_batch
+    assert [clip.id for clip in found.clips] == ["clip_1", "clip_3", "clip_4"] and not found.drops_per_batch
     assert len(GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(), 1).clips) == 5
 
 
@@ -194,7 +192,7 @@ def test_the_least_confident_share_of_each_batch_is_left_out(tmp_path: Path) -> 
     sure = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     store, masks = of_confidence(tmp_path, list(sure))
     found = GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(drop=0.5, drop_of="batch"), 1)
-    drawn = [k for k, _ in found.surest(np.random.default_rng(3), 4)]
+    drawn = [k for k, _ in found.draw_most_confident(np.random.default_rng(3), 4)]
     pool = np.random.default_rng(3).integers(8, size=8).tolist()
     least = sorted(pool)[4]
     assert sorted(drawn) == sorted(pool)[4:] and drawn == [k for k in pool if k in drawn][:4] and least > min(pool)

@@ -180,7 +180,7 @@ def test_a_failed_key_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "forest_00000" in page and "0.0% of frame 0 is green screen" in page
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page  # it looks like its siblings
     assert read_image(store.root / "left-out/0000.png").shape == (SIZE[0], 3 * SIZE[1], 3)
-    assert f"1 clip is left out that {store.root}/left-out/index.html shows" in capsys.readouterr().err
+    assert f"1 clip is left out, see {store.root}/left-out/index.html" in capsys.readouterr().err
     again = prepare(raw, tmp_path / "again", FOLDERS | {"splits": {"val": 0.3}, "background_splits": {"val": 0.5}})
     assert (again.root / "left-out/index.html").read_text() == page  # a page of data says no time
     assert "UTC" not in page

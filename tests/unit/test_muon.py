@@ -7,7 +7,7 @@ import torch
 from tests.pretended_gpu import pretended_gpu
 from torch import Tensor, nn
 
-from maskcast.models.recorded import AFTER
+from maskcast.models.cuda_graphs import WARM_UP_CALLS
 from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.optimizers import orthogonal
@@ -109,7 +109,7 @@ def test_steps_that_a_gpu_records_are_those_of_a_cpu(monkeypatch: pytest.MonkeyP
     def trained(device: str) -> tuple[dict[str, Tensor], int]:
         model = network().to(device)
         optimizer = PARAMS.make_optimizer(model)
-        for step in range(AFTER + 4):
+        for step in range(WARM_UP_CALLS + 4):
             for parameter in model.parameters():
                 parameter.grad = torch.from_numpy(rng(step).normal(size=parameter.shape)).float().to(device)
             optimizer.step()

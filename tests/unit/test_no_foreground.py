@@ -90,7 +90,7 @@ def test_evaluate_says_it_in_its_last_lines_and_on_its_page(
 
 def test_training_does_not_begin_without_something_to_validate_on(tmp_path: Path) -> None:
     store = bare_store(tmp_path / "clips")
-    with pytest.raises(MaskcastError, match=r"no validation clip has foreground in its mask, .* give split val"):
+    with pytest.raises(MaskcastError, match=r"no validation clip has foreground in its mask, .* split val"):
         train_masker(clips=store.root, params=params(), **outputs(tmp_path / "out"))
     bare = bare_store(tmp_path / "other")
     (tmp_path / "none").mkdir()
@@ -123,7 +123,7 @@ def test_prepare_clips_says_which_split_has_none_and_how_masks_were_read(
     assert notes[0] == (
         "10 masks (8-bit grey), values 0, 255: every value but 0 is foreground (8.3% of the pixels)"
     )
-    assert notes[1].startswith("warning: no mask of split 'val' has foreground, so scores on it say nothing")
+    assert notes[1].startswith("warning: no mask of split 'val' has foreground, so its scores are meaningless")
     said = capsys.readouterr().err
     assert all(f"  {note}\n" in said for note in notes)
 

@@ -22,7 +22,7 @@ from maskcast.progress import listening
 from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
 from maskcast.stages.evaluate import Evaluate
-from maskcast.training.tasks.surpassing import by_video, surpasses
+from maskcast.training.tasks.improvement import is_significantly_better, scores_by_video
 
 KNOWN = {"val_0": [0, 5, 10, 15, 20], "val_1": [2, 3], "val_2": [0, 10, 20], "val_3": [12]}
 
@@ -130,10 +130,12 @@ def test_forecasters_are_validated_where_there_are_labels(tmp_path: Path, models
 
 def test_a_video_without_labels_is_no_evidence() -> None:
     clips = [("a", "a_1", 0.1, 0.3), ("a", "a_2", np.nan, np.nan), ("b", "b_1", np.nan, np.nan)]
-    np.testing.assert_array_equal(by_video(clips), [[0.1, 0.3], [np.nan, np.nan]])
+    np.testing.assert_array_equal(scores_by_video(clips), [[0.1, 0.3], [np.nan, np.nan]])
     start = np.full((4, 2), 0.5)
     gained = start + np.array([[0.03, 0.0], [0.02, 0.0], [np.nan, np.nan], [np.nan, np.nan]])
-    assert surpasses(gained, start) and not surpasses(gained[1:], start[1:])
-    assert not surpasses(gained[2:], start[2:])
+    assert is_significantly_better(gained, start) and not is_significantly_better(gained[1:], start[1:])
+    assert not is_significantly_better(gained[2:], start[2:])
     # 0.025 with a standard error of 0.0125, which videos without labels do not make smaller
-    assert not surpasses(start + np.array([[0.0375, 0], [0.0125, 0], [np.nan, 0], [np.nan, 0]]), start)
+    assert not is_significantly_better(
+        start + np.array([[0.0375, 0], [0.0125, 0], [np.nan, 0], [np.nan, 0]]), start
+    )

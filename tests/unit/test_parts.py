@@ -11,7 +11,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.labels import single_map
 from maskcast.models.forecasting.batches import Window
 from maskcast.models.forecasting.configs import ObjectsConfig
-from maskcast.models.objects.parts import most_objects, number_objects
+from maskcast.models.objects.parts import max_objects, number_objects
 from maskcast.models.objects.tracks import unpack_tracks
 
 FRAMES, HEIGHT, WIDTH, CAR, POLE, CLASSES = 12, 40, 100, 1, 2, 3
@@ -69,7 +69,7 @@ def test_a_speck_is_a_part_of_the_car_beside_it_and_unknown_pixels_are_nothing()
 def test_more_objects_than_numbers_share_the_last() -> None:
     masks = np.zeros((2, 60, 60), np.uint8)
     masks[:, 2::10, 2::10] = masks[:, 3::10, 2::10] = masks[:, 2::10, 3::10] = masks[:, 3::10, 3::10] = 1
-    assert most_objects(60) == 4
+    assert max_objects(60) == 4
     masks[:, 30:, :] = 0
     found = number_objects(np.kron(masks, np.ones((1, 2, 2), np.uint8)), 60)
     assert set(np.unique(found)) == {0, 1, 61, 121, 181}

@@ -345,10 +345,10 @@ class Stateless(MemoryConfig):
     [
         (
             Networks(stride=2),
-            r"Networks gives logits of map 'mask' of shape \(2, 1, 3, 16, 24\); give \(2, 1, 3, 32, 48\): "
+            r"Networks returned logits of map 'mask' of shape \(2, 1, 3, 16, 24\); expected \(2, 1, 3, 32, 48\): "
             r"samples, frames, channels, height, width$",
         ),
-        (Networks(channels=1), r"Networks gives .* \(2, 1, 1, 32, 48\); give \(2, 1, 3, 32, 48\)"),
+        (Networks(channels=1), r"Networks returned .* \(2, 1, 1, 32, 48\); expected \(2, 1, 3, 32, 48\)"),
         (Stateless(), r"Stateless\.stateful is False, Memory\.stateful is True; make them equal$"),
     ],
 )

@@ -406,7 +406,7 @@ def test_a_split_whose_boxes_are_all_dropped_is_an_error(tmp_path: Path) -> None
     for one in truth["annotations"]:
         one["bbox"] = [10, 10, 0, 5]
     (raw / "labels.json").write_text(json.dumps(truth))
-    with pytest.raises(MaskcastError, match=r"no box of train can be used \(3 without a positive size, 0 under 1"):
+    with pytest.raises(MaskcastError, match=r"no usable box in train \(3 without a positive size, 0 under 1"):
         prepare(raw, tmp_path / "set")
     assert not (tmp_path / "set").exists()
 

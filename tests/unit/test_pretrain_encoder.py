@@ -196,11 +196,14 @@ def test_a_collapse_ends_the_run(store: ClipStore, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"method": METHODS["moco"] | {"queue": 40}}, "method.queue 40 is no multiple of training.batch_size 16"),
-        ({"method": METHODS["moco"] | {"queue": 96}}, "method.queue 96 is not below the 88 frames"),
-        ({"method": METHODS["moco"] | {"sub_batches": 3}}, "16 is no multiple of method.sub_batches 3"),
-        ({"method": METHODS["moco"] | {"sub_batches": 16}}, "leaves one sample of 16 a part"),
-        (training(processes=4), "sub_batches 2 is no multiple of the 4 processes"),
+        (
+            {"method": METHODS["moco"] | {"queue": 40}},
+            "method.queue 40 must be a multiple of training.batch_size 16",
+        ),
+        ({"method": METHODS["moco"] | {"queue": 96}}, "method.queue 96 must be below the 88 frames"),
+        ({"method": METHODS["moco"] | {"sub_batches": 3}}, "16 must be a multiple of method.sub_batches 3"),
+        ({"method": METHODS["moco"] | {"sub_batches": 16}}, "leaves one sample of 16 per part"),
+        (training(processes=4), "sub_batches 2 must be a multiple of the 4 processes"),
         ({"method": {"name": "dino"}}, "dino"),
         ({"method": METHODS["moco"] | {"quue": 3}}, "did you mean 'queue'"),
         ({"model": {"arch": "vit"}}, "vit"),

@@ -196,7 +196,7 @@ def test_a_masker_trains_and_validates_on_the_labelled_frames(tmp_path: Path) ->
     run_stage("train_masker", params, clips=store.root, masker=tmp_path / "m", metrics=tmp_path / "m.json")
     task = segmentation_task(store, TrainMasker.model_validate(params), "x")
     (clip,) = task.validation.clips
-    found = list(task.validation.found(task.validation.worker(task.segmenter), clip))
+    found = list(task.validation.predict(task.validation.worker(task.segmenter), clip))
     assert [list(frames) for frames, _ in found] == [[1]]
     assert labelled_frames(store, clip) == [1, 7]
     ((name, frames, ((_, truth, masks),)),) = task.validation.examples(task.segmenter)
@@ -253,10 +253,7 @@ def test_a_map_that_a_clip_has_no_labels_of_keeps_the_maskers_masks(tmp_path: Pa
 def test_where_all_frames_have_labels_nothing_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = partly(tmp_path / "all", {})
     task = segmentation_task(store, TrainMasker.model_validate(VALUES | {"propagated": {}}), "x")
-    assert (
-        "all: its training clips have labels in all frames: train_masker.propagated does nothing"
-        in capsys.readouterr().err
-    )
+    assert "all: all training frames have labels: train_masker.propagated has no effect" in capsys.readouterr().err
     drawn = drawn_frames(task, store, 5)
     assert {name for name, _, _ in drawn} == {"a", "b"}
     assert all(np.array_equal(mask, store.masks(store.get(name))[t]) for name, t, mask in drawn)
@@ -273,5 +270,5 @@ def test_a_frame_near_labels_is_not_drawn_more_often_than_one_with_labels(tmp_pa
 def test_opacities_are_not_carried(tmp_path: Path) -> None:
     params = TrainMasker.model_validate(VALUES | {"propagated": {}})
     store = partly(tmp_path / "clips", {"a": [5]}, (THINGS, MATTE))
-    with pytest.raises(MaskcastError, match=r"map 'matte' is of kind alpha.*train_masker.maps"):
+    with pytest.raises(MaskcastError, match=r"map 'matte' has kind alpha.*train_masker.maps"):
         segmentation_task(store, params, "x")

@@ -1,4 +1,4 @@
-"""Labelled samples in other colours: groups of classes that are alike, their loss, and what is refused."""
+"""Labelled samples in other colours: groups of alike classes, their loss, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from maskcast.labels import IGNORE, LabelMap
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import FrameTask, segmentation_task
 from maskcast.training.tasks.segmentation_params import RecolouredParams
-from maskcast.training.tasks.segmentation_recoloured import AlikeClasses, is_recoloured
+from maskcast.training.tasks.segmentation_recoloured import ClassGroups, is_recoloured
 
 CLASSES = ("background", "red cube", "blue cube", "red ball", "shadow")
 ATTRIBUTES = {"colour": (None, "red", "blue", "red", None), "shape": (None, "cube", "cube", "ball", None)}
@@ -49,15 +49,15 @@ def task_of(store: ClipStore, **values: Any) -> FrameTask:
 
 def test_classes_that_are_alike_are_one() -> None:
     """By hand: cubes of both colours; the ball and what has no colour are by themselves."""
-    alike = AlikeClasses(THINGS, ["colour"])
-    assert alike.group_K == [0, 1, 1, 2, 3]
+    groups = ClassGroups(THINGS, ["colour"])
+    assert groups.group_K == [0, 1, 1, 2, 3]
     logits = torch.randn(1, 1, 5, 2, 2, requires_grad=True)
-    found, p = alike.logits(logits)[0, 0].softmax(0), logits[0, 0].softmax(0)
+    found, p = groups.logits(logits)[0, 0].softmax(0), logits[0, 0].softmax(0)
     torch.testing.assert_close(found, torch.stack([p[0], p[1] + p[2], p[3], p[4]]))
     found[1].log().sum().backward()
     assert logits.grad is not None and bool(logits.grad.isfinite().all())
     masks = torch.tensor([[[[0, 1], [2, 3]], [[4, IGNORE], [0, 0]]]], dtype=torch.uint8)
-    assert alike.masks(masks).tolist() == [[[[0, 1], [1, 2]], [[3, IGNORE], [0, 0]]]]
+    assert groups.masks(masks).tolist() == [[[[0, 1], [1, 2]], [[3, IGNORE], [0, 0]]]]
 
 
 def test_the_loss_is_the_mean_of_both_kinds_of_samples(store: ClipStore) -> None:
@@ -86,7 +86,7 @@ def test_shares_are_evenly_spread_over_the_samples_of_all_processes() -> None:
 
 
 def test_what_does_not_fit_is_said(store: ClipStore) -> None:
-    match = r"recoloured\.attributes: no map has an attribute 'hue' \(they have colour, shape\); name those that"
+    match = r"recoloured\.attributes: attribute 'hue' not found in any map \(available: colour, shape\); use"
     with pytest.raises(MaskcastError, match=match):
         task_of(store, recoloured={"attributes": ["hue"]})
     with pytest.raises(ValidationError, match="attributes"):

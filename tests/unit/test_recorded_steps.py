@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskcast.labels import single_map
+from maskcast.models.cuda_graphs import GraphRecorder
 from maskcast.models.detection import batched, faster_rcnn
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
@@ -30,7 +31,6 @@ from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, O
 from maskcast.models.forecasting.input import Input
 from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.objects import tracks, warp
-from maskcast.models.recorded import Recorder
 from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import losses
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, UNetConfig
@@ -232,11 +232,11 @@ def test_each_gpu_is_recorded_on_a_stream_of_its_own_and_one_at_a_time(monkeypat
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
 
-    def work(device: int, recorder: Recorder) -> None:
+    def work(device: int, recorder: GraphRecorder) -> None:
         current.device = device
         for _ in range(2):
             recorder(lambda: time.sleep(0.05))
 
-    recorders = [Recorder() for _ in range(2)]
+    recorders = [GraphRecorder() for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2), recorders))

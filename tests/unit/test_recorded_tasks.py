@@ -15,8 +15,8 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.labels import LabelMap
+from maskcast.models.cuda_graphs import map_tensors
 from maskcast.models.encoders import unet as encoder_unet
-from maskcast.models.recorded import changed
 from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import loss_chunks, losses
 from maskcast.models.segmentation import unet as segmenter_unet
@@ -25,7 +25,7 @@ from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.stages.pretrain_encoder import PretrainEncoder
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training import loop
-from maskcast.training.learner import WARM
+from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import fit
 from maskcast.training.task import ChunkedTask, is_recordable
 from maskcast.training.tasks.dense import DenseTask
@@ -67,7 +67,7 @@ def masker(**values: Any) -> Callable[[ClipStore], Any]:
         "ema": 0.9,
         "unlabeled": {
             "batch_size": 4,
-            "burn_in_steps": WARM + 2,
+            "burn_in_steps": WARM_UP_STEPS + 2,
             "ramp_steps": 3,
             "threshold": 0.3,
             "feature_dropout": 0.5,
@@ -116,7 +116,7 @@ def test_a_recorded_training_learns_what_a_written_one_does(
     monkeypatch.setattr(loop, "Learner", recorded.Learner)
     assert fit(task, task.params.training, tmp_path / "recorded").curve == curve
     shapes = 2 if getattr(task, "teaching", None) else 1
-    assert recorded.Learner.recorder.replays == TRAINING["steps_per_epoch"] - shapes * WARM
+    assert recorded.Learner.recorder.replays == TRAINING["steps_per_epoch"] - shapes * WARM_UP_STEPS
     for name, weights in plain.model.state_dict().items():
         assert torch.equal(weights, task.model.state_dict()[name]), name
 
@@ -130,10 +130,10 @@ def test_host_and_device_do_not_meet(
     batch = task.batch(step)
     for module in (encoder_unet, segmenter_unet, cells):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
-    monkeypatch.setattr(losses, "_walk", lambda _: loss_chunks)
+    monkeypatch.setattr(losses, "_fused_backend", lambda _: loss_chunks)
     with FakeTensorMode():
         moved(task.model.train())
-        batch = changed(batch, on_gpu)
+        batch = map_tensors(batch, on_gpu)
         for _ in range(2):
             with Crossings() as crossings:
                 given = task.losses(batch, step) if isinstance(task, ChunkedTask) else [task.loss(batch, step)]

@@ -63,11 +63,11 @@ def test_a_start_that_does_not_fit_is_refused(store: ClipStore, tmp_path: Path) 
     save_encoder(encoder, config.build(), config, {"method": "moco", "mean": [0.5] * 3, "std": [0.2] * 3})
     with pytest.raises(MaskcastError, match=r"wrong: is \{arch: unet, width: 2\}; set .*, or anew to true"):
         segmentation_task(store, params(), "x", start=wrong)
-    with pytest.raises(MaskcastError, match=r"other: its label maps and classes are not those of the clips"):
+    with pytest.raises(MaskcastError, match=r"other: its label maps and classes differ from those of the clips"):
         segmentation_task(store, params(), "x", start=other)
     with pytest.raises(MaskcastError, match=r"nothing/config\.json: no such model; give the folder"):
         segmentation_task(store, params(), "x", start=tmp_path / "nothing")
-    with pytest.raises(MaskcastError, match=r"wrong: the encoder is another start; give no --encoder"):
+    with pytest.raises(MaskcastError, match=r"wrong: conflicts with the encoder; remove --encoder"):
         segmentation_task(store, params(), "x", encoder, wrong)
 
 
@@ -98,7 +98,7 @@ def test_frames_alone_add_their_loss(store: ClipStore) -> None:
 
 def test_frames_alone_need_a_base_that_learns() -> None:
     frozen = RECURRENT | {"frozen": "base"}
-    with pytest.raises(ValidationError, match=r"'recurrent' has no learning part that sees frames alone"):
+    with pytest.raises(ValidationError, match=r"'recurrent' has no trainable single-frame part"):
         params(model=frozen, window=WINDOW | {"alone": 0.5})
 
 

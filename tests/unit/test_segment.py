@@ -21,8 +21,8 @@ from maskcast.inference.segment import (
     segment_whole,
 )
 from maskcast.labels import LabelMap
+from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
 from maskcast.models.objects.consistency import agree
-from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 
 SETTING = {"batch_size": 4, "precision": "fp32"}
@@ -197,7 +197,7 @@ def test_a_network_is_recorded_once_a_shape_has_come_often_enough(capsys: pytest
         raise RuntimeError("operation not permitted\nmore")
 
     for way in (record, refuses):
-        recorded, sizes = Recorded(double, way), [3, *[2] * (AFTER + 4), 1, 2]
+        recorded, sizes = GraphedCallable(double, way), [3, *[2] * (WARM_UP_CALLS + 4), 1, 2]
         for k, size in enumerate(sizes):
             assert torch.equal(recorded(torch.full((size,), float(k))), torch.full((size,), 2.0 * k))
     said = "not recorded as a CUDA graph: RuntimeError: operation not permitted"

@@ -141,10 +141,10 @@ def test_a_model_with_state_sees_the_frames_that_are_not_scored(store: ClipStore
     every, third = memory(store), memory(store, val_frame_step=3)
     third.segmenter.load_state_dict(every.segmenter.state_dict())
     (clip,) = every.validation.clips
-    found = every.validation.found(every.validation.worker(every.segmenter), clip)
+    found = every.validation.predict(every.validation.worker(every.segmenter), clip)
     whole = {t: piece for part, piece in found for t in part[:1]}
     assert sorted(whole) == [0, 2, 4, 6, 8, 10]  # batches of two frames
-    found = third.validation.found(third.validation.worker(third.segmenter), clip)
+    found = third.validation.predict(third.validation.worker(third.segmenter), clip)
     scored = [(t, piece) for part, piece in found for t in part]
     assert [t for t, _ in scored] == [0, 3, 6, 9]
     for t, piece in scored:
@@ -168,16 +168,16 @@ def test_params_of_before_windows_and_maps_have_the_fingerprint_that_they_had() 
 
 
 def test_windows_are_for_models_with_state_alone(store: ClipStore) -> None:
-    with pytest.raises(ValidationError, match=r"'memory' remembers what it sees; give window, e\.g\."):
+    with pytest.raises(ValidationError, match=r"'memory' has state and needs window; set it, e\.g\."):
         MemoryTraining(training=TRAINING)
-    with pytest.raises(ValidationError, match="'unet' sees each frame by itself; set window to null"):
+    with pytest.raises(ValidationError, match="'unet' has no state; set window to null"):
         SegmentationTraining(training=TRAINING, window=WINDOW)
     with pytest.raises(MaskcastError, match=r"no training clip has the 13 frames of window\.burn_in"):
         memory(store, WindowParams(frames=10, burn_in=3))
 
 
 def test_what_remembers_masks_no_mirror_images(store: ClipStore) -> None:
-    with pytest.raises(ValidationError, match="mirror: model 'memory' is no network of single frames"):
+    with pytest.raises(ValidationError, match="mirror: model 'memory' is not a single-frame network"):
         MemoryTraining(training=TRAINING, window=WINDOW, mirror=True)
     task = segmentation_task(store, SegmentationTraining(training=TRAINING, mirror=True, ema=0.9), "x")
     assert task.averaged is not None and task.averaged.average is not None
@@ -192,7 +192,9 @@ def test_an_encoder_that_it_cannot_start_from_is_refused(store: ClipStore, tmp_p
     config = UNetEncoderConfig(width=2)
     save_encoder(tmp_path, config.build(), config, {"method": "moco", "mean": [0.5] * 3, "std": [0.2] * 3})
     params = MemoryTraining(training=TRAINING, window=WINDOW)
-    with pytest.raises(MaskcastError, match=r"'memory' starts from no encoder; set pretrain_encoder\.method"):
+    with pytest.raises(
+        MaskcastError, match=r"'memory' does not support a pretrained encoder; set pretrain_encoder\.method"
+    ):
         segmentation_task(store, params, "x", tmp_path)
 
 

@@ -24,7 +24,7 @@ from tests.registered import write_registered
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
-from maskcast.models.bounds import check_time
+from maskcast.models.limits import check_time
 from maskcast.registry.loading import load_servable
 from maskcast.serving import application
 from maskcast.serving.application import Served, make_app, serving
@@ -152,7 +152,7 @@ def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
 ) -> None:
     monkeypatch.setattr(application, "ANSWER_S", 0.001)
     status, said = answer_to(port)
-    assert status == 400 and b"frames: not done within the 0.001 s that one call may take here; give fewer" in said
+    assert status == 400 and b"frames: the call exceeded its time limit of 0.001 s; use fewer" in said
     monkeypatch.undo()
     assert ask(port) == 200
 

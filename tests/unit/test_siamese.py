@@ -173,8 +173,8 @@ def test_it_learns_which_views_belong_together(name: str) -> None:
 @pytest.mark.parametrize(
     ("queue", "line"),
     [
-        (100, r"method.queue 100 is no multiple of training.batch_size 32; choose e.g. 96"),
-        (320, r"method.queue 320 is not below the 300 frames .*; choose at most 288"),
+        (100, r"method.queue 100 must be a multiple of training.batch_size 32; choose e.g. 96"),
+        (320, r"method.queue 320 must be below the 300 frames .*; set it to 288 at most"),
     ],
 )
 def test_a_queue_that_does_not_fit(queue: int, line: str) -> None:

@@ -28,5 +28,5 @@ def test_a_short_context_is_filled_up_and_of_a_long_one_the_last_frames_count() 
 
 def test_a_horizon_beyond_the_pass_is_refused() -> None:
     model = SimVPConfig(hidden=4, stride=4, horizon=3).build(4)
-    with pytest.raises(MaskcastError, match=r"forecasts 3 frames in its one pass, 4 .* model\.horizon 4"):
+    with pytest.raises(MaskcastError, match=r"forecasts 3 frames, got horizon 4; .* model\.horizon 4"):
         model.forecast(torch.zeros(1, 5, 16, 16, dtype=torch.uint8), 4)

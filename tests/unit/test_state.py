@@ -7,18 +7,18 @@ from torch import Tensor
 from maskcast.models.objects.friction import LOSS_UNITS, NOISE, Friction, FrictionEstimate
 from maskcast.models.objects.motion import CONTEXT, KIND, PAST, ObjectMotion
 from maskcast.models.objects.pairs import meet
-from maskcast.models.objects.state import Sights, State, StateEstimate, ahead, fit
+from maskcast.models.objects.state import Observations, State, StateEstimate, ahead, fit
 from maskcast.models.objects.tracks import Tracks, pack_tracks
 
 FRAMES = PAST + 1
 AGO = torch.arange(FRAMES) - float(PAST)  # of the frames of the context, up to now: 0
 
 
-def sights(y_R: Tensor, weight_R: Tensor | None = None, size: float = 0.05) -> Sights:
-    """Returns the sights of one object that moves along y."""
+def observations(y_R: Tensor, weight_R: Tensor | None = None, size: float = 0.05) -> Observations:
+    """Returns the observations of one object that moves along y."""
     weight = torch.ones(FRAMES) if weight_R is None else weight_R
     place = torch.stack([y_R, torch.zeros(FRAMES)], -1)
-    return Sights(place[None, :, None], weight[None, :, None], torch.full((1, 1), size))
+    return Observations(place[None, :, None], weight[None, :, None], torch.full((1, 1), size))
 
 
 def sliding(slide: float = 0.0, drag: float = 0.0, air: float = 0.0) -> Friction:
@@ -26,7 +26,7 @@ def sliding(slide: float = 0.0, drag: float = 0.0, air: float = 0.0) -> Friction
     return Friction(torch.tensor([[[slide, drag, air]]]))
 
 
-def estimated(seen: Sights, last_frame: int = PAST) -> State:
+def estimated(seen: Observations, last_frame: int = PAST) -> State:
     """Returns what an estimate says that has not learned anything: no friction, and the rule for hits."""
     estimate = StateEstimate(4, KIND, FRAMES, CONTEXT)
     estimate.reset_to_constant_velocity()
@@ -35,13 +35,13 @@ def estimated(seen: Sights, last_frame: int = PAST) -> State:
 
 def test_every_window_finds_the_state_of_braked_motion() -> None:
     place, velocity, brake = 0.3, 0.04, 0.005
-    seen = sights(place + velocity * AGO - 0.5 * brake * AGO**2)
+    seen = observations(place + velocity * AGO - 0.5 * brake * AGO**2)
     places, velocities, missed, sure = fit(seen, sliding(brake))
     assert torch.allclose(places[0, 0], torch.tensor([place, 0.0]).expand(PAST, 2), atol=1e-6)
     assert torch.allclose(velocities[0, 0], torch.tensor([velocity, 0.0]).expand(PAST, 2), atol=1e-6)
     assert missed.max() < 1e-3
     assert sure[0, 0].tolist() == pytest.approx([0.5, 2, 5, 10, 17.5])  # sums of squares from their mean
-    # without friction two sights say the speed half a frame ago, and three miss a line by a third of 0.005 / 2
+    # without friction two observations give the speed half a frame ago; three miss a line by a third of 0.005 / 2
     _, velocities, missed, _ = fit(seen, sliding())
     assert velocities[0, 0, 0, 0].item() == pytest.approx(0.0425, abs=1e-6)
     assert missed[0, 0, 1].item() == pytest.approx(0.005 / 3 / 0.05, rel=1e-3)
@@ -49,10 +49,10 @@ def test_every_window_finds_the_state_of_braked_motion() -> None:
 
 def test_what_was_before_a_hit_does_not_count() -> None:
     before, after = 0.05, -0.03  # hit three frames ago
-    state = estimated(sights(torch.where(AGO < -3, before * (AGO + 3), after * (AGO + 3))))
+    state = estimated(observations(torch.where(AGO < -3, before * (AGO + 3), after * (AGO + 3))))
     assert state.velocity_BN2[0, 0].tolist() == pytest.approx([after, 0.0], abs=1e-3)
     assert state.place_BN2[0, 0].tolist() == pytest.approx([3 * after, 0.0], abs=1e-3)
-    steady = estimated(sights(before * AGO))
+    steady = estimated(observations(before * AGO))
     assert steady.velocity_BN2[0, 0].tolist() == pytest.approx([before, 0.0], abs=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_a_sight_in_doubt_hardly_counts() -> None:
     centre = torch.stack([y_R, torch.zeros(FRAMES)], -1)[None, :, None]
     visible = torch.ones(1, FRAMES, 1, dtype=torch.bool)
     tracks = Tracks(visible, centre, torch.full_like(centre, 0.05), ~visible, 1.5, doubt)
-    seen = Sights.of(torch.zeros(8), tracks)
+    seen = Observations.of(torch.zeros(8), tracks)
     assert seen.size_BN.item() == pytest.approx(0.05)
     assert seen.weight_BRN[0, :, 0].tolist() == pytest.approx([1.0] * PAST + [1 / (1 + NOISE**-2)])
     state = estimated(seen)
@@ -74,12 +74,12 @@ def test_a_sight_in_doubt_hardly_counts() -> None:
 
 def test_what_is_hidden_goes_on_and_what_was_seen_once_stays() -> None:
     hidden = torch.tensor([1.0, 1, 1, 1, 0, 0])
-    state = estimated(sights(0.04 * AGO * hidden, hidden), last_frame=3)
+    state = estimated(observations(0.04 * AGO * hidden, hidden), last_frame=3)
     assert state.velocity_BN2[0, 0, 0].item() == pytest.approx(0.04, abs=1e-6)
     assert state.place_BN2[0, 0, 0].item() == pytest.approx(0.0, abs=1e-6)
     assert state.seen_place_BN2[0, 0, 0].item() == pytest.approx(-0.08, abs=1e-6)
     once = torch.tensor([0.0, 1, 0, 0, 0, 0])
-    state = estimated(sights(0.2 * once, once), last_frame=1)
+    state = estimated(observations(0.2 * once, once), last_frame=1)
     assert state.velocity_BN2.tolist() == [[[0, 0]]]
     assert state.place_BN2[0, 0].tolist() == pytest.approx([0.2, 0])
 
@@ -94,7 +94,7 @@ def test_friction_brings_things_to_rest_and_not_back() -> None:
     state = State(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), velocity, friction)
     # displacements of 0.05, 0.03, 0.01 and 0 at the ends of frames: the means of two of them
     assert state.later(5)[0, :, 0, 0].tolist() == pytest.approx([0.04, 0.06, 0.065, 0.065, 0.065])
-    came_to_rest = sights(torch.tensor([-0.03, -0.01, 0, 0, 0, 0]))
+    came_to_rest = observations(torch.tensor([-0.03, -0.01, 0, 0, 0, 0]))
     assert (fit(came_to_rest, friction)[1][0, 0, :, 0] >= 0).all()
 
 

@@ -261,7 +261,7 @@ def test_pseudo_labels_on_several_processes_are_refused() -> None:
 def test_absent_unlabelled_images_are_said(tmp_path: Path) -> None:
     root = write_detection_set(tmp_path / "set", train=2, val=1)
     semi = params(ema=0.9, unlabeled={"batch_size": 1, "burn_in_steps": 0})
-    with pytest.raises(MaskcastError, match=r"no unlabelled images, which train_detector\.unlabeled asks for"):
+    with pytest.raises(MaskcastError, match=r"no unlabelled images, which train_detector\.unlabeled needs"):
         train_detector(dataset=root, params=semi, **outputs(tmp_path / "out"))
 
 

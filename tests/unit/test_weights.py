@@ -38,7 +38,7 @@ def change(folder: Path, **changed: Any) -> None:
         ("forecaster", {"model": {"layers": 10**9}}, "model: "),
         ("forecaster", {"num_classes": 10**9}, "num_classes from 0 to 65536"),
         ("forecaster", {"num_classes": "many"}, "num_classes from 0 to 65536"),
-        ("forecaster", {"num_classes": 65536}, "has another shape for"),
+        ("forecaster", {"num_classes": 65536}, "wrong shape of weights"),
         ("forecaster", {"meta": [1]}, "no model, meta and num_classes"),
         ("masker", {"model": {"width": -1}}, "model: "),
         (
@@ -73,15 +73,15 @@ def test_weights_that_are_not_finite(parts: dict[str, Path], value: float) -> No
     state = load_file(path)
     state["network.head.weight"].view(-1)[0] = value
     save_file(state, path)
-    refused(parts, "masker", "network.head.weight (1 in all) has numbers that are not finite")
+    refused(parts, "masker", "network.head.weight (1 in all) has values that are not finite")
 
 
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
-        (struct.pack("<Q", 2**62), "a header of 4611686018427387904 bytes, at most"),
+        (struct.pack("<Q", 2**62), "header of 4611686018427387904 bytes, at most"),
         (struct.pack("<Q", 100_000) + b"[" * 100_000, "not a file of weights in safetensors"),
-        (struct.pack("<Q", 2) + b"{}", "lacks mean"),
+        (struct.pack("<Q", 2) + b"{}", "missing weights mean"),
         (struct.pack("<Q", 2) + b"[]", "not a file of weights in safetensors"),
         (b"", "not a file of weights in safetensors"),
     ],

@@ -1,4 +1,4 @@
-"""Cut sights: what counts as cut, how cuts are made whose whole is known, and what is learned from them."""
+"""Cut observations: what counts as cut, how cuts are made whose whole is known, and what is learned from them."""
 
 import json
 import math
@@ -37,13 +37,13 @@ def picture(*squares: tuple[int, int, int]) -> np.ndarray:
 
 def cut(mask: np.ndarray, class_id: int) -> bool:
     packed = pack_tracks(torch.from_numpy(mask[None]), 5)[0]
-    (sight,) = packed[packed[:, 0] == class_id]
+    (observation,) = packed[packed[:, 0] == class_id]
     window = windows(
         torch.from_numpy(mask[None]),
         torch.tensor([0]),
         torch.tensor([class_id]),
-        sight[None, 2:4],
-        sight[None, 4:6],
+        observation[None, 2:4],
+        observation[None, 4:6],
     )
     return bool(is_cut(window))
 
@@ -63,11 +63,13 @@ def learned() -> Completion:
     torch.manual_seed(0)
     completion = Completion(5)
     clips = random_clips(40, rng(0))
-    examples = [cutting.cut_sights(clip, 5, rng(1, k)) for k, clip in enumerate(clips)]
+    examples = [cutting.cut_observations(clip, 5, rng(1, k)) for k, clip in enumerate(clips)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cutting, "STEPS", 200)
         patch.setattr(cutting, "BATCH", 32)
-        cutting.learn(completion, [sights for sights in examples if sights is not None])
+        cutting.train_completion(
+            completion, [observations for observations in examples if observations is not None]
+        )
     return completion
 
 
@@ -91,27 +93,33 @@ def test_a_window_holds_about_twice_what_is_seen() -> None:
 
 def test_cut_sights_know_the_whole_that_they_are_a_part_of() -> None:
     (clip,) = random_clips(1, rng(5))
-    found = [cutting.cut_sights(clip, 5, rng(2, k)) for k in range(8)]
-    sights = cutting.CutSights(*map(torch.cat, zip(*(one for one in found if one is not None), strict=True)))
+    found = [cutting.cut_observations(clip, 5, rng(2, k)) for k in range(8)]
+    observations = cutting.CutObservations(
+        *map(torch.cat, zip(*(one for one in found if one is not None), strict=True))
+    )
     wholes = pack_tracks(torch.from_numpy(clip), 5).flatten(0, 1)
-    for class_id, centre, std in zip(sights.class_M, sights.whole_centre_M2, sights.whole_std_M2, strict=True):
+    for class_id, centre, std in zip(
+        observations.class_M, observations.whole_centre_M2, observations.whole_std_M2, strict=True
+    ):
         same = wholes[wholes[:, 0] == class_id]
         assert (same[:, 2:6] - torch.cat([centre, std])).abs().sum(1).min() < 1e-6
-    assert sights.class_M.unique().tolist() == [1, 2] and bool(is_cut(sights.window_M3SS).all())
+    assert observations.class_M.unique().tolist() == [1, 2] and bool(is_cut(observations.window_M3SS).all())
     pixel = 1 / HEIGHT
-    assert (sights.std_M2.amin(1) <= sights.whole_std_M2.amin(1) + pixel).all()  # of a rim that a masker adds
-    assert ((sights.centre_M2 - sights.whole_centre_M2).norm(dim=1) > 0.02).float().mean() > 0.3
+    assert (
+        observations.std_M2.amin(1) <= observations.whole_std_M2.amin(1) + pixel
+    ).all()  # of a rim that a masker adds
+    assert ((observations.centre_M2 - observations.whole_centre_M2).norm(dim=1) > 0.02).float().mean() > 0.3
 
 
 def test_nothing_is_learned_where_nothing_is_whole() -> None:
     full = np.ones((4, HEIGHT, WIDTH), np.uint8)
-    assert cutting.cut_sights(full, 5, rng(0)) is None
-    assert cutting.cut_sights(np.zeros_like(full), 5, rng(0)) is None
+    assert cutting.cut_observations(full, 5, rng(0)) is None
+    assert cutting.cut_observations(np.zeros_like(full), 5, rng(0)) is None
     completion = Completion(5)
-    cutting.learn(completion, [])
-    (few,) = (cutting.cut_sights(clip, 5, rng(0)) for clip in random_clips(1, rng(0)))
+    cutting.train_completion(completion, [])
+    (few,) = (cutting.cut_observations(clip, 5, rng(0)) for clip in random_clips(1, rng(0)))
     assert few is not None
-    cutting.learn(completion, [few])
+    cutting.train_completion(completion, [few])
     assert not completion.known_K.any()
 
 
@@ -191,7 +199,7 @@ def test_a_rehearsal_completes_after_a_few_steps_and_notes_what_all_take(
     assert isinstance(model, ObjectForecaster) and model.motion.completion is not None
     model.prepare(store, store.clips)
     model.batch_source(store, store.clips)
-    assert model.motion.completion.known_K.any()  # of fewer sights than a step has
+    assert model.motion.completion.known_K.any()  # of fewer observations than a step has
     found = [json.loads(line) for line in notes.read_text().splitlines()]
     splits = ["train", "unlabeled"]
     assert [{key: one[key] for key in ("loop", "items", "most", "splits")} for one in found] == [

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, count_frames, take_frames
-from maskcast.models.bounds import check_time
+from maskcast.models.limits import check_time
 from maskcast.models.objects.consistency import find_regions, make_consistent
 
 

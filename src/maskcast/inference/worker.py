@@ -18,8 +18,8 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, rounded, take_frames
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
-from maskcast.models.bounds import check_time, frames_at_once, strips
-from maskcast.models.recorded import AFTER, Recorded
+from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
+from maskcast.models.limits import check_time, frames_at_once, strips
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
 
@@ -46,7 +46,7 @@ class Worker:
         self.state: State = ()
         self._device = next(segmenter.parameters()).device
         # not with a state, which is passed from call to call
-        self._recorded = None if segmenter.stateful or self._device.type != "cuda" else Recorded(segmenter)
+        self._recorded = None if segmenter.stateful or self._device.type != "cuda" else GraphedCallable(segmenter)
         self._max_frames: int | None = None  # frames that fit into the device's memory; None if all did so far
 
     def __call__(self, parts: Sequence[Part]) -> list[PredictedPart]:
@@ -56,7 +56,7 @@ class Worker:
     def warm_up(self, parts: Sequence[Part]) -> None:
         """Runs a batch on a GPU until it is recorded, and drops the results."""
         if self._device.type == "cuda":
-            for _ in range(AFTER + 1):
+            for _ in range(WARM_UP_CALLS + 1):
                 self(parts)
             self.state = ()
 

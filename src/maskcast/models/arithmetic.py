@@ -23,8 +23,8 @@ from pathlib import Path
 
 import torch
 
-_FIXED = ContextVar("fixed", default=False)
-OLDEST = (7, 0)  # lowest compute capability that Triton supports
+_FIXED_SHAPES = ContextVar("fixed", default=False)
+MIN_CAPABILITY = (7, 0)  # lowest compute capability that Triton supports
 
 
 @contextmanager
@@ -38,18 +38,18 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    cudnn, before = torch.backends.cudnn, _flags()
+    cudnn, previous = torch.backends.cudnn, _flags()
     try:
         _set_flags("high" if precision == "bf16" else "highest", precision == "bf16")
         cudnn.benchmark = not (cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
         yield
     finally:
-        _set_flags(*before[:2])
-        cudnn.benchmark = before[2]
+        _set_flags(*previous[:2])
+        cudnn.benchmark = previous[2]
 
 
 @contextmanager
-def whole_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """A context in which products of float32 matrices never use TensorFloat32."""
     matmul, convolutions, _ = _flags()
     _set_flags("highest", convolutions)
@@ -75,38 +75,39 @@ def has_kernels(x: torch.Tensor) -> bool:
     """Whether our kernels (``models.kernels``) take this tensor: on a GPU and outside of torch.compile."""
     if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
         return False
-    return why_not_compiled(x.device) is None
+    return compile_unsupported_reason(x.device) is None
 
 
 @contextmanager
 def fixed_shapes(device: torch.device) -> Iterator[None]:
     """A context in which, on a GPU, no shape depends on the values of a tensor.
 
-    The host would have to wait for such a size, and a step with one cannot be recorded (``models.recorded``).
+    The host would have to wait for such a size, and a step with one cannot be recorded (``models.cuda_graphs``).
     """
-    token = _FIXED.set(device.type == "cuda")
+    token = _FIXED_SHAPES.set(device.type == "cuda")
     try:
         yield
     finally:
-        _FIXED.reset(token)
+        _FIXED_SHAPES.reset(token)
 
 
 def shapes_are_fixed() -> bool:
     """Whether shapes must not depend on the values of tensors: in ``fixed_shapes`` and in a traced graph."""
-    return _FIXED.get() or torch.compiler.is_compiling()
+    return _FIXED_SHAPES.get() or torch.compiler.is_compiling()
 
 
 @cache
-def why_not_compiled(device: torch.device) -> str | None:
+def compile_unsupported_reason(device: torch.device) -> str | None:
     """Returns why ``torch.compile`` cannot work here, with a remedy, or None if it can."""
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             return "Triton is not installed; install it (pip install triton)"
         capability = torch.cuda.get_device_capability(device)
-        if capability < OLDEST:
-            return f"the GPU's compute capability {capability[0]}.{capability[1]} is below {OLDEST[0]}.{OLDEST[1]}"
+        if capability < MIN_CAPABILITY:
+            shown, least = (".".join(map(str, pair)) for pair in (capability, MIN_CAPABILITY))
+            return f"the GPU's compute capability {shown} is below {least}"
     if not any(map(shutil.which, [os.environ.get("CC", "cc"), "cc", "gcc", "clang"])):
-        return "there is no C compiler; install gcc"
+        return "no C compiler found; install gcc"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         return "Python's headers are not installed; install them (python3-dev)"
     return None

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.weights import N, build_like, load_weights
+from maskcast.models.weights import N, build_within_limit, load_weights
 from maskcast.params import Params
 from maskcast.reading import read_json, reason_of
 from maskcast.writing import write_json
@@ -59,11 +59,11 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
             weights' names or shapes differ from the network's.
     """
     description = read_description(folder)
-    config = config_in(folder, description, configs)
-    return load_built(folder, lambda: config.build(description["num_classes"])), description
+    config = validated_config(folder, description, configs)
+    return build_and_load(folder, lambda: config.build(description["num_classes"])), description
 
 
-def config_in(folder: Path, description: dict[str, Any], configs: Any) -> Any:
+def validated_config(folder: Path, description: dict[str, Any], configs: Any) -> Any:
     """Returns the validated config of the model in a folder.
 
     Raises:
@@ -78,14 +78,14 @@ def config_in(folder: Path, description: dict[str, Any], configs: Any) -> Any:
         ) from None
 
 
-def load_built(folder: Path, build: Callable[[], N]) -> N:
+def build_and_load(folder: Path, build: Callable[[], N]) -> N:
     """Builds a network, loads the weights of a folder into it, and returns it in eval mode.
 
     Raises:
         MaskcastError: if the weights are missing, damaged or of another network, or the network is far larger than
             the weights.
     """
-    model = build_like(folder / WEIGHTS, build)
+    model = build_within_limit(folder / WEIGHTS, build)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
 

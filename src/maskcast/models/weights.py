@@ -15,17 +15,17 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import open_file, parsing
 
 MAX_HEADER = 16 << 20  # most bytes of a file's header; 10,000 tensors take 1 MiB
-SPARE = 4  # building a network may allocate so many times its weights, e.g. for random numbers
-LEAST = 2**24  # numbers that may always be allocated
-TENSOR = 2**12  # least numbers that a tensor counts for, as millions of small ones take long
-FRESH = 2**28  # limit for a network without a file
+BUILD_FACTOR = 4  # building a network may allocate so many times its weights, e.g. for random numbers
+MIN_LIMIT = 2**24  # numbers that may always be allocated
+MIN_TENSOR = 2**12  # least numbers that a tensor counts for, as millions of small ones take long
+LIMIT_WITHOUT_FILE = 2**28  # limit for a network without a file
 WEIGHTS, REMEDY = "file of weights in safetensors", "train or fetch it again"
-MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
 N = TypeVar("N", bound=nn.Module)
 
 
-def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of the tensors in a safetensors file by name, without reading the tensors.
 
     Raises:
@@ -34,7 +34,7 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     with open_file(path, WEIGHTS, REMEDY) as file, parsing(path, f"a {WEIGHTS}", REMEDY):
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
-            raise ValueError(f"a header of {size} bytes, at most {MAX_HEADER} are read")
+            raise ValueError(f"header of {size} bytes, at most {MAX_HEADER} supported")
         header: Mapping[str, Any] = json.loads(file.read(size))
         header = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
         return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
@@ -46,12 +46,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         MaskcastError: if it cannot be read, or a number is not finite.
     """
-    shapes_of(path)
+    read_shapes(path)
     with parsing(path, f"a {WEIGHTS}", REMEDY):
         state: dict[str, torch.Tensor] = load_file(path)
-    wild = [name for name, weights in sorted(state.items()) if not weights.isfinite().all()]
-    if wild:
-        raise MaskcastError(f"{path}: {wild[0]} ({len(wild)} in all) has numbers that are not finite; {REMEDY}")
+    not_finite = [name for name, weights in sorted(state.items()) if not weights.isfinite().all()]
+    if not_finite:
+        raise MaskcastError(
+            f"{path}: {not_finite[0]} ({len(not_finite)} in all) has values that are not finite; {REMEDY}"
+        )
     return state
 
 
@@ -62,17 +64,26 @@ def load_weights(model: nn.Module, path: Path) -> None:
         MaskcastError: if weights are missing, unknown, of another shape or not finite; the message names the first
             ones.
     """
-    theirs = shapes_of(path)
-    own = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
-    missing, unknown = sorted(own.keys() - theirs.keys()), sorted(theirs.keys() - own.keys())
-    shapes = [name for name in sorted(own.keys() & theirs.keys()) if own[name] != theirs[name]]
-    for fault, names in (("lacks", missing), ("has unknown", unknown), ("has another shape for", shapes)):
+    file_shapes = read_shapes(path)
+    model_shapes = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
+    missing, unknown = (
+        sorted(model_shapes.keys() - file_shapes.keys()),
+        sorted(file_shapes.keys() - model_shapes.keys()),
+    )
+    mismatched = [
+        name
+        for name in sorted(model_shapes.keys() & file_shapes.keys())
+        if model_shapes[name] != file_shapes[name]
+    ]
+    for fault, names in (("missing", missing), ("unexpected", unknown), ("wrong shape of", mismatched)):
         if names:
-            raise MaskcastError(f"{path}: {fault} {names[0]} ({len(names)} in all); it belongs to another network")
+            raise MaskcastError(
+                f"{path}: {fault} weights {names[0]} ({len(names)} in all); the file belongs to another network"
+            )
     model.load_state_dict(read_weights(path))
 
 
-def build_like(path: Path, build: Callable[[], N]) -> N:
+def build_within_limit(path: Path, build: Callable[[], N]) -> N:
     """Builds the network for a weights file, unless it is far larger than the file's weights.
 
     Args:
@@ -82,17 +93,21 @@ def build_like(path: Path, build: Callable[[], N]) -> N:
     Raises:
         MaskcastError: if it is too large, or the weights cannot be read.
     """
-    room = SPARE * sum(map(math.prod, shapes_of(path).values())) + LEAST if path.exists() else FRESH
+    limit = (
+        BUILD_FACTOR * sum(map(math.prod, read_shapes(path).values())) + MIN_LIMIT
+        if path.exists()
+        else LIMIT_WITHOUT_FILE
+    )
     try:
-        with _Room(room, path):
+        with _AllocationLimit(limit, path):
             return build()
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise MaskcastError(
-            f"{path}: the config beside it describes no network ({str(error)[:200]}); train or fetch it again"
+            f"{path}: its config is invalid ({str(error)[:200]}); train or fetch it again"
         ) from None
 
 
-class _Room(TorchFunctionMode):
+class _AllocationLimit(TorchFunctionMode):
     """A mode that limits how many numbers are allocated.
 
     Args:
@@ -102,19 +117,19 @@ class _Room(TorchFunctionMode):
 
     def __init__(self, numbers: int, path: Path) -> None:
         super().__init__()
-        self._left, self._path = numbers, path
+        self._remaining, self._path = numbers, path
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Calls a function of torch, unless its result would exceed the limit."""
-        if func in MAKERS:
+        if func in FACTORIES:
             size = args[:1] if args and not isinstance(args[0], int) else args
             size = size or ((kwargs or {}).get("size", ()),)
-            sides = size[0] if size and isinstance(size[0], tuple | list) else size
-            self._left -= max(math.prod(sides), TENSOR)
-            if self._left < 0:
+            shape = size[0] if size and isinstance(size[0], tuple | list) else size
+            self._remaining -= max(math.prod(shape), MIN_TENSOR)
+            if self._remaining < 0:
                 raise MaskcastError(
-                    f"{self._path}: the config beside it describes a far larger network; train or fetch it again"
+                    f"{self._path}: its config describes a far larger network; train or fetch it again"
                 )
         return func(*args, **(kwargs or {}))

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
-from maskcast.models.bounds import done_within
+from maskcast.models.limits import time_limit
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import Shape, check_size
@@ -233,7 +233,7 @@ class _Service:
         """Returns body and headers of an answer; runs in the model's thread."""
         asked = read_request(body, json_length, INPUT, OUTPUT)
         check_answer(asked, check_size(asked.tensor.shape, *self.served.shapes))
-        with done_within(ANSWER_S):
+        with time_limit(ANSWER_S):
             masks, warnings = self.served.answer(asked.tensor)
         self.measured.inputs += len(masks)
         self.measured.unlike += sum(map(bool, warnings))

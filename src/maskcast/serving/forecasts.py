@@ -15,7 +15,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.labels import MASK, LabelMap
-from maskcast.models.bounds import MOST_FUTURES
+from maskcast.models.limits import MAX_FUTURES
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import Observed
@@ -131,9 +131,9 @@ def checked_stride(
         raise MaskcastError(f"{dashes}stride: {known}; give the frames' distance in the video, 1 or more")
     if start is not None and start < 0:
         raise MaskcastError(f"{dashes}start: got {start}; frames count from 0")
-    if not 0 <= samples <= MOST_FUTURES:
+    if not 0 <= samples <= MAX_FUTURES:
         raise MaskcastError(
-            f"{dashes}samples: got {samples}; give the number of futures to draw, 0 to {MOST_FUTURES}"
+            f"{dashes}samples: got {samples}; give the number of futures to draw, 0 to {MAX_FUTURES}"
         )
     return distance
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
 from maskcast.labels import Split
-from maskcast.models.bounds import MOST_FUTURES
+from maskcast.models.limits import MAX_FUTURES
 from maskcast.params import Batch, Params, is_null, is_zero
 from maskcast.progress import report_folder, say
 from maskcast.reading import pluralize
@@ -38,7 +38,7 @@ class Evaluate(Params):
     """Number of frames to forecast."""
     batch_size: Batch = 8
     """Clips per batch; scores do not depend on it."""
-    futures: int = Field(0, ge=0, le=MOST_FUTURES, exclude_if=is_zero)
+    futures: int = Field(0, ge=0, le=MAX_FUTURES, exclude_if=is_zero)
     """Number of futures sampled per clip; metrics hold the mean and the best of their scores."""
     pictures: int = Field(6, ge=0)
     """Number of clips drawn as strips, spread from the best to the worst; best, median and worst also appear as
@@ -112,20 +112,20 @@ def evaluate(
     report_folder(report, "report")
     title = f"{params.split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
     say(printed(*headline(scores), title))
-    _say_of_masks(evaluation, scores, params.split)
+    _report_mask_scores(evaluation, scores, params.split)
     say(f"picture: {final(report) / overview}")
 
 
-def _say_of_masks(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores]", split: str) -> None:
-    """Says how right the masker is, and where the truth says nothing of it."""
+def _report_mask_scores(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores]", split: str) -> None:
+    """Reports the scores of the masker, and a split without foreground."""
     from maskcast.evaluation.forecasts import FORECASTER
     from maskcast.evaluation.metrics import foreground_jaccard, foreground_words
     from maskcast.report.evaluation_files import NO_FOREGROUND
 
     for name, one in evaluation.masker_scores.items():
-        of = f" of label map {name}" if len(evaluation.prepared.maps) > 1 else ""
+        of_map = f" of label map {name}" if len(evaluation.prepared.maps) > 1 else ""
         jaccard = one.table()["jaccard"]
-        found = f"{jaccard:.4f}{foreground_words(foreground_jaccard(one.counts))} over all frames"
-        say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else found}{of}")
+        text = f"{jaccard:.4f}{foreground_words(foreground_jaccard(one.counts))} over all frames"
+        say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else text}{of_map}")
     if not scores[FORECASTER].foreground:
         say(f"warning: split {split!r}: {NO_FOREGROUND}")

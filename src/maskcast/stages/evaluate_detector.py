@@ -60,13 +60,13 @@ def evaluate_detector(
     model, description = load_detector(detector)
     if tuple(description["meta"]["classes"]) != data.classes:
         raise MaskcastError(
-            f"{detector}: its classes ({_listed(description['meta']['classes'])}) are not those of {dataset} "
-            f"({_listed(data.classes)}); train a detector on this data set"
+            f"{detector}: its classes ({_join_names(description['meta']['classes'])}) differ from those of "
+            f"{dataset} ({_join_names(data.classes)}); train a detector on this data set"
         )
     split = data.split(params.split)
-    places = track(in_batches(range(len(split)), params.batch_size), "detect")
-    found = list(detect(model.to(best_device()), split, places, params.precision))
-    scores = evaluate(read_truth(split.truth, "bbox"), found, "bbox")
+    batches = track(in_batches(range(len(split)), params.batch_size), "detect")
+    detections = list(detect(model.to(best_device()), split, batches, params.precision))
+    scores = evaluate(read_truth(split.truth, "bbox"), detections, "bbox")
     flat = scores.flat()
     write_json(metrics, flat)
 
@@ -83,11 +83,11 @@ def evaluate_detector(
         dataset=data.digest,
         detector=digest_tree(detector),
     )
-    own_ids = [one | {"category_id": data.original_ids[one["category_id"]]} for one in found]
-    (report / "detections.json").write_text(json.dumps(own_ids) + "\n", encoding="utf-8")
+    original_ids = [one | {"category_id": data.original_ids[one["category_id"]]} for one in detections]
+    (report / "detections.json").write_text(json.dumps(original_ids) + "\n", encoding="utf-8")
     report_folder(report, "report")
     say(scores.table())
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f", ... {len(names)} in all" if len(names) > 3 else "")

@@ -28,7 +28,7 @@ from maskcast.validation_errors import HIDE_INPUT
 from maskcast.writing import write_json
 
 NOTE = "SOURCE.json"
-QUIET_S = 300  # after which a download by DVC is given up; it may take as long as it likes while bytes arrive
+STALL_S = 300  # seconds without new bytes after which a download by DVC is given up
 
 
 class FetchDataset(Params):
@@ -70,15 +70,15 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
         raw.mkdir(parents=True)
     elif params.uri.startswith("dvc:"):
         shutil.rmtree(scratch / "dvc", ignore_errors=True)
-        _take(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
+        _unpack_or_link(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
     elif path := storage.local_path(params.uri):
         check_spares(raw, "raw", {"fetch_dataset.uri": path})
-        _take(path, raw, params)
+        _unpack_or_link(path, raw, params)
     else:
         folder = scratch / hashlib.sha256(params.uri.encode()).hexdigest()[:16]
         files = storage.fetch(params.uri, folder)
         if files == [folder / files[0].name]:
-            _take(files[0], raw, params)
+            _unpack_or_link(files[0], raw, params)
         else:
             _refuse_sha256(params)
             _link_files(files, folder, raw)
@@ -93,21 +93,21 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     say(f"fetched {params.uri}: {pluralize(len(sizes), 'file')}, {size}, digest {note['digest']}")
 
 
-def _take(path: Path, raw: Path, params: FetchDataset) -> None:
+def _unpack_or_link(path: Path, raw: Path, params: FetchDataset) -> None:
     """Unpacks or links what lies at `path` into the new folder `raw`."""
     if path.is_dir():
         _refuse_sha256(params)
     if not path.is_file():
         storage.fetch(str(path), raw)
         return
-    if params.sha256 is not None and (found := sha256_of(path)) != params.sha256:
+    if params.sha256 is not None and (digest := sha256_of(path)) != params.sha256:
         raise MaskcastError(
-            f"{path}: sha256 is {found}, expected {params.sha256}; fetch the right file or fix sha256"
+            f"{path}: sha256 is {digest}, expected {params.sha256}; fetch the right file or fix sha256"
         )
     if is_archive(path):
         unpack(path, raw)
     elif path.suffix.lower() in ARCHIVE_SUFFIXES:
-        raise MaskcastError(f"{path}: damaged, or no zip or tar archive; copy it again or unpack it yourself")
+        raise MaskcastError(f"{path}: damaged, or not a zip or tar archive; copy it again or unpack it yourself")
     else:
         _link_files([path], path.parent, raw)
 
@@ -121,17 +121,19 @@ def _link_files(files: list[Path], folder: Path, raw: Path) -> None:
 
 def _refuse_sha256(params: FetchDataset) -> None:
     if params.sha256 is not None:
-        raise MaskcastError(f"fetch_dataset.sha256 pins an archive or file, but {params.uri} is none; remove it")
+        raise MaskcastError(
+            f"fetch_dataset.sha256 applies to an archive or file, but {params.uri} is neither; set it to null"
+        )
 
 
 def _dvc_get(pointer: str, folder: Path) -> Path:
     """Downloads what a DVC pointer names into `folder` and returns its path."""
-    repository, mark, path = pointer.partition("#")
-    if not mark and pointer.endswith(".dvc"):
+    repository, separator, path = pointer.partition("#")
+    if not separator and pointer.endswith(".dvc"):
         repository, path = _read_pointer(Path(pointer), folder / "repository")
     if not path:
         raise MaskcastError(
-            f"dvc:{pointer}: names no data; write dvc:<data.dvc> or dvc:<folder or git URL>#<path>"
+            f"dvc:{pointer}: no path of data; use dvc:<data.dvc> or dvc:<folder or git URL>#<path>"
         )
     target = folder / "data" / Path(path).name
     target.parent.mkdir(parents=True)
@@ -140,7 +142,7 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
     say(f"dvc get {repository} {path}")
     with subprocess.Popen(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True) as process:
         try:
-            reason = _failure(process, folder)
+            reason = _wait_for_dvc(process, folder)
         finally:
             process.kill()
     if reason:
@@ -149,19 +151,19 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
     return target
 
 
-def _failure(process: subprocess.Popen[str], folder: Path) -> str | None:
+def _wait_for_dvc(process: subprocess.Popen[str], folder: Path) -> str | None:
     """Waits for dvc as long as `folder` grows and returns why it failed, if it did.
 
     DVC itself repeats each object of a dead remote for minutes.
     """
-    before, size = -1, _size(folder)
-    while before != size:
+    previous, size = -1, _size(folder)
+    while previous != size:
         with suppress(subprocess.TimeoutExpired):
-            lines = process.communicate(timeout=QUIET_S)[1].splitlines() or [f"exit code {process.returncode}"]
+            lines = process.communicate(timeout=STALL_S)[1].splitlines() or [f"exit code {process.returncode}"]
             errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
             return (errors or lines[-1:])[0] if process.returncode else None
-        before, size = size, _size(folder)
-    return f"nothing arrived for {QUIET_S} s"
+        previous, size = size, _size(folder)
+    return f"no data received for {STALL_S} s"
 
 
 def _size(folder: Path) -> int:

@@ -83,18 +83,18 @@ def find_learning_rate(
     from maskcast.training.range_test import range_test
 
     ports = {"clips": clips, "dataset": dataset, "masks": masks, "masker": masker, "pretrained": pretrained}
-    given = {name: path for name, path in ports.items() if path is not None}
+    inputs = {name: path for name, path in ports.items() if path is not None}
     for name in NEEDS[params.of]:
-        if name not in given:
-            raise MaskcastError(f"find_learning_rate: --{name} is missing; {params.of} learns from it")
+        if name not in inputs:
+            raise MaskcastError(f"find_learning_rate: --{name} is missing; {params.of} needs it")
     sweeps: dict[str, Sweep] = {}
     for title, values in _variants(params).items():
-        task = _task(params.of, values, given, curves)
+        task = _task(params.of, values, inputs, curves)
         sweeps[title] = range_test(task, values.training, params.lowest, params.highest, params.steps)
-        say(f"{title}: {_said(sweeps[title])}")
+        say(f"{title}: {_summary(sweeps[title])}")
     _write(curves, sweeps)
     report_file(curves / "losses.png", "learning rate")
-    report_section("Loss by learning rate", _shown(sweeps))
+    report_section("Loss by learning rate", _report(sweeps))
     numbers = {"sweeps": float(len(sweeps))}
     for title, sweep in sweeps.items():
         if sweep.suggestion is not None:
@@ -107,66 +107,67 @@ def _variants(params: FindLearningRate) -> dict[str, Any]:
     training = params.values.get("training")
     if not isinstance(training, dict):
         raise MaskcastError(f"find_learning_rate: values.training is missing; give the params of {params.of}")
-    found = {}
+    variants = {}
     for decay in params.weight_decays or (None,):
         for batch in params.batch_sizes or (None,):
-            own = {"weight_decay": decay, "batch_size": batch}
-            changed = {name: value for name, value in own.items() if value is not None}
-            title = ", ".join(f"{name} {value:g}" for name, value in changed.items()) or params.of
-            values = params.values | {"training": training | changed}
-            found[title] = validate(get_stage(params.of).params, values, "find_learning_rate: values")
-    return found
+            overrides = {"weight_decay": decay, "batch_size": batch}
+            given = {name: value for name, value in overrides.items() if value is not None}
+            title = ", ".join(f"{name} {value:g}" for name, value in given.items()) or params.of
+            values = params.values | {"training": training | given}
+            variants[title] = validate(get_stage(params.of).params, values, "find_learning_rate: values")
+    return variants
 
 
-def _task(of: str, params: Any, given: Mapping[str, Path], out: Path) -> "Task":
+def _task(stage_name: str, params: Any, inputs: Mapping[str, Path], out: Path) -> "Task":
     """Returns what a stage trains, fresh; beside ``out`` there is room for what it unpacks."""
-    if of == "train_masker":
+    if stage_name == "train_masker":
         from maskcast.data.clip_store.reader import ClipStore
         from maskcast.training.tasks.segmentation import segmentation_task
 
-        return segmentation_task(ClipStore(given["clips"]), params, of)
-    if of == "pretrain_encoder":
+        return segmentation_task(ClipStore(inputs["clips"]), params, stage_name)
+    if stage_name == "pretrain_encoder":
         from maskcast.data.unlabeled import open_frames
         from maskcast.runner.outputs import resume_dir
         from maskcast.stages.pretrain_encoder import encoder_task
 
-        return encoder_task(open_frames(given["clips"], resume_dir(out)), params, of)
-    if of == "train_detector":
+        return encoder_task(open_frames(inputs["clips"], resume_dir(out)), params, stage_name)
+    if stage_name == "train_detector":
         from maskcast.data.detection.dataset import DetectionSet
         from maskcast.training.tasks.detection import DetectorTask
 
-        return DetectorTask(DetectionSet(given["dataset"]), params, None, of)
-    stores = (given["clips"], given["masks"], given["masker"])
-    if of == "pretrain_forecaster":
+        return DetectorTask(DetectionSet(inputs["dataset"]), params, None, stage_name)
+    stores = (inputs["clips"], inputs["masks"], inputs["masker"])
+    if stage_name == "pretrain_forecaster":
         from maskcast.stages.pretrain_forecaster import pretraining
 
         return pretraining(*stores, params)[0]
     from maskcast.stages.finetune_forecaster import finetuning
 
-    return finetuning(*stores, given["pretrained"], params)[0]
+    return finetuning(*stores, inputs["pretrained"], params)[0]
 
 
-def _said(sweep: "Sweep") -> str:
-    ended = f"the loss left all bounds at {sweep.rates[-1]:.1e}" if sweep.diverged else "the loss stayed in bounds"
-    lowest = f"it is lowest at {sweep.least:.1e}"
+def _summary(sweep: "Sweep") -> str:
+    ending = f"the loss diverged at {sweep.rates[-1]:.1e}" if sweep.diverged else "the loss did not diverge"
+    at_lowest = f"it is lowest at {sweep.lowest_loss_rate:.1e}"
     if sweep.suggestion is None or sweep.steepest is None:
-        return f"no rate at which the loss falls; {lowest}, {ended}: widen lowest to highest, or give more steps"
-    return (
-        f"learning_rate {sweep.suggestion:.1e} (the loss falls fastest at {sweep.steepest:.1e}; {lowest}; {ended})"
-    )
+        return f"the loss falls at no rate ({at_lowest}; {ending}); widen lowest to highest, or increase steps"
+    fastest = f"the loss falls fastest at {sweep.steepest:.1e}"
+    return f"learning_rate {sweep.suggestion:.1e} ({fastest}; {at_lowest}; {ending})"
 
 
-def _shown(sweeps: Mapping[str, "Sweep"]) -> Html:
+def _report(sweeps: Mapping[str, "Sweep"]) -> Html:
     """Returns what was found for a page: in words, and as curves, without what left all bounds."""
     from maskcast.report.charts import line_chart
 
-    most = 1.5 * max(sweep.smoothed[0] for sweep in sweeps.values())
+    limit = 1.5 * max(sweep.smoothed[0] for sweep in sweeps.values())
     lines = {
-        title: [point for point in zip(sweep.rates, sweep.smoothed, strict=True) if point[1] <= most or most <= 0]
+        title: [
+            point for point in zip(sweep.rates, sweep.smoothed, strict=True) if point[1] <= limit or limit <= 0
+        ]
         for title, sweep in sweeps.items()
     }
-    said = element("ul", *(element("li", f"{title}: {_said(sweep)}") for title, sweep in sweeps.items()))
-    return joined([said, line_chart("Smoothed loss", lines, x_label="learning rate", log_x=True)])
+    summaries = element("ul", *(element("li", f"{title}: {_summary(sweep)}") for title, sweep in sweeps.items()))
+    return joined([summaries, line_chart("Smoothed loss", lines, x_label="learning rate", log_x=True)])
 
 
 def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:

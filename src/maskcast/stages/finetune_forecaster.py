@@ -83,13 +83,15 @@ def finetuning(
 
     store, generated = open_stores(clips, masks, params.label_map)
     torch.manual_seed(derive(params.training.seed))
-    model, description, anew = adapt_forecaster(pretrained, store.num_classes)
-    if anew:
-        say(f"{pretrained} knows other classes: {', '.join(anew)} begin anew, all else is kept")
+    model, description, reinitialized = adapt_forecaster(pretrained, store.num_classes)
+    if reinitialized:
+        say(
+            f"{pretrained}: trained on other classes: {', '.join(reinitialized)} reinitialized, other weights kept"
+        )
     labelled = store.select("train", "labelled")
     train = [clip for clip in labelled if clip.has_frames or clip.id in generated]
     if not train:
-        raise MaskcastError(f"{clips}: no labelled training clip has frames to mask; prepare some that have")
+        raise MaskcastError(f"{clips}: no labelled training clip has frames; prepare clips with frames")
     if missing := [clip for clip in train if clip.id not in generated]:
         raise MaskcastError(
             f"{masks}: has no generated masks of clip {missing[0].id!r}; run generate_masks on {clips}"
@@ -104,19 +106,19 @@ def finetuning(
         masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
     )
-    if anew:
-        _start(task)
+    if reinitialized:
+        _choose_start(task)
     return task, description, len(train)
 
 
-def _start(task: "ForecastTask") -> None:
+def _choose_start(task: "ForecastTask") -> None:
     """Lets a forecaster begin from the last masks, or from what is surely better: constant velocity, known motion.
 
     An epoch must surely surpass that start, too.
     """
-    from maskcast.training.tasks.surpassing import surpasses
+    from maskcast.training.tasks.improvement import is_significantly_better
 
-    found, model = [], task.model
+    candidates, model = [], task.model
     starts = {
         "known motion": None,
         "constant velocity": model.reset_to_constant_velocity,
@@ -125,10 +127,10 @@ def _start(task: "ForecastTask") -> None:
     for name, reset in starts.items():
         if reset is not None:
             reset()
-        found.append((task.validate()[task.monitor], name, deepcopy(model.state_dict()), task.videos_M2))
-    rest_M2 = found[-1][-1]
-    better = [one for one in found[:-1] if surpasses(one[-1], rest_M2)]
-    _, chosen, weights, task.start_M2 = max([*better, found[-1]], key=lambda one: one[0])
+        candidates.append((task.validate()[task.monitor], name, deepcopy(model.state_dict()), task.videos_M2))
+    persistence_M2 = candidates[-1][-1]
+    better = [one for one in candidates[:-1] if is_significantly_better(one[-1], persistence_M2)]
+    _, chosen, weights, task.start_M2 = max([*better, candidates[-1]], key=lambda one: one[0])
     model.load_state_dict(weights)
-    said = ", ".join(f"{name} {score:.4f}" for score, name, *_ in found)
-    say(f"{task.monitor} in validation: {said}; begins from {chosen}")
+    scores_text = ", ".join(f"{name} {score:.4f}" for score, name, *_ in candidates)
+    say(f"{task.monitor} in validation: {scores_text}; starting from {chosen}")

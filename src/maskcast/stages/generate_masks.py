@@ -13,8 +13,8 @@ from maskcast.writing import write_json
 CONTEXT_FRAMES = 11  # what the stages that train and evaluate forecasters see, if nothing else is said
 
 
-def _agreeing(value: Any) -> Any:
-    """Checks what may be one of several types, so that one line tells all of them."""
+def _consistent_frames(value: Any) -> Any:
+    """Checks what may be one of several types, so that one line names all of them."""
     if value in (None, "things") or (isinstance(value, (int, float)) and value >= 1 and value == int(value)):
         return value
     raise ValueError("must be a number of frames, 1 or more, or things, or null")
@@ -29,7 +29,7 @@ class GenerateMasks(Params):
     """Number of levels that a confidence is rounded to: few levels compress to almost nothing."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """`bf16`: autocast; `fp32`: everything in fp32."""
-    consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_agreeing)] = "things"
+    consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_consistent_frames)] = "things"
     """Number of frames over which each object gets one class: a clip is masked in groups of so many frames, and a
     shorter rest joins the last group. Set it to the number of context frames, so that the context does not depend
     on later frames. null masks each frame separately. `things` is 11 if the label map says that all classes are
@@ -76,30 +76,30 @@ def generate_masks(
     from maskcast.runner.outputs import resume_dir
 
     store = ClipStore(clips)
-    found = store.where(lambda group: group.has_frames)
-    if not found:
+    clips_with_frames = store.where(lambda group: group.has_frames)
+    if not clips_with_frames:
         raise MaskcastError(f"{clips}: no clip has frames to mask; prepare clips from videos")
     model, _ = load_masker(masker)
     maps = check_maps(masker, model, store, params.maps)
-    agreeing = params.consistent_frames
-    if agreeing == "things":
-        agreeing = CONTEXT_FRAMES if all_things(maps, store) else None
+    consistent_frames = params.consistent_frames
+    if consistent_frames == "things":
+        consistent_frames = CONTEXT_FRAMES if all_things(maps, store) else None
     name = fingerprint(params, clips=clips, masker=masker)
     meta = params.model_dump(include={"confidence_levels", "precision"})
-    meta |= {"masks": name, "consistent_frames": agreeing}
-    carried = None
+    meta |= {"masks": name, "consistent_frames": consistent_frames}
+    propagator = None
     if params.propagated is not None:
-        carried = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
-    result = Generation(store, found, maps, FinishedClips(resume_dir(masks), name)).run(
+        propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
+    result = Generation(store, clips_with_frames, maps, FinishedClips(resume_dir(masks), name)).run(
         masks,
         store.meta | meta,
         model,
         all_devices(),
         batch_size=params.batch_size,
         precision=params.precision,
-        consistent_frames=agreeing,
+        consistent_frames=consistent_frames,
         confidence_levels=params.confidence_levels,
-        propagator=carried,
+        propagator=propagator,
     )
     write_json(metrics, result)
     say(

@@ -87,25 +87,27 @@ def predict(
     prepared, generated = open_stores(clips, masks, params.label_map)
     chosen = sorted(prepared.where(lambda group: group.split == params.split), key=lambda clip: id_key(clip.id))
     device = best_device()
-    model, masking = load_models(forecaster, masker, prepared, device)
+    model, masker_model = load_models(forecaster, masker, prepared, device)
     last = params.context_frames + params.horizon
-    makes_frames = model.input.needs_masker
-    if params.frame_png is not None and not (makes_frames and params.context_frames < params.frame_png <= last):
+    forecasts_frames = model.input.needs_masker
+    if params.frame_png is not None and not (
+        forecasts_frames and params.context_frames < params.frame_png <= last
+    ):
         raise MaskcastError(
-            f"predict.frame_png: {params.frame_png} is no forecast frame; a forecaster of frames offers "
+            f"predict.frame_png: {params.frame_png} is not a forecast frame; a forecaster of frames supports "
             f"{params.context_frames + 1} to {last} (this one forecasts {model.input}): change or remove the key"
         )
     if params.png or params.frame_png is not None:
         _check_folders(chosen)
-    if not makes_frames and any(clip.num_frames > params.context_frames for clip in chosen):
+    if not forecasts_frames and any(clip.num_frames > params.context_frames for clip in chosen):
         check_consistent_frames(generated, params.context_frames)
-    setting = ForecastSetting(masking, params.context_frames, params.horizon, device)
+    setting = ForecastSetting(masker_model, params.context_frames, params.horizon, device)
     batches = in_batches(chosen, params.batch_size)
     forecasts = forecast_clips(model, setting, prepared, generated, batches)
-    out = _Predictions(predictions, prepared, chosen, params, makes_frames=makes_frames)
+    out = _Predictions(predictions, prepared, chosen, params, forecasts_frames=forecasts_frames)
     with out.writer:
-        for batch, found in track(forecasts, "predict", total=len(batches)):
-            out.add(batch, found)
+        for batch, forecast in track(forecasts, "predict", total=len(batches)):
+            out.add(batch, forecast)
     out.finish()
     if not chosen:
         say(f"nothing to predict: no clip of split {params.split!r} in {clips}; the output is an empty clip store")
@@ -121,11 +123,11 @@ class _Predictions:
         prepared: the clip store.
         chosen: clips of it that are forecast, in their order.
         params: of the stage.
-        makes_frames: whether the forecaster forecasts frames, too.
+        forecasts_frames: whether the forecaster forecasts frames, too.
     """
 
     def __init__(
-        self, root: Path, prepared: ClipStore, chosen: Sequence[Clip], params: Predict, *, makes_frames: bool
+        self, root: Path, prepared: ClipStore, chosen: Sequence[Clip], params: Predict, *, forecasts_frames: bool
     ) -> None:
         self.root, self.params, self.chosen, self.label_map = root, params, chosen, prepared.label_map
         self.size = prepared.height, prepared.width
@@ -137,12 +139,12 @@ class _Predictions:
             meta={"clips": prepared.digest, "context_frames": params.context_frames},
         )
         self._frames = None
-        if makes_frames:
-            self._frames = _new_array(root / "frames.npy", (len(chosen), params.horizon, *self.size, 3))
+        if forecasts_frames:
+            self._frames = _create_array(root / "frames.npy", (len(chosen), params.horizon, *self.size, 3))
         self._last_masks = [np.empty((0, *self.size), np.uint8)]
         self._done, self._class_ids = 0, set[int]()
 
-    def add(self, batch: Sequence[Clip], found: "Forecast") -> None:
+    def add(self, batch: Sequence[Clip], forecast: "Forecast") -> None:
         """Writes the forecast of a batch."""
         name = self.label_map.name
         for n, clip in enumerate(batch):
@@ -150,16 +152,16 @@ class _Predictions:
                 clip.id,
                 split=clip.split,
                 kind="hidden" if clip.kind == "hidden" else "unlabelled",
-                masks={name: found.masks[n]},
-                confidence={} if found.confidence is None else {name: found.confidence[n]},
+                masks={name: forecast.masks[n]},
+                confidence={} if forecast.confidence is None else {name: forecast.confidence[n]},
                 meta={**clip.meta, "first_frame": self.params.context_frames},
             )
-            self._draw(n, clip, found)
+            self._draw(n, clip, forecast)
         if self.params.submission:
-            self._last_masks.append(found.masks[:, -1].copy())  # a view would keep the others
+            self._last_masks.append(forecast.masks[:, -1].copy())  # a view would keep the others
         if self._frames is not None:
-            self._frames[self._done : self._done + len(batch)] = found.frames
-        self._class_ids |= set(np.unique(found.masks).tolist())
+            self._frames[self._done : self._done + len(batch)] = forecast.frames
+        self._class_ids |= set(np.unique(forecast.masks).tolist())
         self._done += len(batch)
 
     def finish(self) -> None:
@@ -178,23 +180,23 @@ class _Predictions:
             ids = "".join(f"{clip.id}\n" for clip in self.chosen)
             (self.root / "submission_ids.txt").write_text(ids, encoding="utf-8")
 
-    def _draw(self, n: int, clip: Clip, found: "Forecast") -> None:
+    def _draw(self, n: int, clip: Clip, forecast: "Forecast") -> None:
         """Writes the images of clip n of a batch that the params ask for."""
         first, folder = self.params.context_frames, self.root / "png" / file_stem(clip.id)
         if self.params.png or self.params.frame_png is not None:
             folder.mkdir(parents=True)
         if self.params.png:
-            for k, mask_HW in enumerate(found.masks[n], start=first):
+            for k, mask_HW in enumerate(forecast.masks[n], start=first):
                 image = Image.fromarray(mask_HW)
                 image.putpalette(palette().tobytes())
                 image.save(folder / f"mask_{k}.png")
         if self.params.frame_png is not None:
-            assert found.frames is not None
+            assert forecast.frames is not None
             k = self.params.frame_png - 1
-            Image.fromarray(found.frames[n, k - first]).save(folder / f"image_{k}.png")
+            Image.fromarray(forecast.frames[n, k - first]).save(folder / f"image_{k}.png")
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
+def _create_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
     """Returns an array on disk; one without elements cannot be mapped, and is written at once."""
     if 0 in shape:
         np.save(path, np.empty(shape, np.uint8))
@@ -208,11 +210,11 @@ def _check_folders(clips: Sequence[Clip]) -> None:
     Raises:
         MaskcastError: two do.
     """
-    found: dict[str, str] = {}
+    clip_of: dict[str, str] = {}
     for clip in clips:
-        twin = found.setdefault(file_stem(clip.id), clip.id)
-        if twin != clip.id:
+        other = clip_of.setdefault(file_stem(clip.id), clip.id)
+        if other != clip.id:
             raise MaskcastError(
-                f"predict.png: clips {twin!r} and {clip.id!r} would share the folder {file_stem(clip.id)!r}; "
-                "rename one of them, or ask for no png"
+                f"predict.png: clips {other!r} and {clip.id!r} would share the folder {file_stem(clip.id)!r}; "
+                "rename one of them, or set png to false"
             )

@@ -27,7 +27,7 @@ from maskcast.reading import pluralize
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 
-REASONS_SAID = 5
+MAX_REASONS = 5
 TRAINING: tuple[Split, ...] = ("train", "val")
 
 
@@ -77,14 +77,14 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     check_ids(listing)
     check_splits(raw, listing, params.source, params.required_splits)
     if is_dry_run():
-        _take_handful(listing)
+        _keep_few(listing)
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
-    pictured = LeftOut(clips)
+    left_out = LeftOut(clips)
     loaded = track(load_all(listing, size, params.workers), "preparing clips", len(listing.clips))
-    found = readable(loaded, unreadable, pictured, params.on_error)
-    first = next(found, None)
+    readable_clips = readable(loaded, unreadable, left_out, params.on_error)
+    first = next(readable_clips, None)
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{reasons([*unreadable, *listing.skipped])}")
     height, width = size_of(first[1])
@@ -94,22 +94,22 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, behind)
     survey = _Survey(listing.maps)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
-        for clip, arrays, aspect in chain([first], found):
-            if (own := size_of(arrays)) != (height, width):
-                sizes = f"{own[0]}x{own[1]}, {first[0].id!r} is {height}x{width}"
+        for clip, arrays, aspect in chain([first], readable_clips):
+            if (clip_size := size_of(arrays)) != (height, width):
+                sizes = f"{clip_size[0]}x{clip_size[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
-            own_meta = clip.meta | survey.add(clip, arrays, aspect)
-            writer.add(clip.id, split=clip.split, kind=clip.kind, meta=own_meta, **vars(arrays))
+            clip_meta = clip.meta | survey.add(clip, arrays, aspect)
+            writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip_meta, **vars(arrays))
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
         notes = [*listing.notes, *survey.warnings(), *behind.warnings("background frame")]
         writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
-        lost = {clip.split for clip in listing.clips} - set(survey.written)
-        if lost:
-            raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{reasons(unreadable)}")
-    if (page := write_left_out(pictured)) is not None:
-        where = final(clips) / page.relative_to(clips)
-        notes.append(f"{pluralize(len(pictured), 'clip', 'is', 'are')} left out that {where} shows")
+        missing = {clip.split for clip in listing.clips} - set(survey.written)
+        if missing:
+            raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{reasons(unreadable)}")
+    if (page := write_left_out(left_out)) is not None:
+        page_path = final(clips) / page.relative_to(clips)
+        notes.append(f"{pluralize(len(left_out), 'clip', 'is', 'are')} left out, see {page_path}")
     _report(survey, [*listing.skipped, *unreadable], notes)
 
 
@@ -128,7 +128,7 @@ class _Survey:
         self.written: Counter[str] = Counter()
         self.masks_alone = 0
         self._maps = maps
-        self._void = {one.name: IGNORE if one.kind == "classes" else 0 for one in maps}
+        self._background = {one.name: IGNORE if one.kind == "classes" else 0 for one in maps}
         self._has_foreground: dict[tuple[str, str], bool] = {}  # by split and map
         self._partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
         self._aspects: list[float] = []  # least and greatest
@@ -146,9 +146,9 @@ class _Survey:
         aspects = [*self._aspects, aspect]
         self._aspects = [min(aspects), max(aspects)]
         for name, mask in arrays.masks.items():
-            place = clip.split, name
-            if not self._has_foreground.get(place):
-                self._has_foreground[place] = bool(((mask != 0) & (mask != self._void.get(name))).any())
+            key = clip.split, name
+            if not self._has_foreground.get(key):
+                self._has_foreground[key] = bool(((mask != 0) & (mask != self._background.get(name))).any())
         partly = partly_labelled(self._maps, arrays.masks) if clip.kind == "labelled" else {}
         self._partly |= partly.keys()
         return {LABELLED_FRAMES: partly} if partly else {}
@@ -156,10 +156,10 @@ class _Survey:
     def warnings(self) -> list[str]:
         """Returns what to say of label maps without foreground, and of frames that two splits share."""
         empty = [
-            f"warning: no {name} of split {split!r} has foreground, so scores on it say nothing; look at the "
-            "files, and at what source says of their values"
-            for (split, name), found in self._has_foreground.items()
-            if not found
+            f"warning: no {name} of split {split!r} has foreground, so its scores are meaningless; check the "
+            "files and the values in source"
+            for (split, name), has_foreground in self._has_foreground.items()
+            if not has_foreground
         ]
         return [*empty, *self._shared.warnings("frame")]
 
@@ -176,12 +176,12 @@ class _Survey:
         return meta
 
 
-def _take_handful(listing: Listing) -> None:
+def _keep_few(listing: Listing) -> None:
     """Leaves a few clips of each kind in the listing, and the backgrounds that they need."""
-    behind = {clip.meta.get("background") for clip in listing.clips}
-    others = [one for one in listing.backgrounds if one.id not in behind]
-    kept = first_of_each_part(others, lambda one: f"backgrounds/{one.split}")
-    listing.backgrounds = [one for one in listing.backgrounds if one.id in behind] + kept
+    used_ids = {clip.meta.get("background") for clip in listing.clips}
+    others = [one for one in listing.backgrounds if one.id not in used_ids]
+    kept_backgrounds = first_of_each_part(others, lambda one: f"backgrounds/{one.split}")
+    listing.backgrounds = [one for one in listing.backgrounds if one.id in used_ids] + kept_backgrounds
     listing.clips = first_of_each_part(
         listing.clips, lambda clip: f"{clip.split}/{clip.kind}/{'frames' if clip.has_frames else 'masks'}"
     )
@@ -208,12 +208,12 @@ def _write_backgrounds(
 
 def _report(survey: _Survey, skipped: list[tuple[str, str]], notes: list[str]) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in survey.written.items())
-    alone = f", {survey.masks_alone} of them masks without frames" if survey.masks_alone else ""
+    without_frames = f", {survey.masks_alone} of them masks without frames" if survey.masks_alone else ""
     left_out = f"; left out {pluralize(len(skipped), 'item')}" if skipped else ""
-    say(f"prepared {pluralize(survey.written.total(), 'clip')} ({counts}){alone}{left_out}")
+    say(f"prepared {pluralize(survey.written.total(), 'clip')} ({counts}){without_frames}{left_out}")
     for note in notes:
         say(f"  {note}")
-    for item, reason in skipped[:REASONS_SAID]:
+    for item, reason in skipped[:MAX_REASONS]:
         say(f"  {item}: {reason}")
-    if len(skipped) > REASONS_SAID:
-        say(f"  ... and {len(skipped) - REASONS_SAID} more: see 'skipped' of index.json")
+    if len(skipped) > MAX_REASONS:
+        say(f"  ... and {len(skipped) - MAX_REASONS} more: see 'skipped' of index.json")

@@ -72,10 +72,12 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     shares = params.source.boxes == "shares"
     writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size, shares=shares)
     for split, images in splits.items():
-        chosen = first_of_each_part(_limited(images, params.limit, params.seed), _always(split))
+        chosen = first_of_each_part(_limited(images, params.limit, params.seed), _constant_key(split))
         _report(raw, split, len(chosen), writer.add_split(split, chosen))
     if unlabeled:
-        chosen_files = first_of_each_part(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
+        chosen_files = first_of_each_part(
+            _limited(unlabeled, params.limit, params.seed), _constant_key("unlabeled")
+        )
         writer.add_unlabeled(chosen_files)
     writer.finish()
     for warning in writer.shared.warnings("image"):
@@ -89,10 +91,10 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
     Raises:
         MaskcastError: if none is left to train on, or an image stands twice: it could be in both.
     """
-    twice = [path for path, times in Counter(one.path for one in images).items() if times > 1]
-    if twice:
+    duplicates = [path for path, occurrences in Counter(one.path for one in images).items() if occurrences > 1]
+    if duplicates:
         raise MaskcastError(
-            f"{twice[0]}: listed twice in train, so val_share may put it into train and val; list it once"
+            f"{duplicates[0]}: listed twice in train, so val_share may put it into train and val; list it once"
         )
     numbers = {name: n for n, name in enumerate(dict.fromkeys(original_name(one.name) for one in images))}
     count = max(1, round(share * len(numbers)))
@@ -100,15 +102,15 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
         raise MaskcastError(
             f"val_share: {share} of {pluralize(len(numbers), 'image')} leaves none to train on; add images"
         )
-    chosen = set(rng(seed, 0).permutation(len(numbers))[:count].tolist())
-    held_out = [numbers[original_name(one.name)] in chosen for one in images]
+    val_indices = set(rng(seed, 0).permutation(len(numbers))[:count].tolist())
+    held_out = [numbers[original_name(one.name)] in val_indices for one in images]
     return {
         "train": [one for one, apart in zip(images, held_out, strict=True) if not apart],
         "val": [one for one, apart in zip(images, held_out, strict=True) if apart],
     }
 
 
-def _always(part: str) -> Callable[[object], str]:
+def _constant_key(part: str) -> Callable[[object], str]:
     """Returns what names the part that all images of a list belong to."""
     return lambda _: part
 
@@ -127,25 +129,25 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
         pattern: of paths.
         labelled: real paths of images with labels, which are left out.
     """
-    found = [
+    matches = [
         path
         for path in raw.glob(pattern)
         if path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, path.relative_to(raw).parts))
     ]
-    if not found:
+    if not matches:
         raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; fix the pattern, or set it to null")
-    files = [path for path in found if os.path.realpath(path) not in labelled]
+    files = [path for path in matches if os.path.realpath(path) not in labelled]
     if not files:
         raise MaskcastError(
             f"{raw}: all images that unlabeled {pattern!r} matches have labels; fix it, or set it to null"
         )
-    left_out = f"; {len(found) - len(files)} with labels are left out" if len(files) < len(found) else ""
+    left_out = f"; {len(matches) - len(files)} with labels are left out" if len(files) < len(matches) else ""
     say(f"unlabeled: {pluralize(len(files), 'image')}{left_out}")
-    if twins := same_names(files):
-        say(f"unlabeled: {twins}, and both are used; remove masks and duplicates")
+    if duplicates := same_names(files):
+        say(f"unlabeled: {duplicates}, and both are used; remove masks and duplicates")
     common = os.path.commonpath([path.parent for path in files])
-    named = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
-    return sorted(named, key=lambda one: id_key(one[1]))
+    named_files = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
+    return sorted(named_files, key=lambda one: id_key(one[1]))
 
 
 def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
@@ -156,13 +158,13 @@ def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
     """
     kept = boxes["kept"] + boxes["clipped"]
     dropped = boxes["degenerate"] + boxes["under_1_px"]
-    why = f"{boxes['degenerate']} without a positive size, {boxes['under_1_px']} under 1 pixel"
+    reasons = f"{boxes['degenerate']} without a positive size, {boxes['under_1_px']} under 1 pixel"
     if dropped and not kept:
         raise MaskcastError(
-            f"{raw}: no box of {split} can be used ({why}); boxes are two corners in `voc` and `label_files`, "
+            f"{raw}: no usable box in {split} ({reasons}); boxes are two corners in `voc` and `label_files`, "
             "corner and size in `coco`, in what source.boxes says: fix the labels"
         )
     say(
         f"{split}: {pluralize(images, 'image')}, {pluralize(kept, 'box')} ({boxes['clipped']} "
-        f"clipped to their image); dropped {dropped} ({why})"
+        f"clipped to their image); dropped {dropped} ({reasons})"
     )

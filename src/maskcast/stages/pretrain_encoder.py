@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskcast.training.tasks.dense import DenseTask
     from maskcast.training.tasks.encoder import EncoderTask
 
-PICTURED = 8  # samples
+NUM_PICTURES = 8  # samples
 
 
 class PretrainEncoder(EncoderTraining):
@@ -79,7 +79,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
             "parameters": count_parameters(task.model if isinstance(task, DenseTask) else trained),
             "frames": len(frames),
         }
-        return result | (_probed(trained, start, frames.store) if isinstance(frames, ClipFrames) else {})
+        return result | (_probe_scores(trained, start, frames.store) if isinstance(frames, ClipFrames) else {})
 
     finish_training(
         running_name("pretrain_encoder"),
@@ -103,14 +103,14 @@ def encoder_task(frames: "Frames", params: EncoderTraining, fingerprint: str) ->
     from maskcast.training.tasks.encoder import EncoderTask
 
     if isinstance(params.method, NoMethod):
-        raise MaskcastError("method none trains nothing; choose another")
+        raise MaskcastError("method none trains nothing; use another")
     if isinstance(params.method, DenseConfig):
         assert params.network is not None  # the params see to it
         return DenseTask(frames, params, params.method, params.network, fingerprint)
     return EncoderTask(frames, params, params.method, fingerprint)
 
 
-def _probed(trained: "Normalised", start: "Normalised", store: "ClipStore") -> dict[str, float]:
+def _probe_scores(trained: "Normalised", start: "Normalised", store: "ClipStore") -> dict[str, float]:
     """Returns the scores of the trained encoder and of the random one that it started as; none without classes."""
     from maskcast.evaluation.probe import can_probe, probe
     from maskcast.models.base import best_device
@@ -137,7 +137,7 @@ def _report_views(task: "EncoderTask | DenseTask", path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    views_2BHWC = task.pictures(PICTURED)
+    views_2BHWC = task.pictures(NUM_PICTURES)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in views_2BHWC])).save(path)
     report_file(path, "encoder")

@@ -88,8 +88,8 @@ def pretraining(
     model = params.model.build(store.num_classes)
     model.reset_to_constant_velocity()  # nearer to what is to be learned than rest is
     known = KnownMasks(generated, store)
-    alone = [] if model.input.needs_masker else list(known.alone.values())
-    train += alone
+    without_frames_clips = [] if model.input.needs_masker else list(known.alone.values())
+    train += without_frames_clips
     source = model.input.source(store, known)
     model.prepare(source, [source.get(clip.id) for clip in train])
     task = ForecastTask(
@@ -102,9 +102,9 @@ def pretraining(
         masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )
-    without = f", {len(alone)} of them masks without frames" if alone else ""
-    unsure = f"; {left_out} left out, below min_confidence {params.min_confidence:g}" if left_out else ""
-    say(f"{pluralize(len(train), 'clip')} to train on{without}{unsure}")
+    without_frames = f", {len(without_frames_clips)} of them masks without frames" if without_frames_clips else ""
+    left_out_text = f"; {left_out} left out, below min_confidence {params.min_confidence:g}" if left_out else ""
+    say(f"{pluralize(len(train), 'clip')} to train on{without_frames}{left_out_text}")
     return task, {"clips": float(len(train)), "clips_left_out": float(left_out)}
 
 
@@ -114,17 +114,17 @@ def _confident(masks: ClipStore, store: ClipStore, min_confidence: float) -> tup
     Raises:
         MaskcastError: if there are none, or one is of another split in the store of clips: it may be validated on.
     """
-    found = [clip for clip in masks.clips if clip.split in SPLITS]
-    for clip in found:
+    candidates = [clip for clip in masks.clips if clip.split in SPLITS]
+    for clip in candidates:
         if clip.id in store and (now := store.get(clip.id).split) not in SPLITS:
             raise MaskcastError(
                 f"{masks.root}: clip {clip.id!r} is of split {clip.split!r} there, of {now!r} in {store.root}; "
                 "run generate_masks on these clips again"
             )
-    kept = [clip for clip in found if clip.meta.get("mean_confidence", 1.0) >= min_confidence]
+    kept = [clip for clip in candidates if clip.meta.get("mean_confidence", 1.0) >= min_confidence]
     if not kept:
         raise MaskcastError(
             f"{masks.root}: no clip of the splits {' and '.join(SPLITS)} has a mean confidence "
             f"of min_confidence = {min_confidence:g} or more; lower it or train a better masker"
         )
-    return kept, len(found) - len(kept)
+    return kept, len(candidates) - len(kept)

@@ -126,12 +126,19 @@ def _examples(
     from maskcast.registry.artifact import shrink_clip
     from maskcast.registry.forecast_models import ForecasterModel, MaskerModel
 
-    found = next((clip for clip in store.clips if clip.has_frames), None)
-    if found is None:
-        raise MaskcastError(f"{store.root}: no clip has frames, and the pipeline starts from frames; prepare some")
-    clip_THWC = shrink_clip(store.frames(found)[: record.facts["context_frames"]])
+    examples = next((clip for clip in store.clips if clip.has_frames), None)
+    if examples is None:
+        raise MaskcastError(
+            f"{store.root}: no clip has frames, which the pipeline needs; prepare clips with frames"
+        )
+    clip_THWC = shrink_clip(store.frames(examples)[: record.facts["context_frames"]])
     masker = MaskerModel(parts["masker"], record.facts["precision"], record.facts.get("label_map"))
     forecaster = ForecasterModel(parts["forecaster"], record.facts["horizon"])
-    seen = clip_THWC if forecaster.input.needs_masker else masker.predict(clip_THWC)
-    some = clip_THWC[:2]
-    return {"pipeline": clip_THWC[None], "forecaster": seen[None], "masker": some, "encoder": some}
+    context = clip_THWC if forecaster.input.needs_masker else masker.predict(clip_THWC)
+    input_frames = clip_THWC[:2]
+    return {
+        "pipeline": clip_THWC[None],
+        "forecaster": context[None],
+        "masker": input_frames,
+        "encoder": input_frames,
+    }

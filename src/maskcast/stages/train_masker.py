@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from maskcast.training.tasks.segmentation_base import SegmentationTask
 
 SAMPLES = 8  # of the first batch, in a picture
-LEARNT = 0.01  # of Jaccard that a masker must be better than a single class
+MIN_GAIN = 0.01  # of Jaccard that a masker must be better than a single class
 
 
 class TrainMasker(SegmentationTraining):
@@ -64,8 +64,14 @@ def train_masker(
 
     store = ClipStore(clips)
     start = None if params.anew else start
-    given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks, "unlabeled": unlabeled}
-    inputs = {name: path for name, path in given.items() if path is not None}
+    fingerprint_inputs = {
+        "clips": clips,
+        "encoder": encoder,
+        "start": start,
+        "masks": masks,
+        "unlabeled": unlabeled,
+    }
+    inputs = {name: path for name, path in fingerprint_inputs.items() if path is not None}
     task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks, unlabeled)
     if LOOKBACK in store.meta:
         say(
@@ -80,17 +86,17 @@ def train_masker(
     def save(folder: Path) -> None:
         task.finish()
         task.segmenter.to(best_device())
-        known = meta | {"reference": reference_of(task).model_dump(mode="json")}
-        save_masker(folder, task.segmenter, params.model, known)
+        stored_meta = meta | {"reference": reference_of(task).model_dump(mode="json")}
+        save_masker(folder, task.segmenter, params.model, stored_meta)
 
     def results(scores: Scores) -> Scores:
         took = {name: scores[name] for name in ("best_epoch", "epochs", "train_seconds")}
-        measured = {f"val_{name}": value for name, value in scores.items() if name not in took}
-        return measured | took | {"parameters": count_parameters(task.segmenter)}
+        label_shares = {f"val_{name}": value for name, value in scores.items() if name not in took}
+        return label_shares | took | {"parameters": count_parameters(task.segmenter)}
 
     def summary(scores: Scores) -> str:
-        told = f"{scores['jaccard']:.4f}{foreground_words(scores)}"
-        return f"masker: validation Jaccard {told} after {pluralize(int(scores['epochs']), 'epoch')}"
+        jaccard = f"{scores['jaccard']:.4f}{foreground_words(scores)}"
+        return f"masker: validation Jaccard {jaccard} after {pluralize(int(scores['epochs']), 'epoch')}"
 
     scores = finish_training(
         running_name("train_masker"),
@@ -104,10 +110,10 @@ def train_masker(
         summary=summary,
         before=start,
     )
-    if not is_dry_run() and scores["jaccard"] < (alone := task.validation.of_one_class()) + LEARNT:
+    if not is_dry_run() and scores["jaccard"] < (constant := task.validation.majority_class_jaccard()) + MIN_GAIN:
         say(
-            f"warning: predicting one class everywhere scores {alone:.4f}, so the masker has learnt next to "
-            "nothing; train longer, label more, or look at the masks of the clips"
+            f"warning: predicting one class everywhere scores {constant:.4f}, so the masker has learnt almost "
+            "nothing; train longer, label more, or check the masks of the clips"
         )
     if not is_dry_run():  # it takes one more validation
         _report_classes(task, resume_dir(masker) / "classes.md")
@@ -140,7 +146,11 @@ def _report_classes(task: "SegmentationTask", path: Path) -> None:
     if not is_main_process():
         return
     counts = zip(task.maps, task.validation.counts(task.segmenter.to(best_device())), strict=True)
-    tables = [f"## {one.name}\n\n{class_scores(one, own)}" for one, own in counts if one.kind == "classes"]
+    tables = [
+        f"## {one.name}\n\n{class_scores(one, counts_of_map)}"
+        for one, counts_of_map in counts
+        if one.kind == "classes"
+    ]
     if tables:
         path.write_text("\n".join(tables), encoding="utf-8")
         report_file(path, "masker")
@@ -157,9 +167,9 @@ def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
     task.segmenter.to(best_device())
     for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
         strips = []
-        for one, truth, found in maps:
+        for one, truth, predicted in maps:
             title = clip if len(maps) == 1 else f"{clip} · {one.name}"
-            key = class_entries([truth, found], one.classes) if one.kind == "classes" else []
-            strips.append(masker_strip(frames, truth, found, title, one.kind, key))
+            key = class_entries([truth, predicted], one.classes) if one.kind == "classes" else []
+            strips.append(masker_strip(frames, truth, predicted, title, one.kind, key))
         stacked(strips).save(folder / f"val_{index}.png")
         report_file(folder / f"val_{index}.png", "masker")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from maskcast.errors import MaskcastError, first_line
-from maskcast.models.arithmetic import why_not_compiled
+from maskcast.models.arithmetic import compile_unsupported_reason
 from maskcast.progress import say
 
 PAYS = 3000  # steps from which on it saves time: compiling takes a minute and saves about 10 ms a step
@@ -80,7 +80,7 @@ def compiled(
         device: of the training.
         steps: of the whole training.
         alone: whether there is only one process.
-        recorded: whether steps are recorded as CUDA graphs (``models.recorded``); compiling then saves little.
+        recorded: whether steps are recorded as CUDA graphs (``models.cuda_graphs``); compiling then saves little.
 
     Raises:
         MaskcastError: if the choice is true and compilation is not possible.
@@ -89,7 +89,7 @@ def compiled(
     pays = device.type == "cuda" and steps >= PAYS and alone and not recorded and bool(names)
     if choice is False or (choice == "auto" and not pays):
         return Compiled([], torch.compile)
-    reason = why_not_compiled(device)
+    reason = compile_unsupported_reason(device)
     if not names:
         reason = "no part of this model has the same shapes in each step; no other choice helps"
     if reason is None:

@@ -18,16 +18,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskcast.forking import begin, ready_to_fork
-from maskcast.models.recorded import changed, tensors_of
+from maskcast.models.cuda_graphs import map_tensors, tensors_of
 from maskcast.processors import num_processors
 from maskcast.progress import say
 from maskcast.training.task import Task
 
-AHEAD = 4  # batches made ahead by a thread
-EACH_AHEAD = 2  # batches made ahead by each worker process
-MOST_WORKERS = 12
+PREFETCH = 4  # batches made ahead by a thread
+PREFETCH_PER_WORKER = 2  # batches made ahead by each worker process
+MAX_WORKERS = 12
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - worker processes hand over batches through it
-SLOW = 0.05  # share of the time that a GPU waits for batches, above which a warning is given
+MAX_WAIT_SHARE = 0.05  # share of the time that a GPU waits for batches, above which a warning is given
 
 
 class Feed:
@@ -54,40 +54,40 @@ class Feed:
         if not self.steps:
             return
         if self.device.type != "cuda":
-            yield from zip(self.steps, ahead(self.task.batch, self.steps), strict=True)
+            yield from zip(self.steps, prefetch_in_thread(self.task.batch, self.steps), strict=True)
             return
-        side = torch.cuda.Stream(self.device)
-        with closing(self._made()) as batches:
-            first = asked = time.monotonic()
+        copy_stream = torch.cuda.Stream(self.device)
+        with closing(self._pinned_batches()) as batches:
+            first = requested = time.monotonic()
             for number, step in enumerate(self.steps):
                 batch = next(batches)
                 if number < 2:  # the workers start with the second one
                     first = time.monotonic()
                 else:
-                    self.waited += time.monotonic() - asked
-                with torch.cuda.stream(side):
+                    self.waited += time.monotonic() - requested
+                with torch.cuda.stream(copy_stream):
                     batch = to_device(batch, self.device)
-                main = torch.cuda.current_stream(self.device)
-                main.wait_stream(side)
+                compute_stream = torch.cuda.current_stream(self.device)
+                compute_stream.wait_stream(copy_stream)
                 for tensor in tensors_of(batch):
-                    tensor.record_stream(main)  # else the side stream could reuse its memory too early
+                    tensor.record_stream(compute_stream)  # else the side stream could reuse its memory too early
                 yield step, batch
-                asked = time.monotonic()
-                self.seconds = asked - first
-        if self.waited > SLOW * self.seconds:
+                requested = time.monotonic()
+                self.seconds = requested - first
+        if self.waited > MAX_WAIT_SHARE * self.seconds:
             share = self.waited / self.seconds
             say(f"training: the GPU waited {share:.0%} of the time for batches; give this process more processors")
 
-    def _made(self) -> Generator[Any, None, None]:
+    def _pinned_batches(self) -> Generator[Any, None, None]:
         """Yields batches in pinned memory."""
         batch = self.task.batch(self.steps[0])
         size = sum(tensor.nbytes for tensor in tensors_of(batch))
-        yield pinned(batch)
+        yield pin_memory(batch)
         workers = num_workers(self._processors, size, len(self.steps) - 1)
         if workers:
-            yield from forked(self.task, self.steps[1:], workers)
+            yield from prefetch_in_processes(self.task, self.steps[1:], workers)
         else:
-            yield from map(pinned, ahead(self.task.batch, self.steps[1:]))
+            yield from map(pin_memory, prefetch_in_thread(self.task.batch, self.steps[1:]))
 
 
 def num_workers(processors: int, batch_bytes: int, batches: int) -> int:
@@ -99,28 +99,28 @@ def num_workers(processors: int, batch_bytes: int, batches: int) -> int:
         batches: number of batches to make.
     """
     try:
-        room = shutil.disk_usage(SHARED_MEMORY).free
+        free = shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
         return 0
-    fitting = room // (2 * EACH_AHEAD * max(batch_bytes, 1))
-    return int(max(0, min(processors - 1, MOST_WORKERS, fitting, batches)))
+    by_memory = free // (2 * PREFETCH_PER_WORKER * max(batch_bytes, 1))
+    return int(max(0, min(processors - 1, MAX_WORKERS, by_memory, batches)))
 
 
-def ahead(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
+def prefetch_in_thread(make_batch: Callable[[int], Any], steps: range) -> Iterator[Any]:
     """Yields the batches of some steps, making the next few in a thread while the current one trains."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        coming = {step: pool.submit(make, step) for step in steps[:AHEAD]}
+        futures = {step: pool.submit(make_batch, step) for step in steps[:PREFETCH]}
         try:
             for step in steps:
-                if step + AHEAD in steps:
-                    coming[step + AHEAD] = pool.submit(make, step + AHEAD)
-                yield coming.pop(step).result()
+                if step + PREFETCH in steps:
+                    futures[step + PREFETCH] = pool.submit(make_batch, step + PREFETCH)
+                yield futures.pop(step).result()
         finally:
-            for future in coming.values():
+            for future in futures.values():
                 future.cancel()
 
 
-def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
+def prefetch_in_processes(task: Task, steps: range, workers: int) -> Iterator[Any]:
     """Yields the batches of some steps, made by worker processes; pinned where there is a GPU.
 
     Raises:
@@ -130,9 +130,9 @@ def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
         _Batches(task),  # type: ignore[arg-type]
         batch_size=None,
         sampler=steps,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
-        prefetch_factor=EACH_AHEAD,
+        prefetch_factor=PREFETCH_PER_WORKER,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=lambda _: begin(),
         multiprocessing_context="fork",
@@ -141,15 +141,15 @@ def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
     with ready_to_fork():
         batches = iter(loader)
     try:
-        for made in batches:
-            if isinstance(made, _Raised):
-                raise made.error
-            yield made
+        for batch in batches:
+            if isinstance(batch, _WorkerError):
+                raise batch.error
+            yield batch
     finally:
         del batches  # ends the workers now, even if an error's traceback keeps this frame alive
 
 
-class _Raised:
+class _WorkerError:
     """An error of a worker, passed on as an item: a DataLoader would lengthen its message to a page."""
 
     def __init__(self, error: Exception) -> None:
@@ -166,18 +166,18 @@ class _Batches:
         try:
             return self.task.batch(step)
         except Exception as error:
-            return _Raised(error)
+            return _WorkerError(error)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def pinned(batch: Any) -> Any:
+def pin_memory(batch: Any) -> Any:
     """Returns a batch with all tensors in pinned memory, from which copies to a GPU are asynchronous."""
-    return changed(batch, Tensor.pin_memory)
+    return map_tensors(batch, Tensor.pin_memory)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """Returns a batch with all tensors on a device; the types of lists, tuples and mappings stay."""
-    return changed(batch, lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))

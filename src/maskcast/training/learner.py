@@ -11,18 +11,18 @@ from torch.optim import Optimizer
 
 from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
-from maskcast.models.recorded import Recorded
+from maskcast.models.cuda_graphs import GraphedCallable
 from maskcast.progress import say
 from maskcast.seed import derive
 from maskcast.training.compiling import compiled
 from maskcast.training.numbers import LATE, Logged, Numbers, diverged
-from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
+from maskcast.training.out_of_memory import GpuMemory, estimate_batch_size, take_samples
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task, is_recordable
 
-WARM = 3  # steps with the same shapes that run eagerly before one is recorded as a CUDA graph
-MOST = 64  # sets of shapes that are recorded, at most
+WARM_UP_STEPS = 3  # steps with the same shapes that run eagerly before one is recorded as a CUDA graph
+MAX_GRAPHS = 64  # sets of shapes that are recorded, at most
 
 Losses = Iterator[tuple[Tensor, Logged]]
 
@@ -47,18 +47,28 @@ class Learner:
     ) -> None:
         self._task, self._params, self._processes, self._optimizer = task, params, processes, optimizer
         self.numbers = Numbers(late=LATE if processes.device.type == "cuda" else 0)
-        alone = not processes.several
-        asked = processes.device.type == "cuda" and alone and params.compile is not False
-        records = asked and is_recordable(task)
+        single_process = not processes.several
+        wanted = processes.device.type == "cuda" and single_process and params.compile is not False
+        recordable = wanted and is_recordable(task)
         self.compiled = compiled(
-            task.model, params.compile, processes.device, steps=steps, alone=alone, recorded=records
+            task.model,
+            params.compile,
+            processes.device,
+            steps=steps,
+            alone=single_process,
+            recorded=recordable,
         )
         model = _NextLoss(task.model, processes)
-        self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
-        self._learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._recorded: Recorded[tuple[Tensor, Logged]] | None = None
-        if records:
-            self._recorded = Recorded(partial(self._gradients, 0), learned=self._learned, after=WARM, most=MOST)
+        self._next_loss = model if isinstance(task, ChunkedTask) else processes.averaging(model)
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._recorded: GraphedCallable[tuple[Tensor, Logged]] | None = None
+        if recordable:
+            self._recorded = GraphedCallable(
+                partial(self._gradients, 0),
+                parameters=self._parameters,
+                warm_up_calls=WARM_UP_STEPS,
+                max_graphs=MAX_GRAPHS,
+            )
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> None:
         """Takes a step; ``rate``, if given, replaces the schedule's learning rate.
@@ -71,15 +81,15 @@ class Learner:
             group["lr"] = self._params.rate(step) if rate is None else rate
         if begin := getattr(self._task, "begin_step", None):
             begin(step)
-        found = self._tried(step, batch)
-        if found is None or not self._moved(step, *found):
-            raise MaskcastError(self._full(step, batch))
+        result = self._compute_gradients(step, batch)
+        if result is None or not self._update_weights(step, *result):
+            raise MaskcastError(self._out_of_memory_message(step, batch))
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _moved(self, step: int, loss: Tensor, logged: Logged) -> bool:
+    def _update_weights(self, step: int, loss: Tensor, logged: Logged) -> bool:
         """Clips the gradients and updates the weights; returns whether there was enough memory."""
         try:
-            norm = nn.utils.clip_grad_norm_(self._learned, self._params.clip_grad_norm or math.inf)
+            norm = nn.utils.clip_grad_norm_(self._parameters, self._params.clip_grad_norm or math.inf)
             self.numbers.add(step, loss, norm, logged)
             self._optimizer.step()
         except torch.OutOfMemoryError:  # the first step allocates the optimiser's state
@@ -90,7 +100,7 @@ class Learner:
             raise diverged(step, "a learning rate or weight decay that is too high for float32") from error
         return True
 
-    def _tried(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
+    def _compute_gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
         """Computes gradients; returns loss and numbers to log, or None if memory ran out."""
         self.compiled.on()
         torch.manual_seed(derive(self._params.seed, step))
@@ -99,19 +109,19 @@ class Learner:
                 return self._recorded(batch)
             return self._gradients(step, batch)
         except torch.OutOfMemoryError:
-            full = True  # handled below, because the error's traceback keeps the memory allocated
+            out_of_memory = True  # handled below, because the error's traceback keeps the memory allocated
         except Exception as error:
-            full = False
+            out_of_memory = False
             if not self.compiled.fall_back(error):
                 raise
         self._optimizer.zero_grad(set_to_none=True)
-        if full:
+        if out_of_memory:
             if self._recorded is None or len(self._recorded) == 0:
                 return None
             self._recorded = None  # CUDA graphs hold memory of their own
             torch.cuda.empty_cache()
             say("training: steps are no longer recorded as CUDA graphs: these leave too little memory")
-        return self._tried(step, batch)
+        return self._compute_gradients(step, batch)
 
     def _gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged]:
         """Accumulates the gradients of all chunks; returns the sums of their losses and numbers to log."""
@@ -119,7 +129,7 @@ class Learner:
         total: list[Tensor] = []
         logged: dict[str, float | Tensor] = {}
         for _ in range(chunks):
-            loss, numbers = self._next(losses)
+            loss, numbers = self._next_loss(losses)
             loss.backward()
             total.append(loss.detach())
             logged |= {name: logged.get(name, 0.0) + value for name, value in numbers.items()}
@@ -127,25 +137,25 @@ class Learner:
             average_gradients(self._task.model)
         return torch.stack(total).sum(), logged
 
-    def _full(self, step: int, batch: Any) -> str:
+    def _out_of_memory_message(self, step: int, batch: Any) -> str:
         """Returns the error message for a batch that does not fit, with an estimate of the size that would."""
         self.compiled.off()
         self._recorded = None
-        asked = self._params.batch_size
-        said = f"training.batch_size {asked} does not fit into the memory of the GPU"
+        batch_size = self._params.batch_size
+        message = f"training.batch_size {batch_size} does not fit into the memory of the GPU"
         if self._processes.several:
-            return f"{said}; lower it, or train on more processes"
+            return f"{message}; lower it, or train on more processes"
 
         def measure(size: int) -> None:
             self._optimizer.zero_grad(set_to_none=True)
-            self._gradients(step, part_of(batch, size, asked))
+            self._gradients(step, take_samples(batch, size, batch_size))
 
         # the state that an optimiser's first step will allocate: two numbers per weight
-        state = sum(2 * weights.nbytes for weights in self._learned if weights not in self._optimizer.state)
-        fitting = batch_that_fits(measure, asked, Measured(self._processes.device), state)
-        if fitting is None:
-            return f"{said}; lower it, or choose a smaller model"
-        return f"{said}: {fitting} would, by what smaller ones take; lower it to that"
+        state = sum(2 * weights.nbytes for weights in self._parameters if weights not in self._optimizer.state)
+        estimate = estimate_batch_size(measure, batch_size, GpuMemory(self._processes.device), state)
+        if estimate is None:
+            return f"{message}; lower it, or choose a smaller model"
+        return f"{message}: lower it to {estimate}, the estimated maximum"
 
 
 class _NextLoss(nn.Module):

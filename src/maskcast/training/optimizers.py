@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maskcast.models.arithmetic import whole_float32
-from maskcast.models.recorded import Recorded
+from maskcast.models.arithmetic import full_float32
+from maskcast.models.cuda_graphs import GraphedCallable
 
 Shapes = tuple[torch.Size, ...]
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-LIKE_ADAMW = 0.2  # the root mean square of a step of AdamW, relative to the learning rate
+ADAMW_SCALE = 0.2  # the root mean square of a step of AdamW, relative to the learning rate
 
 
 class _Eager(Optimizer):
@@ -59,27 +59,27 @@ class Muon(AdamW):
     def __init__(self, groups: list[dict[str, Any]], lr: float, matrices: Iterable[Tensor]) -> None:
         super().__init__(groups, lr=lr)
         self._matrices = set(matrices)
-        self._recorded: dict[Shapes, Recorded[list[Tensor]]] = {}
+        self._recorded: dict[Shapes, GraphedCallable[list[Tensor]]] = {}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Takes a step. It deletes the gradients of the parameters that Muon updates."""
-        with whole_float32():
+        with full_float32():
             for group in self.param_groups:
-                own = [each for each in group["params"] if each in self._matrices and each.grad is not None]
-                if own:
-                    self._step_matrices(own, group["lr"], group["weight_decay"])
+                matrices = [each for each in group["params"] if each in self._matrices and each.grad is not None]
+                if matrices:
+                    self._step_matrices(matrices, group["lr"], group["weight_decay"])
         return super().step(closure)
 
     def _step_matrices(self, weights: list[Tensor], rate: float, decay: float) -> None:
         gradients = [each.grad for each in weights if each.grad is not None]
         momenta = [self._momentum(each) for each in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov momentum
-        steps = self._orthogonal([each.flatten(1) for each in ahead])
+        nesterov = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov momentum
+        steps = self._orthogonal([each.flatten(1) for each in nesterov])
         torch._foreach_mul_(weights, 1 - rate * decay)
         for weight, step_MN in zip(weights, steps, strict=True):
-            scale = LIKE_ADAMW * max(step_MN.shape) ** 0.5
+            scale = ADAMW_SCALE * max(step_MN.shape) ** 0.5
             weight.add_(step_MN.view_as(weight), alpha=-rate * scale)
             weight.grad = None  # AdamW skips parameters without a gradient
 
@@ -96,7 +96,7 @@ class Muon(AdamW):
             return [orthogonal(each) for each in matrices]
         shapes = tuple(each.shape for each in matrices)
         if shapes not in self._recorded:
-            self._recorded[shapes] = Recorded(partial(_orthogonal_parts, shapes))
+            self._recorded[shapes] = GraphedCallable(partial(_orthogonal_parts, shapes))
         return self._recorded[shapes](torch.cat([each.flatten() for each in matrices]))
 
 
@@ -108,8 +108,8 @@ def _orthogonal_parts(shapes: Shapes, numbers: Tensor) -> list[Tensor]:
 
 def convolutions(model: nn.Module) -> list[Tensor]:
     """Returns the learnable weights of all convolutions that are not grouped."""
-    found = [each.weight for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups == 1]
-    return [weight for weight in found if weight.requires_grad]
+    weights = [each.weight for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups == 1]
+    return [weight for weight in weights if weight.requires_grad]
 
 
 def orthogonal(matrix_MN: Tensor) -> Tensor:
@@ -150,9 +150,9 @@ def fused(optimizer: Optimizer, device: torch.device) -> None:
 
 def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Loads the state of an optimiser, but keeps its own device-specific settings."""
-    own = optimizer.param_groups
+    own_groups = optimizer.param_groups
     groups = [
         saved | {name: mine[name] for name in ("fused", "foreach") if name in mine}
-        for saved, mine in zip(state["param_groups"], own, strict=True)
+        for saved, mine in zip(state["param_groups"], own_groups, strict=True)
     ]
     optimizer.load_state_dict(state | {"param_groups": groups})

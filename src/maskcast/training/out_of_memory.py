@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from maskcast.models.recorded import changed
+from maskcast.models.cuda_graphs import map_tensors
 
-SPARED = 0.05  # share of the memory that is left free, because the allocator's blocks are never all in use
+RESERVED_SHARE = 0.05  # share of the memory that is left free, because the allocator's blocks are never all in use
 
 
 class Memory(Protocol):
@@ -23,7 +23,7 @@ class Memory(Protocol):
         """Returns the peak of allocated bytes while ``work`` runs, including all that was allocated before."""
 
 
-class Measured:
+class GpuMemory:
     """The memory of a GPU, as its allocator counts it."""
 
     def __init__(self, device: torch.device) -> None:
@@ -45,39 +45,41 @@ class Measured:
         return torch.cuda.max_memory_allocated(self._device)
 
 
-def batch_that_fits(work: Callable[[int], None], asked: int, memory: Memory, besides: int = 0) -> int | None:
+def estimate_batch_size(
+    step: Callable[[int], None], batch_size: int, memory: Memory, reserved: int = 0
+) -> int | None:
     """Returns the largest batch size that fits, by a line through two measured ones; None without an estimate.
 
     Args:
-        work: runs a training step, without the optimiser's part, on a batch of the given size.
-        asked: the batch size that did not fit.
+        step: runs a training step, without the optimiser's part, on a batch of the given size.
+        batch_size: the batch size that did not fit.
         memory: measures.
-        besides: bytes that a training needs in addition.
+        reserved: bytes that a training needs in addition.
     """
-    large = max(asked // 4, min(4, asked // 2))
+    large = max(batch_size // 4, min(4, batch_size // 2))
     small = large // 2  # not 1: batch norm has no variance of a single sample
     if not small:
         return None
     try:
-        least, most = (memory.peak(partial(work, size)) for size in (small, large))
-        room = (1 - SPARED) * memory.limit() - besides
+        least, most = (memory.peak(partial(step, size)) for size in (small, large))
+        available = (1 - RESERVED_SHARE) * memory.limit() - reserved
     except Exception:  # a task may not accept a part of a batch: then there is no estimate
         return None
-    each = (most - least) / (large - small)
-    if each <= 0:
+    bytes_per_sample = (most - least) / (large - small)
+    if bytes_per_sample <= 0:
         return None
-    fitting = min(int((room - least + small * each) / each), asked - 1)
-    return fitting if fitting >= 1 else None
+    estimate = min(int((available - least + small * bytes_per_sample) / bytes_per_sample), batch_size - 1)
+    return estimate if estimate >= 1 else None
 
 
-def part_of(batch: Any, size: int, asked: int) -> Any:
-    """Returns the first ``size`` samples of a batch of ``asked``: rows of tensors and items of lists."""
+def take_samples(batch: Any, size: int, batch_size: int) -> Any:
+    """Returns the first ``size`` samples of a batch of ``batch_size``: rows of tensors and items of lists."""
 
     def part(tensor: Tensor) -> Tensor:
-        return tensor[:size] if tensor.ndim and len(tensor) == asked else tensor
+        return tensor[:size] if tensor.ndim and len(tensor) == batch_size else tensor
 
     if isinstance(batch, dict):
-        return {name: part_of(each, size, asked) for name, each in batch.items()}
-    if isinstance(batch, list) and len(batch) == asked:
+        return {name: take_samples(each, size, batch_size) for name, each in batch.items()}
+    if isinstance(batch, list) and len(batch) == batch_size:
         return batch[:size]
-    return changed(batch, part)
+    return map_tensors(batch, part)

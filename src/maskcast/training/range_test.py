@@ -18,9 +18,9 @@ from maskcast.training.schedule import Schedule
 from maskcast.training.task import Task
 
 SMOOTHING = 0.95
-DIVERGED = 4.0  # the sweep ends when the smoothed loss exceeds so many times its minimum
-EDGE = 0.05  # share of the sweep at each end that gives no suggestion: the running mean is unreliable there
-FEWEST = 5  # steps needed to estimate a slope
+DIVERGENCE_FACTOR = 4.0  # the sweep ends when the smoothed loss exceeds so many times its minimum
+EDGE_SHARE = 0.05  # share of the sweep at each end that gives no suggestion: the running mean is unreliable there
+MIN_STEPS = 5  # steps needed to estimate a slope
 
 
 class Sweep(NamedTuple):
@@ -39,14 +39,14 @@ class Sweep(NamedTuple):
     diverged: bool
 
     @property
-    def least(self) -> float:
+    def lowest_loss_rate(self) -> float:
         """The rate at which the smoothed loss is lowest."""
         return self.rates[min(range(len(self.rates)), key=self.smoothed.__getitem__)]
 
     @property
     def steepest(self) -> float | None:
         """The rate at which the smoothed loss falls fastest over the log of the rate; None if it never falls."""
-        edge = max(1, round(EDGE * len(self.rates)))
+        edge = max(1, round(EDGE_SHARE * len(self.rates)))
         inner = range(edge, len(self.rates) - edge)
         slopes = {k: self.smoothed[k + 1] - self.smoothed[k - 1] for k in inner}
         if not slopes or min(slopes.values()) >= 0:
@@ -59,7 +59,7 @@ class Sweep(NamedTuple):
 
         The loss is lowest just before it diverges, so the rate there is too high to train at.
         """
-        return None if self.steepest is None else min(self.steepest, self.least / 10)
+        return None if self.steepest is None else min(self.steepest, self.lowest_loss_rate / 10)
 
 
 def range_test(task: Task, params: Schedule, lowest: float, highest: float, steps: int) -> Sweep:
@@ -99,13 +99,13 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
             losses.append(numbers.loss)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * numbers.loss
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # bias correction
-            if step >= FEWEST and numbers.loss > DIVERGED * min(smoothed) > 0:
+            if step >= MIN_STEPS and numbers.loss > DIVERGENCE_FACTOR * min(smoothed) > 0:
                 diverged = True
                 break
     learner.compiled.off()
-    if len(losses) < FEWEST:
+    if len(losses) < MIN_STEPS:
         raise MaskcastError(
-            f"lowest {lowest:g}: the loss left all bounds within {pluralize(len(losses), 'step')}; choose a "
+            f"lowest {lowest:g}: the loss diverged within {pluralize(len(losses), 'step')}; choose a "
             "lower one, or precision fp32"
         )
     return Sweep(rates[: len(losses)], losses, smoothed, diverged)

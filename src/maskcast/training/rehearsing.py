@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from maskcast.dry_run import write_note
-from maskcast.training.learner import WARM
+from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import Trained, fit
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task
@@ -50,7 +50,7 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
         short = _shortened(params, len(trial.places))
         trained = tried(short, resume / "measured", start_counts=start_counts, begins=trial.begins)
     # the first step waits for its batch; on a GPU the next ones run before the step is recorded
-    unlike = WARM + 1 if torch.cuda.is_available() else 1
+    unlike = WARM_UP_STEPS + 1 if torch.cuda.is_available() else 1
     learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
     saves = params.steps // params.checkpoint_every + params.total_epochs
     write_note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)

@@ -42,7 +42,7 @@ class PlainTask(BaseTask, Protocol):
     """A task that gives the loss of a whole batch at once.
 
     If its loss does the same on the host in each step, an attribute ``same_each_step`` is true; then a step on a
-    GPU is recorded once as a CUDA graph (``models/recorded.py``).
+    GPU is recorded once as a CUDA graph (``models/cuda_graphs.py``).
     """
 
     def loss(self, batch: Any, step: int) -> tuple["Tensor", "Logged"]:

@@ -2,8 +2,8 @@
 
 Torchvision loops over images, and the host waits for the number of boxes of each: five thousand operations and two
 hundred such waits per step. Here missing boxes are masked instead, so that the host never waits and a step can be
-recorded (``models.recorded``). Other samples are drawn than by torchvision; apart from that, results are equal up
-to rounding.
+recorded (``models.cuda_graphs``). Other samples are drawn than by torchvision; apart from that, results are equal
+up to rounding.
 
 Legend: B images, A anchors, P proposals, M boxes (padded), R boxes drawn for the second stage, K classes. Boxes
 are (x1, y1, x2, y2) in pixels.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.detection.matching import decoded, draw, encoded, matched, packed, rows, smooth
+from maskcast.models.detection.matching import decoded, draw_samples, encoded, matched, packed, rows, smooth
 
 MULTIPLE = 32  # height and width of a batch are padded to multiples of it
 
@@ -46,7 +46,7 @@ class BatchedLosses:
         most = max(1, *map(len, labels))
         boxes_BM4 = torch.stack([F.pad(each, (0, 0, 0, most - len(each))) for each in boxes])
         labels_BM = torch.stack([F.pad(each, (0, most - len(each)), value=-1) for each in labels])
-        x_BCHW = _together(images)
+        x_BCHW = _pad_and_stack(images)
         maps = self.network.backbone(x_BCHW)
         objectness, deltas = rpn.head(list(maps.values()))
         score = [each.permute(0, 2, 3, 1).flatten(1) for each in objectness]
@@ -59,7 +59,7 @@ class BatchedLosses:
             best_BP, match_BP, _ = matched(proposals_BP4, boxes_BM4, labels_BM)
             positive_BP = valid_BP & (best_BP >= heads.proposal_matcher.high_threshold)
             negative_BP = valid_BP & (best_BP < heads.proposal_matcher.low_threshold)
-            drawn = packed(draw(positive_BP, negative_BP, heads.fg_bg_sampler), heads.fg_bg_sampler)
+            drawn = packed(draw_samples(positive_BP, negative_BP, heads.fg_bg_sampler), heads.fg_bg_sampler)
             rois_BR4 = rows(proposals_BP4, drawn.index_BR)
             match_BR = match_BP.gather(1, drawn.index_BR)
             class_BR = (labels_BM.gather(1, match_BR) + 1).masked_fill(~drawn.positive_BR, 0)
@@ -115,7 +115,7 @@ class BatchedLosses:
             best_BA, match_BA, nearest_BA = matched(anchors_A4, boxes_BM4, labels_BM)
             positive_BA = (best_BA >= rpn.proposal_matcher.high_threshold) | nearest_BA
             negative_BA = (best_BA < rpn.proposal_matcher.low_threshold) & ~positive_BA
-            index, taken, positive = draw(positive_BA, negative_BA, rpn.fg_bg_sampler)
+            index, taken, positive = draw_samples(positive_BA, negative_BA, rpn.fg_bg_sampler)
             match_BR = match_BA.gather(1, index)
             target = encoded(rows(boxes_BM4, match_BR), anchors_A4[index], positive, rpn.box_coder.weights)
         count = taken.sum().clamp(min=1)
@@ -156,7 +156,7 @@ def kept(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
     return suppression.kept(boxes_BN4, valid_BN, threshold)
 
 
-def _together(images: Sequence[Tensor]) -> Tensor:
+def _pad_and_stack(images: Sequence[Tensor]) -> Tensor:
     """Returns images as a batch (B, C, H, W), padded with zeros below and right to multiples of ``MULTIPLE``."""
     height, width = (-(-max(image.shape[axis] for image in images) // MULTIPLE) * MULTIPLE for axis in (1, 2))
     return torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images])

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.bounds import parts_of
+from maskcast.models.limits import chunk_slices
 
 COPIES = 8  # temporary tensors of the size of the overlaps
 BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
 
 
-class Drawn(NamedTuple):
+class Samples(NamedTuple):
     """A sample of the candidates of each image, positive ones first."""
 
     index_BR: Tensor
@@ -41,7 +41,7 @@ def matched(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tenso
     """
     batch, most, _ = boxes_BM4.shape
     places = places.expand(batch, -1, 4)
-    parts = parts_of(batch, COPIES * most * places.shape[1])
+    parts = chunk_slices(batch, COPIES * most * places.shape[1])
     found = [_matched_some(places[part], boxes_BM4[part], labels_BM[part]) for part in parts]
     best_BN, match_BN, nearest_BN = (torch.cat(each) for each in zip(*found, strict=True))
     return best_BN, match_BN, nearest_BN
@@ -60,7 +60,7 @@ def _matched_some(places_BN4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> t
     return best_BN, match_BN, nearest_BN
 
 
-def draw(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
+def draw_samples(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Samples:
     """Samples candidates of each image as torchvision's sampler does, at most a given share of them positive."""
     key_BN, count = torch.rand(positive_BN.shape, device=positive_BN.device), sampler.batch_size_per_image
     size = positive_BN.shape[1]
@@ -71,14 +71,14 @@ def draw(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
     positive_BR = first_BR >= 0
     room_B1 = count - positive_BR.sum(1, keepdim=True)
     taken_BR = (others_BR >= 0) & (torch.arange(others_BR.shape[1], device=key_BN.device) < room_B1)
-    return Drawn(
+    return Samples(
         torch.cat([some_BR, more_BR], 1),
         torch.cat([positive_BR, taken_BR], 1),
         torch.cat([positive_BR, torch.zeros_like(taken_BR)], 1),
     )
 
 
-def packed(drawn: Drawn, sampler: Any) -> Drawn:
+def packed(drawn: Samples, sampler: Any) -> Samples:
     """Pads the sample of each image to the same number by repeating candidates, which do not count.
 
     Padding with real boxes keeps the statistics of norms in the box head right.
@@ -89,7 +89,7 @@ def packed(drawn: Drawn, sampler: Any) -> Drawn:
     place_R = torch.arange(order_BR.shape[1], device=order_BR.device)
     order_BR = order_BR.gather(1, place_R % taken_B1.clamp(min=1))
     first_BR = place_R < taken_B1
-    return Drawn(drawn.index_BR.gather(1, order_BR), first_BR, drawn.positive_BR.gather(1, order_BR) & first_BR)
+    return Samples(drawn.index_BR.gather(1, order_BR), first_BR, drawn.positive_BR.gather(1, order_BR) & first_BR)
 
 
 def decoded(delta: Tensor, places: Tensor, coder: Any) -> Tensor:

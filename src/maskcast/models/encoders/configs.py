@@ -111,13 +111,13 @@ class MocoConfig(SiameseConfig):
         """
         if self.queue % batch_size:
             raise MaskcastError(
-                f"method.queue {self.queue} is no multiple of training.batch_size {batch_size}; "
+                f"method.queue {self.queue} must be a multiple of training.batch_size {batch_size}; "
                 f"choose e.g. {max(1, self.queue // batch_size) * batch_size}"
             )
         if self.queue >= frames:
             raise MaskcastError(
-                f"method.queue {self.queue} is not below the {pluralize(frames, 'frame')} to learn from, so each "
-                f"would be told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
+                f"method.queue {self.queue} must be below the {pluralize(frames, 'frame')} to learn from; "
+                f"set it to {(frames - 1) // batch_size * batch_size} at most"
             )
 
 

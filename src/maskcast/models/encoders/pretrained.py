@@ -13,7 +13,7 @@ from torch import nn
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError, first_line
 from maskcast.models.base import WEIGHTS
-from maskcast.models.encoders.smp import hub_place, library, load_pretrained
+from maskcast.models.encoders.smp import hub_location, library, load_pretrained
 from maskcast.models.encoders.weights import HUB, PRETRAINED
 from maskcast.progress import say
 from maskcast.reading import parsing, read_json
@@ -61,18 +61,18 @@ def start_from(encoder: nn.Module, name: str, weights: str, sha256: str | None) 
             another digest or belongs to another encoder.
     """
     file, config, origin = _find(name, weights)
-    found = sha256_of(file)
-    if sha256 is not None and found != sha256.lower():
+    digest = sha256_of(file)
+    if sha256 is not None and digest != sha256.lower():
         raise MaskcastError(
-            f"{origin}: the sha256 of {file.name} is {found}, and model.encoder_sha256 asks for {sha256}; "
-            "fetch the file again, or change the key"
+            f"{origin}: sha256 of {file.name} is {digest}, expected {sha256} (model.encoder_sha256); "
+            "fetch the file again, or fix the key"
         )
     load_pretrained(encoder, name, file)
-    say(f"encoder {name!r} starts from {origin} (sha256 {found})")
-    return Pretrained(origin, found, None if config is None else _colours(config))
+    say(f"encoder {name!r} starts from {origin} (sha256 {digest})")
+    return Pretrained(origin, digest, None if config is None else _colour_statistics(config))
 
 
-def pinned(name: str) -> str:
+def pin_revision(name: str) -> str:
     """Returns the place on the hub of the library's weights for an encoder, pinned to a commit.
 
     Raises:
@@ -81,7 +81,7 @@ def pinned(name: str) -> str:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     library("smp_unet")
-    repo, _, revision = hub_place(name).partition("@")
+    repo, _, revision = hub_location(name).partition("@")
     cached = try_to_load_from_cache(repo, WEIGHTS, revision=revision)
     if isinstance(cached, str):
         return f"{HUB}{repo}@{_commit(Path(cached))}"
@@ -89,8 +89,10 @@ def pinned(name: str) -> str:
         # Asked once, with a short timeout: without a network, a download would retry for half a minute.
         found = get_hf_file_metadata(hf_hub_url(repo, WEIGHTS, revision=revision), timeout=PATIENCE)
     except Exception as error:  # its transport errors have no public base class
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT}: {first_line(error)}"
-        raise MaskcastError(f"{HUB}{repo}@{revision}: the hub cannot be asked ({why})") from None
+        reason = (
+            "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT}: {first_line(error)}"
+        )
+        raise MaskcastError(f"{HUB}{repo}@{revision}: the hub cannot be reached ({reason})") from None
     return f"{HUB}{repo}@{found.commit_hash}"
 
 
@@ -103,33 +105,33 @@ def _find(name: str, weights: str) -> tuple[Path, Path | None, str]:
     """Returns the file of weights, the config beside it (or None), and their origin."""
     if weights != PRETRAINED and not weights.startswith(HUB):
         return _local(Path(weights))
-    place = hub_place(name) if weights == PRETRAINED else weights.removeprefix(HUB)
-    repo, _, revision = place.partition("@")
-    file = _fetched(repo, revision, WEIGHTS)
+    location = hub_location(name) if weights == PRETRAINED else weights.removeprefix(HUB)
+    repo, _, revision = location.partition("@")
+    file = _download(repo, revision, WEIGHTS)
     assert file is not None
     commit = _commit(file)
     if commit != revision:
-        say(f"{HUB}{repo}: {revision!r} is commit {commit} today; to keep it, set {KEY} to {HUB}{repo}@{commit}")
-    return file, _fetched(repo, commit, "config.json"), f"{HUB}{repo}@{commit}"
+        say(f"{HUB}{repo}: {revision!r} is commit {commit}; to pin it, set {KEY} to {HUB}{repo}@{commit}")
+    return file, _download(repo, commit, "config.json"), f"{HUB}{repo}@{commit}"
 
 
 def _local(path: Path) -> tuple[Path, Path | None, str]:
     if not path.exists():
         raise MaskcastError(
-            f"{KEY} {path}: cannot be read (no such file or folder); give {PRETRAINED}, "
-            f"{HUB}<owner>/<name>@<revision>, or a safetensors file that is there"
+            f"{KEY} {path}: not found; use {PRETRAINED}, "
+            f"{HUB}<owner>/<name>@<revision>, or the path of a safetensors file"
         )
     if not path.is_dir():
         return path, None, str(path)
     file, config = path / WEIGHTS, path / "config.json"
     if not file.is_file():
         raise MaskcastError(
-            f"{KEY} {path}: the folder holds no {WEIGHTS}; give a safetensors file, or fetch it again"
+            f"{KEY} {path}: {WEIGHTS} not found in the folder; use a safetensors file, or fetch it again"
         )
     return file, config if config.is_file() else None, str(file)
 
 
-def _fetched(repo: str, revision: str, name: str) -> Path | None:
+def _download(repo: str, revision: str, name: str) -> Path | None:
     """Returns a file of the hub, from the cache if possible; None for a ``config.json`` that does not exist.
 
     Raises:
@@ -149,28 +151,28 @@ def _fetched(repo: str, revision: str, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(repo, name, revision=revision))
     except GatedRepoError:
-        why = "its owner gives access on request; accept the terms on its page and set HF_TOKEN"
+        reason = "access is restricted; accept the terms on its page and set HF_TOKEN"
     except RepositoryNotFoundError:
-        why = f"{constants.ENDPOINT} has no such repository, or it is private; fix {KEY}, or set HF_TOKEN"
+        reason = f"repository not found at {constants.ENDPOINT}, or private; fix {KEY}, or set HF_TOKEN"
     except RevisionNotFoundError:
-        why = f"the repository has no such revision; fix {KEY}"
+        reason = f"revision not found; fix {KEY}"
     except RemoteEntryNotFoundError:
         if name != WEIGHTS:
             return None
-        why = f"holds no {WEIGHTS}, and other files of weights are pickle, which runs code; choose other weights"
+        reason = f"{WEIGHTS} not found, and pickle is not supported, as it runs code; use other weights"
     except LocalEntryNotFoundError:
         offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"no answer from {constants.ENDPOINT}"
-        why = (
-            f"{name} is not in the cache {constants.HF_HUB_CACHE}, and the network is closed ({offline}); "
-            f"where it is open, run `hf download {repo} --revision {revision} --local-dir FOLDER`, "
-            f"bring FOLDER here and set {KEY} to it"
+        reason = (
+            f"{name} is not in the cache {constants.HF_HUB_CACHE}, and there is no network access ({offline}); "
+            f"on a machine with access, run `hf download {repo} --revision {revision} --local-dir FOLDER`, "
+            f"copy FOLDER here and set {KEY} to it"
         )
     except (HfHubHTTPError, OSError) as error:
-        why = f"{' '.join(str(error).split())}; try again, or give a local file ({KEY})"
-    raise MaskcastError(f"{what}: {why}")
+        reason = f"{' '.join(str(error).split())}; try again, or give a local file ({KEY})"
+    raise MaskcastError(f"{what}: {reason}")
 
 
-def _colours(config: Path) -> tuple[list[float], list[float]] | None:
+def _colour_statistics(config: Path) -> tuple[list[float], list[float]] | None:
     """Returns mean and std from the config of timm's or segmentation-models-pytorch's weights.
 
     Raises:
@@ -185,5 +187,7 @@ def _colours(config: Path) -> tuple[list[float], list[float]] | None:
         mean, std = ([float(value) / most for value in about[key]] for key in ("mean", "std"))
         space = about.get("input_space", "RGB")
     if space != "RGB" or len(mean) != 3 or len(std) != 3:
-        raise MaskcastError(f"{config}: the weights want {space} frames of {len(mean)} channels; choose others")
+        raise MaskcastError(
+            f"{config}: the weights expect {space} frames of {len(mean)} channels, not supported; use others"
+        )
     return mean, std

@@ -79,7 +79,7 @@ class Siamese(nn.Module):
         """Returns the loss of the whole batch, and numbers to log.
 
         What it does on the host does not depend on the step, so that a step can be recorded
-        (``models/recorded.py``).
+        (``models/cuda_graphs.py``).
 
         The numbers include ``embedding_spread`` of the copy's embeddings, which falls to 0 if the method
         collapses.

@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError, first_line
 from maskcast.models.weights import load_weights, read_weights
 
 DEPRECATED = "timm-"  # the library's old prefix for some of timm's encoders
-REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # errors of the library
+BUILD_ERRORS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # errors of the library
 
 
 def build_encoder(name: str, arch: str) -> nn.Module:
@@ -29,19 +29,19 @@ def build_encoder(name: str, arch: str) -> nn.Module:
     check_encoder(name, smp.encoders.get_encoder_names())
     try:
         encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=5, weights=None)
-    except REFUSALS as error:
+    except BUILD_ERRORS as error:
         raise MaskcastError(f"encoder {name!r}: {first_line(error)}; choose another") from None
     return encoder
 
 
-def bare(encoder: nn.Module) -> nn.Module:
+def unwrapped(encoder: nn.Module) -> nn.Module:
     """Returns the encoder without smp's wrapper for timm, so that weights have their library's names."""
     wrapped = getattr(encoder, "model", None)
     return wrapped if isinstance(wrapped, nn.Module) else encoder
 
 
 def load_pretrained(encoder: nn.Module, name: str, path: Path) -> None:
-    """Loads weights with the names of ``bare``, or as the library publishes them, e.g. with a classifier.
+    """Loads weights with the names of ``unwrapped``, or as the library publishes them, e.g. with a classifier.
 
     Args:
         encoder: built by the library.
@@ -51,21 +51,21 @@ def load_pretrained(encoder: nn.Module, name: str, path: Path) -> None:
     Raises:
         MaskcastError: if the file cannot be read or lacks weights of the encoder.
     """
-    own = bare(encoder)
+    own = unwrapped(encoder)
     if read_weights(path).keys() == own.state_dict().keys():
         load_weights(own, path)
         return
     try:
         if name.startswith("tu-"):
-            own.load_state_dict(_read_by_timm(name, path))
+            own.load_state_dict(_convert_with_timm(name, path))
         else:
             own.load_state_dict(read_weights(path))  # the library's classes ignore the classifier
-    except REFUSALS:
+    except BUILD_ERRORS:
         load_weights(own, path)  # raises an error that names what does not fit
         raise
 
 
-def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
+def _convert_with_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
     """Returns the state of an encoder that timm builds and loads.
 
     timm silently skips weights that a file lacks. So two differently initialised encoders are loaded, which must
@@ -83,14 +83,16 @@ def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
         for seed in (0, 1):
             torch.manual_seed(seed)
             loaded = smp.encoders.get_encoder(name, depth=5, weights=True, pretrained_cfg_overlay=overlay)
-            found.append(bare(loaded).state_dict())
+            found.append(unwrapped(loaded).state_dict())
     first, second = found
     if random := [key for key in first if not torch.equal(first[key], second[key])]:
-        raise MaskcastError(f"{path}: lacks {random[0]} ({len(random)} in all); it belongs to another network")
+        raise MaskcastError(
+            f"{path}: missing weights {random[0]} ({len(random)} in all); the file belongs to another network"
+        )
     return first
 
 
-def hub_place(name: str) -> str:
+def hub_location(name: str) -> str:
     """Returns the place on the hub of the library's weights for an encoder: ``<owner>/<name>@<revision>``.
 
     timm pins no revision, so its weights may change.
@@ -127,11 +129,11 @@ def library(arch: str) -> Any:
     return smp
 
 
-def check_encoder(name: str, own: list[str]) -> None:
-    """Checks that an encoder is one of the library's ``own`` or of timm's; the error suggests close names."""
-    if name in own and not name.startswith(DEPRECATED):
+def check_encoder(name: str, smp_names: list[str]) -> None:
+    """Checks that an encoder is one of ``smp_names`` or of timm's; the error suggests similar names."""
+    if name in smp_names and not name.startswith(DEPRECATED):
         return
-    sought, known = name, [each for each in own if not each.startswith(DEPRECATED)]
+    sought, known = name, [each for each in smp_names if not each.startswith(DEPRECATED)]
     if name.startswith(("tu-", DEPRECATED)):
         import timm
 
@@ -139,7 +141,9 @@ def check_encoder(name: str, own: list[str]) -> None:
             return
         known = [f"tu-{model}" for model in timm.list_models()]
         sought = "tu-" + name.partition("-")[2].replace("-", "_")
-    close = difflib.get_close_matches(sought, known, n=3)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
-    what = "is an old name of one of timm's" if name in own else "is unknown to segmentation-models-pytorch"
-    raise MaskcastError(f"encoder {name!r} {what}; {hint}")
+    similar = difflib.get_close_matches(sought, known, n=3)
+    hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else f"allowed: {', '.join(known)}"
+    problem = (
+        "is an old name of one of timm's" if name in smp_names else "is unknown to segmentation-models-pytorch"
+    )
+    raise MaskcastError(f"encoder {name!r} {problem}; {hint}")

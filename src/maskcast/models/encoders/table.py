@@ -15,8 +15,8 @@ from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS, read_description, save_description, save_model
 from maskcast.models.config import as_text
 from maskcast.models.encoders.configs import EncoderConfig, EncoderModelConfig
-from maskcast.models.encoders.smp import bare
-from maskcast.models.weights import build_like, load_weights
+from maskcast.models.encoders.smp import unwrapped
+from maskcast.models.weights import build_within_limit, load_weights
 from maskcast.reading import parsing
 
 
@@ -32,7 +32,7 @@ def save_encoder(
         meta: ``method``, and ``mean`` and ``std`` of the colours in training.
     """
     if encoder is not None:
-        save_model(folder, bare(encoder), config, num_classes=0, meta=meta)
+        save_model(folder, unwrapped(encoder), config, num_classes=0, meta=meta)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         save_description(folder, config, num_classes=0, meta=meta)
@@ -59,7 +59,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     description = read_description(folder)
     config = _config(folder, description)
-    encoder = build_like(folder / WEIGHTS, config.build)
+    encoder = build_within_limit(folder / WEIGHTS, config.build)
     load_into(encoder, folder, config, "this encoder")
     return encoder.eval(), description
 
@@ -84,11 +84,12 @@ def load_into(encoder: nn.Module, folder: Path, config: EncoderModelConfig, key:
     if description["meta"]["method"] == "none":
         return None
     if trained != config:
-        own, needed = (as_text(each.model_dump(mode="json")) for each in (trained, config))
+        trained_text, needed_text = (as_text(each.model_dump(mode="json")) for each in (trained, config))
         raise MaskcastError(
-            f"{folder}: pretrain_encoder.model is {own}, but {key} needs {needed}; make the two params agree"
+            f"{folder}: pretrain_encoder.model is {trained_text}, but {key} needs {needed_text}; make the two "
+            "params agree"
         )
-    load_weights(bare(encoder), folder / WEIGHTS)
+    load_weights(unwrapped(encoder), folder / WEIGHTS)
     return description
 
 

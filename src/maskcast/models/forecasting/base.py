@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.labels import IGNORE
-from maskcast.models.forecasting.batches import Batch, BatchSource, Pictures
+from maskcast.models.forecasting.batches import Batch, BatchSource, PixelBatches
 from maskcast.models.forecasting.input import Input
 
 
@@ -58,7 +58,7 @@ class Forecaster(Predictor, nn.Module):
             store: chosen by ``input.source``.
             clips: of that store.
         """
-        return Pictures(store, clips, self.input)
+        return PixelBatches(store, clips, self.input)
 
     @abstractmethod
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -69,8 +69,8 @@ def _move_classes(clip_THW: Tensor, out_hHW: Tensor) -> None:
     last_HW = clip_THW[-1]
     for class_id in area_TK[-1, 1:].nonzero().flatten().add(1).tolist():
         pixels_N2 = (last_HW == class_id).nonzero()
-        seen = area_TK[:, class_id].nonzero().flatten()[-FIT_FRAMES:]
-        velocity = _slope(seen.double(), centroid_TK2[seen, class_id])
+        visible_frames = area_TK[:, class_id].nonzero().flatten()[-FIT_FRAMES:]
+        velocity = _slope(visible_frames.double(), centroid_TK2[visible_frames, class_id])
         for step, out_HW in enumerate(out_hHW, start=1):
             y, x = (pixels_N2 + torch.round(velocity * step).long()).unbind(1)
             inside = (y >= 0) & (y < out_HW.shape[0]) & (x >= 0) & (x < out_HW.shape[1])

@@ -18,16 +18,16 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.dry_run import FullLoop, is_dry_run
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
-from maskcast.models.objects.cutting import CutSights, cut_sights, learn
+from maskcast.models.objects.cutting import CutObservations, cut_observations, train_completion
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
 from maskcast.progress import track
 from maskcast.seed import rng
 
-SPECK = 0.02  # size (standard deviation, in picture heights) below which an object is ignored
-MEASURED, CUT_FROM = 200, 1200  # most clips for measuring whole objects, and for cut sights
-CUT = 7  # random seed for cutting sights
-SIGHTINGS = 3  # an object that is larger than ``SPECK`` in fewer frames counts as noise
+MIN_SIZE = 0.02  # size (standard deviation, in picture heights) below which an object is ignored
+MAX_MEASURED_CLIPS, MAX_CUT_CLIPS = 200, 1200  # most clips for measuring whole objects, and for cut observations
+CUT_SEED = 7  # random seed for cutting observations
+MIN_FRAMES = 3  # an object that is larger than ``MIN_SIZE`` in fewer frames counts as noise
 
 
 class Window(NamedTuple):
@@ -55,7 +55,7 @@ class BatchSource(Protocol):
         """Returns windows of the same number of frames as one batch."""
 
 
-class Pictures:
+class PixelBatches:
     """Masks (B, T, H, W) or frames (B, T, H, W, 3), uint8."""
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], kind: Input) -> None:
@@ -78,8 +78,8 @@ class ObjectTracks:
     """
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None) -> None:
-        own = deepcopy(completion)  # stays on the CPU, as the batches do
-        self.read = cache(lambda clip: _pack(store, clips[clip], own))
+        cpu_completion = deepcopy(completion)  # stays on the CPU, as the batches do
+        self.read = cache(lambda clip: _pack(store, clips[clip], cpu_completion))
         if is_dry_run():
             for clip in track(range(len(clips)), "tracks of clips", of=FullLoop(splits=splits_of(clips))):
                 self.read(clip)
@@ -101,7 +101,7 @@ class TracksAndMasks:
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], count: int, completion: Completion | None) -> None:
         self.tracks = ObjectTracks(store, clips, completion)
-        self.masks, self.count = Pictures(store, clips, Input.MASKS), count
+        self.masks, self.count = PixelBatches(store, clips, Input.MASKS), count
 
     def batch(self, windows: Sequence[Window]) -> TrackBatch:
         """Returns windows as one batch."""
@@ -109,10 +109,10 @@ class TracksAndMasks:
 
 
 def prepare_motion(motion: ObjectMotion, store: ClipStore, clips: Sequence[Clip]) -> None:
-    """Fits the ground plane of the objects and, if ``motion`` completes cut sights, trains the completion."""
+    """Fits the ground plane of the objects and, if ``motion`` completes cut objects, trains the completion."""
     motion.calibrate(*whole_objects(store, clips))
     if motion.completion is not None:
-        learn(motion.completion, cuts(store, clips))
+        train_completion(motion.completion, cut_objects(store, clips))
 
 
 def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,22 +122,24 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
         store: holds their masks.
         clips: of that store.
     """
-    some = spread(clips, MEASURED)
-    packed = [_pack(store, clip).flatten(0, 1) for clip in some]
+    sample = spread_clips(clips, MAX_MEASURED_CLIPS)
+    packed = [_pack(store, clip).flatten(0, 1) for clip in sample]
     rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
     size_M = rows_M8[:, 4:6].mean(-1)
-    rows_M8, size_M = rows_M8[size_M > SPECK], size_M[size_M > SPECK]
+    rows_M8, size_M = rows_M8[size_M > MIN_SIZE], size_M[size_M > MIN_SIZE]
     return rows_M8[:, 0].long(), rows_M8[:, 2:4], size_M
 
 
-def cuts(store: ClipStore, clips: Sequence[Clip]) -> list[CutSights]:
-    """Returns cut sights of whole objects, from a sample of the clips."""
-    some = enumerate(track(spread(clips, CUT_FROM), "cutting objects", of=FullLoop(CUT_FROM, splits_of(clips))))
-    found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in some]
-    return [sights for sights in found if sights is not None]
+def cut_objects(store: ClipStore, clips: Sequence[Clip]) -> list[CutObservations]:
+    """Returns cut observations of whole objects, from a sample of the clips."""
+    sample = enumerate(
+        track(spread_clips(clips, MAX_CUT_CLIPS), "cutting objects", of=FullLoop(MAX_CUT_CLIPS, splits_of(clips)))
+    )
+    cut_clips = [cut_observations(store.masks(clip), store.num_classes, rng(CUT_SEED, k)) for k, clip in sample]
+    return [observations for observations in cut_clips if observations is not None]
 
 
-def spread(clips: Sequence[Clip], most: int) -> list[Clip]:
+def spread_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
     """Returns ``most`` evenly spaced clips, or all if there are fewer."""
     return [clips[k] for k in evenly_spaced(len(clips), most, ends=False)]
 
@@ -152,5 +154,5 @@ def _pack(store: ClipStore, clip: Clip, completion: Completion | None = None) ->
     masks_THW = torch.from_numpy(store.masks(clip))
     packed = pack_tracks(masks_THW, store.num_classes)
     size_TS = packed[..., 4:6].mean(-1)
-    packed = packed[:, (size_TS > SPECK).sum(0) >= min(SIGHTINGS, len(size_TS))]
+    packed = packed[:, (size_TS > MIN_SIZE).sum(0) >= min(MIN_FRAMES, len(size_TS))]
     return packed if completion is None else pack_whole(completion, masks_THW, packed)

@@ -66,7 +66,7 @@ class MaskForecasterConfig(ModelConfig):
     @model_validator(mode="after")
     def _moving(self) -> Self:
         if self.whole and self.motion == "none":
-            raise ValueError("whole: true completes objects that move; with it use motion: object")
+            raise ValueError("whole: true needs motion: object")
         return self
 
 
@@ -89,13 +89,11 @@ class RecurrentConfig(MaskForecasterConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.motion == "object" and (self.feedback or not self.residual):
-            raise ValueError(
-                "motion: object moves the last seen mask; with it use residual: true, feedback: false"
-            )
+            raise ValueError("motion: object needs residual: true and feedback: false")
         if self.input == "frames" and self.whole:
-            raise ValueError("whole: true completes objects of masks; with it use input: masks")
+            raise ValueError("whole: true needs input: masks")
         if self.embedding == "onehot" and self.stride != 1:
-            raise ValueError("embedding: onehot is for stride: 1")
+            raise ValueError("embedding: onehot needs stride: 1")
         return self
 
     def build(self, num_classes: int) -> "Forecaster":

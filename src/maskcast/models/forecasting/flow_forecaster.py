@@ -23,23 +23,23 @@ from maskcast.data.optical_flow import OpticalFlow, enlargement
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.dry_run import FullLoop
 from maskcast.labels import IGNORE
-from maskcast.models.bounds import check_time, check_whole
 from maskcast.models.forecasting.base import Forecaster, known
-from maskcast.models.forecasting.batches import Batch, splits_of, spread
+from maskcast.models.forecasting.batches import Batch, splits_of, spread_clips
+from maskcast.models.limits import check_size, check_time
 from maskcast.models.objects.warp import as_bytes
 from maskcast.progress import track
 
 PAIRS = 3  # last pairs of frames whose flow is averaged, as generated masks flicker
 # candidates for the share of the flow that persists per frame; 0 copies the mask
-PACES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
-USUAL = 0.85  # the share before it is measured
-MEASURED, AHEAD = 100, 64  # most clips, and most future frames of each, for choosing the share
+PACE_CANDIDATES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+DEFAULT_PACE = 0.85  # the share before it is measured
+MAX_CLIPS, MAX_FUTURE_FRAMES = 100, 64  # most clips, and most future frames of each, for choosing the share
 LEVELS = 5  # levels of blur: cells of 1, 2, 4, 8 and 16 pixels
-SHARP = 4.0  # initial logit of the level without blur
-SWIFT = 32.0  # scales the few parameters, so that a network's usual learning rate suits them
+INITIAL_SHARPNESS = 4.0  # initial logit of the level without blur
+PARAMETER_SCALE = 32.0  # scales the few parameters, so that a network's usual learning rate suits them
 STEPS, STRIDE = 2, 2  # future frames of a clip in the loss, and the stride of their rows and columns
-UNSEEN = 1e-3  # probability of a class that the last mask lacks
-NUMBERS = 24  # numbers in memory per pixel besides those of each class
+MIN_PROBABILITY = 1e-3  # probability of a class that the last mask lacks
+EXTRA_NUMBERS = 24  # numbers in memory per pixel besides those of each class
 
 
 class FlowForecaster(Forecaster):
@@ -59,8 +59,8 @@ class FlowForecaster(Forecaster):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.register_buffer("pace", torch.tensor(USUAL))
-        self.level_L = nn.Parameter(torch.tensor([SHARP / SWIFT] + [0.0] * (LEVELS - 1)))
+        self.register_buffer("pace", torch.tensor(DEFAULT_PACE))
+        self.level_L = nn.Parameter(torch.tensor([INITIAL_SHARPNESS / PARAMETER_SCALE] + [0.0] * (LEVELS - 1)))
         self.growth_L = nn.Parameter(torch.zeros(LEVELS))
 
     def reset_to_persistence(self) -> None:
@@ -73,28 +73,32 @@ class FlowForecaster(Forecaster):
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
         """Chooses the share of the flow that persists by the Jaccard on the second halves of the clips."""
-        told = [clip for clip in clips if clip.num_frames > 2]  # flow needs two frames, and one more is the target
-        counts = torch.zeros(len(PACES), self.num_classes, self.num_classes, dtype=torch.long)
-        for clip in track(spread(told, MEASURED), "how long flow lasts", of=FullLoop(MEASURED, splits_of(told))):
+        usable = [
+            clip for clip in clips if clip.num_frames > 2
+        ]  # flow needs two frames, and one more is the target
+        counts = torch.zeros(len(PACE_CANDIDATES), self.num_classes, self.num_classes, dtype=torch.long)
+        for clip in track(
+            spread_clips(usable, MAX_CLIPS), "how long flow lasts", of=FullLoop(MAX_CLIPS, splits_of(usable))
+        ):
             middle = -(-clip.num_frames // 2)
             first = max(0, middle - PAIRS - 1)
-            masks_THW = torch.from_numpy(store.masks(clip, slice(first, middle + AHEAD)))
-            seen_THW = known(masks_THW[: middle - first])
-            flow_HW2 = _flow_of(seen_THW)
-            for pace, counts_KK in zip(PACES, counts, strict=True):
+            masks_THW = torch.from_numpy(store.masks(clip, slice(first, middle + MAX_FUTURE_FRAMES)))
+            context_THW = known(masks_THW[: middle - first])
+            flow_HW2 = _flow_of(context_THW)
+            for pace, counts_KK in zip(PACE_CANDIDATES, counts, strict=True):
                 places = _places(flow_HW2, pace, 1)
-                for wanted_HW, place_HW2 in zip(masks_THW[middle - first :], places, strict=False):
-                    labelled = wanted_HW != IGNORE
-                    found = _class_at(seen_THW[-1], place_HW2)[labelled]
-                    pairs = wanted_HW[labelled].long() * self.num_classes + found
+                for target_HW, place_HW2 in zip(masks_THW[middle - first :], places, strict=False):
+                    labelled = target_HW != IGNORE
+                    predicted = _class_at(context_THW[-1], place_HW2)[labelled]
+                    pairs = target_HW[labelled].long() * self.num_classes + predicted
                     counts_KK += pairs.bincount(minlength=counts_KK.numel()).view_as(counts_KK)
         if not counts.any():
             return
         same = counts.diagonal(dim1=1, dim2=2)
         union = counts.sum(1) + counts.sum(2) - same
-        there = counts.sum(2) > 0
-        jaccard = (same / union.clamp(min=1)).where(there, 0).sum(1) / there.sum(1).clamp(min=1)
-        self.pace.fill_(PACES[int(jaccard.argmax())])
+        occurs = counts.sum(2) > 0
+        jaccard = (same / union.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1).clamp(min=1)
+        self.pace.fill_(PACE_CANDIDATES[int(jaccard.argmax())])
 
     @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
@@ -116,7 +120,7 @@ class FlowForecaster(Forecaster):
             for step, place_HW2 in zip(range(horizon), places, strict=False):
                 check_time()
                 masks[n, step] = _class_at(clip_THW[-1], place_HW2)
-                likely_HW = self._likely(levels, classes_N, place_HW2, step, masks[n, step])
+                likely_HW = self._probability(levels, classes_N, place_HW2, step, masks[n, step])
                 confidence[n, step] = as_bytes(likely_HW)
         return masks, confidence
 
@@ -132,19 +136,19 @@ class FlowForecaster(Forecaster):
             for step, place_IJ2 in zip(range(max(drawn) + 1), places, strict=False):
                 if step not in drawn:
                     continue
-                wanted_IJ = target_hHW[step, ::STRIDE, ::STRIDE]
-                likely_IJ = self._likely(levels, classes_N, place_IJ2, step, wanted_IJ)
-                counts_IJ = wanted_IJ != IGNORE
-                summed = summed - likely_IJ.clamp(min=UNSEEN).log()[counts_IJ].sum()
+                target_IJ = target_hHW[step, ::STRIDE, ::STRIDE]
+                likely_IJ = self._probability(levels, classes_N, place_IJ2, step, target_IJ)
+                counts_IJ = target_IJ != IGNORE
+                summed = summed - likely_IJ.clamp(min=MIN_PROBABILITY).log()[counts_IJ].sum()
                 counted = counted + counts_IJ.sum()
         loss = all_sum(summed) / all_sum(counted).clamp(min=1)
         return loss, {"cross_entropy": loss.detach()}
 
-    def _likely(
+    def _probability(
         self, levels: list[Tensor], classes_N: Tensor, place_IJ2: Tensor, step: int, class_IJ: Tensor
     ) -> Tensor:
         """Returns the probability of the given classes for pixels that come from the given places, (I, J)."""
-        share_L = (SWIFT * (self.level_L + self.growth_L * math.log1p(step))).softmax(0)
+        share_L = (PARAMETER_SCALE * (self.level_L + self.growth_L * math.log1p(step))).softmax(0)
         slot_IJ = torch.searchsorted(classes_N, class_IJ.contiguous()).clamp(max=len(classes_N) - 1)
         # classes are the layers of a volume, so that one sample per pixel gives the class asked for
         depth_IJ = (slot_IJ + 0.5) * (2 / len(classes_N)) - 1
@@ -187,7 +191,7 @@ def _levels(mask_HW: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Returns the classes of a mask (N,), and their layers at increasing levels of blur, (1, 1, N, ., .) each."""
     height, width = mask_HW.shape
     classes_N = mask_HW.unique()
-    check_whole(f"masks of {height} x {width}", height * width, 2 * len(classes_N) + NUMBERS)
+    check_size(f"masks of {height} x {width}", height * width, 2 * len(classes_N) + EXTRA_NUMBERS)
     levels = [(mask_HW == classes_N[:, None, None])[None].float()]
     for _ in range(LEVELS - 1):
         levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True, count_include_pad=False))

@@ -13,7 +13,7 @@ from maskcast.models.encoders.base import edge_padded
 from maskcast.models.objects.picks import Pick, picked_pixels
 from maskcast.models.recurrent.cells import set_to_zero
 
-MOST_CLASSES = 256  # most classes that the kernels support
+MAX_CLASSES = 256  # most classes that the kernels support
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
 
 
@@ -35,7 +35,7 @@ class PatchEmbedding(nn.Module):
         """Returns features (N, channels, H/S, W/S) of class ids below K; H and W are multiples of S."""
         n, height, width = ids_NHW.shape
         s = self.stride
-        if self.num_classes <= MOST_CLASSES and has_kernels(ids_NHW):
+        if self.num_classes <= MAX_CLASSES and has_kernels(ids_NHW):
             from maskcast.models.kernels.patches import patch_sums
 
             return patch_sums(ids_NHW, self._table(), self.bias, s)
@@ -83,11 +83,11 @@ class EmbeddedClasses(nn.Module):
         """Resets all corrections to 0."""
         set_to_zero(self.out)
 
-    def see(self, ids_NHW: Tensor) -> Tensor:
+    def encode(self, ids_NHW: Tensor) -> Tensor:
         """Returns the network's input (N, C, H/S, W/S) for class ids."""
         return self.stem(_pad(ids_NHW, self.stride))
 
-    def see_soft(self, probability_NKHW: Tensor) -> Tensor:
+    def encode_soft(self, probability_NKHW: Tensor) -> Tensor:
         """Returns the same for class probabilities."""
         return self.stem.soft(edge_padded(probability_NKHW, self.stride))
 
@@ -150,11 +150,11 @@ class OneHotClasses(nn.Module):
         """Resets all corrections to 0."""
         set_to_zero(self.out)
 
-    def see(self, ids_NHW: Tensor) -> Tensor:
+    def encode(self, ids_NHW: Tensor) -> Tensor:
         """Returns the classes one-hot (N, K, H, W)."""
         return F.one_hot(ids_NHW.long(), self.num_classes).permute(0, 3, 1, 2).to(self.out.weight.dtype)
 
-    def see_soft(self, probability_NKHW: Tensor) -> Tensor:
+    def encode_soft(self, probability_NKHW: Tensor) -> Tensor:
         """Returns the probabilities as they are."""
         return probability_NKHW
 

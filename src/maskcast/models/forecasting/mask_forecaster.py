@@ -16,12 +16,11 @@ from torch.nn import functional as F
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.arithmetic import fixed_shapes, without_autocast
-from maskcast.models.bounds import check_whole, parts_of, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
     Batch,
     BatchSource,
-    Pictures,
+    PixelBatches,
     TrackBatch,
     TracksAndMasks,
     prepare_motion,
@@ -29,6 +28,7 @@ from maskcast.models.forecasting.batches import (
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.forecasting.pixels import Pixels, needs_no_logits, pixel_loss, stacked, still_pixel_loss
 from maskcast.models.forecasting.translator import Translator
+from maskcast.models.limits import check_size, chunk_slices, strips
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.scene import Scene, observe
@@ -75,11 +75,11 @@ class MaskForecaster(Forecaster):
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns a source of masks or, if objects move, of tracks of all windows and masks of some."""
         if self.motion is None:
-            return Pictures(store, clips, self.input)
+            return PixelBatches(store, clips, self.input)
         return TracksAndMasks(store, clips, self.pixels.clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Fits the ground plane and trains the completion of cut sights, if objects move."""
+        """Fits the ground plane and trains the completion of cut observations, if objects move."""
         if self.motion is not None:
             prepare_motion(self.motion, store, clips)
 
@@ -134,13 +134,13 @@ class MaskForecaster(Forecaster):
         """
         frames, height, width = context_BTHW.shape[1:]
         numbers = -(-GATES * self.codec.channels // self.codec.stride**2)
-        check_whole(f"a clip of {frames} frames of {height} x {width}", frames * height * width, numbers)
+        check_size(f"a clip of {frames} frames of {height} x {width}", frames * height * width, numbers)
         if self.feedback:
-            check_whole(f"a frame of {height} x {width}", height * width, COPIES * self.num_classes)
+            check_size(f"a frame of {height} x {width}", height * width, COPIES * self.num_classes)
         masks = torch.empty(len(context_BTHW), horizon, height, width, dtype=torch.uint8)
         masks = masks.to(context_BTHW.device)
         confidence = torch.empty_like(masks)
-        for part in parts_of(len(context_BTHW), frames * height * width * numbers):
+        for part in chunk_slices(len(context_BTHW), frames * height * width * numbers):
             self._forecast_some(context_BTHW[part], masks[part], confidence[part] if sure else None, seed)
         return masks, confidence
 
@@ -192,17 +192,20 @@ class MaskForecaster(Forecaster):
             scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
             states = self._run(scene, context_BTHW, horizon)
             drawn = self.pixels.draw(horizon, target_BhHW.shape[2:], device, all_steps=self.feedback)
-            codec, wanted = self.codec, target_BhHW
+            codec, target_C = self.codec, target_BhHW
             if (
                 self.motion is None
                 and isinstance(codec, EmbeddedClasses)
                 and needs_no_logits(drawn, context_BTHW, codec)
             ):
                 if isinstance(drawn.steps, Tensor):
-                    states, wanted = list(stacked(states, drawn.steps).unbind(1)), picked(wanted, 1, drawn.steps)
-                summed, count = still_pixel_loss(codec, self.render, scene, states, wanted)
+                    states, target_C = (
+                        list(stacked(states, drawn.steps).unbind(1)),
+                        picked(target_C, 1, drawn.steps),
+                    )
+                summed, count = still_pixel_loss(codec, self.render, scene, states, target_C)
             else:
-                summed, count = pixel_loss(self._logits(scene, states, *drawn), wanted, drawn, counted)
+                summed, count = pixel_loss(self._logits(scene, states, *drawn), target_C, drawn, counted)
         mean = all_sum(summed) / all_sum(count).clamp(min=1)
         return mean, {"cross_entropy": mean.detach()}
 
@@ -218,9 +221,9 @@ class MaskForecaster(Forecaster):
         def feed(state_BCHW: Tensor) -> Tensor:
             probability = self._logits(scene, [state_BCHW], slice(1))[:, 0].softmax(1)
             hard = F.one_hot(probability.argmax(1), self.num_classes).movedim(-1, 1)
-            return self.codec.see_soft(hard + probability - probability.detach())
+            return self.codec.encode_soft(hard + probability - probability.detach())
 
-        seen_BTCHW = self.codec.see(context_BTHW.flatten(0, 1)).unflatten(0, context_BTHW.shape[:2])
+        seen_BTCHW = self.codec.encode(context_BTHW.flatten(0, 1)).unflatten(0, context_BTHW.shape[:2])
         return self.dynamics(seen_BTCHW, horizon, feed if self.feedback else None)
 
     def _logits(

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, prepare_motion
-from maskcast.models.forecasting.several import NumberedObjects, numbered
+from maskcast.models.forecasting.numbered_objects import NumberedObjects, number_batch
+from maskcast.models.limits import strips
 from maskcast.models.objects.motion import ObjectMotion
-from maskcast.models.objects.parts import most_objects
+from maskcast.models.objects.parts import max_objects
 from maskcast.models.objects.picks import ALL
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.warp import as_bytes, paint, probability
@@ -32,7 +32,7 @@ class ObjectForecaster(Forecaster):
     Args:
         hidden: width of an object's memory.
         num_classes: K, background included.
-        whole: complete cut sights to whole objects.
+        whole: complete cut observations to whole objects.
         several: each connected part of a class is an object of its own; else each class is one object.
     """
 
@@ -48,7 +48,7 @@ class ObjectForecaster(Forecaster):
         return ObjectTracks(self._objects_of(store), clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Fits the ground plane, and trains the completion of cut sights."""
+        """Fits the ground plane, and trains the completion of cut observations."""
         prepare_motion(self.motion, self._objects_of(store), clips)
 
     def reset_to_persistence(self) -> None:
@@ -92,7 +92,7 @@ class ObjectForecaster(Forecaster):
     def _observe(self, context_BTHW: Tensor, horizon: int, seed: int | None = None) -> Scene:
         ids_BTHW, count = known(context_BTHW), self.num_classes
         if self.several:
-            ids_BTHW, count = numbered(ids_BTHW, count), count * most_objects(count)
+            ids_BTHW, count = number_batch(ids_BTHW, count), count * max_objects(count)
         return observe(ids_BTHW, count, self.motion, horizon, seed)
 
     def _painted(self, scene: Scene, horizon: int, *, sure: bool) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import has_kernels
-from maskcast.models.forecasting.label_codec import MOST_CLASSES, EmbeddedClasses
+from maskcast.models.forecasting.label_codec import MAX_CLASSES, EmbeddedClasses
 from maskcast.models.objects.picks import ALL, Pick, picked, picked_pixels
 from maskcast.models.objects.scene import Scene
 from maskcast.models.objects.warp import Renderer
@@ -100,7 +100,7 @@ def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: 
 def needs_no_logits(drawn: Draw, ids: Tensor, codec: EmbeddedClasses) -> bool:
     """Whether a GPU kernel can compute the loss of all pixels without logits, if objects stay."""
     every = drawn.rows is ALL and drawn.columns is ALL
-    return every and codec.num_classes <= MOST_CLASSES and has_kernels(ids)
+    return every and codec.num_classes <= MAX_CLASSES and has_kernels(ids)
 
 
 def still_pixel_loss(

@@ -42,7 +42,7 @@ def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Forecaster, dict[s
     if description["num_classes"] == num_classes:
         return trained, description, []
     model = config_of(description).build(num_classes)
-    own, kept = model.state_dict(), trained.state_dict()
-    anew = [name for name, weights in own.items() if weights.shape != kept[name].shape]
-    model.load_state_dict({name: own[name] if name in anew else kept[name] for name in own})
-    return model.eval(), description | {"num_classes": num_classes}, anew
+    new_state, kept = model.state_dict(), trained.state_dict()
+    reinitialized = [name for name, weights in new_state.items() if weights.shape != kept[name].shape]
+    model.load_state_dict({name: new_state[name] if name in reinitialized else kept[name] for name in new_state})
+    return model.eval(), description | {"num_classes": num_classes}, reinitialized

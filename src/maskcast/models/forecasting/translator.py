@@ -48,9 +48,8 @@ class Translator(nn.Module):
         """
         if horizon > self.horizon:
             raise MaskcastError(
-                f"this model forecasts {pluralize(self.horizon, 'frame')} in its one pass, "
-                f"{pluralize(horizon, 'frame', 'was', 'were')} asked for; train one "
-                f"with model.horizon {horizon}"
+                f"this model forecasts {pluralize(self.horizon, 'frame')}, got horizon {horizon}; "
+                f"train one with model.horizon {horizon}"
             )
         missing = max(0, self.context - seen_BTCHW.shape[1])
         x_BMHW = F.pad(seen_BTCHW[:, -self.context :], (0, 0, 0, 0, 0, 0, missing, 0)).flatten(1, 2)

@@ -1,11 +1,11 @@
 """Estimates centre and size of whole objects of which the border or a nearer object hides a part.
 
-A sight is what one frame shows of an object. Completion is learned from whole sights, of which a part is hidden
-artificially (``cutting``). So it needs neither a camera nor a simulator's truth, only masks in which some objects
-are seen whole.
+An observation is what one frame shows of an object. Completion is learned from whole observations, of which a part
+is hidden artificially (``cutting``). It needs neither a camera nor a simulator's truth, only masks in which some
+objects are seen whole.
 
-Shapes: B clips, T frames, N objects, F frames of all clips, K classes, M sights, S side of a window in cells,
-H height, W width.
+Shapes: B clips, T frames, N objects, F frames of all clips, K classes, M observations, S side of a window in
+cells, H height, W width.
 """
 
 from dataclasses import replace
@@ -21,15 +21,17 @@ from maskcast.models.objects.tracks import DOUBT, Tracks, unpack_tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
 CELLS = 32  # cells of a window along each axis
-SIDE = 8.0  # side of a window, in units of the sight's larger standard deviation: about twice the visible part
+SIDE = (
+    8.0  # side of a window, in units of the observation's larger standard deviation: about twice the visible part
+)
 KIND = 8  # width of a class embedding, which holds shape and size
 WIDTH, HIDDEN = 16, 96
-SCALE_BIAS = -2.0  # log of the expected error of an untrained network, in units of the sight
-AT_ONCE = 1024  # sights per forward pass
+SCALE_BIAS = -2.0  # log of the expected error of an untrained network, in units of the observation
+AT_ONCE = 1024  # observations per forward pass
 
 
 class Completion(nn.Module):
-    """Completes cut sights of the classes that it has learned.
+    """Completes cut observations of the classes that it has learned.
 
     It is trained before the motion of objects, and frozen afterwards.
 
@@ -65,7 +67,7 @@ class Completion(nn.Module):
         """Returns centre and size of the whole objects and the scale of the centre's error (Laplace), (M, 2) each.
 
         Args:
-            window_M3SS: surroundings of each sight (``windows``).
+            window_M3SS: surroundings of each observation (``windows``).
             class_M: its class, or its object number (``parts``).
             centre_M2: centre of the visible part.
             std_M2: size of the visible part.
@@ -79,22 +81,26 @@ class Completion(nn.Module):
 
     @torch.no_grad()
     def complete(self, ids_BTHW: Tensor, object_BN: Tensor, tracks: Tracks) -> Tracks:
-        """Returns the tracks of whole objects; ``doubt_BTN2`` is their uncertainty, 0 if nothing cuts a sight."""
+        """Returns the tracks of whole objects; ``doubt_BTN2`` is their uncertainty, 0 if nothing cuts them."""
         shape = tracks.centre_BTN2.shape
         frame_M = torch.arange(shape[0] * shape[1], device=ids_BTHW.device).repeat_interleave(shape[2])
         class_M = object_BN[:, None].expand(shape[:3]).flatten()
-        sights = [frame_M, class_M, tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)]
-        centre_M2, std_M2, doubt_M2 = sights[2].clone(), sights[3].clone(), torch.zeros_like(sights[2])
+        observations = [frame_M, class_M, tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)]
+        centre_M2, std_M2, doubt_M2 = (
+            observations[2].clone(),
+            observations[3].clone(),
+            torch.zeros_like(observations[2]),
+        )
         known = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
         all_alike = shapes_are_fixed()
         every = torch.arange(known.shape[0], device=known.device)
         parts = [every] if all_alike else every[known].split(AT_ONCE)
         for some in parts:
-            window = windows(ids_BTHW.flatten(0, 1), *(sight[some] for sight in sights))
+            window = windows(ids_BTHW.flatten(0, 1), *(observation[some] for observation in observations))
             cut = is_cut(window) & known[some]
             if not all_alike:
                 some, window, cut = some[cut], window[cut], cut[cut]
-            whole = self(window, *(sight[some] for sight in sights[1:]))
+            whole = self(window, *(observation[some] for observation in observations[1:]))
             for kept, found in zip((centre_M2, std_M2, doubt_M2), whole, strict=True):
                 kept[some] = torch.where(cut[:, None], found, kept[some])
         return replace(
@@ -103,7 +109,7 @@ class Completion(nn.Module):
 
 
 def windows(ids_FHW: Tensor, frame_M: Tensor, class_M: Tensor, centre_M2: Tensor, std_M2: Tensor) -> Tensor:
-    """Returns the surroundings of each sight (M, 3, S, S), bool: the object, other objects, outside or unknown."""
+    """Returns the surroundings of each observation (M, 3, S, S), bool: object, other objects, unknown pixels."""
     framed_FHW = F.pad(ids_FHW, (1, 1, 1, 1), value=IGNORE)  # the outside of the image counts as unknown
     height, width = ids_FHW.shape[1:]
     cells_S = (torch.arange(CELLS, device=ids_FHW.device) + 0.5) / CELLS - 0.5

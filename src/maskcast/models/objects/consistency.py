@@ -15,20 +15,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-REACH = 0.15  # most that a region moves between two frames, relative to the image's diagonal
-DOUBT = 0.02  # a region is merged if its mean probability of a larger neighbour's class is at least this
-MEMORY = 2  # frames for which an object may be invisible within a track
+MAX_SHIFT = 0.15  # most that a region moves between two frames, relative to the image's diagonal
+MIN_MERGE_PROBABILITY = (
+    0.02  # a region is merged if its mean probability of a larger neighbour's class is at least this
+)
+MAX_MISSED_FRAMES = 2  # frames for which an object may be invisible within a track
 SUPPORT = 0.016  # area that a class must cover, summed over a clip's frames, relative to the image's
-SPAN = 11  # clips with fewer frames need proportionally less support
-MOST = 1024  # most regions of a frame that are tracked, the largest; the others keep their classes
-AT_ONCE = 2**24  # numbers that are summed at once; memory is a few times that
-ALIKE = 0.05  # least similarity of classes in linking, as an object's class may flip
+FULL_SUPPORT_FRAMES = 11  # clips with fewer frames need proportionally less support
+MAX_REGIONS = 1024  # most regions of a frame that are tracked, the largest; the others keep their classes
+CHUNK_NUMBERS = 2**24  # numbers that are summed at once; memory is a few times that
+MIN_SIMILARITY = 0.05  # least similarity of classes in linking, as an object's class may flip
 
 
 Check = Callable[[], None]  # called between pieces of work; raises to stop it
 
 
-def unchecked() -> None:
+def no_check() -> None:
     """The default check, which does nothing: this file can be used without the rest of maskcast."""
 
 
@@ -49,7 +51,7 @@ class Regions:
     area_R: np.ndarray
 
 
-def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check = unchecked) -> Regions:
+def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check = no_check) -> Regions:
     """Finds the connected regions of each class in a mask, and merges those that are parts of one object.
 
     Args:
@@ -65,8 +67,8 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check
         found, found_IJ = cv2.connectedComponents((mask_HW[box] == class_id).astype(np.uint8), connectivity=8)
         labels_HW[box] += np.where(found_IJ > 0, found_IJ + count, 0)
         count += found - 1
-    if count > MOST:
-        labels_HW, count = _largest(labels_HW), MOST
+    if count > MAX_REGIONS:
+        labels_HW, count = _keep_largest(labels_HW), MAX_REGIONS
         followed_P = labels_HW.ravel()[objects_P] > 0
         objects_P, probabilities_PK = objects_P[followed_P], probabilities_PK[followed_P]
     region_P = labels_HW.ravel()[objects_P] - 1
@@ -75,8 +77,8 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check
     area_R = np.bincount(region_P, minlength=count).astype(np.float64)
     places = np.divmod(objects_P, mask_HW.shape[1])  # integers, whose sums are exact in any order
     centre_R2 = np.stack([np.bincount(region_P, at_P, count) / area_R for at_P in places], 1)
-    regions = Regions(labels_HW, _summed(probabilities_PK, region_P, count), centre_R2, area_R)
-    return _merged(regions, class_R, objects_P, region_P)
+    regions = Regions(labels_HW, _sum_by_group(probabilities_PK, region_P, count), centre_R2, area_R)
+    return _merge_fragments(regions, class_R, objects_P, region_P)
 
 
 def _boxes(mask_HW: np.ndarray, objects_P: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
@@ -106,27 +108,29 @@ def _boxes(mask_HW: np.ndarray, objects_P: np.ndarray) -> list[tuple[int, tuple[
     ]
 
 
-def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray:
-    """Returns the sum of the rows of each group, float64; there are at most ``MOST`` groups, none empty."""
+def _sum_by_group(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray:
+    """Returns the sum of the rows of each group, float64; there are at most ``MAX_REGIONS`` groups, none empty."""
     order_P = np.argsort(group_P.astype(np.uint16), kind="stable")  # uint16 makes it a radix sort
     starts = np.searchsorted(group_P[order_P], np.arange(groups))
     sums = []
-    some = max(1, AT_ONCE // max(1, len(rows_PN)))
+    some = max(1, CHUNK_NUMBERS // max(1, len(rows_PN)))
     for first in range(0, rows_PN.shape[1], some):
         part_PN = rows_PN[:, first : first + some].take(order_P, 0).astype(np.float64)
         sums.append(np.add.reduceat(part_PN, starts, axis=0))
     return np.concatenate(sums, 1)
 
 
-def _largest(labels_HW: np.ndarray) -> np.ndarray:
-    """Renumbers the ``MOST`` largest regions in their order, and sets the others to 0."""
+def _keep_largest(labels_HW: np.ndarray) -> np.ndarray:
+    """Renumbers the ``MAX_REGIONS`` largest regions in their order, and sets the others to 0."""
     area_R = np.bincount(labels_HW.ravel())[1:]
     new_R = np.zeros(len(area_R) + 1, np.int32)
-    new_R[1 + np.sort(np.argsort(-area_R, kind="stable")[:MOST])] = np.arange(1, MOST + 1)
+    new_R[1 + np.sort(np.argsort(-area_R, kind="stable")[:MAX_REGIONS])] = np.arange(1, MAX_REGIONS + 1)
     return new_R[labels_HW]
 
 
-def _merged(regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region_P: np.ndarray) -> Regions:
+def _merge_fragments(
+    regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region_P: np.ndarray
+) -> Regions:
     """Merges a region into a larger neighbour if its pixels are likely enough of the neighbour's class.
 
     Args:
@@ -135,7 +139,7 @@ def _merged(regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region
         objects_P: flat indices of the foreground pixels.
         region_P: region of each of these pixels.
     """
-    share_RK = _share(regions)
+    share_RK = _class_shares(regions)
     count, (height, width) = len(class_R), regions.labels_HW.shape
     after = np.full((height + 1, width + 1), -1, np.int32)  # with a border of -1: no region
     after[:-1, :-1] = regions.labels_HW - 1
@@ -149,7 +153,7 @@ def _merged(regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region
     smaller_P = (area_P2[:, 0] < area_P2[:, 1]) | ((area_P2[:, 0] == area_P2[:, 1]) & (first_P < second_P))
     small_P, large_P = np.where(smaller_P, first_P, second_P), np.where(smaller_P, second_P, first_P)
     share_P = share_RK[small_P, class_R[large_P]]
-    into_R, share_R = np.arange(count), np.full(count, DOUBT)
+    into_R, share_R = np.arange(count), np.full(count, MIN_MERGE_PROBABILITY)
     for small, large, share in zip(small_P.tolist(), large_P.tolist(), share_P.tolist(), strict=True):
         if share >= share_R[small]:
             into_R[small], share_R[small] = large, share
@@ -179,10 +183,10 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
         find_regions(mask_HW, sure[mask_HW > 0])
         for mask_HW, sure in zip(masks_THW, probabilities_THWK, strict=True)
     ]
-    return agreed(masks_THW, probabilities_THWK.max(-1), regions, frames)[0]
+    return make_windows_consistent(masks_THW, probabilities_THWK.max(-1), regions, frames)[0]
 
 
-def agreed(
+def make_windows_consistent(
     masks_THW: np.ndarray, confidence_THW: np.ndarray, regions: Sequence[Regions], frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes masks and confidence of a clip consistent in windows, see ``make_consistent``.
@@ -198,21 +202,21 @@ def agreed(
     masks, confidence = masks_THW.copy(), confidence_THW.copy()
     for start in range(0, len(masks_THW), frames):
         stop = min(start + frames, len(masks_THW))
-        seen, new = slice(max(0, stop - frames), stop), slice(start, stop)
-        found = make_consistent(masks_THW[seen], confidence_THW[seen], regions[seen])
-        masks[new], confidence[new] = (each[start - stop :] for each in found)
+        window, new = slice(max(0, stop - frames), stop), slice(start, stop)
+        consistent = make_consistent(masks_THW[window], confidence_THW[window], regions[window])
+        masks[new], confidence[new] = (each[start - stop :] for each in consistent)
     return masks, confidence
 
 
 def make_consistent(
-    masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions], check: Check = unchecked
+    masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions], check: Check = no_check
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives each region of a clip the class of its track.
 
     A class is excluded if it covers less than ``SUPPORT`` over the clip (proportionally less if the clip has fewer
-    than ``SPAN`` frames). An exception is a class with a track that lasts to the end and has enough support for
-    the frames since it appeared. Tracks of an excluded class get the most probable remaining class, which may be
-    background.
+    than ``FULL_SUPPORT_FRAMES`` frames). An exception is a class with a track that lasts to the end and has enough
+    support for the frames since it appeared. Tracks of an excluded class get the most probable remaining class,
+    which may be background.
 
     Args:
         masks_THW: uint8 class ids of consecutive frames.
@@ -227,28 +231,30 @@ def make_consistent(
     tracks, total = _link(frames, check), len(masks_THW)
     votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
     classes = [1 + int(vote_K[1:].argmax()) for vote_K in votes]
-    shown_K = np.zeros(len(votes[0]) if votes else 1)
-    allowed_K = np.arange(len(shown_K)) == 0
+    covered_K = np.zeros(len(votes[0]) if votes else 1)
+    allowed_K = np.arange(len(covered_K)) == 0
     for track, class_id in zip(tracks, classes, strict=True):
-        area, came, seen = sum(frames[t].area_R[r] for t, r in track), track[0][0], track[-1][0]
-        shown_K[class_id] += area
-        allowed_K[class_id] |= seen == total - 1 and area >= _support(total - came, masks_THW)
-    allowed_K |= shown_K >= _support(total, masks_THW)
+        area, first_frame, last_frame = sum(frames[t].area_R[r] for t, r in track), track[0][0], track[-1][0]
+        covered_K[class_id] += area
+        allowed_K[class_id] |= last_frame == total - 1 and area >= _support(total - first_frame, masks_THW)
+    allowed_K |= covered_K >= _support(total, masks_THW)
     chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # class by label
     for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
         if not allowed_K[class_id]:
             class_id = int(np.where(allowed_K, vote_K, -1).argmax())
         for t, r in track:
             chosen[t][r + 1] = class_id
-    agreed_THW, sure_THW = masks_THW.copy(), confidence_THW.copy()
-    for regions, class_R, mask_HW, sure_HW in zip(frames, chosen, agreed_THW, sure_THW, strict=True):
-        places_P = np.flatnonzero(regions.labels_HW > 0)
-        label_P = regions.labels_HW.ravel()[places_P]
-        changed_P = class_R[label_P] != mask_HW.ravel()[places_P]
-        places_P, label_P = places_P[changed_P], label_P[changed_P]
-        mean_R = np.append(0, _share(regions)[np.arange(len(class_R) - 1), class_R[1:]])
-        mask_HW.ravel()[places_P], sure_HW.ravel()[places_P] = class_R[label_P], mean_R[label_P]
-    return agreed_THW, sure_THW
+    consistent_THW, changed_confidence_THW = masks_THW.copy(), confidence_THW.copy()
+    for regions, class_R, mask_HW, confidence_HW in zip(
+        frames, chosen, consistent_THW, changed_confidence_THW, strict=True
+    ):
+        pixels_P = np.flatnonzero(regions.labels_HW > 0)
+        label_P = regions.labels_HW.ravel()[pixels_P]
+        changed_P = class_R[label_P] != mask_HW.ravel()[pixels_P]
+        pixels_P, label_P = pixels_P[changed_P], label_P[changed_P]
+        mean_R = np.append(0, _class_shares(regions)[np.arange(len(class_R) - 1), class_R[1:]])
+        mask_HW.ravel()[pixels_P], confidence_HW.ravel()[pixels_P] = class_R[label_P], mean_R[label_P]
+    return consistent_THW, changed_confidence_THW
 
 
 Track = list[tuple[int, int]]  # (frame, region)
@@ -256,10 +262,10 @@ Track = list[tuple[int, int]]  # (frame, region)
 
 def _support(frames: int, masks_THW: np.ndarray) -> float:
     """Returns the number of pixels that a class must cover, summed over ``frames`` frames."""
-    return SUPPORT * min(1, frames / SPAN) * masks_THW[0].size
+    return SUPPORT * min(1, frames / FULL_SUPPORT_FRAMES) * masks_THW[0].size
 
 
-def _share(regions: Regions) -> np.ndarray:
+def _class_shares(regions: Regions) -> np.ndarray:
     """Returns the mean probability of each class over the pixels of each region (R, K)."""
     return regions.evidence_RK / regions.area_R[:, None]
 
@@ -269,9 +275,9 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
     tracks: list[Track] = []
     for t, regions in enumerate(frames):
         check()  # with many small regions, a frame takes long
-        alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
+        alive = [track for track in tracks if t - track[-1][0] <= MAX_MISSED_FRAMES]
         free = set(range(len(regions.area_R)))
-        for n, r in likely_pairs(alive, frames, t) if alive and free else []:
+        for n, r in rank_pairs(alive, frames, t) if alive and free else []:
             if r in free and alive[n][-1][0] < t:
                 alive[n].append((t, r))
                 free.remove(r)
@@ -279,30 +285,33 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
     return tracks
 
 
-def expected(track: Track, frames: Sequence[Regions], t: int) -> np.ndarray:
+def predict_position(track: Track, frames: Sequence[Regions], t: int) -> np.ndarray:
     """Returns the extrapolated place (y, x) of a track in frame t."""
     last, r = track[-1]
     place_2: np.ndarray = frames[last].centre_R2[r]
     if len(track) > 1:
-        before, s = track[-2]
-        place_2 = place_2 + (place_2 - frames[before].centre_R2[s]) * (t - last) / (last - before)
+        previous, s = track[-2]
+        place_2 = place_2 + (place_2 - frames[previous].centre_R2[s]) * (t - last) / (last - previous)
     return place_2
 
 
-def likely_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
+def rank_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
     """Returns the candidate pairs (track, region) for frame t, the most likely first."""
     regions = frames[t]
     ends = [track[-1] for track in tracks]
-    stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in ends])
-    going_N2 = np.array([expected(track, frames, t) for track in tracks])
-    ways = [np.linalg.norm(way_N2[:, None] - regions.centre_R2, axis=2) for way_N2 in (stopped_N2, going_N2)]
-    near_NR = 1 - np.minimum(*ways) / (REACH * np.hypot(*regions.labels_HW.shape))
-    n_P, r_P = np.nonzero(near_NR > 0)
+    last_position_N2 = np.array([frames[s].centre_R2[r] for s, r in ends])
+    predicted_N2 = np.array([predict_position(track, frames, t) for track in tracks])
+    distances = [
+        np.linalg.norm(position_N2[:, None] - regions.centre_R2, axis=2)
+        for position_N2 in (last_position_N2, predicted_N2)
+    ]
+    closeness_NR = 1 - np.minimum(*distances) / (MAX_SHIFT * np.hypot(*regions.labels_HW.shape))
+    n_P, r_P = np.nonzero(closeness_NR > 0)
     area_N = np.array([frames[s].area_R[r] for s, r in ends])
     share_NK = np.array([frames[s].evidence_RK[r] for s, r in ends]) / area_N[:, None]
     area_P, other_P = regions.area_R[r_P], area_N[n_P]
     size_P = np.minimum(area_P, other_P) / np.maximum(area_P, other_P)
-    alike_P = np.minimum(_share(regions)[r_P], share_NK[n_P]).sum(axis=1)
-    affinity_P = near_NR[n_P, r_P] * size_P * np.maximum(alike_P, ALIKE)
+    similarity_P = np.minimum(_class_shares(regions)[r_P], share_NK[n_P]).sum(axis=1)
+    affinity_P = closeness_NR[n_P, r_P] * size_P * np.maximum(similarity_P, MIN_SIMILARITY)
     order_P = np.argsort(-affinity_P, kind="stable")
     return list(zip(n_P[order_P].tolist(), r_P[order_P].tolist(), strict=True))

@@ -1,6 +1,6 @@
-"""Trains the completion of cut sights on whole sights, of which a border or another object hides a part.
+"""Trains the completion of cut objects on whole ones, of which a border or another object hides a part.
 
-Shapes: M sights, T frames, K classes, H height, W width, S side of a window in cells.
+Shapes: M observations, T frames, K classes, H height, W width, S side of a window in cells.
 """
 
 import math
@@ -19,20 +19,23 @@ from maskcast.models.objects.tracks import pack_tracks, track
 from maskcast.progress import say
 from maskcast.progress import track as shown
 
-BORDER, OBJECT = 0.4, 0.4  # shares of the sights cut by a border and by another object; the others stay whole
+BORDER, OBJECT = (
+    0.4,
+    0.4,
+)  # shares of the observations cut by a border and by another object; the others stay whole
 BEHIND = 0.25  # share of the other objects that lie behind and hide nothing
-CORRUPTED = 0.5  # share of the sights with errors like a masker's
+CORRUPTED = 0.5  # share of the observations with errors like a masker's
 SPECKS, SPECK_SIZE = 4, 4  # most specks of background or other classes, and their largest radius in pixels
 FRAMES = 4  # frames per clip that are cut
 LEAST, ENOUGH = 8, 60  # least pixels of a visible part, and of a whole object
 OTHER = 1, 2  # ids for the hiding object; any class but the object's own will do
-HELD_OUT = 10  # each n-th sight is held out, to test whether completion helps
-STEPS, BATCH, RATE, WARM = 1000, 64, 3e-3, 50
-SEED = 3  # random seed for the order of training sights
-FEW = 10  # a class with so few whole sights is not learned
+HELD_OUT = 10  # each n-th observation is held out, to test whether completion helps
+STEPS, BATCH, RATE, WARM_UP_STEPS = 1000, 64, 3e-3, 50
+SEED = 3  # random seed for the order of training observations
+FEW = 10  # a class with so few whole observations is not learned
 
 
-class CutSights(NamedTuple):
+class CutObservations(NamedTuple):
     """The visible parts of objects, and the whole objects that they belong to."""
 
     window_M3SS: Tensor  # bool
@@ -42,21 +45,21 @@ class CutSights(NamedTuple):
     whole_centre_M2: Tensor
     whole_std_M2: Tensor
 
-    def pick(self, some: Tensor) -> "CutSights":
-        """Returns the sights at some indices."""
-        return CutSights(*(field[some] for field in self))
+    def pick(self, some: Tensor) -> "CutObservations":
+        """Returns the observations at some indices."""
+        return CutObservations(*(field[some] for field in self))
 
 
-def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generator) -> CutSights | None:
+def cut_observations(ids_THW: np.ndarray, num_classes: int, random: np.random.Generator) -> CutObservations | None:
     """Cuts the whole objects in some frames of a clip's masks; returns None if there are none."""
     ids_FHW = ids_THW[random.choice(len(ids_THW), min(FRAMES, len(ids_THW)), replace=False)]
     packed_FS8 = pack_tracks(torch.from_numpy(ids_FHW), num_classes)
     pictures, wholes = [], []
-    for frame, slot in _whole(ids_FHW, packed_FS8).tolist():
+    for frame, slot in _whole_objects(ids_FHW, packed_FS8).tolist():
         class_id = int(packed_FS8[frame, slot, 0])
         if np.count_nonzero(ids_FHW[frame] == class_id) < ENOUGH:
             continue
-        cut_HW = _corrupted(_cut(ids_FHW[frame], class_id, random), class_id, random)
+        cut_HW = _corrupted(_cut_object(ids_FHW[frame], class_id, random), class_id, random)
         if np.count_nonzero(cut_HW == class_id) >= LEAST:
             pictures.append(cut_HW)
             wholes.append(packed_FS8[frame, slot])
@@ -66,20 +69,20 @@ def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generato
     class_M = whole_M8[:, 0].long()
     own_MHW = ids_MHW * (ids_MHW == class_M[:, None, None])
     seen = track(own_MHW[:, None], class_M[:, None])
-    sights = class_M, seen.centre_BTN2[:, 0, 0], seen.std_BTN2[:, 0, 0]
-    window = windows(ids_MHW, torch.arange(len(class_M)), *sights)
-    return CutSights(window, *sights, whole_M8[:, 2:4], whole_M8[:, 4:6]).pick(is_cut(window))
+    observations = class_M, seen.centre_BTN2[:, 0, 0], seen.std_BTN2[:, 0, 0]
+    window = windows(ids_MHW, torch.arange(len(class_M)), *observations)
+    return CutObservations(window, *observations, whole_M8[:, 2:4], whole_M8[:, 4:6]).pick(is_cut(window))
 
 
-def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
+def train_completion(completion: Completion, examples: Sequence[CutObservations]) -> None:
     """Trains the completion; without enough examples, or if it does not help, it is left unchanged.
 
-    The loss of a sight is the negative log-likelihood of the centre under a Laplace distribution, plus the errors
-    of centre and log size in units of the object's size.
+    The loss of an observation is the negative log-likelihood of the centre under a Laplace distribution, plus the
+    errors of centre and log size in units of the object's size.
     """
     if not examples:
         return
-    every = CutSights(*map(torch.cat, zip(*examples, strict=True)))
+    every = CutObservations(*map(torch.cat, zip(*examples, strict=True)))
     held_out = torch.arange(len(every.class_M)) % HELD_OUT == 0
     learned, judged = every.pick(~held_out), every.pick(held_out)
     if len(learned.class_M) < (1 if is_dry_run() else BATCH):
@@ -88,23 +91,23 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     completion.requires_grad_(True)
     optimizer = torch.optim.AdamW(completion.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / STEPS)) / 2
+        optimizer, lambda step: min(1, (step + 1) / WARM_UP_STEPS) * (1 + math.cos(math.pi * step / STEPS)) / 2
     )
     for _ in shown(limited_range(STEPS), "completing cut objects", of=FullLoop(STEPS)):
         some = learned.pick(torch.randint(len(learned.class_M), (BATCH,), generator=draws))
         centre, std, scale = completion(*some[:4])
         unit = some.whole_std_M2.mean(-1, keepdim=True)
-        missed = (centre - some.whole_centre_M2).abs()
-        surprise = missed / scale + (scale / unit).log()
-        loss = (surprise + 5 * missed / unit + (std / some.whole_std_M2).log().abs()).mean()
+        error = (centre - some.whole_centre_M2).abs()
+        nll = error / scale + (scale / unit).log()
+        loss = (nll + 5 * error / unit + (std / some.whole_std_M2).log().abs()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     completion.requires_grad_(False)
     before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
-    found = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
-    say(f"completing cut objects: learned from {len(learned.class_M)}; {found}")
+    summary = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
+    say(f"completing cut objects: learned from {len(learned.class_M)}; {summary}")
     if is_dry_run():  # a few steps would not help, but completion has to be timed
         completion.known_K.fill_(True)
     elif after < before:
@@ -112,22 +115,22 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
         completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > FEW
 
 
-def _error(sights: CutSights, centre_M2: Tensor) -> float:
+def _error(observations: CutObservations, centre_M2: Tensor) -> float:
     """Returns the mean error of centres in units of the objects' sizes."""
-    missed = (centre_M2 - sights.whole_centre_M2).norm(dim=-1) / sights.whole_std_M2.mean(-1)
+    missed = (centre_M2 - observations.whole_centre_M2).norm(dim=-1) / observations.whole_std_M2.mean(-1)
     return float(missed.mean())
 
 
-def _whole(ids_FHW: np.ndarray, packed_FS8: Tensor) -> Tensor:
-    """Returns frame and slot (M, 2) of the whole sights."""
+def _whole_objects(ids_FHW: np.ndarray, packed_FS8: Tensor) -> Tensor:
+    """Returns frame and slot (M, 2) of the whole observations."""
     sight_M2 = (packed_FS8[..., 1] > 0).nonzero()
     packed_M8 = packed_FS8[sight_M2[:, 0], sight_M2[:, 1]]
-    sights = packed_M8[:, 0].long(), packed_M8[:, 2:4], packed_M8[:, 4:6]
-    cut_M = is_cut(windows(torch.from_numpy(ids_FHW), sight_M2[:, 0], *sights)) | (packed_M8[:, 6] > 0)
+    observations = packed_M8[:, 0].long(), packed_M8[:, 2:4], packed_M8[:, 4:6]
+    cut_M = is_cut(windows(torch.from_numpy(ids_FHW), sight_M2[:, 0], *observations)) | (packed_M8[:, 6] > 0)
     return sight_M2[~cut_M]
 
 
-def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
+def _cut_object(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
     """Returns a frame in which a border cuts an object, or another object covers or touches it."""
     how = random.random()
     if how > BORDER + OBJECT:

@@ -26,7 +26,7 @@ TEMPOS = 8
 SLOWEST, FASTEST = 0.4, 2.2  # range of the initial tempos, relative to the usual one
 LENGTHS = (4, 6, 8, 11)  # frames of the windows in which paths are measured, anywhere in the context
 ENDS = (3, 4, 5, 6, 8, 11)  # frames of the windows that end with the last frame, which are features of an object
-NOISE = 0.03  # error of the place of a whole sight, in units of the object's size
+NOISE = 0.03  # error of the place of a whole observation, in units of the object's size
 MISSED = 0.12  # largest residual of a fit, in these units, without a collision
 MOVES = 0.003  # least displacement at the end of a window; with less, the object came to rest in it
 BEND_UNIT = 200.0  # scales the change of a displacement per frame, on the plane, to about 1
@@ -60,7 +60,7 @@ class Bends:
     along_BNW: Tensor  # its change per frame, along the motion
     across_BNW: Tensor
     missed_BNW: Tensor  # residual of a parabola, in units of the object's size
-    weight_BNW: Tensor  # weight of the most uncertain sight, 0 if one is missing
+    weight_BNW: Tensor  # weight of the most uncertain observation, 0 if one is missing
 
 
 class FrictionEstimate(nn.Module):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from maskcast.models.objects.completion import Completion
 from maskcast.models.objects.pairs import FEATURES, OF_CONTACTS, SPEED_UNIT, STD_UNIT, Others, clamped, see_pairs
 from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane, turned
-from maskcast.models.objects.state import Sights, State, StateEstimate
+from maskcast.models.objects.state import Observations, State, StateEstimate
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
@@ -178,9 +178,9 @@ class ObjectMotion(nn.Module):
             features.append(clamped(recent.doubt_BTN2 * DOUBT_UNIT))
         past = [torch.cat(features, dim=-1).transpose(1, 2).flatten(2), kind]
         if self.estimate is not None:
-            sights = Sights.of(self.homography, tracks.latest(self.context))
-            latest, size_BN = sights.latest(PAST + 1), sights.size_BN
-            bends = self.estimate.friction.measure(sights.place_BRN2, sights.weight_BRN, size_BN)
+            observations = Observations.of(self.homography, tracks.latest(self.context))
+            latest, size_BN = observations.latest(PAST + 1), observations.size_BN
+            bends = self.estimate.friction.measure(observations.place_BRN2, observations.weight_BRN, size_BN)
             memory = self.history(torch.cat([*past, self.estimate.look(bends, latest)], -1))
             memory, friction = self.estimate.share(memory, kind, bends, size_BN, seen.exists_BN)
         else:

@@ -8,16 +8,23 @@ Legend: T frames of a clip, H height, W width, K classes, R regions of a frame, 
 
 import numpy as np
 
-from maskcast.models.objects.consistency import MEMORY, Regions, Track, expected, find_regions, likely_pairs
+from maskcast.models.objects.consistency import (
+    MAX_MISSED_FRAMES,
+    Regions,
+    Track,
+    find_regions,
+    predict_position,
+    rank_pairs,
+)
 
-MOST = 255  # limit of object numbers, which are bytes; 255 means no label
-SPECK = 1e-3  # area, in squared picture heights, below which a new region is assigned to a nearby object
-GROWN = 1.25  # the box around two parts of an object may be so many times its largest box
+MAX_NUMBERS = 255  # limit of object numbers, which are bytes; 255 means no label
+MIN_SIZE = 1e-3  # area, in squared picture heights, below which a new region is assigned to a nearby object
+MAX_GROWTH = 1.25  # the box around two parts of an object may be so many times its largest box
 
 
-def most_objects(num_classes: int) -> int:
+def max_objects(num_classes: int) -> int:
     """Returns how many objects of a class can be told apart; all later ones get the last number."""
-    return max(1, MOST // num_classes)
+    return max(1, MAX_NUMBERS // num_classes)
 
 
 def number_objects(ids_THW: np.ndarray, num_classes: int) -> np.ndarray:
@@ -35,11 +42,11 @@ def number_objects(ids_THW: np.ndarray, num_classes: int) -> np.ndarray:
         Object numbers (T, H, W), uint8. ``number % K`` is the class; with one object per class the masks are
         unchanged.
     """
-    followed = _Followed(num_classes)
-    return np.stack([followed.see(np.where(ids_HW < num_classes, ids_HW, 0)) for ids_HW in ids_THW])
+    tracker = _ObjectTracker(num_classes)
+    return np.stack([tracker.update(np.where(ids_HW < num_classes, ids_HW, 0)) for ids_HW in ids_THW])
 
 
-class _Followed:
+class _ObjectTracker:
     """Tracks the objects of a clip, frame by frame.
 
     Args:
@@ -52,43 +59,43 @@ class _Followed:
         self._tracks: list[Track] = []  # the track of each object
         self._numbers: list[int] = []
         self._sides: list[np.ndarray] = []  # size of the largest box of each object so far
-        self._met_K = np.zeros(num_classes, int)
+        self._count_K = np.zeros(num_classes, int)
 
-    def see(self, ids_HW: np.ndarray) -> np.ndarray:
+    def update(self, ids_HW: np.ndarray) -> np.ndarray:
         """Returns the numbers (H, W) of the objects in the next frame."""
         now = len(self._frames)
-        alive = [n for n, track in enumerate(self._tracks) if now - track[-1][0] <= MEMORY]
+        alive = [n for n, track in enumerate(self._tracks) if now - track[-1][0] <= MAX_MISSED_FRAMES]
         regions = find_regions(ids_HW, self._one_hot_KK[ids_HW[ids_HW > 0]])
-        regions = self._divided(regions, alive)
+        regions = self._split_regions(regions, alive)
         self._frames.append(regions)
         class_R = _classes(regions)
         owner_R = np.full(len(class_R), -1)
-        found = [self._tracks[n] for n in alive]
-        for a, r in likely_pairs(found, self._frames, now) if found and len(class_R) else []:
+        alive_tracks = [self._tracks[n] for n in alive]
+        for a, r in rank_pairs(alive_tracks, self._frames, now) if alive_tracks and len(class_R) else []:
             n = alive[a]
             if owner_R[r] < 0 and n not in owner_R and self._numbers[n] % self._num_classes == class_R[r]:
                 owner_R[r] = n
         linked_R = owner_R >= 0
         for r in np.flatnonzero(~linked_R)[np.argsort(-regions.area_R[~linked_R], kind="stable")].tolist():
-            owner_R[r] = self._whole(ids_HW, r, class_R, owner_R)
+            owner_R[r] = self._owner_of_part(ids_HW, r, class_R, owner_R)
         objects, labels_HW = owner_R.tolist(), regions.labels_HW
         if len(set(objects)) < len(objects):  # merges parts, so that the whole object is extrapolated
             objects = sorted(set(objects))
             labels_HW = np.append(0, 1 + np.searchsorted(objects, owner_R)).astype(np.int32)[labels_HW]
             classes = np.array([self._class(n) for n in objects])
-            self._frames[now] = _measured(labels_HW, classes, self._one_hot_KK)
+            self._frames[now] = _measure_regions(labels_HW, classes, self._one_hot_KK)
         for r, n in enumerate(objects):
             self._tracks[n].append((now, r))
             self._sides[n] = np.maximum(self._sides[n], _sides(labels_HW == r + 1))
         number_HW = np.array([0, *(self._numbers[n] for n in objects)], np.uint8)[labels_HW]
         return np.where(labels_HW > 0, number_HW, ids_HW)  # the others are too many to track
 
-    def _divided(self, regions: Regions, alive: list[int]) -> Regions:
+    def _split_regions(self, regions: Regions, alive: list[int]) -> Regions:
         """Divides each region in which several of the ``alive`` objects of its class are expected."""
         now, class_R, labels_HW = len(self._frames), _classes(regions), regions.labels_HW.copy()
         height, width = labels_HW.shape
         inside: dict[int, list[int]] = {}
-        places = {n: expected(self._tracks[n], self._frames, now) for n in alive}
+        places = {n: predict_position(self._tracks[n], self._frames, now) for n in alive}
         for n, place_2 in places.items():
             y, x = np.floor(place_2 + 0.5).astype(int).tolist()
             label = int(labels_HW[y, x]) if 0 <= y < height and 0 <= x < width else 0
@@ -97,31 +104,37 @@ class _Followed:
         added: list[int] = []
         for label, objects in ((label, some) for label, some in inside.items() if len(some) > 1):
             y_P, x_P = np.nonzero(regions.labels_HW == label)
-            away_NP = [np.hypot(y_P - places[n][0], x_P - places[n][1]) / self._size(n) for n in objects]
-            parts, part_P = np.unique(np.argmin(away_NP, axis=0), return_inverse=True)
+            distance_NP = [np.hypot(y_P - places[n][0], x_P - places[n][1]) / self._size(n) for n in objects]
+            parts, part_P = np.unique(np.argmin(distance_NP, axis=0), return_inverse=True)
             new = [label, *range(len(class_R) + len(added) + 1, len(class_R) + len(added) + len(parts))]
             labels_HW[y_P, x_P] = np.array(new, np.int32)[part_P]
             added += [int(class_R[label - 1])] * (len(parts) - 1)
-        return _measured(labels_HW, np.append(class_R, added).astype(int), self._one_hot_KK) if added else regions
+        return (
+            _measure_regions(labels_HW, np.append(class_R, added).astype(int), self._one_hot_KK)
+            if added
+            else regions
+        )
 
-    def _whole(self, ids_HW: np.ndarray, r: int, class_R: np.ndarray, owner_R: np.ndarray) -> int:
+    def _owner_of_part(self, ids_HW: np.ndarray, r: int, class_R: np.ndarray, owner_R: np.ndarray) -> int:
         """Returns the object that a region is a part of: one in this frame, or a new one."""
         regions = self._frames[-1]
-        beside = [s for s in np.flatnonzero(owner_R >= 0).tolist() if class_R[s] == class_R[r]]
-        beside.sort(key=lambda s: float(np.hypot(*(regions.centre_R2[s] - regions.centre_R2[r]))))
-        small = regions.area_R[r] < SPECK * len(ids_HW) ** 2
-        if beside and small:
-            return int(owner_R[beside[0]])
-        for s in beside:
+        candidates = [s for s in np.flatnonzero(owner_R >= 0).tolist() if class_R[s] == class_R[r]]
+        candidates.sort(key=lambda s: float(np.hypot(*(regions.centre_R2[s] - regions.centre_R2[r]))))
+        small = regions.area_R[r] < MIN_SIZE * len(ids_HW) ** 2
+        if candidates and small:
+            return int(owner_R[candidates[0]])
+        for s in candidates:
             n, ends = int(owner_R[s]), (regions.centre_R2[r], regions.centre_R2[s])
             both_2 = _sides(np.isin(regions.labels_HW, [r + 1, s + 1]))
-            if (both_2 <= GROWN * self._sides[n]).all() and _something_between(ids_HW, int(class_R[r]), *ends):
+            if (both_2 <= MAX_GROWTH * self._sides[n]).all() and _is_occluded_between(
+                ids_HW, int(class_R[r]), *ends
+            ):
                 return n
-        return self._new(int(class_R[r]))
+        return self._add_object(int(class_R[r]))
 
-    def _new(self, class_id: int) -> int:
-        place = min(int(self._met_K[class_id]), most_objects(self._num_classes) - 1)
-        self._met_K[class_id] += 1
+    def _add_object(self, class_id: int) -> int:
+        place = min(int(self._count_K[class_id]), max_objects(self._num_classes) - 1)
+        self._count_K[class_id] += 1
         self._tracks.append([])
         self._sides.append(np.zeros(2, int))
         self._numbers.append(class_id + self._num_classes * place)
@@ -140,7 +153,7 @@ def _classes(regions: Regions) -> np.ndarray:
     return regions.evidence_RK.argmax(1) if len(regions.area_R) else np.zeros(0, int)
 
 
-def _measured(labels_HW: np.ndarray, class_R: np.ndarray, one_hot_KK: np.ndarray) -> Regions:
+def _measure_regions(labels_HW: np.ndarray, class_R: np.ndarray, one_hot_KK: np.ndarray) -> Regions:
     """Measures the regions in ``labels_HW``, numbered from 1, which have the given classes."""
     y, x = np.nonzero(labels_HW)
     region_P, count = labels_HW[y, x] - 1, len(class_R)
@@ -154,7 +167,7 @@ def _sides(mask_HW: np.ndarray) -> np.ndarray:
     return np.array([1 + int(np.ptp(np.flatnonzero(mask_HW.any(axis)))) for axis in (1, 0)])
 
 
-def _something_between(ids_HW: np.ndarray, class_id: int, start_2: np.ndarray, end_2: np.ndarray) -> bool:
+def _is_occluded_between(ids_HW: np.ndarray, class_id: int, start_2: np.ndarray, end_2: np.ndarray) -> bool:
     """Whether an object of another class lies on the line between two places."""
     steps = 1 + int(np.abs(end_2 - start_2).max())
     y, x = (np.linspace(start_2[axis], end_2[axis], steps + 1).round().astype(int) for axis in (0, 1))

@@ -1,8 +1,8 @@
-"""Estimates place and velocity of objects on the plane in the last frame, from sights since a collision.
+"""Estimates place and velocity of objects on the plane in the last frame, from observations since a collision.
 
-A velocity from two sights is noisy. One from many sights is biased by friction, and by collisions in between. So
-motion with friction (estimated in ``friction``) is fitted to the last 2, 3, ... frames. The state is a weighted
-mean of the fits, in which long ones count while no sight has a large residual.
+A velocity from two observations is noisy. One from many observations is biased by friction, and by collisions in
+between. So motion with friction (estimated in ``friction``) is fitted to the last 2, 3, ... frames. The state is a
+weighted mean of the fits, in which long ones count while no observation has a large residual.
 
 Shapes: B clips, R frames, N objects, W windows that end with the last frame, F features, the last 2 is (y, x).
 """
@@ -22,7 +22,7 @@ SHARP = 2.0  # log of the sharpness with which fits with large residuals are exc
 
 
 @dataclass(frozen=True)
-class Sights:
+class Observations:
     """Observations of objects, on the plane."""
 
     place_BRN2: Tensor
@@ -30,8 +30,8 @@ class Sights:
     size_BN: Tensor  # mean standard deviation of the pixels
 
     @staticmethod
-    def of(homography: Tensor, tracks: Tracks) -> "Sights":
-        """Makes the sights from completed tracks."""
+    def of(homography: Tensor, tracks: Tracks) -> "Observations":
+        """Makes the observations from completed tracks."""
         assert tracks.doubt_BTN2 is not None
         std_BRN1 = tracks.std_BTN2.mean(-1, keepdim=True)
         place_BRN2 = to_plane(homography, tracks.centre_BTN2)
@@ -39,11 +39,11 @@ class Sights:
         size_BRN = (to_plane(homography, beside) - place_BRN2).norm(dim=-1) * tracks.visible_BTN
         size_BN = (size_BRN.sum(1) / tracks.visible_BTN.sum(1).clamp(min=1)).clamp(min=1e-3)
         doubt_BRN = tracks.doubt_BTN2.mean(-1) / std_BRN1[..., 0].clamp(min=1e-3)
-        return Sights(place_BRN2, tracks.visible_BTN / (1 + (doubt_BRN / NOISE) ** 2), size_BN)
+        return Observations(place_BRN2, tracks.visible_BTN / (1 + (doubt_BRN / NOISE) ** 2), size_BN)
 
-    def latest(self, frames: int) -> "Sights":
-        """Returns the sights of the last frames."""
-        return Sights(self.place_BRN2[:, -frames:], self.weight_BRN[:, -frames:], self.size_BN)
+    def latest(self, frames: int) -> "Observations":
+        """Returns the observations of the last frames."""
+        return Observations(self.place_BRN2[:, -frames:], self.weight_BRN[:, -frames:], self.size_BN)
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class StateEstimate(nn.Module):
         self.reset_to_persistence()
         self.head.bias[0] = 1.0
 
-    def look(self, bends: Bends, sights: Sights) -> Tensor:
-        """Returns features (B, N, F): deceleration of paths, and certainty of sights."""
-        return torch.cat([self.friction.look(bends), sights.weight_BRN.transpose(1, 2)], -1)
+    def look(self, bends: Bends, observations: Observations) -> Tensor:
+        """Returns features (B, N, F): deceleration of paths, and certainty of observations."""
+        return torch.cat([self.friction.look(bends), observations.weight_BRN.transpose(1, 2)], -1)
 
     def share(
         self, memory_BNF: Tensor, kind_BNF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor
@@ -118,49 +118,54 @@ class StateEstimate(nn.Module):
         return memory_BNF + self.told(torch.cat([memory_BNF, of_clip], -1)), friction
 
     def forward(
-        self, memory_BNF: Tensor, sights: Sights, friction: Friction, frame_BN: Tensor, faster_BN2: Tensor
+        self,
+        memory_BNF: Tensor,
+        observations: Observations,
+        friction: Friction,
+        frame_BN: Tensor,
+        faster_BN2: Tensor,
     ) -> State:
         """Returns the state.
 
         Args:
             memory_BNF: from ``share``.
-            sights: of the last R frames.
+            observations: of the last R frames.
             friction: from ``share``.
             frame_BN: index of the last frame in which an object is visible.
             faster_BN2: correction that is added to the velocity.
         """
-        windows = sights.weight_BRN.shape[1] - 1
+        windows = observations.weight_BRN.shape[1] - 1
         keep, preferred_BNW = self.head(memory_BNF).split([1, windows], -1)
-        place, velocity, missed, sure = fit(sights, friction)
+        place, velocity, missed, sure = fit(observations, friction)
         preferred_BNW = preferred_BNW + sure.log() - SHARP * (missed / MISSED).clamp(max=4) ** 2
         share_BNW1 = preferred_BNW.softmax(-1)[..., None]
         place, velocity = (share_BNW1 * place).sum(2), keep * (share_BNW1 * velocity).sum(2) + faster_BN2
         ago_BN1 = (windows - frame_BN)[..., None]
         seen = ahead(place, velocity, friction.brake(velocity), -ago_BN1)
-        return State(place, seen, velocity, friction, RADIUS * sights.size_BN)
+        return State(place, seen, velocity, friction, RADIUS * observations.size_BN)
 
 
-def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fit(observations: Observations, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fits motion with constant deceleration to the last 2, 3, ... R frames, by weighted least squares.
 
     Returns:
         Place and velocity in the last frame, (B, N, W, 2); the largest weighted residual relative to the object's
-        size, (B, N, W); and the precision of the velocity: 1 / variance, in units of that of a sight.
+        size, (B, N, W); and the precision of the velocity: 1 / variance, in units of that of an observation.
     """
-    frames = sights.weight_BRN.shape[1]
-    t_R1 = torch.arange(1.0 - frames, 1.0, device=sights.size_BN.device)[:, None]
+    frames = observations.weight_BRN.shape[1]
+    t_R1 = torch.arange(1.0 - frames, 1.0, device=observations.size_BN.device)[:, None]
     lengths_W = torch.arange(2, frames + 1, device=t_R1.device)
     inside_W1R1 = (t_R1 > -lengths_W[:, None, None])[:, None]
-    weight_WBRN1 = (inside_W1R1 * sights.weight_BRN)[..., None]
-    line_WBN2 = _line(sights.place_BRN2, weight_WBRN1, t_R1)[1]
+    weight_WBRN1 = (inside_W1R1 * observations.weight_BRN)[..., None]
+    line_WBN2 = _line(observations.place_BRN2, weight_WBRN1, t_R1)[1]
     along_WBN2, brake_WBN1 = _direction(line_WBN2), friction.brake(line_WBN2)
     bend_WB1N2 = (brake_WBN1 * along_WBN2)[:, :, None]
-    unbraked_WBRN2 = sights.place_BRN2 + (0.5 * t_R1**2)[..., None] * bend_WB1N2
+    unbraked_WBRN2 = observations.place_BRN2 + (0.5 * t_R1**2)[..., None] * bend_WB1N2
     place_WBN2, velocity_WBN2, sure_WBN1 = _line(unbraked_WBRN2, weight_WBRN1, t_R1)
     back = (velocity_WBN2 * along_WBN2).sum(-1, keepdim=True).clamp(max=0)
     velocity_WBN2 = velocity_WBN2 - back * along_WBN2  # an object that would reverse has come to rest
     miss_WBRN2 = unbraked_WBRN2 - place_WBN2[:, :, None] - t_R1[..., None] * velocity_WBN2[:, :, None]
-    missed_WBN = ((miss_WBRN2.square() * weight_WBRN1).sum(-1).amax(2) + 1e-12).sqrt() / sights.size_BN
+    missed_WBN = ((miss_WBRN2.square() * weight_WBRN1).sum(-1).amax(2) + 1e-12).sqrt() / observations.size_BN
     place, velocity, missed, sure = (
         found.movedim(0, 2) for found in (place_WBN2, velocity_WBN2, missed_WBN, sure_WBN1[..., 0])
     )
@@ -170,7 +175,7 @@ def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Ten
 def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Fits place at time 0, velocity (..., N, 2) and its precision (..., N, 1) by weighted least squares.
 
-    With a single sight the velocity is 0; without any, the precision is minimal. Places and weights may have
+    With a single observation the velocity is 0; without any, the precision is minimal. Places and weights may have
     further leading axes.
     """
     t_R11 = t_R1[..., None]

@@ -31,7 +31,7 @@ class Tracks:
     truncated_BTN: Tensor  # bool: it touches the border, so centre and std are those of a part
     aspect: float | Tensor  # width of the picture over its height
     doubt_BTN2: Tensor | None = None
-    """Scale of the centre's error, if sights were completed to whole objects."""
+    """Scale of the centre's error, if observations were completed to whole objects."""
 
     def latest(self, frames: int) -> "Tracks":
         """Returns the last ``frames`` frames; if there are fewer, empty frames are put in front."""

@@ -14,7 +14,7 @@ from maskcast.models.objects.tracks import LastObservation, Tracks
 
 SMALL = 0.02  # size (standard deviation) of a small object, in picture heights
 SIZE_WEIGHT, BORDER_WEIGHT, SCALE_WEIGHT = 0.5, 0.3, 0.1  # weights of the terms, relative to 1 for places
-DOUBT_WEIGHT = 3.0  # by how much a completed sight's uncertainty increases the unit of its errors
+DOUBT_WEIGHT = 3.0  # by how much a completed observation's uncertainty increases the unit of its errors
 HALF_SIDE = 3**0.5  # half side of a rectangle, in standard deviations
 
 
@@ -42,7 +42,7 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
     """Returns the terms of the loss: ``place``, ``size``, ``border`` and ``doubt``.
 
     - ``place``: the error of the centre in units of the object's size, quadratic for small errors and linear for
-      large ones (logarithmic for completed sights).
+      large ones (logarithmic for completed observations).
     - ``size``: the error of the log size.
     - ``border``: the error of objects at and beyond the border, see ``_border``.
     - ``doubt``: the negative log-likelihood of the centre's error under a Laplace distribution of the forecast
@@ -50,7 +50,7 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
       gradient.
 
     Each term is a mean. All but ``border`` count objects in frames in which they are visible and whole. Completed
-    sights count as whole, with errors weighted down by their uncertainty.
+    observations count as whole, with errors weighted down by their uncertainty.
     """
     seen = context.last_observation()
     whole_BhN = future.visible_BTN & seen.exists_BN[:, None]

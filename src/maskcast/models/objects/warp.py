@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.arithmetic import shapes_are_fixed
-from maskcast.models.bounds import parts_of
+from maskcast.models.limits import chunk_slices
 from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation
 from maskcast.models.objects.trajectories import Trajectory
@@ -102,7 +102,7 @@ def cover(
     if torch.compiler.is_compiling():
         return covered(ALL)
     weights = COPIES * row.shape[:2].numel() * (len(y) * patch_BNIJ.shape[2] + len(x) * patch_BNIJ.shape[3])
-    parts = parts_of(row.shape[2], weights)
+    parts = chunk_slices(row.shape[2], weights)
     return covered(ALL) if len(parts) == 1 else torch.cat([covered(some) for some in parts], 2)
 
 

@@ -35,7 +35,7 @@ class _Cell(nn.Module):
         """Returns the input half of the gates for every step."""
         return _batched(self.input, x_BTCHW)
 
-    def blind(self) -> Tensor:
+    def without_input(self) -> Tensor:
         """Returns the input half of the gates for a step without input."""
         assert self.input.bias is not None
         return self.input.bias[:, None, None]
@@ -97,7 +97,7 @@ class ConvLSTMCell(_Cell):
         gates = self.norm(at_least_float32(seen + remembered))
         i, f, g, o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
-            _check_places(self.peepholes, cell)
+            _check_size(self.peepholes, cell)
             i, f = i + self.peepholes[0] * cell, f + self.peepholes[1] * cell
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * self.activation(g)
         if self.peepholes is not None:
@@ -127,17 +127,17 @@ class ConvGRUCell(_Cell):
         return ((1 - update) * hidden + update * torch.tanh(candidate),)
 
 
-def _check_places(peepholes: Tensor, cell: Tensor) -> None:
+def _check_size(peepholes: Tensor, cell: Tensor) -> None:
     """Checks that full peepholes have the size of the state.
 
     Raises:
         MaskcastError: they were made for frames of another size.
     """
-    own, seen = tuple(peepholes.shape[-2:]), tuple(cell.shape[-2:])
-    if own not in ((1, 1), seen):
+    expected, got = tuple(peepholes.shape[-2:]), tuple(cell.shape[-2:])
+    if expected not in ((1, 1), got):
         raise MaskcastError(
-            f"model.size: full peepholes are for {own[0]} x {own[1]} places, the frames have {seen[0]} x "
-            f"{seen[1]}; set size to the height and width of the frames, or peepholes to channel"
+            f"model.size: full peepholes are for {expected[0]} x {expected[1]} places, the frames have {got[0]} x "
+            f"{got[1]}; set size to the height and width of the frames, or peepholes to channel"
         )
 
 

@@ -32,12 +32,12 @@ class Recurrent(nn.Module):
             horizon: number of steps to continue.
             feed: makes a step's input from the top layer's last output; without it these steps have no input.
         """
-        states, top = self._read(seen_BTCHW, blind=feed is None)
+        states, top = self._read(seen_BTCHW, without_input=feed is None)
         outputs = []
         for _ in range(horizon):
             below = None if feed is None else feed(top)
             for layer, (cell, norm) in enumerate(self._layers()):
-                gates = cell.blind() if below is None else cell.input(below)
+                gates = cell.without_input() if below is None else cell.input(below)
                 states[layer] = cell.step(gates, states[layer])
                 below = norm(states[layer][0])
             assert below is not None
@@ -50,7 +50,7 @@ class Recurrent(nn.Module):
             assert isinstance(cell, ConvLSTMCell | ConvGRUCell)
             yield cell, norm
 
-    def _read(self, seen_BTCHW: Tensor, *, blind: bool) -> tuple[list[State], Tensor]:
+    def _read(self, seen_BTCHW: Tensor, *, without_input: bool) -> tuple[list[State], Tensor]:
         """Returns each layer's state after the last input step, and the top layer's output there."""
         states: list[State] = []
         x_BTCHW = seen_BTCHW
@@ -61,7 +61,7 @@ class Recurrent(nn.Module):
                 state = cell.step(gates, state)
                 hidden.append(state[0])
             states.append(state)
-            if blind and len(states) == len(self.cells) and isinstance(norm, nn.Identity):
+            if without_input and len(states) == len(self.cells) and isinstance(norm, nn.Identity):
                 return states, state[0]  # this output is not used
             batch_steps = torch.stack(hidden, dim=1)
             x_BTCHW = norm(batch_steps.flatten(0, 1)).unflatten(0, batch_steps.shape[:2])

@@ -51,8 +51,8 @@ def share_parts(head: nn.Module, maps: Sequence[LabelMap]) -> None:
         return
     if not isinstance(head, nn.Conv2d) or head.out_channels != len(parts_KA):
         raise MaskcastError(
-            f"train_masker.model: its head, {type(head).__name__}, is no convolution to the {len(parts_KA)} "
-            "logits, so attributes cannot join it; set train_masker.attributes to false, or choose another model"
+            f"train_masker.model: its head, {type(head).__name__}, is not a convolution to the {len(parts_KA)} "
+            "logits, which attributes need; set train_masker.attributes to false, or use another model"
         )
     for name in TENSORS:
         own = getattr(head, name)

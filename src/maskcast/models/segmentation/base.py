@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
+from maskcast.models.cuda_graphs import tensors_of
 from maskcast.models.encoders.base import padded
-from maskcast.models.recorded import tensors_of
 
 State = tuple[Tensor, ...]
 
@@ -55,22 +55,22 @@ class Segmenter(nn.Module, ABC):
     @cached_property
     def numbers_per_pixel(self) -> int:
         """Numbers per pixel of the largest layer of a forward pass: inputs plus outputs."""
-        most = 0
+        largest = 0
 
-        def look(_: nn.Module, given: Any, made: Any) -> None:
-            nonlocal most
-            most = max(most, sum(x.numel() for x in tensors_of((given, made))))
+        def count_numbers(_: nn.Module, given: Any, made: Any) -> None:
+            nonlocal largest
+            largest = max(largest, sum(x.numel() for x in tensors_of((given, made))))
 
         frame = torch.zeros(1, 1, PROBE, PROBE, 3, dtype=torch.uint8, device=self.mean.device)
         with torch.inference_mode():
             _, state = self(frame)  # measured with a state, as in the middle of a clip
-            hooks = [part.register_forward_hook(look) for part in self.modules() if part is not self]
+            hooks = [part.register_forward_hook(count_numbers) for part in self.modules() if part is not self]
             try:
                 self(frame, state)
             finally:
                 for hook in hooks:
                     hook.remove()
-        return max(-(-most // PROBE**2), sum(self.channels))
+        return max(-(-largest // PROBE**2), sum(self.channels))
 
     @abstractmethod
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
@@ -142,7 +142,7 @@ def logit_channels(maps: Sequence[LabelMap]) -> list[int]:
     for label_map in maps:
         if label_map.kind == "instances":
             raise MaskcastError(
-                f"label map {label_map.name!r}: of kind instances, which no masker learns; "
-                "name maps of kind classes or alpha (maps)"
+                f"label map {label_map.name!r} has kind instances, which maskers do not support; "
+                "set maps to maps of kind classes or alpha"
             )
     return [1 if label_map.kind == "alpha" else label_map.num_classes for label_map in maps]

@@ -16,7 +16,7 @@ from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.segmentation.soft_dice import one_hot
 
-LEAST_SIDE = 64  # least pixels of a side: four convolutions halve it, the fifth needs 4x4
+MIN_SIDE = 64  # least pixels of a side: four convolutions halve it, the fifth needs 4x4
 
 
 class Discriminator(nn.Sequential):
@@ -41,7 +41,7 @@ class Discriminator(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(width << 3, 1, 4))
 
 
-def found_maps(logits: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+def predicted_maps(logits: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
     """Returns the softmax of all maps, (N, C, H, W); 0 where there is no label, as in ``true_maps``.
 
     Args:

@@ -1,4 +1,4 @@
-"""The losses of label maps: MaskLoss for classes, AlphaLoss for opacities, OwnLoss for other packages' losses.
+"""The losses of label maps: MaskLoss for classes, AlphaLoss for opacities, CustomLoss for other packages' losses.
 
 MaskLoss is weighted cross entropy + Dice + focal, with explicit reductions and without one-hot tensors. The three
 terms share one pass over the logits. Forward keeps the logits, one log-sum-exp per pixel and a few sums per class.
@@ -26,7 +26,7 @@ from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.loss_terms import terms_of
 from maskcast.models.segmentation.soft_dice import soft_dice
 
-MOST_CLASSES = 512  # most classes that the kernels support
+MAX_CLASSES = 512  # most classes that the kernels support
 
 
 class MaskLoss(nn.Module):
@@ -93,7 +93,7 @@ class AlphaLoss(nn.Module):
         return all_means([(1.0, term.abs()) for term in terms])
 
 
-class OwnLoss(nn.Module):
+class CustomLoss(nn.Module):
     """The loss of another package, averaged over all processes.
 
     Args:
@@ -133,8 +133,8 @@ class _FusedLoss(torch.autograd.Function):
     ) -> Tensor:
         terms = terms_of(config)
         with torch.autocast(logits.device.type, enabled=False):
-            found, lse_N1P = _walk(logits).sums(logits.detach().flatten(2), target.flatten(1), terms)
-            loss, coefficients = _weighed(all_sum(found), config, class_weights)
+            sums, lse_N1P = _fused_backend(logits).sums(logits.detach().flatten(2), target.flatten(1), terms)
+            loss, coefficients = _weighted_sums(all_sum(sums), config, class_weights)
             dtype = torch.promote_types(logits.dtype, torch.float32)
         ctx.terms = terms
         ctx.save_for_backward(logits, target, lse_N1P, coefficients.to(dtype))
@@ -145,7 +145,7 @@ class _FusedLoss(torch.autograd.Function):
         logits, target, lse_N1P, coefficients = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         with torch.autocast(logits.device.type, enabled=False):
-            _walk(logits).fill_gradient(
+            _fused_backend(logits).fill_gradient(
                 gradient.flatten(2),
                 logits.flatten(2),
                 target.flatten(1),
@@ -156,16 +156,18 @@ class _FusedLoss(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def _walk(logits: Tensor) -> ModuleType:
+def _fused_backend(logits: Tensor) -> ModuleType:
     """Returns the module that handles such logits: kernels on a GPU, if Triton works, else chunks."""
-    if not has_kernels(logits) or logits.shape[1] > MOST_CLASSES:
+    if not has_kernels(logits) or logits.shape[1] > MAX_CLASSES:
         return loss_chunks
     from maskcast.models.segmentation import loss_kernels
 
     return loss_kernels
 
 
-def _weighed(sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _weighted_sums(
+    sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the loss, and the coefficients of the gradient, which depend on the whole batch; float64.
 
     Nothing is copied from the host to the device, so that a step can be recorded.

@@ -39,8 +39,8 @@ class MatteLoss(nn.Module):
             logits: (B, T, 1, H, W) floating; their sigmoid is the opacity.
             target: (B, T, H, W) uint8, 255 = opaque.
         """
-        found_BTHW = at_least_float32(logits[:, :, 0]).sigmoid()
-        difference_BTHW = found_BTHW - target.to(found_BTHW.dtype) / 255
+        predicted_BTHW = at_least_float32(logits[:, :, 0]).sigmoid()
+        difference_BTHW = predicted_BTHW - target.to(predicted_BTHW.dtype) / 255
         terms = []
         if self.config.l1:
             terms.append((self.config.l1, difference_BTHW.abs()))

@@ -50,19 +50,21 @@ def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Pat
         SegmenterConfig, meta[NETWORK], folder / "config.json", "a network", "pretrain the encoder again"
     ).unweighted
     if trained != config.unweighted:
-        given, asked = (each.model_dump(mode="json", exclude_none=True) for each in (trained, config.unweighted))
-        raise MaskcastError(
-            f"{folder}: pretrain_encoder.network is {as_text(given)}, but train_masker.model is {as_text(asked)}; "
-            "make the two params agree"
+        pretrained, expected = (
+            each.model_dump(mode="json", exclude_none=True) for each in (trained, config.unweighted)
         )
-    state, own = read_weights(folder / DECODER), _decoder(segmenter, config)
-    if wrong := sorted(
+        raise MaskcastError(
+            f"{folder}: pretrain_encoder.network is {as_text(pretrained)}, but train_masker.model is "
+            f"{as_text(expected)}; make the two params agree"
+        )
+    state, decoder_state = read_weights(folder / DECODER), _decoder(segmenter, config)
+    if mismatched := sorted(
         name
-        for name in state.keys() | own.keys()
-        if name not in state or name not in own or state[name].shape != own[name].shape
+        for name in state.keys() | decoder_state.keys()
+        if name not in state or name not in decoder_state or state[name].shape != decoder_state[name].shape
     ):
         raise MaskcastError(
-            f"{folder / DECODER}: {wrong[0]} ({len(wrong)} in all) differs; pretrain the encoder again"
+            f"{folder / DECODER}: {mismatched[0]} ({len(mismatched)} in all) differs; pretrain the encoder again"
         )
     segmenter.load_state_dict(state, strict=False)
     return True

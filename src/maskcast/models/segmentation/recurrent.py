@@ -16,8 +16,8 @@ from maskcast.labels import LabelMap
 from maskcast.models.encoders.base import padded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.configs import RecurrentConfig
-from maskcast.models.segmentation.cut import cut_open
 from maskcast.models.segmentation.memory import CellMemory, HalfMemory, Memory, SplitMemory
+from maskcast.models.segmentation.network_split import split_network
 from maskcast.models.segmentation.unet import Change, Maps, as_it_is
 
 
@@ -43,10 +43,10 @@ class RecurrentSegmenter(Segmenter):
     ) -> None:
         super().__init__(maps)
         self.network, self.multiple, self.place, self._config = network, multiple, config.place, config
-        self._cut = cut_open(network)
+        self._cut = split_network(network)
         if config.place == "scales" and not self._cut.scales:
             raise MaskcastError(
-                f"model.base.arch {config.base.arch!r} has no scales that a memory can stand at; set model.place "
+                f"model.base.arch {config.base.arch!r} has no scales for a memory; set model.place "
                 "to logits, decoder or decoder_split, or choose the base unet or smp_unet"
             )
         kind: Callable[..., Memory]

@@ -7,7 +7,7 @@ Weights are initialised at random; those of the encoder may be loaded later from
 from torch import nn
 
 from maskcast.errors import MaskcastError, first_line
-from maskcast.models.encoders.smp import REFUSALS, check_encoder, library
+from maskcast.models.encoders.smp import BUILD_ERRORS, check_encoder, library
 
 CLASS_NAMES = {
     "smp_unet": "Unet",
@@ -34,9 +34,9 @@ def build_network(arch: str, encoder: str, channels: int) -> tuple[nn.Module, in
     make = getattr(smp, CLASS_NAMES[arch])
     try:
         network: nn.Module = make(encoder, encoder_weights=None, in_channels=3, classes=channels)
-    except REFUSALS as error:
-        why = f"encoder {encoder!r} does not fit {arch}: {first_line(error)}"
-        raise MaskcastError(f"{why}; choose another") from None
+    except BUILD_ERRORS as error:
+        reason = f"encoder {encoder!r} does not fit {arch}: {first_line(error)}"
+        raise MaskcastError(f"{reason}; choose another") from None
     stride = network.get_submodule("encoder").output_stride
     assert isinstance(stride, int)
     return network, stride

@@ -30,8 +30,8 @@ def soft_dice(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
         target: (N, H, W) class ids, 255 is ignored.
         smooth: s, above 0.
     """
-    found_NKHW = at_least_float32(logits).softmax(1) * (target != IGNORE)[:, None]
-    true_NKHW = one_hot(target, logits.shape[1]).to(found_NKHW.dtype)
-    overlap_NK = 2 * (found_NKHW * true_NKHW).sum((2, 3)) + smooth
-    union_NK = (found_NKHW + true_NKHW).sum((2, 3)) + smooth
+    predicted_NKHW = at_least_float32(logits).softmax(1) * (target != IGNORE)[:, None]
+    true_NKHW = one_hot(target, logits.shape[1]).to(predicted_NKHW.dtype)
+    overlap_NK = 2 * (predicted_NKHW * true_NKHW).sum((2, 3)) + smooth
+    union_NK = (predicted_NKHW + true_NKHW).sum((2, 3)) + smooth
     return 1 - all_means([(1.0, overlap_NK / union_NK)])

@@ -5,7 +5,7 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
-from maskcast.models.base import config_in, load_built, read_description, save_model
+from maskcast.models.base import build_and_load, read_description, save_model, validated_config
 from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Masker, Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
@@ -45,14 +45,14 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
         MaskcastError: if the folder holds no segmenter or a damaged one.
     """
     description = read_description(folder)
-    config: SegmenterModelConfig = config_in(folder, description, configs)
+    config: SegmenterModelConfig = validated_config(folder, description, configs)
     try:
         maps = _maps(description["meta"])
     except (MaskcastError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MaskcastError(
             f"{folder / 'config.json'}: no classes or label maps ({reason_of(error)}); train the masker again"
         ) from None
-    masker = load_built(folder, lambda: config.build(maps))
+    masker = build_and_load(folder, lambda: config.build(maps))
     if isinstance(masker, Masker):
         masker.mirror = description["meta"].get(MIRROR) is True
     return masker, description
@@ -71,11 +71,11 @@ def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
     masker, description = load_masker(folder)
     if masker.maps != segmenter.maps:
         raise MaskcastError(
-            f"{folder}: its label maps and classes are not those of the clips; start from a masker of such clips"
+            f"{folder}: its label maps and classes differ from those of the clips; use a masker of such clips"
         )
-    own, known = segmenter.state_dict(), masker.state_dict()
-    missing = {name for name in own.keys() - known.keys() if not name.startswith("memories.")}
-    if missing or any(name not in own or own[name].shape != known[name].shape for name in known):
+    state, known = segmenter.state_dict(), masker.state_dict()
+    missing = {name for name in state.keys() - known.keys() if not name.startswith("memories.")}
+    if missing or any(name not in state or state[name].shape != known[name].shape for name in known):
         raise MaskcastError(
             f"{folder}: is {as_text(description['model'])}; set train_masker.model, or its base, to that, or anew "
             "to true"

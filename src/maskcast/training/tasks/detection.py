@@ -61,7 +61,7 @@ class DetectorTask:
                 )
         if params.unlabeled is not None and not data.unlabeled:
             raise MaskcastError(
-                f"{data.root}: no unlabelled images, which train_detector.unlabeled asks for; set it to null, or "
+                f"{data.root}: no unlabelled images, which train_detector.unlabeled needs; set it to null, or "
                 "prepare_detection.unlabeled to the images"
             )
         self._sampler = ImageSampler(self.train, data.num_classes, params.repeat_threshold)
@@ -80,7 +80,7 @@ class DetectorTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``models/recorded.py``): not with unlabelled images."""
+        """Whether a step can be recorded (``models/cuda_graphs.py``): not with unlabelled images."""
         return self.params.unlabeled is None and self.averaged.live.same_each_step
 
     def batch(self, step: int) -> dict[str, list[Tensor]]:

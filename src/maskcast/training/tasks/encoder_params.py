@@ -41,19 +41,19 @@ class EncoderTraining(Params):
         if isinstance(self.method, SiameseConfig):
             batch, parts = self.training.batch_size, self.method.sub_batches
             if batch % parts:
-                raise ValueError(f"training.batch_size {batch} is no multiple of method.sub_batches {parts}")
+                raise ValueError(f"training.batch_size {batch} must be a multiple of method.sub_batches {parts}")
             processes = self.training.world_size
             if parts % processes:
-                raise ValueError(f"method.sub_batches {parts} is no multiple of the {processes} processes")
+                raise ValueError(f"method.sub_batches {parts} must be a multiple of the {processes} processes")
             if batch // parts < 2:
-                raise ValueError(f"method.sub_batches {parts} leaves one sample of {batch} a part; lower it")
+                raise ValueError(f"method.sub_batches {parts} leaves one sample of {batch} per part; lower it")
         return self
 
     @model_validator(mode="after")
     def _dense_methods_train_a_network(self) -> Self:
         if not isinstance(self.method, DenseConfig):
             if self.network is not None and not isinstance(self.method, NoMethod):
-                raise ValueError(f"method {self.method.name!r} trains an encoder alone; set network to null")
+                raise ValueError(f"method {self.method.name!r} trains only an encoder; set network to null")
             return self
         if self.network is None:
             raise ValueError(
@@ -64,5 +64,5 @@ class EncoderTraining(Params):
             shown = "none" if own is None else own.model_dump(mode="json")
             raise ValueError(f"the encoder of network is {shown}; set model to it")
         if self.network.stateful:
-            raise ValueError(f"network {self.network.arch!r} remembers what it sees; choose one of single frames")
+            raise ValueError(f"network {self.network.arch!r} has state; use a single-frame network")
         return self

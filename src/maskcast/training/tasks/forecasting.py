@@ -31,11 +31,11 @@ from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
-from maskcast.training.tasks.surpassing import by_video, surpasses
+from maskcast.training.tasks.improvement import is_significantly_better, scores_by_video
 
 FOREGROUND = "jaccard_last_no_background"  # reported if there is one class besides the background
 SCORES = ("jaccard_last", "jaccard_mean", FOREGROUND)
-UNLEARNT = ("persistence", "constant_velocity")  # baselines without training that a forecaster should surpass
+UNTRAINED = ("persistence", "constant_velocity")  # baselines without training that a forecaster should surpass
 
 
 class ForecastTask:
@@ -74,11 +74,11 @@ class ForecastTask:
         self.clips, self.masks = clips, masks
         if not model.input.needs_masker:
             check_consistent_frames(masks, params.context_frames)
-        seen, wanted = (model.input.source(clips, some) for some in (masks, target))
-        self._context = model.batch_source(seen, [seen.get(clip.id) for clip in train])
+        context_store, target_store = (model.input.source(clips, store) for store in (masks, target))
+        self._context = model.batch_source(context_store, [context_store.get(clip.id) for clip in train])
         self._target = self._context  # one source, so that the tracks of a clip are computed once
-        if wanted is not seen:
-            self._target = model.batch_source(wanted, [wanted.get(clip.id) for clip in train])
+        if target_store is not context_store:
+            self._target = model.batch_source(target_store, [target_store.get(clip.id) for clip in train])
         self._windows = WindowSampler(
             [clip.num_frames for clip in train],
             context=params.context_frames,
@@ -92,7 +92,7 @@ class ForecastTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``models/recorded.py``)."""
+        """Whether a step can be recorded (``models/cuda_graphs.py``)."""
         return self.model.same_each_step
 
     def batch(self, step: int) -> tuple[Batch, Batch]:
@@ -118,18 +118,18 @@ class ForecastTask:
         ``jaccard`` the mean of both. Future frames that are labelled in no clip do not count. With one class
         besides the background, ``jaccard_last_no_background`` is the Jaccard of that class.
         """
-        scores, self.videos_M2 = self._judge(self.model)
+        scores, self.videos_M2 = self._evaluate(self.model)
         return scores
 
     def score(self, model: Predictor) -> dict[str, float]:
         """Returns the scores of ``validate`` for any forecaster."""
-        return self._judge(model)[0]
+        return self._evaluate(model)[0]
 
     def surpasses_start(self) -> bool:
         """Whether the model, as last validated, is surely better than the initial weights."""
-        return self.start_M2 is None or surpasses(self.videos_M2, self.start_M2)
+        return self.start_M2 is None or is_significantly_better(self.videos_M2, self.start_M2)
 
-    def _judge(self, model: Predictor) -> tuple[dict[str, float], np.ndarray]:
+    def _evaluate(self, model: Predictor) -> tuple[dict[str, float], np.ndarray]:
         """Returns the scores, and the mean ``jaccard`` and ``jaccard_last`` of the clips of each video (M, 2).
 
         If all clips are of one video, each clip counts as a video.
@@ -138,11 +138,11 @@ class ForecastTask:
         masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
         setting = ForecastSetting(masker, params.context_frames, params.horizon, device)
         batches = in_batches(self.val, params.val_batch_size)
-        own = [batches[k] for k in own_part(len(batches))]
+        own_batches = [batches[k] for k in own_part(len(batches))]
         counts = HorizonCounts(self.clips.num_classes, params.horizon)
         own_steps: list[tuple[str, str, list[float]]] = []
-        for batch, found in forecast_clips(model, setting, self.clips, self.masks, own):
-            for clip, masks_hHW in zip(batch, found.masks, strict=True):
+        for batch, forecast in forecast_clips(model, setting, self.clips, self.masks, own_batches):
+            for clip, masks_hHW in zip(batch, forecast.masks, strict=True):
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
                 per_step = [macro_jaccard(one, absent="omit") for one in counts.count(truth_hHW, masks_hHW)]
                 own_steps.append((clip.video, clip.id, per_step))
@@ -150,17 +150,17 @@ class ForecastTask:
         if not counts.foreground:
             raise MaskcastError(
                 f"{self.clips.root}: no future frame of the validation clips has foreground in its true masks, so "
-                "no score can tell one forecaster from another; give split val clips with foreground"
+                "forecasters cannot be compared; add clips with foreground to split val"
             )
         last, mean = counts.per_horizon()[counts.last], counts.mean()
         scores = {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}
-        if alone := foreground_jaccard(counts.matrix_hKK[counts.last]):
-            scores[FOREGROUND] = alone["jaccard_no_background"]
+        if one_class := foreground_jaccard(counts.matrix_hKK[counts.last]):
+            scores[FOREGROUND] = one_class["jaccard_no_background"]
         by_clip = [
             (video, clip, (per_step[counts.last] + mean_where_labelled(per_step)) / 2, per_step[counts.last])
             for video, clip, per_step in own_steps
         ]
-        return scores, by_video(all_items(by_clip))
+        return scores, scores_by_video(all_items(by_clip))
 
 
 def train_forecaster(
@@ -210,8 +210,8 @@ def train_forecaster(
         }
 
     def summary(scores: Scores) -> str:
-        told = f"{scores['jaccard_last']:.4f}{foreground_words(scores, FOREGROUND)}"
-        return f"forecaster: validation Jaccard {told} at the last frame"
+        jaccard = f"{scores['jaccard_last']:.4f}{foreground_words(scores, FOREGROUND)}"
+        return f"forecaster: validation Jaccard {jaccard} at the last frame"
 
     scores = finish_training(
         name,
@@ -225,11 +225,11 @@ def train_forecaster(
         summary=summary,
         before=before,
     )
-    reached, best = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
-    if not is_dry_run() and scores["jaccard_last"] <= reached:
+    best_score, best_name = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNTRAINED)
+    if not is_dry_run() and scores["jaccard_last"] <= best_score:
         say(
-            f"warning: the untrained baseline {best} scores {reached:.4f}; train longer or on more clips, "
-            "or look at the masks: with poor masks no forecast is good"
+            f"warning: the untrained baseline {best_name} scores {best_score:.4f}; train longer or on more clips, "
+            "or check the masks: forecasts cannot be better than them"
         )
 
 
@@ -237,20 +237,21 @@ def _baseline_scores(task: ForecastTask) -> dict[str, float]:
     """Returns the validation scores of the baselines that apply to these clips, by metric name."""
     scores: dict[str, float] = {}
     for name, baseline in baselines_of(task.clips, task.val).items():
-        found = task.score(baseline)
-        told = {score: found[score] for score in SCORES if score in found}
-        scores |= {f"{name}_val_{score}": value for score, value in told.items()}
-        say(f"{name}: {', '.join(f'{score} {value:.4f}' for score, value in told.items())}")
+        baseline_scores = task.score(baseline)
+        reported = {score: baseline_scores[score] for score in SCORES if score in baseline_scores}
+        scores |= {f"{name}_val_{score}": value for score, value in reported.items()}
+        say(f"{name}: {', '.join(f'{score} {value:.4f}' for score, value in reported.items())}")
     return scores
 
 
 def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:
-    found = store.select("val", "labelled")
+    clips = store.select("val", "labelled")
     needed = params.context_frames + params.horizon
-    if short := [clip for clip in found if clip.num_frames < needed]:
-        raise MaskcastError(
-            f"{store.root}: validation clip {short[0].id!r} has {pluralize(short[0].num_frames, 'frame')}, "
-            f"context_frames + horizon is {needed}; lower them in each section that has them, or prepare "
-            "longer clips"
-        )
-    return [found[k] for k in evenly_spaced(len(found), params.val_clips or len(found), ends=False)]
+    for clip in clips:
+        if clip.num_frames < needed:
+            raise MaskcastError(
+                f"{store.root}: validation clip {clip.id!r} has {pluralize(clip.num_frames, 'frame')}, "
+                f"context_frames + horizon is {needed}; lower them in each section that has them, or prepare "
+                "longer clips"
+            )
+    return [clips[k] for k in evenly_spaced(len(clips), params.val_clips or len(clips), ends=False)]

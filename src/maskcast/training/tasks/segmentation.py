@@ -25,7 +25,7 @@ class FrameTask(SegmentationTask):
     def loss(self, batch: Windows, step: int) -> tuple[Tensor, Logged]:
         """Returns the loss of a batch."""
         windows = self._begin(batch, step)
-        with self._perturbed(batch, windows):
+        with self._feature_dropout(batch, windows):
             logits, _ = self.student(windows.frames_BTHWC)
         return self._loss(logits, windows.masks, batch, step)
 
@@ -45,7 +45,7 @@ class WindowTask(SegmentationTask):
 
     def chunks(self, batch: Windows) -> int:
         """Returns the number of chunks of a window."""
-        return len(self._starts)
+        return len(self._chunk_starts)
 
     def losses(self, batch: Windows, step: int) -> Iterator[tuple[Tensor, Logged]]:
         """Yields the loss of each chunk, weighted by its share of the window's frames.
@@ -53,25 +53,27 @@ class WindowTask(SegmentationTask):
         The state is passed from chunk to chunk; gradients are not.
         """
         windows = self._begin(batch, step)
-        perturbed = partial(self._perturbed, batch, windows)
+        dropout = partial(self._feature_dropout, batch, windows)
         state: State = ()
         if self.window.burn_in:
-            with torch.no_grad(), perturbed():
+            with torch.no_grad(), dropout():
                 _, state = self.student(windows.frames_BTHWC[:, : self.window.burn_in], state)
             torch.clear_autocast_cache()  # older PyTorch caches weights cast without a gradient
-        for start in self._starts:
+        for start in self._chunk_starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
             masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
-            with perturbed():
-                logits, alone, state = self._seen(windows.frames_BTHWC[:, chunk], state)
+            with dropout():
+                logits, without_memory, state = self._chunk_logits(windows.frames_BTHWC[:, chunk], state)
             loss, numbers = self._loss(logits, masks, batch, step)
-            if alone:
-                loss = loss + self.window.alone * self._loss(alone, masks, batch, step)[0]
+            if without_memory:
+                loss = loss + self.window.alone * self._loss(without_memory, masks, batch, step)[0]
             state = tuple(each.detach() for each in state)
             share = (chunk.stop - chunk.start) / self.window.frames
             yield share * loss, {name: share * value for name, value in numbers.items()}
 
-    def _seen(self, frames_BTHWC: Tensor, state: State) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
+    def _chunk_logits(
+        self, frames_BTHWC: Tensor, state: State
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
         """Returns a chunk's logits, those of its frames without memory (if they are learnt) and the last state."""
         if not self.window.alone:
             logits, state = self.student(frames_BTHWC, state)
@@ -80,7 +82,7 @@ class WindowTask(SegmentationTask):
         return self.student.with_frames_alone(frames_BTHWC, state)
 
     @property
-    def _starts(self) -> range:
+    def _chunk_starts(self) -> range:
         return range(self.window.burn_in, self.window.total, self.window.chunk)
 
 

@@ -18,7 +18,7 @@ from maskcast.distributed import all_means
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import at_least_float32
-from maskcast.models.segmentation.discriminator import LEAST_SIDE, Discriminator, found_maps, true_maps
+from maskcast.models.segmentation.discriminator import MIN_SIDE, Discriminator, predicted_maps, true_maps
 
 
 class Adversary:
@@ -34,17 +34,17 @@ class Adversary:
     """
 
     def __init__(self, maps: Sequence[LabelMap], size: tuple[int, int], width: int) -> None:
-        self._seen = [n for n, one in enumerate(maps) if one.kind == "classes"]
-        self._classes = [maps[n].num_classes for n in self._seen]
-        if not self._seen:
+        self._map_indices = [n for n, one in enumerate(maps) if one.kind == "classes"]
+        self._classes = [maps[n].num_classes for n in self._map_indices]
+        if not self._map_indices:
             names = ", ".join(one.name for one in maps)
             raise MaskcastError(
-                f"train_masker.adversarial: needs a label map of kind classes, and learns {names}; set it to null"
+                f"train_masker.adversarial: needs a label map of kind classes, got {names}; set it to null"
             )
-        if min(size) < LEAST_SIDE:
+        if min(size) < MIN_SIDE:
             raise MaskcastError(
                 f"train_masker.adversarial: samples of {size[0]}x{size[1]} are too small for its discriminator; "
-                f"choose frames and augment.crop of at least {LEAST_SIDE}x{LEAST_SIDE}, or set it to null"
+                f"choose frames and augment.crop of at least {MIN_SIDE}x{MIN_SIDE}, or set it to null"
             )
         self.discriminator = Discriminator(sum(self._classes), width)
 
@@ -61,18 +61,18 @@ class Adversary:
             masks: true masks (N, H, W) of each map.
             weight: of the segmenter's loss.
         """
-        truth = [masks[n] for n in self._seen]
-        found = found_maps([logits[n] for n in self._seen], truth)
-        own = self.discriminator
-        learnt = _entropy(own(found.detach()), 0) + _entropy(
-            own(true_maps(truth, self._classes).to(found.dtype)), 1
+        true_masks = [masks[n] for n in self._map_indices]
+        predicted = predicted_maps([logits[n] for n in self._map_indices], true_masks)
+        discriminator = self.discriminator
+        discriminator_loss = _entropy(discriminator(predicted.detach()), 0) + _entropy(
+            discriminator(true_maps(true_masks, self._classes).to(predicted.dtype)), 1
         )
-        as_it_stands = {name: weights.detach() for name, weights in own.named_parameters()}
-        taught = _entropy(functional_call(own, as_it_stands, (found,)), 1)
-        numbers = {"adversarial": taught.detach(), "discriminator": learnt.detach()}
-        return weight * taught + learnt, numbers
+        frozen = {name: weights.detach() for name, weights in discriminator.named_parameters()}
+        adversarial_loss = _entropy(functional_call(discriminator, frozen, (predicted,)), 1)
+        numbers = {"adversarial": adversarial_loss.detach(), "discriminator": discriminator_loss.detach()}
+        return weight * adversarial_loss + discriminator_loss, numbers
 
-    def nothing(self) -> Tensor:
+    def zero_loss(self) -> Tensor:
         """Returns 0 with a gradient of 0 for each weight, because distributed training expects all gradients."""
         return torch.stack([0 * weights.sum() for weights in self.discriminator.parameters()]).sum()
 

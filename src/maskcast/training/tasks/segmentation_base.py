@@ -21,16 +21,16 @@ from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.base import Masker, Segmenter, logit_channels
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
-from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss, OwnLoss
+from maskcast.models.segmentation.losses import AlphaLoss, CustomLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.tasks.segmentation_adversarial import Adversary
+from maskcast.training.tasks.segmentation_initial_weights import load_initial_weights
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_pseudo import learnt_share
-from maskcast.training.tasks.segmentation_recoloured import AlikeClasses, alike_classes
-from maskcast.training.tasks.segmentation_start import start_weights
-from maskcast.training.tasks.segmentation_teaching import Teaching
+from maskcast.training.tasks.segmentation_recoloured import ClassGroups, class_groups
+from maskcast.training.tasks.segmentation_semi_supervised import SemiSupervised
 from maskcast.training.tasks.segmentation_validation import Validation
 from maskcast.training.tasks.segmentation_windows import LabelledWindows, Windows, chosen_maps
 
@@ -71,15 +71,15 @@ class SegmentationTask:
         torch.manual_seed(derive(params.training.seed))
         self.student: Segmenter = params.model.build([replace(one, attributes={}) for one in self.maps])
         if self.student.stateful != params.model.stateful:
-            own, network = type(params.model).__name__, type(self.student).__name__
+            config_name, network = type(params.model).__name__, type(self.student).__name__
             raise MaskcastError(
-                f"train_masker.model: {own}.stateful is {params.model.stateful}, {network}.stateful is "
+                f"train_masker.model: {config_name}.stateful is {params.model.stateful}, {network}.stateful is "
                 f"{self.student.stateful}; make them equal"
             )
         if isinstance(self.student, Masker):
             self.student.mirror = params.mirror
-        colours = partial(frame_statistics, store, self.windows.clips)
-        self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
+        measure_colours = partial(frame_statistics, store, self.windows.clips)
+        self.pretrained = load_initial_weights(self.student, params.model, encoder, start, measure_colours)
         if self.pretrained is not None:
             self.fingerprint = self.pretrained.renamed(fingerprint)
         # a head that was trained before is not changed
@@ -89,7 +89,7 @@ class SegmentationTask:
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
         self.criteria = [_criterion(one, params, params.loss) for one in self.maps]
-        self._of_phases = [
+        self._phase_criteria = [
             [_criterion(one, params, phase.loss or params.loss) for one in self.maps]
             for phase in params.phases or ()
         ]
@@ -100,14 +100,14 @@ class SegmentationTask:
             if self.averaged is None:
                 self.model = EmaModel(self.student, None)
             self.model.add_module("discriminator", self.adversary.discriminator)
-        self.alike = alike_classes(self.maps, params.recoloured)
-        self.teaching = None
+        self.groups = class_groups(self.maps, params.recoloured)
+        self.semi_supervised = None
         if params.unlabeled is not None and self.averaged is not None:
             others = None if unlabeled is None else ClipStore(unlabeled)
-            self.teaching = Teaching(store, params, params.unlabeled, self.averaged, others)
+            self.semi_supervised = SemiSupervised(store, params, params.unlabeled, self.averaged, others)
         elif unlabeled is not None:
             raise MaskcastError(
-                f"{unlabeled}: train_masker.unlabeled does not say how to learn from these clips; set it, e.g. to "
+                f"{unlabeled}: needs the param train_masker.unlabeled; set it, e.g. to "
                 "{batch_size: 48, burn_in_steps: 400}, and ema, e.g. to 0.99"
             )
 
@@ -119,9 +119,9 @@ class SegmentationTask:
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
         batch = self.windows.batch(step)
-        if self.teaching is None or not self.teaching.begun(step):
+        if self.semi_supervised is None or not self.semi_supervised.is_active(step):
             return batch
-        return batch._replace(views=self.teaching.batch(step))
+        return batch._replace(views=self.semi_supervised.batch(step))
 
     def validate(self) -> dict[str, float]:
         """Returns ``jaccard`` and ``accuracy`` over all pixels of the validation frames (``Validation.scores``).
@@ -132,8 +132,8 @@ class SegmentationTask:
         """
         if self.averaged is None:
             return self.validation.scores(self.student)
-        watched = {} if self.teaching is None else self.teaching.pseudo.watched()
-        return self.averaged.validate(self.validation.scores, "jaccard") | watched
+        statistics = {} if self.semi_supervised is None else self.semi_supervised.pseudo.statistics()
+        return self.averaged.validate(self.validation.scores, "jaccard") | statistics
 
     def finish(self) -> None:
         """Converts the trained segmenter to the form that is saved, with a plain convolution as its head."""
@@ -149,29 +149,33 @@ class SegmentationTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether the loss does the same in each step (``models/recorded.py``).
+        """Whether the loss does the same in each step (``models/cuda_graphs.py``).
 
         It does not with phases or a discriminator, which depend on the step's number, with masks made consistent
         over frames, which happens on the host, or with a loss of another package, of which nothing is known. The
         config of a network says whether the network does.
         """
-        agreeing = self.teaching is not None and self.teaching.unlabeled.consistent_frames is not None
+        consistent = (
+            self.semi_supervised is not None and self.semi_supervised.unlabeled.consistent_frames is not None
+        )
         known = self.params.model.same_each_step and isinstance(self.params.loss, MaskLossConfig)
-        return known and self.adversary is None and self.params.phases is None and not agreeing
+        return known and self.adversary is None and self.params.phases is None and not consistent
 
     def _begin(self, batch: Windows, step: int) -> Windows:
         """Returns the student's samples of this step, labelled ones first."""
         if rank():  # else each process would draw the same dropout
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
-        if self.teaching is None or batch.views is None:
+        if self.semi_supervised is None or batch.views is None:
             return batch
-        return self.teaching.student_batch(batch, batch.views)
+        return self.semi_supervised.student_batch(batch, batch.views)
 
-    def _perturbed(self, batch: Windows, windows: Windows) -> AbstractContextManager[None]:
+    def _feature_dropout(self, batch: Windows, windows: Windows) -> AbstractContextManager[None]:
         """Returns a context in which the student's features of unlabelled samples are perturbed."""
-        if self.teaching is None or batch.views is None:
+        if self.semi_supervised is None or batch.views is None:
             return nullcontext()
-        return self.teaching.perturbed(batch.views, len(batch.frames_BTHWC) / len(windows.frames_BTHWC))
+        return self.semi_supervised.feature_dropout(
+            batch.views, len(batch.frames_BTHWC) / len(windows.frames_BTHWC)
+        )
 
     def _loss(
         self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
@@ -183,26 +187,26 @@ class SegmentationTask:
         """
         labelled = len(batch.frames_BTHWC)
         parts = []
-        criteria = self._of_phases[self.params.phase(step)] if self._of_phases else self.criteria
-        learnt = zip(self.maps, criteria, self.alike, logits, masks, strict=True)
-        for label_map, criterion, alike, logits_BTKHW, masks_BTHW in learnt:
+        criteria = self._phase_criteria[self.params.phase(step)] if self._phase_criteria else self.criteria
+        layers = zip(self.maps, criteria, self.groups, logits, masks, strict=True)
+        for label_map, criterion, groups, logits_BTKHW, masks_BTHW in layers:
             self._check_shape(label_map, logits_BTKHW, masks_BTHW)
             sizes = [labelled, len(masks_BTHW) - labelled]
-            given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
-            parts.append(self._given_loss(criterion, alike, *given))
-            if self.teaching is not None and batch.views is not None:
-                share = learnt_share(taught[1]) if label_map.kind == "classes" else 1.0
-                if alike is not None and self.teaching.unlabeled.strong.hue:
-                    taught = (alike.logits(taught[0]), alike.masks(taught[1]))
-                parts.append(batch.views.weight * share * _loss_of(criterion, *taught))
+            labelled_pair, pseudo_pair = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
+            parts.append(self._labelled_loss(criterion, groups, *labelled_pair))
+            if self.semi_supervised is not None and batch.views is not None:
+                learnt_pixels = learnt_share(pseudo_pair[1]) if label_map.kind == "classes" else 1.0
+                if groups is not None and self.semi_supervised.unlabeled.strong.hue:
+                    pseudo_pair = (groups.logits(pseudo_pair[0]), groups.masks(pseudo_pair[1]))
+                parts.append(batch.views.weight * learnt_pixels * _loss_of(criterion, *pseudo_pair))
         numbers: dict[str, Tensor] = {}
         if self.adversary is not None:
             weight = self.params.adversarial_weight(step)
             if weight is None:
-                parts.append(self.adversary.nothing())
+                parts.append(self.adversary.zero_loss())
             else:
-                found, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
-                loss, numbers = self.adversary.loss(found, truth, weight)
+                predicted, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
+                loss, numbers = self.adversary.loss(predicted, truth, weight)
                 parts.append(loss)
         return sum(parts[1:], parts[0]), numbers
 
@@ -213,29 +217,29 @@ class SegmentationTask:
             MaskcastError: the shape is wrong.
         """
         (channels,) = logit_channels([label_map])
-        wanted = (*masks_BTHW.shape[:2], channels, *masks_BTHW.shape[2:])
-        if logits_BTKHW.shape != wanted:
-            own, found = type(self.params.model).__name__, tuple(logits_BTKHW.shape)
+        expected = (*masks_BTHW.shape[:2], channels, *masks_BTHW.shape[2:])
+        if logits_BTKHW.shape != expected:
+            config_name, got = type(self.params.model).__name__, tuple(logits_BTKHW.shape)
             raise MaskcastError(
-                f"train_masker.model: {own} gives logits of map {label_map.name!r} of shape {found}; "
-                f"give {wanted}: samples, frames, channels, height, width"
+                f"train_masker.model: {config_name} returned logits of map {label_map.name!r} of shape {got}; "
+                f"expected {expected}: samples, frames, channels, height, width"
             )
 
-    def _given_loss(
-        self, criterion: nn.Module, alike: AlikeClasses | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
+    def _labelled_loss(
+        self, criterion: nn.Module, groups: ClassGroups | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
     ) -> Tensor:
         """Returns the loss of labelled samples: recoloured ones and others, weighted by their shares."""
-        if alike is None:
+        if groups is None:
             return _loss_of(criterion, logits_BTKHW, masks_BTHW)
         first, share = self.windows.recoloured, self.windows.recoloured_share
-        changed = _loss_of(criterion, alike.logits(logits_BTKHW[:first]), alike.masks(masks_BTHW[:first]))
+        changed = _loss_of(criterion, groups.logits(logits_BTKHW[:first]), groups.masks(masks_BTHW[:first]))
         return share * changed + (1 - share) * _loss_of(criterion, logits_BTKHW[first:], masks_BTHW[first:])
 
 
 def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConfig) -> nn.Module:
     if label_map.kind != "alpha":
         criterion = loss.build(label_map)
-        return criterion if isinstance(criterion, MaskLoss) else OwnLoss(criterion)
+        return criterion if isinstance(criterion, MaskLoss) else CustomLoss(criterion)
     return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
 
 

@@ -19,7 +19,7 @@ from maskcast.labels import IGNORE, LabelMap
 from maskcast.reading import pluralize
 from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
-LOOKED_AT = 100  # clips that are checked for foreground to learn from
+MAX_CHECKED_CLIPS = 100  # clips that are checked for foreground to learn from
 
 
 class GeneratedMasks:
@@ -53,37 +53,39 @@ class GeneratedMasks:
                 )
         layers = {masks_layer(one.name) for one in maps}
         kinds = {"labelled", "unlabelled"} if store.meta.get(LABELLED_FRAMES) else {"unlabelled"}
-        found = store.where(lambda group: group.has_frames and group.split in LEARNT and group.kind in kinds)
+        candidates = store.where(lambda group: group.has_frames and group.split in LEARNT and group.kind in kinds)
         self.clips = [
             clip
-            for clip in found
+            for clip in candidates
             if (clip.kind == "unlabelled" or LABELLED_FRAMES in clip.meta)
             and clip.id in generated
             and layers <= generated.get(clip.id).layers.keys()
         ]
-        self._sure = _confidences(root, generated, self.clips) if params.drop else None
-        if self._sure is not None and params.drop_of == "set":
-            kept = np.sort(_surest(self._sure, len(self.clips) - int(params.drop * len(self.clips))))
-            self.clips, self._sure = [self.clips[k] for k in kept], None
+        self._clip_confidence = _confidences(root, generated, self.clips) if params.drop else None
+        if self._clip_confidence is not None and params.drop_of == "set":
+            kept = np.sort(
+                _most_confident(self._clip_confidence, len(self.clips) - int(params.drop * len(self.clips)))
+            )
+            self.clips, self._clip_confidence = [self.clips[k] for k in kept], None
         self.index = FrameIndex(self.clips, length)
         if not len(self.index):
             raise MaskcastError(
                 f"{root}: has no masks of {pluralize(length, 'frame')} of an unlabelled clip of {store.root} "
                 f"(its clips: {store.holds()}); generate masks of these clips, or train without masks"
             )
-        some = [self.clips[k] for k in evenly_spaced(len(self.clips), LOOKED_AT)]
-        if not any(_objects(self.masks(clip)) for clip in some):
+        checked = [self.clips[k] for k in evenly_spaced(len(self.clips), MAX_CHECKED_CLIPS)]
+        if not any(_has_objects(self.masks(clip)) for clip in checked):
             raise MaskcastError(
-                f"{root}: no mask shows an object with a confidence of train_masker.generated.threshold "
+                f"{root}: no object has a confidence above train_masker.generated.threshold "
                 f"{params.threshold:g}; lower it, or train the first masker for longer"
             )
 
     @property
-    def drops_of_batch(self) -> bool:
+    def drops_per_batch(self) -> bool:
         """Whether more windows than needed are drawn for a batch, of which the most confident are kept."""
-        return self._sure is not None
+        return self._clip_confidence is not None
 
-    def surest(self, random: np.random.Generator, count: int) -> list[tuple[int, int]]:
+    def draw_most_confident(self, random: np.random.Generator, count: int) -> list[tuple[int, int]]:
         """Draws windows, drops the share of them that is least confident, and returns the others.
 
         Args:
@@ -93,27 +95,27 @@ class GeneratedMasks:
         Returns:
             Index of the clip and first frame of each window, in the order in which they were drawn.
         """
-        assert self._sure is not None
+        assert self._clip_confidence is not None
         drawn = random.integers(len(self.index), size=math.ceil(count / (1 - self.params.drop)))
         places = [self.index.at(int(frame)) for frame in drawn]
-        kept = _surest(self._sure[[k for k, _ in places]], count)
+        kept = _most_confident(self._clip_confidence[[k for k, _ in places]], count)
         return [places[k] for k in np.sort(kept)]
 
     def masks(self, clip: Clip, frames: slice = ALL) -> dict[LabelMap, np.ndarray]:
         """Returns the masks (T, H, W) of each map; in maps of classes, uncertain pixels are ``IGNORE``."""
-        found = {}
+        masks_of = {}
         for one, store in self._masks.items():
-            own = store.get(clip.id)
-            masks_THW = store.masks(own, frames)
+            generated_clip = store.get(clip.id)
+            masks_THW = store.masks(generated_clip, frames)
             if one.kind == "classes":
-                sure_THW = store.confidence(own, frames) >= round(255 * self.params.threshold)
-                masks_THW = np.where(sure_THW, masks_THW, np.uint8(IGNORE))
+                confident_THW = store.confidence(generated_clip, frames) >= round(255 * self.params.threshold)
+                masks_THW = np.where(confident_THW, masks_THW, np.uint8(IGNORE))
             labels = self._labels[one]
-            if known := labelled_frames(labels, clip):
-                known_T = np.isin(np.arange(clip.num_frames)[frames], known)
-                masks_THW = np.where(known_T[:, None, None], labels.masks(clip, frames), masks_THW)
-            found[one] = masks_THW
-        return found
+            if labelled := labelled_frames(labels, clip):
+                labelled_T = np.isin(np.arange(clip.num_frames)[frames], labelled)
+                masks_THW = np.where(labelled_T[:, None, None], labels.masks(clip, frames), masks_THW)
+            masks_of[one] = masks_THW
+        return masks_of
 
 
 def _confidences(root: Path, generated: ClipStore, clips: Sequence[Clip]) -> np.ndarray:
@@ -122,21 +124,21 @@ def _confidences(root: Path, generated: ClipStore, clips: Sequence[Clip]) -> np.
     Raises:
         MaskcastError: if it is missing for a clip.
     """
-    sure = [generated.get(clip.id).meta.get("mean_confidence") for clip in clips]
-    if None in sure:
+    confidences = [generated.get(clip.id).meta.get("mean_confidence") for clip in clips]
+    if None in confidences:
         raise MaskcastError(
-            f"{root}: clip {clips[sure.index(None)].id!r} has no mean_confidence, which "
-            "train_masker.generated.drop goes by; give what generate_masks wrote, or set drop to 0"
+            f"{root}: clip {clips[confidences.index(None)].id!r} has no mean_confidence, which "
+            "train_masker.generated.drop needs; run generate_masks, or set drop to 0"
         )
-    return np.array(sure, np.float64)
+    return np.array(confidences, np.float64)
 
 
-def _surest(sure: np.ndarray, count: int) -> np.ndarray:
+def _most_confident(confidences: np.ndarray, count: int) -> np.ndarray:
     """Returns the indices of the ``count`` greatest values; among equal ones the first."""
-    return np.argsort(-sure, kind="stable")[:count]
+    return np.argsort(-confidences, kind="stable")[:count]
 
 
-def _objects(masks: dict[LabelMap, np.ndarray]) -> bool:
+def _has_objects(masks: dict[LabelMap, np.ndarray]) -> bool:
     return any(
         bool(((masks_THW != 0) & ((masks_THW != IGNORE) | (one.kind == "alpha"))).any())
         for one, masks_THW in masks.items()

@@ -191,7 +191,7 @@ class SegmentationTraining(Params):
         ]
         if self.adversarial is not None and all(self.generated_share(step) for step in starts or [0]):
             raise ValueError(
-                "adversarial: no step learns from true masks alone, which a discriminator has to be shown; give "
+                "adversarial: no phase trains on true masks alone, which the discriminator needs; set "
                 "phases, one with generated: 0, or set adversarial to null"
             )
         return self
@@ -201,22 +201,20 @@ class SegmentationTraining(Params):
         losses = [self.loss, *(one.loss for one in self.phases or ())]
         weighed = any(isinstance(one, MaskLossConfig) and one.class_weights is not None for one in losses)
         if self.recoloured is not None and weighed:
-            raise ValueError(
-                "loss.class_weights: recoloured learns groups of classes, which have no weights; set one to null"
-            )
+            raise ValueError("loss.class_weights: not supported with recoloured; set one of them to null")
         return self
 
     @model_validator(mode="after")
     def _window_is_for_models_with_state(self) -> Self:
         if self.model.stateful and self.window is None:
             raise ValueError(
-                f"model {self.model.arch!r} remembers what it sees; give window, e.g. {{frames: 8, chunk: 4}}"
+                f"model {self.model.arch!r} has state and needs window; set it, e.g. {{frames: 8, chunk: 4}}"
             )
         if not self.model.stateful and self.window is not None:
-            raise ValueError(f"model {self.model.arch!r} sees each frame by itself; set window to null")
+            raise ValueError(f"model {self.model.arch!r} has no state; set window to null")
         if self.window is not None and self.window.alone and getattr(self.model, "frozen", "base") == "base":
             raise ValueError(
-                f"model {self.model.arch!r} has no learning part that sees frames alone; set window.alone to 0, "
+                f"model {self.model.arch!r} has no trainable single-frame part; set window.alone to 0, "
                 "or model.frozen to nothing or encoder"
             )
         return self
@@ -224,7 +222,7 @@ class SegmentationTraining(Params):
     @model_validator(mode="after")
     def _mirror_is_for_networks_of_frames(self) -> Self:
         if self.mirror and not isinstance(self.model, MaskerModelConfig):
-            raise ValueError(f"mirror: model {self.model.arch!r} is no network of single frames; set it to false")
+            raise ValueError(f"mirror: model {self.model.arch!r} is not a single-frame network; set it to false")
         return self
 
     @model_validator(mode="after")

@@ -51,33 +51,34 @@ class PropagatedLabels:
         for one in maps:
             if one.kind != "classes":
                 raise MaskcastError(
-                    f"train_masker.propagated: map {one.name!r} is of kind {one.kind}, and only classes can be "
-                    "carried; set propagated to null, or name other maps in train_masker.maps"
+                    f"train_masker.propagated: map {one.name!r} has kind {one.kind}, only classes can be "
+                    "propagated; set propagated to null, or train_masker.maps to maps of classes"
                 )
         self._masks = {one: store.of(one.name) for one in maps}
         self.clips = [clip for clip in clips if LABELLED_FRAMES in clip.meta]
         self.index = TrainingIndex(store, self.clips, maps, length, params.frames)
         if not len(self.index):
-            say(
-                f"{store.root}: its training clips have labels in all frames: train_masker.propagated does nothing"
-            )
-        self._layers = list(self._carried(store))
+            say(f"{store.root}: all training frames have labels: train_masker.propagated has no effect")
+        self._layers = list(self._propagate_all(store))
 
     def masks(self, clip: int, frames: slice) -> dict[LabelMap, np.ndarray]:
         """Returns the masks (T, H, W) of each map in a range of frames; uncertain pixels are ``IGNORE``."""
         return {one: decompress(layer, frames) for one, layer in self._layers[clip].items()}
 
-    def _carried(self, store: ClipStore) -> Iterator[Layers]:
-        def carry(clip: Clip) -> Layers:
+    def _propagate_all(self, store: ClipStore) -> Iterator[Layers]:
+        def propagate_clip(clip: Clip) -> Layers:
             return {one: self._layer(store.frames(clip), masks, clip) for one, masks in self._masks.items()}
 
         with short_lived(num_processors(), "flow") as pool:  # OpenCV releases Python's lock
             yield from track(
-                pool.map(carry, self.clips), "carrying labels", len(self.clips), FullLoop(splits=("train",))
+                pool.map(propagate_clip, self.clips),
+                "propagating labels",
+                len(self.clips),
+                FullLoop(splits=("train",)),
             )
 
     def _layer(self, frames_THWC: np.ndarray, store: ClipStore, clip: Clip) -> CompressedLayer:
-        known = labelled_frames(store, clip)
-        found = propagate(frames_THWC, store.masks(clip), known, self.params.frames)
-        sure_THW = found.confidence_THW >= self.params.threshold
-        return compress(np.where(sure_THW, found.masks_THW, np.uint8(IGNORE)))
+        labelled = labelled_frames(store, clip)
+        propagated = propagate(frames_THWC, store.masks(clip), labelled, self.params.frames)
+        confident_THW = propagated.confidence_THW >= self.params.threshold
+        return compress(np.where(confident_THW, propagated.masks_THW, np.uint8(IGNORE)))

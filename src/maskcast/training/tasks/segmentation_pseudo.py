@@ -17,14 +17,16 @@ from maskcast.distributed import all_sum
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.models.arithmetic import at_least_float32
-from maskcast.models.objects.consistency import agreed, find_regions
+from maskcast.models.objects.consistency import find_regions, make_windows_consistent
 from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
 
-SURE_SHARE = 0.05  # weight of a step in the running mean of a class's probability
-NOTHING = 1e-3  # share of pixels, or of objects' pixels, that pass the threshold, below which a warning is given
+MEAN_MOMENTUM = 0.05  # weight of a step in the running mean of a class's probability
+MIN_LEARNT_SHARE = (
+    1e-3  # share of pixels, or of objects' pixels, that pass the threshold, below which a warning is given
+)
 COLLAPSED = 0.01  # ratio of the teacher's share of objects to that of the labels, below which it has collapsed
-OPAQUE = 128  # opacity from which on a pixel counts as an object
+OPAQUE_FROM = 128  # opacity from which on a pixel counts as an object
 
 
 class PseudoMasks(nn.Module):
@@ -63,34 +65,40 @@ class PseudoMasks(nn.Module):
         masks, counts = [], torch.zeros_like(self.tally)
         for n, (one, logits_BTKHW, labels_BTHW) in enumerate(zip(self.maps, logits, labels, strict=True)):
             if one.kind == "alpha":
-                found_BTHW = learnt_BTHW = logits_BTKHW[:, :, 0].float().sigmoid().mul(255).round().to(torch.uint8)
+                predicted_BTHW = learnt_BTHW = (
+                    logits_BTKHW[:, :, 0].float().sigmoid().mul(255).round().to(torch.uint8)
+                )
             else:
-                found_BTHW, learnt_BTHW = self._classes(logits_BTKHW, self.get_buffer(f"sure_{n}"))
-            counts += torch.cat([_counted(one, each) for each in (found_BTHW, learnt_BTHW, labels_BTHW)])
+                predicted_BTHW, learnt_BTHW = self._classes(logits_BTKHW, self.get_buffer(f"sure_{n}"))
+            counts += torch.cat([_pixel_counts(one, each) for each in (predicted_BTHW, learnt_BTHW, labels_BTHW)])
             masks.append(learnt_BTHW)
         self.tally += all_sum(counts)
         return tuple(masks)
 
-    def _classes(self, logits_BTKHW: Tensor, sure_K: Tensor) -> tuple[Tensor, Tensor]:
+    def _classes(self, logits_BTKHW: Tensor, mean_confidence_K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the teacher's classes, and those above the threshold; updates the means of the probabilities."""
         # argmax over the innermost axis is four times as fast as over a strided one
         logits_BTHWK = at_least_float32(logits_BTKHW.permute(0, 1, 3, 4, 2).contiguous())
         top_BTHW, ids_BTHW = logits_BTHWK.max(-1)
-        sure_BTHW = (top_BTHW - logits_BTHWK.logsumexp(-1)).exp_()
+        confidence_BTHW = (top_BTHW - logits_BTHWK.logsumexp(-1)).exp_()
         if self.params.consistent_frames is not None:
-            ids_BTHW, sure_BTHW = _agreed(ids_BTHW, sure_BTHW, logits_BTHWK, self.params.consistent_frames)
-        threshold_K = self.params.threshold * (sure_K if self.params.balance else torch.ones_like(sure_K))
-        learnt_BTHW = sure_BTHW >= threshold_K[ids_BTHW]
-        sums_2K = torch.zeros(2, len(sure_K), dtype=torch.float64, device=sure_K.device)
-        for sum_K, values in zip(sums_2K, (sure_BTHW, torch.ones_like(sure_BTHW)), strict=True):
+            ids_BTHW, confidence_BTHW = _made_consistent(
+                ids_BTHW, confidence_BTHW, logits_BTHWK, self.params.consistent_frames
+            )
+        threshold_K = self.params.threshold * (
+            mean_confidence_K if self.params.balance else torch.ones_like(mean_confidence_K)
+        )
+        learnt_BTHW = confidence_BTHW >= threshold_K[ids_BTHW]
+        sums_2K = torch.zeros(2, len(mean_confidence_K), dtype=torch.float64, device=mean_confidence_K.device)
+        for sum_K, values in zip(sums_2K, (confidence_BTHW, torch.ones_like(confidence_BTHW)), strict=True):
             sum_K.scatter_add_(0, ids_BTHW.flatten(), values.flatten().double())
         total_K, pixels_K = all_sum(sums_2K)
-        mean_K = (total_K / pixels_K.clamp_min(1)).to(sure_K.dtype)
-        sure_K.lerp_(mean_K, SURE_SHARE * (pixels_K > 0).to(sure_K.dtype))
-        found_BTHW = ids_BTHW.to(torch.uint8)
-        return found_BTHW, found_BTHW.masked_fill(~learnt_BTHW, IGNORE)
+        mean_K = (total_K / pixels_K.clamp_min(1)).to(mean_confidence_K.dtype)
+        mean_confidence_K.lerp_(mean_K, MEAN_MOMENTUM * (pixels_K > 0).to(mean_confidence_K.dtype))
+        predicted_BTHW = ids_BTHW.to(torch.uint8)
+        return predicted_BTHW, predicted_BTHW.masked_fill(~learnt_BTHW, IGNORE)
 
-    def watched(self) -> dict[str, float]:
+    def statistics(self) -> dict[str, float]:
         """Returns statistics of the pseudo masks since the last call; nothing if there were none.
 
         Warns of thresholds that hardly any pixel passes, and of a teacher that finds hardly any objects although
@@ -103,31 +111,31 @@ class PseudoMasks(nn.Module):
         Raises:
             MaskcastError: if the teacher finds hardly any objects for the second time in a row.
         """
-        found, objects, learnt, learnt_objects, labelled, labelled_objects = self.tally.tolist()
+        pixels, objects, learnt, learnt_objects, labelled, labelled_objects = self.tally.tolist()
         self.tally.zero_()
-        if not found:
+        if not pixels:
             return {}
-        share, usual = objects / found, labelled_objects / max(1, labelled)
-        before, now = bool(self.collapsed), share < COLLAPSED * usual
-        self.collapsed.fill_(now)
-        if now:
-            line = (
+        share, labelled_share = objects / pixels, labelled_objects / max(1, labelled)
+        was_collapsed, is_collapsed = bool(self.collapsed), share < COLLAPSED * labelled_share
+        self.collapsed.fill_(is_collapsed)
+        if is_collapsed:
+            message = (
                 f"the teacher has collapsed to background: objects are {share:.2%} of its masks of unlabelled "
-                f"frames, and {usual:.2%} of the labels; raise train_masker.unlabeled.burn_in_steps, lower its "
-                "weight or training.learning_rate"
+                f"frames, {labelled_share:.2%} of the labels; raise train_masker.unlabeled.burn_in_steps, lower "
+                "its weight or training.learning_rate"
             )
-            if before:
-                raise MaskcastError(line)
-            say(line)
+            if was_collapsed:
+                raise MaskcastError(message)
+            say(message)
         key = f"train_masker.unlabeled.threshold {self.params.threshold:g}"
-        if learnt < NOTHING * found:
-            say(f"{key} lets nothing through: no pixel of the unlabelled frames is learnt; lower it")
-        elif learnt_objects < NOTHING * objects:
-            say(f"{key} lets only background through: no object of the unlabelled frames is learnt; lower it")
-        return {"pseudo_learnt": learnt / found, "pseudo_objects": share}
+        if learnt < MIN_LEARNT_SHARE * pixels:
+            say(f"{key}: no pixel of the unlabelled frames exceeds it, so none is learnt; lower it")
+        elif learnt_objects < MIN_LEARNT_SHARE * objects:
+            say(f"{key}: only background exceeds it, so no object of the unlabelled frames is learnt; lower it")
+        return {"pseudo_learnt": learnt / pixels, "pseudo_objects": share}
 
 
-def mixed(masks_BTHW: Tensor, cut_BHW: Tensor) -> Tensor:
+def cutmix_masks(masks_BTHW: Tensor, cut_BHW: Tensor) -> Tensor:
     """Returns the masks of the strong views, in which parts are replaced by those of the pair's other sample."""
     others_BTHW = masks_BTHW.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return torch.where(cut_BHW[:, None], others_BTHW, masks_BTHW)
@@ -140,20 +148,24 @@ def learnt_share(masks_BTHW: Tensor) -> Tensor:
     return (learnt / pixels).float()
 
 
-def _counted(label_map: LabelMap, masks_BTHW: Tensor) -> Tensor:
+def _pixel_counts(label_map: LabelMap, masks_BTHW: Tensor) -> Tensor:
     """Returns the numbers of pixels that are not ``IGNORE``, and of those that are objects."""
     if label_map.kind == "alpha":
-        return torch.stack([torch.ones_like(masks_BTHW, dtype=torch.bool).sum(), (masks_BTHW >= OPAQUE).sum()])
+        return torch.stack(
+            [torch.ones_like(masks_BTHW, dtype=torch.bool).sum(), (masks_BTHW >= OPAQUE_FROM).sum()]
+        )
     known_BTHW = masks_BTHW != IGNORE
     return torch.stack([known_BTHW.sum(), (known_BTHW & (masks_BTHW > 0)).sum()])
 
 
-def _agreed(ids_BTHW: Tensor, sure_BTHW: Tensor, logits_BTHWK: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+def _made_consistent(
+    ids_BTHW: Tensor, sure_BTHW: Tensor, logits_BTHWK: Tensor, frames: int
+) -> tuple[Tensor, Tensor]:
     """Returns classes made consistent over windows of ``frames`` frames, and their confidence."""
     masks_BTHW, confidence_BTHW = ids_BTHW.to(torch.uint8).cpu().numpy(), sure_BTHW.cpu().numpy()
     for b, masks_THW in enumerate(masks_BTHW):
         sure_PK = logits_BTHWK[b][ids_BTHW[b] > 0].softmax(-1).cpu().numpy()
         ends = np.count_nonzero(masks_THW, (1, 2)).cumsum()[:-1]
         regions = list(map(find_regions, masks_THW, np.split(sure_PK, ends)))
-        masks_BTHW[b], confidence_BTHW[b] = agreed(masks_THW, confidence_BTHW[b], regions, frames)
+        masks_BTHW[b], confidence_BTHW[b] = make_windows_consistent(masks_THW, confidence_BTHW[b], regions, frames)
     return torch.from_numpy(masks_BTHW).to(ids_BTHW), torch.from_numpy(confidence_BTHW).to(sure_BTHW)

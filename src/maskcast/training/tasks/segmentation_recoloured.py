@@ -18,26 +18,26 @@ from maskcast.labels import IGNORE, LabelMap
 from maskcast.training.tasks.segmentation_params import RecolouredParams
 
 
-class AlikeClasses:
+class ClassGroups:
     """Groups of classes that are equal in all but some attributes; classes without these are groups of one.
 
     Args:
         label_map: of kind ``classes``.
-        unlike: names of the attributes in which the classes of a group differ.
+        varying: names of the attributes in which the classes of a group differ.
     """
 
-    def __init__(self, label_map: LabelMap, unlike: Sequence[str]) -> None:
-        changing = [values for name, values in label_map.attributes.items() if name in unlike]
-        others = [values for name, values in label_map.attributes.items() if name not in unlike]
+    def __init__(self, label_map: LabelMap, varying: Sequence[str]) -> None:
+        varying_values = [values for name, values in label_map.attributes.items() if name in varying]
+        fixed_values = [values for name, values in label_map.attributes.items() if name not in varying]
         keys = [
-            tuple(values[k] for values in others) if any(values[k] for values in changing) else k
+            tuple(values[k] for values in fixed_values) if any(values[k] for values in varying_values) else k
             for k in range(label_map.num_classes)
         ]
         groups = {key: number for number, key in enumerate(dict.fromkeys(keys))}  # keeps the background first
         self.group_K = [groups[key] for key in keys]
-        members = [[k for k, own in enumerate(self.group_K) if own == number] for number in range(len(groups))]
-        most = max(map(len, members))
-        self.members_GM = [own + [label_map.num_classes] * (most - len(own)) for own in members]
+        members = [[k for k, group in enumerate(self.group_K) if group == number] for number in range(len(groups))]
+        largest = max(map(len, members))
+        self.members_GM = [group + [label_map.num_classes] * (largest - len(group)) for group in members]
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def logits(self, logits_BTKHW: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class AlikeClasses:
         return self._tables[device]
 
 
-def alike_classes(maps: Sequence[LabelMap], params: RecolouredParams | None) -> list[AlikeClasses | None]:
+def class_groups(maps: Sequence[LabelMap], params: RecolouredParams | None) -> list[ClassGroups | None]:
     """Returns the groups of classes of each map; None for a map whose classes do not depend on colour.
 
     Raises:
@@ -68,16 +68,16 @@ def alike_classes(maps: Sequence[LabelMap], params: RecolouredParams | None) -> 
     """
     if params is None:
         return [None] * len(maps)
-    known = {name for one in maps for name in one.attributes}
+    available = {name for one in maps for name in one.attributes}
     for name in params.attributes:
-        if name not in known:
+        if name not in available:
             raise MaskcastError(
-                f"train_masker.recoloured.attributes: no map has an attribute {name!r} (they have "
-                f"{', '.join(sorted(known)) or 'none'}); name those that other colours change, or say what "
+                f"train_masker.recoloured.attributes: attribute {name!r} not found in any map (available: "
+                f"{', '.join(sorted(available)) or 'none'}); use attributes that depend on colour, or set what "
                 "classes share in prepare_clips.source"
             )
     return [
-        AlikeClasses(one, params.attributes)
+        ClassGroups(one, params.attributes)
         if one.kind == "classes" and any(name in one.attributes for name in params.attributes)
         else None
         for one in maps

@@ -8,31 +8,33 @@ from maskcast.inference.distribution_shift import Reference, colour_features, me
 from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.training.tasks.segmentation import FrameTask, WindowTask
 
-MOST_CLIPS = 100  # enough for two digits
+MAX_CLIPS = 100  # enough for two digits
 
 
 def reference_of(task: FrameTask | WindowTask) -> Reference:
     """Measures training clips and the masker's results on validation clips, at most 100 of each."""
     store = task.store
-    sure: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
+    confidences: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
     worker = task.validation.worker(task.segmenter)
-    for clip in _some(task.validation.clips) if sure else ():
-        means = {name: MeanConfidence() for name in sure}
-        for _, found in task.validation.found(worker, clip):
+    for clip in _evenly_spaced(task.validation.clips) if confidences else ():
+        means = {name: MeanConfidence() for name in confidences}
+        for _, predictions in task.validation.predict(worker, clip):
             for name, mean in means.items():
-                confidence = found[name].confidence
+                confidence = predictions[name].confidence
                 assert confidence is not None
-                mean.add(found[name].masks, quantise(confidence, 256))
+                mean.add(predictions[name].masks, quantise(confidence, 256))
         for name, mean in means.items():
-            sure[name].append(mean.value)
+            confidences[name].append(mean.value)
     return Reference(
         height=store.height,
         width=store.width,
         aspect=store.meta.get("source_aspect", [store.width / store.height] * 2),
-        colours=mean_std_by_key(colour_features(store.frames(clip)) for clip in _some(task.windows.clips)),
-        confidence={name: mean_std(values) for name, values in sure.items()},
+        colours=mean_std_by_key(
+            colour_features(store.frames(clip)) for clip in _evenly_spaced(task.windows.clips)
+        ),
+        confidence={name: mean_std(values) for name, values in confidences.items()},
     )
 
 
-def _some(clips: Sequence[Clip]) -> list[Clip]:
-    return [clips[k] for k in evenly_spaced(len(clips), MOST_CLIPS)]
+def _evenly_spaced(clips: Sequence[Clip]) -> list[Clip]:
+    return [clips[k] for k in evenly_spaced(len(clips), MAX_CLIPS)]

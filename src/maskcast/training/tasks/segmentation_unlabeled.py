@@ -81,7 +81,7 @@ class UnlabelledWindows:
         ]
         if not self.clips:
             raise MaskcastError(
-                f"{store.root}: no unlabelled frames, which train_masker.unlabeled asks for; it has "
+                f"{store.root}: no unlabelled frames, which train_masker.unlabeled needs; it has "
                 f"{store.holds()}: prepare clips of split unlabeled, or set train_masker.unlabeled to null"
             )
         if others is not None:

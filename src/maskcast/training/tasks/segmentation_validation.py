@@ -26,11 +26,11 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_windows import labelled_clips
 
-PICTURED = 4  # clips
+NUM_EXAMPLES = 4  # clips
 MEANS = ("jaccard", "accuracy", "jaccard_no_background")  # averaged over the maps, if all maps have them
 
 
-class Shown(NamedTuple):
+class MapExample(NamedTuple):
     """Masks (T, H, W) of one map."""
 
     label_map: LabelMap
@@ -54,7 +54,7 @@ class Validation:
         self.store, self.maps, self.params = store, maps, params
         self._masks = [store.of(one.name) for one in maps]
         self.clips = [clip for clip in labelled_clips(store, maps, "val") if self.frames(clip)]
-        self._need_foreground()
+        self._check_foreground()
 
     def scores(self, segmenter: Segmenter) -> dict[str, float]:
         """Returns ``jaccard`` and ``accuracy`` over all pixels of the validation frames, averaged over the maps.
@@ -77,22 +77,22 @@ class Validation:
         worker = self.worker(segmenter)
         for k in own_part(len(self.clips)):
             clip = self.clips[k]
-            for frames, found in self.found(worker, clip):
+            for frames, predictions in self.predict(worker, clip):
                 for n, label_map in enumerate(self.maps):
                     truth = read_in_slices(frames, partial(self._masks[n].masks, clip))
-                    counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
+                    counts[n] += counts_of(label_map, truth, predictions[label_map.name].masks)
         return [all_counts(own, segmenter) for own in counts]
 
-    def of_one_class(self) -> float:
+    def majority_class_jaccard(self) -> float:
         """Returns the Jaccard of constant masks of each map's most frequent class; NaN if a map is an alpha."""
         each = []
         for one, store in zip(self.maps, self._masks, strict=True):
             if one.kind == "alpha":
                 return math.nan
-            pixels_K = sum(self._of_truth(one, store), no_counts(one)).sum(axis=1)
-            alone = no_counts(one)
-            alone[:, pixels_K.argmax()] = pixels_K
-            each.append(map_scores(one, alone)["jaccard"])
+            pixels_K = sum(self._truth_counts(one, store), no_counts(one)).sum(axis=1)
+            constant = no_counts(one)
+            constant[:, pixels_K.argmax()] = pixels_K
+            each.append(map_scores(one, constant)["jaccard"])
         return float(np.mean(each))
 
     def worker(self, segmenter: Segmenter) -> Worker:
@@ -101,11 +101,11 @@ class Validation:
 
     def frames(self, clip: Clip) -> Sequence[int]:
         """Returns every ``val_frame_step``-th labelled frame of a clip."""
-        known = [labelled_frames(store, clip) for store in self._masks]
-        some = known[0] if len(known) == 1 else sorted(set().union(*known))
-        return some[:: self.params.val_frame_step]
+        labelled = [labelled_frames(store, clip) for store in self._masks]
+        indices = labelled[0] if len(labelled) == 1 else sorted(set().union(*labelled))
+        return indices[:: self.params.val_frame_step]
 
-    def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[Sequence[int], Predictions]]:
+    def predict(self, worker: Worker, clip: Clip) -> Iterator[tuple[Sequence[int], Predictions]]:
         """Yields the predictions for the validated frames of a clip, as generate_masks would make them.
 
         A model with state also sees the frames in between.
@@ -113,43 +113,43 @@ class Validation:
         Yields:
             Indices of frames, and the predictions for them.
         """
-        wanted, frames_THWC = self.frames(clip), self.store.frames(clip)
+        indices, frames_THWC = self.frames(clip), self.store.frames(clip)
         stateful = worker.segmenter.stateful
-        seen = [frames_THWC] if stateful else [frames_THWC[part] for part in slices_of(wanted)]
+        chunks = [frames_THWC] if stateful else [frames_THWC[part] for part in slices_of(indices)]
         first = 0
-        for piece in segment_with(worker, seen, batch_size=self.params.training.batch_size):
+        for piece in segment_with(worker, chunks, batch_size=self.params.training.batch_size):
             stop = first + count_frames(piece)
             if stateful:
-                own = wanted[bisect_left(wanted, first) : bisect_left(wanted, stop)]
-                if own:
-                    yield own, concatenate([take_frames(piece, part) for part in slices_of(own, first)])
+                in_piece = indices[bisect_left(indices, first) : bisect_left(indices, stop)]
+                if in_piece:
+                    yield in_piece, concatenate([take_frames(piece, part) for part in slices_of(in_piece, first)])
             else:
-                yield wanted[first:stop], piece
+                yield indices[first:stop], piece
             first = stop
 
-    def examples(self, segmenter: Segmenter) -> Iterator[tuple[str, np.ndarray, list[Shown]]]:
+    def examples(self, segmenter: Segmenter) -> Iterator[tuple[str, np.ndarray, list[MapExample]]]:
         """Yields id, frames (T, H, W, C) and masks of each map of some validation clips."""
         worker = self.worker(segmenter)
-        for clip in self.clips[:PICTURED]:
-            found = concatenate([piece for _, piece in self.found(worker, clip)])
+        for clip in self.clips[:NUM_EXAMPLES]:
+            predictions = concatenate([piece for _, piece in self.predict(worker, clip)])
             frames = self.frames(clip)
-            shown = [
-                Shown(one, read_in_slices(frames, partial(store.masks, clip)), found[one.name].masks)
+            map_examples = [
+                MapExample(one, read_in_slices(frames, partial(store.masks, clip)), predictions[one.name].masks)
                 for one, store in zip(self.maps, self._masks, strict=True)
             ]
-            yield clip.id, read_in_slices(frames, self.store.frames(clip).__getitem__), shown
+            yield clip.id, read_in_slices(frames, self.store.frames(clip).__getitem__), map_examples
 
-    def _of_truth(self, label_map: LabelMap, store: ClipStore) -> Iterator[np.ndarray]:
+    def _truth_counts(self, label_map: LabelMap, store: ClipStore) -> Iterator[np.ndarray]:
         """Yields the counts of true masks against themselves, clip by clip."""
         for clip in self.clips:
             truth = read_in_slices(self.frames(clip), partial(store.masks, clip))
             yield counts_of(label_map, truth, truth)
 
-    def _need_foreground(self) -> None:
+    def _check_foreground(self) -> None:
         """Checks, before any training, that the validation masks have foreground."""
         for one, store in zip(self.maps, self._masks, strict=True):
-            if all(math.isnan(map_scores(one, counts)["jaccard"]) for counts in self._of_truth(one, store)):
+            if all(math.isnan(map_scores(one, counts)["jaccard"]) for counts in self._truth_counts(one, store)):
                 raise MaskcastError(
-                    f"{store.root}: no validation clip has foreground in its {one.name}, so no score can tell one "
-                    "masker from another; give split val clips with foreground"
+                    f"{store.root}: no validation clip has foreground in its {one.name}, so "
+                    "maskers cannot be compared; add clips with foreground to split val"
                 )

@@ -29,7 +29,7 @@ from maskcast.training.tasks.segmentation_propagated import PropagatedLabels
 from maskcast.training.tasks.segmentation_recoloured import is_recoloured
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
-POOL = 2**32 - 1  # random key for draws of a whole batch, different from those of its samples
+BATCH_KEY = 2**32 - 1  # random key for draws of a whole batch, different from those of its samples
 
 
 class Windows(NamedTuple):
@@ -84,7 +84,7 @@ class LabelledWindows:
             )
         if (generated is None) != (params.generated is None):
             raise MaskcastError(
-                "train_masker: --masks and the param generated belong together: give both to learn from masks "
+                "train_masker: --masks and the param generated must be set together: set both to train on masks "
                 "that another masker generated, or neither"
             )
         self._generated: GeneratedMasks | None = None
@@ -118,7 +118,7 @@ class LabelledWindows:
     def _sample(self, step: int, index: int) -> list[np.ndarray]:
         """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
         random = rng(self.params.training.seed, step, index)
-        clip, window, masks = self._drawn(random, step, index)
+        clip, window, masks = self._draw_window(random, step, index)
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
@@ -128,24 +128,26 @@ class LabelledWindows:
             frames_THWC = recolour(frames_THWC, drawn)
         return [frames_THWC, *masks.values()]
 
-    def _drawn(
+    def _draw_window(
         self, random: np.random.Generator, step: int, index: int
     ) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:
         """Returns a clip, a window of its frames, and the masks of each map in that window."""
-        other = self._generated
-        if other is not None and random.random() < self.params.generated_share(step):
-            if other.drops_of_batch:
+        generated = self._generated
+        if generated is not None and random.random() < self.params.generated_share(step):
+            if generated.drops_per_batch:
                 training = self.params.training
-                k, t = other.surest(rng(training.seed, step, POOL), training.batch_size)[index]
+                k, t = generated.draw_most_confident(rng(training.seed, step, BATCH_KEY), training.batch_size)[
+                    index
+                ]
             else:
-                k, t = other.index.at(int(random.integers(len(other.index))))
+                k, t = generated.index.at(int(random.integers(len(generated.index))))
             window = slice(t, t + self.length)
-            return other.clips[k], window, other.masks(other.clips[k], window)
-        near = self._propagated
-        if near is not None and random.random() < min(near.params.share, self._even_share(near)):
-            k, t = near.index.at(int(random.integers(len(near.index))))
+            return generated.clips[k], window, generated.masks(generated.clips[k], window)
+        propagated = self._propagated
+        if propagated is not None and random.random() < min(propagated.params.share, self._even_share(propagated)):
+            k, t = propagated.index.at(int(random.integers(len(propagated.index))))
             window = slice(t, t + self.length)
-            return near.clips[k], window, near.masks(k, window)
+            return propagated.clips[k], window, propagated.masks(k, window)
         k, t = self._index.at(int(random.integers(len(self._index))))
         window = slice(t, t + self.length)
         masks = {one: store.masks(self.clips[k], window) for one, store in self._masks.items()}
@@ -164,16 +166,16 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
     """
     store.select(split, "labelled")  # raises an error that lists what there is, if there is none
     needed = {FRAMES, *(masks_layer(one.name) for one in maps)}
-    found = store.where(
+    clips = store.where(
         lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
     )
-    if not found:
-        what = "frames" if len(maps) == 1 else f"frames and masks of {', '.join(one.name for one in maps)}"
+    if not clips:
+        requirement = "frames" if len(maps) == 1 else f"frames and masks of {', '.join(one.name for one in maps)}"
         raise MaskcastError(
-            f"{store.root}: no labelled clip of split {split!r} has {what}; "
-            f"prepare clips with {what} to train a masker"
+            f"{store.root}: no labelled clip of split {split!r} has {requirement}; "
+            f"prepare clips with {requirement} to train a masker"
         )
-    return found
+    return clips
 
 
 def chosen_maps(store: ClipStore, names: Sequence[str] | None) -> tuple[LabelMap, ...]:
@@ -184,7 +186,7 @@ def chosen_maps(store: ClipStore, names: Sequence[str] | None) -> tuple[LabelMap
     """
     if names is not None:
         return tuple(store.of(name).label_map for name in names)
-    found = tuple(one for one in store.maps.values() if one.kind != "instances")
-    if not found:
+    maps = tuple(one for one in store.maps.values() if one.kind != "instances")
+    if not maps:
         raise MaskcastError(f"{store.root}: has no label map of kind classes or alpha; prepare clips with one")
-    return found
+    return maps

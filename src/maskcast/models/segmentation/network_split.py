@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from maskcast.models.segmentation.unet import Change, Maps, UNet
 
 
-class Cut:
+class SplitNetwork:
     """A network of segmentation-models-pytorch, split before its head.
 
     Args:
@@ -42,7 +42,7 @@ class Cut:
         return self.network.segmentation_head(features_NCHW)
 
 
-class DeepLabCut(Cut):
+class SplitDeepLab(SplitNetwork):
     """DeepLabV3+, split where pooled and high-resolution features are concatenated (304 channels)."""
 
     def __init__(self, network: Any) -> None:
@@ -59,7 +59,7 @@ class DeepLabCut(Cut):
         return super().head(self.network.decoder.block2(features_NCHW))
 
 
-class SmpUNetCut(Cut):
+class SplitSmpUNet(SplitNetwork):
     """The library's U-Net; its scales are the outputs of all decoder blocks but the last."""
 
     def __init__(self, network: Any) -> None:
@@ -78,7 +78,7 @@ class SmpUNetCut(Cut):
         return up_NCHW
 
 
-class UNetCut(Cut):
+class SplitUNet(SplitNetwork):
     """Our U-Net; its scales are the encoder's deepest map and all decoder maps but the finest."""
 
     def __init__(self, network: UNet) -> None:
@@ -99,9 +99,9 @@ class UNetCut(Cut):
         return self.network.head(features_NCHW)
 
 
-def cut_open(network: nn.Module) -> Cut:
+def split_network(network: nn.Module) -> SplitNetwork:
     """Splits a network that was built by a config of single-frame maskers."""
     if isinstance(network, UNet):
-        return UNetCut(network)
-    kinds = {"DeepLabV3Plus": DeepLabCut, "Unet": SmpUNetCut}
-    return kinds.get(type(network).__name__, Cut)(network)
+        return SplitUNet(network)
+    classes = {"DeepLabV3Plus": SplitDeepLab, "Unet": SplitSmpUNet}
+    return classes.get(type(network).__name__, SplitNetwork)(network)

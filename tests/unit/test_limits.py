@@ -9,22 +9,22 @@ from tests.registered import CLASSES
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.labels import LabelMap
-from maskcast.models import bounds
-from maskcast.models.bounds import done_within, strips
+from maskcast.models import limits
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
+from maskcast.models.limits import strips, time_limit
 from maskcast.models.objects import consistency
 from maskcast.models.objects.consistency import find_regions, make_consistent
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.registry.inputs import MAX_BYTES, check_size
 
-PLACES = (bounds, consistency)
+PLACES = (limits, consistency)
 PIPELINE = (-1, -1, -1, -1, 3), (-1, 11, -1, -1)
 
 
 def at_once(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     for module in PLACES:
-        monkeypatch.setattr(module, "AT_ONCE", numbers)
+        monkeypatch.setattr(module, "CHUNK_NUMBERS", numbers)
 
 
 def test_frames_are_cut_into_whole_ones_or_rows_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,11 +87,13 @@ def test_what_cannot_be_cut_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch
     masker = UNetConfig(width=2).build([LabelMap("mask", CLASSES)]).eval()
     forecaster = ConvLSTMConfig(hidden=4, stride=4).build(len(CLASSES))
     assert isinstance(forecaster, Forecaster)
-    monkeypatch.setattr(bounds, "WHOLE", 1000 * masker.numbers_per_pixel)
-    with pytest.raises(MaskcastError, match=r"^a frame of 32 x 48: 1536 pixels; this model takes at most 1000 "):
+    monkeypatch.setattr(limits, "MAX_NUMBERS", 1000 * masker.numbers_per_pixel)
+    with pytest.raises(
+        MaskcastError, match=r"^a frame of 32 x 48: 1536 pixels, this model supports at most 1000; "
+    ):
         segment_whole(masker, np.zeros((1, 32, 48, 3), np.uint8), batch_size=1, precision="fp32")
-    monkeypatch.setattr(bounds, "WHOLE", 1000)
-    with pytest.raises(MaskcastError, match=r"^a clip of 4 frames of 32 x 48: 6144 pixels; .* smaller frames$"):
+    monkeypatch.setattr(limits, "MAX_NUMBERS", 1000)
+    with pytest.raises(MaskcastError, match=r"^a clip of 4 frames of 32 x 48: 6144 pixels, .* smaller frames$"):
         forecaster.forecast(torch.zeros(1, 4, 32, 48, dtype=torch.uint8), 2)
 
 
@@ -100,14 +102,14 @@ def test_work_ends_between_pieces_when_its_time_is_over() -> None:
     forecaster = ConvLSTMConfig(hidden=4, stride=4).build(len(CLASSES))
     assert isinstance(forecaster, Forecaster)
     clip, masks = moving_squares(0, 4, 32, 48)
-    line = r"^frames: not done within the -1 s that one call may take here; give fewer clips, or smaller frames$"
-    with done_within(-1):
+    line = r"^frames: the call exceeded its time limit of -1 s; use fewer clips or smaller frames$"
+    with time_limit(-1):
         with pytest.raises(MaskcastError, match=line):
             segment_whole(masker, clip, batch_size=4, precision="fp32")
         with pytest.raises(MaskcastError, match=line):
             forecaster.forecast(torch.from_numpy(masks)[None], 2)
         with pytest.raises(MaskcastError, match=line):
-            find_regions(masks[0], np.zeros((np.count_nonzero(masks[0]), 3), np.float32), bounds.check_time)
+            find_regions(masks[0], np.zeros((np.count_nonzero(masks[0]), 3), np.float32), limits.check_time)
     forecaster.forecast(torch.from_numpy(masks)[None], 2)
 
 
@@ -115,7 +117,7 @@ def test_of_many_regions_the_largest_are_followed_and_the_others_stay(monkeypatc
     mask = np.zeros((10, 12), np.uint8)
     mask[1:4, 1:4], mask[6:9, 6:9], mask[0, 11], mask[9, 0] = 1, 2, 3, 3
     probabilities = np.eye(4, dtype=np.float32)[mask[mask > 0]]
-    monkeypatch.setattr(consistency, "MOST", 2)
+    monkeypatch.setattr(consistency, "MAX_REGIONS", 2)
     regions = find_regions(mask, probabilities)
     assert regions.area_R.tolist() == [9, 9]
     np.testing.assert_array_equal(regions.labels_HW > 0, (mask == 1) | (mask == 2))

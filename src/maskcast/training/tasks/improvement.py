@@ -8,38 +8,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SURE = 2.0  # the mean gain must exceed so many of its standard errors
+MIN_STANDARD_ERRORS = 2.0  # the mean gain must exceed so many of its standard errors
 
 
-def by_video(by_clip: Sequence[tuple[str, str, float, float]]) -> np.ndarray:
+def scores_by_video(by_clip: Sequence[tuple[str, str, float, float]]) -> np.ndarray:
     """Returns the mean scores of each video, or those of each clip if there is only one video, (M, 2).
 
     Args:
         by_clip: video, clip and two scores of each clip, in any order. Clips without labels have NaN, and so do
             videos of such clips only.
     """
-    several = len({video for video, *_ in by_clip}) > 1
+    many_videos = len({video for video, *_ in by_clip}) > 1
     scores: dict[str, list[tuple[float, float]]] = {}
-    for video, clip, *both in sorted(by_clip):
-        scores.setdefault(video if several else clip, []).append((both[0], both[1]))
-    return np.array([_mean(np.array(some)) for some in scores.values()])
+    for video, clip, *clip_scores in sorted(by_clip):
+        scores.setdefault(video if many_videos else clip, []).append((clip_scores[0], clip_scores[1]))
+    return np.array([_mean(np.array(rows)) for rows in scores.values()])
 
 
-def surpasses(found_M2: np.ndarray, start_M2: np.ndarray) -> bool:
+def is_significantly_better(scores_M2: np.ndarray, start_M2: np.ndarray) -> bool:
     """Whether the gain is significant over the videos, and ``jaccard_last`` is no worse.
 
-    The mean gain must be more than ``SURE`` times its standard error. A single video is no evidence.
+    The mean gain must exceed ``MIN_STANDARD_ERRORS`` standard errors. A single video is no evidence.
 
     Args:
-        found_M2: ``jaccard`` and ``jaccard_last`` of each video.
+        scores_M2: ``jaccard`` and ``jaccard_last`` of each video.
         start_M2: the same with the initial weights.
     """
-    both_M2 = found_M2 - start_M2
-    gain_M, last_M = both_M2[~np.isnan(both_M2).any(axis=1)].T
+    gains_M2 = scores_M2 - start_M2
+    gain_M, last_M = gains_M2[~np.isnan(gains_M2).any(axis=1)].T
     if len(gain_M) < 2 or last_M.mean() < 0:
         return False
     error = gain_M.std(ddof=1) / math.sqrt(len(gain_M))
-    return bool(gain_M.mean() > SURE * error)
+    return bool(gain_M.mean() > MIN_STANDARD_ERRORS * error)
 
 
 def _mean(scores_N2: np.ndarray) -> np.ndarray:

@@ -12,19 +12,19 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.training.ema import BetterModel
 from maskcast.training.tasks.segmentation_dropout import FeatureDropout
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
-from maskcast.training.tasks.segmentation_pseudo import PseudoMasks, mixed
+from maskcast.training.tasks.segmentation_pseudo import PseudoMasks, cutmix_masks
 from maskcast.training.tasks.segmentation_unlabeled import UnlabelledWindows, Views
 from maskcast.training.tasks.segmentation_windows import Windows
 
 
-class Teaching:
+class SemiSupervised:
     """Makes the student's batches from unlabelled windows.
 
     Args:
         store: the clips.
         params: of the training.
         unlabeled: the part of ``params`` for unlabelled frames.
-        averaged: student and teacher; the state of the pseudo masks is added to it.
+        ema: student and teacher; the state of the pseudo masks is added to it.
         others: clips to use instead of the unlabelled ones of ``store``.
 
     Raises:
@@ -36,19 +36,19 @@ class Teaching:
         store: ClipStore,
         params: SegmentationTraining,
         unlabeled: UnlabeledParams,
-        averaged: BetterModel[Segmenter],
+        ema: BetterModel[Segmenter],
         others: ClipStore | None,
     ) -> None:
-        self.params, self.unlabeled, self._averaged = params, unlabeled, averaged
+        self.params, self.unlabeled, self._ema = params, unlabeled, ema
         self.windows = UnlabelledWindows(store, params, unlabeled, others)
-        self.pseudo = PseudoMasks(averaged.live.maps, unlabeled)
-        averaged.add_module("pseudo", self.pseudo)
+        self.pseudo = PseudoMasks(ema.live.maps, unlabeled)
+        ema.add_module("pseudo", self.pseudo)
         self._dropout = None
         if unlabeled.feature_dropout and params.model.encoder_config is not None:
-            encoder = params.model.encoder_of(averaged.live)
+            encoder = params.model.encoder_of(ema.live)
             self._dropout = FeatureDropout(encoder, unlabeled.feature_dropout, unlabeled.batch_size)
 
-    def begun(self, step: int) -> bool:
+    def is_active(self, step: int) -> bool:
         """Whether this step learns from unlabelled frames."""
         return step >= self.unlabeled.burn_in_steps
 
@@ -61,18 +61,18 @@ class Teaching:
 
     def student_batch(self, batch: Windows, views: Views) -> Windows:
         """Returns the labelled windows, followed by the student's views with the teacher's masks."""
-        teacher = self._averaged.average
+        teacher = self._ema.average
         assert teacher is not None
         with torch.no_grad():
             logits, _ = teacher(views.weak_BTHWC)
-        masks = [mixed(each, views.cut_BHW) for each in self.pseudo(logits, batch.masks)]
+        masks = [cutmix_masks(each, views.cut_BHW) for each in self.pseudo(logits, batch.masks)]
         strong_BTHWC = views.strong_BTHWC
         if self.params.window is None:  # a sample of a model without state is a frame
             strong_BTHWC, *masks = (each.flatten(0, 1)[:, None] for each in (strong_BTHWC, *masks))
         both = zip(batch.masks, masks, strict=True)
         return Windows(torch.cat([batch.frames_BTHWC, strong_BTHWC]), tuple(map(torch.cat, both)))
 
-    def perturbed(self, views: Views, labelled: float) -> AbstractContextManager[None]:
+    def feature_dropout(self, views: Views, labelled: float) -> AbstractContextManager[None]:
         """Returns a context in which features of all but the first samples are dropped for the student.
 
         Args:

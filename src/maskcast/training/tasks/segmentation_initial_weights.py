@@ -17,12 +17,12 @@ from maskcast.models.segmentation.table import start_from_masker
 Colours = tuple[Any, Any]  # mean and std of each channel, floats
 
 
-def start_weights(
+def load_initial_weights(
     segmenter: Segmenter,
     config: SegmenterConfig,
     encoder: Path | None,
     start: Path | None,
-    measured: Callable[[], Colours],
+    measure_colours: Callable[[], Colours],
 ) -> Pretrained | None:
     """Loads the weights to start from, and sets the mean and std of colours that belong to them.
 
@@ -31,7 +31,7 @@ def start_weights(
         config: the config that built it.
         encoder: folder that ``pretrain_encoder`` wrote; ignored if it has no weights.
         start: folder that ``train_masker`` wrote.
-        measured: computes the colours if no loaded weights come with any.
+        measure_colours: computes the colours if no loaded weights come with any.
 
     Returns:
         The published weights that it starts from, if the config names some.
@@ -45,25 +45,21 @@ def start_weights(
     if encoder is not None and trained:
         if config.encoder_config is None:
             raise MaskcastError(
-                f"{encoder}: train_masker.model {config.arch!r} starts from no encoder; "
-                "set pretrain_encoder.method to none, or choose another model"
+                f"{encoder}: train_masker.model {config.arch!r} does not support a pretrained encoder; "
+                "set pretrain_encoder.method to none, or use another model"
             )
-        found = load_into(config.encoder_of(segmenter), encoder, config.encoder_config, "train_masker.model")
+        description = load_into(config.encoder_of(segmenter), encoder, config.encoder_config, "train_masker.model")
         if pretrained is not None:
-            raise MaskcastError(
-                f"{encoder}: train_masker.model.encoder_weights is another encoder to start from; set it to null"
-            )
-        if found is not None:
-            load_decoder(segmenter, config, encoder, found["meta"])
-            colours = found["meta"]["mean"], found["meta"]["std"]
+            raise MaskcastError(f"{encoder}: conflicts with train_masker.model.encoder_weights; set that to null")
+        if description is not None:
+            load_decoder(segmenter, config, encoder, description["meta"])
+            colours = description["meta"]["mean"], description["meta"]["std"]
     if start is not None:
         if pretrained is not None or trained:
-            raise MaskcastError(
-                f"{start}: the encoder is another start; give no --encoder, and no encoder_weights in the model"
-            )
+            raise MaskcastError(f"{start}: conflicts with the encoder; remove --encoder and model.encoder_weights")
         start_from_masker(segmenter, start)
         return None
-    mean, std = colours or measured()
+    mean, std = colours or measure_colours()
     segmenter.mean.copy_(torch.as_tensor(mean))
     segmenter.std.copy_(torch.as_tensor(std))
     return pretrained

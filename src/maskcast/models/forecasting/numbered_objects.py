@@ -6,7 +6,7 @@ from torch import Tensor
 
 from maskcast.data.clip_store.reader import ALL, Clip
 from maskcast.data.clip_store.view import StoreView
-from maskcast.models.objects.parts import most_objects, number_objects
+from maskcast.models.objects.parts import max_objects, number_objects
 
 
 class NumberedObjects(StoreView):
@@ -19,14 +19,14 @@ class NumberedObjects(StoreView):
     @property
     def num_classes(self) -> int:
         """The number of possible object numbers, background included."""
-        return self.store.num_classes * most_objects(self.store.num_classes)
+        return self.store.num_classes * max_objects(self.store.num_classes)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the object numbers in a slice of the frames, (T, H, W) uint8."""
         return number_objects(self.store.masks(clip), self.store.num_classes)[frames]
 
 
-def numbered(ids_BTHW: Tensor, num_classes: int) -> Tensor:
+def number_batch(ids_BTHW: Tensor, num_classes: int) -> Tensor:
     """Returns the object numbers (B, T, H, W) for masks of classes, uint8."""
     clips = [number_objects(ids_THW, num_classes) for ids_THW in ids_BTHW.cpu().numpy()]
     return torch.from_numpy(np.stack(clips)).to(ids_BTHW.device)

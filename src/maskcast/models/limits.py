@@ -14,18 +14,18 @@ from contextvars import ContextVar
 
 from maskcast.errors import MaskcastError
 
-AT_ONCE = 2**26
+CHUNK_NUMBERS = 2**26
 """Most numbers in memory for work that can be divided: 256 MiB of float32, more than a recipe's batch needs."""
-WHOLE = 2**29
+MAX_NUMBERS = 2**29
 """Most numbers for work that cannot be divided: 2 GiB of float32, a 1920x1080 frame in a U-Net of width 64."""
-MOST_FUTURES = 1000
+MAX_FUTURES = 1000
 """Most futures that are drawn of a clip: all are kept in memory until they are scored or written."""
 _limit: ContextVar[tuple[float, float]] = ContextVar("limit", default=(math.inf, math.inf))
 """The time limit in seconds, and the deadline on the clock of `time.monotonic`."""
 
 
 @contextmanager
-def done_within(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """A context with a time limit for the work of this thread; ``check_time`` enforces it."""
     token = _limit.set((seconds, time.monotonic() + seconds))
     try:
@@ -43,25 +43,24 @@ def check_time() -> None:
     seconds, end = _limit.get()
     if time.monotonic() > end:
         raise MaskcastError(
-            f"frames: not done within the {seconds:g} s that one call may take here; give fewer clips, or smaller "
-            "frames"
+            f"frames: the call exceeded its time limit of {seconds:g} s; use fewer clips or smaller frames"
         )
 
 
-def check_whole(what: str, pixels: int, numbers: int) -> None:
+def check_size(name: str, pixels: int, numbers: int) -> None:
     """Checks the size of work that cannot be divided.
 
     Args:
-        what: name of the work, for the error.
+        name: name of the work, for the error.
         pixels: their number.
         numbers: that are held of each.
 
     Raises:
         MaskcastError: it is too large; the message names the limit.
     """
-    if pixels * numbers > WHOLE:
+    if pixels * numbers > MAX_NUMBERS:
         raise MaskcastError(
-            f"{what}: {pixels} pixels; this model takes at most {WHOLE // numbers} at once, use smaller frames"
+            f"{name}: {pixels} pixels, this model supports at most {MAX_NUMBERS // numbers}; use smaller frames"
         )
 
 
@@ -76,19 +75,19 @@ def frames_at_once(height: int, width: int, numbers: int) -> int:
     Raises:
         MaskcastError: one frame is too large.
     """
-    check_whole(f"a frame of {height} x {width}", height * width, numbers)
-    return max(1, AT_ONCE // (height * width * numbers))
+    check_size(f"a frame of {height} x {width}", height * width, numbers)
+    return max(1, CHUNK_NUMBERS // (height * width * numbers))
 
 
-def parts_of(count: int, numbers: int) -> list[slice]:
+def chunk_slices(count: int, numbers: int) -> list[slice]:
     """Divides items into slices that fit into memory.
 
     Args:
         count: number of items.
         numbers: held in memory per item.
     """
-    some = max(1, AT_ONCE // numbers)
-    return [slice(first, first + some) for first in range(0, count, some)]
+    size = max(1, CHUNK_NUMBERS // numbers)
+    return [slice(first, first + size) for first in range(0, count, size)]
 
 
 def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[Sequence[int], slice]]:
@@ -100,12 +99,12 @@ def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[
         width: of a frame.
         numbers: held in memory per pixel.
     """
-    rows = max(1, AT_ONCE // (width * numbers))
+    rows = max(1, CHUNK_NUMBERS // (width * numbers))
     if rows >= height:
-        some = rows // height
-        for first in range(0, steps, some):
+        size = rows // height
+        for first in range(0, steps, size):
             check_time()
-            yield range(steps)[first : first + some], slice(0, height)
+            yield range(steps)[first : first + size], slice(0, height)
         return
     for step in range(steps):
         for top in range(0, height, rows):

@@ -24,7 +24,7 @@ from maskcast.training.loop import fit
 from maskcast.training.tasks.segmentation import FrameTask, segmentation_task
 from maskcast.training.tasks.segmentation_dropout import DROPPED, FeatureDropout
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
-from maskcast.training.tasks.segmentation_pseudo import PseudoMasks, learnt_share, mixed
+from maskcast.training.tasks.segmentation_pseudo import PseudoMasks, cutmix_masks, learnt_share
 from maskcast.training.tasks.segmentation_unlabeled import UnlabelledWindows
 
 PARAMS: dict[str, Any] = {
@@ -76,8 +76,8 @@ def test_two_views_share_their_geometry_and_pairs_their_rectangles(store: ClipSt
 def test_unlabelled_frames_come_after_the_burn_in_alone(store: ClipStore) -> None:
     task = FrameTask(store, params(ramp_steps=4), "x")
     assert task.batch(1).views is None and task.batch(2).views is not None
-    assert task.teaching is not None
-    assert [float(task.teaching.batch(step).weight) for step in (2, 3, 5, 9)] == [0.25, 0.5, 1, 1]
+    assert task.semi_supervised is not None
+    assert [float(task.semi_supervised.batch(step).weight) for step in (2, 3, 5, 9)] == [0.25, 0.5, 1, 1]
 
 
 def test_pseudo_masks_by_hand() -> None:
@@ -92,8 +92,8 @@ def test_pseudo_masks_by_hand() -> None:
     assert pseudo.get_buffer("sure_0").tolist() == pytest.approx([1 - 0.05 * 0.1, 1 - 0.05 * 0.3, 1])
     pseudo.get_buffer("sure_0").copy_(torch.tensor([1, 0.8, 1]))
     assert pseudo((logits,), labels)[0].tolist() == [[[[1, 1, 0]]]]  # 0.6 is above 0.7 x 0.8
-    assert pseudo.watched() == {"pseudo_learnt": pytest.approx(5 / 6), "pseudo_objects": pytest.approx(4 / 6)}
-    assert pseudo.watched() == {}
+    assert pseudo.statistics() == {"pseudo_learnt": pytest.approx(5 / 6), "pseudo_objects": pytest.approx(4 / 6)}
+    assert pseudo.statistics() == {}
     plain = PseudoMasks([MATTE], UnlabeledParams(batch_size=2, burn_in_steps=0))
     (opacity,) = plain((torch.tensor([[[[[-50.0, 0.0, 50.0]]]]]),), labels)
     assert opacity.tolist() == [[[[0, 128, 255]]]]
@@ -126,7 +126,7 @@ def test_frames_of_a_clip_agree_before_they_are_learnt() -> None:
 def test_masks_are_cut_as_the_views_are() -> None:
     masks = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 2, 1, 2)
     cut = torch.tensor([[[True, False]], [[False, False]], [[False, True]], [[True, True]]])
-    assert mixed(masks, cut)[:, 0, 0].tolist() == [[1, 0], [1, 1], [2, 3], [2, 2]]
+    assert cutmix_masks(masks, cut)[:, 0, 0].tolist() == [[1, 0], [1, 1], [2, 3], [2, 2]]
 
 
 def test_features_are_dropped_where_there_are_no_labels() -> None:
@@ -163,11 +163,11 @@ def test_every_model_with_an_encoder_goes_without_features(store: ClipStore, mod
     window = {"window": {"frames": 2, "chunk": 1, "burn_in": 0}} if model["arch"] == "recurrent" else {}
     task = segmentation_task(store, TrainMasker.model_validate(values() | {"model": model} | window), "x")
     batch = task.batch(3)
-    assert task.teaching is not None and batch.views is not None
-    both, student = task.teaching.student_batch(batch, batch.views), task.student.eval()
+    assert task.semi_supervised is not None and batch.views is not None
+    both, student = task.semi_supervised.student_batch(batch, batch.views), task.student.eval()
     with torch.no_grad():
         (plain,), _ = student(both.frames_BTHWC)
-        with task.teaching.perturbed(batch.views, 2 / len(both.frames_BTHWC)):
+        with task.semi_supervised.feature_dropout(batch.views, 2 / len(both.frames_BTHWC)):
             (perturbed,), _ = student(both.frames_BTHWC)
     torch.testing.assert_close(perturbed[:2], plain[:2])
     assert not any(torch.allclose(one, two) for one, two in zip(perturbed[2:], plain[2:], strict=True))
@@ -185,7 +185,7 @@ def test_the_loss_by_hand(store: ClipStore) -> None:
     task = FrameTask(store, params({"precision": "fp32"}, threshold=threshold, **settings), "x")
     loss, _ = task.loss(batch, 3)
     with torch.no_grad():
-        pseudo = mixed(found.masked_fill(sure < threshold, 255).to(torch.uint8), batch.views.cut_BHW)
+        pseudo = cutmix_masks(found.masked_fill(sure < threshold, 255).to(torch.uint8), batch.views.cut_BHW)
         frames = torch.cat([batch.frames_BTHWC, batch.views.strong_BTHWC])
         (given,), _ = task.student(frames)
         picked = given[2:, 0].log_softmax(1).gather(1, pseudo.long().clamp_max(2))
@@ -279,21 +279,21 @@ def test_frames_of_another_store_that_are_scored_on_are_said(
 def test_frames_of_another_store_take_the_place_of_its_own(store: ClipStore, tmp_path: Path) -> None:
     others = write_store(tmp_path / "others", train=2, val=1, unlabeled=1)
     task = segmentation_task(store, params(), "x", unlabeled=others.root)
-    assert task.teaching is not None
-    windows = task.teaching.windows
+    assert task.semi_supervised is not None
+    windows = task.semi_supervised.windows
     assert windows.store.root == others.root
     assert [clip.id for clip in windows.clips] == ["train_0", "train_1", "unlabeled_0"]
     wide = write_store(tmp_path / "wide", width=64, train=1, val=1)
     with pytest.raises(MaskcastError, match=r"frames of 32x64, but .* has 32x48; prepare both in one size"):
         segmentation_task(store, params(), "x", unlabeled=wide.root)
     alone = TrainMasker.model_validate(PARAMS | {"unlabeled": None})
-    with pytest.raises(MaskcastError, match=r"train_masker\.unlabeled does not say how to learn from these clips"):
+    with pytest.raises(MaskcastError, match=r"needs the param train_masker\.unlabeled"):
         segmentation_task(store, alone, "x", unlabeled=others.root)
 
 
 def test_a_store_without_unlabelled_frames_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path / "clips", train=1, val=1)
-    line = r"no unlabelled frames, which train_masker\.unlabeled asks for; it has train \(labelled\), val"
+    line = r"no unlabelled frames, which train_masker\.unlabeled needs; it has train \(labelled\), val"
     with pytest.raises(MaskcastError, match=line):
         FrameTask(store, params(), "x")
 
@@ -325,7 +325,7 @@ def test_a_teacher_that_sees_background_alone_ends_the_training(
     task = FrameTask(store, params(threshold=0.05), "x")
     head = task.averaged.average.network.head  # type: ignore[union-attr]
     task.averaged.update = lambda step: head.bias.data.copy_(torch.tensor([50.0, 0, 0]))  # type: ignore
-    line = r"the teacher has collapsed to background: objects are 0\.00% of its masks of unlabelled frames, and"
+    line = r"the teacher has collapsed to background: objects are 0\.00% of its masks of unlabelled frames,"
     with pytest.raises(MaskcastError, match=line):
         fit(task, params({"epochs": 3}).training, tmp_path)
     said = capfd.readouterr()
@@ -338,15 +338,18 @@ def test_a_threshold_that_lets_nothing_through_is_said(
     settings = params({"learning_rate": 1e-6}, threshold=0.999, balance=False)
     fit(FrameTask(store, settings, "x"), settings.training, tmp_path)
     said = capfd.readouterr()
-    assert "train_masker.unlabeled.threshold 0.999 lets nothing through: no pixel" in said.err + said.out
+    assert (
+        "train_masker.unlabeled.threshold 0.999: no pixel of the unlabelled frames exceeds it"
+        in said.err + said.out
+    )
 
 
 def test_a_threshold_that_lets_background_through_alone_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     pseudo = PseudoMasks([SQUARES], UnlabeledParams(batch_size=2, burn_in_steps=0))
     pseudo.tally.copy_(torch.tensor([1000, 100, 800, 0, 50, 5]))
-    assert pseudo.watched() == {"pseudo_learnt": 0.8, "pseudo_objects": 0.1}
+    assert pseudo.statistics() == {"pseudo_learnt": 0.8, "pseudo_objects": 0.1}
     said = capfd.readouterr()
-    assert "threshold 0.9 lets only background through: no object" in said.err + said.out
+    assert "threshold 0.9: only background exceeds it, so no object" in said.err + said.out
 
 
 def test_a_loss_that_is_no_number_ends_the_training(store: ClipStore, tmp_path: Path) -> None:

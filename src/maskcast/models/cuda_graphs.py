@@ -17,29 +17,29 @@ from torch import Tensor, nn
 from maskcast.errors import first_line
 from maskcast.progress import say
 
-AFTER = 8  # calls with the same shapes before one is recorded
-_ALONE = Lock()  # PyTorch records one graph at a time in a process
+WARM_UP_CALLS = 8  # calls with the same shapes before one is recorded
+_RECORDING = Lock()  # PyTorch records one graph at a time in a process
 
 R = TypeVar("R")
 Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 
-class _Call(NamedTuple):
+class _RecordedCall(NamedTuple):
     inputs: list[Tensor]
-    found: Any
+    result: Any
     replay: Callable[[], None]
     grads: list[Tensor | None]
 
 
-class Recorded(Generic[R]):
+class GraphedCallable(Generic[R]):
     """Calls a function of tensors, and replays a recorded call once the same shapes have come often enough.
 
     Args:
         function: without state except gradients; does the same on the host in each call.
         record: records some work; returns its result, and a function that repeats the work into the same memory.
-        learned: parameters whose gradients the function computes.
-        after: number of calls with the same shapes that run normally.
-        most: sets of shapes that are recorded at most, because each takes memory.
+        parameters: parameters whose gradients the function computes.
+        warm_up_calls: number of calls with the same shapes that run normally.
+        max_graphs: sets of shapes that are recorded at most, because each takes memory.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Recorded(Generic[R]):
         function: Callable[[Any], R],
         record: Callable[[Callable[[], R]], tuple[R, Callable[[], None]]] | None = None,
         *,
-        learned: Sequence[nn.Parameter] = (),
-        after: int = AFTER,
-        most: int = 1,
+        parameters: Sequence[nn.Parameter] = (),
+        warm_up_calls: int = WARM_UP_CALLS,
+        max_graphs: int = 1,
     ) -> None:
-        self._function, self._record, self._learned = function, record or Recorder(), learned
-        self._after, self._most = after, most
+        self._function, self._record, self._parameters = function, record or GraphRecorder(), parameters
+        self._warm_up_calls, self._max_graphs = warm_up_calls, max_graphs
         self._seen: Counter[Shapes] = Counter()
-        self._calls: dict[Shapes, _Call] = {}
+        self._calls: dict[Shapes, _RecordedCall] = {}
 
     def __len__(self) -> int:
         """Returns the number of recorded calls."""
@@ -64,61 +64,61 @@ class Recorded(Generic[R]):
         """Returns ``function(x)`` for nested tensors ``x``; result and gradients are valid until the next call."""
         shapes = tuple((tuple(each.shape), each.dtype) for each in tensors_of(x))
         if shapes not in self._calls:
-            if len(self._calls) < self._most:
+            if len(self._calls) < self._max_graphs:
                 self._seen[shapes] += 1
-                if self._seen[shapes] > self._after:
-                    self._begin(x, shapes)
+                if self._seen[shapes] > self._warm_up_calls:
+                    self._record_call(x, shapes)
             if shapes not in self._calls:
                 return self._function(x)
         call = self._calls[shapes]
-        for own, new in zip(call.inputs, tensors_of(x), strict=True):
-            own.copy_(new)
+        for buffer, new in zip(call.inputs, tensors_of(x), strict=True):
+            buffer.copy_(new)
         call.replay()
-        for parameter, grad in zip(self._learned, call.grads, strict=True):
+        for parameter, grad in zip(self._parameters, call.grads, strict=True):
             parameter.grad = grad
-        found: R = call.found
-        return found
+        result: R = call.result
+        return result
 
-    def _begin(self, x: Any, shapes: Shapes) -> None:
+    def _record_call(self, x: Any, shapes: Shapes) -> None:
         """Records a call; if that fails, nothing is recorded from then on."""
-        kept = changed(x, torch.clone)
+        buffers = map_tensors(x, torch.clone)
         try:
-            found, replay = self._record(lambda: self._function(kept))
+            result, replay = self._record(lambda: self._function(buffers))
         except Exception as error:  # from any library; the normal call gives the same result
             say(f"not recorded as a CUDA graph: {type(error).__name__}: {first_line(error)}")
-            self._most = 0
-            for parameter in self._learned:
+            self._max_graphs = 0
+            for parameter in self._parameters:
                 parameter.grad = None
             return
-        grads = [parameter.grad for parameter in self._learned]
-        self._calls[shapes] = _Call(tensors_of(kept), found, replay, grads)
+        grads = [parameter.grad for parameter in self._parameters]
+        self._calls[shapes] = _RecordedCall(tensors_of(buffers), result, replay, grads)
 
 
-def changed(nest: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(nest: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Applies ``change`` to a tensor, or to each tensor in nested lists, tuples and mappings."""
     if isinstance(nest, Tensor):
         return change(nest)
     if isinstance(nest, Mapping):
-        return {name: changed(part, change) for name, part in nest.items()}
+        return {name: map_tensors(part, change) for name, part in nest.items()}
     if isinstance(nest, list | tuple):
-        parts = (changed(part, change) for part in nest)
+        parts = (map_tensors(part, change) for part in nest)
         return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
     return nest
 
 
 def tensors_of(nest: Any) -> list[Tensor]:
     """Returns all tensors in nested lists, tuples and mappings."""
-    found: list[Tensor] = []
+    result: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
+        result.append(tensor)
         return tensor
 
-    changed(nest, keep)
-    return found
+    map_tensors(nest, keep)
+    return result
 
 
-class Recorder:
+class GraphRecorder:
     """Records work on the GPU, without running it.
 
     All recordings of one recorder share memory, so the result of a replay is valid until the next replay.
@@ -134,6 +134,6 @@ class Recorder:
         # PyTorch's default stream for this belongs to one GPU and does not record work on another
         self._stream = self._stream or torch.cuda.Stream()
         # other threads may continue their CUDA calls, e.g. pin memory
-        with _ALONE, torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            found = work()
-        return found, graph.replay
+        with _RECORDING, torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            result = work()
+        return result, graph.replay
