@@ -27,7 +27,7 @@ from maskcast.inference.clip_packing import Packer, ParallelPacking, parallel_pa
 from maskcast.inference.predictions import MapPrediction, Predictions
 from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory
-from maskcast.processors import num_processors
+from maskcast.resources import num_cpus
 from maskcast.simulator.camera import CLASSES
 from maskcast.simulator.scenes import simulate_clip
 
@@ -49,9 +49,7 @@ def main() -> None:
             finished = FinishedClips(Path(folder), name)
             packer = Packer(maps, LEVELS, AGREEING, [FRAMES] * args.clips, finished)
             packers = (
-                [packer] * num_processors()
-                if name == "threads"
-                else parallel_packers(packer, FRAMES * HEIGHT * WIDTH)
+                [packer] * num_cpus() if name == "threads" else parallel_packers(packer, FRAMES * HEIGHT * WIDTH)
             )
             with ParallelPacking(packers) as packing:
                 for clip in range(args.clips):
@@ -73,7 +71,7 @@ def print_rates(seconds: dict[str, list[float]], frames: int) -> None:
         (name, f"{frames / statistics.median(taken):.0f}", f"{ratio(seconds['threads'], taken):.2f}")
         for name, taken in seconds.items()
     ]
-    title = f"Masks that agree, {num_processors()} processors, {HEIGHT}x{WIDTH}, {len(CLASSES)} classes"
+    title = f"Masks that agree, {num_cpus()} processors, {HEIGHT}x{WIDTH}, {len(CLASSES)} classes"
     print_table(f"{title} (equal files)", ("in", "frames/s", "times"), rows)
 
 

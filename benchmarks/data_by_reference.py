@@ -105,7 +105,7 @@ class Cluster:
             for port in pod.keys() - inputs:
                 up += copied(pod[port], self.store / ports[port])
                 if port in ALIKE:
-                    self.digests[f"{stage} {port}"] = digest_tree(references.referred(pod[port]))
+                    self.digests[f"{stage} {port}"] = digest_tree(references.resolve_reference(pod[port]))
         self.moved[stage] = down, up, (size(self.volume) - had if self.volume else 0)
 
 

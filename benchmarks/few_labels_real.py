@@ -31,7 +31,7 @@ from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.labels import IGNORE
-from maskcast.params import load_params_file, merged, section, validate
+from maskcast.params import deep_merge, load_params_file, section, validate
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -95,17 +95,17 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
     overrides = dict(values["arms"][arm])
     encoder = pretrained(work, truth, values) if overrides.pop("pretrained", False) else None
     second, seeded = overrides.pop("second", None), {"training": {"seed": seed}}
-    last = merged(values["generate_masks"], overrides.pop("masks", {}))
+    last = deep_merge(values["generate_masks"], overrides.pop("masks", {}))
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         folder = Path(scratch)
         clips, masker, masks = folder / "clips", folder / "masker", folder / "masks"
         count = drawn(clips, truth, share, seed)
         start = time.process_time()
-        params = merged(merged(values["train_masker"], overrides), seeded)
+        params = deep_merge(deep_merge(values["train_masker"], overrides), seeded)
         jaccard = staged("train_masker", params, clips=clips, encoder=encoder, masker=masker)["val_jaccard"]
         if second is not None:
             staged("generate_masks", values["generate_masks"], clips=clips, masker=masker, masks=masks)
-            params = merged(merged(values["train_masker"], second), seeded)
+            params = deep_merge(deep_merge(values["train_masker"], second), seeded)
             inputs = {"clips": clips, "start": masker, "masks": masks}
             masker = folder / "second"
             jaccard = staged("train_masker", params, **inputs, masker=masker)["val_jaccard"]

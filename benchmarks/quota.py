@@ -26,7 +26,7 @@ TRAIN = """
 import os, sys, time
 from pathlib import Path
 Path(sys.argv[1]).write_text(str(os.getpid()))  # from here on in the group
-from maskcast.processors import limit_threads
+from maskcast.resources import limit_threads
 limit_threads()
 import torch
 from maskcast.models.segmentation.unet import UNet

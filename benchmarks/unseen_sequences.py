@@ -25,7 +25,7 @@ import torch
 from _common import commit, positive_int, read_record
 from maskcast.errors import one_line_errors
 from maskcast.models.encoders.pretrained import pin_revision
-from maskcast.params import merged
+from maskcast.params import deep_merge
 from maskcast.proposal.values import ENCODER
 from maskcast.proposal.write import plan
 from maskcast.report.tables import markdown
@@ -97,7 +97,7 @@ def masker_values(data: Path, name: str, weights: str | None, steps: int | None,
     own_set = name == "camvid" and weights is None
     proposed = plan(data / (name if own_set else "davis2016_val"), (lambda: weights) if weights else None).proposal
     own: Values = {"seed": seed} | ({"steps_per_epoch": steps, "warmup_steps": 0} if steps else {})
-    return merged(proposed.sections["train_masker"], {"training": own})
+    return deep_merge(proposed.sections["train_masker"], {"training": own})
 
 
 def trained(clips: Path, values: Values) -> Values:

@@ -24,7 +24,7 @@ from forecast_losses import CASES, Informed, World, add_windows, cases, worlds
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, joined, picture, table
+from maskcast.markup import Html, concatenate, figure, table
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.rigid_body import RigidBody
 from maskcast.models.forecasting.table import load_forecaster
@@ -91,8 +91,8 @@ def section(window: Window, strip: Image.Image, rows: list[list[str]]) -> Html:
     strip.save(file, "PNG", optimize=True)
     header = ["object", "what happens to it", *window.forecasts]
     caption = "Seen, true and forecast masks, and where the forecast is wrong"
-    sheet = picture(caption, caption, file.getvalue())
-    return joined([sheet, table("IoU of each object at the last frame", header, rows)])
+    sheet = figure(caption, caption, file.getvalue())
+    return concatenate([sheet, table("IoU of each object at the last frame", header, rows)])
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file
 from maskcast.redaction import redacted
 from maskcast.runner.stage import stage_names
-from maskcast.writing import write_whole
+from maskcast.writing import write_atomically
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
 from pipelines.dag import tasks_of
@@ -156,7 +156,7 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
                 built, str(compiled), kubernetes_manifest_format=True, kubernetes_manifest_options=options
             )
         try:
-            write_whole(path, compiled.read_text(encoding="utf-8"))
+            write_atomically(path, compiled.read_text(encoding="utf-8"))
         except OSError as error:
             raise MaskcastError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
 

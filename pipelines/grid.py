@@ -13,7 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import components as stage
 from components.evaluate_many import evaluate_many
-from maskcast.runner.grid import Grid, Parts, Variant, load_grid, parts_of
+from maskcast.runner.grid import Grid, StageSplit, Variant, load_grid, split_stages
 from maskcast.runner.variants import GRID
 from pipelines.cluster import Placement
 from pipelines.dag import Task, tasks_of
@@ -35,7 +35,7 @@ class Plan:
 
     grid: Grid
     variants: list[Variant]
-    parts: Parts
+    parts: StageSplit
     tasks: Mapping[str, Task]
     kinds: Placement
     jobs: int
@@ -72,7 +72,7 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
     ]
     tasks = tasks_of(plain)
     needs = {name: set(task.sources.values()) for name, task in tasks.items()}
-    parts = parts_of(path, grid, variants, needs, tasks[grid.stage].sources["clips"])
+    parts = split_stages(path, grid, variants, needs, tasks[grid.stage].sources["clips"])
     return Plan(grid, variants, parts, tasks, on, jobs)
 
 

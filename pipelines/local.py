@@ -26,8 +26,8 @@ from components._image import IMAGE
 from maskcast.errors import MaskcastError
 from maskcast.report.index import write_index
 from maskcast.report.tables import printed
-from maskcast.runner.server import make_database
-from maskcast.stopping import SIGNALS, Stopped
+from maskcast.runner.mlflow_client import create_database
+from maskcast.stopping import STOP_SIGNALS, Stopped
 from pipelines.cluster import Placement
 from pipelines.compile import build_given, stages_of, values_of
 from pipelines.local_log import COLOUR, StageLog
@@ -67,7 +67,7 @@ def run(given: argparse.Namespace) -> int:
     built, grid = build_given(given, overrides, Placement(given.docker or IMAGE))
     total = None if given.verbose else grid.total if grid else len(stages_of(given.pipeline))
     if grid:
-        make_database()
+        create_database()
     folder = run_local(built, given.out, given.docker, mounts, total)
     variants = [variant.name for variant in grid.variants] if grid else []
     for file in folder.glob("*/report/scores.md"):
@@ -170,7 +170,7 @@ def _stages_stop_first() -> Iterator[None]:
         if not running:
             raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield
     except RuntimeError:

@@ -22,7 +22,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.base import Arrays
 from maskcast.labels import MASK, single_map
-from maskcast.runner import server
+from maskcast.runner import mlflow_client
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs weights has a hub of its own
@@ -38,7 +38,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def new_tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
     """Makes MLflow's tables in a new file; MLflow takes a second for the first, the others are copies."""
-    folder, make, lock = tmp_path_factory.mktemp("mlflow"), server.make_tables, threading.Lock()
+    folder, make, lock = tmp_path_factory.mktemp("mlflow"), mlflow_client.create_tables, threading.Lock()
 
     def copy(path: Path) -> None:
         with lock:
@@ -53,7 +53,7 @@ def new_tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Non
 @pytest.fixture(scope="session", autouse=True)
 def _tables_are_made_once(new_tables: Callable[[Path], None]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "make_tables", new_tables)
+        patch.setattr(mlflow_client, "create_tables", new_tables)
         yield
 
 

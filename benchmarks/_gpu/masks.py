@@ -18,7 +18,7 @@ from _gpu.table import Row
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.inference import generation
 from maskcast.models.segmentation.table import load_masker
-from maskcast.processors import num_processors
+from maskcast.resources import num_cpus
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 
 
@@ -56,7 +56,7 @@ def rows(folder: Path) -> Iterator[Callable[[], Row]]:
     yield plain
 
     def in_threads() -> Row:
-        with mock.patch.object(generation, "parallel_packers", lambda packer, _: [packer] * num_processors()):
+        with mock.patch.object(generation, "parallel_packers", lambda packer, _: [packer] * num_cpus()):
             return ours("generate_masks, agreeing in threads")
 
     yield functools.partial(ours, "generate_masks")

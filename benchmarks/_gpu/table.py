@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from _common import commit
-from maskcast.processors import num_processors
+from maskcast.resources import num_cpus
 
 SHOWN = {
     "ms": "ms",
@@ -155,7 +155,7 @@ def machine() -> dict[str, str]:
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
         "python": platform.python_version(),
-        "processors": str(num_processors()),
+        "processors": str(num_cpus()),
         "threads": str(torch.get_num_threads()),
     }
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api
 
-from maskcast.runner.waiting import is_queued, waits_for
+from maskcast.runner.pod_status import is_queued, waiting_reason
 from pipelines.client.connection import Client
 from pipelines.client.pods import RunPods, StagePod, error_line, executors, why_failed
 from pipelines.client.stage_logs import StageLogs
@@ -60,7 +60,7 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
     for task, each in last.items():
         if each.pod.status.phase != "Pending":
             continue
-        why = QUEUED if is_queued(each.pod) else waits_for(each.pod)
+        why = QUEUED if is_queued(each.pod) else waiting_reason(each.pod)
         since = each.pod.metadata.creation_timestamp
         if why is not None and datetime.now(UTC) - since >= PATIENCE:
             waiting[task] = Waiting(why, since, why is QUEUED)

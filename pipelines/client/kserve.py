@@ -8,7 +8,7 @@ from kubernetes import client
 from kubernetes.client import ApiClient, ApiextensionsV1Api, CoreV1Api, CustomObjectsApi
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.waiting import Told, waits_for
+from maskcast.runner.pod_status import WaitReporter, waiting_reason
 from pipelines.client.inference_service import API_VERSION, GROUP, PLURAL
 from pipelines.client.kube import ForbiddenError, ask, no_namespace
 from pipelines.client.manifests import Manifest
@@ -77,7 +77,10 @@ class Service:
         Raises:
             MaskcastError: it is not ready in time.
         """
-        late, told = time.monotonic() + READY_WITHIN_S, Told(f"InferenceService/{self.name} waits", STUCK_S)
+        late, told = (
+            time.monotonic() + READY_WITHIN_S,
+            WaitReporter(f"InferenceService/{self.name} waits", STUCK_S),
+        )
         while True:
             service = self.get() or {}
             status = service.get("status", {})
@@ -97,7 +100,7 @@ class Service:
                     + (f": {why[0]}" if why else "")
                     + "; fix that: it goes on by itself"
                 )
-            told.say_new(why)
+            told.report_new(why)
             time.sleep(POLL_S)
 
     def _waits(self) -> list[str]:
@@ -106,7 +109,7 @@ class Service:
             pods = ask(CoreV1Api(self.api).list_namespaced_pod, self.cluster.namespace, label_selector=label)
         except ForbiddenError:
             return []
-        return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := waits_for(pod))]
+        return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := waiting_reason(pod))]
 
     def _need_kserve(self, *, canary: bool = False) -> None:
         try:

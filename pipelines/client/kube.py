@@ -8,9 +8,9 @@ import yaml
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
-from maskcast.diagnostics.rows import NotCheckedError
+from maskcast.diagnostics.checks import NotCheckedError
 from maskcast.errors import MaskcastError, one_line
-from maskcast.runner.kube import message_of
+from maskcast.runner.kube import api_message
 
 TIMEOUT_S = (5, 10)  # seconds to connect, to read
 
@@ -58,12 +58,12 @@ def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if error.status == 404:
             return None
         if error.status == 403:
-            raise ForbiddenError(message_of(error)) from None
+            raise ForbiddenError(api_message(error)) from None
         if error.status == 401:
             raise MaskcastError(
                 "the Kubernetes API does not know you (401); log in to the cluster again"
             ) from None
-        raise MaskcastError(f"the Kubernetes API answers {error.status}: {message_of(error)}; fix that") from None
+        raise MaskcastError(f"the Kubernetes API answers {error.status}: {api_message(error)}; fix that") from None
     except ValueError as error:  # raised by the client's models, for example on a login page
         raise MaskcastError(
             f"what answers is not the Kubernetes API ({one_line(error)}); fix KUBECONFIG, or log in again"

@@ -9,7 +9,7 @@ from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api, V1Pod
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.waiting import waits_for
+from maskcast.runner.pod_status import waiting_reason
 from pipelines.client import kube
 from pipelines.client.connection import Client
 
@@ -137,7 +137,7 @@ def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
     if log is not None and (said := error_line(log)):
         return said
     if main is None:
-        return waits_for(pod) or str(status.message or status.reason or "ended without a word")
+        return waiting_reason(pod) or str(status.message or status.reason or "ended without a word")
     if main.exit_code == 75:
         return (
             "asked to end, by its time limit or from outside; a checkpoint is there: run it again (exit code 75)"

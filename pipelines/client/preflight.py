@@ -16,7 +16,7 @@ from kubernetes import client
 from rich.console import Console
 from rich.text import Text
 
-from maskcast.diagnostics.rows import NotCheckedError, Row, drawn, row_of, side_by_side
+from maskcast.diagnostics.checks import CheckResult, NotCheckedError, error_result, format_results, run_checks
 from maskcast.errors import MaskcastError
 from pipelines.client.checks import Check, Subject
 from pipelines.client.checks.kubeflow import kubeflow, retries
@@ -73,7 +73,7 @@ def run(given: argparse.Namespace) -> int:
         return 0 if passes(given, load_cluster(given.cluster), server) else 1
 
 
-def rows(cluster_file: Path) -> list[Row]:
+def rows(cluster_file: Path) -> list[CheckResult]:
     """Returns the results for the default pipeline on a cluster.
 
     Raises:
@@ -104,7 +104,7 @@ def passes(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcas
     return all(row.state != "failed" for row in rows)
 
 
-def found(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> list[Row]:
+def found(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> list[CheckResult]:
     """Returns the results of all checks for a run of a pipeline.
 
     Args:
@@ -123,7 +123,7 @@ def found(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcast
 
 def preflight(
     cluster: Cluster, pods: Mapping[str, Pod], data_uri: str, server: Client | MaskcastError, installed: str
-) -> list[Row]:
+) -> list[CheckResult]:
     """Returns the results of all checks, which run concurrently; late ones fail.
 
     Args:
@@ -138,12 +138,12 @@ def preflight(
     own: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
     checks = own | (IN_THE_API if api else {}) | ELSEWHERE
     with environment_of_pods(subject):
-        rows = side_by_side({name: partial(check, subject) for name, check in checks.items()}, LIMIT_S, "failed")
-    without = Row("the cluster", "not checked", f"without that API: {', '.join(IN_THE_API)}")
+        rows = run_checks({name: partial(check, subject) for name, check in checks.items()}, LIMIT_S, "failed")
+    without = CheckResult("the cluster", "not checked", f"without that API: {', '.join(IN_THE_API)}")
     return [first, *([] if api else [without]), *rows]
 
 
-def _api() -> tuple[Any, Row]:
+def _api() -> tuple[Any, CheckResult]:
     """Returns the client of the Kubernetes API, or None if it does not answer, and its row."""
     try:
         api = connect()
@@ -151,11 +151,11 @@ def _api() -> tuple[Any, Row]:
         if version is None:
             raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; fix KUBECONFIG")
     except MaskcastError as error:
-        return None, row_of("Kubernetes API", "failed", error)
-    return api, Row("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")
+        return None, error_result("Kubernetes API", "failed", error)
+    return api, CheckResult("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")
 
 
-def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[Row]:
+def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[CheckResult]:
     if isinstance(server, NoServerError):
         raise NotCheckedError(str(server))
     if isinstance(server, MaskcastError):
@@ -163,15 +163,15 @@ def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[Row]:
     yield from kubeflow(server)
 
 
-def _image(subject: Subject) -> Iterator[Row]:
+def _image(subject: Subject) -> Iterator[CheckResult]:
     """Checks that it is pinned, so that the tested code runs, and caching is valid."""
     fault = subject.cluster.fault_of_image
-    yield Row("image", "failed", *fault) if fault else Row("image", "ok", subject.cluster.image)
+    yield CheckResult("image", "failed", *fault) if fault else CheckResult("image", "ok", subject.cluster.image)
 
 
-def _table(rows: list[Row]) -> Text:
+def _table(rows: list[CheckResult]) -> Text:
     """Returns the rows as text, with states in colour on a terminal, and remedies below the findings."""
-    table = Text(drawn(rows))
+    table = Text(format_results(rows))
     for state, colour in COLOURS.items():
         table.highlight_regex(f"(?m)^{state}", colour)
     return table

@@ -8,7 +8,7 @@ from typing import Any
 from maskcast.diagnostics.mlflow_api import MlflowApi
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
-from maskcast.runner.record import EXPERIMENT
+from maskcast.runner.mlflow_run import EXPERIMENT
 
 EVERY_S = 15.0
 

@@ -25,8 +25,8 @@ import yaml
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
-from maskcast.params import merged
-from maskcast.runner.locks import changed_for_a_while
+from maskcast.params import deep_merge
+from maskcast.runner.locks import temporary_change
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -82,10 +82,10 @@ def main() -> None:
 def changed_params(changes: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Changes the section train_masker of params.yaml during the block, and yields it."""
     path = HERE / "params.yaml"
-    with changed_for_a_while(path) as text:
+    with temporary_change(path) as text:
         params: dict[str, Any] = yaml.safe_load(text)
         for change in changes:
-            params["train_masker"] = merged(params["train_masker"], change)
+            params["train_masker"] = deep_merge(params["train_masker"], change)
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         yield params["train_masker"]
 

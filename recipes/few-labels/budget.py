@@ -30,7 +30,7 @@ from maskcast.errors import one_line_errors
 from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
-from maskcast.params import Params, merged
+from maskcast.params import Params, deep_merge
 from maskcast.report.budget import Point, write_budget
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.run import run_stage
@@ -94,9 +94,9 @@ def main() -> None:
                 chosen += suggested(hidden(pool, chosen, Path(scratch)), masker, count - len(chosen), seed)
             drawn = [ids[k] for k in rng(seed).permutation(len(ids))]
             chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
-            rounds = [merged(base, arm.train_masker)]
+            rounds = [deep_merge(base, arm.train_masker)]
             if arm.second_masker is not None:
-                rounds += [values["generate_masks"], merged(values["second_masker"], arm.second_masker)]
+                rounds += [values["generate_masks"], deep_merge(values["second_masker"], arm.second_masker)]
             for one in rounds[::2]:
                 one |= {"training": one["training"] | {"seed": seed}}
             done = results / folder_of(name, args.order, count, seed)

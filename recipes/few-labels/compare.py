@@ -26,8 +26,8 @@ from maskcast.evaluation.probe import probe
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.encoders.table import load_encoder
-from maskcast.params import load_params_file, merged, section
-from maskcast.runner.locks import changed_for_a_while
+from maskcast.params import deep_merge, load_params_file, section
+from maskcast.runner.locks import temporary_change
 from maskcast.seed import derive
 
 HERE = Path(__file__).resolve().parent
@@ -49,9 +49,9 @@ def main() -> None:
     )
     masker = yaml.safe_load((HERE / "compare.yaml").read_text(encoding="utf-8"))["train_masker"]
     jaccard: dict[str, list[float]] = {start: [] for start in STARTS}
-    with changed_for_a_while(path) as shipped:
+    with temporary_change(path) as shipped:
         values: dict[str, Any] = yaml.safe_load(shipped)
-        values["train_masker"] = merged(values["train_masker"], masker)
+        values["train_masker"] = deep_merge(values["train_masker"], masker)
         for start in reversed(STARTS):
             method = {} if start == "pretrained" else {"method": {"name": "none"}}
             values["pretrain_encoder"] = pretraining | method

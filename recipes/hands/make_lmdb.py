@@ -19,7 +19,7 @@ from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.synthetic_hands import SyntheticHandsSource
 from maskcast.errors import one_line_errors
 from maskcast.progress import track
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import atomic_outputs
 from maskcast.simulator.hand_pictures import HandPicture, simulate_hands
 
 IMAGES = "data/InterHand2.6M/images/"
@@ -96,7 +96,7 @@ def main() -> None:
     if min(counts.values()) < 0 or not any(counts.values()):
         parser.error(f"{counts}: counts are 0 or more, and not all of them 0")
     partial = args.out.with_name(args.out.name + ".partial")
-    with outputs_whole({"out": args.out}, {"out": partial}):
+    with atomic_outputs({"out": args.out}, {"out": partial}):
         make(partial, counts, args.size, args.seed)
     print(f"wrote {sum(counts.values())} images: {args.out}")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from maskcast.data.images import read_image
 from maskcast.errors import one_line_errors
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import atomic_outputs
 
 FOLDERS = ("single", "pairs")
 PHOTOS = "hands_hgr1/dev/images"
@@ -53,7 +53,7 @@ def main() -> None:
     if not any((args.data / PHOTOS).glob("*.jpg")):
         parser.error(f"{args.data}: has no {PHOTOS}/*.jpg; give the folder that holds hands_hgr1")
     partial = args.out.with_name(args.out.name + ".partial")
-    with outputs_whole({"out": args.out}, {"out": partial}):
+    with atomic_outputs({"out": args.out}, {"out": partial}):
         count = lay(args.data, partial)
     print(f"wrote {count} images: {args.out}")
 

@@ -21,7 +21,7 @@ import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
-from maskcast.params import merged
+from maskcast.params import deep_merge
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -113,7 +113,9 @@ class Steps:
         """Returns section name and params of an arm's training."""
         arm = self.arms[name]
         section = "second" if "second" in arm else "first"
-        return section, merged(merged(self.values[section], arm.get(section, {})), {"training": {"seed": seed}})
+        return section, deep_merge(
+            deep_merge(self.values[section], arm.get(section, {})), {"training": {"seed": seed}}
+        )
 
     def key(self, name: str, seed: int) -> str:
         """Returns all that an arm depends on: clips, params, and the arms that it learns from."""

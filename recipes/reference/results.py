@@ -22,8 +22,8 @@ import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
-from maskcast.params import load_params_file, merged
-from maskcast.runner.locks import changed_for_a_while
+from maskcast.params import deep_merge, load_params_file
+from maskcast.runner.locks import temporary_change
 
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
@@ -76,8 +76,8 @@ def main() -> None:
 def params_of(seed: int, source: str, masker_seed: int, change: Mapping[str, Any]) -> Iterator[None]:
     """Sets seeds, input and other changes in params.yaml during the block."""
     path = HERE / "params.yaml"
-    with changed_for_a_while(path) as text:
-        params = merged(yaml.safe_load(text), change)
+    with temporary_change(path) as text:
+        params = deep_merge(yaml.safe_load(text), change)
         for stage in TRAINED:
             params[stage]["training"]["seed"] = masker_seed if stage == "train_masker" else seed
         if source == "frames":

@@ -10,8 +10,8 @@ from io import TextIOWrapper
 from maskcast.commands import COMMANDS, command_module
 from maskcast.errors import MaskcastError, convert_system_errors, one_line
 from maskcast.memory import keep_freed_memory
-from maskcast.processors import limit_threads
-from maskcast.stopping import end_stopped, stopped_by_signals
+from maskcast.resources import limit_threads
+from maskcast.stopping import raise_on_signals, report_stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,22 +24,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     limit_threads()
     try:
-        with stopped_by_signals(), convert_system_errors():
+        with raise_on_signals(), convert_system_errors():
             _check_place()
             code = _run_command(arguments)
             print(end="", flush=True)
             return code
     except KeyboardInterrupt as stop:
-        return end_stopped(stop)
+        return report_stop(stop)
     except MaskcastError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        from maskcast.installation import extra_of, not_installed
+        from maskcast.installation import extra_for, not_installed_message
 
-        if (extra := extra_of(error.name or "")) is None:
+        if (extra := extra_for(error.name or "")) is None:
             raise
-        print(f"error: {not_installed(arguments[0], str(error.name), extra)}", file=sys.stderr)
+        print(f"error: {not_installed_message(arguments[0], str(error.name), extra)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has closed the pipe, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

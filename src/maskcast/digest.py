@@ -9,7 +9,7 @@ from maskcast.reading import parsing, read_yaml
 
 DATA_HASH = "maskcast.data_hash."  # tag of an MLflow run: the hash of an input
 DVC_HASH = "maskcast.dvc_hash."  # the same with DVC's hash, for `dvc pull`
-CLIP_STORE = b"maskcast-clips/"  # start of the format name in a clip store's index
+CLIP_STORE_FORMAT = b"maskcast-clips/"  # start of the format name in a clip store's index
 
 
 def sha256_of(path: Path) -> str:
@@ -26,7 +26,7 @@ def digest_tree(path: Path) -> str:
     """
     if path.is_file():
         return sha256_of(path)[:32]
-    if index := _index_of_clips(path):
+    if index := _clip_store_index(path):
         return sha256_of(index)[:32]
     total = hashlib.sha256()
     for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
@@ -39,7 +39,7 @@ def stamp_tree(path: Path) -> str:
 
     Files are not read: size, modification time and inode are compared.
     """
-    whole = _index_of_clips(path) or path
+    whole = _clip_store_index(path) or path
     files = [whole] if whole.is_file() else sorted(entry for entry in whole.rglob("*") if entry.is_file())
     found = [(file.relative_to(whole).as_posix(), file.stat()) for file in files]
     lines = [f"{name}\0{each.st_size} {each.st_mtime_ns} {each.st_ino}" for name, each in found]
@@ -59,7 +59,7 @@ def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
         return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
 
 
-def _index_of_clips(path: Path) -> Path | None:
+def _clip_store_index(path: Path) -> Path | None:
     """Returns the index of a clip store, or None for other paths."""
     index = path / "index.json"
-    return index if index.is_file() and CLIP_STORE in index.read_bytes() else None
+    return index if index.is_file() and CLIP_STORE_FORMAT in index.read_bytes() else None

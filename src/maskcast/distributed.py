@@ -20,22 +20,22 @@ T = TypeVar("T")
 
 def world_size() -> int:
     """Returns the number of processes that train together."""
-    return distributed.get_world_size() if _grouped() else 1
+    return distributed.get_world_size() if _is_distributed() else 1
 
 
 def rank() -> int:
     """Returns the rank of this process; the first process has rank 0."""
-    return distributed.get_rank() if _grouped() else 0
+    return distributed.get_rank() if _is_distributed() else 0
 
 
-def own_part(count: int) -> range:
+def rank_indices(count: int) -> range:
     """Returns which of ``count`` samples are this process's: every ``world_size``-th, so that parts are even."""
     return range(rank(), count, world_size())
 
 
 def all_sum(x: Tensor) -> Tensor:
     """Returns the sum of ``x`` over all processes; differentiable."""
-    return _AllSum.apply(x) if _grouped() else x
+    return _AllSum.apply(x) if _is_distributed() else x
 
 
 def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
@@ -49,15 +49,15 @@ def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
     return (sums / counts.clamp_min(1)).sum()
 
 
-def all_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
+def all_reduce_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
     """Returns the sum of integer counts over all processes; NCCL requires them on the device of ``model``."""
     total = all_sum(torch.from_numpy(counts).to(next(model.parameters()).device))
     return total.cpu().numpy()
 
 
-def all_items(items: list[T]) -> list[T]:
+def all_gather(items: list[T]) -> list[T]:
     """Returns the items of all processes, in the order of ranks, on each process."""
-    if not _grouped():
+    if not _is_distributed():
         return items
     parts: list[Any] = [None] * world_size()
     distributed.all_gather_object(parts, items)
@@ -70,7 +70,7 @@ def average_gradients(model: nn.Module) -> None:
     Used if a step has several backward passes; for a single one, DDP does it during the pass. DDP's `no_sync` does
     not work with a static graph; without a static graph, DDP warns if all weights are used.
     """
-    if not _grouped():
+    if not _is_distributed():
         return
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     means = all_sum(torch.cat([grad.flatten() for grad in grads])) / world_size()
@@ -78,16 +78,16 @@ def average_gradients(model: nn.Module) -> None:
         grad.copy_(mean.view_as(grad))
 
 
-def from_first(x: T) -> T:
+def broadcast(x: T) -> T:
     """Returns the first process's ``x`` on each process."""
-    if not _grouped():
+    if not _is_distributed():
         return x
     held: list[Any] = [x]
     distributed.broadcast_object_list(held)
     return held[0]
 
 
-def join_batch_norms(model: nn.Module) -> None:
+def sync_batch_norms(model: nn.Module) -> None:
     """Makes each BatchNorm of ``model`` compute its statistics over all processes; names and weights stay.
 
     Children of ``model`` without trainable weights are skipped: an averaged copy computes its own statistics.
@@ -137,5 +137,5 @@ class _AllSum(torch.autograd.Function):
         return _AllSum.forward(ctx, grads[0])
 
 
-def _grouped() -> bool:
+def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maskcast.redaction import as_written
+from maskcast.redaction import printable
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Messages of PyTorch's writer, Rust libraries, NumPy and SQLite for a failed write.
@@ -59,7 +59,7 @@ class IllustratedError(MaskcastError):
 
 def one_line(error: BaseException, longest: int = MAX_CHARS) -> str:
     """Returns an error's message as one line without secrets, shortened if it is too long."""
-    text = " ".join(as_written(str(error)).split())
+    text = " ".join(printable(str(error)).split())
     return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
 
 

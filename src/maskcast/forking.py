@@ -2,7 +2,7 @@
 
 A forked process starts in milliseconds with all modules loaded. It must not use the GPU, nor anything whose lock a
 thread of the parent may have held during the fork. Numpy and zstandard are safe; OpenCV is safe if no thread that
-used it is about to end (``short_lived``).
+used it is about to end (``joined_thread_pool``).
 """
 
 import gc
@@ -24,15 +24,15 @@ import cv2
 import numpy as np
 
 from maskcast.errors import MaskcastError
-from maskcast.memory import collector_paused
+from maskcast.memory import gc_paused
 from maskcast.stopping import children_ignore_ctrl_c
 
-ALIGNED = 64  # bytes: alignment of arrays in shared memory
+ALIGNMENT = 64  # bytes: alignment of arrays in shared memory
 TASKS = Path("/proc/self/task")  # the threads of this process on Linux
 
 
 @contextmanager
-def short_lived(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+def joined_thread_pool(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
     """A thread pool for OpenCV, after which it is safe to fork.
 
     A thread that Python has joined still runs for a moment, in which it takes a lock of OpenCV. A process forked
@@ -54,7 +54,7 @@ def ready_to_fork() -> Iterator[None]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # OpenCV's thread pool does not survive a fork
     try:
-        with collector_paused(), children_ignore_ctrl_c(), warnings.catch_warnings():
+        with gc_paused(), children_ignore_ctrl_c(), warnings.catch_warnings():
             # Python warns about forks in programs with threads, which may hold a lock. The threads here hold none
             # that the forked processes need.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -63,7 +63,7 @@ def ready_to_fork() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def begin() -> None:
+def init_forked_process() -> None:
     """Prepares a forked process: SIGTERM ends it, and objects from the parent are never collected."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # cluster managers send it to all processes of a job
@@ -111,7 +111,7 @@ class ForkedFunction:
             array = np.frombuffer(buffer.raw(), np.uint8)
             self._bytes[start : start + array.size] = array  # copies without Python's lock
             spans.append(slice(start, start + array.size))
-            start += -(-array.size // ALIGNED) * ALIGNED
+            start += -(-array.size // ALIGNMENT) * ALIGNMENT
         try:
             self._pipe.send((head, spans))
             result, raised = self._pipe.recv()
@@ -137,7 +137,7 @@ def _serve(function: Callable[..., Any], shared: np.ndarray, pipe: Connection, t
     Processes forked later also hold that end open. So processes end in reverse order of their start.
     """
     theirs.close()
-    begin()
+    init_forked_process()
     with suppress(EOFError, OSError):
         while call := pipe.recv():
             head, spans = call

@@ -18,7 +18,7 @@ IN_WHEEL = PACKAGE / "shipped"
 CLONE = PACKAGE.parents[1]
 
 
-def shipped() -> Path:
+def shipped_folder() -> Path:
     """Returns the folder of the files that come with maskcast.
 
     Raises:
@@ -53,7 +53,7 @@ def commit() -> str:
     return git("-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
-def extra_of(module: str) -> str | None:
+def extra_for(module: str) -> str | None:
     """Returns the extra of maskcast that installs a module, e.g. ``train`` for torch, or None."""
     try:
         asked = "\n".join(requires("maskcast") or [])
@@ -64,7 +64,7 @@ def extra_of(module: str) -> str | None:
     return found and found[1]
 
 
-def not_installed(command: str, module: str, extra: str) -> str:
+def not_installed_message(command: str, module: str, extra: str) -> str:
     """Returns the error message of a command for a module that is missing, with the extra that installs it."""
     return f"{command}: needs {module}, which is not installed; run `pip install 'maskcast[{extra}]'`"
 
@@ -78,7 +78,7 @@ def git(*words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def described() -> str:
+def version_and_commit() -> str:
     """Returns the version, and the commit if known."""
     known = commit()
     return f"{__version__}, commit {known}" if known else __version__

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from maskcast.errors import MaskcastError
 
 IGNORE = 255  # mask value that losses and metrics ignore
-MOST_PIXELS = 1 << 15  # maximum height or width of a frame
+MAX_SIDE = 1 << 15  # maximum height or width of a frame
 KINDS = ("labelled", "unlabelled", "hidden")
 Split = Literal["train", "val", "test", "unlabeled", "hidden"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -95,7 +95,7 @@ def single_map(
     return (LabelMap(MASK, tuple(classes), things=things, attributes=attributes or {}),)
 
 
-def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
+def label_maps_from_json(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
     """Returns label maps from their JSON (see ``LabelMap.to_entry``)."""
     return tuple(
         LabelMap(
@@ -109,11 +109,11 @@ def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
     )
 
 
-def first_of_classes(maps: Iterable[LabelMap]) -> LabelMap | None:
+def first_class_map(maps: Iterable[LabelMap]) -> LabelMap | None:
     """Returns the first map of kind ``classes``, which represents all maps where only one can be shown."""
     return next((one for one in maps if one.kind == "classes"), None)
 
 
-def id_key(clip_id: str) -> list[tuple[int, int | str]]:
+def natural_sort_key(clip_id: str) -> list[tuple[int, int | str]]:
     """Sort key for natural order: ``video_2`` before ``video_10``."""
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", clip_id) if part]

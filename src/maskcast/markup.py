@@ -26,10 +26,10 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
     """
     given = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     end = "" if name in VOID else f"</{name}>"
-    return Html(f"<{name}{given}>{joined(children)}{end}")
+    return Html(f"<{name}{given}>{concatenate(children)}{end}")
 
 
-def joined(children: Iterable[object]) -> Html:
+def concatenate(children: Iterable[object]) -> Html:
     """Returns the concatenated children, escaped unless they are Html."""
     return Html("".join(each if isinstance(each, Html) else html.escape(str(each)) for each in children))
 
@@ -39,7 +39,7 @@ def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object
 
     Numeric columns are right-aligned; all others get the class ``text``.
     """
-    content = [[*map(joined, ([cell] for cell in row))] for row in rows]
+    content = [[*map(concatenate, ([cell] for cell in row))] for row in rows]
     text = {n for row in content for n, cell in enumerate(row) if n and not _is_number(cell)}
     kinds = ["text" if n in text else None for n in range(len(header))]
     head = [element("th", cell, scope="col", class_=kind) for cell, kind in zip(header, kinds, strict=True)]
@@ -62,13 +62,13 @@ def scrolling(label: str, *children: object) -> Html:
     return element("div", *children, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
-def picture(alt: str, caption: str, data: bytes, kind: str = "image/png") -> Html:
+def figure(alt: str, caption: str, data: bytes, kind: str = "image/png") -> Html:
     """Returns a wide picture with its caption; narrow screens scroll it, so that its text stays legible."""
     image = element("img", alt=alt, src=data_uri(data, kind))
     return element("figure", scrolling(alt, image), element("figcaption", caption))
 
 
-def folded(summary: str, *children: object) -> Html:
+def collapsible(summary: str, *children: object) -> Html:
     """Returns content that is collapsed until a reader opens it."""
     return element("details", element("summary", summary), *children)
 
@@ -76,7 +76,7 @@ def folded(summary: str, *children: object) -> Html:
 def definition_list(meanings: Mapping[str, str]) -> Html:
     """Returns a collapsed list of definitions, by name."""
     entries = [part for name, text in meanings.items() for part in (element("dt", name), element("dd", text))]
-    return folded("Definitions", element("dl", *entries))
+    return collapsible("Definitions", element("dl", *entries))
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def told_by_linux(name: str) -> int | None:
+def process_memory(name: str) -> int | None:
     """Returns this process's ``VmRSS`` (memory now) or ``VmHWM`` (peak memory) in bytes; None if unknown.
 
     ``ru_maxrss`` is not used, because it starts with the value of the parent process.
@@ -33,7 +33,7 @@ def told_by_linux(name: str) -> int | None:
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Pauses the cyclic garbage collector while the block creates many objects that stay.
 
     Otherwise repeated collections take a third of the time of parsing a large JSON file or importing a large

@@ -18,14 +18,14 @@ from pydantic import (
 )
 
 from maskcast.errors import MaskcastError
-from maskcast.labels import SPLITS, id_key
+from maskcast.labels import SPLITS, natural_sort_key
 from maskcast.reading import read_yaml
 from maskcast.validation_errors import closest_match, first_error
 
 LARGEST_INTEGER = 2**62  # so that the sum of two fits into int64
 LARGEST = 1e38  # near the maximum of float32
-SAMPLES = 1_000_000
-Batch = Annotated[int, Field(ge=1, le=SAMPLES)]
+MAX_BATCH_SIZE = 1_000_000
+Batch = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
 """How many samples are worked on at once; without an end they would be drawn for hours before memory ends."""
 
 
@@ -87,27 +87,27 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def _in_one_order(values: dict[K, V]) -> dict[K, V]:
+def _sorted_keys(values: dict[K, V]) -> dict[K, V]:
     """Returns a mapping in a fixed order: splits in their usual order, then other keys in natural order."""
 
     def place(key: K) -> tuple[int, Any]:
-        return SPLITS.index(key) if key in SPLITS else len(SPLITS), id_key(str(key))
+        return SPLITS.index(key) if key in SPLITS else len(SPLITS), natural_sort_key(str(key))
 
     return {key: values[key] for key in sorted(values, key=place)}
 
 
-ByName = Annotated[dict[K, V], AfterValidator(_in_one_order)]
+ByName = Annotated[dict[K, V], AfterValidator(_sorted_keys)]
 """A param whose keys are its user's. Their order says nothing, so it is always the same: KFP hands mappings over
 in another order in each process, and neither DVC nor ``params_hash`` takes that for other values."""
 
 
-def _each_once(names: list[str]) -> list[str]:
+def _refuse_duplicates(names: list[str]) -> list[str]:
     if twins := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twins[0]!r} stands twice; name it once")
     return names
 
 
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_refuse_duplicates)]
 """Some of what has names, each once."""
 
 
@@ -233,10 +233,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Returns ``values`` updated with ``change``, recursively within sections."""
     out = dict(values)
     for key, value in change.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
+        out[key] = deep_merge(out[key], value) if both else value
     return out

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 
-JOINED_IN = {
+UNION_MODULES = {
     "maskcast.segmenters": "maskcast.models.segmentation.configs",
     "maskcast.forecasters": "maskcast.models.forecasting.configs",
     "maskcast.layouts": "maskcast.data.sources.table",
@@ -31,7 +31,7 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
 
     Args:
         own: union of maskcast's own configs, or the only one.
-        group: group of entry points to add, one of ``JOINED_IN``.
+        group: group of entry points to add, one of ``UNION_MODULES``.
         base: required base class of each config.
         key: key whose value chooses the config, e.g. ``arch``.
         default: value if the key is missing; None means that the key is required.
@@ -72,15 +72,15 @@ def plugins(group: str) -> tuple[EntryPoint, ...]:
     return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
 
 
-def packages() -> dict[str, str]:
+def model_packages() -> dict[str, str]:
     """Returns the installed packages that provide models, with their versions."""
     found = [point.dist for group in MODELS for point in plugins(group)]
     return {dist.name: dist.version for dist in found if dist is not None}
 
 
-def sources(module: str) -> dict[str, Path]:
+def plugin_files(module: str) -> dict[str, Path]:
     """Returns the Python files of packages that extend a module's union, by path relative to their parent."""
-    groups = [group for group, joined_in in JOINED_IN.items() if joined_in == module]
+    groups = [group for group, joined_in in UNION_MODULES.items() if joined_in == module]
     found: dict[str, Path] = {}
     for top in sorted({point.module.partition(".")[0] for group in groups for point in plugins(group)}):
         spec = find_spec(top)  # does not import the package

@@ -25,13 +25,13 @@ QUERY = re.compile(
 
 def redacted(text: str) -> str:
     """Returns a text with its secrets hidden."""
-    for value in _known():
+    for value in _secret_values():
         text = text.replace(value, HIDDEN)
     text = QUERY.sub(rf"\1{HIDDEN}", text)
     return ADDRESS.sub(_without_user, text)
 
 
-def as_written(text: str) -> str:
+def printable(text: str) -> str:
     """Returns a user's text without secrets, with control characters escaped, so that a terminal only shows it."""
     return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", redacted(text))
 
@@ -50,7 +50,7 @@ def _is_user(match: re.Match[str]) -> bool:
     return not HOST.match(match["user"])
 
 
-def _known() -> list[str]:
+def _secret_values() -> list[str]:
     """Returns the secret values of the environment, plain and URL-quoted, longest first."""
     values = set()
     for name in list(os.environ):

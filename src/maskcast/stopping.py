@@ -14,10 +14,10 @@ from typing import Any
 
 from maskcast.redaction import redacted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PAUSES = (signal.SIGTERM, signal.SIGUSR1)  # signals that stop a training after its step
-PAUSED = 75  # EX_TEMPFAIL of sysexits.h: job scripts run the same command again, which resumes
-AGAIN = ": run the same command again to go on from the last checkpoint"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PAUSE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # signals that stop a training after its step
+EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: job scripts run the same command again, which resumes
+RESUME_HINT = ": run the same command again to go on from the last checkpoint"
 
 
 class Stopped(KeyboardInterrupt):
@@ -33,11 +33,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Paused(Stopped):
-    """A training stopped after a step and left a checkpoint; the exit code is ``PAUSED``."""
+    """A training stopped after a step and left a checkpoint; the exit code is ``EXIT_PAUSED``."""
 
     def __init__(self) -> None:
         super().__init__(signal.SIGTERM)
-        self.code = PAUSED
+        self.code = EXIT_PAUSED
 
 
 class _Stop:
@@ -49,20 +49,20 @@ class _Stop:
         # Python functions, because with SIG_IGN or SIG_DFL Python reports an error for a signal that is already
         # pending.
         signal.signal(signal.SIGTERM, _do_nothing)
-        signal.signal(signal.SIGINT, end_at_once)
+        signal.signal(signal.SIGINT, terminate_now)
         self.raised = Stopped(number)
         raise self.raised
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[bool]:
+def raise_on_signals() -> Iterator[bool]:
     """Makes Ctrl-C and SIGTERM raise ``Stopped`` in the block; yields whether it has set these handlers.
 
     Existing handlers of other code, and those of an interactive interpreter, stay. Only the first signal raises: a
     second Ctrl-C ends the process at once, a second SIGTERM is ignored.
     """
     typed = hasattr(sys, "ps1") or "ipykernel" in sys.modules
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     unset = (signal.SIG_DFL, signal.default_int_handler)
     ours = {} if typed else {number: handler for number, handler in handlers.items() if handler in unset}
     if not ours or threading.current_thread() is not threading.main_thread():
@@ -85,7 +85,7 @@ def stopped_by_signals() -> Iterator[bool]:
 
 
 @contextmanager
-def saying_where(where: Callable[[], str]) -> Iterator[None]:
+def add_stop_location(where: Callable[[], str]) -> Iterator[None]:
     """Adds a text to the message about a stop in the block, e.g. `` at epoch 3 of 5``."""
     try:
         yield
@@ -95,7 +95,7 @@ def saying_where(where: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def pausing(limit_s: float | None) -> Iterator[Callable[[], bool]]:
+def pause_on_signals(limit_s: float | None) -> Iterator[Callable[[], bool]]:
     """Makes SIGTERM and SIGUSR1 request the end of the block; yields a function that tells whether they did.
 
     Existing handlers of other code stay. Further signals have no effect.
@@ -105,10 +105,10 @@ def pausing(limit_s: float | None) -> Iterator[Callable[[], bool]]:
     """
     end = time.monotonic() + limit_s if limit_s is not None else None
     asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in PAUSES}
+    before = {number: signal.getsignal(number) for number in PAUSE_SIGNALS}
     main = threading.current_thread() is threading.main_thread()
     free = (signal.SIG_DFL, signal.SIG_IGN)  # a job script ignores the signals that it forwards
-    ours = [n for n in PAUSES if main and (before[n] in free or isinstance(before[n], _Stop))]
+    ours = [n for n in PAUSE_SIGNALS if main and (before[n] in free or isinstance(before[n], _Stop))]
     for number in ours:
         signal.signal(number, lambda number, _: asked.append(number))
     try:
@@ -119,7 +119,7 @@ def pausing(limit_s: float | None) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def ctrl_c_asks() -> Iterator[Callable[[], bool]]:
+def ctrl_c_requests_stop() -> Iterator[Callable[[], bool]]:
     """Makes the first Ctrl-C request the end of the block (yields a function that tells); the second stops it."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -151,14 +151,14 @@ def _do_nothing(*_: Any) -> None:
     """Ignores a signal after the first one."""
 
 
-def end_at_once(number: int, _: Any) -> None:
+def terminate_now(number: int, _: Any) -> None:
     """Handles a signal by ending the process at once."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
-def end_stopped(stop: KeyboardInterrupt) -> int:
-    """Prints one line on where this process was stopped; returns its exit code: 130, 143 or ``PAUSED``."""
+def report_stop(stop: KeyboardInterrupt) -> int:
+    """Prints one line on where this process was stopped; returns its exit code: 130, 143 or ``EXIT_PAUSED``."""
     line = "".join(["stopped", *getattr(stop, "__notes__", [])])
     if os.environ.get("RANK", "0") == "0":  # of processes started by torchrun, only the first prints
         with suppress(OSError):  # the reader may have closed the pipe

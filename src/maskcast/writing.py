@@ -17,7 +17,7 @@ def refuse_device(path: Path) -> None:
         raise OSError(EINVAL, "a pipe or device, no file")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Writes a text atomically; if two processes write at once, the last one wins."""
     refuse_device(path)
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")  # a name of its own for each writer

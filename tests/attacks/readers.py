@@ -424,13 +424,13 @@ def write_pointers(folder: Path) -> None:
 
 def read_pointers(folder: Path) -> None:
     from maskcast.curves import read_curves
-    from maskcast.runner.references import referred
+    from maskcast.runner.references import resolve_reference
     from maskcast.stages.fetch_dataset import _read_pointer
 
     _read_pointer(folder / "data.dvc", folder / "copy")
     os.environ["MASKCAST_DATA"] = "/x"
     try:
-        referred(folder / "ref")
+        resolve_reference(folder / "ref")
     except MaskcastError as error:
         if "is gone" not in str(error) and "lies in" not in str(error):
             raise

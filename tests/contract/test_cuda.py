@@ -437,11 +437,11 @@ def test_two_gpus_learn_what_one_does(tmp_path: Path, precision: str) -> None:
 
 
 def test_batch_norms_over_all_processes_are_converted_on_a_gpu() -> None:
-    from maskcast.distributed import join_batch_norms
+    from maskcast.distributed import sync_batch_norms
 
     model = nn.Sequential(UNetEncoderConfig(width=4).build()).cuda()
     names = list(model.state_dict())
-    join_batch_norms(model)
+    sync_batch_norms(model)
     found = [
         type(module).__name__ for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]

@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from tests.conftest import ROOT
 from tests.dags import calls
 
-from maskcast.params import ByName, Params, merged, validate
+from maskcast.params import ByName, Params, deep_merge, validate
 from maskcast.runner.stage import get_stage, stage_names
 from pipelines.values import for_kfp
 
@@ -72,7 +72,7 @@ def test_each_section_fits_its_stage(path: Path) -> None:
     named = calls(read(path.parent / "dvc.yaml")["stages"])  # a stage may stand there under another name
     for name, values in sections.items():
         if name in CHANGES.get(path, ()):
-            values = merged(read(path.parent / "params.yaml")[name], values)
+            values = deep_merge(read(path.parent / "params.yaml")[name], values)
         check(named[name].stage.name if name in named else name, values, path)
 
 
@@ -80,7 +80,7 @@ def test_what_the_steps_of_hands_are_made_with_fits_its_stages() -> None:
     params = read(HANDS.with_name("params.yaml"))
     for arm in read(HANDS)["arms"].values():
         for name in arm.keys() & params.keys():
-            check("train_masker", merged(params[name], arm[name]), HANDS)
+            check("train_masker", deep_merge(params[name], arm[name]), HANDS)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
@@ -91,11 +91,11 @@ def test_what_a_label_budget_compares_fits_its_stages(path: Path) -> None:
     assert path.name in script["PLANS"]
     check("pretrain_encoder", plan.pretrain_encoder, path)
     for name, arm in plan.arms.items():
-        values = merged(base, arm.train_masker)
+        values = deep_merge(base, arm.train_masker)
         check("train_masker", values, path)
         assert (arm.second_masker is not None) == name.startswith(("semi-supervised", "both"))
         if arm.second_masker is not None:
-            check("train_masker", merged(second, arm.second_masker), path)
+            check("train_masker", deep_merge(second, arm.second_masker), path)
 
 
 def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:

@@ -183,7 +183,7 @@ def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch
     clock = [0.0]
     slept = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda s: clock.append(clock.pop() + s))
     monkeypatch.setattr("pipelines.client.kserve.time", slept)
-    monkeypatch.setattr("maskcast.runner.waiting.time", slept)
+    monkeypatch.setattr("maskcast.runner.pod_status.time", slept)
     monkeypatch.setattr("pipelines.client.kserve.POLL_S", 300.0)
     keys_are_there(kube)
     pod = json.loads((shared_data / "cluster/pod_image_not_there.json").read_text())

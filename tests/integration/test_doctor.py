@@ -13,14 +13,14 @@ import pytest
 from tests.integration.mlflow_server import mlflow_server
 from tests.servers import free_ports
 
-from maskcast import processors
+from maskcast import resources
 from maskcast.__main__ import main
-from maskcast.diagnostics import dvc_remote, machine, rows, software, tracking
-from maskcast.diagnostics.rows import Row, side_by_side
+from maskcast.diagnostics import dvc_remote, machine, software, tracking
+from maskcast.diagnostics.checks import Check, CheckResult, run_checks
 from maskcast.errors import MaskcastError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-Found = Callable[..., dict[str, Row]]
+Found = Callable[..., dict[str, CheckResult]]
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def git(*words: str) -> None:
     subprocess.run(["git", *words], check=True)
 
 
-def found(*checks: rows.Check) -> dict[str, Row]:
-    return {row.check: row for row in side_by_side({f"check {n}": check for n, check in enumerate(checks)})}
+def found(*checks: Check) -> dict[str, CheckResult]:
+    return {row.check: row for row in run_checks({f"check {n}": check for n, check in enumerate(checks)})}
 
 
 def test_what_is_there_is_ok_and_nothing_stays(
@@ -143,14 +143,14 @@ def test_room_on_a_disk(free: float, state: str, tmp_path: Path, monkeypatch: py
 
 
 def test_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processors, "CGROUP", tmp_path)
-    monkeypatch.setattr(processors, "_groups", lambda: ["0::/", "4:memory:/pod"])
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr(resources, "_groups", lambda: ["0::/", "4:memory:/pod"])
     (tmp_path / "memory.max").write_text("max\n")
-    assert processors.memory_limit() is None
+    assert resources.memory_limit() is None
     (tmp_path / "memory/pod").mkdir(parents=True)
     (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")  # as version 1 says: none
     (tmp_path / "memory/pod/memory.limit_in_bytes").write_text(f"{2**30}\n")
-    assert processors.memory_limit() == 2**30
+    assert resources.memory_limit() == 2**30
     row = found(machine.memory)["memory"]
     assert row.state == "warning"
     assert "of 1.0 GiB, the limit of the container" in row.found
@@ -204,17 +204,17 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
 
     def late():
         over.wait()
-        yield Row("late", "ok", "")
+        yield CheckResult("late", "ok", "")
 
     def broken():
-        yield Row("first", "ok", "")
+        yield CheckResult("first", "ok", "")
         raise RuntimeError("[red]odd\nthing[/red]")
 
     def mistaken():
         raise MaskcastError("is wrong; fix it")
         yield
 
-    seen = side_by_side({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=3)
+    seen = run_checks({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=3)
     over.set()
     assert [(row.state, row.check) for row in seen] == [
         ("missing", "late"),
@@ -231,7 +231,10 @@ def test_the_rows_of_a_cluster_are_those_of_preflight(
 ) -> None:
     from maskcast.commands import doctor
 
-    asked = [Row("nodes", "failed", "none fits", "ask for less"), Row("quota", "not checked", "forbidden")]
+    asked = [
+        CheckResult("nodes", "failed", "none fits", "ask for less"),
+        CheckResult("quota", "not checked", "forbidden"),
+    ]
     monkeypatch.setattr(doctor, "pipelines_module", lambda _: SimpleNamespace(rows=lambda file: asked))
     assert main(["doctor", "--cluster", "my-cluster.yaml"]) == 1
     text = " ".join(capsys.readouterr().out.split())

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from maskcast.__main__ import main
-from maskcast.diagnostics.cost import forecast, ratio
+from maskcast.diagnostics.cost import estimate_cost, scale_factor
 from maskcast.diagnostics.dry_run import dry_run
 from maskcast.dry_run import NOTES_FILE, first_of_each_part, is_dry_run, timed
 from maskcast.errors import MaskcastError
@@ -74,17 +74,17 @@ def test_what_is_often_done_counts_by_how_often() -> None:
         "train/labelled/masks": 400,
         "backgrounds/train": 9,
     }
-    assert ratio(parts, None) == 48 / 8
-    assert ratio(parts, "val") == 2
-    assert ratio({}, None) == 1
+    assert scale_factor(parts, None) == 48 / 8
+    assert scale_factor(parts, "val") == 2
+    assert scale_factor({}, None) == 1
     two = [{"begins": True}, {"loop": "masks", "seconds": [9.0]}, {"took": 10.0}]
     two += [{"begins": True}, {"loop": "masks", "seconds": [1.0, 2.0]}, {"took": 4.0}, {"memory": 5, "gpu": 0}]
     # 20 s in all: 8 s twice the last run, 12 s to start and to warm up, 1 s beside the loop, and the loop 6 times
-    found = forecast(two, 18.0, GenerateMasks(), parts)
+    found = estimate_cost(two, 18.0, GenerateMasks(), parts)
     assert found.seconds == pytest.approx((18 - 2 * 4) + 1 + 6 * 3)
     assert (found.memory, found.step_s) == (5, None)
     two.insert(4, {"within": 0.5})  # of the 3 s of the loop: done once, whatever the number of clips
-    assert forecast(two, 18.0, GenerateMasks(), parts).seconds == pytest.approx((18 - 2 * 4) + 1.5 + 6 * 2.5)
+    assert estimate_cost(two, 18.0, GenerateMasks(), parts).seconds == pytest.approx((18 - 2 * 4) + 1.5 + 6 * 2.5)
 
 
 def test_a_training_counts_its_steps_and_its_validations_by_their_clips() -> None:
@@ -97,7 +97,7 @@ def test_a_training_counts_its_steps_and_its_validations_by_their_clips() -> Non
         {"took": 10.0},
         {"memory": 1},
     ]
-    found = forecast(notes, 12.0, None, {"val/labelled/frames": 8})
+    found = estimate_cost(notes, 12.0, None, {"val/labelled/frames": 8})
     assert found.seconds == pytest.approx(2 + 1.5 + 50 + 3 * 1.0 * 2 + 2)
     assert (found.step_s, found.steps) == (0.5, 100)
 
@@ -119,10 +119,12 @@ def test_what_a_training_does_beside_its_steps_counts_by_how_often() -> None:
         {"took": 10.0},
     ]
     once = 12 - 0.4 - 0.4 - 1 - 2
-    assert forecast(notes, 12.0, None, parts).seconds == pytest.approx(once + 0.2 * 1200 + 0.2 * 1600 + 500 + 50)
+    assert estimate_cost(notes, 12.0, None, parts).seconds == pytest.approx(
+        once + 0.2 * 1200 + 0.2 * 1600 + 500 + 50
+    )
     few_clips = {"train/labelled/frames": 30}
-    assert forecast(notes, 12.0, None, few_clips).seconds == pytest.approx(once + 0.4 * 30 + 500 + 50)
-    assert forecast(notes, 12.0, None, {}).seconds == pytest.approx(once + 0.4 + 0.4 + 500 + 50)
+    assert estimate_cost(notes, 12.0, None, few_clips).seconds == pytest.approx(once + 0.4 * 30 + 500 + 50)
+    assert estimate_cost(notes, 12.0, None, {}).seconds == pytest.approx(once + 0.4 + 0.4 + 500 + 50)
 
 
 def test_the_first_stage_counts_each_part_by_what_it_costs() -> None:
@@ -133,7 +135,7 @@ def test_the_first_stage_counts_each_part_by_what_it_costs() -> None:
         {"loop": "clips", "seconds": [2.0, 4.0, 0.1, 0.3, 0.5]},
         {"took": 8.0},
     ]
-    found = forecast(notes, 9.0, PrepareClips(**PARAMS["prepare_clips"]), {})
+    found = estimate_cost(notes, 9.0, PrepareClips(**PARAMS["prepare_clips"]), {})
     assert found.seconds == pytest.approx(1 + (8 - 6.9) + 3 * 10 + 0.2 * 100 + 0.5)
     assert found.parts == parts
 

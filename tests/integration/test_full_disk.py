@@ -23,10 +23,10 @@ from maskcast.__main__ import main
 from maskcast.data.images import write_image
 from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
 from maskcast.params import Params
+from maskcast.runner.mlflow_client import new_client
+from maskcast.runner.mlflow_errors import is_temporary
 from maskcast.runner.outputs import resume_dir
-from maskcast.runner.refusals import is_away
 from maskcast.runner.run import run_stage
-from maskcast.runner.server import new_client
 from maskcast.runner.stage import OutPath, stage
 from maskcast.serving.film import write_film
 from maskcast.storage.s3 import Bucket
@@ -177,8 +177,8 @@ def test_a_full_disk_is_no_server_that_comes_back(tmp_path: Path) -> None:
     """A stage waited two minutes for it."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x.resume/mlflow_run_id")
     assert is_disk_full(full)
-    assert not is_away(full)
-    assert is_away(OSError(errno.ECONNRESET, "reset"))
+    assert not is_temporary(full)
+    assert is_temporary(OSError(errno.ECONNRESET, "reset"))
     wrapped = ValueError("cannot copy")
     wrapped.__cause__ = full
     assert is_disk_full(wrapped)

@@ -8,7 +8,7 @@ from kubernetes import client
 from tests.integration.kube_api import KubeApi, cluster_file, kubeconfig
 
 from maskcast.__main__ import main
-from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.connection import NoServerError
 from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster
@@ -29,17 +29,17 @@ def set_up(api: KubeApi, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None
         claim.status = client.V1PersistentVolumeClaimStatus(phase="Bound", capacity={"storage": "50Gi"})
 
 
-def rows_of(cluster: Path, uri: str = "synthetic") -> dict[str, list[Row]]:
+def rows_of(cluster: Path, uri: str = "synthetic") -> dict[str, list[CheckResult]]:
     """Returns what preflight finds, by check, for pods of two stages."""
     described = load_cluster(cluster)
     pods = {"prepare_clips": described.pods.cpu, "train_masker": described.pods.gpu}
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[CheckResult]] = {}
     for row in preflight(described, pods, uri, NoServerError("no server; give --host"), "kubeflow"):
         found.setdefault(row.check, []).append(row)
     return found
 
 
-def said(row: Row) -> str:
+def said(row: CheckResult) -> str:
     return f"{row.state}: {row.found} -> {row.remedy}"
 
 

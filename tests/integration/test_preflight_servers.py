@@ -21,8 +21,8 @@ from tests.integration.tls import TlsServer, self_signed
 from tests.servers import Handler, Server, free_ports
 from urllib3.util import Retry
 
-from maskcast.diagnostics.rows import Row
-from maskcast.diagnostics.tracking import keep_run
+from maskcast.diagnostics.checks import CheckResult
+from maskcast.diagnostics.tracking import check_run_storage
 from maskcast.errors import MaskcastError
 from maskcast.storage import store as storage
 from pipelines.client import preflight as preflight_module
@@ -34,14 +34,14 @@ NO_SERVER = NoServerError("no server; give --host")
 KEYS = {"AWS_ACCESS_KEY_ID": "maskcast", "AWS_SECRET_ACCESS_KEY": "maskcast-secret"}
 
 
-def row(name: str, cluster: Path, uri: str = "synthetic") -> Row:
+def row(name: str, cluster: Path, uri: str = "synthetic") -> CheckResult:
     (found,) = [
         row for row in preflight(load_cluster(cluster), {}, uri, NO_SERVER, "kubeflow") if row.check == name
     ]
     return found
 
 
-def said(found: Row) -> str:
+def said(found: CheckResult) -> str:
     return f"{found.state}: {found.found} -> {found.remedy}"
 
 
@@ -285,13 +285,13 @@ def test_a_certificate_of_one_s_own_is_trusted_as_stages_trust_it(tmp_path, monk
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right")
     with TlsServer(LockedMlflow, self_signed(tmp_path / "authority.pem")) as server:
         with pytest.raises(MaskcastError, match=r"does not answer .*certificate"):
-            keep_run(server.url)
+            check_run_storage(server.url)
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "authority.pem"))
-        keep_run(server.url)
+        check_run_storage(server.url)
         monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
         monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
         with pytest.warns(urllib3.exceptions.InsecureRequestWarning):
-            keep_run(server.url)
+            check_run_storage(server.url)
 
 
 def test_another_server_is_not_mlflow(kube, s3, tmp_path):

@@ -11,46 +11,46 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.runner import references
-from maskcast.runner.references import REFERENCE, placed, referred
+from maskcast.runner.references import REFERENCE, resolve_reference, store_output
 
 
 def test_clips_stay_in_a_bucket_and_a_machine_fetches_them_once(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(references, "LEAST", 1000)
+    monkeypatch.setattr(references, "MIN_BYTES", 1000)
     monkeypatch.setenv("MASKCAST_DATA", f"{s3.uri}/data/")
     monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "node"))
     store = write_store(tmp_path / "clips")
     digest, count = digest_tree(store.root), len(store.select("train"))
     pod = tmp_path / "pod"
-    placed(store.root, pod)
+    store_output(store.root, pod)
     assert [path.name for path in pod.iterdir()] == [REFERENCE]
-    found = referred(pod)
+    found = resolve_reference(pod)
     assert (found, digest_tree(found)) == (tmp_path / "node" / digest, digest)
     assert len(ClipStore(found).select("train")) == count
 
     again = write_store(tmp_path / "again").root  # the same data by another run: nothing new is stored
     listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
-    placed(again, tmp_path / "other")
+    store_output(again, tmp_path / "other")
     after = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
     assert {each["Key"] for each in after} == {each["Key"] for each in listed}
     for each in after:
         s3.client.delete_object(Bucket=s3.bucket, Key=each["Key"])
-    assert referred(pod) == found  # the machine has it
+    assert resolve_reference(pod) == found  # the machine has it
 
     monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "new node"))
     with pytest.raises(MaskcastError, match="its data cannot be fetched: s3://"):
-        referred(pod)
+        resolve_reference(pod)
     assert not (tmp_path / "new node" / digest).exists()
 
 
 def test_stages_that_want_the_same_data_at_once_fetch_it_once(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(references, "LEAST", 1000)
+    monkeypatch.setattr(references, "MIN_BYTES", 1000)
     monkeypatch.setenv("MASKCAST_DATA", f"{s3.uri}/data")
     monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "node"))
-    placed(write_store(tmp_path / "clips").root, tmp_path / "pod")
+    store_output(write_store(tmp_path / "clips").root, tmp_path / "pod")
     fetched = []
 
     def fetch(uri: str, folder: Path) -> None:
@@ -60,5 +60,5 @@ def test_stages_that_want_the_same_data_at_once_fetch_it_once(
     real_fetch = references.fetch
     monkeypatch.setattr(references, "fetch", fetch)
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(referred, [tmp_path / "pod"] * 4))
+        found = set(pool.map(resolve_reference, [tmp_path / "pod"] * 4))
     assert (len(found), len(fetched)) == (1, 1)

@@ -21,7 +21,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.registry.store import Registry
-from maskcast.runner.address import tracking_uri
+from maskcast.runner.mlflow_uri import tracking_uri
 from maskcast.runner.run import run_stage
 
 Run = Callable[..., dict[str, Any]]

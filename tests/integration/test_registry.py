@@ -33,7 +33,7 @@ from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.registry.promotion import Turn, decisions, promote, rollback
 from maskcast.registry.store import Registry
-from maskcast.runner.address import tracking_uri
+from maskcast.runner.mlflow_uri import tracking_uri
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models

@@ -21,7 +21,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.left_out import LeftOut
 from maskcast.errors import IllustratedError
 from maskcast.labels import MASK, single_map
-from maskcast.markup import picture, table
+from maskcast.markup import figure, table
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
@@ -127,7 +127,7 @@ def write_hard_page(path: Path) -> None:
         page.metrics({"val/jaccard": step / 2000}, step)
     data = BytesIO()
     Image.new("RGB", (2000, 300)).save(data, "PNG")
-    page.section("Pictures", picture("A wide one", name, data.getvalue()))
+    page.section("Pictures", figure("A wide one", name, data.getvalue()))
     lines = {f"{name}_{k}": [(x, k / 9) for x in (0.5, 1, 90, 95, 100)] for k in range(8)}
     page.section("By share", line_chart(name, lines, x_label="%", log_x=True))
     page.section("By name", table(name, ["name", "why", "value"], [[name, f"{name} " * 9, "0.1 to 0.2"]]))

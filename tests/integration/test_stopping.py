@@ -18,7 +18,7 @@ import pytest
 import yaml
 from tests.conftest import ROOT, write_store
 
-from maskcast.stopping import Stopped, stopped_by_signals
+from maskcast.stopping import Stopped, raise_on_signals
 
 TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
 TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
@@ -170,7 +170,7 @@ def test_a_command_that_waits_stops_in_one_line(folder: Path) -> None:
 
 def test_a_library_that_makes_an_error_of_a_stop_does_not_hide_it() -> None:
     """A Ctrl-C while pydantic's core looked at a params class was a SchemaError, with a traceback."""
-    with pytest.raises(Stopped), stopped_by_signals():
+    with pytest.raises(Stopped), raise_on_signals():
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as stop:
@@ -188,7 +188,7 @@ def test_what_was_open_where_a_stop_came_is_let_go_at_once() -> None:
 
     gc.disable()
     try:
-        with pytest.raises(Stopped), stopped_by_signals():
+        with pytest.raises(Stopped), raise_on_signals():
             work()
         assert opened[0]() is None
     finally:
@@ -206,8 +206,8 @@ with _stages_stop_first():
 """
 STAGE = """
 import time
-from maskcast.stopping import stopped_by_signals
-with stopped_by_signals():  # in which a stage says its line: both get Ctrl-C, and then it gets SIGTERM, too
+from maskcast.stopping import raise_on_signals
+with raise_on_signals():  # in which a stage says its line: both get Ctrl-C, and then it gets SIGTERM, too
     try:
         print("works", flush=True)
         time.sleep(600)
@@ -218,8 +218,8 @@ with stopped_by_signals():  # in which a stage says its line: both get Ctrl-C, a
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_below_run_local_the_stage_ends_first_and_is_heard(folder: Path, number: int) -> None:
-    main = f"import sys\nfrom maskcast.stopping import end_stopped\ntry:{LOCAL.replace(chr(10), chr(10) + '    ')}"
-    main += "\nexcept KeyboardInterrupt as stop:\n    sys.exit(end_stopped(stop))\n"
+    main = f"import sys\nfrom maskcast.stopping import report_stop\ntry:{LOCAL.replace(chr(10), chr(10) + '    ')}"
+    main += "\nexcept KeyboardInterrupt as stop:\n    sys.exit(report_stop(stop))\n"
     process = start(folder, sys.executable, "-c", main, STAGE, PYTHONPATH=str(ROOT))
     log = folder / "log"
     said = stop(folder, process, number, lambda: b"works" in log.read_bytes(), group=number == signal.SIGINT)

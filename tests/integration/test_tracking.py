@@ -24,7 +24,7 @@ from maskcast.runner.provenance import Origin
 from maskcast.runner.tracking import TrackedRun, tracked_run
 
 WAIT_S = 600
-OPEN = "from maskcast.runner.server import new_client; new_client()"
+OPEN = "from maskcast.runner.mlflow_client import new_client; new_client()"
 KILLED_OVER_IT = f"""
 import os, signal
 from sqlalchemy import Engine, event

@@ -18,8 +18,8 @@ from maskcast.params import Params
 from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
 from maskcast.runner.provenance import Origin
-from maskcast.runner.refusals import user_errors_of_server
 from maskcast.runner.tracking import tracked_run
 
 
@@ -93,8 +93,14 @@ def answering(status: int, text: bytes) -> Iterator[str]:
     [
         ({"MLFLOW_TRACKING_URI": ""}, "MLFLOW_TRACKING_URI is set and empty; unset it"),
         ({"MLFLOW_TRACKING_URI": "localhost:5000"}, "localhost:5000: has no scheme; write http://localhost:5000"),
-        ({"MLFLOW_TRACKING_URI": "/mnt/mlruns"}, "/mnt/mlruns: MLflow 3 keeps no runs in folders; write sqlite:"),
-        ({"MLFLOW_TRACKING_URI": "file:///mnt/mlruns"}, "MLflow 3 keeps no runs in folders; write sqlite:////"),
+        (
+            {"MLFLOW_TRACKING_URI": "/mnt/mlruns"},
+            "/mnt/mlruns: MLflow 3 does not store runs in folders; use sqlite:",
+        ),
+        (
+            {"MLFLOW_TRACKING_URI": "file:///mnt/mlruns"},
+            "MLflow 3 does not store runs in folders; use sqlite:////",
+        ),
         ({"MLFLOW_TRACKING_URI": "http://"}, "names no host and port; write http://host:port"),
         ({"MLFLOW_TRACKING_URI": "http://host:port"}, "names no host and port"),
         ({"MLFLOW_TRACKING_URI": "htp://host"}, r"htp://host: MLflow says: .*; fix that or MLFLOW_TRACKING_URI"),
@@ -104,13 +110,13 @@ def answering(status: int, text: bytes) -> Iterator[str]:
             "MLFLOW_TRACKING_TOKEN: has blanks, line breaks or letters beyond ASCII; set it anew",
         ),
         ({"MLFLOW_RUN_ID": ""}, "MLFLOW_RUN_ID is set and empty; unset it"),
-        ({"MLFLOW_RUN_ID": "0" * 32}, "MLFLOW_RUN_ID 0{32}: sqlite:.*has no such run; unset it"),
+        ({"MLFLOW_RUN_ID": "0" * 32}, "MLFLOW_RUN_ID 0{32}: no such run on sqlite:.*; unset it"),
         ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME is set and empty; unset it"),
         (
             {"MLFLOW_EXPERIMENT_NAME": "gone"},
             "'gone' is deleted; `mlflow experiments restore --experiment-id 1`, or",
         ),
-        ({"MLFLOW_EXPERIMENT_ID": "99"}, "MLFLOW_EXPERIMENT_ID 99: sqlite:.*has no such experiment; unset it"),
+        ({"MLFLOW_EXPERIMENT_ID": "99"}, "MLFLOW_EXPERIMENT_ID 99: no such experiment on sqlite:.*; unset it"),
         ({"MLFLOW_EXPERIMENT_ID": "1"}, "experiment 'gone' is deleted"),
         (
             {"MLFLOW_EXPERIMENT_ID": "0", "MLFLOW_EXPERIMENT_NAME": "mine"},
@@ -181,7 +187,7 @@ def test_a_proxy_that_is_away_is_named(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.com:5000")
     monkeypatch.setenv("HTTP_PROXY", "http://ann:a-secret@127.0.0.1:9")
     said = r"refused.*; fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
-    with pytest.raises(MaskcastError, match=said) as caught, user_errors_of_server():
+    with pytest.raises(MaskcastError, match=said) as caught, convert_mlflow_errors():
         Registry("maskcast").versions()
     assert "a-secret" not in str(caught.value)
 
@@ -243,7 +249,7 @@ def test_a_run_that_was_killed_while_it_was_created_is_made_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("maskcast.runner.record._complete", lambda *_: (_ for _ in ()).throw(SystemExit(9)))
+        patch.setattr("maskcast.runner.mlflow_run._log_missing", lambda *_: (_ for _ in ()).throw(SystemExit(9)))
         patch.setattr(tracking, "OPEN_S", 0.0)
         patch.setattr(threading, "excepthook", lambda _: None)
         track(folder)

@@ -19,7 +19,7 @@ from tests.two_maps import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
 from maskcast.data.augment.frames import AugmentParams
-from maskcast.distributed import all_sum, own_part
+from maskcast.distributed import all_sum, rank_indices
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
@@ -69,7 +69,7 @@ class PlainTask:
 
     def batch(self, step: int) -> Tensor:
         samples = []
-        for index in own_part(PARAMS.batch_size):
+        for index in rank_indices(PARAMS.batch_size):
             random = rng(step, index)
             ids = random.integers(index % CLASSES + 1, size=SHAPE)
             ids[random.random(SHAPE) < index / PARAMS.batch_size] = 255

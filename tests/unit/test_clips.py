@@ -21,7 +21,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, MASK, id_key, single_map
+from maskcast.labels import IGNORE, MASK, natural_sort_key, single_map
 
 FRAMES = np.arange(4 * 6 * 8 * 3, dtype=np.uint32).reshape(4, 6, 8, 3).astype(np.uint8)
 MASKS = (np.arange(4 * 6 * 8) % 3).reshape(4, 6, 8).astype(np.uint8)
@@ -239,7 +239,7 @@ def test_columns_are_written_as_numpy_would_and_memory_holds_none_of_them(tmp_pa
 
 
 def test_ids_sort_as_people_count() -> None:
-    assert sorted(["v_10", "v_2", "a_3"], key=id_key) == ["a_3", "v_2", "v_10"]
+    assert sorted(["v_10", "v_2", "a_3"], key=natural_sort_key) == ["a_3", "v_2", "v_10"]
 
 
 @pytest.mark.parametrize(

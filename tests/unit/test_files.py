@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from maskcast.files import file_stem, list_files
-from maskcast.writing import write_whole
+from maskcast.writing import write_atomically
 
 
 def names(root: Path, *suffixes: str) -> list[str]:
@@ -53,11 +53,11 @@ def test_of_two_who_write_a_text_at_once_neither_fails_nor_tears_it(
     def overtaken(file: Path, text: str, **how: Any) -> int:
         count = write(file, text, **how)
         if text == "first":
-            write_whole(path, "second")
+            write_atomically(path, "second")
             assert path.read_text() == "second"
         return count
 
     monkeypatch.setattr(Path, "write_text", overtaken)
-    write_whole(path, "first")
+    write_atomically(path, "first")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from maskcast.errors import MaskcastError
-from maskcast.forking import TASKS, ForkedFunction, short_lived
+from maskcast.forking import TASKS, ForkedFunction, joined_thread_pool
 
 
 class Sum:
@@ -99,7 +99,7 @@ def test_threads_have_ended_when_their_pool_is_over() -> None:
         libc.pthread_setspecific(key, ctypes.c_void_p(200_000))  # microseconds, once the thread ends
         return threading.get_native_id()
 
-    with short_lived(2, "test") as pool:
+    with joined_thread_pool(2, "test") as pool:
         ids = set(pool.map(work, range(8)))
     assert ids and not any((TASKS / str(one)).exists() for one in ids)
     libc.pthread_key_delete(key)

@@ -194,9 +194,9 @@ def test_several_devices_and_processors_write_the_same_bytes(
     model, _ = load_masker(masker)
     assert isinstance(model, Masker)
     three = Watched(model)
-    monkeypatch.setattr(clip_packing, "num_processors", lambda: 1)  # a thread packs
+    monkeypatch.setattr(clip_packing, "num_cpus", lambda: 1)  # a thread packs
     one = generate(store, model, tmp_path / "a", tmp_path / "one")
-    monkeypatch.setattr(clip_packing, "num_processors", lambda: 3)  # three processes do
+    monkeypatch.setattr(clip_packing, "num_cpus", lambda: 3)  # three processes do
     assert generate(store, three, tmp_path / "b", tmp_path / "three", devices=3) == one
     assert len(set(three.used.batches)) == 3
 
@@ -219,7 +219,7 @@ def test_a_fault_of_a_process_that_packs_ends_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(clip_packing, "num_processors", lambda: 2)
+    monkeypatch.setattr(clip_packing, "num_cpus", lambda: 2)
     monkeypatch.setattr(FinishedClips, "save", fault)
     with pytest.raises(MaskcastError, match=said):
         generate(store, load_masker(masker)[0], tmp_path / "a", tmp_path / "masks")

@@ -17,11 +17,11 @@ from maskcast.params import load_params_file
 from maskcast.runner import dvc_queue
 from maskcast.runner.dvc_calls import needs_of, read_calls
 from maskcast.runner.dvc_queue import _hydra
-from maskcast.runner.grid import Parts, load_grid, parts_of
+from maskcast.runner.grid import StageSplit, load_grid, split_stages
+from maskcast.runner.mlflow_client import create_database
 from maskcast.runner.run import run_stage
-from maskcast.runner.server import make_database
 from maskcast.runner.stage import get_stage
-from maskcast.runner.variants import failure
+from maskcast.runner.variants import read_failure
 from pipelines.cluster import Placement, load_cluster
 from pipelines.compile import build_given
 from pipelines.options import add_grid
@@ -103,19 +103,19 @@ def test_a_bad_grid_is_one_line(tmp_path: Path, content: Any, said: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def parts(tmp_path: Path, **variants: Any) -> Parts:
+def parts(tmp_path: Path, **variants: Any) -> StageSplit:
     """Returns what runs once and what for each variant, in DVC's pipeline of videos."""
     path = write(tmp_path / "grid.yaml", {"stage": "train_segmenter", "variants": variants})
     found = load_grid(path, load_params_file(RECIPE / "params.yaml"), entries())
-    return parts_of(path, *found, needs_of(read_calls(RECIPE / "dvc.yaml")[0]), "prepare_clips")
+    return split_stages(path, *found, needs_of(read_calls(RECIPE / "dvc.yaml")[0]), "prepare_clips")
 
 
 def test_what_no_variant_changes_runs_once(tmp_path: Path) -> None:
-    assert parts(tmp_path, a=None) == Parts(
+    assert parts(tmp_path, a=None) == StageSplit(
         ("fetch_dataset", "prepare_clips", "train_masker"), ("train_segmenter",)
     )
     both = parts(tmp_path, a={"train_masker.training.seed": 1}, b={SEED: 1})
-    assert both == Parts(("fetch_dataset", "prepare_clips"), ("train_masker", "train_segmenter"))
+    assert both == StageSplit(("fetch_dataset", "prepare_clips"), ("train_masker", "train_segmenter"))
     with pytest.raises(MaskcastError, match="variant 'b': train_segmenter does not depend on evaluate_video"):
         parts(tmp_path, a=None, b={"evaluate_video.split": "val"})
 
@@ -173,11 +173,11 @@ def test_a_variant_that_fails_leaves_word_of_it(tmp_path: Path, monkeypatch: pyt
     assert not paths["clips"].exists(), "outside of a grid nothing changes"
     monkeypatch.setenv("MASKCAST_GRID", "1")
     assert run_stage("prepare_clips", {"source": 3}, **paths) == {}
-    said = failure(paths["clips"])
+    said = read_failure(paths["clips"])
     assert said is not None and said.startswith("prepare_clips: params.") and "params.source" in said
     after = {name: tmp_path / name for name in ("masker", "metrics", "page")}
     assert run_stage("train_masker", {}, clips=paths["clips"], **after) == {}
-    assert [failure(out) for out in after.values()] == [said] * 3
+    assert [read_failure(out) for out in after.values()] == [said] * 3
 
 
 def test_variants_keep_their_checkpoints_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ def test_the_database_is_there_before_variants_begin_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    make_database()
+    create_database()
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert database.execute("select count(*) from datasets").fetchone() == (0,)
     database.close()

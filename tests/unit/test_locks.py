@@ -15,14 +15,14 @@ import pytest
 
 from maskcast.errors import MaskcastError
 from maskcast.runner import locks, outputs
-from maskcast.runner.locks import changed_for_a_while, sole_writer
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.locks import exclusive_lock, temporary_change
+from maskcast.runner.outputs import atomic_outputs
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from maskcast.runner.locks import sole_writer
-with sole_writer(Path(sys.argv[1])):
+from maskcast.runner.locks import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -30,13 +30,13 @@ with sole_writer(Path(sys.argv[1])):
 FORKS = """
 import multiprocessing, os, sys, time
 from pathlib import Path
-from maskcast.runner.locks import sole_writer
+from maskcast.runner.locks import exclusive_lock
 
 def work():
     print(os.getpid(), flush=True)
     time.sleep(600)
 
-with sole_writer(Path(sys.argv[1])):
+with exclusive_lock(Path(sys.argv[1])):
     multiprocessing.get_context("fork").Process(target=work).start()
     time.sleep(600)
 """
@@ -57,7 +57,7 @@ def holder(out: Path) -> subprocess.Popen[str]:
 
 def write(out: Path, text: str) -> None:
     partial = out.with_name(out.name + ".partial")
-    with outputs_whole({"clips": out}, {"clips": partial}):
+    with atomic_outputs({"clips": out}, {"clips": partial}):
         partial.mkdir()
         (partial / "file").write_text(text)
 
@@ -131,7 +131,7 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
         flock(lock, how)
 
     monkeypatch.setattr(fcntl, "flock", slow)
-    with sole_writer(tmp_path / "x"):
+    with exclusive_lock(tmp_path / "x"):
         assert json.loads(place.read_text())["pid"] == os.getpid()
     assert not place.exists()
 
@@ -140,7 +140,7 @@ def test_a_file_system_without_locks_is_written_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(lock: int, how: int) -> None:
-        raise OSError(locks.NO_LOCKS[0], "No locks available")
+        raise OSError(locks.NO_LOCK_ERRNOS[0], "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     write(tmp_path / "clips", "text")
@@ -234,9 +234,9 @@ def test_what_another_user_left_when_killed_keeps_nobody_out(tmp_path: Path) -> 
                 os.seteuid(65534)
             with left.open("rb") as held:
                 fcntl.flock(held, fcntl.LOCK_EX)
-                with pytest.raises(MaskcastError, match="another process is writing it"), sole_writer(out):
+                with pytest.raises(MaskcastError, match="another process is writing it"), exclusive_lock(out):
                     pass
-            with sole_writer(out):
+            with exclusive_lock(out):
                 out.write_text("whole")
             code = 0 if os.listdir() == ["out"] else 2
         finally:
@@ -247,9 +247,9 @@ def test_what_another_user_left_when_killed_keeps_nobody_out(tmp_path: Path) -> 
 CHANGE = """
 import sys, time
 from pathlib import Path
-from maskcast.runner.locks import changed_for_a_while
+from maskcast.runner.locks import temporary_change
 path = Path(sys.argv[1])
-with changed_for_a_while(path) as text:
+with temporary_change(path) as text:
     path.write_text("changed")
     print(text, flush=True)
     time.sleep(600)
@@ -266,7 +266,7 @@ def test_a_file_that_is_changed_for_a_while_is_put_back_however_that_ends(tmp_pa
             assert child.stdout is not None
             assert child.stdout.readline() == "as it was\n"
             assert path.read_text() == "changed"
-            with pytest.raises(MaskcastError, match=r"params.yaml: process \d+ on"), changed_for_a_while(path):
+            with pytest.raises(MaskcastError, match=r"params.yaml: process \d+ on"), temporary_change(path):
                 pass
             child.send_signal(number)
 
@@ -278,11 +278,11 @@ def test_a_file_that_is_changed_for_a_while_is_put_back_however_that_ends(tmp_pa
         pytest.raises(
             MaskcastError, match=r"killed; params.yaml.kept is what it was: rename that to params.yaml,"
         ),
-        changed_for_a_while(path),
+        temporary_change(path),
     ):
         pass
     (tmp_path / "params.yaml.kept").rename(path)
-    with changed_for_a_while(path) as text:
+    with temporary_change(path) as text:
         path.write_text("changed")
     assert text == path.read_text() == "as it was"
     assert [each.name for each in tmp_path.iterdir()] == ["params.yaml"]

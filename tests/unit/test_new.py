@@ -127,7 +127,7 @@ def test_what_cannot_be_made_is_one_line(
         Path("clone", name).parent.mkdir(exist_ok=True)
         Path("clone", name).write_text((ROOT / name).read_text().replace("deps: [src/maskcast,", "deps: [src,"))
     with monkeypatch.context() as patch:
-        patch.setattr(new, "shipped", lambda: Path("clone"))
+        patch.setattr(new, "shipped_folder", lambda: Path("clone"))
         assert main(["new", "mine"]) == 2
     line = "error: clone/dvc.yaml: has no line `deps: [src/maskcast, params.yaml]`; put it back\n"
     assert capsys.readouterr().err == line

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
-from maskcast.stopping import PAUSED, Paused, Stopped, end_stopped, pausing, stopped_by_signals
+from maskcast.stopping import EXIT_PAUSED, Paused, Stopped, pause_on_signals, raise_on_signals, report_stop
 from maskcast.training.checkpoint import STATE
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
@@ -48,9 +48,9 @@ def assert_equal(task: Regression, unbroken: dict[str, Tensor]) -> None:
 def test_signals_end_it_after_their_step_and_it_goes_on_to_the_same_bits(
     at: int, numbers: tuple[int, ...], tmp_path: Path, unbroken: dict[str, Tensor]
 ) -> None:
-    with stopped_by_signals(), pytest.raises(Paused) as paused:
+    with raise_on_signals(), pytest.raises(Paused) as paused:
         fit(Asked(at, *numbers), PARAMS, tmp_path)
-    assert (paused.value.code, end_stopped(paused.value)) == (PAUSED, 75)
+    assert (paused.value.code, report_stop(paused.value)) == (EXIT_PAUSED, 75)
     assert torch.load(tmp_path / STATE, weights_only=True)["progress"]["step"] == at + 1
     task = Regression()
     fit(task, PARAMS, tmp_path)
@@ -64,9 +64,9 @@ def test_who_reads_that_it_goes_on_may_ask_for_its_end(
         assert said == f"resuming at step 4 of {PARAMS.steps}"
         signal.raise_signal(signal.SIGTERM)
 
-    with stopped_by_signals(), pytest.raises(Paused):
+    with raise_on_signals(), pytest.raises(Paused):
         fit(Asked(3, signal.SIGTERM), PARAMS, tmp_path)
-    with monkeypatch.context() as patch, stopped_by_signals(), pytest.raises(Paused):
+    with monkeypatch.context() as patch, raise_on_signals(), pytest.raises(Paused):
         patch.setattr("maskcast.training.loop.say", ask)
         fit(Regression(), PARAMS, tmp_path)
     task = Regression()
@@ -106,22 +106,22 @@ def handlers() -> list[object]:
 
 def test_handlers_of_others_stay_and_all_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before, heard = handlers(), []
-    with stopped_by_signals():
-        with pausing(None) as asked:
+    with raise_on_signals():
+        with pause_on_signals(None) as asked:
             assert not asked()
             signal.raise_signal(signal.SIGUSR1)
             assert asked()
         signal.raise_signal(signal.SIGTERM)  # heard already: it does nothing
     assert handlers() == before
-    with stopped_by_signals(), pytest.raises(Stopped) as stopped:
-        with pausing(None):
+    with raise_on_signals(), pytest.raises(Stopped) as stopped:
+        with pause_on_signals(None):
             pass
         signal.raise_signal(signal.SIGTERM)
     assert stopped.value.code == 143
     mine: Callable[..., None] = lambda *_: heard.append(1)  # noqa: E731
     signal.signal(signal.SIGUSR1, mine)
     try:
-        with pausing(None) as asked:
+        with pause_on_signals(None) as asked:
             signal.raise_signal(signal.SIGUSR1)
             assert (heard, asked()) == ([1], False)
         assert signal.getsignal(signal.SIGUSR1) == mine

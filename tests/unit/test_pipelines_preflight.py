@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from maskcast.diagnostics.rows import NotCheckedError, Row, rows_of
+from maskcast.diagnostics.checks import CheckResult, NotCheckedError, results_of
 from maskcast.errors import MaskcastError
 from pipelines.client import preflight as command
 from pipelines.client.checks import Subject
@@ -101,18 +101,18 @@ def subject(**config) -> Subject:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NotCheckedError("far away; go there"), Row("it", "not checked", "far away", "go there")),
-        (ForbiddenError("nodes is forbidden"), Row("it", "not checked", "nodes is forbidden")),
-        (MaskcastError("is\n  broken; fix it; soon"), Row("it", "failed", "is broken", "fix it; soon")),
-        (RuntimeError("out of order"), Row("it", "failed", "RuntimeError: out of order", "fix that")),
+        (NotCheckedError("far away; go there"), CheckResult("it", "not checked", "far away", "go there")),
+        (ForbiddenError("nodes is forbidden"), CheckResult("it", "not checked", "nodes is forbidden")),
+        (MaskcastError("is\n  broken; fix it; soon"), CheckResult("it", "failed", "is broken", "fix it; soon")),
+        (RuntimeError("out of order"), CheckResult("it", "failed", "RuntimeError: out of order", "fix that")),
     ],
 )
 def test_an_error_ends_a_check_and_keeps_the_rows_before_it(error, expected):
     def check():
-        yield Row("it", "ok", "first")
+        yield CheckResult("it", "ok", "first")
         raise error
 
-    assert list(rows_of("it", check, "failed")) == [Row("it", "ok", "first"), expected]
+    assert list(results_of("it", check, "failed")) == [CheckResult("it", "ok", "first"), expected]
 
 
 def test_the_environment_is_that_of_the_pods_for_a_while(monkeypatch):
@@ -139,12 +139,12 @@ def test_temporary_keys_of_the_pods_keep_their_session_token(monkeypatch):
 
 def test_only_a_failure_makes_the_exit_code_1(monkeypatch, capsys, tmp_path):
     (tmp_path / "cluster.yaml").write_text(f"image: {IMAGE}\n")
-    rows = [Row("a", "ok", "[red]fine[/red]"), Row("b", "not checked", "far away")]
+    rows = [CheckResult("a", "ok", "[red]fine[/red]"), CheckResult("b", "not checked", "far away")]
     monkeypatch.setattr(command, "preflight", lambda *_: rows)
     parser = ArgumentParser()
     command.add_arguments(parser)
     given = parser.parse_args(["--cluster", f"{tmp_path}/cluster.yaml", "--params", f"{ROOT}/params.yaml"])
     assert command.run(given) == 0
     assert "[red]fine[/red]" in capsys.readouterr().out  # text is no markup
-    rows.append(Row("c", "failed", "is gone", "fix it"))
+    rows.append(CheckResult("c", "failed", "is gone", "fix it"))
     assert command.run(given) == 1

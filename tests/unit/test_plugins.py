@@ -32,7 +32,7 @@ from maskcast.params import validate
 from maskcast.registry.artifact import write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle
 from maskcast.registry.loading import load_address
-from maskcast.runner.closure import closure
+from maskcast.runner.code_digests import module_digests
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import FrameTask
@@ -192,7 +192,7 @@ def test_what_another_package_brings_trains_and_loads(
 def test_the_page_declares_what_it_shows() -> None:
     for group, name in ((SEGMENTERS, "fcn"), ("maskcast.losses", "lovasz"), ("maskcast.augmentations", "erasing")):
         assert f'[project.entry-points."{group}"]\n{name} = "{ALL[group]}"\n' in PAGE
-    assert all(f"`{group}`" in PAGE for group in plugins.JOINED_IN)
+    assert all(f"`{group}`" in PAGE for group in plugins.UNION_MODULES)
 
 
 def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
@@ -233,12 +233,12 @@ def test_a_layout_that_lists_nothing_is_told_what_it_lacks(base: Any, tmp_path: 
 
 
 def test_a_stage_that_may_use_a_package_names_its_modules(install: Install) -> None:
-    bare = closure("maskcast.stages.train_masker")
+    bare = module_digests("maskcast.stages.train_masker")
     site = install({SEGMENTERS: ALL[SEGMENTERS]})
-    named = closure("maskcast.stages.train_masker")
+    named = module_digests("maskcast.stages.train_masker")
     assert set(named) - set(bare) == {f"mynets/{file.name}" for file in (site / "mynets").iterdir()}
     assert named["mynets/fcn.py"] == sha256_of(site / "mynets" / "fcn.py")
-    assert not any(place.startswith("mynets") for place in closure("maskcast.stages.fetch_dataset"))
+    assert not any(place.startswith("mynets") for place in module_digests("maskcast.stages.fetch_dataset"))
     assert "mynets" not in sys.modules  # it was read, not run
 
 
@@ -264,7 +264,7 @@ def test_what_trains_alone_reruns_no_other_stage(install: Install, tmp_path: Pat
         "evaluate",
         "prepare_clips",
     )
-    using = [name for name in stages if "mynets/erasing.py" in closure(f"maskcast.stages.{name}")]
+    using = [name for name in stages if "mynets/erasing.py" in module_digests(f"maskcast.stages.{name}")]
     assert using == ["train_masker", "find_learning_rate"]
     write_artifact(tmp_path, "a card", np.zeros((1, 2, 2, 3), np.uint8), ((-1, 2, 2, 3), (-1, 2, 2)))
     assert "mynets" not in (tmp_path / "requirements.txt").read_text()

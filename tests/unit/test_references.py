@@ -17,7 +17,7 @@ from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.runner import references
-from maskcast.runner.references import REFERENCE, referred
+from maskcast.runner.references import REFERENCE, resolve_reference
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -42,7 +42,7 @@ def grow(*, seed: InPath | None = None, grown: OutPath, note: OutPath | None = N
 def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A volume as pods see it, on which outputs of 500 bytes and more stay."""
     stage(grow)
-    monkeypatch.setattr(references, "LEAST", 500)
+    monkeypatch.setattr(references, "MIN_BYTES", 500)
     monkeypatch.setenv("MASKCAST_DATA", str(tmp_path / "volume/data"))
     monkeypatch.setenv("MASKCAST_RESUME_DIR", str(tmp_path / "volume/resume/grow"))
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
@@ -59,11 +59,11 @@ def test_a_large_output_stays_on_the_volume_and_is_read_there(volume: Path, tmp_
     run_stage("grow", {}, grown=one, note=tmp_path / "pod/note")
     assert files_of(tmp_path / "pod") == ["note", f"one/{REFERENCE}"]
     told = json.loads((one / REFERENCE).read_text())
-    data = referred(one)
+    data = resolve_reference(one)
     assert data == volume / "data" / told["digest"]
     assert told["digest"] == digest_tree(data)
     run_stage("grow", {"size": 900}, seed=one, grown=two)
-    assert (referred(two) / "seed").read_bytes() == b"x" * 1000
+    assert (resolve_reference(two) / "seed").read_bytes() == b"x" * 1000
     assert list((volume / "resume").iterdir()) == []
 
 
@@ -92,7 +92,7 @@ def test_what_a_killed_try_left_is_replaced(volume: Path, tmp_path: Path) -> Non
     left.mkdir(parents=True)
     (left / "half").write_text("half")
     run_stage("grow", {}, grown=tmp_path / "pod/one")
-    assert files_of(referred(tmp_path / "pod/one")) == ["data", "seed"]
+    assert files_of(resolve_reference(tmp_path / "pod/one")) == ["data", "seed"]
     assert list((volume / "resume").iterdir()) == []
 
 
@@ -114,7 +114,7 @@ def test_whenever_it_is_killed_the_next_try_leaves_the_data_and_nothing_else(
     for moment in itertools.count():
         whole = killed_before(moment, out)
         run_stage("grow", {}, grown=out)
-        digest = digest or referred(out).name
+        digest = digest or resolve_reference(out).name
         assert files_of(tmp_path) == sorted(
             [f"pod/one/{REFERENCE}", f"volume/data/{digest}/data", f"volume/data/{digest}/seed"]
         )
@@ -154,10 +154,10 @@ def test_real_clips_have_the_digest_that_a_laptop_gives_them(
     volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = write_store(tmp_path / "kept").root
-    references.placed(write_store(tmp_path / "made").root, tmp_path / "pod/clips")
-    assert digest_tree(referred(tmp_path / "pod/clips")) == digest_tree(kept)
+    references.store_output(write_store(tmp_path / "made").root, tmp_path / "pod/clips")
+    assert digest_tree(resolve_reference(tmp_path / "pod/clips")) == digest_tree(kept)
     monkeypatch.delenv("MASKCAST_DATA")
-    assert referred(kept) == kept
+    assert resolve_reference(kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -189,4 +189,4 @@ def test_without_the_variable_a_reference_says_which_to_set(
     run_stage("grow", {}, grown=tmp_path / "pod/one")
     monkeypatch.delenv("MASKCAST_DATA")
     with pytest.raises(MaskcastError, match=f"its data lies in {volume / 'data'}; set MASKCAST_DATA to that$"):
-        referred(tmp_path / "pod/one")
+        resolve_reference(tmp_path / "pod/one")

@@ -7,8 +7,8 @@ import pytest
 from tests.servers import Handler, Server
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.refusals import user_errors_of_server
-from maskcast.runner.server import download_files, new_client
+from maskcast.runner.mlflow_client import download_files, new_client
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
 ANSWERS = {
     "/api/2.0/mlflow/runs/get": {
@@ -39,6 +39,6 @@ def test_why_files_of_a_run_cannot_be_fetched_is_said(
     handler = type("Handler", (WithoutFiles,), {"status": status})
     with Server(handler) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-        with pytest.raises(MaskcastError, match=said) as caught, user_errors_of_server():
+        with pytest.raises(MaskcastError, match=said) as caught, convert_mlflow_errors():
             download_files(new_client(), "r", "evaluation", tmp_path)
     assert "\n" not in str(caught.value)

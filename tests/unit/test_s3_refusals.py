@@ -10,7 +10,7 @@ from tests.servers import Handler, Server
 
 from maskcast.errors import MaskcastError
 from maskcast.storage import store as storage
-from maskcast.storage.refusals import refusal
+from maskcast.storage.s3_errors import error_message
 
 SSO = (
     "sso_start_url = https://x.awsapps.com/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\n"
@@ -139,8 +139,10 @@ def fetch(
 def test_each_answer_has_its_line(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     answer = ClientError({"Error": {"Code": code, "Message": "as it says"}}, "ListObjectsV2")
-    assert said in refusal(answer, "clips")
+    assert said in error_message(answer, "clips")
 
 
 def test_tls_is_named() -> None:
-    assert "set AWS_CA_BUNDLE" in refusal(SSLError(endpoint_url="https://s3.local", error="no such root"), "clips")
+    assert "set AWS_CA_BUNDLE" in error_message(
+        SSLError(endpoint_url="https://s3.local", error="no such root"), "clips"
+    )

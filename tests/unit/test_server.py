@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.address import embedded_folder
-from maskcast.runner.server import new_client
+from maskcast.runner.mlflow_client import new_client
+from maskcast.runner.mlflow_uri import default_folder
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_it_is_in_the_workspace(
     for root in roots:
         (tmp_path / "project" / root / ".dvc").mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path / working)
-    assert embedded_folder() == tmp_path / kept
+    assert default_folder() == tmp_path / kept
 
 
 def test_a_database_without_its_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def hook(event, words):
         asked.append(words[0])
         raise OSError("tests ask nobody outside")
 sys.addaudithook(hook)
-from maskcast.runner.server import new_client
+from maskcast.runner.mlflow_client import new_client
 new_client().create_run("0")
 [thread.join() for thread in threading.enumerate() if "Telemetry" in thread.name]
 print(asked)

@@ -14,8 +14,8 @@ from kubernetes import client
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
 from maskcast.runner import kube
-from maskcast.runner.trainjob import title, train_job
-from maskcast.runner.waiting import Told
+from maskcast.runner.pod_status import WaitReporter
+from maskcast.runner.trainjob import job_name, train_job
 from pipelines.cluster import Cluster
 
 POD: dict[str, Any] = {
@@ -167,22 +167,22 @@ def test_what_holds_a_job_up_is_said_once(
     cluster = kube.Cluster(client.ApiClient(), "team")
     monkeypatch.setattr(cluster.core, "list_namespaced_event", list_events)
     suspended = {"type": "Suspended", "status": "True", "message": "waits for quota"}
-    told = Told("TrainJob job-1", 0.0)
+    told = WaitReporter("TrainJob job-1", 0.0)
     for _ in range(2):
-        told.say_new(cluster._holds_up("job-1", {"status": {"conditions": [suspended]}}, [pod]))
+        told.report_new(cluster._waiting_reasons("job-1", {"status": {"conditions": [suspended]}}, [pod]))
     assert capsys.readouterr().err.splitlines() == [
         "TrainJob job-1: node 1 waits: no node fits: 1 Insufficient cpu",
         "TrainJob job-1: Suspended is True: waits for quota",
         "TrainJob job-1: TrainJobResourcesCreationFailed: admission webhook denied the request",
     ]
     assert asked == ["team involvedObject.name=job-1,type=Warning"] * 2
-    Told("TrainJob job-1", 60.0).say_new(cluster._holds_up("job-1", {}, [pod]))
+    WaitReporter("TrainJob job-1", 60.0).report_new(cluster._waiting_reasons("job-1", {}, [pod]))
     assert not capsys.readouterr().err  # it is only starting
 
 
 def test_pods_of_a_stage_of_any_name_have_names_that_kubernetes_takes() -> None:
     """JobSet refuses longer ones, which is told of in events alone: the stage would wait."""
-    names = {title(name, Path("/volume/resume", name)) for name in ("a" * 40, "a" * 39 + "b", "train_masker")}
+    names = {job_name(name, Path("/volume/resume", name)) for name in ("a" * 40, "a" * 39 + "b", "train_masker")}
     assert len(names) == 3
     for name in names:
         assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", f"{name}-node-0-999-abcde")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.checks import CheckResult
 from pipelines.cluster import Cluster, Pod
 
 
@@ -32,4 +32,4 @@ class Subject:
         return self.cluster.namespace
 
 
-Check = Callable[[Subject], Iterator[Row]]
+Check = Callable[[Subject], Iterator[CheckResult]]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from kubernetes import client
 
-from maskcast.diagnostics.rows import NotCheckedError, Row
+from maskcast.diagnostics.checks import CheckResult, NotCheckedError
 from maskcast.errors import MaskcastError
 from pipelines.client.checks import Subject
 from pipelines.client.connection import Client
@@ -18,7 +18,7 @@ CONFIG = "workflow-controller-configmap"
 RETRY = "`maskcast pipeline retry RUN` restarts a run from where it ended"
 
 
-def kubeflow(server: Client) -> Iterator[Row]:
+def kubeflow(server: Client) -> Iterator[CheckResult]:
     """Checks that it answers, allows listing runs in the namespace, and supports this version of kfp."""
     server.list_runs(page_size=1)
     tag = str(server.health.get("tag_name") or "unknown")
@@ -29,29 +29,33 @@ def kubeflow(server: Client) -> Iterator[Row]:
     numbers = re.match(r"v?(\d+)\.(\d+)", tag)
     if numbers and tuple(map(int, numbers.groups())) < tuple(map(int, own.split(".")[:2])):
         remedy = f"have Kubeflow Pipelines {own} installed: an older one refuses fields that it does not know"
-        yield Row("Kubeflow", "failed", f"{found}; kfp here is {own}", remedy)
+        yield CheckResult("Kubeflow", "failed", f"{found}; kfp here is {own}", remedy)
     else:
-        yield Row("Kubeflow", "ok", found)
+        yield CheckResult("Kubeflow", "ok", found)
 
 
-def retries(subject: Subject) -> Iterator[Row]:
+def retries(subject: Subject) -> Iterator[CheckResult]:
     """Checks Argo's configuration, which decides what `retries` does, and how long pods stay."""
     defaults = _workflow_defaults(subject)
     policy = _at(defaults, "templateDefaults", "retryStrategy").get("retryPolicy", "OnFailure")
     lost = "a pod that was lost is started again"
     asked = max((pod.retries for pod in subject.pods.values()), default=0)
     if not asked:
-        yield Row("retries", "ok", f"none are asked for; {RETRY}")
+        yield CheckResult("retries", "ok", f"none are asked for; {RETRY}")
     elif policy == "OnError":
         remedy = f"have `retryPolicy: Always` set in `workflowDefaults` of {CONFIG}; until then {RETRY}"
-        yield Row("retries", "ok", f"{lost}, a stage that ended with an exit code is not ({policy})", remedy)
+        yield CheckResult(
+            "retries", "ok", f"{lost}, a stage that ended with an exit code is not ({policy})", remedy
+        )
     elif policy == "Always":
-        yield Row("retries", "ok", f"{lost}, and a stage that failed, too ({policy})")
+        yield CheckResult("retries", "ok", f"{lost}, and a stage that failed, too ({policy})")
     else:
-        yield Row("retries", "ok", f"a stage that failed is started again ({policy}); {RETRY}")
+        yield CheckResult("retries", "ok", f"a stage that failed is started again ({policy}); {RETRY}")
     seconds = _at(defaults, "ttlStrategy").get("secondsAfterCompletion")
     kept = f"for {int(seconds) // 60} min" if seconds is not None else "until somebody deletes it"
-    yield Row("pods", "ok", f"an ended run keeps its pods {kept}; `maskcast pipeline logs` works after that")
+    yield CheckResult(
+        "pods", "ok", f"an ended run keeps its pods {kept}; `maskcast pipeline logs` works after that"
+    )
 
 
 def _workflow_defaults(subject: Subject) -> dict[str, Any]:

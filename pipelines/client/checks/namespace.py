@@ -7,7 +7,7 @@ from typing import Any
 
 from kubernetes import client
 
-from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.client.manifests import rules
@@ -15,32 +15,34 @@ from pipelines.client.manifests import rules
 SETUP = "run `maskcast pipeline setup --apply`"
 
 
-def namespace(subject: Subject) -> Iterator[Row]:
+def namespace(subject: Subject) -> Iterator[CheckResult]:
     """Checks that it exists and is active; reports its Pod Security level."""
     found = ask(client.CoreV1Api(subject.api).read_namespace, subject.namespace)
     if found is None:
         remedy = (
             f"fix `namespace` in the cluster file, or create it: `kubectl create namespace {subject.namespace}`"
         )
-        yield Row("namespace", "failed", f"there is no {subject.namespace!r}", remedy)
+        yield CheckResult("namespace", "failed", f"there is no {subject.namespace!r}", remedy)
     elif found.status.phase != "Active":
-        yield Row("namespace", "failed", f"{subject.namespace} is {found.status.phase}", "wait, or use another")
+        yield CheckResult(
+            "namespace", "failed", f"{subject.namespace} is {found.status.phase}", "wait, or use another"
+        )
     else:
         level = (found.metadata.labels or {}).get("pod-security.kubernetes.io/enforce", "none")
-        yield Row("namespace", "ok", f"{subject.namespace}, Pod Security enforced: {level}")
+        yield CheckResult("namespace", "ok", f"{subject.namespace}, Pod Security enforced: {level}")
 
 
-def service_account(subject: Subject) -> Iterator[Row]:
+def service_account(subject: Subject) -> Iterator[CheckResult]:
     """Checks that it exists."""
     name = subject.cluster.service_account
     core = client.CoreV1Api(subject.api)
     if ask(core.read_namespaced_service_account, name, subject.namespace) is None:
-        yield Row("service account", "failed", f"there is no {name!r} in {subject.namespace}", SETUP)
+        yield CheckResult("service account", "failed", f"there is no {name!r} in {subject.namespace}", SETUP)
     else:
-        yield Row("service account", "ok", name)
+        yield CheckResult("service account", "ok", name)
 
 
-def rights(subject: Subject) -> Iterator[Row]:
+def rights(subject: Subject) -> Iterator[CheckResult]:
     """Checks that the service account has all permissions that `setup` grants."""
     name = subject.cluster.service_account
     api = client.AuthorizationV1Api(subject.api)
@@ -63,12 +65,12 @@ def rights(subject: Subject) -> Iterator[Row]:
             denied.setdefault(_resource(attributes), []).append(attributes.verb)
     if denied:
         said = ", ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in denied.items())
-        yield Row("rights", "failed", f"{name} may not {said}", SETUP)
+        yield CheckResult("rights", "failed", f"{name} may not {said}", SETUP)
     else:
-        yield Row("rights", "ok", f"{name} may do all {len(asked)} actions that runs need")
+        yield CheckResult("rights", "ok", f"{name} may do all {len(asked)} actions that runs need")
 
 
-def your_rights(subject: Subject) -> Iterator[Row]:
+def your_rights(subject: Subject) -> Iterator[CheckResult]:
     """Checks that the user may read the logs of pods."""
     api = client.AuthorizationV1Api(subject.api)
     denied = []
@@ -80,12 +82,12 @@ def your_rights(subject: Subject) -> Iterator[Row]:
             denied.append(f"{verb} {resource}")
     if denied:
         remedy = f"ask for the role `view` in {subject.namespace}"
-        yield Row("your rights", "failed", f"you may not {', '.join(denied)}, as `logs` does", remedy)
+        yield CheckResult("your rights", "failed", f"you may not {', '.join(denied)}, as `logs` does", remedy)
     else:
-        yield Row("your rights", "ok", "you may read the logs of pods")
+        yield CheckResult("your rights", "ok", "you may read the logs of pods")
 
 
-def secrets(subject: Subject) -> Iterator[Row]:
+def secrets(subject: Subject) -> Iterator[CheckResult]:
     """Checks that each exists and has a value for each key, without the line break that `echo` adds."""
     for name, keys in subject.cluster.secrets.items():
         values = secret_values(subject, name)
@@ -93,17 +95,17 @@ def secrets(subject: Subject) -> Iterator[Row]:
         blank = [key for key in keys if values and values.get(key, "") != values.get(key, "").strip()]
         if values is None:
             remedy = f"set {', '.join(keys)} and {SETUP}"
-            yield Row("secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
+            yield CheckResult("secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
         elif absent:
-            yield Row("secrets", "failed", f"{name} has no {', '.join(absent)}", f"set them and {SETUP}")
+            yield CheckResult("secrets", "failed", f"{name} has no {', '.join(absent)}", f"set them and {SETUP}")
         elif blank:
             found = f"{name}: blanks or line breaks around {', '.join(blank)}"
-            yield Row("secrets", "failed", found, f"set them anew and {SETUP}")
+            yield CheckResult("secrets", "failed", found, f"set them anew and {SETUP}")
         else:
-            yield Row("secrets", "ok", f"{name}: {', '.join(keys)}")
+            yield CheckResult("secrets", "ok", f"{name}: {', '.join(keys)}")
 
 
-def pull_secrets(subject: Subject) -> Iterator[Row]:
+def pull_secrets(subject: Subject) -> Iterator[CheckResult]:
     """Checks that each exists, and that one has credentials for the image's registry."""
     registry = subject.cluster.image.partition("/")[0]
     names = subject.cluster.image_pull_secrets
@@ -112,36 +114,42 @@ def pull_secrets(subject: Subject) -> Iterator[Row]:
         values = secret_values(subject, name)
         if values is None:
             remedy = f"`kubectl create secret docker-registry {name} --docker-server={registry} ...`"
-            yield Row("pull secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
+            yield CheckResult("pull secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
             return
         known |= _registries(values.get(".dockerconfigjson", ""))
     if not names:
-        yield Row("pull secrets", "ok", "none named: the nodes pull without")
+        yield CheckResult("pull secrets", "ok", "none named: the nodes pull without")
     elif registry in known:
-        yield Row("pull secrets", "ok", f"{', '.join(names)}: has credentials for {registry}")
+        yield CheckResult("pull secrets", "ok", f"{', '.join(names)}: has credentials for {registry}")
     else:
         found = f"{', '.join(names)}: credentials for {', '.join(sorted(known)) or 'no registry'}, not {registry}"
-        yield Row("pull secrets", "failed", found, "name the secret of that registry in image_pull_secrets")
+        yield CheckResult(
+            "pull secrets", "failed", found, "name the secret of that registry in image_pull_secrets"
+        )
 
 
-def workspace(subject: Subject) -> Iterator[Row]:
+def workspace(subject: Subject) -> Iterator[CheckResult]:
     """Checks that its claim is bound, or will be when the first pod uses it."""
     wanted = subject.cluster.workspace
     if wanted is None:
-        yield Row("workspace", "ok", "none: a restarted stage begins from scratch")
+        yield CheckResult("workspace", "ok", "none: a restarted stage begins from scratch")
         return
     core = client.CoreV1Api(subject.api)
     claim = ask(core.read_namespaced_persistent_volume_claim, wanted.claim, subject.namespace)
     if claim is None:
-        yield Row("workspace", "failed", f"there is no claim {wanted.claim!r} in {subject.namespace}", SETUP)
+        yield CheckResult(
+            "workspace", "failed", f"there is no claim {wanted.claim!r} in {subject.namespace}", SETUP
+        )
         return
     what = f"{wanted.claim}: {claim.status.phase}, {', '.join(claim.spec.access_modes)}"
     if claim.status.phase == "Bound":
-        yield Row("workspace", "ok", f"{what}, {claim.status.capacity['storage']}")
+        yield CheckResult("workspace", "ok", f"{what}, {claim.status.capacity['storage']}")
     elif claim.status.phase == "Pending":
         yield _pending(subject, what, claim.spec.storage_class_name)
     else:
-        yield Row("workspace", "failed", what, f"`kubectl describe pvc {wanted.claim} -n {subject.namespace}`")
+        yield CheckResult(
+            "workspace", "failed", what, f"`kubectl describe pvc {wanted.claim} -n {subject.namespace}`"
+        )
 
 
 def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
@@ -152,22 +160,22 @@ def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
     return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in (found.data or {}).items()}
 
 
-def _pending(subject: Subject, what: str, name: str | None) -> Row:
+def _pending(subject: Subject, what: str, name: str | None) -> CheckResult:
     """Returns the row for a pending claim, judged by its storage class."""
     classes = {each.metadata.name: each for each in ask(client.StorageV1Api(subject.api).list_storage_class).items}
     if not name:
-        return Row(
+        return CheckResult(
             "workspace", "failed", f"{what}: no default storage class", "name one in workspace.storage_class"
         )
     if name not in classes:
         found = f"{what}: there is no storage class {name!r}"
-        return Row(
+        return CheckResult(
             "workspace", "failed", found, f"delete the claim and name one of: {', '.join(classes) or 'none'}"
         )
     if classes[name].volume_binding_mode == "WaitForFirstConsumer":
-        return Row("workspace", "ok", f"{what}: {name} creates the volume for the first pod")
+        return CheckResult("workspace", "ok", f"{what}: {name} creates the volume for the first pod")
     remedy = f"`kubectl describe pvc -n {subject.namespace}` says why"
-    return Row("workspace", "failed", f"{what}: {name} has created no volume", remedy)
+    return CheckResult("workspace", "failed", f"{what}: {name} has created no volume", remedy)
 
 
 def _granted(subject: Subject) -> list[Any]:

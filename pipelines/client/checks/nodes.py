@@ -6,14 +6,14 @@ from typing import Any
 from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
-from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.checks import CheckResult
 from maskcast.reading import pluralize
 from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import Pod, Toleration
 
 
-def nodes(subject: Subject) -> Iterator[Row]:
+def nodes(subject: Subject) -> Iterator[CheckResult]:
     """Checks that for the pod of each stage some node has the resources and tolerated taints."""
     every = ask(client.CoreV1Api(subject.api).list_node).items
     for pod, stages in _alike(subject.pods):
@@ -21,14 +21,14 @@ def nodes(subject: Subject) -> Iterator[Row]:
         fit = [name for reasons, name in misfits if not reasons]
         if fit:
             some = ", ".join(fit[:3]) + (", ..." if len(fit) > 3 else "")
-            yield Row("nodes", "ok", f"{stages}: {len(fit)} of {len(every)} nodes fit ({some})")
+            yield CheckResult("nodes", "ok", f"{stages}: {len(fit)} of {len(every)} nodes fit ({some})")
             continue
         nearest = "".join(f"; the nearest, {name}, {', '.join(reasons)}" for reasons, name in misfits[:1])
         remedy = "ask for less in `pods` or `stages` of the cluster file, or have a node added"
-        yield Row("nodes", "failed", f"{stages}: none of {len(every)} nodes fits{nearest}", remedy)
+        yield CheckResult("nodes", "failed", f"{stages}: none of {len(every)} nodes fits{nearest}", remedy)
 
 
-def quota(subject: Subject) -> Iterator[Row]:
+def quota(subject: Subject) -> Iterator[CheckResult]:
     """Checks that no ResourceQuota or LimitRange of the namespace forbids a pod."""
     core = client.CoreV1Api(subject.api)
     quotas = ask(core.list_namespaced_resource_quota, subject.namespace).items
@@ -52,10 +52,10 @@ def quota(subject: Subject) -> Iterator[Row]:
             if asked is not None and parse_quantity(asked) > parse_quantity(most):
                 forbidden = True
                 found = f"{stages}: {who} allows {key} {most}, asked {asked}"
-                yield Row("quota", "failed", found, "ask for less in the cluster file, or for more quota")
+                yield CheckResult("quota", "failed", found, "ask for less in the cluster file, or for more quota")
     if not forbidden:
         found = f"{pluralize(len(quotas), 'quota')} and {pluralize(len(ranges), 'limit range')}"
-        yield Row("quota", "ok", f"{found} admit every pod")
+        yield CheckResult("quota", "ok", f"{found} admit every pod")
 
 
 def resources(pod: Pod) -> dict[str, str]:

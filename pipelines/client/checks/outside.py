@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from maskcast.diagnostics.rows import NotCheckedError
+from maskcast.diagnostics.checks import NotCheckedError
 from maskcast.errors import MaskcastError
 from pipelines.client.checks import Subject
 from pipelines.client.checks.namespace import secret_values

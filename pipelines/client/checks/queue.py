@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubernetes import client
 
-from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import KUEUE
@@ -12,18 +12,18 @@ from pipelines.cluster import KUEUE
 VERSIONS = ("v1beta2", "v1beta1")  # of Kueue's API, the newest first
 
 
-def queue(subject: Subject) -> Iterator[Row]:
+def queue(subject: Subject) -> Iterator[CheckResult]:
     """Checks that its LocalQueue is in the namespace; otherwise pods would wait forever."""
     name = subject.cluster.queue
     if name is None:
-        yield Row("queue", "ok", "none named: pods start when a node has room")
+        yield CheckResult("queue", "ok", "none named: pods start when a node has room")
         return
     api = client.CustomObjectsApi(subject.api)
     for version in VERSIONS:
         found = ask(api.get_namespaced_custom_object, KUEUE, version, subject.namespace, "localqueues", name)
         if found is not None:
             cluster_queue = found.get("spec", {}).get("clusterQueue", "no ClusterQueue")
-            yield Row("queue", "ok", f"{name}, of {cluster_queue}")
+            yield CheckResult("queue", "ok", f"{name}, of {cluster_queue}")
             return
     remedy = "fix `queue` in the cluster file, or have Kueue and the queue installed"
-    yield Row("queue", "failed", f"there is no LocalQueue {name!r} in {subject.namespace}", remedy)
+    yield CheckResult("queue", "failed", f"there is no LocalQueue {name!r} in {subject.namespace}", remedy)

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import yaml
 from kubernetes import client
 
-from maskcast.diagnostics.rows import NotCheckedError, Row
-from maskcast.diagnostics.tracking import write_and_remove
+from maskcast.diagnostics.checks import CheckResult, NotCheckedError
+from maskcast.diagnostics.tracking import check_writable
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
 from maskcast.storage.s3 import open_bucket
@@ -23,24 +23,24 @@ from pipelines.client.manifests import store_secrets
 GIT_URL = re.compile(r"(?!file:)[a-z+]+://|[^/]+@[^/]+:")
 
 
-def artifacts(subject: Subject) -> Iterator[Row]:
+def artifacts(subject: Subject) -> Iterator[CheckResult]:
     """Checks that an object can be written to `pipeline_root` and removed, with the pods' credentials."""
     root = subject.cluster.pipeline_root
     if root is None:
-        yield Row("artifacts", "ok", "Kubeflow's default store")
+        yield CheckResult("artifacts", "ok", "Kubeflow's default store")
         return
     if not root.startswith("s3://"):
         raise NotCheckedError(f"{root}: only s3:// can be checked from here")
     must_be_known("AWS_ENDPOINT_URL_S3")
-    write_and_remove(root)
-    yield Row("artifacts", "ok", f"{root} is writable")
+    check_writable(root)
+    yield CheckResult("artifacts", "ok", f"{root} is writable")
 
 
-def launcher(subject: Subject) -> Iterator[Row]:
+def launcher(subject: Subject) -> Iterator[CheckResult]:
     """Checks that Kubeflow's launcher, which transfers artifacts, is configured for a self-hosted S3 server."""
     endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
-        yield Row("launcher", "ok", "no S3 server of your own to configure")
+        yield CheckResult("launcher", "ok", "no S3 server of your own to configure")
         return
     found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
     told = _s3_provider((found.data or {}).get("providers", "") if found else "")
@@ -51,29 +51,29 @@ def launcher(subject: Subject) -> Iterator[Row]:
     remedy = "set `providers` in it as docs/runbook.md shows"
     if address != urlsplit(endpoint).netloc:
         what = f"ConfigMap kfp-launcher names {address}, not {urlsplit(endpoint).netloc}"
-        yield Row("launcher", "failed", what, remedy)
+        yield CheckResult("launcher", "failed", what, remedy)
     elif not credentials.get("fromEnv") and keys not in readable:
         what = f"ConfigMap kfp-launcher takes keys from secret {keys!r}, which pods may not read"
-        yield Row("launcher", "failed", what, f"{remedy}, with one of: {', '.join(readable)}")
+        yield CheckResult("launcher", "failed", what, f"{remedy}, with one of: {', '.join(readable)}")
     else:
-        yield Row("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {address}")
+        yield CheckResult("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {address}")
 
 
-def data(subject: Subject) -> Iterator[Row]:
+def data(subject: Subject) -> Iterator[CheckResult]:
     """Checks that the data set is where `fetch_dataset` will read it, and that pods can read there."""
     uri, workspace = subject.data_uri, subject.cluster.workspace
     if uri == "synthetic":
-        yield Row("data", "ok", "synthetic: made by prepare_clips")
+        yield CheckResult("data", "ok", "synthetic: made by prepare_clips")
     elif uri.startswith("s3://"):
         must_be_known("AWS_ENDPOINT_URL_S3")
-        yield Row("data", "ok", f"{uri}: {_stored(uri)}")
+        yield CheckResult("data", "ok", f"{uri}: {_stored(uri)}")
     elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
-        yield Row("data", "ok", f"{uri}: {_in_remote(uri)}")
+        yield CheckResult("data", "ok", f"{uri}: {_in_remote(uri)}")
     elif workspace and _lies_below(workspace.mount_path, uri):
         raise NotCheckedError(f"{uri} lies on the workspace volume, which only pods see")
     else:
         remedy = "put it on s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
-        yield Row("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
+        yield CheckResult("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
 
 
 def _lies_below(folder: str, uri: str) -> bool:

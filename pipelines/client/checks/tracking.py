@@ -4,21 +4,23 @@ import os
 from collections.abc import Iterator
 
 from maskcast.diagnostics import tracking
-from maskcast.diagnostics.rows import NotCheckedError, Row
-from maskcast.runner.address import VARIABLE
+from maskcast.diagnostics.checks import CheckResult, NotCheckedError
+from maskcast.runner.mlflow_uri import TRACKING_URI
 from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known
 
 
-def mlflow(subject: Subject) -> Iterator[Row]:
+def mlflow(subject: Subject) -> Iterator[CheckResult]:
     """Checks that a run with a file can be created, as stages do; it is deleted at once."""
     given = {*subject.cluster.env, *(key for keys in subject.cluster.secrets.values() for key in keys)}
-    if VARIABLE not in given:
-        remedy = f"add {VARIABLE} to `env` of the cluster file"
-        yield Row("MLflow", "failed", "pods have no MLflow server: their runs would be lost with them", remedy)
+    if TRACKING_URI not in given:
+        remedy = f"add {TRACKING_URI} to `env` of the cluster file"
+        yield CheckResult(
+            "MLflow", "failed", "pods have no MLflow server: their runs would be lost with them", remedy
+        )
         return
-    must_be_known(VARIABLE)
-    uri = os.environ.get(VARIABLE, "")
+    must_be_known(TRACKING_URI)
+    uri = os.environ.get(TRACKING_URI, "")
     if not uri.startswith(("http://", "https://")):
-        raise NotCheckedError(f"{uri or VARIABLE}: only http:// and https:// can be checked from here")
+        raise NotCheckedError(f"{uri or TRACKING_URI}: only http:// and https:// can be checked from here")
     yield from tracking.mlflow()

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from maskcast.runner.closure import closure
-from maskcast.runner.outputs import output_whole
+from maskcast.runner.code_digests import module_digests
+from maskcast.runner.outputs import atomic_output
 from maskcast.runner.stage import stage_names
 
 DESCRIPTION = "Records the digests of the modules that each stage imports."
@@ -22,10 +22,10 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         MaskcastError: the folder cannot be written.
     """
-    with output_whole(given.out, "out") as partial:
+    with atomic_output(given.out, "out") as partial:
         partial.mkdir()
         for stage in stage_names():
-            lines = [f"{digest}  {path}\n" for path, digest in closure(f"maskcast.stages.{stage}").items()]
+            lines = [f"{digest}  {path}\n" for path, digest in module_digests(f"maskcast.stages.{stage}").items()]
             (partial / stage).write_text("".join(lines), encoding="utf-8")
     return 0
 

@@ -31,7 +31,7 @@ def run(given: argparse.Namespace) -> int:
         MaskcastError: the file of the cluster, or the params, are wrong.
     """
     from maskcast.diagnostics import dvc_remote, machine, software, tracking
-    from maskcast.diagnostics.rows import Check, drawn, side_by_side
+    from maskcast.diagnostics.checks import Check, format_results, run_checks
 
     here = Path.cwd()
     places = {"outputs": here, "DVC's cache": dvc_remote.cache_folder(dvc_remote.dvc_root())}
@@ -47,12 +47,12 @@ def run(given: argparse.Namespace) -> int:
         "DVC": dvc_remote.dvc,
         "MLflow": tracking.mlflow,
     }
-    found = side_by_side(checks)
+    found = run_checks(checks)
     if given.cluster is not None:
         with told_what_is_missing("doctor --cluster"):
             asked = pipelines_module("client.preflight").rows(given.cluster)
         found += [replace(row, check=f"cluster: {row.check}", state=STATES[row.state]) for row in asked]
-    print(drawn(found))
+    print(format_results(found))
     return 1 if any(row.state == "missing" for row in found) else 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maskcast.commands.parser import add_pipeline
 
 if TYPE_CHECKING:
-    from maskcast.diagnostics.dry_run import Tried
+    from maskcast.diagnostics.dry_run import TrialResult
 
 GIB = 2**30
 NEAR = 0.8  # of the memory that there is: a run that takes more of it is warned of
@@ -40,49 +40,49 @@ def run(given: argparse.Namespace) -> int:
     from maskcast.progress import say
     from maskcast.report.tables import printed
 
-    tried = []
-    for one in dry_run(given.pipeline):
-        tried.append(one)
-        say(f"{one.name}: {one.said or 'runs'}")
+    results = []
+    for result in dry_run(given.pipeline):
+        results.append(result)
+        say(f"{result.name}: {result.note or 'runs'}")
     print(
         printed(
             ["stage", "steps", "per step", "memory", "GPU memory", "estimated time"],
-            [_cells(one) for one in tried],
+            [_cells(result) for result in results],
         )
     )
-    for line in _closing(tried):
+    for line in _closing(results):
         print(line)
-    return 1 if any(one.failed for one in tried) else 0
+    return 1 if any(result.failed for result in results) else 0
 
 
-def _cells(one: "Tried") -> list[str]:
-    found = one.forecast
-    if found is None:
-        return [one.name, "", "", "", "", "failed" if one.failed else "not tried"]
+def _cells(result: "TrialResult") -> list[str]:
+    cost = result.cost
+    if cost is None:
+        return [result.name, "", "", "", "", "failed" if result.failed else "not tried"]
     return [
-        one.name,
-        str(found.steps) if found.steps else "",
-        "" if found.step_s is None else f"{found.step_s:.3g} s",
-        f"{found.memory / GIB:.2f} GiB" if found.memory else "",
-        f"{found.gpu / GIB:.2f} GiB" if found.gpu else "",
-        _time(found.seconds),
+        result.name,
+        str(cost.steps) if cost.steps else "",
+        "" if cost.step_s is None else f"{cost.step_s:.3g} s",
+        f"{cost.memory / GIB:.2f} GiB" if cost.memory else "",
+        f"{cost.gpu / GIB:.2f} GiB" if cost.gpu else "",
+        _time(cost.seconds),
     ]
 
 
-def _closing(tried: "Sequence[Tried]") -> list[str]:
+def _closing(results: "Sequence[TrialResult]") -> list[str]:
     import psutil
 
-    from maskcast.processors import memory_limit
+    from maskcast.resources import memory_limit
 
-    found = {one.name: one.forecast for one in tried if one.forecast is not None}
-    lacking = [one.name for one in tried if one.forecast is None]
-    total = _time(sum(each.seconds for each in found.values()))
-    lines = [f"\nall stages: {total} on this machine" + (f", without {', '.join(lacking)}" if lacking else "")]
-    room = min(memory_limit() or psutil.virtual_memory().total, psutil.virtual_memory().total)
-    for name, each in found.items():
-        if each.memory > NEAR * room:
-            held, there = f"{each.memory / GIB:.1f}", f"{room / GIB:.1f} GiB"
-            lines.append(f"warning: {name} took {held} of {there}; lower its batch size before it runs out")
+    costs = {result.name: result.cost for result in results if result.cost is not None}
+    missing = [result.name for result in results if result.cost is None]
+    total = _time(sum(cost.seconds for cost in costs.values()))
+    lines = [f"\nall stages: {total} on this machine" + (f", without {', '.join(missing)}" if missing else "")]
+    total_memory = min(memory_limit() or psutil.virtual_memory().total, psutil.virtual_memory().total)
+    for name, cost in costs.items():
+        if cost.memory > NEAR * total_memory:
+            used, available = f"{cost.memory / GIB:.1f}", f"{total_memory / GIB:.1f} GiB"
+            lines.append(f"warning: {name} used {used} of {available}; lower its batch size before it runs out")
     return lines
 
 

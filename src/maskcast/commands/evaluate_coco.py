@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcast.errors import MaskcastError
-from maskcast.memory import collector_paused
+from maskcast.memory import gc_paused
 from maskcast.reading import pluralize
-from maskcast.runner.outputs import check_new, output_whole
+from maskcast.runner.outputs import atomic_output, check_not_exists
 
 if TYPE_CHECKING:  # else --help would need `maskcast[train]`
     from maskcast.evaluation.coco.evaluator import CocoScores, Kind
@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
     if given.out is not None:
         from maskcast.report.detection_files import write_report
 
-        with output_whole(given.out, "out") as partial:
+        with atomic_output(given.out, "out") as partial:
             partial.mkdir()
             write_report(partial, scores, given.images)
     images, truths, detections = (
@@ -75,7 +75,7 @@ def evaluate_files(truth: Path, results: Path, kind: "Kind") -> "CocoScores":
     from maskcast.evaluation.coco.evaluator import evaluate
     from maskcast.evaluation.coco.files import read_detections, read_truth
 
-    with collector_paused():
+    with gc_paused():
         checked = read_truth(truth, kind)
         return evaluate(checked, read_detections(results, checked, kind), kind)
 
@@ -86,4 +86,4 @@ def _check_folders(images: Path | None, out: Path | None) -> None:
     if images is not None and not images.is_dir():
         raise MaskcastError(f"{images}: no such folder (--images); give the one that GT.json's file_name lie in")
     if out is not None:
-        check_new(out, "out")
+        check_not_exists(out, "out")

@@ -11,9 +11,9 @@ from maskcast.commands.parser import add_number
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.progress import track
-from maskcast.runner.outputs import check_new, output_whole
-from maskcast.runner.references import referred
-from maskcast.runner.variants import failure
+from maskcast.runner.outputs import atomic_output, check_not_exists
+from maskcast.runner.references import resolve_reference
+from maskcast.runner.variants import read_failure
 
 if TYPE_CHECKING:
     from maskcast.evaluation.many import Task
@@ -37,7 +37,7 @@ examples:
 
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    check_new(given.out, "out")
+    check_not_exists(given.out, "out")
     from maskcast.evaluation import many
 
     task = many.Task(given.clips, given.split, given.batch_size, given.precision)
@@ -61,10 +61,10 @@ def score_grid(maskers: Mapping[str, str], clips: str, split: str, out: str, pag
     """
     from maskcast.evaluation.many import Task
 
-    folders = {name: referred(Path(folder)) for name, folder in maskers.items()}
-    failed = {name: error for name, folder in folders.items() if (error := failure(folder))}
+    folders = {name: resolve_reference(Path(folder)) for name, folder in maskers.items()}
+    failed = {name: error for name, folder in folders.items() if (error := read_failure(folder))}
     whole = {name: folder for name, folder in folders.items() if name not in failed}
-    score(whole, Task(referred(Path(clips)), split), Path(out), failed)
+    score(whole, Task(resolve_reference(Path(clips)), split), Path(out), failed)
     shutil.copy(Path(out, "index.html"), page)
 
 
@@ -99,7 +99,7 @@ def score(
     if not found:
         name, reason = next(iter(left_out.items()))
         raise MaskcastError(f"no model can be scored, first {name}: {reason}")
-    with output_whole(out, "out") as partial:
+    with atomic_output(out, "out") as partial:
         partial.mkdir()
         write_many(partial, found, left_out, task)
     for map_name in dict.fromkeys(name for one in found for name in one.scores):

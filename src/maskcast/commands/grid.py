@@ -16,9 +16,9 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.dvc_calls import in_order, needs_of, read_calls
 from maskcast.runner.dvc_queue import Experiment, Queue
-from maskcast.runner.grid import load_grid, parts_of
-from maskcast.runner.outputs import check_new
-from maskcast.runner.server import make_database
+from maskcast.runner.grid import load_grid, split_stages
+from maskcast.runner.mlflow_client import create_database
+from maskcast.runner.outputs import check_not_exists
 
 DESCRIPTION = "Runs variants of a pipeline in DVC's experiment queue and compares their maskers."
 EPILOG = """\
@@ -53,7 +53,7 @@ examples:
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0, or 1 where a variant failed."""
     out = given.out or Path("results", given.grid.stem)
-    check_new(out, "out")
+    check_not_exists(out, "out")
     if not (file := Path("dvc.yaml")).is_file():
         raise MaskcastError(f"{file}: no such pipeline of DVC; run this in the folder of a dvc.yaml")
     found, _ = read_calls(file)
@@ -68,7 +68,7 @@ def run(given: argparse.Namespace) -> int:
     target = calls[keys[the_grid.stage]]
     clips = target.ports["clips"]
     source = next((call.name for call in calls.values() if clips in call.paths("out").values()), None)
-    parts = parts_of(given.grid, the_grid, variants, needs, source)
+    parts = split_stages(given.grid, the_grid, variants, needs, source)
 
     queue = Queue(Path())
     stem = given.grid.stem
@@ -83,7 +83,7 @@ def run(given: argparse.Namespace) -> int:
     )
     if failed := queue.run([shared], 1):
         raise MaskcastError(f"what all variants share failed: {failed[shared.name]}")
-    make_database()
+    create_database()
     reasons = queue.run(list(experiments.values()), given.jobs)
     failed = {name: reasons[one.name] for name, one in experiments.items() if one.name in reasons}
     with tempfile.TemporaryDirectory(prefix="maskcast-grid-") as folder:

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from maskcast import stages
 from maskcast.commands import COMMANDS, GROUPS
-from maskcast.installation import described
+from maskcast.installation import version_and_commit
 from maskcast.runner.stage import Stage, stage_names
 from maskcast.validation_errors import discriminator_of, models_in_annotation
 
@@ -82,7 +82,7 @@ def overview() -> str:
 
 def version() -> str:
     """Returns the version, and the commit where it is known: in a clone, a wheel or an image."""
-    return f"maskcast {described()}"
+    return f"maskcast {version_and_commit()}"
 
 
 def example(stage: Stage) -> str:

@@ -8,7 +8,7 @@ from maskcast.data.labelling.formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
-from maskcast.runner.outputs import check_new, output_whole
+from maskcast.runner.outputs import atomic_output, check_not_exists
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
 LISTED = 5  # frames that do not pair
@@ -39,9 +39,9 @@ examples:
 
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    check_new(given.output, "output")
+    check_not_exists(given.output, "output")
     work = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[given.command]
-    with output_whole(given.output) as partial:
+    with atomic_output(given.output) as partial:
         done = work(given, partial)
     print(f"{done}: {given.output}")
     return 0

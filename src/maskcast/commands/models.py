@@ -15,7 +15,7 @@ from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
 from maskcast.report.tables import printed
-from maskcast.runner.refusals import user_errors_of_server
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them
 USED_WITH = {  # options of a command, and the one without which they would do nothing
@@ -39,7 +39,7 @@ examples:
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
     _check_used(given)
-    with user_errors_of_server():
+    with convert_mlflow_errors():
         match given.command:
             case "list":
                 print(_list(given.name))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError
-from maskcast.installation import shipped
+from maskcast.installation import shipped_folder
 from maskcast.redaction import redacted
 
 DESCRIPTION = """\
@@ -118,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _files(pipeline: str) -> dict[str, str]:
     """Returns the contents of the files of a project, by path, without its .gitignore."""
-    origin, place = shipped(), PIPELINES[pipeline]
+    origin, place = shipped_folder(), PIPELINES[pipeline]
     places = {"dvc.yaml": f"{place}dvc.yaml", "params.yaml": f"{place}params.yaml"}
     places |= {"cluster.yaml": "pipelines/cluster.yaml"}
     places |= {name: name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")}

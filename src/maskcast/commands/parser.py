@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from maskcast.errors import MaskcastError
-from maskcast.redaction import as_written
+from maskcast.redaction import printable
 
 
 class _Help(argparse.HelpFormatter):
@@ -43,7 +43,7 @@ class CommandParser(argparse.ArgumentParser):
         for word in (word.partition("=")[0] for word in self._words):
             if word.startswith("--") and word not in flags and (near := _near(word, flags)):
                 message += f"; did you mean {near!r} by {word!r}?"
-        super().error(as_written(message))
+        super().error(printable(message))
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if action.nargs != argparse.PARSER and "" in arg_strings:  # which as a path would be the working directory

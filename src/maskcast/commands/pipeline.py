@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.installation import has_pipelines, not_installed, shipped
+from maskcast.installation import has_pipelines, not_installed_message, shipped_folder
 
 
 def pipeline(arguments: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def pipelines_folder() -> Path:
     """
     here = Path.cwd()
     own = (folder for folder in (here, *here.parents) if has_pipelines(folder))
-    return next(own, None) or shipped()
+    return next(own, None) or shipped_folder()
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def told_what_is_missing(command: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", "maskcast", "pipelines", "components"):
             raise
-        raise MaskcastError(not_installed(command, package, "cluster")) from None
+        raise MaskcastError(not_installed_message(command, package, "cluster")) from None
 
 
 def pipelines_module(name: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.reading import pluralize
-from maskcast.runner.outputs import check_new, outputs_whole, remove
+from maskcast.runner.outputs import atomic_outputs, check_not_exists, remove
 
 DESCRIPTION = "Writes the masks of both hands, <path>__l and <path>__r, as an LMDB with a list of images."
 EPILOG = """\
@@ -24,12 +24,12 @@ def run(given: argparse.Namespace) -> int:
     out: Path = given.output
     if not out.name.endswith(".tar.gz"):
         raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
-    check_new(out, "output", "file")
+    check_not_exists(out, "output", "file")
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.hand_export import pack, write_hands
 
     work = out.with_name(out.name + ".work")  # removed by the next run, if this one is killed
-    with outputs_whole({"output": out}, {"output": work}, _unpacked):
+    with atomic_outputs({"output": out}, {"output": work}, _unpacked):
         count = write_hands(work / "hands", ClipStore(given.masks), given.split)
         pack(work / "hands", work / ARCHIVE, out.name.removesuffix(".tar.gz"))
     print(f"wrote the masks of {pluralize(count, 'image')}: {out}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 NameKey = tuple[tuple[int, int | str], ...]
@@ -95,7 +95,7 @@ def same_number(names: Iterable[str]) -> tuple[str, str] | None:
 
 def name_key(name: str) -> NameKey:
     """Returns a key that is equal for names which differ only in case, leading zeros or Unicode form."""
-    return tuple(id_key(unicodedata.normalize("NFC", name).lower()))
+    return tuple(natural_sort_key(unicodedata.normalize("NFC", name).lower()))
 
 
 def runs(keys: Sequence[str]) -> list[range]:

@@ -13,7 +13,7 @@ import numpy as np
 from maskcast.data.decoding import decode
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import LabelError, id_key
+from maskcast.labels import LabelError, natural_sort_key
 
 DARK = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 
 def numeric_sort(paths: Iterable[Path]) -> list[Path]:
     """Sorts paths by the numbers in their file names."""
-    return sorted(paths, key=lambda path: id_key(path.name))
+    return sorted(paths, key=lambda path: natural_sort_key(path.name))
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from maskcast.data.left_out import LeftOut
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.labels import LabelError, MapKind
-from maskcast.processors import num_processors
+from maskcast.resources import num_cpus
 from maskcast.stopping import children_ignore_ctrl_c
 
 Loaded = tuple[Arrays, float]  # and the aspect ratio (width / height) of the video
@@ -35,7 +35,7 @@ def load_all(
         LabelError: labels contradict the params.
         MaskcastError: a process died.
     """
-    workers = min(workers or num_processors(), len(listing.clips))
+    workers = min(workers or num_cpus(), len(listing.clips))
     load = partial(_load, kinds={each.name: each.kind for each in listing.maps}, size=size)
     if workers <= 1:
         for clip in listing.clips:

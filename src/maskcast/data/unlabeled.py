@@ -20,11 +20,11 @@ from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.forking import short_lived
-from maskcast.labels import id_key
-from maskcast.processors import num_processors
+from maskcast.forking import joined_thread_pool
+from maskcast.labels import natural_sort_key
 from maskcast.progress import say
 from maskcast.reading import pluralize
+from maskcast.resources import num_cpus
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips to learn from
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Frames(ABC):
         """
         if self.threads == 1 or multiprocessing.parent_process() is not None:
             return list(map(make, numbers))
-        with short_lived(self.threads, "views") as pool:
+        with joined_thread_pool(self.threads, "views") as pool:
             return list(pool.map(make, numbers))
 
     @abstractmethod
@@ -117,10 +117,10 @@ class ImageFrames(Frames):
     def __init__(self, folder: Path) -> None:
         parts = ("images/train", "unlabeled") if (folder / "dataset.json").is_file() else ("",)
         roots = [folder / part for part in parts]
-        self.threads = min(MOST_THREADS, num_processors())
+        self.threads = min(MOST_THREADS, num_cpus())
         self.paths = sorted(
             (path for root in roots for path in list_files(root, *IMAGE_SUFFIXES)),
-            key=lambda path: id_key(path.relative_to(folder).as_posix()),
+            key=lambda path: natural_sort_key(path.relative_to(folder).as_posix()),
         )
         if twins := same_names(self.paths):
             say(f"{folder}: {twins}, and both are used for training; remove masks and duplicates")

@@ -11,7 +11,7 @@ Notes = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CostEstimate:
     """Estimated cost of a stage.
 
     Attributes:
@@ -31,7 +31,7 @@ class Forecast:
     parts: dict[str, int] = field(default_factory=dict)
 
 
-def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int]) -> Forecast:
+def estimate_cost(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int]) -> CostEstimate:
     """Returns the estimated cost: one-time work as measured, repeated work times its number of repetitions.
 
     Args:
@@ -53,7 +53,7 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
             order = one["order"]
         elif "times" in one:  # for a training
             spent += one["spent"]
-            often += one["each"] * one["times"] * (ratio(parts, one["part"]) if "part" in one else 1.0)
+            often += one["each"] * one["times"] * (scale_factor(parts, one["part"]) if "part" in one else 1.0)
         elif "within" in one:  # one-time work in a loop, before the first item
             within = one["within"]
         elif "loop" in one:
@@ -65,15 +65,15 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
                 often += _by_part(one["seconds"], order, own)
                 order = []
             else:
-                often += looped * (1.0 if steps else ratio(parts, getattr(params, "split", None)))
+                often += looped * (1.0 if steps else scale_factor(parts, getattr(params, "split", None)))
     # If the stage ran twice, the first run was for warm-up: the extra time of that run counts as one-time work.
     once = wall_s - runs * took + took - spent
     figures = {key: max((one[key] for one in notes if key in one), default=0) for key in ("memory", "gpu")}
     each = None if steps is None else float(steps["each"])
-    return Forecast(max(once, 0.0) + often, each, steps["times"] if steps else 0, **figures, parts=own)
+    return CostEstimate(max(once, 0.0) + often, each, steps["times"] if steps else 0, **figures, parts=own)
 
 
-def ratio(parts: Mapping[str, int], split: str | None) -> float:
+def scale_factor(parts: Mapping[str, int], split: str | None) -> float:
     """Returns total / tried number of clips of a split, or of all clips with frames."""
     counted = {
         part: number

@@ -19,34 +19,35 @@ from typing import Any
 
 import psutil
 
-from maskcast.diagnostics.cost import Forecast, forecast
+from maskcast.diagnostics.cost import CostEstimate, estimate_cost
 from maskcast.dry_run import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
 from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, read_calls
 
 POLL_S = 0.5  # seconds between checks, as reading a process's memory maps takes time
-OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # environment variables of other runs, which are removed
+# Environment variables of other runs, which are removed.
+REMOVED_VARIABLES = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """The result of a trial of a stage.
 
     Attributes:
         name: name of the stage.
-        forecast: estimated cost of the stage; None if it failed or was not tried.
-        said: the reason for that, or a remark.
+        cost: estimated cost of the stage; None if it failed or was not tried.
+        note: the reason for that, or a remark.
         failed: whether it was tried and failed.
     """
 
     name: str
-    forecast: Forecast | None
-    said: str = ""
+    cost: CostEstimate | None
+    note: str = ""
     failed: bool = False
 
 
-def dry_run(folder: Path) -> Iterator[Tried]:
+def dry_run(folder: Path) -> Iterator[TrialResult]:
     """Tries the stages of ``dvc.yaml`` in a folder, in order, and yields the result of each.
 
     If a stage fails, the stages that read its outputs are not tried; all others are.
@@ -61,17 +62,17 @@ def dry_run(folder: Path) -> Iterator[Tried]:
     params = {entry: _params(folder, call) for entry, call in calls.items()}
     needs = needs_of(calls)
     written = {path for call in calls.values() for path in call.paths("out").values()}
-    where = folder if os.access(folder, os.W_OK) else None  # the disk that the real run will write to
-    with TemporaryDirectory(prefix=".dry-run-", dir=where) as scratch:
-        results: dict[str, Tried] = {}
+    parent = folder if os.access(folder, os.W_OK) else None  # the disk that the real run will write to
+    with TemporaryDirectory(prefix=".dry-run-", dir=parent) as scratch:
+        results: dict[str, TrialResult] = {}
         for entry in in_order(calls):
-            if lacking := [name for name in calls if name in needs[entry] and results[name].forecast is None]:
-                results[entry] = Tried(entry, None, f"not tried: it needs {lacking[0]}")
+            if failed_needs := [name for name in calls if name in needs[entry] and results[name].cost is None]:
+                results[entry] = TrialResult(entry, None, f"not tried: it needs {failed_needs[0]}")
             else:
                 parts = {
                     part: number
                     for name in ancestors_of(entry, needs)
-                    if (found := results[name].forecast) is not None
+                    if (found := results[name].cost) is not None
                     for part, number in found.parts.items()
                 }
                 results[entry] = _Trial(folder, Path(scratch), written, entry, calls[entry]).run(
@@ -79,7 +80,7 @@ def dry_run(folder: Path) -> Iterator[Tried]:
                 )
             yield results[entry]
     for name in others:
-        yield Tried(name, None, "not tried: it calls no stage of maskcast")
+        yield TrialResult(name, None, "not tried: it calls no stage of maskcast")
 
 
 def _params(folder: Path, call: Call) -> dict[str, Any]:
@@ -107,17 +108,17 @@ class _Trial:
         self.folder, self.scratch, self.entry, self.call = folder.absolute(), scratch.absolute(), entry, call
         self.paths = {port: str(self._place(path, path in written)) for port, path in call.ports.items()}
 
-    def run(self, params: dict[str, Any], parts: Mapping[str, int]) -> Tried:
+    def run(self, params: dict[str, Any], parts: Mapping[str, int]) -> TrialResult:
         """Runs the trial.
 
         Args:
             params: params of the stage.
             parts: number of clips by part of the data set that it reads.
         """
-        if (there := self._fetched(params)) is not None:
+        if (fetched := self._fetched(params)) is not None:
             Path(self.paths["raw"]).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.paths["raw"]).symlink_to(there)
-            return Tried(self.entry, Forecast(0.0, None, 0, 0, 0), f"fetched before: {there}")
+            Path(self.paths["raw"]).symlink_to(fetched)
+            return TrialResult(self.entry, CostEstimate(0.0, None, 0, 0, 0), f"fetched before: {fetched}")
         warmed = bool(parts) and "training" not in params and "registration" not in self.call.ports
         job: dict[str, Any] = {
             "stage": self.call.stage.name,
@@ -130,34 +131,36 @@ class _Trial:
         file.write_text(json.dumps(job), encoding="utf-8")
         notes_file.touch()
         began = time.monotonic()
-        code, memory, said = self._watched(file, notes_file)
+        code, memory, last_line = self._watched(file, notes_file)
         wall_s = time.monotonic() - began
         notes = [json.loads(line) for line in notes_file.read_text(encoding="utf-8").splitlines()]
         if code:
-            return Tried(self.entry, None, _cause(notes, code, memory, said), failed=True)
+            return TrialResult(self.entry, None, _cause(notes, code, memory, last_line), failed=True)
         notes.append({"memory": memory})
         values = validate(self.call.stage.params, params, self.call.name)
-        return Tried(self.entry, forecast(notes, wall_s, values, parts))
+        return TrialResult(self.entry, estimate_cost(notes, wall_s, values, parts))
 
-    def _place(self, path: str, ours: bool) -> Path:
-        return (self.scratch / "outputs" / path.replace("..", "__").lstrip("/")) if ours else self.folder / path
+    def _place(self, path: str, is_output: bool) -> Path:
+        return (
+            (self.scratch / "outputs" / path.replace("..", "__").lstrip("/")) if is_output else self.folder / path
+        )
 
     def _fetched(self, params: Mapping[str, Any]) -> Path | None:
         """Returns the folder of the data set if `fetch_dataset` has fetched it before, else None."""
         if self.call.stage.name != "fetch_dataset" or params["uri"] == "synthetic":
             return None
-        there = self.folder / self.call.ports["raw"]
+        raw = self.folder / self.call.ports["raw"]
         with suppress(OSError, ValueError, TypeError, KeyError):
-            if json.loads((there / "SOURCE.json").read_text(encoding="utf-8"))["uri"] == params["uri"]:
-                return there
+            if json.loads((raw / "SOURCE.json").read_text(encoding="utf-8"))["uri"] == params["uri"]:
+                return raw
         return None
 
     def _watched(self, job: Path, notes: Path) -> tuple[int, int, str]:
         """Runs a job; returns its exit code, the peak memory of its processes, and its last line of output."""
         database = f"sqlite:///{self.scratch / 'mlflow.db'}"
-        env = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_VARIABLES)}
         env |= {NOTES_FILE: str(notes), "MLFLOW_TRACKING_URI": database}
-        log, most = self.scratch / "log.txt", 0
+        log, peak = self.scratch / "log.txt", 0
         command = [sys.executable, "-m", "maskcast.diagnostics.dry_run_stage", str(job)]
         with (
             log.open("wb") as file,
@@ -165,16 +168,16 @@ class _Trial:
         ):
             try:
                 while process.poll() is None:
-                    most = max(most, _held(process.pid))
+                    peak = max(peak, _memory_of(process.pid))
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(POLL_S)
             finally:
                 process.terminate()
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return process.returncode, most, lines[-1] if lines else ""
+        return process.returncode, peak, lines[-1] if lines else ""
 
 
-def _held(pid: int) -> int:
+def _memory_of(pid: int) -> int:
     """Returns the memory in bytes of a process and its descendants; shared pages count once."""
     total = 0
     with suppress(psutil.Error):
@@ -186,9 +189,9 @@ def _held(pid: int) -> int:
     return total
 
 
-def _cause(notes: list[Any], code: int, memory: int, said: str) -> str:
+def _cause(notes: list[Any], code: int, memory: int, last_line: str) -> str:
     """Returns the reason why a stage failed."""
     if code == -9:
-        held = f"{memory / 2**30:.1f} GiB"
-        return f"memory ran out: the system ended it at {held}; lower its batch size, or give it more memory"
-    return next((str(one["error"]) for one in notes if "error" in one), said or f"exit code {code}")
+        peak = f"{memory / 2**30:.1f} GiB"
+        return f"memory ran out: the system ended it at {peak}; lower its batch size, or give it more memory"
+    return next((str(one["error"]) for one in notes if "error" in one), last_line or f"exit code {code}")

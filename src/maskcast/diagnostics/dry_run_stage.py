@@ -9,11 +9,11 @@ from typing import Any
 
 from maskcast.dry_run import write_note
 from maskcast.errors import MaskcastError, one_line
-from maskcast.memory import keep_freed_memory, told_by_linux
-from maskcast.processors import limit_threads
-from maskcast.runner.record import EXPERIMENT
+from maskcast.memory import keep_freed_memory, process_memory
+from maskcast.resources import limit_threads
+from maskcast.runner.mlflow_client import new_client
+from maskcast.runner.mlflow_run import EXPERIMENT
 from maskcast.runner.run import run_stage
-from maskcast.runner.server import new_client
 from maskcast.runner.stage import get_stage
 
 
@@ -50,7 +50,7 @@ def main(job_file: Path) -> int:
         write_note(error=f"{type(error).__name__}: {one_line(error)}")
         raise
     finally:
-        write_note(memory=told_by_linux("VmHWM") or 0, gpu=_peak_of_gpu())
+        write_note(memory=process_memory("VmHWM") or 0, gpu=_peak_of_gpu())
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from maskcast.diagnostics.rows import Row
+from maskcast.diagnostics.checks import CheckResult
 from maskcast.errors import one_line
 from maskcast.redaction import redacted
 
@@ -32,32 +32,32 @@ def cache_folder(root: Path | None) -> Path:
     return here / found
 
 
-def dvc() -> Iterator[Row]:
+def dvc() -> Iterator[CheckResult]:
     """Yields rows on the repository and on its remote, tested by writing, reading and removing a small file."""
     try:
         from dvc.exceptions import DvcException  # type: ignore[import-untyped]
         from dvc.repo import Repo  # type: ignore[import-untyped]
     except ImportError as error:
-        yield Row("DVC", "missing", f"cannot be imported: {error}", "pip install 'maskcast[data]'")
+        yield CheckResult("DVC", "missing", f"cannot be imported: {error}", "pip install 'maskcast[data]'")
         return
     root = dvc_root()
     if root is None:
-        yield Row(
+        yield CheckResult(
             "DVC", "missing", "this folder is in no DVC repository", "dvc init, in the root of the Git repository"
         )
         return
     try:
         with Repo(str(root)) as repository:
-            yield Row("DVC", "ok", f"repository {root}")
+            yield CheckResult("DVC", "ok", f"repository {root}")
             yield _remote(repository)
     except DvcException as error:
-        yield Row("DVC", "missing", one_line(error), f"fix {root / '.dvc/config'}, or its remote")
+        yield CheckResult("DVC", "missing", one_line(error), f"fix {root / '.dvc/config'}, or its remote")
 
 
-def _remote(repository: Any) -> Row:
+def _remote(repository: Any) -> CheckResult:
     name = repository.config["core"].get("remote")
     if not name:
-        return Row("DVC remote", "warning", "none: outputs stay on this machine", ADD)
+        return CheckResult("DVC remote", "warning", "none: outputs stay on this machine", ADD)
     remote = repository.cloud.get_remote(command="doctor")
     shown = f"{name}: {redacted(repository.config['remote'][name]['url'])}"
     place = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
@@ -78,7 +78,9 @@ def _remote(repository: Any) -> Row:
         remedy = (
             f"check address, credentials and rights: `dvc remote list`, `dvc remote modify --local {name} ...`"
         )
-        return Row("DVC remote", "missing", f"{shown}: cannot be written ({why})", remedy)
+        return CheckResult("DVC remote", "missing", f"{shown}: cannot be written ({why})", remedy)
     if read != content:
-        return Row("DVC remote", "missing", f"{shown}: reads back other bytes than were written", "fix the server")
-    return Row("DVC remote", "ok", f"{shown}, is writable")
+        return CheckResult(
+            "DVC remote", "missing", f"{shown}: reads back other bytes than were written", "fix the server"
+        )
+    return CheckResult("DVC remote", "ok", f"{shown}, is writable")

@@ -8,7 +8,7 @@ import requests  # type: ignore[import-untyped]
 
 from maskcast.errors import MaskcastError
 from maskcast.redaction import redacted
-from maskcast.runner.refusals import words_of
+from maskcast.runner.mlflow_errors import error_text
 
 TIMEOUT_S = (5, 10)  # seconds to connect, to read
 
@@ -52,11 +52,11 @@ class MlflowApi:
         """
         try:
             answer = self._session.request(
-                method, f"{self._uri}{path}", timeout=TIMEOUT_S, verify=_authority(), **content
+                method, f"{self._uri}{path}", timeout=TIMEOUT_S, verify=_ca_bundle(), **content
             )
         except requests.RequestException as error:
             raise MaskcastError(
-                f"{self.shown}: MLflow does not answer ({words_of(error)}); check that it is up"
+                f"{self.shown}: MLflow does not answer ({error_text(error)}); check that it is up"
             ) from None
         if answer.status_code in (401, 403):
             remedy = "check user, password and the server's --allowed-hosts"
@@ -70,7 +70,7 @@ class MlflowApi:
         return answer
 
 
-def _authority() -> str | bool:
+def _ca_bundle() -> str | bool:
     """Returns the CA file or switch that checks the server's certificate, as in MLflow's client."""
     authority = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
     if Path(authority).is_file():  # for pods, the path may exist only in their image

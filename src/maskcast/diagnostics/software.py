@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from maskcast.diagnostics.rows import Row, State
+from maskcast.diagnostics.checks import CheckResult, State
 from maskcast.installation import git as said_by_git
 from maskcast.reading import pluralize
 
@@ -23,17 +23,21 @@ EXTRAS: dict[str, tuple[State, str]] = {  # state of a missing package, and the 
 }
 
 
-def python() -> Iterator[Row]:
+def python() -> Iterator[CheckResult]:
     """Yields a row on the version and path of Python."""
-    yield Row("Python", "ok", f"{platform.python_version()}, {sys.executable}, {platform.platform(terse=True)}")
+    yield CheckResult(
+        "Python", "ok", f"{platform.python_version()}, {sys.executable}, {platform.platform(terse=True)}"
+    )
 
 
-def packages() -> Iterator[Row]:
+def packages() -> Iterator[CheckResult]:
     """Yields rows on the packages of each extra, compared with the versions that maskcast requires."""
     try:
         asked, own = requires("maskcast") or [], version("maskcast")
     except PackageNotFoundError:
-        yield Row("maskcast", "missing", "is importable, but not installed", "pip install 'maskcast[train,data]'")
+        yield CheckResult(
+            "maskcast", "missing", "is importable, but not installed", "pip install 'maskcast[train,data]'"
+        )
         return
     have, lacking = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for requirement in map(Requirement, asked):
@@ -55,38 +59,42 @@ def packages() -> Iterator[Row]:
         name, listed = f"maskcast[{extra}]" if extra else f"maskcast {own}", ", ".join(have[extra])
         if lacking[extra]:
             remedy = f"`make install`, or pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
-            yield Row(name, state, f"{', '.join(lacking[extra])} (for {use})", remedy)
+            yield CheckResult(name, state, f"{', '.join(lacking[extra])} (for {use})", remedy)
         else:
-            yield Row(name, "ok", listed)
+            yield CheckResult(name, "ok", listed)
 
 
-def video() -> Iterator[Row]:
+def video() -> Iterator[CheckResult]:
     """Yields a row on the FFmpeg libraries that come with PyAV."""
     try:
         import av
     except ImportError as error:
-        yield Row("video files", "missing", f"cannot be read: {error}", "pip install 'maskcast[data]'")
+        yield CheckResult("video files", "missing", f"cannot be read: {error}", "pip install 'maskcast[data]'")
         return
     encoder = "libx264" in av.codecs_available
     found = f"FFmpeg {getattr(av, 'ffmpeg_version_info', '')} of PyAV {av.__version__}"
     if encoder:
-        yield Row("video files", "ok", f"{found}, with H.264")
+        yield CheckResult("video files", "ok", f"{found}, with H.264")
     else:
-        yield Row("video files", "warning", f"{found} writes no H.264", "pip install --force-reinstall av")
+        yield CheckResult("video files", "warning", f"{found} writes no H.264", "pip install --force-reinstall av")
 
 
-def git() -> Iterator[Row]:
+def git() -> Iterator[CheckResult]:
     """Yields a row on Git, which DVC and the lineage of runs need."""
     if shutil.which("git") is None:
-        yield Row("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
+        yield CheckResult("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
     number = said_by_git("--version").removeprefix("git version ")
     commit = said_by_git("rev-parse", "--short=12", "HEAD")
     if not said_by_git("rev-parse", "--git-dir"):
-        yield Row("Git", "missing", f"{number}; this folder is not a repository, which DVC needs", "git init")
+        yield CheckResult(
+            "Git", "missing", f"{number}; this folder is not a repository, which DVC needs", "git init"
+        )
     elif not commit:
-        yield Row("Git", "warning", f"{number}; no commit yet, so runs record none", "git add --all && git commit")
+        yield CheckResult(
+            "Git", "warning", f"{number}; no commit yet, so runs record none", "git add --all && git commit"
+        )
     else:
         changes = len(said_by_git("status", "--porcelain", "--untracked-files=no").splitlines())
         changed = f", {pluralize(changes, 'file')} changed" if changes else ""
-        yield Row("Git", "ok", f"{number}, commit {commit}{changed}")
+        yield CheckResult("Git", "ok", f"{number}, commit {commit}{changed}")

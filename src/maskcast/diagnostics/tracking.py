@@ -6,35 +6,37 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from maskcast.diagnostics.checks import CheckResult
 from maskcast.diagnostics.mlflow_api import MlflowApi
-from maskcast.diagnostics.rows import Row
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
-from maskcast.runner.address import VARIABLE, database_file, shown_uri, tracking_uri
-from maskcast.runner.record import EXPERIMENT
-from maskcast.runner.refusals import user_errors_of_server
-from maskcast.runner.server import check_database, new_client
+from maskcast.runner.mlflow_client import check_database, new_client
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
+from maskcast.runner.mlflow_run import EXPERIMENT
+from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, tracking_uri
 from maskcast.storage.s3 import open_bucket
 
 
-def mlflow() -> Iterator[Row]:
+def mlflow() -> Iterator[CheckResult]:
     """Yields a row on MLflow: a server stores a test run, which is deleted; a database opens and is writable."""
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
-        yield Row("MLflow", "ok", f"{shown_uri()}: version {keep_run(uri)}, keeps runs and their files")
+        yield CheckResult(
+            "MLflow", "ok", f"{redacted_uri()}: version {check_run_storage(uri)}, keeps runs and their files"
+        )
         return
-    check_database(uri, query=False)
+    check_database(uri, read_only=False)
     path = database_file(uri)
     if path is not None and not path.exists():
-        yield Row("MLflow", "ok", f"{shown_uri()}: the first run creates it")
+        yield CheckResult("MLflow", "ok", f"{redacted_uri()}: the first run creates it")
         return
-    with user_errors_of_server():
+    with convert_mlflow_errors():
         new_client().search_experiments(max_results=1)
-    hint = f"; set {VARIABLE} to share runs" if VARIABLE not in os.environ else ""
-    yield Row("MLflow", "ok", f"{shown_uri()}: can be opened and written{hint}")
+    hint = f"; set {TRACKING_URI} to share runs" if TRACKING_URI not in os.environ else ""
+    yield CheckResult("MLflow", "ok", f"{redacted_uri()}: can be opened and written{hint}")
 
 
-def keep_run(uri: str) -> str:
+def check_run_storage(uri: str) -> str:
     """Creates a test run with a file on a server, as stages do, and deletes both; returns the server's version.
 
     Raises:
@@ -43,18 +45,18 @@ def keep_run(uri: str) -> str:
     server = MlflowApi(uri)
     version = _version(server)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    with parsing(server.shown, "an answer of MLflow", f"fix {VARIABLE}"):
+    with parsing(server.shown, "an answer of MLflow", f"fix {TRACKING_URI}"):
         own = server.experiment_id(name) or str(server.post("experiments/create", name=name)["experiment_id"])
         now = int(time.time() * 1000)
         run = server.post("runs/create", experiment_id=own, run_name="preflight", start_time=now)["run"]["info"]
         try:
-            _keep_file(server, run["artifact_uri"])
+            _check_file_storage(server, run["artifact_uri"])
         finally:
             server.post("runs/delete", run_id=run["run_id"])
     return version
 
 
-def write_and_remove(uri: str) -> None:
+def check_writable(uri: str) -> None:
     """Writes a small object below an S3 address, reads it back and removes it.
 
     Raises:
@@ -73,11 +75,11 @@ def _version(server: MlflowApi) -> str:
     answer = server.ask("GET", "/version", may_lack=True)
     version: str = answer.text.strip()
     if not answer.ok or "<" in version:
-        raise MaskcastError(f"{server.shown}: answers, but not as MLflow does; fix {VARIABLE}")
+        raise MaskcastError(f"{server.shown}: answers, but not as MLflow does; fix {TRACKING_URI}")
     return version
 
 
-def _keep_file(server: MlflowApi, artifact_uri: str) -> None:
+def _check_file_storage(server: MlflowApi, artifact_uri: str) -> None:
     """Writes a test file to a run's artifact location, and removes it."""
     place = urlsplit(artifact_uri)
     if place.scheme == "mlflow-artifacts":
@@ -85,7 +87,7 @@ def _keep_file(server: MlflowApi, artifact_uri: str) -> None:
         server.ask("PUT", path, data=b"written by preflight; may be removed")
         server.ask("DELETE", path)
     elif place.scheme == "s3":
-        write_and_remove(artifact_uri)
+        check_writable(artifact_uri)
     else:
         raise MaskcastError(
             f"{server.shown}: files of runs go to {artifact_uri}, where pods cannot write; "

@@ -21,7 +21,7 @@ from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, measured
 from maskcast.evaluation.view import ForecastView
 from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_consistent_frames, forecast_clips
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.segmentation.base import Segmenter
@@ -44,7 +44,7 @@ def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
     Raises:
         MaskcastError: if there is none.
     """
-    return sorted(prepared.select(split, "labelled"), key=lambda clip: id_key(clip.id))
+    return sorted(prepared.select(split, "labelled"), key=lambda clip: natural_sort_key(clip.id))
 
 
 def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int, horizon: int) -> str:

@@ -17,7 +17,7 @@ from maskcast.evaluation.calibration import Reliability
 from maskcast.evaluation.coco.class_masks import SegmentationAP
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import accuracy, macro_dice, macro_jaccard, mean_where_labelled
-from maskcast.memory import told_by_linux
+from maskcast.memory import process_memory
 
 T = TypeVar("T")
 
@@ -157,5 +157,5 @@ def _peak_mib() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    told = told_by_linux("VmHWM")
+    told = process_memory("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 if told is None else told / 2**20

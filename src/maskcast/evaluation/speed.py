@@ -15,7 +15,7 @@ import torch
 
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.session import Session
-from maskcast.memory import told_by_linux
+from maskcast.memory import process_memory
 from maskcast.models.base import best_device, count_parameters
 from maskcast.models.segmentation.base import Segmenter
 
@@ -95,5 +95,5 @@ def _wait(device: torch.device) -> None:
 
 
 def _memory(name: str) -> float:
-    told = told_by_linux(name)
+    told = process_memory(name)
     return math.nan if told is None else told

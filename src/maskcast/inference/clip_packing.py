@@ -14,7 +14,7 @@ from maskcast.forking import ForkedFunction
 from maskcast.inference.predictions import MeanConfidence, Predictions, count_frames, quantise
 from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.labels import LabelMap
-from maskcast.processors import num_processors
+from maskcast.resources import num_cpus
 
 MAX_WAITING = 2  # most pieces per processor that wait for compression
 EXTRA_BYTES = 2**24  # extra bytes for gaps between the arrays of a piece; unused ones cost nothing
@@ -63,7 +63,7 @@ def parallel_packers(packer: Packer, pixels: int) -> list[Packer | ForkedFunctio
         packer: packs in a thread.
         pixels: number in the largest piece.
     """
-    count = num_processors()
+    count = num_cpus()
     if packer.consistent_frames is None or count == 1 or sys.platform != "linux":  # elsewhere forks are not safe
         return [packer] * count
     # at most a byte and a float per pixel, and a float per class, if all pixels are foreground

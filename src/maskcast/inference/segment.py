@@ -20,7 +20,7 @@ from maskcast.inference.predictions import Predictions, concatenate, count_frame
 from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.inference.worker import Part, PredictedPart, Worker
 from maskcast.models.segmentation.base import Segmenter
-from maskcast.processors import num_processors
+from maskcast.resources import num_cpus
 
 BATCHES_IN_FLIGHT = 3  # batches per worker: one being read, one on the device, one waiting for it
 MAX_EXTRA_BYTES = 2**30  # limit for probabilities in further batches, if all pixels were foreground
@@ -199,7 +199,7 @@ def _run_in_parallel(
     copied to the host, where each processor post-processes one. ``BATCHES_IN_FLIGHT`` batches per
     worker are in memory, plus one per processor if they are small.
     """
-    pools, processors = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers], num_processors()
+    pools, processors = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers], num_cpus()
     finishing = ThreadPoolExecutor(processors, thread_name_prefix="results")
     running: deque[Future[list[PredictedPart]]] = deque()
     try:

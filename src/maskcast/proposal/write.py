@@ -19,7 +19,7 @@ from maskcast.proposal.values import Proposal, propose_params, suits_pretrained
 from maskcast.reading import pluralize
 from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
-from maskcast.writing import write_whole
+from maskcast.writing import write_atomically
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def write_params(path: Path, text: str) -> None:
         MaskcastError: if it cannot be written.
     """
     try:
-        write_whole(path, text)
+        write_atomically(path, text)
     except OSError as error:
         raise MaskcastError(
             f"{path}: cannot be written ({error.strerror}); choose another file (--params)"

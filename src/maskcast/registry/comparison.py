@@ -20,7 +20,7 @@ from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
 from maskcast.report.pictures import draw_strip
-from maskcast.runner.outputs import check_new, output_whole
+from maskcast.runner.outputs import atomic_output, check_not_exists
 
 SCORE = "jaccard_mean"
 EACH_WAY = 3  # clips for each model on which it is better
@@ -48,13 +48,13 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
     Raises:
         MaskcastError: the folder exists, or the store is another one or has no frames.
     """
-    check_new(folder, "pictures")
+    check_not_exists(folder, "pictures")
     picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
     store = ClipStore(clips, a[1].facts.get("label_map"))
     _check_evaluated(store, picked.values(), *a)
     if not picked:
         return []
-    with output_whole(folder, "pictures") as partial:
+    with atomic_output(folder, "pictures") as partial:
         partial.mkdir()
         for name, clip_id in picked.items():
             strips = [_draw_strip(store, clip_id, *each) for each in (a, b)]

@@ -34,7 +34,7 @@ from maskcast.registry.graphs import (
     write_graph,
 )
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import check_own, output_whole
+from maskcast.runner.outputs import atomic_output, check_replaceable
 from maskcast.writing import write_json
 
 MOST_DIFFERENT = 1e-4  # share of pixels, for ties that different rounding breaks differently
@@ -61,7 +61,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
     check_output(output, form)
     clips = check_clips(loaded)
     wanted = _in_float32(loaded.model, clips)
-    with output_whole(output) as partial:
+    with atomic_output(output) as partial:
         partial.mkdir()
         steps = _steps(loaded.model, form)
         about = _about(loaded, form) | {"steps": steps}
@@ -145,7 +145,7 @@ def check_output(output: Path, form: Format) -> None:
     Raises:
         MaskcastError: the folder has files that are not an export, or a package is missing.
     """
-    check_own(output, MANIFEST)
+    check_replaceable(output, MANIFEST)
     for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
         if find_spec(name) is None:
             raise MaskcastError(f"{name}: is missing here, and onnx needs it; pip install 'maskcast[export]'")

@@ -21,7 +21,7 @@ from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.registry.export import MOST_DIFFERENT, check_output
 from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, loaded_graph, traced, write_graph
 from maskcast.registry.loading import LoadedMasker
-from maskcast.runner.outputs import output_whole
+from maskcast.runner.outputs import atomic_output
 from maskcast.simulator.scenes import simulate_clip
 from maskcast.writing import write_json
 
@@ -79,7 +79,7 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
     about = _about(loaded, form, file, starts)
     inputs = [about["input"]["name"], *(each["input"] for each in about["states"])]
     outputs = [*(each["name"] for each in about["outputs"]), *(each["output"] for each in about["states"])]
-    with output_whole(output) as partial:
+    with atomic_output(output) as partial:
         partial.mkdir()
         program = traced(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
         write_graph(program, partial / file, inputs, outputs, about)

@@ -16,7 +16,7 @@ from maskcast.inference.distribution_shift import ObservedClip, Reference, shift
 from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.inference.segment import segment_future, segment_raw_and_consistent
 from maskcast.inference.session import Session
-from maskcast.labels import IGNORE, first_of_classes
+from maskcast.labels import IGNORE, first_class_map
 from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker, map_index
@@ -71,7 +71,7 @@ class MaskerModel:
         self.reference = None if reference is None else validate(Reference, reference, f"{folder / 'config.json'}")
         self.network, self.precision = masker.to(best_device()), precision
         self.size = _size_of(description["meta"])
-        self.label_map = label_map or (first_of_classes(masker.maps) or masker.maps[0]).name
+        self.label_map = label_map or (first_class_map(masker.maps) or masker.maps[0]).name
         self.place = map_index(folder, masker, self.label_map, "register it again")
 
     def predict(self, data: Any) -> np.ndarray:

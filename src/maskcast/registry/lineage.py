@@ -5,8 +5,8 @@ from typing import Any
 from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.registry.promotion import decisions
 from maskcast.registry.store import Registry, Version
-from maskcast.runner.provenance import CODE, OUTPUTS, PLAIN
-from maskcast.runner.record import DVC
+from maskcast.runner.mlflow_run import DVC
+from maskcast.runner.provenance import CODE, DEFAULT_TAGS, OUTPUTS
 
 PLACE = {
     "maskcast.git_sha": "commit",
@@ -92,7 +92,7 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
 
 def known_of(run: Any) -> dict[str, str]:
     """Returns the facts of a run as in ``provenance.run_tags``, from its tags and data sets."""
-    known = {**PLAIN, **run.data.tags}
+    known = {**DEFAULT_TAGS, **run.data.tags}
     for each in run.inputs.dataset_inputs:
         known[f"{DATA_HASH}{each.dataset.name}"] = each.dataset.digest
         known |= {f"{DVC_HASH}{each.dataset.name}": tag.value for tag in each.tags if tag.key == DVC}

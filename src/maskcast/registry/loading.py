@@ -17,8 +17,8 @@ from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
-from maskcast.runner.refusals import user_errors_of_server
-from maskcast.runner.server import download_files
+from maskcast.runner.mlflow_client import download_files
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
 SAMPLES = Path(__file__).parents[1] / "samples"  # samples shipped with maskcast; see README.md there
 SHIPPED = SAMPLES / "pipeline"
@@ -102,7 +102,7 @@ def load_address(address: str) -> Loaded:
         match = ADDRESS.fullmatch(address)
         if match is None:
             raise MaskcastError(f"{address}: no such address; {_meant(address)}give {ADDRESS_HELP}")
-        with user_errors_of_server():
+        with convert_mlflow_errors():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
     if address == SAMPLE and not folder.exists():

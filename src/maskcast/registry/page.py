@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from maskcast.markup import Html, element, joined, table
+from maskcast.markup import Html, concatenate, element, table
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.store import CHAMPION, Version
 from maskcast.registry.verdict import Verdict
@@ -63,7 +63,7 @@ def _verdict(model: Version, verdict: Verdict) -> Html:
         [each.score, f"{each.value:.4f}", each.asked, "yes" if each.passed else "no"]
         for each in verdict.thresholds
     ]
-    return joined(
+    return concatenate(
         [lead, table("Thresholds of the gate", ["score", "value", "required", "passed"], rows)] if rows else [lead]
     )
 
@@ -93,7 +93,7 @@ def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Ver
             "Forecast quality by horizon", lines, x_label="frame", y_label="macro Jaccard", y_range=(0.0, 1.0)
         )
         parts.insert(2, chart)
-    return joined(parts)
+    return concatenate(parts)
 
 
 def _horizon(record: EvaluationRecord) -> list[tuple[float, float]]:

@@ -24,10 +24,10 @@ from maskcast.registry.page import write_page
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
 from maskcast.registry.trail import series_champion
 from maskcast.registry.verdict import Verdict
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
+from maskcast.runner.mlflow_run import open_run
 from maskcast.runner.outputs import run_file
 from maskcast.runner.provenance import Origin
-from maskcast.runner.record import open_run
-from maskcast.runner.refusals import user_errors_of_server
 from maskcast.writing import write_json
 
 # The last registered model is the evaluated one, which is promoted; its tags name the others' versions.
@@ -61,7 +61,7 @@ def register(
         MaskcastError: a file of a part is damaged, the evaluated model is not the one given, the gate names a
             score that was not measured, or MLflow fails.
     """
-    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, convert_mlflow_errors():
         artifacts = [
             make_artifact(Path(scratch, one.about.kind), one, parts, record, origin.tags)
             for one in sorted(entries, key=lambda one: ORDER.index(one.about.kind))
@@ -76,7 +76,7 @@ def register(
         model = registry.find(str(versions[promoted.name]))
         champion = None if verdict.champion is None else registry.evaluation(registry.find(str(verdict.champion)))
         file = Path(scratch, f"{origin.name}.html")
-        write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
+        write_page(file, model, record, champion, verdict, origin.params, dict(origin.facts))
         run_id = registry.evaluation_run(model)  # an older run if nothing is new
         registry.client.log_artifact(run_id, str(file))
         if page is not None:

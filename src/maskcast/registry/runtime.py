@@ -13,7 +13,7 @@ from maskcast.registry.bundle import Description, read_bundle
 from maskcast.registry.forecast_models import ForecasterModel, MaskerModel, PipelineModel
 from maskcast.registry.frame_models import DetectorModel, EncoderModel
 from maskcast.registry.inputs import Shape, check_size
-from maskcast.runner.refusals import bad_request
+from maskcast.runner.mlflow_errors import bad_request
 
 
 class Model(Protocol):

@@ -18,9 +18,9 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.runner.address import shown_uri
-from maskcast.runner.refusals import is_missing
-from maskcast.runner.server import download_files, new_client
+from maskcast.runner.mlflow_client import download_files, new_client
+from maskcast.runner.mlflow_errors import is_not_found
+from maskcast.runner.mlflow_uri import redacted_uri
 
 NAME = r"^[\w.-]+$"  # of a registered model
 PIPELINE = "maskcast"  # default name of the registered pipeline
@@ -63,7 +63,7 @@ class Version:
 
 
 class Registry:
-    """A registered model; methods raise MLflow's errors (see ``server.user_errors_of_server``).
+    """A registered model; methods raise MLflow's errors (see ``mlflow_errors.convert_mlflow_errors``).
 
     Args:
         name: of the registered model.
@@ -72,11 +72,11 @@ class Registry:
 
     def __init__(self, name: str, *, creates: bool = False) -> None:
         self.name = name
-        self.client = new_client(query=not creates)
+        self.client = new_client(read_only=not creates)
 
     def aliases(self) -> dict[str, int]:
         """Returns the version number of each alias; empty if the model is not registered."""
-        with log_if_slow(f"an answer of {shown_uri()}"):  # the first request of most commands
+        with log_if_slow(f"an answer of {redacted_uri()}"):  # the first request of most commands
             found = self.client.search_registered_models(f"name = '{self.name}'")
         return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
 
@@ -116,7 +116,7 @@ class Registry:
     def empty(self) -> MaskcastError:
         """Returns the error for a model without versions."""
         return MaskcastError(
-            f"{self.name}: no models: looked in {shown_uri()}; run a stage that registers, give "
+            f"{self.name}: no models: looked in {redacted_uri()}; run a stage that registers, give "
             "--name, or set MLFLOW_TRACKING_URI"
         )
 
@@ -220,6 +220,6 @@ class Registry:
         try:
             return bool(self.client.list_artifacts(run_id, folder))
         except Exception as error:
-            if is_missing(error):
+            if is_not_found(error):
                 return False
             raise

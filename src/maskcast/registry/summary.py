@@ -14,7 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize, read_json, validated
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
-from maskcast.runner.refusals import user_errors_of_server
+from maskcast.runner.mlflow_errors import convert_mlflow_errors
 from maskcast.simulator.camera import CLASSES
 
 COLUMNS = {
@@ -128,7 +128,7 @@ def _knows_sample(per_class: Path) -> bool:
 def _is_champion(name: str, number: int) -> bool:
     """Whether a version is already champion; false if the server is away."""
     try:
-        with user_errors_of_server():
+        with convert_mlflow_errors():
             return number == Registry(name).aliases().get(CHAMPION)
     except MaskcastError:
         return False

@@ -16,7 +16,7 @@ import yaml
 
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.installation import described
+from maskcast.installation import version_and_commit
 from maskcast.progress import log_if_slow, say
 from maskcast.registry.artifact import pinned
 from maskcast.registry.bundle import read_bundle
@@ -25,7 +25,7 @@ from maskcast.registry.lineage import known_of, runs_behind
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry
 from maskcast.report.tables import printed
-from maskcast.runner.address import TELEMETRY
+from maskcast.runner.mlflow_uri import TELEMETRY
 from maskcast.runner.provenance import CODE
 
 MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # scores that depend on the machine
@@ -160,7 +160,7 @@ def _check_code(folder: Path, known: str, title: str, commit: str) -> None:
     """
     if (folder / "src" / "maskcast").is_dir():
         return
-    here = described()
+    here = version_and_commit()
     if known != here or "commit" not in here or here.endswith("-dirty"):
         raise MaskcastError(
             f"{title}: commit {commit} has no src/maskcast; give --repository, one that has it, or install the "
@@ -253,7 +253,7 @@ def _run(
 ) -> str:
     """Runs a command and returns its output; the error has the remedy and the command's last line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    # The commit may be older than the code that switches off MLflow's telemetry (see ``address``).
+    # The commit may be older than the code that switches off MLflow's telemetry (see ``mlflow_uri``).
     environment |= {"DVC_NO_ANALYTICS": "1", TELEMETRY: os.environ[TELEMETRY]}
     name = Path(command[0]).name
     try:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
-from maskcast.markup import Html, element, folded, table
+from maskcast.markup import Html, collapsible, element, table
 
 WIDTH, HEIGHT = 360, 230  # about the width of a phone, so that text is not scaled
 TOP, BOTTOM = 10, 38
@@ -100,9 +100,9 @@ def _legend(names: Sequence[str]) -> Html:
 def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
     caption, places = f"{title}, by {x_label}", {x for points in lines.values() for x, _ in points}
     if sum(map(len, lines.values())) >= len(places) * len(lines) / 2:
-        return folded("Numbers", _table(caption, x_label, lines))
+        return collapsible("Numbers", _table(caption, x_label, lines))
     # lines with different x would leave most cells of a common table empty
-    return folded("Numbers", *(_table(f"{caption}: {name}", x_label, {name: lines[name]}) for name in lines))
+    return collapsible("Numbers", *(_table(f"{caption}: {name}", x_label, {name: lines[name]}) for name in lines))
 
 
 def _table(caption: str, x_label: str, lines: Mapping[str, Points]) -> Html:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, data_uri, element, joined
+from maskcast.markup import Html, concatenate, data_uri, element
 from maskcast.report.overlays import resized
 from maskcast.report.paint import Entry
 from maskcast.report.pictures import panels
@@ -125,7 +125,7 @@ def player(
     label = element("label", slider, element("span", frames[last], class_="now", aria_hidden="true"))
     # Hidden until a script shows it.
     play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
-    body = joined([element("div", *panels, class_="panels"), legend(classes, "Classes")])
+    body = concatenate([element("div", *panels, class_="panels"), legend(classes, "Classes")])
     controls = element("div", play, label, class_="controls") if last else Html()
     return element(
         "article", element("h3", title, id=name), source, body, controls, class_="clip", aria_labelledby=name

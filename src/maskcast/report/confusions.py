@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskcast.evaluation.scores import ForecastScores
-from maskcast.markup import Html, element, joined, scrolling, table
+from maskcast.markup import Html, concatenate, element, scrolling, table
 from maskcast.reading import pluralize
 from maskcast.report.paint import elided, font
 
@@ -41,7 +41,7 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     ]
     header = ["truth", "forecast as", "pixels", "of the true class"]
     listed = table(f"Confusions between other classes than {first}, most pixels first", header, rows)
-    return joined([lead, *([listed] if rows else []), _heat_map(matrix_KK, wrong_KK, classes, frame)])
+    return concatenate([lead, *([listed] if rows else []), _heat_map(matrix_KK, wrong_KK, classes, frame)])
 
 
 def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str], frame: int) -> Html:

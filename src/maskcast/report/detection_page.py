@@ -8,7 +8,7 @@ import numpy as np
 
 from maskcast.evaluation.coco.evaluator import CocoScores, Record
 from maskcast.evaluation.coco.matches import IOU
-from maskcast.markup import Html, definition_list, element, joined, picture, table
+from maskcast.markup import Html, concatenate, definition_list, element, figure, table
 from maskcast.progress import report_section
 from maskcast.reading import pluralize
 from maskcast.report.charts import line_chart
@@ -46,7 +46,7 @@ def _scores(scores: CocoScores) -> Html:
         f"{_counted(counts, 'image')}, {_counted(counts, 'detection')}.",
     )
     row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
-    return joined([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
+    return concatenate([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
 
 
 def _counted(counts: Mapping[str, float], what: str) -> str:
@@ -84,5 +84,5 @@ def _images(pictures: Sequence[Path], images: Sequence[Record]) -> Html:
     drawn = []
     for path in pictures:
         name = names[path.stem.partition("_")[2]]
-        drawn.append(picture(f"{name}: truth and detections", name, path.read_bytes()))
-    return joined([element("p", lead), legend(COLOURS, "Colours of boxes and masks"), *drawn])
+        drawn.append(figure(f"{name}: truth and detections", name, path.read_bytes()))
+    return concatenate([element("p", lead), legend(COLOURS, "Colours of boxes and masks"), *drawn])

@@ -13,7 +13,7 @@ from maskcast.evaluation.forecasts import FORECASTER, Evaluation, best_baseline
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, definition_list, element, folded, joined, table
+from maskcast.markup import Html, collapsible, concatenate, definition_list, element, table
 from maskcast.progress import report_section
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_by_clip import HEADER, MEANING, ClipByClip, said
@@ -99,8 +99,10 @@ def _scores(
     if compared:
         rows = [each.cells for each in compared]
         each_clip = table("Means over clips, each scored separately", HEADER, rows)
-        parts.append(folded("Clip by clip: how certain the differences are", each_clip, element("p", MEANING)))
-    return joined([*parts, folded("What was measured", facts)])
+        parts.append(
+            collapsible("Clip by clip: how certain the differences are", each_clip, element("p", MEANING))
+        )
+    return concatenate([*parts, collapsible("What was measured", facts)])
 
 
 def _horizons(scores: Mapping[str, ForecastScores]) -> Html:
@@ -134,7 +136,7 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
         }
         title = f"{name.capitalize()}: {view.clip_id}, {_jaccard(jaccard_h[scores.last])}"
         parts.append(player(f"clip-{name}", title, sprite, captions, frames, classes_shown(view)))
-    return joined(parts)
+    return concatenate(parts)
 
 
 def _classes(scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
@@ -153,8 +155,8 @@ def _classes(scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> Ht
     parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(best), "true pixels"], rows)]
     if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
         said = f"Neither in truth nor forecast: {len(absent)} of {len(classes)} classes"
-        parts.append(folded(said, element("p", f"{', '.join(absent)}.")))
-    return joined(parts)
+        parts.append(collapsible(said, element("p", f"{', '.join(absent)}.")))
+    return concatenate(parts)
 
 
 def _bar(own: float, rival: float) -> Html:

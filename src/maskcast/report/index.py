@@ -11,7 +11,7 @@ from maskcast.errors import MaskcastError
 from maskcast.markup import element, table
 from maskcast.reading import open_file
 from maskcast.report.page import GENERATOR, INDEX, document
-from maskcast.writing import write_whole
+from maskcast.writing import write_atomically
 
 HEAD_BYTES = 20_000  # more than the head of a page
 
@@ -41,7 +41,7 @@ def write_index(folder: Path) -> Path | None:
         rows.append([element("a", name, href=place), told, f"{written:%Y-%m-%d %H:%M} UTC"])
     header = ["stage", "score", "written"]
     written_table = table("One page per stage, in the order of writing", header, rows)
-    write_whole(index, document("maskcast", {"Pages": element("div", written_table, class_="facts")}))
+    write_atomically(index, document("maskcast", {"Pages": element("div", written_table, class_="facts")}))
     return index
 
 

@@ -12,7 +12,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.masker import MaskerScores
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.files import file_stem
-from maskcast.markup import Html, element, folded, joined, picture, table
+from maskcast.markup import Html, collapsible, concatenate, element, figure, table
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import masker_strip
 from maskcast.report.paint import class_entries
@@ -59,19 +59,19 @@ def write_label_maps(
         cells = [
             [names[k], f"{jaccard:.3f}", f"{pixels:,}"] for k, pixels, jaccard in classes if np.isfinite(jaccard)
         ]
-        parts.append(folded(f"By class of {name}", table(name, ["class", "Jaccard", "true pixels"], cells)))
+        parts.append(collapsible(f"By class of {name}", table(name, ["class", "Jaccard", "true pixels"], cells)))
     (folder / "maps").mkdir()
     drawn = _draw(folder / "maps", scores, prepared, generated, clips)
     if drawn:
         parts += [_key(scores[name]) for name in by_class]
-    return joined([*parts, *(picture(path.stem, path.stem, path.read_bytes()) for path in drawn)])
+    return concatenate([*parts, *(figure(path.stem, path.stem, path.read_bytes()) for path in drawn)])
 
 
 def _key(one: MaskerScores) -> Html:
     """Returns the legend of a map."""
     there = np.flatnonzero(one.counts.sum(axis=0) + one.counts.sum(axis=1))
     title = f"Colours of {one.label_map.name}"
-    return joined([element("p", f"{title}:"), legend(class_entries([there], one.label_map.classes), title)])
+    return concatenate([element("p", f"{title}:"), legend(class_entries([there], one.label_map.classes), title)])
 
 
 def _draw(

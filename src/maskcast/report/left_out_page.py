@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from maskcast.data.left_out import LeftOut
-from maskcast.markup import element, joined, scrolling
+from maskcast.markup import concatenate, element, scrolling
 from maskcast.report.page import INDEX, document
 
 
@@ -22,6 +22,6 @@ def write_left_out(found: LeftOut) -> Path | None:
         for clip_id, why, name in found.clips
     ]
     page = found.folder / INDEX
-    sections = {"Clips": joined([element("p", lead), *clips])}
+    sections = {"Clips": concatenate([element("p", lead), *clips])}
     page.write_text(document("Clips that are left out", sections, in_store=True), encoding="utf-8")
     return page

@@ -14,7 +14,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
 from maskcast.evaluation.many import Evaluated, Task, chosen_clips, shown_frames
 from maskcast.labels import LabelMap
-from maskcast.markup import Html, element, joined, picture, table
+from maskcast.markup import Html, concatenate, element, figure, table
 from maskcast.reading import pluralize
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import Row, grid, matte, overlay
@@ -58,7 +58,7 @@ def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, 
     for name in dict.fromkeys(name for one in found for name in one.scores):
         models = [one for one in found if name in one.scores]
         kinds = {one.name: one.scores[name] for one in models}
-        sections[f"Scores of {name}"] = joined(
+        sections[f"Scores of {name}"] = concatenate(
             [_best_marked(f"{name}, {task.split}", kinds), _pictures(store, task.split, name, models)]
         )
     costs = {one.name: {key: float(getattr(one.speed, key)) for key in COSTS} for one in found}
@@ -120,9 +120,9 @@ def _pictures(store: ClipStore, split: str, name: str, models: Sequence[Evaluate
     data = io.BytesIO()
     grid(rows, f"{clip.id}: {name}").save(data, "PNG")
     said = f"{name} of clip {clip.id} by each model"
-    sheet = picture(said, said, data.getvalue())
+    sheet = figure(said, said, data.getvalue())
     if label_map.kind == "alpha":
         return sheet
     true = [own.masks(clip)[places]] if own.has_masks(clip) else []
     entries = class_entries([*true, *(one.shown[name] for one in models)], label_map.classes)
-    return joined([sheet, legend(entries, f"Colours of {name}")])
+    return concatenate([sheet, legend(entries, f"Colours of {name}")])

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast.digest import DATA_HASH, DVC_HASH
-from maskcast.markup import Html, element, folded, joined, picture, table
+from maskcast.markup import Html, collapsible, concatenate, element, figure, table
 from maskcast.params import flatten
 from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
@@ -68,7 +68,7 @@ class Page:
         """Adds a picture (PNG, GIF) or text (Markdown) to the page; other files are only kept by MLflow."""
         caption = f"{folder}/{path.name}" if folder not in ("", ".") else path.name
         if path.suffix in PICTURES:
-            self._files[caption] = picture(caption, caption, path.read_bytes(), PICTURES[path.suffix])
+            self._files[caption] = figure(caption, caption, path.read_bytes(), PICTURES[path.suffix])
         elif path.suffix in TEXTS:
             text = _rendered(path.read_text(encoding="utf-8"), caption)
             self._files[caption] = element("figure", text, element("figcaption", caption))
@@ -89,7 +89,7 @@ class Page:
         numbers = table("Final numbers", ["name", "value"], [[k, _number(v)] for k, v in metrics.items()])
         own = bool(self._sections)
         sections = dict(self._sections)
-        sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers) if own else numbers
+        sections["All numbers" if own else "Scores"] = collapsible("Final numbers", numbers) if own else numbers
         curves = {
             name: sorted(at.items()) for name, at in self._curves.items() if len(at) > 1
         }  # one point: no curve
@@ -97,7 +97,7 @@ class Page:
             charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")
         if self._files and not own:
-            sections["Pictures and texts"] = joined(self._files.values())
+            sections["Pictures and texts"] = concatenate(self._files.values())
         sections["Lineage"] = _lineage(params, tags)
         path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
 
@@ -118,7 +118,7 @@ def _rendered(text: str, caption: str) -> Html:
             parts.append(table(title, lines[0], lines[1:]))
         else:
             parts.append(element("pre", block, tabindex=0))
-    return joined(parts)
+    return concatenate(parts)
 
 
 def _rank(curve: str) -> tuple[bool, bool, str]:

@@ -14,7 +14,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.suggestions import Candidates, choose, find_candidates
-from maskcast.markup import Html, data_uri, element, joined, table
+from maskcast.markup import Html, concatenate, data_uri, element, table
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
@@ -75,7 +75,7 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     )
     key = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
     figures = element("div", *(figure for figure, _ in drawn), class_="charts")
-    frames = joined([element("p", lead), key, figures])
+    frames = concatenate([element("p", lead), key, figures])
     facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
     how = table("How they were chosen", ["fact", "value"], [[name, str(value)] for name, value in facts.items()])
     page = document("Frames to label next", {"Frames": frames, "How": element("div", how, class_="facts")})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.redaction import as_written
+from maskcast.redaction import printable
 
 GAP = 2  # spaces between columns
 READABLE = 34  # minimum width of a column of long texts; less would put each word on a line of its own
@@ -23,7 +23,7 @@ def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
     Columns that do not fit continue in further blocks below, each with the first column repeated. If width is
     short, headers are wrapped between words, and so are texts, down to ``READABLE`` columns.
     """
-    columns = [_Column(name, [as_written(row[index]) for row in rows]) for index, name in enumerate(header)]
+    columns = [_Column(name, [printable(row[index]) for row in rows]) for index, name in enumerate(header)]
     width = shutil.get_terminal_size().columns
     blocks: list[list[_Column]] = []
     for column in columns[1:]:

@@ -16,7 +16,7 @@ from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
-from maskcast.markup import Html, definition_list, element, folded, joined, picture, table
+from maskcast.markup import Html, collapsible, concatenate, definition_list, element, figure, table
 from maskcast.progress import report_section
 from maskcast.reading import pluralize
 from maskcast.report.clip_by_clip import BOOTSTRAP, MEANING
@@ -162,8 +162,10 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
     parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
     if gained:
         each_clip = table("The segmenter minus its base, each clip scored separately", GAIN, gained)
-        parts.append(folded("Clip by clip: how certain the differences are", each_clip, element("p", MEANING)))
-    return joined(parts)
+        parts.append(
+            collapsible("Clip by clip: how certain the differences are", each_clip, element("p", MEANING))
+        )
+    return concatenate(parts)
 
 
 def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
@@ -192,7 +194,7 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
         masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
         entries = class_entries(masks, evaluation.prepared.classes)
         parts.append(player(f"clip-{place}", title, sprite, captions, frames, entries))
-    return joined(parts)
+    return concatenate(parts)
 
 
 def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
@@ -205,7 +207,7 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
     caption = f"{path.name}, {count} of {pluralize(clip.num_frames, 'frame')} of {clip.id}"
-    return picture(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
+    return figure(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 
 def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:

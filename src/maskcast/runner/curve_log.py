@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from maskcast.markup import Html
-from maskcast.writing import write_whole
+from maskcast.writing import write_atomically
 
 Report = tuple[int, dict[str, float]]  # step, values by name
 
@@ -37,7 +37,7 @@ class CurveLog:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = (json.dumps(line) + "\n" for line in (self._owner, *self.earlier))
-            write_whole(self._path, "".join(lines))  # without a last line that was cut off
+            write_atomically(self._path, "".join(lines))  # without a last line that was cut off
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
         self._file.write(json.dumps((step, dict(values))) + "\n")
 

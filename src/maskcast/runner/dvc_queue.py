@@ -17,8 +17,8 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 
 POLL_S = 2.0
-GONE_S = 60.0  # a queue with work but no worker is given up after this; workers need seconds to start
-OPEN = ("Queued", "Running")
+NO_WORKER_TIMEOUT_S = 60.0  # a queue with work but no worker is given up after this; workers need seconds to start
+UNFINISHED = ("Queued", "Running")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
 TASK = re.compile(r"^([0-9a-f]{7}) +(\S+) .* (Queued|Running|Failed|Success)$", re.MULTILINE)
 ERROR = re.compile(r"^\s*error: (.+)$", re.MULTILINE)  # maskcast's form of errors
@@ -79,23 +79,23 @@ class Queue:
         Raises:
             MaskcastError: the queue has other experiments, DVC refuses one, or all workers are gone.
         """
-        wanted = {one.name: one for one in experiments if not self._done(one.name)}
-        if kept := [one.name for one in experiments if one.name not in wanted]:
-            say(f"done before: {', '.join(kept)}")
-        if not wanted:
+        remaining = {one.name: one for one in experiments if not self._has_succeeded(one.name)}
+        if finished := [one.name for one in experiments if one.name not in remaining]:
+            say(f"done before: {', '.join(finished)}")
+        if not remaining:
             return {}
-        self._clear(wanted)
-        waiting = {name for name, (_, state) in self._status()[0].items() if state in OPEN}
+        self._clear(remaining)
+        waiting = {name for name, (_, state) in self._status()[0].items() if state in UNFINISHED}
         try:
-            for one in wanted.values():
+            for one in remaining.values():
                 if one.name not in waiting:
-                    self._put(one)
-            self._must("queue", "start", "--jobs", str(jobs))
-            failed = self._follow(list(wanted))
+                    self._enqueue(one)
+            self._dvc_output("queue", "start", "--jobs", str(jobs))
+            failed = self._wait_for(list(remaining))
         except KeyboardInterrupt:
             self._dvc("queue", "stop", "--kill")
             for name, (task, state) in self._status()[0].items():
-                if name in wanted and state == "Queued":
+                if name in remaining and state == "Queued":
                     self._dvc("queue", "remove", task)
             raise
         return {name: self._reason(task) for name, task in failed.items()}
@@ -113,89 +113,91 @@ class Queue:
         """
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
         inside = (self._folder.resolve() / path).relative_to(top.resolve())
-        self._must("get", str(top), str(inside), "--rev", self._ref(name), "--out", str(to))
+        self._dvc_output("get", str(top), str(inside), "--rev", self._experiment_ref(name), "--out", str(to))
 
-    def _clear(self, wanted: Container[str]) -> None:
+    def _clear(self, remaining: Container[str]) -> None:
         """Removes experiments from the queue that have ended, or were killed with their worker.
 
         Raises:
             MaskcastError: the queue has other experiments.
         """
         states, workers = self._status()
-        if others := [name for name, (_, state) in states.items() if state in OPEN and name not in wanted]:
+        if others := [
+            name for name, (_, state) in states.items() if state in UNFINISHED and name not in remaining
+        ]:
             raise MaskcastError(
                 f"DVC's queue is in use: {', '.join(others)}; wait for them (`dvc queue status`), "
                 "or `dvc queue remove --queued`"
             )
         for name, (task, state) in states.items():
             killed = state == "Running" and not workers
-            if name in wanted and killed:
-                self._must("queue", "kill", task)
-            if name in wanted and (killed or state not in OPEN):
-                self._must("queue", "remove", task)
+            if name in remaining and killed:
+                self._dvc_output("queue", "kill", task)
+            if name in remaining and (killed or state not in UNFINISHED):
+                self._dvc_output("queue", "remove", task)
 
-    def _put(self, one: Experiment) -> None:
+    def _enqueue(self, one: Experiment) -> None:
         changes = []
         for section, values in one.sections.items():
             changes += ["-S", f"~{section}", "-S", f"+{section}={_hydra(values)}"]
-        self._must("exp", "run", "--queue", "--name", one.name, *changes, *one.targets)
+        self._dvc_output("exp", "run", "--queue", "--name", one.name, *changes, *one.targets)
 
-    def _follow(self, names: Sequence[str]) -> dict[str, str]:
+    def _wait_for(self, names: Sequence[str]) -> dict[str, str]:
         """Waits until experiments end, reports each result, and returns the tasks of failed ones."""
-        said: dict[str, str] = {}
-        seen = time.monotonic()
+        reported: dict[str, str] = {}
+        worker_seen = time.monotonic()
         while True:
             states, workers = self._status()
-            seen = time.monotonic() if workers else seen
+            worker_seen = time.monotonic() if workers else worker_seen
             for name in names:
                 state = states.get(name, ("", "Queued"))[1]
-                if state not in (said.get(name), "Queued"):
-                    said[name] = state
-                    ended = sum(state not in OPEN for state in said.values())
+                if state not in (reported.get(name), "Queued"):
+                    reported[name] = state
+                    ended = sum(state not in UNFINISHED for state in reported.values())
                     say(f"{name}: {state.lower()} ({ended} of {len(names)} have ended)")
-            if all(said.get(name) in ("Success", "Failed") for name in names):
-                return {name: states[name][0] for name in names if said[name] == "Failed"}
-            if time.monotonic() - seen > GONE_S:
+            if all(reported.get(name) in ("Success", "Failed") for name in names):
+                return {name: states[name][0] for name in names if reported[name] == "Failed"}
+            if time.monotonic() - worker_seen > NO_WORKER_TIMEOUT_S:
                 raise MaskcastError("the workers of DVC's queue are gone; the same command goes on")
             time.sleep(POLL_S)
 
     def _reason(self, task: str) -> str:
-        said = self._dvc("queue", "logs", task).stdout
-        if found := ERROR.findall(said):
+        output = self._dvc("queue", "logs", task).stdout
+        if found := ERROR.findall(output):
             return str(found[-1])
         return f"no error of ours; `dvc queue logs {task}` has all that was printed"
 
     def _status(self) -> tuple[dict[str, tuple[str, str]], int]:
         """Returns task and state of each queued experiment by name, and the number of workers."""
-        text = self._must("queue", "status")
+        text = self._dvc_output("queue", "status")
         workers = WORKERS.search(text)
         states = {name: (task, state) for task, name, state in TASK.findall(text)}
         return states, int(workers[1]) + int(workers[2]) if workers else 0
 
-    def _ref(self, name: str) -> str:
+    def _experiment_ref(self, name: str) -> str:
         return f"refs/exps/{self._commit[:2]}/{self._commit[2:]}/{name}"
 
-    def _done(self, name: str) -> bool:
-        return not self._git("rev-parse", "--verify", "--quiet", self._ref(name)).returncode
+    def _has_succeeded(self, name: str) -> bool:
+        return not self._git("rev-parse", "--verify", "--quiet", self._experiment_ref(name)).returncode
 
-    def _must(self, *words: str) -> str:
-        done = self._dvc(*words)
+    def _dvc_output(self, *arguments: str) -> str:
+        done = self._dvc(*arguments)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
-            raise MaskcastError(f"dvc {' '.join(words[:2])}: {lines[-1].removeprefix('ERROR: ').strip()}")
+            raise MaskcastError(f"dvc {' '.join(arguments[:2])}: {lines[-1].removeprefix('ERROR: ').strip()}")
         return done.stdout
 
-    def _dvc(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run([sys.executable, "-m", "dvc", *words])
+    def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._run([sys.executable, "-m", "dvc", *arguments])
 
-    def _git(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run(["git", *words])
+    def _git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._run(["git", *arguments])
 
     def _run(self, command: Iterable[str]) -> subprocess.CompletedProcess[str]:
-        # It gets a session of its own, so that Ctrl-C only reaches this process, which then stops the queue in
+        # It gets its own session, so that Ctrl-C only reaches this process, which then stops the queue in
         # order. Workers and stages start `dvc` and `maskcast`, which must be those of this interpreter. Telemetry
         # is off, because following a queue calls `dvc` every few seconds.
-        own = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+        path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
         return subprocess.run(
             list(command),
             cwd=self._folder,
@@ -203,7 +205,7 @@ class Queue:
             text=True,
             check=False,
             start_new_session=True,
-            env={"DVC_NO_ANALYTICS": "1"} | os.environ | own,
+            env={"DVC_NO_ANALYTICS": "1"} | os.environ | path,
         )
 
 

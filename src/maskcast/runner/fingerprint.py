@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast.digest import digest_tree, sha256_of
-from maskcast.plugins import JOINED_IN, sources
+from maskcast.plugins import UNION_MODULES, plugin_files
 
 
 def fingerprint(params: BaseModel, **inputs: Path) -> str:
@@ -16,7 +16,7 @@ def fingerprint(params: BaseModel, **inputs: Path) -> str:
     Packages of plugins count because a training must not resume after its loss, for example, was changed.
     """
     parts = {"params": params.model_dump(mode="json")} | {name: digest_tree(path) for name, path in inputs.items()}
-    files = {place: path for module in JOINED_IN.values() for place, path in sources(module).items()}
+    files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
     if files:
         parts["plugins"] = {place: sha256_of(path) for place, path in files.items()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -48,7 +48,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Parts:
+class StageSplit:
     """The stages that a grid runs, by their names in the pipeline, in topological order.
 
     Attributes:
@@ -80,30 +80,32 @@ def load_grid(
         raise MaskcastError(
             f"{path}: stage: {grid.stage} writes no masker to compare; name a stage that trains one"
         )
-    found: dict[str, Variant] = {}
+    variants_by_name: dict[str, Variant] = {}
     for name, changes in _combinations(grid):
         if not re.fullmatch(NAME, name):
             raise MaskcastError(
                 f"{path}: {name!r} names no variant; up to 60 letters, digits and . _ - are allowed"
             )
-        if name in found:
+        if name in variants_by_name:
             raise MaskcastError(f"{path}: two variants have the name {name!r}; rename one")
         where = f"{path}: variant {name!r}"
-        own = deepcopy(dict(values))
+        changed_values = deepcopy(dict(values))
         for address, value in changes.items():
-            set_key(own, address, deepcopy(value), f"{where}: {address}")
-        sections = {section: own[section] for section in dict.fromkeys(key.split(".")[0] for key in changes)}
-        for section, given in sections.items():
-            validate(get_stage(stages.get(section, section)).params, given, f"{where}: {section}")
-        found[name] = Variant(name, sections)
-    if not found:
+            set_key(changed_values, address, deepcopy(value), f"{where}: {address}")
+        sections = {
+            section: changed_values[section] for section in dict.fromkeys(key.split(".")[0] for key in changes)
+        }
+        for section, section_values in sections.items():
+            validate(get_stage(stages.get(section, section)).params, section_values, f"{where}: {section}")
+        variants_by_name[name] = Variant(name, sections)
+    if not variants_by_name:
         raise MaskcastError(f"{path}: holds no variant; name some under `variants`, or values under `product`")
-    return grid, list(found.values())
+    return grid, list(variants_by_name.values())
 
 
-def parts_of(
+def split_stages(
     path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str, set[str]], clips: str | None
-) -> Parts:
+) -> StageSplit:
     """Returns which stages run once, and which run for each variant.
 
     Args:
@@ -131,7 +133,7 @@ def parts_of(
     run = [name for name in needs if name in wanted]
     if clips not in run or clips in varied:
         raise MaskcastError(f"{path}: a variant changes the clips; maskers are compared on the same ones")
-    return Parts(tuple(n for n in run if n not in varied), tuple(n for n in run if n in varied))
+    return StageSplit(tuple(n for n in run if n not in varied), tuple(n for n in run if n in varied))
 
 
 def _combinations(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -140,9 +142,9 @@ def _combinations(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     for variant, changes in (grid.variants or {"": None}).items():
         for chosen in product(*(list(enumerate(values, start=1)) for values in grid.product.values())):
-            words, changed = [variant] if variant else [], dict(changes or {})
+            name_parts, changed = [variant] if variant else [], dict(changes or {})
             for (address, _), (number, value) in zip(grid.product.items(), chosen, strict=True):
                 shown = number if isinstance(value, dict | list) else value
-                words.append(f"{address.split('.')[-1]}-{re.sub('[^A-Za-z0-9._-]+', '-', str(shown))}")
+                name_parts.append(f"{address.split('.')[-1]}-{re.sub('[^A-Za-z0-9._-]+', '-', str(shown))}")
                 changed[address] = value
-            yield "-".join(words), changed
+            yield "-".join(name_parts), changed

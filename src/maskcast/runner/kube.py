@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
-from maskcast.runner.waiting import Told, waits_for
+from maskcast.runner.pod_status import WaitReporter, waiting_reason
 
 Json = dict[str, Any]
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -27,7 +27,7 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # mounted into every pod
 POLL_S = 5.0
-PATIENCE_S = 30.0  # before reasons for waiting are reported
+REPORT_AFTER_S = 30.0  # before reasons for waiting are reported
 TIMEOUT_S = (5, 30)  # (connect, read)
 # covers about four minutes without an API server; requests that create are never repeated
 RETRIES = Retry(10, backoff_factor=0.5, backoff_max=60, status_forcelist=(429, 500, 502, 503, 504))
@@ -35,7 +35,7 @@ LAST_LINES = 200  # lines of a failed node's log to read; torchrun's report is l
 
 
 @contextmanager
-def own_cluster() -> Iterator["Cluster"]:
+def connect_in_cluster() -> Iterator["Cluster"]:
     """Connects to the cluster that this pod is part of, as its service account.
 
     Raises:
@@ -62,10 +62,10 @@ class Cluster:
         self.api, self.core, self.custom = api, client.CoreV1Api(api), client.CustomObjectsApi(api)
         self.namespace = namespace
 
-    def own_pod(self) -> Json:
+    def this_pod(self) -> Json:
         """Returns the pod of this process."""
         name = os.environ.get("KFP_POD_NAME") or socket.gethostname()  # truncated if the name is long
-        pod = _ask("read its own pod", self.core.read_namespaced_pod, name, self.namespace)
+        pod = _request("read its own pod", self.core.read_namespaced_pod, name, self.namespace)
         return self.api.sanitize_for_serialization(pod)
 
     def run(self, job: Json) -> None:
@@ -79,7 +79,7 @@ class Cluster:
             time.sleep(POLL_S)
         nodes, processes = trainer["numNodes"], trainer["numProcPerNode"]
         try:
-            _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
+            _request("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
             say(f"TrainJob {name}: {pluralize(nodes, 'node')} x {pluralize(processes, 'process')}")
             self._wait(name, nodes)
         finally:
@@ -89,9 +89,9 @@ class Cluster:
                 say(f"TrainJob {name} is left behind and goes with this pod ({error})")
 
     def _wait(self, name: str, nodes: int) -> None:
-        log, running, told = _Log(self.core), 0, Told(f"TrainJob {name}", PATIENCE_S)
+        log, running, reporter = _Log(self.core), 0, WaitReporter(f"TrainJob {name}", REPORT_AFTER_S)
         while True:
-            job = _ask("read a TrainJob", self.custom.get_namespaced_custom_object, *self._jobs, name)
+            job = _request("read a TrainJob", self.custom.get_namespaced_custom_object, *self._jobs, name)
             pods = self._pods(name)
             if (now := sum(pod.status.phase != "Pending" for pod in pods)) > running:
                 running = now
@@ -105,21 +105,23 @@ class Cluster:
                 if condition["status"] == "True" and condition["type"] == "Failed":
                     raise self._failure(name, pods, condition.get("message", "no reason given"))
             if running < nodes:
-                told.say_new(self._holds_up(name, job, pods))
+                reporter.report_new(self._waiting_reasons(name, job, pods))
             time.sleep(POLL_S)
 
-    def _holds_up(self, name: str, job: Json, pods: Sequence[Any]) -> Iterator[str]:
+    def _waiting_reasons(self, name: str, job: Json, pods: Sequence[Any]) -> Iterator[str]:
         """Yields reasons why nodes have not started, from pods and from the job's conditions and events."""
         for pod in pods:
-            if pod.status.phase == "Pending" and (why := waits_for(pod)):
-                yield f"node {pod.metadata.labels.get(INDEX)} waits: {why}"
+            if pod.status.phase == "Pending" and (reason := waiting_reason(pod)):
+                yield f"node {pod.metadata.labels.get(INDEX)} waits: {reason}"
         for condition in job.get("status", {}).get("conditions", []):
             if message := condition.get("message"):
                 yield f"{condition['type']} is {condition['status']}: {message}"
         # If the API refuses a JobSet, only events tell it.
         selector = f"involvedObject.name={name},type=Warning"
         try:
-            events = _ask("list events", self.core.list_namespaced_event, self.namespace, field_selector=selector)
+            events = _request(
+                "list events", self.core.list_namespaced_event, self.namespace, field_selector=selector
+            )
         except _RefusedError:  # an older role without access to events
             return
         yield from (f"{event.reason}: {event.message}" for event in events.items)
@@ -129,10 +131,10 @@ class Cluster:
         for pod in pods:
             if pod.status.phase == "Failed":
                 lines = _read_log(self.core, pod, tail_lines=LAST_LINES)
-                own = [line for line in lines if line.startswith("error: ")]
-                if own:
+                errors = [line for line in lines if line.startswith("error: ")]
+                if errors:
                     return MaskcastError(
-                        f"{own[0].removeprefix('error: ')} (node {pod.metadata.labels.get(INDEX)})"
+                        f"{errors[0].removeprefix('error: ')} (node {pod.metadata.labels.get(INDEX)})"
                     )
                 for line in lines:
                     say(f"{pod.metadata.name}: {line}")
@@ -142,13 +144,13 @@ class Cluster:
 
     def _pods(self, name: str) -> list[Any]:
         selector = f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={NODE}"
-        listed = _ask("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=selector)
-        return list(listed.items)
+        pods = _request("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=selector)
+        return list(pods.items)
 
     def _delete(self, name: str) -> bool:
         """Deletes a TrainJob with its pods; returns whether it still exists."""
         try:
-            _ask(
+            _request(
                 "delete a TrainJob",
                 self.custom.delete_namespaced_custom_object,
                 *self._jobs,
@@ -187,7 +189,7 @@ def _read_log(core: client.CoreV1Api, pod: Any, **options: Any) -> list[str]:
     """Returns the lines of a node's log; none if it has not started or is gone."""
     name, namespace = pod.metadata.name, pod.metadata.namespace
     try:
-        text = _ask(
+        text = _request(
             "read the log of a pod", core.read_namespaced_pod_log, name, namespace, container=NODE, **options
         )
     except _RefusedError as error:
@@ -205,7 +207,7 @@ class _RefusedError(MaskcastError):
         self.status = status
 
 
-def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _request(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Returns the API's answer; a refusal becomes an error of one line."""
     try:
         return call(*arguments, **options, _request_timeout=TIMEOUT_S)
@@ -215,14 +217,14 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
             404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "was it deleted?",
         }.get(error.status, "fix that")
         raise _RefusedError(
-            f"the cluster does not let this pod {what} ({error.status}: {message_of(error)}); {remedy}",
+            f"the cluster does not let this pod {what} ({error.status}: {api_message(error)}); {remedy}",
             error.status,
         ) from None
     except HTTPError as error:
         raise MaskcastError(f"the API of the cluster does not answer ({error}); run the same again") from None
 
 
-def message_of(error: client.ApiException) -> str:
+def api_message(error: client.ApiException) -> str:
     """Returns the API's message for a refusal."""
     try:
         return str(json.loads(error.body)["message"])

@@ -13,9 +13,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from maskcast.errors import MaskcastError
-from maskcast.processors import threads_for
+from maskcast.resources import threads_per_process
 from maskcast.runner.stage import Job
-from maskcast.stopping import PAUSED, PAUSES, Paused, Stopped, stopped_by_signals
+from maskcast.stopping import EXIT_PAUSED, PAUSE_SIGNALS, Paused, Stopped, raise_on_signals
 
 Work = Callable[[Job], dict[str, float]]
 
@@ -38,17 +38,17 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
         except ImportError as error:
             raise MaskcastError(f"training.nodes {nodes}: {error}; pip install 'maskcast[cluster]'") from None
         return run_trainjob(job, nodes=nodes, processes=processes)
-    handlers = {number: signal.getsignal(number) for number in PAUSES}
+    handlers = {number: signal.getsignal(number) for number in PAUSE_SIGNALS}
     _start_tracker()
     logging.disable(logging.CRITICAL)  # torchrun logs failures at length; the cause is raised below
     try:
         with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
             start = elastic_launch(_config(processes, logs), _worker)
-            return start(work, job, threads_for(processes))[0]
+            return start(work, job, threads_per_process(processes))[0]
     except ChildFailedError as error:
         raise _cause(job.name, processes, error) from None
     except SignalException as error:
-        raise (Paused() if error.sigval in PAUSES else Stopped(error.sigval)) from None
+        raise (Paused() if error.sigval in PAUSE_SIGNALS else Stopped(error.sigval)) from None
     finally:
         logging.disable(logging.NOTSET)
         for number, handler in handlers.items():  # restores those that torchrun replaced
@@ -74,7 +74,7 @@ def _config(processes: int, logs: str) -> LaunchConfig:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,  # repeating the command resumes from the checkpoint
-        signals_to_handle=",".join(number.name for number in PAUSES),
+        signals_to_handle=",".join(number.name for number in PAUSE_SIGNALS),
         logs_specs=DefaultLogsSpecs(log_dir=logs),  # for error files
     )
 
@@ -85,7 +85,7 @@ def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with stopped_by_signals():
+        with raise_on_signals():
             return work(job)
     except KeyboardInterrupt as stop:  # the parent process reports it
         raise SystemExit(getattr(stop, "code", 128 + signal.SIGINT)) from None
@@ -94,14 +94,14 @@ def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
 def _cause(name: str, processes: int, error: ChildFailedError) -> BaseException:
     """Returns the error of the process that failed first, or one that says how it died."""
     rank, failure = error.get_first_failure()
-    if failure.exitcode == PAUSED:
+    if failure.exitcode == EXIT_PAUSED:
         return Paused()
     if not isinstance(failure.message, dict):  # it left no error file
-        how = f"ended with exit code {failure.exitcode}"
+        reason = f"ended with exit code {failure.exitcode}"
         if failure.exitcode < 0:
-            how = f"was killed by {failure.signal_name()}, by the system where memory ran out"
+            reason = f"was killed by {failure.signal_name()}, by the system where memory ran out"
         return MaskcastError(
-            f"{name}: process {rank} of {processes} {how}; fix that and run the same command again: it goes on "
+            f"{name}: process {rank} of {processes} {reason}; fix that and run the same command again: it goes on "
             "from the last checkpoint"
         )
     kind, _, text = failure.message["message"].partition(": ")

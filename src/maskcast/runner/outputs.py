@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
-from maskcast.runner.locks import exchange, sole_writer
+from maskcast.runner.locks import exchange, exclusive_lock
 from maskcast.writing import refuse_device
 
-RUN, CURVES = "mlflow_run_id", "curves.jsonl"
+RUN_KEY, CURVES = "mlflow_run_id", "curves.jsonl"
 
 
 def resume_dir(out: Path) -> Path:
@@ -21,25 +21,25 @@ def resume_dir(out: Path) -> Path:
     output or, if that would be lost with its pod, below ``MASKCAST_RESUME_DIR`` (on a volume), in a folder per
     Kubeflow run.
     """
-    name = final(out).name + ".resume"
+    name = final_path(out).name + ".resume"
     if root := os.environ.get("MASKCAST_RESUME_DIR"):
         return Path(root, os.environ.get("KFP_RUN_ID", "")) / name
     return out.with_name(name)
 
 
-def beside(out: Path) -> Path:
+def partial_path(out: Path) -> Path:
     """Returns the temporary path of an output, on the same file system: ``<output>.partial``."""
     return out.with_name(out.name + ".partial")
 
 
-def final(out: Path) -> Path:
+def final_path(out: Path) -> Path:
     """Returns the final path of an output, given that or its temporary path; for messages."""
     return out.with_name(out.name.removesuffix(".partial"))
 
 
 def run_file(out: Path) -> Path:
     """Returns the file that stores the key of the MLflow run that writes an output."""
-    return resume_dir(out) / RUN
+    return resume_dir(out) / RUN_KEY
 
 
 def curves_file(out: Path) -> Path:
@@ -47,28 +47,28 @@ def curves_file(out: Path) -> Path:
     return resume_dir(out) / CURVES
 
 
-def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
+def check_deletes_none(out: Path, flag: str, protected: Mapping[str, Path]) -> None:
     """Refuses an output whose replacement would delete other files, because it is replaced as a whole.
 
     Args:
         out: The output, or its temporary path.
         flag: Name of its flag, for errors.
-        spared: Paths to protect, by their names in errors.
+        protected: Paths to protect, by their names in errors.
 
     Raises:
         MaskcastError: One of these is the output, or lies inside it.
     """
-    whole = _place_of(out)
+    whole = _absolute(out)
     if whole.name:  # not the root of the file system
-        whole = final(whole)
-    for name, path in spared.items():
-        if _place_of(path).is_relative_to(whole) or _real(path).is_relative_to(whole):
+        whole = final_path(whole)
+    for name, path in protected.items():
+        if _absolute(path).is_relative_to(whole) or _resolved(path).is_relative_to(whole):
             raise MaskcastError(
                 f"{whole}: --{flag} is replaced as a whole, and {name} ({path}) lies there; choose another path"
             )
 
 
-def check_own(out: Path, record: str) -> None:
+def check_replaceable(out: Path, record: str) -> None:
     """Refuses an existing output folder that was not written by the command.
 
     Args:
@@ -78,7 +78,7 @@ def check_own(out: Path, record: str) -> None:
     Raises:
         MaskcastError: The folder exists without that file, or contains the working directory.
     """
-    check_spares(out, "output", {"the working directory": Path.cwd()})
+    check_deletes_none(out, "output", {"the working directory": Path.cwd()})
     if (out / record).is_file() or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     raise MaskcastError(
@@ -87,7 +87,7 @@ def check_own(out: Path, record: str) -> None:
     )
 
 
-def check_new(out: Path, flag: str, kind: str = "folder") -> None:
+def check_not_exists(out: Path, flag: str, kind: str = "folder") -> None:
     """Refuses an output that already exists, for commands that replace nothing.
 
     Args:
@@ -102,27 +102,27 @@ def check_new(out: Path, flag: str, kind: str = "folder") -> None:
         raise MaskcastError(f"{out}: already there (--{flag}); name a new {kind}, or remove this one")
 
 
-def _place_of(path: Path) -> Path:
+def _absolute(path: Path) -> Path:
     """Returns the absolute path of a file or folder, without following it if it is a link."""
     absolute = Path(os.path.abspath(path))
-    return _real(absolute.parent) / absolute.name
+    return _resolved(absolute.parent) / absolute.name
 
 
-def _real(path: Path) -> Path:
+def _resolved(path: Path) -> Path:
     """Resolves links; a loop of links is returned unresolved, and reading it raises an error."""
     return Path(os.path.realpath(path))
 
 
 @contextmanager
-def output_whole(out: Path, flag: str = "output") -> Iterator[Path]:
-    """Yields the temporary path for an output of a command; ``outputs_whole`` moves it into place."""
-    partial = beside(out)
-    with outputs_whole({flag: out}, {flag: partial}):
+def atomic_output(out: Path, flag: str = "output") -> Iterator[Path]:
+    """Yields the temporary path for an output of a command; ``atomic_outputs`` moves it into place."""
+    partial = partial_path(out)
+    with atomic_outputs({flag: out}, {flag: partial}):
         yield partial
 
 
 @contextmanager
-def outputs_whole(
+def atomic_outputs(
     outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object] = Path.rename
 ) -> Iterator[None]:
     """A context that moves temporary outputs into place at success, and removes them at failure.
@@ -130,32 +130,32 @@ def outputs_whole(
     Args:
         outputs: The final path of each output, by its flag.
         partials: The temporary path of each output.
-        place: Moves a complete temporary output to ``beside`` of its final path, if it is not there already.
+        place: Moves a complete temporary output to ``partial_path`` of its final path, if it is not there already.
 
     Raises:
         MaskcastError: An output cannot be written, another process writes it, or the disk is full.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     volume = os.environ.get("MASKCAST_RESUME_DIR")
     try:
         with ExitStack() as locks:
             for name, out in outputs.items():
-                made += _make_parents(out, name)
-                with _unwritable(out, f"--{name}"):
+                created += _make_parents(out, name)
+                with _write_errors(out, f"--{name}"):
                     refuse_device(out)
                     if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK):
                         # An old output could be renamed after the work, but not removed.
                         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                    locks.enter_context(sole_writer(out))
+                    locks.enter_context(exclusive_lock(out))
                 if volume:  # pods of other attempts see it, too
                     remedy = f"user {os.geteuid()} must be able to write to this volume (docs/runbook.md)"
-                    with _unwritable(Path(volume), "MASKCAST_RESUME_DIR", remedy):
+                    with _write_errors(Path(volume), "MASKCAST_RESUME_DIR", remedy):
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
-                        locks.enter_context(sole_writer(resume_dir(out)))
-            yield from _moved_into_place(outputs, partials, place)
+                        locks.enter_context(exclusive_lock(resume_dir(out)))
+            yield from _replace_outputs(outputs, partials, place)
     except BaseException:
-        for folder in reversed(made):
-            _drop_if_empty(folder)
+        for folder in reversed(created):
+            _remove_if_empty(folder)
         raise
     finally:
         if volume:  # folders of the Kubeflow run and of the stage, unless other outputs are being written there
@@ -164,29 +164,29 @@ def outputs_whole(
                     folder.rmdir()
 
 
-def _moved_into_place(
+def _replace_outputs(
     outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object]
 ) -> Iterator[None]:
-    passing = {*partials.values(), *map(beside, outputs.values())}
-    for left in (*passing, *(_gone(resume_dir(out)) for out in outputs.values())):
-        remove(left)
+    temporary = {*partials.values(), *map(partial_path, outputs.values())}
+    for old_file in (*temporary, *(_trash_path(resume_dir(out)) for out in outputs.values())):
+        remove(old_file)
     try:
         with convert_system_errors(*outputs.values(), *map(resume_dir, outputs.values())):
             yield
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
             for name, out in outputs.items():
-                place(partials[name], beside(out))
-                _replace(beside(out), out)
+                place(partials[name], partial_path(out))
+                _replace(partial_path(out), out)
             for out in outputs.values():  # last, so that a process killed before can resume with the same run
                 _discard(resume_dir(out))
     except BaseException as error:
-        for partial in passing:
+        for partial in temporary:
             remove(partial)
         for out in outputs.values():
-            for cut in [*resume_dir(out).rglob("*.partial"), *resume_dir(out).rglob(".*.part")]:
-                remove(cut)  # incomplete file of a failed write; earlier files are kept for resuming
-            _drop_if_empty(resume_dir(out))
+            for partial in [*resume_dir(out).rglob("*.partial"), *resume_dir(out).rglob(".*.part")]:
+                remove(partial)  # incomplete file of a failed write; earlier files are kept for resuming
+            _remove_if_empty(resume_dir(out))
         if is_disk_full(error) and any(resume_dir(out).exists() for out in outputs.values()):
             raise MaskcastError(f"{error} (it resumes)") from error
         raise
@@ -195,20 +195,20 @@ def _moved_into_place(
 def _make_parents(out: Path, name: str) -> list[Path]:
     """Creates the parent folders of an output; returns the new ones, outermost first."""
     missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
-    with _unwritable(out, f"--{name}"):
+    with _write_errors(out, f"--{name}"):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
     return missing[::-1]
 
 
 @contextmanager
-def _unwritable(out: Path, named: str, remedy: str = "choose a writable path") -> Iterator[None]:
+def _write_errors(out: Path, flag: str, remedy: str = "choose a writable path") -> Iterator[None]:
     """A context that turns an OSError into a MaskcastError with the path and its flag or variable."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise MaskcastError(f"{out}: cannot be written ({named}: {reason}); {remedy}") from None
+        raise MaskcastError(f"{out}: cannot be written ({flag}: {reason}); {remedy}") from None
 
 
 def _replace(partial: Path, out: Path) -> None:
@@ -235,16 +235,16 @@ def remove(path: Path) -> None:
 def _discard(folder: Path) -> None:
     """Removes a folder; it is renamed first, so that a killed process leaves no incomplete checkpoints."""
     if folder.exists():
-        gone = _gone(folder)
+        gone = _trash_path(folder)
         folder.rename(gone)
         remove(gone)
 
 
-def _gone(folder: Path) -> Path:
+def _trash_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.gone")
 
 
-def _drop_if_empty(folder: Path) -> None:
+def _remove_if_empty(folder: Path) -> None:
     """Removes a folder without files, or with only the records of a run that stored nothing to resume from."""
-    if folder.is_dir() and all(entry.name in (RUN, CURVES) or entry.is_dir() for entry in folder.rglob("*")):
+    if folder.is_dir() and all(entry.name in (RUN_KEY, CURVES) or entry.is_dir() for entry in folder.rglob("*")):
         remove(folder)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from maskcast import __version__
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree, dvc_hashes, stamp_tree
-from maskcast.installation import CLONE, described, git
+from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
@@ -20,12 +20,12 @@ from maskcast.runner.stage import running_name
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of its outputs, as JSON
 CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it ran
-PLAIN = {  # tags of a run without information, which are left out
+DEFAULT_TAGS = {  # tags of a run without information, which are left out
     "maskcast.image": "none",
     "maskcast.git_folder": "./",
     CODE: "of that commit",
 }
-SIZES = ("width", "hidden", "encoder")  # keys of a model's config that distinguish models of one architecture
+SIZE_KEYS = ("width", "hidden", "encoder")  # keys of a model's config that distinguish models of one architecture
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Origin:
         stage: the stage.
         params: its params.
         inputs: its inputs by port.
-        known: facts about the run (see ``run_tags``).
+        facts: facts about the run (see ``run_tags``).
         stamps: a value for each input that changes when its files change.
     """
 
     stage: str
     params: BaseModel
     inputs: Mapping[str, Path]
-    known: Mapping[str, str]
+    facts: Mapping[str, str]
     stamps: Mapping[str, str]
 
     @classmethod
@@ -55,25 +55,25 @@ class Origin:
     @property
     def name(self) -> str:
         """The stage's name in its pipeline."""
-        return self.known["maskcast.name"]
+        return self.facts["maskcast.name"]
 
     @property
     def digest(self) -> str:
         """Digest (16 hex digits) of stage, params and inputs, equal for equal runs."""
-        parts = [self.name, self.known["maskcast.params_hash"], *sorted(self.data.items())]
+        parts = [self.name, self.facts["maskcast.params_hash"], *sorted(self.data.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
     def data(self) -> dict[str, str]:
         """The digests of the inputs by port."""
-        return {name: self.known[f"{DATA_HASH}{name}"] for name in self.inputs}
+        return {name: self.facts[f"{DATA_HASH}{name}"] for name in self.inputs}
 
     @property
     def title(self) -> str:
         """Title that distinguishes runs of a stage: important params, and the first digits of ``digest``."""
         values = flatten(self.params.model_dump(mode="json"))
         model = [
-            str(values[key]) for key in ("model.arch", *(f"model.{size}" for size in SIZES)) if values.get(key)
+            str(values[key]) for key in ("model.arch", *(f"model.{size}" for size in SIZE_KEYS)) if values.get(key)
         ]
         epochs = values.get("training.epochs")
         words = [self.name, "-".join(model), pluralize(epochs, "epoch") if epochs else "", self.digest[:4]]
@@ -82,15 +82,15 @@ class Origin:
     @property
     def tags(self) -> dict[str, str]:
         """The tags for registered versions."""
-        return {name: value for name, value in self.known.items() if name.startswith("maskcast.")}
+        return {name: value for name, value in self.facts.items() if name.startswith("maskcast.")}
 
     @property
-    def own_tags(self) -> dict[str, str]:
+    def run_only_tags(self) -> dict[str, str]:
         """The tags for its run, without digests of inputs, which are recorded with its data sets."""
         return {
             name: value
-            for name, value in self.known.items()
-            if not name.startswith((DATA_HASH, DVC_HASH)) and PLAIN.get(name) != value
+            for name, value in self.facts.items()
+            if not name.startswith((DATA_HASH, DVC_HASH)) and DEFAULT_TAGS.get(name) != value
         }
 
     def changed(self) -> list[str]:
@@ -128,7 +128,7 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         **{f"{DVC_HASH}{name}": found for name, found in dvc_hashes(inputs).items()},
     }
     if not Path.cwd().is_relative_to(CLONE):
-        tags[CODE] = described()
+        tags[CODE] = version_and_commit()
     return {name: redacted(value) for name, value in tags.items()}
 
 

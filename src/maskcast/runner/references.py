@@ -19,13 +19,13 @@ from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import parsing, read_file
-from maskcast.runner.locks import sole_writer
-from maskcast.runner.outputs import beside, remove, resume_dir
+from maskcast.runner.locks import exclusive_lock
+from maskcast.runner.outputs import partial_path, remove, resume_dir
 from maskcast.storage.store import fetch, put
 
 STORE, CACHE = "MASKCAST_DATA", "MASKCAST_DATA_CACHE"
 REFERENCE = "REFERENCE.json"
-LEAST = 64 << 20  # bytes; smaller outputs are stored at their own paths, so that users find them there
+MIN_BYTES = 64 << 20  # bytes; smaller outputs are stored at their own paths, so that users find them there
 
 
 class Reference(BaseModel):
@@ -40,7 +40,7 @@ class Reference(BaseModel):
     """The storage, ``MASKCAST_DATA``."""
 
 
-def referred(path: Path) -> Path:
+def resolve_reference(path: Path) -> Path:
     """Returns the path of an input's data: the input itself, unless it is a reference.
 
     Raises:
@@ -61,15 +61,15 @@ def referred(path: Path) -> Path:
             + (f" instead of {store}" if store else "")
         )
     if store.startswith("s3://"):
-        return _fetched(path, store, reference.digest)
-    if not (found := Path(store, reference.digest)).is_dir():
+        return _fetch_cached(path, store, reference.digest)
+    if not (folder := Path(store, reference.digest)).is_dir():
         raise MaskcastError(
-            f"{path}: its data, {found}, is gone; run the stage that wrote it again, without Kubeflow's cache"
+            f"{path}: its data, {folder}, is gone; run the stage that wrote it again, without Kubeflow's cache"
         )
-    return found
+    return folder
 
 
-def placed(partial: Path, place: Path) -> None:
+def store_output(partial: Path, place: Path) -> None:
     """Moves a complete output, or a reference to it, next to its final path.
 
     Args:
@@ -77,7 +77,7 @@ def placed(partial: Path, place: Path) -> None:
         place: on the same file system as the final path.
     """
     store = _store()
-    if store is None or not partial.is_dir() or (partial / REFERENCE).is_file() or _size(partial) < LEAST:
+    if store is None or not partial.is_dir() or (partial / REFERENCE).is_file() or _size(partial) < MIN_BYTES:
         if partial != place:
             shutil.move(partial, place)
         return
@@ -85,14 +85,14 @@ def placed(partial: Path, place: Path) -> None:
     if store.startswith("s3://"):
         put(partial, f"{store}/{reference.digest}")
     else:
-        _keep(partial, Path(store, reference.digest))
+        _move_to_volume(partial, Path(store, reference.digest))
     remove(partial)
     place.mkdir()
     (place / REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
     say(f"{place.name.removesuffix('.partial')} stays in {store}/{reference.digest}")
 
 
-def partial_of(out: Path) -> Path:
+def working_path(out: Path) -> Path:
     """Returns the temporary path of an output, which is beside the final one.
 
     If outputs stay on a volume, it is on that volume instead, with the checkpoints for resuming, because a pod's
@@ -100,7 +100,7 @@ def partial_of(out: Path) -> Path:
     """
     store = _store()
     if store is None or store.startswith("s3://") or "MASKCAST_RESUME_DIR" not in os.environ:
-        return beside(out)
+        return partial_path(out)
     return resume_dir(out).with_suffix(".partial")
 
 
@@ -108,10 +108,10 @@ def _store() -> str | None:
     return (os.environ.get(STORE) or "").rstrip("/") or None
 
 
-def _keep(partial: Path, target: Path) -> None:
+def _move_to_volume(partial: Path, target: Path) -> None:
     """Moves a folder to the name of its digest; if that exists already, the new folder is equal and is dropped."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with sole_writer(target, waits=True):
+    with exclusive_lock(target, blocking=True):
         if target.is_dir():
             return
         incoming = target.with_name(f"{target.name}.incoming")
@@ -123,13 +123,13 @@ def _keep(partial: Path, target: Path) -> None:
             remove(incoming)
 
 
-def _fetched(path: Path, store: str, digest: str) -> Path:
+def _fetch_cached(path: Path, store: str, digest: str) -> Path:
     cache = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir(), "maskcast-data"))
     target = cache / digest
     cache.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         return target
-    with sole_writer(target, waits=True):  # parallel stages may need the same data
+    with exclusive_lock(target, blocking=True):  # parallel stages may need the same data
         if target.is_dir():
             return target
         incoming = target.with_name(f"{digest}.incoming")  # files that a killed run has fetched are skipped

@@ -16,14 +16,14 @@ from typing import Any
 from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
-from maskcast.processors import limit_threads
 from maskcast.progress import is_main_process, listening
-from maskcast.runner.locks import sole_writer
-from maskcast.runner.outputs import check_spares, curves_file, outputs_whole, resume_dir, run_file
-from maskcast.runner.references import partial_of, placed, referred
+from maskcast.resources import limit_threads
+from maskcast.runner.locks import exclusive_lock
+from maskcast.runner.outputs import atomic_outputs, check_deletes_none, curves_file, resume_dir, run_file
+from maskcast.runner.references import resolve_reference, store_output, working_path
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 from maskcast.runner.variants import in_grid, run_variant
-from maskcast.stopping import AGAIN, Stopped, end_stopped, stopped_by_signals
+from maskcast.stopping import RESUME_HINT, Stopped, raise_on_signals, report_stop
 
 
 def run_stage(
@@ -57,8 +57,10 @@ def run_stage(
     if not in_grid():
         return _run(the_stage, params, name, where, paths)
     ports = {port.name: port.direction for port in the_stage.ports}
-    ends = [[Path(paths[port]) for port in paths if ports.get(port) == way] for way in ("in", "out")]
-    return run_variant(lambda: _run(the_stage, params, name, where, paths), name, params, *ends)
+    paths_by_direction = [
+        [Path(paths[port]) for port in paths if ports.get(port) == direction] for direction in ("in", "out")
+    ]
+    return run_variant(lambda: _run(the_stage, params, name, where, paths), name, params, *paths_by_direction)
 
 
 def _run(
@@ -66,11 +68,14 @@ def _run(
 ) -> dict[str, float]:
     values = validate(the_stage.params, params, where)
     inputs, outputs = _resolve(the_stage, paths)
-    partials = {port: partial_of(out) for port, out in outputs.items()}
+    partials = {port: working_path(out) for port, out in outputs.items()}
     job = Job(the_stage.name, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # only training stages have it
     pages = outputs["page"].parent if "page" in outputs and outputs["page"].suffix == ".html" else None
-    with _stoppable(outputs), outputs_whole(outputs, partials, placed) if is_main_process() else nullcontext():
+    with (
+        _stoppable(outputs),
+        atomic_outputs(outputs, partials, store_output) if is_main_process() else nullcontext(),
+    ):
         if is_main_process() and pages is not None and pages.is_dir():
             link_pages(pages)  # DVC has removed the page of the last run, and this one may be stopped
         if training is None or training.world_size == 1 or "RANK" in os.environ:
@@ -89,23 +94,23 @@ def link_pages(folder: Path) -> None:
     from maskcast.report.index import write_index
     from maskcast.report.page import INDEX
 
-    with convert_system_errors(folder / INDEX), sole_writer(folder / INDEX, waits=True):
+    with convert_system_errors(folder / INDEX), exclusive_lock(folder / INDEX, blocking=True):
         write_index(folder)
 
 
 @contextmanager
 def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
     """A context that reports how to resume when a stage is stopped; in a pod it also ends the process."""
-    with stopped_by_signals() as ours:
+    with raise_on_signals() as handles_signals:
         try:
             yield
         except KeyboardInterrupt as stop:
             # paths are different in each run of Kubeflow
-            found_again = not ours or "MASKCAST_RESUME_DIR" in os.environ
-            kept = any(resume_dir(out).exists() for out in outputs.values())
-            stop.add_note(AGAIN if kept and found_again else ": nothing was written")
-            if ours and isinstance(stop, Stopped):
-                raise SystemExit(end_stopped(stop)) from None
+            resumes = not handles_signals or "MASKCAST_RESUME_DIR" in os.environ
+            has_checkpoint = any(resume_dir(out).exists() for out in outputs.values())
+            stop.add_note(RESUME_HINT if has_checkpoint and resumes else ": nothing was written")
+            if handles_signals and isinstance(stop, Stopped):
+                raise SystemExit(report_stop(stop)) from None
             raise
 
 
@@ -119,15 +124,15 @@ def execute(job: Job) -> dict[str, float]:
     keep_freed_memory()  # for entry points other than the command line: shims, and processes of a group
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
-    own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
+    outputs = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
     with convert_system_errors(*job.outputs.values()), running_as(job.name, the_stage):
         if not is_main_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # checkpoints belong to the first process
-                the_stage.function(**job.inputs, **{port: Path(scratch, port) for port in own}, params=values)
+                the_stage.function(**job.inputs, **{port: Path(scratch, port) for port in outputs}, params=values)
             return {}
         if not the_stage.tracked:
-            the_stage.function(**job.inputs, **own, params=values)
+            the_stage.function(**job.inputs, **outputs, params=values)
             return {}
         from maskcast.report.page import Page
         from maskcast.runner.curve_log import CurveLog
@@ -143,13 +148,13 @@ def execute(job: Job) -> dict[str, float]:
         ):
             for step, reported in curves.earlier:
                 page.metrics(reported, step)
-            the_stage.function(**job.inputs, **own, params=values)
+            the_stage.function(**job.inputs, **outputs, params=values)
             metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
             run.metrics(metrics, None)
-            run.outputs({port: path for port, path in own.items() if port != "metrics"})
+            run.outputs({port: path for port, path in outputs.items() if port != "metrics"})
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 file = Path(scratch, f"{job.name}.html")
-                page.write(file, metrics, values, dict(origin.known))
+                page.write(file, metrics, values, dict(origin.facts))
                 run.file(file, "")
                 if "page" in job.outputs:
                     shutil.copy(file, job.outputs["page"])
@@ -163,7 +168,7 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
         if given not in names:
             raise MaskcastError(f"{the_stage.name} has no port {given!r}; ports: {', '.join(names)}")
     inputs, outputs = {}, {}
-    spared = {"the working directory": Path.cwd()} | {f"--{name}": Path(path) for name, path in paths.items()}
+    protected = {"the working directory": Path.cwd()} | {f"--{name}": Path(path) for name, path in paths.items()}
     for port in the_stage.ports:
         if port.name not in paths:
             if not port.optional:
@@ -177,9 +182,9 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
                 raise MaskcastError(
                     f"{path}: no such input (--{port.name} of {the_stage.name}); run the stage that writes it"
                 )
-            inputs[port.name] = referred(path)
+            inputs[port.name] = resolve_reference(path)
         else:
-            others = {name: each for name, each in spared.items() if name != f"--{port.name}"}
-            check_spares(path, port.name, others)
+            others = {name: each for name, each in protected.items() if name != f"--{port.name}"}
+            check_deletes_none(path, port.name, others)
             outputs[port.name] = path
     return inputs, outputs

@@ -1,9 +1,9 @@
 """Tracks a stage: sends its metrics, files and outputs to its MLflow run while it runs.
 
-A separate thread talks to the server, so that training never waits for it. The run is opened first (``record``),
-and a permanent refusal by MLflow ends the stage before any work. While the server is away, everything is queued.
-At its end, a stage waits while the queues shrink. If nothing was sent for two minutes, the number of lost items is
-reported.
+A separate thread talks to the server, so that training never waits for it. The run is opened first
+(``mlflow_run``), and a permanent refusal by MLflow ends the stage before any work. While the server is away,
+everything is queued. At its end, a stage waits while the queues shrink. If nothing was sent for two minutes, the
+number of lost items is reported.
 """
 
 import re
@@ -20,11 +20,11 @@ from pathlib import Path
 from maskcast.errors import MaskcastError
 from maskcast.progress import log_if_slow, say
 from maskcast.reading import pluralize
-from maskcast.runner.address import shown_uri, tracking_uri
+from maskcast.runner.mlflow_client import new_client
+from maskcast.runner.mlflow_errors import error_text, is_mlflow_error, is_temporary, user_error
+from maskcast.runner.mlflow_run import open_run
+from maskcast.runner.mlflow_uri import redacted_uri, tracking_uri
 from maskcast.runner.provenance import CHANGED, Origin, output_tags
-from maskcast.runner.record import open_run
-from maskcast.runner.refusals import is_away, is_of_server, refusal, words_of
-from maskcast.runner.server import new_client
 
 OPEN_S = 60.0  # how long a stage waits for the server's first answer
 FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
@@ -46,12 +46,12 @@ class TrackedRun:
         self._files: deque[tuple[Path, str]] = deque()
         self._end_tags: dict[str, str] = {}
         self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
-        self._reported = 0
-        self._answered, self._stop, self._given_up = threading.Event(), threading.Event(), threading.Event()
+        self._num_files = 0
+        self._answered, self._stop, self._abandoned = threading.Event(), threading.Event(), threading.Event()
         # Not `join` and `is_alive`: after Ctrl-C during `join` a thread counts as ended.
         self._ended = threading.Event()
         self._refused: Exception | None = None
-        self._why = "no answer yet"
+        self._reason = "no answer yet"
         self._status = "FINISHED"
         # in this thread's context, which has the stage's name
         threading.Thread(target=copy_context().run, args=(self._work,), name="mlflow", daemon=True).start()
@@ -64,9 +64,9 @@ class TrackedRun:
 
     def file(self, path: Path, folder: str) -> None:
         """Queues a copy of a file, so that the stage may remove the original."""
-        place = Path(self._spool.name) / str(self._reported)
+        place = Path(self._spool.name) / str(self._num_files)
         place.mkdir()
-        self._reported += 1
+        self._num_files += 1
         self._files.append((Path(shutil.copy(path, place)), folder))
 
     def outputs(self, paths: Mapping[str, Path]) -> None:
@@ -102,8 +102,8 @@ class TrackedRun:
         with suppress(KeyboardInterrupt), log_if_slow(what):
             self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
         if not self._ended.is_set():
-            self._given_up.set()
-            self._say_lost(f"did not answer ({self._why})")
+            self._abandoned.set()
+            self._report_lost(f"did not answer ({self._reason})")
         self._spool.cleanup()
 
     def _wait_for_rest(self, wait_s: float) -> None:
@@ -124,7 +124,7 @@ class TrackedRun:
 
     def _send_all(self) -> None:
         client: _Client | None = None
-        said = False
+        reported = False
         while True:
             stopping = self._stop.is_set()
             try:
@@ -134,35 +134,35 @@ class TrackedRun:
                 if stopping:
                     client.end(self._status, self._end_tags)
                     return
-                said = False
+                reported = False
             # Errors of server or network must not end a training; they are reported instead.
             except Exception as error:
-                lasting = not is_away(error)
+                lasting = not is_temporary(error)
                 if lasting and client is None and not self._answered.is_set():
-                    known = isinstance(error, MaskcastError) or not is_of_server(error)
-                    self._refused = error if known else refusal(error)
+                    known = isinstance(error, MaskcastError) or not is_mlflow_error(error)
+                    self._refused = error if known else user_error(error)
                     self._answered.set()
                     return
                 self._answered.set()
-                self._why = words_of(error)
-                if self._given_up.is_set():
+                self._reason = error_text(error)
+                if self._abandoned.is_set():
                     return
                 if stopping and lasting:
-                    self._say_lost(f"refused them ({self._why})")
+                    self._report_lost(f"refused them ({self._reason})")
                     return
-                if not said:
+                if not reported:
                     doing = "refuses" if lasting else "does not answer"
-                    say(f"tracking: {shown_uri()} {doing} ({self._why}); going on, metrics are kept")
-                    said = True
-                if stopping and self._given_up.wait(SEND_EVERY_S):
+                    say(f"tracking: {redacted_uri()} {doing} ({self._reason}); going on, metrics are kept")
+                    reported = True
+                if stopping and self._abandoned.wait(SEND_EVERY_S):
                     return
             if not stopping:
                 self._stop.wait(SEND_EVERY_S)
 
-    def _say_lost(self, what: str) -> None:
+    def _report_lost(self, what: str) -> None:
         lost = f"{pluralize(len(self._metrics), 'metric')}, {pluralize(len(self._files), 'file')}"
         kept = "; the outputs of the stage are complete" if self._status == "FINISHED" else ""
-        say(f"tracking: lost {lost} of {self.origin.name}: {shown_uri()} {what}{kept}")
+        say(f"tracking: lost {lost} of {self.origin.name}: {redacted_uri()} {what}{kept}")
 
 
 class _Client:

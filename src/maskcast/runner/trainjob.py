@@ -21,10 +21,10 @@ from typing import Any
 import yaml
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.kube import GROUP, NODE, VERSION, Json, own_cluster
+from maskcast.runner.kube import GROUP, NODE, VERSION, Json, connect_in_cluster
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import Job
-from maskcast.stopping import stopped_by_signals
+from maskcast.stopping import raise_on_signals
 
 RUNTIME = "torch-distributed"
 COPIED = ("imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations")
@@ -44,32 +44,34 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
     Raises:
         MaskcastError: this is not a pod, it has no shared volume, the API refuses, or the job fails.
     """
-    with stopped_by_signals(), own_cluster() as cluster:
-        pod = cluster.own_pod()
+    with raise_on_signals(), connect_in_cluster() as cluster:
+        pod = cluster.this_pod()
         mounts = [mount.resolve() for mount in shared_mounts(pod)]
         work = resume_dir(next(iter(job.outputs.values()))).resolve()
-        if not _is_below(work, mounts):
+        if not _is_inside(work, mounts):
             raise MaskcastError(
                 f"training.nodes {nodes}: {work} is on no volume that nodes share; set `workspace` in the file of "
                 "the cluster, or training.nodes to 1"
             )
         work.mkdir(parents=True, exist_ok=True)
-        written = {port: work / "outputs" / port for port in job.outputs}
+        outputs = {port: work / "outputs" / port for port in job.outputs}
         with tempfile.TemporaryDirectory(prefix="inputs-", dir=work) as folder:
-            seen = {port: _shared(path.resolve(), mounts, Path(folder, port)) for port, path in job.inputs.items()}
+            inputs = {
+                port: _shared_path(path.resolve(), mounts, Path(folder, port)) for port, path in job.inputs.items()
+            }
             params_file = Path(folder, "params.yaml")
             params_file.write_text(yaml.safe_dump({job.name: dict(job.params)}), encoding="utf-8")
             command = [sys.executable, "-m", "torch.distributed.run", "-m", "maskcast", job.stage]
             command += ["--name", job.name]
-            for flag, path in {"params": params_file, **seen, **written}.items():
+            for flag, path in {"params": params_file, **inputs, **outputs}.items():
                 command += [f"--{flag}", str(path)]
-            cluster.run(train_job(title(job.name, work), pod, command, nodes=nodes, processes=processes))
-        for port, path in written.items():
+            cluster.run(train_job(job_name(job.name, work), pod, command, nodes=nodes, processes=processes))
+        for port, path in outputs.items():
             shutil.move(path, job.outputs[port])
     return json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
 
 
-def title(name: str, work: Path) -> str:
+def job_name(name: str, work: Path) -> str:
     """Returns the name of a stage's TrainJob; with `-node-0-999-abcde` appended it has at most 63 characters."""
     return f"maskcast-{name.replace('_', '-')[:28]}-{hashlib.sha256(str(work).encode()).hexdigest()[:8]}"
 
@@ -87,7 +89,7 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
     Raises:
         MaskcastError: MASKCAST_NODE_RESOURCES is no JSON object.
     """
-    container = own_container(pod)
+    container = main_container(pod)
     trainer = {
         "image": container["image"],
         "command": list(command),
@@ -97,12 +99,12 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
         "env": [_resolved(each) for each in container.get("env", []) if not each["name"].startswith(NOT_COPIED)],
     }
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-    given: dict[str, dict[str, str]] = json.loads(os.environ.get(METADATA) or "{}")
+    pod_metadata: dict[str, dict[str, str]] = json.loads(os.environ.get(METADATA) or "{}")
     # Kueue admits the job by the same labels as the pod.
-    own = pod["metadata"].get("labels", {})
+    pod_labels = pod["metadata"].get("labels", {})
     metadata: Json = {"name": name, "namespace": pod["metadata"]["namespace"], "ownerReferences": [owner]}
-    admitted = {key: value for key, value in own.items() if key.startswith(QUEUE_LABELS)}
-    if labels := given.get("labels", {}) | admitted:
+    admitted = {key: value for key, value in pod_labels.items() if key.startswith(QUEUE_LABELS)}
+    if labels := pod_metadata.get("labels", {}) | admitted:
         metadata["labels"] = labels
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
@@ -111,12 +113,14 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
         "spec": {
             "runtimeRef": {"name": RUNTIME},
             "trainer": trainer,
-            "runtimePatches": [{"manager": "maskcast", "trainingRuntimeSpec": _patch(pod, container, given)}],
+            "runtimePatches": [
+                {"manager": "maskcast", "trainingRuntimeSpec": _patch(pod, container, pod_metadata)}
+            ],
         },
     }
 
 
-def own_container(pod: Json) -> Json:
+def main_container(pod: Json) -> Json:
     """Returns the container that this process runs in: ``main`` in a pod of Kubeflow Pipelines."""
     containers: list[Json] = pod["spec"]["containers"]
     return next((each for each in containers if each["name"] == "main"), containers[0])
@@ -125,15 +129,15 @@ def own_container(pod: Json) -> Json:
 def shared_mounts(pod: Json) -> list[Path]:
     """Returns the mount paths of volumes that nodes share with this process."""
     claims = {each["name"] for each in pod["spec"].get("volumes", []) if "persistentVolumeClaim" in each}
-    return [Path(m["mountPath"]) for m in own_container(pod).get("volumeMounts", []) if m["name"] in claims]
+    return [Path(m["mountPath"]) for m in main_container(pod).get("volumeMounts", []) if m["name"] in claims]
 
 
 def _resources(container: Json) -> Json:
     """Returns the resources of a node: ``MASKCAST_NODE_RESOURCES``, or those of this process's container."""
     text = os.environ.get("MASKCAST_NODE_RESOURCES")
     if not text:
-        own: Json = container.get("resources", {})
-        return {key: own[key] for key in ("limits", "requests") if key in own}
+        container_resources: Json = container.get("resources", {})
+        return {key: container_resources[key] for key in ("limits", "requests") if key in container_resources}
     try:
         limits = json.loads(text)
         if not isinstance(limits, dict):
@@ -154,7 +158,7 @@ def _resolved(variable: Mapping[str, Any]) -> Json:
     return dict(variable)
 
 
-def _patch(pod: Json, container: Json, given: Mapping[str, Mapping[str, str]]) -> Json:
+def _patch(pod: Json, container: Json, pod_metadata: Mapping[str, Mapping[str, str]]) -> Json:
     # Kubernetes gives every pod its own token in a projected volume.
     volumes = [each for each in pod["spec"].get("volumes", []) if "projected" not in each]
     names = {each["name"] for each in volumes}
@@ -167,20 +171,20 @@ def _patch(pod: Json, container: Json, given: Mapping[str, Mapping[str, str]]) -
     spec = {key: pod["spec"][key] for key in COPIED if key in pod["spec"]}
     spec |= {"volumes": volumes, "containers": [node]}
     # A sidecar of Istio would intercept the traffic between processes.
-    metadata: Json = {"labels": {**given.get("labels", {}), "sidecar.istio.io/inject": "false"}}
-    if annotations := given.get("annotations"):
+    metadata: Json = {"labels": {**pod_metadata.get("labels", {}), "sidecar.istio.io/inject": "false"}}
+    if annotations := pod_metadata.get("annotations"):
         metadata["annotations"] = dict(annotations)
     pod_template = {"metadata": metadata, "spec": spec}
     job = {"name": NODE, "template": {"spec": {"template": pod_template}}}
     return {"template": {"spec": {"replicatedJobs": [job]}}}
 
 
-def _is_below(path: Path, folders: Sequence[Path]) -> bool:
+def _is_inside(path: Path, folders: Sequence[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def _shared(path: Path, mounts: Sequence[Path], place: Path) -> Path:
-    """Returns the path of an input for nodes: its own if it is shared, else that of a copy at ``place``."""
-    if _is_below(path, mounts):
+def _shared_path(path: Path, mounts: Sequence[Path], target: Path) -> Path:
+    """Returns the path of an input for nodes: its own if it is shared, else that of a copy at ``target``."""
+    if _is_inside(path, mounts):
         return path
-    return Path(shutil.copytree(path, place) if path.is_dir() else shutil.copy(path, place))
+    return Path(shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target))

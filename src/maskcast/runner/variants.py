@@ -26,7 +26,7 @@ def in_grid() -> bool:
     return GRID in os.environ and "RANK" not in os.environ
 
 
-def failure(path: Path) -> str | None:
+def read_failure(path: Path) -> str | None:
     """Returns the error that was written in place of an output, or None if it is a real output."""
     file = path / FAILED
     return str(json.loads(file.read_text(encoding="utf-8"))["error"]) if file.is_file() else None
@@ -48,13 +48,13 @@ def run_variant(
         inputs: its inputs, which differ if a variant changes an earlier stage.
         outputs: its outputs, to which an error is written.
     """
-    error = next(filter(None, map(failure, inputs)), None)
+    error = next(filter(None, map(read_failure, inputs)), None)
     if error is None:
         parts = json.dumps([params, *map(str, inputs)], sort_keys=True)
         digest = hashlib.sha256(parts.encode()).hexdigest()[:16]
-        own = {RESUME: f"{os.environ[RESUME]}/{digest}"} if RESUME in os.environ else {}
+        environment = {RESUME: f"{os.environ[RESUME]}/{digest}"} if RESUME in os.environ else {}
         try:
-            with patch.dict(os.environ, own):
+            with patch.dict(os.environ, environment):
                 return work()
         except Exception as failed:
             if not isinstance(failed, MaskcastError):

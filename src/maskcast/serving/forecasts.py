@@ -20,7 +20,7 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import check_own, check_spares, output_whole
+from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import FORECAST, Video
 from maskcast.writing import write_json
@@ -178,8 +178,8 @@ def forecast_video(
         MaskcastError: the video is damaged, too short or inside ``output``, the model cannot draw futures, or
             ``output`` cannot be written or has files that are not a forecast.
     """
-    check_spares(output, "output", {"the video": video.path})
-    check_own(output, FORECAST)
+    check_deletes_none(output, "output", {"the video": video.path})
+    check_replaceable(output, FORECAST)
     about = loaded.about
     seen, coming = _frames(video, loaded, stride, start)
     record = {
@@ -195,7 +195,7 @@ def forecast_video(
     }
     if _read(output / FORECAST) == record:
         return False
-    with output_whole(output) as partial:
+    with atomic_output(output) as partial:
         found = look(video, loaded, stride, start, samples)
         if found.warning:
             say(f"{video.name}: {found.warning}")

@@ -15,19 +15,19 @@ from PIL import Image
 
 from maskcast.data.images import read_image, resize_frames, resize_masks
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap, first_of_classes
+from maskcast.labels import LabelMap, first_class_map
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
 from maskcast.report.paint import palette
-from maskcast.runner.outputs import check_new, output_whole
+from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.film import Film
 from maskcast.serving.playing import Playing, playing
 from maskcast.serving.videos import SEGMENTED, photographs_in
-from maskcast.stopping import ctrl_c_asks, saying_where
+from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 from maskcast.writing import write_json
 
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # folder of mask images, by kind of label map
@@ -82,7 +82,7 @@ class Pictures:
     def __init__(self, folder: Path, maps: Sequence[LabelMap], background: Background | None, alpha: bool) -> None:
         self.folder, self.maps, self.background = folder, maps, background
         self.kinds = (OVERLAY,) if background is None else (OVERLAY, COMPOSED)
-        self._painted = first_of_classes(maps) or maps[0]
+        self._painted = first_class_map(maps) or maps[0]
         self._foreground = foreground_of(maps, alpha)
         for one in maps:
             (folder / FOLDERS[one.kind] / one.name).mkdir(parents=True)
@@ -166,7 +166,7 @@ def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
         raise MaskcastError(
             f"--alpha: this model finds no matte, but {names}; leave it out, or give another model"
         )
-    return mattes[0] if alpha else first_of_classes(maps) or mattes[0]
+    return mattes[0] if alpha else first_class_map(maps) or mattes[0]
 
 
 def segment_video(
@@ -187,14 +187,14 @@ def segment_video(
         MaskcastError: the output exists or cannot be written, the video is damaged, the background cannot be read,
             or a matte is requested but the masker has none.
     """
-    check_new(output, "output")
+    check_not_exists(output, "output")
     watched = Watched(loaded)
     foreground_of(watched.maps, alpha)
     photographs = [] if isinstance(video, str) else photographs_in(video)
     watched.what = "photograph" if photographs else "frame"
     with (
-        output_whole(output) as partial,
-        saying_where(
+        atomic_output(output) as partial,
+        add_stop_location(
             lambda: f" at {watched.what} {watched.frames}: nothing is written, run the same command again"
         ),
         watched.session,
@@ -228,7 +228,7 @@ def _watch(watched: Watched, pictures: Pictures, video: Path | str) -> dict[str,
     with playing(video) as opened, ExitStack() as ends:
         films = Films(pictures, opened, ends)
         frames = track(opened.play(films.hear), "segment", opened.total)
-        with ctrl_c_asks() if camera else nullcontext(lambda: False) as asked:
+        with ctrl_c_requests_stop() if camera else nullcontext(lambda: False) as asked:
             for frame_HWC, shown in frames:
                 films.add(watched.frames, frame_HWC, shown, watched.look(frame_HWC))
                 if asked():

@@ -16,7 +16,7 @@ from maskcast.progress import say
 from maskcast.serving.application import Served, make_app
 from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.sessions import MAX_FRAME
-from maskcast.stopping import end_at_once
+from maskcast.stopping import terminate_now
 
 DRAIN_S = 20  # seconds for answering waiting requests at shutdown; Kubernetes kills after 30
 LAST_S = 2  # further seconds for sending refusals
@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         limit.cancel()
         if self._late:
-            end_at_once(signal.SIGTERM, None)
+            terminate_now(signal.SIGTERM, None)
 
     def _end_late(self) -> None:
         self._late = True
@@ -103,5 +103,5 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handles a signal."""
         if self.should_exit and sig == signal.SIGINT:
-            end_at_once(sig, frame)
+            terminate_now(sig, frame)
         super().handle_exit(sig, frame)

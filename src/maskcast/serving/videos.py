@@ -17,7 +17,7 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem, is_junk
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.progress import say
 from maskcast.registry.loading import SAMPLE, SAMPLES
 from maskcast.storage.store import fetch, local_path
@@ -190,7 +190,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
         others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
     for ending, reason in left_out(others):
         say(f"{root}/**/{ending}: passed over, {reason}")
-    return sorted(videos, key=lambda video: id_key(video.name))
+    return sorted(videos, key=lambda video: natural_sort_key(video.name))
 
 
 def _is_written(folder: Path, output: Path) -> bool:

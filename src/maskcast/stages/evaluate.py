@@ -12,7 +12,7 @@ from maskcast.models.limits import MAX_FUTURES
 from maskcast.params import Batch, Params, is_null, is_zero
 from maskcast.progress import report_folder, say
 from maskcast.reading import pluralize
-from maskcast.runner.outputs import final
+from maskcast.runner.outputs import final_path
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
@@ -113,7 +113,7 @@ def evaluate(
     title = f"{params.split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
     say(printed(*headline(scores), title))
     _report_mask_scores(evaluation, scores, params.split)
-    say(f"picture: {final(report) / overview}")
+    say(f"picture: {final_path(report) / overview}")
 
 
 def _report_mask_scores(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores]", split: str) -> None:

@@ -20,7 +20,7 @@ from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.reading import parsing, pluralize, read_yaml
 from maskcast.redaction import has_user
-from maskcast.runner.outputs import check_spares, resume_dir
+from maskcast.runner.outputs import check_deletes_none, resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
 from maskcast.storage.folder import link
@@ -72,7 +72,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
         shutil.rmtree(scratch / "dvc", ignore_errors=True)
         _unpack_or_link(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
     elif path := storage.local_path(params.uri):
-        check_spares(raw, "raw", {"fetch_dataset.uri": path})
+        check_deletes_none(raw, "raw", {"fetch_dataset.uri": path})
         _unpack_or_link(path, raw, params)
     else:
         folder = scratch / hashlib.sha256(params.uri.encode()).hexdigest()[:16]

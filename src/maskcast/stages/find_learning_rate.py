@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.errors import MaskcastError
-from maskcast.markup import Html, element, joined
+from maskcast.markup import Html, concatenate, element
 from maskcast.params import Params, validate
 from maskcast.progress import report_file, report_section, say
 from maskcast.runner.stage import InPath, OutPath, get_stage, stage
@@ -167,7 +167,7 @@ def _report(sweeps: Mapping[str, "Sweep"]) -> Html:
         for title, sweep in sweeps.items()
     }
     summaries = element("ul", *(element("li", f"{title}: {_summary(sweep)}") for title, sweep in sweeps.items()))
-    return joined([summaries, line_chart("Smoothed loss", lines, x_label="learning rate", log_x=True)])
+    return concatenate([summaries, line_chart("Smoothed loss", lines, x_label="learning rate", log_x=True)])
 
 
 def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:

@@ -12,7 +12,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem
-from maskcast.labels import Split, id_key
+from maskcast.labels import Split, natural_sort_key
 from maskcast.params import Batch, Params, is_null
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
@@ -85,7 +85,9 @@ def predict(
     from maskcast.models.base import best_device
 
     prepared, generated = open_stores(clips, masks, params.label_map)
-    chosen = sorted(prepared.where(lambda group: group.split == params.split), key=lambda clip: id_key(clip.id))
+    chosen = sorted(
+        prepared.where(lambda group: group.split == params.split), key=lambda clip: natural_sort_key(clip.id)
+    )
     device = best_device()
     model, masker_model = load_models(forecaster, masker, prepared, device)
     last = params.context_frames + params.horizon

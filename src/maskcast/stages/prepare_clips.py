@@ -24,7 +24,7 @@ from maskcast.labels import IGNORE, LabelMap, Split
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
-from maskcast.runner.outputs import final
+from maskcast.runner.outputs import final_path
 from maskcast.runner.stage import InPath, OutPath, stage
 
 MAX_REASONS = 5
@@ -108,7 +108,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         if missing:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{reasons(unreadable)}")
     if (page := write_left_out(left_out)) is not None:
-        page_path = final(clips) / page.relative_to(clips)
+        page_path = final_path(clips) / page.relative_to(clips)
         notes.append(f"{pluralize(len(left_out), 'clip', 'is', 'are')} left out, see {page_path}")
     _report(survey, [*listing.skipped, *unreadable], notes)
 

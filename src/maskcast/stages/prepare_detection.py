@@ -16,7 +16,7 @@ from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.dry_run import first_of_each_part
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.reading import pluralize
@@ -147,7 +147,7 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
         say(f"unlabeled: {duplicates}, and both are used; remove masks and duplicates")
     common = os.path.commonpath([path.parent for path in files])
     named_files = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
-    return sorted(named_files, key=lambda one: id_key(one[1]))
+    return sorted(named_files, key=lambda one: natural_sort_key(one[1]))
 
 
 def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcast.errors import MaskcastError
-from maskcast.labels import first_of_classes
+from maskcast.labels import first_class_map
 from maskcast.models.encoders.configs import DenseConfig, NoMethod
 from maskcast.progress import is_main_process, report_file, say
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
@@ -115,7 +115,7 @@ def _probe_scores(trained: "Normalised", start: "Normalised", store: "ClipStore"
     from maskcast.evaluation.probe import can_probe, probe
     from maskcast.models.base import best_device
 
-    classes = first_of_classes(store.maps.values())
+    classes = first_class_map(store.maps.values())
     if classes is None or not can_probe(store.of(classes.name)):
         return {}
     store = store.of(classes.name)

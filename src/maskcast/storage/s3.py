@@ -19,7 +19,7 @@ from typing import Any
 from maskcast.errors import MaskcastError
 from maskcast.progress import log_if_slow
 from maskcast.redaction import has_user
-from maskcast.storage.refusals import refusal
+from maskcast.storage.s3_errors import error_message
 from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
 
 ATTEMPTS = 5
@@ -35,7 +35,7 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
 
     Raises:
         MaskcastError: names the address, and the variable, file, permission or object to correct (see
-            ``refusals``).
+            ``s3_errors``).
     """
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/?", uri)
     if not match:
@@ -67,14 +67,14 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
         # May run a program or a login, if the profile says so.
         frozen = credentials.get_frozen_credentials() if credentials else ()
     except (problems.BotoCoreError, OSError, ValueError) as error:
-        raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from None
+        raise MaskcastError(f"{uri}: {error_message(error, match[1])}") from None
     for name, value in zip(CREDENTIALS, frozen, strict=False):
         if value and re.search(r"\s", value):  # e.g. from `echo`; errors about bad headers would show the secret
             raise MaskcastError(f"{uri}: {name} has blanks or line breaks; set it anew, there or in the profile")
     try:
         yield Bucket(client, uri, match[1], match[2])
     except (problems.ClientError, problems.BotoCoreError, RecursionError) as error:
-        raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from error
+        raise MaskcastError(f"{uri}: {error_message(error, match[1])}") from error
     finally:
         client.close()
 

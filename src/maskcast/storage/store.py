@@ -47,7 +47,7 @@ def fetch(uri: str, destination: Path) -> list[Path]:
         MaskcastError: if something is missing, differs or cannot be reached; names the file or the remedy.
     """
     with _open(uri) as store:
-        items = _whole(store, uri)
+        items = _list_items(store, uri)
         if not items:
             raise MaskcastError(
                 f"{uri}: holds no data, only dot files and what systems leave behind; fix the address, or rename "
@@ -147,7 +147,7 @@ def _open(uri: str) -> AbstractContextManager[Store]:
     return open_bucket(uri) if path is None else nullcontext(Folder(path))
 
 
-def _whole(store: Store, uri: str) -> list[Item]:
+def _list_items(store: Store, uri: str) -> list[Item]:
     """Returns the items of an address, sorted by name.
 
     The markers are checked after the listing, so that any `put` which the listing may have overlapped is noticed.

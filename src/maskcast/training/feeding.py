@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from maskcast.forking import begin, ready_to_fork
+from maskcast.forking import init_forked_process, ready_to_fork
 from maskcast.models.cuda_graphs import map_tensors, tensors_of
-from maskcast.processors import num_processors
 from maskcast.progress import say
+from maskcast.resources import num_cpus
 from maskcast.training.task import Task
 
 PREFETCH = 4  # batches made ahead by a thread
@@ -46,7 +46,7 @@ class Feed:
 
     def __init__(self, task: Task, steps: range, device: torch.device, beside: int = 1) -> None:
         self.task, self.steps, self.device = task, steps, device
-        self._processors = max(1, num_processors() // beside)
+        self._processors = max(1, num_cpus() // beside)
         self.waited = self.seconds = 0.0
 
     def __iter__(self) -> Generator[tuple[int, Any], None, None]:
@@ -134,7 +134,7 @@ def prefetch_in_processes(task: Task, steps: range, workers: int) -> Iterator[An
         num_workers=workers,
         prefetch_factor=PREFETCH_PER_WORKER,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=lambda _: begin(),
+        worker_init_fn=lambda _: init_forked_process(),
         multiprocessing_context="fork",
         generator=torch.Generator(),  # else it would advance the random state that the losses use
     )

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from torch.optim import Optimizer
 
-from maskcast.distributed import from_first, join_batch_norms, rank, world_size
+from maskcast.distributed import broadcast, rank, sync_batch_norms, world_size
 from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
-from maskcast.stopping import Paused, pausing, saying_where
+from maskcast.stopping import Paused, add_stop_location, pause_on_signals
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.epochs import Progress, weights_of
 from maskcast.training.feeding import Feed
@@ -89,7 +89,7 @@ def fit(
     optimizer = params.make_optimizer(task.model)
     fused(optimizer, processes.device)
     if world_size() > 1:
-        join_batch_norms(task.model)
+        sync_batch_norms(task.model)
     checkpoints = Checkpoints(resume, task.fingerprint)
     run = _begun(checkpoints, task, optimizer, params)
     started = time.monotonic() - run.seconds
@@ -106,7 +106,7 @@ def fit(
         return f" at epoch {run.step // params.steps_per_epoch + 1} of {params.total_epochs}"
 
     limit_s = None if params.time_limit is None else 60 * params.time_limit
-    with saying_where(where), processes.arithmetic(), pausing(limit_s) as asked:
+    with add_stop_location(where), processes.arithmetic(), pause_on_signals(limit_s) as asked:
         if run.step:  # from here on signals pause it, so it may now say that it runs
             say(f"resuming at step {run.step} of {params.steps}")
         if start_counts and not run.curve:
@@ -146,7 +146,7 @@ def fit(
 
 def _begun(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: Schedule) -> Progress:
     """Loads the last checkpoint, if there is one, and returns the progress of the training."""
-    state = from_first(checkpoints.load() if rank() == 0 else None)
+    state = broadcast(checkpoints.load() if rank() == 0 else None)
     if state is None:
         return Progress(best={}, best_weights=weights_of(task.model))
     with checkpoints.fitting():

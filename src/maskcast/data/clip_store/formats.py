@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from maskcast.data.clip_store.table import Clip, FrameSpan, Group, LayerSpan, Table, group_clips, group_of, id_hash
 from maskcast.errors import MaskcastError
-from maskcast.labels import MOST_PIXELS, LabelMap, maps_of, single_map
+from maskcast.labels import MAX_SIDE, LabelMap, label_maps_from_json, single_map
 from maskcast.reading import load_memmap, parsing, pluralize
 
 FORMAT_V1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
@@ -91,8 +91,8 @@ class _Map(_Strict):
 class _Header(_Strict):
     """The keys that ``index.json`` has in both formats."""
 
-    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
-    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
     meta: dict[str, Any]
     skipped: list[dict[str, str]]
     shards: dict[str, _Shard]
@@ -177,7 +177,7 @@ def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
     try:
         if "classes" in index:
             return single_map(index["classes"])
-        return maps_of(index["maps"])
+        return label_maps_from_json(index["maps"])
     except MaskcastError as error:
         raise ValueError(str(error)) from None
 

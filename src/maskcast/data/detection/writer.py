@@ -22,8 +22,8 @@ from maskcast.data.images import read_image, resize_frames
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.processors import num_processors
 from maskcast.progress import track
+from maskcast.resources import num_cpus
 from maskcast.writing import write_json
 
 CHUNK = 256  # images submitted to the threads at once
@@ -139,7 +139,7 @@ class DetectionWriter:
             return write_image(image[0], self.root / folder, image[1], self.max_size)
 
         # Threads are enough, because decoding and hashing release the GIL.
-        with ThreadPoolExecutor(num_processors()) as pool:
+        with ThreadPoolExecutor(num_cpus()) as pool:
             chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
             done = (file for chunk in chunks for file in pool.map(write, chunk))
             yield from track(done, f"preparing {what} images", len(images))

@@ -18,7 +18,7 @@ from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files, walk_folders
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 _SEPARATE_NUMBER = re.compile(
@@ -85,7 +85,7 @@ def find_image_groups(raw: Path) -> list[ImageGroup]:
         for tail, members in sorted(by_tail.items()):
             if len(members) * 20 < most:
                 continue
-            files = tuple(folder / name for name in sorted(members, key=id_key))
+            files = tuple(folder / name for name in sorted(members, key=natural_sort_key))
             found += _groups(folder.relative_to(raw).parts, tail, files)
     return found
 
@@ -116,7 +116,7 @@ def find_videos(raw: Path) -> list[tuple[str, ...]]:
     return [
         (*folder.relative_to(raw).parts, name)
         for folder, names in walk_folders(raw)
-        for name in sorted(names, key=id_key)
+        for name in sorted(names, key=natural_sort_key)
         if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
     ]
 

@@ -12,7 +12,7 @@ from maskcast.data.inspection.official_splits import find_official_splits, names
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 VAL_SHARE = 0.2  # share of the labelled sequences for validation
@@ -39,7 +39,7 @@ def propose_splits(
         MaskcastError: if the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     if found.photographs:
-        named, origin = find_official_splits(raw, sorted(found.labelled, key=id_key), footage, files)
+        named, origin = find_official_splits(raw, sorted(found.labelled, key=natural_sort_key), footage, files)
         _split_photographs(found, named, origin, _unlabelled_splits(raw, found, footage, files))
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
@@ -49,13 +49,15 @@ def propose_splits(
     if not found.labelled:
         _set_unlabelled(found)
         return
-    named, origin = find_official_splits(raw, sorted(lengths, key=id_key), footage, files)
+    named, origin = find_official_splits(raw, sorted(lengths, key=natural_sort_key), footage, files)
     for split in ("val", "test"):
         if alone is None and _drop_sparse_split(found, marked, named, split):
             lengths = {name: length for name, length in lengths.items() if name in found.labelled}
             named.pop(split)
     without = _unlabelled_splits(raw, found, footage, files)
-    long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
+    long_enough = sorted(
+        (name for name, length in lengths.items() if length >= found.frames), key=natural_sort_key
+    )
     if alone is not None:
         _split_by_time(raw, found, alone, marked[alone], without)
     else:
@@ -78,9 +80,11 @@ def _unlabelled_splits(
     raw: Path, found: Findings, footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
 ) -> dict[str, tuple[str, ...]]:
     """Returns the splits of sequences without masks; those of `test` become `hidden`: training skips them."""
-    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
+    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=natural_sort_key)
     named, _ = (
-        find_official_splits(raw, sorted(found.sequences, key=id_key), footage, files) if unlabelled else ({}, "")
+        find_official_splits(raw, sorted(found.sequences, key=natural_sort_key), footage, files)
+        if unlabelled
+        else ({}, "")
     )
     hidden = tuple(name for name in unlabelled if name in named.get("test", ()))
     rest = tuple(name for name in unlabelled if name not in hidden)
@@ -181,7 +185,7 @@ def _split_photographs(
         return
     alone = all(length == 1 for length in found.sequences.values())
     if "test" in named and "val" not in named and not alone:
-        names = sorted(found.labelled, key=id_key)
+        names = sorted(found.labelled, key=natural_sort_key)
         named, origin = _add_val(found, named, origin, dict(zip(names, names, strict=True)))
     splits: dict[str, Any] = dict(named)
     if "val" in named:

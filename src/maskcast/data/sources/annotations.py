@@ -25,7 +25,16 @@ from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
+from maskcast.labels import (
+    IGNORE,
+    KIND_OF_SPLIT,
+    MASK,
+    OBJECTS,
+    LabelError,
+    LabelMap,
+    natural_sort_key,
+    single_map,
+)
 from maskcast.params import ByName, is_false
 from maskcast.reading import pluralize
 
@@ -137,7 +146,9 @@ def gather_labels(
     files = dict.fromkeys(path for pattern in source.labels for path in _files(raw, pattern))
     homes = {folder for file in files for folder in file.parents}
     footage: dict[str, Footage] = {}
-    for name, images in sorted(find_sequences(raw, source.images).items(), key=lambda one: id_key(one[0])):
+    for name, images in sorted(
+        find_sequences(raw, source.images).items(), key=lambda one: natural_sort_key(one[0])
+    ):
         if isinstance(images, Path) and images in homes and not image_files(images):
             continue  # a folder of label files only
         try:

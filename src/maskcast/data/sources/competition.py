@@ -22,7 +22,7 @@ from maskcast.data.sources.annotations_txt import FILE, Annotation, read_annotat
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, natural_sort_key, single_map
 from maskcast.params import is_false
 from maskcast.reading import load_memmap, pluralize
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES
@@ -109,7 +109,7 @@ def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
     annotations = None if notes is None else read_annotations(notes)
     videos: dict[str, dict[int, str]] = {}
     twice: set[str] = set()
-    for path in sorted(inner.iterdir(), key=lambda path: id_key(path.name)):
+    for path in sorted(inner.iterdir(), key=lambda path: natural_sort_key(path.name)):
         if not path.is_dir() or is_junk(path.name):
             continue
         if not re.fullmatch(r"video_\d+", path.name):

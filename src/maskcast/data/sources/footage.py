@@ -12,7 +12,7 @@ from maskcast.data.sources.pairing import Pairs, numbers_of, pair_by_name, pair_
 from maskcast.data.sources.patterns import Files
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in source.images and source.masks"
@@ -67,7 +67,7 @@ def gather(
         pairs = pair_by_number(numbers, found, offset, str(where)) if labelled else _no_pairs(numbers)
         return Footage(images, pairs.masks, [numbers], _unpaired(pairs, images.name))
     frames = frames_beside(images, {} if images == masks and not suffix else found)  # masks may be frames
-    keys = sorted(frames, key=id_key)
+    keys = sorted(frames, key=natural_sort_key)
     pairs = _no_pairs(keys)
     if labelled and offset is None:
         pairs = pair_by_name(keys, found, suffix)

@@ -32,7 +32,7 @@ from maskcast.labels import (
     OBJECTS,
     LabelError,
     LabelMap,
-    id_key,
+    natural_sort_key,
     single_map,
 )
 from maskcast.params import ByName, is_false, is_null
@@ -176,7 +176,9 @@ class FrameFoldersSource(SourceConfig):
             raise MaskcastError(
                 f"{raw}: nothing matches images {self.images!r}; fix source.images or the data set's root"
             )
-        splits = assign_splits(sorted(images, key=id_key), {} if self.split_by == "time" else self.splits, seed)
+        splits = assign_splits(
+            sorted(images, key=natural_sort_key), {} if self.split_by == "time" else self.splits, seed
+        )
         names, attributes = classes_of(raw, self.classes)
         maps = single_map(names, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)

@@ -22,7 +22,7 @@ from maskcast.data.sources.hands import SIDES, swapping
 from maskcast.data.sources.patterns import ALONE, CLIP, FRAME, Pattern, find_sequences
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
-from maskcast.labels import KIND_OF_SPLIT, LabelMap, MirrorSwaps, id_key
+from maskcast.labels import KIND_OF_SPLIT, LabelMap, MirrorSwaps, natural_sort_key
 from maskcast.params import ByName, is_null
 from maskcast.simulator.hands import PARTS
 
@@ -95,7 +95,7 @@ class ImageMapsSource(SourceConfig):
             num_classes=len(names),
         )
         listing.notes += [rule.told] if rule.told else []
-        for key in sorted(images, key=lambda key: id_key("/".join(key))):
+        for key in sorted(images, key=lambda key: natural_sort_key("/".join(key))):
             own = {name: found[key] for name, found in masks.items() if key in found}
             split = splits[key] if own else "hidden" if held_out(key) else "unlabeled"
             clip_id, kind = name_of(key), KIND_OF_SPLIT[split]
@@ -132,7 +132,7 @@ def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
 def splits_of(images: Mapping[Key, Path], splits: Splits, seed: int) -> dict[Key, str]:
     """Returns the split of each image; images of one group get the same split."""
     grouped = any(clip != ALONE for clip, _ in images)
-    names = sorted({clip if grouped else frame for clip, frame in images}, key=id_key)
+    names = sorted({clip if grouped else frame for clip, frame in images}, key=natural_sort_key)
     split = assign_splits(names, splits, seed)
     return {(clip, frame): split[clip if grouped else frame] for clip, frame in images}
 

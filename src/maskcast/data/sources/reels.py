@@ -15,7 +15,7 @@ from maskcast.data.images import IMAGE_SUFFIXES, read_frames, resize_frames
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate, read_video
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
 
 Drawn = Literal["figures", "background"]
@@ -138,7 +138,7 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
     paths = list_files(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
-    for name, path in sorted(zip(names, paths, strict=True), key=lambda one: id_key(one[0])):
+    for name, path in sorted(zip(names, paths, strict=True), key=lambda one: natural_sort_key(one[0])):
         ending = path.suffix.lower()
         alone = name.rpartition(".")[0] if stems[name.rpartition(".")[0]] == 1 else name
         if ending in VIDEO_SUFFIXES or (ending in IMAGE_SUFFIXES and stills and path.parent == folder):

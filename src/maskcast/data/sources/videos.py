@@ -15,7 +15,7 @@ from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.labels import id_key, single_map
+from maskcast.labels import natural_sort_key, single_map
 from maskcast.progress import track
 from maskcast.reading import pluralize
 
@@ -59,7 +59,7 @@ class VideosSource(SourceConfig):
         if not names:
             raise MaskcastError(f"{raw}: holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
         ids = Counter(map(_id, names))
-        for name in track(sorted(names, key=id_key), "counting frames"):
+        for name in track(sorted(names, key=natural_sort_key), "counting frames"):
             try:
                 num_frames = count_frames(names[name])
             except MaskcastError as error:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.distributed import all_sum, rank_indices, world_size
 from maskcast.models.encoders.base import padded
 
 
@@ -111,7 +111,7 @@ class Siamese(nn.Module):
     @staticmethod
     def own(whole: Tensor) -> Tensor:
         """Returns the rows of this process's part of the batch."""
-        part = own_part(len(whole))
+        part = rank_indices(len(whole))
         return whole[part.start :: part.step]
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.optical_flow import OpticalFlow, enlargement
-from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.distributed import all_sum, rank_indices, world_size
 from maskcast.dry_run import FullLoop
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.base import Forecaster, known
@@ -129,7 +129,7 @@ class FlowForecaster(Forecaster):
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         summed, counted = torch.zeros(2, device=target.device)
         whole, horizon = len(target) * world_size(), target.shape[1]
-        drawn_Bh = torch.stack([torch.randperm(horizon) for _ in range(whole)])[own_part(whole)]
+        drawn_Bh = torch.stack([torch.randperm(horizon) for _ in range(whole)])[rank_indices(whole)]
         for clip_THW, target_hHW, drawn_h in zip(known(context), target, drawn_Bh, strict=True):
             classes_N, levels = _levels(clip_THW[-1])
             places, drawn = _places(_flow_of(clip_THW), float(self.pace), STRIDE), drawn_h[:STEPS].tolist()

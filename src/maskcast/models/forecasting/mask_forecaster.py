@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.distributed import all_sum, rank_indices, world_size
 from maskcast.models.arithmetic import fixed_shapes, without_autocast
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
@@ -176,7 +176,7 @@ class MaskForecaster(Forecaster):
             assert isinstance(context, Tensor) and isinstance(target, Tensor)
             return self._pixel_loss(context, target, len(context))
         assert isinstance(context, TrackBatch) and isinstance(target, TrackBatch)
-        counted = len(own_part(min(self.pixels.clips, world_size() * len(context.tracks_BTS8))))
+        counted = len(rank_indices(min(self.pixels.clips, world_size() * len(context.tracks_BTS8))))
         some = slice(max(1, counted))  # at least one clip for fixed shapes; it may not count
         pixels, parts = self._pixel_loss(context.masks_CTHW[some], target.masks_CTHW[some], counted)
         trajectories, errors = self.motion.loss(context.tracks_BTS8, target.tracks_BTS8)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
+from maskcast.labels import LabelMap, first_class_map, label_maps_from_json, single_map
 from maskcast.models.base import build_and_load, read_description, save_model, validated_config
 from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Masker, Segmenter
@@ -28,7 +28,7 @@ def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, m
     """
     if isinstance(masker, Masker) and masker.mirror:
         meta = {**meta, MIRROR: True}
-    first = first_of_classes(masker.maps) or masker.maps[0]
+    first = first_class_map(masker.maps) or masker.maps[0]
     maps = [each.to_entry() for each in masker.maps]
     meta = {"classes": list(first.classes), **meta, "maps": maps}
     save_model(folder, masker, config, num_classes=first.num_classes, meta=meta)
@@ -105,4 +105,4 @@ def _maps(meta: dict[str, Any]) -> tuple[LabelMap, ...]:
     """Returns the label maps of a description; an old one has only the classes of a single map."""
     if "maps" not in meta:
         return single_map(meta["classes"])
-    return maps_of(meta["maps"])
+    return label_maps_from_json(meta["maps"])

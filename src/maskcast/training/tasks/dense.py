@@ -13,7 +13,7 @@ from maskcast.data.augment.views import same_views
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import Frames
-from maskcast.distributed import own_part
+from maskcast.distributed import rank_indices
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import DenseConfig, NextFrameConfig
 from maskcast.models.encoders.dense import PretextSample, pretext_sample, sums
@@ -63,7 +63,7 @@ class DenseTask:
 
     def batch(self, step: int) -> PretextSample:
         """Returns this process's samples: a pure function of (seed, step)."""
-        each = self.frames.each(partial(self._sample, step), own_part(self.params.training.batch_size))
+        each = self.frames.each(partial(self._sample, step), rank_indices(self.params.training.batch_size))
         return PretextSample(*(torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True)))
 
     def loss(self, batch: PretextSample, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.detection.sampler import ImageSampler
 from maskcast.data.images import read_image
-from maskcast.distributed import all_items, all_sum, own_part, rank, world_size
+from maskcast.distributed import all_gather, all_sum, rank, rank_indices, world_size
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import evaluate
 from maskcast.evaluation.coco.files import read_truth
@@ -88,7 +88,7 @@ class DetectorTask:
 
         Rows with label -1 are padding.
         """
-        views = [self._labelled(step, index) for index in own_part(self.params.training.batch_size)]
+        views = [self._labelled(step, index) for index in rank_indices(self.params.training.batch_size)]
         rows = -(-max(len(view.labels_N) for view in views) // ROWS) * ROWS
 
         def filled(each: np.ndarray, value: int) -> Tensor:
@@ -160,8 +160,8 @@ class DetectorTask:
     def validate(self) -> dict[str, float]:
         """Returns COCO's AP and AP50 over the validation split."""
         places = in_batches(range(len(self.val)), self.params.val_batch_size)
-        own = [places[k] for k in own_part(len(places))]
-        found = all_items(list(detect(self.detector, self.val, own, self.params.training.precision)))
+        own = [places[k] for k in rank_indices(len(places))]
+        found = all_gather(list(detect(self.detector, self.val, own, self.params.training.precision)))
         summary = evaluate(self.truth, found, "bbox").summary
         return {name: summary[name] for name in ("AP", "AP50")}
 

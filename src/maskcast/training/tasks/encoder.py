@@ -13,7 +13,7 @@ from maskcast.data.augment.views import two_views
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import Frames
-from maskcast.distributed import own_part
+from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.configs import SiameseConfig
 from maskcast.models.encoders.siamese import Normalised, Views
@@ -49,9 +49,9 @@ class EncoderTask:
     def batch(self, step: int) -> Views:
         """Returns this process's views: a pure function of (seed, step)."""
         size, parts = self.params.training.batch_size, self.method.sub_batches
-        own = list(own_part(size))
+        own = list(rank_indices(size))
         shuffled = rng(self.params.training.seed, step).permutation(size).reshape(parts, -1)
-        order = shuffled[own_part(parts)].flatten().tolist()
+        order = shuffled[rank_indices(parts)].flatten().tolist()
         needed = sorted({*own, *order})
         pairs = dict(zip(needed, self.frames.each(partial(self._pair, step), needed), strict=True))
         own_views, shuffled_views = (

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskcast.data.clip_store.frame_index import evenly_spaced, in_batches
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.windows import WindowSampler
-from maskcast.distributed import all_counts, all_items, own_part
+from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run import is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
@@ -100,7 +100,7 @@ class ForecastTask:
         windows = self._windows.draw(step, self.params.training.batch_size)
         middle, stop = windows.context, windows.context + windows.horizon
         context, target = [], []
-        for index in own_part(len(windows.clips)):
+        for index in rank_indices(len(windows.clips)):
             k, start = windows.clips[index], windows.starts[index]
             mirrored = rng(self.params.training.seed, step, index).random() < self.params.flip
             context.append(Window(k, slice(start, start + middle), mirrored))
@@ -138,7 +138,7 @@ class ForecastTask:
         masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
         setting = ForecastSetting(masker, params.context_frames, params.horizon, device)
         batches = in_batches(self.val, params.val_batch_size)
-        own_batches = [batches[k] for k in own_part(len(batches))]
+        own_batches = [batches[k] for k in rank_indices(len(batches))]
         counts = HorizonCounts(self.clips.num_classes, params.horizon)
         own_steps: list[tuple[str, str, list[float]]] = []
         for batch, forecast in forecast_clips(model, setting, self.clips, self.masks, own_batches):
@@ -146,7 +146,7 @@ class ForecastTask:
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
                 per_step = [macro_jaccard(one, absent="omit") for one in counts.count(truth_hHW, masks_hHW)]
                 own_steps.append((clip.video, clip.id, per_step))
-        counts.matrix_hKK = all_counts(counts.matrix_hKK, self.model)
+        counts.matrix_hKK = all_reduce_counts(counts.matrix_hKK, self.model)
         if not counts.foreground:
             raise MaskcastError(
                 f"{self.clips.root}: no future frame of the validation clips has foreground in its true masks, so "
@@ -160,7 +160,7 @@ class ForecastTask:
             (video, clip, (per_step[counts.last] + mean_where_labelled(per_step)) / 2, per_step[counts.last])
             for video, clip, per_step in own_steps
         ]
-        return scores, scores_by_video(all_items(by_clip))
+        return scores, scores_by_video(all_gather(by_clip))
 
 
 def train_forecaster(

@@ -10,7 +10,7 @@ from maskcast.data.augment.strong import StrongColours
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.models.segmentation.config import MaskerModelConfig
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
-from maskcast.params import SAMPLES, Names, Params, is_false, is_null
+from maskcast.params import MAX_BATCH_SIZE, Names, Params, is_false, is_null
 from maskcast.plugins import with_plugins
 from maskcast.reading import pluralize
 from maskcast.training.schedule import TrainingParams
@@ -51,7 +51,7 @@ class WindowParams(Params):
 class UnlabeledParams(Params):
     """Learning from frames without labels, by pseudo masks of a teacher: the running average of the weights."""
 
-    batch_size: int = Field(ge=2, le=SAMPLES, multiple_of=2)
+    batch_size: int = Field(ge=2, le=MAX_BATCH_SIZE, multiple_of=2)
     """Unlabelled samples per step, summed over all processes. A sample is one frame, `consistent_frames` frames,
     or a window if the model has a state."""
     burn_in_steps: int = Field(ge=0)

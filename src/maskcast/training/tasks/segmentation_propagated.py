@@ -14,10 +14,10 @@ from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.propagation import propagate
 from maskcast.dry_run import FullLoop
 from maskcast.errors import MaskcastError
-from maskcast.forking import short_lived
+from maskcast.forking import joined_thread_pool
 from maskcast.labels import IGNORE, LabelMap
-from maskcast.processors import num_processors
 from maskcast.progress import say, track
+from maskcast.resources import num_cpus
 from maskcast.training.tasks.segmentation_params import PropagatedParams
 
 Layers = dict[LabelMap, CompressedLayer]
@@ -69,7 +69,7 @@ class PropagatedLabels:
         def propagate_clip(clip: Clip) -> Layers:
             return {one: self._layer(store.frames(clip), masks, clip) for one, masks in self._masks.items()}
 
-        with short_lived(num_processors(), "flow") as pool:  # OpenCV releases Python's lock
+        with joined_thread_pool(num_cpus(), "flow") as pool:  # OpenCV releases Python's lock
             yield from track(
                 pool.map(propagate_clip, self.clips),
                 "propagating labels",

@@ -18,7 +18,7 @@ from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.shared_frames import SCORED, frame_hashes
 from maskcast.data.unlabeled import SEEN
-from maskcast.distributed import own_part
+from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
@@ -95,7 +95,7 @@ class UnlabelledWindows:
 
     def batch(self, step: int) -> Views:
         """Returns this process's pairs of windows: a pure function of (seed, step)."""
-        pairs = [self._pair(step, index) for index in own_part(self.unlabeled.batch_size // 2)]
+        pairs = [self._pair(step, index) for index in rank_indices(self.unlabeled.batch_size // 2)]
         weak, strong, cut = (torch.from_numpy(np.concatenate(layer)) for layer in zip(*pairs, strict=True))
         return Views(weak, strong, cut, torch.tensor(self.weight(step)))
 
@@ -160,4 +160,4 @@ def _contrast(frame_HWC: np.ndarray, place: Geometry) -> float:
 
 def own_samples(count: int) -> list[int]:
     """Returns the indices of this process's samples among ``count`` unlabelled ones: whole pairs."""
-    return [2 * pair + k for pair in own_part(count // 2) for k in range(2)]
+    return [2 * pair + k for pair in rank_indices(count // 2) for k in range(2)]

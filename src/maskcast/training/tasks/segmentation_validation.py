@@ -14,7 +14,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import read_in_slices, slices_of
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.distributed import all_counts, own_part
+from maskcast.distributed import all_reduce_counts, rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.evaluation.metrics import foreground_jaccard
@@ -75,13 +75,13 @@ class Validation:
         """Returns the counts for each map's scores (``map_scores.counts_of``), summed over all processes."""
         counts = [no_counts(label_map) for label_map in self.maps]
         worker = self.worker(segmenter)
-        for k in own_part(len(self.clips)):
+        for k in rank_indices(len(self.clips)):
             clip = self.clips[k]
             for frames, predictions in self.predict(worker, clip):
                 for n, label_map in enumerate(self.maps):
                     truth = read_in_slices(frames, partial(self._masks[n].masks, clip))
                     counts[n] += counts_of(label_map, truth, predictions[label_map.name].masks)
-        return [all_counts(own, segmenter) for own in counts]
+        return [all_reduce_counts(own, segmenter) for own in counts]
 
     def majority_class_jaccard(self) -> float:
         """Returns the Jaccard of constant masks of each map's most frequent class; NaN if a map is an alpha."""

@@ -18,7 +18,7 @@ from maskcast.data.clip_store.labelled_frames import TrainingIndex
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.table import FRAMES, masks_layer
 from maskcast.data.composing import BACKGROUNDS, Backgrounds
-from maskcast.distributed import own_part
+from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.reading import pluralize
@@ -112,7 +112,7 @@ class LabelledWindows:
         return sum(is_recoloured(index, self.params.recoloured) for index in range(size)) / size
 
     def _order(self) -> list[int]:
-        own = own_part(self.params.training.batch_size)
+        own = rank_indices(self.params.training.batch_size)
         return sorted(own, key=lambda index: not is_recoloured(index, self.params.recoloured))
 
     def _sample(self, step: int, index: int) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from maskcast.data.detection.sources.base import (
 from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
-from maskcast.labels import id_key
+from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize, read_yaml, short_repr
 
 YAML_SUFFIXES = (".yml", ".yaml")
@@ -53,7 +53,7 @@ def _images(folder: Path) -> list[NamedBoxes]:
     labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}
     if not images:
         raise MaskcastError(f"{folder / 'images'}: holds no images; fix source.train or source.val")
-    if alone := sorted(set(images) ^ set(labels), key=id_key):
+    if alone := sorted(set(images) ^ set(labels), key=natural_sort_key):
         lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
         raise MaskcastError(
             f"{folder}: no partner for {pluralize(len(alone), 'image or label file')}, first {lost}/{file}; "

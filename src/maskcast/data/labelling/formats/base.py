@@ -18,7 +18,7 @@ import numpy as np
 from maskcast.data.images import numeric_sort
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.labels import MOST_PIXELS
+from maskcast.labels import MAX_SIDE
 
 IGNORED = "ignore"  # class name of pixels without label
 Size = tuple[int, int]  # height, width
@@ -182,6 +182,6 @@ class LabelFormat(ABC):
 
 def checked_size(height: int, width: int, where: str) -> Size:
     """Returns the size of a frame after a check of its range."""
-    if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
-        raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MOST_PIXELS}: fix it")
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MAX_SIDE}: fix it")
     return height, width

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from maskcast.errors import MaskcastError
 from maskcast.redaction import has_user, redacted
 
-VARIABLE, TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
+TRACKING_URI, TRACKING_TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
 # On import, MLflow contacts a telemetry host of its makers, which this prevents.
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 os.environ.setdefault(TELEMETRY, "true")
 
 
-def given(name: str) -> str | None:
+def env_value(name: str) -> str | None:
     """Returns an environment variable, or None if it is not set.
 
     Raises:
@@ -37,19 +37,19 @@ def tracking_uri() -> str:
     Raises:
         MaskcastError: the environment has an invalid address.
     """
-    uri = given(VARIABLE)
+    uri = env_value(TRACKING_URI)
     if uri is None:
-        return f"sqlite:///{embedded_folder() / 'mlflow.db'}"
+        return f"sqlite:///{default_folder() / 'mlflow.db'}"
     _check_address(uri)
     return uri
 
 
-def shown_uri() -> str:
+def redacted_uri() -> str:
     """Returns the address without a user name and password."""
     return redacted(tracking_uri())
 
 
-def embedded_folder() -> Path:
+def default_folder() -> Path:
     """Returns the folder of the embedded default: the working directory, or the workspace it was copied from.
 
     DVC copies the repository to ``<root of DVC>/.dvc/tmp/exps/<name>``, runs the experiment there and removes the
@@ -79,20 +79,21 @@ def _check_address(uri: str) -> None:
     if uri.startswith(("databricks", "uc:")):
         return
     if re.search(r"\s", uri):
-        raise MaskcastError(f"{VARIABLE} {shown!r}: has spaces; write one address")
+        raise MaskcastError(f"{TRACKING_URI} {shown!r}: has spaces; write one address")
     if uri.startswith(("file:", "/", ".", "~")):
         raise MaskcastError(
-            f"{VARIABLE} {shown}: MLflow 3 keeps no runs in folders; write sqlite:////path/mlflow.db, or unset it"
+            f"{TRACKING_URI} {shown}: MLflow 3 does not store runs in folders; use sqlite:////path/mlflow.db, or "
+            "unset it"
         )
     if not mark:
         raise MaskcastError(
-            f"{VARIABLE} {shown}: has no scheme; write http://{shown} or sqlite:////path/mlflow.db"
+            f"{TRACKING_URI} {shown}: has no scheme; write http://{shown} or sqlite:////path/mlflow.db"
         )
     if scheme not in ("http", "https"):
         return
     if has_user(uri) and re.search("[/@?#]", rest.rpartition("@")[0]):
         raise MaskcastError(
-            f"{VARIABLE} {shown}: its user or password holds / or @; set MLFLOW_TRACKING_USERNAME and "
+            f"{TRACKING_URI} {shown}: its user or password holds / or @; set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD instead"
         )
     try:
@@ -101,6 +102,6 @@ def _check_address(uri: str) -> None:
     except ValueError:
         sound = False
     if not sound:
-        raise MaskcastError(f"{VARIABLE} {shown}: names no host and port; write {scheme}://host:port")
-    if not re.fullmatch("[!-~]*", os.environ.get(TOKEN, "")):  # e.g. a newline from `echo`
-        raise MaskcastError(f"{TOKEN}: has blanks, line breaks or letters beyond ASCII; set it anew")
+        raise MaskcastError(f"{TRACKING_URI} {shown}: names no host and port; write {scheme}://host:port")
+    if not re.fullmatch("[!-~]*", os.environ.get(TRACKING_TOKEN, "")):  # e.g. a newline from `echo`
+        raise MaskcastError(f"{TRACKING_TOKEN}: has blanks, line breaks or letters beyond ASCII; set it anew")

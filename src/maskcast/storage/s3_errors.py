@@ -13,22 +13,24 @@ LOGIN = "run `aws sso login`, or set AWS_PROFILE to a profile without SSO"
 RESUMES = "run the same command again (it resumes)"
 CHANGED = f"an object changed or vanished during the transfer; {RESUMES}"
 REGION = "the bucket is in another region than {region}; set AWS_REGION to its own"
-KEPT_OUT = f"access refused ({{code}}); check {KEYS} and their rights"
-OLD = f"the session token has expired or is wrong ({{code}}); get a new AWS_SESSION_TOKEN, and {KEYS} with it"
+ACCESS_REFUSED = f"access refused ({{code}}); check {KEYS} and their rights"
+EXPIRED_TOKEN = (
+    f"the session token has expired or is wrong ({{code}}); get a new AWS_SESSION_TOKEN, and {KEYS} with it"
+)
 NOT_S3 = "{place} answers, but not as S3 does ({code}); fix AWS_ENDPOINT_URL_S3"
-AWAY = f"{{place}} cannot be reached ({{text}}); fix AWS_ENDPOINT_URL_S3 or {RESUMES}"
+UNREACHABLE = f"{{place}} cannot be reached ({{text}}); fix AWS_ENDPOINT_URL_S3 or {RESUMES}"
 
-PROGRAM = (
+NO_CREDENTIALS = (
     "no credentials ({text}); fix credential_process or what else profile {profile!r} of {files} names, or set "
     f"{KEYS}"
 )
 
 # By class of botocore's error, or by a base class.
-RAISED = {
+BY_CLASS = {
     "ProfileNotFound": "there is no profile {profile!r}; fix or unset AWS_PROFILE, or add it to {files}",
     "ConfigParseError": "{text}; fix that file, or set AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE to another",
     "ConfigNotFound": "{text}; fix AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE",
-    "CredentialRetrievalError": PROGRAM,
+    "CredentialRetrievalError": NO_CREDENTIALS,
     "PartialCredentialsError": f"half of the credentials is missing ({{text}}); set both, {KEYS}",
     "NoCredentialsError": "no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "SSOError": f"the SSO login of profile {{profile!r}} is missing or has expired ({{text}}); {LOGIN}",
@@ -41,15 +43,15 @@ RAISED = {
     "SSLError": "{place}: TLS failed ({text}); write http:// where the server speaks no TLS, or set AWS_CA_BUNDLE "
     "to its authority's file",
     "ProxyConnectionError": "the proxy does not answer ({text}); fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY",
-    "ConnectionError": AWAY,
-    "HTTPClientError": AWAY,
+    "ConnectionError": UNREACHABLE,
+    "HTTPClientError": UNREACHABLE,
     "RecursionError": "{place} redirects elsewhere; write AWS_ENDPOINT_URL_S3 as it does",
-    "JSONDecodeError": PROGRAM,
-    "OSError": PROGRAM,
+    "JSONDecodeError": NO_CREDENTIALS,
+    "OSError": NO_CREDENTIALS,
     "BotoCoreError": f"{{place}}: {{text}}; fix that, or {RESUMES}",
 }
 # By code in the server's response; a HEAD response has only the status.
-ANSWERED = {
+BY_CODE = {
     "NoSuchBucket": "there is no bucket {bucket!r}; create it or fix the address",
     "InvalidBucketName": "{bucket!r} is no name of a bucket; fix the address",
     "NoSuchKey": CHANGED,
@@ -60,13 +62,13 @@ ANSWERED = {
     "InvalidAccessKeyId": "access refused ({code}): this key is not known there; check AWS_ACCESS_KEY_ID and "
     "AWS_ENDPOINT_URL_S3",
     "SignatureDoesNotMatch": "access refused ({code}); check AWS_SECRET_ACCESS_KEY",
-    "AccessDenied": KEPT_OUT,
-    "401": KEPT_OUT,
-    "403": KEPT_OUT,
-    "ExpiredToken": OLD,
-    "ExpiredTokenException": OLD,
-    "InvalidToken": OLD,
-    "TokenRefreshRequired": OLD,
+    "AccessDenied": ACCESS_REFUSED,
+    "401": ACCESS_REFUSED,
+    "403": ACCESS_REFUSED,
+    "ExpiredToken": EXPIRED_TOKEN,
+    "ExpiredTokenException": EXPIRED_TOKEN,
+    "InvalidToken": EXPIRED_TOKEN,
+    "TokenRefreshRequired": EXPIRED_TOKEN,
     "PermanentRedirect": REGION,
     "301": REGION,
     "AuthorizationHeaderMalformed": REGION,
@@ -76,7 +78,7 @@ ANSWERED = {
 OTHER = f"{{place}}: the server answered {{code}}: {{text}}; {RESUMES}"
 
 
-def refusal(error: Exception, bucket: str) -> str:
+def error_message(error: Exception, bucket: str) -> str:
     """Returns an error of boto3 as one line with its remedy.
 
     Args:
@@ -102,5 +104,7 @@ def refusal(error: Exception, bucket: str) -> str:
         if not facts["code"]:  # a web page, e.g. of a proxy
             facts["code"] = f"status {response['ResponseMetadata']['HTTPStatusCode']}"
             return NOT_S3.format_map(facts)
-        return ANSWERED.get(facts["code"], OTHER).format_map(facts)
-    return next(RAISED[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in RAISED).format_map(facts)
+        return BY_CODE.get(facts["code"], OTHER).format_map(facts)
+    return next(BY_CLASS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in BY_CLASS).format_map(
+        facts
+    )

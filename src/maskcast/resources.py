@@ -13,7 +13,7 @@ THREADS = "OMP_NUM_THREADS"  # torch reads it when it is imported
 _limited = False  # whether this process has set THREADS
 
 
-def num_processors() -> int:
+def num_cpus() -> int:
     """Returns the number of processors that this process may use, at least 1.
 
     This is the minimum of its CPU affinity and of its container's CPU quota (cgroups version 2 or 1, set by
@@ -34,16 +34,16 @@ def limit_threads() -> None:
         return
     global _limited
     _limited = True
-    os.environ[THREADS] = str(num_processors())
+    os.environ[THREADS] = str(num_cpus())
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(num_processors())
+        sys.modules["torch"].set_num_threads(num_cpus())
 
 
-def threads_for(processes: int) -> int | None:
+def threads_per_process(processes: int) -> int | None:
     """Returns the number of threads for each of several processes; None if the user has set OMP_NUM_THREADS."""
     if THREADS in os.environ and not _limited:
         return None
-    return max(1, num_processors() // processes)
+    return max(1, num_cpus() // processes)
 
 
 def _quota() -> float | None:

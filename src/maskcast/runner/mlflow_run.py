@@ -16,10 +16,10 @@ from maskcast.errors import MaskcastError
 from maskcast.params import flatten
 from maskcast.progress import say
 from maskcast.redaction import redacted
-from maskcast.runner.address import VARIABLE, embedded_folder, given, shown_uri
+from maskcast.runner.mlflow_errors import is_not_found
+from maskcast.runner.mlflow_uri import TRACKING_URI, default_folder, env_value, redacted_uri
 from maskcast.runner.provenance import Origin
-from maskcast.runner.refusals import is_missing
-from maskcast.writing import write_whole
+from maskcast.writing import write_atomically
 
 EXPERIMENT = "maskcast"
 MAX_PARAMS = 100  # params per request, MLflow's limit
@@ -42,34 +42,34 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     """
     from mlflow.entities import RunTag
 
-    run_id, name = given("MLFLOW_RUN_ID"), given("MLFLOW_EXPERIMENT_NAME")
-    outside = None if run_id is None else _outside(client, run_id)
-    experiment = _experiment(client, name) if outside is None else outside.info.experiment_id
-    begun = _begun(client, experiment, origin, key_file)
-    if begun is not None:
-        client.update_run(begun.info.run_id, status="RUNNING")
-        _complete(client, begun, origin)
-        return str(begun.info.run_id)
+    run_id, name = env_value("MLFLOW_RUN_ID"), env_value("MLFLOW_EXPERIMENT_NAME")
+    external = None if run_id is None else _external_run(client, run_id)
+    experiment = _experiment(client, name) if external is None else external.info.experiment_id
+    resumed = _resumable_run(client, experiment, origin, key_file)
+    if resumed is not None:
+        client.update_run(resumed.info.run_id, status="RUNNING")
+        _log_missing(client, resumed, origin)
+        return str(resumed.info.run_id)
     parent = None
-    if outside is not None:
-        taken = outside.data.tags.get(KEY)
+    if external is not None:
+        taken = external.data.tags.get(KEY)
         if taken is None or taken.startswith(origin.digest):
             client.update_run(run_id, status="RUNNING")
-            own = {**origin.own_tags, KEY: origin.digest}
-            client.log_batch(run_id, tags=[RunTag(*tag) for tag in own.items() if tag[0] != SOURCE])
-            _complete(client, outside, origin)
+            tags = {**origin.run_only_tags, KEY: origin.digest}
+            client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items() if tag[0] != SOURCE])
+            _log_missing(client, external, origin)
             return str(run_id)
         parent = run_id
     key = f"{origin.digest}-{uuid.uuid4().hex}"
     key_file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(key_file, key)
-    tags = {**origin.own_tags, KEY: key} | ({PARENT: parent} if parent else {})
+    write_atomically(key_file, key)
+    tags = {**origin.run_only_tags, KEY: key} | ({PARENT: parent} if parent else {})
     created = client.create_run(experiment, run_name=origin.title, tags=tags)
-    _complete(client, created, origin)
+    _log_missing(client, created, origin)
     return str(created.info.run_id)
 
 
-def _begun(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
+def _resumable_run(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
     """Returns the run that a killed process began for the same work; a run for other work is ended."""
     try:
         key = key_file.read_text(encoding="utf-8").strip()
@@ -85,20 +85,20 @@ def _begun(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
     return found[0] if found else None
 
 
-def _complete(client: Any, run: Any, origin: Origin) -> None:
+def _log_missing(client: Any, run: Any, origin: Origin) -> None:
     """Logs those params and data sets that a run does not have yet."""
     from mlflow.entities import Param
 
     values = flatten(origin.params.model_dump(mode="json"))
-    lacking = [
+    missing = [
         Param(name, redacted(str(value))[:MAX_VALUE])
         for name, value in values.items()
         if name not in run.data.params
     ]
-    for start in range(0, len(lacking), MAX_PARAMS):
-        client.log_batch(run.info.run_id, params=lacking[start : start + MAX_PARAMS])
-    have = {each.dataset.name for each in run.inputs.dataset_inputs} if run.inputs else set()
-    datasets = [_dataset(name, path, origin) for name, path in origin.inputs.items() if name not in have]
+    for start in range(0, len(missing), MAX_PARAMS):
+        client.log_batch(run.info.run_id, params=missing[start : start + MAX_PARAMS])
+    logged = {each.dataset.name for each in run.inputs.dataset_inputs} if run.inputs else set()
+    datasets = [_dataset(name, path, origin) for name, path in origin.inputs.items() if name not in logged]
     if datasets:
         client.log_inputs(run.info.run_id, datasets)
 
@@ -108,42 +108,48 @@ def _dataset(name: str, path: Path, origin: Origin) -> Any:
 
     source = json.dumps({"uri": path.absolute().as_uri()})
     tags = [InputTag("mlflow.data.context", name)]
-    if dvc := origin.known.get(f"{DVC_HASH}{name}"):
+    if dvc := origin.facts.get(f"{DVC_HASH}{name}"):
         tags.append(InputTag(DVC, dvc))
     return DatasetInput(Dataset(name, origin.data[name], "local", source), tags)
 
 
-def _outside(client: Any, run_id: str) -> Any:
+def _external_run(client: Any, run_id: str) -> Any:
     """Returns the run of ``MLFLOW_RUN_ID``; warns if other variables name another experiment."""
     try:
         run = client.get_run(run_id)
     except Exception as error:
-        if not is_missing(error):
+        if not is_not_found(error):
             raise
         run = None
     if run is None or run.info.lifecycle_stage == "deleted":
-        raise MaskcastError(f"MLFLOW_RUN_ID {run_id}: {shown_uri()} has no such run; unset it or fix {VARIABLE}")
-    own = client.get_experiment(run.info.experiment_id)
-    for variable, has in (("MLFLOW_EXPERIMENT_ID", own.experiment_id), ("MLFLOW_EXPERIMENT_NAME", own.name)):
-        if given(variable) not in (None, str(has)):
+        raise MaskcastError(
+            f"MLFLOW_RUN_ID {run_id}: no such run on {redacted_uri()}; unset it or fix {TRACKING_URI}"
+        )
+    experiment = client.get_experiment(run.info.experiment_id)
+    for variable, has in (
+        ("MLFLOW_EXPERIMENT_ID", experiment.experiment_id),
+        ("MLFLOW_EXPERIMENT_NAME", experiment.name),
+    ):
+        if env_value(variable) not in (None, str(has)):
             say(
-                f"tracking: two experiments: {variable} says {given(variable)}, MLFLOW_RUN_ID {run_id} is of "
-                f"{own.name!r} ({own.experiment_id}); that run is joined"
+                f"tracking: two experiments: {variable} says {env_value(variable)}, MLFLOW_RUN_ID {run_id} is of "
+                f"{experiment.name!r} ({experiment.experiment_id}); that run is joined"
             )
     return run
 
 
 def _experiment(client: Any, name: str | None) -> str:
     """Returns the id of the experiment for a new run, and creates the experiment if necessary."""
-    number = given("MLFLOW_EXPERIMENT_ID")
+    number = env_value("MLFLOW_EXPERIMENT_ID")
     if number is not None:
         try:
             found = client.get_experiment(number)
         except Exception as error:
-            if not is_missing(error):
+            if not is_not_found(error):
                 raise
             raise MaskcastError(
-                f"MLFLOW_EXPERIMENT_ID {number}: {shown_uri()} has no such experiment; unset it or fix {VARIABLE}"
+                f"MLFLOW_EXPERIMENT_ID {number}: no such experiment on {redacted_uri()}; unset it or fix "
+                f"{TRACKING_URI}"
             ) from None
         if name not in (None, found.name):
             raise MaskcastError(
@@ -151,22 +157,22 @@ def _experiment(client: Any, name: str | None) -> str:
                 f"{name!r}; unset one of them"
             )
     else:
-        found = _by_name(client, name or EXPERIMENT)
+        found = _experiment_by_name(client, name or EXPERIMENT)
     if found.lifecycle_stage == "deleted":
         raise MaskcastError(
-            f"{shown_uri()}: experiment {found.name!r} is deleted; `mlflow experiments restore --experiment-id "
+            f"{redacted_uri()}: experiment {found.name!r} is deleted; `mlflow experiments restore --experiment-id "
             f"{found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another"
         )
     return str(found.experiment_id)
 
 
-def _by_name(client: Any, name: str) -> Any:
+def _experiment_by_name(client: Any, name: str) -> Any:
     found = client.get_experiment_by_name(name)
     if found is None:
-        # The embedded default has its artifacts beside mlflow.db; a server has its own place.
-        place = (embedded_folder() / "mlartifacts").as_uri() if given(VARIABLE) is None else None
+        # The embedded default has its artifacts beside mlflow.db; a server has its own location.
+        location = (default_folder() / "mlartifacts").as_uri() if env_value(TRACKING_URI) is None else None
         try:
-            client.create_experiment(name, artifact_location=place)
+            client.create_experiment(name, artifact_location=location)
         except Exception:  # another process has created it in the meantime, or it cannot be created
             if client.get_experiment_by_name(name) is None:
                 raise

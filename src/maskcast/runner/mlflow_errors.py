@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from maskcast.errors import MaskcastError, exception_chain, is_disk_full, one_line
-from maskcast.runner.address import VARIABLE, shown_uri
+from maskcast.runner.mlflow_uri import TRACKING_URI, redacted_uri
 
 # Codes of temporary errors of the server or of a proxy before it.
-PASSING = frozenset(
+TEMPORARY_CODES = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
     | {"RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
 )
 # Errors of requests, by name, that do not mean a lost connection.
-LASTING = frozenset(
+PERMANENT_ERRORS = frozenset(
     {"SSLError", "InvalidURL", "InvalidSchema", "MissingSchema", "InvalidHeader", "InvalidProxyURL"}
     | {"TooManyRedirects"}
 )
@@ -23,30 +23,30 @@ REMEDIES = {
     "UNAUTHENTICATED": ACCOUNT,
     "CUSTOMER_UNAUTHORIZED": ACCOUNT,
     "PERMISSION_DENIED": f"{ACCOUNT}; or ask an administrator of the server for this right",
-    "ENDPOINT_NOT_FOUND": f"no MLflow server is there: fix {VARIABLE}",
+    "ENDPOINT_NOT_FOUND": f"no MLflow server is there: fix {TRACKING_URI}",
 }
 PROXY = "fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
 TLS = (
     "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
 )
-SAID = 600  # characters of MLflow's message that are shown: enough to include the cause at its end
+MAX_TEXT = 600  # characters of MLflow's message that are shown: enough to include the cause at its end
 UPGRADE = "copy the database, then run `mlflow db upgrade` on it once"
 
 
 @contextmanager
-def user_errors_of_server() -> Iterator[None]:
+def convert_mlflow_errors() -> Iterator[None]:
     """A context that turns errors of MLflow, its database or the network into a MaskcastError."""
     try:
         yield
     except MaskcastError:
         raise
     except Exception as error:
-        if not is_of_server(error):
+        if not is_mlflow_error(error):
             raise
-        raise refusal(error) from error
+        raise user_error(error) from error
 
 
-def is_of_server(error: Exception) -> bool:
+def is_mlflow_error(error: Exception) -> bool:
     """Whether MLflow, its database or the network raised an error."""
     from google.protobuf.json_format import ParseError  # raised for an answer in JSON of another shape
     from mlflow.exceptions import MlflowException
@@ -56,7 +56,7 @@ def is_of_server(error: Exception) -> bool:
     return isinstance(error, MlflowException | RequestException | SQLAlchemyError | ParseError)
 
 
-def is_away(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether an error may be temporary: a lost connection, or an error of the server (5xx)."""
     from mlflow.exceptions import MlflowException, RestException
     from requests import RequestException
@@ -66,23 +66,23 @@ def is_away(error: BaseException) -> bool:
         return False
     for each in exception_chain(error):
         if isinstance(each, RequestException):
-            if LASTING & {kind.__name__ for kind in type(each).__mro__}:
+            if PERMANENT_ERRORS & {kind.__name__ for kind in type(each).__mro__}:
                 return False
             answer = each.response
-            return answer is None or _passing(answer.status_code)
+            return answer is None or _is_temporary_status(answer.status_code)
         if isinstance(each, OperationalError):
             return re.search(REFUSED_LOGIN, str(each), re.IGNORECASE) is None and not _is_sqlite(each)
     if isinstance(error, RestException):
-        return error.error_code in PASSING
+        return error.error_code in TEMPORARY_CODES
     if isinstance(error, MlflowException):
         status = re.search(r"failed with error code (\d{3})", str(error))
-        return status is not None and _passing(int(status[1]))
+        return status is not None and _is_temporary_status(int(status[1]))
     return isinstance(error, OSError)
 
 
-def refusal(error: Exception) -> MaskcastError:
+def user_error(error: Exception) -> MaskcastError:
     """Converts an error of MLflow, its database or the network to one line with a remedy."""
-    text = words_of(error)
+    text = error_text(error)
     names = {type(each).__name__ for each in exception_chain(error)}
     if "SSLError" in names:
         remedy = TLS
@@ -91,20 +91,20 @@ def refusal(error: Exception) -> MaskcastError:
     elif "out-of-date database schema" in text:
         remedy = UPGRADE
     else:
-        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"fix that or {VARIABLE} and try again")
-    return MaskcastError(f"{shown_uri()}: MLflow says: {text}; {remedy}")
+        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"fix that or {TRACKING_URI} and try again")
+    return MaskcastError(f"{redacted_uri()}: MLflow says: {text}; {remedy}")
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Returns the shortened message of an error; for a lost connection only the cause.
 
     In urllib3's message the cause follows an address, which alone may be longer than the part that is shown.
     """
     causes = (getattr(each, "reason", None) for each in exception_chain(error))
-    return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error), SAID)
+    return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error), MAX_TEXT)
 
 
-def is_missing(error: Exception) -> bool:
+def is_not_found(error: Exception) -> bool:
     """Whether MLflow reports that a requested object does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -117,7 +117,7 @@ def bad_request(error: MaskcastError) -> Exception:
     return MlflowException(str(error), error_code=BAD_REQUEST)
 
 
-def _passing(status: int) -> bool:
+def _is_temporary_status(status: int) -> bool:
     return status >= 500 or status in (408, 429)
 
 

@@ -7,32 +7,32 @@ from typing import Any
 
 from maskcast.progress import say
 
-PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-STARTING = ("ContainerCreating", "PodInitializing")
+IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+STARTUP_REASONS = ("ContainerCreating", "PodInitializing")
 
 
-class Told:
+class WaitReporter:
     """Reports each reason for waiting once, after some time has passed.
 
     Args:
         title: name of what is waiting.
-        patience_s: seconds before anything is reported.
+        delay_s: seconds before anything is reported.
     """
 
-    def __init__(self, title: str, patience_s: float) -> None:
-        self.title, self.said, self.patient_until = title, set[str](), time.monotonic() + patience_s
+    def __init__(self, title: str, delay_s: float) -> None:
+        self.title, self.reported, self.quiet_until = title, set[str](), time.monotonic() + delay_s
 
-    def say_new(self, lines: Iterable[str]) -> None:
+    def report_new(self, lines: Iterable[str]) -> None:
         """Reports the lines that are new."""
-        if time.monotonic() < self.patient_until:
+        if time.monotonic() < self.quiet_until:
             return
         for line in lines:
-            if line not in self.said:
-                self.said.add(line)
+            if line not in self.reported:
+                self.reported.add(line)
                 say(f"{self.title}: {line}")
 
 
-def waits_for(pod: Any) -> str | None:
+def waiting_reason(pod: Any) -> str | None:
     """Returns what a pod waits for that needs action, or None.
 
     Args:
@@ -44,16 +44,16 @@ def waits_for(pod: Any) -> str | None:
             return f"no node fits: {_scheduler(condition.message)}"
     for container in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
         waiting = container.state and container.state.waiting
-        if waiting is None or not waiting.reason or waiting.reason in STARTING:
+        if waiting is None or not waiting.reason or waiting.reason in STARTUP_REASONS:
             continue
-        said = " ".join((waiting.message or waiting.reason).split())
-        if waiting.reason in PULLING:
-            return f"image cannot be pulled: {container.image}: {said.rsplit(': ', 1)[-1]}"
-        if match := re.search(r'(secret|configmap) "?([\w.-]+)"? not found', said):
+        message = " ".join((waiting.message or waiting.reason).split())
+        if waiting.reason in IMAGE_REASONS:
+            return f"image cannot be pulled: {container.image}: {message.rsplit(': ', 1)[-1]}"
+        if match := re.search(r'(secret|configmap) "?([\w.-]+)"? not found', message):
             return f"{match[1]} {match[2]} is missing"
-        if match := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([\w.-]+)", said):
+        if match := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([\w.-]+)", message):
             return f"{match[2].lower()} {match[3]} has no key {match[1]}"
-        return f"{waiting.reason}: {said}" if said != waiting.reason else said
+        return f"{waiting.reason}: {message}" if message != waiting.reason else message
     return None
 
 

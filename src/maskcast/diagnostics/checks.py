@@ -15,7 +15,7 @@ LIMIT_S = 30.0  # on a slow disk, imports take most of it
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckResult:
     """One result of a check.
 
     Attributes:
@@ -33,14 +33,16 @@ class Row:
     remedy: str = ""
 
 
-Check = Callable[[], Iterator[Row]]
+Check = Callable[[], Iterator[CheckResult]]
 
 
 class NotCheckedError(MaskcastError):
     """The reason why a check cannot be done from here."""
 
 
-def side_by_side(checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: State = "missing") -> list[Row]:
+def run_checks(
+    checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: State = "missing"
+) -> list[CheckResult]:
     """Returns the rows of all checks, in order; a check that exceeds the time limit fails and is not waited for.
 
     Args:
@@ -48,12 +50,13 @@ def side_by_side(checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: 
         limit_s: limit for all checks together, in seconds.
         failed: state for a check that raised an error or is late.
     """
-    done: Queue[tuple[str, list[Row]]] = Queue()
+    done: Queue[tuple[str, list[CheckResult]]] = Queue()
     for name, check in checks.items():
         Thread(
-            target=lambda name=name, check=check: done.put((name, list(rows_of(name, check, failed)))), daemon=True
+            target=lambda name=name, check=check: done.put((name, list(results_of(name, check, failed)))),
+            daemon=True,
         ).start()
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[CheckResult]] = {}
     end = time.monotonic() + limit_s
     while len(found) < len(checks):
         try:
@@ -65,27 +68,29 @@ def side_by_side(checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: 
     return [
         row
         for name in checks
-        for row in found.get(name, [Row(name, failed, late, "see that what it asks is up and can be reached")])
+        for row in found.get(
+            name, [CheckResult(name, failed, late, "see that what it asks is up and can be reached")]
+        )
     ]
 
 
-def rows_of(name: str, check: Check, failed: State) -> Iterator[Row]:
+def results_of(name: str, check: Check, failed: State) -> Iterator[CheckResult]:
     """Yields the rows of a check; an error that ends it becomes the last row."""
     try:
         yield from check()
     except MaskcastError as error:
-        yield row_of(name, "not checked" if isinstance(error, NotCheckedError) else failed, error)
+        yield error_result(name, "not checked" if isinstance(error, NotCheckedError) else failed, error)
     except Exception as error:  # a broken installation may raise anything; other checks continue
-        yield Row(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "fix that")
+        yield CheckResult(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "fix that")
 
 
-def row_of(name: str, state: State, error: MaskcastError) -> Row:
+def error_result(name: str, state: State, error: MaskcastError) -> CheckResult:
     """Returns the row for a check that raised an error; the remedy follows the first semicolon of its message."""
     found, _, remedy = one_line(error).partition("; ")
-    return Row(name, state, found, remedy)
+    return CheckResult(name, state, found, remedy)
 
 
-def drawn(rows: Iterable[Row]) -> str:
+def format_results(rows: Iterable[CheckResult]) -> str:
     """Returns the rows as a table for the terminal, with each remedy below the finding."""
     cells = [[row.state, row.check, f"{row.found}\n-> {row.remedy}" if row.remedy else row.found] for row in rows]
     return printed(["state", "check", "found, and what to do"], cells)

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from maskcast import processors
+from maskcast import resources
 
 ALL = len(os.sched_getaffinity(0))
 
 
 @pytest.fixture
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(processors, "CGROUP", tmp_path)
-    monkeypatch.setattr(processors, "_limited", False)
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr(resources, "_limited", False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
-    monkeypatch.setattr(processors, "_groups", lambda: ["0::/", "1:cpu,cpuacct:/kubepods/pod1"])
+    monkeypatch.setattr(resources, "_groups", lambda: ["0::/", "1:cpu,cpuacct:/kubepods/pod1"])
     return tmp_path
 
 
@@ -36,49 +36,51 @@ def version_1(folder: Path, quota: int) -> None:
 )
 def test_a_quota_of_version_2(cgroups: Path, quota: str, processors_: int) -> None:
     version_2(cgroups, quota)
-    assert processors.num_processors() == processors_
+    assert resources.num_cpus() == processors_
 
 
 def test_a_quota_of_version_1_at_the_root_of_a_container_or_below(cgroups: Path) -> None:
     version_1(cgroups / "cpu,cpuacct", -1)
-    assert processors.num_processors() == 32
+    assert resources.num_cpus() == 32
     version_1(cgroups / "cpu,cpuacct/kubepods", 400000)
-    assert processors.num_processors() == 4
+    assert resources.num_cpus() == 4
     version_1(cgroups / "cpu,cpuacct/kubepods/pod1", 200000)
-    assert processors.num_processors() == 2
+    assert resources.num_cpus() == 2
     version_1(cgroups / "cpu", 100000)
-    assert (
-        processors.num_processors() == 2
-    )  # `cpu` is no place of this group's, whose controllers go by both names
+    assert resources.num_cpus() == 2  # `cpu` is no place of this group's, whose controllers go by both names
 
 
 def test_without_cgroups_or_with_odd_ones_the_affinity_counts(
     cgroups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert processors.num_processors() == 32
+    assert resources.num_cpus() == 32
     version_2(cgroups, "nonsense")
-    assert processors.num_processors() == 32
-    monkeypatch.setattr(processors, "_groups", list)
-    assert processors.num_processors() == 32
+    assert resources.num_cpus() == 32
+    monkeypatch.setattr(resources, "_groups", list)
+    assert resources.num_cpus() == 32
 
 
 def test_threads_are_limited_by_a_quota_and_by_nothing_else(
     cgroups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processors.limit_threads()
+    resources.limit_threads()
     assert "OMP_NUM_THREADS" not in os.environ
-    assert processors.threads_for(3) == 10
+    assert resources.threads_per_process(3) == 10
     version_2(cgroups, "200000 100000")
     limited: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", limited.append)
-    processors.limit_threads()
+    resources.limit_threads()
     assert (os.environ["OMP_NUM_THREADS"], limited) == ("2", [2])
-    assert (processors.threads_for(1), processors.threads_for(2), processors.threads_for(8)) == (2, 1, 1)
+    assert (
+        resources.threads_per_process(1),
+        resources.threads_per_process(2),
+        resources.threads_per_process(8),
+    ) == (2, 1, 1)
 
 
 def test_what_the_user_has_set_holds(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version_2(cgroups, "200000 100000")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    processors.limit_threads()
+    resources.limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "7"
-    assert processors.threads_for(2) is None
+    assert resources.threads_per_process(2) is None

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import maskcast
 from maskcast.digest import sha256_of
-from maskcast.plugins import sources
+from maskcast.plugins import plugin_files
 
 PACKAGE = maskcast.__name__
 ROOT = Path(maskcast.__path__[0])
 _digest = cache(sha256_of)
 
 
-def closure(module: str) -> dict[str, str]:
+def module_digests(module: str) -> dict[str, str]:
     """Returns the sha256 of the module and of its transitive imports, sorted by path below its package's parent.
 
     A package's ``__init__`` counts if it has more than a docstring.
@@ -34,17 +34,17 @@ def closure(module: str) -> dict[str, str]:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            waiting += _imported(name)
-    files = {_file(name): name for name in seen}
-    paths = sorted(file for file in files if file is not None and (file.name != "__init__.py" or _defines(file)))
+            waiting += _imports_of(name)
+    files = {_source_file(name): name for name in seen}
+    paths = sorted(file for file in files if file is not None and (file.name != "__init__.py" or _has_code(file)))
     own = {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
-    return own | {place: _digest(path) for name in sorted(seen) for place, path in sources(name).items()}
+    return own | {place: _digest(path) for name in sorted(seen) for place, path in plugin_files(name).items()}
 
 
 @cache
-def _imported(module: str) -> frozenset[str]:
+def _imports_of(module: str) -> frozenset[str]:
     """Returns the modules and packages of this package that a module imports, and the packages that contain it."""
-    file = _file(module)
+    file = _source_file(module)
     found = {module.rpartition(".")[0]}
     for node in _nodes(ast.parse(file.read_bytes())) if file else ():
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ def _imported(module: str) -> frozenset[str]:
             package = module if file and file.name == "__init__.py" else module.rpartition(".")[0]
             origin = resolve_name("." * node.level + (node.module or ""), package)
             found |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
-    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _file(name))
+    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _source_file(name))
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -66,13 +66,13 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 @cache
-def _file(module: str) -> Path | None:
+def _source_file(module: str) -> Path | None:
     """Returns the source file of a module or package, or None if there is none."""
     path = ROOT.joinpath(*module.split(".")[1:])
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 @cache
-def _defines(file: Path) -> bool:
+def _has_code(file: Path) -> bool:
     """Whether a module has more than a docstring."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_bytes()).body)
