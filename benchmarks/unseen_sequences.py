@@ -26,8 +26,8 @@ from _common import commit, positive_int, read_record
 from maskcast.errors import one_line_errors
 from maskcast.models.encoders.pretrained import pin_revision
 from maskcast.params import deep_merge
+from maskcast.proposal.plan import plan_params
 from maskcast.proposal.values import ENCODER
-from maskcast.proposal.write import plan
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 
@@ -86,7 +86,7 @@ def folds(data: Path, name: str) -> list[Values]:
     """Returns the params of prepare_clips for each fold."""
     if name == "hands_hgr1":
         return [HANDS]
-    proposed = plan(data / name).proposal.sections["prepare_clips"]
+    proposed = plan_params(data / name).proposal.sections["prepare_clips"]
     if name == "camvid":
         return [proposed]
     return [proposed | {"source": proposed["source"] | {"splits": {"val": list(pair)}}} for pair in PAIRS]
@@ -95,7 +95,9 @@ def folds(data: Path, name: str) -> list[Values]:
 def masker_values(data: Path, name: str, weights: str | None, steps: int | None, seed: int) -> Values:
     """Returns the params of train_masker from `maskcast init`; those for DAVIS if it proposes none."""
     own_set = name == "camvid" and weights is None
-    proposed = plan(data / (name if own_set else "davis2016_val"), (lambda: weights) if weights else None).proposal
+    proposed = plan_params(
+        data / (name if own_set else "davis2016_val"), (lambda: weights) if weights else None
+    ).proposal
     own: Values = {"seed": seed} | ({"steps_per_epoch": steps, "warmup_steps": 0} if steps else {})
     return deep_merge(proposed.sections["train_masker"], {"training": own})
 

@@ -12,7 +12,7 @@ from tests.two_maps import MATTE
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.data.sources.classes import classes_of
+from maskcast.data.sources.classes import read_classes
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, parts_of, share_parts
@@ -156,11 +156,11 @@ def test_a_classes_file_says_names_and_what_they_share(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text(
         "background:\nleft thumb: {side: left, part: thumb}\nright thumb: {part: thumb, side: right}\narm:\n"
     )
-    assert classes_of(tmp_path, "classes.yaml") == (
+    assert read_classes(tmp_path, "classes.yaml") == (
         ("background", "left thumb", "right thumb", "arm"),
         {"side": (None, "left", "right", None), "part": (None, "thumb", "thumb", None)},
     )
-    assert classes_of(tmp_path, ("a", "b")) == (("a", "b"), {})
+    assert read_classes(tmp_path, ("a", "b")) == (("a", "b"), {})
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_a_classes_file_says_names_and_what_they_share(tmp_path: Path) -> None:
 def test_a_wrong_classes_file_is_said(text: str, match: str, tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text(text)
     with pytest.raises(MaskcastError, match=rf"classes\.yaml: .*{match}"):
-        classes_of(tmp_path, "classes.yaml")
+        read_classes(tmp_path, "classes.yaml")
 
 
 def test_a_missing_classes_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         MaskcastError, match=r"classes\.txt: no such classes file; put it there, or list the names in"
     ):
-        classes_of(tmp_path, "classes.txt")
+        read_classes(tmp_path, "classes.txt")

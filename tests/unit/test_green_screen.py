@@ -21,7 +21,7 @@ from maskcast.data.labelling.relabelling import write_relabelled
 from maskcast.data.left_out import LeftOut
 from maskcast.data.loading import readable
 from maskcast.data.sources.base import Arrays, RawClip
-from maskcast.data.sources.reels import reels_in
+from maskcast.data.sources.green_videos import find_videos
 from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
@@ -386,8 +386,8 @@ def test_films_of_one_name_are_refused_and_none_is_lost(tmp_path: Path, twins: t
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     if len(twins) == 3:  # the video goes by its whole name, because another file has its stem
-        assert sorted(reels_in(tmp_path, 24)) == ["a", "a_mp4"]
+        assert sorted(find_videos(tmp_path, 24)) == ["a", "a_mp4"]
         return
     with pytest.raises(MaskcastError, match=r"a_b|'a'") as raised:
-        reels_in(tmp_path, 24)
+        find_videos(tmp_path, 24)
     assert all(str(tmp_path / name) in str(raised.value) for name in twins)

@@ -32,9 +32,9 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.segmentation.table import load_masker
 from maskcast.proposal import duration
-from maskcast.proposal.report import told
+from maskcast.proposal.plan import plan_params
+from maskcast.proposal.report import format_plan
 from maskcast.proposal.values import propose_params
-from maskcast.proposal.write import plan
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
@@ -72,21 +72,21 @@ def stages_of(path: Path) -> list[str]:
     return [name for name in yaml.safe_load(path.read_text())["stages"] if name != "code"]
 
 
-really_measured = duration._measured
+really_measured = duration._measure
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_a_layout_is_found_and_can_be_prepared(name: str, tmp_path: Path) -> None:
     LOOKALIKES[name](tmp_path)
-    start = plan(tmp_path)  # lists the clips as prepare_clips will
-    assert {key: start.found.source.get(key) for key in EXPECTED[name]} == EXPECTED[name]
-    if start.found.trainable:
+    start = plan_params(tmp_path)  # lists the clips as prepare_clips will
+    assert {key: start.findings.source.get(key) for key in EXPECTED[name]} == EXPECTED[name]
+    if start.findings.trainable:
         assert start.clips["train"] >= 1 and start.clips["val"] >= 1
     written = yaml.safe_load(start.text(tmp_path))
     assert written["fetch_dataset"]["uri"] == str(tmp_path)
@@ -281,7 +281,7 @@ def test_what_would_stop_the_first_stages_is_said(
 ) -> None:
     write(tmp_path)
     with pytest.raises(MaskcastError, match=line):
-        plan(tmp_path / folder)
+        plan_params(tmp_path / folder)
 
 
 def test_sequences_and_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
@@ -291,14 +291,14 @@ def test_sequences_and_files_that_cannot_be_read_are_said(tmp_path: Path) -> Non
     write_images(tmp_path / "Annotations/480p/lonely", frames_of(0, 2)[1], "{:05d}.png")
     for path in tmp_path.glob("Annotations/480p/*/00003.png"):
         path.write_bytes(b"")
-    start = plan(tmp_path)
-    assert "masks of lonely (1 sequence) have no frames" in start.found.warnings
-    assert list(start.found.sequences) == ["seq-0", "seq-1", "seq-2"]
+    start = plan_params(tmp_path)
+    assert "masks of lonely (1 sequence) have no frames" in start.findings.warnings
+    assert list(start.findings.sequences) == ["seq-0", "seq-1", "seq-2"]
     assert [name for name, _ in start.left_out] == ["empty"]
     for split in ("train", "val"):
-        line = next(line for line in start.found.warnings if f"({split}) will be left out" in line)
+        line = next(line for line in start.findings.warnings if f"({split}) will be left out" in line)
         assert "00003.png: not a readable image" in line
-        assert line in start.found.warnings[:2]  # of many warnings a few are told
+        assert line in start.findings.warnings[:2]  # of many warnings a few are told
 
 
 def test_masks_that_are_no_images_are_said(tmp_path: Path) -> None:
@@ -312,8 +312,8 @@ def test_masks_that_are_no_images_are_said(tmp_path: Path) -> None:
 
 def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
     davis(tmp_path, sequences=3, labelled=3, length=12)
-    start = plan(tmp_path)
-    assert start.found.context == 6 and start.found.source["frames"] == 12
+    start = plan_params(tmp_path)
+    assert start.findings.context == 6 and start.findings.source["frames"] == 12
     written = yaml.safe_load(start.text(tmp_path))
     for stage in ("pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"):
         assert (written[stage]["context_frames"], written[stage]["horizon"]) == (6, 6)
@@ -324,12 +324,12 @@ def test_names_of_classes_come_from_a_list_beside_the_masks(tmp_path: Path) -> N
     (tmp_path / "label_colors.txt").write_text("0 0 0\tRoad\n200 0 0\tCar\n0 0 200\tVoid\n", "utf-8-sig")
     found = inspect_folder(tmp_path)
     assert (found.source["classes"], found.source["ignore"]) == (["Road", "Car"], 2)
-    assert not any("name them" in warning for warning in found.warnings)
+    assert not any("set them" in warning for warning in found.warnings)
     for path in (tmp_path / "LabeledApproved_full").iterdir():
         Image.open(path).convert("RGB").save(path)
     found = inspect_folder(tmp_path)
     assert found.source["values"] == {"#000000": "Road", "#c80000": "Car", "#0000c8": "ignore"}
-    assert found.source["classes"] == ["Road", "Car"] and plan(tmp_path).clips["val"] >= 1
+    assert found.source["classes"] == ["Road", "Car"] and plan_params(tmp_path).clips["val"] >= 1
     (tmp_path / "label_colors.txt").write_text("1 2 3\tOther\n4 5 6\tThings\n")
     assert "Other" not in inspect_folder(tmp_path).source["classes"]
 
@@ -409,7 +409,7 @@ def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_
         write_images(tmp_path / f"frames/{k}", frames, "{:03d}.png")
         for t in range(0, length, step):
             write_images(tmp_path / f"masks/{k}", masks[t : t + 1], "{:03d}.png", t)
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert (found.context, found.source["frames"]) == (context, 2 * context)
     starts = range(0, length - 2 * context + 1, found.source["window_step"])
     ahead = {t - start for start in starts for t in range(0, length, step)}
@@ -424,7 +424,7 @@ def test_the_folder_that_the_pipeline_writes_into_is_refused(
     monkeypatch.chdir(tmp_path)
     davis(tmp_path / "data", sequences=1)
     with pytest.raises(MaskcastError, match="where the pipeline writes; move your data elsewhere"):
-        plan(Path(folder))
+        plan_params(Path(folder))
 
 
 LISTS: dict[str, tuple[str, str]] = {  # of the official files: what they are called, what a line has
@@ -515,11 +515,11 @@ def test_nothing_is_learnt_from_a_test_without_masks(labelled: str, flat: bool, 
         write_images(tmp_path / f"images/{folder}", frames, f"{file}.jpg")
         if split in labelled:
             write_images(tmp_path / f"masks/{folder}", masks, f"{file}.png")
-    start = plan(tmp_path)
+    start = plan_params(tmp_path)
     val = {"val": ("c",)} if "val" in labelled else {"val": ("a",), "unlabeled": ("c",)}
-    assert start.found.source["splits"] == val | {"hidden": ("d",)}
+    assert start.findings.source["splits"] == val | {"hidden": ("d",)}
     assert start.clips["hidden"] == 1 and not start.left_out
-    assert start.found.reasons["splits"].endswith("hidden: the 1 of test, without masks: not used for training")
+    assert start.findings.reasons["splits"].endswith("hidden: the 1 of test, without masks: not used for training")
 
 
 def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp_path: Path) -> None:
@@ -530,8 +530,8 @@ def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp
         write_images(tmp_path / f"take{k}/@eaDir/0000.png", frames[:1], "SYNOPHOTO_THUMB_M.jpg")
         if k < 2:
             write_images(tmp_path / f"take{k}", masks, "{:04d}_mask.png")
-    start = plan(tmp_path)
-    assert start.found.source["splits"]["unlabeled"] == ("take2", "take3")
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"]["unlabeled"] == ("take2", "take3")
     assert start.clips == {"train": 1, "val": 1, "unlabeled": 2} and not start.left_out
 
 
@@ -540,7 +540,7 @@ def test_names_that_look_like_numbers_are_quoted(tmp_path: Path) -> None:
         frames, masks = frames_of(k, 24)
         write_images(tmp_path / f"frames/{name}", frames, "{:04d}.png")
         write_images(tmp_path / f"masks/{name}", (masks > 0) * np.uint8(255), "{:04d}.png")
-    text = plan(tmp_path).text(tmp_path)
+    text = plan_params(tmp_path).text(tmp_path)
     assert "splits: {val: ['0016E5']}" in text or "splits: {val: ['0006R0']}" in text
 
 
@@ -572,9 +572,9 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_frames_that_lie_in_the_folder_itself_are_one_sequence(tmp_path: Path) -> None:
     write_images(tmp_path / "mine", frames_of(0, 24)[0], "frame {:04d}.png")
-    start = plan(tmp_path / "mine")
-    assert start.found.source["images"] == "{frame}.png" and start.found.frames == 22
-    assert dict(start.clips) == {"unlabeled": 1} and not start.found.warnings
+    start = plan_params(tmp_path / "mine")
+    assert start.findings.source["images"] == "{frame}.png" and start.findings.frames == 22
+    assert dict(start.clips) == {"unlabeled": 1} and not start.findings.warnings
 
 
 @pytest.mark.parametrize(("video", "masks"), [("videos/a.mp4", "masks/a.mp4"), ("a.mp4", "a_mask.mp4")])
@@ -622,7 +622,7 @@ def test_masks_lie_beside_a_video_in_a_folder_called_after_it(
         for number in numbers:
             at = number - (offset or 0)
             write_images(tmp_path / f"v{k}_masks", masks[at : at + 1], "{:05d}.png", number)
-    source = plan(tmp_path).found.source
+    source = plan_params(tmp_path).findings.source
     assert (source["images"], source["masks"], source.get("offset")) == ("{clip}.mp4", "{clip}_masks", offset)
 
 
@@ -633,9 +633,9 @@ def test_videos_of_several_endings_are_all_taken(tmp_path: Path) -> None:
         (tmp_path / "films" / f"{name[0]}.mp4").rename(tmp_path / "films" / name)
         if name[0] in "bc":
             write_images(tmp_path / "masks" / name[0], masks, "{:04d}.png")
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "films/{clip}.*" and not start.left_out
-    assert set(start.found.sequences) == {"a", "b", "c", "d"} and set(start.found.labelled) == {"b", "c"}
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "films/{clip}.*" and not start.left_out
+    assert set(start.findings.sequences) == {"a", "b", "c", "d"} and set(start.findings.labelled) == {"b", "c"}
     write_mp4(tmp_path / "more/deep/e.mp4", frames_of(9, 24)[0])
     assert any(
         "1 video is left out, e.g. more/deep/e.mp4: they do not fit the pattern films/{clip}.*" in warning
@@ -663,10 +663,10 @@ def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
             path = tmp_path / f"masks/{k}/{t:04d}.tif"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.where(mask > 0, mask + np.uint16(300 * k + 100), 0).astype(np.uint16)).save(path)
-    start = plan(tmp_path)
-    assert start.found.source["encoding"] == "binary"
-    assert start.found.source["classes"] == ["background", "foreground"]
-    assert any("are taken for numbers of objects, and all of them for" in one for one in start.found.warnings)
+    start = plan_params(tmp_path)
+    assert start.findings.source["encoding"] == "binary"
+    assert start.findings.source["classes"] == ["background", "foreground"]
+    assert any("are taken as object ids, and all of them as" in one for one in start.findings.warnings)
 
 
 def test_the_estimate_is_steps_times_what_they_take() -> None:
@@ -682,7 +682,7 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
         "pretrain_forecaster": {"model": {"arch": "flow"}, "training": training},
         "finetune_forecaster": {"training": training},
     }
-    seconds, told = duration.estimate(sections, frames=100, validated=40)
+    seconds, told = duration.estimate_seconds(sections, num_frames=100, num_val_frames=40)
     assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
     assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
 
@@ -774,7 +774,7 @@ def test_small_frames_and_single_sequences_are_learnt_from_at_random(tmp_path: P
     davis(tmp_path / "small")
     davis(tmp_path / "one", 1, 1, 60, size=(64, 96))
     for name in ("small", "one"):
-        start = plan(tmp_path / name, lambda: pytest.fail("nobody is asked"))
+        start = plan_params(tmp_path / name, lambda: pytest.fail("nobody is asked"))
         assert start.proposal.sections["train_masker"]["model"] == {"arch": "unet", "width": 16}
 
 
@@ -797,7 +797,7 @@ def test_the_names_of_folders_may_say_what_they_hold(images: str, masks: str, tm
         frames, labels = frames_of(k, 24)
         write_images(tmp_path / images.format(split), frames, "{:03d}.png")
         write_images(tmp_path / masks.format(split), labels, "{:03d}.png")
-    source = plan(tmp_path).found.source
+    source = plan_params(tmp_path).findings.source
     assert (source["images"], source["masks"]) == (images.format("{clip}"), masks.format("{clip}"))
     assert source["splits"] == {"val": ("val",)}
 
@@ -835,8 +835,8 @@ def test_a_sequence_with_masks_at_its_beginning_alone_is_cut_there(tmp_path: Pat
     frames, masks = frames_of(0, 150)
     write_images(tmp_path / "frames", frames, "frame{}.png")
     write_images(tmp_path / "masks", masks[:60], "frame{}.png")
-    start = plan(tmp_path)
-    assert start.found.source["splits"] == {"val": 0.75}  # frames 38 to 149, of which 38 to 59 have masks
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"] == {"val": 0.75}  # frames 38 to 149, of which 38 to 59 have masks
     assert start.clips["train"] >= 1 and start.clips["val"] >= 1
 
 
@@ -854,9 +854,12 @@ def test_a_single_sequence_is_cut_so_that_both_parts_have_masks(
     for number in labelled:
         (tmp_path / "all" / f"{number}.png").rename(tmp_path / "masks" / f"{number}.png")
     shutil.rmtree(tmp_path / "all")
-    start = plan(tmp_path)
-    assert start.found.context == context
-    assert time_parts(range(60), start.found.source["splits"]) == {"train": range(begin), "val": range(begin, 60)}
+    start = plan_params(tmp_path)
+    assert start.findings.context == context
+    assert time_parts(range(60), start.findings.source["splits"]) == {
+        "train": range(begin),
+        "val": range(begin, 60),
+    }
     assert start.clips["train"] >= 1 and start.clips["val"] >= 1
 
 
@@ -865,7 +868,7 @@ def test_masks_too_close_together_are_said(tmp_path: Path) -> None:
     write_images(tmp_path / "frames", frames, "{}.png")
     write_images(tmp_path / "masks", masks[:4], "{}.png")
     with pytest.raises(MaskcastError, match=r"of 4 frames of 60, and they lie too close together: 8 frames to "):
-        plan(tmp_path)
+        plan_params(tmp_path)
 
 
 def test_masks_that_fit_two_folders_of_frames_are_paired_with_the_one_they_cover(tmp_path: Path) -> None:
@@ -902,8 +905,8 @@ def test_a_poster_beside_videos_is_no_sequence(tmp_path: Path) -> None:
 def test_short_videos_get_short_clips(tmp_path: Path) -> None:
     write_mp4(tmp_path / "a.mp4", frames_of(0, 10)[0])
     (tmp_path / "notes.doc").write_text("none")
-    start = plan(tmp_path)
-    assert start.found.source["frames"] == 10 and dict(start.clips) == {"unlabeled": 1}
+    start = plan_params(tmp_path)
+    assert start.findings.source["frames"] == 10 and dict(start.clips) == {"unlabeled": 1}
 
 
 def test_a_single_sequence_is_cut_where_its_numbers_leave_no_gap(tmp_path: Path) -> None:
@@ -911,9 +914,9 @@ def test_a_single_sequence_is_cut_where_its_numbers_leave_no_gap(tmp_path: Path)
     for folder, images, ending in (("images", frames, "jpg"), ("masks", masks, "png")):
         write_images(tmp_path / folder, images[:63], f"frame_{{:04d}}.{ending}", 1)
         write_images(tmp_path / folder, images[63:], f"photo_{{}}_12-34.{ending}", 4)
-    start = plan(tmp_path)
+    start = plan_params(tmp_path)
     assert start.clips["train"] >= 1 and start.clips["val"] == 1
-    assert any("they do not go on at photo_4_12-34.jpg" in warning for warning in start.found.warnings)
+    assert any("they do not go on at photo_4_12-34.jpg" in warning for warning in start.findings.warnings)
 
 
 def test_parts_too_short_between_gaps_are_said(tmp_path: Path) -> None:
@@ -957,9 +960,9 @@ def test_values_that_are_too_many_for_classes_are_foreground(tmp_path: Path) -> 
         coloured = np.where(mask[..., None] > 0, np.array([k * 4, 255 - k, 9], np.uint8), np.uint8(0))
         coloured[0, :5] = [[200 + one, k, 200] for one in range(5)]
         Image.fromarray(coloured).save(tmp_path / f"masks/{k:03d}.png")
-    start = plan(tmp_path)
-    assert start.found.source["encoding"] == "binary"
-    assert any("values are too many for classes" in warning for warning in start.found.warnings)
+    start = plan_params(tmp_path)
+    assert start.findings.source["encoding"] == "binary"
+    assert any("values are too many for classes" in warning for warning in start.findings.warnings)
 
 
 @pytest.mark.parametrize("name", ["frames/000.png", "a.mp4", "labels.json"])
@@ -1028,7 +1031,7 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
             write_images(tmp_path / folder / name, images[:24], "{:03d}.png")
             write_images(tmp_path / folder / name, images[24:], "{:03d}.png", 24 + jump)
     write_images(tmp_path / "masks/a", masks[:2], "{:03d}.png", 90)
-    said = " ".join(told(plan(tmp_path), tmp_path, Path("params.yaml")).split())
+    said = " ".join(format_plan(plan_params(tmp_path), tmp_path, Path("params.yaml")).split())
     assert "long enough are 2 of 2 at stride 1 (22 frames); 1 of 2 at stride 2 (43 frames)" in said
     assert said.count("2 masks (090.png, 091.png) without a frame") == 1
     assert "masker unet, randomly initialised" in said
@@ -1036,8 +1039,8 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
 
 def test_without_masks_nothing_is_said_of_a_masker_and_no_hub_is_asked(tmp_path: Path) -> None:
     write_images(tmp_path / "a", frames_of(0, 24, (96, 128))[0], "{:03d}.png")
-    start = plan(tmp_path, lambda: pytest.fail("asked for weights"))
-    assert "randomly" not in told(start, tmp_path, Path("params.yaml"))
+    start = plan_params(tmp_path, lambda: pytest.fail("asked for weights"))
+    assert "randomly" not in format_plan(start, tmp_path, Path("params.yaml"))
     assert "of the labelled pixels" not in start.text(tmp_path)
 
 
@@ -1047,9 +1050,9 @@ def test_frames_and_masks_in_one_folder_may_differ_in_their_endings(place: str, 
         frames, masks = frames_of(k, 60)
         write_images(tmp_path / place.format(k), frames, "{:03d}.jpg")
         write_images(tmp_path / place.format(k), masks, "{:03d}.png")
-    start = plan(tmp_path)
+    start = plan_params(tmp_path)
     patterns = [place.format("{clip}") + name for name in ("{frame}.jpg", "{frame}.png")]
-    assert [start.found.source["images"], start.found.source["masks"]] == patterns
+    assert [start.findings.source["images"], start.findings.source["masks"]] == patterns
     assert start.clips["train"] and start.clips["val"]
     write_images(tmp_path / "raw", frames, "{:03d}.jpg")
     write_images(tmp_path / "raw", frames, "{:03d}.png")  # no masks, so each frame is there twice
@@ -1133,9 +1136,9 @@ def test_sequences_in_folders_of_splits_are_all_found(
         for pattern, pixels in ((images, frames), (masks, truth)):
             path = tmp_path / pattern.format(split=split, name=name)
             write_images(path.parent, pixels, path.name)
-    start = plan(tmp_path)
-    assert start.found.source["splits"] == {"val": (names[2],), "test": (names[3],)}
-    assert {*start.found.sequences} == {*names} and not start.left_out
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"] == {"val": (names[2],), "test": (names[3],)}
+    assert {*start.findings.sequences} == {*names} and not start.left_out
 
 
 @pytest.mark.parametrize("names", [("frame_{:04d}.jpg", "mask_{:03d}.png"), ("frame_{:04d}.jpg", "{:04d}.png")])
@@ -1166,6 +1169,6 @@ def test_names_of_sequences_may_differ_in_case_and_in_the_form_of_an_accent(tmp_
         (images / f"seq-{number}").rename(images / ours)
         (masks / f"seq-{number}").rename(masks / theirs)
     write_images(images / "a", frames_of(5, 24)[0], "{:05d}.jpg")
-    start = plan(tmp_path)
-    assert {*start.found.labelled} == {"Take", f"Tu{chr(0x308)}r", "a", "seq-3"}
+    start = plan_params(tmp_path)
+    assert {*start.findings.labelled} == {"Take", f"Tu{chr(0x308)}r", "a", "seq-3"}
     assert start.clips.total() == 5 and not start.left_out

@@ -23,8 +23,8 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
-from maskcast.proposal.report import told
-from maskcast.proposal.write import plan
+from maskcast.proposal.plan import plan_params
+from maskcast.proposal.report import format_plan
 from maskcast.runner.run import run_stage
 
 LENGTH = 24
@@ -34,7 +34,7 @@ Truth = dict[str, np.ndarray]  # ids of the two squares by sequence
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 def runs(mask: np.ndarray) -> list[int]:
@@ -234,11 +234,11 @@ EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
 def test_an_export_becomes_clips_with_the_masks_that_were_drawn(name: str, tmp_path: Path) -> None:
     write, expected = EXPORTS[name]
     truth = write(tmp_path / "raw")
-    start = plan(tmp_path / "raw")
-    source = start.found.source
+    start = plan_params(tmp_path / "raw")
+    source = start.findings.source
     assert {key: source.get(key) for key in expected} == expected
     assert source["classes"] == ["background", "blue", "red"]
-    assert not start.left_out and not start.found.warnings
+    assert not start.left_out and not start.findings.warnings
     params = yaml.safe_load(start.text(tmp_path / "raw"))["prepare_clips"]
     run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips")
@@ -318,8 +318,8 @@ SPARSE: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
 def test_files_of_some_frames_become_clips_with_masks_of_these(name: str, tmp_path: Path) -> None:
     write, expected = SPARSE[name]
     truth = write(tmp_path / "raw")
-    start = plan(tmp_path / "raw")
-    source = start.found.source
+    start = plan_params(tmp_path / "raw")
+    source = start.findings.source
     assert {key: source.get(key) for key in expected} == expected and not start.left_out
     assert (source["format"], source["empty"]) == ("youtube-vis", "background")
     params = yaml.safe_load(start.text(tmp_path / "raw"))["prepare_clips"]
@@ -334,7 +334,12 @@ def test_files_of_some_frames_become_clips_with_masks_of_these(name: str, tmp_pa
 def test_masklets_keep_their_numbers_in_the_frames_that_have_masks(tmp_path: Path) -> None:
     """Every fourth frame is one that SA-V labels."""
     sa_v(tmp_path / "raw")
-    source = plan(tmp_path / "raw").found.source | {"stride": 4, "frames": 4, "window_step": 16, "instances": True}
+    source = plan_params(tmp_path / "raw").findings.source | {
+        "stride": 4,
+        "frames": 4,
+        "window_step": 16,
+        "instances": True,
+    }
     run_stage("prepare_clips", {"source": source}, raw=tmp_path / "raw", clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips", "objects")
     assert len(store.clips) == 9
@@ -361,8 +366,8 @@ def test_frames_of_all_splits_are_found_where_a_file_lies_beside_each(tmp_path: 
                 path.rename(tmp_path / split / name / path.name)
         dump(tmp_path / f"{split}.json", parts_of(content, sequences))
     shutil.rmtree(tmp_path / "images")
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "*/{clip}" and start.found.source["splits"] == {"val": ("clip2",)}
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "*/{clip}" and start.findings.source["splits"] == {"val": ("clip2",)}
     assert start.clips.keys() == {"train", "val"} and not start.left_out
 
 
@@ -392,15 +397,15 @@ def test_files_of_labels_tell_the_split_and_frames_may_lie_in_one_folder(apart: 
                 path.rename(tmp_path / split / path.name)
     if apart:
         shutil.rmtree(tmp_path / "images")
-    start = plan(tmp_path)
+    start = plan_params(tmp_path)
     pattern = "*/{clip}_{frame}.*" if apart else "images/default/{clip}_{frame}.png"
-    assert (start.found.source["images"], start.found.source["splits"]) == (pattern, {"val": ("ash",)})
-    assert sum(start.found.labelled.values()) == 3 * LENGTH and not start.left_out
+    assert (start.findings.source["images"], start.findings.source["splits"]) == (pattern, {"val": ("ash",)})
+    assert sum(start.findings.labelled.values()) == 3 * LENGTH and not start.left_out
 
 
 def test_what_was_found_is_said(tmp_path: Path) -> None:
     cvat_coco(tmp_path)
-    said = " ".join(told(plan(tmp_path), tmp_path, tmp_path / "params.yaml").split())
+    said = " ".join(format_plan(plan_params(tmp_path), tmp_path, tmp_path / "params.yaml").split())
     assert "masks in files of COCO, frames by sequence: images images/default/{clip}_{frame}.png" in said
     assert "labels annotations/instances_default.json" in said and "3 with masks on 72 of 72 frames" in said
     assert "objects have numbers: source.instances keeps them" in said
@@ -414,8 +419,8 @@ def test_a_folder_of_labels_alone_is_no_sequence(tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
     shutil.rmtree(tmp_path / "images")
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "{clip}" and not start.left_out
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "{clip}" and not start.left_out
 
 
 def edited(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -443,7 +448,7 @@ def test_frames_without_objects_are_background_where_too_few_have_any(tmp_path: 
 
     path = tmp_path / "annotations/instances_default.json"
     edited(path, left)
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert found.source["empty"] == "background" and sum(found.labelled.values()) == 3 * LENGTH
     assert found.warnings[-1].startswith("48 frames listed without objects: background; set source.empty to")
     path.write_text(path.read_text()[:-9])
@@ -476,11 +481,11 @@ def test_files_of_labelme_name_their_images_and_what_has_no_label(tmp_path: Path
     edited(tmp_path / "street1/0003.json", lambda content: content["shapes"][0].update(label="__ignore__"))
     edited(tmp_path / "street1/0003.json", lambda content: content["shapes"][1].update(label="_background_"))
     dump(tmp_path / "street1/notes.json", {"none": "of labelme"})
-    start = plan(tmp_path)
-    assert start.found.source["rename"] == {"__ignore__": "ignore", "_background_": "background"}
-    labels = start.found.source["labels"]
+    start = plan_params(tmp_path)
+    assert start.findings.source["rename"] == {"__ignore__": "ignore", "_background_": "background"}
+    labels = start.findings.source["labels"]
     assert (labels[0], labels[1], labels[-1]) == ("*.json", "street1/0000.json", "street2/*.json")
-    assert len(start.found.labelled) == 3 and start.found.labelled["street0"] == LENGTH
+    assert len(start.findings.labelled) == 3 and start.findings.labelled["street0"] == LENGTH
     path = tmp_path / "street2/0007.json"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(MaskcastError, match=r"street2/0007\.json: "):
@@ -517,9 +522,11 @@ def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path
         for n, (t, k, mask) in enumerate(shown(masks))
     ]
     dump(tmp_path / "labels.json", {"images": images, "categories": CATEGORIES, "annotations": annotations})
-    start = plan(tmp_path)
-    assert start.found.source["split_by"] == "time" and start.clips["unlabeled"] == 1 and start.clips["val"] == 1
-    assert not any("left out" in warning for warning in start.found.warnings)
+    start = plan_params(tmp_path)
+    assert (
+        start.findings.source["split_by"] == "time" and start.clips["unlabeled"] == 1 and start.clips["val"] == 1
+    )
+    assert not any("left out" in warning for warning in start.findings.warnings)
 
 
 UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it holds, what is said
@@ -652,6 +659,8 @@ def test_tasks_of_label_studio_are_found_by_the_names_of_uploaded_images(tmp_pat
             data = {"image": f"/data/upload/1/0123abcd-street{n}_{t:04d}.png"}
             tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [{"id": 1, "result": [region]}]})
     dump(tmp_path / "project-1.json", tasks)
-    start = plan(tmp_path)
-    assert start.found.source["format"] == "label-studio" and start.found.source["labels"] == ["project-1.json"]
-    assert sum(start.found.labelled.values()) == 2 * LENGTH and not start.left_out
+    start = plan_params(tmp_path)
+    assert start.findings.source["format"] == "label-studio" and start.findings.source["labels"] == [
+        "project-1.json"
+    ]
+    assert sum(start.findings.labelled.values()) == 2 * LENGTH and not start.left_out

@@ -17,8 +17,8 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
-from maskcast.proposal.report import told
-from maskcast.proposal.write import Start, plan
+from maskcast.proposal.plan import ParamsPlan, plan_params
+from maskcast.proposal.report import format_plan
 from maskcast.runner.run import run_stage
 from pipelines.compile import stages_of
 
@@ -31,10 +31,10 @@ NO_NUMBER, SIZES = "their names have no running number", "sizes change from imag
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
-def prepared(start: Start, raw: Path, clips: Path, **more: int) -> ClipStore:
+def prepared(start: ParamsPlan, raw: Path, clips: Path, **more: int) -> ClipStore:
     values = yaml.safe_load(start.text(raw))["prepare_clips"] | {"workers": 1} | more
     run_stage("prepare_clips", values, raw=raw, clips=clips)
     return ClipStore(clips)
@@ -56,16 +56,16 @@ def test_photographs_get_a_masker_and_no_forecaster(
     names: Sequence[str], sizes: Sequence[tuple[int, int]], why: str, ending: str, tmp_path: Path
 ) -> None:
     photographs(tmp_path, names, sizes, ending)
-    start = plan(tmp_path)
-    source = start.found.source
+    start = plan_params(tmp_path)
+    source = start.findings.source
     assert (source["images"], source["masks"]) == ("images/{clip}.jpg", f"masks/{{clip}}{ending}.png")
     assert (source["frames"], source["splits"]) == (1, {"val": 0.2})
     assert start.clips == {"train": 8, "val": 2}
-    assert start.found.photographs == why
+    assert start.findings.photographs == why
     text = start.text(tmp_path)
     assert list(yaml.safe_load(text)) == list(stages_of("photographs"))
     assert text.startswith(f"# Params of the pipeline photographs for {tmp_path}, proposed by ")
-    said = " ".join(told(start, tmp_path, tmp_path / "params.yaml").split())
+    said = " ".join(format_plan(start, tmp_path, tmp_path / "params.yaml").split())
     assert f"look at: taken for photographs, because {why}: nothing is forecast." in said
     assert (
         "photographs 10, 10 with masks" in said
@@ -90,7 +90,9 @@ def test_a_project_of_another_pipeline_is_told(beside: str | None, said: str | N
     photographs(tmp_path / "raw", WORDS)
     if beside is not None:
         shutil.copy(ROOT / beside, tmp_path)
-    lines = " ".join(told(plan(tmp_path / "raw"), tmp_path / "raw", tmp_path / "params.yaml").split())
+    lines = " ".join(
+        format_plan(plan_params(tmp_path / "raw"), tmp_path / "raw", tmp_path / "params.yaml").split()
+    )
     if said is None:
         assert lines.endswith(" dvc repro or on Kubeflow: maskcast pipeline submit --pipeline photographs")
     else:
@@ -99,7 +101,7 @@ def test_a_project_of_another_pipeline_is_told(beside: str | None, said: str | N
 
 def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> None:
     photographs(tmp_path, ["2011_000003", "2011_000006", "2011_000025"])
-    assert plan(tmp_path).clips == {"train": 2, "val": 1}
+    assert plan_params(tmp_path).clips == {"train": 2, "val": 1}
 
 
 @pytest.mark.parametrize("drifts", [True, False])
@@ -111,9 +113,9 @@ def test_few_numbered_images_are_photographs_unless_neighbours_are_alike(drifts:
     write_images(tmp_path / "masks", (frames_of(0, 6)[1] > 0) * np.uint8(255), "{:04d}.png")
     if drifts:
         with pytest.raises(MaskcastError, match="the sequences have 6 frames: a clip to learn from and one to be"):
-            plan(tmp_path)
+            plan_params(tmp_path)
     else:
-        assert plan(tmp_path).clips == {"train": 5, "val": 1}
+        assert plan_params(tmp_path).clips == {"train": 5, "val": 1}
 
 
 @pytest.mark.parametrize("drifts", [True, False])
@@ -123,20 +125,20 @@ def test_numbered_images_of_one_size_are_frames_where_neighbours_are_alike(drift
         scenes = 128 + np.cumsum(scenes // 4 - 32, axis=0)
     write_images(tmp_path / "images", scenes.clip(0, 255).astype(np.uint8).repeat(8, 1).repeat(8, 2), "{:04d}.png")
     write_images(tmp_path / "masks", (frames_of(0, 24)[1] > 0) * np.uint8(255), "{:04d}.png")
-    start = plan(tmp_path)
+    start = plan_params(tmp_path)
     if not drifts:
-        assert start.found.photographs == "neighbours are no more alike than any two of them"
-        assert start.found.source["images"] == "images/{clip}.png" and start.clips == {"train": 19, "val": 5}
+        assert start.findings.photographs == "neighbours are no more alike than any two of them"
+        assert start.findings.source["images"] == "images/{clip}.png" and start.clips == {"train": 19, "val": 5}
     else:
-        assert not start.found.photographs and start.found.source["split_by"] == "time"
+        assert not start.findings.photographs and start.findings.source["split_by"] == "time"
 
 
 def test_each_photograph_is_a_clip_with_its_mask(tmp_path: Path) -> None:
     photographs(tmp_path / "raw", WORDS, ((40, 64), (64, 40)))
     for word in WORDS[5:]:
         (tmp_path / f"raw/masks/{word}.png").unlink()
-    start = plan(tmp_path / "raw")
-    assert start.found.source["splits"] == {"val": 0.2, "unlabeled": ("fox", "gate", "house", "island", "jar")}
+    start = plan_params(tmp_path / "raw")
+    assert start.findings.source["splits"] == {"val": 0.2, "unlabeled": ("fox", "gate", "house", "island", "jar")}
     store = prepared(start, tmp_path / "raw", tmp_path / "clips")
     splits = {clip.id: clip.split for clip in store.clips}
     assert sorted(splits.values()) == ["train"] * 4 + ["unlabeled"] * 5 + ["val"]
@@ -148,8 +150,10 @@ def test_each_photograph_is_a_clip_with_its_mask(tmp_path: Path) -> None:
 def test_splits_that_folders_are_named_after_are_taken(tmp_path: Path) -> None:
     for split, names in (("train", WORDS[:6]), ("val", WORDS[6:])):
         photographs(tmp_path, names, ONE_SIZE, folder=f"/{split}")
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "images/{clip}" and start.found.source["splits"] == {"val": ("val",)}
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "images/{clip}" and start.findings.source["splits"] == {
+        "val": ("val",)
+    }
     assert start.clips == {"train": 6, "val": 4}
 
 
@@ -157,8 +161,8 @@ def test_photographs_in_folders_of_splits_and_places_keep_their_splits(tmp_path:
     """Cityscapes has folders of cities in those of splits."""
     for place in ("train/aachen", "train/ulm", "val/lindau", "test/bonn"):
         photographs(tmp_path, [f"{word} {place[-3:]}" for word in WORDS[:4]], ONE_SIZE, folder=f"/{place}")
-    start = plan(tmp_path)
-    assert start.found.photographs and start.found.source["images"] == "images/*/{clip}"
+    start = plan_params(tmp_path)
+    assert start.findings.photographs and start.findings.source["images"] == "images/*/{clip}"
     assert start.clips == {"train": 8, "val": 4, "test": 4}
 
 
@@ -183,8 +187,8 @@ def test_photographs_of_coco_keep_their_splits_and_have_instances_not_keypoints(
             tmp_path / f"annotations/captions_{split}2017.json",
             {"images": images, "annotations": [{"caption": "A cat"}]},
         )
-    start = plan(tmp_path)
-    assert start.found.source["classes"] == ["background", "cat"] and start.clips == {"train": 6, "val": 4}
+    start = plan_params(tmp_path)
+    assert start.findings.source["classes"] == ["background", "cat"] and start.clips == {"train": 6, "val": 4}
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -194,17 +198,17 @@ def test_photographs_for_test_are_not_learnt_from(alone: bool, tmp_path: Path) -
         photographs(tmp_path, names, ONE_SIZE, folder="" if alone else f"/{split}")
         if alone:
             (tmp_path / f"{split}.txt").write_text("".join(f"images/{name}.jpg\n" for name in names))
-    start = plan(tmp_path)
+    start = plan_params(tmp_path)
     assert start.clips == ({"train": 5, "val": 1, "test": 4} if alone else {"train": 6, "val": 4})
-    assert start.found.reasons["splits"].endswith("test: as test.txt lists them") is alone
-    assert any("test serves as val" in warning for warning in start.found.warnings) is not alone
+    assert start.findings.reasons["splits"].endswith("test: as test.txt lists them") is alone
+    assert any("test serves as val" in warning for warning in start.findings.warnings) is not alone
 
 
 def test_photographs_of_one_number_in_folders_of_splits_are_found_by_their_names(tmp_path: Path) -> None:
     for split, numbers in (("train", range(4)), ("val", range(4, 8))):
         photographs(tmp_path, [f"{animal}{k}" for animal in ("cat", "dog") for k in numbers], folder=f"/{split}")
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "images/*/{clip}.*" and start.clips == {"train": 8, "val": 8}
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "images/*/{clip}.*" and start.clips == {"train": 8, "val": 8}
 
 
 def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
@@ -221,8 +225,8 @@ def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
 def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
     for kind in ("cats", "dogs"):  # whose images have the same names
         photographs(tmp_path, [str(k) for k in range(10)], ((40, 64), (64, 40)), folder=f"/{kind}")
-    start = plan(tmp_path)
-    assert start.found.source["split_by"] == "time"
+    start = plan_params(tmp_path)
+    assert start.findings.source["split_by"] == "time"
     store = prepared(start, tmp_path, tmp_path / "out")
     assert [clip.id for clip in store.clips if clip.split == "val"] == [
         "cats_00008",
@@ -235,9 +239,9 @@ def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Pat
 def test_a_folder_for_each_photograph_is_no_sequence(tmp_path: Path) -> None:
     for word in WORDS:
         photographs(tmp_path / word, ["image"], ONE_SIZE)
-    start = plan(tmp_path)
-    assert start.found.photographs == "no two images belong together"
-    assert start.found.source["images"] == "{clip}/images" and start.clips == {"train": 8, "val": 2}
+    start = plan_params(tmp_path)
+    assert start.findings.photographs == "no two images belong together"
+    assert start.findings.source["images"] == "{clip}/images" and start.clips == {"train": 8, "val": 2}
 
 
 def test_a_folder_for_each_photograph_may_hold_its_mask(tmp_path: Path) -> None:
@@ -245,9 +249,12 @@ def test_a_folder_for_each_photograph_may_hold_its_mask(tmp_path: Path) -> None:
         frames, masks = frames_of(k, 1)
         write_images(tmp_path / word, frames, "image.png")
         write_images(tmp_path / word, masks, "mask.png")
-    start = plan(tmp_path)
-    assert (start.found.source["images"], start.found.source["masks"]) == ("{clip}/image.png", "{clip}/mask.png")
-    assert start.found.photographs == "no two images belong together" and start.clips == {"train": 8, "val": 2}
+    start = plan_params(tmp_path)
+    assert (start.findings.source["images"], start.findings.source["masks"]) == (
+        "{clip}/image.png",
+        "{clip}/mask.png",
+    )
+    assert start.findings.photographs == "no two images belong together" and start.clips == {"train": 8, "val": 2}
 
 
 @pytest.mark.parametrize("alike", [True, False])
@@ -259,9 +266,9 @@ def test_a_numbered_folder_may_hold_each_frame_and_its_mask(alike: bool, tmp_pat
             place = tmp_path / "raw" / name / f"{t:06d}"
             write_images(place, (frames if alike else others)[t : t + 1], "rgb.png")
             write_images(place, masks[t : t + 1], "mask.png")
-    start = plan(tmp_path / "raw")
-    assert start.found.source["images"] == "{clip}/{frame}/rgb.png" and start.clips.keys() == {"train", "val"}
-    assert bool(start.found.photographs) is not alike and not start.left_out
+    start = plan_params(tmp_path / "raw")
+    assert start.findings.source["images"] == "{clip}/{frame}/rgb.png" and start.clips.keys() == {"train", "val"}
+    assert bool(start.findings.photographs) is not alike and not start.left_out
     for clip in (store := prepared(start, tmp_path / "raw", tmp_path / "clips")).clips:
         masks = truth[clip.meta["video"]][1][clip.meta["start"] :][: clip.num_frames]
         assert clip.num_frames == (22 if alike else 1) and (store.masks(clip) == masks).all()
@@ -272,16 +279,16 @@ def test_frames_that_are_named_by_number_need_no_folder_each(tmp_path: Path) -> 
         frames, masks = frames_of(n, 24)
         write_images(tmp_path / place, frames, "{:04d}_rgb.jpg", 100 * n)
         write_images(tmp_path / place, masks, "{:04d}_mask.png", 100 * n)
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "*/{clip}/{frame}_rgb.jpg" and len(start.found.sequences) == 4
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "*/{clip}/{frame}_rgb.jpg" and len(start.findings.sequences) == 4
 
 
 def test_photographs_without_masks_are_to_be_labelled(tmp_path: Path) -> None:
     photographs(tmp_path, WORDS, ONE_SIZE)
     for path in (tmp_path / "masks").iterdir():
         path.unlink()
-    start = plan(tmp_path)
-    said = " ".join(told(start, tmp_path, tmp_path / "params.yaml").split())
+    start = plan_params(tmp_path)
+    said = " ".join(format_plan(start, tmp_path, tmp_path / "params.yaml").split())
     assert "photographs 10, none with masks" in said and "label some of them" in said
     assert " dvc repro prepare_clips " in said and "Kubeflow" not in said and start.clips == {"unlabeled": 10}
 
@@ -305,8 +312,8 @@ def test_photographs_of_a_coco_file_are_clips_of_their_own(tmp_path: Path) -> No
         annotations.append({"id": k, "image_id": k, "category_id": 1, "segmentation": [square]})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
     dump(tmp_path / "labels.json", content)
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "images/{clip}.jpg" and start.clips == {"train": 8, "val": 2}
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "images/{clip}.jpg" and start.clips == {"train": 8, "val": 2}
     assert list(yaml.safe_load(start.text(tmp_path))) == list(stages_of("photographs"))
 
 
@@ -317,8 +324,8 @@ def test_photographs_of_labelme_are_clips_with_what_was_drawn(tmp_path: Path) ->
         content = {"version": "5.4.1", "shapes": [shape], "imagePath": f"{word}.jpg", "imageData": None}
         if k:  # the first is not labelled
             dump(tmp_path / f"raw/{word}.json", content)
-    start = plan(tmp_path / "raw")
-    source = start.found.source
+    start = plan_params(tmp_path / "raw")
+    source = start.findings.source
     assert (source["format"], source["labels"], source["images"]) == ("labelme", ["*.json"], "{clip}.jpg")
     assert start.clips == {"train": 7, "val": 2, "unlabeled": 1}
     store = prepared(start, tmp_path / "raw", tmp_path / "clips", height=40, width=64)
@@ -341,5 +348,5 @@ def test_photographs_of_roboflow_are_found_by_their_names(tmp_path: Path) -> Non
             "categories": [{"id": 1, "name": "cat"}],
         }
         dump(tmp_path / split / "_annotations.coco.json", content)
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "*/{clip}_jpg.rf.*.jpg" and start.clips.total() == 10
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "*/{clip}_jpg.rf.*.jpg" and start.clips.total() == 10

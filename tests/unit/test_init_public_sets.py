@@ -14,7 +14,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
-from maskcast.proposal.write import plan
+from maskcast.proposal.plan import plan_params
 from maskcast.runner.run import run_stage
 
 LENGTH = 24
@@ -24,7 +24,7 @@ COLOURS = np.array([(0, 0, 0), (220, 20, 60), (0, 0, 142)], np.uint8)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 def cityscapes(root: Path) -> None:
@@ -121,8 +121,8 @@ FOUND: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
 def test_masks_of_classes_are_found_among_all_that_a_set_has(name: str, tmp_path: Path) -> None:
     write, expected = FOUND[name]
     write(tmp_path / "raw")
-    start = plan(tmp_path / "raw")
-    source = start.found.source
+    start = plan_params(tmp_path / "raw")
+    source = start.findings.source
     assert {key: source.get(key) for key in expected} == expected
     assert start.clips["train"] >= 1 and start.clips["val"] >= 1
     params = {"source": source, "height": 40, "width": 64, "workers": 1}
@@ -130,7 +130,7 @@ def test_masks_of_classes_are_found_among_all_that_a_set_has(name: str, tmp_path
     store, lengths = ClipStore(tmp_path / "clips"), set()
     for clip in store.clips:
         sequence, start_frame = clip.id.rsplit("_", 1)
-        number = sorted(start.found.sequences).index(sequence)
+        number = sorted(start.findings.sequences).index(sequence)
         seed = {"Cityscapes": [0, 1, 3, 2]}.get(name, [0, 1])[number]
         truth = frames_of(seed, LENGTH)[1][int(start_frame) :][: clip.num_frames]
         if source.get("encoding") == "binary":
@@ -172,10 +172,10 @@ def test_segments_of_cityscapes_are_of_the_frames_that_its_script_names(tmp_path
         ]
         content = {"images": images, "annotations": annotations, "categories": categories}
         file.write_text(json.dumps(content))
-    start = plan(tmp_path)
-    assert start.found.source["classes"] == ["background", "car", "road"]
-    assert start.found.labelled == {"aachen": LENGTH, "lindau": LENGTH}
-    assert start.found.source["splits"] == {"val": ("lindau",)}
+    start = plan_params(tmp_path)
+    assert start.findings.source["classes"] == ["background", "car", "road"]
+    assert start.findings.labelled == {"aachen": LENGTH, "lindau": LENGTH}
+    assert start.findings.source["splits"] == {"val": ("lindau",)}
 
 
 def test_instances_of_vistas_without_its_labels_are_refused(tmp_path: Path) -> None:
@@ -309,10 +309,10 @@ def test_sets_whose_val_has_masks_of_first_frames_alone_are_scored_on_others(tmp
         write_images(
             tmp_path / f"{split}/Annotations/{video}", masks[: 1 if split == "valid" else LENGTH], "{:05d}.png"
         )
-    start = plan(tmp_path)
-    assert start.found.source["splits"] == {"val": ("c",), "unlabeled": ("d", "e")}
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"] == {"val": ("c",), "unlabeled": ("d", "e")}
     said = "the 2 sequences of val count as unlabelled: 4% of their frames have masks, 100% of others, so no "
-    assert any(warning.startswith(said) for warning in start.found.warnings)
+    assert any(warning.startswith(said) for warning in start.findings.warnings)
     assert start.clips["unlabeled"] == 2 and start.clips["val"] == 1
 
 
@@ -430,7 +430,8 @@ def test_why_masks_cannot_be_read_is_said(tmp_path: Path) -> None:
         rgba = np.stack([masks * 70, masks * 0, masks * 0, masks * 7], -1)
         write_images(tmp_path / "bitmasks" / name, rgba, f"{name}-{{:07d}}.png")
     with pytest.raises(
-        MaskcastError, match=r"no mask can be read: .*png: has labels in its colours and in its alpha; export"
+        MaskcastError,
+        match=r"no mask can be read: .*png: has labels both in its colours and in its alpha channel; export",
     ):
         inspect_folder(tmp_path)
 
@@ -447,7 +448,7 @@ def test_colours_without_black_have_the_most_frequent_for_background(tmp_path: P
         )
     found = inspect_folder(tmp_path)
     assert found.source["classes"][0] == found.source["values"]["#c80a0a"] == "background"
-    assert any("and #c80a0a, which most pixels have, for the background" in warning for warning in found.warnings)
+    assert any("and #c80a0a, the value of most pixels, as the background" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
-from maskcast.proposal.write import Start, plan
+from maskcast.proposal.plan import ParamsPlan, plan_params
 from maskcast.runner.run import run_stage
 
 LENGTH = 24
@@ -23,13 +23,13 @@ LENGTH = 24
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
-def prepared(raw: Path, clips: Path, **more: Any) -> tuple[Start, ClipStore]:
+def prepared(raw: Path, clips: Path, **more: Any) -> tuple[ParamsPlan, ClipStore]:
     """Returns what `init` finds in a folder, and the clips that come of it."""
-    start = plan(raw)
-    source = start.found.source | more
+    start = plan_params(raw)
+    source = start.findings.source | more
     params = {"source": source, "height": HEIGHT, "width": WIDTH, "workers": 1, "required_splits": []}
     run_stage("prepare_clips", params, raw=raw, clips=clips)
     return start, ClipStore(clips)
@@ -78,7 +78,7 @@ def test_sequences_of_cityscapes_are_taken_before_their_labelled_frames(
     """Those lie beside the sequences in a zip of their own; coarse labels lie beside fine ones."""
     truth = cityscapes_sequences(tmp_path / "raw", kinds)
     start, store = prepared(tmp_path / "raw", tmp_path / "clips")
-    source = start.found.source
+    source = start.findings.source
     assert source["images"] == "leftImg8bit_sequence/*/{clip}/{frame}_leftImg8bit.png"
     assert source["masks"] == "gtFine/*/{clip}/{frame}_gtFine_labelIds.png"
     assert source["splits"] == {"val": ("lindau",)} and len(source["classes"]) == 34
@@ -86,7 +86,7 @@ def test_sequences_of_cityscapes_are_taken_before_their_labelled_frames(
         "6 images left out: leftImg8bit/train/aachen and 2 folders more, because all frames of their videos are "
         "there, e.g. leftImg8bit_sequence/train/aachen"
     )
-    assert start.found.warnings[0] == said
+    assert start.findings.warnings[0] == said
     for clip in store.clips:
         first = clip.meta["start"]
         assert first // 30 == (first + clip.num_frames - 1) // 30  # of one snippet
@@ -100,7 +100,7 @@ def test_other_pictures_of_few_names_are_not_left_out(tmp_path: Path) -> None:
         write_images(tmp_path / "short" / name, frames, "{:04d}.png")
         write_images(tmp_path / "masks" / name, masks, "{:04d}.png")
         write_images(tmp_path / "long" / name, np.tile(frames[::-1], (10, 1, 1, 1)), "{:04d}.png")
-    assert not any("all frames of their videos" in warning for warning in plan(tmp_path).found.warnings)
+    assert not any("all frames of their videos" in warning for warning in plan_params(tmp_path).findings.warnings)
 
 
 def test_masks_in_folders_of_splits_tell_those_of_frames_that_lie_together(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_masks_in_folders_of_splits_tell_those_of_frames_that_lie_together(tmp_p
         if split != "test":
             write_images(tmp_path / f"raw/panoptic_maps/{split}/{name}", masks, "{:06d}.png")
     start, store = prepared(tmp_path / "raw", tmp_path / "clips")
-    assert start.found.source["masks"] == "panoptic_maps/*/{clip}"
-    assert start.found.source["splits"] == {"val": ("0002",)}
+    assert start.findings.source["masks"] == "panoptic_maps/*/{clip}"
+    assert start.findings.source["splits"] == {"val": ("0002",)}
     assert videos_by_split(store) == {"train": {"0000", "0001"}, "val": {"0002"}}
     for clip in store.clips:
         truth = frames_of(int(clip.meta["video"]), LENGTH)[1][clip.meta["start"] :][: clip.num_frames]
@@ -126,7 +126,7 @@ def test_frames_in_folders_of_splits_may_have_their_masks_in_one(tmp_path: Path)
         frames, masks = frames_of(k, LENGTH)
         write_images(tmp_path / "frames" / place, frames, "{:04d}.jpg")
         write_images(tmp_path / "masks" / place[-1], masks, "{:04d}.png")
-    source = plan(tmp_path).found.source
+    source = plan_params(tmp_path).findings.source
     assert (source["images"], source["splits"]) == ("frames/*/{clip}", {"val": ("c",)})
 
 
@@ -136,7 +136,7 @@ def test_splits_are_told_by_names_that_run_words_together(tmp_path: Path) -> Non
         frames, masks = frames_of(k, LENGTH)
         write_images(tmp_path / place / "Imgs", frames, "{:05d}.jpg")
         write_images(tmp_path / place / "GT", (masks > 0) * np.uint8(255), "{:05d}.png")
-    assert plan(tmp_path).found.source["splits"] == {"val": ("a",), "test": ("c",)}
+    assert plan_params(tmp_path).findings.source["splits"] == {"val": ("a",), "test": ("c",)}
 
 
 def test_a_test_with_masks_of_first_frames_is_hidden(tmp_path: Path) -> None:
@@ -147,10 +147,10 @@ def test_a_test_with_masks_of_first_frames_is_hidden(tmp_path: Path) -> None:
         write_images(
             tmp_path / f"{split}/Annotations/{video}", masks[: 1 if split == "test" else LENGTH], "{:05d}.png"
         )
-    start = plan(tmp_path)
-    assert start.found.source["splits"] == {"val": ("c",), "hidden": ("d",)}
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"] == {"val": ("c",), "hidden": ("d",)}
     said = "the 1 sequence of test count as hidden: 4% of their frames have masks, 100% of others, so no forecast"
-    assert any(warning.startswith(said) for warning in start.found.warnings)
+    assert any(warning.startswith(said) for warning in start.findings.warnings)
 
 
 @pytest.mark.parametrize("most", ["street", "park"])
@@ -161,7 +161,7 @@ def test_the_video_that_has_most_parts_is_learnt_from(most: str, tmp_path: Path)
             write_images(tmp_path / f"{name}/{name}_{k}/rgb", frames, "{:04d}.png")
             write_images(tmp_path / f"{name}/{name}_{k}/mask", masks, "{:04d}.png")
     other = "park" if most == "street" else "street"
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert len(found.labelled) == 4 and found.source["splits"] == {"val": (f"{other}_0",)}
 
 
@@ -176,7 +176,7 @@ def test_lists_of_splits_may_have_other_words_in_their_names(tmp_path: Path) -> 
     for split, names in (("train", "bear\nboat\n"), ("val", "camel\n"), ("test-dev", "aerobatics\n")):
         (tmp_path / f"raw/ImageSets/2017/{split}.txt").write_text(names)
     start, store = prepared(tmp_path / "raw", tmp_path / "clips")
-    assert start.found.source["splits"] == {"val": ("camel",), "hidden": ("aerobatics",)}
+    assert start.findings.source["splits"] == {"val": ("camel",), "hidden": ("aerobatics",)}
     assert videos_by_split(store) == {"train": {"bear", "boat"}, "val": {"camel"}, "hidden": {"aerobatics"}}
 
 
@@ -189,9 +189,9 @@ def test_texts_of_images_that_are_called_after_splits_are_no_lists(tmp_path: Pat
     (tmp_path / "labels").mkdir()
     for k in range(100):
         (tmp_path / f"labels/test_{k:06d}.txt").write_text("c\n")
-    assert plan(tmp_path).found.source["splits"]["test"] == ("c",)
+    assert plan_params(tmp_path).findings.source["splits"]["test"] == ("c",)
     (tmp_path / "labels/test_000100.txt").write_text("c\n")
-    assert "test" not in plan(tmp_path).found.source["splits"]
+    assert "test" not in plan_params(tmp_path).findings.source["splits"]
 
 
 def test_a_gap_between_folders_of_frames_is_told_by_the_folder(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_gap_between_folders_of_frames_is_told_by_the_folder(tmp_path: Path) -
             if (name, t) != ("b", 5):
                 write_images(tmp_path / f"{name}/{t:04d}", frame[None], "rgb.png")
                 write_images(tmp_path / f"{name}/{t:04d}", mask[None], "mask.png")
-    assert plan(tmp_path).found.warnings[0].endswith("(they do not go on at 0006/rgb.png)")
+    assert plan_params(tmp_path).findings.warnings[0].endswith("(they do not go on at 0006/rgb.png)")
 
 
 def test_parts_of_one_video_are_not_scored_on_where_others_are_learnt_from(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_parts_of_one_video_are_not_scored_on_where_others_are_learnt_from(tmp_p
         write_images(tmp_path / name, frames, "frame_{}_endo.png", 80)
         colours = np.array([(127, 127, 127), (210, 140, 140), (255, 114, 114)], np.uint8)
         write_images(tmp_path / name, colours[masks], "frame_{}_endo_color_mask.png", 80)
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert found.source["images"] == "*/{clip}/{frame}_endo.png"
     assert found.source["splits"] == {"val": ("video12_15750", "video12_15830")}
     assert "; those of one video stay together" in found.reasons["splits"]
@@ -228,7 +228,7 @@ def virtual_kitti(root: Path, scenes: Sequence[str]) -> None:
 
 def test_a_scene_of_virtual_kitti_is_not_scored_on_in_other_weather(tmp_path: Path) -> None:
     virtual_kitti(tmp_path, ("Scene01", "Scene02", "Scene06"))
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert found.source["images"] == "rgb/{clip}/15-deg-left/frames/rgb/Camera_0"
     assert found.source["masks"] == "seg/{clip}/15-deg-left/frames/classSegmentation/Camera_0"
     assert not any("show one scene" in warning for warning in found.warnings)
@@ -236,7 +236,7 @@ def test_a_scene_of_virtual_kitti_is_not_scored_on_in_other_weather(tmp_path: Pa
 
 def test_variants_of_one_scene_are_said(tmp_path: Path) -> None:
     virtual_kitti(tmp_path, ("Scene01",))
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert found.source["images"] == "rgb/Scene01/{clip}/frames/rgb/Camera_0"
     said = "all sequences are in Scene01: if they show one scene, scores on val say little about others"
     assert said in found.warnings
@@ -254,7 +254,7 @@ def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) 
     with pytest.raises(
         MaskcastError, match="the sequences have 6, 6 frames without a gap in their numbers: a clip"
     ):
-        plan(tmp_path)
+        plan_params(tmp_path)
 
 
 def test_frames_of_burst_lie_in_folders_of_splits_and_of_data_sets(tmp_path: Path) -> None:
@@ -279,10 +279,10 @@ def test_frames_of_burst_lie_in_folders_of_splits_and_of_data_sets(tmp_path: Pat
         path = tmp_path / f"annotations/{split}/{file}.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({"sequences": sequences, "categories": [{"id": 7, "name": "car"}]}))
-    start = plan(tmp_path)
-    assert start.found.source["images"] == "frames/*/*/{clip}"
-    assert start.found.labelled == {f"v{n}": LENGTH for n in range(4)} and not start.found.warnings
-    assert start.found.source["splits"] == {"val": ("v2", "v3")}
+    start = plan_params(tmp_path)
+    assert start.findings.source["images"] == "frames/*/*/{clip}"
+    assert start.findings.labelled == {f"v{n}": LENGTH for n in range(4)} and not start.findings.warnings
+    assert start.findings.source["splits"] == {"val": ("v2", "v3")}
 
 
 NAMES = ["others", *(f"class of VSPW {k}" for k in range(1, 125))]
@@ -303,7 +303,7 @@ def test_vspw_has_its_names_and_what_it_gives_no_label(tmp_path: Path) -> None:
             file.write(f"{name}\n")
     (tmp_path / "raw/label_num_dic_final.json").write_text(json.dumps(VSPW))
     start, store = prepared(tmp_path / "raw", tmp_path / "clips")
-    assert start.found.source["classes"] == NAMES and start.found.source["ignore"] == 255
+    assert start.findings.source["classes"] == NAMES and start.findings.source["ignore"] == 255
     assert videos_by_split(store) == {"train": {"1_a", "2_b"}, "val": {"3_c"}, "hidden": {"4_d"}}
     for clip in (one for one in store.clips if one.split != "hidden"):
         truth = ids[frames_of(int(clip.meta["video"][0]) - 1, LENGTH)[1]][clip.meta["start"] :][: clip.num_frames]
@@ -323,7 +323,7 @@ def test_vipseg_has_its_names(form: str, tmp_path: Path) -> None:
     categories = [{"id": k - 1, "name": name, "color": [k, 1, 2]} for k, name in enumerate(NAMES) if k]
     (tmp_path / "raw" / form).write_text(json.dumps(VSPW if form.startswith("label") else categories))
     start, store = prepared(tmp_path / "raw", tmp_path / "clips")
-    source = start.found.source
+    source = start.findings.source
     assert source["classes"][1:] == NAMES[1:] and (source["label_divisor"], source["ignore"]) == (100, 0)
     for clip in store.clips:
         truth = np.array([20, 61, 62])[frames_of(int(clip.meta["video"][1]) - 2, LENGTH)[1]]
@@ -345,9 +345,9 @@ def test_ids_of_other_things_are_no_names_of_classes(tmp_path: Path) -> None:
     ):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "labels_damaged.json").write_text("{")
-    assert plan(tmp_path).found.source["classes"] == ["background", "class 1", "class 2"]
+    assert plan_params(tmp_path).findings.source["classes"] == ["background", "class 1", "class 2"]
     (tmp_path / "label_ids.json").write_text(json.dumps({"person": 2, "car": 1}))
-    assert plan(tmp_path).found.source["classes"] == ["background", "car", "person"]
+    assert plan_params(tmp_path).findings.source["classes"] == ["background", "car", "person"]
 
 
 def test_names_of_colours_may_stand_in_json(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_names_of_colours_may_stand_in_json(tmp_path: Path) -> None:
     names = ("background-tissue", "instrument-shaft", "suction-instrument")
     listed = [{"name": name, "color": colour, "classid": 0} for name, colour in zip(names, colours, strict=True)]
     (tmp_path / "labels.json").write_text(json.dumps(listed))
-    assert plan(tmp_path).found.source["values"] == dict(
+    assert plan_params(tmp_path).findings.source["values"] == dict(
         zip(("#000000", "#00ff00", "#7dff0c"), names, strict=True)
     )
 
@@ -392,7 +392,7 @@ def test_bitmasks_of_bdd100k_have_classes_and_objects(tmp_path: Path) -> None:
     """What is marked as a crowd, or to be ignored, has no label."""
     bdd100k(tmp_path / "raw")
     start, store = prepared(tmp_path / "raw", tmp_path / "clips", instances=True)
-    source = start.found.source
+    source = start.findings.source
     assert (source["images"], source["masks"]) == (
         "images/seg_track_20/*/{clip}",
         "labels/seg_track_20/bitmasks/*/{clip}",
@@ -400,7 +400,7 @@ def test_bitmasks_of_bdd100k_have_classes_and_objects(tmp_path: Path) -> None:
     assert source["classes"][:4] == ["background", "pedestrian", "rider", "car"] and len(source["classes"]) == 9
     assert source["splits"] == {"val": ("b1c66a42-6f7d68ca",)}
     for clip in store.clips:
-        squares = frames_of(sorted(start.found.sequences).index(clip.meta["video"]), LENGTH)[1]
+        squares = frames_of(sorted(start.findings.sequences).index(clip.meta["video"]), LENGTH)[1]
         squares[0] = 0
         squares = squares[clip.meta["start"] :][: clip.num_frames]
         truth = np.array([0, 3, 1])[squares]
@@ -419,11 +419,11 @@ def test_run_lengths_of_bdd100k_and_mots_are_said(tmp_path: Path) -> None:
         "labels/seg_track_20/rles/train/0000f77c-6257be58.json and others like it are Scalabel's, as BDD100K's "
         "polygons and rles are, and are not read: take the masks of the same frames (bitmasks), put it beside"
     )
-    assert any(warning.startswith(said) for warning in plan(tmp_path / "bdd").found.warnings)
+    assert any(warning.startswith(said) for warning in plan_params(tmp_path / "bdd").findings.warnings)
     for k, name in enumerate(("MOTS20-02", "MOTS20-05")):
         write_images(tmp_path / f"mots/train/{name}/img1", frames_of(k, LENGTH)[0], "{:06d}.jpg", 1)
         path = tmp_path / f"mots/train/{name}/gt/gt.txt"
         path.parent.mkdir()
         path.write_text("1 2001 2 1080 1920 WSV:2d;1O10000O10\n1 2002 2 1080 1920 abc\n")
     said = "train/MOTS20-02/gt/gt.txt is MOTS' text of run lengths, and is not read: take its images of the same"
-    assert any(warning.startswith(said) for warning in plan(tmp_path / "mots").found.warnings)
+    assert any(warning.startswith(said) for warning in plan_params(tmp_path / "mots").findings.warnings)

@@ -14,7 +14,7 @@ from maskcast.data.images import resize_masks
 from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
-from maskcast.proposal.write import plan
+from maskcast.proposal.plan import plan_params
 from maskcast.runner.run import run_stage
 
 LENGTH = 22
@@ -43,7 +43,7 @@ bicycle""".splitlines()
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 class Truth(NamedTuple):
@@ -140,11 +140,11 @@ SETS: dict[str, tuple[Callable[[Path], list[Truth]], dict[str, Any]]] = {
 def test_classes_and_objects_of_panoptic_sets_are_told_apart(name: str, tmp_path: Path) -> None:
     write, expected = SETS[name]
     truths = write(tmp_path / "raw")
-    start = plan(tmp_path / "raw")
-    source = start.found.source
+    start = plan_params(tmp_path / "raw")
+    source = start.findings.source
     assert {key: source.get(key) for key in expected} == expected
     told = f"values hold class * {expected['label_divisor']} + object: source.instances: true keeps the objects"
-    assert any(told in warning for warning in start.found.warnings)
+    assert any(told in warning for warning in start.findings.warnings)
     params = {"source": source | {"instances": True}, "height": HEIGHT, "width": WIDTH, "workers": 1}
     run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips")
@@ -197,12 +197,12 @@ def test_values_name_the_classes_that_values_hold(tmp_path: Path) -> None:
         (
             np.array([[[13, 0, 1], [10, 0, 0]]]),
             {"label_divisor": 1000, "classes": CITYSCAPES},
-            "source.label_divisor: 1000 is for numbers, and this mask holds colours; 65536 splits colours, 1000,",
+            "source.label_divisor: 1000 is for numbers, but this mask contains colours; use 65536 for colours,",
         ),
         (
             np.array([[13, 12]], np.uint8),
             {"label_divisor": 65536, "classes": TRAINED},
-            "source.label_divisor: 65536 is for colours, and this mask is grey; 65536 splits colours, 1000, 100",
+            "source.label_divisor: 65536 is for colours, but this mask is grey; use 65536 for colours",
         ),
         (np.array([[7, 8]]), {"label_divisor": 1000, "encoding": "binary"}, "label_divisor is for classes"),
         (
@@ -238,7 +238,7 @@ def test_numbers_of_objects_and_colours_that_people_chose_do_not_split(tmp_path:
             frames, _ = frames_of(0, LENGTH)
             write_images(tmp_path / f"{name}/images/{clip}", frames, "{:03d}.png")
             write_images(tmp_path / f"{name}/masks/{clip}", np.stack([mask] * LENGTH), "{:03d}.png")
-        assert "label_divisor" not in plan(tmp_path / name).found.source, name
+        assert "label_divisor" not in plan_params(tmp_path / name).findings.source, name
 
 
 def test_label_ids_have_the_names_of_cityscapes(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_label_ids_have_the_names_of_cityscapes(tmp_path: Path) -> None:
             write_images(root / f"leftImg8bit/{city}", truth.frames, f"{name}_leftImg8bit.png")
             masks = truth.semantic.astype(np.uint8)
             write_images(root / f"gtFine/{city}", masks, f"{name}_gtFine_{tail}.png")
-        found = plan(tmp_path / tail).found
+        found = plan_params(tmp_path / tail).findings
         assert found.source["classes"] == names and found.source["encoding"] == "index"
         assert found.source.get("ignore") == ignore and "values" not in found.source
         assert found.reasons["classes"].endswith("; names are those of the table of Cityscapes")
@@ -301,8 +301,8 @@ def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: 
     images = [{"id": 139, "file_name": "000000000139.jpg", "height": HEIGHT, "width": WIDTH}]
     instances = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "person"}]}
     (tmp_path / "raw/annotations/instances_val2017.json").write_text(json.dumps(instances))
-    start = plan(tmp_path / "raw")
-    source = start.found.source
+    start = plan_params(tmp_path / "raw")
+    source = start.findings.source
     assert (source["layout"], source["format"]) == ("annotations", "coco")
     assert source["labels"] == ["annotations/panoptic_val2017.json"]
     assert (source["images"], source["frames"]) == ("val2017/{clip}.jpg", 1)
@@ -349,7 +349,7 @@ def test_what_is_wrong_with_cocos_panoptic_form_is_one_line(
     change: Callable[[dict[str, Any]], object], line: str, tmp_path: Path
 ) -> None:
     coco_panoptic(tmp_path / "raw")
-    source = plan(tmp_path / "raw").found.source
+    source = plan_params(tmp_path / "raw").findings.source
     path = tmp_path / "raw/annotations/panoptic_val2017.json"
     content = json.loads(path.read_text())
     change(content)
@@ -363,7 +363,7 @@ def test_masks_of_classes_are_taken_before_segments(tmp_path: Path) -> None:
     truth = coco_panoptic(tmp_path)
     for name, mask in truth.items():
         write_images(tmp_path / "masks", mask.astype(np.uint8)[None], f"{name}.png")
-    found = plan(tmp_path).found
+    found = plan_params(tmp_path).findings
     assert (found.source["layout"], found.source["masks"]) == ("frame_folders", "masks/{clip}.png")
     said = (
         "5 images left out: annotations/panoptic_val2017 holds numbers of segments, and there are masks of classes"

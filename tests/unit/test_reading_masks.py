@@ -10,9 +10,9 @@ from PIL import Image
 from tests.unit.test_reading_images import png
 
 from maskcast.data.masks.choice import choose_rule
-from maskcast.data.masks.proposal import propose
+from maskcast.data.masks.proposal import propose_mask_params
 from maskcast.data.masks.stored import read_mask
-from maskcast.data.masks.survey import MOST, survey_masks
+from maskcast.data.masks.survey import MAX_READ, survey_masks
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelError
@@ -176,13 +176,13 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "0/255 among many classes": (
         lambda p: saved(p / "m.png", picture([[0, 255]])),
         {"classes": MANY, "encoding": "index"},
-        r"m\.png: the value 255 \(1 of 1 mask, 1 pixel\) is no class id of 0\.\.48; if it is the only "
+        r"m\.png: the value 255 \(1 of 1 mask, 1 pixel\) is not a class id in 0\.\.48; if it is the only "
         r"foreground, set source\.encoding: binary",
     ),
     "0/255 that ignore would hide": (
         lambda p: saved(p / "m.png", picture([[0, 255]])),
         {"ignore": 255},
-        r"source\.ignore: 255 hides all that is no background",
+        r"source\.ignore: 255 hides everything but the background",
     ),
     "255 beside ids": (
         lambda p: saved(p / "m.png", picture([[0, 3, 255]])),
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "an id of 200": (
         lambda p: saved(p / "m.png", picture([[0, 3, 199, 200, 200]])),
         {"classes": MANY},
-        r"the value 200 \(1 of 1 mask, 2 pixels\) is no class id of 0\.\.48; name all classes in source\.classes",
+        r"the value 200 \(1 of 1 mask, 2 pixels\) is not a class id in 0\.\.48; name all classes in",
     ),
     "objects of DAVIS 2017 for two classes": (
         lambda p: saved(p / "m.png", palette([[0, 1, 5]], DAVIS)),
@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "0, 1 and 255": (
         lambda p: saved(p / "m.png", picture([[0, 1, 255]])),
         {},
-        r"hold 0, 1 and 255; if 255 means no label, set source\.ignore: 255",
+        r"contain 0, 1 and 255; if 255 means no label, set source\.ignore: 255",
     ),
     "a trimap": (
         lambda p: saved(p / "m.png", picture([[0, 128, 255]])),
@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "low and high values, said to be one foreground": (
         lambda p: saved(p / "m.png", picture([[0, 100, 200]])),
         {"encoding": "binary"},
-        r"0, 100, 200, .*, or each value in source\.values, or set source\.instances: true where each value is an",
+        r"0, 100, 200, .*, or give the class of each value in source\.values, or set source\.instances: true",
     ),
     "numbers of many objects on a large background": (
         lambda p: saved(p / "m.png", picture([[0] * 5000 + list(range(1, 245))])),
@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "JPEG of ids": (
         lambda p: saved(p / "m.jpg", picture(large([[0, 3, 7]]))),
         {"classes": MANY},
-        r"m\.jpg: JPEG changes the values of a mask, and these hold .*; export them as PNG",
+        r"m\.jpg: JPEG changes the values of a mask, and these contain .*; export them as PNG",
     ),
     "JPEG of 0 and 1": (
         lambda p: saved(p / "m.jpg", picture(large([[0, 2]]))),
@@ -232,7 +232,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "colours": (
         lambda p: saved(p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [0, 0, 0]]], np.uint8))),
         {"classes": MANY},
-        r"the masks hold colours \(#804080\); say the class of each in source\.values, e\.g\. '#804080': NAME",
+        r"the masks contain colours \(#804080\); give the class of each in source\.values, e\.g\. '#804080': NAME",
     ),
     "a colour that is not listed": (
         lambda p: saved(p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [1, 2, 3]]], np.uint8))),
@@ -251,18 +251,18 @@ def test_what_allows_two_readings_or_none_is_refused_with_the_key_to_set(kind: s
 
 
 UNREADABLE: dict[str, tuple[Make, str]] = {
-    "fractions": (lambda p: saved(p / "m.tif", picture([[0, 0.5]], "F")), r"m\.tif: holds the float 0\.5"),
-    "not a number": (lambda p: saved(p / "m.tif", picture([[0, np.nan]], "F")), r"holds the float nan"),
-    "CMYK": (lambda p: saved(p / "m.tif", Image.new("CMYK", (2, 2))), r"mode CMYK holds no labels"),
+    "fractions": (lambda p: saved(p / "m.tif", picture([[0, 0.5]], "F")), r"m\.tif: contains the float 0\.5"),
+    "not a number": (lambda p: saved(p / "m.tif", picture([[0, np.nan]], "F")), r"contains the float nan"),
+    "CMYK": (lambda p: saved(p / "m.tif", Image.new("CMYK", (2, 2))), r"mode CMYK are not supported"),
     "labels in colours and alpha": (
         lambda p: saved(p / "m.png", Image.fromarray(np.array([[[90, 1, 1, 9], [2, 2, 2, 255]]], np.uint8))),
-        r"labels in its colours and in its alpha",
+        r"labels both in its colours and in its alpha channel",
     ),
     "labels in colours and alpha, and pixels without": (
         lambda p: saved(p / "m.png", Image.fromarray(np.array([[[1, 1, 1, 9], [0, 2, 2, 25]]], np.uint8))),
-        r"labels in its colours and in its alpha",
+        r"labels both in its colours and in its alpha channel",
     ),
-    "colours of 16 bits": (lambda p: saved(p / "m.png", png(16, 2, [[1, 2, 3]])), r"colours of 16 bits"),
+    "colours of 16 bits": (lambda p: saved(p / "m.png", png(16, 2, [[1, 2, 3]])), r"16-bit colours are not"),
     "two pages": (
         lambda p: saved(p / "m.tif", picture([[0]]), save_all=True, append_images=[picture([[1]])]),
         r"holds 2 pages",
@@ -287,7 +287,7 @@ def test_a_mask_that_the_survey_did_not_meet_is_held_against_the_rule(tmp_path: 
     ):
         rule.read(other)
     index = choose_rule(survey_masks([other]), encoding="auto", ignore=None, num_classes=2)
-    with pytest.raises(LabelError, match=r"0000\.png: the value 255 \(1 pixel\) is no class id of 0\.\.1"):
+    with pytest.raises(LabelError, match=r"0000\.png: the value 255 \(1 pixel\) is not a class id in 0\.\.1"):
         index.read(rest[0])
     lossy = saved(tmp_path / "lossy.jpg", picture(large([[0, 255]])))
     with pytest.raises(LabelError, match=r"lossy\.jpg: JPEG changes the values"):
@@ -306,11 +306,11 @@ def test_palettes_of_black_and_white_are_read_by_brightness(tmp_path: Path) -> N
 def test_palettes_that_differ_tell_nothing_by_their_indices(tmp_path: Path) -> None:
     red = saved(tmp_path / "0.png", palette([[0, 1]], [0, 0, 0, 128, 0, 0]))
     green = saved(tmp_path / "1.png", palette([[0, 1]], [0, 0, 0, 0, 128, 0]))
-    match = r"1\.png: index 1 of its palette is #008000, and #800000 in .*0\.png, .* source\.encoding: index, else"
+    match = r"1\.png: palette index 1 is #008000 here and #800000 in .*0\.png, .* source\.encoding: index, else"
     with pytest.raises(LabelError, match=match):
         read([red, green], MANY)
     rule = FrameFoldersSource(classes=MANY).rule([red], MANY)
-    with pytest.raises(LabelError, match=r"1\.png: index 1 of its palette is #008000, and #800000 in others"):
+    with pytest.raises(LabelError, match=r"1\.png: palette index 1 is #008000 here and #800000 in others"):
         rule.read(green)
     assert read([red, green], MANY, encoding="index") == [[[0, 1]], [[0, 1]]]
     values = {"#000000": "c0", "#800000": "c1", "#008000": "c2"}
@@ -334,7 +334,7 @@ def test_ids_in_a_set_of_soft_masks_do_not_become_background(tmp_path: Path) -> 
 
 
 def test_many_masks_are_looked_at_until_one_has_foreground(tmp_path: Path) -> None:
-    paths = [saved(tmp_path / f"{k:04d}.png", picture([[0, 0]])) for k in range(MOST + 3)]
+    paths = [saved(tmp_path / f"{k:04d}.png", picture([[0, 0]])) for k in range(MAX_READ + 3)]
     saved(paths[1], picture([[0, 255]]))  # none of those that are evenly spread
     assert read(paths)[1] == [[0, 1]]
     assert survey_masks(paths).values == [0, 255]
@@ -345,7 +345,7 @@ def test_a_survey_says_what_a_set_holds(tmp_path: Path) -> None:
     survey = survey_masks(paths)
     assert dict(survey.pixels) == {0: 3, 1: 1, 9: 2}
     assert dict(survey.files) == {0: 2, 1: 1, 9: 1}
-    assert survey.first[9] == paths[1]
+    assert survey.first_file[9] == paths[1]
     assert str(survey) == "2 masks (8-bit grey), values 0, 1, 9"
 
 
@@ -377,7 +377,7 @@ PROPOSALS: dict[str, tuple[Make, dict[str, Any]]] = {
 def test_what_is_proposed_can_read_the_masks(kind: str, tmp_path: Path) -> None:
     make, source = PROPOSALS[kind]
     path = make(tmp_path)
-    assert propose(survey_masks([path], ignore=255)).source == source
+    assert propose_mask_params(survey_masks([path], ignore=255)).source == source
     (ids,) = read([path], **source | {"classes": tuple(source["classes"])})
     assert np.unique(ids).max() >= 1
 
@@ -385,8 +385,8 @@ def test_what_is_proposed_can_read_the_masks(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("on", [1, 255])
 def test_a_foreground_that_has_most_pixels_is_asked_about_with_what_swaps_it(on: int, tmp_path: Path) -> None:
     few, most = (saved(tmp_path / f"{n}.png", picture([[0, on, n * on]])) for n in (0, 1))
-    assert propose(survey_masks([few], ignore=255)).notes == ()
-    (note,) = propose(survey_masks([most], ignore=255)).notes
+    assert propose_mask_params(survey_masks([few], ignore=255)).notes == ()
+    (note,) = propose_mask_params(survey_masks([most], ignore=255)).notes
     assert f"the foreground, {on}, has 67% of the pixels" in note
     assert note.endswith(f"source.values: {{0: foreground, {on}: background}}")
     (ids,) = read([most], values={"0": "foreground", str(on): "background"}, classes=TWO)
@@ -396,9 +396,9 @@ def test_a_foreground_that_has_most_pixels_is_asked_about_with_what_swaps_it(on:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"#80": "foreground"}, "name values by numbers, or all of them by colours"),
-        ({"0": "background", "#800000": "foreground"}, "or all of them by colours"),
-        ({"0": "sky"}, "'sky' is not among the classes background, foreground, nor 'ignore'"),
+        ({"#80": "foreground"}, "keys must all be numbers, or all be colours"),
+        ({"0": "background", "#800000": "foreground"}, "or all be colours"),
+        ({"0": "sky"}, "'sky' is not a class; allowed: background, foreground and 'ignore'"),
     ],
 )
 def test_values_that_name_nothing_are_refused(values: dict[str, str], match: str) -> None:

@@ -169,7 +169,7 @@ def test_frames_without_objects_have_no_label_unless_the_owner_says_so(tmp_path:
     assert (found[0] == SQUARE).all() and (found[1:] == IGNORE).all()
     assert listing.notes == [
         "2 frames listed without objects: without labels (source.empty: unlabelled)",
-        "labels on 1 of 4 frames of 1 labelled sequence",
+        "1 of 4 frames in 1 labelled sequence have labels",
     ]
     listing = list_raw(tmp_path, frames=4, empty="background")
     (found,) = masks_of(listing)

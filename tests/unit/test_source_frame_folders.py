@@ -70,7 +70,7 @@ def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
     masks = layers_of(list_raw(tmp_path, **params, ignore=2).clips[0].load())[1]
     assert np.unique(masks).tolist() == [0, IGNORE]
     with pytest.raises(
-        LabelError, match=r"480p/road/00000\.png: the value 2 \(5 of 5 masks, 40 pixels\) is no class"
+        LabelError, match=r"480p/road/00000\.png: the value 2 \(5 of 5 masks, 40 pixels\) is not a class"
     ):
         list_raw(tmp_path, **params)
 
@@ -167,7 +167,7 @@ def test_a_mask_of_another_size_or_in_colour_is_named(tmp_path):
     ):
         clip.load()
     Image.new("RGB", SIZE[::-1], "red").save(tmp_path / "Annotations/480p/dog/00003.png")
-    with pytest.raises(LabelError, match=r"00003\.png: holds colours, and other masks of the set do not"):
+    with pytest.raises(LabelError, match=r"00003\.png: contains colours, but other masks of the set do not"):
         clip.load()
 
 
@@ -360,7 +360,7 @@ def test_real_davis_objects_beside_a_video(shared_data):
 def test_real_hands_whose_foreground_is_black(shared_data):
     params = {"images": "{clip}/images", "masks": "{clip}/masks", "splits": {}, "frames": 1, "window_step": 1}
     listing = list_raw(shared_data / "hands_hgr1", **params)
-    assert "67.2% of the pixels; if that is the background, say so in source.values" in listing.notes[0]
+    assert "67.2% of the pixels; if that is the background, set source.values" in listing.notes[0]
     values = {"classes": ("background", "skin"), "values": {0: "skin", 1: "background"}}
     told = layers_of(list_raw(shared_data / "hands_hgr1", **params, **values).clips[0].load())[1]
     np.testing.assert_array_equal(told, 1 - layers_of(listing.clips[0].load())[1])

@@ -19,14 +19,14 @@ examples:
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     from maskcast.models.encoders.pretrained import pin_revision
-    from maskcast.proposal.report import told
+    from maskcast.proposal.plan import check_overwrite, plan_params, write_params
+    from maskcast.proposal.report import format_plan
     from maskcast.proposal.values import ENCODER
-    from maskcast.proposal.write import check_free, plan, write_params
 
-    check_free(given.params, force=given.force)
-    start = plan(given.folder, lambda: pin_revision(ENCODER))
+    check_overwrite(given.params, force=given.force)
+    start = plan_params(given.folder, lambda: pin_revision(ENCODER))
     write_params(given.params, start.text(given.folder))
-    print(told(start, given.folder, given.params))
+    print(format_plan(start, given.folder, given.params))
     return 0
 
 

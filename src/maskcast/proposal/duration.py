@@ -9,44 +9,46 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-FORECASTER_STEP = {"objects": 0.1, "flow": 0.3}  # seconds per step for 32 or 8 windows on one thread
-STAGE = 15.0  # overhead of a stage in seconds: imports, tracking, pages
+FORECASTER_STEP_S = {"objects": 0.1, "flow": 0.3}  # seconds per step for 32 or 8 windows on one thread
+STAGE_S = 15.0  # overhead of a stage in seconds: imports, tracking, pages
 FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
-TRIES = 3  # number of measurements; the fastest counts
+REPEATS = 3  # number of measurements; the fastest counts
 
 
-def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: int) -> tuple[float, str]:
+def estimate_seconds(
+    sections: Mapping[str, Mapping[str, Any]], num_frames: int, num_val_frames: int
+) -> tuple[float, str]:
     """Returns the estimated seconds of `dvc repro`, and the formula with its numbers as text.
 
     Args:
         sections: params by stage.
-        frames: number of frames of all clips.
-        validated: number of frames of the validation clips.
+        num_frames: number of frames of all clips.
+        num_val_frames: number of frames of the validation clips.
     """
     masker, size = (
         sections["train_masker"],
         (sections["prepare_clips"]["height"], sections["prepare_clips"]["width"]),
     )
     batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
-    step, frame = _measured(masker["model"], batch, tuple(crop), size)
+    step, frame = _measure(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)
-    each = FORECASTER_STEP[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
+    each = FORECASTER_STEP_S[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
     stages = 1 + len(sections)  # plus the stage `code`, which has no params
-    seen = frames + validated // masker["val_frame_step"] * masker["training"]["epochs"]
-    seconds = steps * step + seen * frame + forecast * each + stages * STAGE
-    told = (
-        f"{steps} masker steps x {step:.2f} s + {seen} frames masked x {frame:.3f} s (both measured here) + "
+    num_masked = num_frames + num_val_frames // masker["val_frame_step"] * masker["training"]["epochs"]
+    seconds = steps * step + num_masked * frame + forecast * each + stages * STAGE_S
+    formula = (
+        f"{steps} masker steps x {step:.2f} s + {num_masked} frames masked x {frame:.3f} s (both measured here) + "
         + (f"{forecast} forecaster steps x {each} s + " if forecast else "")
-        + f"{stages} stages x {STAGE:.0f} s"
+        + f"{stages} stages x {STAGE_S:.0f} s"
     )
-    return seconds, told
+    return seconds, formula
 
 
 def _steps(section: Mapping[str, Any]) -> int:
     return int(section["training"]["epochs"] * section["training"]["steps_per_epoch"])
 
 
-def _measured(
+def _measure(
     model: Mapping[str, Any], batch: int, crop: tuple[int, ...], size: tuple[int, int]
 ) -> tuple[float, float]:
     """Returns the measured seconds of a training step, and of masking a frame."""
@@ -69,5 +71,5 @@ def _measured(
         with torch.no_grad():
             masker(torch.zeros(4, 1, *size, 3, dtype=torch.uint8, device=device))
 
-    step_s, masks_s = (min(seconds_of(work, device) for _ in range(TRIES)) for work in (train, mask))
+    step_s, masks_s = (min(seconds_of(work, device) for _ in range(REPEATS)) for work in (train, mask))
     return step_s, masks_s / 4

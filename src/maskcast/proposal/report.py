@@ -5,23 +5,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError
-from maskcast.proposal.write import Start
+from maskcast.proposal.plan import ParamsPlan
 from maskcast.reading import pluralize
 from maskcast.runner.dvc_calls import read_calls
 
-DEFAULT = "forecasting"  # default pipeline of the commands
-READ = "params.yaml"  # params file that dvc.yaml reads
-MOST = 6  # maximum number of warnings and left-out items shown
+DEFAULT_PIPELINE = "forecasting"  # default pipeline of the commands
+PARAMS_FILE = "params.yaml"  # params file that dvc.yaml reads
+MAX_WARNINGS = 6  # maximum number of warnings and left-out items shown
 
 
-def told(start: Start, raw: Path, params: Path) -> str:
+def format_plan(start: ParamsPlan, raw: Path, params: Path) -> str:
     """Returns the text for a terminal."""
     lines = [str(raw), *(_row(name, text) for name, text in _rows(start))]
-    warnings = start.found.warnings + [f"left out: {item}: {why}" for item, why in start.left_out]
+    warnings = start.findings.warnings + [f"left out: {item}: {why}" for item, why in start.left_out]
     if warnings:
-        lines += ["", *(_wrapped(f"look at: {text}") for text in warnings[:MOST])]
-    if len(warnings) > MOST:
-        lines.append(f"look at: {len(warnings) - MOST} more, as prepare_clips will say")
+        lines += ["", *(_wrapped(f"look at: {text}") for text in warnings[:MAX_WARNINGS])]
+    if len(warnings) > MAX_WARNINGS:
+        lines.append(f"look at: {len(warnings) - MAX_WARNINGS} more, as prepare_clips will say")
     lines.append("")
     if start.seconds is not None:
         lines.append(
@@ -29,47 +29,47 @@ def told(start: Start, raw: Path, params: Path) -> str:
         )
     lines += [
         f"wrote {params}; read it, then:",
-        "  dvc repro" if start.found.trainable else "  dvc repro prepare_clips",
+        "  dvc repro" if start.findings.trainable else "  dvc repro prepare_clips",
     ]
-    if start.found.trainable and start.pipeline != DEFAULT:
+    if start.findings.trainable and start.pipeline != DEFAULT_PIPELINE:
         lines.append(f"or on Kubeflow: maskcast pipeline submit --pipeline {start.pipeline}")
-    lines += _where(start, params)
-    if not start.found.trainable:
-        what = "some of them" if start.found.photographs else "the frames of two sequences"
-        lines += ["", _wrapped(TO_LABEL.format(what))]
+    lines += _project_hint(start, params)
+    if not start.findings.trainable:
+        what = "some of them" if start.findings.photographs else "the frames of two sequences"
+        lines += ["", _wrapped(LABEL_HINT.format(what))]
     return "\n".join(lines)
 
 
-def _where(start: Start, params: Path) -> list[str]:
+def _project_hint(start: ParamsPlan, params: Path) -> list[str]:
     """Returns where the next commands must be run, if not in the folder of the params."""
     new = f"`maskcast new FOLDER --pipeline {start.pipeline}` creates one"
     beside = params.with_name("dvc.yaml")
     if not beside.exists():
         return [_wrapped(f"this needs a project: there is no dvc.yaml beside the file ({new})")]
     with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
-        read = [call.name for call in read_calls(beside)[0].values() if call.params_file == READ]
+        read = [call.name for call in read_calls(beside)[0].values() if call.params_file == PARAMS_FILE]
         if lacking := [name for name in read if name not in start.proposal.sections]:
             what = f"dvc.yaml beside it reads {lacking[0]}, too, for which there is no section"
             return [
                 _wrapped(f"this needs a project of the pipeline {start.pipeline}: {what} ({new}; run init there)")
             ]
-    if params.name != READ:
-        return [f"first copy it to params.yaml, which dvc.yaml reads: cp {params} {READ}"]
+    if params.name != PARAMS_FILE:
+        return [f"first copy it to params.yaml, which dvc.yaml reads: cp {params} {PARAMS_FILE}"]
     return []
 
 
-FORECASTS = {
+FORECASTER_TEXT = {
     "flow": "flow: moves the last mask along its optical flow",
     "objects": "objects: tracks objects and extrapolates their motion",
 }
-TO_LABEL = (
+LABEL_HINT = (
     "There are no masks, so no masker can be trained yet: label {}, put the masks beside "
     "them as docs/your-data.md shows, and run init again. Frames without masks then serve as unlabelled clips."
 )
 
 
-def _rows(start: Start) -> list[list[str]]:
-    found = start.found
+def _rows(start: ParamsPlan) -> list[list[str]]:
+    found = start.findings
     source = found.source
     places: dict[str, object] = {
         key: source[key] for key in ("images", "masks", "mask_suffix", "offset") if key in source
@@ -124,7 +124,7 @@ def _rows(start: Start) -> list[list[str]]:
         first = "initialised with ImageNet weights" if "encoder_weights" in model else "randomly initialised"
         rows.append(["masker", f"{model['arch']}, {first}"])
         if forecaster := start.proposal.sections.get("pretrain_forecaster"):
-            rows.append(["forecaster", FORECASTS[forecaster["model"]["arch"]]])
+            rows.append(["forecaster", FORECASTER_TEXT[forecaster["model"]["arch"]]])
     rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])
     return rows
 

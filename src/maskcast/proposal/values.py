@@ -9,15 +9,15 @@ import yaml
 
 from maskcast.data.inspection.findings import MAX_CONTEXT, Findings
 
-LONG_SIDE = 240  # maximum longer side of the clips, in pixels
-MULTIPLE = 8
-CROP = (64, 96)
+MAX_LONG_SIDE = 240  # maximum longer side of the clips, in pixels
+SIZE_MULTIPLE = 8
+CROP_SIZE = (64, 96)
 ENCODER = "tu-tf_efficientnet_lite0"  # smallest of the measured encoders (docs/decisions/2026-11-28-pretrained.md)
 UNET = {"arch": "unet", "width": 16}
-SINGLE_THINGS = ("clevrer", "competition")  # layouts with separate objects and a static camera
-SMALLEST = 64  # minimum shorter side of frames for a pretrained encoder
-OFTEN = 0.6  # share of background above which crops are drawn on objects
-WIDTH = 100  # maximum line length of the file
+OBJECT_LAYOUTS = ("clevrer", "competition")  # layouts with separate objects and a static camera
+MIN_SHORT_SIDE = 64  # minimum shorter side of frames for a pretrained encoder
+CROP_ON_OBJECT_FROM = 0.6  # share of background above which crops are drawn on objects
+MAX_LINE = 100  # maximum line length of the file
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def suits_pretrained(found: Findings) -> bool:
     with stride 32 sees almost nothing.
     """
     one_sequence = found.source.get("split_by") == "time" and not found.photographs
-    return found.trainable and min(_size(found)[0]) >= SMALLEST and not one_sequence
+    return found.trainable and min(_size(found)[0]) >= MIN_SHORT_SIDE and not one_sequence
 
 
 def _encoder(weights: str | None) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _encoder(weights: str | None) -> dict[str, Any]:
 
 def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns params of both stages that train a forecaster; the camera of most videos moves, or objects bend."""
-    if found.source["layout"] in SINGLE_THINGS:
+    if found.source["layout"] in OBJECT_LAYOUTS:
         model: dict[str, Any] = {"arch": "objects", "whole": True}
         first, second = _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
     else:
@@ -144,11 +144,11 @@ def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
 
 def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
     """Returns params of train_masker for random initialisation, with random crops, partly on objects."""
-    crop = [min(most, side) for most, side in zip(CROP, size, strict=True)]
+    crop = [min(most, side) for most, side in zip(CROP_SIZE, size, strict=True)]
     return {
         "model": UNET,
         **_masker(found),
-        "augment": {"crop": crop, "crop_on_object": 0.9 if _background(found) > OFTEN else 0.0},
+        "augment": {"crop": crop, "crop_on_object": 0.9 if _background(found) > CROP_ON_OBJECT_FROM else 0.0},
         "training": _training(5, 100, 16, 5.0e-3, 50),
     }
 
@@ -181,8 +181,10 @@ def _size(found: Findings) -> tuple[tuple[int, int], str]:
     if not found.sizes:
         return (80, 120), "no frame could be read: correct height and width"
     (height, width), _ = found.sizes.most_common(1)[0]
-    scale = min(1.0, LONG_SIDE / max(height, width))
-    size = tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width))
+    scale = min(1.0, MAX_LONG_SIDE / max(height, width))
+    size = tuple(
+        max(SIZE_MULTIPLE, round(side * scale / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (height, width)
+    )
     told = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
     return (size[0], size[1]), f"frames have {told} (height x width); smaller ones are faster"
 
@@ -200,30 +202,30 @@ def _lines(values: Mapping[str, Any], why: Mapping[str, str], path: str, depth: 
             continue
         text = yaml.dump(
             _plain(value),
-            Dumper=_Quoting,
+            Dumper=_QuotingDumper,
             default_flow_style=True,
             width=10**6,
             sort_keys=False,
             allow_unicode=True,
         )
         line = f"{indent}{key}: {text.removesuffix('...' + chr(10)).strip()}"
-        if reason and len(line) + len(reason) > WIDTH:
+        if reason and len(line) + len(reason) > MAX_LINE:
             lines.append(f"{indent}{reason.strip()}")
             reason = ""
         lines.append(line + reason)
     return lines
 
 
-class _Quoting(yaml.SafeDumper):
+class _QuotingDumper(yaml.SafeDumper):
     """Quotes texts that start like numbers, because some YAML readers read 0016E5 as a number."""
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     numeric = value[:1].isdigit() or value[:1] in ".+-"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if numeric else None)
 
 
-_Quoting.add_representer(str, _text)
+_QuotingDumper.add_representer(str, _represent_text)
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,8 @@ import numpy as np
 from maskcast.data.frame_names import by_stem, frame_files, is_image, runs, same_number
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
 from maskcast.data.inspection.photographs import photographs_reason
-from maskcast.data.sources.footage import Footage
-from maskcast.data.sources.videos import left_out
+from maskcast.data.sources.sequence_files import SequenceFiles
+from maskcast.data.sources.videos import unsupported_files
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
@@ -157,7 +157,7 @@ def photographs_in(path: Path) -> list[Path]:
     two = same_number([file.stem for file in files])
     if two is not None and two[1].startswith(two[0]):  # a frame and its mask, not photographs
         return []
-    why = photographs_reason({path.name: Footage(files, [None] * len(files), [range(len(files))])})
+    why = photographs_reason({path.name: SequenceFiles(files, [None] * len(files), [range(len(files))])})
     if why:
         say(f"{path}: taken for photographs, because {why}")
     return files if why else []
@@ -188,7 +188,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
         if place != root and image_files(place):
             videos.append(Video(file_stem(inside.as_posix()), place))
         others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
-    for ending, reason in left_out(others):
+    for ending, reason in unsupported_files(others):
         say(f"{root}/**/{ending}: passed over, {reason}")
     return sorted(videos, key=lambda video: natural_sort_key(video.name))
 

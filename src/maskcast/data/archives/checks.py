@@ -14,11 +14,11 @@ from maskcast.progress import say
 from maskcast.reading import reason_of, short_repr
 
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
-RATIO_FREE = 100 << 20  # bytes that may be unpacked at any ratio
-SHOWN = 60  # characters shown of a too long name
+MIN_CHECKED_BYTES = 100 << 20  # bytes that may be unpacked at any ratio
+MAX_SHOWN = 60  # characters shown of a too long name
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
-HEADS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X")  # the last three are of pax
-HEAD = 1 << 20  # maximum bytes of a long name or pax header, which is read into memory
+HEADER_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X")  # the last three are of pax
+MAX_HEADER = 1 << 20  # maximum bytes of a long name or pax header, which is read into memory
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Member:
 def check_member(archive: Path, member: Member, folder: Path, written: int) -> None:
     """Refuses a suspicious member before it is unpacked; unpacking stops at the size that a member declares."""
     for unpacked, packed in ((member.size, member.packed), (written + member.size, archive.stat().st_size)):
-        if unpacked > RATIO_FREE and unpacked > MAX_RATIO * max(packed, 1):
+        if unpacked > MIN_CHECKED_BYTES and unpacked > MAX_RATIO * max(packed, 1):
             raise MaskcastError(
                 f"{archive}: member {member.name!r} would unpack to more than {MAX_RATIO} times its packed size, "
                 "like a zip bomb; if you trust it, unpack it yourself and give the folder"
@@ -66,7 +66,7 @@ def check_contents(archive: Path, folder: Path) -> None:
     say(f"{archive}: archives inside are left packed: {what}")
 
 
-def not_plain(archive: Path, name: str) -> MaskcastError:
+def link_error(archive: Path, name: str) -> MaskcastError:
     """Returns the error for a member that is neither file nor folder."""
     return MaskcastError(
         f"{archive}: member {name!r} is a link or device; pack the files themselves (tar -h, zip)"
@@ -80,13 +80,13 @@ class TarMember(tarfile.TarInfo):
     def frombuf(cls, buf: bytes, encoding: str | None, errors: str) -> Self:  # type: ignore[override]
         """Parses the header of a member."""
         found = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
-        if found.size < 0 or (found.type in HEADS and found.size > HEAD):
+        if found.size < 0 or (found.type in HEADER_TYPES and found.size > MAX_HEADER):
             raise tarfile.ReadError(f"a head of {found.size} bytes")
         return found
 
 
 @contextmanager
-def placing(archive: Path, member: str) -> Iterator[None]:
+def write_errors(archive: Path, member: str) -> Iterator[None]:
     """Turns errors of the file system about a member's name into one line."""
     try:
         yield
@@ -95,14 +95,14 @@ def placing(archive: Path, member: str) -> Iterator[None]:
         raise MaskcastError(f"{archive}: member {member!r} {problem}; pack the archive again") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        short = member if len(member) <= SHOWN else f"{member[:SHOWN]}..."
+        short = member if len(member) <= MAX_SHOWN else f"{member[:MAX_SHOWN]}..."
         raise MaskcastError(
             f"{archive}: member {short!r} cannot be written ({reason}); rename it and pack the archive again"
         ) from error
 
 
 @contextmanager
-def reading(archive: Path, member: str | None = None) -> Iterator[None]:
+def read_errors(archive: Path, member: str | None = None) -> Iterator[None]:
     """Turns errors of decoders about damage into one line."""
     try:
         yield

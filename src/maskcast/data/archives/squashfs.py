@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from maskcast.data.archives.checks import Member, check_member, not_plain
+from maskcast.data.archives.checks import Member, check_member, link_error
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 
@@ -46,7 +46,7 @@ def _check_listing(archive: Path, folder: Path, listing: str) -> None:
         if not name or kind == "d":
             continue
         if kind != "-":
-            raise not_plain(archive, name.partition(" -> ")[0])
+            raise link_error(archive, name.partition(" -> ")[0])
         member = Member(name, archive.stat().st_size, int(line.split(maxsplit=3)[2]), False, lambda: None)
         check_member(archive, member, folder, written)
         written += member.size

@@ -19,9 +19,9 @@ from maskcast.data.archives.checks import (
     check_contents,
     check_disk,
     check_member,
-    not_plain,
-    placing,
-    reading,
+    link_error,
+    read_errors,
+    write_errors,
 )
 from maskcast.data.archives.squashfs import is_squashfs, unsquash
 from maskcast.errors import MaskcastError
@@ -56,7 +56,7 @@ def unpack(archive: Path, destination: Path) -> None:
     folder = destination.with_name(destination.name + ".unpacking")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        with reading(archive):
+        with read_errors(archive):
             folder.mkdir(parents=True)
             if is_squashfs(archive):
                 unsquash(archive, folder)
@@ -81,14 +81,14 @@ def _write(archive: Path, members: Iterable[Member], folder: Path, total: int | 
         if relative is None:
             continue
         target = folder / relative
-        with placing(archive, member.name):
+        with write_errors(archive, member.name):
             (target if member.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
             if member.is_folder:
                 continue
             file = target.open("xb")
         with file:
             check_member(archive, member, folder, written)
-            with reading(archive, member.name):
+            with read_errors(archive, member.name):
                 source = member.open()
                 assert source is not None
                 with source:
@@ -100,7 +100,7 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
     for info in opened.infolist():
         mode = stat.S_IFMT(info.external_attr >> 16)
         if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise not_plain(archive, info.filename)
+            raise link_error(archive, info.filename)
         if info.flag_bits & 1:
             raise MaskcastError(f"{archive}: member {info.filename!r} has a password; give an archive without")
         # Windows writes backslashes, or marks folders only by an attribute.
@@ -116,10 +116,10 @@ def _tar_members(archive: Path, opened: tarfile.TarFile, folder: Path) -> Iterat
         if info.islnk():  # a hard link; DVC's cache gives files with equal contents one inode
             target = PurePosixPath(info.linkname)
             if target not in sizes:
-                raise not_plain(archive, info.name)
+                raise link_error(archive, info.name)
             size, source = sizes[target], partial((folder / target).open, "rb")
         elif not (info.isreg() or info.isdir()):
-            raise not_plain(archive, info.name)
+            raise link_error(archive, info.name)
         yield Member(info.name, packed, size, info.isdir(), source)
         relative = _relative(archive, info.name)
         if relative is not None and not info.isdir():

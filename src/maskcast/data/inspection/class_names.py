@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.data.labelling.formats.mots import KITTI
-from maskcast.data.masks.panoptic import COLOURS, MOTS_VOID
+from maskcast.data.masks.panoptic import COLOUR_DIVISOR, MOTS_VOID
 from maskcast.data.masks.rules import VOID, has_colours
-from maskcast.data.masks.stored import BITMASK
+from maskcast.data.masks.stored import BDD_BITMASK
 from maskcast.data.masks.survey import MaskSurvey
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
@@ -108,12 +108,12 @@ def source_of_known_dataset(
     """
     known = next((names for ending, names in CITYSCAPES_BY_SUFFIX.items() if mask.stem.endswith(ending)), ())
     values, place = survey.values, "Cityscapes"
-    if BITMASK in survey.forms:
+    if BDD_BITMASK in survey.formats:
         known, place = BDD, "BDD100K"
     elif source.get("ignore") == MOTS_VOID:
         known, place = ("background", *KITTI), "KITTI MOTS"
     elif (
-        source.get("label_divisor") == COLOURS
+        source.get("label_divisor") == COLOUR_DIVISOR
         and IGNORE in values
         and max({*values} - {IGNORE}) in STEP_HIGHEST_IDS
     ):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskcast.data.sources.footage import Footage
+from maskcast.data.sources.sequence_files import SequenceFiles
 
 MAX_CONTEXT = 11  # context of a forecaster, which forecasts as many frames
 MIN_CONTEXT = 4
@@ -47,7 +47,7 @@ class Findings:
     photographs: str = ""
     class_shares: dict[str, float] = field(default_factory=dict)
 
-    def add_sequences(self, footage: Mapping[str, Footage]) -> None:
+    def add_sequences(self, footage: Mapping[str, SequenceFiles]) -> None:
         """Adds the sequences of a source, with warnings about gaps."""
         for name, one in footage.items():
             self.sequences[name] = len(one.masks)

@@ -44,12 +44,12 @@ from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
-from maskcast.data.masks.panoptic import COLOURS, Split, proposed_split, two_bytes
-from maskcast.data.masks.proposal import propose
+from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
+from maskcast.data.masks.proposal import propose_mask_params
 from maskcast.data.masks.rules import has_colours
-from maskcast.data.masks.stored import BITMASK
+from maskcast.data.masks.stored import BDD_BITMASK
 from maskcast.data.masks.survey import MaskSurvey, survey_masks
-from maskcast.data.sources.patterns import FRAME, find_sequences, named_as, without_masks
+from maskcast.data.sources.patterns import FRAME, find_sequences, match_names, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import pluralize
@@ -258,7 +258,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         name: files for name, files in labels.items() if isinstance(files, dict) or _has_masks(files, suffix)
     }
     sequences = find_sequences(raw, guess.images)
-    labels = named_as(sequences, labels)
+    labels = match_names(sequences, labels)
     images = without_masks(sequences, labels)
     if guess.masks:
         source["masks"] = guess.masks
@@ -316,16 +316,16 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     """Adds how the values of masks are read, and the share of pixels of each class."""
     survey = survey_masks(paths, IGNORE)
     if (split := _panoptic_of(survey, paths[0])) is not None:
-        survey = survey_masks(paths, IGNORE, survey.reading, split)
+        survey = survey_masks(paths, IGNORE, survey.read_mode, split)
         found.reasons["label_divisor"] = "values have the form class * label_divisor + object"
-    if survey.numbered and survey.split is None and two_bytes(survey.pixels):
+    if survey.has_object_ids and survey.panoptic is None and is_two_byte_format(survey.pixels):
         raise MaskcastError(
             f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "
             "and are not read; put the masks of classes (labels, semantic) there in place of these, or beside them"
         )
-    proposal = propose(survey)
+    proposal = propose_mask_params(survey)
     found.source |= proposal.source
-    found.reasons["classes"] = f"the masks hold {survey.named(survey.values)}"
+    found.reasons["classes"] = f"the masks hold {survey.format_values(survey.values)}"
     notes = proposal.notes
     lists = (
         (source_with_list(found.source, listed, survey.values), place) for listed, place in listed_classes(raw)
@@ -341,19 +341,21 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     found.rows.append(("masks", str(survey)))
     known = {value: share for value in survey.values if (share := survey.share([value])) >= 0.0005}
     top = sorted(known.items(), key=lambda item: -item[1])[:6]
-    found.rows.append(("pixels", ", ".join(f"{survey.named([value])}: {share:.1%}" for value, share in top)))
-    found.class_shares = {survey.named([value]): survey.share([value]) for value in survey.values}
+    found.rows.append(
+        ("pixels", ", ".join(f"{survey.format_values([value])}: {share:.1%}" for value, share in top))
+    )
+    found.class_shares = {survey.format_values([value]): survey.share([value]) for value in survey.values}
 
 
-def _panoptic_of(survey: MaskSurvey, mask: Path) -> Split | None:
+def _panoptic_of(survey: MaskSurvey, mask: Path) -> PanopticEncoding | None:
     """Returns how mask values split into class and object, or None; ``mask`` is one of the masks."""
-    if BITMASK in survey.forms:
-        return Split(COLOURS, 0, IGNORE)
-    if not survey.colours and not survey.numbered:
+    if BDD_BITMASK in survey.formats:
+        return PanopticEncoding(COLOUR_DIVISOR, 0, IGNORE)
+    if not survey.colours and not survey.has_object_ids:
         return None
-    split = proposed_split(survey.pixels, colours=survey.colours)
+    split = guess_encoding(survey.pixels, colours=survey.colours)
     vipseg = split is not None and split.divisor == 100 and "panomasks" in mask.parts
-    return Split(split.divisor, split.classes, 0) if split is not None and vipseg else split
+    return PanopticEncoding(split.divisor, split.classes, 0) if split is not None and vipseg else split
 
 
 def _folder_names(streams: list[ImageGroup]) -> str:

@@ -20,8 +20,14 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders
 from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
-from maskcast.data.sources.annotations import AnnotationsSource, Known, Sequences, gather_labels, known_frames
-from maskcast.data.sources.label_pairs import Labels
+from maskcast.data.sources.annotations import (
+    AnnotationsSource,
+    FilesByName,
+    LabelledFrames,
+    gather_labels,
+    labelled_frames,
+)
+from maskcast.data.sources.label_pairs import PairedLabels
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
@@ -70,7 +76,7 @@ def inspect_label_files(
         found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
         source["images"] = images = one_sequence_per_image(images)
         footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
-    known = known_frames(labels, source.get("empty", "unlabelled"))
+    known = labelled_frames(labels, source.get("empty", "unlabelled"))
     if not known:
         raise MaskcastError(
             f"{files[0]}: labels no frame of the sequences that {images!r} finds "
@@ -93,7 +99,7 @@ def inspect_label_files(
     except MaskcastError:
         if not asked:
             raise
-        known = known_frames(labels, "background")
+        known = labelled_frames(labels, "background")
         found.labelled = {name: len(known[name]) for name in found.labelled}
         source["empty"] = "background"
         found.reasons["empty"] = "too few frames have objects to score a forecast on them alone"
@@ -109,7 +115,7 @@ def inspect_label_files(
     return found
 
 
-def _gather_best(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[Sequences, Labels]:
+def _gather_best(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[FilesByName, PairedLabels]:
     """Returns sequences and their labels; sets ``source["images"]`` to the pattern that finds most frames."""
     best, failure = None, None
     for images in chain([str(source["images"])], others):
@@ -128,7 +134,7 @@ def _gather_best(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tu
     return best
 
 
-def _unpaired(labels: Labels) -> int:
+def _unpaired(labels: PairedLabels) -> int:
     """Returns the number of listed frames that have no image."""
     return sum(map(len, labels.unpaired.values()))
 
@@ -145,7 +151,7 @@ def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
     return list(found)
 
 
-def _label_flags(found: Findings, known: Known) -> dict[str, list[bool]]:
+def _label_flags(found: Findings, known: LabelledFrames) -> dict[str, list[bool]]:
     """Returns for each sequence which of its frames have labels."""
     return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
 

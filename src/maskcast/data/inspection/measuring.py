@@ -9,8 +9,8 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.sources.footage import named_images
-from maskcast.data.sources.patterns import Files
+from maskcast.data.sources.patterns import SequencePaths
+from maskcast.data.sources.sequence_files import named_images
 from maskcast.data.video_files.frames import frame_rate, read_video
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
@@ -18,7 +18,7 @@ from maskcast.reading import pluralize
 MAX_MEASURED = 20  # sequences whose first frame is read
 
 
-def measure_frames(found: Findings, images: Mapping[str, Files]) -> None:
+def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None:
     """Adds sizes, bit depth and rate, from the first frame of some sequences."""
     names = list(images)
     depths: Counter[int] = Counter()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from maskcast.data.sources.footage import Footage
+from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.reading import read_json
@@ -19,7 +19,7 @@ MAX_LISTS = 100  # per folder: more texts named after splits, such as `train_000
 
 
 def find_official_splits(
-    raw: Path, names: Sequence[str], footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
+    raw: Path, names: Sequence[str], footage: Mapping[str, SequenceFiles], files: Mapping[str, Collection[Path]]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns the sequences of the official splits `val` and `test`, if any, and where that was found.
 
@@ -56,7 +56,7 @@ def split_of_name(name: str) -> tuple[str, bool] | None:
     return (told.pop(), False) if len(told) == 1 else None
 
 
-def _split_of(raw: Path, name: str, one: Footage, files: Collection[Path]) -> tuple[str, bool] | None:
+def _split_of(raw: Path, name: str, one: SequenceFiles, files: Collection[Path]) -> tuple[str, bool] | None:
     """Returns the split in a sequence's name, else in its folders, else in those of its labels, if these agree."""
     if (own := split_of_name(name)) and own[1]:
         return own

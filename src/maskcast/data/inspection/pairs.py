@@ -5,14 +5,14 @@ from pathlib import Path
 
 from maskcast.data.images import image_files
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.sources.footage import Footage, gather, named_images
 from maskcast.data.sources.pairing import numbers_of
-from maskcast.data.sources.patterns import Files
+from maskcast.data.sources.patterns import SequencePaths
+from maskcast.data.sources.sequence_files import SequenceFiles, named_images, pair_files
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
-FilesBySequence = Mapping[str, Files]
+FilesBySequence = Mapping[str, SequencePaths]
 
 
 class NoSequenceError(MaskcastError):
@@ -21,13 +21,13 @@ class NoSequenceError(MaskcastError):
 
 def pair_masks(
     images: FilesBySequence, labels: FilesBySequence, suffix: str, found: Findings, *, whole: bool
-) -> dict[str, Footage]:
+) -> dict[str, SequenceFiles]:
     """Returns the sequences with their masks; adds warnings and, if needed, `source.offset` to ``found``.
 
     Args:
         images: the sequences.
         labels: masks of some or all sequences.
-        suffix: see `gather`.
+        suffix: see `pair_files`.
         found: the findings so far.
         whole: whether all sequences with masks must be readable; else most of their masks.
 
@@ -79,7 +79,7 @@ def _single_frame_with_masks(images: FilesBySequence, labels: FilesBySequence) -
     return next((name for name in both if _count(images[name]) == 1 < _count(labels[name])), None)
 
 
-def _count(files: Files) -> int:
+def _count(files: SequencePaths) -> int:
     """Returns the number of images in a folder or pattern; 0 for a video."""
     if isinstance(files, Path):
         return len(image_files(files)) if files.is_dir() else 0
@@ -88,13 +88,13 @@ def _count(files: Files) -> int:
 
 def _gather_all(
     images: FilesBySequence, labels: FilesBySequence, suffix: str, offset: int | None
-) -> tuple[dict[str, Footage], dict[str, str]]:
+) -> tuple[dict[str, SequenceFiles], dict[str, str]]:
     """Returns the readable sequences, and the errors of the others."""
     footage, failed = {}, {}
     for name, files in track(images.items(), "looking at sequences", len(images)):
         masks = labels.get(name)
         try:
-            footage[name] = gather(
+            footage[name] = pair_files(
                 files, masks, Path(name), suffix=suffix, offset=offset, labelled=masks is not None
             )
         except MaskcastError as error:
@@ -120,7 +120,9 @@ def _guess_offset(images: FilesBySequence, labels: FilesBySequence, suffix: str)
     return 0 if same and not (video and lowest == 1) else lowest
 
 
-def _numbers(images: Files, labels: Files, suffix: str, name: str) -> tuple[Sequence[int], Sequence[int]] | None:
+def _numbers(
+    images: SequencePaths, labels: SequencePaths, suffix: str, name: str
+) -> tuple[Sequence[int], Sequence[int]] | None:
     """Returns the numbers of frames and of masks, ascending; None if names do not show them."""
     try:
         masks = sorted(numbers_of(named_images(labels, suffix), name).values())

@@ -13,8 +13,8 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import upright_size
 from maskcast.data.frame_names import original_name, skeleton
 from maskcast.data.images import read_image
-from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.patterns import CLIP, FRAME
+from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
@@ -30,7 +30,7 @@ STATIC = 8.0  # grey levels; below this the scene is static, and differences are
 MAX_DAMAGED_CHANGES = 4  # changes of size that damaged frames of a video may cause: two each
 
 
-def photographs_reason(footage: Mapping[str, Footage]) -> str:
+def photographs_reason(footage: Mapping[str, SequenceFiles]) -> str:
     """Returns why images are photographs; empty for videos and possible video frames."""
     images = [one.images for one in footage.values() if not isinstance(one.images, Path)]
     if not images or len(images) < len(footage):

@@ -9,7 +9,7 @@ from typing import Any
 from maskcast.data.inspection.families import SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.inspection.official_splits import find_official_splits, names_in
-from maskcast.data.sources.footage import Footage
+from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
@@ -23,7 +23,7 @@ def propose_splits(
     raw: Path,
     found: Findings,
     marked: Mapping[str, Sequence[bool]],
-    footage: Mapping[str, Footage],
+    footage: Mapping[str, SequenceFiles],
     files: Mapping[str, Collection[Path]],
 ) -> None:
     """Sets the clip length and the splits of labelled sequences; sequences without masks become unlabelled.
@@ -77,7 +77,7 @@ def propose_splits(
 
 
 def _unlabelled_splits(
-    raw: Path, found: Findings, footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
+    raw: Path, found: Findings, footage: Mapping[str, SequenceFiles], files: Mapping[str, Collection[Path]]
 ) -> dict[str, tuple[str, ...]]:
     """Returns the splits of sequences without masks; those of `test` become `hidden`: training skips them."""
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=natural_sort_key)
@@ -159,7 +159,7 @@ def _add_val(
     return {"val": drawn, "test": test}, f"{reason}; test: {origin}"
 
 
-def _video_of_each(raw: Path, footage: Mapping[str, Footage], names: Sequence[str]) -> dict[str, str]:
+def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Sequence[str]) -> dict[str, str]:
     """Returns of each sequence the folder that it is called after, `video01` of `video01_00080`; else itself."""
     found = {}
     for name in names:

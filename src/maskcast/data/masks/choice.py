@@ -4,8 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from maskcast.data.masks.rules import LOSSY, TWO, MaskRule, palette_clash, remedy
-from maskcast.data.masks.survey import FEW, MaskSurvey, named
+from maskcast.data.masks.rules import (
+    BINARY_REMEDY,
+    LOSSY_MESSAGE,
+    MaskRule,
+    class_id_remedy,
+    palette_conflict_message,
+)
+from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey, format_values
 from maskcast.labels import IGNORE, LabelError
 from maskcast.reading import pluralize
 
@@ -34,58 +40,58 @@ def choose_rule(
     Raises:
         LabelError: if the values contradict the arguments, or `auto` allows more than one interpretation.
     """
-    if not survey.looked_at:  # either no mask is needed, or loading will report why none is readable
-        return MaskRule("index", num_classes, ignore, reading=survey.reading, split=survey.split)
+    if not survey.num_read:  # either no mask is needed, or loading will report why none is readable
+        return MaskRule("index", num_classes, ignore, read_mode=survey.read_mode, panoptic=survey.panoptic)
     if table is not None:
-        return _from_table(survey, table, num_classes)
-    shown = sorted(set(survey.values) - {0, ignore})
+        return _table_rule(survey, table, num_classes)
+    foreground = sorted(set(survey.values) - {0, ignore})
     if encoding == "auto":
         check_palettes(survey)
     if objects:
-        rule = _binary(survey, shown, ignore, sure=True, numbers=True)
+        rule = _binary_rule(survey, foreground, ignore, explicit=True, are_objects=True)
     else:
-        rule = _chosen(survey, shown, encoding, ignore, num_classes)
-    known = {index: colour for index, (colour, _) in survey.palette.items()} if encoding == "auto" else {}
-    return replace(rule, reading=survey.reading, split=survey.split, palette=known)
+        rule = _choose_by_encoding(survey, foreground, encoding, ignore, num_classes)
+    palette = {index: colour for index, (colour, _) in survey.palette.items()} if encoding == "auto" else {}
+    return replace(rule, read_mode=survey.read_mode, panoptic=survey.panoptic, palette=palette)
 
 
-def _chosen(
-    survey: MaskSurvey, shown: list[int], encoding: Encoding, ignore: int | None, num_classes: int
+def _choose_by_encoding(
+    survey: MaskSurvey, foreground: list[int], encoding: Encoding, ignore: int | None, num_classes: int
 ) -> MaskRule:
-    if encoding == "binary" or (encoding == "auto" and num_classes == 2 and shown and shown[-1] > 1):
-        return _binary(survey, shown, ignore, sure=encoding == "binary")
+    if encoding == "binary" or (encoding == "auto" and num_classes == 2 and foreground and foreground[-1] > 1):
+        return _binary_rule(survey, foreground, ignore, explicit=encoding == "binary")
     if survey.colours:
-        example = survey.named(shown[:1])
+        example = survey.format_values(foreground[:1])
         raise LabelError(
-            f"{survey.first[shown[0]]}: the masks hold colours ({survey.named(shown)}); say the class of each in "
-            f"source.values, e.g. '{example}': NAME"
+            f"{survey.first_file[foreground[0]]}: the masks contain colours ({survey.format_values(foreground)}); "
+            f"give the class of each in source.values, e.g. '{example}': NAME"
         )
     if survey.lossy is not None:
         raise LabelError(
-            f"{survey.lossy}: {LOSSY}, and these hold {survey.named(survey.values)}; export them as PNG, or "
-            "for one foreground in white name two classes"
+            f"{survey.lossy}: {LOSSY_MESSAGE}, and these contain {survey.format_values(survey.values)}; export "
+            "them as PNG, or, if white is the only foreground, list two classes"
         )
-    wrong = [value for value in shown if value >= num_classes]
+    wrong = [value for value in foreground if value >= num_classes]
     if wrong:
-        value, what = wrong[-1], "value" if survey.split is None else "class"
+        value, what = wrong[-1], "value" if survey.panoptic is None else "class"
         raise LabelError(
-            f"{survey.first[value]}: the {what} {value} ({survey.files[value]} of "
-            f"{pluralize(survey.looked_at, 'mask')}, "
-            f"{pluralize(survey.pixels[value], 'pixel')}) is no class id of 0..{num_classes - 1}; "
-            f"{remedy(set(wrong), alone=len(wrong) == len(shown), num_classes=num_classes)}"
+            f"{survey.first_file[value]}: the {what} {value} ({survey.files[value]} of "
+            f"{pluralize(survey.num_read, 'mask')}, "
+            f"{pluralize(survey.pixels[value], 'pixel')}) is not a class id in 0..{num_classes - 1}; "
+            f"{class_id_remedy(set(wrong), is_only=len(wrong) == len(foreground), num_classes=num_classes)}"
         )
-    if encoding == "auto" and ignore and not shown and ignore in survey.pixels:
+    if encoding == "auto" and ignore and not foreground and ignore in survey.pixels:
         raise LabelError(
-            f"{survey.first[ignore]}: the masks hold 0 and {ignore} alone, so source.ignore: {ignore} hides "
-            f"all that is no background; if {ignore} is the foreground, leave out source.ignore and {TWO}; "
-            "else set source.encoding: index"
+            f"{survey.first_file[ignore]}: the masks contain only 0 and {ignore}, so source.ignore: {ignore} "
+            f"hides everything but the background; if {ignore} is the foreground, leave out source.ignore and "
+            f"{BINARY_REMEDY}; else set source.encoding: index"
         )
-    told = f"{survey}: each value is a class id"
-    if survey.split is not None:
-        told = f"{survey}: classes of values that hold class * {survey.split.divisor} + object"
+    description = f"{survey}: each value is a class id"
+    if survey.panoptic is not None:
+        description = f"{survey}: each value is class * {survey.panoptic.divisor} + object"
     elif num_classes == 2:
-        told = _one_foreground(survey, shown, ignore)
-    return MaskRule("index", num_classes, ignore, told=told)
+        description = _foreground_text(survey, foreground, ignore)
+    return MaskRule("index", num_classes, ignore, description=description)
 
 
 def check_palettes(survey: MaskSurvey) -> None:
@@ -94,73 +100,84 @@ def check_palettes(survey: MaskSurvey) -> None:
     Raises:
         LabelError: if one has two colours, as from programs that write a new palette for each file.
     """
-    if survey.clash is not None:
-        index, colour, path = survey.clash
-        first, where = survey.palette[index]
-        raise LabelError(palette_clash(path, index, colour, f"{named([first], colours=True)} in {where}"))
+    if survey.palette_conflict is not None:
+        index, colour, path = survey.palette_conflict
+        first_colour, first_path = survey.palette[index]
+        other = f"{format_values([first_colour], colours=True)} in {first_path}"
+        raise LabelError(palette_conflict_message(path, index, colour, other))
 
 
-def _binary(
-    survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: bool, numbers: bool = False
+def _binary_rule(
+    survey: MaskSurvey, foreground: list[int], ignore: int | None, *, explicit: bool, are_objects: bool = False
 ) -> MaskRule:
     """Returns the rule for masks with one foreground class.
 
     Args:
         survey: contents of the set.
-        shown: its values except 0 and ``ignore``.
+        foreground: its values except 0 and ``ignore``.
         ignore: pixel value that means no label.
-        sure: whether the owner says so; else it is the only interpretation left.
-        numbers: whether values are object numbers: then many values are no soft edge, and 128 is no threshold.
+        explicit: whether the owner says so; else it is the only interpretation left.
+        are_objects: whether values are object numbers: then many values are no soft edge, and 128 is no threshold.
     """
-    soft = survey.two_sided and (survey.lossy is not None or (len(shown) > FEW and not numbers))
-    if soft:
-        between = survey.share(value for value in survey.pixels if 0 < value < 255)
-        told = f"{survey}: 128 and more is foreground ({between:.1%} of the pixels lie between 0 and 255)"
-        return MaskRule("threshold", 2, ignore, told=told)
+    has_many_values = len(foreground) > MAX_LABEL_VALUES and not are_objects
+    if survey.is_black_and_white and (survey.lossy is not None or has_many_values):
+        between_share = survey.share(value for value in survey.pixels if 0 < value < 255)
+        description = (
+            f"{survey}: 128 and more is foreground ({between_share:.1%} of the pixels lie between 0 and 255)"
+        )
+        return MaskRule("threshold", 2, ignore, description=description)
     if survey.lossy is not None:
         raise LabelError(
-            f"{survey.lossy}: {LOSSY}, and these are not black and white ({survey.named(survey.values)}); "
-            "export them as PNG"
+            f"{survey.lossy}: {LOSSY_MESSAGE}, and these are not black and white "
+            f"({survey.format_values(survey.values)}); export them as PNG"
         )
-    if not sure and IGNORE in shown and len(shown) == 2 and shown[0] == 1:
+    if not explicit and IGNORE in foreground and len(foreground) == 2 and foreground[0] == 1:
         raise LabelError(
-            f"{survey.first[IGNORE]}: the masks hold 0, 1 and 255; if 255 means no label, set source.ignore: 255, "
-            "else say the class of each value in source.values"
+            f"{survey.first_file[IGNORE]}: the masks contain 0, 1 and 255; if 255 means no label, set "
+            "source.ignore: 255, else give the class of each value in source.values"
         )
-    if len(shown) > 1:
-        known_form = numbers or survey.colours or survey.indexed or survey.numbered
-        mixed = not known_form and shown[0] < 128 <= shown[-1]
-        if not sure or mixed:
+    if len(foreground) > 1:
+        known_form = are_objects or survey.colours or survey.indexed or survey.has_object_ids
+        mixed = not known_form and foreground[0] < 128 <= foreground[-1]
+        if not explicit or mixed:
             raise LabelError(
-                f"{survey.first[shown[-1]]}: the masks hold {survey.named(survey.values)}, which may be one "
-                f"foreground or several classes; name these in source.classes, or each value in source.values"
+                f"{survey.first_file[foreground[-1]]}: the masks contain {survey.format_values(survey.values)}, "
+                "which may be one foreground or several classes; list the classes in source.classes, or give the "
+                "class of each value in source.values"
                 + (
                     ", or set source.instances: true where each value is an object of one class"
                     if mixed
                     else ", or set source.encoding: binary for one foreground"
                 )
             )
-    known = None if sure else frozenset({0, *shown})
-    told = _one_foreground(survey, shown, ignore)
-    return MaskRule("nonzero", 2, ignore, known, told=told)
+    allowed = None if explicit else frozenset({0, *foreground})
+    description = _foreground_text(survey, foreground, ignore)
+    return MaskRule("nonzero", 2, ignore, allowed, description=description)
 
 
-def _one_foreground(survey: MaskSurvey, shown: list[int], ignore: int | None) -> str:
-    share = survey.share(shown)
-    hint = "; if that is the background, say so in source.values" if share > 0.5 else ""
-    others = f"0 and {survey.named([ignore])}" if ignore in survey.values and ignore else "0"
+def _foreground_text(survey: MaskSurvey, foreground: list[int], ignore: int | None) -> str:
+    share = survey.share(foreground)
+    hint = "; if that is the background, set source.values" if share > 0.5 else ""
+    others = f"0 and {survey.format_values([ignore])}" if ignore in survey.values and ignore else "0"
     return f"{survey}: every value but {others} is foreground ({share:.1%} of the pixels{hint})"
 
 
-def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) -> MaskRule:
+def _table_rule(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) -> MaskRule:
     for value in survey.values:
         if value not in table:
             raise LabelError(
-                f"{survey.first[value]}: the value {survey.named([value])} ({survey.files[value]} of "
-                f"{pluralize(survey.looked_at, 'mask')}, {pluralize(survey.pixels[value], 'pixel')}) is not in "
+                f"{survey.first_file[value]}: the value {survey.format_values([value])} ({survey.files[value]} of "
+                f"{pluralize(survey.num_read, 'mask')}, {pluralize(survey.pixels[value], 'pixel')}) is not in "
                 "source.values; add it there (`ignore` for no label)"
             )
     if survey.lossy is not None:
-        raise LabelError(f"{survey.lossy}: {LOSSY}, so source.values cannot name them; export them as PNG")
-    told = f"{survey}: classes as source.values says"
-    return MaskRule("table", num_classes, table=table, reading=survey.reading, split=survey.split, told=told)
+        raise LabelError(f"{survey.lossy}: {LOSSY_MESSAGE}, so source.values cannot map them; export them as PNG")
+    description = f"{survey}: classes as in source.values"
+    return MaskRule(
+        "table",
+        num_classes,
+        table=table,
+        read_mode=survey.read_mode,
+        panoptic=survey.panoptic,
+        description=description,
+    )

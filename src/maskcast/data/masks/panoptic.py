@@ -9,14 +9,14 @@ import numpy as np
 from maskcast.data.masks.stored import MaskImage
 from maskcast.labels import IGNORE, LabelError
 
-COLOURS = 1 << 16  # divisor for colours 0xRRGGBB: red is the class, green and blue are the object
-NUMBERS = {100: 128, 1000: IGNORE}  # divisor (of VIPSeg, of Cityscapes): upper limit of its classes
+COLOUR_DIVISOR = 1 << 16  # divisor for colours 0xRRGGBB: red is the class, green and blue are the object
+MAX_CLASS_BY_DIVISOR = {100: 128, 1000: IGNORE}  # divisor (of VIPSeg, of Cityscapes): upper limit of its classes
 MOTS_VOID = 10_000  # means no label where values are class * 1000 + object
-MOST_OBJECTS = 4096  # per class, in colours
+MAX_OBJECTS = 4096  # per class, in colours
 
 
 @dataclass(frozen=True)
-class Split:
+class PanopticEncoding:
     """How a pixel value splits into class and object.
 
     Attributes:
@@ -35,30 +35,31 @@ class Split:
         Raises:
             LabelError: the divisor is for colours and the mask is grey, or the other way round.
         """
-        values_HW, coloured = mask.values_HW, self.divisor == COLOURS
+        values_HW, coloured = mask.values_HW, self.divisor == COLOUR_DIVISOR
         if coloured == (mask.grey() is not None) and values_HW.any():
-            kind = "colours, and this mask is grey" if coloured else "numbers, and this mask holds colours"
+            kind = "colours, but this mask is grey" if coloured else "numbers, but this mask contains colours"
             raise LabelError(
-                f"{path}: source.label_divisor: {self.divisor} is for {kind}; {COLOURS} splits colours, 1000, 100 "
-                "and others numbers"
+                f"{path}: source.label_divisor: {self.divisor} is for {kind}; use {COLOUR_DIVISOR} for "
+                "colours, and e.g. 1000 or 100 for numbers"
             )
         if coloured:
-            return values_HW // COLOURS, np.where(values_HW % COLOURS, values_HW, 0)
+            return values_HW // COLOUR_DIVISOR, np.where(values_HW % COLOUR_DIVISOR, values_HW, 0)
         whole_HW = (values_HW < max(self.classes, self.divisor)) | (values_HW == self.ignore)
         return np.where(whole_HW, values_HW, values_HW // self.divisor), np.where(whole_HW, 0, values_HW)
 
 
-def two_bytes(pixels: Mapping[int, int]) -> bool:
+def is_two_byte_format(pixels: Mapping[int, int]) -> bool:
     """Whether values are class * 256 + object for all pixels, as in instance masks of Mapillary Vistas and KITTI.
 
-    This is not a `Split`, because values below 256 are objects of class 0.
+    This is not a `PanopticEncoding`, because values below 256 are objects of class 0.
     """
     large = [value for value in pixels if value > IGNORE]
-    stuff, highest = (1 for value in large if value % 256 == 0), max((value % 256 for value in large), default=256)
-    return sum(stuff) > 1 and highest < 128 and 2 * pixels.get(0, 0) <= sum(pixels.values())
+    num_stuff = sum(value % 256 == 0 for value in large)
+    highest = max((value % 256 for value in large), default=256)
+    return num_stuff > 1 and highest < 128 and 2 * pixels.get(0, 0) <= sum(pixels.values())
 
 
-def proposed_split(pixels: Mapping[int, int], *, colours: bool) -> Split | None:
+def guess_encoding(pixels: Mapping[int, int], *, colours: bool) -> PanopticEncoding | None:
     """Returns how the values of a set's masks split into class and object, or None if they do not seem to.
 
     Args:
@@ -68,22 +69,22 @@ def proposed_split(pixels: Mapping[int, int], *, colours: bool) -> Split | None:
     values, total = sorted(pixels), sum(pixels.values())
     large = [value for value in values if value > IGNORE and value != MOTS_VOID]
     if not colours and MOTS_VOID in values and large and min(value for value in values if value) >= 1000:
-        return Split(1000, large[-1] // 1000 + 1, MOTS_VOID)
+        return PanopticEncoding(1000, large[-1] // 1000 + 1, MOTS_VOID)
     if 2 * pixels.get(0, 0) > total:  # panoptic masks label everything; cell numbers have a background
         return None
     if colours:
-        stuff = {value // COLOURS for value in values if value % COLOURS == 0} - {0, IGNORE}
-        classes = {value // COLOURS for value in values} - {IGNORE}
-        few = max(value % COLOURS for value in values) < MOST_OBJECTS
+        stuff = {value // COLOUR_DIVISOR for value in values if value % COLOUR_DIVISOR == 0} - {0, IGNORE}
+        classes = {value // COLOUR_DIVISOR for value in values} - {IGNORE}
+        few = max(value % COLOUR_DIVISOR for value in values) < MAX_OBJECTS
         dense = max(classes, default=0) <= 2 * len(classes) + 8  # not so for colours that people choose
-        return Split(COLOURS, 0) if len(stuff) > 1 and few and dense else None
+        return PanopticEncoding(COLOUR_DIVISOR, 0) if len(stuff) > 1 and few and dense else None
     stuff = {value for value in values if 0 < value < IGNORE}
-    for divisor, most in NUMBERS.items():
+    for divisor, max_class in MAX_CLASS_BY_DIVISOR.items():
         lowest: dict[int, int] = {}
         for value in large:
             lowest.setdefault(value // divisor, value % divisor)
         few = max((value % divisor for value in large), default=divisor) < divisor // 2
-        counted = few and max(lowest.values()) < divisor // 10  # else the numbers lie anywhere
-        if counted and len(stuff) > 1 and 0 < min(lowest) <= max(lowest) < most:
-            return Split(divisor, max(*stuff, *lowest) + 1)
+        are_counted = few and max(lowest.values()) < divisor // 10  # else the numbers lie anywhere
+        if are_counted and len(stuff) > 1 and 0 < min(lowest) <= max(lowest) < max_class:
+            return PanopticEncoding(divisor, max(*stuff, *lowest) + 1)
     return None

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
-from maskcast.data.masks.panoptic import Split
-from maskcast.data.masks.stored import MaskImage, Reading, read_mask
+from maskcast.data.masks.panoptic import PanopticEncoding
+from maskcast.data.masks.stored import MaskImage, ReadMode, read_mask
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import pluralize
 
-MOST = 200  # maximum number of masks that are read, if these show foreground
-FEW = 8  # up to this many values are labels, more may be a soft edge
-SHOWN = 6  # maximum number of values in a message
+MAX_READ = 200  # maximum number of masks that are read, if these show foreground
+MAX_LABEL_VALUES = 8  # up to this many values are labels, more may be a soft edge
+MAX_SHOWN = 6  # maximum number of values in a message
 BLACK, WHITE = 0x000000, 0xFFFFFF
-NEAR = 32  # how far JPEG may change black and white
+JPEG_TOLERANCE = 32  # how far JPEG may change black and white
 
 
 @dataclass
@@ -27,62 +27,64 @@ class MaskSurvey:
     """Statistics of some masks of a set.
 
     Attributes:
-        total: number of masks in the set.
-        looked_at: number of masks that were read.
-        reading: how they were read; with `colours`, values are 0xRRGGBB.
-        split: how class and object were separated; values are then classes. None if values are as stored.
-        forms: number of files by form, e.g. `palette`.
+        num_masks: number of masks in the set.
+        num_read: number of masks that were read.
+        read_mode: how they were read; with `colours`, values are 0xRRGGBB.
+        panoptic: how class and object were separated; values are then classes. None if values are as stored.
+        formats: number of files by form, e.g. `palette`.
         pixels: number of pixels by value.
         files: number of files by value.
-        first: first file with each value.
+        first_file: first file with each value.
         indexed: whether all files have a form that allows only small numbers (palette or bits).
         lossy: a file whose compression changes values, or None.
         palette: by index of palettes, the colour and the first file that has it.
-        unread: error of the first unreadable file; empty if all were readable.
-        clash: a palette index with another colour, that colour, and its file; None if all palettes agree.
+        read_error: error of the first unreadable file; empty if all were readable.
+        palette_conflict: a palette index with another colour, that colour, and its file; None without conflict.
     """
 
-    total: int = 0
-    looked_at: int = 0
-    reading: Reading = "stored"
-    split: Split | None = None
-    forms: Counter[str] = field(default_factory=Counter)
+    num_masks: int = 0
+    num_read: int = 0
+    read_mode: ReadMode = "stored"
+    panoptic: PanopticEncoding | None = None
+    formats: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
-    first: dict[int, Path] = field(default_factory=dict)
+    first_file: dict[int, Path] = field(default_factory=dict)
     indexed: bool = True
     lossy: Path | None = None
     palette: dict[int, tuple[int, Path]] = field(default_factory=dict)
-    clash: tuple[int, int, Path] | None = None
-    unread: str = ""
+    palette_conflict: tuple[int, int, Path] | None = None
+    read_error: str = ""
 
     def add(self, path: Path, mask: MaskImage) -> None:
         """Adds a mask to the statistics."""
-        self.looked_at += 1
-        self.forms[mask.form] += 1
+        self.num_read += 1
+        self.formats[mask.format] += 1
         self.indexed &= mask.indexed
         if mask.lossy:
             self.lossy = self.lossy or path
         for value, pixels in mask.counts().items():
             self.pixels[value] += pixels
             self.files[value] += 1
-            self.first.setdefault(value, path)
+            self.first_file.setdefault(value, path)
         for index, colour in mask.palette.items():
-            if self.palette.setdefault(index, (colour, path))[0] != colour and self.clash is None:
-                self.clash = index, colour, path
+            if self.palette.setdefault(index, (colour, path))[0] != colour and self.palette_conflict is None:
+                self.palette_conflict = index, colour, path
 
     @property
     def colours(self) -> bool:
         """Whether values are colours, 0xRRGGBB."""
-        return self.reading == "colours" and self.split is None
+        return self.read_mode == "colours" and self.panoptic is None
 
     @property
-    def upside_down(self) -> bool:
+    def has_inverted_palette(self) -> bool:
         """Whether palettes are only black and white, and index 0 is white in some: then use the brightness."""
-        seen = {colour for colour, _ in self.palette.values()} | ({self.clash[1]} if self.clash else set())
+        seen = {colour for colour, _ in self.palette.values()} | (
+            {self.palette_conflict[1]} if self.palette_conflict else set()
+        )
         zero = self.palette.get(0, (BLACK,))[0]
-        alone = self.forms.keys() == {"palette"} and seen <= {BLACK, WHITE}
-        return alone and (self.clash is not None or zero == WHITE)
+        alone = self.formats.keys() == {"palette"} and seen <= {BLACK, WHITE}
+        return alone and (self.palette_conflict is not None or zero == WHITE)
 
     @property
     def values(self) -> list[int]:
@@ -90,7 +92,7 @@ class MaskSurvey:
         return sorted(self.pixels)
 
     @property
-    def numbered(self) -> bool:
+    def has_object_ids(self) -> bool:
         """Whether the greatest value is above 255 and below 16-bit white: object numbers, not brightness."""
         return not self.colours and IGNORE < max(self.pixels, default=0) < 0xFFFF
 
@@ -99,29 +101,35 @@ class MaskSurvey:
         return sum(self.pixels[value] for value in values) / max(1, self.pixels.total())
 
     @property
-    def two_sided(self) -> bool:
+    def is_black_and_white(self) -> bool:
         """Whether grey values are mostly black and white with few between: soft edges, or noise of JPEG.
 
         White must be at least a quarter of what is not black; for numbers of many objects it is less.
         """
-        if self.colours or self.split or max(self.pixels, default=0) not in range(255 - NEAR, 256):
+        if self.colours or self.panoptic or max(self.pixels, default=0) not in range(255 - JPEG_TOLERANCE, 256):
             return False
-        black, white = (self.share(v for v in self.pixels if one <= v <= one + NEAR) for one in (0, 255 - NEAR))
+        black, white = (
+            self.share(v for v in self.pixels if one <= v <= one + JPEG_TOLERANCE)
+            for one in (0, 255 - JPEG_TOLERANCE)
+        )
         return black + white > 0.9 and white >= (1 - black) / 4
 
-    def named(self, values: Sequence[int]) -> str:
+    def format_values(self, values: Sequence[int]) -> str:
         """Returns values as text, e.g. `0, 255`."""
-        return named(values, colours=self.colours)
+        return format_values(values, colours=self.colours)
 
     def __str__(self) -> str:
         """The set as text, e.g. `40 masks (palette), values 0, 1, 2`."""
-        forms = ", ".join(self.forms) or "none read"
-        seen = "" if self.looked_at == self.total else f", {self.looked_at} looked at"
-        return f"{pluralize(self.total, 'mask')} ({forms}{seen}), values {self.named(self.values)}"
+        forms = ", ".join(self.formats) or "none read"
+        seen = "" if self.num_read == self.num_masks else f", {self.num_read} looked at"
+        return f"{pluralize(self.num_masks, 'mask')} ({forms}{seen}), values {self.format_values(self.values)}"
 
 
 def survey_masks(
-    paths: Sequence[Path], ignore: int | None = None, reading: Reading | None = None, split: Split | None = None
+    paths: Sequence[Path],
+    ignore: int | None = None,
+    read_mode: ReadMode | None = None,
+    panoptic: PanopticEncoding | None = None,
 ) -> MaskSurvey:
     """Surveys masks evenly spread over a set; all masks, if those show only background.
 
@@ -130,39 +138,41 @@ def survey_masks(
     Args:
         paths: all masks of the set.
         ignore: pixel value that means no label.
-        reading: see `read_mask`. None: `stored`, but `brightness` for black-and-white palettes with white first,
+        read_mode: see `read_mask`. None: `stored`, but `brightness` for black-and-white palettes with white first,
             and `colours` for all masks if some have colours that are not grey.
-        split: separates class and object; None counts values as stored.
+        panoptic: separates class and object; None counts values as stored.
     """
-    survey = _look(paths, ignore, reading or "stored", split)
-    return _look(paths, ignore, "brightness") if reading is None and survey.upside_down else survey
+    survey = _survey(paths, ignore, read_mode or "stored", panoptic)
+    return _survey(paths, ignore, "brightness") if read_mode is None and survey.has_inverted_palette else survey
 
 
-def _look(paths: Sequence[Path], ignore: int | None, reading: Reading, split: Split | None = None) -> MaskSurvey:
-    chosen = evenly_spaced(len(paths), MOST)
+def _survey(
+    paths: Sequence[Path], ignore: int | None, read_mode: ReadMode, panoptic: PanopticEncoding | None = None
+) -> MaskSurvey:
+    chosen = evenly_spaced(len(paths), MAX_READ)
     rest = sorted(set(range(len(paths))) - set(chosen))
-    survey = MaskSurvey(len(paths), reading=reading, split=split)
-    for place, number in enumerate((*chosen, *rest)):
-        if place >= len(chosen) and set(survey.pixels) - {0, ignore}:
+    survey = MaskSurvey(len(paths), read_mode=read_mode, panoptic=panoptic)
+    for position, number in enumerate((*chosen, *rest)):
+        if position >= len(chosen) and set(survey.pixels) - {0, ignore}:
             break
         try:
-            mask = read_mask(paths[number], reading)
+            mask = read_mask(paths[number], read_mode)
         except MaskcastError as error:
-            survey.unread = survey.unread or str(error)
+            survey.read_error = survey.read_error or str(error)
             continue
-        if reading != "colours":
+        if read_mode != "colours":
             grey_HW = mask.grey()
             if grey_HW is None:
-                return _look(paths, ignore, "colours", split)
+                return _survey(paths, ignore, "colours", panoptic)
             mask = replace(mask, values_HW=grey_HW, colours=False)
-        if split is not None:
-            mask = replace(mask, values_HW=split(paths[number], mask)[0], colours=False)
+        if panoptic is not None:
+            mask = replace(mask, values_HW=panoptic(paths[number], mask)[0], colours=False)
         survey.add(paths[number], mask)
     return survey
 
 
-def named(values: Sequence[int], *, colours: bool = False) -> str:
+def format_values(values: Sequence[int], *, colours: bool = False) -> str:
     """Returns the first few values as text."""
     texts = [f"#{value:06x}" if colours else str(value) for value in values]
-    more = f", ... ({len(texts)} values)" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
+    more = f", ... ({len(texts)} values)" if len(texts) > MAX_SHOWN else ""
+    return ", ".join(texts[:MAX_SHOWN]) + more

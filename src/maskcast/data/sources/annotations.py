@@ -17,11 +17,17 @@ from maskcast.data.labelling.formats.base import FoundFrame
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import SplitBy, windows
-from maskcast.data.sources.footage import Footage, file_of, gather, notes_of, read_footage
-from maskcast.data.sources.label_pairs import Labels, read_labels
+from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
+from maskcast.data.sources.sequence_files import (
+    SequenceFiles,
+    file_of_frame,
+    pair_files,
+    read_window,
+    sequence_notes,
+)
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -40,14 +46,14 @@ from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
 Empty = Literal["background", "unlabelled"]
-Sequences = Mapping[str, Footage]
-Known = Mapping[str, Mapping[int, FoundFrame]]
-MOST_NUMBER = (1 << 16) - 1
-RENAME = "source.rename: {{{!r}: {}}}"
-_NO_OBJECT = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
+FilesByName = Mapping[str, SequenceFiles]
+LabelledFrames = Mapping[str, Mapping[int, FoundFrame]]
+MAX_INSTANCE_ID = (1 << 16) - 1
+RENAME_REMEDY = "source.rename: {{{!r}: {}}}"
+_BACKGROUND_NAME = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
 
 
-def _below(value: str) -> str:
+def _relative_path(value: str) -> str:
     path = PurePosixPath(value)
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError("must be a path below the data set's folder, e.g. annotations/instances.json")
@@ -63,7 +69,7 @@ class AnnotationsSource(SourceConfig):
     layout: Literal["annotations"] = "annotations"
     format: Format
     """Format of the label files; docs/labels.md says how each is read."""
-    labels: tuple[Annotated[str, AfterValidator(_below)], ...] = Field(min_length=1)
+    labels: tuple[Annotated[str, AfterValidator(_relative_path)], ...] = Field(min_length=1)
     """The label files: paths below the data set's folder; `*` stands for any text, e.g.
     `"*/_annotations.coco.json"`."""
     images: Pattern = "{clip}"
@@ -99,60 +105,62 @@ class AnnotationsSource(SourceConfig):
     def _known_names(self) -> Self:
         if not isinstance(self.classes, str):
             try:
-                ClassNames(self.classes, get_format(self.format), self.rename, RENAME)
+                ClassNames(self.classes, get_format(self.format), self.rename, RENAME_REMEDY)
             except LabelError as error:
                 raise ValueError(str(error)) from None
         return self
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.listing`)."""
-        classes, attributes = classes_of(raw, self.classes)
-        names = ClassNames(classes, get_format(self.format), self.rename, RENAME)
+        classes, attributes = read_classes(raw, self.classes)
+        names = ClassNames(classes, get_format(self.format), self.rename, RENAME_REMEDY)
         maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
         footage, labels = gather_labels(raw, self, listing.skipped)
-        known = known_frames(labels, self.empty)
-        if not known:
+        labelled = labelled_frames(labels, self.empty)
+        if not labelled:
             raise LabelError(
                 f"{raw}: {', '.join(self.labels)} labels no frame of {pluralize(len(footage), 'sequence')} by "
-                f"source.images {self.images!r}{_first(labels)}; fix source.images, or source.empty where frames "
-                "are background"
+                f"source.images {self.images!r}{_first_unpaired(labels)}; fix source.images, or source.empty "
+                "where frames are background"
             )
-        for found in known.values():
-            _check(found.values(), names, classes[0], instances=self.instances)
+        for sequence_labels in labelled.values():
+            _check(sequence_labels.values(), names, classes[0], instances=self.instances)
         listing.notes += names.unmet()
-        for name, split in _splits(self, footage, known, seed).items():
-            mine = known.get(name, {})
-            if not mine and KIND_OF_SPLIT[split] == "labelled":
+        for name, split in _splits(self, footage, labelled, seed).items():
+            frame_labels = labelled.get(name, {})
+            if not frame_labels and KIND_OF_SPLIT[split] == "labelled":
                 listing.skipped.append((name, "has no labels; put it into unlabeled"))
                 continue
-            how = self if mine else self.model_copy(update={"split_by": "sequence"})
-            for window in windows(name, footage[name], split, how, listing):
-                own = [mine.get(i) for i in window.frames] if window.kind == "labelled" else None
-                load = partial(load_window, window.images, window.frames, own, names, instances=self.instances)
+            params = self if frame_labels else self.model_copy(update={"split_by": "sequence"})
+            for window in windows(name, footage[name], split, params, listing):
+                window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
+                load = partial(
+                    load_window, window.images, window.frames, window_labels, names, instances=self.instances
+                )
                 listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
-        listing.notes += _notes(self, footage, labels, known)
+        listing.notes += _notes(self, footage, labels, labelled)
         return listing
 
 
 def gather_labels(
     raw: Path, source: AnnotationsSource, skipped: list[tuple[str, str]]
-) -> tuple[Sequences, Labels]:
+) -> tuple[FilesByName, PairedLabels]:
     """Returns the sequences, and the frames of the label files by sequence; records what is left out in `skipped`.
 
     Raises:
         MaskcastError: there are no images or no files, or one is damaged or contradicts the images.
     """
     files = dict.fromkeys(path for pattern in source.labels for path in _files(raw, pattern))
-    homes = {folder for file in files for folder in file.parents}
-    footage: dict[str, Footage] = {}
+    label_folders = {folder for file in files for folder in file.parents}
+    footage: dict[str, SequenceFiles] = {}
     for name, images in sorted(
         find_sequences(raw, source.images).items(), key=lambda one: natural_sort_key(one[0])
     ):
-        if isinstance(images, Path) and images in homes and not image_files(images):
+        if isinstance(images, Path) and images in label_folders and not image_files(images):
             continue  # a folder of label files only
         try:
-            footage[name] = gather(images, None, raw, suffix="", offset=None, labelled=False)
+            footage[name] = pair_files(images, None, raw, suffix="", offset=None, labelled=False)
         except MaskcastError as error:
             skipped.append((name, str(error)))
     if not footage:
@@ -161,13 +169,13 @@ def gather_labels(
             f"{raw}: nothing matches images {source.images!r}{why}; fix source.images or the data set's root"
         )
     labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
-    for file, lost in labels.unpaired.items():
+    for file, unpaired in labels.unpaired.items():
         name = file.relative_to(raw).as_posix()
-        skipped.append((name, f"no image of {pluralize(len(lost), 'frame')}, first {lost[0]}"))
+        skipped.append((name, f"no image of {pluralize(len(unpaired), 'frame')}, first {unpaired[0]}"))
     return footage, labels
 
 
-def known_frames(labels: Labels, empty: Empty) -> Known:
+def labelled_frames(labels: PairedLabels, empty: Empty) -> LabelledFrames:
     """Returns the labelled frames of each sequence that has any, by their index in the sequence."""
     known = {
         name: {k: one for k, one in found.items() if not (one.empty and empty == "unlabelled")}
@@ -176,7 +184,7 @@ def known_frames(labels: Labels, empty: Empty) -> Known:
     return {name: found for name, found in known.items() if found}
 
 
-def _splits(source: AnnotationsSource, names: Iterable[str], known: Known, seed: int) -> dict[str, str]:
+def _splits(source: AnnotationsSource, names: Iterable[str], known: LabelledFrames, seed: int) -> dict[str, str]:
     """Returns the split of each sequence."""
     names = list(names)
     by_name = {} if source.split_by == "time" else source.splits
@@ -185,13 +193,13 @@ def _splits(source: AnnotationsSource, names: Iterable[str], known: Known, seed:
     return {name: found.get(name, "unlabeled") for name in names}
 
 
-def _check(frames: Iterable[FoundFrame], names: ClassNames, first: str, *, instances: bool) -> None:
+def _check(frames: Iterable[FoundFrame], names: ClassNames, background: str, *, instances: bool) -> None:
     """Refuses classes and objects that contradict the params or each other, before any mask is read."""
     classes: dict[int, str] = {}
     for frame in frames:
         for name, number in frame.objects:
             class_id = names.id_of(name, frame.where)
-            if class_id == 0 and name == first and not _NO_OBJECT.fullmatch(first):
+            if class_id == 0 and name == background and not _BACKGROUND_NAME.fullmatch(background):
                 raise LabelError(
                     f"{frame.where}: {name!r} has objects, and stands first in source.classes, where the "
                     f"background belongs; write classes: [background, {name}, ...]"
@@ -210,15 +218,18 @@ def _check(frames: Iterable[FoundFrame], names: ClassNames, first: str, *, insta
                 )
 
 
-def _notes(source: AnnotationsSource, footage: Sequences, labels: Labels, known: Known) -> Iterator[str]:
+def _notes(
+    source: AnnotationsSource, footage: FilesByName, labels: PairedLabels, known: LabelledFrames
+) -> Iterator[str]:
     """Yields notes for the owner of the data, one line each."""
-    if empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
+    if num_empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
         what = "background" if source.empty == "background" else "without labels"
-        yield f"{pluralize(empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
-    total, given = sum(len(footage[name].masks) for name in known), sum(map(len, known.values()))
-    if given < total:
-        yield f"labels on {given} of {pluralize(total, 'frame')} of {pluralize(len(known), 'labelled sequence')}"
-    yield from notes_of(footage)
+        yield f"{pluralize(num_empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
+    total, num_labelled = sum(len(footage[name].masks) for name in known), sum(map(len, known.values()))
+    if num_labelled < total:
+        frames, sequences = pluralize(total, "frame"), pluralize(len(known), "labelled sequence")
+        yield f"{num_labelled} of {frames} in {sequences} have labels"
+    yield from sequence_notes(footage)
 
 
 def _files(raw: Path, pattern: str) -> list[Path]:
@@ -233,7 +244,7 @@ def _files(raw: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _first(labels: Labels) -> str:
+def _first_unpaired(labels: PairedLabels) -> str:
     lost = next((where for found in labels.unpaired.values() for where in found), "")
     return f" (no image: {lost})" if lost else ""
 
@@ -252,7 +263,7 @@ def load_window(
         LabelError: on labels whose size differs from their frame's.
         MaskcastError: on unreadable files, damaged masks, or images that differ in size.
     """
-    frames = read_footage(images, window)
+    frames = read_window(images, window)
     if labels is None:
         return Arrays(frames)
     size = frames.shape[1], frames.shape[2]
@@ -262,7 +273,7 @@ def load_window(
         if frame is None:
             continue
         if frame.size is not None:
-            check_size(frame.where, frame.size, file_of(images, t), size)
+            check_size(frame.where, frame.size, file_of_frame(images, t), size)
         classes[t] = 0
         for region in frame.regions(size):
             class_id = names.id_of(region.class_name, frame.where)
@@ -276,11 +287,13 @@ def load_window(
     if not instances or None in labels:
         return Arrays(frames, {MASK: classes})
     numbers = sorted(number for number in class_of if (objects == 1 + number).any())
-    kept = all(0 < number <= MOST_NUMBER for number in numbers)
-    table = {number: number if kept else rank for rank, number in enumerate(numbers, 1)}
+    keep_numbers = all(0 < number <= MAX_INSTANCE_ID for number in numbers)
+    table = {number: number if keep_numbers else rank for rank, number in enumerate(numbers, 1)}
     ids = np.zeros(objects.shape, np.uint16)
-    for number, new in table.items():
-        ids[objects == 1 + number] = new
+    for number, new_number in table.items():
+        ids[objects == 1 + number] = new_number
     return Arrays(
-        frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: {new: class_of[number] for number, new in table.items()}}
+        frames,
+        {MASK: classes, OBJECTS: ids},
+        {OBJECTS: {new_number: class_of[number] for number, new_number in table.items()}},
     )

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from maskcast.errors import MaskcastError
 from maskcast.reading import is_small_integer, read_text
 
-FILE = "annotations.txt"
+FILE_NAME = "annotations.txt"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Pa
             f"annotations of videos {start} to {end}, {num_frames} frames: give 0 <= START < END and FRAMES >= 1"
         )
     if not folder.is_dir():
-        raise MaskcastError(f"{folder}: no such folder; create it before writing {FILE} into it")
-    path = folder / FILE
+        raise MaskcastError(f"{folder}: no such folder; create it before writing {FILE_NAME} into it")
+    path = folder / FILE_NAME
     path.write_text("".join(f"video_{i} 0 {num_frames - 1} 0 \n" for i in range(start, end)), encoding="utf-8")
     return path
 

@@ -17,19 +17,19 @@ from maskcast.labels import IGNORE, Attributes
 from maskcast.params import load_params_file
 from maskcast.reading import pluralize
 
-FORM = "`left thumb: {side: left, part: thumb}`"
+EXAMPLE = "`left thumb: {side: left, part: thumb}`"
 
 
-def _some(classes: tuple[str, ...] | str) -> tuple[str, ...] | str:
+def _check_count(classes: tuple[str, ...] | str) -> tuple[str, ...] | str:
     if not isinstance(classes, str) and not 2 <= len(classes) <= IGNORE:
         raise ValueError(f"{pluralize(len(classes), 'class')}; give 2 to {IGNORE}, the background first")
     return classes
 
 
-Classes = Annotated[tuple[str, ...] | str, AfterValidator(_some)]
+Classes = Annotated[tuple[str, ...] | str, AfterValidator(_check_count)]
 
 
-def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes]:
+def read_classes(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes]:
     """Returns the class names by id, and for each attribute its values by class id.
 
     Args:
@@ -47,11 +47,13 @@ def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes
     )
     for name, values in table.items():
         if not isinstance(name, str) or not isinstance(values, dict | None):
-            raise MaskcastError(f"{path}: {name!r}: {values!r}; write a class a line, e.g. {FORM}, names as text")
+            raise MaskcastError(
+                f"{path}: {name!r}: {values!r}; write a class a line, e.g. {EXAMPLE}, names as text"
+            )
         for key, value in (values or {}).items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise MaskcastError(
-                    f"{path}: {name!r}: {key!r}: {value!r} is no text; put it into quotes, e.g. {FORM}"
+                    f"{path}: {name!r}: {key!r}: {value!r} is no text; put it into quotes, e.g. {EXAMPLE}"
                 )
     if not 2 <= len(table) <= IGNORE:
         raise MaskcastError(f"{path}: {pluralize(len(table), 'class')}; give 2 to {IGNORE}, the background first")

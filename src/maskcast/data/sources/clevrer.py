@@ -31,7 +31,7 @@ from maskcast.simulator.camera import (
     paint_masks,
 )
 
-Official = Literal["train", "validation", "test"]
+OfficialSplit = Literal["train", "validation", "test"]
 VideoId = Annotated[int, Field(ge=0, le=99_999)]
 
 
@@ -54,7 +54,7 @@ class ClevrerSource(SourceConfig):
     window_step: int | None = Field(default=None, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the video; null cuts one clip from each
     video, at its start."""
-    splits: ByName[Official, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
+    splits: ByName[OfficialSplit, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
     """The split that the clips of each official split go to."""
     id_splits: ByName[VideoId, Split] = Field(default={})
     """The split of individual videos, which takes precedence over `splits`."""
@@ -79,9 +79,9 @@ class ClevrerSource(SourceConfig):
             raise MaskcastError(
                 f"{raw}: holds no video_<id>.mp4 and no annotation_<id>.json; fix the path or layout"
             )
-        absent = sorted({*(self.ids or ()), *self.id_splits} - set(found))
-        if absent:
-            raise MaskcastError(f"{raw}: holds no video {absent[0]:05d}; fix source.ids and source.id_splits")
+        unknown = sorted({*(self.ids or ()), *self.id_splits} - set(found))
+        if unknown:
+            raise MaskcastError(f"{raw}: holds no video {unknown[0]:05d}; fix source.ids and source.id_splits")
         for number in found if self.ids is None else sorted(set(self.ids)):
             video, annotation = videos.get(number), annotations.get(number)
             split = self._split(number, video, annotation)
@@ -94,7 +94,7 @@ class ClevrerSource(SourceConfig):
     def _split(self, number: int, video: Path | None, annotation: Path | None) -> Split:
         split = self.id_splits.get(number)
         if split is None:
-            split = self.splits.get(_official(number, video or annotation), "unlabeled")
+            split = self.splits.get(_official_split(number, video or annotation), "unlabeled")
             if annotation or split == "hidden":
                 return split
             return "hidden" if split == "test" else "unlabeled"
@@ -113,14 +113,14 @@ class ClevrerSource(SourceConfig):
         if video is None and annotation is None:
             raise MaskcastError(f"video_{number:05d}.mp4 is absent and clips of the split {split} need frames")
         length = self.context if kind == "hidden" else self.frames
-        reach = span(length, self.stride)
-        windows = [range(0, reach, self.stride)]
+        covered = span(length, self.stride)
+        windows = [range(0, covered, self.stride)]
         if self.window_step is not None:
             total = count_frames(video) if video else len(read_motion(annotation).locations)
             windows = windows_in(total, length, self.stride, self.window_step)
             if not windows:
                 raise MaskcastError(
-                    f"{video or annotation}: has {pluralize(total, 'frame')}, a window needs {reach}"
+                    f"{video or annotation}: has {pluralize(total, 'frame')}, a window needs {covered}"
                 )
         needed = tuple(sorted({index for window in windows for index in window}))
         for window in windows:
@@ -149,7 +149,7 @@ def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path
     return found
 
 
-def _official(number: int, path: Path | None) -> Official:
+def _official_split(number: int, path: Path | None) -> OfficialSplit:
     """Returns the official split from the folder's name (`video_train`), else from the id."""
     for part in path.parts[::-1] if path else ():
         match = re.fullmatch(r"(?:video|annotation)_(train|validation|test)", part)
@@ -179,7 +179,7 @@ def load_window(
     """
     frames = None
     if video is not None:
-        frames = _decoded(video, needed, size)[np.searchsorted(needed, window)]
+        frames = _decode_windows(video, needed, size)[np.searchsorted(needed, window)]
     if annotation is None:
         return Arrays(frames)
     motion = read_motion(annotation)
@@ -195,7 +195,7 @@ def load_window(
 
 
 @lru_cache(maxsize=1)
-def _decoded(video: Path, needed: tuple[int, ...], size: tuple[int, int] | None) -> np.ndarray:
+def _decode_windows(video: Path, needed: tuple[int, ...], size: tuple[int, int] | None) -> np.ndarray:
     frames = read_video(video, needed)
     return frames if size is None else resize_frames(frames, *size)
 

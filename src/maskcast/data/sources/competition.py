@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from maskcast.data.frame_names import unique
 from maskcast.data.images import read_frames
-from maskcast.data.sources.annotations_txt import FILE, Annotation, read_annotations
+from maskcast.data.sources.annotations_txt import FILE_NAME, Annotation, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -98,36 +98,36 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
 def find_root(raw: Path) -> Path | None:
     """Returns the folder that holds the sets, or None: `raw`, or its subfolder if there is only one."""
     folders = [p for p in raw.iterdir() if p.is_dir() and not is_junk(p.name)]
-    places = (raw, *(folders if len(folders) == 1 else ()))
-    return next((root for root in places if any((root / name).is_dir() for name in SETS)), None)
+    candidates = (raw, *(folders if len(folders) == 1 else ()))
+    return next((root for root in candidates if any((root / name).is_dir() for name in SETS)), None)
 
 
 def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
     """Adds the videos of one set to the listing, in numeric order."""
     inner = folder / "data" if (folder / "data").is_dir() else folder
-    notes = next((path for path in (folder / FILE, inner / FILE) if path.is_file()), None)
-    annotations = None if notes is None else read_annotations(notes)
+    annotations_file = next((path for path in (folder / FILE_NAME, inner / FILE_NAME) if path.is_file()), None)
+    annotations = None if annotations_file is None else read_annotations(annotations_file)
     videos: dict[str, dict[int, str]] = {}
-    twice: set[str] = set()
+    ambiguous: set[str] = set()
     for path in sorted(inner.iterdir(), key=lambda path: natural_sort_key(path.name)):
         if not path.is_dir() or is_junk(path.name):
             continue
         if not re.fullmatch(r"video_\d+", path.name):
             listing.skipped.append((f"{folder.name}/{path.name}", "not named video_<id>"))
         elif annotations is not None and path.name not in annotations:
-            listing.skipped.append((f"{folder.name}/{path.name}", f"not in {FILE}"))
+            listing.skipped.append((f"{folder.name}/{path.name}", f"not in {FILE_NAME}"))
         else:
             try:
                 videos[path.name] = _numbered_frames(path)
             except MaskcastError as error:
                 listing.skipped.append((f"{folder.name}/{path.name}", str(error)))
-                twice.add(path.name)
+                ambiguous.add(path.name)
     for name in annotations or {}:
-        if name not in videos and name not in twice:
-            listing.skipped.append((f"{folder.name}/{name}", f"in {FILE} but its folder is missing"))
-    usual = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
+        if name not in videos and name not in ambiguous:
+            listing.skipped.append((f"{folder.name}/{name}", f"in {FILE_NAME} but its folder is missing"))
+    usual_length = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
     for name, frames in videos.items():
-        span = annotations[name] if annotations else Annotation(0, max([usual - 1, *frames]))
+        span = annotations[name] if annotations else Annotation(0, max([usual_length - 1, *frames]))
         _list_video(inner / name, folder.name, span, frames, num_classes, listing)
 
 
@@ -158,8 +158,10 @@ def _list_video(
                 f"{video}/mask.npy: {pluralize(num_masks, 'mask')} for {pluralize(max(frames) + 1, 'frame')}; "
                 "fix either"
             )
-        if (short := span.last + 1 - num_masks) > 0:
-            reason = f"{pluralize(short, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
+        if (num_missing := span.last + 1 - num_masks) > 0:
+            reason = (
+                f"{pluralize(num_missing, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
+            )
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in range(span.first, span.last + 1)]
     load = partial(load_video, video, files, span.first, num_classes if labelled else None)

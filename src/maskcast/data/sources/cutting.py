@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from maskcast.data.sources.base import Listing
-from maskcast.data.sources.footage import Footage
+from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, time_parts
 from maskcast.labels import KIND_OF_SPLIT
 from maskcast.reading import pluralize
@@ -14,7 +14,7 @@ from maskcast.reading import pluralize
 SplitBy = Literal["sequence", "time"]
 
 
-class Cuts(Protocol):
+class WindowParams(Protocol):
     """The params of a source that define how sequences are cut."""
 
     @property
@@ -52,8 +52,8 @@ def windows_in(num_frames: int, frames: int, stride: int, window_step: int) -> l
         stride: distance between consecutive frames of a window, in frames of the video.
         window_step: distance between the first frames of consecutive windows, in frames of the video.
     """
-    reach = span(frames, stride)
-    return [range(start, start + reach, stride) for start in range(0, num_frames - reach + 1, window_step)]
+    covered = span(frames, stride)
+    return [range(start, start + covered, stride) for start in range(0, num_frames - covered + 1, window_step)]
 
 
 @dataclass(frozen=True)
@@ -78,33 +78,33 @@ class Window:
 
 
 def windows(
-    name: str, found: Footage, split: str, how: Cuts, listing: Listing, lookback: int = 0
+    name: str, sequence: SequenceFiles, split: str, params: WindowParams, listing: Listing, lookback: int = 0
 ) -> Iterator[Window]:
     """Yields the windows of a sequence; records parts that are too short in ``listing.skipped``.
 
     Args:
         name: name of the sequence.
-        found: its frames and masks.
+        sequence: its frames and masks.
         split: the split of the sequence; not used if it is cut by time.
-        how: the params that define the cuts.
+        params: the params that define the cuts.
         listing: where left-out parts are recorded.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
     """
-    whole, by_time = range(len(found.masks)), how.split_by == "time"
-    for part_split, part in (time_parts(whole, how.splits) if by_time else {split: whole}).items():
+    whole, by_time = range(len(sequence.masks)), params.split_by == "time"
+    for part_split, part in (time_parts(whole, params.splits) if by_time else {split: whole}).items():
         first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
-        runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in found.runs)
-        inside = [
+        runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in sequence.runs)
+        ranges = [
             run[window.start : window.stop : window.step]
             for run in runs
-            for window in windows_in(len(run), how.frames, how.stride, how.window_step)
+            for window in windows_in(len(run), params.frames, params.stride, params.window_step)
         ]
-        if not inside:
+        if not ranges:
             what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if by_time else "")
-            what += f" in {len(found.runs)} parts ({found.gap})" if found.gap else ""
-            listing.skipped.append((name, f"{what}, a window needs {span(how.frames, how.stride)}"))
-        for frames in inside:
-            images = found.images if isinstance(found.images, Path) else [found.images[i] for i in frames]
-            meta = {"video": name, "start": frames.start, "stride": how.stride}
+            what += f" in {len(sequence.runs)} parts ({sequence.gap})" if sequence.gap else ""
+            listing.skipped.append((name, f"{what}, a window needs {span(params.frames, params.stride)}"))
+        for frames in ranges:
+            images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]
+            meta = {"video": name, "start": frames.start, "stride": params.stride}
             yield Window(f"{name}_{frames.start:05d}", part_split, KIND_OF_SPLIT[part_split], frames, images, meta)

@@ -13,15 +13,21 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from maskcast.data.images import check_size
 from maskcast.data.masks.choice import Encoding, choose_rule
-from maskcast.data.masks.panoptic import COLOURS, Split
+from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
-from maskcast.data.masks.stored import Reading
+from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import SplitBy, span, windows
-from maskcast.data.sources.footage import Footage, file_of, gather, notes_of, read_footage
-from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, named_as, without_masks
+from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, without_masks
+from maskcast.data.sources.sequence_files import (
+    SequenceFiles,
+    file_of_frame,
+    pair_files,
+    read_window,
+    sequence_notes,
+)
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
@@ -80,7 +86,7 @@ class FrameFoldersSource(SourceConfig):
     values: Values | None = Field(default=None, exclude_if=is_null)
     """Class of each pixel value, or `ignore` for no label, if values are not class ids: `{0: background, 255:
     person}`. For colours: `{"#000000": ignore, "#804080": road}`."""
-    label_divisor: int | None = Field(default=None, ge=2, le=COLOURS, exclude_if=is_null)
+    label_divisor: int | None = Field(default=None, ge=2, le=COLOUR_DIVISOR, exclude_if=is_null)
     """Set this if a pixel value is class * label_divisor + object: 1000 in Cityscapes' instanceIds and MOTS, 100
     in VIPSeg. A value below it, or below the number of classes, is a class without an object. 65536 is for colours
     whose red is the class and whose green and blue are the object, 0 for none, as in KITTI-STEP. `classes`,
@@ -170,7 +176,7 @@ class FrameFoldersSource(SourceConfig):
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.listing`)."""
         sequences = find_sequences(raw, self.images)
-        masks = named_as(sequences, find_sequences(raw, self.masks))
+        masks = match_names(sequences, find_sequences(raw, self.masks))
         images = without_masks(sequences, masks)
         if not images:
             raise MaskcastError(
@@ -179,14 +185,14 @@ class FrameFoldersSource(SourceConfig):
         splits = assign_splits(
             sorted(images, key=natural_sort_key), {} if self.split_by == "time" else self.splits, seed
         )
-        names, attributes = classes_of(raw, self.classes)
+        names, attributes = read_classes(raw, self.classes)
         maps = single_map(names, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)
         listing.meta |= {LOOKBACK: self.lookback} if self.lookback else {}
-        footage: dict[str, Footage] = {}
+        footage: dict[str, SequenceFiles] = {}
         for name, split in splits.items():
             try:
-                footage[name] = gather(
+                footage[name] = pair_files(
                     images[name],
                     masks.get(name),
                     raw / self.masks.replace("{clip}", name),
@@ -199,7 +205,7 @@ class FrameFoldersSource(SourceConfig):
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
         rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], names)
-        listing.notes += [*([rule.told] if rule.told else []), *notes_of(footage)]
+        listing.notes += [*([rule.description] if rule.description else []), *sequence_notes(footage)]
         for name, found in footage.items():
             for window in windows(name, found, splits[name], self, listing, self.lookback):
                 own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
@@ -218,11 +224,11 @@ class FrameFoldersSource(SourceConfig):
         except ValueError as error:  # only for a classes file: names in the params were checked before
             raise LabelError(f"source.{error}; fix source.values or the classes file") from None
         by_number = self.encoding == "index" or self.values or self.instances or self.label_divisor
-        stored: Reading | None = "stored" if by_number else None
-        coloured = has_colours(self.values or {}) or self.label_divisor == COLOURS
+        stored: ReadMode | None = "stored" if by_number else None
+        coloured = has_colours(self.values or {}) or self.label_divisor == COLOUR_DIVISOR
         split = None
         if self.label_divisor is not None:
-            split = Split(self.label_divisor, max(table) + 1 if table else len(classes), self.ignore)
+            split = PanopticEncoding(self.label_divisor, max(table) + 1 if table else len(classes), self.ignore)
         survey = survey_masks(paths, self.ignore, "colours" if coloured else stored, split)
         return choose_rule(
             survey,
@@ -251,7 +257,7 @@ def load_window(
         LabelError: on a mask whose size differs from its frame's, or with a value that is no class.
         MaskcastError: on unreadable files or images that differ in size.
     """
-    frames = read_footage(images, window)
+    frames = read_window(images, window)
     if masks is None:
         return Arrays(frames)
     labels, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.int32)
@@ -259,7 +265,7 @@ def load_window(
         if path is None:
             continue
         label, values = rule.read_objects(path)
-        check_size(path, label.shape, file_of(images, index), frames.shape[1:3])
+        check_size(path, label.shape, file_of_frame(images, index), frames.shape[1:3])
         labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
     if not instances or None in masks:
         return Arrays(frames, {MASK: labels})

@@ -12,7 +12,7 @@ from maskcast.data.chroma import Key, check_key, with_matte
 from maskcast.data.composing import ALPHA, compose, there_and_back
 from maskcast.data.images import check_size
 from maskcast.data.sources.base import Arrays
-from maskcast.data.sources.reels import Reel
+from maskcast.data.sources.green_videos import Video
 from maskcast.errors import MaskcastError
 from maskcast.seed import rng
 
@@ -22,7 +22,7 @@ class Background:
     """A window of a background film."""
 
     name: str
-    reel: Reel
+    video: Video
     window: range
 
     @property
@@ -32,7 +32,7 @@ class Background:
 
 
 @dataclass(frozen=True)
-class Shot:
+class GreenClip:
     """All that a clip is made of.
 
     Attributes:
@@ -47,8 +47,8 @@ class Shot:
         seed: of the noise.
     """
 
-    video: Reel
-    matte: Reel | None
+    video: Video
+    matte: Video | None
     window: range
     background: Background
     size: tuple[int, int]
@@ -58,46 +58,50 @@ class Shot:
     seed: int
 
 
-def pools_of(
-    reels: Mapping[str, Reel], splits: Mapping[str, str], longest: int, stride: int, skipped: list[tuple[str, str]]
+def split_backgrounds(
+    videos: Mapping[str, Video],
+    splits: Mapping[str, str],
+    longest: int,
+    stride: int,
+    skipped: list[tuple[str, str]],
 ) -> dict[str, list[Background]]:
     """Returns the backgrounds of each split; a long video is cut into several, one after the other.
 
     Args:
-        reels: background films by name.
+        videos: background films by name.
         splits: split of each film.
         longest: maximum number of frames of a background.
         stride: distance between consecutive frames, in frames of the video.
         skipped: receives (name, reason) for each film that cannot be read.
     """
     pools: dict[str, list[Background]] = {}
-    for name, reel in reels.items():
+    for name, video in videos.items():
         try:
-            frames = range(0, reel.count(), stride)
+            frames = range(0, video.count(), stride)
         except MaskcastError as error:
             skipped.append((name, str(error)))
             continue
         for number in range(max(1, len(frames) // longest)):
             window = frames[number * longest : (number + 1) * longest]
-            pools.setdefault(splits[name], []).append(Background(name, reel, window))
+            pools.setdefault(splits[name], []).append(Background(name, video, window))
     return pools
 
 
-def background_for(video: str, pool: Sequence[Background], turn: int, seed: int) -> Background:
+def choose_background(video: str, pool: Sequence[Background], clip_index: int, seed: int) -> Background:
     """Returns the background of a clip: all take turns, in an order that is drawn anew for each round.
 
     Args:
         video: name of the clip's video; a background with that name is skipped, unless it is the only one.
         pool: backgrounds of the clip's split.
-        turn: index of the clip in its split.
+        clip_index: index of the clip in its split.
         seed: of the orders.
     """
     others = [one for one in pool if one.name != video] or pool
-    order = rng(seed, 2, turn // len(others)).permutation(len(others))
-    return others[int(order[turn % len(others)])]
+    order = rng(seed, 2, clip_index // len(others)).permutation(len(others))
+    return others[int(order[clip_index % len(others)])]
 
 
-def load_clip(shot: Shot) -> Arrays:
+def load_clip(shot: GreenClip) -> Arrays:
     """Keys the frames of a clip and composes them over its background.
 
     Raises:
@@ -124,4 +128,4 @@ def load_clip(shot: Shot) -> Arrays:
 
 def load_background(background: Background, size: tuple[int, int]) -> Arrays:
     """Reads the frames of a background; there are no masks."""
-    return Arrays(background.reel.read(background.window, size))
+    return Arrays(background.video.read(background.window, size))

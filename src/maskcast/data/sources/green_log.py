@@ -17,10 +17,10 @@ from maskcast.labels import LabelMap
 from maskcast.reading import parsing, read_json
 
 LOG = "out_log.json"
-OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+SPLIT_OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
-def logged_clips(
+def list_logged_clips(
     raw: Path, logs: Sequence[Path], label_map: LabelMap, splits: Mapping[str, float | tuple[str, ...]], seed: int
 ) -> Listing:
     """Lists the clips of log files.
@@ -39,12 +39,12 @@ def logged_clips(
         MaskcastError: on a broken log.
     """
     listing = Listing([], (label_map,))
-    found = {log: OF_FOLDER.get(log.parent.name.lower()) for log in logs}
+    found = {log: SPLIT_OF_FOLDER.get(log.parent.name.lower()) for log in logs}
     if "val" not in found.values():
         found = {log: "val" if split == "test" else split for log, split in found.items()}
     for log, split in found.items():
-        place = "_".join(log.parent.relative_to(raw).parts) or "clip"
-        clips = {f"{place}_{number:05d}": files for number, files in enumerate(_clips_of(log))}
+        prefix = "_".join(log.parent.relative_to(raw).parts) or "clip"
+        clips = {f"{prefix}_{number:05d}": files for number, files in enumerate(_clips_of(log))}
         split_of = assign_splits(list(clips), dict(splits), seed) if split is None else dict.fromkeys(clips, split)
         if split is None:
             listing.notes.append(
@@ -81,12 +81,12 @@ def _clips_of(log: Path) -> list[tuple[list[Path], list[Path]]]:
     for (image, begins), (label, _) in zip(images, labels, strict=True):
         if begins or not clips:
             clips.append(([], []))
-        clips[-1][0].append(_beside(log, image))
-        clips[-1][1].append(_beside(log, label))
+        clips[-1][0].append(_resolve(log, image))
+        clips[-1][1].append(_resolve(log, label))
     return clips
 
 
-def _beside(log: Path, written: str) -> Path:
+def _resolve(log: Path, logged_path: str) -> Path:
     """Returns a file's present path: logs hold paths of another machine, so only folder and file name are used."""
-    parts = PurePosixPath(written.replace("\\", "/")).parts[-2:]
+    parts = PurePosixPath(logged_path.replace("\\", "/")).parts[-2:]
     return log.parent.joinpath(*(part for part in parts if part != ".."))

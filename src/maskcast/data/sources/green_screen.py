@@ -15,10 +15,16 @@ from maskcast.data.chroma import Key, SoftKey
 from maskcast.data.composing import ALPHA
 from maskcast.data.sources.base import Listing, RawClip, SourceConfig
 from maskcast.data.sources.cutting import span, windows_in
-from maskcast.data.sources.green_clips import Shot, background_for, load_background, load_clip, pools_of
-from maskcast.data.sources.green_log import LOG, logged_clips
-from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, first_files, reels_in
-from maskcast.data.sources.splits import Splits, assign_splits, refuse_copies
+from maskcast.data.sources.green_clips import (
+    GreenClip,
+    choose_background,
+    load_background,
+    load_clip,
+    split_backgrounds,
+)
+from maskcast.data.sources.green_log import LOG, list_logged_clips
+from maskcast.data.sources.green_videos import RenderedKind, RenderedVideo, Video, find_videos, first_files
+from maskcast.data.sources.splits import Splits, assign_splits, check_no_copies
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import LabelMap
@@ -107,7 +113,7 @@ class GreenScreenSource(SourceConfig):
             LabelMap(ALPHA, ("background", "foreground"), "alpha"),
         )
         if self.figures is None and (logs := [path for path in list_files(raw, ".json") if path.name == LOG]):
-            return logged_clips(raw, logs, maps[0], self.splits, seed)
+            return list_logged_clips(raw, logs, maps[0], self.splits, seed)
         if height is None or width is None:
             raise MaskcastError(
                 f"{raw}: backgrounds have sizes of their own; set height and width of prepare_clips"
@@ -116,22 +122,22 @@ class GreenScreenSource(SourceConfig):
         listing = Listing([], maps)
         videos, backgrounds = self._reels(raw, size, seed)
         split_of, background_split_of = self._splits_of(videos, backgrounds, seed)
-        mattes = None if self.mattes is None else reels_in(raw / self.mattes, self.rate)
+        mattes = None if self.mattes is None else find_videos(raw / self.mattes, self.rate)
         windows = {name: self._windows(name, reel, mattes, listing) for name, reel in videos.items()}
-        longest = max(map(len, (window for some in windows.values() for window in some)), default=1)
-        pools = pools_of(backgrounds, background_split_of, longest, self.stride, listing.skipped)
-        turns: Counter[str] = Counter()
-        for name, some in windows.items():
+        longest = max(map(len, (window for clip_ranges in windows.values() for window in clip_ranges)), default=1)
+        pools = split_backgrounds(backgrounds, background_split_of, longest, self.stride, listing.skipped)
+        num_used: Counter[str] = Counter()
+        for name, clip_ranges in windows.items():
             split = split_of[name]
-            if some and split not in pools:
+            if clip_ranges and split not in pools:
                 raise MaskcastError(
                     f"{raw / self.backgrounds}: no background of split {split!r}, which {name!r} is in; "
                     "add some, or give it a share in source.background_splits"
                 )
-            for window in some:
-                background = background_for(name, pools[split], turns[split], seed)
-                turns[split] += 1
-                shot = Shot(
+            for window in clip_ranges:
+                background = choose_background(name, pools[split], num_used[split], seed)
+                num_used[split] += 1
+                shot = GreenClip(
                     video=videos[name],
                     matte=None if mattes is None else mattes[name],
                     window=window,
@@ -154,38 +160,38 @@ class GreenScreenSource(SourceConfig):
         return listing
 
     def _splits_of(
-        self, videos: Mapping[str, Reel], backgrounds: Mapping[str, Reel], seed: int
+        self, videos: Mapping[str, Video], backgrounds: Mapping[str, Video], seed: int
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Returns the split of each video and of each background."""
         shares = self.splits if self.background_splits is None else self.background_splits
         of_videos = assign_splits([*videos], self.splits, derive(seed, 0))
         of_backgrounds = assign_splits([*backgrounds], shares, derive(seed, 1))
-        refuse_copies(first_files(videos), of_videos)
-        refuse_copies(first_files(backgrounds), of_backgrounds)
+        check_no_copies(first_files(videos), of_videos)
+        check_no_copies(first_files(backgrounds), of_backgrounds)
         return of_videos, of_backgrounds
 
-    def _reels(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Reel], dict[str, Reel]]:
+    def _reels(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Video], dict[str, Video]]:
         """Returns videos and backgrounds by name."""
         if self.figures is None:
-            videos = reels_in(raw / self.videos, self.rate)
-            return videos, reels_in(raw / self.backgrounds, self.rate, stills=True)
-        drawn: list[dict[str, Reel]] = []
+            videos = find_videos(raw / self.videos, self.rate)
+            return videos, find_videos(raw / self.backgrounds, self.rate, stills=True)
+        drawn: list[dict[str, Video]] = []
         frames = span(self._length(self.rate), self.stride)
-        counts: dict[Drawn, int] = {"figures": self.figures.videos, "background": self.figures.backgrounds}
+        counts: dict[RenderedKind, int] = {"figures": self.figures.videos, "background": self.figures.backgrounds}
         for part, (what, count) in enumerate(counts.items()):
             seeds = {f"{what}_{number:04d}": derive(seed, 4 + part, number) for number in range(count)}
-            drawn.append({name: DrawnReel(self.rate, what, one, frames, size) for name, one in seeds.items()})
+            drawn.append({name: RenderedVideo(self.rate, what, one, frames, size) for name, one in seeds.items()})
         return drawn[0], drawn[1]
 
     def _length(self, rate: float) -> int:
         return max(1, round(self.seconds * rate / self.stride))
 
     def _windows(
-        self, name: str, reel: Reel, mattes: Mapping[str, Reel] | None, listing: Listing
+        self, name: str, video: Video, mattes: Mapping[str, Video] | None, listing: Listing
     ) -> Sequence[range]:
         """Returns the frame numbers of each clip of a video; records videos that are left out."""
         try:
-            total, length = reel.count(), self._length(reel.rate)
+            total, length = video.count(), self._length(video.rate)
             if mattes is not None and name not in mattes:
                 raise MaskcastError(
                     f"{self.mattes}: has no matte of this video; add it, or set source.mattes to null"

@@ -17,7 +17,7 @@ from maskcast.labels import LabelError
 from maskcast.reading import open_file, parsing, read_json, short_repr
 
 HAND_TYPES = ("left", "right", "interacting")
-LIST, REMEDY = "list", "fix source.lists or source.ids"
+KIND, REMEDY = "list", "fix source.lists or source.ids"
 CONVERTER = "python recipes/hands/list_to_jsonl.py"
 
 
@@ -72,7 +72,7 @@ def read_ids(path: Path) -> dict[str, str]:
     Raises:
         MaskcastError: see `read_list`.
     """
-    table = _content(path)
+    table = _load(path)
     if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
         raise LabelError(f"{path}: no table of ids by path; give the path2id file of the split (source.ids)")
     with parsing(path, "a table of ids by path", REMEDY):
@@ -81,25 +81,25 @@ def read_ids(path: Path) -> dict[str, str]:
 
 def _entries(path: Path) -> Iterator[Any]:
     if path.suffix == ".jsonl":
-        with open_file(path, LIST, REMEDY) as file:
+        with open_file(path, KIND, REMEDY) as file:
             for number, line in enumerate(file, 1):
                 with parsing(f"{path}: line {number}", "valid JSON", "write the list again"):
                     entry = json.loads(line)
                 yield entry
         return
-    entries = _content(path)
+    entries = _load(path)
     if not isinstance(entries, list | tuple):
         raise LabelError(f"{path}: holds no list of images, but {type(entries).__name__}; give a datalist file")
     yield from entries
 
 
-def _content(path: Path) -> Any:
-    return load_pt(path) if path.suffix == ".pt" else read_json(path, LIST, REMEDY)
+def _load(path: Path) -> Any:
+    return load_pt(path) if path.suffix == ".pt" else read_json(path, KIND, REMEDY)
 
 
 def load_pt(path: Path) -> Any:
     """Returns the content of a `.pt` file, restricted to the types of weights and to arrays of numbers."""
-    with open_file(path, LIST, REMEDY):
+    with open_file(path, KIND, REMEDY):
         pass  # reports a missing file even without PyTorch
     try:
         import torch
@@ -117,7 +117,7 @@ def load_pt(path: Path) -> Any:
         for core in ("core", "_core")  # module names in NumPy 1 and 2
         for name in ("_reconstruct", "scalar")
     ]
-    with open_file(path, LIST, REMEDY) as file, parsing(path, "a list that can be read", "copy it again"):
+    with open_file(path, KIND, REMEDY) as file, parsing(path, "a list that can be read", "copy it again"):
         try:
             with torch.serialization.safe_globals([np.ndarray, np.dtype, *numbers, *named]):
                 return torch.load(file, map_location="cpu", weights_only=True)

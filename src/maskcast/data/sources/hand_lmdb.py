@@ -20,10 +20,10 @@ from maskcast.data.decoding import decode
 from maskcast.data.images import check_size
 from maskcast.data.lmdb_files import count_keys, read_value
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
-from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps, swapping
-from maskcast.data.sources.lazy import Lazily, SampleFile
+from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps, mirror_swaps_meta
+from maskcast.data.sources.lazy import LazySequence, SampleFile
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
 from maskcast.params import ByName, is_null
@@ -86,41 +86,41 @@ class HandLmdbSource(SourceConfig):
                 f"{raw}: the crops are squares of sizes of their own; set height and width of prepare_clips to "
                 "the same number, e.g. 128"
             )
-        names, _ = classes_of(raw, self.classes)
+        names, _ = read_classes(raw, self.classes)
         labelled = {split: name for split, name in self.lists.items() if KIND_OF_SPLIT[split] == "labelled"}
         for path in (self.images, *([self.masks] if labelled else [])):
             count_keys(raw / path)
-        listing = Listing([], hand_maps(names[1:], visible=False), meta=swapping(*SIDES))
+        listing = Listing([], hand_maps(names[1:], visible=False), meta=mirror_swaps_meta(*SIDES))
         parts = []
-        taken: set[int] = set()  # hashes of the image paths in labelled lists, which save memory
+        labelled_paths: set[int] = set()  # hashes of the image paths in labelled lists, which save memory
         for number, split in enumerate([*labelled, *(one for one in self.lists if one not in labelled)]):
-            samples = SampleFile(self._samples(raw, split, listing, taken))
+            samples = SampleFile(self._samples(raw, split, listing, labelled_paths))
             items: Sequence[Sample] = samples
             if self.most is not None and len(samples) > self.most:
                 drawn = rng(derive(seed, number)).choice(len(samples), self.most, replace=False)
                 items = [samples[k] for k in sorted(drawn.tolist())]
             parts.append((items, partial(self._clip, raw, split, len(names))))
-        listing.clips = Lazily(parts)
+        listing.clips = LazySequence(parts)
         return listing
 
-    def _samples(self, raw: Path, split: Split, listing: Listing, taken: set[int]) -> Iterator[Sample]:
+    def _samples(self, raw: Path, split: Split, listing: Listing, labelled_paths: set[int]) -> Iterator[Sample]:
         """Yields the usable samples of a list; records the others in ``listing.skipped``."""
         path, labelled = raw / self.lists[split], KIND_OF_SPLIT[split] == "labelled"
         ids = read_ids(raw / self.ids[split]) if labelled and split in self.ids else None
-        for found in read_list(path):
-            if not isinstance(found, Sample):
-                listing.skipped.append(found)
+        for entry in read_list(path):
+            if not isinstance(entry, Sample):
+                listing.skipped.append(entry)
                 continue
-            stem = self._stem(found.path)
+            stem = self._stem(entry.path)
             if labelled:
-                taken.add(hash(found.path))
-                mask = found.path if ids is None else ids.get(stem)
+                labelled_paths.add(hash(entry.path))
+                mask = entry.path if ids is None else ids.get(stem)
                 if mask is None:
                     listing.skipped.append((stem, f"{raw / self.ids[split]}: has no id of {stem!r}; add it"))
                 else:
-                    yield found._replace(mask=mask)
-            elif split != "unlabeled" or hash(found.path) not in taken:
-                yield found
+                    yield entry._replace(mask=mask)
+            elif split != "unlabeled" or hash(entry.path) not in labelled_paths:
+                yield entry
 
     def _stem(self, path: str) -> str:
         return path.removeprefix(self.prefix).removesuffix(".jpg")
@@ -160,8 +160,8 @@ def load_sample(
         key = sample.mask + MASK_KEYS[side]
         mask_HW = _mask(masks, key, shifts[side], num_classes)
         check_size(f"{masks}: {key}", mask_HW.shape, sample.path, frame_HWC.shape[:2])
-        layers[side] = _cut(mask_HW, crop, IGNORE)[None]
-    return Arrays(_cut(frame_HWC, crop, 0)[None], layers)
+        layers[side] = _crop(mask_HW, crop, IGNORE)[None]
+    return Arrays(_crop(frame_HWC, crop, 0)[None], layers)
 
 
 def _mask(masks: Path, key: str, shift: int, num_classes: int) -> np.ndarray:
@@ -198,9 +198,9 @@ def _square(box: Box, scale: float, size: tuple[int, int], where: str) -> tuple[
     return round(y + height / 2 - side / 2), round(x + width / 2 - side / 2), side
 
 
-def _cut(picture: np.ndarray, crop: tuple[int, int, int], beyond: int) -> np.ndarray:
+def _crop(picture: np.ndarray, crop: tuple[int, int, int], fill: int) -> np.ndarray:
     top, left, side = crop
-    out = np.full((side, side, *picture.shape[2:]), beyond, np.uint8)
+    out = np.full((side, side, *picture.shape[2:]), fill, np.uint8)
     rows, columns = (
         range(max(0, start), min(start + side, whole))
         for start, whole in ((top, picture.shape[0]), (left, picture.shape[1]))

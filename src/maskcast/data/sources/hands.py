@@ -16,6 +16,6 @@ def hand_maps(parts: Sequence[str], *, visible: bool) -> tuple[LabelMap, ...]:
     return (*maps, LabelMap(VISIBLE, ("background", *SIDES))) if visible else maps
 
 
-def swapping(one: str, other: str) -> dict[str, Any]:
+def mirror_swaps_meta(one: str, other: str) -> dict[str, Any]:
     """Returns the meta of a store in which a horizontal flip swaps two names, of label maps or of classes."""
     return {MIRROR_SWAPS: [one, other]}

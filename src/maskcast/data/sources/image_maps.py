@@ -17,9 +17,9 @@ from maskcast.data.masks.rules import MaskRule
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.shared_frames import SCORED
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, classes_of
-from maskcast.data.sources.hands import SIDES, swapping
-from maskcast.data.sources.patterns import ALONE, CLIP, FRAME, Pattern, find_sequences
+from maskcast.data.sources.classes import Classes, read_classes
+from maskcast.data.sources.hands import SIDES, mirror_swaps_meta
+from maskcast.data.sources.patterns import CLIP, FRAME, SINGLE_SEQUENCE, Pattern, find_sequences
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, LabelMap, MirrorSwaps, natural_sort_key
@@ -27,13 +27,13 @@ from maskcast.params import ByName, is_null
 from maskcast.simulator.hands import PARTS
 
 
-def _of_images(value: str) -> str:
+def _check_frame_pattern(value: str) -> str:
     if FRAME not in value:
         raise ValueError("must name single images by {frame}, e.g. images/{frame}.jpg")
     return value
 
 
-ImagePattern = Annotated[Pattern, AfterValidator(_of_images)]
+ImagePattern = Annotated[Pattern, AfterValidator(_check_frame_pattern)]
 
 
 class ImageMapsSource(SourceConfig):
@@ -77,16 +77,16 @@ class ImageMapsSource(SourceConfig):
         masks = {name: find_images(raw, pattern, f"masks.{name}") for name, pattern in self.masks.items()}
         splits = splits_of(images, self.splits, seed)
         named = {name for members in self.splits.values() if isinstance(members, tuple) for name in members}
-        groups = {clip for found in masks.values() for clip, _ in found} - {ALONE}
+        groups = {clip for found in masks.values() for clip, _ in found} - {SINGLE_SEQUENCE}
 
-        def held_out(key: Key) -> bool:
+        def held_out(key: ImageKey) -> bool:
             """Whether training must not use an image without masks."""
             split = splits[key]
             return split == "hidden" or (split in SCORED and (key[0] in groups or not named.isdisjoint(key)))
 
-        names, attributes = classes_of(raw, self.classes)
+        names, attributes = read_classes(raw, self.classes)
         maps = tuple(LabelMap(name, names, attributes=attributes) for name in self.masks)
-        listing = Listing([], maps, meta=swapping(*self.mirror_swaps) if self.mirror_swaps else {})
+        listing = Listing([], maps, meta=mirror_swaps_meta(*self.mirror_swaps) if self.mirror_swaps else {})
         paths = [path for found in masks.values() for path in found.values()]
         rule = choose_rule(
             survey_masks(paths, self.ignore, "stored" if self.encoding == "index" else None),
@@ -94,16 +94,16 @@ class ImageMapsSource(SourceConfig):
             ignore=self.ignore,
             num_classes=len(names),
         )
-        listing.notes += [rule.told] if rule.told else []
+        listing.notes += [rule.description] if rule.description else []
         for key in sorted(images, key=lambda key: natural_sort_key("/".join(key))):
-            own = {name: found[key] for name, found in masks.items() if key in found}
-            split = splits[key] if own else "hidden" if held_out(key) else "unlabeled"
-            clip_id, kind = name_of(key), KIND_OF_SPLIT[split]
-            if lacking := [name for name in masks if own and name not in own]:
-                have = ", ".join(own)
-                listing.skipped.append((clip_id, f"has masks of {have} and none of {lacking[0]}; add it"))
+            own_masks = {name: found[key] for name, found in masks.items() if key in found}
+            split = splits[key] if own_masks else "hidden" if held_out(key) else "unlabeled"
+            clip_id, kind = clip_id_of(key), KIND_OF_SPLIT[split]
+            if missing := [name for name in masks if own_masks and name not in own_masks]:
+                existing = ", ".join(own_masks)
+                listing.skipped.append((clip_id, f"has masks of {existing} and none of {missing[0]}; add it"))
                 continue
-            load = partial(load_image, images[key], own if kind == "labelled" else {}, rule)
+            load = partial(load_image, images[key], own_masks if kind == "labelled" else {}, rule)
             listing.add(RawClip(clip_id, split, kind, load))
         for name, found in masks.items():
             if unpaired := sorted(found[key].name for key in found.keys() - images.keys()):
@@ -111,16 +111,16 @@ class ImageMapsSource(SourceConfig):
         return listing
 
 
-Key = tuple[str, str]  # group and name of an image; the group is ALONE if the pattern has no {clip}
+ImageKey = tuple[str, str]  # group and name of an image; the group is ALONE if the pattern has no {clip}
 
 
-def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
+def find_images(raw: Path, pattern: str, key: str) -> dict[ImageKey, Path]:
     """Returns the images that match a pattern, by group and name.
 
     Raises:
         MaskcastError: if no image matches.
     """
-    found: dict[Key, Path] = {}
+    found: dict[ImageKey, Path] = {}
     for clip, files in find_sequences(raw, pattern).items():
         assert not isinstance(files, Path)  # the pattern has {frame}
         found |= {(clip, frame): path for frame, path in files.items()}
@@ -129,17 +129,17 @@ def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
     return found
 
 
-def splits_of(images: Mapping[Key, Path], splits: Splits, seed: int) -> dict[Key, str]:
+def splits_of(images: Mapping[ImageKey, Path], splits: Splits, seed: int) -> dict[ImageKey, str]:
     """Returns the split of each image; images of one group get the same split."""
-    grouped = any(clip != ALONE for clip, _ in images)
+    grouped = any(clip != SINGLE_SEQUENCE for clip, _ in images)
     names = sorted({clip if grouped else frame for clip, frame in images}, key=natural_sort_key)
     split = assign_splits(names, splits, seed)
     return {(clip, frame): split[clip if grouped else frame] for clip, frame in images}
 
 
-def name_of(key: Key) -> str:
+def clip_id_of(key: ImageKey) -> str:
     """Returns the clip id of an image."""
-    return key[1] if key[0] == ALONE else "/".join(key)
+    return key[1] if key[0] == SINGLE_SEQUENCE else "/".join(key)
 
 
 def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays:
@@ -150,11 +150,13 @@ def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays
         MaskcastError: on unreadable files.
     """
     frame_HWC = read_image(image)
-    layers = {name: read_sized(path, image, frame_HWC.shape[:2], rule)[None] for name, path in masks.items()}
+    layers = {
+        name: read_mask_of_size(path, image, frame_HWC.shape[:2], rule)[None] for name, path in masks.items()
+    }
     return Arrays(frame_HWC[None], layers)
 
 
-def read_sized(path: Path, image: Path, size: tuple[int, int], rule: MaskRule) -> np.ndarray:
+def read_mask_of_size(path: Path, image: Path, size: tuple[int, int], rule: MaskRule) -> np.ndarray:
     """Returns a mask (H, W) uint8 after a check that it has the size of its image."""
     mask_HW = rule.read(path)
     check_size(path, mask_HW.shape, image, size)

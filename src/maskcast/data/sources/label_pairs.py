@@ -16,18 +16,18 @@ from pathlib import Path, PurePosixPath
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
 from maskcast.data.labelling.formats.names import UPLOADED, VIDEO_FRAME
-from maskcast.data.sources.footage import Footage
+from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.labels import LabelError
 from maskcast.reading import parsing
 
 Parts = tuple[str, ...]
 # Label Studio drops the folder of an uploaded file, makes spaces underscores and removes all characters but
 # letters, digits, dots, underscores and hyphens.
-_TAKEN_OUT = re.compile(r"[^-\w.]")
+_REMOVED_CHARACTERS = re.compile(r"[^-\w.]")
 
 
 @dataclass
-class Labels:
+class PairedLabels:
     """The frames of label files, by sequence.
 
     Attributes:
@@ -42,8 +42,8 @@ class Labels:
 
 
 def read_labels(
-    raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, Footage], folder: str
-) -> Labels:
+    raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, SequenceFiles], folder: str
+) -> PairedLabels:
     """Reads label files and finds the image of each of their frames.
 
     Args:
@@ -57,17 +57,17 @@ def read_labels(
         LabelError: two images match, a frame is listed twice, or a frame is beyond the end of its video.
         MaskcastError: a file is damaged.
     """
-    labels, images = Labels(), _Images(raw, footage, folder)
+    labels, images = PairedLabels(), _ImageIndex(raw, footage, folder)
     for file in files:
         parts = _parts(file.relative_to(raw).as_posix())
-        own = {*parts, parts[-1].removeprefix("instances_")}  # COCO names files after image folders
+        path_parts = {*parts, parts[-1].removeprefix("instances_")}  # COCO names files after image folders
         with parsing(file, f"labels of {form.name}", "export them again"):
             for frame in form.read(file):
-                place = images.find(frame, own)
-                if place is None:
+                match = images.find(frame, path_parts)
+                if match is None:
                     labels.unpaired[file].append(frame.where)
                     continue
-                name, k = place
+                name, k = match
                 if k in labels.frames[name]:
                     other = labels.frames[name][k].where
                     raise LabelError(f"{frame.where}: the same frame as {other}; {form.twice}")
@@ -76,12 +76,12 @@ def read_labels(
     return labels
 
 
-class _Images:
+class _ImageIndex:
     """The images of all sequences, by name."""
 
-    def __init__(self, raw: Path, footage: Mapping[str, Footage], folder: str) -> None:
+    def __init__(self, raw: Path, footage: Mapping[str, SequenceFiles], folder: str) -> None:
         self._footage, self._depth = footage, len(PurePosixPath(folder).parts)
-        self._clips = {_plain(name): name for name in footage}
+        self._clips = {_normalized(name): name for name in footage}
         self._by_name: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
         self._uploaded: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
         self._of_video: set[str] = set()  # sequences whose images have the names that CVAT gives to video frames
@@ -97,26 +97,26 @@ class _Images:
             for k, path in enumerate(found.images):
                 parts = _parts(path.relative_to(raw).as_posix())
                 self._by_name[parts[-1]].append((parts, name, k))
-                self._uploaded[_TAKEN_OUT.sub("", parts[-1].replace(" ", "_"))].append((parts, name, k))
+                self._uploaded[_REMOVED_CHARACTERS.sub("", parts[-1].replace(" ", "_"))].append((parts, name, k))
 
-    def find(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
-        """Returns sequence and index of a frame, or None; ``own`` has the parts of the label file's path.
+    def find(self, frame: FoundFrame, path_parts: set[str]) -> tuple[str, int] | None:
+        """Returns sequence and index of a frame, or None; ``path_parts`` has the parts of the label file's path.
 
         Raises:
             LabelError: two images match, or the frame is beyond the end of its video.
         """
-        if not frame.ordered and (place := self._named(frame, own)) is not None:
-            return place
+        if not frame.ordered and (match := self._named(frame, path_parts)) is not None:
+            return match
         for clip, k in frame.places:
-            name = self._clips.get(_plain(clip))
+            name = self._clips.get(_normalized(clip))
             if name is not None and (frame.ordered or isinstance(self._footage[name].images, Path)):
                 return self._at(name, k, frame)
-        if frame.ordered and (place := self._named(frame, own)) is not None:
-            return place
-        alone = [name for name in self._footage if _plain(name) in own] or list(self._footage)
-        numbered = frame.ordered or isinstance(self._footage[alone[0]].images, Path)
-        if len(alone) == 1 and numbered and frame.places and any(map(VIDEO_FRAME.fullmatch, frame.names)):
-            return self._at(alone[0], frame.places[-1][1], frame)
+        if frame.ordered and (match := self._named(frame, path_parts)) is not None:
+            return match
+        candidates = [name for name in self._footage if _normalized(name) in path_parts] or list(self._footage)
+        numbered = frame.ordered or isinstance(self._footage[candidates[0]].images, Path)
+        if len(candidates) == 1 and numbered and frame.places and any(map(VIDEO_FRAME.fullmatch, frame.names)):
+            return self._at(candidates[0], frame.places[-1][1], frame)
         return None
 
     def _at(self, name: str, k: int, frame: FoundFrame) -> tuple[str, int] | None:
@@ -137,24 +137,26 @@ class _Images:
             )
         return name, k
 
-    def _named(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
-        for called in frame.names:
-            parts = _parts(called)
+    def _named(self, frame: FoundFrame, path_parts: set[str]) -> tuple[str, int] | None:
+        for name in frame.names:
+            parts = _parts(name)
             last = "".join(parts[-1:])
             uploaded = UPLOADED.fullmatch(last)
-            for found in (
+            for candidates in (
                 [one for one in self._by_name.get(last, ()) if self._fits(parts, one[0])],
                 self._uploaded.get(uploaded[1], []) if uploaded else [],
             ):
-                meant = [one for one in found if len(found) == 1 or _plain(one[1]) in own] or found
-                if len(meant) > 1:
-                    first, second = ("/".join(one[0]) for one in meant[:2])
+                matches = [
+                    one for one in candidates if len(candidates) == 1 or _normalized(one[1]) in path_parts
+                ] or candidates
+                if len(matches) > 1:
+                    first, second = ("/".join(one[0]) for one in matches[:2])
                     raise LabelError(
-                        f"{frame.where}: {called!r} may be {first} or {second}; write the folder into the names, "
+                        f"{frame.where}: {name!r} may be {first} or {second}; write the folder into the names, "
                         "or name the file of labels, or its folder, as the sequence"
                     )
-                if meant:
-                    return meant[0][1:]
+                if matches:
+                    return matches[0][1:]
         return None
 
     def _fits(self, wanted: Parts, image: Parts) -> bool:
@@ -165,11 +167,11 @@ class _Images:
 def _parts(path: str) -> Parts:
     """Returns the parts of a path in lower case and one Unicode form, without the ending of an image or label."""
     path = path.rpartition("?d=")[2].replace("\\", "/")  # the form in which Label Studio refers to local files
-    found = [part for part in PurePosixPath(_plain(path)).parts if part not in ("/", "..")]
+    found = [part for part in PurePosixPath(_normalized(path)).parts if part not in ("/", "..")]
     if found and PurePosixPath(found[-1]).suffix in {*IMAGE_SUFFIXES, ".json", ".xml"}:
         found[-1] = PurePosixPath(found[-1]).stem
     return tuple(found)
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower()

@@ -39,7 +39,7 @@ class SampleFile(Sequence[Sample]):
         return Sample(path, tuple(box), hands, mask)
 
 
-class Lazily(Sequence[T]):
+class LazySequence(Sequence[T]):
     """A concatenation of sequences whose elements are made on access.
 
     Args:

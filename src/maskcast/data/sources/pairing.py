@@ -13,7 +13,7 @@ from maskcast.errors import MaskcastError
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedMasks:
     """The masks of a sequence's frames.
 
     Attributes:
@@ -27,29 +27,31 @@ class Pairs:
     rule: str
 
 
-def pair_by_name(frames: Iterable[str], masks: Mapping[str, Path], suffix: str) -> Pairs:
+def pair_by_name(frames: Iterable[str], masks: Mapping[str, Path], suffix: str) -> PairedMasks:
     """Pairs each frame with the mask of the same key; leading zeros and case are ignored."""
     rule = "a mask has the name of its frame" + (f" and {suffix!r}" if suffix else "")
     by_key = {name_key(key): path for key, path in masks.items()}
     paired = [by_key.pop(name_key(key), None) for key in frames]
-    return Pairs(paired, list(by_key.values()), rule)
+    return PairedMasks(paired, list(by_key.values()), rule)
 
 
-def pair_by_number(numbers: Sequence[int], masks: Mapping[str, Path], offset: int | None, where: str) -> Pairs:
+def pair_by_number(
+    numbers: Sequence[int], masks: Mapping[str, Path], offset: int | None, location: str
+) -> PairedMasks:
     """Pairs each frame with a mask by number.
 
     Args:
         numbers: of the frames; those of a video count from 0.
         masks: by key.
         offset: number of a mask - number of its frame. None means 0, accepted only if the first frame has a mask.
-        where: place of the masks, for errors.
+        location: place of the masks, for errors.
 
     Raises:
         MaskcastError: if a mask's name does not give exactly one number, two masks have the same number, or the
             masks may belong to other frames.
     """
     by_number: dict[int, Path] = {}
-    for key, number in numbers_of(masks, where).items():
+    for key, number in numbers_of(masks, location).items():
         if number in by_number:
             raise MaskcastError(
                 f"{masks[key]}: {by_number[number].name} has the same number; leave one of the two"
@@ -68,26 +70,26 @@ def pair_by_number(numbers: Sequence[int], masks: Mapping[str, Path], offset: in
             f"frame is {numbers[-1]}; set source.offset to the number of the first frame's mask"
         )
     paired = [by_number.pop(number + shift, None) for number in numbers]
-    return Pairs(paired, list(by_number.values()), f"mask N is of frame N - {shift}, counted from 0")
+    return PairedMasks(paired, list(by_number.values()), f"mask N is of frame N - {shift}, counted from 0")
 
 
-def numbers_of(keys: Iterable[str], where: str) -> dict[str, int]:
+def numbers_of(keys: Iterable[str], location: str) -> dict[str, int]:
     """Returns the number in each key: the only one, or, if keys differ in digits only, the only one that varies.
 
     Raises:
         MaskcastError: if that does not give one number for each key.
     """
     digits = {key: re.findall(r"\d+", key) for key in keys}
-    alike = len({skeleton(key) for key in digits}) == 1
-    columns = list(zip(*digits.values(), strict=True)) if alike else []
-    changing = [k for k, column in enumerate(columns) if len(set(map(int, column))) > 1]
-    if len(changing) == 1:
-        return {key: int(found[changing[0]]) for key, found in digits.items()}
+    same_form = len({skeleton(key) for key in digits}) == 1
+    columns = list(zip(*digits.values(), strict=True)) if same_form else []
+    varying = [k for k, column in enumerate(columns) if len(set(map(int, column))) > 1]
+    if len(varying) == 1:
+        return {key: int(found[varying[0]]) for key, found in digits.items()}
     wrong = next((key for key, found in digits.items() if len(found) != 1), None)
     if wrong is not None:
         count = len(digits[wrong]) or "no"
         raise MaskcastError(
-            f"{where}: {wrong!r} has {count} numbers, so it does not tell its frame; let {{frame}} stand for the "
-            f"number in source.masks, e.g. {{clip}}/mask_{{frame}}.png"
+            f"{location}: {wrong!r} has {count} numbers, so it does not tell its frame; let {{frame}} stand for "
+            "the number in source.masks, e.g. {clip}/mask_{frame}.png"
         )
     return {key: int(found[0]) for key, found in digits.items()}

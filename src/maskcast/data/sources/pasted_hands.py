@@ -22,9 +22,16 @@ from maskcast.data.masks.rules import MaskRule, value_table
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import Values
-from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, swapping
-from maskcast.data.sources.image_maps import ImagePattern, Key, find_images, name_of, read_sized, splits_of
-from maskcast.data.sources.splits import Splits, refuse_copies
+from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, mirror_swaps_meta
+from maskcast.data.sources.image_maps import (
+    ImageKey,
+    ImagePattern,
+    clip_id_of,
+    find_images,
+    read_mask_of_size,
+    splits_of,
+)
+from maskcast.data.sources.splits import Splits, check_no_copies
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
 from maskcast.params import ByName, is_null
@@ -68,15 +75,17 @@ class PastedHandsSource(SourceConfig):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the pictures, at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
-        images, masks = (find_images(raw, *one) for one in ((self.images, "images"), (self.masks, "masks")))
-        listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=swapping(*SIDES))
-        bare = sorted(images.keys() - masks.keys())
-        listing.skipped += [(name_of(key), f"{images[key]}: has no mask; add it") for key in bare]
+        images, masks = (
+            find_images(raw, *pair_seed) for pair_seed in ((self.images, "images"), (self.masks, "masks"))
+        )
+        listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=mirror_swaps_meta(*SIDES))
+        unmasked = sorted(images.keys() - masks.keys())
+        listing.skipped += [(clip_id_of(key), f"{images[key]}: has no mask; add it") for key in unmasked]
         photos = {key: images[key] for key in sorted(images.keys() & masks.keys())}
         if not photos:
             raise MaskcastError(f"{raw}: no photograph has a mask of its name; fix source.images or source.masks")
         split_of = splits_of(photos, self.splits, seed)
-        refuse_copies(photos, split_of)
+        check_no_copies(photos, split_of)
         try:
             table = None if self.values is None else value_table(self.values, CLASSES)
         except ValueError as error:
@@ -94,8 +103,8 @@ class PastedHandsSource(SourceConfig):
                     "source.splits"
                 )
             for index in range(count):
-                one = derive(seed, SPLITS.index(split), index)
-                self._add(listing, split, index, pool, one, (photos, masks), rule, size)
+                pair_seed = derive(seed, SPLITS.index(split), index)
+                self._add(listing, split, index, pool, pair_seed, (photos, masks), rule, size)
         return listing
 
     def _add(
@@ -103,9 +112,9 @@ class PastedHandsSource(SourceConfig):
         listing: Listing,
         split: Split,
         index: int,
-        pool: Sequence[Key],
+        pool: Sequence[ImageKey],
         seed: int,
-        files: tuple[Mapping[Key, Path], Mapping[Key, Path]],
+        files: tuple[Mapping[ImageKey, Path], Mapping[ImageKey, Path]],
         rule: MaskRule,
         size: tuple[int, int],
     ) -> None:
@@ -115,7 +124,7 @@ class PastedHandsSource(SourceConfig):
         load = partial(
             load_pair, photos, rule, seed, size=size, side=self.side, zoom=self.zoom, labelled=kind == "labelled"
         )
-        meta = {"hands": "interacting", "photos": [name_of(key) for key in chosen]}
+        meta = {"hands": "interacting", "photos": [clip_id_of(key) for key in chosen]}
         listing.add(RawClip(f"pasted_{split}_{index:06d}", split, kind, load, meta))
 
 
@@ -145,12 +154,12 @@ def load_pair(
     frames, masks = [], []
     for number, (image, mask) in enumerate(photos):
         frame_HWC = read_image(image)
-        mask_HW = read_sized(mask, image, frame_HWC.shape[:2], rule)
+        mask_HW = read_mask_of_size(mask, image, frame_HWC.shape[:2], rule)
         step = -1 if number == mirrored else 1
         shape = size[::-1]
         frames.append(cv2.resize(frame_HWC[:, ::step], shape, interpolation=cv2.INTER_AREA))
         masks.append(cv2.resize(mask_HW[:, ::step], shape, interpolation=cv2.INTER_NEAREST_EXACT))
-    move_23 = _move(masks[1], float(np.exp(random.uniform(*np.log(zoom)))), random)
+    move_23 = _hand_transform(masks[1], float(np.exp(random.uniform(*np.log(zoom)))), random)
     front_HWC = cv2.warpAffine(frames[1], move_23, size[::-1], borderMode=cv2.BORDER_REPLICATE)
     cover_HW = cv2.warpAffine((masks[1] == 1).astype(np.float32), move_23, size[::-1])
     picture_HWC = frames[0] + cover_HW[..., None] * (front_HWC.astype(np.float32) - frames[0])
@@ -164,7 +173,7 @@ def load_pair(
     return Arrays(frame, {name: mask_HW[None] for name, mask_HW in layers.items()} if labelled else {})
 
 
-def _move(mask_HW: np.ndarray, zoom: float, random: np.random.Generator) -> np.ndarray:
+def _hand_transform(mask_HW: np.ndarray, zoom: float, random: np.random.Generator) -> np.ndarray:
     """Returns an affine map (2, 3) that scales a hand and shifts it vertically; its arm stays at the border."""
     height, width = mask_HW.shape
     hand_HW = mask_HW == 1

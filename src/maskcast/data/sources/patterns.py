@@ -19,8 +19,8 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 
 CLIP, FRAME = "{clip}", "{frame}"
-_VARIES = re.compile(r"[{*]")
-ALONE = "sequence"  # name of the sequence of a pattern without {clip}
+_PLACEHOLDER = re.compile(r"[{*]")
+SINGLE_SEQUENCE = "sequence"  # name of the sequence of a pattern without {clip}
 
 
 def _pattern(value: str) -> str:
@@ -39,10 +39,10 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-Files = Path | dict[str, Path]  # a folder, a video, or images by the text that stands for `{frame}`
+SequencePaths = Path | dict[str, Path]  # a folder, a video, or images by the text that stands for `{frame}`
 
 
-def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
+def find_sequences(raw: Path, pattern: str) -> dict[str, SequencePaths]:
     """Returns for each sequence its folder or video, or its images by frame if the pattern names them.
 
     The fixed text of a pattern matches in upper and lower case. All but folders, videos and images is skipped.
@@ -51,16 +51,16 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
     Raises:
         MaskcastError: if two files have the same frame, or the same sequence.
     """
-    found: dict[str, Files] = {}
-    alone: list[tuple[str, Path]] = []
+    found: dict[str, SequencePaths] = {}
+    single_images: list[tuple[str, Path]] = []
     of_images = PurePosixPath(pattern).suffix.lower() in (*IMAGE_SUFFIXES, ".*")
     for path, names in _matches(raw, PurePosixPath(pattern).parts, {}):
-        clip, frame = names.get("clip", ALONE), names.get("frame")
+        clip, frame = names.get("clip", SINGLE_SEQUENCE), names.get("frame")
         if frame is None:
             if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
                 _add(found, clip, path)
             elif of_images and path.suffix.lower() in IMAGE_SUFFIXES:
-                alone.append((clip, path))
+                single_images.append((clip, path))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             frames = found.setdefault(clip, {})
             assert isinstance(frames, dict)
@@ -68,41 +68,43 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
     if found:
         return found
     images: dict[str, Path] = {}
-    for clip, path in alone:
+    for clip, path in single_images:
         _add(images, clip, path)
     return {clip: {clip: path} for clip, path in images.items()}
 
 
-def named_as(images: Collection[str], masks: dict[str, Files]) -> dict[str, Files]:
+def match_names(images: Collection[str], masks: dict[str, SequencePaths]) -> dict[str, SequencePaths]:
     """Renames masks to the names of the sequences that they belong to.
 
     Names may differ in case, leading zeros or Unicode form, if only one sequence matches.
     """
-    alone = {name for name in images if name not in masks}
-    known = Counter(map(name_key, (*alone, *masks)))
-    called = {key: name for name in alone if known[key := name_key(name)] == 2} if alone else {}
-    return {name if name in images else called.get(name_key(name), name): files for name, files in masks.items()}
+    unmatched = {name for name in images if name not in masks}
+    known = Counter(map(name_key, (*unmatched, *masks)))
+    matched = {key: name for name in unmatched if known[key := name_key(name)] == 2} if unmatched else {}
+    return {name if name in images else matched.get(name_key(name), name): files for name, files in masks.items()}
 
 
-def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str, Files]:
+def without_masks(images: dict[str, SequencePaths], masks: dict[str, SequencePaths]) -> dict[str, SequencePaths]:
     """Returns the sequences without those that are masks of others, e.g. a folder `trainannot` beside `train`."""
-    of_others: dict[Path | None, str] = {
+    mask_owners: dict[Path | None, str] = {
         place: name
         for name, files in masks.items()
-        if name in images and (path := _place(name, files)) is not None
+        if name in images and (path := _single_path(name, files)) is not None
         for place in (*path.parents, path)  # `01_GT/SEG` beside `01`
     }
-    return {name: files for name, files in images.items() if of_others.get(_place(name, files), name) == name}
+    return {
+        name: files for name, files in images.items() if mask_owners.get(_single_path(name, files), name) == name
+    }
 
 
-def _place(name: str, files: Files) -> Path | None:
+def _single_path(name: str, files: SequencePaths) -> Path | None:
     """Returns the folder, video or single image of a sequence; None if it has several images."""
     return files if isinstance(files, Path) else files.get(name) if len(files) == 1 else None
 
 
 def fixed_folder(pattern: str) -> str:
     """Returns the fixed folder at the start of a pattern; empty if that is the folder of the data set."""
-    return "/".join(takewhile(lambda part: not _VARIES.search(part), PurePosixPath(pattern).parts[:-1]))
+    return "/".join(takewhile(lambda part: not _PLACEHOLDER.search(part), PurePosixPath(pattern).parts[:-1]))
 
 
 def _add(found: dict[str, Any], name: str, path: Path) -> None:
@@ -114,13 +116,13 @@ def _add(found: dict[str, Any], name: str, path: Path) -> None:
 def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
     """Yields the files and folders that match the parts of a pattern, with the texts of its placeholders."""
     part, rest = parts[0], parts[1:]
-    if rest and not _VARIES.search(part):
+    if rest and not _PLACEHOLDER.search(part):
         if (folder / part).is_dir():
             yield from _matches(folder / part, rest, names)
         return
     expression = re.escape(part)
-    for name, meaning in ((CLIP, "(?P<clip>.+)"), (FRAME, "(?P<frame>.+?)"), ("*", ".*")):
-        expression = expression.replace(re.escape(name), meaning)
+    for name, regex in ((CLIP, "(?P<clip>.+)"), (FRAME, "(?P<frame>.+?)"), ("*", ".*")):
+        expression = expression.replace(re.escape(name), regex)
     for path in sorted(folder.iterdir()):
         match = None if is_junk(path.name) else re.fullmatch(expression, path.name, re.IGNORECASE)
         if match is None:

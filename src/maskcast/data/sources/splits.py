@@ -25,21 +25,21 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
     Raises:
         MaskcastError: on an unknown split, a listed name that does not exist or is listed twice, or a sum above 1.
     """
-    found: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     shares = _shares(splits)
     for split, members in splits.items():
         for name in members if isinstance(members, tuple) else ():
-            if name not in names or name in found:
-                problem = "stands in two splits" if name in found else "is not among the sequences"
+            if name not in names or name in assigned:
+                problem = "stands in two splits" if name in assigned else "is not among the sequences"
                 known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
                 raise MaskcastError(
                     f"source.splits.{split}: {name!r} {problem} ({known}); fix the list, "
                     "or the paths that sequences are found by"
                 )
-            found[name] = split
+            assigned[name] = split
     copies: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        if name not in found:
+        if name not in assigned:
             copies[original_name(name)].append(name)
     groups, total = list(copies.values()), sum(map(len, copies.values()))
     order = [groups[i] for i in reversed(rng(seed).permutation(len(groups)))]
@@ -47,12 +47,12 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
         wanted, count = max(round(share * total), 1 if share else 0), 0
         while order and count < wanted:
             group = order.pop()
-            found.update(dict.fromkeys(group, split))
+            assigned.update(dict.fromkeys(group, split))
             count += len(group)
-    return {name: found.get(name, "train") for name in names}
+    return {name: assigned.get(name, "train") for name in names}
 
 
-def refuse_copies(files: Mapping[Key, Path], splits: Mapping[Key, str]) -> None:
+def check_no_copies(files: Mapping[Key, Path], splits: Mapping[Key, str]) -> None:
     """Refuses copies of one file in two splits: validation would score on training data.
 
     Files that cannot be read are reported later, when they are read.

@@ -14,7 +14,7 @@ from maskcast.simulator.camera import ATTRIBUTES, CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
 
 DEFAULT_SIZE = (160, 240)
-Some = Annotated[int, Field(ge=0, le=1_000_000)]  # clips: all are listed before the first is made
+ClipCount = Annotated[int, Field(ge=0, le=1_000_000)]  # clips: all are listed before the first is made
 
 
 class SyntheticSource(SourceConfig):
@@ -22,17 +22,17 @@ class SyntheticSource(SourceConfig):
 
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic"] = "synthetic"
-    train: Some = 100
+    train: ClipCount = 100
     """Number of labelled clips to train on."""
-    val: Some = 50
+    val: ClipCount = 50
     """Number of labelled clips to validate on."""
-    test: Some = 0
+    test: ClipCount = 0
     """Number of labelled clips to test on."""
-    unlabeled: Some = 200
+    unlabeled: ClipCount = 200
     """Number of clips without masks."""
-    hidden: Some = 0
+    hidden: ClipCount = 0
     """Number of clips of which only the first `context` frames are given."""
-    motion: Some = Field(default=0, exclude_if=is_zero)
+    motion: ClipCount = Field(default=0, exclude_if=is_zero)
     """Number of further clips in split train that have masks but no frames: forecasters learn motion from them,
     maskers do not use them. They cost a tenth of other clips."""
     frames: int = Field(default=22, ge=1)

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.hands import hand_maps, swapping
-from maskcast.data.sources.synthetic import Some
+from maskcast.data.sources.hands import hand_maps, mirror_swaps_meta
+from maskcast.data.sources.synthetic import ClipCount
 from maskcast.labels import KIND_OF_SPLIT, SPLITS
 from maskcast.seed import derive, rng
 from maskcast.simulator.hand_pictures import simulate_hands
@@ -27,15 +27,15 @@ class SyntheticHandsSource(SourceConfig):
 
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic_hands"] = "synthetic_hands"
-    train: Some = 100
+    train: ClipCount = 100
     """Number of pictures with masks to train on."""
-    val: Some = 50
+    val: ClipCount = 50
     """Number of pictures with masks to validate on."""
-    test: Some = 0
+    test: ClipCount = 0
     """Number of pictures with masks to test on."""
-    unlabeled: Some = 900
+    unlabeled: ClipCount = 900
     """Number of pictures without masks."""
-    hidden: Some = 0
+    hidden: ClipCount = 0
     """Number of pictures without masks that are not used for training."""
     interacting: float = Field(default=0.5, ge=0, le=1)
     """Share of pictures with two hands that touch."""
@@ -52,21 +52,21 @@ class SyntheticHandsSource(SourceConfig):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the pictures, rendered at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
-        listing = Listing([], hand_maps(PARTS, visible=True), meta=swapping("left", "right"))
+        listing = Listing([], hand_maps(PARTS, visible=True), meta=mirror_swaps_meta("left", "right"))
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
-                one = derive(seed, number, index)
-                hands = self._hands(float(rng(one, 1).random()), index)  # rng(one) draws the pose
+                picture_seed = derive(seed, number, index)
+                hands = self._hands(float(rng(picture_seed, 1).random()), index)  # rng(one) draws the pose
                 kind = KIND_OF_SPLIT[split]
                 load = partial(
                     load_picture,
-                    one,
+                    picture_seed,
                     hands=hands,
                     labelled=kind == "labelled",
                     height=height or SIZE,
                     width=width or SIZE,
                 )
-                meta = {"seed": one, "hands": hands}
+                meta = {"seed": picture_seed, "hands": hands}
                 listing.add(RawClip(f"hands_{split}_{index:06d}", split, kind, load, meta))
         return listing
 

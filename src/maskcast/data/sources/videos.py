@@ -10,7 +10,7 @@ from pydantic import Field
 
 from maskcast.data.frame_names import BESIDE
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.errors import MaskcastError
@@ -20,16 +20,16 @@ from maskcast.progress import track
 from maskcast.reading import pluralize
 
 
-def left_out(names: Iterable[str]) -> list[tuple[str, str]]:
+def unsupported_files(names: Iterable[str]) -> list[tuple[str, str]]:
     """Returns for each ending that is no video's: the ending and the reason why its files are left out."""
-    endings = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
     return [
         (
-            f"*{ending}",
+            f"*{suffix}",
             f"{pluralize(count, 'file')} of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}",
         )
-        for ending, count in sorted(endings.items())
-        if ending not in VIDEO_SUFFIXES | BESIDE
+        for suffix, count in sorted(suffixes.items())
+        if suffix not in VIDEO_SUFFIXES | BESIDE
     ]
 
 
@@ -51,11 +51,11 @@ class VideosSource(SourceConfig):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.listing`)."""
-        classes, attributes = classes_of(raw, self.classes)
+        classes, attributes = read_classes(raw, self.classes)
         listing = Listing([], single_map(classes, attributes=attributes))
         files = {path.relative_to(raw).as_posix(): path for path in list_files(raw)}
         names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
-        listing.skipped += left_out(files)
+        listing.skipped += unsupported_files(files)
         if not names:
             raise MaskcastError(f"{raw}: holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
         ids = Counter(map(_id, names))

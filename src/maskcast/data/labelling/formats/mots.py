@@ -151,7 +151,7 @@ def _ids(file: Path) -> np.ndarray:
     values_HW = mask.grey()
     if values_HW is None or mask.lossy:
         raise MaskcastError(
-            f"{file}: holds {mask.form} where ids are wanted; export ids as PNG, 8 or 16 bits grey"
+            f"{file}: holds {mask.format} where ids are wanted; export ids as PNG, 8 or 16 bits grey"
         )
     return values_HW
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from maskcast.data.frame_names import first_names, other_endings, runs, same_number, unique
 from maskcast.data.images import image_files, read_frames
-from maskcast.data.sources.pairing import Pairs, numbers_of, pair_by_name, pair_by_number
-from maskcast.data.sources.patterns import Files
+from maskcast.data.sources.pairing import PairedMasks, numbers_of, pair_by_name, pair_by_number
+from maskcast.data.sources.patterns import SequencePaths
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
@@ -19,7 +19,7 @@ REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in so
 
 
 @dataclass(frozen=True)
-class Footage:
+class SequenceFiles:
     """Frames and masks of a sequence, all paths.
 
     Attributes:
@@ -28,7 +28,7 @@ class Footage:
         runs: ranges of frames with consecutive numbers.
         unpaired: a text that says which masks have no frame, and which rule was tried; empty if all have one.
         gap: a text that says where numbers are missing; empty if none are.
-        unread: endings of files beside the frames that are no supported image format; empty if there are none.
+        unsupported: suffixes of files beside the frames that are no supported images; empty if there are none.
     """
 
     images: Path | Sequence[Path]
@@ -36,18 +36,24 @@ class Footage:
     runs: Sequence[range]
     unpaired: str = ""
     gap: str = ""
-    unread: str = ""
+    unsupported: str = ""
 
 
-def gather(
-    images: Files, masks: Files | None, where: Path, *, suffix: str, offset: int | None, labelled: bool
-) -> Footage:
+def pair_files(
+    images: SequencePaths,
+    masks: SequencePaths | None,
+    location: Path,
+    *,
+    suffix: str,
+    offset: int | None,
+    labelled: bool,
+) -> SequenceFiles:
     """Returns the frames of a sequence, paired with its masks if it is ``labelled``.
 
     Args:
         images: the folder of the frames, the video, or the images by frame key.
         masks: the folder of the masks, or the masks by frame key; None without masks.
-        where: place of the masks, for errors.
+        location: place of the masks, for errors.
         suffix: suffix that the name of a mask in a folder adds to its frame's.
         offset: see `pair_by_number`; None pairs images by name.
         labelled: whether masks are required.
@@ -55,34 +61,40 @@ def gather(
     Raises:
         MaskcastError: if two frames or two masks have one name, there are no masks, or no mask has a frame.
     """
-    found = named_images(masks, suffix)
-    if labelled and not found:
-        kinds = other_endings(where) if where.is_dir() else ""
+    mask_images = named_images(masks, suffix)
+    if labelled and not mask_images:
+        suffixes = other_endings(location) if location.is_dir() else ""
         raise MaskcastError(
-            f"{where}: no mask images{f' (it has {kinds})' if kinds else ''}; fix source.masks or put the "
-            "sequence into unlabeled"
+            f"{location}: no mask images{f' (it has {suffixes})' if suffixes else ''}; fix source.masks or put "
+            "the sequence into unlabeled"
         )
     if isinstance(images, Path) and images.is_file():
         numbers = range(count_frames(images))
-        pairs = pair_by_number(numbers, found, offset, str(where)) if labelled else _no_pairs(numbers)
-        return Footage(images, pairs.masks, [numbers], _unpaired(pairs, images.name))
-    frames = frames_beside(images, {} if images == masks and not suffix else found)  # masks may be frames
+        pairs = pair_by_number(numbers, mask_images, offset, str(location)) if labelled else _no_pairs(numbers)
+        return SequenceFiles(images, pairs.masks, [numbers], _unpaired_text(pairs, images.name))
+    frames = frames_without_masks(
+        images, {} if images == masks and not suffix else mask_images
+    )  # masks may be frames
     keys = sorted(frames, key=natural_sort_key)
     pairs = _no_pairs(keys)
     if labelled and offset is None:
-        pairs = pair_by_name(keys, found, suffix)
+        pairs = pair_by_name(keys, mask_images, suffix)
     elif labelled:
-        pairs = pair_by_number(list(numbers_of(keys, str(where)).values()), found, offset, str(where))
-    parts = runs(keys)
-    after = frames[keys[parts[1].start]] if len(parts) > 1 else None
-    alike = after is not None and after.name == frames[keys[0]].name  # a folder per frame
-    gap = f"they do not go on at {'/'.join(after.parts[-2 if alike else -1 :])}" if after is not None else ""
+        pairs = pair_by_number(list(numbers_of(keys, str(location)).values()), mask_images, offset, str(location))
+    ranges = runs(keys)
+    next_file = frames[keys[ranges[1].start]] if len(ranges) > 1 else None
+    is_folder_per_frame = next_file is not None and next_file.name == frames[keys[0]].name  # a folder per frame
+    gap = (
+        f"they do not go on at {'/'.join(next_file.parts[-2 if is_folder_per_frame else -1 :])}"
+        if next_file is not None
+        else ""
+    )
     files = [frames[key] for key in keys]
     unread = other_endings(images) if isinstance(images, Path) else ""
-    return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap, unread)
+    return SequenceFiles(files, pairs.masks, ranges, _unpaired_text(pairs, first_names(files)), gap, unread)
 
 
-def read_footage(images: Path | Sequence[Path], window: Sequence[int]) -> np.ndarray:
+def read_window(images: Path | Sequence[Path], window: Sequence[int]) -> np.ndarray:
     """Returns the frames (T, H, W, 3) uint8 of a window: `window` of a video, or all images of a list.
 
     Raises:
@@ -91,12 +103,12 @@ def read_footage(images: Path | Sequence[Path], window: Sequence[int]) -> np.nda
     return read_video(images, window) if isinstance(images, Path) else read_frames(images)
 
 
-def file_of(images: Path | Sequence[Path], t: int) -> Path:
+def file_of_frame(images: Path | Sequence[Path], t: int) -> Path:
     """Returns the file that holds frame ``t`` of a window."""
     return images if isinstance(images, Path) else images[t]
 
 
-def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
+def frames_without_masks(images: SequencePaths, masks: Mapping[str, Path]) -> dict[str, Path]:
     """Returns the images of a sequence that are not among its masks, by frame key.
 
     Raises:
@@ -104,71 +116,72 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
     """
     remedy = "name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
     try:
-        frames = named_images(images, "", without=masks.values())
+        frames = named_images(images, "", exclude=masks.values())
     except MaskcastError as error:
         raise MaskcastError(f"{error}, or {remedy}") from None
-    if isinstance(images, Path) and (two := same_number(frames)) is not None:
+    if isinstance(images, Path) and (pair := same_number(frames)) is not None:
         raise MaskcastError(
-            f"{images}: {frames[two[0]].name} and {frames[two[1]].name} have one number, so not all images there "
-            f"are frames; {remedy}"
+            f"{images}: {frames[pair[0]].name} and {frames[pair[1]].name} have one number, so not all images "
+            f"there are frames; {remedy}"
         )
     if not frames:
-        kinds = other_endings(images) if isinstance(images, Path) else ""
+        suffixes = other_endings(images) if isinstance(images, Path) else ""
         raise MaskcastError(
-            f"{images}: holds no images{f' (but {kinds})' if kinds else ''}{' beside masks' if masks else ''}; "
-            "save the frames as PNG"
+            f"{images}: holds no "
+            f"images{f' (but {suffixes})' if suffixes else ''}{' beside masks' if masks else ''}; save the frames "
+            "as PNG"
         )
     return frames
 
 
-def named_images(files: Files | None, suffix: str, without: Collection[Path] = ()) -> dict[str, Path]:
+def named_images(files: SequencePaths | None, suffix: str, exclude: Collection[Path] = ()) -> dict[str, Path]:
     """Returns the images of a folder by name, without ending and suffix, or those that a pattern found.
 
     Args:
         files: the folder, or the images by what stands for `{frame}`.
         suffix: only names that end in it are returned, and it is removed from them.
-        without: images to leave out.
+        exclude: images to leave out.
 
     Raises:
         MaskcastError: if two images have the same name.
     """
     if files is None:
         return {}
-    others = set(without)
+    excluded = set(exclude)
     if not isinstance(files, Path):
-        return unique((key, path) for key, path in files.items() if path not in others)
-    inside = [path for path in image_files(files) if path not in others] if files.is_dir() else []
-    return unique((path.stem.removesuffix(suffix), path) for path in inside if path.stem.endswith(suffix))
+        return unique((key, path) for key, path in files.items() if path not in excluded)
+    paths = [path for path in image_files(files) if path not in excluded] if files.is_dir() else []
+    return unique((path.stem.removesuffix(suffix), path) for path in paths if path.stem.endswith(suffix))
 
 
-def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
+def sequence_notes(footage: Mapping[str, SequenceFiles]) -> Iterator[str]:
     """Yields notes for the owner of the data, one line each."""
-    bare = {name: found.masks.count(None) for name, found in footage.items() if any(found.masks)}
-    if missing := {name: count for name, count in bare.items() if count}:
+    unlabelled = {name: files.masks.count(None) for name, files in footage.items() if any(files.masks)}
+    if missing := {name: count for name, count in unlabelled.items() if count}:
         name, count = next(iter(missing.items()))
         yield (
             f"{pluralize(sum(missing.values()), 'frame')} of {pluralize(len(missing), 'labelled sequence')} "
             f"without mask and label ({name}: {count} of {len(footage[name].masks)})"
         )
-    if unread := {name: found for name, found in footage.items() if found.unread}:
-        name, found = next(iter(unread.items()))
+    if unsupported := {name: files for name, files in footage.items() if files.unsupported}:
+        name, files = next(iter(unsupported.items()))
         yield (
-            f"{pluralize(len(unread), 'sequence', 'holds', 'hold')} files that are no images known here "
-            f"({name}: {found.unread}); save them as PNG if they are frames"
+            f"{pluralize(len(unsupported), 'sequence', 'holds', 'hold')} files that are no images known here "
+            f"({name}: {files.unsupported}); save them as PNG if they are frames"
         )
-    if gaps := {name: found for name, found in footage.items() if found.gap}:
-        name, found = next(iter(gaps.items()))
+    if gaps := {name: files for name, files in footage.items() if files.gap}:
+        name, files = next(iter(gaps.items()))
         yield (
             f"{pluralize(len(gaps), 'sequence', 'has', 'have')} gaps in the numbers of frames, and no clip "
-            f"goes over one ({name}: {found.gap})"
+            f"goes over one ({name}: {files.gap})"
         )
 
 
-def _no_pairs(frames: Sequence[object]) -> Pairs:
-    return Pairs([None] * len(frames), [], "")
+def _no_pairs(frames: Sequence[object]) -> PairedMasks:
+    return PairedMasks([None] * len(frames), [], "")
 
 
-def _unpaired(pairs: Pairs, frames: str) -> str:
+def _unpaired_text(pairs: PairedMasks, frames: str) -> str:
     """Returns a text that says which masks have no frame; empty if all have one.
 
     Raises:

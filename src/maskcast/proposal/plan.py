@@ -14,7 +14,7 @@ from maskcast.data.sources.base import RawClip
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
 from maskcast.params import validate
-from maskcast.proposal.duration import estimate
+from maskcast.proposal.duration import estimate_seconds
 from maskcast.proposal.values import Proposal, propose_params, suits_pretrained
 from maskcast.reading import pluralize
 from maskcast.runner.stage import get_stage
@@ -23,11 +23,11 @@ from maskcast.writing import write_atomically
 
 
 @dataclass(frozen=True)
-class Start:
+class ParamsPlan:
     """The result of `init`.
 
     Attributes:
-        found: findings about the data.
+        findings: findings about the data.
         proposal: proposed params.
         clips: number of clips by split, as prepare_clips will list them.
         left_out: items that prepare_clips will leave out, with reasons.
@@ -35,7 +35,7 @@ class Start:
         formula: how the time was estimated.
     """
 
-    found: Findings
+    findings: Findings
     proposal: Proposal
     clips: Counter[str]
     left_out: list[tuple[str, str]]
@@ -45,12 +45,12 @@ class Start:
     @property
     def pipeline(self) -> str:
         """Name of the pipeline for these params, as in `maskcast new` and `maskcast pipeline`."""
-        return "photographs" if self.found.photographs else "forecasting"
+        return "photographs" if self.findings.photographs else "forecasting"
 
     def text(self, raw: Path) -> str:
         """Returns the text of the params file."""
         head = f"Params of the pipeline {self.pipeline} for {raw.resolve()}, "
-        head += f"proposed by `maskcast init`: {self.found.layout}.\n"
+        head += f"proposed by `maskcast init`: {self.findings.layout}.\n"
         head += "`maskcast <stage> --help` explains each key; comments give the reason for a value."
         if self.seconds is not None:
             head += (
@@ -60,7 +60,7 @@ class Start:
         return self.proposal.text(head)
 
 
-def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
+def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> ParamsPlan:
     """Returns the proposal for a folder of data.
 
     Args:
@@ -70,7 +70,7 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
     Raises:
         MaskcastError: if the data cannot be used.
     """
-    check_apart(raw)
+    check_outside_outputs(raw)
     if raw.is_dir():
         Folder(raw).items()  # like fetch_dataset, refuses links out of the folder
     found = inspect_folder(raw)
@@ -96,14 +96,16 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
             f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): a clip to learn from and one to be scored "
             f"on need {found.frames} frames each; label a second sequence, or longer ones"
         )
-    found.warnings[:0] = _damaged(listing.clips)  # first, because they may leave nothing to learn from
+    found.warnings[:0] = _unreadable_clips(listing.clips)  # first, because they may leave nothing to learn from
     seconds, formula = None, ""
     if found.trainable:
-        seconds, formula = estimate(proposal.sections, clips.total() * found.frames, clips["val"] * found.frames)
-    return Start(found, proposal, clips, listing.skipped, seconds, formula)
+        seconds, formula = estimate_seconds(
+            proposal.sections, clips.total() * found.frames, clips["val"] * found.frames
+        )
+    return ParamsPlan(found, proposal, clips, listing.skipped, seconds, formula)
 
 
-def _damaged(clips: Sequence[RawClip]) -> list[str]:
+def _unreadable_clips(clips: Sequence[RawClip]) -> list[str]:
     """Reads the first labelled clip of each split, as prepare_clips will, and reports which are unreadable.
 
     Raises:
@@ -120,7 +122,7 @@ def _damaged(clips: Sequence[RawClip]) -> list[str]:
     return damaged
 
 
-def check_apart(raw: Path) -> None:
+def check_outside_outputs(raw: Path) -> None:
     """Refuses a folder that the pipeline writes into.
 
     Raises:
@@ -133,7 +135,7 @@ def check_apart(raw: Path) -> None:
         )
 
 
-def check_free(path: Path, *, force: bool) -> None:
+def check_overwrite(path: Path, *, force: bool) -> None:
     """Refuses to overwrite a params file.
 
     Raises:

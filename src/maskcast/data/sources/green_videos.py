@@ -18,11 +18,11 @@ from maskcast.files import list_files
 from maskcast.labels import natural_sort_key
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
 
-Drawn = Literal["figures", "background"]
-AT_ONCE = 32  # frames that are held at full size at once
+RenderedKind = Literal["figures", "background"]
+MAX_FULL_SIZE = 32  # frames that are held at full size at once
 
 
-class Reel(Protocol):
+class Video(Protocol):
     """A film, which can be pickled."""
 
     @property
@@ -40,15 +40,15 @@ class Reel(Protocol):
 
 
 @dataclass(frozen=True)
-class FileReel:
+class VideoFiles:
     """A video file, or image files in order.
 
     Attributes:
-        usual_rate: frames per second of images, and of a video that does not state it.
+        default_rate: frames per second of images, and of a video that does not state it.
         files: the video, or one image per frame.
     """
 
-    usual_rate: float
+    default_rate: float
     files: Path | tuple[Path, ...]
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class FileReel:
     @property
     def rate(self) -> float:
         """Frames per second."""
-        return (frame_rate(self.files) if isinstance(self.files, Path) else None) or self.usual_rate
+        return (frame_rate(self.files) if isinstance(self.files, Path) else None) or self.default_rate
 
     def count(self) -> int:
         """Returns the number of frames."""
@@ -74,8 +74,8 @@ class FileReel:
         return height, width
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """Returns the frames with these numbers, resized; holds only ``AT_ONCE`` of them at full size."""
-        parts = [indices[start : start + AT_ONCE] for start in range(0, len(indices), AT_ONCE)]
+        """Returns the frames with these numbers, resized; holds only ``MAX_FULL_SIZE`` of them at full size."""
+        parts = [indices[start : start + MAX_FULL_SIZE] for start in range(0, len(indices), MAX_FULL_SIZE)]
         return np.concatenate([resize_frames(self._read(part), *size) for part in parts])
 
     def _read(self, indices: Sequence[int]) -> np.ndarray:
@@ -85,26 +85,26 @@ class FileReel:
 
 
 @dataclass(frozen=True)
-class DrawnReel:
+class RenderedVideo:
     """A rendered film.
 
     Attributes:
         rate: frames per second.
-        what: figures in front of a green screen, or a background.
+        kind: figures in front of a green screen, or a background.
         seed: of the rendering.
         frames: number of frames; a still background has only one.
         size: height and width.
     """
 
     rate: float
-    what: Drawn
+    kind: RenderedKind
     seed: int
     frames: int
     size: tuple[int, int]
 
     def count(self) -> int:
         """Returns the number of frames."""
-        return self.frames if self.what == "figures" else len(self._drawn())
+        return self.frames if self.kind == "figures" else len(self._drawn())
 
     def frame_size(self) -> tuple[int, int]:
         """Returns height and width."""
@@ -116,12 +116,12 @@ class DrawnReel:
 
     def _drawn(self) -> np.ndarray:
         height, width = self.size
-        if self.what == "background":
+        if self.kind == "background":
             return simulate_background(self.seed, frames=self.frames, height=height, width=width)
         return simulate_green_screen(self.seed, frames=self.frames, height=height, width=width)[0]
 
 
-def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Reel]:
+def find_videos(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Video]:
     """Returns the films below a folder by name: video files, and the images of each folder.
 
     Args:
@@ -139,29 +139,29 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
     for name, path in sorted(zip(names, paths, strict=True), key=lambda one: natural_sort_key(one[0])):
-        ending = path.suffix.lower()
-        alone = name.rpartition(".")[0] if stems[name.rpartition(".")[0]] == 1 else name
-        if ending in VIDEO_SUFFIXES or (ending in IMAGE_SUFFIXES and stills and path.parent == folder):
-            found[name] = alone, [path]
-        elif ending in IMAGE_SUFFIXES:
-            place = name.rpartition("/")[0]
-            found.setdefault(place, (place or folder.name, []))[1].append(path)
+        suffix = path.suffix.lower()
+        unique_name = name.rpartition(".")[0] if stems[name.rpartition(".")[0]] == 1 else name
+        if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and stills and path.parent == folder):
+            found[name] = unique_name, [path]
+        elif suffix in IMAGE_SUFFIXES:
+            parent = name.rpartition("/")[0]
+            found.setdefault(parent, (parent or folder.name, []))[1].append(path)
     if not found:
         raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or fix the folder's name")
-    reels: dict[str, Reel] = {}
+    videos: dict[str, Video] = {}
     first: dict[str, Path] = {}
-    for called, files in found.values():
-        name = called.replace("/", "_").replace(".", "_")
+    for clip_name, files in found.values():
+        name = clip_name.replace("/", "_").replace(".", "_")
         if name in first:
             raise MaskcastError(
                 f"{files[0]}: is of a film {name!r}, and so is {first[name]}; rename the file or folder of one"
             )
         first[name] = files[0]
         is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
-        reels[name] = FileReel(rate, files[0] if is_video else tuple(files))
-    return reels
+        videos[name] = VideoFiles(rate, files[0] if is_video else tuple(files))
+    return videos
 
 
-def first_files(reels: Mapping[str, Reel]) -> dict[str, Path]:
+def first_files(videos: Mapping[str, Video]) -> dict[str, Path]:
     """Returns the video, or the first image, of each film that is not rendered, by name."""
-    return {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}
+    return {name: video.first for name, video in videos.items() if isinstance(video, VideoFiles)}
