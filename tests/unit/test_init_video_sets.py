@@ -242,6 +242,29 @@ def test_variants_of_one_scene_are_said(tmp_path: Path) -> None:
     assert said in found.warnings
 
 
+def test_parts_of_videos_that_lie_in_one_folder_stay_together_by_their_names(tmp_path: Path) -> None:
+    for k, part in enumerate(("01_00080", "01_00160", "02_00080", "02_00160", "03_00000")):
+        name = f"video{part}"
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"{name}/rgb", frames, "{:04d}.png")
+        write_images(tmp_path / f"{name}/mask", masks, "{:04d}.png")
+    found = plan_params(tmp_path).findings
+    parts = {name.partition("_")[0] for name in found.source["splits"]["val"]}
+    assert len(parts) == 1 and len(found.source["splits"]["val"]) == (1 if parts == {"video03"} else 2)
+
+
+def test_cameras_of_a_drive_are_not_scored_on_beside_each_other(tmp_path: Path) -> None:
+    for k, place in enumerate(("0001/image_02", "0001/image_03", "0002/image_02", "0002/image_03")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"rgb/{place}", frames, "{:06d}.png")
+        write_images(tmp_path / f"seg/{place}", masks, "{:06d}.png")
+    assert plan_params(tmp_path).findings.source["images"] == "rgb/{clip}/image_02"
+    for folder in ("rgb", "seg"):
+        shutil.rmtree(tmp_path / folder / "0002")
+    said = "sequences are named after cameras (image_02, image_03): if they show one scene, set split_by: time and"
+    assert any(warning.startswith(said) for warning in plan_params(tmp_path).findings.warnings)
+
+
 def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) -> None:
     """Its names count videos, frames of all, and every fifth frame of the video: six of these are too few."""
     for split in ("train", "val"):

@@ -20,6 +20,7 @@ _FRAMES = re.compile(
     re.IGNORECASE,
 )
 
+CAMERA = re.compile(r"left|right|(image|img|cam|camera)[-_ ]?\d{1,2}", re.IGNORECASE)
 SCENE = re.compile(r"(scene|seq|sequence|video|drive|shot|take)[-_ ]?\d+", re.IGNORECASE)
 
 
@@ -54,18 +55,23 @@ def families(places: Iterable[Parts]) -> list[Family]:
 
 
 def without_variants(found: Sequence[Family]) -> list[Family]:
-    """Leaves out families of variants of one scene, `Scene01/{clip}`, if another has the scenes, `{clip}/fog`.
+    """Leaves out families of views of one scene, `Scene01/{clip}`, if another has the scenes, `{clip}/fog`.
 
-    In Virtual KITTI 2 `fog` and `rain` show the same drive, so one must not be trained on if the other is scored.
+    In Virtual KITTI 2 `fog` and `rain` show the same drive, as `left` and `right` do in stereo sets, so one must
+    not be trained on if the other is scored.
     """
-    scenes = {one.parts for one in found if len(one.names) > 1 and all(map(SCENE.fullmatch, one.names))}
+    several = [one for one in found if len(one.names) > 1 and not all(map(CAMERA.fullmatch, one.names))]
+    scenes = {one.parts for one in several if all(map(SCENE.fullmatch, one.names))}
+    numbered = {one.parts for one in several if all(map(_DIGIT.search, one.names))}
 
     def of_one_scene(one: Family) -> bool:
-        if all(map(_DIGIT.search, one.names)):  # numbered parts or frames, not variants
+        cameras = all(map(CAMERA.fullmatch, one.names))
+        if not cameras and all(map(_DIGIT.search, one.names)):  # numbered parts or frames, not variants
             return False
         paths = [one.at(name) for name in one.names]
-        places = [place for place, part in enumerate(one.parts) if SCENE.fullmatch(part)]
-        return any((*path[:place], "", *path[place + 1 :]) in scenes for path in paths for place in places)
+        others = [place for place, part in enumerate(one.parts) if part]
+        crossing = ((*path[:place], "", *path[place + 1 :]) for path in paths for place in others)
+        return any(parts in (numbered if cameras else scenes) for parts in crossing)
 
     return [one for one in found if not of_one_scene(one)]
 

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from maskcast.data.inspection.families import SCENE
+from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.inspection.official_splits import find_official_splits, names_in
 from maskcast.data.sources.sequence_files import SequenceFiles
@@ -66,6 +66,11 @@ def propose_splits(
             if scene := next(filter(SCENE.fullmatch, str(found.source.get("images")).split("/")), None):
                 found.warnings.append(
                     f"all sequences are in {scene}: if they show one scene, scores on val say little about others"
+                )
+            if all(map(CAMERA.fullmatch, long_enough)):
+                found.warnings.append(
+                    f"sequences are named after cameras ({', '.join(long_enough[:2])}): if they show one scene, "
+                    "set split_by: time and splits: {val: 0.2}"
                 )
         found.source["splits"] = named | without
         found.reasons["splits"] = f"val: {origin}; the rest is train"
@@ -160,13 +165,17 @@ def _add_val(
 
 
 def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Sequence[str]) -> dict[str, str]:
-    """Returns of each sequence the folder that it is called after, `video01` of `video01_00080`; else itself."""
+    """Returns the video of each sequence: the folder or the video that it is called after, else itself.
+
+    `video01_00080` is called after `video01`.
+    """
     found = {}
     for name in names:
         images = footage[name].images
         first = (images if isinstance(images, Path) else images[0]).relative_to(raw)
         above = (folder.name for folder in first.parents if re.match(re.escape(folder.name) + r"[-_. ]", name))
-        found[name] = next(filter(None, above), name)
+        prefix = re.match(rf"{SCENE.pattern}(?=[-_. ])", name, re.IGNORECASE)
+        found[name] = next(filter(None, above), prefix[0] if prefix else name)
     return found
 
 
