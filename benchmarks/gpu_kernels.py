@@ -179,9 +179,9 @@ def forecaster(width: int, classes: int) -> None:
 
 def suppression() -> None:
     """Runs non-maximum suppression on the boxes of an image."""
-    from maskcast.models.kernels.suppression import kept
+    from maskcast.models.kernels.suppression import keep_by_nms
 
-    kept(torch.zeros(1, 70, 4), torch.ones(1, 70, dtype=torch.bool), 0.7)
+    keep_by_nms(torch.zeros(1, 70, 4), torch.ones(1, 70, dtype=torch.bool), 0.7)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from maskcast.models.kernels.gates import gated
 from maskcast.models.kernels.norm_relu import norm_relu
 from maskcast.models.kernels.patches import patch_sums
 from maskcast.models.kernels.still_loss import still_loss
-from maskcast.models.kernels.suppression import kept
+from maskcast.models.kernels.suppression import keep_by_nms
 from maskcast.models.kernels.upsampling import up_joined
 from maskcast.models.objects import tracks, warp
 from maskcast.models.recurrent.cells import ConvLSTMCell
@@ -224,7 +224,7 @@ def check_suppression(device: str, count: int, most: float) -> None:
     corner = 30 * torch.rand(2, count, 2, device=device)
     boxes = torch.cat([corner, corner + 20 * torch.rand(2, count, 2, device=device)], 2)
     valid = torch.rand(2, count, device=device) < 0.9
-    found = kept(boxes, valid, most)
+    found = keep_by_nms(boxes, valid, most)
     for image in range(2):
         own = boxes[image].cpu()
         both = torch.minimum(own[:, None, 2:], own[None, :, 2:]) - torch.maximum(

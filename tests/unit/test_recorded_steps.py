@@ -121,7 +121,10 @@ def detector() -> tuple[Any, Callable[[Any], Tensor]]:
         labels = [torch.zeros(16, dtype=torch.long, device="cuda")] * 2
         limits = torch.zeros(2, 4, device="cuda")
         sizes = [(16, 20), (8, 10), (4, 5), (2, 3), (1, 2)]
-        model._batched._places = lambda *_: [limits, *(torch.zeros(3 * h * w, 4, device="cuda") for h, w in sizes)]
+        model._batched._limits_and_anchors = lambda *_: [
+            limits,
+            *(torch.zeros(3 * h * w, 4, device="cuda") for h, w in sizes),
+        ]
         return torch.stack(list(model.losses(images, boxes, labels).values())).sum()
 
     return FasterRcnnConfig(**SMALL_DETECTOR).build(3), loss

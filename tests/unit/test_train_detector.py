@@ -21,7 +21,7 @@ from maskcast.progress import listening
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_detector import TrainDetector, train_detector
 from maskcast.training.tasks import detection as task_module
-from maskcast.training.tasks.detection import DetectorTask, confident
+from maskcast.training.tasks.detection import DetectorTask, keep_confident
 
 LOSSES = ("classifier", "box_reg", "objectness", "rpn_box_reg")
 PARAMS: dict[str, Any] = {
@@ -158,7 +158,7 @@ def test_the_running_average_is_what_is_kept(dataset: Path, tmp_path: Path) -> N
 def test_pseudo_labels_are_the_confident_boxes() -> None:
     scores = torch.tensor([0.9, 0.7, 0.69, 0.1])
     found = {"scores": scores, "labels": torch.arange(4), "boxes": torch.arange(16.0).view(4, 4)}
-    kept = confident(found, 0.7)
+    kept = keep_confident(found, 0.7)
     assert kept["labels"].tolist() == [0, 1] and kept["boxes"].shape == (2, 4)
 
 

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.detection.matching import decoded, draw_samples, encoded, matched, packed, rows, smooth
+from maskcast.models.detection.matching import (
+    decode_boxes,
+    draw_samples,
+    encode_boxes,
+    match_boxes,
+    pad_samples,
+    smooth_l1,
+    take_rows,
+)
 
 MULTIPLE = 32  # height and width of a batch are padded to multiples of it
 
@@ -43,41 +51,47 @@ class BatchedLosses:
             labels: int64 (N,) each, 0..K-1; rows with a negative label are padding.
         """
         rpn, heads = self.network.rpn, self.network.roi_heads
-        most = max(1, *map(len, labels))
-        boxes_BM4 = torch.stack([F.pad(each, (0, 0, 0, most - len(each))) for each in boxes])
-        labels_BM = torch.stack([F.pad(each, (0, most - len(each)), value=-1) for each in labels])
+        max_boxes = max(1, *map(len, labels))
+        boxes_BM4 = torch.stack([F.pad(each, (0, 0, 0, max_boxes - len(each))) for each in boxes])
+        labels_BM = torch.stack([F.pad(each, (0, max_boxes - len(each)), value=-1) for each in labels])
         x_BCHW = _pad_and_stack(images)
         maps = self.network.backbone(x_BCHW)
         objectness, deltas = rpn.head(list(maps.values()))
         score = [each.permute(0, 2, 3, 1).flatten(1) for each in objectness]
         delta = [each.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for each in deltas]
-        limit_B4, *anchors = self._places(images, x_BCHW, list(maps.values()))
+        limit_B4, *anchors = self._limits_and_anchors(images, x_BCHW, list(maps.values()))
         with torch.no_grad():
             proposals_BP4, valid_BP = self._proposals(score, delta, anchors, limit_B4)
             proposals_BP4 = torch.cat([proposals_BP4, boxes_BM4], 1)
             valid_BP = torch.cat([valid_BP, labels_BM >= 0], 1)
-            best_BP, match_BP, _ = matched(proposals_BP4, boxes_BM4, labels_BM)
+            best_BP, match_BP, _ = match_boxes(proposals_BP4, boxes_BM4, labels_BM)
             positive_BP = valid_BP & (best_BP >= heads.proposal_matcher.high_threshold)
             negative_BP = valid_BP & (best_BP < heads.proposal_matcher.low_threshold)
-            drawn = packed(draw_samples(positive_BP, negative_BP, heads.fg_bg_sampler), heads.fg_bg_sampler)
-            rois_BR4 = rows(proposals_BP4, drawn.index_BR)
-            match_BR = match_BP.gather(1, drawn.index_BR)
-            class_BR = (labels_BM.gather(1, match_BR) + 1).masked_fill(~drawn.positive_BR, 0)
-            target_BR4 = encoded(rows(boxes_BM4, match_BR), rois_BR4, drawn.positive_BR, heads.box_coder.weights)
-        found = self._first_stage(
+            samples = pad_samples(draw_samples(positive_BP, negative_BP, heads.fg_bg_sampler), heads.fg_bg_sampler)
+            rois_BR4 = take_rows(proposals_BP4, samples.index_BR)
+            match_BR = match_BP.gather(1, samples.index_BR)
+            class_BR = (labels_BM.gather(1, match_BR) + 1).masked_fill(~samples.positive_BR, 0)
+            target_BR4 = encode_boxes(
+                take_rows(boxes_BM4, match_BR), rois_BR4, samples.positive_BR, heads.box_coder.weights
+            )
+        losses = self._proposal_losses(
             torch.cat(score, 1), torch.cat(delta, 1), torch.cat(anchors), boxes_BM4, labels_BM
         )
-        pooled = self._pooled(maps, rois_BR4, x_BCHW.shape[2:])
+        pooled = self._roi_features(maps, rois_BR4, x_BCHW.shape[2:])
         logits, regression = heads.box_predictor(heads.box_head(pooled))
-        taken, classes = drawn.taken_BR.flatten(), class_BR.flatten()
-        count = taken.sum().clamp(min=1)
+        is_sample, classes = samples.is_sample_BR.flatten(), class_BR.flatten()
+        count = is_sample.sum().clamp(min=1)
         loss = F.cross_entropy(logits, classes, reduction="none")
-        found["loss_classifier"] = loss.masked_fill(~taken, 0).sum() / count
-        own = regression.unflatten(1, (-1, 4)).gather(1, classes[:, None, None].expand(-1, 1, 4))[:, 0]
-        found["loss_box_reg"] = smooth(own, target_BR4.flatten(0, 1), drawn.positive_BR.flatten()) / count
-        return found
+        losses["loss_classifier"] = loss.masked_fill(~is_sample, 0).sum() / count
+        predicted = regression.unflatten(1, (-1, 4)).gather(1, classes[:, None, None].expand(-1, 1, 4))[:, 0]
+        losses["loss_box_reg"] = (
+            smooth_l1(predicted, target_BR4.flatten(0, 1), samples.positive_BR.flatten()) / count
+        )
+        return losses
 
-    def _places(self, images: Sequence[Tensor], x_BCHW: Tensor, features: list[Tensor]) -> list[Tensor]:
+    def _limits_and_anchors(
+        self, images: Sequence[Tensor], x_BCHW: Tensor, features: list[Tensor]
+    ) -> list[Tensor]:
         """Returns the limits (B, 4) for boxes in each image, and the anchors (A, 4) of each level."""
         from torchvision.models.detection.image_list import ImageList
 
@@ -94,37 +108,39 @@ class BatchedLosses:
         self, score: list[Tensor], delta: list[Tensor], anchors: list[Tensor], limit_B4: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns proposals (B, P, 4), best first, and which of them are valid (B, P)."""
-        rpn, found = self.network.rpn, []
+        rpn, levels = self.network.rpn, []
         for score_BA, delta_BA4, anchors_A4 in zip(score, delta, anchors, strict=True):
             top_BN, index_BN = score_BA.topk(min(rpn.pre_nms_top_n(), score_BA.shape[1]), 1)
-            boxes = decoded(rows(delta_BA4, index_BN), anchors_A4[index_BN], rpn.box_coder)
+            boxes = decode_boxes(take_rows(delta_BA4, index_BN), anchors_A4[index_BN], rpn.box_coder)
             boxes = torch.minimum(boxes.clamp(min=0), limit_B4[:, None])
             large = ((boxes[..., 2:] - boxes[..., :2]) >= rpn.min_size).all(-1)
-            keep = kept(boxes, large & (top_BN.sigmoid() >= rpn.score_thresh), rpn.nms_thresh)
-            found.append((boxes, top_BN.masked_fill(~keep, float("-inf"))))
-        boxes_BN4, top_BN = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+            keep = keep_by_nms(boxes, large & (top_BN.sigmoid() >= rpn.score_thresh), rpn.nms_thresh)
+            levels.append((boxes, top_BN.masked_fill(~keep, float("-inf"))))
+        boxes_BN4, top_BN = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
         best_BP, index_BP = top_BN.topk(min(rpn.post_nms_top_n(), top_BN.shape[1]), 1)
-        return rows(boxes_BN4, index_BP), best_BP > float("-inf")
+        return take_rows(boxes_BN4, index_BP), best_BP > float("-inf")
 
-    def _first_stage(
+    def _proposal_losses(
         self, score_BA: Tensor, delta_BA4: Tensor, anchors_A4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor
     ) -> dict[str, Tensor]:
         """Returns the losses of the proposal network."""
         rpn = self.network.rpn
         with torch.no_grad():
-            best_BA, match_BA, nearest_BA = matched(anchors_A4, boxes_BM4, labels_BM)
+            best_BA, match_BA, nearest_BA = match_boxes(anchors_A4, boxes_BM4, labels_BM)
             positive_BA = (best_BA >= rpn.proposal_matcher.high_threshold) | nearest_BA
             negative_BA = (best_BA < rpn.proposal_matcher.low_threshold) & ~positive_BA
-            index, taken, positive = draw_samples(positive_BA, negative_BA, rpn.fg_bg_sampler)
+            index, is_sample, positive = draw_samples(positive_BA, negative_BA, rpn.fg_bg_sampler)
             match_BR = match_BA.gather(1, index)
-            target = encoded(rows(boxes_BM4, match_BR), anchors_A4[index], positive, rpn.box_coder.weights)
-        count = taken.sum().clamp(min=1)
-        own = score_BA.gather(1, index)
-        loss = F.binary_cross_entropy_with_logits(own, positive.to(own.dtype), reduction="none")
-        boxes = smooth(rows(delta_BA4, index), target, positive) / count
-        return {"loss_objectness": loss.masked_fill(~taken, 0).sum() / count, "loss_rpn_box_reg": boxes}
+            target = encode_boxes(
+                take_rows(boxes_BM4, match_BR), anchors_A4[index], positive, rpn.box_coder.weights
+            )
+        count = is_sample.sum().clamp(min=1)
+        predicted = score_BA.gather(1, index)
+        loss = F.binary_cross_entropy_with_logits(predicted, positive.to(predicted.dtype), reduction="none")
+        boxes = smooth_l1(take_rows(delta_BA4, index), target, positive) / count
+        return {"loss_objectness": loss.masked_fill(~is_sample, 0).sum() / count, "loss_rpn_box_reg": boxes}
 
-    def _pooled(self, maps: dict[str, Tensor], rois_BR4: Tensor, size: Sequence[int]) -> Tensor:
+    def _roi_features(self, maps: dict[str, Tensor], rois_BR4: Tensor, size: Sequence[int]) -> Tensor:
         """Returns the features (B R, C, 7, 7) of boxes, each from the level for its size.
 
         All levels are stacked vertically in one map. The last row and column of each are repeated twice, because
@@ -149,11 +165,11 @@ class BatchedLosses:
         return roi_align(canvas, boxes_N5, pool.output_size, 1.0, pool.sampling_ratio)
 
 
-def kept(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
+def keep_by_nms(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
     """Returns which boxes non-maximum suppression keeps (B, N)."""
     from maskcast.models.kernels import suppression
 
-    return suppression.kept(boxes_BN4, valid_BN, threshold)
+    return suppression.keep_by_nms(boxes_BN4, valid_BN, threshold)
 
 
 def _pad_and_stack(images: Sequence[Tensor]) -> Tensor:

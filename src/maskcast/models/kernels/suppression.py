@@ -47,7 +47,7 @@ def keep_kernel(words, valid, keep, N, W, WB: tl.constexpr, BITS: tl.constexpr):
         tl.store(keep + b * N + i, alive.to(tl.int8))
 
 
-def kept(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
+def keep_by_nms(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
     """Returns which boxes (B, N) are kept, bool.
 
     Args:

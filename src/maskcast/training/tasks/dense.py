@@ -51,11 +51,11 @@ class DenseTask:
         self.same_each_step = network.same_each_step
         torch.manual_seed(derive(params.training.seed))
         self.segmenter: Segmenter = network.build((COLOURS,))
-        if (start := network.load_pretrained(self.segmenter)) is not None:
-            self.fingerprint = start.renamed(fingerprint)
-        some = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))
-        known = start and start.colours
-        self.colours = tuple(np.array(x, np.float32) for x in known or colour_statistics(some))
+        if (pretrained := network.load_pretrained(self.segmenter)) is not None:
+            self.fingerprint = pretrained.renamed(fingerprint)
+        sample = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))
+        pretrained_colours = pretrained and pretrained.colours
+        self.colours = tuple(np.array(x, np.float32) for x in pretrained_colours or colour_statistics(sample))
         for buffer, values in zip((self.segmenter.mean, self.segmenter.std), self.colours, strict=True):
             buffer.copy_(torch.from_numpy(values))
         self.encoder = Normalised(network.encoder_of(self.segmenter), *map(torch.from_numpy, self.colours))
@@ -68,8 +68,8 @@ class DenseTask:
 
     def loss(self, batch: PretextSample, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the mean squared error over the whole batch."""
-        error, nothing, weight = self._sums(batch)
-        return error / weight, {"explained": 1 - (error / nothing).detach()}
+        error, target_square, weight = self._sums(batch)
+        return error / weight, {"explained": 1 - (error / target_square).detach()}
 
     def validate(self) -> dict[str, float]:
         """Returns ``explained``, the share of the targets' mean square that is predicted, on a batch of its own.
@@ -80,13 +80,13 @@ class DenseTask:
         batch = PretextSample(
             *(torch.as_tensor(part).to(device) for part in self.batch(self.params.training.steps))
         )
-        error, nothing, _ = self._sums(batch)
-        return {"explained": 1 - (error / nothing).item()} if nothing else {}
+        error, target_square, _ = self._sums(batch)
+        return {"explained": 1 - (error / target_square).item()} if target_square else {}
 
     def pictures(self, count: int) -> np.ndarray:
         """Returns the inputs of some samples and their targets as images, (2, count, H, W, C) uint8."""
-        seen_BHWC, target_BHWC, _ = (np.asarray(part)[:count] for part in self.batch(0))
-        return np.clip(np.stack([seen_BHWC, 127.5 + 64 * target_BHWC]), 0, 255).astype(np.uint8)
+        input_BHWC, target_BHWC, _ = (np.asarray(part)[:count] for part in self.batch(0))
+        return np.clip(np.stack([input_BHWC, 127.5 + 64 * target_BHWC]), 0, 255).astype(np.uint8)
 
     def _sums(self, batch: PretextSample) -> tuple[Tensor, Tensor, Tensor]:
         (predicted_BTCHW,), _ = self.segmenter(torch.as_tensor(batch.seen)[:, None])

@@ -28,8 +28,8 @@ from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel
 from maskcast.training.tasks.detection_params import DetectorTraining, UnlabeledParams
 
-ROWS = 16  # boxes of an image are padded to multiples of it, so that there are few shapes to record
-UNLABELED = 1  # random key for drawing unlabelled images, different from that of labelled ones
+BOX_MULTIPLE = 16  # boxes of an image are padded to multiples of it, so that there are few shapes to record
+UNLABELED_KEY = 1  # random key for drawing unlabelled images, different from that of labelled ones
 
 
 class DetectorTask:
@@ -89,7 +89,7 @@ class DetectorTask:
         Rows with label -1 are padding.
         """
         views = [self._labelled(step, index) for index in rank_indices(self.params.training.batch_size)]
-        rows = -(-max(len(view.labels_N) for view in views) // ROWS) * ROWS
+        rows = -(-max(len(view.labels_N) for view in views) // BOX_MULTIPLE) * BOX_MULTIPLE
 
         def filled(each: np.ndarray, value: int) -> Tensor:
             rest = [(0, rows - len(each)), *[(0, 0)] * (each.ndim - 1)]
@@ -100,9 +100,9 @@ class DetectorTask:
             "boxes": [filled(view.boxes_N4, 0) for view in views],
             "labels": [filled(view.labels_N, -1) for view in views],
         }
-        semi = self.params.unlabeled
-        if semi is not None and step >= semi.burn_in_steps:
-            pairs = [self._unlabelled(step, index, semi) for index in range(semi.batch_size)]
+        unlabeled = self.params.unlabeled
+        if unlabeled is not None and step >= unlabeled.burn_in_steps:
+            pairs = [self._unlabelled(step, index, unlabeled) for index in range(unlabeled.batch_size)]
             weak, strong = zip(*pairs, strict=True)
             batch |= {"weak": list(map(torch.from_numpy, weak)), "strong": list(map(torch.from_numpy, strong))}
         return batch
@@ -113,12 +113,12 @@ class DetectorTask:
         sample = Sample(self.train.image(n), self.train.boxes(n), self.train.labels(n))
         return augment_boxes(sample, self._size(sample.image_HWC), self.params.augment, random)
 
-    def _unlabelled(self, step: int, index: int, semi: UnlabeledParams) -> tuple[np.ndarray, np.ndarray]:
-        random = rng(self.params.training.seed, step, index, UNLABELED)
+    def _unlabelled(self, step: int, index: int, unlabeled: UnlabeledParams) -> tuple[np.ndarray, np.ndarray]:
+        random = rng(self.params.training.seed, step, index, UNLABELED_KEY)
         image = read_image(self.data.unlabeled[int(random.integers(len(self.data.unlabeled)))])
-        bare = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        weak = move(bare, self._size(image), self.params.augment, random).image_HWC
-        return weak, strong_view(weak, semi.strong, random)
+        sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        weak = move(sample, self._size(image), self.params.augment, random).image_HWC
+        return weak, strong_view(weak, unlabeled.strong, random)
 
     def _size(self, image_HWC: np.ndarray) -> tuple[int, int]:
         height, width = image_HWC.shape[:2]
@@ -148,25 +148,25 @@ class DetectorTask:
         return all_sum(total) / world_size(), logged
 
     def _pseudo_loss(
-        self, student: Detector, batch: dict[str, list[Tensor]], semi: UnlabeledParams
+        self, student: Detector, batch: dict[str, list[Tensor]], unlabeled: UnlabeledParams
     ) -> tuple[Tensor, float]:
         """Returns the loss of the pseudo labels, and their number per image."""
         with torch.no_grad():
-            found = [confident(image, semi.threshold) for image in self.detector(batch["weak"])]
-        boxes, labels = [image["boxes"] for image in found], [image["labels"] for image in found]
+            detections = [keep_confident(image, unlabeled.threshold) for image in self.detector(batch["weak"])]
+        boxes, labels = [image["boxes"] for image in detections], [image["labels"] for image in detections]
         losses = student.losses(batch["strong"], boxes, labels)
         return losses["loss_objectness"] + losses["loss_classifier"], sum(map(len, boxes)) / len(boxes)
 
     def validate(self) -> dict[str, float]:
         """Returns COCO's AP and AP50 over the validation split."""
-        places = in_batches(range(len(self.val)), self.params.val_batch_size)
-        own = [places[k] for k in rank_indices(len(places))]
-        found = all_gather(list(detect(self.detector, self.val, own, self.params.training.precision)))
-        summary = evaluate(self.truth, found, "bbox").summary
+        batches = in_batches(range(len(self.val)), self.params.val_batch_size)
+        own_batches = [batches[k] for k in rank_indices(len(batches))]
+        detections = all_gather(list(detect(self.detector, self.val, own_batches, self.params.training.precision)))
+        summary = evaluate(self.truth, detections, "bbox").summary
         return {name: summary[name] for name in ("AP", "AP50")}
 
 
-def confident(found: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
+def keep_confident(detections: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
     """Returns the detections of an image whose score is at least ``threshold``."""
-    kept = found["scores"] >= threshold
-    return {name: values[kept] for name, values in found.items()}
+    is_confident = detections["scores"] >= threshold
+    return {name: values[is_confident] for name, values in detections.items()}
