@@ -56,7 +56,7 @@ def read_checkpoint(folder: Path) -> None:
 
     kept = Checkpoints(folder / "masker.resume", "f")
     if (state := kept.load()) is not None:
-        with kept.fitting():
+        with kept.restoring():
             torch.nn.Linear(4, 3).load_state_dict(state["model"])
             Progress(**state["progress"])
 

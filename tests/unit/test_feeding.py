@@ -17,14 +17,14 @@ from maskcast.models import arithmetic
 from maskcast.models.cuda_graphs import GraphedCallable, tensors_of
 from maskcast.params import validate
 from maskcast.training import learner, loop
-from maskcast.training.compiling import PAYS, Compiled, compiled
-from maskcast.training.feeding import Feed, num_workers, prefetch_in_processes
+from maskcast.training.compiling import MIN_COMPILED_STEPS, CompiledMethods, compile_methods
+from maskcast.training.feeding import BatchLoader, num_workers, prefetch_in_processes
 from maskcast.training.learner import MAX_GRAPHS, WARM_UP_STEPS
 from maskcast.training.loop import fit
-from maskcast.training.numbers import Numbers
 from maskcast.training.optimizers import AdamW, load_state
 from maskcast.training.out_of_memory import estimate_batch_size, take_samples
 from maskcast.training.schedule import TrainingParams
+from maskcast.training.step_metrics import StepMetricsQueue
 
 PARAMS = TrainingParams(epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=0.02)
 CPU = torch.device("cpu")
@@ -78,15 +78,15 @@ def test_how_many_processes_make_batches(processors: int, batch_bytes: int, batc
 
 def test_a_feed_gives_each_step_its_batch() -> None:
     steps = range(2, 9)
-    found = list(Feed(Regression(), steps, CPU))
+    found = list(BatchLoader(Regression(), steps, CPU))
     assert [step for step, _ in found] == list(steps)
     assert all(torch.equal(batch[0], Regression().batch(step)[0]) for step, batch in found)
-    assert list(Feed(Regression(), range(5, 5), CPU)) == []
+    assert list(BatchLoader(Regression(), range(5, 5), CPU)) == []
 
 
 @pytest.mark.parametrize("late", [0, 2])
 def test_numbers_come_in_order_and_all_of_them(late: int) -> None:
-    numbers, found = Numbers(late), []
+    numbers, found = StepMetricsQueue(late), []
     for step in range(5):
         numbers.add(step, torch.tensor(step + 0.5), torch.tensor(1.0), {"a": torch.tensor(step), "b": 0.25})
         read = list(numbers.read())
@@ -103,7 +103,7 @@ def test_a_loss_that_is_read_late_names_its_step(tmp_path: Path, monkeypatch: py
             loss, logged = super().loss(batch, step)
             return loss * (math.nan if step == 4 else 1.0), logged
 
-    monkeypatch.setattr(learner, "Numbers", lambda **_: Numbers(2))
+    monkeypatch.setattr(learner, "StepMetricsQueue", lambda **_: StepMetricsQueue(2))
     task = Diverging()
     with pytest.raises(MaskcastError, match=r"^step 4: loss nan.*lower learning_rate"):
         fit(task, PARAMS.model_copy(update={"steps_per_epoch": 50}), tmp_path)
@@ -111,7 +111,7 @@ def test_a_loss_that_is_read_late_names_its_step(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("late", [0, 2])
 def test_reading_late_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int) -> None:
-    monkeypatch.setattr(learner, "Numbers", lambda **_: Numbers(late))
+    monkeypatch.setattr(learner, "StepMetricsQueue", lambda **_: StepMetricsQueue(late))
     first, second = Regression(), Regression()
     curve = fit(first, PARAMS, tmp_path / "a").curve
     monkeypatch.undo()
@@ -142,7 +142,7 @@ def test_parts_are_compiled_while_they_train() -> None:
         return run
 
     model, x = Shaped(), torch.ones(1, 2)
-    parts = Compiled([(model.inner, "forward")], faster)
+    parts = CompiledMethods([(model.inner, "forward")], faster)
     names = list(model.state_dict())
     plain = model(x)
     parts.on()
@@ -171,7 +171,9 @@ def test_where_the_compiler_fails_training_goes_on(tmp_path: Path, capsys: pytes
     plain, task = Regression(), Task()
     fit(plain, PARAMS, tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner, "compiled", lambda model, *_, **__: Compiled([(model[0], "forward")], fails))
+        patch.setattr(
+            learner, "compile_methods", lambda model, *_, **__: CompiledMethods([(model[0], "forward")], fails)
+        )
         fit(task, PARAMS, tmp_path / "b")
     said = [line for line in capsys.readouterr().err.splitlines() if "not compiled" in line]
     assert said == ["training: not compiled: InductorError: no ptxas; set training.compile to false"]
@@ -182,15 +184,21 @@ def test_where_the_compiler_fails_training_goes_on(tmp_path: Path, capsys: pytes
 def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from maskcast.training import compiling
 
-    def parts(choice: Any, device: str = "cuda", *, steps: int = PAYS, model: Any = None, **place: bool) -> int:
-        place = {"alone": True, "recorded": False} | place
-        found = compiled(model or Shaped(), choice, torch.device(device), steps=steps, **place)
+    def parts(
+        choice: Any, device: str = "cuda", *, steps: int = MIN_COMPILED_STEPS, model: Any = None, **place: bool
+    ) -> int:
+        place = {"single_process": True, "recorded": False} | place
+        found = compile_methods(model or Shaped(), choice, torch.device(device), steps=steps, **place)
         return len(found._methods)
 
     monkeypatch.setattr(compiling, "compile_unsupported_reason", lambda device: None)
     monkeypatch.setattr(compiling, "_compiler", lambda function: function)
     assert [parts("auto"), parts(True, recorded=True), parts("auto", "cpu")] == [1, 1, 0]
-    assert [parts("auto", steps=PAYS - 1), parts("auto", alone=False), parts("auto", recorded=True)] == [0, 0, 0]
+    assert [
+        parts("auto", steps=MIN_COMPILED_STEPS - 1),
+        parts("auto", single_process=False),
+        parts("auto", recorded=True),
+    ] == [0, 0, 0]
     assert [parts(True, "cpu", steps=1), parts(False), parts("auto", model=nn.Linear(1, 1))] == [1, 0, 0]
     with pytest.raises(MaskcastError, match=r"compile is true and not possible: no part of this model"):
         parts(True, model=nn.Linear(1, 1))

@@ -203,7 +203,7 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
 def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
     task = Regression(scores=[0.9, 0.1, 0.2, 0.3, 0.4])
     start = {name: weights.clone() for name, weights in task.model.state_dict().items()}
-    scores, curve = fit(task, PARAMS, tmp_path, start_counts=True)
+    scores, curve = fit(task, PARAMS, tmp_path, validate_start=True)
     assert (scores["best_epoch"], scores["score"], scores["epochs"]) == (0, 0.9, 4)
     assert curve[0] == {"epoch": 0, "score": 0.9} and [epoch["epoch"] for epoch in curve] == [0, 1, 2, 3, 4]
     for name, weights in start.items():
@@ -213,7 +213,7 @@ def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
 class Doubted(Regression):
     """One whose start is left for the last score alone."""
 
-    def surpasses_start(self) -> bool:
+    def improves_on_start(self) -> bool:
         return not self.scores
 
 
@@ -221,15 +221,15 @@ def test_a_start_that_must_be_surpassed_is_left_for_what_surely_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = Doubted(scores=[0.1, 0.9, 0.8, 0.7, 0.2])
-    scores, _ = fit(task, PARAMS, tmp_path, start_counts=True)
+    scores, _ = fit(task, PARAMS, tmp_path, validate_start=True)
     assert (scores["best_epoch"], scores["score"]) == (4, 0.2)
     assert capsys.readouterr().err.count("(not surely better than the start)") == 3
 
 
 def test_the_start_is_validated_once_though_the_run_was_killed(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        fit(Regression(killed_at=7, scores=[0.1, 0.5]), PARAMS, tmp_path, start_counts=True)
-    scores, curve = fit(Regression(scores=[0.2, 0.3, 0.4]), PARAMS, tmp_path, start_counts=True)
+        fit(Regression(killed_at=7, scores=[0.1, 0.5]), PARAMS, tmp_path, validate_start=True)
+    scores, curve = fit(Regression(scores=[0.2, 0.3, 0.4]), PARAMS, tmp_path, validate_start=True)
     assert [epoch["score"] for epoch in curve] == [0.1, 0.5, 0.2, 0.3, 0.4] and scores["best_epoch"] == 1
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.runner.run import run_stage
-from maskcast.training.compiling import PAYS
-from maskcast.training.rehearsing import rehearse
+from maskcast.training.compiling import MIN_COMPILED_STEPS
+from maskcast.training.dry_run import dry_run_training
 from maskcast.training.schedule import TrainingParams
 
 TRAINING: dict[str, Any] = {
@@ -138,8 +138,10 @@ def test_detectors_are_trained_and_scored(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_gpu")
 def test_a_long_training_of_which_no_part_can_be_compiled_is_rehearsed(tmp_path: Path) -> None:
-    training = TrainingParams(epochs=2, steps_per_epoch=PAYS, batch_size=8, learning_rate=0.02, precision="fp32")
-    assert rehearse(Regression(scores=[0.1, 0.2]), training, tmp_path).scores["score"] == 0.2
+    training = TrainingParams(
+        epochs=2, steps_per_epoch=MIN_COMPILED_STEPS, batch_size=8, learning_rate=0.02, precision="fp32"
+    )
+    assert dry_run_training(Regression(scores=[0.1, 0.2]), training, tmp_path).scores["score"] == 0.2
 
 
 @pytest.mark.usefixtures("_gpu")

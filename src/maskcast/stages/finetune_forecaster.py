@@ -67,7 +67,7 @@ def finetune_forecaster(
         resume=resume_dir(forecaster),
         out=forecaster,
         metrics=metrics,
-        before=pretrained,
+        start=pretrained,
     )
 
 
@@ -130,7 +130,7 @@ def _choose_start(task: "ForecastTask") -> None:
         candidates.append((task.validate()[task.monitor], name, deepcopy(model.state_dict()), task.videos_M2))
     persistence_M2 = candidates[-1][-1]
     better = [one for one in candidates[:-1] if is_significantly_better(one[-1], persistence_M2)]
-    _, chosen, weights, task.start_M2 = max([*better, candidates[-1]], key=lambda one: one[0])
+    _, chosen, weights, task.start_scores_M2 = max([*better, candidates[-1]], key=lambda one: one[0])
     model.load_state_dict(weights)
     scores_text = ", ".join(f"{name} {score:.4f}" for score, name, *_ in candidates)
     say(f"{task.monitor} in validation: {scores_text}; starting from {chosen}")

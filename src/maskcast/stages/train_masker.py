@@ -108,7 +108,7 @@ def train_masker(
         metrics=metrics,
         results=results,
         summary=summary,
-        before=start,
+        start=start,
     )
     if not is_dry_run() and scores["jaccard"] < (constant := task.validation.majority_class_jaccard()) + MIN_GAIN:
         say(

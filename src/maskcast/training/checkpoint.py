@@ -37,8 +37,8 @@ class Checkpoints:
         path, owner = self.folder / STATE, self.folder / OWNER
         if not path.exists() or not owner.exists():
             return None
-        if not self._own(owner):
-            say(f"{self.folder}: belongs to a run with other params, data or plugins; starting anew")
+        if not self._is_of_this_run(owner):
+            say(f"{self.folder}: checkpoint of a run with other params, data or plugins; starting from scratch")
             return None
         with open_file(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -47,19 +47,19 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Writes ``state`` to a temporary file, flushes it to the disk and replaces the last one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self._written(STATE, lambda file: torch.save(state, file))
+        partial = self._write_partial(STATE, lambda file: torch.save(state, file))
         owner = self.folder / OWNER
-        if not owner.exists() or not self._own(owner):
+        if not owner.exists() or not self._is_of_this_run(owner):
             (self.folder / STATE).unlink(missing_ok=True)  # it belongs to another run
             text = json.dumps({"fingerprint": self.fingerprint}) + "\n"
-            self._written(OWNER, lambda file: file.write(text.encode())).replace(owner)
+            self._write_partial(OWNER, lambda file: file.write(text.encode())).replace(owner)
         partial.replace(self.folder / STATE)
 
-    def fitting(self) -> AbstractContextManager[None]:
+    def restoring(self) -> AbstractContextManager[None]:
         """Returns a context for restoring a loaded state, in which a mismatch becomes an error of one line."""
         return parsing(self.folder / STATE, "a checkpoint of this training", self._remedy)
 
-    def _written(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
+    def _write_partial(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
         """Writes a temporary file and flushes it to the disk; renamed later, it is never seen half written."""
         partial = self.folder / f"{name}.partial"
         with partial.open("wb") as file:
@@ -72,7 +72,7 @@ class Checkpoints:
     def _remedy(self) -> str:
         return f"remove {self.folder} and run the same command again"
 
-    def _own(self, owner: Path) -> bool:
+    def _is_of_this_run(self, owner: Path) -> bool:
         """Whether the file beside a checkpoint names the fingerprint of this run."""
         content = read_json(owner, "fingerprint of a checkpoint", self._remedy)
         with parsing(owner, "a fingerprint of a checkpoint", self._remedy):

@@ -16,18 +16,20 @@ from maskcast.errors import MaskcastError, first_line
 from maskcast.models.arithmetic import compile_unsupported_reason
 from maskcast.progress import say
 
-PAYS = 3000  # steps from which on it saves time: compiling takes a minute and saves about 10 ms a step
+MIN_COMPILED_STEPS = (
+    3000  # steps from which on it saves time: compiling takes a minute and saves about 10 ms a step
+)
 
 Choice = Literal["auto"] | bool
 
 
 @runtime_checkable
-class _KnowsItsShapes(Protocol):
+class _HasFixedShapes(Protocol):
     fixed_shapes: Sequence[str]
     """Dotted names of the methods whose inputs have the same few shapes in each training step."""
 
 
-class Compiled:
+class CompiledMethods:
     """Switches the compiled methods of a model on and off; without any it does nothing.
 
     Args:
@@ -68,9 +70,9 @@ class Compiled:
         return True
 
 
-def compiled(
-    model: nn.Module, choice: Choice, device: torch.device, *, steps: int, alone: bool, recorded: bool
-) -> Compiled:
+def compile_methods(
+    model: nn.Module, choice: Choice, device: torch.device, *, steps: int, single_process: bool, recorded: bool
+) -> CompiledMethods:
     """Returns the methods of a model that are to be compiled.
 
     Args:
@@ -79,28 +81,32 @@ def compiled(
             always compiles; false never.
         device: of the training.
         steps: of the whole training.
-        alone: whether there is only one process.
+        single_process: whether there is only one process.
         recorded: whether steps are recorded as CUDA graphs (``models.cuda_graphs``); compiling then saves little.
 
     Raises:
         MaskcastError: if the choice is true and compilation is not possible.
     """
-    names = model.fixed_shapes if isinstance(model, _KnowsItsShapes) else ()
-    pays = device.type == "cuda" and steps >= PAYS and alone and not recorded and bool(names)
-    if choice is False or (choice == "auto" and not pays):
-        return Compiled([], torch.compile)
+    names = model.fixed_shapes if isinstance(model, _HasFixedShapes) else ()
+    worthwhile = (
+        device.type == "cuda" and steps >= MIN_COMPILED_STEPS and single_process and not recorded and bool(names)
+    )
+    if choice is False or (choice == "auto" and not worthwhile):
+        return CompiledMethods([], torch.compile)
     reason = compile_unsupported_reason(device)
     if not names:
         reason = "no part of this model has the same shapes in each step; no other choice helps"
     if reason is None:
-        places = [name.rpartition(".") for name in names]
-        return Compiled([(model.get_submodule(part), method) for part, _, method in places], _compiler)
+        split_names = [name.rpartition(".") for name in names]
+        return CompiledMethods(
+            [(model.get_submodule(part), method) for part, _, method in split_names], _compile_static
+        )
     if choice is True:
         raise MaskcastError(f"training.compile is true and not possible: {reason}, or set it to auto")
     say(f"training: not compiled: {reason}, or set training.compile to false")
-    return Compiled([], torch.compile)
+    return CompiledMethods([], torch.compile)
 
 
-def _compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compile_static(function: Callable[..., Any]) -> Callable[..., Any]:
     faster: Callable[..., Any] = torch.compile(function, dynamic=False)
     return faster

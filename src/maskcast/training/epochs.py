@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.progress import report, say
-from maskcast.training.numbers import diverged
 from maskcast.training.schedule import Schedule
-from maskcast.training.task import FromStart, Task
+from maskcast.training.step_metrics import divergence_error
+from maskcast.training.task import StartComparison, Task
 
 
 @dataclass
@@ -37,25 +37,25 @@ class Progress:
         task.model.eval()
         with torch.no_grad():
             scores = task.validate()
-        if wild := [name for name, value in scores.items() if not math.isfinite(value)]:
-            raise diverged(self.step - 1, f"{wild[0]} {scores[wild[0]]:g} in validation")
+        if not_finite := [name for name, value in scores.items() if not math.isfinite(value)]:
+            raise divergence_error(self.step - 1, f"{not_finite[0]} {scores[not_finite[0]]:g} in validation")
         report({f"val/{name}": value for name, value in scores.items()}, step=self.step)
         trained = {"loss": self.losses / params.steps_per_epoch} if epoch else {}
         self.curve.append({"epoch": epoch, **trained, **scores})
         self.losses = 0.0
-        sure = epoch == 0 or not isinstance(task, FromStart) or task.surpasses_start()
+        confirmed = epoch == 0 or not isinstance(task, StartComparison) or task.improves_on_start()
         monitor = task.monitor
-        better = monitor is None or not self.best or (sure and scores[monitor] > self.best[monitor])
+        better = monitor is None or not self.best or (confirmed and scores[monitor] > self.best[monitor])
         if better:
             self.best, self.best_epoch, self.stale = scores, epoch, 0
             self.best_weights = weights_of(task.model)
             if not all(tensor.isfinite().all() for tensor in self.best_weights.values()):
-                raise diverged(self.step - 1, "weights that are not finite")
+                raise divergence_error(self.step - 1, "weights that are not finite")
         else:
             self.stale += 1
             self.stopped = 0 < params.patience <= self.stale
-        doubt = "" if sure else " (not surely better than the start)"
-        mark = " (best so far)" if better else " (stopping early)" if self.stopped else doubt
+        unconfirmed = "" if confirmed else " (not surely better than the start)"
+        mark = " (best so far)" if better else " (stopping early)" if self.stopped else unconfirmed
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
 

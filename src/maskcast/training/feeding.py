@@ -30,23 +30,23 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - worker processes hand over batches th
 MAX_WAIT_SHARE = 0.05  # share of the time that a GPU waits for batches, above which a warning is given
 
 
-class Feed:
+class BatchLoader:
     """Iterates over the batches of some steps, on a device.
 
     Args:
         task: makes the batches.
         steps: of the training.
         device: where the batches go.
-        beside: processes that train on this machine, this one included; they share its processors.
+        local_processes: processes that train on this machine, this one included; they share its processors.
 
     Attributes:
         waited: seconds for which the loop waited for batches, out of ``seconds`` in all; the first two steps do
             not count.
     """
 
-    def __init__(self, task: Task, steps: range, device: torch.device, beside: int = 1) -> None:
+    def __init__(self, task: Task, steps: range, device: torch.device, local_processes: int = 1) -> None:
         self.task, self.steps, self.device = task, steps, device
-        self._processors = max(1, num_cpus() // beside)
+        self._processors = max(1, num_cpus() // local_processes)
         self.waited = self.seconds = 0.0
 
     def __iter__(self) -> Generator[tuple[int, Any], None, None]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from maskcast.curves import write_curve
 from maskcast.dry_run import is_dry_run
 from maskcast.progress import say
+from maskcast.training.dry_run import dry_run_training
 from maskcast.training.loop import Task, fit
-from maskcast.training.rehearsing import rehearse
 from maskcast.training.schedule import Schedule
 from maskcast.writing import write_json
 
@@ -25,7 +25,7 @@ def finish_training(
     metrics: Path,
     results: Callable[[Scores], Mapping[str, float]],
     summary: Callable[[Scores], str] | None = None,
-    before: Path | None = None,
+    start: Path | None = None,
 ) -> Scores:
     """Trains a task, writes the model, learning curve and metrics, and returns the scores.
 
@@ -39,16 +39,16 @@ def finish_training(
         metrics: JSON file of flat numbers.
         results: makes the metrics, in their order, from ``Trained.scores``.
         summary: makes the line that is printed at the end; none by default.
-        before: folder of the model that the training starts from. Its weights are kept if no epoch is better, and
+        start: folder of the model that the training starts from. Its weights are kept if no epoch is better, and
             its learning curves precede this one.
 
     Raises:
         MaskcastError: see ``fit``.
     """
-    train = rehearse if is_dry_run() else fit
-    scores, curve = train(task, schedule, resume, start_counts=before is not None)
+    train = dry_run_training if is_dry_run() else fit
+    scores, curve = train(task, schedule, resume, validate_start=start is not None)
     save(out)
-    write_curve(out, name, curve, before)
+    write_curve(out, name, curve, start)
     write_json(metrics, dict(results(scores)))
     if summary:
         say(summary(scores))

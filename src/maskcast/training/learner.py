@@ -14,11 +14,11 @@ from maskcast.errors import MaskcastError
 from maskcast.models.cuda_graphs import GraphedCallable
 from maskcast.progress import say
 from maskcast.seed import derive
-from maskcast.training.compiling import compiled
-from maskcast.training.numbers import LATE, Logged, Numbers, diverged
+from maskcast.training.compiling import compile_methods
 from maskcast.training.out_of_memory import GpuMemory, estimate_batch_size, take_samples
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
+from maskcast.training.step_metrics import READ_DELAY, Logged, StepMetricsQueue, divergence_error
 from maskcast.training.task import ChunkedTask, Task, is_recordable
 
 WARM_UP_STEPS = 3  # steps with the same shapes that run eagerly before one is recorded as a CUDA graph
@@ -38,7 +38,7 @@ class Learner:
         steps: number in the whole training, which decides whether compiling saves time.
 
     Attributes:
-        numbers: loss, gradient norm and logged numbers of the steps taken; on a GPU they arrive some steps late.
+        metrics: loss, gradient norm and logged numbers of the steps taken; on a GPU they arrive some steps late.
         compiled: the compiled methods of the model.
     """
 
@@ -46,20 +46,20 @@ class Learner:
         self, task: Task, params: Schedule, processes: Processes, optimizer: Optimizer, steps: int
     ) -> None:
         self._task, self._params, self._processes, self._optimizer = task, params, processes, optimizer
-        self.numbers = Numbers(late=LATE if processes.device.type == "cuda" else 0)
-        single_process = not processes.several
+        self.metrics = StepMetricsQueue(delay=READ_DELAY if processes.device.type == "cuda" else 0)
+        single_process = not processes.multi_process
         wanted = processes.device.type == "cuda" and single_process and params.compile is not False
         recordable = wanted and is_recordable(task)
-        self.compiled = compiled(
+        self.compiled = compile_methods(
             task.model,
             params.compile,
             processes.device,
             steps=steps,
-            alone=single_process,
+            single_process=single_process,
             recorded=recordable,
         )
         model = _NextLoss(task.model, processes)
-        self._next_loss = model if isinstance(task, ChunkedTask) else processes.averaging(model)
+        self._next_loss = model if isinstance(task, ChunkedTask) else processes.wrap_ddp(model)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._recorded: GraphedCallable[tuple[Tensor, Logged]] | None = None
         if recordable:
@@ -90,14 +90,14 @@ class Learner:
         """Clips the gradients and updates the weights; returns whether there was enough memory."""
         try:
             norm = nn.utils.clip_grad_norm_(self._parameters, self._params.clip_grad_norm or math.inf)
-            self.numbers.add(step, loss, norm, logged)
+            self.metrics.add(step, loss, norm, logged)
             self._optimizer.step()
         except torch.OutOfMemoryError:  # the first step allocates the optimiser's state
             return False
         except RuntimeError as error:
             if "without overflow" not in str(error):  # PyTorch's message for a number beyond the range of float32
                 raise
-            raise diverged(step, "a learning rate or weight decay that is too high for float32") from error
+            raise divergence_error(step, "a learning rate or weight decay that is too high for float32") from error
         return True
 
     def _compute_gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
@@ -129,10 +129,10 @@ class Learner:
         total: list[Tensor] = []
         logged: dict[str, float | Tensor] = {}
         for _ in range(chunks):
-            loss, numbers = self._next_loss(losses)
+            loss, metrics = self._next_loss(losses)
             loss.backward()
             total.append(loss.detach())
-            logged |= {name: logged.get(name, 0.0) + value for name, value in numbers.items()}
+            logged |= {name: logged.get(name, 0.0) + value for name, value in metrics.items()}
         if isinstance(self._task, ChunkedTask):
             average_gradients(self._task.model)
         return torch.stack(total).sum(), logged
@@ -143,7 +143,7 @@ class Learner:
         self._recorded = None
         batch_size = self._params.batch_size
         message = f"training.batch_size {batch_size} does not fit into the memory of the GPU"
-        if self._processes.several:
+        if self._processes.multi_process:
             return f"{message}; lower it, or train on more processes"
 
         def measure(size: int) -> None:

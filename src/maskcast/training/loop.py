@@ -12,8 +12,8 @@ Under torchrun, each process takes its part of each batch, and all end with the 
 of a run with one process (``maskcast.distributed``). Only the first process writes checkpoints.
 
 To keep a GPU busy, worker processes make batches (``feeding``), the loss is copied to the host some steps later
-(``numbers``), the optimiser is fused, and parts of a network may be compiled (``compiling``). None of this changes
-results on a CPU.
+(``step_metrics``), the optimiser is fused, and parts of a network may be compiled (``compiling``). None of this
+changes results on a CPU.
 """
 
 import time
@@ -30,12 +30,12 @@ from maskcast.progress import report, say, track
 from maskcast.stopping import Paused, add_stop_location, pause_on_signals
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.epochs import Progress, weights_of
-from maskcast.training.feeding import Feed
+from maskcast.training.feeding import BatchLoader
 from maskcast.training.learner import Learner
-from maskcast.training.numbers import StepNumbers
 from maskcast.training.optimizers import fused, load_state
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
+from maskcast.training.step_metrics import StepMetrics
 from maskcast.training.task import Task
 
 
@@ -56,9 +56,9 @@ def fit(
     params: Schedule,
     resume: Path,
     *,
-    start_counts: bool = False,
-    begins: Callable[[int], None] | None = None,
-    of_steps: int | None = None,
+    validate_start: bool = False,
+    on_step_start: Callable[[int], None] | None = None,
+    full_steps: int | None = None,
 ) -> Trained:
     """Trains ``task.model``, which ends with its best weights, in eval mode, on the CPU.
 
@@ -68,10 +68,10 @@ def fit(
         task: model, batches, loss and validation.
         params: the schedule.
         resume: folder for the checkpoint (``runner.outputs.resume_dir``).
-        start_counts: whether to validate the initial weights as epoch 0 and keep them if no epoch is better; for
+        validate_start: whether to validate the initial weights as epoch 0 and keep them if no epoch is better; for
             weights that were trained before.
-        begins: is called with the number of each step before the step.
-        of_steps: steps of the real training, if this is a dry run of it; else None.
+        on_step_start: is called with the number of each step before the step.
+        full_steps: steps of the real training, if this is a dry run of it; else None.
 
     Raises:
         MaskcastError: if loss, gradient or weights are no longer finite, the batch does not fit into the memory of
@@ -91,9 +91,9 @@ def fit(
     if world_size() > 1:
         sync_batch_norms(task.model)
     checkpoints = Checkpoints(resume, task.fingerprint)
-    run = _begun(checkpoints, task, optimizer, params)
+    run = _resume(checkpoints, task, optimizer, params)
     started = time.monotonic() - run.seconds
-    learner = Learner(task, params, processes, optimizer, of_steps or params.steps)
+    learner = Learner(task, params, processes, optimizer, full_steps or params.steps)
 
     def save() -> None:
         if rank():
@@ -102,60 +102,60 @@ def fit(
         state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(run)}
         checkpoints.save(state)
 
-    def where() -> str:
+    def position() -> str:
         return f" at epoch {run.step // params.steps_per_epoch + 1} of {params.total_epochs}"
 
     limit_s = None if params.time_limit is None else 60 * params.time_limit
-    with add_stop_location(where), processes.arithmetic(), pause_on_signals(limit_s) as asked:
+    with add_stop_location(position), processes.arithmetic(), pause_on_signals(limit_s) as pause_requested:
         if run.step:  # from here on signals pause it, so it may now say that it runs
             say(f"resuming at step {run.step} of {params.steps}")
-        if start_counts and not run.curve:
+        if validate_start and not run.curve:
             run.end_epoch(task, params)
         steps = range(run.step, 0 if run.stopped else params.steps)
-        feed = Feed(task, steps, processes.device, beside=processes.here)
-        with closing(iter(feed)) as batches:
+        loader = BatchLoader(task, steps, processes.device, local_processes=processes.local_processes)
+        with closing(iter(loader)) as batches:
             for step, batch in track(batches, "training", total=len(steps)):
-                if begins is not None:
-                    begins(step)
+                if on_step_start is not None:
+                    on_step_start(step)
                 learner.step(step, batch)
                 run.step = step + 1
-                ends = run.step % params.steps_per_epoch == 0
-                pauses = run.step < params.steps and processes.agree(asked(), step)
+                epoch_ends = run.step % params.steps_per_epoch == 0
+                pauses = run.step < params.steps and processes.any_requested(pause_requested(), step)
                 saves = pauses or run.step % params.checkpoint_every == 0
-                for numbers in learner.numbers.read(all_steps=ends or saves):
-                    run.losses += numbers.loss
-                    _report(numbers, params.rate(numbers.step))
-                if ends:
+                for metrics in learner.metrics.read(all_steps=epoch_ends or saves):
+                    run.losses += metrics.loss
+                    _report(metrics, params.rate(metrics.step))
+                if epoch_ends:
                     learner.compiled.off()
                     run.end_epoch(task, params)
-                if ends or saves:
+                if epoch_ends or saves:
                     save()
                 if run.stopped:
                     break
                 if pauses:
-                    processes.meet()  # wait until the first one has written the checkpoint
+                    processes.barrier()  # wait until the first one has written the checkpoint
                     raise Paused
     learner.compiled.off()
-    processes.leave()
+    processes.close()
     task.model.load_state_dict(run.best_weights)
     task.model.to("cpu").eval()
     epochs = run.step // params.steps_per_epoch
-    took = {"best_epoch": run.best_epoch, "epochs": epochs, "train_seconds": time.monotonic() - started}
-    return Trained(run.best | took, run.curve)
+    summary = {"best_epoch": run.best_epoch, "epochs": epochs, "train_seconds": time.monotonic() - started}
+    return Trained(run.best | summary, run.curve)
 
 
-def _begun(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: Schedule) -> Progress:
+def _resume(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: Schedule) -> Progress:
     """Loads the last checkpoint, if there is one, and returns the progress of the training."""
     state = broadcast(checkpoints.load() if rank() == 0 else None)
     if state is None:
         return Progress(best={}, best_weights=weights_of(task.model))
-    with checkpoints.fitting():
+    with checkpoints.restoring():
         task.model.load_state_dict(state["model"])
         load_state(optimizer, state["optimizer"])
         return Progress(**state["progress"])
 
 
-def _report(numbers: StepNumbers, rate: float) -> None:
+def _report(metrics: StepMetrics, rate: float) -> None:
     """Reports the numbers of a step."""
-    found = {"loss": numbers.loss, "grad_norm": numbers.norm, "learning_rate": rate} | numbers.logged
-    report({f"train/{name}": value for name, value in found.items()}, step=numbers.step + 1)
+    values = {"loss": metrics.loss, "grad_norm": metrics.norm, "learning_rate": rate} | metrics.logged
+    report({f"train/{name}": value for name, value in values.items()}, step=metrics.step + 1)

@@ -17,14 +17,14 @@ from maskcast.errors import MaskcastError
 from maskcast.models.arithmetic import arithmetic
 from maskcast.reading import pluralize
 
-AGREE_EVERY = 10  # steps
+EXCHANGE_EVERY = 10  # steps
 TIMEOUT = timedelta(minutes=30)  # a process waits so long for the others
 
 
 class Processes:
     """This process and those that train with it; each has a GPU of its own, or all share the CPU.
 
-    The constructor joins the group of processes that torchrun started, and ``leave`` ends it. Without torchrun
+    The constructor joins the group of processes that torchrun started, and ``close`` ends it. Without torchrun
     this process is alone.
 
     Args:
@@ -32,51 +32,52 @@ class Processes:
 
     Attributes:
         device: of this process.
-        here: number of processes on this machine.
-        several: whether there are other processes, on this machine or elsewhere.
+        local_processes: number of processes on this machine.
+        multi_process: whether there are other processes, on this machine or elsewhere.
 
     Raises:
         MaskcastError: if there are more processes than GPUs.
     """
 
     def __init__(self, precision: str) -> None:
-        here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        local_processes, total = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         gpus = torch.cuda.device_count()
-        if 0 < gpus < here:
+        if 0 < gpus < local_processes:
             raise MaskcastError(
-                f"training.processes {here} is above the {pluralize(gpus, 'GPU')} of this machine; lower it"
+                f"training.processes {local_processes}: this machine has {pluralize(gpus, 'GPU')}; lower it"
             )
-        self.precision, self.bf16, self.several, self.here = precision, precision == "bf16", everywhere > 1, here
+        self.precision, self.bf16 = precision, precision == "bf16"
+        self.multi_process, self.local_processes = total > 1, local_processes
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
         if gpus:
             torch.cuda.set_device(self.device)
-        if self.several:
-            own = self.device if gpus else None
-            distributed.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT, device_id=own)
+        if self.multi_process:
+            device_id = self.device if gpus else None
+            distributed.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT, device_id=device_id)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Leaves the process group."""
-        if self.several:
+        if self.multi_process:
             distributed.destroy_process_group()
 
-    def agree(self, asked: bool, step: int) -> bool:
+    def any_requested(self, requested: bool, step: int) -> bool:
         """Returns whether any process is asked to pause; they exchange this only every `AGREE_EVERY` steps."""
-        if not self.several:
-            return asked
-        if step % AGREE_EVERY:
+        if not self.multi_process:
+            return requested
+        if step % EXCHANGE_EVERY:
             return False
-        count = torch.tensor(float(asked), device=self.device)
+        count = torch.tensor(float(requested), device=self.device)
         distributed.all_reduce(count)
         return bool(count > 0)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Waits for the other processes."""
-        if self.several:
+        if self.multi_process:
             distributed.barrier()
 
-    def averaging(self, module: nn.Module) -> nn.Module:
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
         """Returns the module wrapped so that its backward pass averages the gradients over all processes."""
-        if not self.several:
+        if not self.multi_process:
             return module
         ids = None if self.device.type == "cpu" else [self.device.index]
         # static graph: some encoders have weights that are not used

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 from maskcast.reading import pluralize
-from maskcast.training.feeding import Feed
+from maskcast.training.feeding import BatchLoader
 from maskcast.training.learner import Learner
 from maskcast.training.optimizers import fused
 from maskcast.training.processes import Processes
@@ -78,7 +78,7 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
         MaskcastError: the loss diverges within the first few steps, or a batch does not fit into memory.
     """
     processes = Processes(params.precision)
-    if processes.several:
+    if processes.multi_process:
         raise MaskcastError("a range test runs in one process: set training.processes and training.nodes to 1")
     task.model.to(processes.device)
     optimizer = params.make_optimizer(task.model)
@@ -88,18 +88,18 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
     losses: list[float] = []
     smoothed: list[float] = []
     mean, diverged = 0.0, False
-    with processes.arithmetic(), closing(iter(Feed(task, range(steps), processes.device))) as batches:
+    with processes.arithmetic(), closing(iter(BatchLoader(task, range(steps), processes.device))) as batches:
         for step, batch in track(batches, "range test", total=steps):
             learner.step(step, batch, rate=rates[step])
             try:
-                (numbers,) = learner.numbers.read(all_steps=True)
+                (metrics,) = learner.metrics.read(all_steps=True)
             except MaskcastError:  # the loss is no longer finite
                 diverged = True
                 break
-            losses.append(numbers.loss)
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * numbers.loss
+            losses.append(metrics.loss)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * metrics.loss
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # bias correction
-            if step >= MIN_STEPS and numbers.loss > DIVERGENCE_FACTOR * min(smoothed) > 0:
+            if step >= MIN_STEPS and metrics.loss > DIVERGENCE_FACTOR * min(smoothed) > 0:
                 diverged = True
                 break
     learner.compiled.off()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from maskcast.training.numbers import Logged
+    from maskcast.training.step_metrics import Logged
 
 
 class BaseTask(Protocol):
@@ -71,10 +71,10 @@ class ChunkedTask(BaseTask, Protocol):
 
 
 @runtime_checkable
-class FromStart(Protocol):
+class StartComparison(Protocol):
     """The additional method of a task whose initial weights are only replaced by surely better ones."""
 
-    def surpasses_start(self) -> bool:
+    def improves_on_start(self) -> bool:
         """Returns whether the model, as last validated, is surely better than the initial weights."""
 
 

@@ -87,7 +87,7 @@ class ForecastTask:
             seed=params.training.seed,
         )
         self.val = _validation_clips(clips, params)
-        self.start_M2: np.ndarray | None = None
+        self.start_scores_M2: np.ndarray | None = None
         """Scores of the validation videos with the initial weights, which only surely better weights replace."""
 
     @property
@@ -125,9 +125,9 @@ class ForecastTask:
         """Returns the scores of ``validate`` for any forecaster."""
         return self._evaluate(model)[0]
 
-    def surpasses_start(self) -> bool:
+    def improves_on_start(self) -> bool:
         """Whether the model, as last validated, is surely better than the initial weights."""
-        return self.start_M2 is None or is_significantly_better(self.videos_M2, self.start_M2)
+        return self.start_scores_M2 is None or is_significantly_better(self.videos_M2, self.start_scores_M2)
 
     def _evaluate(self, model: Predictor) -> tuple[dict[str, float], np.ndarray]:
         """Returns the scores, and the mean ``jaccard`` and ``jaccard_last`` of the clips of each video (M, 2).
@@ -172,7 +172,7 @@ def train_forecaster(
     resume: Path,
     out: Path,
     metrics: Path,
-    before: Path | None = None,
+    start: Path | None = None,
 ) -> None:
     """Trains a forecaster and writes model, learning curve and metrics (see ``finish_training``).
 
@@ -184,7 +184,7 @@ def train_forecaster(
         resume: folder for the checkpoint.
         out: folder for the model.
         metrics: JSON file of flat numbers.
-        before: folder of the trained model to start from; its weights are kept if no epoch is better.
+        start: folder of the trained model to start from; its weights are kept if no epoch is better.
     """
     params = task.params
     baselines = _baseline_scores(task)
@@ -223,7 +223,7 @@ def train_forecaster(
         metrics=metrics,
         results=results,
         summary=summary,
-        before=before,
+        start=start,
     )
     best_score, best_name = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNTRAINED)
     if not is_dry_run() and scores["jaccard_last"] <= best_score:

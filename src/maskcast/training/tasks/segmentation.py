@@ -13,7 +13,7 @@ from torch import Tensor
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.models.segmentation.base import State
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
-from maskcast.training.numbers import Logged
+from maskcast.training.step_metrics import Logged
 from maskcast.training.tasks.segmentation_base import SegmentationTask
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 from maskcast.training.tasks.segmentation_windows import Windows

@@ -19,44 +19,54 @@ from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task
 
 WARM_UP = 2  # steps
-PLACES = 3  # in the training: beginning, middle and end
+NUM_PLACES = 3  # in the training: beginning, middle and end
 MEASURED_S = 8.0  # seconds for the measured steps, unless even the fewest take longer
 FEWEST, MOST = 2, 8  # steps at each place
 
 
-def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool = False) -> Trained:
+def dry_run_training(task: Task, params: Schedule, resume: Path, *, validate_start: bool = False) -> Trained:
     """Runs a short `fit`: a few steps with the real batch, a validation and a checkpoint; records their seconds.
 
     Args:
         task: as for `fit`; the few steps change its model.
         params: the schedule of the real training.
         resume: folder for the checkpoint.
-        start_counts: as for `fit`.
+        validate_start: as for `fit`.
 
     Raises:
         MaskcastError: see `fit`.
     """
-    tried = partial(fit, task, of_steps=params.steps)
-    trial = _Trial(task, [min(step, params.steps - 1) for step in range(WARM_UP)])
-    began = time.monotonic()
+    run_steps = partial(fit, task, full_steps=params.steps)
+    trial = _TimedSteps(task, [min(step, params.steps - 1) for step in range(WARM_UP)])
+    started = time.monotonic()
     with trial:
-        tried(_shortened(params, WARM_UP), resume / "warm-up", begins=trial.begins)
-    write_note(loop="warm-up", spent=time.monotonic() - began, each=0.0, times=0)
-    each = int(min(MOST, max(FEWEST, MEASURED_S / PLACES / max(trial.steps_s[-1], 1e-3))))
-    each = max(1, min(each, params.steps // PLACES))
-    starts = [place * (params.steps - each) // (PLACES - 1) for place in range(PLACES)]
-    trial = _Trial(task, [start + step for start in starts for step in range(each)])
+        run_steps(_shortened(params, WARM_UP), resume / "warm-up", on_step_start=trial.on_step_start)
+    write_note(loop="warm-up", spent=time.monotonic() - started, each=0.0, times=0)
+    steps_per_place = int(min(MOST, max(FEWEST, MEASURED_S / NUM_PLACES / max(trial.steps_s[-1], 1e-3))))
+    steps_per_place = max(1, min(steps_per_place, params.steps // NUM_PLACES))
+    starts = [place * (params.steps - steps_per_place) // (NUM_PLACES - 1) for place in range(NUM_PLACES)]
+    trial = _TimedSteps(task, [start + step for start in starts for step in range(steps_per_place)])
     with trial:
         short = _shortened(params, len(trial.places))
-        trained = tried(short, resume / "measured", start_counts=start_counts, begins=trial.begins)
+        trained = run_steps(
+            short, resume / "measured", validate_start=validate_start, on_step_start=trial.on_step_start
+        )
     # the first step waits for its batch; on a GPU the next ones run before the step is recorded
-    unlike = WARM_UP_STEPS + 1 if torch.cuda.is_available() else 1
-    learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
+    num_skipped = WARM_UP_STEPS + 1 if torch.cuda.is_available() else 1
+    step_seconds = trial.steps_s[num_skipped:] or trial.steps_s[-1:]
     saves = params.steps // params.checkpoint_every + params.total_epochs
-    write_note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)
-    spent = trial.validations_s
-    validations = params.total_epochs + start_counts  # one per epoch, and one of the initial weights
-    write_note(loop="validation", spent=sum(spent), each=spent[-1], times=validations, part="val")
+    write_note(
+        loop="steps", spent=sum(trial.steps_s), each=sum(step_seconds) / len(step_seconds), times=params.steps
+    )
+    validation_seconds = trial.validations_s
+    validations = params.total_epochs + validate_start  # one per epoch, and one of the initial weights
+    write_note(
+        loop="validation",
+        spent=sum(validation_seconds),
+        each=validation_seconds[-1],
+        times=validations,
+        part="val",
+    )
     write_note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
     return trained
 
@@ -73,7 +83,7 @@ def _shortened(params: Schedule, steps: int) -> Schedule:
     return params.model_copy(update=update)
 
 
-class _Trial:
+class _TimedSteps:
     """A context in which each step of the loop runs a given step of the real training; it takes their times.
 
     Args:
@@ -93,13 +103,13 @@ class _Trial:
         self.validations_s: list[float] = []
         self.rest_s = 0.0
 
-    def __enter__(self) -> "_Trial":
+    def __enter__(self) -> "_TimedSteps":
         task: Any = self._task
         batch, validate = task.batch, task.validate
         loss = "losses" if isinstance(task, ChunkedTask) else "loss"
         task.batch = lambda step: batch(self.places[step])
-        task.validate = lambda: self._validated(validate)
-        setattr(task, loss, self._placed(getattr(task, loss)))
+        task.validate = lambda: self._timed_validate(validate)
+        setattr(task, loss, self._at_place(getattr(task, loss)))
         self._replaced = ("batch", "validate", loss)
         return self
 
@@ -108,14 +118,14 @@ class _Trial:
         for name in self._replaced:
             delattr(self._task, name)  # uncovers the class's method
 
-    def begins(self, step: int) -> None:
+    def on_step_start(self, step: int) -> None:
         """Takes the time at the start of a step. The loss cannot: recorded steps no longer call it."""
         self._stamps.append(time.monotonic())
 
-    def _placed(self, loss: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    def _at_place(self, loss: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
         return lambda batch, step: loss(batch, self.places[step])
 
-    def _validated(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def _timed_validate(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         begin = time.monotonic()
         if self._stamps:  # epoch 0 has no steps
             ends = [*self._stamps[1:], begin]
