@@ -234,7 +234,7 @@ def test_an_encoder_is_where_it_starts(dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"model": PARAMS["model"] | {"norm": "frozen"}}, r"model\.norm 'frozen' keeps batch norms"),
+        ({"model": PARAMS["model"] | {"norm": "frozen"}}, r"model\.norm 'frozen' needs pretrained batch norms"),
         ({"unlabeled": {"batch_size": 1, "burn_in_steps": 0}}, "unlabeled needs a teacher: set ema"),
         ({"unlabeled": {"burn_in_steps": 0}, "ema": 0.9}, r"unlabeled\.batch_size: missing"),
         ({"ema": 1.0}, "ema: input should be less than 1"),

@@ -81,10 +81,10 @@ def evaluate_video(
     amodal = None if params.amodal is None else Amodal(**dict(params.amodal))
     label_map = params.label_map if amodal is None else amodal.maps[0]
     prepared, generated = open_stores(clips, masks, label_map)
-    found = {SEGMENTER: generated}
+    scores = {SEGMENTER: generated}
     if base_masks is not None:
-        found[BASE] = open_stores(clips, base_masks, label_map)[1]
-    evaluation = VideoEvaluation(prepared, found, scored_clips(prepared, params.split), amodal)
+        scores[BASE] = open_stores(clips, base_masks, label_map)[1]
+    evaluation = VideoEvaluation(prepared, scores, scored_clips(prepared, params.split), amodal)
     flat = evaluation.flat()
     write_json(metrics, flat)
     report.mkdir()

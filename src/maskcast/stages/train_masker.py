@@ -90,9 +90,9 @@ def train_masker(
         save_masker(folder, task.segmenter, params.model, stored_meta)
 
     def results(scores: Scores) -> Scores:
-        took = {name: scores[name] for name in ("best_epoch", "epochs", "train_seconds")}
-        label_shares = {f"val_{name}": value for name, value in scores.items() if name not in took}
-        return label_shares | took | {"parameters": count_parameters(task.segmenter)}
+        run_facts = {name: scores[name] for name in ("best_epoch", "epochs", "train_seconds")}
+        val_scores = {f"val_{name}": value for name, value in scores.items() if name not in run_facts}
+        return val_scores | run_facts | {"parameters": count_parameters(task.segmenter)}
 
     def summary(scores: Scores) -> str:
         jaccard = f"{scores['jaccard']:.4f}{foreground_words(scores)}"

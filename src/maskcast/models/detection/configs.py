@@ -89,26 +89,26 @@ class FasterRcnnConfig(ModelConfig):
         from maskcast.models.encoders.pretrained import start_from
         from maskcast.models.encoders.table import load_into
 
-        found = encoder and load_into(detector.encoder, encoder, self.encoder_config, "train_detector.model")
-        colours = (found["meta"]["mean"], found["meta"]["std"]) if found else None
-        loaded = None
+        pretrained = encoder and load_into(detector.encoder, encoder, self.encoder_config, "train_detector.model")
+        colours = (pretrained["meta"]["mean"], pretrained["meta"]["std"]) if pretrained else None
+        weights = None
         if self.encoder_weights is not None:
-            if found:
+            if pretrained:
                 raise MaskcastError(
                     f"model.encoder_weights {self.encoder_weights} and the encoder {encoder} both hold weights; "
                     "set model.encoder_weights to null, or pretrain_encoder.method.name to none"
                 )
-            loaded = start_from(detector.encoder, self.encoder, self.encoder_weights, self.encoder_sha256)
-            colours = loaded.colours
-        elif not found and self.norm == "frozen":
+            weights = start_from(detector.encoder, self.encoder, self.encoder_weights, self.encoder_sha256)
+            colours = weights.colours
+        elif not pretrained and self.norm == "frozen":
             raise MaskcastError(
-                "model.norm 'frozen' keeps batch norms as they were pretrained, and nothing was; choose 'sync', "
-                "or give an encoder or model.encoder_weights"
+                "model.norm 'frozen' needs pretrained batch norms; use 'sync', or set an encoder or "
+                "model.encoder_weights"
             )
         if colours is not None:
             detector.mean.copy_(detector.mean.new_tensor(colours[0]))
             detector.std.copy_(detector.std.new_tensor(colours[1]))
-        return loaded
+        return weights
 
 
 DetectorConfig = FasterRcnnConfig  # the only one so far; a second makes it a union by `arch`

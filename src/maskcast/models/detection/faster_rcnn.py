@@ -81,15 +81,15 @@ class FasterRcnn(Detector):
         Raises:
             MaskcastError: an image is so elongated that its shorter side would be resized to 0 pixels.
         """
-        most = int(self.network.transform.max_size)  # type: ignore[union-attr, arg-type]
+        max_ratio = int(self.network.transform.max_size)  # type: ignore[union-attr, arg-type]
         for height, width in (image.shape[:2] for image in images):
-            if most * min(height, width) <= max(height, width):
+            if max_ratio * min(height, width) <= max(height, width):
                 raise MaskcastError(
-                    f"an image of {height} x {width}: this detector takes images that are less than {most} times "
-                    "as long as wide (model.max_size); cut it into pieces"
+                    f"an image of {height} x {width}: aspect ratio must be below {max_ratio} (model.max_size); "
+                    "split the image"
                 )
-        found: list[dict[str, Tensor]] = self.network(self.normalised(images))
-        return [image | {"labels": image["labels"] - 1} for image in found]
+        detections: list[dict[str, Tensor]] = self.network(self.normalised(images))
+        return [image | {"labels": image["labels"] - 1} for image in detections]
 
     def _frozen_norms(self) -> list[nn.Module]:
         return [module for module in self.encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -70,10 +70,10 @@ def sums(predicted_BCHW: Tensor, samples: PretextSample) -> tuple[Tensor, Tensor
     """
     target_BCHW, weight_BHW = torch.as_tensor(samples.target).permute(0, 3, 1, 2), torch.as_tensor(samples.weight)
     error_BHW = (predicted_BCHW.float() - target_BCHW).square().mean(1)
-    nothing_BHW = target_BCHW.square().mean(1)
-    parts = [(weight_BHW * x).sum() for x in (error_BHW, nothing_BHW)]
-    error, nothing, weight = all_sum(torch.stack([*parts, weight_BHW.sum()]))
-    return error, nothing, weight
+    square_BHW = target_BCHW.square().mean(1)
+    parts = [(weight_BHW * x).sum() for x in (error_BHW, square_BHW)]
+    error, square, weight = all_sum(torch.stack([*parts, weight_BHW.sum()]))
+    return error, square, weight
 
 
 def _patches(config: MaskedConfig, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,7 @@ from maskcast.progress import say
 from maskcast.reading import parsing, read_json
 
 KEY = "model.encoder_weights"
-PATIENCE = 5.0  # seconds to wait for the hub where its answer is optional
+TIMEOUT_S = 5.0  # seconds to wait for the hub where its answer is optional
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def pin_revision(name: str) -> str:
         return f"{HUB}{repo}@{_commit(Path(cached))}"
     try:
         # Asked once, with a short timeout: without a network, a download would retry for half a minute.
-        found = get_hf_file_metadata(hf_hub_url(repo, WEIGHTS, revision=revision), timeout=PATIENCE)
+        metadata = get_hf_file_metadata(hf_hub_url(repo, WEIGHTS, revision=revision), timeout=TIMEOUT_S)
     except Exception as error:  # its transport errors have no public base class
         reason = (
             "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT}: {first_line(error)}"
         )
         raise MaskcastError(f"{HUB}{repo}@{revision}: the hub cannot be reached ({reason})") from None
-    return f"{HUB}{repo}@{found.commit_hash}"
+    return f"{HUB}{repo}@{metadata.commit_hash}"
 
 
 def _commit(file: Path) -> str:
@@ -147,7 +147,7 @@ def _download(repo: str, revision: str, name: str) -> Path | None:
         RevisionNotFoundError,
     )
 
-    what = f"{HUB}{repo}@{revision}"
+    address = f"{HUB}{repo}@{revision}"
     try:
         return Path(hf_hub_download(repo, name, revision=revision))
     except GatedRepoError:
@@ -169,7 +169,7 @@ def _download(repo: str, revision: str, name: str) -> Path | None:
         )
     except (HfHubHTTPError, OSError) as error:
         reason = f"{' '.join(str(error).split())}; try again, or give a local file ({KEY})"
-    raise MaskcastError(f"{what}: {reason}")
+    raise MaskcastError(f"{address}: {reason}")
 
 
 def _colour_statistics(config: Path) -> tuple[list[float], list[float]] | None:

@@ -49,12 +49,12 @@ class RigidBody(Predictor):
         height, width = context_THW.shape[1:]
         camera = self.camera.scaled(height, width)
         context_THW = np.where(context_THW < len(CLASSES), context_THW, 0)
-        found = [
+        seen_bodies = [
             (int(k), body) for k in np.unique(context_THW)[1:] for body in self.bodies(camera, context_THW, k)
         ]
-        if not found:
+        if not seen_bodies:
             return np.zeros((horizon, height, width), np.uint8)
-        ids, bodies = zip(*found, strict=True)
+        ids, bodies = zip(*seen_bodies, strict=True)
         restitution = np.full((len(bodies), len(bodies)), RESTITUTION)
         poses = roll_out(list(bodies), horizon * self.stride + 1, restitution).poses[self.stride :: self.stride]
         return paint_masks(on_ground(ids, poses), height, width, camera)

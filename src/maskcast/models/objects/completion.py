@@ -91,18 +91,18 @@ class Completion(nn.Module):
             observations[3].clone(),
             torch.zeros_like(observations[2]),
         )
-        known = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
-        all_alike = shapes_are_fixed()
-        every = torch.arange(known.shape[0], device=known.device)
-        parts = [every] if all_alike else every[known].split(AT_ONCE)
-        for some in parts:
-            window = windows(ids_BTHW.flatten(0, 1), *(observation[some] for observation in observations))
-            cut = is_cut(window) & known[some]
-            if not all_alike:
-                some, window, cut = some[cut], window[cut], cut[cut]
-            whole = self(window, *(observation[some] for observation in observations[1:]))
-            for kept, found in zip((centre_M2, std_M2, doubt_M2), whole, strict=True):
-                kept[some] = torch.where(cut[:, None], found, kept[some])
+        trained = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
+        fixed = shapes_are_fixed()
+        all_M = torch.arange(trained.shape[0], device=trained.device)
+        chunks = [all_M] if fixed else all_M[trained].split(AT_ONCE)
+        for chunk in chunks:
+            window = windows(ids_BTHW.flatten(0, 1), *(observation[chunk] for observation in observations))
+            cut = is_cut(window) & trained[chunk]
+            if not fixed:
+                chunk, window, cut = chunk[cut], window[cut], cut[cut]
+            estimates = self(window, *(observation[chunk] for observation in observations[1:]))
+            for values, estimate in zip((centre_M2, std_M2, doubt_M2), estimates, strict=True):
+                values[chunk] = torch.where(cut[:, None], estimate, values[chunk])
         return replace(
             tracks, centre_BTN2=centre_M2.view(shape), std_BTN2=std_M2.view(shape), doubt_BTN2=doubt_M2.view(shape)
         )

@@ -64,19 +64,21 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check
     objects_P = np.flatnonzero(mask_HW > 0)
     count = 0
     for class_id, box in _boxes(mask_HW, objects_P):
-        found, found_IJ = cv2.connectedComponents((mask_HW[box] == class_id).astype(np.uint8), connectivity=8)
-        labels_HW[box] += np.where(found_IJ > 0, found_IJ + count, 0)
-        count += found - 1
+        num_components, component_IJ = cv2.connectedComponents(
+            (mask_HW[box] == class_id).astype(np.uint8), connectivity=8
+        )
+        labels_HW[box] += np.where(component_IJ > 0, component_IJ + count, 0)
+        count += num_components - 1
     if count > MAX_REGIONS:
         labels_HW, count = _keep_largest(labels_HW), MAX_REGIONS
-        followed_P = labels_HW.ravel()[objects_P] > 0
-        objects_P, probabilities_PK = objects_P[followed_P], probabilities_PK[followed_P]
+        tracked_P = labels_HW.ravel()[objects_P] > 0
+        objects_P, probabilities_PK = objects_P[tracked_P], probabilities_PK[tracked_P]
     region_P = labels_HW.ravel()[objects_P] - 1
     class_R = np.zeros(count, np.uint8)
     class_R[region_P] = mask_HW.ravel()[objects_P]
     area_R = np.bincount(region_P, minlength=count).astype(np.float64)
-    places = np.divmod(objects_P, mask_HW.shape[1])  # integers, whose sums are exact in any order
-    centre_R2 = np.stack([np.bincount(region_P, at_P, count) / area_R for at_P in places], 1)
+    coordinates = np.divmod(objects_P, mask_HW.shape[1])  # integers, whose sums are exact in any order
+    centre_R2 = np.stack([np.bincount(region_P, at_P, count) / area_R for at_P in coordinates], 1)
     regions = Regions(labels_HW, _sum_by_group(probabilities_PK, region_P, count), centre_R2, area_R)
     return _merge_fragments(regions, class_R, objects_P, region_P)
 

@@ -127,7 +127,7 @@ class FrictionEstimate(nn.Module):
         along, across = ((state[2] * axis).sum(-1) for axis in (forward, turned(forward)))
         return Bends(speed, along, across, missed / size_BN[..., None], weight)
 
-    def look(self, bends: Bends) -> Tensor:
+    def extract_features(self, bends: Bends) -> Tensor:
         """Returns features (B, N, F) of the paths' deceleration at the end of the context."""
         fields = bends.along_BNW, bends.across_BNW, bends.missed_BNW, bends.weight_BNW
         along, across, missed, weight = (field[..., : self.ends] for field in fields)

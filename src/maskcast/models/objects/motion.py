@@ -107,7 +107,7 @@ class ObjectMotion(nn.Module):
         state, memory, log_size = self._start(kind, tracks, seen)
         place, velocity = state.place_BN2, state.velocity_BN2
         others = Others.of(seen.exists_BN)
-        centres, sizes, looks = [], [], []
+        centres, sizes, step_inputs = [], [], []
         back_33 = inverse(self.homography)
         offset = seen.centre_BN2 - projected(state.seen_place_BN2, back_33)  # exact for resting objects
         if self.estimate is None:
@@ -137,9 +137,9 @@ class ObjectMotion(nn.Module):
             centre = projected(place, back_33) + offset
             centres.append(centre)
             sizes.append(log_size)
-            looks.append(inputs)
+            step_inputs.append(inputs)
         # detached: trajectories must not change to make their errors easier to predict
-        grows = F.softplus(self.doubt(torch.stack(looks, 1).detach()) + SCALE_BIAS)
+        grows = F.softplus(self.doubt(torch.stack(step_inputs, 1).detach()) + SCALE_BIAS)
         scales = seen.expected_error[:, None] + grows.cumsum(1)
         trajectory = Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), scales)
         return trajectory, state, offset
@@ -181,7 +181,7 @@ class ObjectMotion(nn.Module):
             observations = Observations.of(self.homography, tracks.latest(self.context))
             latest, size_BN = observations.latest(PAST + 1), observations.size_BN
             bends = self.estimate.friction.measure(observations.place_BRN2, observations.weight_BRN, size_BN)
-            memory = self.history(torch.cat([*past, self.estimate.look(bends, latest)], -1))
+            memory = self.history(torch.cat([*past, self.estimate.extract_features(bends, latest)], -1))
             memory, friction = self.estimate.share(memory, kind, bends, size_BN, seen.exists_BN)
         else:
             memory = self.history(torch.cat(past, -1))

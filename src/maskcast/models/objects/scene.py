@@ -56,11 +56,11 @@ def observe(
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
-    looked_at = recent_BRHW if motion is None else context_BTHW[:, -motion.context :]
-    tracks = track(looked_at, object_BN)
+    observed_BTHW = recent_BRHW if motion is None else context_BTHW[:, -motion.context :]
+    tracks = track(observed_BTHW, object_BN)
     with without_autocast(context_BTHW.device):
         if motion is not None and motion.completion is not None:
-            tracks = motion.completion.complete(looked_at, object_BN, tracks)
+            tracks = motion.completion.complete(observed_BTHW, object_BN, tracks)
         if motion is None:
             trajectory = still(tracks, horizon)
         elif seed is None:

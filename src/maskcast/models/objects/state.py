@@ -102,9 +102,9 @@ class StateEstimate(nn.Module):
         self.reset_to_persistence()
         self.head.bias[0] = 1.0
 
-    def look(self, bends: Bends, observations: Observations) -> Tensor:
+    def extract_features(self, bends: Bends, observations: Observations) -> Tensor:
         """Returns features (B, N, F): deceleration of paths, and certainty of observations."""
-        return torch.cat([self.friction.look(bends), observations.weight_BRN.transpose(1, 2)], -1)
+        return torch.cat([self.friction.extract_features(bends), observations.weight_BRN.transpose(1, 2)], -1)
 
     def share(
         self, memory_BNF: Tensor, kind_BNF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor

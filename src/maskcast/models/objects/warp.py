@@ -156,8 +156,8 @@ def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: T
     with 0 and includes the objects' classes.
     """
     if shapes_are_fixed():  # then each class has a slot
-        there = (object_BN > 0)[:, None, :, None, None]
-        return F.pad(torch.where(there, logits_BSNIJ, absent), (0, 0, 0, 0, 1, 0))
+        occurs = (object_BN > 0)[:, None, :, None, None]
+        return F.pad(torch.where(occurs, logits_BSNIJ, absent), (0, 0, 0, 0, 1, 0))
     batch, steps, _, rows, columns = logits_BSNIJ.shape
     out = absent.expand(batch, steps, len(class_C), rows, columns)
     index_BN = (class_C < object_BN[..., None]).sum(-1)

@@ -35,7 +35,7 @@ class MapExample(NamedTuple):
 
     label_map: LabelMap
     truth: np.ndarray
-    found: np.ndarray
+    predicted: np.ndarray
 
 
 class Validation:
