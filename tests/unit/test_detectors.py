@@ -302,7 +302,7 @@ def test_a_batch_at_once_has_the_losses_of_torchvision(monkeypatch: pytest.Monke
             keep[image, own[nms(boxes[own], -own.float(), threshold)]] = True
         return keep
 
-    monkeypatch.setattr(batched, "kept", kept)
+    monkeypatch.setattr(batched, "keep_by_nms", kept)
     detector = build(rois=10**4, version=1).train()
     detector.network.rpn.fg_bg_sampler.batch_size_per_image = 10**6  # type: ignore[union-attr]
     detector.network.rpn.min_size = 4.0  # type: ignore[union-attr]  # a cell; smaller ones reach beyond the border

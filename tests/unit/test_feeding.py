@@ -192,7 +192,7 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return len(found._methods)
 
     monkeypatch.setattr(compiling, "compile_unsupported_reason", lambda device: None)
-    monkeypatch.setattr(compiling, "_compiler", lambda function: function)
+    monkeypatch.setattr(compiling, "_compile_static", lambda function: function)
     assert [parts("auto"), parts(True, recorded=True), parts("auto", "cpu")] == [1, 1, 0]
     assert [
         parts("auto", steps=MIN_COMPILED_STEPS - 1),
@@ -268,7 +268,8 @@ def test_a_batch_that_does_not_fit_is_said_in_one_line(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(learner, "GpuMemory", lambda device: ruler)
     with pytest.raises(
-        MaskcastError, match=r"^training.batch_size 8 does not fit into the memory of the GPU: 5 would, .*$"
+        MaskcastError,
+        match=r"^training.batch_size 8 does not fit into the memory of the GPU; lower it to 5, the .*$",
     ):
         fit(Hungry(), PARAMS, tmp_path)
 

@@ -171,7 +171,7 @@ def test_host_and_device_do_not_meet(
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
     monkeypatch.setattr(pixels, "has_kernels", lambda x: True)
     monkeypatch.setattr(faster_rcnn, "has_kernels", lambda x: True)
-    monkeypatch.setattr(batched, "kept", lambda boxes, valid, threshold: valid)
+    monkeypatch.setattr(batched, "keep_by_nms", lambda boxes, valid, threshold: valid)
     kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))
     monkeypatch.setitem(sys.modules, "maskcast.models.kernels.still_loss", kernel)
     model, loss = made()

@@ -155,7 +155,7 @@ class Learner:
         estimate = estimate_batch_size(measure, batch_size, GpuMemory(self._processes.device), state)
         if estimate is None:
             return f"{message}; lower it, or choose a smaller model"
-        return f"{message}: lower it to {estimate}, the estimated maximum"
+        return f"{message}; lower it to {estimate}, the estimated maximum"
 
 
 class _NextLoss(nn.Module):
