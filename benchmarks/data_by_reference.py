@@ -50,7 +50,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"),
-        patch.object(references, "LEAST", int(args.least * MIB)),
+        patch.object(references, "MIN_BYTES", int(args.least * MIB)),
     ):
         clusters = {
             method: Cluster(Path(folder, method), volume=method == "by reference")

@@ -75,7 +75,7 @@ def masks() -> tuple[Any, Callable[[Any], Tensor]]:
     def loss(model: Any) -> Tensor:
         (logits,), _ = model(torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8, device="cuda"))
         sums = logits.new_zeros(13, dtype=torch.float64)  # a kernel's
-        weighed, coefficients = losses._weighed(sums, MaskLossConfig())
+        weighed, coefficients = losses._weighted_sums(sums, MaskLossConfig())
         target = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device="cuda")
         alpha = AlphaLoss()(logits[:, 0, :1], target[:, 0])
         dice = soft_dice(logits[:, 0], target[:, 0], 1e-4)
