@@ -11,7 +11,7 @@ class StreamingConsistency:
     """Collects the frames of one clip, in pieces of any length, and makes their masks consistent.
 
     Within each window of ``frames`` frames, each object has one class. The last window includes earlier frames if
-    too few are left, see ``consistency.agreed``. Maps without classes are not changed.
+    too few are left, see ``make_windows_consistent``. Maps without classes are not changed.
 
     Args:
         frames: length of a window.

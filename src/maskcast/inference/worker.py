@@ -65,7 +65,7 @@ class Worker:
 
         Raises:
             MaskcastError: if a frame is too large for the network's limit or the device's memory, or the time
-                limit is exceeded (see ``bounds.check_time``).
+                limit is exceeded (see ``limits.check_time``).
         """
         frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():

@@ -61,7 +61,7 @@ class Processes:
             distributed.destroy_process_group()
 
     def any_requested(self, requested: bool, step: int) -> bool:
-        """Returns whether any process is asked to pause; they exchange this only every `AGREE_EVERY` steps."""
+        """Returns whether any process is asked to pause; they exchange this only every `EXCHANGE_EVERY` steps."""
         if not self.multi_process:
             return requested
         if step % EXCHANGE_EVERY:

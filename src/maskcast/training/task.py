@@ -28,7 +28,7 @@ class BaseTask(Protocol):
         """The metric of ``validate`` that chooses the best weights (higher is better); None keeps the last."""
 
     def batch(self, step: int) -> Any:
-        """Returns this process's part (``own_part``) of a step's batch, on the CPU: pure in (seed, step).
+        """Returns this process's part (``rank_indices``) of a step's batch, on the CPU: pure in (seed, step).
 
         It runs in another thread or, for a GPU, in forked processes. So it must not use the model, and its changes
         to the task may be lost.

@@ -65,7 +65,7 @@ class Forecaster(Predictor, nn.Module):
         """Returns the loss of forecasting ``target`` after ``context``, and its terms.
 
         Random numbers come from torch's random state. With several processes it is the loss of the whole batch, of
-        which each process has its ``own_part`` (see ``maskcast.distributed``).
+        which each process has its ``rank_indices`` (see ``maskcast.distributed``).
         """
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:

@@ -176,7 +176,7 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
     Args:
         masks_THW: uint8 class ids, 0 is background.
         probabilities_THWK: float32, of each class in each pixel.
-        frames: length of the windows that are made consistent, see `agreed`.
+        frames: length of the windows that are made consistent, see `make_windows_consistent`.
 
     Returns:
         Masks (T, H, W), uint8.

@@ -127,7 +127,7 @@ class SegmentationTask:
         """Returns ``jaccard`` and ``accuracy`` over all pixels of the validation frames (``Validation.scores``).
 
         With a running average they are the scores of the better network, and ``jaccard_average`` and
-        ``jaccard_live`` are those of both. With unlabelled frames, the numbers of ``PseudoMasks.watched`` are
+        ``jaccard_live`` are those of both. With unlabelled frames, the numbers of ``PseudoMasks.statistics`` are
         added.
         """
         if self.averaged is None:
