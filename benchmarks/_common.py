@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from maskcast.reading import parsing, read_json
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,7 +85,7 @@ def ratio(base: Sequence[float], other: Sequence[float]) -> float:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table, with commit, machine and versions below it."""
-    print(printed(header, [list(map(str, row)) for row in rows], title))
+    print(format_table(header, [list(map(str, row)) for row in rows], title))
     print(
         f"commit {commit()} · {platform.machine()} · {torch.get_num_threads()} thread(s) · "
         f"torch {torch.__version__}"

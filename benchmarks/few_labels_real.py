@@ -29,7 +29,7 @@ from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError, one_line_errors
-from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
+from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
 from maskcast.labels import IGNORE
 from maskcast.params import deep_merge, load_params_file, section, validate
 from maskcast.report.tables import markdown
@@ -117,7 +117,7 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
 
 def between_labels(truth: ClipStore, partly: ClipStore, masks: ClipStore) -> float:
     """Returns the score on training frames whose labels were removed."""
-    counts = no_counts(truth.label_map)
+    counts = zero_counts(truth.label_map)
     for clip in truth.select("train", "labelled"):
         known = labelled_frames(partly, partly.get(clip.id))
         hidden = [t for t in range(clip.num_frames) if t not in known]

@@ -28,7 +28,7 @@ from maskcast.markup import Html, concatenate, figure, table
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.rigid_body import RigidBody
 from maskcast.models.forecasting.table import load_forecaster
-from maskcast.report.overlays import stacked
+from maskcast.report.overlays import stack_vertically
 from maskcast.report.page import document
 from maskcast.report.pictures import draw_strip
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
@@ -124,7 +124,7 @@ def main() -> None:
         title = f"{place}: Jaccard {window.score:.3f}, from frame {window.world.frames[0]} of the video"
         sections[title] = section(window, strips[-1], rows)
     (args.out / "index.html").write_text(document("Worst windows", sections), encoding="utf-8")
-    stacked(strips).save(args.out / "worst.png")
+    stack_vertically(strips).save(args.out / "worst.png")
     print(f"{args.out / 'index.html'}: the worst {len(worst)} windows")
 
 

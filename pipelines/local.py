@@ -25,7 +25,7 @@ from kfp.dsl.base_component import BaseComponent
 from components._image import IMAGE
 from maskcast.errors import MaskcastError
 from maskcast.report.index import write_index
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
 from maskcast.stopping import STOP_SIGNALS, Stopped
 from pipelines.cluster import Placement
@@ -73,12 +73,12 @@ def run(given: argparse.Namespace) -> int:
     for file in folder.glob("*/report/scores.md"):
         lines = file.read_text(encoding="utf-8").splitlines()
         header, _, *rows = (line.strip("| ").split(" | ") for line in lines)
-        print(printed(header, rows))
+        print(format_table(header, rows))
     for file in folder.glob("*/report/table.txt"):
         print(file.read_text(encoding="utf-8"), end="")
     for file in folder.glob("evaluate-many/report/scores.csv"):
         header, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
-        print(printed(header, rows))
+        print(format_table(header, rows))
     print(f"report: {write_pages(folder, variants)}")
     return 0
 

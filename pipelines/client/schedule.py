@@ -10,7 +10,7 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 from pipelines.client.connection import Client, add_connection, connect
 from pipelines.client.package import Package, add_package, experiment_id, ready, upload
 
@@ -75,7 +75,7 @@ def _list(client: Client) -> None:
         schedule = each.trigger and each.trigger.cron_schedule
         cron = schedule.cron if schedule else "periodic"
         rows.append([each.recurring_run_id, each.status or "", cron, each.display_name])
-    print(printed(["schedule", "state", "cron", "name"], rows))
+    print(format_table(["schedule", "state", "cron", "name"], rows))
 
 
 def _schedules(client: Client, **where: str) -> Iterator[Any]:

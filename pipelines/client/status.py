@@ -7,7 +7,7 @@ import argparse
 
 from rich.console import Console
 
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 from pipelines.client.cause import snapshot
 from pipelines.client.connection import add_run, connect
 from pipelines.client.pods import RunPods
@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
                 [each.run_id, f"{each.created_at:%Y-%m-%d %H:%M}", run_state(each), each.display_name]
                 for each in runs
             ]
-            print(printed(["run", "created (UTC)", "state", "name"], rows))
+            print(format_table(["run", "created (UTC)", "state", "name"], rows))
             return 0
         found = client.get_run(given.run_id)
         pods, console = RunPods.of(client, found), Console()

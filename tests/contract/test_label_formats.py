@@ -125,7 +125,7 @@ def test_masks_come_back_equal_pixel_for_pixel(name: str, labelled: ClipStore, b
         np.testing.assert_array_equal(found.masks(found.get(clip.id)), labelled.of("mask").masks(clip))
         assert (found.get(clip.id).split, found.get(clip.id).kind) == ("train", "labelled")
         assert len(list((tmp_path / "out/images").iterdir())) == sum(LENGTHS.values())
-    assert (report.clips, report.frames, report.empty, report.unpaired) == (3, 15, 6, [])
+    assert (report.clips, report.frames, report.empty, report.unmatched) == (3, 15, 6, [])
 
 
 @PARAMETERS
@@ -154,7 +154,7 @@ def test_chosen_frames_come_back_and_the_others_have_no_label(
 ) -> None:
     chosen = {"plain": [0, 3], "c%20/d": [1]}
     if get_format(name).whole_clips:
-        with pytest.raises(MaskcastError, match=r"whole clips and cannot hold chosen ones \(--frames\)"):
+        with pytest.raises(MaskcastError, match=r"whole clips and does not support --frames"):
             exported(name, labelled, "mask", tmp_path / "out", chosen)
         return
     exported(name, labelled, "mask", tmp_path / "out", chosen)
@@ -221,7 +221,7 @@ def test_a_class_of_another_store_is_refused_with_the_nearest(
 @pytest.mark.parametrize(
     ("frames", "size", "message"),
     [
-        (2, (HEIGHT, WIDTH), r"clip 'plain' of .* has frames 0 to 1, not [23]; give the store that the labels"),
+        (2, (HEIGHT, WIDTH), r"clip 'plain' of .* has frames 0 to 1, not [23]; use the store that the labels"),
         (
             4,
             (HEIGHT + 1, WIDTH),
@@ -276,6 +276,6 @@ def test_what_is_no_file_of_the_format_is_said_in_one_line(name: str, bare: Clip
         assert "\n" not in str(caught.value)
         assert ";" in str(caught.value), "a line says what to do"
     (tmp_path / "folder").mkdir()
-    with pytest.raises(MaskcastError, match=r"folder: holds no .*; give a file or export of"):
+    with pytest.raises(MaskcastError, match=r"folder: contains no .*; give a file or export of"):
         import_labels(tmp_path / "back", form, tmp_path / "folder", bare.of("mask"), **options)
     assert not (tmp_path / "back").exists()

@@ -23,7 +23,7 @@ from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.forecasts import Evaluation
+from maskcast.evaluation.forecasts import ForecastEvaluation
 from maskcast.labels import MASK
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import save_encoder
@@ -532,7 +532,9 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(run: Run, tmp_p
     alone = PipelineModel(model.masker, model.forecaster, None)
     scored, cpu = clips.select("val"), torch.device("cpu")
     forecaster, _ = load_forecaster(parts["forecaster"])
-    evaluation = Evaluation(clips, ClipStore(masks), scored, forecaster, None, "generated", SEEN, HORIZON, 2, cpu)
+    evaluation = ForecastEvaluation(
+        clips, ClipStore(masks), scored, forecaster, None, "generated", SEEN, HORIZON, 2, cpu
+    )
     for n, clip in enumerate(scored):
         frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n, "persistence")
         seen, future = model.watch(frames)

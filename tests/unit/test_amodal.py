@@ -8,7 +8,7 @@ import pytest
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.evaluation.amodal import AmodalScores
-from maskcast.evaluation.videos import SEGMENTER, Amodal, VideoEvaluation
+from maskcast.evaluation.videos import SEGMENTER, AmodalSetting, VideoEvaluation
 from maskcast.labels import LabelMap
 
 HANDS = [LabelMap(name, ("background", "palm", "finger")) for name in ("left", "right")]
@@ -56,7 +56,7 @@ def test_what_is_seen_and_what_is_hidden_apart() -> None:
     assert table["miou_occluded"] == table["pooled_occluded"] == table["miou_interacting_occluded"] == 0.5
     assert table["miou_left_visible"] == pytest.approx(2 / 3) and table["miou_right_visible"] == 1
     assert np.isnan(table["miou_right_occluded"])
-    by_part = {(one, part): each for one, part, each in scores.parts()}
+    by_part = {(one, part): each for one, part, each in scores.per_class()}
     assert by_part["left", "finger"] == {
         "all": 0.5,
         "visible": pytest.approx(np.nan, nan_ok=True),
@@ -74,7 +74,7 @@ def test_images_count_the_same_and_unknown_hands_do_not() -> None:
     assert scores.table()["pooled"] == pytest.approx(2 / 3)
 
 
-VISIBLE = Amodal(("left", "right"), "visible", 1)
+VISIBLE = AmodalSetting(("left", "right"), "visible", 1)
 
 
 def written(root: Path, left: np.ndarray, seen: np.ndarray) -> ClipStore:

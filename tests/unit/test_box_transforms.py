@@ -10,9 +10,9 @@ from maskcast.data.augment.boxes import (
     Sample,
     StrongParams,
     augment_boxes,
-    fitted,
-    move,
+    resized_size,
     strong_view,
+    transform,
 )
 from maskcast.seed import rng
 
@@ -61,22 +61,22 @@ def test_boxes_follow_their_rectangles(params: dict[str, object], seed: int) -> 
 
 def test_nothing_allowed_resizes_alone() -> None:
     sample = example()
-    same = move(sample, (60, 96), BoxAugmentParams(hflip=0), rng(0))
+    same = transform(sample, (60, 96), BoxAugmentParams(hflip=0), rng(0))
     np.testing.assert_array_equal(same.image_HWC, sample.image_HWC)
     np.testing.assert_array_equal(same.boxes_N4, sample.boxes_N4)
-    double = move(sample, (120, 192), BoxAugmentParams(hflip=0), rng(0))
+    double = transform(sample, (120, 192), BoxAugmentParams(hflip=0), rng(0))
     np.testing.assert_allclose(double.boxes_N4, 2 * sample.boxes_N4)
 
 
 def test_a_flip_by_hand() -> None:
     sample = Sample(np.zeros((10, 20, 3), np.uint8), np.array([[2, 1, 5, 9]], np.float32), np.array([1]))
-    assert move(sample, (10, 20), BoxAugmentParams(hflip=1), rng(0)).boxes_N4.tolist() == [[15, 1, 18, 9]]
+    assert transform(sample, (10, 20), BoxAugmentParams(hflip=1), rng(0)).boxes_N4.tolist() == [[15, 1, 18, 9]]
 
 
 def test_a_crop_clips_boxes_and_drops_those_outside() -> None:
     counts = set()
     for seed in range(40):
-        sample = move(example(1), (60, 96), BoxAugmentParams(hflip=0, scale=(3, 3)), rng(seed))
+        sample = transform(example(1), (60, 96), BoxAugmentParams(hflip=0, scale=(3, 3)), rng(seed))
         assert sample.image_HWC.shape == (60, 96, 3)
         assert len(sample.boxes_N4) == len(sample.labels_N)
         counts.add(len(sample.boxes_N4))
@@ -93,15 +93,15 @@ def test_an_image_without_boxes_stays_without() -> None:
 
 def test_jitter_is_even_on_a_log_scale() -> None:
     params = BoxAugmentParams(hflip=0, scale=(0.25, 1))
-    heights = [move(example(), (64, 96), params, rng(seed)).image_HWC.shape[0] for seed in range(200)]
+    heights = [transform(example(), (64, 96), params, rng(seed)).image_HWC.shape[0] for seed in range(200)]
     assert min(heights) < 18 and max(heights) > 58
     assert np.mean(np.array(heights) < 32) == pytest.approx(0.5, abs=0.1)
 
 
 def test_fitted_by_hand() -> None:
-    assert fitted(300, 400, 150, 1000) == (150, 200)
-    assert fitted(100, 400, 200, 400) == (100, 400)
-    assert fitted(10, 10, 100, 400) == (100, 100)
+    assert resized_size(300, 400, 150, 1000) == (150, 200)
+    assert resized_size(100, 400, 200, 400) == (100, 400)
+    assert resized_size(10, 10, 100, 400) == (100, 100)
 
 
 def test_the_strong_view_changes_pixels_and_not_the_original() -> None:

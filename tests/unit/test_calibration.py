@@ -25,7 +25,7 @@ def test_the_error_is_the_one_counted_by_hand() -> None:
 def test_objects_are_where_the_forecast_has_one() -> None:
     reliability = Reliability(objects=True)
     reliability.add(picture([0, 0, 1, 2]), picture([0, 1, 0, 2]), picture([255] * 4))
-    assert reliability.pixels.sum() == 2 and reliability.right.sum() == 1
+    assert reliability.pixels.sum() == 2 and reliability.correct.sum() == 1
     assert reliability.error() == pytest.approx(1 / 2)
 
 

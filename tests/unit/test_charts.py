@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from maskcast.report.charts import MOST_POINTS, MOST_ROWS, WIDTH, line_chart
+from maskcast.report.charts import MAX_POINTS, MAX_ROWS, WIDTH, line_chart
 from maskcast.report.page_style import STYLE
 
 
@@ -70,9 +70,9 @@ def test_a_line_without_rise_has_an_axis(value: float) -> None:
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     chart = line_chart("Loss", {"loss": [(n, 1 / n) for n in range(1, 5001)]}, x_label="step")
-    assert len(line(chart)) == MOST_POINTS
+    assert len(line(chart)) == MAX_POINTS
     rows = [[cell.text for cell in row] for row in parsed(chart).iter("tr")][1:]
-    assert len(rows) == MOST_ROWS
+    assert len(rows) == MAX_ROWS
     assert rows[0] == ["1", "1"] and rows[-1] == ["5000", "0.0002"]
 
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from maskcast.data.chroma import BoundsKey, Key, SoftKey, check_key, with_matte
+from maskcast.data.chroma import BoundsKey, Key, SoftKey, check_key, key_with_matte
 from maskcast.errors import IllustratedError
 from maskcast.params import Params, validate
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
@@ -41,12 +41,12 @@ def test_a_soft_edge_is_half_opaque_and_loses_the_light_of_the_screen() -> None:
 def test_a_known_matte_gives_back_the_light_of_the_foreground() -> None:
     matte = np.zeros((1, 8, 8), np.uint8)
     matte[:, :, 5:], matte[:, :, 4] = 255, 128
-    light, alpha = with_matte(half_and_half(), matte)
+    light, alpha = key_with_matte(half_and_half(), matte)
     assert (alpha == matte).all()
     assert light[0, 0, 4].tolist() == pytest.approx([100, 10, 15], abs=1)
     assert light[0, 0, 0].tolist() == [0, 0, 0]
     grey = np.full((1, 2, 2, 3), 90, np.uint8)  # no screen: opacity alone counts
-    assert (with_matte(grey, np.full((1, 2, 2), 128, np.uint8)).light_THWC == 45).all()
+    assert (key_with_matte(grey, np.full((1, 2, 2), 128, np.uint8)).foreground_THWC == 45).all()
 
 
 def test_the_soft_key_halves_the_error_of_the_bounds_on_figures() -> None:
@@ -67,9 +67,9 @@ def test_the_soft_key_halves_the_error_of_the_bounds_on_figures() -> None:
     [
         (
             np.full((2, 8, 8, 3), RED, np.uint8),
-            r"0\.0% of frame 0 is green screen, 5% is asked for \(min_screen\)",
+            r"0\.0% of frame 0 is green screen, required: 5% \(min_screen\)",
         ),
-        (np.full((2, 8, 8, 3), SCREEN, np.uint8), "nothing stands in front of the screen"),
+        (np.full((2, 8, 8, 3), SCREEN, np.uint8), "there is no foreground in front of the screen"),
         (np.repeat(half_and_half()[:, :, :5], 2, axis=2), "100% of the foreground is half-transparent"),
     ],
 )

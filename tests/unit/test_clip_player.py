@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from maskcast.evaluation.view import ForecastView
-from maskcast.report.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite, player, sprite_of
+from maskcast.report.clip_player import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, draw_sprite, player, sprite_of
 from maskcast.report.pictures import panels
 
 
@@ -46,10 +46,10 @@ def test_before_the_forecast_what_was_seen_is_shown() -> None:
 @pytest.mark.parametrize(("frames", "height", "width"), [(22, 160, 240), (60, 480, 270)])
 def test_large_and_long_clips_of_noise_stay_small(frames: int, height: int, width: int) -> None:
     sprite = draw_sprite(view(frames, height, width, noise=True))
-    assert len(sprite.data) <= MOST_BYTES
-    assert len(sprite.frames) == min(frames, MOST_FRAMES)
+    assert len(sprite.data) <= MAX_BYTES
+    assert len(sprite.frames) == min(frames, MAX_FRAMES)
     assert (sprite.frames[0], sprite.frames[-1]) == (0, frames - 1)
-    assert sprite.size[0] * sprite.size[1] <= MOST_PIXELS
+    assert sprite.size[0] * sprite.size[1] <= MAX_PIXELS
     with Image.open(BytesIO(sprite.data)) as picture:
         assert picture.size == (sprite.size[1] * len(sprite.frames), sprite.size[0] * len(sprite.panels))
 

@@ -35,7 +35,7 @@ def test_flicker_counts_changed_errors_and_changed_predictions() -> None:
     found = frames([0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0])
     # errors e = (found != truth) (truth + 1): [0 1 0 2], [0 0 0 2], [0 2 0 2]: pixel 1 changes twice
     # predictions: pixel 1 changes once
-    assert flicker(truth, found) == Flicker(errors=2, found=1, pixels=8)
+    assert flicker(truth, found) == Flicker(errors=2, predictions=1, pixels=8)
     assert flicker(truth, found).rates() == (2 / 8, 1 / 8)
 
 
@@ -43,7 +43,7 @@ def test_flicker_leaves_out_pixels_without_a_label_in_either_frame() -> None:
     truth = frames([0, 255, 1], [0, 0, 1], [0, 0, 255])
     found = frames([0, 0, 1], [1, 1, 1], [1, 0, 0])
     # pixel 1 counts from frame 1 to 2 alone, pixel 2 from 0 to 1 alone
-    assert flicker(truth, found) == Flicker(errors=2, found=2, pixels=4)
+    assert flicker(truth, found) == Flicker(errors=2, predictions=2, pixels=4)
     assert all(map(math.isnan, flicker(truth[:1], found[:1]).rates()))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.class_masks import SegmentationAP
-from maskcast.evaluation.coco.evaluator import LINES
+from maskcast.evaluation.coco.evaluator import SUMMARY_LINES
 
 
 def square(top: int, left: int, class_id: int = 1, side: int = 20) -> np.ndarray:
@@ -22,7 +22,7 @@ def score(target: np.ndarray, prediction: np.ndarray, confidence: np.ndarray | N
 
 def test_perfect_masks_score_one_under_the_twelve_names() -> None:
     values = score(square(5, 5), square(5, 5))
-    assert list(values) == list(LINES)
+    assert list(values) == list(SUMMARY_LINES)
     assert values["AP"] == values["AR1"] == values["AR100"] == values["AP_small"] == pytest.approx(1)
     assert np.isnan(values["AP_medium"])  # 400 pixels are small; no medium target exists
     assert np.isnan(values["AP_large"])

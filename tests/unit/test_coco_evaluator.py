@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskcast.evaluation.coco.evaluator import LINES, CocoScores, Kind, Truth, evaluate
+from maskcast.evaluation.coco.evaluator import SUMMARY_LINES, CocoScores, Kind, Truth, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 
 # shared/data/fixtures/SOURCE.txt: what cocoapi published for these files, in full digits.
@@ -64,7 +64,7 @@ def published(request: pytest.FixtureRequest, shared_data: Path) -> CocoScores:
 
 
 def test_the_published_numbers_come_out(published: CocoScores) -> None:
-    assert list(published.summary) == list(LINES)
+    assert list(published.summary) == list(SUMMARY_LINES)
     np.testing.assert_allclose(list(published.summary.values()), PUBLISHED[published.kind], rtol=0, atol=1e-9)
 
 

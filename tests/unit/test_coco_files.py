@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faster_coco_eval.core import mask as rle
 
-from maskcast.data.coco.masks import run_length_totals
+from maskcast.data.coco.masks import sum_run_lengths
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
@@ -104,19 +104,22 @@ def change(*path: Any) -> Callable[[Any], None]:
 del_ = object()
 A, D = "annotations", "segmentation"
 TRUTH_FAULTS = {
-    "an image stands twice": (change("images", 1, "id", 4), r"gt.json: images\[1\] \(id 4\): id 4 stands twice"),
-    "an annotation stands twice": (change(A, 1, "id", 0), r"annotations\[1\] \(id 0\): id 0 stands twice"),
-    "a category stands twice": (change("categories", 1, "id", 0), r"categories\[1\] \(id 0\): id 0 stands twice"),
+    "an image stands twice": (change("images", 1, "id", 4), r"gt.json: images\[1\] \(id 4\): id 4 occurs twice"),
+    "an annotation stands twice": (change(A, 1, "id", 0), r"annotations\[1\] \(id 0\): id 0 occurs twice"),
+    "a category stands twice": (change("categories", 1, "id", 0), r"categories\[1\] \(id 0\): id 0 occurs twice"),
     "no such image": (
         change(A, 1, "image_id", 5),
-        r"annotations\[1\] \(id 9\): image_id 5 is no image of .*4 to 8",
+        r"annotations\[1\] \(id 9\): image_id 5 is not the id of an image of .*4 to 8",
     ),
-    "no such category": (change(A, 0, "category_id", 1), r"\(id 0\): category_id 1 is no category of .*0 to 3"),
-    "no images": (change("images", del_), r"gt.json: lacks the list 'images' \(it has categories, annotations\)"),
+    "no such category": (
+        change(A, 0, "category_id", 1),
+        r"\(id 0\): category_id 1 is not the id of a category of .*0 to 3",
+    ),
+    "no images": (change("images", del_), r"gt.json: missing list 'images' \(found: categories, annotations\)"),
     "empty images": (change("images", []), "images is empty"),
     "empty categories": (change("categories", []), "categories is empty"),
     "annotations no list": (change(A, {}), "annotations must be a list, not {}"),
-    "an image without id": (change("images", 0, "id", del_), r"images\[0\]: lacks 'id' \(it has file_name"),
+    "an image without id": (change("images", 0, "id", del_), r"images\[0\]: missing key 'id' \(found: file_name"),
     "an id of text": (change("images", 0, "id", "4"), "id must be an integer, not '4'"),
     "an id of float": (change(A, 0, "image_id", 4.0), "image_id must be an integer, not 4.0"),
     "an id in a list": (
@@ -125,7 +128,10 @@ TRUTH_FAULTS = {
     ),
     "ids in lists": (change("categories", [{"id": [1], "name": "x"}]), r"id must be an integer, not \[1\]"),
     "a huge id": (change(A, 0, "id", 10**20), "id must be an integer, not 1000"),
-    "a category without name": (change("categories", 0, "name", del_), r"categories\[0\] \(id 0\): lacks 'name'"),
+    "a category without name": (
+        change("categories", 0, "name", del_),
+        r"categories\[0\] \(id 0\): missing key 'name'",
+    ),
     "an annotation is no object": (change(A, 0, [1]), r"annotations\[0\]: must be an object, not \[1\]"),
     "a short box": (change(A, 1, "bbox", [1, 2, 3]), r"\(id 9\): bbox must be 4 numbers .*, not \[1, 2, 3\]"),
     "a box of text": (change(A, 1, "bbox", [1, 2, 3, "4"]), r"bbox must be 4 numbers .*'4'"),
@@ -138,26 +144,29 @@ TRUTH_FAULTS = {
         change(A, 0, "bbox", [1, 2, -3, 4]),
         "bbox must have a width and height of at least 0, not",
     ),
-    "no box": (change(A, 0, "bbox", del_), r"\(id 0\): lacks 'bbox'; it has 'segmentation': use --kind segm"),
-    "no area": (change(A, 0, "area", del_), "lacks 'area' .*; add it: the pixels of the mask"),
+    "no box": (
+        change(A, 0, "bbox", del_),
+        r"\(id 0\): missing key 'bbox'; it has 'segmentation': use --kind segm",
+    ),
+    "no area": (change(A, 0, "area", del_), "missing key 'area' .*; add it: the pixels of the mask"),
     "a negative area": (change(A, 0, "area", -1), "area must be finite and at least 0, not -1"),
     "an area of text": (change(A, 0, "area", "9"), "area must be a number, not '9'"),
     "a crowd of 2": (change(A, 0, "iscrowd", 2), "iscrowd must be 0 or 1, not 2"),
 }
 MASK_FAULTS = {
-    "no size": (change("images", 0, "height", del_), r"gt.json: images\[0\] \(id 4\): lacks 'height'"),
-    "no mask": (change(A, 0, D, []), r"\(id 0\): lacks 'segmentation'; it has 'bbox': use --kind bbox"),
+    "no size": (change("images", 0, "height", del_), r"gt.json: images\[0\] \(id 4\): missing key 'height'"),
+    "no mask": (change(A, 0, D, []), r"\(id 0\): missing key 'segmentation'; it has 'bbox': use --kind bbox"),
     "a zero width": (change("images", 0, "width", 0), "width must be at least 1 pixel, not 0"),
-    "an odd polygon": (change(A, 0, D, [[1, 2, 3, 4, 5, 6, 7]]), r"\(id 0\): a polygon has 7 numbers; it needs"),
-    "a polygon of two points": (change(A, 0, D, [[1, 2, 3, 4]]), "a polygon has 4 numbers; it needs"),
-    "a flat polygon": (change(A, 0, D, [1, 2, 3, 4, 5, 6]), "a polygon has no list of numbers"),
-    "a NaN polygon": (change(A, 0, D, [[1, 2, 3, 4, 5, float("nan")]]), "other than finite numbers"),
-    "a polygon of text": (change(A, 0, D, [[1, 2, 3, 4, 5, "6"]]), "other than finite numbers"),
+    "an odd polygon": (change(A, 0, D, [[1, 2, 3, 4, 5, 6, 7]]), r"\(id 0\): a polygon has 7 numbers; expected"),
+    "a polygon of two points": (change(A, 0, D, [[1, 2, 3, 4]]), "a polygon has 4 numbers; expected"),
+    "a flat polygon": (change(A, 0, D, [1, 2, 3, 4, 5, 6]), "a polygon has no numbers"),
+    "a NaN polygon": (change(A, 0, D, [[1, 2, 3, 4, 5, float("nan")]]), "values that are not finite numbers"),
+    "a polygon of text": (change(A, 0, D, [[1, 2, 3, 4, 5, "6"]]), "values that are not finite numbers"),
     "a mask of text": (change(A, 0, D, "abc"), "segmentation must be a list of polygons .* or RLE"),
     "an RLE without size": (change(A, 0, D, {"counts": "abc"}), "segmentation must be a list of polygons"),
     "an RLE of another size": (
         change(A, 0, D, compressed(SQUARE, WIDTH, HEIGHT)),
-        r"\(id 0\): its RLE is of size \[60, 40\], its image \[40, 60\]; scale",
+        r"\(id 0\): its RLE is of size \[60, 40\], its image \[40, 60\]; resize",
     ),
     "runs too short": (
         change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": [5, 9]}),
@@ -171,14 +180,17 @@ MASK_FAULTS = {
     ),
     "a string cut within a value": (
         change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": "52o"}),
-        "no COCO run-length string",
+        "not a COCO run-length string",
     ),
     "a string of other characters": (
         change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": "5\u00e9 "}),
-        "no COCO run-length string",
+        "not a COCO run-length string",
     ),
-    "an empty string": (change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": ""}), "no COCO run-length string"),
-    "counts of nothing": (change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": None}), "no COCO run-length string"),
+    "an empty string": (change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": ""}), "not a COCO run-length string"),
+    "counts of nothing": (
+        change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": None}),
+        "not a COCO run-length string",
+    ),
     "negative values in a string": (
         # 100, -1 and 2301 sum up to the image.
         change(A, 0, D, {"size": [HEIGHT, WIDTH], "counts": "T3OmW2"}),
@@ -188,14 +200,20 @@ MASK_FAULTS = {
 RESULT_FAULTS = {
     "no such image": (
         change(1, "image_id", 5),
-        r"dt.json\[1\]: image_id 5 is no image .*\(1 of 2 such\); .*4 to 8",
+        r"dt.json\[1\]: image_id 5 is not the id of an image .*\(1 of 2\); .*4 to 8",
     ),
-    "no such category": (change(1, "category_id", 5), r"dt.json\[1\]: category_id 5 is no category of the"),
-    "no score": (change(1, "score", del_), r"dt.json\[1\]: lacks 'score' .*; add it"),
+    "no such category": (
+        change(1, "category_id", 5),
+        r"dt.json\[1\]: category_id 5 is not the id of a category of the",
+    ),
+    "no score": (change(1, "score", del_), r"dt.json\[1\]: missing key 'score' .*; add it"),
     "a NaN score": (change(1, "score", float("nan")), r"dt.json\[1\]: score must be finite, not nan"),
     "a score of text": (change(0, "score", "0.5"), r"dt.json\[0\]: score must be a number, not '0.5'"),
     "a score of nothing": (change(0, "score", None), r"dt.json\[0\]: score must be a number, not None"),
-    "no box": (change(1, "bbox", del_), r"dt.json\[1\]: lacks 'bbox'; it has 'segmentation': use --kind segm"),
+    "no box": (
+        change(1, "bbox", del_),
+        r"dt.json\[1\]: missing key 'bbox'; it has 'segmentation': use --kind segm",
+    ),
     "a negative box": (change(1, "bbox", [0, 0, 5, -1]), "bbox must have a width and height of at least 0"),
     "a short box": (change(0, "bbox", [0, 0, 5]), r"dt.json\[0\]: bbox must be 4 numbers"),
     "no object": (change(0, 5), r"dt.json\[0\]: must be an object, not 5"),
@@ -228,7 +246,11 @@ def test_faulty_results_are_refused_in_one_line(tmp_path: Path, fault: str) -> N
 def test_masks_asked_of_results_that_hold_boxes(tmp_path: Path) -> None:
     boxes = [{key: value for key, value in one.items() if key != D} for one in results_content()]
     refused(
-        tmp_path, truth_content(), boxes, "segm", r"dt.json\[0\]: lacks 'segmentation'; it has 'bbox': use --kind"
+        tmp_path,
+        truth_content(),
+        boxes,
+        "segm",
+        r"dt.json\[0\]: missing key 'segmentation'; it has 'bbox': use --kind",
     )
 
 
@@ -240,7 +262,7 @@ def test_a_faulty_mask_among_the_results_is_named(tmp_path: Path) -> None:
 
 def test_results_of_another_image_set(tmp_path: Path) -> None:
     results = [one | {"image_id": 100 + n} for n, one in enumerate(results_content())]
-    line = "dt.json: results of another image set: none of its image ids, e.g. 100, .* has 2, 4 to 8"
+    line = "dt.json: results of another image set: none of its image ids, e.g. 100, .*2 ids, 4 to 8"
     refused(tmp_path, truth_content(), results, "bbox", line)
 
 
@@ -249,11 +271,11 @@ def test_results_of_another_image_set(tmp_path: Path) -> None:
     [
         ("{", [], r"gt.json: not valid JSON \(.*line 1"),
         ("\ud83d".encode("utf-8", "surrogatepass").decode("latin-1"), [], "gt.json: not valid JSON"),
-        ([], truth_content(), "gt.json: a ground truth is an object .*results are lists, and come second"),
-        ("7", [], "gt.json: a ground truth is an object .*, not 7"),
-        (truth_content(), truth_content(), "dt.json: results are a list of detections, not an object"),
-        (truth_content(), "null", "dt.json: results are a list of detections, not None"),
-        (truth_content(), [], "dt.json: holds no detections; run the detector"),
+        ([], truth_content(), "gt.json: must be an object .*not a list; give results as the second file"),
+        ("7", [], "gt.json: must be an object .*, not 7"),
+        (truth_content(), truth_content(), "dt.json: results must be a list of detections, not an object"),
+        (truth_content(), "null", "dt.json: results must be a list of detections, not None"),
+        (truth_content(), [], "dt.json: contains no detections; run the detector"),
         (truth_content(), "[{]", "dt.json: not valid JSON"),
     ],
 )
@@ -278,8 +300,8 @@ def test_run_lengths_are_decoded_as_the_library_does() -> None:
             mask = np.kron(mask, np.ones((9, 9), np.uint8))
         texts.append(rle.encode(np.asfortranarray(mask))["counts"].decode())
         sizes.append(mask.size)
-    totals, sound = run_length_totals(texts)
+    totals, sound = sum_run_lengths(texts)
     np.testing.assert_array_equal(totals, sizes)
     assert sound.all()
     longer = [text + "5" for text in texts]
-    assert (run_length_totals(longer)[0] != sizes).all()
+    assert (sum_run_lengths(longer)[0] != sizes).all()

@@ -54,7 +54,7 @@ def test_it_is_the_ap_of_a_set_of_one_image(
     folder = shared_data / "fixtures/coco_val2014_100"
     truth = read_truth(folder / "instances_val2014_100.json", kind)
     found = read_detections(folder / f"instances_val2014_fake{kind}100_results.json", truth, kind)
-    monkeypatch.setattr(image_scores, "PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(image_scores, "CHUNK", 50)
     ap = average_precision(evaluate(truth, found, kind))
     for place in range(0, len(truth.images), 4):
         image = truth.images[place]

@@ -21,7 +21,7 @@ from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.registry.comparison import Evaluated, draw_differences
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
 from maskcast.registry.loading import load_pipeline
-from maskcast.report.overlays import stacked
+from maskcast.report.overlays import stack_vertically
 from maskcast.report.pictures import draw_strip
 
 B_LESS_A = [-0.3, -0.1, -0.2, -0.05, 0.0, 0.2]  # of clips val_0, val_1, ...
@@ -87,7 +87,7 @@ def test_the_clips_that_differ_most_are_drawn_as_either_model_sees_them(
             futures.append(future)
         assert not np.array_equal(*futures)
         with Image.open(out / name) as picture:
-            assert picture.tobytes() == stacked(sheets).tobytes()
+            assert picture.tobytes() == stack_vertically(sheets).tobytes()
     assert draw_differences((a, a_record), (b, a_record), clips.root, tmp_path / "none") == []
     assert not (tmp_path / "none").exists()
 

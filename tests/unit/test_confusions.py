@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from maskcast.evaluation.scores import ForecastScores
-from maskcast.report.confusions import CELL, LISTED, MOST_CLASSES, confusions
+from maskcast.report.confusions import CELL, MAX_CLASSES, MAX_LISTED, confusions
 
 
 def scored(truth: np.ndarray, forecast: np.ndarray, num_classes: int) -> ForecastScores:
@@ -46,10 +46,10 @@ def test_of_very_many_classes_those_with_errors_are_drawn() -> None:
     forecast = truth.copy()
     forecast[0, 100:140] = truth[0, 100:140] + 1  # 41 classes lose a pixel, or get one that is not theirs
     text = confusions(scored(truth, forecast, 200), [f"class {k}" for k in range(200)])
-    assert text.count("rotate(-90") == MOST_CLASSES
-    assert f"The {MOST_CLASSES} classes with the most errors" in text
+    assert text.count("rotate(-90") == MAX_CLASSES
+    assert f"The {MAX_CLASSES} classes with the most errors" in text
     assert all(f">class {k}</text>" in text and text.count(f">{k}</text>") == 2 for k in range(100, 141))
-    assert text.count('<th scope="row">') == LISTED
+    assert text.count('<th scope="row">') == MAX_LISTED
 
 
 def test_a_forecast_without_errors_has_no_list() -> None:
@@ -66,4 +66,4 @@ def test_a_long_name_is_shortened_and_told_whole() -> None:
     assert names[2].startswith(short.split("…")[0]) and names[2].endswith(short.split("…")[1])
     assert "<title>one</title>" not in text
     places = [float(x) for x in re.findall(r'<text x="([\d.]+)"', text)]
-    assert min(places) > 8 * len(short) / 2 and MOST_CLASSES * CELL + max(places[:2]) < 1120  # of a desk's page
+    assert min(places) > 8 * len(short) / 2 and MAX_CLASSES * CELL + max(places[:2]) < 1120  # of a desk's page

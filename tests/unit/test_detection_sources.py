@@ -212,10 +212,10 @@ def coco_fault(raw: Path, *path: Any) -> CocoSource:
         (("annotations", 0, "bbox", [1, 2, float("nan"), 4]), "(id 20): bbox must be finite"),
         (("annotations", 0, "bbox", [1, 2, 3]), "(id 20): bbox must be 4 numbers"),
         (("annotations", 0, "bbox", [1, 2, 2**70, 3]), "(id 20): bbox must be 4 numbers"),
-        (("annotations", 0, "category_id", 1), "(id 20): category_id 1 is no category"),
-        (("annotations", 0, "image_id", 5), "(id 20): image_id 5 is no image"),
-        (("annotations", 0, "id", 0), "id 0 stands twice"),
-        (("images", 1, "id", 100), "images[1] (id 100): id 100 stands twice"),
+        (("annotations", 0, "category_id", 1), "(id 20): category_id 1 is not the id of a category"),
+        (("annotations", 0, "image_id", 5), "(id 20): image_id 5 is not the id of an image"),
+        (("annotations", 0, "id", 0), "id 0 occurs twice"),
+        (("images", 1, "id", 100), "images[1] (id 100): id 100 occurs twice"),
         (("images", 0, "file_name", "../x.jpg"), "(id 100): file_name must be a relative path, not '../x.jpg'"),
         (("images", 0, "file_name", "/x.jpg"), "file_name must be a relative path"),
         (("images", 0, "file_name", 7), "file_name must be a relative path, not 7"),
@@ -228,8 +228,8 @@ def coco_fault(raw: Path, *path: Any) -> CocoSource:
         (("annotations", 0, None), "annotations[0]: must be an object, not None"),
         (("images", 0, "file_name", None), "file_name must be a relative path, not None"),
         (("images", 0, "id", None), "id must be an integer, not None"),
-        (("categories", 0, "name", None), "(id 7): name must be a text, not None"),
-        (("categories", 0, "name", "cat"), "stands twice; give each category its own"),
+        (("categories", 0, "name", None), "(id 7): name must be a string, not None"),
+        (("categories", 0, "name", "cat"), "occurs twice; make it unique"),
     ],
 )
 def test_malformed_coco_files_are_refused(tmp_path: Path, edit: tuple[Any, ...], line: str) -> None:
@@ -243,7 +243,7 @@ def test_coco_splits_must_have_one_set_of_categories(tmp_path: Path) -> None:
     (tmp_path / "val.json").write_text(json.dumps(content))
     files = {"annotations": "labels.json", "images": "pictures"}
     config = source({"layout": "coco", "train": files, "val": files | {"annotations": "val.json"}})
-    refused(config, tmp_path, "val.json: its categories are not those of")
+    refused(config, tmp_path, "val.json: its categories differ from those of")
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
@@ -281,22 +281,22 @@ def test_missing_parts_of_voc_are_named(tmp_path: Path) -> None:
     )
     refused(source({"layout": "voc"}), tmp_path, "ImageSets/Main/val.txt: no such text")
     (tmp_path / "ImageSets/Main/val.txt").write_text("\n")
-    refused(source({"layout": "voc"}), tmp_path, "val.txt: names no image")
+    refused(source({"layout": "voc"}), tmp_path, "val.txt: lists no images")
     (tmp_path / "Annotations/10.xml").unlink()
     line = "Annotations/10.xml: no such file; each image needs its XML file"
     refused(config, tmp_path, line)
     (tmp_path / "JPEGImages/11.jpg").unlink()
-    refused(config, tmp_path, "no image '11', which")
+    refused(config, tmp_path, "image '11' not found; it is listed in")
     shutil.rmtree(tmp_path / "JPEGImages")
-    refused(config, tmp_path, "JPEGImages: no such folder")
+    refused(config, tmp_path, "JPEGImages: folder not found")
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("labels: [", "labels/2.yml: line 2: not valid YAML"),
-        ("- 1", "2.yml: lacks the list 'labels'"),
-        ("labels: [dog]", "2.yml: lacks the list 'bboxes'"),
+        ("- 1", "2.yml: missing list 'labels'"),
+        ("labels: [dog]", "2.yml: missing list 'bboxes'"),
         ("labels: [dog]\nbboxes: []", "2.yml: has 1 label and 0 bboxes"),
         ("labels: [dog]\nbboxes: [[1, 2, 3]]", "2.yml: box 1 must be [xmin, ymin, xmax, ymax], not [1, 2, 3]"),
         ("labels: [dog]\nbboxes: [[1, 2, 3, .nan]]", "2.yml: box 1 must be a finite number, not nan"),
@@ -312,21 +312,21 @@ def test_malformed_label_files_are_refused(tmp_path: Path, text: str, line: str)
 
 def test_missing_parts_of_label_files_are_named(tmp_path: Path) -> None:
     config = label_files(tmp_path)
-    refused(source({"layout": "label_files"}), tmp_path, "validation/images: no such folder")
+    refused(source({"layout": "label_files"}), tmp_path, "validation/images: folder not found")
     (tmp_path / "training/labels/11.yml").unlink()
-    refused(config, tmp_path, "training: no partner for 1 image or label file, first labels/11.yml")
+    refused(config, tmp_path, "training: 1 image or label file without partner: labels/11.yml is missing")
     (tmp_path / "training/images/2.JPEG").unlink()
-    refused(config, tmp_path, "no partner for 2 image or label files, first images/2")
+    refused(config, tmp_path, "2 image or label files without partner: images/2")
     for path in (tmp_path / "training/images").iterdir():
         path.unlink()
-    refused(config, tmp_path, "training/images: holds no images")
+    refused(config, tmp_path, "training/images: contains no images")
 
 
 def test_a_set_without_objects_needs_its_classes_named(tmp_path: Path) -> None:
     label_files(tmp_path)
     for path in (tmp_path / "training/labels").iterdir():
         path.write_text("labels: []\nbboxes: []\n")
-    refused(source({"layout": "label_files", "val": None}), tmp_path, "name the classes in source.classes")
+    refused(source({"layout": "label_files", "val": None}), tmp_path, "list the classes in source.classes")
     named = source({"layout": "label_files", "val": None, "classes": ["dog"]}).listing(tmp_path)
     assert named.classes == ("dog",)
 
@@ -349,7 +349,7 @@ def test_voc_names_may_hold_spaces_endings_and_flags(tmp_path: Path) -> None:
     assert list(found) == ["my photo 1", "10", "b.c"]
     assert sorted(found["my photo 1"]) == sorted(BOXES["2"])
     (tmp_path / "ImageSets/Main/train.txt").write_text("my photo 2 -1\n")
-    line = "no image 'my photo 2' (the most like it: 'my photo 1'), which"
+    line = "image 'my photo 2' not found (did you mean 'my photo 1'?); it is listed"
     refused(source({"layout": "voc", "val": None}), tmp_path, line)
 
 
@@ -388,7 +388,7 @@ def test_a_label_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "training/labels/2.yml").rename(tmp_path / "training/labels/2.YAML")
     assert len(config.listing(tmp_path).splits["train"]) == 3
     (tmp_path / "training/labels/2.YAML").write_text(f"labels: [{name}]\nbboxes: [[1, 2, 3, 4]]")
-    refused(config, tmp_path, "labels/2.YAML: label 1 must be a name, not")
+    refused(config, tmp_path, "labels/2.YAML: label 1 must be a class name, not")
 
 
 def refused(config: Any, raw: Path, line: str) -> None:

@@ -20,7 +20,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.boundary import boundary_f
-from maskcast.evaluation.forecasts import Evaluation, data_digest
+from maskcast.evaluation.forecasts import ForecastEvaluation, data_digest
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.videos import VideoEvaluation
 from maskcast.labels import MASK, single_map
@@ -61,9 +61,9 @@ def still_store(root: Path, *, shift: int = 0, classes: list[str] = CLASSES) -> 
 
 def evaluation(
     prepared: ClipStore, generated: ClipStore, model: Predictor, context: str = "generated"
-) -> Evaluation:
+) -> ForecastEvaluation:
     chosen = prepared.select("val", "labelled")
-    return Evaluation(prepared, generated, chosen, model, None, context, 11, 11, 1, torch.device("cpu"))
+    return ForecastEvaluation(prepared, generated, chosen, model, None, context, 11, 11, 1, torch.device("cpu"))
 
 
 def test_a_perfect_forecast_scores_one(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Pat
     chosen, cpu = store.select("val"), torch.device("cpu")
     tables: list[dict[str, float]] = []
     for batch_size in (1, 2, 3):
-        one = Evaluation(store, store, chosen, Spy(), None, "truth", 11, 11, batch_size, cpu)
+        one = ForecastEvaluation(store, store, chosen, Spy(), None, "truth", 11, 11, batch_size, cpu)
         scores = one.scores()["forecaster"]
         assert scores.clip_ids == [clip.id for clip in chosen]
         tables.append(
@@ -303,7 +303,7 @@ def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> 
     with torch.no_grad():
         masker.network.head.weight.zero_()
         masker.network.head.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))  # everything is class 1
-    one = Evaluation(
+    one = ForecastEvaluation(
         store, store, store.select("val"), LastFrame(), masker, "generated", 11, 11, 1, torch.device("cpu")
     )
     scores = one.scores()["forecaster"].table()

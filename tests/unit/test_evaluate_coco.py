@@ -118,14 +118,14 @@ def test_pictures_bear_the_names_of_their_files(tmp_path: Path, monkeypatch: pyt
 def test_labels_of_one_place_lie_side_by_side_in_the_panel() -> None:
     places: list[detection_pictures.Rectangle] = []
     for wanted in [(460.0, 2.0, 520.0, 12.0)] * 6 + [(3.0, 40.0, 60.0, 50.0)] * 2:
-        places.append(detection_pictures._free(wanted, places, (480, 100)))
+        places.append(detection_pictures._free_position(wanted, places, (480, 100)))
     for n, (left, top, right, bottom) in enumerate(places):
         assert 0 <= left < right < 480 and 0 <= top < bottom < 100
         for other in places[:n]:
             assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
     assert places[6] == (3.0, 40.0, 60.0, 50.0), "a label stays where it covers none"
     full = [(0.0, 0.0, 479.0, 99.0)]
-    assert detection_pictures._free((3.0, 40.0, 60.0, 50.0), full, (480, 100)) == (3.0, 40.0, 60.0, 50.0)
+    assert detection_pictures._free_position((3.0, 40.0, 60.0, 50.0), full, (480, 100)) == (3.0, 40.0, 60.0, 50.0)
 
 
 def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     truth, results = content(tmp_path)
     out, images = tmp_path / "out", tmp_path / "images"
-    assert "lacks the list 'images'" in refused(capfd, _write(tmp_path / "x.json", {}), results, "--out", out)
+    assert "missing list 'images'" in refused(capfd, _write(tmp_path / "x.json", {}), results, "--out", out)
     assert "name a folder with --out" in refused(capfd, truth, results, "--images", images)
     assert "no such folder (--images)" in refused(capfd, truth, results, "--images", tmp_path / "y", "--out", out)
     (images / "img/2.png").write_bytes(b"no image")
@@ -159,10 +159,10 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path: Path, capfd: py
     nameless = json.loads(truth.read_text())
     del nameless["images"][1]["file_name"]
     line = refused(capfd, _write(tmp_path / "x.json", nameless), results, "--images", images, "--out", out)
-    assert "[1] (id 2): lacks 'file_name'" in line
+    assert "[1] (id 2): missing key 'file_name'" in line
     nameless["images"][1]["file_name"] = 2
     line = refused(capfd, _write(tmp_path / "x.json", nameless), results, "--images", images, "--out", out)
-    assert "[1] (id 2): file_name must be a text, not 2" in line
+    assert "[1] (id 2): file_name must be a string, not 2" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dt.json", "gt.json", "images", "x.json"]
     out.mkdir()
     assert "already there (--out)" in refused(capfd, truth, results, "--out", out)

@@ -12,13 +12,13 @@ from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.many import Task, evaluate_one, find_maskers
+from maskcast.evaluation.many import EvaluationTask, evaluate_one, find_maskers
 from maskcast.evaluation.speed import measure, seconds_of
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import PROBE, Segmenter
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
-from maskcast.report.many_page import shown_numbers
+from maskcast.report.many_page import format_numbers
 from maskcast.runner.run import run_stage
 
 PERSON = LabelMap("person", ("background", "person"))
@@ -55,7 +55,7 @@ def test_a_row_for_each_model_and_map_and_one_page(
     out = tmp_path / "many"
     assert main(["evaluate-many", str(tmp_path / "grid"), "--clips", str(clips), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "left out cats: " in said and "finds cats, and" in said
+    assert "left out cats: " in said and "predicts cats, but" in said
     with (out / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], row["map"]) for row in rows] == [
@@ -101,7 +101,7 @@ def test_a_row_for_each_model_and_map_and_one_page(
     ],
 )
 def test_numbers_of_a_column_have_the_same_decimals(column: tuple[float, ...], shown: list[str]) -> None:
-    assert shown_numbers(column) == shown
+    assert format_numbers(column) == shown
 
 
 def test_what_a_gpu_is_still_doing_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +149,9 @@ def empty(folder: Path) -> list[Path]:
 
 
 BAD = {
-    "no folder": (lambda folder: [folder / "gone"], "gone: no such folder"),
-    "no model": (empty, r"none: holds no model \(config.json\)"),
-    "two of one name": (same_names, "has the name 'x' of"),
+    "no folder": (lambda folder: [folder / "gone"], "gone: folder not found"),
+    "no model": (empty, r"none: contains no model \(config.json\)"),
+    "two of one name": (same_names, "has the same name 'x' as"),
 }
 
 
@@ -175,7 +175,7 @@ def test_what_is_wrong_with_one_model_is_told(clips: Path, tmp_path: Path) -> No
         (other, "map 'person' has the classes background, man"),
         (damaged, "model.safetensors"),
     ):
-        found = evaluate_one("x", folder, Task(clips, "val"))
+        found = evaluate_one("x", folder, EvaluationTask(clips, "val"))
         assert isinstance(found, MaskcastError) and re.search(message, str(found))
 
 
@@ -194,4 +194,4 @@ def test_bad_flags_are_one_line(
     words = ["evaluate-many", str(masker), "--clips", str(clips), "--out", str(tmp_path / "many"), *flags]
     assert main(words) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "many").exists()
-    assert Task(clips, "val").precision == "bf16"
+    assert EvaluationTask(clips, "val").precision == "bf16"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.evaluation.forecasts import Evaluation
+from maskcast.evaluation.forecasts import ForecastEvaluation
 from maskcast.evaluation.futures import score_futures
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
 from maskcast.models.objects.futures import NEAR, future
@@ -101,10 +101,10 @@ def test_evaluate_scores_futures_beside_the_forecast(store: ClipStore) -> None:
     model.reset_to_constant_velocity()
     chosen = store.select("val", "labelled")
     cpu = torch.device("cpu")
-    evaluation = Evaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu, futures=3)
+    evaluation = ForecastEvaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu, futures=3)
     flat = evaluation.flat({})
     assert 0 < flat["jaccard_last_mean_of_3"] <= flat["jaccard_last_best_of_3"] <= 1
-    assert "jaccard_last_best_of_3" not in Evaluation(
+    assert "jaccard_last_best_of_3" not in ForecastEvaluation(
         store, store, chosen, model, None, "truth", 6, 3, 2, cpu
     ).flat({})
     view = evaluation.view(0, "persistence")  # and pictures show them

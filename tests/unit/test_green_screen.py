@@ -14,12 +14,12 @@ from PIL import Image
 from tests.unit.test_source_videos import write_video
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.composing import Backgrounds, compose, replace_background, there_and_back
+from maskcast.data.compositing import Backgrounds, composite, ping_pong_indices, replace_background
 from maskcast.data.images import read_image
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.data.labelling.relabelling import write_relabelled
 from maskcast.data.left_out import LeftOut
-from maskcast.data.loading import readable
+from maskcast.data.loading import only_readable
 from maskcast.data.sources.base import Arrays, RawClip
 from maskcast.data.sources.green_videos import find_videos
 from maskcast.errors import IllustratedError, MaskcastError
@@ -112,12 +112,12 @@ def test_composed_anew_is_as_composed_at_first_hand() -> None:
     alpha = random.integers(0, 256, (3, 9, 9), np.uint8)
     light = (random.integers(0, 256, (3, 9, 9, 3)) * (alpha[..., None] / 255)).astype(np.uint8)
     old, new = random.integers(0, 256, (2, 3, 9, 9, 3), np.uint8)
-    once = compose(light, alpha, old)
+    once = composite(light, alpha, old)
     assert np.abs(once - (light + (1 - alpha[..., None] / 255) * old)).max() <= 0.5
     again = replace_background(once, alpha, old, new)
-    assert np.abs(again.astype(int) - compose(light, alpha, new)).max() <= 1
-    assert there_and_back(2, 8, 4).tolist() == [2, 3, 2, 1, 0, 1, 2, 3]
-    assert there_and_back(5, 3, 1).tolist() == [0, 0, 0]
+    assert np.abs(again.astype(int) - composite(light, alpha, new)).max() <= 1
+    assert ping_pong_indices(2, 8, 4).tolist() == [2, 3, 2, 1, 0, 1, 2, 3]
+    assert ping_pong_indices(5, 3, 1).tolist() == [0, 0, 0]
 
 
 def test_each_draw_sees_another_background_and_the_same_draw_the_same(drawn: ClipStore) -> None:
@@ -125,7 +125,7 @@ def test_each_draw_sees_another_background_and_the_same_draw_the_same(drawn: Cli
     clip = drawn.select("train")[0]
     window = slice(2, 5)
     frames, alpha = drawn.frames(clip)[window], drawn.of("alpha").masks(clip, window)
-    draws = [backgrounds.behind(clip, window, frames, rng(0, step)) for step in (1, 2, 1)]
+    draws = [backgrounds.composite(clip, window, frames, rng(0, step)) for step in (1, 2, 1)]
     assert (draws[0] == draws[2]).all() and not (draws[0] == draws[1]).all()
     assert np.abs(draws[1][alpha == 255].astype(int) - frames[alpha == 255]).max() == 0
     train = {clip.id for clip in ClipStore(drawn.root / "backgrounds").select("train")}
@@ -199,7 +199,7 @@ def test_pictures_of_what_is_left_out_fill_no_memory(tmp_path: Path) -> None:
             )
 
     left_out = LeftOut(tmp_path)
-    assert not list(readable(refused(), [], left_out, "skip"))
+    assert not list(only_readable(refused(), [], left_out, "skip"))
     assert len(left_out) == 3 and not any(one() is not None for one in held)
 
 
@@ -264,9 +264,13 @@ def test_films_that_have_frames_in_common_are_said(tmp_path: Path) -> None:
     source = FOLDERS | {"splits": {"val": ["actor_0_again"]}, "background_splits": {"val": ["park_again"]}}
     store = prepare(raw, tmp_path / "clips", source)
     video, background = (note for note in store.meta["notes"] if note.startswith("warning: "))
-    assert "11 of 12 frames of split 'val' are in 'train', too, e.g. of 'actor_0_again_00000' and 'actor" in video
     assert (
-        "3 of 3 background frames of split 'val' are in 'train', too, e.g. of 'park_again_00000' an" in background
+        "11 of 12 frames of split 'val' are also in split 'train', e.g. in 'actor_0_again_00000' and 'actor"
+        in video
+    )
+    assert (
+        "3 of 3 background frames of split 'val' are also in split 'train', e.g. in 'park_again_00000' an"
+        in background
     )
     apart = {"splits": {"val": ["actor_0_again", "actor_0"]}, "background_splits": {"val": ["park_again", "park"]}}
     assert "notes" not in prepare(raw, tmp_path / "apart", source | apart).meta

@@ -649,7 +649,7 @@ def test_files_of_several_pages_are_said(tmp_path: Path) -> None:
     for root in ("all/stacks", "alone"):
         (tmp_path / root).mkdir(parents=True)
         pages[0].save(tmp_path / root / "film.tif", save_all=True, append_images=pages[1:])
-    line = "film.tif: holds 3 pages or pictures of an animation; save each as a file of its own (ImageJ"
+    line = "film.tif: has 3 pages or animation frames; save each as a separate file (ImageJ"
     assert any(line in warning for warning in inspect_folder(tmp_path / "all").warnings)
     with pytest.raises(MaskcastError, match=re.escape(line)):
         inspect_folder(tmp_path / "alone")

@@ -21,7 +21,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.formats import brush
 from maskcast.data.labelling.formats.cityscapes import TABLE
-from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.labelling.importing import ImportReport, import_labels
 from maskcast.errors import MaskcastError
@@ -154,7 +154,7 @@ def test_an_export_of_cvat_as_an_archive_with_names_in_a_folder(store: ClipStore
     found = ClipStore(tmp_path / "back")
     np.testing.assert_array_equal(found.masks(found.get("yard"))[3], box(slice(0, 2), slice(0, 2)))
     assert (found.masks(found.get("street"))[0] == 0).all()
-    assert report.unpaired == [f"{tmp_path}/task.zip/annotations.xml: image 2 (sky.png)"]
+    assert report.unmatched == [f"{tmp_path}/task.zip/annotations.xml: image 2 (sky.png)"]
     assert (report.frames, report.empty) == (2, 1)
 
 
@@ -238,15 +238,15 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
         (cvat_images(image(MASK.replace("0, 4", "a, b"))), r"mask 1: rle must be run lengths, got 'a, b'"),
         (cvat_images(image(MASK.replace("car", "cat"))), r"image 0 .*: no class 'cat'; did you mean 'car'\?"),
         (cvat_images(image(MASK.replace('label="car"', ""))), r"mask 1: has no label; give it one in CVAT"),
-        (cvat_images(image(MASK).replace(f'width="{W}"', 'width="99999999"', 1)), r"allowed are 1 to 32768: fix it"),
+        (cvat_images(image(MASK).replace(f'width="{W}"', 'width="99999999"', 1)), r"expected 1 to 32768 pixels: fix it"),
         (cvat_images(image(MASK).replace(f'height="{H}"', 'height="7"', 1)), r"is 9x7, the clips of .* are 9x6"),
-        (cvat_images(image(MASK), image(MASK)), r"image 0 .*: its id stands twice"),
+        (cvat_images(image(MASK), image(MASK)), r"image 0 .*: its id occurs twice"),
         (cvat_images(image(MASK), image(MASK, number=1)), r"frame 1 of clip 'street' is listed twice"),
         (cvat_images(image(MASK, "street_000009.png")), r"image 0 .*clip 'street' of .* has frames 0 to 3, not 9"),
         (cvat_images(image(MASK, "alley_000001.png")), r"has 1 frame, none of a clip"),
         (cvat_images(image('<polygon label="car" points="1,1;2,2"/>')), r"polygon 1: a polygon of 2 points has no area"),
         (cvat_images(image('<polygon label="car" points="1,1;2;3,3"/>')), r"polygon 1: points must be x,y;x,y;..., got"),
-        (cvat_images(image('<polygon label="car" points="1,1;2e9,2;3,3"/>')), r"a point lies far outside of the frame"),
+        (cvat_images(image('<polygon label="car" points="1,1;2e9,2;3,3"/>')), r"a point is far outside the frame"),
         (cvat_images(image('<box label="car" xtl="nan" ytl="0" xbr="1" ybr="1"/>')), r"xtl must be a number, got 'nan'"),
     ],
 )  # fmt: skip
@@ -259,11 +259,11 @@ def test_faulty_files_of_cvat_for_images(content: str, message: str, read: Read,
     [
         (BOMB + cvat_video(""), r"annotations.xml: not the XML of CVAT for video.*DOCTYPE"),
         (cvat_images(image(MASK)), r"it has images: use --format cvat-images"),
-        (cvat_video(track(tracked_box(1, 0) + tracked_box(1, 2))), r"track 0: its frames must ascend, each once"),
-        (cvat_video(track(tracked_box(1, 0)) * 2), r"track 0: its id stands twice"),
+        (cvat_video(track(tracked_box(1, 0) + tracked_box(1, 2))), r"track 0: its frame numbers must increase"),
+        (cvat_video(track(tracked_box(1, 0)) * 2), r"track 0: its id occurs twice"),
         (cvat_video(track(tracked_box(7, 0))), r"track 0: has frames 7 to 7, the task 0 to 3"),
         (cvat_video(track(tracked_box(0, 0)), stop=9), r"frame 4: clip 'street' of .* has frames 0 to 3, not 4"),
-        (cvat_video("").replace("<stop_frame>3</stop_frame>", "").replace("<size>4", "<size>"), r"meta tells no frames"),
+        (cvat_video("").replace("<stop_frame>3</stop_frame>", "").replace("<size>4", "<size>"), r"meta has no frame count"),
         (cvat_video("").replace("<stop_frame>3", "<stop_frame>x"), r"stop_frame of meta must be a number of frames, got 'x"),
         (cvat_video("").replace("<width>9</width>", "<width>90</width>"), r"is 90x6, the clips of .* are 9x6"),
         (
@@ -447,31 +447,31 @@ def test_what_is_not_annotated_stays_without_labels(read: Read, capsys: pytest.C
     ("content", "message"),
     [
         ({"id": 1}, r"export.json: Label Studio's JSON is a list of tasks"),
-        ([{"id": 1, "image": "a.png", "label": []}], r"tasks\[0\] \(id 1\): lacks 'data'.*not `JSON-MIN`"),
-        ([task(brushed(ENCODED)), task(name="street_000002.png")], r"tasks\[1\] \(id 7\): its id stands twice"),
-        ([task(brushed(ENCODED), brushed(ENCODED))], r"region 'brushlabelscar' stands twice"),
+        ([{"id": 1, "image": "a.png", "label": []}], r"tasks\[0\] \(id 1\): missing key 'data'.*not `JSON-MIN`"),
+        ([task(brushed(ENCODED)), task(name="street_000002.png")], r"tasks\[1\] \(id 7\): its id occurs twice"),
+        ([task(brushed(ENCODED), brushed(ENCODED))], r"region 'brushlabelscar' occurs twice"),
         ([task(brushed(ENCODED[:-6]))], r"region 1 \(brush\): rle ends early; export it again"),
-        ([task(brushed([0, 0, 1, *ENCODED[3:]]))], r"rle holds 472 values, a frame of 9x6 has 216"),
-        ([task(brushed([255, 255, 255, 255, *ENCODED[4:]]))], r"rle holds 4294967295 values"),
-        ([task(brushed([*ENCODED[:6], 0b11111111, 0xFF, 0xFF, 0xFF]))], r"rle runs beyond the 216 values"),
+        ([task(brushed([0, 0, 1, *ENCODED[3:]]))], r"rle has 472 values, a frame of 9x6 has 216"),
+        ([task(brushed([255, 255, 255, 255, *ENCODED[4:]]))], r"rle has 4294967295 values"),
+        ([task(brushed([*ENCODED[:6], 0b11111111, 0xFF, 0xFF, 0xFF]))], r"rle has more than the 216 values"),
         ([task(brushed([-1, 300]))], r"rle must be a list of bytes, 0 to 255"),
         ([task(brushed(ENCODED, "carr"))], r"no class 'carr'; did you mean 'car'\?"),
         ([task(region("brushlabels", format="png", rle=[]))], r"format must be rle, not 'png'"),
         ([task(brushed(ENCODED) | {"original_width": 90})], r"is 90x6, the clips of .* are 9x6"),
-        ([task(brushed(ENCODED) | {"original_width": None})], r"a region lacks original_width"),
+        ([task(brushed(ENCODED) | {"original_width": None})], r"a region has no original_width"),
         ([task(brushed(ENCODED) | {"image_rotation": 90})], r"the image was rotated while it was labelled"),
         ([task(region("polygonlabels", points=[[0, 0], [1]]))], r"region 1 \(polygon\): its numbers cannot be read"),
         ([task(brushed(ENCODED) | {"value": None})], r"value of a region must be an object, not None"),
         ([task(brushed(ENCODED), name="street_000004.png")], r"clip 'street' of .* has frames 0 to 3, not 4"),
         ([task(annotations=[{"result": 5}])], r"result must be a list of objects, not 5"),
         ([task(annotations=5)], r"annotations must be a list of objects, not 5"),
-        ([task(brushed(ENCODED) | {"id": []}, brushed(ENCODED) | {"id": []})], r"region \[\] stands twice"),
+        ([task(brushed(ENCODED) | {"id": []}, brushed(ENCODED) | {"id": []})], r"region \[\] occurs twice"),
         ([task(bitmask() | {"value": {"bitmasklabels": ["car"]}})], r"imageDataURL must begin with data:image/png"),
-        ([task(region("bitmasklabels", imageDataURL="data:image/png;base64,*"))], r"\(bitmask\): imageDataURL is no base64"),
+        ([task(region("bitmasklabels", imageDataURL="data:image/png;base64,*"))], r"\(bitmask\): imageDataURL is not valid base64"),
         ([task(region("bitmasklabels", imageDataURL="data:image/png;base64,AAAA"))], r"\(bitmask\): not a readable image"),
         ([task(bitmask(size=(W + 1, H)))], r"region 1 \(bitmask\): its bitmask is 10x6, the frame 9x6"),
-        ([task(region("videorectangle", tag="labels", sequence=[]))], r"has a videorectangle, which is not read; draw brush,"),
-        ([task(region("vectorlabels", vertices=[], closed=True))], r"has a vector, which is not read; draw brush,"),
+        ([task(region("videorectangle", tag="labels", sequence=[]))], r"has a videorectangle, which is not supported; draw brush,"),
+        ([task(region("vectorlabels", vertices=[], closed=True))], r"has a vector, which is not supported; draw brush,"),
         ([task(data="a.png")], r"data must be an object, not 'a.png'"),
         ([task(annotations=[])], r"export.json: lists no labelled frame of a clip in"),
         ([], r"export.json: lists no labelled frame of a clip in"),
@@ -561,11 +561,11 @@ def test_older_files_of_labelme_tell_no_size_and_windows_has_other_slashes(read:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], r"any.json: labelme's files are objects with a list of shapes; take away"),
-        ({"shapes": 5}, r"any.json: labelme's files are objects with a list of shapes; take away"),
+        ([], r"any.json: not a labelme file, which is an object with a list of shapes; remove"),
+        ({"shapes": 5}, r"any.json: not a labelme file, which is an object with a list of shapes; remove"),
         (labelme(SQUARE, image=""), r"any.json: imagePath must be the path of its image, not ''; fix it"),
         (labelme(SQUARE) | {"shapes": [SQUARE, 7]}, r"any.json: shapes\[1\]: must be an object, not 7"),
-        (labelme(SQUARE | {"label": None}), r"shapes\[0\]: label must be a text, not None; give it the name"),
+        (labelme(SQUARE | {"label": None}), r"shapes\[0\]: label must be a string, not None; give it the name"),
         (labelme(SQUARE | {"label": "carr"}), r"any.json: no class 'carr'; did you mean 'car'\?"),
         (labelme(SQUARE, shape("cuboid", [0, 0])), r"shapes\[1\]: shape_type must be one of polygon, .*, not 'cuboid'"),
         (labelme(SQUARE | {"group_id": "a"}), r"\(polygon\): group_id must be null or an integer of at least 0"),
@@ -573,14 +573,14 @@ def test_older_files_of_labelme_tell_no_size_and_windows_has_other_slashes(read:
         (labelme(shape("polygon", [1, 1], [4, 1])), r"shapes\[0\] \(polygon\): a polygon of 2 points has no area"),
         (labelme(shape("polygon", [1, 1], [4])), r"\(polygon\): points must be \[\[x, y\], ...\], not"),
         (labelme(SQUARE | {"points": None}), r"\(polygon\): points must be \[\[x, y\], ...\], not None"),
-        (labelme(shape("polygon", [1, 1], [4, 1], [90, 3])), r"\(polygon\): a point lies far outside of the frame of 9x6"),
+        (labelme(shape("polygon", [1, 1], [4, 1], [90, 3])), r"\(polygon\): a point is far outside the frame of 9x6"),
         (labelme(shape("circle", [1, 1])), r"\(circle\): has 1 point, and needs 2; draw it again"),
         (labelme(shape("mask", [1, 1], [4, 3])), r"\(mask\): mask must be a PNG in base64, not None"),
-        (labelme(shape("mask", [1, 1], mask="*")), r"\(mask\): mask is no base64"),
+        (labelme(shape("mask", [1, 1], mask="*")), r"\(mask\): mask is not valid base64"),
         (labelme(shape("mask", [1, 1], mask="AAAA")), r"\(mask\): not a readable image"),
         (labelme(shape("mask", [1, 1], mask=png(np.zeros((2, 2, 3), np.uint8)))), r"mask must be a PNG of one channel"),
-        (labelme(shape("mask", mask=png(PATCH))), r"\(mask\): lacks the points of its corners"),
-        (labelme(shape("mask", [9, 1], mask=png(PATCH))), r"\(mask\): its mask lies outside of the frame of 9x6"),
+        (labelme(shape("mask", mask=png(PATCH))), r"\(mask\): has no points; draw"),
+        (labelme(shape("mask", [9, 1], mask=png(PATCH))), r"\(mask\): its mask is outside the frame of 9x6"),
         (labelme(SQUARE, imageWidth=90), r"is 90x6, the clips of .* are 9x6"),
         (labelme(SQUARE, imageWidth="9"), r"imageHeight and imageWidth must be integers, not \[6, '9'\]; fix"),
         (labelme(SQUARE, image="street_000004.png"), r"clip 'street' of .* has frames 0 to 3, not 4"),
@@ -704,36 +704,36 @@ def test_burst_has_masks_of_the_tracks_that_are_seen(read: Read) -> None:
     [
         ("coco", coco(annotated({"size": [H, W], "counts": [3, 90]})), r"annotations\[0\] \(id 1\): counts of its RLE sum to 93"),
         ("coco", coco(annotated({"size": [W, H], "counts": [54]})), r"its RLE is of size \[9, 6\], its image \[6, 9\]"),
-        ("coco", coco(annotated([])), r"segmentation is empty; a box is no mask"),
-        ("coco", coco({"id": 1, "image_id": 11, "category_id": 3, "bbox": [0, 0, 1, 1]}), r"a box is no mask: export masks"),
-        ("coco", coco(annotated(RUNS), annotated(RUNS)), r"annotations\[1\] \(id 1\): id 1 stands twice"),
-        ("coco", coco(annotated(RUNS, image_id=99)), r"image_id 99 is no image"),
-        ("coco", coco(annotated(RUNS, category_id=4)), r"category_id 4 is no category"),
+        ("coco", coco(annotated([])), r"segmentation is empty; a box is not a mask"),
+        ("coco", coco({"id": 1, "image_id": 11, "category_id": 3, "bbox": [0, 0, 1, 1]}), r"a box is not a mask: export masks"),
+        ("coco", coco(annotated(RUNS), annotated(RUNS)), r"annotations\[1\] \(id 1\): id 1 occurs twice"),
+        ("coco", coco(annotated(RUNS, image_id=99)), r"image_id 99 is not the id of an image"),
+        ("coco", coco(annotated(RUNS, category_id=4)), r"category_id 4 is not the id of a category"),
         ("coco", coco(annotated(RUNS), categories=[{"id": 3, "name": "kar"}]), r"no class 'kar'; did you mean 'car'"),
-        ("coco", coco(categories=[{"id": 3, "name": "car"}, {"id": 4, "name": "car"}]), r"\(id 4\): name 'car' stands twice; give each category"),
-        ("coco", coco(images=[{"id": 1, "file_name": "street_000000.png", "height": 10**9, "width": 1}]), r"allowed are 1 to 32768"),
-        ("coco", coco(images=[{"id": 1, "height": H, "width": W}]), r"images\[0\] \(id 1\): lacks 'file_name'"),
+        ("coco", coco(categories=[{"id": 3, "name": "car"}, {"id": 4, "name": "car"}]), r"\(id 4\): name 'car' occurs twice; make it unique"),
+        ("coco", coco(images=[{"id": 1, "file_name": "street_000000.png", "height": 10**9, "width": 1}]), r"expected 1 to 32768"),
+        ("coco", coco(images=[{"id": 1, "height": H, "width": W}]), r"images\[0\] \(id 1\): missing key 'file_name'"),
         ("coco", coco(images=[]), r"images is empty"),
-        ("coco", coco(annotated(RUNS, instance_id="x")), r"number of the object must be an integer"),
-        ("coco", coco(videos=[{"id": 1, "name": "a"}], images=[{"id": 1, "video_id": [], "file_name": "a", "height": H, "width": W}]), r"video_id \[\] is no video"),
+        ("coco", coco(annotated(RUNS, instance_id="x")), r"object number must be an integer"),
+        ("coco", coco(videos=[{"id": 1, "name": "a"}], images=[{"id": 1, "video_id": [], "file_name": "a", "height": H, "width": W}]), r"video_id \[\] is not the id of a video"),
         ("coco", coco(videos=3), r"a.json: videos must be a list, not 3"),
-        ("coco", [], r"a.json: a ground truth is an object"),
+        ("coco", [], r"a.json: must be an object"),
         ("coco", '{"images": [', r"a.json: not valid JSON"),
         ("youtube-vis", youtube(RUNS), r"segmentations must be one per frame of its video, 2, not 1"),
         ("youtube-vis", youtube(None, {"size": [H, W], "counts": [1]}), r"counts of its RLE sum to 1"),
         ("youtube-vis", youtube(None, {"size": [H, W], "counts": [1]}), r"segmentations\[0\] \(id street/00003.jpg\): c"),
-        ("youtube-vis", coco(), r"YouTube-VIS is an object of the lists videos, categories, annotations"),
+        ("youtube-vis", coco(), r"not YouTube-VIS, which is an object with the lists videos, categories, annotations"),
         ("youtube-vis", sa_v([RUNS]), r"a.json: masklet\[0\] must be one per masklet_id, 2, not 1; fix it"),
         ("youtube-vis", sa_v([RUNS, None], 3), r"a.json: masklet\[1\] must be one per masklet_id, 2, not 3; fix it"),
         ("youtube-vis", sa_v([RUNS, 5]), r"masklet\[1\]: segmentations\[0\] \(id street/00000.jpg\): segmentation must be"),
-        ("youtube-vis", sa_v([RUNS, RUNS], masklet_id=[1, 1]), r"masklet\[1\] \(id 1\): id 1 stands twice"),
+        ("youtube-vis", sa_v([RUNS, RUNS], masklet_id=[1, 1]), r"masklet\[1\] \(id 1\): id 1 occurs twice"),
         ("youtube-vis", sa_v([RUNS, RUNS], masklet_id=[1, -1]), r"must be an integer of at least 0, not -1"),
         ("youtube-vis", sa_v([RUNS, RUNS], video_height="x"), r"a.json: not labels of youtube-vis"),
         ("youtube-vis", burst({}), r"sequences\[0\] \(id 1\): segmentations must be one per annotated image, 2, not 1"),
-        ("youtube-vis", burst({"9": {"rle": ""}}, {}), r"track '9' of segmentations is not among track_category_ids"),
+        ("youtube-vis", burst({"9": {"rle": ""}}, {}), r"track '9' of segmentations is missing in track_category_ids"),
         ("youtube-vis", burst({"7": {"rle": "1"}}, {}), r"tracks\[0\]: segmentations\[0\] \(id LaSOT/street/00001.jpg\): "),
         ("youtube-vis", burst({"7": {}}, {}), r"a.json: not labels of youtube-vis \(lacks 'rle'\)"),
-        ("youtube-vis", burst({}, {}, track_category_ids={"7": 4}), r"tracks\[0\] \(id 0\): category_id 4 is no category"),
+        ("youtube-vis", burst({}, {}, track_category_ids={"7": 4}), r"tracks\[0\] \(id 0\): category_id 4 is not the id of a category"),
         ("youtube-vis", youtube(None, RUNS, names=("street/00001.jpg", "street/00009.jpg")), r"has frames 0 to 3, not 9"),
     ],
 )  # fmt: skip
@@ -819,8 +819,8 @@ def test_images_of_mots_count_alike(store: ClipStore, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("frames", "first", "message"),
     [
-        ((2,), None, r"street.txt: no line is of frame 0 or of a clip's last frame, .*; give --first-frame 0"),
-        ((0, 2), 1, r"--first-frame 1: .*street.txt has a frame 0; leave the flag out"),
+        ((2,), None, r"street.txt: no line is of frame 0 or of a clip's last frame, .*; use --first-frame 0"),
+        ((0, 2), 1, r"--first-frame 1: .*street.txt has a frame 0; remove the option"),
         ((2, FRAMES), 0, r"frame 4: clip 'street' of .* has frames 0 to 3, not 4"),
         ((0, FRAMES), None, r"frame 4: clip 'street' of .* has frames 0 to 3, not 4"),
         ((1 + FRAMES,), 1, r"frame 5: clip 'street' of .* has frames 0 to 3, not 4"),
@@ -838,7 +838,7 @@ def test_frames_of_mots_are_never_guessed(
     [
         (LINE.replace("1003", "4003").replace(" 1 6", " 4 6"), r"street.txt: line 1: value 4003 is of class 4; there are 1 to 2"),
         (LINE.replace("1003", "2003"), r"line 1: object 2003 is not of class 1"),
-        (f"{LINE}\n{LINE}", r"line 2: object 1003 stands twice in frame 1"),
+        (f"{LINE}\n{LINE}", r"line 2: object 1003 occurs twice in frame 1"),
         (LINE.rpartition(" ")[0], r"line 1: must be frame, object, class, height, width, run lengths"),
         (LINE.rpartition(" ")[0] + " 0", r"objects\[0\]: counts of its RLE sum to 0, its image has 54"),
         (LINE.replace(f"{H} {W}", "9 9"), r"counts of its RLE sum to 54, its image has 81"),
@@ -854,11 +854,11 @@ def test_faulty_lines_of_mots(content: str, message: str, read: Read, tmp_path: 
     ("name", "file", "values", "message"),
     [
         ("mots", "street/000001.png", np.full((H, W), 3001, np.uint16), r"value 3001 is of class 3; there are 1 to 2"),
-        ("mots", "street/000001.png", np.full((H, W, 3), (9, 0, 1), np.uint8), r"holds .* where ids are wanted"),
+        ("mots", "street/000001.png", np.full((H, W, 3), (9, 0, 1), np.uint8), r"has .*, expected ids"),
         ("mots", "street/000001.png", np.zeros((H + 1, W), np.uint16), r"is 9x7, the clips of .* are 9x6"),
         ("mots", "street/000005.png", np.zeros((H, W), np.uint16), r"has frames 0 to 3, not 5"),
-        ("cityscapes", "street_000000_000001_gtFine_labelIds.png", np.full((H, W), 34, np.uint8), r"value 34 is no id of Cityscapes"),
-        ("cityscapes", "street_000000_000001_gtFine_instanceIds.png", np.full((H, W), 40001, np.uint16), r"value 40001 is no id"),
+        ("cityscapes", "street_000000_000001_gtFine_labelIds.png", np.full((H, W), 34, np.uint8), r"value 34 is not an id of Cityscapes"),
+        ("cityscapes", "street_000000_000001_gtFine_instanceIds.png", np.full((H, W), 40001, np.uint16), r"value 40001 is not an id"),
         ("cityscapes", "street_000000_000001_gtFine_labelIds.png", np.full((H, W), 33, np.uint8), r"no class 'bicycle'"),
     ],
 )  # fmt: skip
@@ -917,9 +917,9 @@ def test_names_of_frames_tell_clip_and_frame_exactly(clip: str) -> None:
     name = frame_name(clip, 12)
     assert "/" not in name
     for spelled in (name, f"images/{name}", f"C:\\data\\{name}", f"/data/upload/3/0123abcd-{name}"):
-        assert (clip, 12) in places_of(spelled)
+        assert (clip, 12) in frame_ids_of(spelled)
 
 
 def test_names_of_others() -> None:
-    assert places_of("street/00012.jpg") == [("street", 12)]
-    assert places_of("sky.png") == []
+    assert frame_ids_of("street/00012.jpg") == [("street", 12)]
+    assert frame_ids_of("sky.png") == []

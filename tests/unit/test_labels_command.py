@@ -222,18 +222,18 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
         ),
         (
             "export --format coco --masks clips --frames two.csv --output o",
-            "two.csv: line 3: frame 1 of 'train_0' stands",
+            "two.csv: line 3: frame 1 of 'train_0' is listed twice",
         ),
-        ("export --format cityscapes --masks clips --output o", "Cityscapes has no class 'red' (2 such)"),
+        ("export --format cityscapes --masks clips --output o", "Cityscapes has no class 'red' (2 unknown)"),
         ("export --format coco --masks clips --output clips", "clips: already there (--output)"),
-        ("import --format coco no.json --clips clips --output o", "no.json: no such file or folder; give what"),
+        ("import --format coco no.json --clips clips --output o", "no.json: file or folder not found; give"),
         (
             "import --format coco a.json --clips clips --rename a --output o",
             "--rename a: write the file's class, =,",
         ),
         (
             "import --format coco hidden.json --clips clips --output o",
-            "clip 'hidden_0' is hidden; it is there to be forecast, not to be labelled; take its frames out of",
+            "clip 'hidden_0' is hidden and cannot be labelled; remove its frames from",
         ),
         ("suggest --clips clips --masker masker --budget 0 --output o", "--budget: got 0; give 1 or more"),
         ("suggest --clips clips --masker clips --output o", "clips"),
@@ -264,7 +264,7 @@ def test_labels_are_carried_and_go_out_to_be_corrected(
     assert main([*words, "--output", "labelled"]) == 0
     words = ["labels", "propagate", "--frames", "2", "--clips", "labelled"]
     assert main([*words, "--output", "near"]) == 0
-    assert capsys.readouterr().out.endswith("carried the labels of 1 frame to 4 more, of 1 clip: near\n")
+    assert capsys.readouterr().out.endswith("propagated the labels of 1 frame to 4 more, of 1 clip: near\n")
     near, labelled = ClipStore(Path("near")), ClipStore(Path("labelled"))
     (clip,) = near.clips
     assert (clip.id, clip.meta["labelled_frames"]) == ("unlabeled_0", {"mask": [2, 3, 4, 5, 6]})
@@ -272,7 +272,7 @@ def test_labels_are_carried_and_go_out_to_be_corrected(
     assert (near.confidence(clip)[4] == 255).all() and (near.masks(clip)[7:] == IGNORE).all()
     assert main([*export, "--masks", "near", "--clips", "clips", "--output", "again"]) == 0
     assert len(list(Path("again/images").iterdir())) == 5
-    assert "nothing to carry; give clips" in failed(capsys, *words[:-1], "clips", "--output", "none")
+    assert "in some but not all of its frames; use" in failed(capsys, *words[:-1], "clips", "--output", "none")
     assert "--frames: got 0; give 1 or more" in failed(capsys, *words, "--frames", "0", "--output", "none")
 
 

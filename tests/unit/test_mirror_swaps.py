@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.augment.colours import ColourParams, draw_colours, recolour
+from maskcast.data.augment.colours import ColourParams, draw_colour_transform, recolour
 from maskcast.data.augment.frames import AugmentParams, augment
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
@@ -82,12 +82,12 @@ def test_training_swaps_what_the_store_declares(tmp_path: Path) -> None:
 
 def test_one_hand_alone_is_not_mirrored_by_chance(tmp_path: Path) -> None:
     clips = store(tmp_path / "clips", (LEFT, RIGHT), {"mirror_swaps": ["left", "right"]})
-    with pytest.raises(MaskcastError, match=r"'left' becomes 'right' in mirrored frames; learn both"):
+    with pytest.raises(MaskcastError, match=r"'left' becomes 'right' in flipped frames; train both"):
         LabelledWindows(clips, (LEFT,), training(ALWAYS))
     LabelledWindows(clips, (LEFT,), training(AugmentParams(hflip=0)))
     fewer = LabelMap("right", ("background", "hand", "arm", "more"))
     unlike = store(tmp_path / "unlike", (LEFT, fewer), {"mirror_swaps": ["left", "right"]})
-    with pytest.raises(MaskcastError, match=r"have other classes; give them the same"):
+    with pytest.raises(MaskcastError, match=r"but their classes differ; give them the same"):
         LabelledWindows(unlike, (LEFT, fewer), training(ALWAYS))
 
 
@@ -95,7 +95,7 @@ def test_names_that_swap_are_not_masked_by_the_mean_of_a_mirror_image(tmp_path: 
     params = training(ALWAYS).model_copy(update={"mirror": True})
     LabelledWindows(store(tmp_path / "silent", (LEFT, RIGHT), {}), (LEFT, RIGHT), params)
     declared = store(tmp_path / "declared", (LEFT, RIGHT), {"mirror_swaps": ["left", "right"]})
-    with pytest.raises(MaskcastError, match=r"'left' and 'right' swap in mirrored frames; set .*mirror to false"):
+    with pytest.raises(MaskcastError, match=r"'left' and 'right' swap in flipped frames; set .*mirror to false"):
         LabelledWindows(declared, (LEFT, RIGHT), params)
 
 
@@ -109,7 +109,7 @@ def test_each_channel_changes_by_itself() -> None:
     grey = np.full((1, 4, 4, 3), 100, np.uint8)
     gains = []
     for seed in range(8):
-        colours = draw_colours(ColourParams(channels=0.2), grey.shape, rng(seed))
+        colours = draw_colour_transform(ColourParams(channels=0.2), grey.shape, rng(seed))
         (pixel,) = np.unique(recolour(grey, colours).reshape(-1, 3), axis=0)
         assert (np.abs(pixel.astype(int) - 100) <= 20).all()
         gains.append(pixel)

@@ -136,7 +136,7 @@ def test_a_heading_that_is_too_long_loses_its_middle() -> None:
 @pytest.mark.parametrize("name", ["Straße", "Hélène", "łódź", "Клип №1", "Ψυχή", "clip \N{MIDDLE DOT} map…"])
 def test_names_of_many_alphabets_are_drawn_in_letters(name: str) -> None:
     letters = font(17, name)
-    boxes = [bytes(letters.getmask(each)) == bytes(letters.getmask(paint.NO_LETTER)) for each in name]
+    boxes = [bytes(letters.getmask(each)) == bytes(letters.getmask(paint.MISSING_GLYPH)) for each in name]
     assert not any(boxes)
     masks = [np.array([[1]], np.uint8)]
     rows = [Row(name, [overlay(None, masks[0])], [name])]
@@ -163,7 +163,7 @@ def test_letters_that_no_shipped_font_has_are_drawn_in_one_of_the_machine(
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: found)
     for text, drawn in (("\ue000\ue001", True), ("\ue002\u732b", False)):
         letters = font(17, text)
-        boxes = [bytes(letters.getmask(each)) == bytes(letters.getmask(paint.NO_LETTER)) for each in text]
+        boxes = [bytes(letters.getmask(each)) == bytes(letters.getmask(paint.MISSING_GLYPH)) for each in text]
         assert any(boxes) != drawn
         assert elided(text, 1000, 17) == text
 
@@ -195,7 +195,7 @@ def test_a_legend_names_the_classes_that_occur_below_the_picture_and_counts_thos
         assert paint.with_legend(picture, []).tobytes() == picture.tobytes()
     many = [(f"a kind of thing {k}", tuple(palette()[k].tolist())) for k in range(1, 49)]
     lines = paint._lines(many, 320)
-    assert len(lines) == paint.MOST_LINES
+    assert len(lines) == paint.MAX_LINES
     named = [name for line in lines for name, _ in line]
     assert named[-1] == f"and {48 - (len(named) - 1)} more"
     assert all(sum(map(paint._width, (name for name, _ in line))) <= 320 + paint.GAP for line in lines)

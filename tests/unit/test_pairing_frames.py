@@ -11,7 +11,7 @@ from PIL import Image
 from tests.conftest import layers_of
 from tests.unit.test_source_competition import some_masks, write_video
 
-from maskcast.data.frame_names import runs
+from maskcast.data.frame_names import consecutive_runs
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.data.sources.frame_folders import FrameFoldersSource
@@ -241,7 +241,7 @@ def test_no_clip_goes_over_a_gap_in_the_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_frames_follow_each_other_by_their_numbers(keys: list[str], parts: list[range]) -> None:
-    assert runs(keys) == parts
+    assert consecutive_runs(keys) == parts
 
 
 def test_the_number_that_differs_is_that_of_the_frame() -> None:
@@ -253,8 +253,8 @@ def test_the_number_that_differs_is_that_of_the_frame() -> None:
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        (["0.png", "0.jpg"], "is the same picture as 0"),
-        (["0001.png", "0001_mask.png"], r"0001\.png and 0001_mask\.png have one number"),
+        (["0.png", "0.jpg"], "has the same name as 0"),
+        (["0001.png", "0001_mask.png"], r"0001\.png and 0001_mask\.png have the same number"),
     ],
 )
 def test_a_folder_of_more_than_frames_is_refused(names: list[str], match: str, tmp_path: Path) -> None:
@@ -304,4 +304,4 @@ def test_the_competition_takes_capitals_and_says_two_files_of_one_frame(tmp_path
     Image.fromarray(whole[0]).save(folder / "image_0.jpg")
     listing = CompetitionSource().listing(tmp_path, height=None, width=None, seed=0)
     assert not listing.clips
-    assert "is the same picture as image_0" in listing.skipped[0][1]
+    assert "has the same name as image_0" in listing.skipped[0][1]

@@ -323,11 +323,11 @@ def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda one: one["annotations"][0]["segments_info"].pop(), "is not among its segments_info; export both"),
-        (lambda one: one["annotations"][0].update(image_id=7), "image_id 7 is no image of"),
+        (lambda one: one["annotations"][0]["segments_info"].pop(), "is missing in its segments_info; export both"),
+        (lambda one: one["annotations"][0].update(image_id=7), "image_id 7 is not the id of an image of"),
         (
             lambda one: one["annotations"][0]["segments_info"][0].update(category_id=7),
-            "category_id 7 is no category; fix it",
+            "category_id 7 is not the id of a category; fix it",
         ),
         (lambda one: one["annotations"][0].pop("file_name"), "panoptic_val2017.json: "),
         (lambda one: one["annotations"][0].update(file_name="none.png"), "none.png: no such"),

@@ -14,7 +14,7 @@ from maskcast.simulator.physics import (
     Body,
     find_contact,
     resolve,
-    roll_out,
+    rollout,
     slow_down,
 )
 
@@ -31,7 +31,7 @@ def test_speed_lost_in_a_short_time_by_hand(shape, loss):
 
 
 def test_sliding_bodies_stop_and_stay_and_rolling_spheres_do_not():
-    course = roll_out([Body("cylinder", 0, 0, vx=0.2), Body("sphere", 0, 3, vx=0.2)], 60, no_bounce(2))
+    course = rollout([Body("cylinder", 0, 0, vx=0.2), Body("sphere", 0, 3, vx=0.2)], 60, no_bounce(2))
     assert course.velocities[-1, 0, 0] == 0.0
     assert course.poses[-1, 0, 0] == course.poses[-5, 0, 0]
     assert course.velocities[-1, 1, 0] > 0.17
@@ -44,7 +44,7 @@ def test_decay_per_frame_is_that_of_the_annotations(shared_data: Path):
         states = [frame["objects"][index] for frame in trajectory]
         start = states[0]
         body = Body(shape, *start["location"][:2], *start["velocity"][:2])
-        course = roll_out([body], 36, no_bounce(1))
+        course = rollout([body], 36, no_bounce(1))
         speeds = [hypot(*state["velocity"][:2]) for state in states[:36]]
         np.testing.assert_allclose(np.hypot(*course.velocities[:, 0, :2].T), speeds, atol=0.03)
         places = [state["location"][:2] for state in states[:36]]
@@ -62,7 +62,7 @@ def test_seven_videos_come_out_as_annotated(shared_data: Path):
                 Body(shape, *item["location"][:2], *item["velocity"][:2], item["orientation"][2])
                 for shape, item in zip(shapes, content["motion_trajectory"][start]["objects"], strict=True)
             ]
-            course = roll_out(bodies, 56, np.full((len(bodies),) * 2, 0.37))
+            course = rollout(bodies, 56, np.full((len(bodies),) * 2, 0.37))
             errors += np.linalg.norm(course.poses[-1, :, :2] - places[start + 55], axis=-1).tolist()
     assert np.median(errors) < 0.02
     assert np.mean(errors) < 0.12  # a third of the objects collide meanwhile and travel more than 1
@@ -139,7 +139,7 @@ def test_contacts_of_squares_by_hand():
 
 
 def test_a_cube_hit_off_centre_turns():
-    course = roll_out([Body("cube", 0, 0), Body("sphere", -1.5, 0.12, vx=2.5)], 40, np.full((2, 2), 0.3))
+    course = rollout([Body("cube", 0, 0), Body("sphere", -1.5, 0.12, vx=2.5)], 40, np.full((2, 2), 0.3))
     assert course.impacts
     assert course.velocities[..., 0, 2].min() < -0.5  # pushed at +y towards +x: clockwise
     assert abs(course.velocities[-1, 0, 2]) < abs(course.velocities[..., 0, 2]).max()
@@ -152,7 +152,7 @@ def test_crowded_bodies_do_not_pass_through_each_other():
         Body(shapes[k % 3], cos(k), sin(k), *(-3 * np.array([cos(k), sin(k)]) + random.normal(0, 0.1, 2)).tolist())
         for k in range(6)
     ]
-    course = roll_out(bodies, 100, np.full((6, 6), 0.3))
+    course = rollout(bodies, 100, np.full((6, 6), 0.3))
     assert len(course.impacts) >= 6
     distance = np.linalg.norm(course.poses[:, :, None, :2] - course.poses[:, None, :, :2], axis=-1)
     distance += np.eye(6)
@@ -162,5 +162,5 @@ def test_crowded_bodies_do_not_pass_through_each_other():
 
 
 def test_course_is_repeatable():
-    courses = [roll_out([Body("cube", 0, 0, vx=1), Body("cube", 1, 0.1)], 50, no_bounce(2)) for _ in range(2)]
+    courses = [rollout([Body("cube", 0, 0, vx=1), Body("cube", 1, 0.1)], 50, no_bounce(2)) for _ in range(2)]
     np.testing.assert_array_equal(courses[0].poses, courses[1].poses)

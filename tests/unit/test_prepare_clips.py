@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskcast.data import loading
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.listing_checks import check_splits, reasons
+from maskcast.data.listing_checks import check_splits, skip_reasons
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
@@ -80,7 +80,10 @@ def test_a_raw_folder_becomes_a_store(tmp_path):
             {"train": (1,), "unlabeled": (2,)},
             r"no clip of split 'val' .* set prepare_clips.required_splits to \[train\]",
         ),
-        ({"train": (1,)}, r"\(found: 1 train\), and one clip cannot be both learnt from and scored; fix"),
+        (
+            {"train": (1,)},
+            r"\(found: 1 train\), and one clip cannot be used for both training and validation",
+        ),
         ({"hidden": (1, 2)}, r"no clip of split 'train' .* set prepare_clips.required_splits to \[\]$"),
     ],
 )
@@ -171,8 +174,8 @@ def test_a_split_that_loses_all_its_clips_stops(tmp_path):
 def test_why_most_were_left_out_comes_before_other_remedies():
     short = [(name, "has 9 frames, a window needs 22") for name in ("elm", "oak", "fir")]
     wrong = [("ash", "masks/ash: no mask images; fix source.masks")]
-    assert reasons([*wrong, *short]) == "; 4 left out, 3 of them like elm: has 9 frames, a window needs 22"
-    assert reasons(wrong) == "; 1 left out, first ash: masks/ash: no mask images; fix source.masks"
+    assert skip_reasons([*wrong, *short]) == "; 4 left out, 3 of them like elm: has 9 frames, a window needs 22"
+    assert skip_reasons(wrong) == "; 1 left out, first ash: masks/ash: no mask images; fix source.masks"
     clip = RawClip("elm_0", "unlabeled", "unlabelled", lambda: pytest.fail("was read"))
     listing = Listing([clip], single_map(["background", "tree"]), skipped=wrong)
     with pytest.raises(MaskcastError, match=r"\(found: 1 unlabeled\); 1 left out, first ash: .*; or .*fix source"):

@@ -14,7 +14,7 @@ from PIL import Image
 from maskcast.data.detection import writer as detection_writer
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.detection.sources.base import LabelledImage
-from maskcast.data.detection.writer import DetectionWriter, fitted
+from maskcast.data.detection.writer import DetectionWriter, fit_boxes
 from maskcast.data.images import read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
@@ -119,13 +119,13 @@ def test_the_rule_for_boxes() -> None:
         float,
     )
     fates = ["kept", "clipped", "clipped", "degenerate", "degenerate", *["under_1_px"] * 3, "kept"]
-    placed, found = fitted(boxes, (30, 40), (30, 40))
+    placed, found = fit_boxes(boxes, (30, 40), (30, 40))
     assert found == fates
     assert placed[[0, 1, 2, 8]].tolist() == [[1, 2, 30, 20], [0, 2, 30, 20], [1, 2, 40, 30], [0, 0, 40, 30]]
-    half, found = fitted(boxes[[0, 1]], (30, 40), (15, 20))
+    half, found = fit_boxes(boxes[[0, 1]], (30, 40), (15, 20))
     assert half.tolist() == [[0.5, 1, 15, 10], [0, 1, 15, 10]]
-    assert fitted(np.array([[1.0, 1, 2.9, 20]]), (30, 40), (15, 20))[1] == ["under_1_px"]
-    assert fitted(np.zeros((0, 4)), (30, 40), (30, 40))[1] == []
+    assert fit_boxes(np.array([[1.0, 1, 2.9, 20]]), (30, 40), (15, 20))[1] == ["under_1_px"]
+    assert fit_boxes(np.zeros((0, 4)), (30, 40), (30, 40))[1] == []
 
 
 def test_what_was_dropped_and_clipped_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +201,7 @@ def test_images_with_boxes_are_not_unlabeled(tmp_path: Path, capsys: pytest.Capt
 
 def test_copies_of_images_in_two_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(write_raw(tmp_path / "raw"), tmp_path / "set", all_train=True)
-    line = "warning: 10 of 10 images of split 'val' are in 'train', too, e.g. of 'sub/0.jpg' and 'sub/0.jpg': "
+    line = "warning: 10 of 10 images of split 'val' are also in split 'train', e.g. in 'sub/0.jpg' and 'sub/0.jpg'"
     assert line in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_a_copy_that_was_saved_again_is_told(tmp_path: Path, capsys: pytest.Capt
     Image.open(raw / "pictures/sub/3.png").save(raw / "copies/sub/3.png", compress_level=1)
     assert (raw / "pictures/sub/3.png").read_bytes() != (raw / "copies/sub/3.png").read_bytes()
     prepare(raw, tmp_path / "set", all_train=True)
-    assert "warning: 10 of 10 images of split 'val' are in 'train', too" in capsys.readouterr().err
+    assert "warning: 10 of 10 images of split 'val' are also in split 'train'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -287,7 +287,7 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
     image.write_bytes(b"text")
     refused(raw, out, "sub/3.jpg: not a readable image")
     image.unlink()
-    refused(raw, out, "sub/3.jpg: no such image")
+    refused(raw, out, "sub/3.jpg: image not found")
     Image.new("RGB", (30, 40)).save(image)
     refused(raw, out, "sub/3.jpg: is 40x30 pixels (height x width), its labels are for 30x40")
 
@@ -348,22 +348,24 @@ def test_an_image_that_stands_twice_is_not_learnt_from_and_scored_on(tmp_path: P
 
 def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
     data = prepare(write_raw(tmp_path / "raw"), tmp_path / "set")
-    with pytest.raises(MaskcastError, match="no split 'test'; it has train, val: prepare"):
+    with pytest.raises(MaskcastError, match=r"split 'test' not found \(found: train, val\); prepare"):
         data.split("test")
     path = data.split("train").truth
     whole = path.read_text()
     for content in (whole.replace("bbox", "b"), whole[:-9]):
         path.write_text(content)
-        with pytest.raises(MaskcastError, match=r"train.json: missing or not the file that dataset.json lists"):
+        with pytest.raises(
+            MaskcastError, match=r"train.json: not found, or its checksum differs from dataset.json"
+        ):
             data.split("train")
     path.unlink()
-    with pytest.raises(MaskcastError, match=r"train.json: missing or not"):
+    with pytest.raises(MaskcastError, match=r"train.json: not found, or"):
         data.split("train")
     about = tmp_path / "set/dataset.json"
     for content, line in [
         ("{", "dataset.json: not a valid description"),
         ("7", "dataset.json: not a valid description"),
-        ("{}", r"not a maskcast-detection/1 description \(lacks \['classes'"),
+        ("{}", r"not a maskcast-detection/1 description \(missing keys: \['classes'"),
         (about.read_text().replace("detection/1", "detection/0"), "not a maskcast-detection/1"),
     ]:
         about.write_text(content)
@@ -371,7 +373,7 @@ def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
             DetectionSet(tmp_path / "set")
     about.unlink()
     with pytest.raises(
-        MaskcastError, match="no detection set there; give the folder that prepare_detection wrote"
+        MaskcastError, match=r"dataset\.json: not found; give the folder that prepare_detection wrote"
     ):
         DetectionSet(tmp_path / "set")
 
@@ -387,7 +389,9 @@ def in_shares(raw: Path) -> Path:
 
 def test_boxes_in_shares_are_refused_with_the_key_and_taken_with_it(tmp_path: Path) -> None:
     raw = in_shares(write_raw(tmp_path / "raw"))
-    with pytest.raises(MaskcastError, match=r"^source\.boxes: all boxes of train lie within 0 to 1.* to shares$"):
+    with pytest.raises(
+        MaskcastError, match=r"^source\.boxes: all boxes of train are between 0 and 1.* to shares$"
+    ):
         prepare(raw, tmp_path / "set")
     assert not (tmp_path / "set").exists()
     pixels = prepare(write_raw(tmp_path / "pixels"), tmp_path / "one").split("train")
@@ -395,7 +399,7 @@ def test_boxes_in_shares_are_refused_with_the_key_and_taken_with_it(tmp_path: Pa
     shares = DetectionSet(tmp_path / "set").split("train")
     for n in range(len(pixels)):
         np.testing.assert_allclose(shares.boxes(n), pixels.boxes(n), atol=1e-4)
-    with pytest.raises(MaskcastError, match=r"source\.boxes: sub/0\.jpg of train has a box up to 10, and shares"):
+    with pytest.raises(MaskcastError, match=r"source\.boxes: sub/0\.jpg of train has a box up to 10, but shares"):
         source = SOURCE | {"boxes": "shares"}
         run_stage("prepare_detection", {"source": source}, raw=tmp_path / "pixels", dataset=tmp_path / "x")
 
@@ -422,7 +426,7 @@ def test_the_size_that_labels_state_is_held_against_the_image(tmp_path: Path) ->
         prepare(raw, tmp_path / "set", all_train=True)
     truth["images"][3] |= {"height": 41, "width": 20}
     (raw / "labels.json").write_text(json.dumps(truth))
-    with pytest.raises(MaskcastError, match="labels are for 41x20; give the image that was labelled"):
+    with pytest.raises(MaskcastError, match="labels are for 41x20; use the image that was labelled"):
         prepare(raw, tmp_path / "set", all_train=True)
 
 
@@ -430,6 +434,6 @@ def test_an_image_that_is_not_there_is_told_with_the_one_most_like_it(tmp_path: 
     raw = write_raw(tmp_path / "raw")
     (raw / "pictures/sub/3.jpg").rename(raw / "pictures/sub/3.JPG")
     with pytest.raises(
-        MaskcastError, match=r"sub/3\.jpg: no such image \(the most like it: '3\.JPG'\); add it, or"
+        MaskcastError, match=r"sub/3\.jpg: image not found \(did you mean '3\.JPG'\?\); add it, or"
     ):
         prepare(raw, tmp_path / "set")

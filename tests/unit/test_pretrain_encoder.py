@@ -210,7 +210,7 @@ def test_a_collapse_ends_the_run(store: ClipStore, tmp_path: Path, monkeypatch: 
         ({"views": {"scale": [0.5, 0.1]}}, "scale"),
         (
             training(weight_decay=1e9, epochs=1, steps_per_epoch=1),
-            "the encoder's maps have numbers that are not finite: training diverged",
+            "the encoder's feature maps are not finite: training diverged",
         ),
     ],
 )

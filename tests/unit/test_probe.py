@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.evaluation.probe import can_probe, linear, mean_class_accuracy, nearest, probe
+from maskcast.evaluation.probe import can_probe, classify_knn, classify_linear, mean_class_accuracy, probe
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.siamese import Normalised
 
@@ -40,7 +40,7 @@ def test_mean_class_accuracy_by_hand() -> None:
     assert mean_class_accuracy(predicted, truth) == pytest.approx((0.75 + 0.5 + 0) / 3)
 
 
-@pytest.mark.parametrize("classify", [linear, nearest])
+@pytest.mark.parametrize("classify", [classify_linear, classify_knn])
 def test_classes_apart_are_told_apart(classify: Any) -> None:
     torch.manual_seed(0)
     centres = torch.tensor([[3.0, 0, 0], [0, 3, 0], [0, 0, 3]])
@@ -51,8 +51,8 @@ def test_classes_apart_are_told_apart(classify: Any) -> None:
 
 def test_neighbours_vote_by_their_likeness() -> None:
     train = torch.tensor([[1.0, 0], [0.8, 0.6], [0.8, 0.6]])
-    assert nearest(train, torch.tensor([4, 2, 2]), torch.tensor([[1.0, 0.0]])).tolist() == [4]
-    assert nearest(train, torch.tensor([4, 2, 2]), torch.tensor([[0.9, 0.4]])).tolist() == [2]
+    assert classify_knn(train, torch.tensor([4, 2, 2]), torch.tensor([[1.0, 0.0]])).tolist() == [4]
+    assert classify_knn(train, torch.tensor([4, 2, 2]), torch.tensor([[0.9, 0.4]])).tolist() == [2]
 
 
 def test_colours_tell_squares_and_nothing_tells_nothing(store: ClipStore) -> None:

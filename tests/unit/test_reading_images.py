@@ -150,21 +150,21 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no number": (lambda p: saved(p / "f.tif", grey([[0, np.nan]], np.float32)), "floats from .*nan"),
     "16 bits, white is zero": (
         lambda p: saved(p / "f.tif", grey([[0, 65535]], np.uint16), tiffinfo={262: 0}),
-        "white is 0 in 16 bits",
+        "TIFF of 16 bits with white as 0 is not supported",
     ),
     "two pages": (
         lambda p: saved(p / "f.tif", grey([[0]]), save_all=True, append_images=[grey([[1]])]),
-        "holds 2 pages",
+        "has 2 pages",
     ),
     "animated PNG": (
         lambda p: saved(p / "f.png", grey([[0]]), save_all=True, append_images=[grey([[1]])]),
-        "holds 2 pages or pictures of an animation",
+        "has 2 pages or animation frames",
     ),
     "animated WebP": (
         lambda p: saved(
             p / "f.webp", Image.new("RGB", (9, 9)), save_all=True, append_images=[Image.new("RGB", (9, 9), RED)]
         ),
-        "holds 2 pages or pictures of an animation",
+        "has 2 pages or animation frames",
     ),
     "a video's name": (lambda p: saved(p / "f.png", b"\0\0\0\x18ftypmp42"), "not a readable image"),
     "empty": (lambda p: saved(p / "f.png", b""), "not a readable image"),
@@ -213,9 +213,7 @@ def test_dark_frames_of_16_bits_are_read_beside_bright_ones(tmp_path: Path) -> N
 def test_two_encodings_of_one_frame_are_said(names: tuple[str, str], tmp_path: Path) -> None:
     for name in names:
         Image.new("RGB", (2, 2)).save(tmp_path / name)
-    with pytest.raises(
-        MaskcastError, match=f"by its name it is the same picture as ({'|'.join(names)}); take one"
-    ):
+    with pytest.raises(MaskcastError, match=f"has the same name as ({'|'.join(names)}); remove one"):
         frame_files(tmp_path)
-    with pytest.raises(MaskcastError, match="the same picture"):
+    with pytest.raises(MaskcastError, match="has the same name as"):
         by_stem(tmp_path.iterdir())

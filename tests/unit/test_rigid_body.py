@@ -13,7 +13,7 @@ from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.labels import MASK, single_map
 from maskcast.models.forecasting.rigid_body import RigidBody, _fit, rigid_body_of
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, Motion, class_id, paint_masks, yaw_rotations
-from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
+from maskcast.simulator.physics import FRAME_TIME, Body, rollout
 
 STRIDE = 5
 SPHERE, CUBE = class_id("sphere", "rubber", "red"), class_id("cube", "metal", "blue")
@@ -21,7 +21,7 @@ SPHERE, CUBE = class_id("sphere", "rubber", "red"), class_id("cube", "metal", "b
 
 def simulate(bodies: dict[int, Body], frames: int = 16) -> torch.Tensor:
     """Returns masks (1, frames, 160, 240) of every fifth frame of bodies that move."""
-    course = roll_out(list(bodies.values()), frames * STRIDE, np.full((len(bodies),) * 2, 0.37))
+    course = rollout(list(bodies.values()), frames * STRIDE, np.full((len(bodies),) * 2, 0.37))
     poses = course.poses[::STRIDE]
     places = np.stack([poses[..., 0], poses[..., 1], np.full(poses.shape[:2], 0.195)], -1)
     motion = Motion(np.array(list(bodies), np.uint8), places, yaw_rotations(poses[..., 2]))

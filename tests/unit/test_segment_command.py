@@ -351,7 +351,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         ([tmp_path / "empty"], masker, "empty: no video there; give a file"),
         ([tmp_path / "two"], masker, "two: holds 2 videos; name one of them, e.g. "),
         ([sizes], masker, "sizes/frame3.png: is 62x96, the frames before it are 64x96 (height x width); export"),
-        ([beside], masker, "beside: frame1.png and frame1_mask.png have one number, so not all images there"),
+        ([beside], masker, "beside: frame1.png and frame1_mask.png have the same number, so not all images"),
         (["/dev/video99"], masker, "/dev/video99: no such camera, or it is gone (No such file or directory); `ls"),
         (
             ["http://127.0.0.1:9/x"],

@@ -12,7 +12,7 @@ from tests.two_maps import MATTE, SQUARES, MemoryTraining, write_two_maps
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
+from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
 from maskcast.models.segmentation.base import Masker
 from maskcast.models.segmentation.configs import MatteLossConfig, UNetConfig
 from maskcast.training.loop import fit
@@ -200,7 +200,7 @@ def test_an_encoder_that_it_cannot_start_from_is_refused(store: ClipStore, tmp_p
 
 def test_scores_of_an_opacity_by_hand() -> None:
     truth, found = np.array([[[0, 100, 255, 255]]], np.uint8), np.array([[[10, 50, 255, 205]]], np.uint8)
-    counts = no_counts(MATTE) + counts_of(MATTE, truth, found)
+    counts = zero_counts(MATTE) + counts_of(MATTE, truth, found)
     assert counts.tolist() == [50 + 255 + 205, 10 + 100 + 255 + 255, 10 + 50 + 50, 4 * 255]
     scores = map_scores(MATTE, counts)
     assert scores == {
@@ -209,7 +209,7 @@ def test_scores_of_an_opacity_by_hand() -> None:
         "mad": pytest.approx(1000 * 110 / 1020),
     }
     nothing = {"jaccard": pytest.approx(np.nan, nan_ok=True), "accuracy": 1.0, "mad": 0.0}
-    assert map_scores(MATTE, no_counts(MATTE)) == nothing
+    assert map_scores(MATTE, zero_counts(MATTE)) == nothing
     classes = counts_of(SQUARES, np.array([[0, 1, 2, 255]]), np.array([[0, 1, 1, 1]]))
     assert map_scores(SQUARES, classes) == {"jaccard": pytest.approx((1 + 0.5 + 0) / 3), "accuracy": 2 / 3}
 

@@ -24,9 +24,9 @@ def test_what_two_splits_share_is_counted_and_named() -> None:
     shared.add("val", "e", "e", frame_hashes(np.concatenate([frames(1, 2)[1:], frames(5)])))
     shared.add("unlabeled", "f", "f", frame_hashes(frames(3)[::-1]))
     val, hidden = shared.warnings("frame")
-    assert val.startswith("warning: 1 of 9 frames of split 'val' are in 'train', too, e.g. of 'e' and 'b': ")
+    assert val.startswith("warning: 1 of 9 frames of split 'val' are also in split 'train', e.g. in 'e' and 'b': ")
     assert hidden.startswith(
-        "warning: 4 of 4 frames of split 'hidden' are in 'unlabeled', too, e.g. of 'd' and 'f': "
+        "warning: 4 of 4 frames of split 'hidden' are also in split 'unlabeled', e.g. in 'd' and 'f': "
     )
 
 
@@ -36,10 +36,12 @@ def test_what_chooses_the_model_is_not_scored_on() -> None:
         shared.add(split, name, name, frame_hashes(frames(0)))
     test, hidden = shared.warnings("frame")
     assert test == (
-        "warning: 4 of 4 frames of split 'test' are in 'val', too, e.g. of 'b' and 'a': the model is chosen on "
-        "what is scored; take them out of one of the splits"
+        "warning: 4 of 4 frames of split 'test' are also in split 'val', e.g. in 'b' and 'a': the model is "
+        "selected on what it is scored on; remove them from one of the splits"
     )
-    assert hidden.startswith("warning: 4 of 4 frames of split 'hidden' are in 'val', too, e.g. of 'c' and 'a': ")
+    assert hidden.startswith(
+        "warning: 4 of 4 frames of split 'hidden' are also in split 'val', e.g. in 'c' and 'a': "
+    )
 
 
 def test_a_video_that_is_split_by_time_is_not_held_against_itself() -> None:
@@ -49,7 +51,9 @@ def test_a_video_that_is_split_by_time_is_not_held_against_itself() -> None:
     assert list(shared.warnings("frame")) == []
     shared.add("train", "w_0", "w", frame_hashes(frames(0)[3:]))
     (line,) = shared.warnings("frame")
-    assert line.startswith("warning: 1 of 2 frames of split 'val' are in 'train', too, e.g. of 'v_2' and 'w_0': ")
+    assert line.startswith(
+        "warning: 1 of 2 frames of split 'val' are also in split 'train', e.g. in 'v_2' and 'w_0': "
+    )
 
 
 def test_frames_of_one_colour_are_not_told_apart_and_so_not_counted() -> None:
@@ -91,6 +95,6 @@ def test_a_sequence_under_two_names_is_said_where_clips_are_prepared(
     shutil.rmtree(raw / "copy")
     shutil.copytree(raw / "two", raw / "copy")
     run_stage("prepare_clips", params, raw=raw, clips=tmp_path / "clips")
-    said = "2 of 4 frames of split 'val' are in 'train', too, e.g. of 'copy"
+    said = "2 of 4 frames of split 'val' are also in split 'train', e.g. in 'copy"
     assert said in capsys.readouterr().err
     assert said in " ".join(json.loads((tmp_path / "clips/index.json").read_text())["meta"]["notes"])

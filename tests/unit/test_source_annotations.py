@@ -471,28 +471,34 @@ def test_sequences_without_labels_are_unlabelled(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown image": (coco(numbered("video1"), [one(9)]), r"annotations\[0\] \(id 1\): image_id 9 is no image of"),
+    "unknown image": (
+        coco(numbered("video1"), [one(9)]),
+        r"annotations\[0\] \(id 1\): image_id 9 is not the id of an image of",
+    ),
     "no category": (
         coco(numbered("video1"), [{"image_id": 1, "segmentation": POLYGON}]),
-        r"annotations\[0\] \(id 1\): lacks 'category_id'",
+        r"annotations\[0\] \(id 1\): missing key 'category_id'",
     ),
-    "unknown category": (coco(numbered("video1"), [one(1, category=3)]), "category_id 3 is no category of"),
+    "unknown category": (
+        coco(numbered("video1"), [one(1, category=3)]),
+        "category_id 3 is not the id of a category of",
+    ),
     "counts": (
         coco(numbered("video1"), [one(1, {"size": [4, 6], "counts": [9, 2]})]),
         "counts of its RLE sum to 11, its image has 24 pixels; encode it again",
     ),
     "size of counts": (
         coco(numbered("video1"), [one(1, {"size": [6, 4], "counts": [24]})]),
-        r"its RLE is of size \[6, 4\], its image \[4, 6\]; scale one of them",
+        r"its RLE is of size \[6, 4\], its image \[4, 6\]; resize one of them",
     ),
-    "box": (coco(numbered("video1"), [one(1, [])]), "segmentation is empty; a box is no mask: export masks or"),
+    "box": (coco(numbered("video1"), [one(1, [])]), "segmentation is empty; a box is not a mask: export masks or"),
     "two points": (
         coco(numbered("video1"), [one(1, [[1, 1, 2, 2]])]),
-        "a polygon has 4 numbers; it needs x and y",
+        "a polygon has 4 numbers; expected x and y",
     ),
-    "outside": (coco(numbered("video1"), [one(1, [[0, 0, 90, 0, 90, 90]])]), "a point .* lies far outside"),
+    "outside": (coco(numbered("video1"), [one(1, [[0, 0, 90, 0, 90, 90]])]), "a point .* is far outside"),
     "twice": (coco([*numbered("video1"), "VIDEO1/00000.png"], [one(1), one(4)]), "the same frame as .* leave"),
-    "two ids": (coco(numbered("video1"), [one(1), one(1, id=1)]), r"annotations\[1\] \(id 1\): id 1 stands twice"),
+    "two ids": (coco(numbered("video1"), [one(1), one(1, id=1)]), r"annotations\[1\] \(id 1\): id 1 occurs twice"),
     "no image": (
         coco(numbered("video7"), [one(1)]),
         r"labels no frame .* \(no image: .*images\[0\] \(video7/00000.png",
@@ -520,7 +526,7 @@ def test_frames_whose_image_is_missing_are_told(tmp_path: Path) -> None:
     assert listing.skipped[1][0] == "video2" and "a window needs 3" in listing.skipped[1][1]
 
 
-@pytest.mark.parametrize(("size", "hint"), [((6, 4), "they differ by a quarter turn: "), ((8, 12), "")])
+@pytest.mark.parametrize(("size", "hint"), [((6, 4), "one of them is rotated: "), ((8, 12), "")])
 def test_images_of_another_size_stop_the_stage(size: tuple[int, int], hint: str, tmp_path: Path) -> None:
     write_coco(tmp_path, ["video1"])
     write_frames(tmp_path, numbered("video1"), size)

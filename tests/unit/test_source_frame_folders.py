@@ -148,7 +148,7 @@ def test_a_frame_of_another_size_is_named_and_without_it_the_others_are_clips(tm
     (clip,) = list_raw(tmp_path, frames=5).clips
     frame = tmp_path / f"JPEGImages/480p/dog/{odd:05d}.png"
     Image.new("RGB", (3, 2)).save(frame)
-    said = rf"{odd:05d}\.png: is 2x3, 4 of 5 frames are 6x8 \(height x width\); export it like them, or take"
+    said = rf"{odd:05d}\.png: is 2x3, 4 of 5 frames are 6x8 \(height x width\); export it at the size of"
     with pytest.raises(MaskcastError, match=said):
         clip.load()
     frame.unlink()

@@ -163,9 +163,9 @@ def swapped_hands(values: Values) -> None:
 BAD: dict[str, tuple[Callable[[Values], object], str]] = {
     "an image that is not there": (
         lambda v: v["images"].pop(f"{PREFIX}a/1.jpg"),
-        r"interhand.lmdb: holds no key .*a/1",
+        r"interhand.lmdb: key .*a/1.* not found",
     ),
-    "a mask of one hand alone": (no_right_hand, r"segm_train_val_mp.lmdb: holds no key '41__r'; fix the list"),
+    "a mask of one hand alone": (no_right_hand, r"segm_train_val_mp.lmdb: key '41__r' not found; fix the list"),
     "a mask of another size": (
         smaller_left_hand,
         r"\.lmdb: 41__l: is 30x16, .* is 30x20 \(width x height\); export both",
@@ -231,14 +231,14 @@ def cut(raw: Path) -> None:
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "an LMDB that is cut": (cut, r"data.mdb: cut short: \d+ of \d+ bytes; copy it again"),
+    "an LMDB that is cut": (cut, r"data.mdb: truncated: \d+ of \d+ bytes; copy it again"),
     "an LMDB that is none": (
         lambda raw: (raw / "interhand.lmdb/data.mdb").write_bytes(b"x" * 9000),
         r"not an LMDB that can be read",
     ),
     "no LMDB": (
         lambda raw: (raw / "interhand.lmdb/data.mdb").unlink(),
-        r"interhand.lmdb: no LMDB there; give the file",
+        r"interhand.lmdb: LMDB not found; give the file",
     ),
     "no list": (
         lambda raw: (raw / "datalist_val_mp.pt").unlink(),

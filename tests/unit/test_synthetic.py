@@ -10,8 +10,8 @@ from tests.conftest import layers_of
 from maskcast.data.sources.synthetic import SyntheticSource
 from maskcast.evaluation.metrics import confusion, jaccard_per_class, macro_jaccard
 from maskcast.labels import single_map
+from maskcast.simulator.appearance import COLOR_RGB, draw_appearance, draw_camera
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, class_id, paint_masks
-from maskcast.simulator.look import COLOR_RGB, draw_camera, draw_look
 from maskcast.simulator.scenes import simulate_clip, simulate_motion
 
 
@@ -127,9 +127,9 @@ def test_the_look_of_a_randomised_clip_comes_again_from_its_seed():
 
 def test_randomised_colours_are_still_told_apart_and_metal_mirrors_its_neighbours():
     ids = np.arange(1, len(CLASSES))
-    plain = draw_look(0, ids, 0.0)
+    plain = draw_appearance(0, ids, 0.0)
     for seed in range(20):
-        look = draw_look(seed, ids, 1.0)
+        look = draw_appearance(seed, ids, 1.0)
         away = np.linalg.norm(look.colors[:, None] - plain.colors, axis=-1)
         assert (away.argmin(axis=1) % 8 == np.arange(48) % 8).mean() > 0.8
         assert plain.mirror == 0 < look.mirror <= 1

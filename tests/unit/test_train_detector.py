@@ -279,5 +279,5 @@ def test_a_split_without_boxes_is_refused(tmp_path: Path, split: str) -> None:
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
-    with pytest.raises(MaskcastError, match="no detection set there"):
+    with pytest.raises(MaskcastError, match=r"dataset\.json: not found"):
         train_detector(dataset=tmp_path / "clips", params=params(), **outputs(tmp_path / "out"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.augment.colours import draw_colours, recolour
-from maskcast.data.augment.frames import AugmentParams, draw_geometry, move_frames, move_masks
+from maskcast.data.augment.colours import draw_colour_transform, recolour
+from maskcast.data.augment.frames import AugmentParams, draw_geometric_transform, warp_frames, warp_masks
 from maskcast.data.augment.frames import augment as augment_clip
 from maskcast.labels import IGNORE, LabelMap, single_map
 from maskcast.seed import rng
@@ -194,10 +194,10 @@ def test_a_weak_and_a_strong_view_share_their_geometry() -> None:
     frame, mask = example()
     (classes,) = single_map("abc")
     random = rng(4)
-    geometry = draw_geometry(FULL, mask.shape, None, random)
-    weak = move_frames(frame[None], geometry)
-    strong = recolour(weak, draw_colours(FULL, weak.shape, random))
+    geometry = draw_geometric_transform(FULL, mask.shape, None, random)
+    weak = warp_frames(frame[None], geometry)
+    strong = recolour(weak, draw_colour_transform(FULL, weak.shape, random))
     assert (weak != strong).mean() > 0.5
-    moved = move_masks(classes, mask[None], geometry)
+    moved = warp_masks(classes, mask[None], geometry)
     red = weak[..., 0].astype(int) - weak[..., 1] > 80
     assert (red == (moved == 1))[moved != IGNORE].mean() > 0.95

@@ -86,10 +86,10 @@ def test_a_detection_set_keeps_what_it_is_validated_on_to_itself(tmp_path: Path)
 
 
 def test_a_folder_without_images_and_a_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(MaskcastError, match=r"no clip store and no images in it \(bmp, .*png"):
+    with pytest.raises(MaskcastError, match=r"contains no clip store and no images \(bmp, .*png"):
         open_frames(tmp_path, tmp_path)
     (tmp_path / "x").write_text("x")
-    with pytest.raises(MaskcastError, match="no zip, tar or squashfs file"):
+    with pytest.raises(MaskcastError, match="not a zip, tar or squashfs file"):
         open_frames(tmp_path / "x", tmp_path)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskcast.evaluation.video import flicker
-from maskcast.evaluation.video_scores import VideoScores, beside
+from maskcast.evaluation.video_scores import VideoScores, compare_with_base
 
 TRUTH = np.array([[[0, 1, 1, 255]], [[0, 1, 1, 1]], [[0, 0, 1, 1]]], np.uint8)
 FOUND = np.array([[[0, 1, 0, 1]], [[1, 1, 0, 1]], [[0, 0, 1, 1]]], np.uint8)
@@ -42,5 +42,5 @@ def test_long_clips_have_consistency_and_empty_ones_no_jaccard() -> None:
 
 def test_a_masker_beside_its_base() -> None:
     ours, base = {"jaccard": 0.9, "flicker": 0.01}, {"jaccard": 0.8, "flicker": 0.02}
-    assert beside(ours, base) == pytest.approx({"jaccard_gain": 0.1, "flicker_ratio": 0.5})
-    assert np.isnan(beside(ours, base | {"flicker": 0.0})["flicker_ratio"])
+    assert compare_with_base(ours, base) == pytest.approx({"jaccard_gain": 0.1, "flicker_ratio": 0.5})
+    assert np.isnan(compare_with_base(ours, base | {"flicker": 0.0})["flicker_ratio"])

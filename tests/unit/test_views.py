@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.augment.views import Box, ViewParams, random_box, two_views
+from maskcast.data.augment.views import CropBox, ViewParams, random_crop, two_views
 from maskcast.seed import rng
 
 PLAIN = {"hflip": 0, "recolour": 0, "grey": 0, "blurred": 0}
@@ -25,7 +25,7 @@ def test_views_are_a_function_of_the_generator_and_the_frames() -> None:
 
 def test_a_crop_has_the_area_and_the_ratio_asked_for_and_lies_inside() -> None:
     params = ViewParams(scale=(0.1, 0.3), ratio=(0.5, 2))
-    boxes = [random_box((60, 90), params, rng(1, k)) for k in range(300)]
+    boxes = [random_crop((60, 90), params, rng(1, k)) for k in range(300)]
     areas = [box.height * box.width / 5400 for box in boxes]
     ratios = [box.width / box.height for box in boxes]
     assert 0.09 < min(areas) < 0.12 and 0.27 < max(areas) < 0.32
@@ -36,9 +36,9 @@ def test_a_crop_has_the_area_and_the_ratio_asked_for_and_lies_inside() -> None:
 
 def test_the_second_crop_stays_near_the_first() -> None:
     params = ViewParams(scale=(0.04, 0.05), ratio=(1, 1), max_offset=0.25)
-    near = Box(20, 40, 16, 16)
+    near = CropBox(20, 40, 16, 16)
     for k in range(200):
-        box = random_box((60, 90), params, rng(2, k), near)
+        box = random_crop((60, 90), params, rng(2, k), near)
         assert abs(box.top + box.height / 2 - 28) <= 4.5 and abs(box.left + box.width / 2 - 48) <= 4.5
 
 

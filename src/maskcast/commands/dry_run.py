@@ -38,14 +38,14 @@ def run(given: argparse.Namespace) -> int:
     """
     from maskcast.diagnostics.dry_run import dry_run
     from maskcast.progress import say
-    from maskcast.report.tables import printed
+    from maskcast.report.tables import format_table
 
     results = []
     for result in dry_run(given.pipeline):
         results.append(result)
         say(f"{result.name}: {result.note or 'runs'}")
     print(
-        printed(
+        format_table(
             ["stage", "steps", "per step", "memory", "GPU memory", "estimated time"],
             [_cells(result) for result in results],
         )

@@ -16,7 +16,7 @@ from maskcast.runner.references import resolve_reference
 from maskcast.runner.variants import read_failure
 
 if TYPE_CHECKING:
-    from maskcast.evaluation.many import Task
+    from maskcast.evaluation.many import EvaluationTask
 
 DESCRIPTION = "Compares the scores and speed of many maskers on the same clips: one page and one CSV file."
 EPILOG = """\
@@ -40,7 +40,7 @@ def run(given: argparse.Namespace) -> int:
     check_not_exists(given.out, "out")
     from maskcast.evaluation import many
 
-    task = many.Task(given.clips, given.split, given.batch_size, given.precision)
+    task = many.EvaluationTask(given.clips, given.split, given.batch_size, given.precision)
     score(many.find_maskers(given.models), task, given.out)
     print(f"{given.out / 'index.html'} and scores.csv beside it")
     return 0
@@ -59,17 +59,20 @@ def score_grid(maskers: Mapping[str, str], clips: str, split: str, out: str, pag
     Raises:
         MaskcastError: when nothing can be scored.
     """
-    from maskcast.evaluation.many import Task
+    from maskcast.evaluation.many import EvaluationTask
 
     folders = {name: resolve_reference(Path(folder)) for name, folder in maskers.items()}
     failed = {name: error for name, folder in folders.items() if (error := read_failure(folder))}
     whole = {name: folder for name, folder in folders.items() if name not in failed}
-    score(whole, Task(resolve_reference(Path(clips)), split), Path(out), failed)
+    score(whole, EvaluationTask(resolve_reference(Path(clips)), split), Path(out), failed)
     shutil.copy(Path(out, "index.html"), page)
 
 
 def score(
-    maskers: Mapping[str, Path], task: "Task", out: Path, failed: Mapping[str, str] = MappingProxyType({})
+    maskers: Mapping[str, Path],
+    task: "EvaluationTask",
+    out: Path,
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Scores maskers, prints a table of each label map, and writes page and CSV.
 
@@ -83,15 +86,15 @@ def score(
         MaskcastError: when none can be scored.
     """
     from maskcast.evaluation import many
-    from maskcast.report.many_page import shown_numbers, write_many
-    from maskcast.report.tables import printed
+    from maskcast.report.many_page import format_numbers, write_many
+    from maskcast.report.tables import format_table
 
-    found: list[many.Evaluated] = []
+    found: list[many.MaskerResult] = []
     left_out = {name: f"failed: {error}" for name, error in failed.items()}
     for name, why in left_out.items():
         print(f"left out {name}: {why}")
     for result in track(many.evaluate_many(maskers, task), "evaluating", len(maskers)):
-        if isinstance(result, many.Evaluated):
+        if isinstance(result, many.MaskerResult):
             found.append(result)
         else:
             left_out[result[0]] = str(result[1])
@@ -105,10 +108,10 @@ def score(
     for map_name in dict.fromkeys(name for one in found for name in one.scores):
         own = [one for one in found if map_name in one.scores]
         scores, costs = list(own[0].scores[map_name]), ["frame_ms", "memory_mib", "parameters"]
-        columns = [shown_numbers([one.scores[map_name][score] for one in own]) for score in scores]
-        columns += [shown_numbers([getattr(one.speed, cost) for one in own]) for cost in costs]
+        columns = [format_numbers([one.scores[map_name][score] for one in own]) for score in scores]
+        columns += [format_numbers([getattr(one.speed, cost) for one in own]) for cost in costs]
         rows = [[one.name, *row] for one, row in zip(own, zip(*columns, strict=True), strict=True)]
-        print(printed(["model", *scores, *costs], rows, f"{map_name}, {task.split}"))
+        print(format_table(["model", *scores, *costs], rows, f"{map_name}, {task.split}"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -91,9 +91,9 @@ def run(given: argparse.Namespace) -> int:
         whole = {name: Path(folder, name) for name in experiments if name not in failed}
         for name, path in whole.items():
             queue.fetch(experiments[name].name, target.ports["masker"], path)
-        from maskcast.evaluation.many import Task
+        from maskcast.evaluation.many import EvaluationTask
 
-        score(whole, Task(Path(folder, "clips"), the_grid.split), out, failed)
+        score(whole, EvaluationTask(Path(folder, "clips"), the_grid.split), out, failed)
     print(f"{out / 'index.html'} and scores.csv beside it")
     return 1 if failed else 0
 

@@ -130,19 +130,21 @@ def _import(given: argparse.Namespace, out: Path) -> str:
         rename[theirs] = ours
     store = ClipStore(given.clips, given.map)
     form = get_format(find_name(given.format, "format", list(FORMATS)))
-    if given.first_frame is not None and not form.numbered:
+    if given.first_frame is not None and not form.has_ambiguous_start:
         raise MaskcastError(f"--first-frame: {form.name} tells frames by their names; it is for mots and mots-txt")
     report = import_labels(
         out, form, given.file, store, rename=rename, empty=given.empty, split=given.split, first=given.first_frame
     )
-    for line in report.unmet:
+    for line in report.unused_renames:
         say(line)
-    if report.unpaired:
-        say(f"{pluralize(len(report.unpaired), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):")
-        for name in report.unpaired[:LISTED]:
+    if report.unmatched:
+        say(
+            f"{pluralize(len(report.unmatched), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):"
+        )
+        for name in report.unmatched[:LISTED]:
             say(f"  {name}")
-        if len(report.unpaired) > LISTED:
-            say(f"  ... and {len(report.unpaired) - LISTED} more")
+        if len(report.unmatched) > LISTED:
+            say(f"  ... and {len(report.unmatched) - LISTED} more")
     if report.empty:
         say(
             f"{pluralize(report.empty, 'frame', 'is', 'are')} listed without annotation: taken as background "
@@ -190,6 +192,6 @@ def _propagate(given: argparse.Namespace, out: Path) -> str:
 
     done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
     return (
-        f"carried the labels of {pluralize(done.labelled, 'frame')} to {done.carried} more, of "
+        f"propagated the labels of {pluralize(done.labelled, 'frame')} to {done.propagated} more, of "
         f"{pluralize(done.clips, 'clip')}"
     )

@@ -14,7 +14,7 @@ from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them
@@ -201,7 +201,7 @@ def _list(name: str) -> str:
         for each in versions
     ]
     header = ["version", "alias", "gate", *scores, "data", "commit", "registered (UTC)"]
-    found = [printed(header, rows, name)]
+    found = [format_table(header, rows, name)]
     if trail := decisions(name)[:10]:
         rows = [
             [
@@ -217,7 +217,7 @@ def _list(name: str) -> str:
             for each in trail
         ]
         header = ["decision", "action", "version", "before", "by", "outcome", "reason", "when (UTC)"]
-        found.append(printed(header, rows, "last decisions"))
+        found.append(format_table(header, rows, "last decisions"))
     return "\n\n".join(found)
 
 
@@ -242,7 +242,7 @@ def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: P
         rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
     names = [f"version {version.number}" for version in versions]
     title = f"{registry.name}: means over {of}s, and B less A with its 95 % interval (paired bootstrap)"
-    text = printed([f"score of each {of}", *names, "difference"], rows, title)
+    text = format_table([f"score of each {of}", *names, "difference"], rows, title)
     if pictures is None:
         return text
     from maskcast.registry.comparison import SCORE, draw_differences

@@ -25,7 +25,7 @@ warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Metadat
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImage:
     """A decoded image file, with its pixels as stored.
 
     Attributes:
@@ -34,7 +34,7 @@ class Decoded:
         depth: bits per sample, as the file declares.
         lossy: whether the compression changes values.
         content: bytes of the file.
-        turned: whether the pixels have been rotated already, as Pillow does for TIFF.
+        is_upright: whether the pixels have been rotated already, as Pillow does for TIFF.
     """
 
     image: Image.Image
@@ -42,18 +42,18 @@ class Decoded:
     depth: int
     lossy: bool
     content: bytes
-    turned: bool
+    is_upright: bool
 
     def upright(self, pixels: np.ndarray) -> np.ndarray:
         """Rotates an array (H, W, ...) of this image by its EXIF orientation."""
-        return turned(pixels, self.orientation)
+        return is_upright(pixels, self.orientation)
 
     def deep_pixels(self) -> np.ndarray | None:
         """Returns colours of more than 8 bits, (H, W, C) uint16, not rotated yet; None if they cannot be read.
 
         Pillow has no such mode and keeps only the upper 8 bits.
         """
-        if self.turned:  # OpenCV would not rotate it, or would refuse it
+        if self.is_upright:  # OpenCV would not rotate it, or would refuse it
             return None
         pixels = cv2.imdecode(np.frombuffer(self.content, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
@@ -61,7 +61,7 @@ class Decoded:
         return pixels[..., 2::-1]
 
 
-def decode(path: Path | str, content: bytes | None = None) -> Decoded:
+def decode(path: Path | str, content: bytes | None = None) -> DecodedImage:
     """Decodes an image file.
 
     Args:
@@ -80,35 +80,35 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
         # From memory, because Pillow memory-maps some files, and maps rotated ones wrongly.
         image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise MaskcastError(f"{path}: has more than {most} pixels; shrink it or cut it into parts") from error
+        max_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise MaskcastError(f"{path}: has more than {max_pixels} pixels; shrink or crop it") from error
     except MemoryError:
         raise
     except Exception as error:  # readers of some fifty formats raise anything on damage
         raise MaskcastError(
-            f"{path}: not a readable image ({_line(error)}); copy it again from its origin, or save it as PNG"
+            f"{path}: not a readable image ({_reason(error)}); copy it again from its origin, or save it as PNG"
         ) from error
     raw_mode = _raw_mode(image)
     try:
         if (pages := _pages(image)) > 1:
             raise MaskcastError(
-                f"{path}: holds {pages} pages or pictures of an animation; save each as a file of its own "
+                f"{path}: has {pages} pages or animation frames; save each as a separate file "
                 "(ImageJ: File, Save As, Image Sequence)"
             )
         depth, orientation = _depth(image, raw_mode, content), _orientation(image)
         if image.format == "TIFF" and depth > 8 and image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
-            raise MaskcastError(f"{path}: white is 0 in {depth} bits, which is not known here; save it as PNG")
+            raise MaskcastError(f"{path}: TIFF of {depth} bits with white as 0 is not supported; save it as PNG")
         image.load()
     except (MaskcastError, MemoryError):
         raise
     except Exception as error:
         raise MaskcastError(
-            f"{path}: the image is damaged ({_line(error)}); copy it again from its origin"
+            f"{path}: the image is damaged ({_reason(error)}); copy it again from its origin"
         ) from error
     lossy = image.format in {"JPEG", "MPO"} or image.info.get("compression") == "jpeg"
     lossy |= image.format == "WEBP" and b"VP8L" not in content[:64]
-    turns = image.format == "TIFF" and orientation != 1
-    return Decoded(image, 1 if turns else orientation, depth, lossy, content, turns)
+    rotated_by_pillow = image.format == "TIFF" and orientation != 1
+    return DecodedImage(image, 1 if rotated_by_pillow else orientation, depth, lossy, content, rotated_by_pillow)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -122,12 +122,12 @@ def upright_size(path: Path) -> tuple[int, int]:
         image = Image.open(file)
         # A PNG without EXIF in its header would be decoded to look for it; Pillow rotates a TIFF when it is
         # opened.
-        noted = image.format in {"JPEG", "MPO", "WEBP"} or (image.format == "PNG" and "exif" in image.info)
-        lies = noted and _orientation(image) >= 5
-        return image.size if lies else image.size[::-1]
+        has_exif = image.format in {"JPEG", "MPO", "WEBP"} or (image.format == "PNG" and "exif" in image.info)
+        is_rotated = has_exif and _orientation(image) >= 5
+        return image.size if is_rotated else image.size[::-1]
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def is_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Applies an EXIF orientation to an array (H, W, ...); 1 leaves it unchanged."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
@@ -164,22 +164,22 @@ def _depth(image: Image.Image, raw_mode: str, content: bytes) -> int:
     """Returns the bits per sample: as PNG and TIFF declare them, else as Pillow's mode shows."""
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        most = tags.get(MAX_SAMPLE, 0)
-        most = max(most) if isinstance(most, tuple) else most
-        return int(most).bit_length() if most > 255 else max(tags.get(BITS, (1,)))
+        max_sample = tags.get(MAX_SAMPLE, 0)
+        max_sample = max(max_sample) if isinstance(max_sample, tuple) else max_sample
+        return int(max_sample).bit_length() if max_sample > 255 else max(tags.get(BITS, (1,)))
     if image.format == "PNG":
         return content[24]
-    small = re.fullmatch(r"L;([24])I?", raw_mode)
-    return int(small[1]) if small else 16 if "16" in image.mode else 8
+    low_depth = re.fullmatch(r"L;([24])I?", raw_mode)
+    return int(low_depth[1]) if low_depth else 16 if "16" in image.mode else 8
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        found = image.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # broken metadata; the picture is complete
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _line(error: Exception) -> str:
-    return "no format that is known" if "cannot identify" in str(error) else reason_of(error)
+def _reason(error: Exception) -> str:
+    return "unknown format" if "cannot identify" in str(error) else reason_of(error)

@@ -14,8 +14,8 @@ from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 NameKey = tuple[tuple[int, int | str], ...]
-SHOWN = 3  # number of names in a message
-BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # ignored without a message
+MAX_NAMES = 3  # number of names in a message
+METADATA_SUFFIXES = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # ignored silently
 
 
 def is_image(path: Path) -> bool:
@@ -32,18 +32,18 @@ def frame_files(folder: Path) -> list[Path]:
     if is_image(folder):
         return [folder]
     files = by_stem(image_files(folder))
-    if (two := same_number(files)) is not None:
+    if (pair := find_same_number(files)) is not None:
         raise MaskcastError(
-            f"{folder}: {files[two[0]].name} and {files[two[1]].name} have one number, so not all images there "
-            "are frames; leave the frames of one clip there, and masks elsewhere"
+            f"{folder}: {files[pair[0]].name} and {files[pair[1]].name} have the same number, so not all images "
+            "are frames; keep the frames of one clip in this folder, and masks in another"
         )
     return list(files.values())
 
 
-def other_endings(folder: Path) -> str:
+def unsupported_suffixes(folder: Path) -> str:
     """Returns the endings of files that may be pictures but are not supported, e.g. `.heic, .gif`."""
-    endings = {path.suffix.lower() for path in folder.iterdir() if not is_junk(path.name)}
-    return ", ".join(sorted(endings - IMAGE_SUFFIXES - BESIDE))
+    suffixes = {path.suffix.lower() for path in folder.iterdir() if not is_junk(path.name)}
+    return ", ".join(sorted(suffixes - IMAGE_SUFFIXES - METADATA_SUFFIXES))
 
 
 def original_name(name: str) -> str:
@@ -51,45 +51,43 @@ def original_name(name: str) -> str:
     return name.partition(".rf.")[0]
 
 
-def same_names(paths: Sequence[Path]) -> str:
+def same_stem_warning(paths: Sequence[Path]) -> str:
     """Returns a message about files of one folder that differ only in their ending; empty if there are none."""
     seen: dict[Path, Path] = {}
-    twins = [(first, path) for path in paths if (first := seen.setdefault(path.with_suffix(""), path)) is not path]
+    pairs = [(first, path) for path in paths if (first := seen.setdefault(path.with_suffix(""), path)) is not path]
+    if not pairs:
+        return ""
     return (
-        f"{pluralize(len(twins), 'image', 'is', 'are')} named as another ({twins[0][0].name}, {twins[0][1].name})"
-        if twins
-        else ""
+        f"{pluralize(len(pairs), 'image', 'is', 'are')} named as another ({pairs[0][0].name}, {pairs[0][1].name})"
     )
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    """Returns files by their names without ending; see `unique`."""
-    return unique((path.stem, path) for path in files)
+    """Returns files by their names without ending; see `unique_by_name`."""
+    return unique_by_name((path.stem, path) for path in files)
 
 
-def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+def unique_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     """Returns files by name.
 
     Raises:
         MaskcastError: if two names are equal, or differ only in case or leading zeros.
     """
-    found: dict[NameKey, tuple[str, Path]] = {}
+    by_key: dict[NameKey, tuple[str, Path]] = {}
     for name, path in named:
-        twin = found.setdefault(name_key(name), (name, path))[1]
-        if twin is not path:
-            raise MaskcastError(
-                f"{path}: by its name it is the same picture as {twin.name}; take one of the two away"
-            )
-    return dict(found.values())
+        first = by_key.setdefault(name_key(name), (name, path))[1]
+        if first is not path:
+            raise MaskcastError(f"{path}: has the same name as {first.name}; remove one of the two")
+    return dict(by_key.values())
 
 
-def same_number(names: Iterable[str]) -> tuple[str, str] | None:
+def find_same_number(names: Iterable[str]) -> tuple[str, str] | None:
     """Returns two names with equal numbers but different text, e.g. `0001` and `0001_mask`, or None."""
-    seen: dict[tuple[int, ...], str] = {}
+    name_by_numbers: dict[tuple[int, ...], str] = {}
     for name in names:
         numbers = tuple(map(int, re.findall(r"\d+", name)))
-        if numbers and seen.setdefault(numbers, name) != name:
-            return seen[numbers], name
+        if numbers and name_by_numbers.setdefault(numbers, name) != name:
+            return name_by_numbers[numbers], name
     return None
 
 
@@ -98,66 +96,71 @@ def name_key(name: str) -> NameKey:
     return tuple(natural_sort_key(unicodedata.normalize("NFC", name).lower()))
 
 
-def runs(keys: Sequence[str]) -> list[range]:
+def consecutive_runs(keys: Sequence[str]) -> list[range]:
     """Returns the ranges of a sequence with consecutive frames, by the numbers in their keys.
 
     A range ends where numbers are missing, names change their form, or a count restarts after a higher number
     changes (`1_0023`, `2_0000`). Several numbers may increase together (`1_0007_000023`, `1_0008_000024`). Keys
     without numbers, or with numbers that are no count (times of day), are consecutive in their sorted order.
     """
-    grown = [_grown(before, after) for before, after in pairwise(keys)]
-    together, often = Counter(tuple(one) for one in grown if one).most_common(1)[0] if any(grown) else ((), 0)
-    steps = [_step(one, together if 2 * often > len(grown) else ()) for one in grown]
-    known = [step for step in steps if step]
-    usual = min(known, default=0)
-    counts = bool(known) and Counter(known)[usual] * 2 > len(known) and all(step % usual == 0 for step in known)
-    found, start = [], 0
+    increments = [_increments(before, after) for before, after in pairwise(keys)]
+    changed = Counter(tuple(positions) for positions in increments if positions)
+    common, frequency = changed.most_common(1)[0] if changed else ((), 0)
+    steps = [_step(each, common if 2 * frequency > len(increments) else ()) for each in increments]
+    known_steps = [step for step in steps if step]
+    usual_step = min(known_steps, default=0)
+    is_counting = (
+        bool(known_steps)
+        and Counter(known_steps)[usual_step] * 2 > len(known_steps)
+        and all(step % usual_step == 0 for step in known_steps)
+    )
+    ranges, start = [], 0
     for k, step in enumerate(steps, 1):
-        ends = step > usual if step is not None else not _carried(keys[k - 1], keys[k], usual)
-        if step == 0 or (counts and ends):
-            found.append(range(start, k))
+        is_gap = step > usual_step if step is not None else not _wraps_around(keys[k - 1], keys[k], usual_step)
+        if step == 0 or (is_counting and is_gap):
+            ranges.append(range(start, k))
             start = k
-    return [*found, range(start, len(keys))] if keys else []
+    return [*ranges, range(start, len(keys))] if keys else []
 
 
-def first_names(paths: Sequence[Path]) -> str:
+def format_names(paths: Sequence[Path]) -> str:
     """Returns the names of the first few files, as text."""
-    more = ", ..." if len(paths) > SHOWN else ""
-    return ", ".join(path.name for path in paths[:SHOWN]) + more
+    ellipsis = ", ..." if len(paths) > MAX_NAMES else ""
+    return ", ".join(path.name for path in paths[:MAX_NAMES]) + ellipsis
 
 
-def _grown(before: str, after: str) -> dict[int, int] | None:
+def _increments(before: str, after: str) -> dict[int, int] | None:
     """Returns the increase of each number that differs, by position; None if the names differ elsewhere."""
-    if skeleton(before) != skeleton(after):
+    if name_pattern(before) != name_pattern(after):
         return None if re.search(r"\d", before + after) else {}
     pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
-    return {place: int(b) - int(a) for place, (a, b) in enumerate(pairs) if int(a) != int(b)}
+    return {position: int(b) - int(a) for position, (a, b) in enumerate(pairs) if int(a) != int(b)}
 
 
-def _step(grown: Mapping[int, int] | None, together: Sequence[int]) -> int | None:
+def _step(increments: Mapping[int, int] | None, common: Sequence[int]) -> int | None:
     """Returns the increase of the counting number; 0 where a new count begins, None where there is no count.
 
     Args:
-        grown: increase of each number that differs.
-        together: positions of the numbers that change together in most names.
+        increments: increase of each number that differs.
+        common: positions of the numbers that change together in most names.
     """
-    if grown is None:
+    if increments is None:
         return 0
-    places = tuple(grown)
-    if len(together) > 1 and places == tuple(together) and min(grown.values()) > 0:
-        return grown[places[-1]]
-    if len(together) > 1 and places[:1] < tuple(together[:1]) and grown.get(together[0], 0) > 0:
+    positions = tuple(increments)
+    if len(common) > 1 and positions == tuple(common) and min(increments.values()) > 0:
+        return increments[positions[-1]]
+    if len(common) > 1 and positions[:1] < tuple(common[:1]) and increments.get(common[0], 0) > 0:
         return 0
-    return grown[places[0]] if len(places) == 1 and grown[places[0]] > 0 else None
+    return increments[positions[0]] if len(positions) == 1 and increments[positions[0]] > 0 else None
 
 
-def _carried(before: str, after: str, step: int) -> bool:
+def _wraps_around(before: str, after: str, step: int) -> bool:
     """Whether the last number wraps around from its highest value, as in times: 12-59 is followed by 13-00."""
     last, first = (re.findall(r"\d+", key)[-1:] for key in (before, after))
-    wraps = 60 if len("".join(last)) == 2 else 10 ** len("".join(last))
-    return not last or int(first[0]) == (int(last[0]) + step) % wraps
+    modulus = 60 if len("".join(last)) == 2 else 10 ** len("".join(last))
+    return not last or int(first[0]) == (int(last[0]) + step) % modulus
 
 
-def skeleton(key: str) -> str:
+def name_pattern(key: str) -> str:
     """Returns a name with each number replaced by 0."""
     return re.sub(r"\d+", "0", key)

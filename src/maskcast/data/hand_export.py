@@ -36,18 +36,18 @@ def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
         MaskcastError: if the store has no such maps or clips, or a clip has several frames.
     """
     maps = [store.of(side) for side in MASK_KEYS]
-    needed = {masks_layer(side) for side in MASK_KEYS}
-    clips = store.where(lambda group: split in (None, group.split) and needed <= set(group.layers))
+    mask_layers = {masks_layer(side) for side in MASK_KEYS}
+    clips = store.where(lambda group: split in (None, group.split) and mask_layers <= set(group.layers))
     if not clips:
-        where = f"of split {split!r} " if split else ""
-        raise MaskcastError(f"{store.root}: no clip {where}has masks of left and right; it has {store.holds()}")
+        of_split = f"of split {split!r} " if split else ""
+        raise MaskcastError(f"{store.root}: no clip {of_split}has masks of left and right; it has {store.holds()}")
     paths: list[str] = []
 
     def values() -> Iterator[tuple[str, bytes]]:
         for clip in track(clips, "writing masks"):
             paths.append(_path(store, clip))
-            for one, key in zip(maps, MASK_KEYS.values(), strict=True):
-                yield paths[-1] + key, _png(one.masks(clip)[0])
+            for map_store, key in zip(maps, MASK_KEYS.values(), strict=True):
+                yield paths[-1] + key, _png(map_store.masks(clip)[0])
 
     folder.mkdir(parents=True)
     write_lmdb(folder / LMDB, values())

@@ -15,7 +15,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import LabelError, natural_sort_key
 
-DARK = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
+LOW_16_BIT = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -64,15 +64,13 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     frames: list[np.ndarray] = []
     brightest = 0
     for path in paths:
-        frame, most = _rgb(path)
-        brightest = max(brightest, most)
+        frame, maximum = _read_rgb(path)
+        brightest = max(brightest, maximum)
         frames.append(frame)
-    if (odd := odd_size(frames)) is not None:
-        number, sizes = odd
-        raise MaskcastError(
-            f"{paths[number]}: {sizes}; export it like them, or take it away: the frames around it are kept"
-        )
-    if brightest < DARK:
+    if (odd_frame := find_odd_size(frames)) is not None:
+        number, sizes = odd_frame
+        raise MaskcastError(f"{paths[number]}: {sizes}; export it at the size of the others, or remove it")
+    if brightest < LOW_16_BIT:
         raise MaskcastError(
             f"{paths[0]}: declares 16 bits, and no value is above {brightest}: it would be black, or has "
             "fewer bits; save it as 8 bits, or scaled to all 16"
@@ -80,18 +78,18 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     return np.stack(frames)
 
 
-def odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
+def find_odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
     """Returns the first frame of unusual size and a text with both sizes; None if all sizes are equal."""
     sizes = Counter(frame.shape[:2] for frame in frames)
     if len(sizes) <= 1:
         return None
-    (usual, count), *_ = sizes.most_common(1)
-    number = next(k for k, frame in enumerate(frames) if frame.shape[:2] != usual)
-    own = "{}x{}".format(*frames[number].shape[:2])
-    return number, f"is {own}, {count} of {len(frames)} frames are {usual[0]}x{usual[1]} (height x width)"
+    (usual_size, count), *_ = sizes.most_common(1)
+    number = next(k for k, frame in enumerate(frames) if frame.shape[:2] != usual_size)
+    odd, usual = ("{}x{}".format(*size) for size in (frames[number].shape[:2], usual_size))
+    return number, f"is {odd}, {count} of {len(frames)} frames are {usual} (height x width)"
 
 
-def check_size(mask: object, mask_size: tuple[int, int], frame: object, frame_size: tuple[int, int]) -> None:
+def check_mask_size(mask: object, mask_size: tuple[int, int], frame: object, frame_size: tuple[int, int]) -> None:
     """Refuses a mask whose size differs from its frame's.
 
     Args:
@@ -104,10 +102,10 @@ def check_size(mask: object, mask_size: tuple[int, int], frame: object, frame_si
         LabelError: names both.
     """
     if mask_size != frame_size:
-        turned = "they differ by a quarter turn: " if mask_size == frame_size[::-1] else ""
+        hint = "one of them is rotated: " if mask_size == frame_size[::-1] else ""
         raise LabelError(
             f"{mask}: is {mask_size[1]}x{mask_size[0]}, {frame} is {frame_size[1]}x{frame_size[0]} (width x "
-            f"height); {turned}export both at one size"
+            f"height); {hint}export both at one size"
         )
 
 
@@ -116,8 +114,8 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     if frames.shape[1:3] == (height, width):
         return frames
     shrinks = height <= frames.shape[1] and width <= frames.shape[2]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (width, height), interpolation=interpolation) for frame in frames])
 
 
 def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -129,39 +127,39 @@ def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(masks[:, rows[:, None], columns[None, :]])
 
 
-def _rgb(path: Path) -> tuple[np.ndarray, int]:
-    """Returns an image (H, W, 3) uint8, and its maximum value if it declares 16 bits, else `DARK`."""
+def _read_rgb(path: Path) -> tuple[np.ndarray, int]:
+    """Returns an image (H, W, 3) uint8, and its maximum value if it declares 16 bits, else `LOW_16_BIT`."""
     decoded = decode(path)
-    mode, depth, brightest = decoded.image.mode, decoded.depth, DARK
+    mode, depth, maximum = decoded.image.mode, decoded.depth, LOW_16_BIT
     if mode == "F":
-        return decoded.upright(_grey(_unit_floats(path, np.asarray(decoded.image)))), DARK
+        return decoded.upright(_grey_to_rgb(_floats_to_uint8(path, np.asarray(decoded.image)))), LOW_16_BIT
     if mode.startswith("I") and depth > 16:
-        raise MaskcastError(f"{path}: holds integers of {depth} bits; save it as 8 or 16 bits")
+        raise MaskcastError(f"{path}: integers of {depth} bits are not supported; save it as 8 or 16 bits")
     if depth <= 8:
         try:
             # Via RGBA, because Pillow warns about palettes with alpha otherwise.
             image = decoded.image.convert("RGBA") if mode in ("P", "PA") else decoded.image
-            return decoded.upright(np.asarray(image.convert("RGB"))), DARK
+            return decoded.upright(np.asarray(image.convert("RGB"))), LOW_16_BIT
         except ValueError:
-            raise MaskcastError(f"{path}: holds colours of the form {mode}; save it as RGB") from None
+            raise MaskcastError(f"{path}: colour mode {mode} is not supported; save it as RGB") from None
     pixels = np.asarray(decoded.image) if mode.startswith("I") else decoded.deep_pixels()
     if pixels is None:
-        raise MaskcastError(f"{path}: colours of {depth} bits in a form that cannot be read; save it as PNG")
+        raise MaskcastError(f"{path}: colours of {depth} bits are not supported in this format; save it as PNG")
     if depth == 16:
-        brightest = int(pixels.max())
+        maximum = int(pixels.max())
     scaled = np.rint(pixels.astype(np.float32) * (255 / (2**depth - 1))).clip(0, 255).astype(np.uint8)
-    return decoded.upright(_grey(scaled) if scaled.ndim == 2 else scaled), brightest
+    return decoded.upright(_grey_to_rgb(scaled) if scaled.ndim == 2 else scaled), maximum
 
 
-def _grey(pixels_HW: np.ndarray) -> np.ndarray:
+def _grey_to_rgb(pixels_HW: np.ndarray) -> np.ndarray:
     return np.repeat(pixels_HW[..., None], 3, axis=2)
 
 
-def _unit_floats(path: Path, pixels_HW: np.ndarray) -> np.ndarray:
+def _floats_to_uint8(path: Path, pixels_HW: np.ndarray) -> np.ndarray:
     """Returns floats in 0..1 as uint8."""
     low, high = float(pixels_HW.min()), float(pixels_HW.max())
     if not 0 <= low <= high <= 1:  # also false for NaN
         raise MaskcastError(
-            f"{path}: holds floats from {low:g} to {high:g}, and only 0 to 1 have a known scale; save it as 8 bits"
+            f"{path}: has floats from {low:g} to {high:g}, but only 0 to 1 is supported; save it as 8 bits"
         )
     return np.rint(pixels_HW * 255).astype(np.uint8)

@@ -21,10 +21,10 @@ def check_ids(listing: Listing) -> None:
     hashes = np.fromiter((id_hash(clip.id) for clip in listing.clips), np.uint64, len(listing.clips))
     order = np.argsort(hashes, kind="stable")
     for k in np.flatnonzero(np.diff(hashes[order]) == 0):
-        one, other = (listing.clips[int(row)] for row in order[k : k + 2])
-        if one.id == other.id:
-            splits = f"{one.split} and {other.split}"
-            raise MaskcastError(f"clip id {one.id!r} occurs twice (splits {splits}); rename one of them")
+        first, second = (listing.clips[int(row)] for row in order[k : k + 2])
+        if first.id == second.id:
+            splits = f"{first.split} and {second.split}"
+            raise MaskcastError(f"clip id {first.id!r} occurs twice (splits {splits}); rename one of them")
 
 
 def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Sequence[Split]) -> None:
@@ -39,23 +39,23 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
     Raises:
         MaskcastError: a required split has no clips.
     """
-    whole = Counter(clip.split for clip in listing.clips if clip.has_frames)
+    with_frames = Counter(clip.split for clip in listing.clips if clip.has_frames)
     # If there are frames, maskers cannot use clips that have only masks; if there are none, forecasters use these.
-    found = whole or Counter(clip.split for clip in listing.clips)
-    missing = [split for split in required if not found[split]]
-    if not found or not missing:  # if nothing was found, another error says so
+    clip_counts = with_frames or Counter(clip.split for clip in listing.clips)
+    missing = [split for split in required if not clip_counts[split]]
+    if not clip_counts or not missing:  # if nothing was found, another error says so
         return
-    have = ", ".join(f"{count} {split}" for split, count in found.items())
-    why = "and one clip cannot be both learnt from and scored; " if found.total() == 1 else ""
-    others = ", ".join(split for split in required if found[split])
-    lost = f"{reasons(listing.skipped)}; or " if listing.skipped else ", "
+    found = ", ".join(f"{count} {split}" for split, count in clip_counts.items())
+    reason = "and one clip cannot be used for both training and validation; " if clip_counts.total() == 1 else ""
+    available = ", ".join(split for split in required if clip_counts[split])
+    skipped = f"{skip_reasons(listing.skipped)}; or " if listing.skipped else ", "
     raise MaskcastError(
-        f"{raw}: no clip of split {missing[0]!r} (found: {have}){lost}{why}fix {source.splits_come_from}; where "
-        f"nothing is to be trained, set prepare_clips.required_splits to [{others}]"
+        f"{raw}: no clip of split {missing[0]!r} (found: {found}){skipped}{reason}fix {source.splits_come_from}; "
+        f"where nothing is to be trained, set prepare_clips.required_splits to [{available}]"
     )
 
 
-def reasons(skipped: Sequence[tuple[str, str]]) -> str:
+def skip_reasons(skipped: Sequence[tuple[str, str]]) -> str:
     """Returns the end of an error message: the number of left-out items and the main reason, or a remedy."""
     if not skipped:
         return "; fix the path or source.layout"

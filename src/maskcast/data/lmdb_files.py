@@ -8,7 +8,7 @@ import lmdb
 
 from maskcast.errors import MaskcastError
 
-ROOM = 1 << 40  # maximum size of a written LMDB; only address space, the file is as large as its content
+MAP_SIZE = 1 << 40  # maximum size of a written LMDB; only address space, the file is as large as its content
 BATCH = 1000  # number of writes per transaction
 
 
@@ -23,19 +23,19 @@ def read_value(path: Path, key: str) -> bytes:
         MaskcastError: if the LMDB or the key does not exist, or the LMDB is damaged.
     """
     try:
-        with _opened(path.resolve()).begin(buffers=False) as transaction:
+        with _open_cached(path.resolve()).begin(buffers=False) as transaction:
             value = transaction.get(key.encode("ascii"))
     except (lmdb.Error, UnicodeEncodeError) as error:
         raise MaskcastError(f"{path}: key {key!r} cannot be read ({error}); copy the LMDB again") from None
     if value is None:
-        raise MaskcastError(f"{path}: holds no key {key!r}; fix the list, or add the sample")
+        raise MaskcastError(f"{path}: key {key!r} not found; fix the list, or add the sample")
     return bytes(value)
 
 
 def count_keys(path: Path) -> int:
     """Returns the number of keys of an LMDB; raises `MaskcastError` like `read_value`."""
     try:
-        return int(_opened(path.resolve()).stat()["entries"])
+        return int(_open_cached(path.resolve()).stat()["entries"])
     except lmdb.Error as error:
         raise MaskcastError(f"{path}: cannot be read ({error}); copy the LMDB again") from None
 
@@ -48,11 +48,11 @@ def write_lmdb(path: Path, items: Iterator[tuple[str, bytes]]) -> int:
     """
     count = 0
     try:
-        with lmdb.open(str(path), map_size=ROOM, lock=False) as environment:
+        with lmdb.open(str(path), map_size=MAP_SIZE, lock=False) as environment:
             transaction = environment.begin(write=True)
             for key, value in items:
                 if not transaction.put(key.encode("ascii"), value, overwrite=False):
-                    raise MaskcastError(f"{path}: key {key!r} stands twice; give every image a path of its own")
+                    raise MaskcastError(f"{path}: key {key!r} occurs twice; make the image paths unique")
                 count += 1
                 if count % BATCH == 0:
                     transaction.commit()
@@ -61,25 +61,25 @@ def write_lmdb(path: Path, items: Iterator[tuple[str, bytes]]) -> int:
     except UnicodeEncodeError as error:
         raise MaskcastError(f"{path}: key {error.object!r} is not ASCII; rename the image") from None
     except lmdb.Error as error:
-        raise MaskcastError(f"{path}: cannot be written ({error}); see to room on the disk") from None
+        raise MaskcastError(f"{path}: cannot be written ({error}); check the free disk space") from None
     return count
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path) -> lmdb.Environment:
+def _open_cached(path: Path) -> lmdb.Environment:
     """Opens an LMDB once per process, read-only: no lock file is made, and no writer is waited for."""
     file = path / "data.mdb" if path.is_dir() else path
     if not file.is_file():
-        raise MaskcastError(f"{path}: no LMDB there; give the file, or the folder with data.mdb")
+        raise MaskcastError(f"{path}: LMDB not found; give the file, or the folder with data.mdb")
     try:
-        found = lmdb.open(
+        environment = lmdb.open(
             str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False
         )
     except (lmdb.Error, OSError) as error:
         raise MaskcastError(f"{path}: not an LMDB that can be read ({error}); copy it again") from None
     # Accessing a page beyond the end of a cut file would kill the process (SIGBUS), so the size is checked here.
-    needed = (found.info()["last_pgno"] + 1) * found.stat()["psize"]
-    if (size := file.stat().st_size) < needed:
-        found.close()
-        raise MaskcastError(f"{file}: cut short: {size} of {needed} bytes; copy it again")
-    return found
+    expected_size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if (size := file.stat().st_size) < expected_size:
+        environment.close()
+        raise MaskcastError(f"{file}: truncated: {size} of {expected_size} bytes; copy it again")
+    return environment

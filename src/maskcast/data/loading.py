@@ -36,7 +36,7 @@ def load_all(
         MaskcastError: a process died.
     """
     workers = min(workers or num_cpus(), len(listing.clips))
-    load = partial(_load, kinds={each.name: each.kind for each in listing.maps}, size=size)
+    load = partial(_load, kinds={label_map.name: label_map.kind for label_map in listing.maps}, size=size)
     if workers <= 1:
         for clip in listing.clips:
             yield clip, load(clip)
@@ -44,24 +44,24 @@ def load_all(
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
-    flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
-    waiting = iter(listing.clips)
+    in_flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
+    remaining = iter(listing.clips)
 
     def submit(count: int) -> None:
-        for clip in islice(waiting, count):
+        for clip in islice(remaining, count):
             with children_ignore_ctrl_c():  # submitting may start a worker, as the pool does when none is idle
-                flight.append((clip, pool.submit(load, clip)))
+                in_flight.append((clip, pool.submit(load, clip)))
 
     try:
         submit(2 * workers)
-        while flight:
-            done, future = flight.popleft()
+        while in_flight:
+            loaded_clip, future = in_flight.popleft()
             result = future.result()
             submit(1)
-            yield done, result
+            yield loaded_clip, result
     except BrokenProcessPool as error:
         raise MaskcastError(
-            "a worker of prepare_clips died: what it said stands above; if it said nothing, perhaps for lack of "
+            "a worker of prepare_clips died; see its output above. Without output, it may have run out of "
             "memory: lower workers"
         ) from error
     finally:
@@ -75,7 +75,7 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
         raise
     except MaskcastError as error:
         return error
-    height, width = size_of(arrays)
+    height, width = frame_size(arrays)
     if size is None:
         return arrays, width / height
     frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)
@@ -84,10 +84,10 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
     return Arrays(frames, masks, arrays.objects), width / height
 
 
-def readable(
+def only_readable(
     loaded: Iterable[tuple[RawClip, Loaded | MaskcastError]],
     unreadable: list[tuple[str, str]],
-    pictured: LeftOut,
+    left_out: LeftOut,
     on_error: str,
 ) -> Iterator[tuple[RawClip, Arrays, float]]:
     """Yields the readable clips and records the others, or stops at the first unreadable one.
@@ -95,7 +95,7 @@ def readable(
     Args:
         loaded: result of `load_all`.
         unreadable: receives (item, reason) of unreadable clips.
-        pictured: receives errors that come with a picture.
+        left_out: receives errors that come with a picture.
         on_error: `fail` to stop at the first error.
 
     Raises:
@@ -109,10 +109,10 @@ def readable(
         else:
             unreadable.append((f"{clip.split}/{clip.id}", str(result)))
             if isinstance(result, IllustratedError):
-                pictured.add(clip.id, result)
+                left_out.add(clip.id, result)
 
 
-def size_of(arrays: Arrays) -> tuple[int, int]:
+def frame_size(arrays: Arrays) -> tuple[int, int]:
     """Returns height and width of a clip."""
     layer = next(iter(arrays.masks.values())) if arrays.frames is None else arrays.frames
     return layer.shape[1], layer.shape[2]

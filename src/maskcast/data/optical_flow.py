@@ -8,10 +8,10 @@ import numpy as np
 
 SHORT_SIDE = 216  # pixels: in smaller pictures the flow of small objects is lost
 LONG_SIDE = 2048  # pixels: pictures are not enlarged beyond this
-LEAST = 16  # pixels: OpenCV fails if a side is shorter
+MIN_SIDE = 16  # pixels: OpenCV fails if a side is shorter
 
 
-def enlargement(height: int, width: int) -> int:
+def upscale_factor(height: int, width: int) -> int:
     """Returns by how much to enlarge pictures for optical flow: an integer, so that mask pixels stay whole."""
     return max(1, min(-(-SHORT_SIDE // min(height, width)), LONG_SIDE // max(height, width)))
 
@@ -31,6 +31,6 @@ class OpticalFlow:
             first_HW: uint8.
             second_HW: uint8.
         """
-        if min(first_HW.shape) < LEAST:
+        if min(first_HW.shape) < MIN_SIDE:
             return np.zeros((*first_HW.shape, 2), np.float32)
         return self._method.calc(first_HW, second_HW, None)

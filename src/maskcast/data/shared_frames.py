@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-LEARNT, SCORED = ("train", "unlabeled"), ("val", "test", "hidden")
+TRAINING_SPLITS, EVALUATION_SPLITS = ("train", "unlabeled"), ("val", "test", "hidden")
 
 
 def frame_hashes(frames_THWC: np.ndarray) -> list[bytes]:
@@ -45,7 +45,7 @@ class SharedFrames:
             video: name of the video that it comes from.
             hashes: hashes of its frames, of at least 8 bytes each.
         """
-        short_N = np.array([int.from_bytes(one[:8], "big") for one in hashes], np.uint64)
+        short_N = np.array([int.from_bytes(frame_hash[:8], "big") for frame_hash in hashes], np.uint64)
         self._clips[split].append(_Clip(name, video, short_N))
 
     def warnings(self, noun: str) -> Iterator[str]:
@@ -54,35 +54,41 @@ class SharedFrames:
         Args:
             noun: "frame" or "image".
         """
-        for scored, used in [*product(SCORED, LEARNT), *product(SCORED[1:], ["val"])]:
-            pairs = self._shared(used, scored)
+        for eval_split, other_split in [
+            *product(EVALUATION_SPLITS, TRAINING_SPLITS),
+            *product(EVALUATION_SPLITS[1:], ["val"]),
+        ]:
+            pairs = self._shared(other_split, eval_split)
             if not pairs:
                 continue
-            why = "the model is chosen on what is scored" if used == "val" else "what is scored on is learnt from"
-            total = sum(len(clip.hashes_N) for clip in self._clips[scored])
-            one, other = pairs[0]
+            purpose = "selected" if other_split == "val" else "trained"
+            total = sum(len(clip.hashes_N) for clip in self._clips[eval_split])
+            eval_clip, other_clip = pairs[0]
             yield (
-                f"warning: {len(pairs)} of {total} {noun}s of split {scored!r} are in {used!r}, too, e.g. of "
-                f"{one!r} and {other!r}: {why}; take them out of one of the splits"
+                f"warning: {len(pairs)} of {total} {noun}s of split {eval_split!r} are also in split "
+                f"{other_split!r}, e.g. in {eval_clip!r} and {other_clip!r}: the model is {purpose} on what it is "
+                "scored on; remove them from one of the splits"
             )
 
-    def _shared(self, used: str, scored: str) -> list[tuple[str, str]]:
+    def _shared(self, other_split: str, eval_split: str) -> list[tuple[str, str]]:
         """Returns for each frame that two splits share the names of the clips that contain it."""
-        known, asked = (self._clips.get(split, []) for split in (used, scored))
-        if not known or not asked:
+        other_clips, eval_clips = (self._clips.get(split, []) for split in (other_split, eval_split))
+        if not other_clips or not eval_clips:
             return []
-        known_N, asked_N = (np.concatenate([clip.hashes_N for clip in clips]) for clips in (known, asked))
-        both = np.intersect1d(known_N, asked_N)
-        if not both.size:
+        other_N, eval_N = (
+            np.concatenate([clip.hashes_N for clip in clips]) for clips in (other_clips, eval_clips)
+        )
+        common = np.intersect1d(other_N, eval_N)
+        if not common.size:
             return []
-        having: dict[int, list[_Clip]] = defaultdict(list)
-        for clip in known:
-            for one in clip.hashes_N[np.isin(clip.hashes_N, both)].tolist():
-                having[one].append(clip)
+        clips_by_hash: dict[int, list[_Clip]] = defaultdict(list)
+        for clip in other_clips:
+            for frame_hash in clip.hashes_N[np.isin(clip.hashes_N, common)].tolist():
+                clips_by_hash[frame_hash].append(clip)
         pairs = []
-        for clip in asked:
-            for one in clip.hashes_N[np.isin(clip.hashes_N, both)].tolist():
-                other = next((each.name for each in having[one] if each.video != clip.video), None)
+        for clip in eval_clips:
+            for frame_hash in clip.hashes_N[np.isin(clip.hashes_N, common)].tolist():
+                other = next((each.name for each in clips_by_hash[frame_hash] if each.video != clip.video), None)
                 if other is not None:
                     pairs.append((clip.name, other))
         return pairs

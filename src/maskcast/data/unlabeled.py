@@ -15,7 +15,7 @@ import numpy as np
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.data.clip_store.frame_index import FrameIndex
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.frame_names import same_names
+from maskcast.data.frame_names import same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
@@ -26,9 +26,9 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.resources import num_cpus
 
-SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips to learn from
+TRAINING_CLIPS = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips to learn from
 T = TypeVar("T")
-MOST_THREADS = 8  # maximum number of threads that decode images
+MAX_THREADS = 8  # maximum number of threads that decode images
 
 
 class Frames(ABC):
@@ -74,7 +74,7 @@ class ClipFrames(Frames):
 
     def __init__(self, store: ClipStore) -> None:
         self.store = store
-        self.clips = store.where(lambda group: (group.split, group.kind) in SEEN and group.has_frames)
+        self.clips = store.where(lambda group: (group.split, group.kind) in TRAINING_CLIPS and group.has_frames)
         if not self.clips:
             raise MaskcastError(
                 f"{store.root}: no clip of split train or unlabeled has frames; "
@@ -117,17 +117,17 @@ class ImageFrames(Frames):
     def __init__(self, folder: Path) -> None:
         parts = ("images/train", "unlabeled") if (folder / "dataset.json").is_file() else ("",)
         roots = [folder / part for part in parts]
-        self.threads = min(MOST_THREADS, num_cpus())
+        self.threads = min(MAX_THREADS, num_cpus())
         self.paths = sorted(
             (path for root in roots for path in list_files(root, *IMAGE_SUFFIXES)),
             key=lambda path: natural_sort_key(path.relative_to(folder).as_posix()),
         )
-        if twins := same_names(self.paths):
-            say(f"{folder}: {twins}, and both are used for training; remove masks and duplicates")
+        if duplicates := same_stem_warning(self.paths):
+            say(f"{folder}: {duplicates}, and both are used for training; remove masks and duplicates")
         if not self.paths:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
             raise MaskcastError(
-                f"{folder}: no clip store and no images in it ({kinds}); give the folder with them"
+                f"{folder}: contains no clip store and no images ({kinds}); give the folder with them"
             )
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def open_frames(path: Path, scratch: Path) -> Frames:
     """
     if path.is_file():
         if not is_archive(path):
-            raise MaskcastError(f"{path}: no zip, tar or squashfs file; give one of these or a folder")
+            raise MaskcastError(f"{path}: not a zip, tar or squashfs file; give one of these or a folder")
         unpacked = scratch / f"unpacked-{digest_tree(path)}"
         if not unpacked.exists():
             for other in scratch.glob("unpacked-*"):

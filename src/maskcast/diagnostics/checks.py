@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Literal
 
 from maskcast.errors import MaskcastError, one_line
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 
 State = Literal["ok", "warning", "missing", "failed", "not checked"]
 LIMIT_S = 30.0  # on a slow disk, imports take most of it
@@ -93,4 +93,4 @@ def error_result(name: str, state: State, error: MaskcastError) -> CheckResult:
 def format_results(rows: Iterable[CheckResult]) -> str:
     """Returns the rows as a table for the terminal, with each remedy below the finding."""
     cells = [[row.state, row.check, f"{row.found}\n-> {row.remedy}" if row.remedy else row.found] for row in rows]
-    return printed(["state", "check", "found, and what to do"], cells)
+    return format_table(["state", "check", "found, and what to do"], cells)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskcast.data.composing import BACKGROUNDS
+from maskcast.data.compositing import BACKGROUNDS
 from maskcast.dry_run import CLIPS_PER_PART
 
 Notes = Sequence[Mapping[str, Any]]

@@ -44,8 +44,8 @@ class AmodalScores:
 
     def __post_init__(self) -> None:
         self._counts = {
-            (one.name, region): np.zeros((one.num_classes,) * 2, np.int64)
-            for one in self.maps
+            (label_map.name, region): np.zeros((label_map.num_classes,) * 2, np.int64)
+            for label_map in self.maps
             for region in REGIONS
         }
         self._images: defaultdict[str, list[float]] = defaultdict(list)
@@ -54,8 +54,8 @@ class AmodalScores:
         self,
         clip: str,
         truth: Mapping[str, np.ndarray],
-        found: Mapping[str, np.ndarray],
-        seen: Mapping[str, np.ndarray] | None = None,
+        prediction: Mapping[str, np.ndarray],
+        visible: Mapping[str, np.ndarray] | None = None,
         hands: str | None = None,
     ) -> None:
         """Scores a clip.
@@ -63,59 +63,63 @@ class AmodalScores:
         Args:
             clip: its id.
             truth: true masks (T, H, W) of each map, uint8, 255 where there is no label.
-            found: predicted masks, likewise.
-            seen: where the object of each map is visible, (T, H, W) bool; None if unknown.
+            prediction: predicted masks, likewise.
+            visible: where the object of each map is visible, (T, H, W) bool; None if unknown.
             hands: group of images with several objects, as the clip gives it; None is ``interacting``.
         """
-        own: defaultdict[str, list[float]] = defaultdict(list)
+        scores_by_name: defaultdict[str, list[float]] = defaultdict(list)
         for t in range(len(truth[self.maps[0].name])):
-            shown = [one.name for one in self.maps if _has_object(truth[one.name][t])]
-            group = "single" if len(shown) < 2 else hands or "interacting"
-            for one in self.maps:
-                seen_HW = None if seen is None else seen[one.name][t]
-                for region, part_HW in _regions(truth[one.name][t], seen_HW):
-                    counts = confusion(part_HW, found[one.name][t], one.num_classes)
-                    self._counts[one.name, region] += counts
-                    score, suffix = self._image(counts), f"_{region}" if region else ""
-                    own[f"miou{suffix}"].append(score)
-                    self._images[f"miou_{one.name}{suffix}"].append(score)
+            with_object = [label_map.name for label_map in self.maps if _has_object(truth[label_map.name][t])]
+            group = "single" if len(with_object) < 2 else hands or "interacting"
+            for label_map in self.maps:
+                visible_HW = None if visible is None else visible[label_map.name][t]
+                for region, part_HW in _regions(truth[label_map.name][t], visible_HW):
+                    counts = confusion(part_HW, prediction[label_map.name][t], label_map.num_classes)
+                    self._counts[label_map.name, region] += counts
+                    score, suffix = self._image_score(counts), f"_{region}" if region else ""
+                    scores_by_name[f"miou{suffix}"].append(score)
+                    self._images[f"miou_{label_map.name}{suffix}"].append(score)
                     self._images[f"miou_{group}{suffix}"].append(score)
-        for name, scores in own.items():
+        for name, scores in scores_by_name.items():
             self._images[name] += scores
-        self.per_clip[clip] = {name: mean_where_labelled(scores) for name, scores in own.items()}
+        self.per_clip[clip] = {name: mean_where_labelled(scores) for name, scores in scores_by_name.items()}
 
     def table(self) -> dict[str, float]:
         """Returns all scores by name; NaN if undefined."""
-        scores = {name: mean_where_labelled(found) for name, found in sorted(self._images.items())}
+        scores = {name: mean_where_labelled(image_scores) for name, image_scores in sorted(self._images.items())}
         for region in REGIONS:
-            parts = [score for one in self.maps for score in self._parts(one, region)]
-            scores[f"pooled_{region}".rstrip("_")] = mean_where_labelled(parts)
+            class_scores = [score for label_map in self.maps for score in self._per_class(label_map, region)]
+            scores[f"pooled_{region}".rstrip("_")] = mean_where_labelled(class_scores)
         return scores
 
-    def parts(self) -> list[tuple[str, str, dict[str, float]]]:
+    def per_class(self) -> list[tuple[str, str, dict[str, float]]]:
         """Returns, for each foreground class of each map, both names and the pooled Jaccard by region."""
         return [
-            (one.name, one.classes[k], {region or "all": self._parts(one, region)[k - 1] for region in REGIONS})
-            for one in self.maps
-            for k in range(1, one.num_classes)
+            (
+                label_map.name,
+                label_map.classes[k],
+                {region or "all": self._per_class(label_map, region)[k - 1] for region in REGIONS},
+            )
+            for label_map in self.maps
+            for k in range(1, label_map.num_classes)
         ]
 
-    def _image(self, counts_KK: np.ndarray) -> float:
+    def _image_score(self, counts_KK: np.ndarray) -> float:
         scored = counts_KK.sum(1)[1:] >= self.least_pixels
         return mean_where_labelled(jaccard_per_class(counts_KK)[1:][scored].tolist())
 
-    def _parts(self, one: LabelMap, region: str) -> list[float]:
-        return jaccard_per_class(self._counts[one.name, region])[1:].tolist()
+    def _per_class(self, label_map: LabelMap, region: str) -> list[float]:
+        return jaccard_per_class(self._counts[label_map.name, region])[1:].tolist()
 
 
 def _has_object(mask_HW: np.ndarray) -> bool:
     return bool(((mask_HW != 0) & (mask_HW != IGNORE)).any())
 
 
-def _regions(truth_HW: np.ndarray, seen_HW: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
+def _regions(truth_HW: np.ndarray, visible_HW: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the truth, and the truth of visible and of occluded pixels only (`IGNORE` elsewhere), by name."""
     yield "", truth_HW
-    if seen_HW is not None:
-        hidden_HW = (truth_HW != 0) & (truth_HW != IGNORE) & ~seen_HW
+    if visible_HW is not None:
+        hidden_HW = (truth_HW != 0) & (truth_HW != IGNORE) & ~visible_HW
         yield "visible", np.where(hidden_HW, np.uint8(IGNORE), truth_HW)
         yield "occluded", np.where(hidden_HW, truth_HW, np.uint8(IGNORE))

@@ -20,7 +20,7 @@ TOLERANCE = 0.008  # distance up to which contours match, relative to a frame's 
 
 
 def region_and_boundary(
-    truth_THW: np.ndarray, found_THW: np.ndarray, counts_TKK: np.ndarray
+    truth_THW: np.ndarray, prediction_THW: np.ndarray, counts_TKK: np.ndarray
 ) -> list[tuple[float, float]]:
     """Returns J and F of each foreground class in a clip's truth, averaged over its labelled frames.
 
@@ -29,26 +29,26 @@ def region_and_boundary(
 
     Args:
         truth_THW: class ids, uint8, 255 = no label.
-        found_THW: class ids, uint8.
+        prediction_THW: class ids, uint8.
         counts_TKK: the `confusion` of each frame.
     """
     classes = 1 + np.flatnonzero(counts_TKK.sum(0)[1:].any(1))
     scores = []
     for t in np.flatnonzero(counts_TKK.any((1, 2))):
         region_k = np.nan_to_num(jaccard_per_class(counts_TKK[t])[classes], nan=1.0)
-        known_HW = np.where(truth_THW[t] == IGNORE, IGNORE, found_THW[t])
-        boundary_k = [boundary_f(truth_THW[t] == k, known_HW == k) for k in classes]
+        labelled_HW = np.where(truth_THW[t] == IGNORE, IGNORE, prediction_THW[t])
+        boundary_k = [boundary_f(truth_THW[t] == k, labelled_HW == k) for k in classes]
         scores.append(np.array([region_k, boundary_k]))
     return [(float(region), float(boundary)) for region, boundary in np.mean(scores, 0).T] if len(classes) else []
 
 
 def j_and_f(objects: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Returns ``j``, ``f`` and their mean ``j_and_f`` over the objects of some clips; NaN without objects."""
-    j, f = (mean_where_labelled([each[place] for each in objects]) for place in (0, 1))
+    j, f = (mean_where_labelled([each[index] for each in objects]) for index in (0, 1))
     return {"j": j, "f": f, "j_and_f": (j + f) / 2}
 
 
-def boundary_f(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
+def boundary_f(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> float:
     """Returns the F measure, in 0..1, of the contour of an object in a frame.
 
     Precision is the share of the predicted contour's pixels that are near a pixel of the true contour: within
@@ -57,22 +57,22 @@ def boundary_f(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
 
     Args:
         truth_HW: true mask of the object, bool.
-        found_HW: predicted mask, bool.
+        prediction_HW: predicted mask, bool.
     """
     radius = math.ceil(TOLERANCE * math.hypot(*truth_HW.shape))
-    truth_hw, found_hw = _cut(truth_HW.view(np.uint8), found_HW.view(np.uint8))
+    truth_hw, prediction_hw = _crop_to_contours(truth_HW.view(np.uint8), prediction_HW.view(np.uint8))
     if not truth_hw.size:
         return 1.0
-    truth_hw, found_hw = _contour(truth_hw), _contour(found_hw)
-    true, found = cv2.countNonZero(truth_hw), cv2.countNonZero(found_hw)
-    if not true or not found:
-        return float(true == found)
-    precision = cv2.countNonZero(found_hw & cv2.dilate(truth_hw, _disk(radius))) / found
-    recall = cv2.countNonZero(truth_hw & cv2.dilate(found_hw, _disk(radius))) / true
+    truth_hw, prediction_hw = _contour(truth_hw), _contour(prediction_hw)
+    num_true, num_predicted = cv2.countNonZero(truth_hw), cv2.countNonZero(prediction_hw)
+    if not num_true or not num_predicted:
+        return float(num_true == num_predicted)
+    precision = cv2.countNonZero(prediction_hw & cv2.dilate(truth_hw, _disk(radius))) / num_predicted
+    recall = cv2.countNonZero(truth_hw & cv2.dilate(prediction_hw, _disk(radius))) / num_true
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _cut(one_HW: np.ndarray, other_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _crop_to_contours(one_HW: np.ndarray, other_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Crops both masks to the part with all contours, to save time."""
     x, y, width, height = cv2.boundingRect(one_HW | other_HW)
     if not width:
@@ -88,5 +88,5 @@ def _contour(mask_HW: np.ndarray) -> np.ndarray:
 
 @cache
 def _disk(radius: int) -> np.ndarray:
-    away = np.arange(-radius, radius + 1) ** 2
-    return (away[:, None] + away <= radius**2).astype(np.uint8)
+    squares = np.arange(-radius, radius + 1) ** 2
+    return (squares[:, None] + squares <= radius**2).astype(np.uint8)

@@ -23,27 +23,29 @@ class Reliability:
 
     objects: bool = False
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    right: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    correct: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def add(self, truth_hHW: np.ndarray, forecast_hHW: np.ndarray, confidence_hHW: np.ndarray) -> None:
         """Counts masks and their confidence, all uint8; pixels without a label are ignored."""
-        known = truth_hHW != IGNORE
+        counted = truth_hHW != IGNORE
         if self.objects:
-            known &= forecast_hHW != 0
-        level = confidence_hHW[known]
+            counted &= forecast_hHW != 0
+        level = confidence_hHW[counted]
         self.pixels += np.bincount(level, minlength=256)
-        self.right += np.bincount(level[truth_hHW[known] == forecast_hHW[known]], minlength=256)
+        self.correct += np.bincount(level[truth_hHW[counted] == forecast_hHW[counted]], minlength=256)
 
     def curve(self) -> list[tuple[float, float, float]]:
         """Returns mean confidence, fraction of correct pixels and share of all pixels of each non-empty bin."""
         level = np.arange(256)
         bins = np.minimum(level * BINS // 255, BINS - 1)
-        pixels, right, said = (
+        pixels, correct, confidence = (
             np.bincount(bins, weights=count, minlength=BINS)
-            for count in (self.pixels, self.right, self.pixels * level / 255)
+            for count in (self.pixels, self.correct, self.pixels * level / 255)
         )
         return [
-            (said[k] / pixels[k], right[k] / pixels[k], pixels[k] / pixels.sum()) for k in range(BINS) if pixels[k]
+            (confidence[k] / pixels[k], correct[k] / pixels[k], pixels[k] / pixels.sum())
+            for k in range(BINS)
+            if pixels[k]
         ]
 
     def error(self) -> float:
@@ -53,4 +55,4 @@ class Reliability:
         """
         if not self.pixels.any():
             return float("nan")
-        return float(sum(share * abs(said - right) for said, right, share in self.curve()))
+        return float(sum(share * abs(confidence - correct) for confidence, correct, share in self.curve()))

@@ -30,10 +30,10 @@ class AlphaScores:
         self._errors: list[float] = []
         self._changes: list[float] = []
 
-    def add(self, clip: str, truth_THW: np.ndarray, found_THW: np.ndarray) -> None:
+    def add(self, clip: str, truth_THW: np.ndarray, prediction_THW: np.ndarray) -> None:
         """Adds a clip: its id, true and predicted opacity, uint8, 255 = 1."""
-        self._errors += mad(truth_THW, found_THW)
-        self._changes += dtssd(truth_THW, found_THW)
+        self._errors += mad(truth_THW, prediction_THW)
+        self._changes += dtssd(truth_THW, prediction_THW)
 
     def table(self) -> dict[str, float]:
         """Returns all scores by name; NaN if undefined."""

@@ -18,7 +18,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
-from maskcast.evaluation.scores import ForecastScores, measured
+from maskcast.evaluation.scores import ForecastScores, measure
 from maskcast.evaluation.view import ForecastView
 from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_consistent_frames, forecast_clips
 from maskcast.labels import natural_sort_key
@@ -47,29 +47,29 @@ def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
     return sorted(prepared.select(split, "labelled"), key=lambda clip: natural_sort_key(clip.id))
 
 
-def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int, horizon: int) -> str:
+def data_digest(prepared: ClipStore, clips: Sequence[Clip], context_frames: int, horizon: int) -> str:
     """Returns a digest (32 hex digits) of what is scored: classes, ids, true masks and frames of the clips.
 
     It does not depend on other clips of the store, such as new training clips.
     """
     needed = context_frames + horizon
-    total = hashlib.sha256(repr((prepared.classes, context_frames, horizon)).encode())
-    for clip in chosen:
-        total.update(f"\0{clip.id}\0".encode())
-        total.update(prepared.masks(clip)[:needed].tobytes())
+    digest = hashlib.sha256(repr((prepared.classes, context_frames, horizon)).encode())
+    for clip in clips:
+        digest.update(f"\0{clip.id}\0".encode())
+        digest.update(prepared.masks(clip)[:needed].tobytes())
         if clip.has_frames:
-            total.update(prepared.frames(clip)[:needed].data)
-    return total.hexdigest()[:32]
+            digest.update(prepared.frames(clip)[:needed].data)
+    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ForecastEvaluation:
     """Models and data of an evaluation.
 
     Args:
         prepared: store of clips with true masks; its chosen label map is forecast.
         generated: store of generated masks, in the same map.
-        chosen: labelled clips of `prepared`.
+        clips: labelled clips of `prepared`.
         forecaster: on `device`, as is `masker`.
         masker: only needed by a forecaster of frames.
         context: whether context masks are generated or true.
@@ -85,7 +85,7 @@ class Evaluation:
 
     prepared: ClipStore
     generated: ClipStore
-    chosen: Sequence[Clip]
+    clips: Sequence[Clip]
     forecaster: Predictor
     masker: Segmenter | None
     context: Context
@@ -97,7 +97,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         needed = self.context_frames + self.horizon
-        for clip in self.chosen:
+        for clip in self.clips:
             if clip.num_frames < needed:
                 raise MaskcastError(
                     f"{self.prepared.root}: clip {clip.id!r} has {pluralize(clip.num_frames, 'frame')}, "
@@ -107,7 +107,7 @@ class Evaluation:
         if self.context == "generated":
             check_consistent_frames(self.generated, self.context_frames)
             return
-        for clip in self.chosen:
+        for clip in self.clips:
             known = labelled_frames(self.prepared, clip)
             if missing := [t for t in range(self.context_frames) if t not in known]:
                 raise MaskcastError(
@@ -122,13 +122,13 @@ class Evaluation:
         size, classes = f"{self.prepared.height}x{self.prepared.width}", f"{self.prepared.num_classes} classes"
         if len(self.prepared.maps) > 1:
             classes += f" of label map {self.prepared.label_map.name}"
-        seen = f"{self.context} masks of frames 1 to {self.context_frames}"
+        context = f"{self.context} masks of frames 1 to {self.context_frames}"
         if self.forecaster.input.needs_masker:
-            seen += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
+            context += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
         notes = list(self.prepared.meta.get("notes", ()))
         return {
-            "clips": f"{pluralize(len(self.chosen), 'labelled clip')} of {size}, {classes}",
-            "context": seen,
+            "clips": f"{pluralize(len(self.clips), 'labelled clip')} of {size}, {classes}",
+            "context": context,
             "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
             "clip store": self.prepared.digest,
             "mask store": self.generated.digest,
@@ -138,7 +138,7 @@ class Evaluation:
     @property
     def videos(self) -> dict[str, str]:
         """The video of each clip, by clip id."""
-        return {clip.id: clip.video for clip in self.chosen}
+        return {clip.id: clip.video for clip in self.clips}
 
     def scores(self) -> dict[str, ForecastScores]:
         """Scores the forecaster, then the baselines that apply to these clips."""
@@ -146,7 +146,7 @@ class Evaluation:
 
     def flat(self, scores: Mapping[str, ForecastScores]) -> dict[str, float]:
         """Returns all finite scores in one dict; those of baselines and other label maps have their name added."""
-        flat = {"clips": float(len(self.chosen))}
+        flat = {"clips": float(len(self.clips))}
         for name, found in scores.items():
             suffix = "" if name == FORECASTER else f"_{name}"
             flat |= {f"{key}{suffix}": value for key, value in found.table().items()}
@@ -159,9 +159,9 @@ class Evaluation:
 
     def view(self, n: int, baseline: str) -> ForecastView:
         """Forecasts clip n again, to draw it with a baseline's forecast."""
-        clip = self.chosen[n]
-        drawn = (self.forecaster, self._models[baseline])
-        (_, own), (_, other) = (next(self._forecasts(model, [clip])) for model in drawn)
+        clip = self.clips[n]
+        models = (self.forecaster, self._models[baseline])
+        (_, forecast), (_, baseline_forecast) = (next(self._forecasts(model, [clip])) for model in models)
         futures = {
             f"future {seed + 1}": next(self._forecasts(Future(self.forecaster, seed), [clip]))[1].masks[0]
             for seed in range(self.futures)
@@ -169,10 +169,10 @@ class Evaluation:
         return ForecastView(
             clip.id,
             self.prepared.frames(clip) if clip.has_frames else None,
-            self._seen.masks(self._seen.get(clip.id), slice(self.context_frames)),
+            self._context_store.masks(self._context_store.get(clip.id), slice(self.context_frames)),
             self.prepared.masks(clip)[: self.context_frames + self.horizon],
-            {FORECASTER: own.masks[0], baseline: other.masks[0], **futures},
-            None if own.frames is None else own.frames[0],
+            {FORECASTER: forecast.masks[0], baseline: baseline_forecast.masks[0], **futures},
+            None if forecast.frames is None else forecast.frames[0],
             self.prepared.classes,
         )
 
@@ -181,44 +181,46 @@ class Evaluation:
         """Scores of the generated masks by label map; empty if true masks are the context."""
         if self.generated.digest == self.prepared.digest:
             return {}
-        return score_masker(self.prepared, self.generated, self.chosen)
+        return score_masker(self.prepared, self.generated, self.clips)
 
     @cached_property
     def _models(self) -> dict[str, Predictor]:
-        return {FORECASTER: self.forecaster, **baselines_of(self.prepared, self.chosen)}
+        return {FORECASTER: self.forecaster, **baselines_of(self.prepared, self.clips)}
 
     @property
-    def _seen(self) -> ClipStore:
+    def _context_store(self) -> ClipStore:
         """The store of the context masks."""
         return self.generated if self.context == "generated" else self.prepared
 
     def _forecasts(self, model: Predictor, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], Forecast]]:
         """Returns the forecasts of `clips` batch by batch."""
         setting = ForecastSetting(self.masker, self.context_frames, self.horizon, self.device)
-        return forecast_clips(model, setting, self.prepared, self._seen, in_batches(clips, self.batch_size))
+        return forecast_clips(
+            model, setting, self.prepared, self._context_store, in_batches(clips, self.batch_size)
+        )
 
     def _score(self, name: str, model: Predictor) -> ForecastScores:
         scores = ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
-        progress = iter(track(self.chosen, f"evaluate {name}"))
-        for batch, found in measured(scores, self._forecasts(model, self.chosen)):
+        progress = iter(track(self.clips, f"evaluate {name}"))
+        for batch, forecast in measure(scores, self._forecasts(model, self.clips)):
             for n, clip in enumerate(batch):
                 next(progress)
-                sure = None if found.confidence is None else found.confidence[n]
-                scores.add(clip.id, self._coming(self.prepared.masks(clip)), found.masks[n], sure)
-                if found.frames is not None:
-                    scores.add_frames(self._coming(self.prepared.frames(clip)), found.frames[n])
+                confidence = None if forecast.confidence is None else forecast.confidence[n]
+                scores.add(clip.id, self._target_frames(self.prepared.masks(clip)), forecast.masks[n], confidence)
+                if forecast.frames is not None:
+                    scores.add_frames(self._target_frames(self.prepared.frames(clip)), forecast.frames[n])
         return scores
 
     def _futures(self) -> dict[str, float]:
         """Draws futures of the forecaster and scores them."""
-        drawn = [self._forecasts(Future(self.forecaster, seed), self.chosen) for seed in range(self.futures)]
-        clips = (
-            (self._coming(self.prepared.masks(clip)), [found.masks[n] for _, found in batches])
-            for batches in zip(*drawn, strict=True)
+        forecasts = [self._forecasts(Future(self.forecaster, seed), self.clips) for seed in range(self.futures)]
+        truth_and_futures = (
+            (self._target_frames(self.prepared.masks(clip)), [forecast.masks[n] for _, forecast in batches])
+            for batches in zip(*forecasts, strict=True)
             for n, clip in enumerate(batches[0][0])
         )
-        return score_futures(clips, self.futures, self.prepared.num_classes, self.horizon)
+        return score_futures(truth_and_futures, self.futures, self.prepared.num_classes, self.horizon)
 
-    def _coming(self, layer: np.ndarray) -> np.ndarray:
+    def _target_frames(self, layer: np.ndarray) -> np.ndarray:
         """Returns the frames of a layer (T, ...) that are to be forecast."""
         return layer[self.context_frames :][: self.horizon]

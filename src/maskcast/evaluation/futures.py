@@ -43,16 +43,23 @@ def score_futures(
         num_classes: K.
         horizon: h.
     """
-    each, best = [HorizonCounts(num_classes, horizon) for _ in range(count)], HorizonCounts(num_classes, horizon)
+    per_future, best = (
+        [HorizonCounts(num_classes, horizon) for _ in range(count)],
+        HorizonCounts(num_classes, horizon),
+    )
     for truth_hHW, futures in clips:
-        found = [counts.count(truth_hHW, future) for counts, future in zip(each, futures, strict=True)]
-        scores = [[macro_jaccard(matrix, absent="omit") for matrix in matrices] for matrices in found]
+        matrices_per_future = [
+            counts.count(truth_hHW, future) for counts, future in zip(per_future, futures, strict=True)
+        ]
+        scores = [
+            [macro_jaccard(matrix, absent="omit") for matrix in matrices] for matrices in matrices_per_future
+        ]
         means = [mean_where_labelled(jaccard_h) for jaccard_h in scores]
-        best.matrix_hKK += np.stack(found[int(np.argmax(means))])
-    every_kh = np.array([counts.per_horizon() for counts in each])
+        best.matrix_hKK += np.stack(matrices_per_future[int(np.argmax(means))])
+    jaccard_kh = np.array([counts.per_horizon() for counts in per_future])
     return {
-        f"jaccard_last_mean_of_{count}": float(every_kh[:, best.last].mean()),
-        f"jaccard_mean_mean_of_{count}": mean_where_labelled(every_kh.ravel().tolist()),
+        f"jaccard_last_mean_of_{count}": float(jaccard_kh[:, best.last].mean()),
+        f"jaccard_mean_mean_of_{count}": mean_where_labelled(jaccard_kh.ravel().tolist()),
         f"jaccard_last_best_of_{count}": best.per_horizon()[best.last],
         f"jaccard_mean_best_of_{count}": best.mean(),
     }

@@ -30,11 +30,11 @@ from maskcast.reading import pluralize
 from maskcast.stopping import children_ignore_ctrl_c
 
 CONFIG = "config.json"  # in each model folder
-SHOWN = 8  # frames of a clip that pictures show
+MAX_SHOWN = 8  # frames of a clip that pictures show
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """Data and settings of the evaluation.
 
     Attributes:
@@ -51,7 +51,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class MaskerResult:
     """The results of one masker.
 
     Attributes:
@@ -75,23 +75,29 @@ def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
     Raises:
         MaskcastError: a folder is missing or has no model, or two models have the same name.
     """
-    found: dict[str, Path] = {}
+    maskers: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise MaskcastError(f"{folder}: no such folder; give folders that train_masker wrote, or one of many")
-        inside = sorted(path.parent for path in folder.rglob(CONFIG))
-        if not inside:
-            raise MaskcastError(f"{folder}: holds no model ({CONFIG}); give a folder that train_masker wrote")
-        for path in inside:
-            own = Path(os.path.abspath(folder)).name  # works for `.`, and keeps the name of a link
-            name = own if path == folder else path.relative_to(folder).as_posix()
-            if name in found:
-                raise MaskcastError(f"{path}: has the name {name!r} of {found[name]}; give the folder above both")
-            found[name] = path
-    return found
+            raise MaskcastError(
+                f"{folder}: folder not found; give folders that train_masker wrote, or their parent"
+            )
+        models = sorted(path.parent for path in folder.rglob(CONFIG))
+        if not models:
+            raise MaskcastError(f"{folder}: contains no model ({CONFIG}); give a folder that train_masker wrote")
+        for path in models:
+            folder_name = Path(os.path.abspath(folder)).name  # works for `.`, and keeps the name of a link
+            name = folder_name if path == folder else path.relative_to(folder).as_posix()
+            if name in maskers:
+                raise MaskcastError(
+                    f"{path}: has the same name {name!r} as {maskers[name]}; give their parent folder"
+                )
+            maskers[name] = path
+    return maskers
 
 
-def evaluate_many(maskers: Mapping[str, Path], task: Task) -> Iterator[Evaluated | tuple[str, MaskcastError]]:
+def evaluate_many(
+    maskers: Mapping[str, Path], task: EvaluationTask
+) -> Iterator[MaskerResult | tuple[str, MaskcastError]]:
     """Yields the results of each masker, or its name and its error.
 
     Each runs in a process of its own, one after the other, so that measurements of memory and time are
@@ -100,7 +106,7 @@ def evaluate_many(maskers: Mapping[str, Path], task: Task) -> Iterator[Evaluated
     Raises:
         MaskcastError: there are no such clips, or a process dies.
     """
-    chosen_clips(ClipStore(task.clips), task.split)
+    clips_to_score(ClipStore(task.clips), task.split)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         for name, folder in maskers.items():
@@ -110,80 +116,84 @@ def evaluate_many(maskers: Mapping[str, Path], task: Task) -> Iterator[Evaluated
                 result = future.result()
             except BrokenProcessPool as error:
                 raise MaskcastError(
-                    f"{folder}: the process that scored it died, perhaps for lack of memory"
+                    f"{folder}: the evaluation process died; it may have run out of memory"
                 ) from error
             yield (name, result) if isinstance(result, MaskcastError) else result
 
 
-def chosen_clips(store: ClipStore, split: str) -> Sequence[Clip]:
+def clips_to_score(store: ClipStore, split: str) -> Sequence[Clip]:
     """Returns the clips of a split that have frames and labels.
 
     Raises:
         MaskcastError: if there is none.
     """
     labelled = store.select(split, "labelled")
-    found = [clip for clip in labelled if clip.has_frames]
-    if not found:
+    clips = [clip for clip in labelled if clip.has_frames]
+    if not clips:
         raise MaskcastError(
             f"{store.root}: no labelled clip of {split!r} has frames (it has "
             f"{pluralize(len(labelled), 'clip')}); prepare some"
         )
-    return found
+    return clips
 
 
 def shown_frames(clip: Clip) -> list[int]:
     """Returns the frames of a clip that pictures show."""
-    return evenly_spaced(clip.num_frames, SHOWN)
+    return evenly_spaced(clip.num_frames, MAX_SHOWN)
 
 
-def evaluate_one(name: str, folder: Path, task: Task) -> Evaluated | MaskcastError:
+def evaluate_one(name: str, folder: Path, task: EvaluationTask) -> MaskerResult | MaskcastError:
     """Scores and measures a masker; an error is returned, not raised, as this runs in another process."""
     try:
         store = ClipStore(task.clips)
-        clips = chosen_clips(store, task.split)
+        clips = clips_to_score(store, task.split)
         longest = max(clips, key=lambda clip: clip.num_frames)
         load = partial(_load, folder, store)
         segmenter, speed = measure(load, store.frames(longest), task.batch_size, task.precision)
-        maps = _shared(segmenter, store, folder)
-        scores = {one.name: scores_of(one) for one in maps}
+        maps = _shared_maps(segmenter, store, folder)
+        scores = {label_map.name: scores_of(label_map) for label_map in maps}
         shown: dict[str, np.ndarray] = {}
         for number, clip in enumerate(clips):
-            found = segment_whole(
+            predictions = segment_whole(
                 segmenter, store.frames(clip), batch_size=task.batch_size, precision=task.precision
             )
-            for one in maps:
-                if masks_layer(one.name) in clip.layers:
-                    scores[one.name].add(clip.id, store.of(one.name).masks(clip), found[one.name].masks)
+            for label_map in maps:
+                if masks_layer(label_map.name) in clip.layers:
+                    scores[label_map.name].add(
+                        clip.id, store.of(label_map.name).masks(clip), predictions[label_map.name].masks
+                    )
                 if not number:
-                    shown[one.name] = found[one.name].masks[shown_frames(clip)]
-        tables = {map_name: one.table() for map_name, one in scores.items()}
-        return Evaluated(name, read_description(folder)["model"], tables, speed, shown)
+                    shown[label_map.name] = predictions[label_map.name].masks[shown_frames(clip)]
+        tables = {map_name: label_map.table() for map_name, label_map in scores.items()}
+        return MaskerResult(name, read_description(folder)["model"], tables, speed, shown)
     except MaskcastError as error:
         return error
 
 
 def _load(folder: Path, store: ClipStore) -> Segmenter:
     segmenter, _ = load_masker(folder)
-    _shared(segmenter, store, folder)
+    _shared_maps(segmenter, store, folder)
     return segmenter
 
 
-def _shared(segmenter: Segmenter, store: ClipStore, folder: Path) -> list[LabelMap]:
+def _shared_maps(segmenter: Segmenter, store: ClipStore, folder: Path) -> list[LabelMap]:
     """Returns the label maps that both the masker and the clips have.
 
     Raises:
         MaskcastError: there is none, or one has other classes.
     """
-    for one in segmenter.maps:
-        if one.name in store.maps and store.maps[one.name] != one:
+    for label_map in segmenter.maps:
+        if label_map.name in store.maps and store.maps[label_map.name] != label_map:
             raise MaskcastError(
-                f"{folder}: its map {one.name!r} has the classes {', '.join(one.classes[:3])} ..., and not those "
-                f"of {store.root}; score it on clips of its own classes"
+                f"{folder}: its map {label_map.name!r} has the classes {', '.join(label_map.classes[:3])} ..., "
+                f"not those of {store.root}; use clips with the classes of the masker"
             )
-    shared = [one for one in segmenter.maps if one.name in store.maps]
+    shared = [label_map for label_map in segmenter.maps if label_map.name in store.maps]
     if not shared:
-        mine, theirs = (", ".join(one.name for one in maps) for maps in (segmenter.maps, store.maps.values()))
+        masker_maps, store_maps = (
+            ", ".join(label_map.name for label_map in maps) for maps in (segmenter.maps, store.maps.values())
+        )
         raise MaskcastError(
-            f"{folder}: finds {mine}, and {store.root} has {theirs}; score it on clips of its maps"
+            f"{folder}: predicts {masker_maps}, but {store.root} has {store_maps}; use clips with its maps"
         )
     return shared

@@ -11,20 +11,20 @@ from maskcast.evaluation.metrics import accuracy, confusion, has_foreground, mac
 from maskcast.labels import LabelMap
 
 
-def counts_of(label_map: LabelMap, truth_THW: np.ndarray, found_THW: np.ndarray) -> np.ndarray:
+def counts_of(label_map: LabelMap, truth_THW: np.ndarray, prediction_THW: np.ndarray) -> np.ndarray:
     """Returns the counts from which a map's scores are computed, int64.
 
     For classes it is the confusion matrix (K, K). For an alpha it is (4,): the sums over all pixels of the smaller
     opacity, the greater opacity, the absolute difference, and the largest possible difference.
     """
     if label_map.kind != "alpha":
-        return confusion(truth_THW, found_THW, label_map.num_classes)
-    small, great = np.minimum(truth_THW, found_THW), np.maximum(truth_THW, found_THW)
-    least, most = int(small.sum(dtype=np.int64)), int(great.sum(dtype=np.int64))
-    return np.array([least, most, most - least, 255 * truth_THW.size], np.int64)
+        return confusion(truth_THW, prediction_THW, label_map.num_classes)
+    minimum_THW, maximum_THW = np.minimum(truth_THW, prediction_THW), np.maximum(truth_THW, prediction_THW)
+    intersection, union = int(minimum_THW.sum(dtype=np.int64)), int(maximum_THW.sum(dtype=np.int64))
+    return np.array([intersection, union, union - intersection, 255 * truth_THW.size], np.int64)
 
 
-def no_counts(label_map: LabelMap) -> np.ndarray:
+def zero_counts(label_map: LabelMap) -> np.ndarray:
     """Returns counts of zero."""
     return np.zeros(4 if label_map.kind == "alpha" else (label_map.num_classes,) * 2, np.int64)
 
@@ -41,6 +41,10 @@ def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
     if label_map.kind != "alpha":
         jaccard = macro_jaccard(counts, absent="omit") if has_foreground(counts) else math.nan
         return {"jaccard": jaccard, "accuracy": accuracy(counts)}
-    least, most, difference, pixels = counts.tolist()
-    apart = difference / max(1, pixels)
-    return {"jaccard": least / most if most else math.nan, "accuracy": 1 - apart, "mad": 1000 * apart}
+    intersection, union, difference, pixels = counts.tolist()
+    mean_difference = difference / max(1, pixels)
+    return {
+        "jaccard": intersection / union if union else math.nan,
+        "accuracy": 1 - mean_difference,
+        "mad": 1000 * mean_difference,
+    }

@@ -21,7 +21,7 @@ from maskcast.reading import pluralize
 Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
 
-AT_ONCE = 2**20  # pixels that are counted at once; each takes ten bytes of temporary memory
+CHUNK = 2**20  # pixels that are counted at once; each takes ten bytes of temporary memory
 
 
 def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> Matrix:
@@ -41,19 +41,19 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
     if target.shape != prediction.shape:
         raise MaskcastError(f"target masks {target.shape} and predicted masks {prediction.shape} differ in shape")
     # 8 + 8 bits index a 256 x 256 table, so invalid ids are found in it without a further pass.
-    true, found = _bytes(target).ravel(), _bytes(prediction).ravel()
+    target_ids, predicted_ids = _as_uint8(target).ravel(), _as_uint8(prediction).ravel()
     pairs = np.zeros(1 << 16, np.int64)
-    for start in range(0, true.size, AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        pairs += np.bincount((true[some].astype(np.uint16) << 8) | found[some], minlength=1 << 16)
+    for start in range(0, target_ids.size, CHUNK):
+        chunk = slice(start, start + CHUNK)
+        pairs += np.bincount((target_ids[chunk].astype(np.uint16) << 8) | predicted_ids[chunk], minlength=1 << 16)
     table = pairs.reshape(256, 256)
     table[IGNORE] = 0
     for name, counts in (("target", table.sum(axis=1)), ("predicted", table.sum(axis=0))):
-        outside = np.flatnonzero(counts[num_classes:])
-        if outside.size:
-            worst = num_classes + int(outside[0])
+        invalid_ids = np.flatnonzero(counts[num_classes:])
+        if invalid_ids.size:
+            invalid = num_classes + int(invalid_ids[0])
             raise MaskcastError(
-                f"{name} masks hold class id {worst} ({pluralize(int(counts[worst]), 'pixel')}), but the "
+                f"{name} masks hold class id {invalid} ({pluralize(int(counts[invalid]), 'pixel')}), but the "
                 f"classes are 0..{num_classes - 1}: correct the masks or name more classes"
             )
     return table[:num_classes, :num_classes].copy()
@@ -73,8 +73,8 @@ def jaccard_per_class(matrix: Matrix) -> NDArray[np.float64]:
     Returns:
         (K,) float64 in 0..1; NaN for a class that is absent from target and prediction alike (0 / 0).
     """
-    hit, target, predicted = _margins(matrix)
-    return _divide(hit, target + predicted - hit)
+    true_positives, target, predicted = _margins(matrix)
+    return _divide(true_positives, target + predicted - true_positives)
 
 
 def macro_jaccard(matrix: Matrix, *, absent: Absent, background: bool = True) -> float:
@@ -104,15 +104,15 @@ def foreground_jaccard(matrix: Matrix) -> dict[str, float]:
     return {"jaccard_no_background": macro_jaccard(matrix, absent="omit", background=False)}
 
 
-def foreground_words(scores: Mapping[str, float], name: str = "jaccard_no_background", digits: int = 4) -> str:
+def foreground_text(scores: Mapping[str, float], name: str = "jaccard_no_background", digits: int = 4) -> str:
     """Returns the foreground's score as text to follow the macro Jaccard; empty without such a score."""
     return f" (foreground {scores[name]:.{digits}f})" if name in scores else ""
 
 
 def dice_per_class(matrix: Matrix) -> NDArray[np.float64]:
     """Dice coefficient (F1) of each class, 2 tp / (2 tp + fp + fn), shaped as `jaccard_per_class`."""
-    hit, target, predicted = _margins(matrix)
-    return _divide(2 * hit, target + predicted)
+    true_positives, target, predicted = _margins(matrix)
+    return _divide(2 * true_positives, target + predicted)
 
 
 def macro_dice(matrix: Matrix) -> float:
@@ -128,24 +128,24 @@ def accuracy(matrix: Matrix) -> float:
 
 def accuracy_per_class(matrix: Matrix) -> NDArray[np.float64]:
     """Fraction of correct pixels of each target class (recall); (K,) float64, NaN without pixels."""
-    hit, target, _ = _margins(matrix)
-    return _divide(hit, target)
+    true_positives, target, _ = _margins(matrix)
+    return _divide(true_positives, target)
 
 
 def mean_where_labelled(scores: Sequence[float]) -> float:
     """Mean of a clip's scores over frames with labels (others have NaN); NaN if no frame has labels."""
-    found = [score for score in scores if not np.isnan(score)]
-    return float(np.mean(found)) if found else float("nan")
+    defined = [score for score in scores if not np.isnan(score)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
-def _bytes(masks: np.ndarray) -> NDArray[np.uint8]:
+def _as_uint8(masks: np.ndarray) -> NDArray[np.uint8]:
     if masks.dtype == np.uint8:
         return masks
     if not np.issubdtype(masks.dtype, np.integer):
         raise MaskcastError(f"masks of dtype {masks.dtype} are not class ids: give integers 0..255")
     if masks.size and not 0 <= masks.min() <= masks.max() <= 255:
-        worst = masks.min() if masks.min() < 0 else masks.max()
-        raise MaskcastError(f"masks hold class id {worst}: give integers 0..255")
+        invalid = masks.min() if masks.min() < 0 else masks.max()
+        raise MaskcastError(f"masks hold class id {invalid}: give integers 0..255")
     return masks.astype(np.uint8)
 
 
@@ -154,8 +154,8 @@ def _margins(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
 
 
 def _divide(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
-    out = np.full(len(numerator), np.nan)
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)
+    result = np.full(len(numerator), np.nan)
+    return np.divide(numerator, denominator, out=result, where=denominator > 0)
 
 
 def _macro(per_class: NDArray[np.float64], absent: Absent, background: bool) -> float:

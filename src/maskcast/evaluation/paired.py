@@ -16,8 +16,8 @@ import numpy as np
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.reading import pluralize
 
-AT_ONCE = 1_000_000  # random numbers drawn at once
-FEWEST = 6  # fewest videos for a conclusion: 5 agree by chance with probability 2 / 2 ** 5 > 1 / 20
+CHUNK = 1_000_000  # random numbers drawn at once
+MIN_VIDEOS = 6  # fewest videos for a conclusion: 5 agree by chance with probability 2 / 2 ** 5 > 1 / 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Difference:
     def may_be_chance(self) -> bool:
         """Whether the interval contains 0 or there are few videos; false if both models are equal on each clip."""
         equal = self.low == self.high == 0
-        return not equal and (self.low <= 0 <= self.high or self.videos < FEWEST)
+        return not equal and (self.low <= 0 <= self.high or self.videos < MIN_VIDEOS)
 
     @property
     def over(self) -> str:
@@ -56,15 +56,15 @@ class Difference:
 
     def shown(self, digits: int = 4) -> str:
         """Returns the mean with its interval, as text."""
-        return bracketed((self.mean, self.low, self.high), self.count, f"+.{digits}f")
+        return format_interval((self.mean, self.low, self.high), self.count, f"+.{digits}f")
 
     def __str__(self) -> str:
         return f"{self.shown()} over {self.over}, greater in {self.greater}"
 
 
 def paired_difference(
-    ours: Mapping[str, float],
-    theirs: Mapping[str, float],
+    candidate: Mapping[str, float],
+    reference: Mapping[str, float],
     bootstrap: Bootstrap,
     of: str,
     videos: Mapping[str, str] | None = None,
@@ -75,16 +75,18 @@ def paired_difference(
     cancels out.
 
     Args:
-        ours: score of each clip or image.
-        theirs: score of the other model for the same clips or images.
+        candidate: score of each clip or image.
+        reference: score of the other model for the same clips or images.
         bootstrap: confidence, resamples and seed.
         of: `clip` or `image`.
         videos: see `mean_interval`.
     """
-    differences = {item: value - theirs[item] for item, value in ours.items()}
+    differences = {item: value - reference[item] for item, value in candidate.items()}
     mean, low, high = mean_interval(differences, bootstrap, videos)
     greater = sum(value > 0 for value in differences.values())
-    return Difference(len(ours), of, mean, low, high, greater, len(_videos(sorted(ours), videos)))
+    return Difference(
+        len(candidate), of, mean, low, high, greater, len(_indices_by_video(sorted(candidate), videos))
+    )
 
 
 def mean_interval(
@@ -100,31 +102,31 @@ def mean_interval(
             independent.
     """
     items = sorted(scores)
-    own = _videos(items, videos)
-    groups = list(own.values()) if len(own) > 1 else [[n] for n in range(len(items))]
+    by_video = _indices_by_video(items, videos)
+    groups = list(by_video.values()) if len(by_video) > 1 else [[n] for n in range(len(items))]
     values_N = np.array([scores[item] for item in items])
     sums_V = np.array([values_N[group].sum() for group in groups])
     counts_V = np.array([len(group) for group in groups])
-    rng, means, left = np.random.default_rng(bootstrap.seed), [], bootstrap.resamples
-    while left:
-        some = min(left, max(1, AT_ONCE // len(groups)))
-        drawn_RV = rng.integers(0, len(groups), (some, len(groups)))
+    rng, means, remaining = np.random.default_rng(bootstrap.seed), [], bootstrap.resamples
+    while remaining:
+        size = min(remaining, max(1, CHUNK // len(groups)))
+        drawn_RV = rng.integers(0, len(groups), (size, len(groups)))
         means.append(sums_V[drawn_RV].sum(1) / counts_V[drawn_RV].sum(1))
-        left -= some
+        remaining -= size
     tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(values_N.mean()), float(low), float(high)
 
 
-def bracketed(interval: tuple[float, float, float], count: int, spec: str = ".4f") -> str:
+def format_interval(interval: tuple[float, float, float], count: int, spec: str = ".4f") -> str:
     """Returns a mean as text, with its interval in brackets if there is more than one clip or image."""
     mean, low, high = (format(value, spec) for value in interval)
     return f"{mean} [{low}, {high}]" if count > 1 else mean
 
 
-def _videos(items: list[str], videos: Mapping[str, str] | None) -> dict[str, list[int]]:
+def _indices_by_video(items: list[str], videos: Mapping[str, str] | None) -> dict[str, list[int]]:
     """Returns the indices of the items of each video."""
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for n, item in enumerate(items):
-        found.setdefault((videos or {}).get(item, item), []).append(n)
-    return found
+        indices.setdefault((videos or {}).get(item, item), []).append(n)
+    return indices

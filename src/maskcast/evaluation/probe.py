@@ -28,7 +28,7 @@ FRAMES = 300  # frames per split
 PIXELS = 4  # pixels per class and frame
 NEIGHBOURS = 20
 TEMPERATURE = 0.07  # temperature of the neighbours' votes (Wu et al. 2018, arXiv 1805.01978)
-PENALTY = 1e-4  # weight of the L2 penalty of the probe
+L2_PENALTY = 1e-4  # weight of the L2 penalty of the probe
 STEPS = 100  # most iterations of L-BFGS
 
 
@@ -43,18 +43,17 @@ def probe(encoder: Normalised, store: ClipStore) -> dict[str, float]:
         MaskcastError: the encoder's maps, or their standard deviation, are not finite.
     """
     encoder.eval()
-    train_NC, labels_N = _pixels(encoder, store, "train")
-    val_NC, truth_N = _pixels(encoder, store, "val")
+    train_NC, labels_N = _sample_features(encoder, store, "train")
+    val_NC, truth_N = _sample_features(encoder, store, "val")
     mean_C, std_C = train_NC.mean(0), train_NC.std(0).clamp_min(1e-6 * train_NC.std() + 1e-12)
     train_NC, val_NC = (train_NC - mean_C) / std_C, (val_NC - mean_C) / std_C
     if not (train_NC.isfinite().all() and val_NC.isfinite().all()):
         raise MaskcastError(
-            "the encoder's maps have numbers that are not finite: training diverged; lower learning_rate or "
-            "weight_decay"
+            "the encoder's feature maps are not finite: training diverged; lower learning_rate or weight_decay"
         )
     return {
-        "linear_probe": mean_class_accuracy(linear(train_NC, labels_N, val_NC), truth_N),
-        "knn": mean_class_accuracy(nearest(train_NC, labels_N, val_NC), truth_N),
+        "linear_probe": mean_class_accuracy(classify_linear(train_NC, labels_N, val_NC), truth_N),
+        "knn": mean_class_accuracy(classify_knn(train_NC, labels_N, val_NC), truth_N),
     }
 
 
@@ -63,7 +62,7 @@ def can_probe(store: ClipStore) -> bool:
     return all(len(_indexed(store, split)[1]) for split in ("train", "val"))
 
 
-def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
+def classify_linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
     """Classifies each row of ``val_NC`` by multinomial logistic regression, fitted with L-BFGS."""
     weights_KC = torch.zeros(int(labels_N.max()) + 1, train_NC.shape[1], requires_grad=True)
     bias_K = torch.zeros(len(weights_KC), requires_grad=True)
@@ -72,7 +71,7 @@ def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
     def loss() -> Tensor:
         optimizer.zero_grad()
         logits_NK = F.linear(train_NC, weights_KC, bias_K)
-        value = F.cross_entropy(logits_NK, labels_N) + PENALTY * weights_KC.square().sum()
+        value = F.cross_entropy(logits_NK, labels_N) + L2_PENALTY * weights_KC.square().sum()
         value.backward()
         return value
 
@@ -81,22 +80,22 @@ def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
         return F.linear(val_NC, weights_KC, bias_K).argmax(1)
 
 
-def nearest(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
+def classify_knn(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
     """Classifies each row of ``val_NC`` by votes of its nearest neighbours by cosine, weighted exp(cos / t)."""
     train_NC, val_NC = F.normalize(train_NC, dim=1), F.normalize(val_NC, dim=1)
-    found = []
+    predictions = []
     for part_BC in val_NC.split(1024):
         similarity, index = (part_BC @ train_NC.t()).topk(min(NEIGHBOURS, len(train_NC)), dim=1)
         votes_BK = torch.zeros(len(part_BC), int(labels_N.max()) + 1)
         votes_BK.scatter_add_(1, labels_N[index], (similarity / TEMPERATURE).exp())
-        found.append(votes_BK.argmax(1))
-    return torch.cat(found)
+        predictions.append(votes_BK.argmax(1))
+    return torch.cat(predictions)
 
 
 def mean_class_accuracy(predicted_N: Tensor, truth_N: Tensor) -> float:
     """Returns the fraction of correct items per class, averaged over the classes in ``truth_N``."""
-    right = predicted_N == truth_N
-    return float(np.mean([right[truth_N == k].float().mean().item() for k in truth_N.unique()]))
+    correct = predicted_N == truth_N
+    return float(np.mean([correct[truth_N == k].float().mean().item() for k in truth_N.unique()]))
 
 
 def _indexed(store: ClipStore, split: str) -> tuple[Sequence[Clip], TrainingIndex]:
@@ -111,19 +110,19 @@ def _indexed(store: ClipStore, split: str) -> tuple[Sequence[Clip], TrainingInde
 
 
 @torch.no_grad()
-def _pixels(encoder: Normalised, store: ClipStore, split: str) -> tuple[Tensor, Tensor]:
+def _sample_features(encoder: Normalised, store: ClipStore, split: str) -> tuple[Tensor, Tensor]:
     """Returns features (N, C) and classes (N,) of the drawn pixels."""
     clips, index = _indexed(store, split)
     features, labels = [], []
     for number in evenly_spaced(len(index), FRAMES):
         k, t = index.at(number)
-        places_N2, labels_N = _drawn(store.masks(clips[k], slice(t, t + 1))[0], rng(0, number))
-        features.append(_read(encoder, store.frames(clips[k])[t], places_N2))
+        pixels_N2, labels_N = _sample_pixels(store.masks(clips[k], slice(t, t + 1))[0], rng(0, number))
+        features.append(_features_at(encoder, store.frames(clips[k])[t], pixels_N2))
         labels.append(torch.from_numpy(labels_N))
     return torch.cat(features), torch.cat(labels)
 
 
-def _drawn(mask_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _sample_pixels(mask_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Returns row and column (N, 2) and class (N,) of the pixels drawn in a mask."""
     places, labels = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
     for class_id in np.unique(mask_HW[mask_HW != IGNORE]):
@@ -133,11 +132,11 @@ def _drawn(mask_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray
     return np.concatenate(places), np.concatenate(labels)
 
 
-def _read(encoder: Normalised, frame_HWC: np.ndarray, places_N2: np.ndarray) -> Tensor:
+def _features_at(encoder: Normalised, frame_HWC: np.ndarray, pixels_N2: np.ndarray) -> Tensor:
     """Returns the features (N, C) at rows and columns of a frame."""
     map_1Chw = encoder(torch.tensor(frame_HWC, device=encoder.mean.device)[None])
     height, width = (size * encoder.stride for size in map_1Chw.shape[2:])  # size of the padded frame
-    centres_N2 = (2 * places_N2[:, ::-1] + 1) / [width, height] - 1  # x, y; the padded frame spans -1 to 1
+    centres_N2 = (2 * pixels_N2[:, ::-1] + 1) / [width, height] - 1  # x, y; the padded frame spans -1 to 1
     grid_11N2 = torch.tensor(centres_N2, dtype=map_1Chw.dtype, device=map_1Chw.device)[None, None]
     read_1C1N = F.grid_sample(map_1Chw, grid_11N2, padding_mode="border", align_corners=False)
     return read_1C1N[0, :, 0].t().float().cpu()

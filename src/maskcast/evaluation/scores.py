@@ -81,13 +81,18 @@ class ForecastScores(HorizonCounts):
 
     def per_clip(self) -> dict[str, dict[str, float]]:
         """Returns `jaccard_last`, `jaccard_mean` and `j_and_f` of each clip, by score; NaNs are left out."""
-        found = {
+        values_by_score = {
             "jaccard_last": [jaccard_h[self.last] for jaccard_h in self.clip_jaccard],
             "jaccard_mean": [mean_where_labelled(jaccard_h) for jaccard_h in self.clip_jaccard],
             "j_and_f": [j_and_f(objects)["j_and_f"] for objects in self.clip_objects],
         }
-        each = {score: zip(self.clip_ids, values, strict=True) for score, values in found.items()}
-        return {score: {clip: value for clip, value in one if np.isfinite(value)} for score, one in each.items()}
+        pairs_by_score = {
+            score: zip(self.clip_ids, values, strict=True) for score, values in values_by_score.items()
+        }
+        return {
+            score: {clip: value for clip, value in one if np.isfinite(value)}
+            for score, one in pairs_by_score.items()
+        }
 
     def coco(self) -> dict[str, float]:
         """The COCO summary over all forecast frames."""
@@ -126,21 +131,21 @@ class ForecastScores(HorizonCounts):
         }
 
 
-def measured(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
+def measure(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
     """Yields the items of `batches`; adds the time and peak memory of making them to `scores`."""
-    _forget_peak()
+    _reset_peak_memory()
     iterator = iter(batches)
     while True:
         start = time.perf_counter()
         batch = next(iterator, None)
         scores.seconds += time.perf_counter() - start
         if batch is None:
-            scores.peak_memory_mib = _peak_mib()
+            scores.peak_memory_mib = _peak_memory_mib()
             return
         yield batch
 
 
-def _forget_peak() -> None:
+def _reset_peak_memory() -> None:
     """Resets the peak memory (on Linux, writing 5 resets the process's high-water mark)."""
     import torch
 
@@ -151,11 +156,11 @@ def _forget_peak() -> None:
         reset.write_text("5")
 
 
-def _peak_mib() -> float:
+def _peak_memory_mib() -> float:
     """Returns the peak memory since the last reset in MiB, of the GPU if there is one, else of the process."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    told = process_memory("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 if told is None else told / 2**20
+    peak_kib = process_memory("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 if peak_kib is None else peak_kib / 2**20

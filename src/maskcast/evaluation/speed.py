@@ -19,8 +19,8 @@ from maskcast.memory import process_memory
 from maskcast.models.base import best_device, count_parameters
 from maskcast.models.segmentation.base import Segmenter
 
-WARM_UP, TIMED = 11, 30  # frames; system 1 also skipped 11
-CLIPS = 3  # repetitions of masking the whole clip
+WARM_UP_FRAMES, TIMED_FRAMES = 11, 30  # frames; system 1 also skipped 11
+CLIP_REPEATS = 3  # repetitions of masking the whole clip
 MIB = 2**20
 
 
@@ -59,22 +59,22 @@ def measure(
         precision: ``bf16`` or ``fp32``.
     """
     device = best_device()
-    before = _memory("VmRSS")
+    baseline = _memory("VmRSS")
     segmenter = load().to(device)
     times = []
     with Session(segmenter, precision=precision, cuts=False) as session:
-        for t in range(WARM_UP + TIMED):
+        for t in range(WARM_UP_FRAMES + TIMED_FRAMES):
             if not t % len(frames_THWC):
                 session.reset()
             times.append(seconds_of(partial(session.step, frames_THWC[t % len(frames_THWC)]), device))
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM") - before
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM") - baseline
     mask = partial(segment_whole, segmenter, frames_THWC, batch_size=batch_size, precision=precision)
-    whole = [seconds_of(mask, device) for _ in range(CLIPS)]
+    clip_times = [seconds_of(mask, device) for _ in range(CLIP_REPEATS)]
     return segmenter, Speed(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         parameters=count_parameters(segmenter),
-        frame_ms=1000 * statistics.median(times[WARM_UP:]),
-        clip_ms=1000 * statistics.median(whole),
+        frame_ms=1000 * statistics.median(times[WARM_UP_FRAMES:]),
+        clip_ms=1000 * statistics.median(clip_times),
         clip_frames=len(frames_THWC),
         memory_mib=peak / MIB,
     )
@@ -82,18 +82,18 @@ def measure(
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Returns the seconds that ``work`` takes, including asynchronous work of the device."""
-    _wait(device)
+    _synchronize(device)
     start = time.perf_counter()
     work()
-    _wait(device)
+    _synchronize(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _memory(name: str) -> float:
-    told = process_memory(name)
-    return math.nan if told is None else told
+    value = process_memory(name)
+    return math.nan if value is None else value

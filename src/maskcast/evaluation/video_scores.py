@@ -74,27 +74,31 @@ class VideoScores:
         self._objects: list[tuple[float, float]] = []
         self._windows: dict[int, list[float]] = {length: [] for length in WINDOWS}
 
-    def add(self, clip: str, truth_THW: np.ndarray, found_THW: np.ndarray) -> None:
+    def add(self, clip: str, truth_THW: np.ndarray, prediction_THW: np.ndarray) -> None:
         """Scores a clip.
 
         Args:
             clip: its id.
             truth_THW: true masks, uint8, 255 where there is no label.
-            found_THW: predicted masks, uint8.
+            prediction_THW: predicted masks, uint8.
         """
         frames, objects = np.zeros((len(truth_THW), *self._counts.shape), np.int64), []
-        for truth, found in zip(*(np.split(each, self.maps, 1) for each in (truth_THW, found_THW)), strict=True):
-            counts_TKK = np.array([confusion(*pair, self.num_classes) for pair in zip(truth, found, strict=True)])
-            objects += region_and_boundary(truth, found, counts_TKK)
+        for truth, prediction in zip(
+            *(np.split(each, self.maps, 1) for each in (truth_THW, prediction_THW)), strict=True
+        ):
+            counts_TKK = np.array(
+                [confusion(*pair, self.num_classes) for pair in zip(truth, prediction, strict=True)]
+            )
+            objects += region_and_boundary(truth, prediction, counts_TKK)
             frames += counts_TKK
-        counts, changes = frames.sum(0), flicker(truth_THW, found_THW)
-        windows = {length: consistency(truth_THW, found_THW, length) for length in WINDOWS}
+        counts, changes = frames.sum(0), flicker(truth_THW, prediction_THW)
+        windows = {length: consistency(truth_THW, prediction_THW, length) for length in WINDOWS}
         self._counts += counts
         self._changes = Flicker(*(sum(pair) for pair in zip(self._changes, changes, strict=True)))
         self._frames += [macro_jaccard(one, absent="omit") for one in frames if one.any()]
         self._objects += objects
-        for length, found in windows.items():
-            self._windows[length] += found
+        for length, prediction in windows.items():
+            self._windows[length] += prediction
         self.per_clip[clip] = {
             "jaccard": macro_jaccard(counts, absent="omit") if has_foreground(counts) else float("nan"),
             "flicker": changes.rates()[0],
@@ -104,23 +108,25 @@ class VideoScores:
 
     def table(self) -> dict[str, float]:
         """Returns all scores by name; NaN if undefined."""
-        some, (errors, changes) = has_foreground(self._counts), self._changes.rates()
-        steady = {f"mvc{length}": mean_where_labelled(found) for length, found in self._windows.items()}
+        foreground, (errors, changes) = has_foreground(self._counts), self._changes.rates()
+        consistency_scores = {
+            f"mvc{length}": mean_where_labelled(windows) for length, windows in self._windows.items()
+        }
         return {
-            "jaccard": macro_jaccard(self._counts, absent="omit") if some else float("nan"),
-            "jaccard_frames": mean_where_labelled(self._frames) if some else float("nan"),
+            "jaccard": macro_jaccard(self._counts, absent="omit") if foreground else float("nan"),
+            "jaccard_frames": mean_where_labelled(self._frames) if foreground else float("nan"),
             **j_and_f(self._objects),
-            "dice": macro_dice(self._counts) if some else float("nan"),
+            "dice": macro_dice(self._counts) if foreground else float("nan"),
             "accuracy": accuracy(self._counts),
             "class_accuracy": mean_where_labelled(accuracy_per_class(self._counts).tolist()),
             "flicker": errors,
             "change": changes,
-            **steady,
+            **consistency_scores,
             **foreground_jaccard(self._counts),
         }
 
 
-def beside(ours: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+def compare_with_base(scores: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
     """Compares a masker with its base: ``jaccard_gain``, and ``flicker_ratio`` (NaN if the base has none)."""
-    ratio = ours["flicker"] / base["flicker"] if base["flicker"] else float("nan")
-    return {"jaccard_gain": ours["jaccard"] - base["jaccard"], "flicker_ratio": ratio}
+    ratio = scores["flicker"] / base["flicker"] if base["flicker"] else float("nan")
+    return {"jaccard_gain": scores["jaccard"] - base["jaccard"], "flicker_ratio": ratio}

@@ -16,13 +16,13 @@ import numpy as np
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.amodal import AmodalScores
-from maskcast.evaluation.video_scores import VideoScores, beside
+from maskcast.evaluation.video_scores import VideoScores, compare_with_base
 from maskcast.labels import IGNORE
 
 SEGMENTER, BASE = "segmenter", "base"
 
 
-class Amodal(NamedTuple):
+class AmodalSetting(NamedTuple):
     """Amodal label maps, of whole objects that may occlude each other, scored in addition."""
 
     maps: Sequence[str]
@@ -49,7 +49,7 @@ class VideoEvaluation:
     prepared: ClipStore
     masks: Mapping[str, ClipStore]
     chosen: Sequence[Clip]
-    amodal: Amodal | None = None
+    amodal: AmodalSetting | None = None
 
     def __post_init__(self) -> None:
         self._check_maps()
@@ -78,7 +78,7 @@ class VideoEvaluation:
         return {clip.id: clip.video for clip in self.chosen}
 
     @property
-    def photographs(self) -> bool:
+    def single_frames(self) -> bool:
         """Whether every clip is a single frame, so that there are no scores over time."""
         return all(clip.num_frames == 1 for clip in self.chosen)
 
@@ -86,48 +86,48 @@ class VideoEvaluation:
         """Returns the masks (T, H, W) of a clip in each scored map, from a store of true or predicted masks."""
         return {name: store.of(name).masks(store.get(clip.id)) for name in self.maps}
 
-    def below_each_other(self, store: ClipStore, clip: Clip) -> np.ndarray:
+    def stacked_masks(self, store: ClipStore, clip: Clip) -> np.ndarray:
         """Returns the masks of all maps stacked vertically, (T, maps x H, W)."""
         return np.concatenate(list(self.layers(store, clip).values()), 1)
 
     @cached_property
     def scores(self) -> dict[str, VideoScores]:
         """The scores of each model."""
-        found = {}
+        scores = {}
         for name, store in self.masks.items():
-            found[name] = VideoScores(self.prepared.num_classes, len(self.maps))
+            scores[name] = VideoScores(self.prepared.num_classes, len(self.maps))
             for clip in self.chosen:
-                found[name].add(clip.id, *(self.below_each_other(each, clip) for each in (self.prepared, store)))
-        return found
+                scores[name].add(clip.id, *(self.stacked_masks(each, clip) for each in (self.prepared, store)))
+        return scores
 
     @cached_property
     def amodal_scores(self) -> dict[str, AmodalScores]:
         """The amodal scores of each model; empty without ``amodal``."""
-        found: dict[str, AmodalScores] = {}
+        scores: dict[str, AmodalScores] = {}
         if self.amodal is None:
-            return found
+            return scores
         maps = [self.prepared.of(name).label_map for name in self.maps]
         for name, store in self.masks.items():
-            found[name] = AmodalScores(maps, self.amodal.least_pixels)
+            scores[name] = AmodalScores(maps, self.amodal.least_pixels)
             for clip in self.chosen:
                 truth, masks = (self.layers(each, clip) for each in (self.prepared, store))
-                found[name].add(clip.id, truth, masks, self._seen(clip), clip.meta.get("hands"))
-        return found
+                scores[name].add(clip.id, truth, masks, self._visible_masks(clip), clip.meta.get("hands"))
+        return scores
 
     @property
     def tables(self) -> dict[str, dict[str, float]]:
         """All scores of each model by name; NaN if undefined."""
-        found = {name: one.table() for name, one in self.scores.items()}
+        tables = {name: one.table() for name, one in self.scores.items()}
         for name, amodal in self.amodal_scores.items():
-            found[name] |= amodal.table()
-        return found
+            tables[name] |= amodal.table()
+        return tables
 
     def per_clip(self, name: str) -> dict[str, dict[str, float]]:
         """Returns all scores of each clip for a model."""
-        each = self.scores[name].per_clip
+        per_clip = self.scores[name].per_clip
         if name not in self.amodal_scores:
-            return each
-        return {clip: scores | self.amodal_scores[name].per_clip[clip] for clip, scores in each.items()}
+            return per_clip
+        return {clip: scores | self.amodal_scores[name].per_clip[clip] for clip, scores in per_clip.items()}
 
     def flat(self) -> dict[str, float]:
         """Returns all finite scores in one dict; those of the base have its name added."""
@@ -137,7 +137,7 @@ class VideoEvaluation:
             suffix = "" if name == SEGMENTER else f"_{name}"
             flat |= {f"{score}{suffix}": value for score, value in table.items()}
         if BASE in tables:
-            flat |= beside(tables[SEGMENTER], tables[BASE])
+            flat |= compare_with_base(tables[SEGMENTER], tables[BASE])
             for score in ("miou", "miou_occluded"):
                 if score in tables[BASE]:
                     flat[f"{score}_gain"] = tables[SEGMENTER][score] - tables[BASE][score]
@@ -145,24 +145,24 @@ class VideoEvaluation:
 
     def data_digest(self) -> str:
         """Returns a digest (32 hex digits) of what is scored: classes, ids, true masks, visibility and frames."""
-        told = [self.prepared.label_map.name] if self.amodal is None else list(self.amodal)
-        total = hashlib.sha256(repr((*told, self.prepared.classes)).encode())
+        settings = [self.prepared.label_map.name] if self.amodal is None else list(self.amodal)
+        digest = hashlib.sha256(repr((*settings, self.prepared.classes)).encode())
         for clip in self.chosen:
-            total.update(f"\0{clip.id}\0".encode())
-            total.update(self.below_each_other(self.prepared, clip).tobytes())
-            for name, seen_THW in (self._seen(clip) or {}).items():
-                total.update(f"\0{name}\0".encode() + seen_THW.tobytes())
-            total.update(self.prepared.frames(clip).data)
-        return total.hexdigest()[:32]
+            digest.update(f"\0{clip.id}\0".encode())
+            digest.update(self.stacked_masks(self.prepared, clip).tobytes())
+            for name, visible_THW in (self._visible_masks(clip) or {}).items():
+                digest.update(f"\0{name}\0".encode() + visible_THW.tobytes())
+            digest.update(self.prepared.frames(clip).data)
+        return digest.hexdigest()[:32]
 
-    def _seen(self, clip: Clip) -> dict[str, np.ndarray] | None:
+    def _visible_masks(self, clip: Clip) -> dict[str, np.ndarray] | None:
         """Returns where the object of each map is visible, (T, H, W) bool; all of it if that is unknown."""
         if self.amodal is None or self.amodal.visible is None:
             return None
         visible = self.prepared.of(self.amodal.visible)
-        seen_THW = visible.masks(clip)
-        unknown_THW = seen_THW == IGNORE
-        return {name: unknown_THW | (seen_THW == visible.classes.index(name)) for name in self.maps}
+        visible_THW = visible.masks(clip)
+        unknown_THW = visible_THW == IGNORE
+        return {name: unknown_THW | (visible_THW == visible.classes.index(name)) for name in self.maps}
 
     def _check_maps(self) -> None:
         if self.amodal is None:
@@ -179,5 +179,5 @@ class VideoEvaluation:
         if visible is not None and (missing := set(self.maps) - set(self.prepared.of(visible).classes)):
             raise MaskcastError(
                 f"{self.prepared.root}: map {visible!r} has no class {sorted(missing)[0]!r}, so it does not say "
-                "where the object of that map is seen; set evaluate_video.amodal.visible to null"
+                "where its object is visible; set evaluate_video.amodal.visible to null"
             )

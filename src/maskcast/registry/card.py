@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskcast.evaluation.metrics import foreground_words
+from maskcast.evaluation.metrics import foreground_text
 from maskcast.models.base import read_description
 from maskcast.params import flatten
 from maskcast.reading import pluralize
@@ -79,7 +79,7 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     alone = len(about.classes) == 2
     lines.append(_score_table(record, ONE_CLASS if alone else SCORES))
     if "masker_jaccard" in scores:
-        words = foreground_words(scores, "masker_jaccard_no_background") if alone else ""
+        words = foreground_text(scores, "masker_jaccard_no_background") if alone else ""
         lines += [f"The masker's own Jaccard over all frames is {scores['masker_jaccard']:.4f}{words}.", ""]
     return lines
 

@@ -18,7 +18,7 @@ from maskcast.evaluation.view import ForecastView
 from maskcast.files import file_stem
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.report.overlays import stacked
+from maskcast.report.overlays import stack_vertically
 from maskcast.report.pictures import draw_strip
 from maskcast.runner.outputs import atomic_output, check_not_exists
 
@@ -58,7 +58,7 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
         partial.mkdir()
         for name, clip_id in picked.items():
             strips = [_draw_strip(store, clip_id, *each) for each in (a, b)]
-            stacked(strips).save(partial / name)
+            stack_vertically(strips).save(partial / name)
     return [folder / name for name in picked]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize, read_json, validated
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 from maskcast.simulator.camera import CLASSES
 
@@ -60,7 +60,10 @@ def summary(results: Path) -> str:
     columns = {key: title for key, title in COLUMNS.items() if key in scores}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in columns)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
-    lines = [printed(["", *columns.values()], rows, f"{pluralize(int(scores['clips']), 'clip')}, {title}"), ""]
+    lines = [
+        format_table(["", *columns.values()], rows, f"{pluralize(int(scores['clips']), 'clip')}, {title}"),
+        "",
+    ]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
     lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])

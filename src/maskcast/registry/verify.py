@@ -24,7 +24,7 @@ from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_eval
 from maskcast.registry.lineage import known_of, runs_behind
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry
-from maskcast.report.tables import printed
+from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_uri import TELEMETRY
 from maskcast.runner.provenance import CODE
 
@@ -78,7 +78,7 @@ class Verification:
             said = (
                 f"not equal: {len(self.differing)} of {count} scores, by at most {most:.2g}; of each clip: {clips}"
             )
-        return f"{printed(['score', 'registered', 'now', 'equal'], rows, self.title)}\n{said}"
+        return f"{format_table(['score', 'registered', 'now', 'equal'], rows, self.title)}\n{said}"
 
 
 def verify(registry: Registry, which: str, repository: str, clips: Path | None = None) -> Verification:

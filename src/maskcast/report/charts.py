@@ -8,9 +8,9 @@ from maskcast.markup import Html, collapsible, element, table
 
 WIDTH, HEIGHT = 360, 230  # about the width of a phone, so that text is not scaled
 TOP, BOTTOM = 10, 38
-LEAST_LEFT, LEAST_RIGHT, DIGIT = 44, 10, 7  # widths in pixels: y axis, right margin, digit
-MOST_POINTS, MOST_ROWS = 400, 40
-DOTTED_UP_TO = 30  # maximum number of points of a line that also get dots
+MIN_LEFT, MIN_RIGHT, DIGIT = 44, 10, 7  # widths in pixels: y axis, right margin, digit
+MAX_POINTS, MAX_ROWS = 400, 40
+MAX_DOTS = 30  # maximum number of points of a line that also get dots
 TICKS = 5  # approximate number of ticks on an axis
 STYLES = 8  # CSS classes line-0 to line-7
 
@@ -38,7 +38,7 @@ def line_chart(
         y_range: Minimum and maximum of the y axis; None fits the lines.
         log_x: Logarithmic x axis, for x > 0, with a tick at each x, or at powers of ten if there are many.
     """
-    lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
+    lines = {name: _subsample(points, MAX_POINTS) for name, points in lines.items()}
     finite = {name: [one for one in points if all(map(math.isfinite, one))] for name, points in lines.items()}
     drawn = [point for points in finite.values() for point in points]
     if not drawn:
@@ -49,11 +49,11 @@ def line_chart(
     y_low, y_high = y_range or (min(y for _, y in drawn), max(y for _, y in drawn))
     y_ticks = _ticks(y_low, y_high)
     y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
-    left = max(LEAST_LEFT, 8 + DIGIT * max(len(f"{tick:g}") for tick in y_ticks))
-    whole = all(float(x).is_integer() for x, _ in drawn)
-    inside = [tick for tick in _ticks(x_low, x_high, whole=whole) if x_low <= tick <= x_high]
-    x_ticks = _log_ticks(xs) if log_x else inside
-    right = max([LEAST_RIGHT, *(math.ceil(DIGIT * len(f"{tick:g}") / 2) for tick in x_ticks)])
+    left = max(MIN_LEFT, 8 + DIGIT * max(len(f"{tick:g}") for tick in y_ticks))
+    integers_only = all(float(x).is_integer() for x, _ in drawn)
+    inner_ticks = [tick for tick in _ticks(x_low, x_high, integers_only=integers_only) if x_low <= tick <= x_high]
+    x_ticks = _log_ticks(xs) if log_x else inner_ticks
+    right = max([MIN_RIGHT, *(math.ceil(DIGIT * len(f"{tick:g}") / 2) for tick in x_ticks)])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) if x_high > x_low else 0.5
@@ -67,16 +67,16 @@ def line_chart(
         _, y = place(x_low, tick)
         parts.append(element("line", x1=left, x2=WIDTH - right, y1=y, y2=y, class_="rule"))
         parts.append(element("text", f"{tick:g}", x=left - 6, y=y + 4, text_anchor="end"))
-    for said, x in _with_room([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
-        parts.append(element("text", said, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+    for label, x in _without_overlap([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
+        parts.append(element("text", label, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     parts.append(element("text", x_label, x=(left + WIDTH - right) / 2, y=HEIGHT - 4, text_anchor="middle"))
     for k, points in reversed(list(enumerate(finite.values()))):  # the first line is drawn on top
-        at = [place(*point) for point in points]
-        parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in at), class_=_style(k)))
-        if len(at) <= DOTTED_UP_TO:
-            parts += [element("circle", cx=x, cy=y, r=2.5, class_=f"dot dot-{k % STYLES}") for x, y in at]
-    said = f"{title}, {y_label + ' ' if y_label else ''}by {x_label}; the numbers follow as a table"
-    chart = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
+        positions = [place(*point) for point in points]
+        parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in positions), class_=_style(k)))
+        if len(positions) <= MAX_DOTS:
+            parts += [element("circle", cx=x, cy=y, r=2.5, class_=f"dot dot-{k % STYLES}") for x, y in positions]
+    label = f"{title}, {y_label + ' ' if y_label else ''}by {x_label}; the numbers follow as a table"
+    chart = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
     caption = element("figcaption", f"{title}: {y_label}" if y_label else title)
     return element("figure", caption, chart, _legend(list(lines)), _numbers(title, x_label, lines), class_="chart")
 
@@ -98,8 +98,8 @@ def _legend(names: Sequence[str]) -> Html:
 
 
 def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
-    caption, places = f"{title}, by {x_label}", {x for points in lines.values() for x, _ in points}
-    if sum(map(len, lines.values())) >= len(places) * len(lines) / 2:
+    caption, xs = f"{title}, by {x_label}", {x for points in lines.values() for x, _ in points}
+    if sum(map(len, lines.values())) >= len(xs) * len(lines) / 2:
         return collapsible("Numbers", _table(caption, x_label, lines))
     # lines with different x would leave most cells of a common table empty
     return collapsible("Numbers", *(_table(f"{caption}: {name}", x_label, {name: lines[name]}) for name in lines))
@@ -107,21 +107,21 @@ def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
 
 def _table(caption: str, x_label: str, lines: Mapping[str, Points]) -> Html:
     by_x = {name: dict(points) for name, points in lines.items()}
-    places = sorted({x for values in by_x.values() for x in values})
-    shown = [places[n] for n in evenly_spaced(len(places), MOST_ROWS)]
-    rows = [[f"{x:g}", *(_said(values.get(x)) for values in by_x.values())] for x in shown]
+    xs = sorted({x for values in by_x.values() for x in values})
+    shown = [xs[n] for n in evenly_spaced(len(xs), MAX_ROWS)]
+    rows = [[f"{x:g}", *(_format_value(values.get(x)) for values in by_x.values())] for x in shown]
     return table(caption, [x_label, *lines], rows)
 
 
-def _thinned(points: Points, most: int) -> Points:
+def _subsample(points: Points, most: int) -> Points:
     return [points[n] for n in evenly_spaced(len(points), most)] if points else points
 
 
-def _said(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
-def _with_room(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+def _without_overlap(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """Returns ticks (text, position) that do not overlap: the first, the last, and as many as fit between."""
     kept: list[tuple[str, float]] = []
     for text, x in (*ticks[:1], *ticks[-1:], *ticks[1:-1]):
@@ -135,10 +135,10 @@ def _log_ticks(xs: Sequence[float]) -> Sequence[float]:
     powers = [
         10.0**n for n in range(math.ceil(math.log10(xs[0]) - 1e-9), math.floor(math.log10(xs[-1]) + 1e-9) + 1)
     ]
-    return powers if len(xs) > DOTTED_UP_TO and len(powers) > 1 else xs
+    return powers if len(xs) > MAX_DOTS and len(powers) > 1 else xs
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def _ticks(low: float, high: float, *, integers_only: bool = False) -> list[float]:
     """Returns round numbers (1, 2, 2.5 or 5 times a power of ten apart) from below `low` to above `high`."""
     if high <= low:
         margin = abs(low) / 10 or 0.5
@@ -146,6 +146,6 @@ def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     raw = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
-    step = max(math.ceil(step), 1) if whole else step
+    step = max(math.ceil(step), 1) if integers_only else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(n * step, 12) for n in range(first, last + 1)]

@@ -17,16 +17,16 @@ def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> str:
         counts_KK: confusion matrix, rows = true class, columns = predicted class.
     """
     jaccard_K = jaccard_per_class(counts_KK)
-    there = [k for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]
-    rows = [[label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)] for k in there]
+    present = [k for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]
+    rows = [[label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)] for k in present]
     return markdown(HEADER, rows)
 
 
 def _of_class(counts_KK: np.ndarray, k: int, label_map: LabelMap) -> list[str]:
-    right, true, found = int(counts_KK[k, k]), int(counts_KK[k].sum()), int(counts_KK[:, k].sum())
-    precision, recall = (f"{right / whole:.3f}" if whole else "-" for whole in (found, true))
+    correct, true, predicted = int(counts_KK[k, k]), int(counts_KK[k].sum()), int(counts_KK[:, k].sum())
+    precision, recall = (f"{correct / whole:.3f}" if whole else "-" for whole in (predicted, true))
     wrong_K = counts_KK[k].copy()
     wrong_K[k] = 0
     other = int(wrong_K.argmax())
-    taken = f"{label_map.classes[other]} ({wrong_K[other] / true:.1%})" if wrong_K[other] else "-"
-    return [precision, recall, f"{true:,}", taken]
+    confused_with = f"{label_map.classes[other]} ({wrong_K[other] / true:.1%})" if wrong_K[other] else "-"
+    return [precision, recall, f"{true:,}", confused_with]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.forecasts import FORECASTER
-from maskcast.evaluation.paired import FEWEST, Difference, bracketed, mean_interval, paired_difference
+from maskcast.evaluation.paired import MIN_VIDEOS, Difference, format_interval, mean_interval, paired_difference
 from maskcast.evaluation.scores import ForecastScores
 
 HEADER = ("forecaster", "score of each clip", "mean", "forecaster minus this", "greater in")
@@ -14,18 +14,18 @@ CSV_HEADER = (
     *("difference", "difference_low", "difference_high", "greater"),
 )
 BOOTSTRAP = Bootstrap()
-MEANING = (
+EXPLANATION = (
     "Each clip is scored separately and all clips have equal weight, so a mean over clips is not the pooled "
     f"score. Brackets hold {BOOTSTRAP.confidence:.0%} bootstrap percentile intervals "
     f"({BOOTSTRAP.resamples:,} resamples, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its "
     "clips; if there is only one video, its clips are resampled as if they were independent. With few videos the "
-    f"intervals are too narrow, and a difference over fewer than {FEWEST} videos may be chance. The intervals "
+    f"intervals are too narrow, and a difference over fewer than {MIN_VIDEOS} videos may be chance. The intervals "
     "reflect the choice of clips, not the seed of the training."
 )
 
 
 @dataclass(frozen=True)
-class ClipByClip:
+class ClipComparison:
     """A score over all clips, for one model.
 
     Args:
@@ -45,24 +45,28 @@ class ClipByClip:
     difference: Difference | None
 
     @property
-    def cells(self) -> list[str]:
+    def table_row(self) -> list[str]:
         """The row in a table with `HEADER`."""
-        row = [self.model.replace("_", " "), self.score, bracketed(self.interval, self.clips)]
+        row = [self.model.replace("_", " "), self.score, format_interval(self.interval, self.clips)]
         if self.difference is None:
             return [*row, "-", "-"]
         return [*row, self.difference.shown(), f"{self.difference.greater} of {self.difference.count}"]
 
     @property
-    def numbers(self) -> list[object]:
+    def csv_row(self) -> list[object]:
         """The row in a CSV file with `CSV_HEADER`."""
         row = [self.model, self.score, self.clips, self.videos, *(f"{value:.6f}" for value in self.interval)]
-        one = self.difference
-        if one is None:
+        difference = self.difference
+        if difference is None:
             return [*row, "", "", "", ""]
-        return [*row, *(f"{value:.6f}" for value in (one.mean, one.low, one.high)), one.greater]
+        return [
+            *row,
+            *(f"{value:.6f}" for value in (difference.mean, difference.low, difference.high)),
+            difference.greater,
+        ]
 
 
-def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]) -> list[ClipByClip]:
+def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]) -> list[ClipComparison]:
     """Compares a forecaster with the baselines clip by clip.
 
     Args:
@@ -74,25 +78,28 @@ def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]
     """
     if not scores[FORECASTER].foreground:
         return []
-    found = []
-    own = scores[FORECASTER].per_clip()
+    comparisons = []
+    forecaster_scores = scores[FORECASTER].per_clip()
     for name, one in scores.items():
         for score, clips in one.per_clip().items():
-            of = len({videos[clip] for clip in clips})
+            num_videos = len({videos[clip] for clip in clips})
             interval = mean_interval(clips, BOOTSTRAP, videos)
             difference = None
             if name != FORECASTER:
-                difference = paired_difference(own[score], clips, BOOTSTRAP, "clip", videos)
-            found.append(ClipByClip(name, score, len(clips), of, interval, difference))
-    return found
+                difference = paired_difference(forecaster_scores[score], clips, BOOTSTRAP, "clip", videos)
+            comparisons.append(ClipComparison(name, score, len(clips), num_videos, interval, difference))
+    return comparisons
 
 
-def said(found: list[ClipByClip], model: str, score: str) -> str:
+def comparison_sentence(comparisons: list[ClipComparison], model: str, score: str) -> str:
     """Returns a sentence on the clip-by-clip comparison with one model; empty if there is none."""
-    one = next((each.difference for each in found if (each.model, each.score) == (model, score)), None)
-    if one is None:
+    difference = next(
+        (each.difference for each in comparisons if (each.model, each.score) == (model, score)), None
+    )
+    if difference is None:
         return ""
     text = (
-        f"Clip by clip the forecaster is above it in {one.greater} of {one.over}, by {one.shown(3)} in the mean."
+        f"Clip by clip the forecaster is above it in {difference.greater} of {difference.over}, "
+        f"by {difference.shown(3)} in the mean."
     )
-    return f"{text} That may be chance." if one.may_be_chance else text
+    return f"{text} That may be chance." if difference.may_be_chance else text

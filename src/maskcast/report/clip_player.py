@@ -11,14 +11,14 @@ from PIL import Image
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, concatenate, data_uri, element
-from maskcast.report.overlays import resized
+from maskcast.report.overlays import resize_picture
 from maskcast.report.paint import Entry
 from maskcast.report.pictures import panels
 
-MOST_FRAMES = 24  # of a longer clip, evenly spaced frames are shown
-MOST_PIXELS = 160 * 240  # of one panel; larger panels are shrunk
-MOST_SIDE = 16_000  # pixels of a picture; the limit of WebP is 16,383
-MOST_BYTES = 900_000  # of one clip's picture, so that a page with three of them stays below 5 MB
+MAX_FRAMES = 24  # of a longer clip, evenly spaced frames are shown
+MAX_PIXELS = 160 * 240  # of one panel; larger panels are shrunk
+MAX_SIDE = 16_000  # pixels of a picture; the limit of WebP is 16,383
+MAX_BYTES = 900_000  # of one clip's picture, so that a page with three of them stays below 5 MB
 QUALITIES = (85, 70, 50, 30, 10)
 
 
@@ -52,19 +52,19 @@ def sprite_of(count: int, panels: Callable[[int], Mapping[str, np.ndarray]], *, 
         panels: returns the pictures (H, W, C) uint8 of a frame by name, all of one size.
         lossless: whether to compress without loss if the result fits.
     """
-    frames = evenly_spaced(count, MOST_FRAMES)
+    frames = evenly_spaced(count, MAX_FRAMES)
     columns = [panels(t) for t in frames]
     height, width = next(iter(columns[0].values())).shape[:2]
-    wide, high = len(columns) * width, len(columns[0]) * height
-    scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5, MOST_SIDE / max(wide, high))
+    sheet_width, sheet_height = len(columns) * width, len(columns[0]) * height
+    scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5, MAX_SIDE / max(sheet_width, sheet_height))
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-    cells = [[np.asarray(resized(panel, width, height)) for panel in column.values()] for column in columns]
+    cells = [[np.asarray(resize_picture(panel, width, height)) for panel in column.values()] for column in columns]
     sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))
     data = b""
     if lossless:
         data = _webp(sheet, lossless=True)
     for quality in QUALITIES:
-        if data and len(data) <= MOST_BYTES:
+        if data and len(data) <= MAX_BYTES:
             break
         data = _webp(sheet, quality=quality)
     return Sprite(data, tuple(frames), tuple(columns[0]), (height, width))
@@ -156,7 +156,7 @@ def legend(entries: Sequence[Entry], label: str) -> Html:
     return element("ul", *items, class_="legend", aria_label=label) if items else Html()
 
 
-def _webp(sheet: Image.Image, **how: bool | int) -> bytes:
+def _webp(sheet: Image.Image, **options: bool | int) -> bytes:
     file = BytesIO()
-    sheet.save(file, format="webp", method=4, **how)
+    sheet.save(file, format="webp", method=4, **options)
     return file.getvalue()

@@ -12,10 +12,13 @@ from maskcast.markup import Html, concatenate, element, scrolling, table
 from maskcast.reading import pluralize
 from maskcast.report.paint import elided, font
 
-LISTED = 12  # number of pairs of classes
-MOST_CLASSES = 60  # of the heat map; more would not be legible
+MAX_LISTED = 12  # number of pairs of classes
+MAX_CLASSES = 60  # of the heat map; more would not be legible
 CELL, NUMBER = 15, 30  # pixels in the heat map: side of a cell, width of a class number
-MOST_NAME, LETTERS = 130, 10  # pixels: widest class name, font size for measuring it; fonts of pages are wider
+MAX_NAME_WIDTH, FONT_SIZE = (
+    130,
+    10,
+)  # pixels: widest class name, font size for measuring it; fonts of pages are wider
 
 
 def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
@@ -25,9 +28,9 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     true_K = matrix_KK.sum(axis=1)
     frame = scores.frame_numbers[scores.last]
     others = int(true_K[1:].sum())
-    missed, taken = (_share(part.sum(), others) for part in (wrong_KK[1:, 0], wrong_KK[1:, 1:]))
+    missed, confused = (_share(part.sum(), others) for part in (wrong_KK[1:, 0], wrong_KK[1:, 1:]))
     first = classes[0]
-    other = f" and {taken} as another wrong class" if len(classes) > 2 else ""
+    other = f" and {confused} as another wrong class" if len(classes) > 2 else ""
     lead = element(
         "p",
         f"Of {pluralize(others, 'pixel', commas=True)} of frame {frame} that are not {first}, {missed} were "
@@ -37,7 +40,7 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     among_others = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
     rows = [
         [classes[i], classes[j], f"{wrong_KK[i, j]:,}", _share(wrong_KK[i, j], true_K[i])]
-        for i, j in sorted(among_others, key=lambda pair: -wrong_KK[pair])[:LISTED]
+        for i, j in sorted(among_others, key=lambda pair: -wrong_KK[pair])[:MAX_LISTED]
     ]
     header = ["truth", "forecast as", "pixels", "of the true class"]
     listed = table(f"Confusions between other classes than {first}, most pixels first", header, rows)
@@ -45,12 +48,12 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
 
 
 def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str], frame: int) -> Html:
-    there_K = (matrix_KK.sum(axis=0) + matrix_KK.sum(axis=1)) > 0
+    present_K = (matrix_KK.sum(axis=0) + matrix_KK.sum(axis=1)) > 0
     errors_K = wrong_KK.sum(axis=0) + wrong_KK.sum(axis=1)
-    shown = sorted(sorted(np.flatnonzero(there_K).tolist(), key=lambda k: -errors_K[k])[:MOST_CLASSES])
+    shown = sorted(sorted(np.flatnonzero(present_K).tolist(), key=lambda k: -errors_K[k])[:MAX_CLASSES])
     true_K = np.maximum(matrix_KK.sum(axis=1), 1)
-    names = {k: elided(classes[k], MOST_NAME, LETTERS) for k in shown}
-    name_width = max((font(LETTERS, name).getlength(name) for name in names.values()), default=0)
+    names = {k: elided(classes[k], MAX_NAME_WIDTH, FONT_SIZE) for k in shown}
+    name_width = max((font(FONT_SIZE, name).getlength(name) for name in names.values()), default=0)
     left, top = round(1.4 * name_width) + NUMBER, NUMBER
     side = CELL * len(shown)
     parts = [element("rect", x=left, y=top, width=side - 1, height=side - 1, class_="ground")]
@@ -63,19 +66,19 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
         for column, j in enumerate(shown):
             if matrix_KK[i, j]:
                 share = matrix_KK[i, j] / true_K[i]
-                said = (
+                label = (
                     f"{classes[i]} forecast as {classes[j]}: {share:.1%} "
                     f"({pluralize(matrix_KK[i, j], 'pixel', commas=True)})"
                 )
                 place = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
                 kind = "cell" if i == j else "cell cell-off"
                 opacity = f"{max(share**0.5, 0.08):.2f}"
-                parts.append(element("rect", element("title", said), **place, class_=kind, fill_opacity=opacity))
-    said = f"Confusion matrix at frame {frame}; its greatest errors stand above"
+                parts.append(element("rect", element("title", label), **place, class_=kind, fill_opacity=opacity))
+    label = f"Confusion matrix at frame {frame}; its greatest errors stand above"
     width, height = left + side, top + side
     size = {"width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
-    chart = element("svg", *parts, **size, role="img", aria_label=said)
-    left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
+    chart = element("svg", *parts, **size, role="img", aria_label=label)
+    left_out = "" if len(shown) == present_K.sum() else f" The {MAX_CLASSES} classes with the most errors."
     caption = (
         "Rows are true classes, columns forecast classes, by number. Blue is right, orange is wrong; the opacity "
         "of a cell is the square root of its share of the row, so that small errors show."

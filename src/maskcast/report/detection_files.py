@@ -9,7 +9,7 @@ from maskcast.evaluation.coco.image_scores import average_precision
 from maskcast.evaluation.coco.matches import IOU, Matches, match
 from maskcast.report.detection_pictures import draw_images
 from maskcast.report.plots import plot_lines
-from maskcast.report.tables import markdown, number, write_csv
+from maskcast.report.tables import csv_number, markdown, write_csv
 from maskcast.writing import write_json
 
 DEFINITIONS = {
@@ -72,7 +72,10 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
 def _write_categories(folder: Path, scores: CocoScores) -> None:
     names = ("AP", "AP50", "AP75", "AR100")
     rows = [
-        [*map(str, (one.id, one.name, one.truths, one.detections)), *(number(getattr(one, key)) for key in names)]
+        [
+            *map(str, (one.id, one.name, one.truths, one.detections)),
+            *(csv_number(getattr(one, key)) for key in names),
+        ]
         for one in scores.per_category
     ]
     header = ["id", "category", "truths", "detections", *names]
@@ -83,7 +86,7 @@ def _write_categories(folder: Path, scores: CocoScores) -> None:
 def _write_curves(folder: Path, scores: CocoScores) -> None:
     recall = np.linspace(0, 1, 101)
     curves = scores.curves()
-    rows = [[f"{x:.2f}", *(number(curve[n]) for curve in curves.values())] for n, x in enumerate(recall)]
+    rows = [[f"{x:.2f}", *(csv_number(curve[n]) for curve in curves.values())] for n, x in enumerate(recall)]
     write_csv(folder / "precision_recall.csv", ["recall", *curves], rows)
     plot_lines(
         folder / "precision_recall.png",
@@ -101,9 +104,12 @@ def _write_images(folder: Path, scores: CocoScores, matches: Matches) -> None:
         [
             scores.truth.images[i]["id"],
             scores.truth.images[i].get("file_name", ""),
-            number(ap_I[i]),
-            number(matches.f1_I[i]),
-            *(int(counts[i]) for counts in (matches.right_I, matches.false_I, matches.missed_I)),
+            csv_number(ap_I[i]),
+            csv_number(matches.f1_I[i]),
+            *(
+                int(counts[i])
+                for counts in (matches.true_positives_I, matches.false_positives_I, matches.false_negatives_I)
+            ),
         ]
         for i in matches.f1_I.argsort(kind="stable")
     ]

@@ -15,11 +15,11 @@ from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
 from maskcast.report.detection_files import DEFINITIONS
 from maskcast.report.detection_pictures import COLOURS
-from maskcast.report.tables import shown_score
+from maskcast.report.tables import format_score
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
 OF_A_CATEGORY = ("AP", "AP50", "AP75", "AR100")
-_score = partial(shown_score, none="n/a")
+_score = partial(format_score, none="n/a")
 
 
 def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
@@ -42,14 +42,14 @@ def _scores(scores: CocoScores) -> Html:
     lead = element(
         "p",
         element("strong", f"AP {_score(scores.summary['AP'])}"),
-        f", AP50 {_score(scores.summary['AP50'])}: {_counted(counts, 'truth')} in "
-        f"{_counted(counts, 'image')}, {_counted(counts, 'detection')}.",
+        f", AP50 {_score(scores.summary['AP50'])}: {_count_text(counts, 'truth')} in "
+        f"{_count_text(counts, 'image')}, {_count_text(counts, 'detection')}.",
     )
     row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
     return concatenate([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
 
 
-def _counted(counts: Mapping[str, float], what: str) -> str:
+def _count_text(counts: Mapping[str, float], what: str) -> str:
     return pluralize(round(counts[f"{what}s"]), what, commas=True)
 
 

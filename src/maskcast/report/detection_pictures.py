@@ -17,8 +17,8 @@ from maskcast.data.coco.records import Records
 from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import IOU, Matches
-from maskcast.report.overlays import Row, grid, rim, stacked
-from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font, on_a_line
+from maskcast.report.overlays import Row, grid, outline, stack_vertically
+from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font, single_line
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 PANEL_WIDTH = 480  # pixels
@@ -65,34 +65,34 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
         sheet = _sheet(scores, matches, i, read_image(images / names[i]))
         sheet.save(folder / "pictures" / f"{rank:02d}_{scores.truth.images[i]['id']}.png")
         drawn.append(sheet)
-    stacked(drawn if len(drawn) < 2 else [drawn[0], drawn[-1]]).save(folder / "pictures.png")
+    stack_vertically(drawn if len(drawn) < 2 else [drawn[0], drawn[-1]]).save(folder / "pictures.png")
 
 
 def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) -> Image.Image:
     image = scores.truth.images[i]
-    names = {category["id"]: on_a_line(category["name"]) for category in scores.truth.categories}
+    names = {category["id"]: single_line(category["name"]) for category in scores.truth.categories}
     truths = [
         _Shape(
-            one,
-            CROWD if one.get("iscrowd") else FOUND if matches.found_G[g] else MISSED,
-            f"{names[one['category_id']]}{' (crowd)' if one.get('iscrowd') else ''}",
+            record,
+            CROWD if record.get("iscrowd") else FOUND if matches.matched_G[g] else MISSED,
+            f"{names[record['category_id']]}{' (crowd)' if record.get('iscrowd') else ''}",
         )
-        for g, one in enumerate(scores.truth.annotations)
-        if one["image_id"] == image["id"]
+        for g, record in enumerate(scores.truth.annotations)
+        if record["image_id"] == image["id"]
     ]
-    found = [
+    detections = [
         _Shape(
-            one,
-            FOUND if matches.right_D[d] else FALSE_ALARM if matches.false_D[d] else CROWD,
-            f"{names[one['category_id']]} {one['score']:.2f}",
+            record,
+            FOUND if matches.true_positive_D[d] else FALSE_ALARM if matches.false_positive_D[d] else CROWD,
+            f"{names[record['category_id']]} {record['score']:.2f}",
         )
-        for d, one in enumerate(scores.detections)
-        if one["image_id"] == image["id"] and one["score"] >= matches.threshold
+        for d, record in enumerate(scores.detections)
+        if record["image_id"] == image["id"] and record["score"] >= matches.threshold
     ]
-    cells = [_drawn(image_HWC, shapes, scores.kind) for shapes in (truths, found)]
+    cells = [_draw_shapes(image_HWC, shapes, scores.kind) for shapes in (truths, detections)]
     captions = [
-        f"truth: {matches.right_I[i]} found (green), {matches.missed_I[i]} missed (red)",
-        f"detections: {matches.false_I[i]} false alarms (blue)",
+        f"truth: {matches.true_positives_I[i]} found (green), {matches.false_negatives_I[i]} missed (red)",
+        f"detections: {matches.false_positives_I[i]} false alarms (blue)",
     ]
     title = (
         f"{image['file_name']} · F1 {matches.f1_I[i]:.3f} at IoU {IOU:.2f}, score {matches.threshold:.2f} and more"
@@ -100,7 +100,7 @@ def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) 
     return grid([Row("", cells, captions)], title, (PANEL_WIDTH, PANEL_WIDTH))
 
 
-def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.ndarray:
+def _draw_shapes(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.ndarray:
     """Returns the image, scaled to `PANEL_WIDTH`, with boxes or masks drawn on it, (H, W, C)."""
     scale = PANEL_WIDTH / image_HWC.shape[1]
     size = (PANEL_WIDTH, max(1, round(scale * image_HWC.shape[0])))
@@ -113,7 +113,7 @@ def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.nd
         else:
             mask_HW = cv2.resize(rle.decode(shape.record["segmentation"]), size, interpolation=cv2.INTER_NEAREST)
             panel_HWC[mask_HW > 0] = 0.55 * panel_HWC[mask_HW > 0] + 0.45 * np.array(shape.colour)
-            panel_HWC[rim(mask_HW) & (mask_HW > 0)] = shape.colour
+            panel_HWC[outline(mask_HW) & (mask_HW > 0)] = shape.colour
             boxes.append(scale * np.array(rle.toBbox(shape.record["segmentation"])))
     panel = Image.fromarray(panel_HWC)
     draw = ImageDraw.Draw(panel)
@@ -121,18 +121,18 @@ def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.nd
     for shape, (left, top, width, height) in zip(shapes, boxes, strict=True):
         if kind == "bbox":
             draw.rectangle((left, top, left + width, top + height), outline=shape.colour, width=2)
-        letters = font(11, shape.text)
+        label_font = font(11, shape.text)
         x, y = max(left, 0) + 3, max(top, 12)
-        wanted = draw.textbbox((x, y), shape.text, letters, anchor="lb")
-        place = _free(wanted, taken, panel.size)
-        taken.append(place)
-        draw.rectangle(place, fill=PAPER)
-        corner = x + place[0] - wanted[0], y + place[1] - wanted[1]
-        draw.text(corner, shape.text, INK, letters, anchor="lb")
+        wanted = draw.textbbox((x, y), shape.text, label_font, anchor="lb")
+        position = _free_position(wanted, taken, panel.size)
+        taken.append(position)
+        draw.rectangle(position, fill=PAPER)
+        corner = x + position[0] - wanted[0], y + position[1] - wanted[1]
+        draw.text(corner, shape.text, INK, label_font, anchor="lb")
     return np.asarray(panel)
 
 
-def _free(wanted: Rectangle, taken: Sequence[Rectangle], size: tuple[int, int]) -> Rectangle:
+def _free_position(wanted: Rectangle, taken: Sequence[Rectangle], size: tuple[int, int]) -> Rectangle:
     """Returns the position of a label in a panel: the nearest to the wanted one, up or down, that covers no other.
 
     If all positions are taken, it is the wanted one.
@@ -146,10 +146,10 @@ def _free(wanted: Rectangle, taken: Sequence[Rectangle], size: tuple[int, int]) 
     width, height = right - left, bottom - top
     left = max(0, min(left, size[0] - 1 - width))
     tops = [top + sign * step * (height + 1) for step in range(LABEL_STEPS) for sign in (1, -1)]
-    for one in tops:
-        place = left, one, left + width, one + height
-        if 0 <= one <= size[1] - 1 - height and not any(_overlap(place, other) for other in taken):
-            return place
+    for candidate_top in tops:
+        position = left, candidate_top, left + width, candidate_top + height
+        if 0 <= candidate_top <= size[1] - 1 - height and not any(_overlap(position, other) for other in taken):
+            return position
     return left, top, left + width, bottom
 
 

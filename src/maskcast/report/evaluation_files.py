@@ -8,10 +8,10 @@ import numpy as np
 
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
-from maskcast.report.clip_by_clip import CSV_HEADER, MEANING, ClipByClip, clip_by_clip
+from maskcast.report.clip_by_clip import CSV_HEADER, EXPLANATION, ClipComparison, clip_by_clip
 from maskcast.report.clip_by_clip import HEADER as CLIP_BY_CLIP
 from maskcast.report.plots import plot_lines, plot_reliability
-from maskcast.report.tables import markdown, number, shown_score, write_csv
+from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
 DEFINITIONS = {
     "jaccard_last": "macro Jaccard of the last forecast frame: one confusion matrix over that frame of all clips; "
@@ -73,14 +73,14 @@ def meanings(futures: int) -> dict[str, str]:
     return definitions(futures) | DAVIS
 
 
-def headline(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
+def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of scores, one row per forecaster."""
-    some = next(iter(scores.values()))
-    numbers = some.frame_numbers
-    told = {"first": numbers[0], "last": numbers[-1], "judged": numbers[some.last]}
-    header = ["forecaster", *(text.format(**told) for text in HEADLINE.values())]
+    first = next(iter(scores.values()))
+    numbers = first.frame_numbers
+    frames = {"first": numbers[0], "last": numbers[-1], "judged": numbers[first.last]}
+    header = ["forecaster", *(text.format(**frames) for text in HEADLINE.values())]
     rows = [
-        [name, *(shown_score(one.table()[key], DIGITS.get(key, 4)) for key in HEADLINE)]
+        [name, *(format_score(one.table()[key], DIGITS.get(key, 4)) for key in HEADLINE)]
         for name, one in scores.items()
     ]
     return header, rows
@@ -93,24 +93,24 @@ def write_tables(
     facts: Mapping[str, Any],
     futures: int,
     videos: Mapping[str, str],
-) -> list[ClipByClip]:
+) -> list[ClipComparison]:
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv, clip_by_clip.csv and README.md.
 
     Returns:
         The clip-by-clip comparison of the forecasters.
     """
-    header, rows = headline(scores)
+    header, rows = score_table(scores)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     write_csv(
         folder / "scores.csv",
         ["model", "score", "value"],
-        [[name, key, number(value)] for name, one in scores.items() for key, value in one.table().items()],
+        [[name, key, csv_number(value)] for name, one in scores.items() for key, value in one.table().items()],
     )
     write_csv(
         folder / "per_horizon.csv",
         ["horizon", *scores],
         [
-            [frame, *(number(one.per_horizon()[index]) for one in scores.values())]
+            [frame, *(csv_number(one.per_horizon()[index]) for one in scores.values())]
             for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
@@ -121,7 +121,7 @@ def write_tables(
         folder / "per_class.csv",
         ["class_id", "class", "target_pixels", *scores],
         [
-            [k, name, int(pixels_K[k]), *(number(jaccard_K[k]) for jaccard_K in per_class)]
+            [k, name, int(pixels_K[k]), *(csv_number(jaccard_K[k]) for jaccard_K in per_class)]
             for k, name in enumerate(classes)
         ],
     )
@@ -129,18 +129,29 @@ def write_tables(
         folder / "per_clip.csv",
         ["clip", "model", "jaccard_last", "jaccard_mean", "j_and_f", "video"],
         [
-            [clip_id, name, *(number(each.get(clip_id, np.nan)) for each in by_score.values()), videos[clip_id]]
+            [
+                clip_id,
+                name,
+                *(csv_number(each.get(clip_id, np.nan)) for each in by_score.values()),
+                videos[clip_id],
+            ]
             for name, by_score in {name: one.per_clip() for name, one in scores.items()}.items()
             for clip_id in first.clip_ids
         ],
     )
-    compared = clip_by_clip(scores, videos)
-    write_csv(folder / "clip_by_clip.csv", CSV_HEADER, [each.numbers for each in compared])
+    comparisons = clip_by_clip(scores, videos)
+    write_csv(folder / "clip_by_clip.csv", CSV_HEADER, [each.csv_row for each in comparisons])
     lines = ["# Evaluation", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += ["", markdown(header, rows)]
-    if compared:
-        lines += ["## Clip by clip", "", markdown(CLIP_BY_CLIP, [each.cells for each in compared]), MEANING, ""]
+    if comparisons:
+        lines += [
+            "## Clip by clip",
+            "",
+            markdown(CLIP_BY_CLIP, [each.table_row for each in comparisons]),
+            EXPLANATION,
+            "",
+        ]
     lines += ["## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in meanings(futures).items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name."]
@@ -148,7 +159,7 @@ def write_tables(
         lines += ["`rigid_body` knows CLEVRER's camera and physics; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
-    return compared
+    return comparisons
 
 
 def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
@@ -167,6 +178,6 @@ def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
 def plot_confidence(path: Path, scores: ForecastScores) -> None:
     """Plots the calibration of the forecaster's confidence, for all pixels and for pixels of objects."""
     named = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
-    curves = {f"{name}: error {shown_score(one.error(), 3, 'n/a')}": one.curve() for name, one in named.items()}
+    curves = {f"{name}: error {format_score(one.error(), 3, 'n/a')}": one.curve() for name, one in named.items()}
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     plot_reliability(path, curves, title=f"Confidence of frames {first} to {last}")

@@ -9,27 +9,27 @@ import numpy as np
 import torch
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, Evaluation, best_baseline
-from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, jaccard_per_class
+from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline
+from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, collapsible, concatenate, definition_list, element, table
 from maskcast.progress import report_section
 from maskcast.report.charts import line_chart
-from maskcast.report.clip_by_clip import HEADER, MEANING, ClipByClip, said
+from maskcast.report.clip_by_clip import EXPLANATION, HEADER, ClipComparison, comparison_sentence
 from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
-from maskcast.report.evaluation_files import NO_FOREGROUND, headline, meanings
+from maskcast.report.evaluation_files import NO_FOREGROUND, meanings, score_table
 from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import classes_shown
-from maskcast.report.tables import shown_score
+from maskcast.report.tables import format_score
 
 
 def show_evaluation(
-    evaluation: Evaluation,
+    evaluation: ForecastEvaluation,
     scores: Mapping[str, ForecastScores],
     flat: Mapping[str, float],
-    compared: list[ClipByClip],
+    compared: list[ClipComparison],
     featured: Mapping[str, tuple[int, ForecastView]],
     maps: Html | None,
     curves: Mapping[str, Curve],
@@ -62,31 +62,31 @@ def show_evaluation(
 
 
 def _scores(
-    evaluation: Evaluation,
+    evaluation: ForecastEvaluation,
     scores: Mapping[str, ForecastScores],
     flat: Mapping[str, float],
-    compared: list[ClipByClip],
+    compared: list[ClipComparison],
 ) -> Html:
     last = {name: one.table()["jaccard_last"] for name, one in scores.items()}
     best = best_baseline(scores)
     frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
-    apart = f"{abs(difference):.3f}"
-    place = "level with" if apart == "0.000" else f"{apart} {'above' if difference > 0 else 'below'}"
-    alone = {
-        name: foreground_words(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
+    distance = f"{abs(difference):.3f}"
+    place = "level with" if distance == "0.000" else f"{distance} {'above' if difference > 0 else 'below'}"
+    foreground = {
+        name: foreground_text(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
         for name, one in scores.items()
     }
     lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
     if scores[FORECASTER].foreground:
         lead = element(
             "p",
-            f"Jaccard {last[FORECASTER]:.3f}{alone[FORECASTER]} at frame {frame}: ",
+            f"Jaccard {last[FORECASTER]:.3f}{foreground[FORECASTER]} at frame {frame}: ",
             element("strong", place),
-            f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}. ",
-            said(compared, best, "jaccard_last"),
+            f" the best baseline, {_words(best)}, with {last[best]:.3f}{foreground[best]}. ",
+            comparison_sentence(compared, best, "jaccard_last"),
         )
-    header, rows = headline(scores)
+    header, rows = score_table(scores)
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
     parts = [
         lead,
@@ -94,13 +94,13 @@ def _scores(
     ]
     if "masker_jaccard" in flat:
         masks = evaluation.masker_scores[evaluation.prepared.label_map.name]
-        told = f"{flat['masker_jaccard']:.3f}{foreground_words(foreground_jaccard(masks.counts), digits=3)}"
-        parts.append(element("p", f"The masker's own masks: Jaccard {told} over all frames of the split."))
+        jaccard = f"{flat['masker_jaccard']:.3f}{foreground_text(foreground_jaccard(masks.counts), digits=3)}"
+        parts.append(element("p", f"The masker's own masks: Jaccard {jaccard} over all frames of the split."))
     if compared:
-        rows = [each.cells for each in compared]
+        rows = [each.table_row for each in compared]
         each_clip = table("Means over clips, each scored separately", HEADER, rows)
         parts.append(
-            collapsible("Clip by clip: how certain the differences are", each_clip, element("p", MEANING))
+            collapsible("Clip by clip: how certain the differences are", each_clip, element("p", EXPLANATION))
         )
     return concatenate([*parts, collapsible("What was measured", facts)])
 
@@ -124,10 +124,10 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
     for name, (n, view) in featured.items():
         sprite = draw_sprite(view)
         jaccard_h = scores.clip_jaccard[n]
-        seen = len(view.seen)
+        context_frames = len(view.seen)
         frames = [
             f"frame {t + 1} of {len(view.truth)}, "
-            + ("seen" if t < seen else f"forecast, {_jaccard(jaccard_h[t - seen])}")
+            + ("seen" if t < context_frames else f"forecast, {_jaccard(jaccard_h[t - context_frames])}")
             for t in sprite.frames
         ]
         captions = {panel: f"seen, then {_words(panel)}" for panel in view.forecasts} | {
@@ -143,26 +143,34 @@ def _classes(scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> Ht
     last = scores[FORECASTER].last
     pixels_K = scores[FORECASTER].matrix_hKK[last].sum(axis=1)
     best = best_baseline(scores)
-    own_K, rival_K = (jaccard_per_class(scores[name].matrix_hKK[last]) for name in (FORECASTER, best))
-    order = [k for k in np.argsort(-np.nan_to_num(own_K, nan=-1), kind="stable") if np.isfinite(own_K[k])]
+    forecaster_K, baseline_K = (jaccard_per_class(scores[name].matrix_hKK[last]) for name in (FORECASTER, best))
+    order = [
+        k for k in np.argsort(-np.nan_to_num(forecaster_K, nan=-1), kind="stable") if np.isfinite(forecaster_K[k])
+    ]
     rows = [
-        [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", shown_score(rival_K[k], 3), f"{pixels_K[k]:,}"]
+        [
+            classes[k],
+            _bar(forecaster_K[k], baseline_K[k]),
+            f"{forecaster_K[k]:.3f}",
+            format_score(baseline_K[k], 3),
+            f"{pixels_K[k]:,}",
+        ]
         for k in order
     ]
     frame = scores[FORECASTER].frame_numbers[last]
     marked = f"the mark the best baseline, {_words(best)}"
     caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, {marked}"
     parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(best), "true pixels"], rows)]
-    if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
-        said = f"Neither in truth nor forecast: {len(absent)} of {len(classes)} classes"
-        parts.append(collapsible(said, element("p", f"{', '.join(absent)}.")))
+    if absent := [name for name, value in zip(classes, forecaster_K, strict=True) if not np.isfinite(value)]:
+        summary = f"Neither in truth nor forecast: {len(absent)} of {len(classes)} classes"
+        parts.append(collapsible(summary, element("p", f"{', '.join(absent)}.")))
     return concatenate(parts)
 
 
-def _bar(own: float, rival: float) -> Html:
-    parts = [element("rect", width=f"{100 * own:.1f}", height=10, class_="own")]
-    if np.isfinite(rival):
-        parts.append(element("rect", x=f"{99 * rival:.1f}", width=1.5, height=10, class_="rival"))
+def _bar(forecaster: float, baseline: float) -> Html:
+    parts = [element("rect", width=f"{100 * forecaster:.1f}", height=10, class_="own")]
+    if np.isfinite(baseline):
+        parts.append(element("rect", x=f"{99 * baseline:.1f}", width=1.5, height=10, class_="rival"))
     return element(
         "svg", *parts, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", aria_hidden="true"
     )
@@ -172,8 +180,8 @@ def _confidence(scores: ForecastScores) -> Html:
     curves = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
     lines = {}
     for name, one in curves.items():
-        told = f"{name}, calibration error {shown_score(one.error(), 3, 'n/a')}"
-        lines[told] = [(said, right) for said, right, _ in one.curve()]
+        label = f"{name}, calibration error {format_score(one.error(), 3, 'n/a')}"
+        lines[label] = [(confidence, accuracy) for confidence, accuracy, _ in one.curve()]
     lines["perfect calibration"] = [(0.0, 0.0), (1.0, 1.0)]
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     return line_chart(

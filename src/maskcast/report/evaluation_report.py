@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, Evaluation, best_baseline
+from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.evaluation_files import plot_confidence, plot_horizons, write_tables
@@ -18,7 +18,7 @@ HORIZONS = "per_horizon.png"
 
 def write_report(
     folder: Path,
-    evaluation: Evaluation,
+    evaluation: ForecastEvaluation,
     scores: Mapping[str, ForecastScores],
     flat: Mapping[str, float],
     *,
@@ -44,13 +44,15 @@ def write_report(
     facts = {"split": split, **evaluation.facts}
     compared = write_tables(folder, scores, prepared.classes, facts, evaluation.futures, evaluation.videos)
     plot_horizons(folder / HORIZONS, scores)
-    own = scores[FORECASTER]
-    plot_confidence(folder / "confidence.png", own)
+    forecaster_scores = scores[FORECASTER]
+    plot_confidence(folder / "confidence.png", forecaster_scores)
     featured: dict[str, tuple[int, ForecastView]] = {}
     if pictures:
-        by_clip = [jaccard_h[own.last] for jaccard_h in own.clip_jaccard]
+        by_clip = [jaccard_h[forecaster_scores.last] for jaccard_h in forecaster_scores.clip_jaccard]
         view = partial(evaluation.view, baseline=best_baseline(scores))
-        featured = draw_gallery(folder, by_clip, pictures, view, own.frame_numbers[own.last])
+        featured = draw_gallery(
+            folder, by_clip, pictures, view, forecaster_scores.frame_numbers[forecaster_scores.last]
+        )
     maps = None
     if len(prepared.maps) > 1 and evaluation.masker_scores:
         shown = [view.clip_id for _, view in featured.values()]

@@ -26,19 +26,19 @@ def write_index(folder: Path) -> Path | None:
     if index.exists() and GENERATOR not in _head(index)[1]:
         return None
     pages = {path: _head(path) for path in folder.glob("*.html") if path != index}
-    ours = {path: page for path, page in pages.items() if GENERATOR in page[1]}
-    if not ours:
+    our_pages = {path: page for path, page in pages.items() if GENERATOR in page[1]}
+    if not our_pages:
         index.unlink(missing_ok=True)
         return None
     rows = []
-    for path, (when, head) in sorted(ours.items(), key=lambda item: item[1][0]):
+    for path, (when, head) in sorted(our_pages.items(), key=lambda item: item[1][0]):
         title = re.search("<title>(.*?)</title>", head)
         name = html.unescape(title[1]) if title else path.stem
         written = datetime.fromtimestamp(when, UTC)
         score = re.search('<meta name="description" content="(.*?)">', head)
-        told = html.unescape(score[1]) if score else ""
-        place = quote(os.fsencode(path.name))
-        rows.append([element("a", name, href=place), told, f"{written:%Y-%m-%d %H:%M} UTC"])
+        score_text = html.unescape(score[1]) if score else ""
+        address = quote(os.fsencode(path.name))
+        rows.append([element("a", name, href=address), score_text, f"{written:%Y-%m-%d %H:%M} UTC"])
     header = ["stage", "score", "written"]
     written_table = table("One page per stage, in the order of writing", header, rows)
     write_atomically(index, document("maskcast", {"Pages": element("div", written_table, class_="facts")}))

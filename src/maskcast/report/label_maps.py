@@ -16,7 +16,7 @@ from maskcast.markup import Html, collapsible, concatenate, element, figure, tab
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import masker_strip
 from maskcast.report.paint import class_entries
-from maskcast.report.tables import markdown, number, shown_score, write_csv
+from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
 HEADER = ["label map", "kind", "clips", "Jaccard", "accuracy"]
 NOTE = (
@@ -48,7 +48,7 @@ def write_label_maps(
         folder / "masker_per_class.csv",
         ["label_map", "class_id", "class", "target_pixels", "jaccard"],
         [
-            [name, k, scores[name].label_map.classes[k], pixels, number(jaccard)]
+            [name, k, scores[name].label_map.classes[k], pixels, csv_number(jaccard)]
             for name, classes in by_class.items()
             for k, pixels, jaccard in classes
         ],
@@ -69,9 +69,9 @@ def write_label_maps(
 
 def _key(one: MaskerScores) -> Html:
     """Returns the legend of a map."""
-    there = np.flatnonzero(one.counts.sum(axis=0) + one.counts.sum(axis=1))
+    present = np.flatnonzero(one.counts.sum(axis=0) + one.counts.sum(axis=1))
     title = f"Colours of {one.label_map.name}"
-    return concatenate([element("p", f"{title}:"), legend(class_entries([there], one.label_map.classes), title)])
+    return concatenate([element("p", f"{title}:"), legend(class_entries([present], one.label_map.classes), title)])
 
 
 def _draw(
@@ -82,23 +82,23 @@ def _draw(
     clips: Sequence[str],
 ) -> list[Path]:
     """Draws the clips that have frames, for each map in which they have masks."""
-    drawn = []
+    paths = []
     for name, one in scores.items():
-        truth, found = prepared.of(name), generated.of(name)
+        truth, predictions = prepared.of(name), generated.of(name)
         for clip_id in clips:
             clip = prepared.get(clip_id)
             if clip_id not in one.clips or not clip.has_frames:
                 continue
-            masks, title = found.masks(found.get(clip_id)), f"{clip_id} · {name}"
-            drawn.append(folder / f"{name}_{file_stem(clip_id)}.png")
+            masks, title = predictions.masks(predictions.get(clip_id)), f"{clip_id} · {name}"
+            paths.append(folder / f"{name}_{file_stem(clip_id)}.png")
             strip = masker_strip(truth.frames(clip), truth.masks(clip), masks, title, one.label_map.kind)
-            strip.save(drawn[-1])
-    return drawn
+            strip.save(paths[-1])
+    return paths
 
 
 def _row(one: MaskerScores) -> list[str]:
     scores = one.table()
-    numbers = [shown_score(scores[name], none="n/a") for name in ("jaccard", "accuracy")]
+    numbers = [format_score(scores[name], none="n/a") for name in ("jaccard", "accuracy")]
     return [one.label_map.name, one.label_map.kind, str(len(one.clips)), *numbers]
 
 

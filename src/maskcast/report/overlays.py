@@ -26,13 +26,13 @@ from maskcast.report.paint import (
     Entry,
     elided,
     font,
-    on_a_line,
     palette,
+    single_line,
     with_legend,
 )
 
 CELL_WIDTHS = (120, 176)  # pixels: smaller cells are enlarged, larger ones shrunk
-TALLEST = 4000  # maximum rows of a cell, because a film cannot have more than 16384 rows
+MAX_CELL_HEIGHT = 4000  # maximum rows of a cell, because a film cannot have more than 16384 rows
 MAX_COLUMNS = 11
 
 
@@ -67,8 +67,8 @@ def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: f
     if frame_HWC is not None:
         grey_HW1 = frame_HWC.mean(-1, dtype=np.float32, keepdims=True)
         picture_HWC = np.where(object_HW1, opacity * colour_HWC + (1 - opacity) * grey_HW1, frame_HWC)
-    rim_HW1 = rim(mask_HW)[..., None] & object_HW1
-    picture_HWC = np.where(rim_HW1, 0.45 * colour_HWC + 0.55 * 255, picture_HWC)
+    outline_HW1 = outline(mask_HW)[..., None] & object_HW1
+    picture_HWC = np.where(outline_HW1, 0.45 * colour_HWC + 0.55 * 255, picture_HWC)
     return np.round(picture_HWC).astype(np.uint8)
 
 
@@ -93,8 +93,8 @@ def matte(frame_HWC: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
 
 def matte_error(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
     """Shows the absolute error of an opacity, from black to white; (H, W, C) uint8."""
-    off_HW = np.abs(truth_HW.astype(np.int16) - prediction_HW).astype(np.uint8)
-    return np.repeat(off_HW[..., None], 3, 2)
+    error_HW = np.abs(truth_HW.astype(np.int16) - prediction_HW).astype(np.uint8)
+    return np.repeat(error_HW[..., None], 3, 2)
 
 
 def masker_strip(
@@ -106,12 +106,12 @@ def masker_strip(
     legend: Sequence[Entry] = (),
 ) -> Image.Image:
     """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, if known, truth and errors."""
-    painted, error = (matte, matte_error) if kind == "alpha" else (overlay, error_map)
+    draw, error = (matte, matte_error) if kind == "alpha" else (overlay, error_map)
     shown = evenly_spaced(len(frames), MAX_COLUMNS)
     rows = [Row("frame", [frames[t] for t in shown], [f"frame {t + 1}" for t in shown])]
     if truth is not None:
-        rows.append(Row("truth", [painted(frames[t], truth[t]) for t in shown]))
-    rows.append(Row("masker", [painted(frames[t], prediction[t]) for t in shown]))
+        rows.append(Row("truth", [draw(frames[t], truth[t]) for t in shown]))
+    rows.append(Row("masker", [draw(frames[t], prediction[t]) for t in shown]))
     if truth is not None:
         label = "difference" if kind == "alpha" else "error"  # the legend explains colours of errors
         rows.append(Row(label, [error(truth[t], prediction[t]) for t in shown]))
@@ -127,8 +127,8 @@ def samples_picture(frames: np.ndarray, maps: Mapping[str, tuple[MapKind, np.nda
     """
     rows = [Row("sample", list(frames))]
     for name, (kind, masks) in maps.items():
-        painted = matte if kind == "alpha" else overlay
-        rows.append(Row(name, [painted(frame, mask) for frame, mask in zip(frames, masks, strict=True)]))
+        draw = matte if kind == "alpha" else overlay
+        rows.append(Row(name, [draw(frame, mask) for frame, mask in zip(frames, masks, strict=True)]))
     return grid(rows, "samples of the first batch")
 
 
@@ -144,10 +144,10 @@ def grid(
         legend: Names and colours of classes; colours of errors are added if a row shows errors.
     """
     height, width = next(cell.shape[:2] for row in rows for cell in row.cells if cell is not None)
-    cell_width = min(max(width, widths[0]), widths[1], max(1, TALLEST * width // height))
+    cell_width = min(max(width, widths[0]), widths[1], max(1, MAX_CELL_HEIGHT * width // height))
     cell_height = max(1, round(height * cell_width / width))
     gap, margin = 4, 16
-    labels = [on_a_line(row.label) for row in rows]
+    labels = [single_line(row.label) for row in rows]
     gutter = margin + max(round(font(13, label).getlength(label)) + 12 if label else 0 for label in labels)
     columns = max(len(row.cells) for row in rows)
     tops, y = [], margin + 32
@@ -165,15 +165,15 @@ def grid(
         for column, cell in enumerate(row.cells):
             left = gutter + column * (cell_width + gap)
             if column < len(row.captions):
-                caption = on_a_line(row.captions[column])
+                caption = single_line(row.captions[column])
                 draw.text((left + 1, top - 4), caption, FAINT, font(11, caption), anchor="ls")
             if cell is not None:
-                sheet.paste(resized(cell, cell_width, cell_height), (left, top))
+                sheet.paste(resize_picture(cell, cell_width, cell_height), (left, top))
     errors = ERRORS if any(row.label == "error" for row in rows) else ()
     return with_legend(with_legend(sheet, legend), errors)
 
 
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+def stack_vertically(pictures: Sequence[Image.Image]) -> Image.Image:
     """Returns pictures stacked vertically."""
     sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     top = 0
@@ -183,7 +183,7 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
+def resize_picture(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
     """Returns a resized picture (H, W, C): enlarged with hard edges, shrunk smoothly."""
     image = Image.fromarray(np.ascontiguousarray(picture_HWC))
     if image.size == (width, height):
@@ -192,12 +192,12 @@ def resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)
 
 
-def rim(mask_HW: np.ndarray) -> np.ndarray:
+def outline(mask_HW: np.ndarray) -> np.ndarray:
     """Returns the pixels with a horizontal or vertical neighbour of another class."""
-    rim_HW = np.zeros(mask_HW.shape, bool)
+    outline_HW = np.zeros(mask_HW.shape, bool)
     down, across = mask_HW[1:] != mask_HW[:-1], mask_HW[:, 1:] != mask_HW[:, :-1]
-    rim_HW[1:] |= down
-    rim_HW[:-1] |= down
-    rim_HW[:, 1:] |= across
-    rim_HW[:, :-1] |= across
-    return rim_HW
+    outline_HW[1:] |= down
+    outline_HW[:-1] |= down
+    outline_HW[:, 1:] |= across
+    outline_HW[:, :-1] |= across
+    return outline_HW

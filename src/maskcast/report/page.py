@@ -24,7 +24,7 @@ from maskcast.params import flatten
 from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
-from maskcast.report.tables import lines_of
+from maskcast.report.tables import parse_markdown_table
 
 INDEX = "index.html"  # index with links to all pages of a folder
 GENERATOR = element("meta", name="generator", content="maskcast")  # identifies pages of maskcast
@@ -70,7 +70,7 @@ class Page:
         if path.suffix in PICTURES:
             self._files[caption] = figure(caption, caption, path.read_bytes(), PICTURES[path.suffix])
         elif path.suffix in TEXTS:
-            text = _rendered(path.read_text(encoding="utf-8"), caption)
+            text = _render_markdown(path.read_text(encoding="utf-8"), caption)
             self._files[caption] = element("figure", text, element("figcaption", caption))
 
     def section(self, title: str, content: Html) -> None:
@@ -87,22 +87,24 @@ class Page:
             tags: Where it ran; see ``provenance.run_tags``.
         """
         numbers = table("Final numbers", ["name", "value"], [[k, _number(v)] for k, v in metrics.items()])
-        own = bool(self._sections)
+        has_sections = bool(self._sections)
         sections = dict(self._sections)
-        sections["All numbers" if own else "Scores"] = collapsible("Final numbers", numbers) if own else numbers
+        sections["All numbers" if has_sections else "Scores"] = (
+            collapsible("Final numbers", numbers) if has_sections else numbers
+        )
         curves = {
-            name: sorted(at.items()) for name, at in self._curves.items() if len(at) > 1
+            name: sorted(points.items()) for name, points in self._curves.items() if len(points) > 1
         }  # one point: no curve
         if curves:
             charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")
-        if self._files and not own:
+        if self._files and not has_sections:
             sections["Pictures and texts"] = concatenate(self._files.values())
         sections["Lineage"] = _lineage(params, tags)
         path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
 
 
-def _rendered(text: str, caption: str) -> Html:
+def _render_markdown(text: str, caption: str) -> Html:
     """Returns Markdown as HTML: headings and tables are converted, other text is shown as written.
 
     A heading directly before a table becomes the table's caption.
@@ -112,9 +114,9 @@ def _rendered(text: str, caption: str) -> Html:
     for block, following in zip(blocks, [*blocks[1:], ""], strict=True):
         if re.fullmatch(r"#+ .*", block):
             title = block.lstrip("# ")
-            if not lines_of(following):
+            if not parse_markdown_table(following):
                 parts.append(element("h3", title))
-        elif lines := lines_of(block):
+        elif lines := parse_markdown_table(block):
             parts.append(table(title, lines[0], lines[1:]))
         else:
             parts.append(element("pre", block, tabindex=0))
@@ -131,21 +133,21 @@ def _score(metrics: Mapping[str, float]) -> str:
     name = next((name for name in SCORES if name in metrics), None)
     if name is None:
         return ""
-    alone = metrics.get(f"{name}_no_background")
-    beside = "" if alone is None else f" ({alone:.4f} without background)"
-    return f"{SCORES[name]} {metrics[name]:.4f}{beside}"
+    without_background = metrics.get(f"{name}_no_background")
+    suffix = "" if without_background is None else f" ({without_background:.4f} without background)"
+    return f"{SCORES[name]} {metrics[name]:.4f}{suffix}"
 
 
 def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
-    known = [[text, tags[tag]] for tag, text in ORIGIN.items() if tag in tags]
+    facts = [[text, tags[tag]] for tag, text in ORIGIN.items() if tag in tags]
     for prefix, text in ((DATA_HASH, "input"), (DVC_HASH, "DVC's hash of")):
-        known += [
+        facts += [
             [f"{text} {tag.removeprefix(prefix)}", name] for tag, name in tags.items() if tag.startswith(prefix)
         ]
     values = [[key, _param(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",
-        table("Code and inputs", ["fact", "value"], known),
+        table("Code and inputs", ["fact", "value"], facts),
         table("Params, including seeds", ["param", "value"], values),
         class_="facts",
     )

@@ -27,9 +27,9 @@ ERRORS: tuple[Entry, ...] = (
     ("wrong class", WRONG_CLASS),
 )
 LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: font, line, swatch, gap after an entry
-NO_LETTER = "\uffff"
+MISSING_GLYPH = "\uffff"
 MARGIN = 16  # pixels on both sides of a legend
-MOST_LINES = 6  # maximum number of lines of a legend
+MAX_LINES = 6  # maximum number of lines of a legend
 
 
 @cache
@@ -51,7 +51,7 @@ def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     few other characters. Matplotlib's has the letters of most alphabets, but no Chinese, Japanese or Korean. For
     these, a font of the machine is used; without one, boxes are drawn.
     """
-    return _font(size, None) if _draws(None, text) else _font(size, _font_file(text))
+    return _font(size, None) if _can_draw(None, text) else _font(size, _font_file(text))
 
 
 @cache
@@ -66,34 +66,37 @@ def _font_file(text: str) -> Path:
     import matplotlib  # slow to import, and rarely needed
     from matplotlib.font_manager import findSystemFonts
 
-    shipped = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
-    others = [Path(file) for file in sorted(findSystemFonts())]
-    for file in (shipped, *(other for other in others if "LastResort" not in other.name)):  # it only has boxes
+    bundled = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    system_fonts = [Path(file) for file in sorted(findSystemFonts())]
+    for file in (
+        bundled,
+        *(other for other in system_fonts if "LastResort" not in other.name),
+    ):  # it only has boxes
         with suppress(OSError):  # formats or sizes that Pillow does not support
-            if _draws(file, text):
+            if _can_draw(file, text):
                 return file
-    return shipped
+    return bundled
 
 
-def _draws(file: Path | None, text: str) -> bool:
-    return all(_has(file, letter) for letter in text)
+def _can_draw(file: Path | None, text: str) -> bool:
+    return all(_has_glyph(file, letter) for letter in text)
 
 
 @cache
-def _has(file: Path | None, letter: str) -> bool:
+def _has_glyph(file: Path | None, letter: str) -> bool:
     """Whether a font draws a letter, rather than the box for missing letters."""
-    drawn, box = (bytes(_font(LEGEND_SIZE, file).getmask(each)) for each in (letter, NO_LETTER))
-    return drawn != box
+    glyph, missing = (bytes(_font(LEGEND_SIZE, file).getmask(each)) for each in (letter, MISSING_GLYPH))
+    return glyph != missing
 
 
-def on_a_line(text: str) -> str:
+def single_line(text: str) -> str:
     """Returns a text with line breaks replaced by spaces; file names may contain line breaks."""
     return " ".join(text.splitlines())
 
 
 def elided(text: str, width: float, size: int) -> str:
     """Returns a text in one line, without its middle if it is wider than ``width`` pixels at this font size."""
-    text = on_a_line(text)
+    text = single_line(text)
     shown, kept = text, len(text)
     while kept and font(size, text).getlength(shown) > width:
         kept -= 1
@@ -117,7 +120,7 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
 
     Args:
         picture: picture with background colour `PAPER`.
-        entries: names and colours; only a count is shown of those beyond `MOST_LINES` lines.
+        entries: names and colours; only a count is shown of those beyond `MAX_LINES` lines.
     """
     lines = _lines(entries, picture.width - 2 * MARGIN)
     if not lines:
@@ -138,16 +141,16 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
 def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
     """Breaks a legend into lines of at most ``width`` pixels; the last line counts entries that do not fit."""
     lines: list[list[Entry]] = []
-    room = 0.0
-    for place, (name, colour) in enumerate(entries):
+    remaining = 0.0
+    for index, (name, colour) in enumerate(entries):
         shown = elided(name, width - SWATCH - 6, LEGEND_SIZE)
-        if room < _width(shown) - GAP or not lines:
-            if len(lines) == MOST_LINES:
-                return [*lines[:-1], [*lines[-1][:-1], (f"and {len(entries) - place + 1} more", PAPER)]]
+        if remaining < _width(shown) - GAP or not lines:
+            if len(lines) == MAX_LINES:
+                return [*lines[:-1], [*lines[-1][:-1], (f"and {len(entries) - index + 1} more", PAPER)]]
             lines.append([])
-            room = width
+            remaining = width
         lines[-1].append((shown, colour))
-        room -= _width(shown)
+        remaining -= _width(shown)
     return lines
 
 

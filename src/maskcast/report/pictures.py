@@ -14,7 +14,7 @@ from PIL import Image
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
 from maskcast.files import file_stem
-from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stacked
+from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stack_vertically
 from maskcast.report.paint import Entry, class_entries
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
@@ -30,13 +30,20 @@ def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Im
         columns: maximum number of frames per row, evenly spaced and including the last.
     """
     start = len(view.seen)
-    before, after = evenly_spaced(start, columns), evenly_spaced(len(view.judged), columns)
+    context_indices, forecast_indices = evenly_spaced(start, columns), evenly_spaced(len(view.judged), columns)
     rows = [
-        Row("seen", [_seen(view, t) for t in before], [f"frame {t + 1}" for t in before]),
-        Row("truth", [_truth(view, start + t) for t in after], [f"frame {start + t + 1}" for t in after]),
+        Row("seen", [_context(view, t) for t in context_indices], [f"frame {t + 1}" for t in context_indices]),
+        Row(
+            "truth",
+            [_truth(view, start + t) for t in forecast_indices],
+            [f"frame {start + t + 1}" for t in forecast_indices],
+        ),
     ]
-    rows += [Row(name.replace("_", " "), [_forecast(view, name, t) for t in after]) for name in view.forecasts]
-    rows.append(Row("error", [error_map(view.truth[start + t], view.judged[t]) for t in after]))
+    rows += [
+        Row(name.replace("_", " "), [_forecast(view, name, t) for t in forecast_indices])
+        for name in view.forecasts
+    ]
+    rows.append(Row("error", [error_map(view.truth[start + t], view.judged[t]) for t in forecast_indices]))
     return grid(rows, title, legend=classes_shown(view))
 
 
@@ -47,7 +54,7 @@ def animate(view: ForecastView, path: Path) -> None:
     sheets, legend = [], classes_shown(view)
     for t in range(len(view.truth)):
         if t < start:
-            cells, right = [_seen(view, t)] * 2, "seen"
+            cells, right = [_context(view, t)] * 2, "seen"
         else:
             cells, right = [_truth(view, t), _forecast(view, name, t - start)], "forecast"
         row = Row("", cells, ["truth" if t >= start else "seen", right])
@@ -66,9 +73,12 @@ def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:
 
     For context frames, forecasts are replaced by the masks that they start from.
     """
-    late = t - len(view.seen)
-    judged = view.seen[t] if late < 0 else view.judged[late]
-    forecasts = {name: _seen(view, t) if late < 0 else _forecast(view, name, late) for name in view.forecasts}
+    forecast_index = t - len(view.seen)
+    judged = view.seen[t] if forecast_index < 0 else view.judged[forecast_index]
+    forecasts = {
+        name: _context(view, t) if forecast_index < 0 else _forecast(view, name, forecast_index)
+        for name in view.forecasts
+    }
     return {"truth": _truth(view, t), **forecasts, "error": error_map(view.truth[t], judged)}
 
 
@@ -95,19 +105,19 @@ def draw_gallery(
         (folder / name).mkdir()
     scored = [n for n, score in enumerate(scores) if not np.isnan(score)] or range(len(scores))
     ranked = sorted(scored, key=lambda n: -scores[n])
-    picked = [ranked[place] for place in evenly_spaced(len(ranked), count)]
-    named = {picked[len(picked) // 2]: "median"} | {picked[-1]: "worst"} | {picked[0]: "best"}
+    selected = [ranked[place] for place in evenly_spaced(len(ranked), count)]
+    named = {selected[len(selected) // 2]: "median"} | {selected[-1]: "worst"} | {selected[0]: "best"}
     overview, featured = [], {}
-    for rank, n in enumerate(picked, start=1):
-        shown = view(n)
-        stem = f"{rank:02d}_{file_stem(shown.clip_id)}"
-        title = f"{shown.clip_id} · Jaccard at frame {frame_number}: {scores[n]:.3f}"
-        draw_strip(shown, title).save(folder / "strips" / f"{stem}.png")
+    for rank, n in enumerate(selected, start=1):
+        clip_view = view(n)
+        stem = f"{rank:02d}_{file_stem(clip_view.clip_id)}"
+        title = f"{clip_view.clip_id} · Jaccard at frame {frame_number}: {scores[n]:.3f}"
+        draw_strip(clip_view, title).save(folder / "strips" / f"{stem}.png")
         if n in named:
-            animate(shown, folder / "gifs" / f"{stem}.gif")
-            overview.append(draw_strip(shown, f"{named[n]}: {title}", OVERVIEW_COLUMNS))
-            featured[named[n]] = n, shown
-    stacked(overview).save(folder / OVERVIEW)
+            animate(clip_view, folder / "gifs" / f"{stem}.gif")
+            overview.append(draw_strip(clip_view, f"{named[n]}: {title}", OVERVIEW_COLUMNS))
+            featured[named[n]] = n, clip_view
+    stack_vertically(overview).save(folder / OVERVIEW)
     return featured
 
 
@@ -118,7 +128,7 @@ def classes_shown(view: ForecastView) -> list[Entry]:
     return class_entries([view.seen, view.truth, *view.forecasts.values()], view.classes)
 
 
-def _seen(view: ForecastView, t: int) -> np.ndarray:
+def _context(view: ForecastView, t: int) -> np.ndarray:
     return overlay(None if view.frames is None else view.frames[t], view.seen[t])
 
 
@@ -127,6 +137,6 @@ def _truth(view: ForecastView, t: int) -> np.ndarray:
 
 
 def _forecast(view: ForecastView, name: str, t: int) -> np.ndarray:
-    own = name == next(iter(view.forecasts))
-    frames = view.forecast_frames if own else None
+    is_evaluated = name == next(iter(view.forecasts))
+    frames = view.forecast_frames if is_evaluated else None
     return overlay(None if frames is None else frames[t], view.forecasts[name][t])

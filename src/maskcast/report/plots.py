@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 
-MOST_TICKS = 22  # of x values with dots; more would overlap
+MAX_TICKS = 22  # of x values with dots; more would overlap
 INK, GRID = "#24292f", "#d8dee4"
 Bin = tuple[float, float, float]
 COLOURS = ("#0969da", "#8c959f", "#bc4c00", "#1a7f37", "#8250df")
@@ -41,7 +41,7 @@ def plot_lines(
         style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
         axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
     if points:
-        axes.set_xticks([x[n] for n in evenly_spaced(len(x), MOST_TICKS)])
+        axes.set_xticks([x[n] for n in evenly_spaced(len(x), MAX_TICKS)])
     axes.legend(frameon=False, ncols=len(lines), loc="best")  # upper right, unless a line is there
     figure.savefig(path, metadata={"Software": None})
 
@@ -58,9 +58,11 @@ def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: 
     figure, axes = _figure(title, "confidence", "fraction of correct pixels")
     axes.plot([0, 1], [0, 1], color=GRID, lw=1.6)
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
-        said, right, shares = zip(*curve, strict=True) if curve else ((), (), ())
-        axes.plot(said, right, color=colour, lw=1.6, label=name)
-        axes.scatter(said, right, s=[8 + 120 * share**0.5 for share in shares], color=colour, alpha=0.7, lw=0)
+        confidence, accuracy, shares = zip(*curve, strict=True) if curve else ((), (), ())
+        axes.plot(confidence, accuracy, color=colour, lw=1.6, label=name)
+        axes.scatter(
+            confidence, accuracy, s=[8 + 120 * share**0.5 for share in shares], color=colour, alpha=0.7, lw=0
+        )
     axes.set_xlim(0, 1.02)
     axes.legend(frameon=False, loc="upper left")
     figure.savefig(path, metadata={"Software": None})

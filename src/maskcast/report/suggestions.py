@@ -21,7 +21,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.report.clip_player import legend
-from maskcast.report.overlays import overlay, resized
+from maskcast.report.overlays import overlay, resize_picture
 from maskcast.report.page import document
 from maskcast.report.paint import class_entries
 from maskcast.report.tables import write_csv
@@ -29,7 +29,7 @@ from maskcast.report.tables import write_csv
 LIST, PAGE = "frames.csv", "frames.html"
 BATCH, PRECISION = 16, "bf16"  # as in generate_masks
 PICTURE_WIDTH = 320  # minimum width in pixels
-NAMED = 3  # number of classes named below a picture
+MAX_NAMED = 3  # number of classes named below a picture
 
 
 class Suggest(Params):
@@ -54,7 +54,7 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     model, _ = load_masker(masker)
     if store.label_map not in model.maps or store.label_map.kind != "classes":
         raise MaskcastError(
-            f"{masker}: does not know map {store.label_map.name!r} of {store.root} as classes; give a masker that "
+            f"{masker}: has no map {store.label_map.name!r} with the classes of {store.root}; use a masker that "
             "was trained on these classes"
         )
     model = model.to(best_device())
@@ -73,26 +73,28 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
         f"The most useful frames first, each under the masker's mask. Frames count from 0, as in {LIST}; px is "
         "the number of pixels of a class that the masker is expected to get wrong."
     )
-    key = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
+    class_legend = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
     figures = element("div", *(figure for figure, _ in drawn), class_="charts")
-    frames = concatenate([element("p", lead), key, figures])
+    frames = concatenate([element("p", lead), class_legend, figures])
     facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
-    how = table("How they were chosen", ["fact", "value"], [[name, str(value)] for name, value in facts.items()])
-    page = document("Frames to label next", {"Frames": frames, "How": element("div", how, class_="facts")})
+    settings = table(
+        "How they were chosen", ["fact", "value"], [[name, str(value)] for name, value in facts.items()]
+    )
+    page = document("Frames to label next", {"Frames": frames, "How": element("div", settings, class_="facts")})
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(chosen)
 
 
 def _row(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[object]:
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
-    most = "; ".join(name for name, _ in _doubted(candidates, n, classes))
-    return [clip, t, f"{candidates.uncertainty_NK[n, 1:].sum():.1f}", most]
+    class_names = "; ".join(name for name, _ in _doubted(candidates, n, classes))
+    return [clip, t, f"{candidates.uncertainty_NK[n, 1:].sum():.1f}", class_names]
 
 
 def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:
     """Returns the classes of a frame that the masker doubts most, with their expected number of wrong pixels."""
     doubt_K = candidates.uncertainty_NK[n]
-    order = np.argsort(-doubt_K[1:], kind="stable")[:NAMED] + 1
+    order = np.argsort(-doubt_K[1:], kind="stable")[:MAX_NAMED] + 1
     return [(classes[k], float(doubt_K[k])) for k in order if doubt_K[k] > 0]
 
 
@@ -100,15 +102,19 @@ def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) 
     """Returns a figure of a frame under the masker's mask with the uncertain classes, and the ids in the mask."""
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
     frames_THWC = store.frames(store.get(clip))
-    seen = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]
-    mask_HW = segment_whole(model, seen, batch_size=BATCH, precision=PRECISION)[store.label_map.name].masks[-1]
+    frames_to_segment = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]
+    mask_HW = segment_whole(model, frames_to_segment, batch_size=BATCH, precision=PRECISION)[
+        store.label_map.name
+    ].masks[-1]
     picture_HWC = overlay(frames_THWC[t], mask_HW)
     scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))
-    image = resized(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])
+    image = resize_picture(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])
     data = io.BytesIO()
     image.save(data, "PNG")
-    told = ", ".join(f"{name} ({pixels:.0f} px)" for name, pixels in _doubted(candidates, n, store.classes))
-    text = f"{clip}, frame {t}" + (f": doubts {told}" if told else "")
+    classes_text = ", ".join(
+        f"{name} ({pixels:.0f} px)" for name, pixels in _doubted(candidates, n, store.classes)
+    )
+    text = f"{clip}, frame {t}" + (f": doubts {classes_text}" if classes_text else "")
     image_uri = data_uri(data.getvalue(), "image/png")
     figure = element(
         "figure", element("img", alt=f"{clip}, frame {t}", src=image_uri), element("figcaption", text)

@@ -14,14 +14,14 @@ import numpy as np
 from maskcast.redaction import printable
 
 GAP = 2  # spaces between columns
-READABLE = 34  # minimum width of a column of long texts; less would put each word on a line of its own
+MIN_TEXT_WIDTH = 34  # minimum width of a column of long texts; less would put each word on a line of its own
 
 
-def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
     """Returns a table with its title for the terminal (80 columns wide if there is none).
 
     Columns that do not fit continue in further blocks below, each with the first column repeated. If width is
-    short, headers are wrapped between words, and so are texts, down to ``READABLE`` columns.
+    short, headers are wrapped between words, and so are texts, down to ``MIN_TEXT_WIDTH`` columns.
     """
     columns = [_Column(name, [printable(row[index]) for row in rows]) for index, name in enumerate(header)]
     width = shutil.get_terminal_size().columns
@@ -30,8 +30,8 @@ def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
         if not blocks or _width([*blocks[-1], column]) > width:
             blocks.append(columns[:1])
         blocks[-1] = [*blocks[-1], column]
-    drawn = "\n\n".join(_draw(block, width) for block in blocks or [columns])
-    return f"{title}\n{drawn}" if title else drawn
+    text = "\n\n".join(_draw(block, width) for block in blocks or [columns])
+    return f"{title}\n{text}" if title else text
 
 
 @dataclass(frozen=True)
@@ -47,47 +47,47 @@ class _Column:
     cells: Sequence[str]
 
     @property
-    def most(self) -> int:
+    def max_width(self) -> int:
         """Width of the longest cell."""
         return max((len(line) for cell in self.cells for line in cell.splitlines()), default=0)
 
     @property
-    def least(self) -> int:
+    def min_width(self) -> int:
         """Minimum width, with headers and texts wrapped between words."""
-        return max(min(self.most, READABLE), *map(len, self.name.split()), 1)
+        return max(min(self.max_width, MIN_TEXT_WIDTH), *map(len, self.name.split()), 1)
 
     @property
-    def numbers(self) -> bool:
+    def is_numeric(self) -> bool:
         """Whether all cells are numbers or placeholders for missing numbers."""
         return all(re.match(r"[-+]?\d|-$|n/a$|$", cell) for cell in self.cells)
 
 
 def _width(columns: Sequence[_Column]) -> int:
-    return sum(column.least for column in columns) + GAP * (len(columns) - 1)
+    return sum(column.min_width for column in columns) + GAP * (len(columns) - 1)
 
 
 def _draw(columns: Sequence[_Column], width: int) -> str:
     """Returns one block of a table; spare width goes to its texts first, then to its headers."""
-    widths = [column.least for column in columns]
-    for wanted in ([column.most for column in columns], [len(column.name) for column in columns]):
-        for index, size in enumerate(wanted):
+    widths = [column.min_width for column in columns]
+    for target_widths in ([column.max_width for column in columns], [len(column.name) for column in columns]):
+        for index, size in enumerate(target_widths):
             spare = width - sum(widths) - GAP * (len(columns) - 1)
             widths[index] += max(0, min(size - widths[index], spare))
-    left = [index == 0 or not column.numbers for index, column in enumerate(columns)]
+    left = [index == 0 or not column.is_numeric for index, column in enumerate(columns)]
     names = [textwrap.wrap(column.name, size) or [""] for column, size in zip(columns, widths, strict=True)]
     height = max(map(len, names))
-    lines = _beside([[""] * (height - len(name)) + name for name in names], widths, left)
+    lines = _join_cells([[""] * (height - len(name)) + name for name in names], widths, left)
     lines.append("─" * (sum(widths) + GAP * (len(widths) - 1)))
     for cells in zip(*(column.cells for column in columns), strict=True):
         wrapped = [
             [part for line in cell.splitlines() for part in textwrap.wrap(line, size, break_on_hyphens=False)]
             for cell, size in zip(cells, widths, strict=True)
         ]
-        lines += _beside(wrapped, widths, left)
+        lines += _join_cells(wrapped, widths, left)
     return "\n".join(lines)
 
 
-def _beside(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequence[bool]) -> list[str]:
+def _join_cells(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequence[bool]) -> list[str]:
     """Returns the lines of one row; each cell may have several lines."""
     rows = zip_longest(*(lines or [""] for lines in cells), fillvalue="")
     return [
@@ -108,7 +108,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def lines_of(text: str) -> list[list[str]]:
+def parse_markdown_table(text: str) -> list[list[str]]:
     """Returns header and rows of a table that ``markdown`` wrote; an empty list for other text."""
     lines = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in text.splitlines()]
     if not re.search(r"\n[|:\- ]+\n", text) or len({len(line) for line in lines}) != 1:
@@ -122,11 +122,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def shown_score(value: float, digits: int = 4, none: str = "-") -> str:
+def format_score(value: float, digits: int = 4, none: str = "-") -> str:
     """Returns a score with ``digits`` decimals, or ``none`` if it is not finite."""
     return f"{value:.{digits}f}" if np.isfinite(value) else none
 
 
-def number(value: float) -> str:
+def csv_number(value: float) -> str:
     """Returns a score for CSV files; NaN and infinity become an empty cell."""
     return f"{value:.6f}" if np.isfinite(value) else ""

@@ -11,7 +11,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
-from maskcast.evaluation.metrics import foreground_words
+from maskcast.evaluation.metrics import foreground_text
 from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
@@ -19,14 +19,14 @@ from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, collapsible, concatenate, definition_list, element, figure, table
 from maskcast.progress import report_section
 from maskcast.reading import pluralize
-from maskcast.report.clip_by_clip import BOOTSTRAP, MEANING
+from maskcast.report.clip_by_clip import BOOTSTRAP, EXPLANATION
 from maskcast.report.clip_player import legend, player, sprite_of
 from maskcast.report.overlays import Row, error_map, grid, overlay
 from maskcast.report.paint import ERRORS, class_entries
-from maskcast.report.tables import markdown, number, shown_score, write_csv
+from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
 GAIN = ("score of each clip", "segmenter minus base", "may be chance")
-FILM, FILM_FRAMES, FILM_MS = "film.webp", 96, 80
+VIDEO_FILE, MAX_VIDEO_FRAMES, FRAME_MS = "film.webp", 96, 80
 DEFINITIONS = SCORES | {
     "<score>_base": "the same of the base, where its masks were given",
     "jaccard_gain, flicker_ratio": "jaccard less that of the base, and flicker over that of the base",
@@ -41,8 +41,8 @@ AMODAL_HEADLINE = (
     "pooled",
     "accuracy",
 )
-OVER_TIME = ("flicker", "change", "mvc8", "mvc16")  # not defined for photographs
-HEADLINE = ("jaccard", "jaccard_frames", "j", "f", "j_and_f", *OVER_TIME, "dice", "accuracy")
+TEMPORAL_SCORES = ("flicker", "change", "mvc8", "mvc16")  # not defined for photographs
+HEADLINE = ("jaccard", "jaccard_frames", "j", "f", "j_and_f", *TEMPORAL_SCORES, "dice", "accuracy")
 
 
 def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> None:
@@ -55,13 +55,13 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
         evaluation: the scores.
         pictures: number of clips to show, from the best to the worst; the film shows the middle one.
     """
-    header, rows = headline(evaluation)
+    header, rows = score_table(evaluation)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     _write_clips(folder / "per_clip.csv", evaluation)
     lines = ["# Evaluation of videos", "", markdown(header, rows), "## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in _meanings(evaluation).items()]
     if gained := _gains(evaluation):
-        lines += ["", "## Compared with the base", "", markdown(GAIN, gained), MEANING]
+        lines += ["", "## Compared with the base", "", markdown(GAIN, gained), EXPLANATION]
     lines += ["", "In per_clip.csv each clip is scored separately.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     report_section("Scores", _scores(evaluation, gained))
@@ -69,11 +69,11 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
         header, rows = _classes(evaluation)
         write_csv(folder / "per_class.csv", header, rows)
         report_section("Classes", table("Pooled Jaccard of each class", header, rows))
-    shown = _spread(evaluation, pictures)
-    if shown:
-        report_section("Clips", _clips(evaluation, shown))
-        if (middle := shown[len(shown) // 2]).num_frames > 1:
-            report_section("Video", _film(folder / FILM, evaluation, middle))
+    clips = _evenly_ranked(evaluation, pictures)
+    if clips:
+        report_section("Clips", _clips(evaluation, clips))
+        if (middle := clips[len(clips) // 2]).num_frames > 1:
+            report_section("Video", _write_video(folder / VIDEO_FILE, evaluation, middle))
     report_section("What the scores mean", definition_list(_meanings(evaluation)))
 
 
@@ -86,41 +86,41 @@ def _meanings(evaluation: VideoEvaluation) -> dict[str, str]:
     return definitions(evaluation) | DAVIS | (FOREGROUND if evaluation.prepared.num_classes == 2 else {})
 
 
-def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
+def score_table(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of scores, one row per model."""
-    shown: tuple[str, ...] = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
+    columns: tuple[str, ...] = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
     if not evaluation.amodal_scores and evaluation.prepared.num_classes == 2:
-        shown = ("jaccard", *FOREGROUND, *HEADLINE[1:])
-    if evaluation.photographs:
-        shown = tuple(score for score in shown if score not in OVER_TIME)
+        columns = ("jaccard", *FOREGROUND, *HEADLINE[1:])
+    if evaluation.single_frames:
+        columns = tuple(score for score in columns if score not in TEMPORAL_SCORES)
     rows = [
-        [name, *(shown_score(one.get(score, np.nan)) for score in shown)]
+        [name, *(format_score(one.get(score, np.nan)) for score in columns)]
         for name, one in evaluation.tables.items()
     ]
-    return ["model", *shown], rows
+    return ["model", *columns], rows
 
 
 def _classes(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of classes: pooled Jaccard index by model and region."""
-    parts = {name: one.parts() for name, one in evaluation.amodal_scores.items()}
+    parts = {name: one.per_class() for name, one in evaluation.amodal_scores.items()}
     regions = list(parts[SEGMENTER][0][2])
     header = ["map", "class", *(f"{region}, {name}" for name in parts for region in regions)]
     rows = [
-        [*rows[0][:2], *(shown_score(each[region]) for _, _, each in rows for region in regions)]
+        [*rows[0][:2], *(format_score(each[region]) for _, _, each in rows for region in regions)]
         for rows in zip(*parts.values(), strict=True)
     ]
     return header, rows
 
 
 def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
-    each = evaluation.per_clip(SEGMENTER)
-    columns = list(next(iter(each.values())))
+    per_clip = evaluation.per_clip(SEGMENTER)
+    columns = list(next(iter(per_clip.values())))
     base = evaluation.per_clip(BASE) if BASE in evaluation.scores else None
     header = ["clip", *columns, *([f"{name}_base" for name in columns] if base else []), "video"]
     videos = evaluation.videos
     rows = [
-        [clip, *map(number, [*scores.values(), *(base[clip].values() if base else ())]), videos[clip]]
-        for clip, scores in each.items()
+        [clip, *map(csv_number, [*scores.values(), *(base[clip].values() if base else ())]), videos[clip]]
+        for clip, scores in per_clip.items()
     ]
     write_csv(path, header, rows)
 
@@ -140,20 +140,20 @@ def _gains(evaluation: VideoEvaluation) -> list[list[str]]:
     return rows
 
 
-def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
-    each, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
-    scored = [clip for clip in evaluation.chosen if np.isfinite(each[clip.id][score])] or evaluation.chosen
-    ranked = sorted(scored, key=lambda clip: -each[clip.id][score])
+def _evenly_ranked(evaluation: VideoEvaluation, count: int) -> list[Clip]:
+    per_clip, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
+    scored = [clip for clip in evaluation.chosen if np.isfinite(per_clip[clip.id][score])] or evaluation.chosen
+    ranked = sorted(scored, key=lambda clip: -per_clip[clip.id][score])
     return [ranked[place] for place in evenly_spaced(len(ranked), count)]
 
 
 def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
     flat = evaluation.flat()
-    header, rows = headline(evaluation)
-    told = [f"{words} {shown_score(flat.get(name, np.nan))}" for name, words in _told(evaluation)]
+    header, rows = score_table(evaluation)
+    scores = [f"{words} {format_score(flat.get(name, np.nan))}" for name, words in _main_scores(evaluation)]
     if evaluation.amodal is None:
-        told[0] += foreground_words(flat)
-    lead = ", ".join(told)
+        scores[0] += foreground_text(flat)
+    lead = ", ".join(scores)
     if "miou_gain" in flat:
         lead += f"; compared with its base {flat['miou_gain']:+.4f} in mIoU"
     elif "flicker_ratio" in flat and "jaccard_gain" in flat:
@@ -163,32 +163,32 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
     if gained:
         each_clip = table("The segmenter minus its base, each clip scored separately", GAIN, gained)
         parts.append(
-            collapsible("Clip by clip: how certain the differences are", each_clip, element("p", MEANING))
+            collapsible("Clip by clip: how certain the differences are", each_clip, element("p", EXPLANATION))
         )
     return concatenate(parts)
 
 
-def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
+def _main_scores(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
     """Returns the main scores, with their names in words."""
     if evaluation.amodal is None:
-        return [("jaccard", "Jaccard"), *([] if evaluation.photographs else [("flicker", "flicker")])]
-    hidden = [("miou_occluded", "of occluded pixels")] if evaluation.amodal.visible else []
-    return [("miou", "mIoU"), *hidden]
+        return [("jaccard", "Jaccard"), *([] if evaluation.single_frames else [("flicker", "flicker")])]
+    occluded = [("miou_occluded", "of occluded pixels")] if evaluation.amodal.visible else []
+    return [("miou", "mIoU"), *occluded]
 
 
 def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
-    how = "" if evaluation.photographs else " Drag a slider, or use the arrow keys."
+    how = "" if evaluation.single_frames else " Drag a slider, or use the arrow keys."
     parts = [element("p", f"From the best clip to the worst.{how}"), legend(ERRORS, "Colours of errors")]
     for place, clip in enumerate(shown):
         layers = _layers(evaluation, clip)
         sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]
         scores = evaluation.per_clip(SEGMENTER)[clip.id]
-        told = [
-            f"{words} {shown_score(scores[name])}"
-            for name, words in _told(evaluation)
+        scores_text = [
+            f"{words} {format_score(scores[name])}"
+            for name, words in _main_scores(evaluation)
             if np.isfinite(scores[name])
         ]
-        title = ", ".join([clip.id, *told])
+        title = ", ".join([clip.id, *scores_text])
         captions = {name: name.replace("_", " ") for name in sprite.panels}
         frames = [f"frame {t + 1} of {clip.num_frames}" for t in sprite.frames]
         masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
@@ -197,15 +197,15 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
     return concatenate(parts)
 
 
-def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
+def _write_video(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
     layers = _layers(evaluation, clip)
-    count = min(clip.num_frames, FILM_FRAMES)
+    count = min(clip.num_frames, MAX_VIDEO_FRAMES)
     sheets = []
     for t in range(count):
         panels = _panels(layers, t)
         row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
-    sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
+    sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FRAME_MS, loop=0, quality=75, method=2)
     caption = f"{path.name}, {count} of {pluralize(clip.num_frames, 'frame')} of {clip.id}"
     return figure(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
 
@@ -222,10 +222,12 @@ def _panels(layers: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.nd
     frame, panels = layers["frame"][""][t], dict[str, np.ndarray]()
     models = [name for name in layers if name not in ("frame", "truth")]
     maps = layers["truth"]
-    ends = {one: f"_{one}" if len(maps) > 1 else "" for one in maps}
+    suffixes = {map_name: f"_{map_name}" if len(maps) > 1 else "" for map_name in maps}
     for name in ("truth", *models):
-        panels |= {f"{name}{ends[one]}": overlay(frame, masks[t]) for one, masks in layers[name].items()}
+        panels |= {
+            f"{name}{suffixes[map_name]}": overlay(frame, masks[t]) for map_name, masks in layers[name].items()
+        }
     for name in models:
-        for one, masks in layers[name].items():
-            panels[f"error_of_{name}{ends[one]}"] = error_map(maps[one][t], masks[t])
+        for map_name, masks in layers[name].items():
+            panels[f"error_of_{name}{suffixes[map_name]}"] = error_map(maps[map_name][t], masks[t])
     return {"frame": np.asarray(frame), **panels}

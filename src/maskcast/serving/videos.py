@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from maskcast.data.frame_names import by_stem, frame_files, is_image, runs, same_number
+from maskcast.data.frame_names import by_stem, consecutive_runs, find_same_number, frame_files, is_image
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
 from maskcast.data.inspection.photographs import photographs_reason
 from maskcast.data.sources.sequence_files import SequenceFiles
@@ -54,7 +54,7 @@ class Video:
         """
         if self._has_images:
             files = frame_files(self.path)
-            if len(parts := runs([files[index].stem for index in indices])) > 1:
+            if len(parts := consecutive_runs([files[index].stem for index in indices])) > 1:
                 before = files[indices[parts[0][-1]]].name
                 say(f"{self.path}: numbers are missing after {before}; the frames are taken for evenly spaced")
             return read_frames([files[index] for index in indices])
@@ -154,7 +154,7 @@ def photographs_in(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     files = list(by_stem(image_files(path)).values())
-    two = same_number([file.stem for file in files])
+    two = find_same_number([file.stem for file in files])
     if two is not None and two[1].startswith(two[0]):  # a frame and its mask, not photographs
         return []
     why = photographs_reason({path.name: SequenceFiles(files, [None] * len(files), [range(len(files))])})

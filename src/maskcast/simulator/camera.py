@@ -112,11 +112,11 @@ class Camera:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Projects world points (..., 3) to (..., 3): column, row, depth; only a positive depth is in front."""
-        seen = points @ np.array(self.rotation).T + np.array(self.translation)
-        depth = seen[..., 2:]
-        safe = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
+        camera_points = points @ np.array(self.rotation).T + np.array(self.translation)
+        depth = camera_points[..., 2:]
+        nonzero_depth = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
         return np.concatenate(
-            [seen[..., :2] / safe * np.array(self.focal) + np.array(self.center), depth], axis=-1
+            [camera_points[..., :2] / nonzero_depth * np.array(self.focal) + np.array(self.center), depth], axis=-1
         )
 
     def rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -163,9 +163,9 @@ def outlines(camera: Camera, shape: str, locations: np.ndarray, rotations: np.nd
     if shape == "cylinder":
         return locations[:, None] + _CYLINDER * (radius, radius, half_height)
     # The visible rim of a sphere is a circle, with a centre slightly closer to the eye than the sphere's.
-    away = locations - camera.eye
-    distance = np.linalg.norm(away, axis=-1, keepdims=True)
-    axis = away / distance
+    offset = locations - camera.eye
+    distance = np.linalg.norm(offset, axis=-1, keepdims=True)
+    axis = offset / distance
     side = np.cross(axis, (0.0, 0.0, 1.0))
     side /= np.linalg.norm(side, axis=-1, keepdims=True)
     ring = _CIRCLE[:, :1] * side[:, None] + _CIRCLE[:, 1:] * np.cross(side, axis)[:, None]
@@ -179,18 +179,20 @@ def silhouettes(camera: Camera, motion: Motion) -> list[tuple[int, int, float, n
     Returns:
         (frame, object, distance from the eye, outline (P, 2) in pixels), by frame and from far to near.
     """
-    seen: list[tuple[int, int, float, np.ndarray]] = []
+    visible: list[tuple[int, int, float, np.ndarray]] = []
     for index, class_index in enumerate(motion.class_ids):
-        where = motion.locations[:, index]
-        depth = camera.project(where)[:, 2]
+        positions = motion.locations[:, index]
+        depth = camera.project(positions)[:, 2]
         frames = np.flatnonzero(depth >= NEAREST_DEPTH)  # false for NaN
         shape = class_parts(int(class_index))[0]
-        pixels = camera.project(outlines(camera, shape, where[frames], motion.rotations[frames, index]))[..., :2]
+        pixels = camera.project(outlines(camera, shape, positions[frames], motion.rotations[frames, index]))[
+            ..., :2
+        ]
         low, high = pixels.min(axis=1), pixels.max(axis=1)
         inside = (high >= -0.5).all(axis=1) & (low <= (camera.width - 0.5, camera.height - 0.5)).all(axis=1)
-        distance = np.linalg.norm(where[frames] - camera.eye, axis=-1)
-        seen += [(int(frames[i]), index, float(distance[i]), pixels[i]) for i in np.flatnonzero(inside)]
-    return sorted(seen, key=lambda item: (item[0], -item[2]))
+        distance = np.linalg.norm(positions[frames] - camera.eye, axis=-1)
+        visible += [(int(frames[i]), index, float(distance[i]), pixels[i]) for i in np.flatnonzero(inside)]
+    return sorted(visible, key=lambda item: (item[0], -item[2]))
 
 
 def paint_masks(

@@ -79,7 +79,7 @@ def simulate_green_screen(seed: int, *, frames: int, height: int, width: int) ->
     tint = screen_HWC.mean((0, 1))
     shots, opacities = [], []
     for t in range(frames):
-        paint_HWC, cover_HW = _exposed(figures, t, height, width)
+        paint_HWC, cover_HW = _render_exposure(figures, t, height, width)
         lit_HWC = paint_HWC * (1 - SPILL) + cover_HW[..., None] * SPILL * tint
         shot_HWC = lit_HWC + (1 - cover_HW[..., None]) * screen_HWC
         noise_HWC = random.standard_normal(shot_HWC.shape, np.float32) * 2
@@ -110,7 +110,7 @@ def simulate_background(seed: int, *, frames: int, height: int, width: int) -> n
     step = random.uniform(-MAX_PAN, MAX_PAN, 2) * height / 80 * moves
     margin = np.ceil(np.abs(step) * (count - 1)).astype(int)
     rows, columns = height + int(margin[0]), width + int(margin[1])
-    canvas_HWC = _clutter(random, rows, columns)
+    canvas_HWC = _draw_clutter(random, rows, columns)
     start = np.where(step < 0, margin, 0)
     out = []
     for t in range(count):
@@ -140,7 +140,7 @@ def _draw_figure(random: np.random.Generator) -> _Figure:
     )
 
 
-def _exposed(figures: list[_Figure], t: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _render_exposure(figures: list[_Figure], t: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns premultiplied colours (H, W, 3) and opacity (H, W) of the figures, float32."""
     rows, columns = height * SUPERSAMPLING, width * SUPERSAMPLING
     total = np.zeros((height, width, 4), np.float32)
@@ -159,9 +159,9 @@ def _paint(layer: np.ndarray, figure: _Figure, time: float) -> None:
     size = figure.height * rows
     swing = sin(figure.phase + figure.pace * time)
     skin, shirt, trousers, hair = figure.colours
-    way = (figure.x + figure.velocity * time) % 2  # back and forth
+    position = (figure.x + figure.velocity * time) % 2  # back and forth
     hop = figure.hop * abs(swing) + 0.01 * abs(cos(figure.phase + figure.pace * time))
-    hip = np.array([columns * min(way, 2 - way), rows * 0.98 - size * (0.47 + hop)])
+    hip = np.array([columns * min(position, 2 - position), rows * 0.98 - size * (0.47 + hop)])
     neck = hip + size * np.array([0.02 * swing, -0.33])
 
     def limb(start: np.ndarray, angle: float, length: float, thickness: float, colour: np.ndarray) -> np.ndarray:
@@ -199,7 +199,7 @@ def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, thickness: floa
     cv2.line(layer, ends[0], ends[1], value, max(1, round(thickness)), cv2.LINE_8, SHIFT)
 
 
-def _clutter(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+def _draw_clutter(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Returns a picture (H, W, 3) uint8 of coarse colours, with shapes on top and fine grain."""
     coarse = random.uniform(30, 225, (3, 4, 3)).astype(np.float32)
     picture = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)

@@ -39,7 +39,7 @@ class HandPicture:
 
 
 @dataclass(frozen=True)
-class Traced:
+class RayHits:
     """Results of ray casting: masks as in `HandPicture`, distances (inf for no hit), and the first capsule hit."""
 
     left_HW: np.ndarray
@@ -55,36 +55,36 @@ def simulate_hands(seed: int, *, hands: Hands, height: int, width: int) -> HandP
     capsules = pose_hands(hands, random)
     capsules = capsules.moved(np.array([0, 0, random.uniform(0.45, 1.2)]))
     rays_HWC = _rays(capsules, height, width, random)
-    seen = trace_hands(capsules, rays_HWC)
-    hit_HW = np.isfinite(seen.distance_HW)
+    hits = trace_hands(capsules, rays_HWC)
+    hit_HW = np.isfinite(hits.distance_HW)
     background = simulate_background(derive(seed), frames=1, height=height, width=width)[0].astype(np.float32)
-    points = rays_HWC[hit_HW] * seen.distance_HW[hit_HW][:, None]
-    shaded = _shaded(capsules, seen.first_HW[hit_HW], points, random)
+    points = rays_HWC[hit_HW] * hits.distance_HW[hit_HW][:, None]
+    shaded = _shaded(capsules, hits.first_HW[hit_HW], points, random)
     grain = cv2.resize(random.normal(1, 0.09, (6, 6)).astype(np.float32), (width, height))
     background[hit_HW] = shaded * grain[hit_HW][:, None]
-    return HandPicture(_filmed(background, random), seen.left_HW, seen.right_HW, seen.visible_HW)
+    return HandPicture(_add_camera_noise(background, random), hits.left_HW, hits.right_HW, hits.visible_HW)
 
 
-def trace_hands(capsules: Capsules, rays_HWC: np.ndarray) -> Traced:
+def trace_hands(capsules: Capsules, rays_HWC: np.ndarray) -> RayHits:
     """Casts rays from the origin with unit directions (H, W, 3)."""
     size = rays_HWC.shape[:2]
     patches = [_distances(capsules, n, rays_HWC) for n in range(len(capsules.part_N))]
-    bare, ours = capsules.part_N > 0, capsules.hand_N
+    is_hand_N, hand_N = capsules.part_N > 0, capsules.hand_N
     hands = []
     for hand in range(2):
-        distance_HW, first_HW = _nearest(patches, np.flatnonzero(bare & (ours == hand)), size)
+        distance_HW, first_HW = _nearest(patches, np.flatnonzero(is_hand_N & (hand_N == hand)), size)
         hands.append(np.where(np.isfinite(distance_HW), capsules.part_N[first_HW], 0).astype(np.uint8))
     distance_HW, first_HW = _nearest(patches, range(len(patches)), size)
-    visible_HW = np.where(np.isfinite(distance_HW) & bare[first_HW], ours[first_HW] + 1, 0).astype(np.uint8)
-    return Traced(hands[0], hands[1], visible_HW, distance_HW, first_HW)
+    visible_HW = np.where(np.isfinite(distance_HW) & is_hand_N[first_HW], hand_N[first_HW] + 1, 0).astype(np.uint8)
+    return RayHits(hands[0], hands[1], visible_HW, distance_HW, first_HW)
 
 
 def _rays(capsules: Capsules, height: int, width: int, random: np.random.Generator) -> np.ndarray:
     """Returns the unit direction from the camera through each pixel's centre, (H, W, 3)."""
     ends_N23 = capsules.ends_N23[capsules.part_N > 0]
-    seen = ends_N23[..., :2] / ends_N23[..., 2:]
-    reach = capsules.radius_N[capsules.part_N > 0][:, None, None] / ends_N23[..., 2:]
-    low, high = (seen - reach).min((0, 1)), (seen + reach).max((0, 1))
+    projected = ends_N23[..., :2] / ends_N23[..., 2:]
+    radius = capsules.radius_N[capsules.part_N > 0][:, None, None] / ends_N23[..., 2:]
+    low, high = (projected - radius).min((0, 1)), (projected + radius).max((0, 1))
     side = float((high - low).max()) * BOX * float(random.uniform(0.92, 1.12))
     middle = (low + high) / 2 + random.uniform(-0.04, 0.04, 2) * side
     y, x = np.mgrid[0:height, 0:width] + 0.5
@@ -119,8 +119,8 @@ def _distances(capsules: Capsules, n: int, rays_HWC: np.ndarray) -> Patch:
     root_end = onto_end**2 - (np.where(near_b, float(b @ b), far) - radius**2)
     cap = onto_end - np.sqrt(root_end.clip(0))
     on_side = (root >= 0) & (place > 0) & (place < length)
-    found = np.where(on_side, side, np.where(root_end > 0, cap, np.inf))
-    return window, np.where(found > 0, found, np.inf)
+    distance = np.where(on_side, side, np.where(root_end > 0, cap, np.inf))
+    return window, np.where(distance > 0, distance, np.inf)
 
 
 def _window(ends_23: np.ndarray, radius: float, rays_HWC: np.ndarray) -> tuple[slice, slice]:
@@ -132,13 +132,13 @@ def _window(ends_23: np.ndarray, radius: float, rays_HWC: np.ndarray) -> tuple[s
     spans = []
     for axis, line in ((1, rays_HWC[:, 0]), (0, rays_HWC[0])):
         steps = line[:, axis] / line[:, 2]
-        seen = [
-            (ends_23[:, axis] + way * radius) / depth
-            for way in (-1, 1)
+        edges = [
+            (ends_23[:, axis] + sign * radius) / depth
+            for sign in (-1, 1)
             for depth in (depth_2, depth_2 + 2 * radius)
         ]
         scale = (len(steps) - 1) / float(steps[-1] - steps[0])
-        first, last = ((float(edge) - float(steps[0])) * scale for edge in (np.min(seen), np.max(seen)))
+        first, last = ((float(edge) - float(steps[0])) * scale for edge in (np.min(edges), np.max(edges)))
         spans.append(slice(min(max(0, floor(first)), len(steps)), max(0, ceil(last) + 1)))
     return spans[0], spans[1]
 
@@ -181,7 +181,7 @@ def _shaded(capsules: Capsules, first: np.ndarray, points: np.ndarray, random: n
     return np.asarray((colour * (light * edge)[:, None] * tint + shine[:, None]).astype(np.float32))
 
 
-def _filmed(picture_HWC: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _add_camera_noise(picture_HWC: np.ndarray, random: np.random.Generator) -> np.ndarray:
     blurred = cv2.GaussianBlur(picture_HWC, (0, 0), float(random.uniform(0.4, 0.9)))
     noise = random.standard_normal(blurred.shape, np.float32) * float(random.uniform(1, 6))
     return np.asarray((blurred + noise).round().clip(0, 255).astype(np.uint8))

@@ -79,7 +79,7 @@ def pose_hands(hands: Hands, random: np.random.Generator) -> Capsules:
         offset = float(random.uniform(0.16, 0.24)) * np.array([cos(angle), 0.5 * sin(angle), 0])
     else:
         offset = float(random.uniform(0, 0.07)) * np.array([cos(angle), sin(angle), 0])
-        offset[2] = _until_they_touch(left, right.moved(offset), float(random.choice((-1, 1))))
+        offset[2] = _contact_offset(left, right.moved(offset), float(random.choice((-1, 1))))
     right = right.moved(offset)
     pairs = ((getattr(left, name), getattr(right, name)) for name in vars(left))
     return Capsules(*(np.concatenate(pair) for pair in pairs))
@@ -90,9 +90,11 @@ def _pose(hand: int, size: float, random: np.random.Generator) -> Capsules:
     limbs = [*_palm(), *_fingers(random), *_thumb(random), *_forearm(random)]
     ends_N23, radius_N, part_N, back_N3 = (np.array(column) for column in zip(*limbs, strict=True))
     mirror = np.array([1.0 if hand else -1.0, 1.0, 1.0])
-    turn_33 = _turn(random)
-    placed_N23 = (ends_N23 - MIDDLE) * mirror * size @ turn_33.T
-    return Capsules(placed_N23, radius_N * size, part_N, np.full(len(part_N), hand), back_N3 * mirror @ turn_33.T)
+    rotation_33 = _random_rotation(random)
+    placed_N23 = (ends_N23 - MIDDLE) * mirror * size @ rotation_33.T
+    return Capsules(
+        placed_N23, radius_N * size, part_N, np.full(len(part_N), hand), back_N3 * mirror @ rotation_33.T
+    )
 
 
 Limb = tuple[np.ndarray, float, int, np.ndarray]  # both ends, radius, part, direction of the hand's back
@@ -109,14 +111,14 @@ def _fingers(random: np.random.Generator) -> list[Limb]:
     limbs: list[Limb] = []
     curl, spread = float(random.beta(0.7, 0.9)), float(random.uniform(0.2, 1.3))
     for finger, (knuckle, lengths) in enumerate(zip(KNUCKLES, LENGTHS, strict=True)):
-        own = float(np.clip(curl + random.normal(0, 0.18), 0, 1))
-        aside = spread * SPREAD[finger] * (1 - 0.7 * own) + float(random.normal(0, 0.03))
+        finger_curl = float(np.clip(curl + random.normal(0, 0.18), 0, 1))
+        sideways = spread * SPREAD[finger] * (1 - 0.7 * finger_curl) + float(random.normal(0, 0.03))
         start, angle = knuckle, -0.15
         for joint in range(3):
-            angle += own * BEND[joint] * float(random.uniform(0.8, 1.0))
-            out = np.array([sin(aside), -cos(aside), 0])
-            way, back = cos(angle) * out - sin(angle) * BACK, sin(angle) * out + cos(angle) * BACK
-            end = start + lengths[joint] * way
+            angle += finger_curl * BEND[joint] * float(random.uniform(0.8, 1.0))
+            out = np.array([sin(sideways), -cos(sideways), 0])
+            direction, back = cos(angle) * out - sin(angle) * BACK, sin(angle) * out + cos(angle) * BACK
+            end = start + lengths[joint] * direction
             limbs.append((np.stack([start, end]), RADII[joint], 5 + 3 * finger + joint, back))
             start = end
     return limbs
@@ -130,41 +132,41 @@ def _thumb(random: np.random.Generator) -> list[Limb]:
     start, angle = THUMB, 0.0
     for joint, (low, high) in enumerate(((-0.2, 0.6), (0.0, 0.8), (-0.2, 1.0))):
         angle += float(random.uniform(low, high))
-        way, back = cos(angle) * out + sin(angle) * towards, sin(angle) * out - cos(angle) * towards
-        end = start + THUMB_LENGTHS[joint] * way
+        direction, back = cos(angle) * out + sin(angle) * towards, sin(angle) * out - cos(angle) * towards
+        end = start + THUMB_LENGTHS[joint] * direction
         limbs.append((np.stack([start, end]), THUMB_RADII[joint], 2 + joint, back))
         start = end
     return limbs
 
 
 def _forearm(random: np.random.Generator) -> list[Limb]:
-    up, aside = random.uniform(-0.6, 0.6), random.uniform(-0.3, 0.3)
-    way = np.array([sin(aside), cos(aside) * cos(up), sin(up)])
+    up, sideways = random.uniform(-0.6, 0.6), random.uniform(-0.3, 0.3)
+    direction = np.array([sin(sideways), cos(sideways) * cos(up), sin(up)])
     starts = [np.array([x, 0.012, 0.0]) for x in (-0.012, 0.012)]
-    return [(np.stack([start, start + 0.3 * way]), 0.021, 0, BACK) for start in starts]
+    return [(np.stack([start, start + 0.3 * direction]), 0.021, 0, BACK) for start in starts]
 
 
-def _turn(random: np.random.Generator) -> np.ndarray:
+def _random_rotation(random: np.random.Generator) -> np.ndarray:
     """Returns a random rotation (3, 3): for a third of hands any, else fingers up, palm or back visible."""
     if random.random() < 1 / 3:
-        turn_33, triangle = np.linalg.qr(random.standard_normal((3, 3)))
-        turn_33 = turn_33 * np.sign(np.diag(triangle))
-        return np.asarray(turn_33 * np.sign(np.linalg.det(turn_33)))
+        rotation_33, triangle = np.linalg.qr(random.standard_normal((3, 3)))
+        rotation_33 = rotation_33 * np.sign(np.diag(triangle))
+        return np.asarray(rotation_33 * np.sign(np.linalg.det(rotation_33)))
     roll, pitch, yaw = random.normal(0, 0.6), random.normal(0, 0.5), random.uniform(-pi, pi)
     first, second = euler_rotations(np.array([[0.0, yaw, 0.0], [pitch, 0.0, roll]]))
     return np.asarray(second @ first)
 
 
-def _until_they_touch(one: Capsules, other: Capsules, side: float) -> float:
+def _contact_offset(one: Capsules, other: Capsules, side: float) -> float:
     """Returns how far the other hand moves along z, away (1) or towards the camera (-1), until they only touch."""
-    share = np.linspace(0, 1, 4)[:, None, None]
+    fraction = np.linspace(0, 1, 4)[:, None, None]
     spheres = []
     for hand in (one, other):
         ends_N23, radius_N = hand.ends_N23[hand.part_N > 0], hand.radius_N[hand.part_N > 0]
-        centres = (1 - share) * ends_N23[:, 0] + share * ends_N23[:, 1]
-        spheres.append((centres.reshape(-1, 3), np.tile(radius_N, len(share))))
+        centres = (1 - fraction) * ends_N23[:, 0] + fraction * ends_N23[:, 1]
+        spheres.append((centres.reshape(-1, 3), np.tile(radius_N, len(fraction))))
     (a, r), (b, s) = spheres
-    apart = a[:, None] - b
-    reach = (r[:, None] + s + GAP) ** 2 - (apart[..., :2] ** 2).sum(-1)  # of centres along z, squared
-    needed = np.where(reach > 0, side * apart[..., 2] + np.sqrt(reach.clip(0)), 0)
+    differences = a[:, None] - b
+    reach = (r[:, None] + s + GAP) ** 2 - (differences[..., :2] ** 2).sum(-1)  # of centres along z, squared
+    needed = np.where(reach > 0, side * differences[..., 2] + np.sqrt(reach.clip(0)), 0)
     return side * float(needed.max())

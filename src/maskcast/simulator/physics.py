@@ -50,7 +50,7 @@ class Body:
         return 1 / SQUARE_INERTIA if self.shape == "cube" else 0.0
 
     @property
-    def moves(self) -> bool:
+    def is_moving(self) -> bool:
         """Whether the body slides or rotates."""
         return self.vx != 0.0 or self.vy != 0.0 or self.spin != 0.0
 
@@ -69,9 +69,9 @@ def slow_down(body: Body, time: float) -> None:
     speed = hypot(body.vx, body.vy)
     if speed:
         friction = 0.0 if body.shape == "sphere" else SLIDING_FRICTION
-        slower = max(0.0, speed - time * (friction + LINEAR_DRAG * speed + QUADRATIC_DRAG * speed * speed))
-        body.vx *= slower / speed
-        body.vy *= slower / speed
+        new_speed = max(0.0, speed - time * (friction + LINEAR_DRAG * speed + QUADRATIC_DRAG * speed * speed))
+        body.vx *= new_speed / speed
+        body.vy *= new_speed / speed
     if body.spin:
         loss = time * (SPIN_FRICTION + SPIN_DRAG * abs(body.spin))
         body.spin -= min(max(body.spin, -loss), loss)
@@ -162,17 +162,17 @@ def resolve(a: Body, b: Body, contact: Contact, restitution: float) -> bool:
     if closing >= 0:
         return False
     a_turn, b_turn = a.inverse_inertia, b.inverse_inertia
-    push = -(1 + (restitution if closing < -RESTING_SPEED else 0.0)) * closing
-    push /= 2 + a_turn * (ax * ny - ay * nx) ** 2 + b_turn * (bx * ny - by * nx) ** 2
-    px, py = push * nx, push * ny
+    impulse = -(1 + (restitution if closing < -RESTING_SPEED else 0.0)) * closing
+    impulse /= 2 + a_turn * (ax * ny - ay * nx) ** 2 + b_turn * (bx * ny - by * nx) ** 2
+    px, py = impulse * nx, impulse * ny
     a.vx, a.vy, a.spin = a.vx - px, a.vy - py, a.spin - a_turn * (ax * py - ay * px)
     b.vx, b.vy, b.spin = b.vx + px, b.vy + py, b.spin + b_turn * (bx * py - by * px)
     return True
 
 
 @dataclass(frozen=True)
-class Course:
-    """The result of `roll_out`.
+class Trajectory:
+    """The result of `rollout`.
 
     Attributes:
         poses: (T, N, 3) x, y, yaw.
@@ -185,7 +185,7 @@ class Course:
     impacts: tuple[tuple[int, int, int], ...]
 
 
-def roll_out(bodies: list[Body], num_frames: int, restitution: np.ndarray) -> Course:
+def rollout(bodies: list[Body], num_frames: int, restitution: np.ndarray) -> Trajectory:
     """Simulates bodies; frame 0 is their present state, and they end in the state of the last frame.
 
     Args:
@@ -203,16 +203,16 @@ def roll_out(bodies: list[Body], num_frames: int, restitution: np.ndarray) -> Co
         velocities[frame] = [(body.vx, body.vy, body.spin) for body in bodies]
         for _ in range(SUBSTEPS):
             for body in bodies:
-                if body.moves:
+                if body.is_moving:
                     slow_down(body, step)
                     body.x += body.vx * step
                     body.y += body.vy * step
                     body.yaw += body.spin * step
             for i, j in pairs:
                 a, b = bodies[i], bodies[j]
-                if abs(b.x - a.x) > 0.6 or abs(b.y - a.y) > 0.6 or not (a.moves or b.moves):
+                if abs(b.x - a.x) > 0.6 or abs(b.y - a.y) > 0.6 or not (a.is_moving or b.is_moving):
                     continue
                 contact = find_contact(a, b)
                 if contact and resolve(a, b, contact, float(restitution[i, j])):
                     impacts.append((frame, i, j))
-    return Course(poses, velocities, tuple(impacts))
+    return Trajectory(poses, velocities, tuple(impacts))

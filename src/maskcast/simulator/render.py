@@ -1,7 +1,7 @@
 """Renders synthetic scenes in the appearance of CLEVRER's videos, in a few milliseconds per frame.
 
 Objects are ray-cast in their bounding boxes at twice the size, from far to near, over a background that was fitted
-to the videos. A `Look` defines the appearance. Shadows fall only on the ground.
+to the videos. A `Appearance` defines the appearance. Shadows fall only on the ground.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from maskcast.seed import rng
+from maskcast.simulator.appearance import Appearance, draw_appearance
 from maskcast.simulator.camera import CLEVRER_CAMERA, Camera, Motion, class_parts, silhouettes
-from maskcast.simulator.look import Look, draw_look
-from maskcast.simulator.shading import find_others, intersect, shade_metal, shade_rubber
+from maskcast.simulator.shading import intersect, reflected_objects, shade_metal, shade_rubber
 
 _DEGREE = 6
 _POWERS = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
@@ -35,7 +35,7 @@ SUPERSAMPLING = 2
 
 
 @lru_cache(maxsize=4)
-def _stage(height: int, width: int, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+def _empty_ground(height: int, width: int, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     """The empty ground (H, W, 3) float32 and its world x, y (H, W, 2) float32, at the camera's size."""
     v, u = _unit_grid(height, width)
     terms = np.stack([u**i * v**j for i, j in _POWERS], axis=-1)
@@ -64,48 +64,52 @@ def render_frames(
         height: rows.
         width: columns.
         seed: of appearance and noise.
-        randomize: how far the appearance may differ from CLEVRER's (see `draw_look`).
+        randomize: how far the appearance may differ from CLEVRER's (see `draw_appearance`).
         camera: camera of any size; it is scaled.
     """
     random = rng(seed, 2)
-    look = draw_look(seed, motion.class_ids, randomize)
+    appearance = draw_appearance(seed, motion.class_ids, randomize)
     camera = camera.scaled(height, width)
-    ground, ground_xy = _stage(height, width, camera)
-    grain = random.standard_normal(ground.shape[:2], dtype=np.float32)[..., None] * np.float32(look.grain)
+    ground, ground_xy = _empty_ground(height, width, camera)
+    grain = random.standard_normal(ground.shape[:2], dtype=np.float32)[..., None] * np.float32(appearance.grain)
     light = float(random.normal(1.0, 0.02))
     frames = np.empty((len(motion.locations), *ground.shape), np.uint8)
     outlines: list[list[tuple[int, np.ndarray]]] = [[] for _ in frames]
     for frame, index, _, pixels in silhouettes(camera, motion):
         outlines[frame].append((index, pixels))
     for frame, seen in enumerate(outlines):
-        canvas = ground * look.ground.astype(np.float32)
+        canvas = ground * appearance.ground.astype(np.float32)
         for location in motion.locations[frame]:
-            _cast_shadow(canvas, camera, ground_xy, location, look)
+            _cast_shadow(canvas, camera, ground_xy, location, appearance)
         for index, pixels in seen:
-            _draw(canvas, camera, motion, frame, index, pixels, look)
+            _draw(canvas, camera, motion, frame, index, pixels, appearance)
         noise = _noise()
         offset = int(random.integers(len(noise) - height * width)) if len(noise) > height * width else 0
-        flicker = np.resize(noise[offset : offset + height * width], (height, width, 1)) * np.float32(look.flicker)
-        frames[frame] = _expose(canvas, light, grain, flicker, look)
+        flicker = np.resize(noise[offset : offset + height * width], (height, width, 1)) * np.float32(
+            appearance.flicker
+        )
+        frames[frame] = _expose(canvas, light, grain, flicker, appearance)
     return frames
 
 
-def _expose(canvas: np.ndarray, light: float, grain: np.ndarray, flicker: np.ndarray, look: Look) -> np.ndarray:
+def _expose(
+    canvas: np.ndarray, light: float, grain: np.ndarray, flicker: np.ndarray, appearance: Appearance
+) -> np.ndarray:
     """Applies lens effects, exposure and noise to a frame (H, W, 3); returns uint8."""
     height, width = canvas.shape[:2]
-    if look.blur:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), max(look.blur * height / 160, 0.05))
-    if look.vignette:
+    if appearance.blur:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), max(appearance.blur * height / 160, 0.05))
+    if appearance.vignette:
         v, u = _unit_grid(height, width)
-        canvas *= (1 - look.vignette * (u * u + v * v) / 2).astype(np.float32)[..., None]
-    canvas *= look.exposure.astype(np.float32)
+        canvas *= (1 - appearance.vignette * (u * u + v * v) / 2).astype(np.float32)[..., None]
+    canvas *= appearance.exposure.astype(np.float32)
     canvas *= light
     canvas += grain
     canvas += flicker + 0.5
     frame = np.clip(canvas, 0, 255).astype(np.uint8)
-    if look.quality is None:
+    if appearance.quality is None:
         return frame
-    packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.quality])[1]
+    packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, appearance.quality])[1]
     return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1]
 
 
@@ -116,7 +120,7 @@ def _box(pixels: np.ndarray, camera: Camera) -> tuple[int, int, int, int] | None
 
 
 def _cast_shadow(
-    canvas: np.ndarray, camera: Camera, ground_xy: np.ndarray, location: np.ndarray, look: Look
+    canvas: np.ndarray, camera: Camera, ground_xy: np.ndarray, location: np.ndarray, appearance: Appearance
 ) -> None:
     x, y, z = location
     corners = np.array([[x + i, y + j, 0.0] for i in (-0.8, 0.8) for j in (-0.8, 0.8)])
@@ -130,8 +134,8 @@ def _cast_shadow(
     dx = ground_xy[top:bottom, left:right, 0] - np.float32(x)
     dy = ground_xy[top:bottom, left:right, 1] - np.float32(y)
     contact = (dx * dx + dy * dy) / 0.23**2
-    shade = 1 - look.contact * np.exp(-contact * contact)
-    for (lx, ly, lz), strength in zip(look.lamps, look.shadows.tolist(), strict=True):
+    shade = 1 - appearance.contact * np.exp(-contact * contact)
+    for (lx, ly, lz), strength in zip(appearance.lamps, appearance.shadows.tolist(), strict=True):
         flat = float(np.hypot(lx, ly))
         reach = z * flat / lz
         along = (-(dx * lx + dy * ly) / flat - reach) / (0.24 + reach / 2)
@@ -142,7 +146,13 @@ def _cast_shadow(
 
 
 def _draw(
-    canvas: np.ndarray, camera: Camera, motion: Motion, frame: int, index: int, pixels: np.ndarray, look: Look
+    canvas: np.ndarray,
+    camera: Camera,
+    motion: Motion,
+    frame: int,
+    index: int,
+    pixels: np.ndarray,
+    appearance: Appearance,
 ) -> None:
     """Draws object `index` over the canvas, alpha-blended."""
     shape, material, _ = class_parts(int(motion.class_ids[index]))
@@ -156,17 +166,21 @@ def _draw(
     rows = (np.arange(top, bottom)[:, None] + offsets).ravel()
     ray = camera.rays(*np.meshgrid(columns, rows)).reshape(-1, 3)
     turn = rotation if shape == "cube" else np.eye(3)
-    hit, normal = intersect(shape, (camera.eye - location) @ turn, ray @ turn, look.bevel)
+    hit, normal = intersect(shape, (camera.eye - location) @ turn, ray @ turn, appearance.bevel)
     if not hit.any():
         return
     direction = ray[hit] / np.linalg.norm(ray[hit], axis=1, keepdims=True)
     color = np.zeros((len(hit), 4), np.float32)
     normal = normal @ turn.T
     if material == "rubber":
-        color[hit, :3] = shade_rubber(look.colors[index], normal, look)
+        color[hit, :3] = shade_rubber(appearance.colors[index], normal, appearance)
     else:
         color[hit, :3] = shade_metal(
-            look.colors[index], normal, direction, find_others(motion, frame, index, look), look
+            appearance.colors[index],
+            normal,
+            direction,
+            reflected_objects(motion, frame, index, appearance),
+            appearance,
         )
     color[hit, 3] = 1
     fine = color.reshape(len(rows), len(columns), 4)

@@ -11,9 +11,9 @@ from math import cos, pi, sin
 import numpy as np
 
 from maskcast.seed import rng
+from maskcast.simulator.appearance import draw_camera
 from maskcast.simulator.camera import CLASSES, Motion, class_parts, on_ground, paint_masks
-from maskcast.simulator.look import draw_camera
-from maskcast.simulator.physics import FRAME_TIME, Body, Course, roll_out, slow_down
+from maskcast.simulator.physics import FRAME_TIME, Body, Trajectory, rollout, slow_down
 from maskcast.simulator.render import render_frames
 
 VIDEO_FRAMES = 128
@@ -70,21 +70,21 @@ def simulate_clip(
 def simulate_motion(seed: int, *, num_frames: int = VIDEO_FRAMES) -> Motion:
     """Simulates the objects of a video with `num_frames` frames, a pure function of the arguments."""
     random = rng(seed)
-    best: tuple[int, np.ndarray, Course] | None = None
+    best: tuple[int, np.ndarray, Trajectory] | None = None
     for _ in range(SCENE_ATTEMPTS):
-        class_ids, course = _draw_scene(random, num_frames)
-        collisions = len({(i, j) for _, i, j in course.impacts})
+        class_ids, trajectory = _draw_scene(random, num_frames)
+        collisions = len({(i, j) for _, i, j in trajectory.impacts})
         missing = max(COLLISIONS[0] - collisions, collisions - COLLISIONS[1], 0)
         if best is None or missing < best[0]:
-            best = missing, class_ids, course
+            best = missing, class_ids, trajectory
         if not missing:
             break
     assert best is not None
-    _, class_ids, course = best
-    return on_ground(class_ids, course.poses)
+    _, class_ids, trajectory = best
+    return on_ground(class_ids, trajectory.poses)
 
 
-def _draw_scene(random: np.random.Generator, num_frames: int) -> tuple[np.ndarray, Course]:
+def _draw_scene(random: np.random.Generator, num_frames: int) -> tuple[np.ndarray, Trajectory]:
     count = int(random.choice(OBJECT_COUNTS, p=OBJECT_ODDS))
     movers = int(random.choice(MOVER_COUNTS, p=MOVER_ODDS))
     class_ids = 1 + random.permutation(len(CLASSES) - 1)[:count].astype(np.uint8)
@@ -98,18 +98,18 @@ def _draw_scene(random: np.random.Generator, num_frames: int) -> tuple[np.ndarra
             meeting = int(random.integers(*(FIRST_MEETING if index == count - movers else LATER_MEETING)))
             _place_moving(random, body, scene, _target(random, scene, meeting, restitution), meeting)
         scene.append(body)
-    return class_ids, _course(scene, num_frames, restitution)
+    return class_ids, _simulate(scene, num_frames, restitution)
 
 
 def _target(random: np.random.Generator, scene: list[Body], meeting: int, restitution: np.ndarray) -> np.ndarray:
     """Returns the target (x, y) of a mover: a moving object if there is one, so that others stay at rest."""
-    course = _course(scene, meeting + 1, restitution)
-    under_way = np.flatnonzero((course.velocities != 0).any(axis=(0, 2)))
-    return course.poses[meeting, random.choice(under_way if len(under_way) else len(scene)), :2]
+    trajectory = _simulate(scene, meeting + 1, restitution)
+    moving = np.flatnonzero((trajectory.velocities != 0).any(axis=(0, 2)))
+    return trajectory.poses[meeting, random.choice(moving if len(moving) else len(scene)), :2]
 
 
-def _course(scene: list[Body], num_frames: int, restitution: np.ndarray) -> Course:
-    return roll_out([Body(**vars(body)) for body in scene], num_frames, restitution)
+def _simulate(scene: list[Body], num_frames: int, restitution: np.ndarray) -> Trajectory:
+    return rollout([Body(**vars(body)) for body in scene], num_frames, restitution)
 
 
 def _place_at_rest(random: np.random.Generator, body: Body, scene: list[Body]) -> None:
@@ -124,10 +124,10 @@ def _place_moving(
 ) -> None:
     """Places a body outside so that it reaches `target` after `meeting` frames, unless it hits something first."""
     speed = float(random.uniform(*ENTRY_SPEED))
-    runner, path = Body(body.shape, 0.0, 0.0, vx=speed), 0.0
+    probe, path = Body(body.shape, 0.0, 0.0, vx=speed), 0.0
     for _ in range(meeting):
-        slow_down(runner, FRAME_TIME)
-        path += runner.vx * FRAME_TIME
+        slow_down(probe, FRAME_TIME)
+        path += probe.vx * FRAME_TIME
     for _ in range(PLACE_ATTEMPTS):
         angle, miss = float(random.uniform(0, 2 * pi)), float(random.normal(0, AIM_SPREAD))
         body.x = float(target[0]) - path * cos(angle) - miss * sin(angle)

@@ -5,8 +5,8 @@ Shapes: P points or rays, N objects.
 
 import numpy as np
 
+from maskcast.simulator.appearance import Appearance
 from maskcast.simulator.camera import HALF_SIZE, Motion
-from maskcast.simulator.look import Look
 
 OBJECT_RADIUS, MIRROR_REACH = 0.22, 2.0  # world units: size and maximum distance of objects that metal reflects
 GROUND_LEVEL = 135.0  # brightness of the ground, 0..255
@@ -43,10 +43,13 @@ def intersect(shape: str, origin: np.ndarray, ray: np.ndarray, bevel: float) -> 
     return hit, normal[hit] / np.linalg.norm(normal[hit], axis=1, keepdims=True)
 
 
-def shade_rubber(color: np.ndarray, normal: np.ndarray, look: Look) -> np.ndarray:
+def shade_rubber(color: np.ndarray, normal: np.ndarray, appearance: Appearance) -> np.ndarray:
     """Colours (P, 3) of surface points with unit normals."""
-    lamps = np.maximum(normal @ look.lamps.T, 0) @ look.lamp_strengths
-    return color * (look.ambient + lamps + look.overhead * normal[:, 2] + normal @ look.room)[:, None]
+    lamps = np.maximum(normal @ appearance.lamps.T, 0) @ appearance.lamp_strengths
+    return (
+        color
+        * (appearance.ambient + lamps + appearance.overhead * normal[:, 2] + normal @ appearance.room)[:, None]
+    )
 
 
 def shade_metal(
@@ -54,7 +57,7 @@ def shade_metal(
     normal: np.ndarray,
     direction: np.ndarray,
     others: list[tuple[np.ndarray, float, np.ndarray]],
-    look: Look,
+    appearance: Appearance,
 ) -> np.ndarray:
     """Colours (P, 3) of surface points with unit normals, seen along unit directions.
 
@@ -63,28 +66,30 @@ def shade_metal(
     facing = -(normal * direction).sum(axis=1)
     mirrored = direction + 2 * facing[:, None] * normal
     up = mirrored[:, 2]
-    lit = np.ones(len(up))
-    for drop, at, width in (look.horizon, look.sky):
-        lit = lit - drop * _step(up, at, width)
-    lit = lit + look.rim * (1 - np.clip(facing, 0, 1)) ** 3 + mirrored @ look.room
-    miss = 2 - 2 * mirrored @ look.spots.T  # squared angle to each lamp, approximately
-    glow = np.exp(-miss / look.glow_size**2).sum(axis=1)
-    spot = np.exp(-miss / look.spot_size**2).sum(axis=1)
-    seen = color * (lit + look.glow * glow)[:, None]
+    brightness = np.ones(len(up))
+    for drop, at, width in (appearance.horizon, appearance.sky):
+        brightness = brightness - drop * _step(up, at, width)
+    brightness = brightness + appearance.rim * (1 - np.clip(facing, 0, 1)) ** 3 + mirrored @ appearance.room
+    miss = 2 - 2 * mirrored @ appearance.spots.T  # squared angle to each lamp, approximately
+    glow = np.exp(-miss / appearance.glow_size**2).sum(axis=1)
+    spot = np.exp(-miss / appearance.spot_size**2).sum(axis=1)
+    color_seen = color * (brightness + appearance.glow * glow)[:, None]
     for towards, size, tint in others:
-        inside = look.mirror * _step(mirrored @ towards, 1 - size * size / 2, size * size / 4)[:, None]
-        seen = seen * (1 - inside) + inside * color * tint
-    return seen + look.spot * np.minimum(spot, 1)[:, None]
+        inside = appearance.mirror * _step(mirrored @ towards, 1 - size * size / 2, size * size / 4)[:, None]
+        color_seen = color_seen * (1 - inside) + inside * color * tint
+    return color_seen + appearance.spot * np.minimum(spot, 1)[:, None]
 
 
-def find_others(motion: Motion, frame: int, index: int, look: Look) -> list[tuple[np.ndarray, float, np.ndarray]]:
+def reflected_objects(
+    motion: Motion, frame: int, index: int, appearance: Appearance
+) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """Objects that object `index` reflects: direction (3,), radius in radians, colour relative to the ground's."""
-    if not look.mirror:
+    if not appearance.mirror:
         return []
-    away = motion.locations[frame] - motion.locations[frame, index]
-    distance = np.linalg.norm(away, axis=1)
+    offset = motion.locations[frame] - motion.locations[frame, index]
+    distance = np.linalg.norm(offset, axis=1)
     return [
-        (away[k] / distance[k], OBJECT_RADIUS / distance[k], look.colors[k] / GROUND_LEVEL)
+        (offset[k] / distance[k], OBJECT_RADIUS / distance[k], appearance.colors[k] / GROUND_LEVEL)
         for k in np.argsort(-distance)  # far to near; comparisons are false for NaN, i.e. absent objects
         if 0 < distance[k] < MIRROR_REACH
     ]

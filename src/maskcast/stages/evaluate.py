@@ -19,7 +19,7 @@ from maskcast.writing import write_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from maskcast.evaluation.forecasts import Evaluation
+    from maskcast.evaluation.forecasts import ForecastEvaluation
     from maskcast.evaluation.scores import ForecastScores
 
 
@@ -68,20 +68,20 @@ def evaluate(
             data and models that they belong to.
         params: what to score and how much to draw.
     """
-    from maskcast.evaluation.forecasts import Evaluation, data_digest, scored_clips
+    from maskcast.evaluation.forecasts import ForecastEvaluation, data_digest, scored_clips
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.models.base import best_device
-    from maskcast.report.evaluation_files import definitions, headline
+    from maskcast.report.evaluation_files import definitions, score_table
     from maskcast.report.evaluation_report import write_report
-    from maskcast.report.tables import printed
+    from maskcast.report.tables import format_table
 
     prepared, generated = open_stores(clips, masks, params.label_map)
     chosen = scored_clips(prepared, params.split)
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
-    evaluation = Evaluation(
+    evaluation = ForecastEvaluation(
         prepared, generated, chosen, *models, device=device, **settings, futures=params.futures
     )
     scores = evaluation.scores()
@@ -111,21 +111,23 @@ def evaluate(
     )
     report_folder(report, "report")
     title = f"{params.split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
-    say(printed(*headline(scores), title))
+    say(format_table(*score_table(scores), title))
     _report_mask_scores(evaluation, scores, params.split)
     say(f"picture: {final_path(report) / overview}")
 
 
-def _report_mask_scores(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores]", split: str) -> None:
+def _report_mask_scores(
+    evaluation: "ForecastEvaluation", scores: "Mapping[str, ForecastScores]", split: str
+) -> None:
     """Reports the scores of the masker, and a split without foreground."""
     from maskcast.evaluation.forecasts import FORECASTER
-    from maskcast.evaluation.metrics import foreground_jaccard, foreground_words
+    from maskcast.evaluation.metrics import foreground_jaccard, foreground_text
     from maskcast.report.evaluation_files import NO_FOREGROUND
 
     for name, one in evaluation.masker_scores.items():
         of_map = f" of label map {name}" if len(evaluation.prepared.maps) > 1 else ""
         jaccard = one.table()["jaccard"]
-        text = f"{jaccard:.4f}{foreground_words(foreground_jaccard(one.counts))} over all frames"
+        text = f"{jaccard:.4f}{foreground_text(foreground_jaccard(one.counts))} over all frames"
         say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else text}{of_map}")
     if not scores[FORECASTER].foreground:
         say(f"warning: split {split!r}: {NO_FOREGROUND}")

@@ -72,13 +72,13 @@ def evaluate_video(
     from maskcast.digest import digest_tree
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.evaluation.record import VIDEOS, write_record
-    from maskcast.evaluation.videos import BASE, SEGMENTER, Amodal, VideoEvaluation
+    from maskcast.evaluation.videos import BASE, SEGMENTER, AmodalSetting, VideoEvaluation
     from maskcast.inference.forecast import open_stores
     from maskcast.progress import report_folder, say
-    from maskcast.report.tables import printed
-    from maskcast.report.video_report import definitions, headline, write_report
+    from maskcast.report.tables import format_table
+    from maskcast.report.video_report import definitions, score_table, write_report
 
-    amodal = None if params.amodal is None else Amodal(**dict(params.amodal))
+    amodal = None if params.amodal is None else AmodalSetting(**dict(params.amodal))
     label_map = params.label_map if amodal is None else amodal.maps[0]
     prepared, generated = open_stores(clips, masks, label_map)
     scores = {SEGMENTER: generated}
@@ -103,4 +103,4 @@ def evaluate_video(
         segmenter=digest_tree(masker),
     )
     report_folder(report, "report")
-    say(printed(*headline(evaluation), f"{params.split}: {pluralize(len(evaluation.chosen), 'clip')}"))
+    say(format_table(*score_table(evaluation), f"{params.split}: {pluralize(len(evaluation.chosen), 'clip')}"))

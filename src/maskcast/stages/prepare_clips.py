@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, partly_labelled
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.data.composing import ALPHA, BACKGROUNDS
+from maskcast.data.compositing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
-from maskcast.data.listing_checks import check_ids, check_splits, reasons
-from maskcast.data.loading import load_all, readable, size_of
+from maskcast.data.listing_checks import check_ids, check_splits, skip_reasons
+from maskcast.data.loading import frame_size, load_all, only_readable
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
@@ -83,11 +83,11 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     unreadable: list[tuple[str, str]] = []
     left_out = LeftOut(clips)
     loaded = track(load_all(listing, size, params.workers), "preparing clips", len(listing.clips))
-    readable_clips = readable(loaded, unreadable, left_out, params.on_error)
+    readable_clips = only_readable(loaded, unreadable, left_out, params.on_error)
     first = next(readable_clips, None)
     if first is None:
-        raise MaskcastError(f"{raw}: no clips left to prepare{reasons([*unreadable, *listing.skipped])}")
-    height, width = size_of(first[1])
+        raise MaskcastError(f"{raw}: no clips left to prepare{skip_reasons([*unreadable, *listing.skipped])}")
+    height, width = frame_size(first[1])
     behind = SharedFrames()
     if listing.backgrounds:
         root = clips / BACKGROUNDS
@@ -95,7 +95,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     survey = _Survey(listing.maps)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], readable_clips):
-            if (clip_size := size_of(arrays)) != (height, width):
+            if (clip_size := frame_size(arrays)) != (height, width):
                 sizes = f"{clip_size[0]}x{clip_size[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
@@ -106,7 +106,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
         missing = {clip.split for clip in listing.clips} - set(survey.written)
         if missing:
-            raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{reasons(unreadable)}")
+            raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
     if (page := write_left_out(left_out)) is not None:
         page_path = final_path(clips) / page.relative_to(clips)
         notes.append(f"{pluralize(len(left_out), 'clip', 'is', 'are')} left out, see {page_path}")

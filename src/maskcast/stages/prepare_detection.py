@@ -11,7 +11,7 @@ from pydantic import Field
 from maskcast.data.detection.sources.base import LabelledImage, RelativePath, check_units
 from maskcast.data.detection.sources.table import Source
 from maskcast.data.detection.writer import DetectionWriter
-from maskcast.data.frame_names import original_name, same_names
+from maskcast.data.frame_names import original_name, same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.dry_run import first_of_each_part
 from maskcast.errors import MaskcastError
@@ -143,7 +143,7 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
         )
     left_out = f"; {len(matches) - len(files)} with labels are left out" if len(files) < len(matches) else ""
     say(f"unlabeled: {pluralize(len(files), 'image')}{left_out}")
-    if duplicates := same_names(files):
+    if duplicates := same_stem_warning(files):
         say(f"unlabeled: {duplicates}, and both are used; remove masks and duplicates")
     common = os.path.commonpath([path.parent for path in files])
     named_files = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]

@@ -51,7 +51,7 @@ def train_masker(
     """
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.dry_run import is_dry_run
-    from maskcast.evaluation.metrics import foreground_words
+    from maskcast.evaluation.metrics import foreground_text
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import say
@@ -95,7 +95,7 @@ def train_masker(
         return val_scores | run_facts | {"parameters": count_parameters(task.segmenter)}
 
     def summary(scores: Scores) -> str:
-        jaccard = f"{scores['jaccard']:.4f}{foreground_words(scores)}"
+        jaccard = f"{scores['jaccard']:.4f}{foreground_text(scores)}"
         return f"masker: validation Jaccard {jaccard} after {pluralize(int(scores['epochs']), 'epoch')}"
 
     scores = finish_training(
@@ -160,7 +160,7 @@ def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
     """Draws what the masker finds in validation clips, into a folder that outlives the run's upload."""
     from maskcast.models.base import best_device
     from maskcast.progress import report_file
-    from maskcast.report.overlays import masker_strip, stacked
+    from maskcast.report.overlays import masker_strip, stack_vertically
     from maskcast.report.paint import class_entries
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,5 +171,5 @@ def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
             title = clip if len(maps) == 1 else f"{clip} · {one.name}"
             key = class_entries([truth, predicted], one.classes) if one.kind == "classes" else []
             strips.append(masker_strip(frames, truth, predicted, title, one.kind, key))
-        stacked(strips).save(folder / f"val_{index}.png")
+        stack_vertically(strips).save(folder / f"val_{index}.png")
         report_file(folder / f"val_{index}.png", "masker")

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from maskcast.data.augment.colours import Blur, ColourParams, Probability, recolour_image
 
-SMALLEST = 1.0  # pixels; boxes with a shorter side after cropping are dropped
-MOST_SCALE = 10  # limit, because the whole image is magnified before it is cropped
+MIN_BOX_SIDE = 1.0  # pixels; boxes with a shorter side after cropping are dropped
+MAX_SCALE = 10  # limit, because the whole image is magnified before it is cropped
 
 
 class BoxAugmentParams(ColourParams):
@@ -27,10 +27,10 @@ class BoxAugmentParams(ColourParams):
     validation size, drawn uniformly on a log scale; images that grow beyond that size are cropped at random."""
 
     @model_validator(mode="after")
-    def _scale_makes_sense(self) -> "BoxAugmentParams":
-        if not 0 < self.scale[0] <= self.scale[1] <= MOST_SCALE:
+    def _check_scale(self) -> "BoxAugmentParams":
+        if not 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE:
             raise ValueError(
-                f"scale {self.scale} must be two factors above 0 and at most {MOST_SCALE}, the smaller first"
+                f"scale {self.scale} must be two factors above 0 and at most {MAX_SCALE}, the smaller first"
             )
         return self
 
@@ -45,13 +45,15 @@ class Sample:
     """int64 class ids."""
 
 
-def fitted(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
+def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
     """Returns the size with shorter side ``min_size``; smaller if the longer side would exceed ``max_size``."""
     factor = min(min_size / min(height, width), max_size / max(height, width))
     return max(1, int(height * factor)), max(1, int(width * factor))
 
 
-def move(sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator) -> Sample:
+def transform(
+    sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator
+) -> Sample:
     """Returns a resized, cropped and randomly flipped copy.
 
     Args:
@@ -62,26 +64,32 @@ def move(sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random
     """
     height, width = sample.image_HWC.shape[:2]
     factor = float(np.exp(random.uniform(*np.log(params.scale))))
-    tall, wide = (max(1, round(side * factor)) for side in size)
-    rows, columns = min(tall, size[0]), min(wide, size[1])
-    top, left = (int(random.integers(whole - part + 1)) for whole, part in ((tall, rows), (wide, columns)))
-    image = cv2.resize(sample.image_HWC, (wide, tall), interpolation=cv2.INTER_LINEAR)  # as in torchvision
+    new_height, new_width = (max(1, round(side * factor)) for side in size)
+    rows, columns = min(new_height, size[0]), min(new_width, size[1])
+    top, left = (
+        int(random.integers(whole - part + 1)) for whole, part in ((new_height, rows), (new_width, columns))
+    )
+    # as in torchvision
+    image = cv2.resize(sample.image_HWC, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     image = image[top : top + rows, left : left + columns]
-    boxes = sample.boxes_N4 * np.array([wide / width, tall / height] * 2) - np.array([left, top] * 2)
+    scale_4 = np.array([new_width / width, new_height / height] * 2)
+    boxes = sample.boxes_N4 * scale_4 - np.array([left, top] * 2)
     boxes = boxes.clip(0, np.array([columns, rows] * 2))
     if random.random() < params.hflip:
         image = image[:, ::-1]
         boxes = np.column_stack([columns - boxes[:, 2], boxes[:, 1], columns - boxes[:, 0], boxes[:, 3]])
-    kept = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST).all(1)
+    kept = (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(1)
     return Sample(np.ascontiguousarray(image), boxes[kept].astype(np.float32), sample.labels_N[kept])
 
 
 def augment_boxes(
     sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator
 ) -> Sample:
-    """Returns a copy with changed geometry and colours; see :func:`move`."""
-    moved = move(sample, size, params, random)
-    return Sample(recolour_image(moved.image_HWC, params, random), moved.boxes_N4, moved.labels_N)
+    """Returns a copy with changed geometry and colours; see :func:`transform`."""
+    transformed = transform(sample, size, params, random)
+    return Sample(
+        recolour_image(transformed.image_HWC, params, random), transformed.boxes_N4, transformed.labels_N
+    )
 
 
 class StrongParams(ColourParams):

@@ -41,7 +41,7 @@ class ColourParams(Params):
 
 
 @dataclass(frozen=True)
-class Colours:
+class ColourTransform:
     """A colour change for the frames of one clip.
 
     Attributes:
@@ -55,7 +55,9 @@ class Colours:
     noise_THWC: np.ndarray | None
 
 
-def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random.Generator) -> Colours:
+def draw_colour_transform(
+    params: ColourParams, shape: tuple[int, ...], random: np.random.Generator
+) -> ColourTransform:
     """Draws a colour change.
 
     Args:
@@ -69,7 +71,7 @@ def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random
         brightness, contrast, saturation = 1 + random.uniform(-limits, limits)
         matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * GREY)
         if params.hue:
-            matrix = matrix @ _hue_turn(random.uniform(-params.hue, params.hue))
+            matrix = matrix @ _hue_rotation(random.uniform(-params.hue, params.hue))
         matrix_34 = np.hstack([matrix, np.full((3, 1), brightness * 127.5 * (1 - contrast))])
     if params.channels:
         gains = 1 + random.uniform(-params.channels, params.channels, 3)
@@ -78,20 +80,20 @@ def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random
         sigma = float(random.uniform(0, params.blur))
     if params.noise:
         noise_THWC = random.standard_normal(shape, np.float32) * random.uniform(0, params.noise)
-    return Colours(matrix_34, sigma, noise_THWC)
+    return ColourTransform(matrix_34, sigma, noise_THWC)
 
 
-def recolour(frames_THWC: np.ndarray, colours: Colours) -> np.ndarray:
+def recolour(frames_THWC: np.ndarray, colours: ColourTransform) -> np.ndarray:
     """Returns the frames of a clip with changed colours, (T, H, W, C)."""
-    return np.stack([_recoloured(frame_HWC, colours, t) for t, frame_HWC in enumerate(frames_THWC)])
+    return np.stack([_recolour_frame(frame_HWC, colours, t) for t, frame_HWC in enumerate(frames_THWC)])
 
 
 def recolour_image(image_HWC: np.ndarray, params: ColourParams, random: np.random.Generator) -> np.ndarray:
     """Draws a colour change and applies it to one image."""
-    return recolour(image_HWC[None], draw_colours(params, (1, *image_HWC.shape), random))[0]
+    return recolour(image_HWC[None], draw_colour_transform(params, (1, *image_HWC.shape), random))[0]
 
 
-def _recoloured(frame_HWC: np.ndarray, colours: Colours, t: int) -> np.ndarray:
+def _recolour_frame(frame_HWC: np.ndarray, colours: ColourTransform, t: int) -> np.ndarray:
     if colours.matrix_34 is not None:
         frame_HWC = cv2.transform(frame_HWC, colours.matrix_34)  # saturates at 0 and 255
     if colours.sigma > 0.1:
@@ -101,8 +103,8 @@ def _recoloured(frame_HWC: np.ndarray, colours: Colours, t: int) -> np.ndarray:
     return frame_HWC
 
 
-def _hue_turn(part: float) -> np.ndarray:
-    """Returns the matrix (3, 3) that rotates colours about the grey axis by ``part`` of the colour circle."""
-    angle = 2 * pi * part
-    off = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / sqrt(3)
-    return cos(angle) * np.eye(3) + (1 - cos(angle)) / 3 + sin(angle) * off
+def _hue_rotation(fraction: float) -> np.ndarray:
+    """Returns the matrix (3, 3) that rotates colours about the grey axis by ``fraction`` of the colour circle."""
+    angle = 2 * pi * fraction
+    cross_product = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / sqrt(3)
+    return cos(angle) * np.eye(3) + (1 - cos(angle)) / 3 + sin(angle) * cross_product

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.augment.colours import ColourParams, Probability, draw_colours, recolour
-from maskcast.data.augment.mirror import swapped
+from maskcast.data.augment.colours import ColourParams, Probability, draw_colour_transform, recolour
+from maskcast.data.augment.mirror import swap_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap, MirrorSwaps
 from maskcast.params import is_standard
@@ -44,7 +44,7 @@ class Augmentation(ColourParams):
     patches; otherwise its position is random."""
 
     @model_validator(mode="after")
-    def _sizes_make_sense(self) -> Self:
+    def _check_sizes(self) -> Self:
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"zoom {self.zoom} must be two factors above 0, the smaller first")
         if self.crop is not None and min(self.crop) < 1:
@@ -72,7 +72,7 @@ class AugmentParams(Augmentation):
 
 
 @dataclass(frozen=True)
-class Geometry:
+class GeometricTransform:
     """The geometric transform of frames and masks.
 
     Attributes:
@@ -84,14 +84,14 @@ class Geometry:
     size: tuple[int, int]
 
     @property
-    def mirrored(self) -> bool:
+    def is_flipped(self) -> bool:
         """Whether left and right are swapped."""
         return bool(np.linalg.det(self.map_23[:, :2]) < 0)
 
 
-def draw_geometry(
+def draw_geometric_transform(
     params: Augmentation, shape: tuple[int, int], object_HW: np.ndarray | None, random: np.random.Generator
-) -> Geometry:
+) -> GeometricTransform:
     """Draws a geometric transform.
 
     Args:
@@ -102,20 +102,20 @@ def draw_geometry(
     """
     height, width = params.crop or shape
     size = min(height, shape[0]), min(width, shape[1])
-    corner = _corner(shape, size, params.crop_on_object, object_HW, random)
-    return Geometry(_affine(params, random, corner, size), size)
+    corner = _crop_corner(shape, size, params.crop_on_object, object_HW, random)
+    return GeometricTransform(_affine(params, random, corner, size), size)
 
 
-def move_frames(frames_THWC: np.ndarray, geometry: Geometry) -> np.ndarray:
+def warp_frames(frames_THWC: np.ndarray, geometry: GeometricTransform) -> np.ndarray:
     """Returns transformed frames; uncovered pixels repeat the border."""
-    return _warped(frames_THWC, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    return _warp(frames_THWC, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
 
 
-def move_masks(label_map: LabelMap, masks_THW: np.ndarray, geometry: Geometry) -> np.ndarray:
+def warp_masks(label_map: LabelMap, masks_THW: np.ndarray, geometry: GeometricTransform) -> np.ndarray:
     """Returns transformed masks; uncovered pixels become ``IGNORE``, or in alpha maps repeat the border."""
     if label_map.kind == "alpha":
-        return _warped(masks_THW, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-    return _warped(masks_THW, geometry, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        return _warp(masks_THW, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    return _warp(masks_THW, geometry, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
 
 
 def augment(
@@ -138,54 +138,56 @@ def augment(
         Frames and masks, with the size ``params.crop`` (never larger than the frames) or the size of the input.
     """
     shape = frames_THWC.shape[1:3]
-    object_HW = _objects(masks) if params.crop_on_object else None
-    geometry = draw_geometry(params, shape, object_HW, random)
-    colours = draw_colours(params, (len(frames_THWC), *geometry.size, 3), random)
-    moved = {label_map: move_masks(label_map, masks_THW, geometry) for label_map, masks_THW in masks.items()}
-    if swaps is not None and geometry.mirrored:
-        moved = swapped(moved, swaps)
-    frames_THWC = recolour(move_frames(frames_THWC, geometry), colours)
-    wanted = _forms(frames_THWC, moved)
-    frames_THWC, moved = params.change(frames_THWC, moved, random)
-    if (found := _forms(frames_THWC, moved)) != wanted:
-        own = type(params).__name__
-        raise MaskcastError(f"train_masker.augment: {own}.change returns {found}; return {wanted}")
-    return frames_THWC, moved
+    object_HW = _object_pixels(masks) if params.crop_on_object else None
+    geometry = draw_geometric_transform(params, shape, object_HW, random)
+    colours = draw_colour_transform(params, (len(frames_THWC), *geometry.size, 3), random)
+    warped = {label_map: warp_masks(label_map, masks_THW, geometry) for label_map, masks_THW in masks.items()}
+    if swaps is not None and geometry.is_flipped:
+        warped = swap_masks(warped, swaps)
+    frames_THWC = recolour(warp_frames(frames_THWC, geometry), colours)
+    expected = _layer_shapes(frames_THWC, warped)
+    frames_THWC, warped = params.change(frames_THWC, warped, random)
+    if (actual := _layer_shapes(frames_THWC, warped)) != expected:
+        class_name = type(params).__name__
+        raise MaskcastError(f"train_masker.augment: {class_name}.change returns {actual}; return {expected}")
+    return frames_THWC, warped
 
 
-def _forms(frames_THWC: np.ndarray, masks: Mapping[LabelMap, np.ndarray]) -> str:
+def _layer_shapes(frames_THWC: np.ndarray, masks: Mapping[LabelMap, np.ndarray]) -> str:
     """Returns a text with dtype and shape of each layer; they must not change, as samples are stacked."""
-    layers = {"frames": frames_THWC} | {f"masks {one.name!r}": masks_THW for one, masks_THW in masks.items()}
+    layers = {"frames": frames_THWC} | {
+        f"masks {label_map.name!r}": masks_THW for label_map, masks_THW in masks.items()
+    }
     return ", ".join(f"{name} {layer.dtype} {layer.shape}" for name, layer in layers.items())
 
 
-def _objects(masks: Mapping[LabelMap, np.ndarray]) -> np.ndarray:
+def _object_pixels(masks: Mapping[LabelMap, np.ndarray]) -> np.ndarray:
     """Returns the pixels where any map has an object in any frame, (H, W) bool."""
-    found: list[np.ndarray] = [
+    objects: list[np.ndarray] = [
         masks_THW > 0 if label_map.kind == "alpha" else (masks_THW != 0) & (masks_THW != IGNORE)
         for label_map, masks_THW in masks.items()
     ]
-    return np.asarray(np.concatenate(found).any(0))
+    return np.asarray(np.concatenate(objects).any(0))
 
 
-def _warped(layer_THW: np.ndarray, geometry: Geometry, method: int, border: int) -> np.ndarray:
+def _warp(layer_THW: np.ndarray, geometry: GeometricTransform, interpolation: int, border: int) -> np.ndarray:
     size = geometry.size[::-1]
     return np.stack(
         [
             cv2.warpAffine(
-                picture,
+                layer_HW,
                 geometry.map_23,
                 size,
-                flags=cv2.WARP_INVERSE_MAP | method,
+                flags=cv2.WARP_INVERSE_MAP | interpolation,
                 borderMode=border,
                 borderValue=IGNORE,
             )
-            for picture in layer_THW
+            for layer_HW in layer_THW
         ]
     )
 
 
-def _corner(
+def _crop_corner(
     shape: tuple[int, int],
     crop: tuple[int, int],
     on_object: float,
@@ -211,8 +213,8 @@ def _affine(
     mirror = -1.0 if random.random() < params.hflip else 1.0
     zoom = float(np.exp(random.uniform(*np.log(params.zoom))))
     angle = radians(random.uniform(-params.rotate, params.rotate))
-    turn = np.array([[mirror * cos(angle), -mirror * sin(angle)], [sin(angle), cos(angle)]]) / zoom
+    rotation = np.array([[mirror * cos(angle), -mirror * sin(angle)], [sin(angle), cos(angle)]]) / zoom
     size, start = np.array(crop[::-1]), np.array(corner[::-1])
     centre = (size - 1) / 2
     shift = random.uniform(-params.shift, params.shift, 2) * size
-    return np.column_stack([turn, start + centre - turn @ (centre + shift)])
+    return np.column_stack([rotation, start + centre - rotation @ (centre + shift)])

@@ -14,23 +14,23 @@ def check_swaps(maps: Iterable[LabelMap], swaps: MirrorSwaps | None, where: str)
     Raises:
         MaskcastError: in these cases.
     """
-    found = [one for one in maps if swaps is not None and one.name in swaps]
-    if swaps is None or not found:
+    swapped_maps = [label_map for label_map in maps if swaps is not None and label_map.name in swaps]
+    if swaps is None or not swapped_maps:
         return
-    if len(found) == 1:
-        (other,) = set(swaps) - {found[0].name}
+    if len(swapped_maps) == 1:
+        (other,) = set(swaps) - {swapped_maps[0].name}
         raise MaskcastError(
-            f"{where}: label map {found[0].name!r} becomes {other!r} in mirrored frames; "
-            "learn both (train_masker.maps), or set train_masker.augment.hflip to 0"
+            f"{where}: label map {swapped_maps[0].name!r} becomes {other!r} in flipped frames; "
+            "train both (train_masker.maps), or set train_masker.augment.hflip to 0"
         )
-    if found[0].classes != found[1].classes or found[0].kind != found[1].kind:
+    if swapped_maps[0].classes != swapped_maps[1].classes or swapped_maps[0].kind != swapped_maps[1].kind:
         raise MaskcastError(
-            f"{where}: label maps {swaps[0]!r} and {swaps[1]!r} swap in mirrored frames and have other classes; "
-            "give them the same, or set train_masker.augment.hflip to 0"
+            f"{where}: label maps {swaps[0]!r} and {swaps[1]!r} swap in flipped frames, but their classes differ; "
+            "give them the same classes, or set train_masker.augment.hflip to 0"
         )
 
 
-def swapped(masks: Mapping[LabelMap, np.ndarray], swaps: MirrorSwaps) -> dict[LabelMap, np.ndarray]:
+def swap_masks(masks: Mapping[LabelMap, np.ndarray], swaps: MirrorSwaps) -> dict[LabelMap, np.ndarray]:
     """Returns masks with two names swapped: the two maps, and the two classes in any other map of kind classes.
 
     Args:
@@ -38,16 +38,16 @@ def swapped(masks: Mapping[LabelMap, np.ndarray], swaps: MirrorSwaps) -> dict[La
         swaps: the two names.
     """
     by_name = {label_map.name: masks_THW for label_map, masks_THW in masks.items()}
-    other = dict(zip(swaps, reversed(swaps), strict=True))
-    out = {}
+    partner = dict(zip(swaps, reversed(swaps), strict=True))
+    swapped = {}
     for label_map, masks_THW in masks.items():
-        if label_map.name in other:
-            out[label_map] = by_name[other[label_map.name]]
+        if label_map.name in partner:
+            swapped[label_map] = by_name[partner[label_map.name]]
         elif label_map.kind == "classes" and set(swaps) <= set(label_map.classes):
-            pair = [label_map.classes.index(name) for name in swaps]
+            class_ids = [label_map.classes.index(name) for name in swaps]
             table = np.arange(256, dtype=np.uint8)
-            table[pair] = pair[::-1]
-            out[label_map] = table[masks_THW]
+            table[class_ids] = class_ids[::-1]
+            swapped[label_map] = table[masks_THW]
         else:
-            out[label_map] = masks_THW
-    return out
+            swapped[label_map] = masks_THW
+    return swapped

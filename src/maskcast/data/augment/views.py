@@ -50,7 +50,7 @@ class ViewParams(ColourParams):
     """Maximum standard deviation of the Gaussian blur, in pixels of the view."""
 
     @model_validator(mode="after")
-    def _ranges_make_sense(self) -> "ViewParams":
+    def _check_ranges(self) -> "ViewParams":
         if min(self.size) < 8:
             raise ValueError(f"size {self.size} must be a height and a width of at least 8")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -60,7 +60,7 @@ class ViewParams(ColourParams):
         return self
 
 
-class Box(NamedTuple):
+class CropBox(NamedTuple):
     """A crop window, in pixels."""
 
     top: int
@@ -73,23 +73,23 @@ def two_views(
     first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns views of two frames of one video, or two views of one frame; each of size ``params.size``."""
-    box = _best_box(first_HWC, params, random)
-    other = random_box(second_HWC.shape[:2], params, random, None if params.max_offset is None else box)
-    return _view(first_HWC, box, params, random), _view(second_HWC, other, params, random)
+    box = _high_contrast_crop(first_HWC, params, random)
+    second_box = random_crop(second_HWC.shape[:2], params, random, None if params.max_offset is None else box)
+    return _view(first_HWC, box, params, random), _view(second_HWC, second_box, params, random)
 
 
 def same_views(
     first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the same view of two frames of equal size, by one draw; ``max_offset`` is not used."""
-    box = _best_box(first_HWC, params, random)
-    again = deepcopy(random)
-    return _view(first_HWC, box, params, random), _view(second_HWC, box, params, again)
+    box = _high_contrast_crop(first_HWC, params, random)
+    same_draws = deepcopy(random)
+    return _view(first_HWC, box, params, random), _view(second_HWC, box, params, same_draws)
 
 
-def random_box(
-    shape: tuple[int, ...], params: ViewParams, random: np.random.Generator, near: Box | None = None
-) -> Box:
+def random_crop(
+    shape: tuple[int, ...], params: ViewParams, random: np.random.Generator, near: CropBox | None = None
+) -> CropBox:
     """Returns a random crop window.
 
     Args:
@@ -101,45 +101,46 @@ def random_box(
     """
     area = random.uniform(*params.scale) * shape[0] * shape[1]
     ratio = float(np.exp(random.uniform(*np.log(params.ratio))))
-    wanted = np.sqrt(area / ratio), np.sqrt(area * ratio)
-    size = np.clip(np.rint(wanted).astype(int), 1, shape)
-    last = np.subtract(shape, size)
+    target_size = np.sqrt(area / ratio), np.sqrt(area * ratio)
+    size = np.clip(np.rint(target_size).astype(int), 1, shape)
+    max_corner = np.subtract(shape, size)
     if near is None:
-        corner = random.integers(0, last + 1)
+        corner = random.integers(0, max_corner + 1)
     else:
         assert params.max_offset is not None
-        reach = params.max_offset * np.array([near.height, near.width])
-        centre = np.array([near.top + near.height / 2, near.left + near.width / 2]) + random.uniform(-reach, reach)
-        corner = np.clip(np.rint(centre - size / 2).astype(int), 0, last)
-    return Box(int(corner[0]), int(corner[1]), int(size[0]), int(size[1]))
+        max_shift = params.max_offset * np.array([near.height, near.width])
+        centre = np.array([near.top + near.height / 2, near.left + near.width / 2])
+        centre += random.uniform(-max_shift, max_shift)
+        corner = np.clip(np.rint(centre - size / 2).astype(int), 0, max_corner)
+    return CropBox(int(corner[0]), int(corner[1]), int(size[0]), int(size[1]))
 
 
-def _best_box(frame_HWC: np.ndarray, params: ViewParams, random: np.random.Generator) -> Box:
-    boxes = [random_box(frame_HWC.shape[:2], params, random) for _ in range(params.candidates)]
+def _high_contrast_crop(frame_HWC: np.ndarray, params: ViewParams, random: np.random.Generator) -> CropBox:
+    boxes = [random_crop(frame_HWC.shape[:2], params, random) for _ in range(params.candidates)]
     return max(boxes, key=lambda each: _contrast(frame_HWC, each)) if len(boxes) > 1 else boxes[0]
 
 
-def _cut(frame_HWC: np.ndarray, box: Box) -> np.ndarray:
+def _crop(frame_HWC: np.ndarray, box: CropBox) -> np.ndarray:
     return frame_HWC[box.top : box.top + box.height, box.left : box.left + box.width]
 
 
-def _contrast(frame_HWC: np.ndarray, box: Box) -> float:
+def _contrast(frame_HWC: np.ndarray, box: CropBox) -> float:
     """Returns the sum of the channels' standard deviations, computed from every second row and column."""
-    _, deviation = cv2.meanStdDev(np.ascontiguousarray(_cut(frame_HWC, box)[::2, ::2]))
+    _, deviation = cv2.meanStdDev(np.ascontiguousarray(_crop(frame_HWC, box)[::2, ::2]))
     return float(deviation.sum())
 
 
-def _view(frame_HWC: np.ndarray, box: Box, params: ViewParams, random: np.random.Generator) -> np.ndarray:
+def _view(frame_HWC: np.ndarray, box: CropBox, params: ViewParams, random: np.random.Generator) -> np.ndarray:
     height, width = params.size
     shrinks = height <= box.height and width <= box.width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    view_HWC = cv2.resize(np.ascontiguousarray(_cut(frame_HWC, box)), (width, height), interpolation=method)
+    view_HWC = cv2.resize(np.ascontiguousarray(_crop(frame_HWC, box)), (width, height), interpolation=method)
     if random.random() < params.hflip:
         view_HWC = cv2.flip(view_HWC, 1)
     colours, blur = random.random() < params.recolour, random.random() < params.blurred
-    chosen = {} if colours else {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    chosen |= {} if blur else {"blur": 0.0}
-    view_HWC = recolour_image(view_HWC, params.model_copy(update=chosen) if chosen else params, random)
+    changes = {} if colours else {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    changes |= {} if blur else {"blur": 0.0}
+    view_HWC = recolour_image(view_HWC, params.model_copy(update=changes) if changes else params, random)
     if random.random() < params.grey:
         view_HWC = cv2.transform(view_HWC, np.tile(GREY, (3, 1)))
     return view_HWC

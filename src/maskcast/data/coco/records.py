@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, short_repr
 
-FAR = 1e9  # limit for boxes in pixels; products of larger numbers overflow
+MAX_COORDINATE = 1e9  # limit for boxes in pixels; products of larger numbers overflow
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class Records:
     where: str
     records: Sequence[Any]
 
-    def fail(self, n: int, text: str) -> NoReturn:
+    def fail(self, n: int, message: str) -> NoReturn:
         """Raises a MaskcastError about record `n`."""
-        one = self.records[n]
-        known = f" (id {one['id']})" if isinstance(one, dict) and "id" in one else ""
-        raise MaskcastError(f"{self.where}[{n}]{known}: {text}")
+        record = self.records[n]
+        record_id = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
+        raise MaskcastError(f"{self.where}[{n}]{record_id}: {message}")
 
     def column(self, key: str, remedy: str) -> list[Any]:
         """Returns the values of a required key."""
         try:
-            return [one[key] for one in self.records]
+            return [record[key] for record in self.records]
         except (KeyError, TypeError):
-            for n, one in enumerate(self.records):
-                if not isinstance(one, dict):
-                    self.fail(n, f"must be an object, not {short_repr(one)}; write it again")
-                if key not in one:
-                    self.fail(n, f"lacks {key!r} (it has {', '.join(one) or 'no keys'}); {remedy}")
+            for n, record in enumerate(self.records):
+                if not isinstance(record, dict):
+                    self.fail(n, f"must be an object, not {short_repr(record)}; fix it")
+                if key not in record:
+                    self.fail(n, f"missing key {key!r} (found: {', '.join(record) or 'no keys'}); {remedy}")
             raise
 
     def integers(self, key: str) -> np.ndarray:
@@ -52,64 +52,72 @@ class Records:
         values = self.column(key, "add it")
         column_N = _array(values)
         if values and (column_N.dtype != np.int64 or column_N.ndim != 1):
-            n = next(n for n, one in enumerate(values) if type(one) is not int or abs(one) >= 2**63)
+            n = next(n for n, value in enumerate(values) if type(value) is not int or abs(value) >= 2**63)
             self.fail(n, f"{key} must be an integer, not {short_repr(values[n])}; fix it")
         return column_N.astype(np.int64)
 
-    def numbers(self, key: str, remedy: str, least: float = -np.inf) -> np.ndarray:
-        """Returns a column of finite numbers >= `least`, (N,) float64."""
+    def numbers(self, key: str, remedy: str, minimum: float = -np.inf) -> np.ndarray:
+        """Returns a column of finite numbers >= `minimum`, (N,) float64."""
         values = self.column(key, remedy)
         column_N = _array(values)
         if column_N.dtype.kind not in "iuf" or column_N.ndim != 1:
-            n = next(n for n, one in enumerate(values) if not _is_number(one))
+            n = next(n for n, value in enumerate(values) if not _is_number(value))
             self.fail(n, f"{key} must be a number, not {short_repr(values[n])}; {remedy}")
         self.refuse(
-            np.logical_or(~np.isfinite(column_N), column_N < least), key, f"must be finite{_at_least(least)}"
+            np.logical_or(~np.isfinite(column_N), column_N < minimum),
+            key,
+            f"must be finite{_minimum_text(minimum)}",
         )
         return column_N.astype(np.float64)
 
     def boxes(self, remedy: str) -> np.ndarray:
-        """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite and below `FAR`."""
+        """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite and below `MAX_COORDINATE`."""
         values = self.column("bbox", remedy)
         boxes_N4 = _array(values)
         if values and (boxes_N4.dtype.kind not in "iuf" or boxes_N4.shape != (len(values), 4)):
-            n = next(n for n, one in enumerate(values) if not _is_box(one))
+            n = next(n for n, value in enumerate(values) if not _is_box(value))
             self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {short_repr(values[n])}; fix it")
         boxes_N4 = boxes_N4.reshape(-1, 4).astype(np.float64)
-        self.refuse(~(np.abs(boxes_N4) < FAR).all(axis=1), "bbox", f"must be finite and below {FAR:g} pixels")
+        self.refuse(
+            ~(np.abs(boxes_N4) < MAX_COORDINATE).all(axis=1),
+            "bbox",
+            f"must be finite and below {MAX_COORDINATE:g} pixels",
+        )
         return boxes_N4
 
     def texts(self, key: str, remedy: str) -> list[str]:
         """Returns a column of strings."""
         values = self.column(key, remedy)
-        for n, one in enumerate(values):
-            if not isinstance(one, str):
-                self.fail(n, f"{key} must be a text, not {short_repr(one)}; {remedy}")
+        for n, value in enumerate(values):
+            if not isinstance(value, str):
+                self.fail(n, f"{key} must be a string, not {short_repr(value)}; {remedy}")
         return values
 
-    def refuse(self, wrong_N: ArrayLike, key: str, rule: str) -> None:
+    def refuse(self, invalid_N: ArrayLike, key: str, rule: str) -> None:
         """Fails for the first marked record, e.g. with the rule `must be finite`."""
-        if np.any(wrong_N):
-            n = int(np.argmax(wrong_N))
+        if np.any(invalid_N):
+            n = int(np.argmax(invalid_N))
             self.fail(n, f"{key} {rule}, not {short_repr(self.records[n].get(key))}; fix it")
 
     def unique(self, key: str) -> np.ndarray:
         """Returns a column of distinct integers, (N,) int64."""
         ids_N = self.integers(key)
         order_N = ids_N.argsort(kind="stable")
-        again_N = order_N[1:][ids_N[order_N[1:]] == ids_N[order_N[:-1]]]
-        if again_N.size:
-            n = int(again_N.min())
-            self.fail(n, f"{key} {ids_N[n]} stands twice; give each its own")
+        duplicates_N = order_N[1:][ids_N[order_N[1:]] == ids_N[order_N[:-1]]]
+        if duplicates_N.size:
+            n = int(duplicates_N.min())
+            self.fail(n, f"{key} {ids_N[n]} occurs twice; make it unique")
         return ids_N
 
     def known(self, key: str, ids: np.ndarray, what: str) -> np.ndarray:
         """Returns a column of integers that are all in `ids`, (N,) int64."""
         column_N = self.integers(key)
-        strange_N = ~np.isin(column_N, ids)
-        if strange_N.any():
-            n, count = int(strange_N.argmax()), int(strange_N.sum())
-            self.fail(n, f"{key} {column_N[n]} is no {what} ({count} of {len(column_N)} such); {_range(ids)}")
+        unknown_N = ~np.isin(column_N, ids)
+        if unknown_N.any():
+            n, count = int(unknown_N.argmax()), int(unknown_N.sum())
+            self.fail(
+                n, f"{key} {column_N[n]} is not the id of {what} ({count} of {len(column_N)}); {_id_range(ids)}"
+            )
         return column_N
 
 
@@ -119,33 +127,33 @@ def read_lists(path: Path) -> tuple[Records, Records, Records]:
     Raises:
         MaskcastError: A list or an id is missing, an id occurs twice, or an id refers to nothing.
     """
-    return lists_of(read_json(path), path)
+    return parse_lists(read_json(path), path)
 
 
-def lists_of(content: Any, path: Path) -> tuple[Records, Records, Records]:
+def parse_lists(content: Any, path: Path) -> tuple[Records, Records, Records]:
     """Returns the lists of a parsed file (see `read_lists`)."""
     if not isinstance(content, dict):
         raise MaskcastError(
-            f"{path}: a ground truth is an object of images, categories and annotations, not "
-            f"{'a list; results are lists, and come second' if isinstance(content, list) else short_repr(content)}"
+            f"{path}: must be an object with images, categories and annotations, not "
+            f"{'a list; give results as the second file' if isinstance(content, list) else short_repr(content)}"
         )
     lists = []
     for key in ("images", "categories", "annotations"):
         if key in content and not isinstance(content[key], list):
-            raise MaskcastError(f"{path}: {key} must be a list, not {short_repr(content[key])}; write it again")
+            raise MaskcastError(f"{path}: {key} must be a list, not {short_repr(content[key])}; fix it")
         if key not in content:
-            have = ", ".join(content) or "nothing"
-            raise MaskcastError(f"{path}: lacks the list {key!r} (it has {have}); add it")
+            found = ", ".join(content) or "nothing"
+            raise MaskcastError(f"{path}: missing list {key!r} (found: {found}); add it")
         if not content[key] and key != "annotations":
-            raise MaskcastError(f"{path}: {key} is empty; give a ground truth that has {key}")
+            raise MaskcastError(f"{path}: {key} is empty; use a ground truth that has {key}")
         lists.append(Records(f"{path}: {key}", content[key]))
     images, categories, annotations = lists
     image_ids, category_ids = images.unique("id"), categories.unique("id")
     categories.column("name", "add it")
     annotations.unique("id")
-    annotations.known("image_id", image_ids, f"image of {path}")
-    annotations.known("category_id", category_ids, f"category of {path}")
-    crowds = [one.get("iscrowd") in (None, 0, 1) for one in annotations.records]
+    annotations.known("image_id", image_ids, f"an image of {path}")
+    annotations.known("category_id", category_ids, f"a category of {path}")
+    crowds = [annotation.get("iscrowd") in (None, 0, 1) for annotation in annotations.records]
     annotations.refuse(np.logical_not(crowds), "iscrowd", "must be 0 or 1")
     return images, categories, annotations
 
@@ -165,10 +173,10 @@ def category_names(categories: Records) -> dict[int, str]:
         zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
     ):
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            categories.fail(n, f"name must be a text, not {short_repr(name)}; fix it")
+            categories.fail(n, f"name must be a string, not {short_repr(name)}; fix it")
         text, parent = str(name), categories.records[n].get("supercategory")
         if text in parents and text not in (parent, parents[text]):
-            categories.fail(n, f"name {name!r} stands twice; give each category its own")
+            categories.fail(n, f"name {name!r} occurs twice; make it unique")
         names[category_id] = text
         parents[text] = parent
     return names
@@ -191,11 +199,11 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
-def _at_least(least: float) -> str:
-    return "" if least == -np.inf else f" and at least {least:g}"
+def _minimum_text(minimum: float) -> str:
+    return "" if minimum == -np.inf else f" and at least {minimum:g}"
 
 
-def _range(ids: np.ndarray) -> str:
+def _id_range(ids: np.ndarray) -> str:
     if not ids.size:
-        return "there are none"
-    return f"there are {ids.size}, {ids.min()} to {ids.max()}"
+        return "there are no ids"
+    return f"expected one of {ids.size} ids, {ids.min()} to {ids.max()}"

@@ -26,7 +26,7 @@ from maskcast.reading import parsing, read_file, validated
 
 FORMAT = "maskcast-detection/1"
 SPLITS = ("train", "val")
-AGAIN = "run prepare_detection again"
+REMEDY = "run prepare_detection again"
 
 
 class _Split(BaseModel):
@@ -35,7 +35,7 @@ class _Split(BaseModel):
     sha256: str
 
 
-class _About(BaseModel):
+class _Metadata(BaseModel):
     """The keys of ``dataset.json`` that are read."""
 
     classes: tuple[str, ...]
@@ -43,9 +43,9 @@ class _About(BaseModel):
     splits: dict[Literal["train", "val"], _Split]
 
     @model_validator(mode="after")
-    def _alike(self) -> Self:
+    def _check_lengths(self) -> Self:
         if len(self.classes) != len(self.original_ids):
-            raise ValueError(f"{len(self.classes)} classes have {len(self.original_ids)} original_ids")
+            raise ValueError(f"got {len(self.classes)} classes and {len(self.original_ids)} original_ids")
         return self
 
 
@@ -68,7 +68,7 @@ class DetectionSet:
         self.root = root
         path = root / "dataset.json"
         if not path.is_file():
-            raise MaskcastError(f"{path}: no detection set there; give the folder that prepare_detection wrote")
+            raise MaskcastError(f"{path}: not found; give the folder that prepare_detection wrote")
         raw = read_file(path)
         self.about = _parse(raw, path)
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
@@ -88,8 +88,10 @@ class DetectionSet:
                 checksum.
         """
         if name not in self.about["splits"]:
-            have = ", ".join(self.about["splits"])
-            raise MaskcastError(f"{self.root}: no split {name!r}; it has {have}: prepare the set with that split")
+            available = ", ".join(self.about["splits"])
+            raise MaskcastError(
+                f"{self.root}: split {name!r} not found (found: {available}); prepare the set with that split"
+            )
         return DetectionSplit(self.root, name, self.about["splits"][name]["sha256"])
 
     @cached_property
@@ -111,22 +113,24 @@ class DetectionSplit:
     def __init__(self, root: Path, name: str, sha256: str) -> None:
         self.truth = root / f"{name}.json"
         content = _read_split(self.truth, sha256)
-        with parsing(self.truth, "a valid split", AGAIN):
-            self._take(content, root / "images" / name)
+        with parsing(self.truth, "a valid split", REMEDY):
+            self._index(content, root / "images" / name)
 
-    def _take(self, content: dict[str, Any], images: Path) -> None:
+    def _index(self, content: dict[str, Any], images: Path) -> None:
         self.ids: list[int] = [image["id"] for image in content["images"]]
         self.paths: list[Path] = [images / image["file_name"] for image in content["images"]]
         # One array for all boxes: a list of small arrays takes ten times the memory.
-        annotations = [one for one in content["annotations"] if not one["iscrowd"]]
-        place = {image_id: n for n, image_id in enumerate(self.ids)}
-        annotations.sort(key=lambda one: place[one["image_id"]])
-        counts = np.bincount([place[one["image_id"]] for one in annotations], minlength=len(self.ids))
+        annotations = [annotation for annotation in content["annotations"] if not annotation["iscrowd"]]
+        index_by_id = {image_id: n for n, image_id in enumerate(self.ids)}
+        annotations.sort(key=lambda annotation: index_by_id[annotation["image_id"]])
+        counts = np.bincount(
+            [index_by_id[annotation["image_id"]] for annotation in annotations], minlength=len(self.ids)
+        )
         self._spans = list(pairwise(accumulate(counts.tolist(), initial=0)))
-        boxes_N4 = np.array([one["bbox"] for one in annotations], np.float64).reshape(-1, 4)
+        boxes_N4 = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
         boxes_N4[:, 2:] += boxes_N4[:, :2]
         self._boxes_N4 = boxes_N4.astype(np.float32)
-        self._labels_N = np.array([one["category_id"] for one in annotations], np.int64)
+        self._labels_N = np.array([annotation["category_id"] for annotation in annotations], np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -137,13 +141,13 @@ class DetectionSplit:
         Raises:
             MaskcastError: if an image is missing.
         """
-        total = hashlib.sha256(self.truth.read_bytes())
+        digest = hashlib.sha256(self.truth.read_bytes())
         for path in self.paths:
             try:
-                total.update(sha256_of(path).encode())
+                digest.update(sha256_of(path).encode())
             except OSError as error:
                 raise MaskcastError(f"{path}: cannot be read ({error.strerror}); prepare the set again") from None
-        return total.hexdigest()[:32]
+        return digest.hexdigest()[:32]
 
     def image(self, n: int) -> np.ndarray:
         """Returns image `n`, (H, W, C) uint8 RGB.
@@ -165,19 +169,19 @@ class DetectionSplit:
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    with parsing(path, "a valid description", AGAIN):
-        about: dict[str, Any] = json.loads(raw)
-        missing = {"format", "classes", "original_ids", "splits"} - set(about)
-        if missing or about["format"] != FORMAT:
-            raise MaskcastError(f"{path}: not a {FORMAT} description (lacks {sorted(missing)}); {AGAIN}")
-    validated(_About, about, path, "a valid description", AGAIN)
-    return about
+    with parsing(path, "a valid description", REMEDY):
+        metadata: dict[str, Any] = json.loads(raw)
+        missing = {"format", "classes", "original_ids", "splits"} - set(metadata)
+        if missing or metadata["format"] != FORMAT:
+            raise MaskcastError(f"{path}: not a {FORMAT} description (missing keys: {sorted(missing)}); {REMEDY}")
+    validated(_Metadata, metadata, path, "a valid description", REMEDY)
+    return metadata
 
 
 def _read_split(path: Path, sha256: str) -> dict[str, Any]:
     raw = read_file(path) if path.is_file() else b""
     if hashlib.sha256(raw).hexdigest() != sha256:
-        raise MaskcastError(f"{path}: missing or not the file that dataset.json lists; {AGAIN}")
-    with parsing(path, "valid JSON", AGAIN):
+        raise MaskcastError(f"{path}: not found, or its checksum differs from dataset.json; {REMEDY}")
+    with parsing(path, "valid JSON", REMEDY):
         content: dict[str, Any] = json.loads(raw)
     return content

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.detection.dataset import FORMAT
-from maskcast.data.detection.sources.base import LabelledImage, closest
+from maskcast.data.detection.sources.base import LabelledImage, did_you_mean
 from maskcast.data.images import read_image, resize_frames
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.digest import sha256_of
@@ -80,26 +80,29 @@ class DetectionWriter:
         }
         digest = hashlib.sha256()
         # Closed on errors, so that no thread writes into the folder while it is removed.
-        with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
-            for one, (name, before, after, sha256, hashes) in zip(images, files, strict=True):
-                _check_size(one, before)
+        files_to_write = [(image.path, image.name) for image in images]
+        with closing(self._write(f"images/{split}", files_to_write, split)) as files:
+            for image, (name, before, after, sha256, hashes) in zip(images, files, strict=True):
+                _check_size(image, before)
                 digest.update(f"{name}\0{sha256}\n".encode())
                 self.shared.add(split, name, f"{split}/{name}", hashes)
-                content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
+                content["images"].append(
+                    {"id": image.id, "file_name": name, "height": after[0], "width": after[1]}
+                )
                 scale = [before[1], before[0]] * 2 if self.shares else [1] * 4
-                boxes_N4, fates_N = fitted(one.boxes_N4 * scale, before, after)
-                counts.update(fates_N)
-                for n, fate in enumerate(fates_N):
-                    if fate in ("kept", "clipped"):
-                        number = len(content["annotations"]) + 1
-                        content["annotations"].append(_annotation(one, n, boxes_N4[n], number))
+                boxes_N4, outcomes_N = fit_boxes(image.boxes_N4 * scale, before, after)
+                counts.update(outcomes_N)
+                for n, outcome in enumerate(outcomes_N):
+                    if outcome in ("kept", "clipped"):
+                        annotation_id = len(content["annotations"]) + 1
+                        content["annotations"].append(_annotation(image, n, boxes_N4[n], annotation_id))
                     else:
-                        box = one.boxes_N4[n].tolist()
-                        found = {"class": self.classes[one.labels_N[n]], "box": box, "why": fate}
-                        dropped.append({"image": one.name} | found)
+                        box = image.boxes_N4[n].tolist()
+                        reason = {"class": self.classes[image.labels_N[n]], "box": box, "why": outcome}
+                        dropped.append({"image": image.name} | reason)
         path = self.root / f"{split}.json"
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        labels = np.array([one["category_id"] for one in content["annotations"]], np.int64)
+        labels = np.array([each["category_id"] for each in content["annotations"]], np.int64)
         per_class = np.bincount(labels, minlength=len(self.classes)).tolist()
         self._about["splits"][split] = {
             "sha256": sha256_of(path),
@@ -129,9 +132,9 @@ class DetectionWriter:
 
     def _write(self, folder: str, images: Sequence[tuple[Path, str]], what: str) -> Generator[Written]:
         """Writes images, in order; yields what ``write_image`` returns for each."""
-        twice = [name for name, count in Counter(name for _, name in images).items() if count > 1]
-        if twice:
-            raise MaskcastError(f"{what}: two images are named {twice[0]!r}; rename one of them")
+        duplicates = [name for name, count in Counter(name for _, name in images).items() if count > 1]
+        if duplicates:
+            raise MaskcastError(f"{what}: two images are named {duplicates[0]!r}; rename one of them")
         for name in {str(Path(name).parent) for _, name in images}:
             (self.root / folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -141,20 +144,20 @@ class DetectionWriter:
         # Threads are enough, because decoding and hashing release the GIL.
         with ThreadPoolExecutor(num_cpus()) as pool:
             chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
-            done = (file for chunk in chunks for file in pool.map(write, chunk))
-            yield from track(done, f"preparing {what} images", len(images))
+            written = (file for chunk in chunks for file in pool.map(write, chunk))
+            yield from track(written, f"preparing {what} images", len(images))
 
 
-def _check_size(one: LabelledImage, found: tuple[int, int]) -> None:
+def _check_size(image: LabelledImage, size: tuple[int, int]) -> None:
     """Refuses an image whose height and width differ from those that its labels state."""
-    if one.size in (None, found):
+    if image.size in (None, size):
         return
-    height, width = one.size or found
-    lying = (width, height) == found
-    hint = ", or delete its EXIF orientation if the labels do not know of it" if lying else ""
+    height, width = image.size or size
+    is_rotated = (width, height) == size
+    hint = ", or delete its EXIF orientation if the labels ignore it" if is_rotated else ""
     raise MaskcastError(
-        f"{one.path}: is {found[0]}x{found[1]} pixels (height x width), its labels are for {height}x{width}; "
-        f"give the image that was labelled{hint}"
+        f"{image.path}: is {size[0]}x{size[1]} pixels (height x width), its labels are for {height}x{width}; "
+        f"use the image that was labelled{hint}"
     )
 
 
@@ -171,9 +174,9 @@ def write_image(path: Path, folder: Path, name: str, max_size: int | None) -> Wr
         MaskcastError: if it is missing or damaged.
     """
     if not path.is_file():
-        there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = closest(path.name, there) if there else f" ({path.parent} is no folder, or is empty)"
-        raise MaskcastError(f"{path}: no such image{near}; add it, or fix its name in the labels")
+        names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, names) if names else f" ({path.parent} is not a folder, or is empty)"
+        raise MaskcastError(f"{path}: image not found{hint}; add it, or fix its name in the labels")
     pixels_HWC = read_image(path)
     before, hashes = pixels_HWC.shape[:2], frame_hashes(pixels_HWC[None])
     if max_size is None or max(before) <= max_size:
@@ -181,17 +184,19 @@ def write_image(path: Path, folder: Path, name: str, max_size: int | None) -> Wr
         return name, before, before, sha256_of(folder / name), hashes
     factor = max_size / max(before)
     after = max(1, round(before[0] * factor)), max(1, round(before[1] * factor))
-    small = Image.fromarray(resize_frames(pixels_HWC[None], *after)[0])
+    resized = Image.fromarray(resize_frames(pixels_HWC[None], *after)[0])
     suffix = path.suffix.lower()
     if suffix in JPEG:
-        small.save(folder / name, "JPEG", quality=95, subsampling=0)
+        resized.save(folder / name, "JPEG", quality=95, subsampling=0)
     else:
         name = name if suffix == ".png" else f"{name}.png"
-        small.save(folder / name, "PNG")
+        resized.save(folder / name, "PNG")
     return name, before, after, sha256_of(folder / name), hashes
 
 
-def fitted(boxes_N4: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+def fit_boxes(
+    boxes_N4: np.ndarray, before: tuple[int, int], after: tuple[int, int]
+) -> tuple[np.ndarray, list[str]]:
     """Clips boxes to their image and scales them like the image.
 
     Args:
@@ -207,12 +212,12 @@ def fitted(boxes_N4: np.ndarray, before: tuple[int, int], after: tuple[int, int]
     clipped_N4 = boxes_N4.clip(0, [width, height, width, height])
     scaled_N4 = clipped_N4 * (np.array([after[1], after[0], after[1], after[0]]) / [width, height, width, height])
     degenerate_N = (boxes_N4[:, 2:] <= boxes_N4[:, :2]).any(axis=1)
-    small_N = (scaled_N4[:, 2:] - scaled_N4[:, :2] < 1).any(axis=1)
-    moved_N = (clipped_N4 != boxes_N4).any(axis=1)
-    fates_N = np.select(
-        [degenerate_N, small_N, moved_N], ["degenerate", "under_1_px", "clipped"], default="kept"
+    too_small_N = (scaled_N4[:, 2:] - scaled_N4[:, :2] < 1).any(axis=1)
+    is_clipped_N = (clipped_N4 != boxes_N4).any(axis=1)
+    outcomes_N = np.select(
+        [degenerate_N, too_small_N, is_clipped_N], ["degenerate", "under_1_px", "clipped"], default="kept"
     ).tolist()
-    return scaled_N4, fates_N
+    return scaled_N4, outcomes_N
 
 
 def _annotation(image: LabelledImage, n: int, box_4: np.ndarray, annotation_id: int) -> dict[str, Any]:

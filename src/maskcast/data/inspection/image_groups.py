@@ -13,7 +13,7 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
-from maskcast.data.frame_names import BESIDE, NameKey, name_key
+from maskcast.data.frame_names import METADATA_SUFFIXES, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
@@ -134,7 +134,7 @@ def find_mask_video(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
 
 def unsupported_files_text(raw: Path) -> str:
     """Returns a text on files below ``raw`` that are no images, videos or texts, e.g. arrays; may be empty."""
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | BESIDE
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | METADATA_SUFFIXES
     others = [path.relative_to(raw) for path in list_files(raw) if path.suffix.lower() not in known]
     return (
         f"{pluralize(len(others), 'file', 'is', 'are')} neither images nor videos, e.g. {others[0]}"

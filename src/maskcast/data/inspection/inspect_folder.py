@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.archives.unpack import is_archive
-from maskcast.data.frame_names import other_endings
+from maskcast.data.frame_names import unsupported_suffixes
 from maskcast.data.images import image_files
 from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
 from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
@@ -309,7 +309,7 @@ def _has_masks(folder: Path, suffix: str) -> bool:
     """Whether a folder has masks, or unsupported files that may be masks."""
     if not folder.is_dir():
         return False
-    return any(path.stem.endswith(suffix) for path in image_files(folder)) or bool(other_endings(folder))
+    return any(path.stem.endswith(suffix) for path in image_files(folder)) or bool(unsupported_suffixes(folder))
 
 
 def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:

@@ -19,7 +19,7 @@ from maskcast.data.inspection.photographs import one_sequence_per_image, photogr
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders
-from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
+from maskcast.data.labelling.formats.base import IGNORED, ImportedFrame
 from maskcast.data.sources.annotations import (
     AnnotationsSource,
     FilesByName,
@@ -156,7 +156,7 @@ def _label_flags(found: Findings, known: LabelledFrames) -> dict[str, list[bool]
     return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
 
 
-def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
+def _add_classes(found: Findings, frames: Sequence[ImportedFrame]) -> None:
     names = sorted({name for frame in frames for name, _ in frame.objects} - {IGNORED})
     void = [name for name in names if NO_LABEL.fullmatch(name)]
     ground = [name for name in names if name.strip("_").lower() == "background"]
@@ -170,7 +170,7 @@ def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
     found.rows.append(("classes", ", ".join(found.source["classes"])))
 
 
-def _add_objects(found: Findings, frames: Sequence[FoundFrame]) -> None:
+def _add_objects(found: Findings, frames: Sequence[ImportedFrame]) -> None:
     numbers = [number for frame in frames for _, number in frame.objects]
     if numbers and None not in numbers:
         found.rows.append(
@@ -178,7 +178,7 @@ def _add_objects(found: Findings, frames: Sequence[FoundFrame]) -> None:
         )
 
 
-def _count_pixels(found: Findings, frames: Sequence[FoundFrame]) -> None:
+def _count_pixels(found: Findings, frames: Sequence[ImportedFrame]) -> None:
     """Adds the share of pixels of each class, estimated from some frames."""
     names = {name: name for name in found.source["classes"]} | found.source.get("rename", {})
     counts = dict.fromkeys(found.source["classes"], 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import upright_size
-from maskcast.data.frame_names import original_name, skeleton
+from maskcast.data.frame_names import name_pattern, original_name
 from maskcast.data.images import read_image
 from maskcast.data.sources.patterns import CLIP, FRAME
 from maskcast.data.sources.sequence_files import SequenceFiles
@@ -37,7 +37,9 @@ def photographs_reason(footage: Mapping[str, SequenceFiles]) -> str:
         return ""
     if all(len(files) == 1 for files in images):
         return "no two images belong together"
-    named = [pair for files in images for pair in pairwise(skeleton(original_name(path.stem)) for path in files)]
+    named = [
+        pair for files in images for pair in pairwise(name_pattern(original_name(path.stem)) for path in files)
+    ]
     if 2 * sum(before != after for before, after in named) > len(named):
         return "their names have no running number"
     chosen = [images[number] for number in evenly_spaced(len(images), SEQUENCES)]

@@ -20,11 +20,11 @@ from maskcast.labels import IGNORE
 from maskcast.progress import track
 from maskcast.reading import is_small_integer, parsing, pluralize, read_text
 
-Frames = Mapping[str, Sequence[int]]  # frame indices by clip id
+FrameSelection = Mapping[str, Sequence[int]]  # frame indices by clip id
 
 
 def export_labels(
-    folder: Path, form: LabelFormat, store: ClipStore, frames: Frames | None, pictures: ClipStore | None
+    folder: Path, form: LabelFormat, store: ClipStore, frames: FrameSelection | None, frame_store: ClipStore | None
 ) -> tuple[int, int]:
     """Writes masks of a store into a folder; returns the number of clips and the number of frames.
 
@@ -33,39 +33,40 @@ def export_labels(
         form: label format.
         store: the masks of its chosen map are written.
         frames: which frames to write; None writes all frames with masks.
-        pictures: a store with the frames, which become ``images/<clip>_<frame>.png``; None writes no images.
+        frame_store: a store with the frames, which become ``images/<clip>_<frame>.png``; None writes no images.
 
     Raises:
         MaskcastError: there is nothing to write, or the format cannot represent it.
     """
     label_map = store.label_map
     if label_map.kind == "alpha":
-        raise MaskcastError(f"{store.root}: map {label_map.name!r} is a matte, which no label format holds")
+        raise MaskcastError(
+            f"{store.root}: map {label_map.name!r} is an alpha matte, which no label format supports"
+        )
     if IGNORED in label_map.classes:
         raise MaskcastError(
-            f"{store.root}: map {label_map.name!r} has a class {IGNORED!r}, which in files of labels stands for "
+            f"{store.root}: map {label_map.name!r} has a class {IGNORED!r}, which in label files means "
             "pixels without a label; rename the class"
         )
     if frames is not None and form.whole_clips:
         raise MaskcastError(
-            f"--format {form.name}: numbers the frames of whole clips and cannot hold chosen ones (--frames); use "
-            "another format"
+            f"--format {form.name}: writes whole clips and does not support --frames; use another format"
         )
-    masked = {clip.id: clip for clip in store.clips if store.has_masks(clip)}
+    clips_with_masks = {clip.id: clip for clip in store.clips if store.has_masks(clip)}
     if frames is None:
-        clips = {clip_id: labelled_or_all(store, clip_id) for clip_id in masked}
+        clips = {clip_id: labelled_or_all(store, clip_id) for clip_id in clips_with_masks}
     else:
-        clips = {clip_id: _checked(store, clip_id, sorted(chosen)) for clip_id, chosen in frames.items()}
+        clips = {clip_id: _check_frames(store, clip_id, sorted(chosen)) for clip_id, chosen in frames.items()}
     clips = {clip_id: chosen for clip_id, chosen in clips.items() if chosen}
     if not clips:
         raise MaskcastError(
-            f"{store.root}: no clip has masks of map {label_map.name!r}; give a store that has them"
+            f"{store.root}: no clip has masks of map {label_map.name!r}; use a store that has them"
         )
     if form.whole_clips:
-        clips = {clip_id: range(masked[clip_id].num_frames) for clip_id in clips}
+        clips = {clip_id: range(clips_with_masks[clip_id].num_frames) for clip_id in clips}
     folder.mkdir(parents=True)
-    if pictures is not None:
-        _write_pictures(folder / "images", clips, store, pictures)
+    if frame_store is not None:
+        _write_images(folder / "images", clips, store, frame_store)
     export = Export(
         label_map.classes[1:],
         (store.height, store.width),
@@ -87,20 +88,20 @@ def regions_of(store: ClipStore, clip_id: str, t: int) -> list[Region]:
     """Returns a region for each class, or object, of a frame, and one for its pixels without label."""
     clip, frame, label_map = store.get(clip_id), slice(t, t + 1), store.label_map
     (mask_HW,) = store.masks(clip, frame)
-    sure_HW = store.confidence(clip, frame)[0] if store.has_confidence(clip) else None
+    confidence_HW = store.confidence(clip, frame)[0] if store.has_confidence(clip) else None
     objects = clip.objects.get(label_map.name, {})
     regions = []
     for value in np.unique(mask_HW).tolist():
         if value == 0:
             continue
-        inside_HW = mask_HW == value
-        score = None if sure_HW is None else float(sure_HW[inside_HW].mean()) / 255
+        region_HW = mask_HW == value
+        score = None if confidence_HW is None else float(confidence_HW[region_HW].mean()) / 255
         if label_map.kind == "instances":
-            regions.append(Region(label_map.classes[objects[value]], inside_HW, value, score))
+            regions.append(Region(label_map.classes[objects[value]], region_HW, value, score))
         elif value == IGNORE:
-            regions.append(Region(IGNORED, inside_HW))
+            regions.append(Region(IGNORED, region_HW))
         else:
-            regions.append(Region(label_map.classes[value], inside_HW, None, score))
+            regions.append(Region(label_map.classes[value], region_HW, None, score))
     return regions
 
 
@@ -110,7 +111,7 @@ def read_frames_list(path: Path) -> dict[str, list[int]]:
     Raises:
         MaskcastError: the file is no such CSV.
     """
-    found: dict[str, list[int]] = {}
+    frames: dict[str, list[int]] = {}
     text = read_text(path, "list of frames", "give a CSV")
     with parsing(path, "a list of frames", "give a CSV"):
         rows = list(csv.DictReader(io.StringIO(text)))
@@ -118,15 +119,15 @@ def read_frames_list(path: Path) -> dict[str, list[int]]:
         clip, frame = row.get("clip"), (row.get("frame") or "").strip()
         if not clip or not is_small_integer(frame):
             raise MaskcastError(f"{path}: line {line}: needs the columns clip and frame (a number from 0); fix it")
-        if int(frame) in found.setdefault(clip, []):
-            raise MaskcastError(f"{path}: line {line}: frame {frame} of {clip!r} stands twice; leave one out")
-        found[clip].append(int(frame))
-    if not found:
-        raise MaskcastError(f"{path}: lists no frame; write a line clip,frame and one line per frame")
-    return found
+        if int(frame) in frames.setdefault(clip, []):
+            raise MaskcastError(f"{path}: line {line}: frame {frame} of {clip!r} is listed twice; remove one line")
+        frames[clip].append(int(frame))
+    if not frames:
+        raise MaskcastError(f"{path}: lists no frames; write the header clip,frame and one line per frame")
+    return frames
 
 
-def _checked(store: ClipStore, clip_id: str, frames: Sequence[int]) -> Sequence[int]:
+def _check_frames(store: ClipStore, clip_id: str, frames: Sequence[int]) -> Sequence[int]:
     """Returns the given frames of a clip, after a check that the store has masks for all of them."""
     clip = store.get(clip_id)
     if not store.has_masks(clip):
@@ -138,16 +139,19 @@ def _checked(store: ClipStore, clip_id: str, frames: Sequence[int]) -> Sequence[
     return frames
 
 
-def _write_pictures(folder: Path, clips: Frames, store: ClipStore, pictures: ClipStore) -> None:
-    if (pictures.height, pictures.width) != (store.height, store.width):
-        sizes = f"{pictures.width}x{pictures.height}, its masks {store.width}x{store.height}"
-        raise MaskcastError(f"{pictures.root}: frames are {sizes}; give the clips that the masks were made of")
+def _write_images(folder: Path, clips: FrameSelection, store: ClipStore, frame_store: ClipStore) -> None:
+    if (frame_store.height, frame_store.width) != (store.height, store.width):
+        sizes = f"{frame_store.width}x{frame_store.height}, its masks {store.width}x{store.height}"
+        raise MaskcastError(
+            f"{frame_store.root}: frames are {sizes}; use the clips that the masks were generated from"
+        )
     folder.mkdir()
-    for clip_id, chosen in track(list(clips.items()), "writing frames"):
-        frames = pictures.frames(pictures.get(clip_id))
-        if len(frames) <= chosen[-1]:
+    for clip_id, frame_indices in track(list(clips.items()), "writing frames"):
+        frames = frame_store.frames(frame_store.get(clip_id))
+        if len(frames) <= frame_indices[-1]:
             raise MaskcastError(
-                f"{pictures.root}: clip {clip_id!r} has {pluralize(len(frames), 'frame')}, not {chosen[-1] + 1}"
+                f"{frame_store.root}: clip {clip_id!r} has {pluralize(len(frames), 'frame')}, "
+                f"not {frame_indices[-1] + 1}"
             )
-        for t in chosen:
+        for t in frame_indices:
             write_image(folder / frame_name(clip_id, t), frames[t][..., ::-1])

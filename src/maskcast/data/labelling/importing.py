@@ -20,17 +20,17 @@ import zstandard
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
+from maskcast.data.labelling.formats.base import ImportedFrame, LabelFormat
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.names import FRAME_RULE
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
-from maskcast.data.shared_frames import LEARNT
+from maskcast.data.shared_frames import TRAINING_SPLITS
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import parsing, pluralize
 
 Empty = Literal["background", "unlabelled"]
-MOST_INSTANCE = (1 << 16) - 1
+MAX_INSTANCE_ID = (1 << 16) - 1
 
 
 @dataclass
@@ -42,8 +42,8 @@ class ImportReport:
         frames: number of labelled frames in all clips.
         empty: how many of these are listed without any region.
         unlabelled: number of frames that are listed without any region and stay unlabelled.
-        unpaired: names of frames that belong to no clip of the store.
-        unmet: messages about renamed classes that no labelled frame has.
+        unmatched: names of frames that belong to no clip of the store.
+        unused_renames: messages about renamed classes that no labelled frame has.
         trained: clips that are scored on from now on, with another clip of the same video that is trained on.
     """
 
@@ -51,8 +51,8 @@ class ImportReport:
     frames: int = 0
     empty: int = 0
     unlabelled: int = 0
-    unpaired: list[str] = field(default_factory=list)
-    unmet: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    unused_renames: list[str] = field(default_factory=list)
     trained: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -77,48 +77,50 @@ def import_labels(
         rename: class name in the store by class name in the file.
         empty: what a frame is if it is listed without any region.
         split: split of clips that had no labels before.
-        first: number of a clip's first frame, for a ``numbered`` format; None to find it from the file.
+        first: number of a clip's first frame, for an ambiguous format; None to find it from the file.
 
     Raises:
         MaskcastError: the file is damaged or contradicts the store, or none of its frames is in the store.
     """
     if store.label_map.kind == "alpha":
-        raise MaskcastError(f"{store.root}: map {store.label_map.name!r} is a matte, which no label format holds")
+        raise MaskcastError(
+            f"{store.root}: map {store.label_map.name!r} is an alpha matte, which no label format supports"
+        )
     names, report = ClassNames(store.classes, form, rename, "--rename '{}={}'"), ImportReport()
-    painted: dict[str, _Clip] = {}
+    labels_by_clip: dict[str, _ClipLabels] = {}
     with _unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
-            if form.numbered:
-                form.count_frames(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
+            if form.has_ambiguous_start:
+                form.detect_first_frame(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
             for frame in form.read(opened):
-                place = _place(frame, store)
-                if place is None:
-                    report.unpaired.append(frame.where)
+                match = _match_frame(frame, store)
+                if match is None:
+                    report.unmatched.append(frame.where)
                 elif frame.empty and empty == "unlabelled":
                     report.unlabelled += 1
                 else:
                     report.empty += frame.empty
-                    clip = painted.setdefault(place[0], _Clip(store, place[0], form.twice))
-                    clip.paint(place[1], frame, names)
+                    clip = labels_by_clip.setdefault(match[0], _ClipLabels(store, match[0], form.duplicate_remedy))
+                    clip.add_frame(match[1], frame, names)
         except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
-        report.unpaired = [where.replace(str(opened), str(path)) for where in report.unpaired]
-    if not painted:
-        listed = (
-            f"has {pluralize(len(report.unpaired), 'frame')}, none"
-            if report.unpaired
+        report.unmatched = [where.replace(str(opened), str(path)) for where in report.unmatched]
+    if not labels_by_clip:
+        found = (
+            f"has {pluralize(len(report.unmatched), 'frame')}, none"
+            if report.unmatched
             else "lists no labelled frame"
         )
-        example = f", first {report.unpaired[0]}" if report.unpaired else ""
+        example = f", first {report.unmatched[0]}" if report.unmatched else ""
         raise MaskcastError(
-            f"{path}: {listed} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
+            f"{path}: {found} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
         )
-    if form.fills and empty == "background":
-        for clip in painted.values():
-            report.empty += clip.fill()
-    report.unmet = list(names.unmet())
-    labels = {clip_id: clip.finish() for clip_id, clip in painted.items() if clip.frames}
-    report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in painted.values())
+    if form.covers_all_frames and empty == "background":
+        for clip in labels_by_clip.values():
+            report.empty += clip.fill_background()
+    report.unused_renames = list(names.unused_renames())
+    labels = {clip_id: clip.finish() for clip_id, clip in labels_by_clip.items() if clip.frames}
+    report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in labels_by_clip.values())
     if split != "train":
         report.trained = _of_trained_videos(store, labels)
     write_relabelled(root, store, labels, split)
@@ -128,7 +130,7 @@ def import_labels(
 def _of_trained_videos(store: ClipStore, labels: Mapping[str, NewLabels]) -> list[tuple[str, str]]:
     """Returns the clips that had no labels, each with another clip of its video that is trained on, if any."""
     new = [clip for name in labels if (clip := store.get(name)).kind != "labelled"]
-    trained = store.where(lambda group: group.split in LEARNT)
+    trained = store.where(lambda group: group.split in TRAINING_SPLITS)
     others = {clip.video: clip.id for clip in trained if clip.id not in {one.id for one in new}}
     return [(clip.id, others[clip.video]) for clip in new if clip.video in others]
 
@@ -141,7 +143,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
         MaskcastError: the path does not exist, or the file is empty.
     """
     if not path.exists():
-        raise MaskcastError(f"{path}: no such file or folder; give what the labelling tool exported")
+        raise MaskcastError(f"{path}: file or folder not found; give the export of the labelling tool")
     if path.is_file() and not path.stat().st_size:
         raise MaskcastError(f"{path}: is empty; export the labels again")
     if not is_archive(path):
@@ -152,33 +154,32 @@ def _unpacked(path: Path) -> Iterator[Path]:
         yield Path(scratch) / path.stem
 
 
-def _place(frame: FoundFrame, store: ClipStore) -> tuple[str, int] | None:
+def _match_frame(frame: ImportedFrame, store: ClipStore) -> tuple[str, int] | None:
     """Returns clip and frame index, or None if the store has no such clip.
 
     Raises:
         MaskcastError: the clip is shorter.
     """
-    for clip_id, t in frame.places:
+    for clip_id, t in frame.frame_ids:
         if clip_id in store:
             length = store.get(clip_id).num_frames
             if not 0 <= t < length:
                 raise MaskcastError(
-                    f"{frame.where}: clip {clip_id!r} of {store.root} has frames 0 to {length - 1}, not {t}; give "
+                    f"{frame.where}: clip {clip_id!r} of {store.root} has frames 0 to {length - 1}, not {t}; use "
                     "the store that the labels were exported from"
                 )
             return clip_id, t
     return None
 
 
-class _Clip:
+class _ClipLabels:
     """The new labels of a clip, kept compressed frame by frame."""
 
-    def __init__(self, store: ClipStore, clip_id: str, twice: str) -> None:
-        self._store, self._clip, self._twice = store, store.get(clip_id), twice
+    def __init__(self, store: ClipStore, clip_id: str, duplicate_remedy: str) -> None:
+        self._store, self._clip, self._duplicate_remedy = store, store.get(clip_id), duplicate_remedy
         if self._clip.kind == "hidden":
             raise MaskcastError(
-                f"{store.root}: clip {clip_id!r} is hidden; it is there to be forecast, not to be labelled; "
-                "take its frames out of the file"
+                f"{store.root}: clip {clip_id!r} is hidden and cannot be labelled; remove its frames from the file"
             )
         self._instances = store.label_map.kind == "instances"
         self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
@@ -186,7 +187,7 @@ class _Clip:
         self._new = Counter[int]()
         self.frames: dict[int, bytes] = {}
 
-    def paint(self, t: int, frame: FoundFrame, names: ClassNames) -> None:
+    def add_frame(self, t: int, frame: ImportedFrame, names: ClassNames) -> None:
         """Adds the labels of a frame; regions in front cover those behind.
 
         Raises:
@@ -194,7 +195,9 @@ class _Clip:
         """
         where = frame.where
         if t in self.frames:
-            raise MaskcastError(f"{where}: frame {t} of clip {self._clip.id!r} is listed twice; {self._twice}")
+            raise MaskcastError(
+                f"{where}: frame {t} of clip {self._clip.id!r} is listed twice; {self._duplicate_remedy}"
+            )
         if frame.size is not None and frame.size != self._size:
             raise MaskcastError(
                 f"{where}: is {frame.size[1]}x{frame.size[0]}, the clips of {self._store.root} are "
@@ -206,10 +209,10 @@ class _Clip:
             if not self._instances:
                 mask_HW[region.mask_HW] = class_id
             elif class_id not in (0, IGNORE):
-                mask_HW[region.mask_HW] = self._number(class_id, region.instance)
+                mask_HW[region.mask_HW] = self._object_number(class_id, region.instance)
         self.frames[t] = zstandard.compress(mask_HW.tobytes(), 3)
 
-    def fill(self) -> int:
+    def fill_background(self) -> int:
         """Makes all unlisted frames background; returns their number."""
         missing = [t for t in range(self._clip.num_frames) if t not in self.frames]
         background = zstandard.compress(np.zeros(self._size, self._dtype).tobytes(), 3)
@@ -219,43 +222,45 @@ class _Clip:
     def finish(self) -> NewLabels:
         """Returns the new labels combined with the previous labels of the clip."""
         store, clip = self._store, self._clip
-        before = set(labelled_frames(store, clip))
-        frames = sorted(before | set(self.frames))
+        old_frames = set(labelled_frames(store, clip))
+        frames = sorted(old_frames | set(self.frames))
         if not self._instances:
-            masks = store.masks(clip) if before else np.full((clip.num_frames, *self._size), IGNORE, np.uint8)
+            masks = store.masks(clip) if old_frames else np.full((clip.num_frames, *self._size), IGNORE, np.uint8)
             for t in self.frames:
                 masks[t] = self._frame(t)
             return NewLabels(masks, frames)
         if len(self.frames) < clip.num_frames:
             raise MaskcastError(
                 f"{store.root}: of clip {clip.id!r} {len(self.frames)} of {clip.num_frames} frames are labelled; "
-                f"map {store.label_map.name!r} holds objects and cannot say that a frame has no label: label all"
+                f"map {store.label_map.name!r} has objects, so all frames need labels; label all of them"
             )
-        numbers, objects = self._numbered()
-        masks = np.stack([numbers[self._frame(t)] for t in range(clip.num_frames)])
+        instance_ids, objects = self._instance_ids()
+        masks = np.stack([instance_ids[self._frame(t)] for t in range(clip.num_frames)])
         return NewLabels(masks, frames, objects)
 
     def _frame(self, t: int) -> np.ndarray:
         return np.frombuffer(zstandard.decompress(self.frames[t]), self._dtype).reshape(self._size)
 
-    def _number(self, class_id: int, instance: int | None) -> int:
+    def _object_number(self, class_id: int, instance: int | None) -> int:
         """Returns the number that an object is painted with: its index among the clip's objects, from 1."""
         if instance is None:
             self._new[0] += 1
             instance = -self._new[0]  # without a number, each region is a new object
         return self._objects.setdefault((class_id, instance), 1 + len(self._objects))
 
-    def _numbered(self) -> tuple[np.ndarray, dict[int, int]]:
+    def _instance_ids(self) -> tuple[np.ndarray, dict[int, int]]:
         """Returns the instance id of each painted number, uint16, and the class of each instance id.
 
         Objects keep the file's numbers if these are valid ids.
         """
         instances = [instance for _, instance in self._objects]
-        if not all(0 < one <= MOST_INSTANCE for one in instances) or len(set(instances)) < len(instances):
+        if not all(0 < instance <= MAX_INSTANCE_ID for instance in instances) or len(set(instances)) < len(
+            instances
+        ):
             instances = list(range(1, 1 + len(instances)))
-        if len(instances) > MOST_INSTANCE:
+        if len(instances) > MAX_INSTANCE_ID:
             raise MaskcastError(
-                f"clip {self._clip.id!r}: has {len(instances)} objects; there is room for {MOST_INSTANCE}"
+                f"clip {self._clip.id!r}: has {len(instances)} objects; at most {MAX_INSTANCE_ID} are supported"
             )
         classes = [class_id for class_id, _ in self._objects]
         return np.array([0, *instances], np.uint16), dict(zip(instances, classes, strict=True))

@@ -14,17 +14,17 @@ from maskcast.labels import IGNORE
 from maskcast.progress import track
 
 
-class Carried(NamedTuple):
+class PropagationCounts(NamedTuple):
     """Numbers of a propagation."""
 
     clips: int
     labelled: int
     """Number of frames that had labels."""
-    carried: int
+    propagated: int
     """Number of frames that got propagated labels."""
 
 
-def write_propagated(root: Path, store: ClipStore, reach: int) -> Carried:
+def write_propagated(root: Path, store: ClipStore, reach: int) -> PropagationCounts:
     """Writes propagated masks of all partly labelled clips, with a confidence for each pixel.
 
     Frames and pixels that no label reaches stay without label.
@@ -40,30 +40,30 @@ def write_propagated(root: Path, store: ClipStore, reach: int) -> Carried:
     label_map = store.label_map
     if label_map.kind != "classes":
         raise MaskcastError(
-            f"{store.root}: map {label_map.name!r} is of kind {label_map.kind}, and only classes can be carried; "
-            "name another with --map"
+            f"{store.root}: map {label_map.name!r} is of kind {label_map.kind}, but only classes are supported; "
+            "choose another with --map"
         )
-    found = store.where(lambda group: group.kind == "labelled" and group.has_frames)
-    clips = [clip for clip in found if 0 < len(labelled_frames(store, clip)) < clip.num_frames]
+    candidates = store.where(lambda group: group.kind == "labelled" and group.has_frames)
+    clips = [clip for clip in candidates if 0 < len(labelled_frames(store, clip)) < clip.num_frames]
     if not clips:
         raise MaskcastError(
-            f"{store.root}: no clip has labels of map {label_map.name!r} in some of its frames alone, so there is "
-            "nothing to carry; give clips that are labelled in some frames"
+            f"{store.root}: no clip has labels of map {label_map.name!r} in some but not all of its frames; "
+            "use a store with partly labelled clips"
         )
-    labelled = carried = 0
+    labelled = propagated = 0
     meta = store.meta | {LABELLED_FRAMES: [label_map.name]}
     with ClipWriter(root, height=store.height, width=store.width, maps=(label_map,), meta=meta) as writer:
         for clip in track(clips, "carrying labels"):
             known = labelled_frames(store, clip)
-            masks_THW, sure_THW = propagate(store.frames(clip), store.masks(clip), known, reach)
-            told = np.flatnonzero((masks_THW != IGNORE).any((1, 2))).tolist()
-            labelled, carried = labelled + len(known), carried + len(set(told) - set(known))
+            masks_THW, confidence_THW = propagate(store.frames(clip), store.masks(clip), known, reach)
+            frames = np.flatnonzero((masks_THW != IGNORE).any((1, 2))).tolist()
+            labelled, propagated = labelled + len(known), propagated + len(set(frames) - set(known))
             writer.add(
                 clip.id,
                 split=clip.split,
                 kind="labelled",
                 masks={label_map.name: masks_THW},
-                confidence={label_map.name: np.rint(255 * sure_THW).astype(np.uint8)},
-                meta=clip.meta | {LABELLED_FRAMES: {label_map.name: told}},
+                confidence={label_map.name: np.rint(255 * confidence_THW).astype(np.uint8)},
+                meta=clip.meta | {LABELLED_FRAMES: {label_map.name: frames}},
             )
-    return Carried(len(clips), labelled, carried)
+    return PropagationCounts(len(clips), labelled, propagated)

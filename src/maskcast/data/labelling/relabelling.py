@@ -14,7 +14,7 @@ from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.data.composing import BACKGROUNDS
+from maskcast.data.compositing import BACKGROUNDS
 from maskcast.labels import LabelMap
 
 
@@ -45,21 +45,25 @@ def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabel
     label_map = store.label_map
     if BACKGROUNDS in store.meta:
         shutil.copytree(store.root / BACKGROUNDS, root / BACKGROUNDS)
-    partly = set(store.meta.get(LABELLED_FRAMES, ()))
+    partly_labelled = set(store.meta.get(LABELLED_FRAMES, ()))
     if any(len(new.frames) < len(new.masks_THW) for new in labels.values()):
-        partly.add(label_map.name)
-    meta = store.meta | ({LABELLED_FRAMES: sorted(partly)} if partly else {})
+        partly_labelled.add(label_map.name)
+    meta = store.meta | ({LABELLED_FRAMES: sorted(partly_labelled)} if partly_labelled else {})
     maps = tuple(store.maps.values())
     with ClipWriter(root, height=store.height, width=store.width, maps=maps, meta=meta) as writer:
         for clip in store.clips:
             layers = [store.of(name) for name in clip.maps]
-            masks = {each.label_map.name: each.masks(clip) for each in layers}
-            sure = {each.label_map.name: each.confidence(clip) for each in layers if each.has_confidence(clip)}
+            masks = {map_store.label_map.name: map_store.masks(clip) for map_store in layers}
+            confidence = {
+                map_store.label_map.name: map_store.confidence(clip)
+                for map_store in layers
+                if map_store.has_confidence(clip)
+            }
             objects = dict(clip.objects)
             new = labels.get(clip.id)
             if new is not None:
                 masks[label_map.name] = new.masks_THW
-                sure.pop(label_map.name, None)
+                confidence.pop(label_map.name, None)
                 if label_map.kind == "instances":
                     objects[label_map.name] = dict(new.objects)
             writer.add(
@@ -68,7 +72,7 @@ def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabel
                 kind=clip.kind if new is None else "labelled",
                 frames=store.frames(clip) if clip.has_frames else None,
                 masks=masks,
-                confidence=sure,
+                confidence=confidence,
                 objects=objects,
                 meta=clip.meta if new is None else _meta(clip, label_map, new),
             )

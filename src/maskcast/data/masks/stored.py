@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from maskcast.data.decoding import Decoded, decode
+from maskcast.data.decoding import DecodedImage, decode
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 
@@ -105,7 +105,7 @@ def read_mask(path: Path, read_mode: ReadMode = "stored") -> MaskImage:
     raise MaskcastError(f"{path}: masks of mode {mode} are not supported; {EXPORT_REMEDY}")
 
 
-def _read_colours(path: Path, decoded: Decoded) -> MaskImage:
+def _read_colours(path: Path, decoded: DecodedImage) -> MaskImage:
     if decoded.depth > 8:
         raise MaskcastError(f"{path}: masks with {decoded.depth}-bit colours are not supported; {EXPORT_REMEDY}")
     pixels = decoded.upright(np.asarray(decoded.image.convert("RGBA"))).astype(np.int32)

@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.images import check_size, image_files
-from maskcast.data.labelling.formats.base import FoundFrame
+from maskcast.data.images import check_mask_size, image_files
+from maskcast.data.labelling.formats.base import ImportedFrame
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
@@ -47,7 +47,7 @@ from maskcast.reading import pluralize
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
 Empty = Literal["background", "unlabelled"]
 FilesByName = Mapping[str, SequenceFiles]
-LabelledFrames = Mapping[str, Mapping[int, FoundFrame]]
+LabelledFrames = Mapping[str, Mapping[int, ImportedFrame]]
 MAX_INSTANCE_ID = (1 << 16) - 1
 RENAME_REMEDY = "source.rename: {{{!r}: {}}}"
 _BACKGROUND_NAME = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
@@ -126,7 +126,7 @@ class AnnotationsSource(SourceConfig):
             )
         for sequence_labels in labelled.values():
             _check(sequence_labels.values(), names, classes[0], instances=self.instances)
-        listing.notes += names.unmet()
+        listing.notes += names.unused_renames()
         for name, split in _splits(self, footage, labelled, seed).items():
             frame_labels = labelled.get(name, {})
             if not frame_labels and KIND_OF_SPLIT[split] == "labelled":
@@ -193,7 +193,7 @@ def _splits(source: AnnotationsSource, names: Iterable[str], known: LabelledFram
     return {name: found.get(name, "unlabeled") for name in names}
 
 
-def _check(frames: Iterable[FoundFrame], names: ClassNames, background: str, *, instances: bool) -> None:
+def _check(frames: Iterable[ImportedFrame], names: ClassNames, background: str, *, instances: bool) -> None:
     """Refuses classes and objects that contradict the params or each other, before any mask is read."""
     classes: dict[int, str] = {}
     for frame in frames:
@@ -252,7 +252,7 @@ def _first_unpaired(labels: PairedLabels) -> str:
 def load_window(
     images: Path | Sequence[Path],
     window: range,
-    labels: Sequence[FoundFrame | None] | None,
+    labels: Sequence[ImportedFrame | None] | None,
     names: ClassNames,
     *,
     instances: bool = False,
@@ -273,7 +273,7 @@ def load_window(
         if frame is None:
             continue
         if frame.size is not None:
-            check_size(frame.where, frame.size, file_of_frame(images, t), size)
+            check_mask_size(frame.where, frame.size, file_of_frame(images, t), size)
         classes[t] = 0
         for region in frame.regions(size):
             class_id = names.id_of(region.class_name, frame.where)

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.frame_names import unique
+from maskcast.data.frame_names import unique_by_name
 from maskcast.data.images import read_frames
 from maskcast.data.sources.annotations_txt import FILE_NAME, Annotation, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
@@ -175,7 +175,7 @@ def _numbered_frames(video: Path) -> dict[int, str]:
         MaskcastError: if two files have the same number.
     """
     matches = [(FRAME.fullmatch(path.name), path) for path in video.iterdir()]
-    frames = unique((f"image_{match[1]}", path) for match, path in matches if match)
+    frames = unique_by_name((f"image_{match[1]}", path) for match, path in matches if match)
     return {int(name.removeprefix("image_")): path.name for name, path in frames.items()}
 
 

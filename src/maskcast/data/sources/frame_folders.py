@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.data.images import check_size
+from maskcast.data.images import check_mask_size
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
@@ -265,7 +265,7 @@ def load_window(
         if path is None:
             continue
         label, values = rule.read_objects(path)
-        check_size(path, label.shape, file_of_frame(images, index), frames.shape[1:3])
+        check_mask_size(path, label.shape, file_of_frame(images, index), frames.shape[1:3])
         labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
     if not instances or None in masks:
         return Arrays(frames, {MASK: labels})

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskcast.data.chroma import Key, check_key, with_matte
-from maskcast.data.composing import ALPHA, compose, there_and_back
-from maskcast.data.images import check_size
+from maskcast.data.chroma import Key, check_key, key_with_matte
+from maskcast.data.compositing import ALPHA, composite, ping_pong_indices
+from maskcast.data.images import check_mask_size
 from maskcast.data.sources.base import Arrays
 from maskcast.data.sources.green_videos import Video
 from maskcast.errors import MaskcastError
@@ -113,12 +113,12 @@ def load_clip(shot: GreenClip) -> Arrays:
         keyed = shot.key(frames)
         check_key(keyed, frames, shot.key.min_screen)
     else:
-        check_size(shot.matte, shot.matte.frame_size(), shot.video, shot.video.frame_size())
-        keyed = with_matte(frames, shot.matte.read(shot.window, shot.size)[..., 1])
+        check_mask_size(shot.matte, shot.matte.frame_size(), shot.video, shot.video.frame_size())
+        keyed = key_with_matte(frames, shot.matte.read(shot.window, shot.size)[..., 1])
     background = load_background(shot.background, shot.size).frames
     assert background is not None
-    behind = background[there_and_back(0, len(frames), len(background))]
-    composed = compose(keyed.light_THWC, keyed.alpha_THW, behind)
+    behind = background[ping_pong_indices(0, len(frames), len(background))]
+    composed = composite(keyed.foreground_THWC, keyed.alpha_THW, behind)
     if shot.noise:
         noise = rng(shot.seed).standard_normal(composed.shape, np.float32) * shot.noise
         composed = (composed + noise).round().clip(0, 255).astype(np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from maskcast.data.images import check_size, read_frames
+from maskcast.data.images import check_mask_size, read_frames
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.splits import assign_splits
 from maskcast.labels import LabelMap
@@ -65,7 +65,7 @@ def load_logged(images: Sequence[Path], labels: Sequence[Path], name: str) -> Ar
         MaskcastError: on unreadable files.
     """
     frames, grey = read_frames(images), read_frames(labels)[..., 1]
-    check_size(labels[0], grey.shape[1:], images[0], frames.shape[1:3])
+    check_mask_size(labels[0], grey.shape[1:], images[0], frames.shape[1:3])
     return Arrays(frames, {name: (grey >= 128).astype(np.uint8)})
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from maskcast.data.chroma import Key, SoftKey
-from maskcast.data.composing import ALPHA
+from maskcast.data.compositing import ALPHA
 from maskcast.data.sources.base import Listing, RawClip, SourceConfig
 from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.sources.green_clips import (

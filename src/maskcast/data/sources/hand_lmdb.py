@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.decoding import decode
-from maskcast.data.images import check_size
+from maskcast.data.images import check_mask_size
 from maskcast.data.lmdb_files import count_keys, read_value
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
@@ -159,7 +159,7 @@ def load_sample(
         assert masks is not None
         key = sample.mask + MASK_KEYS[side]
         mask_HW = _mask(masks, key, shifts[side], num_classes)
-        check_size(f"{masks}: {key}", mask_HW.shape, sample.path, frame_HWC.shape[:2])
+        check_mask_size(f"{masks}: {key}", mask_HW.shape, sample.path, frame_HWC.shape[:2])
         layers[side] = _crop(mask_HW, crop, IGNORE)[None]
     return Arrays(_crop(frame_HWC, crop, 0)[None], layers)
 

@@ -11,11 +11,11 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.images import check_size, read_image
+from maskcast.data.images import check_mask_size, read_image
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.rules import MaskRule
 from maskcast.data.masks.survey import survey_masks
-from maskcast.data.shared_frames import SCORED
+from maskcast.data.shared_frames import EVALUATION_SPLITS
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.hands import SIDES, mirror_swaps_meta
@@ -82,7 +82,9 @@ class ImageMapsSource(SourceConfig):
         def held_out(key: ImageKey) -> bool:
             """Whether training must not use an image without masks."""
             split = splits[key]
-            return split == "hidden" or (split in SCORED and (key[0] in groups or not named.isdisjoint(key)))
+            return split == "hidden" or (
+                split in EVALUATION_SPLITS and (key[0] in groups or not named.isdisjoint(key))
+            )
 
         names, attributes = read_classes(raw, self.classes)
         maps = tuple(LabelMap(name, names, attributes=attributes) for name in self.masks)
@@ -159,5 +161,5 @@ def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays
 def read_mask_of_size(path: Path, image: Path, size: tuple[int, int], rule: MaskRule) -> np.ndarray:
     """Returns a mask (H, W) uint8 after a check that it has the size of its image."""
     mask_HW = rule.read(path)
-    check_size(path, mask_HW.shape, image, size)
+    check_mask_size(path, mask_HW.shape, image, size)
     return mask_HW

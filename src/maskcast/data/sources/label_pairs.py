@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
+from maskcast.data.labelling.formats.base import ImportedFrame, LabelFormat
 from maskcast.data.labelling.formats.names import UPLOADED, VIDEO_FRAME
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.labels import LabelError
@@ -36,7 +36,7 @@ class PairedLabels:
         files: for each sequence the label files that list frames of it.
     """
 
-    frames: dict[str, dict[int, FoundFrame]] = field(default_factory=lambda: defaultdict(dict))
+    frames: dict[str, dict[int, ImportedFrame]] = field(default_factory=lambda: defaultdict(dict))
     unpaired: dict[Path, list[str]] = field(default_factory=lambda: defaultdict(list))
     files: dict[str, set[Path]] = field(default_factory=lambda: defaultdict(set))
 
@@ -70,7 +70,7 @@ def read_labels(
                 name, k = match
                 if k in labels.frames[name]:
                     other = labels.frames[name][k].where
-                    raise LabelError(f"{frame.where}: the same frame as {other}; {form.twice}")
+                    raise LabelError(f"{frame.where}: the same frame as {other}; {form.duplicate_remedy}")
                 labels.frames[name][k] = frame
                 labels.files[name].add(file)
     return labels
@@ -99,7 +99,7 @@ class _ImageIndex:
                 self._by_name[parts[-1]].append((parts, name, k))
                 self._uploaded[_REMOVED_CHARACTERS.sub("", parts[-1].replace(" ", "_"))].append((parts, name, k))
 
-    def find(self, frame: FoundFrame, path_parts: set[str]) -> tuple[str, int] | None:
+    def find(self, frame: ImportedFrame, path_parts: set[str]) -> tuple[str, int] | None:
         """Returns sequence and index of a frame, or None; ``path_parts`` has the parts of the label file's path.
 
         Raises:
@@ -107,7 +107,7 @@ class _ImageIndex:
         """
         if not frame.ordered and (match := self._named(frame, path_parts)) is not None:
             return match
-        for clip, k in frame.places:
+        for clip, k in frame.frame_ids:
             name = self._clips.get(_normalized(clip))
             if name is not None and (frame.ordered or isinstance(self._footage[name].images, Path)):
                 return self._at(name, k, frame)
@@ -115,11 +115,11 @@ class _ImageIndex:
             return match
         candidates = [name for name in self._footage if _normalized(name) in path_parts] or list(self._footage)
         numbered = frame.ordered or isinstance(self._footage[candidates[0]].images, Path)
-        if len(candidates) == 1 and numbered and frame.places and any(map(VIDEO_FRAME.fullmatch, frame.names)):
-            return self._at(candidates[0], frame.places[-1][1], frame)
+        if len(candidates) == 1 and numbered and frame.frame_ids and any(map(VIDEO_FRAME.fullmatch, frame.names)):
+            return self._at(candidates[0], frame.frame_ids[-1][1], frame)
         return None
 
-    def _at(self, name: str, k: int, frame: FoundFrame) -> tuple[str, int] | None:
+    def _at(self, name: str, k: int, frame: ImportedFrame) -> tuple[str, int] | None:
         """Returns sequence and index of frame ``k``; images with CVAT's names are found by name instead."""
         found = self._footage[name]
         if name in self._of_video:
@@ -137,7 +137,7 @@ class _ImageIndex:
             )
         return name, k
 
-    def _named(self, frame: FoundFrame, path_parts: set[str]) -> tuple[str, int] | None:
+    def _named(self, frame: ImportedFrame, path_parts: set[str]) -> tuple[str, int] | None:
         for name in frame.names:
             parts = _parts(name)
             last = "".join(parts[-1:])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskcast.data.frame_names import name_key, skeleton
+from maskcast.data.frame_names import name_key, name_pattern
 from maskcast.errors import MaskcastError
 
 
@@ -80,7 +80,7 @@ def numbers_of(keys: Iterable[str], location: str) -> dict[str, int]:
         MaskcastError: if that does not give one number for each key.
     """
     digits = {key: re.findall(r"\d+", key) for key in keys}
-    same_form = len({skeleton(key) for key in digits}) == 1
+    same_form = len({name_pattern(key) for key in digits}) == 1
     columns = list(zip(*digits.values(), strict=True)) if same_form else []
     varying = [k for k, column in enumerate(columns) if len(set(map(int, column))) > 1]
     if len(varying) == 1:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.frame_names import first_names, other_endings, runs, same_number, unique
+from maskcast.data.frame_names import (
+    consecutive_runs,
+    find_same_number,
+    format_names,
+    unique_by_name,
+    unsupported_suffixes,
+)
 from maskcast.data.images import image_files, read_frames
 from maskcast.data.sources.pairing import PairedMasks, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import SequencePaths
@@ -63,7 +69,7 @@ def pair_files(
     """
     mask_images = named_images(masks, suffix)
     if labelled and not mask_images:
-        suffixes = other_endings(location) if location.is_dir() else ""
+        suffixes = unsupported_suffixes(location) if location.is_dir() else ""
         raise MaskcastError(
             f"{location}: no mask images{f' (it has {suffixes})' if suffixes else ''}; fix source.masks or put "
             "the sequence into unlabeled"
@@ -81,7 +87,7 @@ def pair_files(
         pairs = pair_by_name(keys, mask_images, suffix)
     elif labelled:
         pairs = pair_by_number(list(numbers_of(keys, str(location)).values()), mask_images, offset, str(location))
-    ranges = runs(keys)
+    ranges = consecutive_runs(keys)
     next_file = frames[keys[ranges[1].start]] if len(ranges) > 1 else None
     is_folder_per_frame = next_file is not None and next_file.name == frames[keys[0]].name  # a folder per frame
     gap = (
@@ -90,8 +96,8 @@ def pair_files(
         else ""
     )
     files = [frames[key] for key in keys]
-    unread = other_endings(images) if isinstance(images, Path) else ""
-    return SequenceFiles(files, pairs.masks, ranges, _unpaired_text(pairs, first_names(files)), gap, unread)
+    unread = unsupported_suffixes(images) if isinstance(images, Path) else ""
+    return SequenceFiles(files, pairs.masks, ranges, _unpaired_text(pairs, format_names(files)), gap, unread)
 
 
 def read_window(images: Path | Sequence[Path], window: Sequence[int]) -> np.ndarray:
@@ -119,13 +125,13 @@ def frames_without_masks(images: SequencePaths, masks: Mapping[str, Path]) -> di
         frames = named_images(images, "", exclude=masks.values())
     except MaskcastError as error:
         raise MaskcastError(f"{error}, or {remedy}") from None
-    if isinstance(images, Path) and (pair := same_number(frames)) is not None:
+    if isinstance(images, Path) and (pair := find_same_number(frames)) is not None:
         raise MaskcastError(
-            f"{images}: {frames[pair[0]].name} and {frames[pair[1]].name} have one number, so not all images "
-            f"there are frames; {remedy}"
+            f"{images}: {frames[pair[0]].name} and {frames[pair[1]].name} have the same number, so not all images "
+            f"are frames; {remedy}"
         )
     if not frames:
-        suffixes = other_endings(images) if isinstance(images, Path) else ""
+        suffixes = unsupported_suffixes(images) if isinstance(images, Path) else ""
         raise MaskcastError(
             f"{images}: holds no "
             f"images{f' (but {suffixes})' if suffixes else ''}{' beside masks' if masks else ''}; save the frames "
@@ -149,9 +155,9 @@ def named_images(files: SequencePaths | None, suffix: str, exclude: Collection[P
         return {}
     excluded = set(exclude)
     if not isinstance(files, Path):
-        return unique((key, path) for key, path in files.items() if path not in excluded)
+        return unique_by_name((key, path) for key, path in files.items() if path not in excluded)
     paths = [path for path in image_files(files) if path not in excluded] if files.is_dir() else []
-    return unique((path.stem.removesuffix(suffix), path) for path in paths if path.stem.endswith(suffix))
+    return unique_by_name((path.stem.removesuffix(suffix), path) for path in paths if path.stem.endswith(suffix))
 
 
 def sequence_notes(footage: Mapping[str, SequenceFiles]) -> Iterator[str]:
@@ -189,7 +195,7 @@ def _unpaired_text(pairs: PairedMasks, frames: str) -> str:
     """
     if not pairs.unpaired:
         return ""
-    first = first_names(pairs.unpaired)
+    first = format_names(pairs.unpaired)
     if not any(pairs.masks):
         raise MaskcastError(
             f"{pairs.unpaired[0].parent}: no mask ({first}) has a frame ({frames}) by the rule: {pairs.rule}; "

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from maskcast.data.frame_names import BESIDE
+from maskcast.data.frame_names import METADATA_SUFFIXES
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import span, windows_in
@@ -29,7 +29,7 @@ def unsupported_files(names: Iterable[str]) -> list[tuple[str, str]]:
             f"{pluralize(count, 'file')} of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}",
         )
         for suffix, count in sorted(suffixes.items())
-        if suffix not in VIDEO_SUFFIXES | BESIDE
+        if suffix not in VIDEO_SUFFIXES | METADATA_SUFFIXES
     ]
 
 

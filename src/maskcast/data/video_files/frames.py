@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.images import odd_size
+from maskcast.data.images import find_odd_size
 from maskcast.data.video_files.file import damaged_error, decode_frames, open_video, to_rgb
 from maskcast.data.video_files.index import VideoIndex, frame_digest, index_video
 from maskcast.errors import MaskcastError
@@ -70,7 +70,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
             frames = next((found for found in tried if found is not None), None)
     if frames is None:
         frames = _from_start(path, indices)
-    if (odd := odd_size(frames)) is not None:
+    if (odd := find_odd_size(frames)) is not None:
         number = odd[0] if indices is None else indices[odd[0]]
         raise MaskcastError(f"{path}: frame {number} {odd[1]}; encode it again at one size")
     return np.stack(frames)

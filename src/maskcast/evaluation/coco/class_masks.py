@@ -26,7 +26,7 @@ class SegmentationAP:
         self._size: tuple[int, int] | None = None
         self._images = 0
         self._truths: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
+        self._predictions: list[dict[str, Any]] = []
 
     def add(
         self, target_NHW: np.ndarray, prediction_NHW: np.ndarray, confidence_NHW: np.ndarray | None = None
@@ -56,7 +56,7 @@ class SegmentationAP:
                 self._truths.append(self._instance(class_id, mask_HW))
             for class_id, mask_HW in _instances(prediction_HW * valid_HW):
                 score = 1.0 if confidence_NHW is None else float(confidence_NHW[n][mask_HW].mean()) / 255
-                self._found.append(self._instance(class_id, mask_HW) | {"score": score})
+                self._predictions.append(self._instance(class_id, mask_HW) | {"score": score})
 
     def compute(self) -> dict[str, float]:
         """Returns AP, AP50, AP75, AP and AR by area, AR1, AR10, AR100, each in 0..1.
@@ -70,7 +70,7 @@ class SegmentationAP:
             [{"id": k, "name": str(k)} for k in range(1, self.num_classes)],
             self._truths,
         )
-        return dict(evaluate(truth, self._found, "segm").summary)
+        return dict(evaluate(truth, self._predictions, "segm").summary)
 
     def _instance(self, class_id: int, mask_HW: np.ndarray) -> dict[str, Any]:
         packed = rle.encode(np.asfortranarray(mask_HW, np.uint8))

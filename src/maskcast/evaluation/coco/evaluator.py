@@ -20,7 +20,7 @@ Kind = Literal["bbox", "segm"]
 Record = Mapping[str, Any]
 
 # The twelve numbers of the COCO summary in its order, by the names of its leaderboard, and their lines.
-LINES = {
+SUMMARY_LINES = {
     "AP": " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]",
     "AP50": " Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets=100 ]",
     "AP75": " Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets=100 ]",
@@ -92,7 +92,7 @@ class CocoScores:
         """Returns the twelve lines as COCO's own evaluator prints them."""
         return "\n".join(
             f"{line} = {-1 if np.isnan(self.summary[name]) else self.summary[name]:0.3f}"
-            for name, line in LINES.items()
+            for name, line in SUMMARY_LINES.items()
         )
 
     def flat(self) -> dict[str, float]:
@@ -111,15 +111,17 @@ class CocoScores:
         """The scores of each category, by id."""
         categories = sorted(self.truth.categories, key=lambda category: category["id"])
         ids = np.array([category["id"] for category in categories])
-        truths_K = _counts([one["category_id"] for one in self.truth.annotations if not one.get("iscrowd")], ids)
-        found_K = _counts([one["category_id"] for one in self.detections], ids)
+        truths_K = _counts(
+            [record["category_id"] for record in self.truth.annotations if not record.get("iscrowd")], ids
+        )
+        detections_K = _counts([record["category_id"] for record in self.detections], ids)
         ap_TK = self.precision_TRK.mean(axis=1)
         return [
             CategoryScores(
                 category["id"],
                 category["name"],
                 int(truths_K[k]),
-                int(found_K[k]),
+                int(detections_K[k]),
                 AP=_or_nan(ap_TK[:, k].mean()),
                 AP50=_or_nan(ap_TK[IOU_50, k]),
                 AP75=_or_nan(ap_TK[IOU_75, k]),
@@ -151,7 +153,7 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
         kind: `bbox` compares boxes; `segm` compares masks, whose area decides whether they are small, medium or
             large.
     """
-    evaluation = evaluation_of(truth, detections, kind)
+    evaluation = build_evaluation(truth, detections, kind)
     evaluation.run()
     return CocoScores(
         truth,
@@ -159,36 +161,39 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
         kind,
         evaluation.eval["precision"][..., 0, -1],
         evaluation.eval["recall"][..., 0, -1],
-        {name: _or_nan(value) for name, value in zip(LINES, evaluation.stats, strict=False)},
+        {name: _or_nan(value) for name, value in zip(SUMMARY_LINES, evaluation.stats, strict=False)},
     )
 
 
-def evaluation_of(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
+def build_evaluation(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
     """Returns the library's evaluation, not yet run.
 
     Truths and detections are numbered from 1, because the library uses id 0 for "unmatched".
     """
     shape = "bbox" if kind == "bbox" else "segmentation"
-    own = ("image_id", "category_id", "area", shape)
-    truths = [
-        {key: one[key] for key in own} | {"id": n, "iscrowd": one.get("iscrowd") or 0}
-        for n, one in enumerate(truth.annotations, 1)
+    keys = ("image_id", "category_id", "area", shape)
+    numbered_truths = [
+        {key: record[key] for key in keys} | {"id": n, "iscrowd": record.get("iscrowd") or 0}
+        for n, record in enumerate(truth.annotations, 1)
     ]
-    found = [
+    numbered_detections = [
         {
             "id": n,
-            "image_id": one["image_id"],
-            "category_id": one["category_id"],
-            "score": one["score"],
+            "image_id": record["image_id"],
+            "category_id": record["category_id"],
+            "score": record["score"],
             "area": area,
             "iscrowd": 0,
-            shape: one[shape],
+            shape: record[shape],
         }
-        for n, (one, area) in enumerate(zip(detections, _areas(detections, shape), strict=True), 1)
+        for n, (record, area) in enumerate(zip(detections, _areas(detections, shape), strict=True), 1)
     ]
     images = [{key: image[key] for key in ("id", "height", "width") if key in image} for image in truth.images]
     categories = [dict(category) for category in truth.categories]
-    sides = [COCO({"images": images, "categories": categories, "annotations": side}) for side in (truths, found)]
+    sides = [
+        COCO({"images": images, "categories": categories, "annotations": side})
+        for side in (numbered_truths, numbered_detections)
+    ]
     return COCOeval_faster(*sides, kind, print_function=_silent)
 
 

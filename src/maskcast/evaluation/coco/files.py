@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.coco.masks import packed_masks
+from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records, read_lists
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, Record, Truth
 from maskcast.reading import read_json, short_repr
 
-SHAPE = {"bbox": "bbox", "segm": "segmentation"}
-OTHER = {"bbox": "segm", "segm": "bbox"}
+SHAPE_KEY = {"bbox": "bbox", "segm": "segmentation"}
+OTHER_KIND = {"bbox": "segm", "segm": "bbox"}
 AREA_REMEDY = "add it: the pixels of the mask, or width x height of the box"
 
 
@@ -26,8 +26,8 @@ def read_truth(path: Path, kind: Kind) -> Truth:
         MaskcastError: the file is invalid; the message names the first fault, its place and a remedy.
     """
     images, categories, annotations = read_lists(path)
-    annotations.numbers("area", AREA_REMEDY, least=0)
-    return Truth(images.records, categories.records, _shaped(annotations, kind, images))
+    annotations.numbers("area", AREA_REMEDY, minimum=0)
+    return Truth(images.records, categories.records, _checked_shapes(annotations, kind, images))
 
 
 def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
@@ -39,40 +39,42 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
     content = read_json(path)
     if not isinstance(content, list):
         given = (
-            "an object; ground truths are objects, and come first"
+            "an object; give the ground truth as the first file"
             if isinstance(content, dict)
             else short_repr(content)
         )
-        raise MaskcastError(f"{path}: results are a list of detections, not {given}")
+        raise MaskcastError(f"{path}: results must be a list of detections, not {given}")
     if not content:
-        raise MaskcastError(f"{path}: holds no detections; run the detector, or lower its score threshold")
-    found, images = Records(str(path), content), Records("images of the ground truth", truth.images)
+        raise MaskcastError(f"{path}: contains no detections; run the detector, or lower its score threshold")
+    detections, images = Records(str(path), content), Records("images of the ground truth", truth.images)
     image_ids = np.array([image["id"] for image in truth.images])
-    in_image = found.integers("image_id")
-    if not np.isin(in_image, image_ids).any():
+    image_ids_N = detections.integers("image_id")
+    if not np.isin(image_ids_N, image_ids).any():
         raise MaskcastError(
-            f"{path}: results of another image set: none of its image ids, e.g. {in_image[0]}, is in the ground "
-            f"truth, which has {len(image_ids)}, {image_ids.min()} to {image_ids.max()}; give two files of one set"
+            f"{path}: results of another image set: none of its image ids, e.g. {image_ids_N[0]}, is in the "
+            f"ground truth ({len(image_ids)} ids, {image_ids.min()} to {image_ids.max()}); use files of one set"
         )
-    found.known("image_id", image_ids, "image of the ground truth")
-    found.known("category_id", np.array([one["id"] for one in truth.categories]), "category of the ground truth")
-    found.numbers("score", "add it: how sure the detector is")
-    return _shaped(found, kind, images)
+    detections.known("image_id", image_ids, "an image of the ground truth")
+    detections.known(
+        "category_id", np.array([one["id"] for one in truth.categories]), "a category of the ground truth"
+    )
+    detections.numbers("score", "add it: the confidence of the detector")
+    return _checked_shapes(detections, kind, images)
 
 
-def _shaped(records: Records, kind: Kind, images: Records) -> list[Record]:
+def _checked_shapes(records: Records, kind: Kind, images: Records) -> list[Record]:
     """Returns the records with checked boxes, or with masks converted to compressed RLE."""
-    key, other = SHAPE[kind], SHAPE[OTHER[kind]]
-    for n, one in enumerate(records.records):
-        if not one.get(key):
-            remedy = f"it has {other!r}: use --kind {OTHER[kind]}" if one.get(other) else "add it"
-            records.fail(n, f"lacks {key!r}; {remedy}")
+    key, other = SHAPE_KEY[kind], SHAPE_KEY[OTHER_KIND[kind]]
+    for n, record in enumerate(records.records):
+        if not record.get(key):
+            remedy = f"it has {other!r}: use --kind {OTHER_KIND[kind]}" if record.get(other) else "add it"
+            records.fail(n, f"missing key {key!r}; {remedy}")
     if kind == "bbox":
-        small = (records.boxes("add it")[:, 2:] < 0).any(axis=1)
-        records.refuse(small, "bbox", "must have a width and height of at least 0")
+        negative = (records.boxes("add it")[:, 2:] < 0).any(axis=1)
+        records.refuse(negative, "bbox", "must have a width and height of at least 0")
         return list(records.records)
-    masks = packed_masks(records, _sizes(images, records.integers("image_id")))
-    return [{**one, "segmentation": mask} for one, mask in zip(records.records, masks, strict=True)]
+    masks = compressed_masks(records, _sizes(images, records.integers("image_id")))
+    return [{**record, "segmentation": mask} for record, mask in zip(records.records, masks, strict=True)]
 
 
 def _sizes(images: Records, image_ids_N: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.optical_flow import OpticalFlow, enlargement
+from maskcast.data.optical_flow import OpticalFlow, upscale_factor
 from maskcast.distributed import all_sum, rank_indices, world_size
 from maskcast.dry_run import FullLoop
 from maskcast.labels import IGNORE
@@ -170,7 +170,7 @@ def flow_back(masks_THW: np.ndarray) -> np.ndarray:
     height, width = masks_THW.shape[1:]
     if len(masks_THW) < 2:
         return np.zeros((height, width, 2), np.float32)
-    factor = enlargement(height, width)
+    factor = upscale_factor(height, width)
     size = (width * factor, height * factor)
     classes = np.unique(masks_THW)
     grey = np.zeros(256, np.uint8)  # grey values of classes, far apart and unordered

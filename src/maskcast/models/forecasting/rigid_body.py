@@ -18,7 +18,7 @@ from torch import Tensor
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.models.forecasting.base import Predictor
 from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, class_parts, on_ground, paint_masks
-from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
+from maskcast.simulator.physics import FRAME_TIME, Body, rollout
 
 FIT_FRAMES = 3  # most context frames in the velocity fit: the last ones in which the class is visible
 HIT = 0.02  # world units: a larger residual of the fit means a collision, before which frames are not used
@@ -56,7 +56,7 @@ class RigidBody(Predictor):
             return np.zeros((horizon, height, width), np.uint8)
         ids, bodies = zip(*seen_bodies, strict=True)
         restitution = np.full((len(bodies), len(bodies)), RESTITUTION)
-        poses = roll_out(list(bodies), horizon * self.stride + 1, restitution).poses[self.stride :: self.stride]
+        poses = rollout(list(bodies), horizon * self.stride + 1, restitution).poses[self.stride :: self.stride]
         return paint_masks(on_ground(ids, poses), height, width, camera)
 
     def bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskcast.data.augment.boxes import Sample, augment_boxes, fitted, move, strong_view
+from maskcast.data.augment.boxes import Sample, augment_boxes, resized_size, strong_view, transform
 from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.detection.sampler import ImageSampler
@@ -117,12 +117,12 @@ class DetectorTask:
         random = rng(self.params.training.seed, step, index, UNLABELED_KEY)
         image = read_image(self.data.unlabeled[int(random.integers(len(self.data.unlabeled)))])
         sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        weak = move(sample, self._size(image), self.params.augment, random).image_HWC
+        weak = transform(sample, self._size(image), self.params.augment, random).image_HWC
         return weak, strong_view(weak, unlabeled.strong, random)
 
     def _size(self, image_HWC: np.ndarray) -> tuple[int, int]:
         height, width = image_HWC.shape[:2]
-        return fitted(height, width, self.params.model.min_size, self.params.model.max_size)
+        return resized_size(height, width, self.params.model.min_size, self.params.model.max_size)
 
     def begin_step(self, step: int) -> None:
         """Updates the running average of the weights."""

@@ -17,7 +17,7 @@ from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run import is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, macro_jaccard, mean_where_labelled
+from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, macro_jaccard, mean_where_labelled
 from maskcast.inference.forecast import ForecastSetting, check_consistent_frames, forecast_clips
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
@@ -210,7 +210,7 @@ def train_forecaster(
         }
 
     def summary(scores: Scores) -> str:
-        jaccard = f"{scores['jaccard_last']:.4f}{foreground_words(scores, FOREGROUND)}"
+        jaccard = f"{scores['jaccard_last']:.4f}{foreground_text(scores, FOREGROUND)}"
         return f"forecaster: validation Jaccard {jaccard} at the last frame"
 
     scores = finish_training(

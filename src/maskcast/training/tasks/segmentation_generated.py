@@ -13,7 +13,7 @@ from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.table import masks_layer
-from maskcast.data.shared_frames import LEARNT
+from maskcast.data.shared_frames import TRAINING_SPLITS
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.reading import pluralize
@@ -53,7 +53,9 @@ class GeneratedMasks:
                 )
         layers = {masks_layer(one.name) for one in maps}
         kinds = {"labelled", "unlabelled"} if store.meta.get(LABELLED_FRAMES) else {"unlabelled"}
-        candidates = store.where(lambda group: group.has_frames and group.split in LEARNT and group.kind in kinds)
+        candidates = store.where(
+            lambda group: group.has_frames and group.split in TRAINING_SPLITS and group.kind in kinds
+        )
         self.clips = [
             clip
             for clip in candidates

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.data.augment.frames import Geometry, draw_geometry, move_frames
-from maskcast.data.augment.strong import cut_box, strong_colours
+from maskcast.data.augment.frames import GeometricTransform, draw_geometric_transform, warp_frames
+from maskcast.data.augment.strong import cutmix_box, strong_colours
 from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.shared_frames import SCORED, frame_hashes
-from maskcast.data.unlabeled import SEEN
+from maskcast.data.shared_frames import EVALUATION_SPLITS, frame_hashes
+from maskcast.data.unlabeled import TRAINING_CLIPS
 from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -73,7 +73,7 @@ class UnlabelledWindows:
         self.store, self.params, self.unlabeled = store, params, unlabeled
         self.length = (unlabeled.consistent_frames or 1) if params.window is None else params.window.total
         partly = bool(store.meta.get(LABELLED_FRAMES))
-        seen = store.where(lambda group: (group.split, group.kind) in SEEN and group.has_frames)
+        seen = store.where(lambda group: (group.split, group.kind) in TRAINING_CLIPS and group.has_frames)
         self.clips = [
             clip
             for clip in seen
@@ -111,7 +111,7 @@ class UnlabelledWindows:
         cut_2HW = np.zeros((2, *weak_2THWC.shape[2:4]), bool)
         for cut_HW in cut_2HW:
             if random.random() < self.unlabeled.cutmix:
-                top, left, bottom, right = cut_box(cut_HW.shape, random)
+                top, left, bottom, right = cutmix_box(cut_HW.shape, random)
                 cut_HW[top:bottom, left:right] = True
         mixed_2THWC = np.where(cut_2HW[:, None, ..., None], strong_2THWC[::-1], strong_2THWC)
         return weak_2THWC, mixed_2THWC, cut_2HW
@@ -121,14 +121,14 @@ class UnlabelledWindows:
         random = rng(self.params.training.seed, step, index, UNLABELED)
         k, t = self._index.at(int(random.integers(len(self._index))))
         frames_THWC = self.store.frames(self.clips[k])[t : t + self.length]
-        weak_THWC = move_frames(frames_THWC, self._geometry(frames_THWC[0], random))
+        weak_THWC = warp_frames(frames_THWC, self._geometry(frames_THWC[0], random))
         return weak_THWC, strong_colours(weak_THWC, self.unlabeled.strong, random)
 
-    def _geometry(self, frame_HWC: np.ndarray, random: np.random.Generator) -> Geometry:
+    def _geometry(self, frame_HWC: np.ndarray, random: np.random.Generator) -> GeometricTransform:
         """Draws a window's geometry; a crop that should show an object is the one of highest contrast."""
         augment, shape = self.params.augment, frame_HWC.shape[:2]
         anywhere = augment.crop is None or random.random() >= augment.crop_on_object
-        places = [draw_geometry(augment, shape, None, random) for _ in range(1 if anywhere else PLACES)]
+        places = [draw_geometric_transform(augment, shape, None, random) for _ in range(1 if anywhere else PLACES)]
         return places[0] if anywhere else max(places, key=lambda place: _contrast(frame_HWC, place))
 
 
@@ -140,7 +140,7 @@ def _warn_of_scored(store: ClipStore, others: ClipStore, clips: Sequence[Clip]) 
         others: the other store.
         clips: its clips, which are learnt from.
     """
-    found = store.where(lambda group: group.split in SCORED and group.has_frames)
+    found = store.where(lambda group: group.split in EVALUATION_SPLITS and group.has_frames)
     scored = [found[k] for k in evenly_spaced(len(found), LOOKED_AT)]
     known = {one: clip for clip in scored for one in frame_hashes(store.frames(clip))}
     for clip in (clips[k] for k in evenly_spaced(len(clips), LOOKED_AT)):
@@ -152,9 +152,9 @@ def _warn_of_scored(store: ClipStore, others: ClipStore, clips: Sequence[Clip]) 
             return
 
 
-def _contrast(frame_HWC: np.ndarray, place: Geometry) -> float:
+def _contrast(frame_HWC: np.ndarray, place: GeometricTransform) -> float:
     """Returns the summed standard deviations of the channels in a crop."""
-    _, deviation = cv2.meanStdDev(move_frames(frame_HWC[None], place)[0])
+    _, deviation = cv2.meanStdDev(warp_frames(frame_HWC[None], place)[0])
     return float(deviation.sum())
 
 

@@ -16,7 +16,7 @@ from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_reduce_counts, rank_indices
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
+from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
 from maskcast.evaluation.metrics import foreground_jaccard
 from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
 from maskcast.inference.segment import segment_with
@@ -73,7 +73,7 @@ class Validation:
 
     def counts(self, segmenter: Segmenter) -> list[np.ndarray]:
         """Returns the counts for each map's scores (``map_scores.counts_of``), summed over all processes."""
-        counts = [no_counts(label_map) for label_map in self.maps]
+        counts = [zero_counts(label_map) for label_map in self.maps]
         worker = self.worker(segmenter)
         for k in rank_indices(len(self.clips)):
             clip = self.clips[k]
@@ -89,8 +89,8 @@ class Validation:
         for one, store in zip(self.maps, self._masks, strict=True):
             if one.kind == "alpha":
                 return math.nan
-            pixels_K = sum(self._truth_counts(one, store), no_counts(one)).sum(axis=1)
-            constant = no_counts(one)
+            pixels_K = sum(self._truth_counts(one, store), zero_counts(one)).sum(axis=1)
+            constant = zero_counts(one)
             constant[:, pixels_K.argmax()] = pixels_K
             each.append(map_scores(one, constant)["jaccard"])
         return float(np.mean(each))

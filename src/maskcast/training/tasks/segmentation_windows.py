@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.data.augment.colours import draw_colours, recolour
+from maskcast.data.augment.colours import draw_colour_transform, recolour
 from maskcast.data.augment.frames import augment
 from maskcast.data.augment.mirror import check_swaps
 from maskcast.data.clip_store.labelled_frames import TrainingIndex
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.table import FRAMES, masks_layer
-from maskcast.data.composing import BACKGROUNDS, Backgrounds
+from maskcast.data.compositing import BACKGROUNDS, Backgrounds
 from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -72,7 +72,7 @@ class LabelledWindows:
             check_swaps(maps, self._swaps, str(store.root))
         if params.mirror and self._swaps is not None:
             raise MaskcastError(
-                f"{store.root}: {self._swaps[0]!r} and {self._swaps[1]!r} swap in mirrored frames; set "
+                f"{store.root}: {self._swaps[0]!r} and {self._swaps[1]!r} swap in flipped frames; set "
                 "train_masker.mirror to false"
             )
         self._backgrounds = Backgrounds(store) if BACKGROUNDS in store.meta else None
@@ -121,10 +121,10 @@ class LabelledWindows:
         clip, window, masks = self._draw_window(random, step, index)
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
-            frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
+            frames_THWC = self._backgrounds.composite(clip, window, frames_THWC, random)
         frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random, self._swaps)
         if self.params.recoloured is not None and is_recoloured(index, self.params.recoloured):
-            drawn = draw_colours(self.params.recoloured, frames_THWC.shape, random)
+            drawn = draw_colour_transform(self.params.recoloured, frames_THWC.shape, random)
             frames_THWC = recolour(frames_THWC, drawn)
         return [frames_THWC, *masks.values()]
 

@@ -19,8 +19,8 @@ from maskcast.params import Params
 from maskcast.reading import short_repr
 from maskcast.validation_errors import closest_match
 
-ALMOST_ONE = 1.001  # tolerance for rounded shares
-SHARES_END = 2  # shares above this are errors; boxes may extend beyond their image, but not that far
+ROUNDED_ONE = 1.001  # tolerance for rounded shares
+MAX_SHARE = 2  # shares above this are errors; boxes may extend beyond their image, but not that far
 
 
 def _relative(value: str) -> str:
@@ -108,27 +108,28 @@ def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[
         MaskcastError: on a name that is not in `classes`, or if no name occurs.
     """
     if classes is None:
-        classes = sorted({name for images in splits.values() for one in images for name in one.names})
+        classes = sorted({name for images in splits.values() for entry in images for name in entry.names})
         if not classes:
             raise MaskcastError(
-                f"no image of {', '.join(splits)} has an object; name the classes in source.classes"
+                f"no image of {', '.join(splits)} has an object; list the classes in source.classes"
             )
     ids = {name: k for k, name in enumerate(classes)}
-    listed: dict[str, list[LabelledImage]] = {}
+    listings: dict[str, list[LabelledImage]] = {}
     for split, images in splits.items():
-        listed[split] = []
-        for n, one in enumerate(images, 1):
-            if unknown := set(one.names) - set(ids):
+        listings[split] = []
+        for n, entry in enumerate(images, 1):
+            if unknown := set(entry.names) - set(ids):
                 raise MaskcastError(
-                    f"{one.where}: unknown class {min(unknown)!r}; add it to source.classes ({', '.join(classes)})"
+                    f"{entry.where}: unknown class {min(unknown)!r}; "
+                    f"add it to source.classes ({', '.join(classes)})"
                 )
-            labels_N = np.array([ids[name] for name in one.names], np.int64)
-            boxes_N4 = np.array(one.boxes, np.float64).reshape(-1, 4)
+            labels_N = np.array([ids[name] for name in entry.names], np.int64)
+            boxes_N4 = np.array(entry.boxes, np.float64).reshape(-1, 4)
             crowd_N = np.zeros(len(labels_N), bool)
-            listed[split].append(
-                LabelledImage(n, one.image, one.image.name, boxes_N4, labels_N, crowd_N, one.size)
+            listings[split].append(
+                LabelledImage(n, entry.image, entry.image.name, boxes_N4, labels_N, crowd_N, entry.size)
             )
-    return Listing(tuple(classes), tuple(range(len(classes))), listed)
+    return Listing(tuple(classes), tuple(range(len(classes))), listings)
 
 
 def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> None:
@@ -138,36 +139,36 @@ def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> No
         MaskcastError: if all pixel boxes are within the first pixel of their images, or shares are far above 1.
     """
     for split, images in splits.items():
-        highest = [float(one.boxes_N4.max()) for one in images if one.boxes_N4.size]
-        if boxes == "pixels" and highest and max(highest) <= ALMOST_ONE:
+        maxima = [float(image.boxes_N4.max()) for image in images if image.boxes_N4.size]
+        if boxes == "pixels" and maxima and max(maxima) <= ROUNDED_ONE:
             raise MaskcastError(
-                f"source.boxes: all boxes of {split} lie within 0 to 1, as shares of the image's width and height "
-                "do, not pixels; set source.boxes to shares"
+                f"source.boxes: all boxes of {split} are between 0 and 1, like shares of the image's width and "
+                "height, not pixels; set source.boxes to shares"
             )
-        if boxes == "shares" and highest and max(highest) > SHARES_END:
-            one = next(one for one in images if one.boxes_N4.size and one.boxes_N4.max() > SHARES_END)
+        if boxes == "shares" and maxima and max(maxima) > MAX_SHARE:
+            image = next(image for image in images if image.boxes_N4.size and image.boxes_N4.max() > MAX_SHARE)
             raise MaskcastError(
-                f"source.boxes: {one.name} of {split} has a box up to {one.boxes_N4.max():g}, and shares end at "
-                "1; set source.boxes to pixels"
+                f"source.boxes: {image.name} of {split} has a box up to {image.boxes_N4.max():g}, but shares are "
+                "at most 1; set source.boxes to pixels"
             )
 
 
-def closest(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns a hint that names the most similar of the existing names; empty if none is similar."""
-    found = closest_match(name, names)
-    return f" (the most like it: {found!r})" if found else ""
+    near = closest_match(name, names)
+    return f" (did you mean {near!r}?)" if near else ""
 
 
-def number(value: Any, where: str) -> float:
+def finite_number(value: Any, where: str) -> float:
     """Returns a coordinate as a finite number.
 
     Raises:
         MaskcastError: if it is not a finite number; the message starts with `where`.
     """
     try:
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
+        result = math.nan
+    if not math.isfinite(result):
         raise MaskcastError(f"{where} must be a finite number, not {short_repr(value)}; fix it")
-    return found
+    return result

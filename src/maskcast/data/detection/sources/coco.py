@@ -35,12 +35,12 @@ class CocoSource(DetectionSource):
         """Lists the images of both files (see `DetectionSource.listing`)."""
         files = {"train": self.train} | ({"val": self.val} if self.val else {})
         categories, splits = {}, {}
-        for split, one in files.items():
-            categories[split], splits[split] = _read(raw / one.annotations, raw / one.images)
+        for split, split_files in files.items():
+            categories[split], splits[split] = _read(raw / split_files.annotations, raw / split_files.images)
         if self.val is not None and categories["train"] != categories["val"]:
             raise MaskcastError(
-                f"{raw / self.val.annotations}: its categories are not those of {raw / self.train.annotations}; "
-                "give both the same ids and names"
+                f"{raw / self.val.annotations}: its categories differ from those of "
+                f"{raw / self.train.annotations}; use the same ids and names in both"
             )
         ids = sorted(categories["train"])
         return Listing(tuple(categories["train"][k] for k in ids), tuple(ids), splits)
@@ -68,10 +68,16 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     sizes = [_size(images, n) for n in range(len(images.records))]
     listed = []
     for i, image_id in enumerate(ids_I.tolist()):
-        own = order_N[starts_I[i] : stops_I[i]]
+        rows_n = order_N[starts_I[i] : stops_I[i]]
         listed.append(
             LabelledImage(
-                image_id, folder / names[i], names[i], boxes_N4[own], labels_N[own], crowd_N[own], sizes[i]
+                image_id,
+                folder / names[i],
+                names[i],
+                boxes_N4[rows_n],
+                labels_N[rows_n],
+                crowd_N[rows_n],
+                sizes[i],
             )
         )
     return classes, listed
@@ -80,8 +86,8 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
     """Whether a box is around many objects; in files of CVAT, which marks all painted masks so, it is not."""
     attributes = annotation.get("attributes")
-    painted = isinstance(attributes, dict) and "occluded" in attributes
-    return bool(annotation.get("iscrowd", 0)) and not painted
+    from_cvat = isinstance(attributes, dict) and "occluded" in attributes
+    return bool(annotation.get("iscrowd", 0)) and not from_cvat
 
 
 def _size(images: Records, n: int) -> tuple[int, int] | None:

@@ -11,8 +11,8 @@ from maskcast.data.detection.sources.base import (
     Listing,
     NamedBoxes,
     RelativePath,
+    finite_number,
     named_listing,
-    number,
 )
 from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
@@ -46,18 +46,20 @@ def _images(folder: Path) -> list[NamedBoxes]:
     for part in ("images", "labels"):
         if not (folder / part).is_dir():
             raise MaskcastError(
-                f"{folder / part}: no such folder; fix source.train or source.val, or fetch_dataset.uri, the "
-                "folder in which they lie"
+                f"{folder / part}: folder not found; fix source.train or source.val, or fetch_dataset.uri, "
+                "the folder that contains them"
             )
     images = by_stem(image_files(folder / "images"))
     labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}
     if not images:
-        raise MaskcastError(f"{folder / 'images'}: holds no images; fix source.train or source.val")
-    if alone := sorted(set(images) ^ set(labels), key=natural_sort_key):
-        lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
+        raise MaskcastError(f"{folder / 'images'}: contains no images; fix source.train or source.val")
+    if unpaired := sorted(set(images) ^ set(labels), key=natural_sort_key):
+        missing_folder, file = (
+            ("labels", f"{unpaired[0]}.yml") if unpaired[0] in images else ("images", unpaired[0])
+        )
         raise MaskcastError(
-            f"{folder}: no partner for {pluralize(len(alone), 'image or label file')}, first {lost}/{file}; "
-            "add it (empty lists where nothing is to be seen)"
+            f"{folder}: {pluralize(len(unpaired), 'image or label file')} without partner: "
+            f"{missing_folder}/{file} is missing; add it (with empty lists if the image has no objects)"
         )
     return [_read(labels[stem], image) for stem, image in images.items()]
 
@@ -66,22 +68,22 @@ def _read(path: Path, image: Path) -> NamedBoxes:
     content = read_yaml(path, "file of labels", "fix it", LOADER)
     names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
     if len(names) != len(boxes):
-        have = f"{pluralize(len(names), 'label')} and {pluralize(len(boxes), 'bbox')}"
-        raise MaskcastError(f"{path}: has {have}; give one for each")
+        counts = f"{pluralize(len(names), 'label')} and {pluralize(len(boxes), 'bbox')}"
+        raise MaskcastError(f"{path}: has {counts}; both lists must have the same length")
     for n, name in enumerate(names, 1):
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
             raise MaskcastError(
-                f"{path}: label {n} must be a name, not {short_repr(name)}; fix it, or put it in quotes"
+                f"{path}: label {n} must be a class name, not {short_repr(name)}; fix it, or put it in quotes"
             )
     for n, box in enumerate(boxes, 1):
         if not isinstance(box, list) or len(box) != 4:
             raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {short_repr(box)}; fix it")
-    numbers = [[number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
+    numbers = [[finite_number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
     return NamedBoxes(image, path, [str(name) for name in names], numbers)
 
 
 def _list(content: Any, key: str, path: Path) -> list[Any]:
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, list):
-        raise MaskcastError(f"{path}: lacks the list {key!r}; it needs labels and bboxes, empty where nothing is")
+        raise MaskcastError(f"{path}: missing list {key!r}; add labels and bboxes, empty if there are no objects")
     return value

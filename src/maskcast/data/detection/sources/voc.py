@@ -13,9 +13,9 @@ from maskcast.data.detection.sources.base import (
     Listing,
     NamedBoxes,
     RelativePath,
-    closest,
+    did_you_mean,
+    finite_number,
     named_listing,
-    number,
 )
 from maskcast.data.frame_names import by_stem
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
@@ -45,43 +45,45 @@ class VocSource(DetectionSource):
         """Lists the images of both text files (see `DetectionSource.listing`)."""
         if not (raw / self.images).is_dir():
             raise MaskcastError(
-                f"{raw / self.images}: no such folder; fix source.images, or fetch_dataset.uri, the folder in "
-                "which it lies"
+                f"{raw / self.images}: folder not found; fix source.images, or fetch_dataset.uri, the folder "
+                "that contains it"
             )
         images = by_stem(image_files(raw / self.images))
         lists = {"train": self.train} | ({"val": self.val} if self.val else {})
         splits: dict[str, Sequence[NamedBoxes]] = {}
         for split, file in lists.items():
-            names = [_name(line, images) for line in _lines(raw / file)]
+            names = [_image_name(line, images) for line in _read_names(raw / file)]
             if missing := [name for name in names if name not in images]:
                 raise MaskcastError(
-                    f"{raw / self.images}: no image {missing[0]!r}{closest(missing[0], images)}, which "
-                    f"{raw / file} names ({len(missing)} of {len(names)} such); add it, or fix the name"
+                    f"{raw / self.images}: image {missing[0]!r} not found{did_you_mean(missing[0], images)}; "
+                    f"it is listed in {raw / file} ({len(missing)} of {len(names)} missing): "
+                    "add it, or fix the name"
                 )
-            files = [_xml_of(raw / self.annotations, name) for name in names]
+            files = [_xml_path(raw / self.annotations, name) for name in names]
             splits[split] = [_read(path, images[name]) for path, name in zip(files, names, strict=True)]
         return named_listing(splits, self.classes)
 
 
-def _lines(path: Path) -> list[str]:
-    remedy = "write a name of an image a line into it, or fix source.train or source.val"
+def _read_names(path: Path) -> list[str]:
+    remedy = "write one image name per line, or fix source.train or source.val"
     lines = read_text(path, "text", remedy).splitlines()
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise MaskcastError(f"{path}: names no image; give one name a line")
-    return found
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise MaskcastError(f"{path}: lists no images; write one name per line")
+    return names
 
 
-def _name(line: str, images: Mapping[str, Path]) -> str:
+def _image_name(line: str, images: Mapping[str, Path]) -> str:
     """Returns the image name in a line, which may contain spaces; VOC's files per class append -1, 0 or 1."""
-    bare = re.sub(r"\s+(-1|0|1)$", "", line)
-    ending = Path(line).suffix.lower() in IMAGE_SUFFIXES
+    without_flag = re.sub(r"\s+(-1|0|1)$", "", line)
+    has_suffix = Path(line).suffix.lower() in IMAGE_SUFFIXES
     return next(
-        (name for name in (line, bare, Path(line).stem) if name in images), Path(bare).stem if ending else bare
+        (name for name in (line, without_flag, Path(line).stem) if name in images),
+        Path(without_flag).stem if has_suffix else without_flag,
     )
 
 
-def _xml_of(folder: Path, name: str) -> Path:
+def _xml_path(folder: Path, name: str) -> Path:
     lower, upper = folder / f"{name}.xml", folder / f"{name}.XML"
     return upper if upper.is_file() and not lower.is_file() else lower
 
@@ -89,12 +91,14 @@ def _xml_of(folder: Path, name: str) -> Path:
 def _read(path: Path, image: Path) -> NamedBoxes:
     root = read_xml(path, "an image", "each image needs its XML file")
     names, boxes = [], []
-    for n, entry in enumerate(root.findall("object"), 1):
-        name = (entry.findtext("name") or "").strip()
+    for n, element in enumerate(root.findall("object"), 1):
+        name = (element.findtext("name") or "").strip()
         if not name:
             raise MaskcastError(f"{path}: object {n} has no name; add it")
         names.append(name)
-        boxes.append([number(entry.findtext(f"bndbox/{key}"), f"{path}: {key} of object {n}") for key in CORNERS])
+        boxes.append(
+            [finite_number(element.findtext(f"bndbox/{key}"), f"{path}: {key} of object {n}") for key in CORNERS]
+        )
     return NamedBoxes(image, path, names, boxes, _size(path, root))
 
 
@@ -102,6 +106,6 @@ def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
     """Returns height and width as stated in an XML, or None; some tools write zeros for unknown sizes."""
     texts = [(root.findtext(f"size/{key}") or "0").strip() for key in ("height", "width")]
     height, width = (
-        number(text, f"{path}: {key} of size") for text, key in zip(texts, ("height", "width"), strict=True)
+        finite_number(text, f"{path}: {key} of size") for text, key in zip(texts, ("height", "width"), strict=True)
     )
     return (round(height), round(width)) if height > 0 and width > 0 else None

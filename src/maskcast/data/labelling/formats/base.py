@@ -22,7 +22,7 @@ from maskcast.labels import MAX_SIDE
 
 IGNORED = "ignore"  # class name of pixels without label
 Size = tuple[int, int]  # height, width
-Place = tuple[str, int]  # clip id, frame index from 0
+FrameId = tuple[str, int]  # clip id, frame index from 0
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Region:
 
 
 @dataclass(frozen=True)
-class FoundFrame:
+class ImportedFrame:
     """A frame that is listed in a file.
 
     Attributes:
         where: its name in errors, e.g. ``annotations.xml: image 3``.
-        places: clips and frames that its name may refer to, the likeliest first.
+        frame_ids: clips and frames that its name may refer to, the likeliest first.
         size: size of the frame as given in the file, or None.
         objects: class and object number of each region, known without reading its mask.
         regions: reads the masks: given the frame's size, returns its regions, those in front last. Can be pickled.
@@ -57,7 +57,7 @@ class FoundFrame:
     """
 
     where: str
-    places: Sequence[Place]
+    frame_ids: Sequence[FrameId]
     size: Size | None
     objects: Sequence[tuple[str, int | None]]
     regions: Callable[[Size], Iterable[Region]]
@@ -110,12 +110,12 @@ class LabelFormat(ABC):
         tracks: whether objects have the same number in all frames of a clip.
         scores: whether a confidence can be stored.
         whole_clips: whether frames have only a number in their clip, so that clips are always written whole.
-        fills: whether a clip's file covers all frames, though only frames with regions are listed.
-        twice: the remedy if a frame is listed twice.
-        numbered: whether some writers count frames from 0 and others from 1.
-        known: the classes, if the format has a fixed table of classes.
-        void: those of ``known`` that mean "no label", unless the label map has a class with that name.
-        unnamed: the one of ``known`` that stands for a background which the table does not name.
+        covers_all_frames: whether a clip's file covers all frames, though only frames with regions are listed.
+        duplicate_remedy: the remedy if a frame is listed twice.
+        has_ambiguous_start: whether some writers count frames from 0 and others from 1.
+        class_table: the classes, if the format has a fixed table of classes.
+        void_classes: those of ``class_table`` that mean "no label", unless the label map has a class of that name.
+        background_class: the one of ``class_table`` that stands for a background which is not in the table.
     """
 
     name: ClassVar[str]
@@ -124,12 +124,12 @@ class LabelFormat(ABC):
     tracks: ClassVar[bool]
     scores: ClassVar[bool]
     whole_clips: ClassVar[bool] = False
-    fills: ClassVar[bool] = False
-    twice: ClassVar[str] = "leave one of the two out"
-    numbered: ClassVar[bool] = False
-    known: ClassVar[tuple[str, ...]] = ()
-    void: ClassVar[tuple[str, ...]] = ()
-    unnamed: ClassVar[str | None] = None
+    covers_all_frames: ClassVar[bool] = False
+    duplicate_remedy: ClassVar[str] = "leave one of the two out"
+    has_ambiguous_start: ClassVar[bool] = False
+    class_table: ClassVar[tuple[str, ...]] = ()
+    void_classes: ClassVar[tuple[str, ...]] = ()
+    background_class: ClassVar[str | None] = None
 
     @abstractmethod
     def write(self, folder: Path, export: Export) -> None:
@@ -139,8 +139,8 @@ class LabelFormat(ABC):
             MaskcastError: the format cannot represent something.
         """
 
-    def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
-        """Determines the number of a clip's first frame, before files of a ``numbered`` format are read.
+    def detect_first_frame(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
+        """Determines the number of a clip's first frame, before files of an ambiguous format are read.
 
         Args:
             path: what will be read.
@@ -152,7 +152,7 @@ class LabelFormat(ABC):
         """
         raise NotImplementedError
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
+    def read(self, path: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of a file, or of a folder of files.
 
         Raises:
@@ -170,18 +170,18 @@ class LabelFormat(ABC):
         if path.is_file():
             return [path]
         for pattern in self.files:
-            found = numeric_sort(one for one in list_files(path) if fnmatch(one.name, pattern))
-            if found:
-                return found
-        raise MaskcastError(f"{path}: holds no {' or '.join(self.files)}; give a file or export of {self.tool}")
+            matches = numeric_sort(file for file in list_files(path) if fnmatch(file.name, pattern))
+            if matches:
+                return matches
+        raise MaskcastError(f"{path}: contains no {' or '.join(self.files)}; give a file or export of {self.tool}")
 
     @abstractmethod
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of a file (see ``read``)."""
 
 
 def checked_size(height: int, width: int, where: str) -> Size:
     """Returns the size of a frame after a check of its range."""
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MAX_SIDE}: fix it")
+        raise MaskcastError(f"{where}: is {width} wide and {height} high; expected 1 to {MAX_SIDE} pixels: fix it")
     return height, width

@@ -26,23 +26,27 @@ def decode(data: Sequence[int], size: Size, where: str) -> np.ndarray:
     """
     if not isinstance(data, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in data):
         raise MaskcastError(f"{where}: rle must be a list of bytes, 0 to 255; export it again")
-    stream = _Bits(np.unpackbits(np.array(data, np.uint8)), where)
-    total, word = stream.number(32), stream.number(5) + 1
+    stream = _BitReader(np.unpackbits(np.array(data, np.uint8)), where)
+    num_values, word_size = stream.number(32), stream.number(5) + 1
     lengths = [stream.number(4) + 1 for _ in LENGTH_BITS]
-    if total != 4 * size[0] * size[1]:
+    if num_values != 4 * size[0] * size[1]:
         raise MaskcastError(
-            f"{where}: rle holds {total} values, a frame of {size[1]}x{size[0]} has {4 * size[0] * size[1]}; "
+            f"{where}: rle has {num_values} values, a frame of {size[1]}x{size[0]} has {4 * size[0] * size[1]}; "
             "export it again"
         )
-    values = np.empty(total, np.uint64)
-    at = 0
-    while at < total:
+    values = np.empty(num_values, np.uint64)
+    position = 0
+    while position < num_values:
         repeats = stream.number(1)
         count = 1 + stream.number(lengths[stream.number(2)])
-        if at + count > total:
-            raise MaskcastError(f"{where}: rle runs beyond the {total} values that it names; export it again")
-        values[at : at + count] = stream.number(word) if repeats else stream.numbers(count, word)
-        at += count
+        if position + count > num_values:
+            raise MaskcastError(
+                f"{where}: rle has more than the {num_values} values of its header; export it again"
+            )
+        values[position : position + count] = (
+            stream.number(word_size) if repeats else stream.numbers(count, word_size)
+        )
+        position += count
     return values.reshape(*size, 4)[..., 3] > 0
 
 
@@ -63,7 +67,7 @@ def encode(mask_HW: np.ndarray) -> list[int]:
     return np.packbits(bits).tolist()
 
 
-class _Bits:
+class _BitReader:
     """Reads numbers from a bit stream, most significant bit first."""
 
     def __init__(self, bits: np.ndarray, where: str) -> None:

@@ -10,8 +10,8 @@ from maskcast.reading import short_repr
 
 def is_burst(content: Any) -> bool:
     """Whether parsed JSON has BURST's format."""
-    found = content.get("sequences") if isinstance(content, dict) else None
-    first = found[0] if isinstance(found, list) and found else None
+    sequences = content.get("sequences") if isinstance(content, dict) else None
+    first = sequences[0] if isinstance(sequences, list) and sequences else None
     return isinstance(first, dict) and {"annotated_image_paths", "track_category_ids"} <= first.keys()
 
 
@@ -25,11 +25,14 @@ def burst_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Record
     videos = [
         {
             "id": n,
-            "height": one["height"],
-            "width": one["width"],
-            "file_names": [f"{one['dataset']}/{one['seq_name']}/{path}" for path in one["annotated_image_paths"]],
+            "height": sequence["height"],
+            "width": sequence["width"],
+            "file_names": [
+                f"{sequence['dataset']}/{sequence['seq_name']}/{path}"
+                for path in sequence["annotated_image_paths"]
+            ],
         }
-        for n, one in enumerate(sequences.records)
+        for n, sequence in enumerate(sequences.records)
     ]
     tracks = [track for n in range(len(videos)) for track in _tracks(sequences, n)]
     return (
@@ -41,13 +44,19 @@ def burst_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Record
 
 def _tracks(sequences: Records, n: int) -> Iterator[dict[str, Any]]:
     """Yields the tracks of a sequence as YouTube-VIS annotations."""
-    one = sequences.records[n]
-    size, frames, categories = [one["height"], one["width"]], one["segmentations"], one["track_category_ids"]
-    if len(frames) != len(one["annotated_image_paths"]):
-        wanted = len(one["annotated_image_paths"])
-        sequences.fail(n, f"segmentations must be one per annotated image, {wanted}, not {len(frames)}; fix it")
-    for track in {track for seen in frames for track in seen} - categories.keys():
-        sequences.fail(n, f"track {short_repr(track)} of segmentations is not among track_category_ids; add it")
+    sequence = sequences.records[n]
+    size, frames, categories = (
+        [sequence["height"], sequence["width"]],
+        sequence["segmentations"],
+        sequence["track_category_ids"],
+    )
+    if len(frames) != len(sequence["annotated_image_paths"]):
+        expected = len(sequence["annotated_image_paths"])
+        sequences.fail(n, f"segmentations must be one per annotated image, {expected}, not {len(frames)}; fix it")
+    for track in {track for visible in frames for track in visible} - categories.keys():
+        sequences.fail(n, f"track {short_repr(track)} of segmentations is missing in track_category_ids; add it")
     for track, category in categories.items():
-        masks = [{"size": size, "counts": seen[track]["rle"]} if track in seen else None for seen in frames]
+        masks = [
+            {"size": size, "counts": visible[track]["rle"]} if track in visible else None for visible in frames
+        ]
         yield {"video_id": n, "category_id": category, "track_id": int(track), "segmentations": masks}

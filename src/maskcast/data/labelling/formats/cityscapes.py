@@ -13,12 +13,12 @@ from urllib.parse import unquote
 import numpy as np
 
 from maskcast.data.images import write_image
-from maskcast.data.labelling.formats.base import IGNORED, Export, FoundFrame, LabelFormat, Place
-from maskcast.data.labelling.formats.mots import id_frame
+from maskcast.data.labelling.formats.base import IGNORED, Export, FrameId, ImportedFrame, LabelFormat
+from maskcast.data.labelling.formats.mots import frame_of_ids
 from maskcast.data.labelling.formats.names import clip_name
 from maskcast.errors import MaskcastError
 
-PER_CLASS = 1000
+OBJECTS_PER_CLASS = 1000
 # The official table: name, id, whether it has instances, whether the evaluation leaves it out.
 TABLE: tuple[tuple[str, int, bool, bool], ...] = (
     ("unlabeled", 0, False, True),
@@ -58,7 +58,7 @@ TABLE: tuple[tuple[str, int, bool, bool], ...] = (
 )
 ID_OF = {name: label_id for name, label_id, _, _ in TABLE}
 NAME_OF = {label_id: name for name, label_id in ID_OF.items()}
-COUNTED = {name for name, _, counted, _ in TABLE if counted}
+WITH_INSTANCES = {name for name, _, counted, _ in TABLE if counted}
 OUT_OF_ROI, LICENSE_PLATE = 3, 255  # LICENSE_PLATE is -1 in the table
 LABEL_IDS, INSTANCE_IDS = "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
 
@@ -71,16 +71,16 @@ class Cityscapes(LabelFormat):
     files = (f"*{INSTANCE_IDS}", f"*{LABEL_IDS}")
     tracks = True
     scores = False
-    known = tuple(name for name, *_ in TABLE)
-    void = tuple(name for name, _, _, left_out in TABLE if left_out)
-    unnamed = "unlabeled"
+    class_table = tuple(name for name, *_ in TABLE)
+    void_classes = tuple(name for name, _, _, left_out in TABLE if left_out)
+    background_class = "unlabeled"
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``gtFine/<clip>/<clip>_000000_<frame>_gtFine_labelIds.png``, and ``..._instanceIds.png``."""
-        if strange := [name for name in export.classes if name not in ID_OF]:
+        if unknown := [name for name in export.classes if name not in ID_OF]:
             raise MaskcastError(
-                f"Cityscapes has no class {strange[0]!r} ({len(strange)} such); it has {', '.join(ID_OF)}: export "
-                "another format"
+                f"Cityscapes has no class {unknown[0]!r} ({len(unknown)} unknown); use another format, or "
+                f"the classes {', '.join(ID_OF)}"
             )
         for clip, t, regions in export.frames():
             labels_HW = np.zeros(export.size, np.uint8)
@@ -89,42 +89,50 @@ class Cityscapes(LabelFormat):
                 name, instance = region.class_name, region.instance
                 label_id = OUT_OF_ROI if name == IGNORED else ID_OF[name]
                 labels_HW[region.mask_HW] = label_id
-                told = instance is not None and name in COUNTED
-                if instance is not None and name != IGNORED and not (told and instance < PER_CLASS):
+                has_instance = instance is not None and name in WITH_INSTANCES
+                if (
+                    instance is not None
+                    and name != IGNORED
+                    and not (has_instance and instance < OBJECTS_PER_CLASS)
+                ):
                     raise MaskcastError(
-                        f"Cityscapes has no room for object {instance} of {name!r}: it has 0 to {PER_CLASS - 1} "
-                        f"of {', '.join(sorted(COUNTED))}; export another format"
+                        f"Cityscapes does not support object {instance} of {name!r}, only 0 to "
+                        f"{OBJECTS_PER_CLASS - 1} of {', '.join(sorted(WITH_INSTANCES))}; use another format"
                     )
-                instances_HW[region.mask_HW] = label_id * PER_CLASS + (instance or 0) if told else label_id
-            place = folder / "gtFine" / clip_name(clip)
-            place.mkdir(parents=True, exist_ok=True)
+                instances_HW[region.mask_HW] = (
+                    label_id * OBJECTS_PER_CLASS + (instance or 0) if has_instance else label_id
+                )
+            clip_folder = folder / "gtFine" / clip_name(clip)
+            clip_folder.mkdir(parents=True, exist_ok=True)
             stem = f"{clip_name(clip)}_000000_{t:06d}"
-            write_image(place / f"{stem}{LABEL_IDS}", labels_HW)
-            write_image(place / f"{stem}{INSTANCE_IDS}", instances_HW)
+            write_image(clip_folder / f"{stem}{LABEL_IDS}", labels_HW)
+            write_image(clip_folder / f"{stem}{INSTANCE_IDS}", instances_HW)
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of an image (see `LabelFormat.read`)."""
-        yield id_frame(file, _places(file.name), _told, zero=True)
+        yield frame_of_ids(file, _frame_ids(file.name), _decode_value, include_zero=True)
 
 
-def _told(value: int, where: str) -> tuple[str, int | None]:
+def _decode_value(value: int, where: str) -> tuple[str, int | None]:
     """Returns class name and object number of a pixel value.
 
     Raises:
         MaskcastError: the table has no such id.
     """
-    label_id, instance = (value // PER_CLASS, value % PER_CLASS) if value >= PER_CLASS else (value, None)
+    label_id, instance = (
+        (value // OBJECTS_PER_CLASS, value % OBJECTS_PER_CLASS) if value >= OBJECTS_PER_CLASS else (value, None)
+    )
     if label_id == LICENSE_PLATE:
         return IGNORED, None
     if label_id not in NAME_OF:
         raise MaskcastError(
-            f"{where}: value {value} is no id of Cityscapes (0 to {max(NAME_OF)}, and id * 1000 + object); "
+            f"{where}: value {value} is not an id of Cityscapes (0 to {max(NAME_OF)}, and id * 1000 + object); "
             "give labelIds or instanceIds, not trainIds or colours"
         )
     return NAME_OF[label_id], instance
 
 
-def _places(name: str) -> Sequence[Place]:
+def _frame_ids(name: str) -> Sequence[FrameId]:
     match = re.fullmatch(r"(.+?)_(\d+)_(\d{1,9})_gtFine_(?:labelIds|instanceIds)\.png", name)
     if match is None:
         return ()

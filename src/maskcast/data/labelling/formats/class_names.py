@@ -19,13 +19,15 @@ class ClassNames:
 
     def __init__(self, classes: Sequence[str], form: LabelFormat, rename: Mapping[str, str], option: str) -> None:
         self._ids = {name: k for k, name in enumerate(classes)} | {IGNORED: IGNORE}
-        self._ids |= {name: IGNORE for name in form.void if name not in self._ids}
-        if form.unnamed is not None and classes[0] not in form.known:
-            self._ids[form.unnamed] = 0
-        self._rename, self._option, self._met = rename, option, set[str]()
-        for theirs, ours in rename.items():
-            if ours not in self._ids:
-                raise LabelError(f"{option.format(theirs, ours)}: no class {ours!r}; {self._nearest(ours)}")
+        self._ids |= {name: IGNORE for name in form.void_classes if name not in self._ids}
+        if form.background_class is not None and classes[0] not in form.class_table:
+            self._ids[form.background_class] = 0
+        self._rename, self._option, self._seen = rename, option, set[str]()
+        for file_name, map_name in rename.items():
+            if map_name not in self._ids:
+                raise LabelError(
+                    f"{option.format(file_name, map_name)}: no class {map_name!r}; {self._nearest(map_name)}"
+                )
 
     def id_of(self, name: str, where: str) -> int:
         """Returns the id of a class; `IGNORE` for a class that means "no label".
@@ -33,21 +35,22 @@ class ClassNames:
         Raises:
             LabelError: the map has no such class; the message names the most similar one.
         """
-        self._met.add(name)
-        ours = self._rename.get(name, name)
-        if ours not in self._ids:
+        self._seen.add(name)
+        map_name = self._rename.get(name, name)
+        if map_name not in self._ids:
             remedy = f"rename it there, or by {self._option.format(name, 'OURS')}"
-            raise LabelError(f"{where}: no class {name!r}; {self._nearest(ours)}; {remedy}")
-        return self._ids[ours]
+            raise LabelError(f"{where}: no class {name!r}; {self._nearest(map_name)}; {remedy}")
+        return self._ids[map_name]
 
-    def unmet(self) -> Iterator[str]:
+    def unused_renames(self) -> Iterator[str]:
         """Yields a line for each renamed class that ``id_of`` never met, which may be a typing error."""
-        for theirs in sorted(self._rename.keys() - self._met):
-            meant = closest_match(theirs, self._met - self._rename.keys())
-            hint = f"; did you mean {meant!r}?" if meant else ""
-            yield f"{self._option.format(theirs, self._rename[theirs])}: no labelled frame has {theirs!r}{hint}"
+        for file_name in sorted(self._rename.keys() - self._seen):
+            near = closest_match(file_name, self._seen - self._rename.keys())
+            hint = f"; did you mean {near!r}?" if near else ""
+            option = self._option.format(file_name, self._rename[file_name])
+            yield f"{option}: no labelled frame has {file_name!r}{hint}"
 
     def _nearest(self, name: str) -> str:
-        meant = closest_match(name, self._ids)
-        hint = f"did you mean {meant!r}? " if meant else ""
-        return f"{hint}the map has {', '.join(self._ids)}"
+        near = closest_match(name, self._ids)
+        hint = f"did you mean {near!r}? " if near else ""
+        return f"{hint}classes of the map: {', '.join(self._ids)}"

@@ -16,17 +16,25 @@ from urllib.parse import unquote
 import numpy as np
 from faster_coco_eval.core import mask as rle
 
-from maskcast.data.coco.masks import packed_masks
-from maskcast.data.coco.records import Records, category_names, lists_of
-from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
+from maskcast.data.coco.masks import compressed_masks
+from maskcast.data.coco.records import Records, category_names, parse_lists
+from maskcast.data.labelling.formats.base import (
+    Export,
+    FrameId,
+    ImportedFrame,
+    LabelFormat,
+    Region,
+    Size,
+    checked_size,
+)
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic, panoptic_frames
-from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, short_repr
 
 FILE = "annotations.json"
-NO_MASK = "a box is no mask: export masks or polygons, or boxes in CVAT's or Label Studio's own format"
-Packed = tuple[str, int | None, float | None, Any]  # class, object, score and run lengths of a region
+NO_MASK = "a box is not a mask: export masks or polygons, or boxes in CVAT's or Label Studio's own format"
+RleRegion = tuple[str, int | None, float | None, Any]  # class, object, score and run lengths of a region
 
 
 class Coco(LabelFormat):
@@ -49,8 +57,12 @@ class Coco(LabelFormat):
             image = {"id": len(images) + 1, "file_name": frame_name(clip, t), "height": height, "width": width}
             images.append(image | {"video_id": videos[clip], "frame_id": t})
             for region in regions:
-                one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": ids[region.class_name]}
-                annotations.append(one | coco_mask(region.mask_HW) | extras(region))
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": ids[region.class_name],
+                }
+                annotations.append(annotation | coco_mask(region.mask_HW) | score_and_instance(region))
         content = {
             "images": images,
             "videos": [{"id": k, "name": clip, "height": height, "width": width} for clip, k in videos.items()],
@@ -59,42 +71,45 @@ class Coco(LabelFormat):
         }
         (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the images of a file (see `LabelFormat.read`)."""
         content = read_json(file)
         if is_panoptic(content):
             yield from panoptic_frames(file, content)
             return
-        images, categories, annotations = lists_of(content, file)
+        images, categories, annotations = parse_lists(content, file)
         names = category_names(categories)
-        row = {one["id"]: n for n, one in enumerate(images.records)}
-        _refuse_empty(annotations)
-        of_image = [row[one["image_id"]] for one in annotations.records]
+        row = {annotation["id"]: n for n, annotation in enumerate(images.records)}
+        _require_masks(annotations)
+        of_image = [row[annotation["image_id"]] for annotation in annotations.records]
         sizes = _sizes(images, set(of_image))
-        masks = packed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
-        grouped: dict[int, list[Packed]] = defaultdict(list)
-        for k, (n, one, mask) in enumerate(zip(of_image, annotations.records, masks, strict=True)):
-            grouped[n].append((names[one["category_id"]], instance_of(annotations, k), one.get("score"), mask))
+        masks = compressed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
+        grouped: dict[int, list[RleRegion]] = defaultdict(list)
+        for k, (n, annotation, mask) in enumerate(zip(of_image, annotations.records, masks, strict=True)):
+            grouped[n].append(
+                (names[annotation["category_id"]], instance_of(annotations, k), annotation.get("score"), mask)
+            )
         videos = _videos(content.get("videos", []), file, images)
         for n, image in enumerate(images.records):
             where = f"{images.where}[{n}] ({image.get('file_name', image['id'])})"
-            places, name = _places(images, n, videos), image["file_name"]
-            yield packed_frame(where, places, sizes[n], grouped[n], list(dict.fromkeys([name, unquote(name)])))
+            frame_ids, name = _frame_ids(images, n, videos), image["file_name"]
+            yield frame_of_rle(where, frame_ids, sizes[n], grouped[n], list(dict.fromkeys([name, unquote(name)])))
 
 
 def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
     """Returns the sizes of images; unannotated ones may have none, as Label Studio writes null."""
-    bare = {
+    without_size = {
         n
-        for n, one in enumerate(images.records)
-        if n not in annotated and one.get("height") is None and one.get("width") is None
+        for n, image in enumerate(images.records)
+        if n not in annotated and image.get("height") is None and image.get("width") is None
     }
-    given = Records(
-        images.where, [{"height": 1, "width": 1} if n in bare else one for n, one in enumerate(images.records)]
+    sizes = Records(
+        images.where,
+        [{"height": 1, "width": 1} if n in without_size else image for n, image in enumerate(images.records)],
     )
-    heights, widths = given.integers("height"), given.integers("width")
+    heights, widths = sizes.integers("height"), sizes.integers("width")
     return [
-        None if n in bare else checked_size(int(height), int(width), f"{images.where}[{n}]")
+        None if n in without_size else checked_size(int(height), int(width), f"{images.where}[{n}]")
         for n, (height, width) in enumerate(zip(heights, widths, strict=True))
     ]
 
@@ -111,40 +126,44 @@ def coco_mask(mask_HW: np.ndarray) -> dict[str, Any]:
     }
 
 
-def extras(region: Region) -> dict[str, Any]:
+def score_and_instance(region: Region) -> dict[str, Any]:
     """Returns the keys of a COCO annotation for score and object, if known."""
-    found: dict[str, Any] = {} if region.score is None else {"score": round(region.score, 4)}
-    return found | ({} if region.instance is None else {"instance_id": region.instance})
+    keys: dict[str, Any] = {} if region.score is None else {"score": round(region.score, 4)}
+    return keys | ({} if region.instance is None else {"instance_id": region.instance})
 
 
-def _refuse_empty(annotations: Records) -> None:
+def _require_masks(annotations: Records) -> None:
     """Refuses annotations without a mask, e.g. with only a box, which says nothing about pixels."""
     for n, mask in enumerate(annotations.column("segmentation", NO_MASK)):
         if not mask:
             annotations.fail(n, f"segmentation is empty; {NO_MASK}")
 
 
-def packed_frame(
-    where: str, places: Sequence[Place], size: Size | None, found: Sequence[Packed], names: Sequence[str] = ()
-) -> FoundFrame:
-    """Returns a `FoundFrame` with regions that are given as run lengths."""
-    objects = [(class_name, instance) for class_name, instance, _, _ in found]
-    return FoundFrame(where, places, size, objects, partial(_regions, found), names)
+def frame_of_rle(
+    where: str,
+    frame_ids: Sequence[FrameId],
+    size: Size | None,
+    regions: Sequence[RleRegion],
+    names: Sequence[str] = (),
+) -> ImportedFrame:
+    """Returns a `ImportedFrame` with regions that are given as run lengths."""
+    objects = [(class_name, instance) for class_name, instance, _, _ in regions]
+    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, regions), names)
 
 
-def _regions(found: Sequence[Packed], size: Size) -> Iterator[Region]:
-    for name, instance, score, mask in found:
+def _regions(rle_regions: Sequence[RleRegion], size: Size) -> Iterator[Region]:
+    for name, instance, score, mask in rle_regions:
         yield Region(name, rle.decode(mask) > 0, instance, score)
 
 
 def instance_of(records: Records, n: int) -> int | None:
     """Returns the object number of an annotation, or None; several keys are in use for it."""
-    one = records.records[n]
-    attributes = one.get("attributes") if isinstance(one.get("attributes"), dict) else {}
-    for value in (one.get("instance_id"), one.get("track_id"), attributes.get("track_id")):
+    annotation = records.records[n]
+    attributes = annotation.get("attributes") if isinstance(annotation.get("attributes"), dict) else {}
+    for value in (annotation.get("instance_id"), annotation.get("track_id"), attributes.get("track_id")):
         if value is not None:
             if type(value) is not int or value < 0:
-                records.fail(n, f"number of the object must be an integer of at least 0, not {short_repr(value)}")
+                records.fail(n, f"object number must be an integer of at least 0, not {short_repr(value)}")
             return value
     return None
 
@@ -156,22 +175,22 @@ def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
     videos = Records(f"{file}: videos", content)
     ids = videos.unique("id")
     names = videos.column("name", "add it: the clip's id")
-    for n, one in enumerate(images.records):
+    for n, image in enumerate(images.records):
         if (
-            "video_id" in one
+            "video_id" in image
             and videos.records
-            and (type(one["video_id"]) is not int or one["video_id"] not in ids)
+            and (type(image["video_id"]) is not int or image["video_id"] not in ids)
         ):
-            images.fail(n, f"video_id {short_repr(one['video_id'])} is no video of {file}; fix it")
+            images.fail(n, f"video_id {short_repr(image['video_id'])} is not the id of a video of {file}; fix it")
     return {int(video_id): str(name) for video_id, name in zip(ids, names, strict=True)}
 
 
-def _places(images: Records, n: int, videos: dict[int, str]) -> Sequence[Place]:
+def _frame_ids(images: Records, n: int, videos: dict[int, str]) -> Sequence[FrameId]:
     image = images.records[n]
-    found: list[Place] = []
+    frame_ids: list[FrameId] = []
     if videos and type(image.get("frame_id")) is int and "video_id" in image:
-        found.append((videos[image["video_id"]], image["frame_id"]))
+        frame_ids.append((videos[image["video_id"]], image["frame_id"]))
     name = image.get("file_name")
     if not isinstance(name, str):
-        images.fail(n, "lacks 'file_name', which tells clip and frame; add it")
-    return [*found, *places_of(name)]
+        images.fail(n, "missing key 'file_name', which identifies clip and frame; add it")
+    return [*frame_ids, *frame_ids_of(name)]

@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
-from maskcast.data.labelling.formats.cvat_shapes import OBJECT, SCORE, Shape, is_small
+from maskcast.data.labelling.formats.base import (
+    Export,
+    FrameId,
+    ImportedFrame,
+    LabelFormat,
+    Region,
+    Size,
+    checked_size,
+)
+from maskcast.data.labelling.formats.cvat_shapes import OBJECT, SCORE, Shape, is_small_number
 from maskcast.errors import MaskcastError
 from maskcast.writing import write_json
 
@@ -26,7 +34,9 @@ class Cvat(LabelFormat):
 
     tool = "CVAT"
     files = (FILE, "*.xml")
-    twice = "where jobs overlap, export their task, in which CVAT merges them; else leave one of the two out"
+    duplicate_remedy = (
+        "where jobs overlap, export their task, in which CVAT merges them; else leave one of the two out"
+    )
     tracks = True
     scores = True
 
@@ -40,7 +50,7 @@ class Task:
         subset: subset in the file of a project, or None.
         clips: names that its video or folder of images may have, the likeliest first.
         frames: its frames as numbered in the video; empty if the file does not say.
-        before: offset of its frame numbers in the file.
+        offset: offset of its frame numbers in the file.
         size: frame size of a video, or None.
     """
 
@@ -48,31 +58,31 @@ class Task:
     subset: str | None
     clips: Sequence[str]
     frames: range
-    before: int
+    offset: int
     size: Size | None
 
-    def places(self, frame: int) -> list[Place]:
+    def frame_ids(self, frame: int) -> list[FrameId]:
         """Returns the clips and frames that a frame number of the file may refer to."""
-        return [(clip, frame - self.before) for clip in self.clips]
+        return [(clip, frame - self.offset) for clip in self.clips]
 
 
 def frame_of(
     where: str,
-    places: Sequence[Place],
+    frame_ids: Sequence[FrameId],
     size: Size | None,
     shapes: Iterable[Shape],
     names: Sequence[str],
     *,
     ordered: bool,
-) -> FoundFrame:
-    """Returns a `FoundFrame` with its shapes."""
+) -> ImportedFrame:
+    """Returns a `ImportedFrame` with its shapes."""
     layers = sorted(shapes, key=Shape.z_order)
-    objects = [one.object() for one in layers]
-    return FoundFrame(where, places, size, objects, partial(_regions, layers), names, ordered)
+    objects = [shape.object() for shape in layers]
+    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, layers), names, ordered)
 
 
 def _regions(layers: Sequence[Shape], size: Size) -> Iterator[Region]:
-    yield from (one.region(size) for one in layers)
+    yield from (shape.region(size) for shape in layers)
 
 
 def names_of(image: str, subset: str | None) -> list[str]:
@@ -86,34 +96,36 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
     Raises:
         MaskcastError: a number of frames or a size is not a valid number.
     """
-    found: list[Task] = []
-    before, subset = 0, None
+    tasks: list[Task] = []
+    offset, subset = 0, None
     for task in root.findall("meta/project/tasks/task"):
         if task.findtext("subset") != subset:
-            before, subset = 0, task.findtext("subset")
+            offset, subset = 0, task.findtext("subset")
         frames = _frames(task, file)
-        films = [Path(one.text or "").stem for one in task.findall("source")]
-        names = [task.findtext("name") or "", *films]
+        video_names = [Path(source.text or "").stem for source in task.findall("source")]
+        names = [task.findtext("name") or "", *video_names]
         size = _size(task.find("original_size"), file)
-        found.append(Task(task.findtext("id"), subset, _clips(names), frames, before, size))
-        before += frames.start + len(frames) * frames.step
-    for tag in () if found else ("task", "job"):
-        if (alone := root.find(f"meta/{tag}")) is not None:
-            films = [Path(one.text or "").stem for one in root.findall("meta//source")]  # names of uploads
-            names = [alone.findtext("name") or "", file.parent.name, file.stem, *films]
+        tasks.append(Task(task.findtext("id"), subset, _clips(names), frames, offset, size))
+        offset += frames.start + len(frames) * frames.step
+    for tag in () if tasks else ("task", "job"):
+        if (element := root.find(f"meta/{tag}")) is not None:
+            video_names = [
+                Path(source.text or "").stem for source in root.findall("meta//source")
+            ]  # names of uploads
+            names = [element.findtext("name") or "", file.parent.name, file.stem, *video_names]
             size = _size(root.find("meta//original_size"), file)  # for a job, beside its element
-            found.append(Task(None, None, _clips(names), _frames(alone, file), 0, size))
-    return found
+            tasks.append(Task(None, None, _clips(names), _frames(element, file), 0, size))
+    return tasks
 
 
-def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
+def task_document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
     """Returns the document of a task with its ``<meta>``, without any shapes."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     meta = ET.SubElement(root, "meta")
     task = ET.SubElement(meta, "task")
     height, width = export.size
-    told: Mapping[str, Any] = {
+    fields: Mapping[str, Any] = {
         "name": name,
         "size": frames,
         "mode": mode,
@@ -122,13 +134,13 @@ def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
         "stop_frame": frames - 1,
         "z_order": "True",
     }
-    for key, value in told.items():
+    for key, value in fields.items():
         ET.SubElement(task, key).text = str(value)
     labels = ET.SubElement(task, "labels")
     for label in export.labels:
-        one = ET.SubElement(labels, "label")
-        ET.SubElement(one, "name").text = label
-        attributes = ET.SubElement(one, "attributes")
+        label_element = ET.SubElement(labels, "label")
+        ET.SubElement(label_element, "name").text = label
+        attributes = ET.SubElement(label_element, "attributes")
         for attribute in _attributes(export):
             entry = ET.SubElement(attributes, "attribute")
             for key, value in attribute.items():
@@ -140,12 +152,12 @@ def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
 
 def write_settings(folder: Path, export: Export) -> None:
     """Writes ``labels.json``, the labels in the form that CVAT's task constructor accepts (tab `Raw`)."""
-    attributes = [one | {"mutable": True, "values": [""]} for one in _attributes(export)]
+    attributes = [attribute | {"mutable": True, "values": [""]} for attribute in _attributes(export)]
     labels = [{"name": name, "attributes": attributes} for name in export.labels]
     write_json(folder / "labels.json", labels)
 
 
-def written(root: ET.Element, file: Path) -> None:
+def write_document(root: ET.Element, file: Path) -> None:
     """Indents and writes a document."""
     ET.indent(root)
     ET.ElementTree(root).write(file, "utf-8", xml_declaration=True)
@@ -164,7 +176,7 @@ def _frames(task: ET.Element, file: Path) -> range:
 
 def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
     text = (task.findtext(key) or "").strip()
-    if text and not is_small(text):
+    if text and not is_small_number(text):
         raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; fix it")
     return int(text) if text else default
 
@@ -173,7 +185,7 @@ def _size(original: ET.Element | None, file: Path) -> Size | None:
     if original is None:
         return None
     sides = [(original.findtext(key) or "").strip() for key in ("height", "width")]
-    if not all(map(is_small, sides)):
+    if not all(map(is_small_number, sides)):
         raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; fix it")
     return checked_size(int(sides[0]), int(sides[1]), f"{file}: original_size")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskcast.data.labelling.formats import cvat
-from maskcast.data.labelling.formats.base import Export, FoundFrame, checked_size
-from maskcast.data.labelling.formats.cvat_shapes import NO_AREA, SHAPES, Shape, add_mask, whole, written_masks
-from maskcast.data.labelling.formats.names import VIDEO_FRAME, frame_name, places_of
-from maskcast.data.labelling.formats.shapes import say_without_area
+from maskcast.data.labelling.formats.base import Export, ImportedFrame, checked_size
+from maskcast.data.labelling.formats.cvat_shapes import NO_AREA, SHAPES, Shape, add_mask, integer, mask_attributes
+from maskcast.data.labelling.formats.names import VIDEO_FRAME, frame_ids_of, frame_name
+from maskcast.data.labelling.formats.shapes import report_without_area
 from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
 
@@ -22,42 +22,45 @@ class CvatImages(cvat.Cvat):
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``annotations.xml``, and ``labels.json`` with CVAT's label settings."""
         frames = sum(map(len, export.clips.values()))
-        root = cvat.document("maskcast", export, frames, "annotation")
+        root = cvat.task_document("maskcast", export, frames, "annotation")
         height, width = (str(side) for side in export.size)
         for number, (clip, t, regions) in enumerate(export.frames()):
             attributes = {"id": str(number), "name": frame_name(clip, t), "width": width, "height": height}
             image = ET.SubElement(root, "image", attributes)
-            for region, mask in written_masks(regions):
-                known = {"label": region.class_name, "source": "auto", "occluded": "0"}
-                add_mask(image, region, known | mask)
-        cvat.written(root, folder / cvat.FILE)
+            for region, mask in mask_attributes(regions):
+                label_attributes = {"label": region.class_name, "source": "auto", "occluded": "0"}
+                add_mask(image, region, label_attributes | mask)
+        cvat.write_document(root, folder / cvat.FILE)
         cvat.write_settings(folder, export)
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the images of a file (see `LabelFormat.read`)."""
         root = read_xml(file, "CVAT for images", "give what CVAT exported")
         if root.tag != "annotations" or root.find("track") is not None or root.find("image") is None:
-            other = "; it has tracks: use --format cvat-video" if root.find("track") is not None else ""
-            raise MaskcastError(f"{file}: no <annotations> with <image>{other}; export `CVAT for images 1.1`")
-        unusable: Counter[str] = Counter()
+            hint = "; it has tracks: use --format cvat-video" if root.find("track") is not None else ""
+            raise MaskcastError(f"{file}: no <annotations> with <image>{hint}; export `CVAT for images 1.1`")
+        without_area: Counter[str] = Counter()
         ids: set[tuple[str | None, ...]] = set()
         tasks = {task.id: task for task in cvat.tasks_of(root, file)}
         for image in root.findall("image"):
             where = f"{file}: image {image.get('id')} ({image.get('name')})"
-            name, known = image.get("name"), tuple(image.get(key) for key in ("subset", "task_id", "id"))
+            name, image_key = image.get("name"), tuple(image.get(key) for key in ("subset", "task_id", "id"))
             if not name:
-                raise MaskcastError(f"{where}: has no name, which tells clip and frame; export it again")
-            if known in ids:
-                raise MaskcastError(f"{where}: its id stands twice; give each image its own")
-            ids.add(known)
-            size = checked_size(whole(image, "height", where), whole(image, "width", where), where)
-            unusable.update(one.tag for one in image if one.tag in NO_AREA)
-            drawn = [one for one in image if one.tag in SHAPES]
-            shapes = [Shape(one, one.get("label"), f"{where}: {one.tag} {n}") for n, one in enumerate(drawn, 1)]
+                raise MaskcastError(f"{where}: has no name, which identifies clip and frame; export it again")
+            if image_key in ids:
+                raise MaskcastError(f"{where}: its id occurs twice; make it unique")
+            ids.add(image_key)
+            size = checked_size(integer(image, "height", where), integer(image, "width", where), where)
+            without_area.update(element.tag for element in image if element.tag in NO_AREA)
+            elements = [element for element in image if element.tag in SHAPES]
+            shapes = [
+                Shape(element, element.get("label"), f"{where}: {element.tag} {n}")
+                for n, element in enumerate(elements, 1)
+            ]
             task = tasks.get(image.get("task_id"))
-            places = places_of(name)
+            frame_ids = frame_ids_of(name)
             if task is not None and (video := VIDEO_FRAME.fullmatch(name)):
-                places = [*places, *task.places(int(video[1]))]
+                frame_ids = [*frame_ids, *task.frame_ids(int(video[1]))]
             names = cvat.names_of(name, image.get("subset"))
-            yield cvat.frame_of(where, places, size, shapes, names, ordered=False)
-        say_without_area(file, unusable)
+            yield cvat.frame_of(where, frame_ids, size, shapes, names, ordered=False)
+        report_without_area(file, without_area)

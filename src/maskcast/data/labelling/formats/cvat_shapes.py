@@ -37,33 +37,33 @@ class Shape:
 
     def z_order(self) -> int:
         """Returns its layer; higher layers are in front."""
-        return whole(self.element, "z_order", self.where, 0)
+        return integer(self.element, "z_order", self.where, 0)
 
     def object(self) -> tuple[str, int | None]:
         """Returns class name and object number; without a number of its own, the number is that of the track."""
         if not self.label:
             raise MaskcastError(f"{self.where}: has no label; give it one in CVAT")
-        known = self._told().get(OBJECT, "")
-        if known and not is_small(known):
+        number = self._attributes().get(OBJECT, "")
+        if number and not is_small_number(number):
             raise MaskcastError(
-                f"{self.where}: attribute {OBJECT} must be a number, got {known[:40]!r}; fix it or empty it"
+                f"{self.where}: attribute {OBJECT} must be a number, got {number[:40]!r}; fix it or empty it"
             )
-        return self.label, int(known) if known else None if self.track is None else TRACKS + self.track
+        return self.label, int(number) if number else None if self.track is None else TRACKS + self.track
 
     def region(self, size: Size) -> Region:
         """Returns the shape as a region of a frame of this size."""
         class_name, instance = self.object()
         try:
-            score = float(self._told()[SCORE])
+            score = float(self._attributes()[SCORE])
         except (KeyError, ValueError):
             score = None  # shapes that people draw have none
         return Region(class_name, _shape_mask(self.element, size, self.where), instance, score)
 
-    def _told(self) -> dict[str | None, str]:
+    def _attributes(self) -> dict[str | None, str]:
         return {one.get("name"): (one.text or "").strip() for one in self.element.findall("attribute")}
 
 
-def written_masks(regions: Sequence[Region]) -> Iterator[tuple[Region, dict[str, str]]]:
+def mask_attributes(regions: Sequence[Region]) -> Iterator[tuple[Region, dict[str, str]]]:
     """Yields the regions that have pixels, each with the attributes of its ``<mask>`` element."""
     for order, region in enumerate(regions):
         if region.mask_HW.any():
@@ -101,13 +101,13 @@ def _shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
         return _rle_mask(element, size, where)
     if tag == "polygon":
         return polygon(points_of(element, where), size, where)
-    turn = number(element, "rotation", where, 0.0)
+    rotation = number(element, "rotation", where, 0.0)
     if tag == "ellipse":
         values = [number(element, key, where) for key in ("cx", "cy", "rx", "ry")]
-        return polygon(ellipse(values[0], values[1], values[2], values[3], turn), size, where)
+        return polygon(ellipse(values[0], values[1], values[2], values[3], rotation), size, where)
     left, top, right, bottom = (number(element, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
     centre = ((left + right) / 2, (top + bottom) / 2)
-    return polygon(rectangle(left, top, right - left, bottom - top, turn, centre), size, where)
+    return polygon(rectangle(left, top, right - left, bottom - top, rotation, centre), size, where)
 
 
 def points_of(element: ET.Element, where: str) -> list[list[float]]:
@@ -135,7 +135,7 @@ def number(element: ET.Element, key: str, where: str, default: float | None = No
     return value
 
 
-def whole(element: ET.Element, key: str, where: str, default: int | None = None) -> int:
+def integer(element: ET.Element, key: str, where: str, default: int | None = None) -> int:
     """Returns an integer from an attribute."""
     value = number(element, key, where, default)
     if value != int(value):
@@ -143,13 +143,13 @@ def whole(element: ET.Element, key: str, where: str, default: int | None = None)
     return int(value)
 
 
-def is_small(text: str) -> bool:
+def is_small_number(text: str) -> bool:
     """Whether a text is a whole number of at most six digits."""
     return text.isdecimal() and len(text) < 7
 
 
 def _rle_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
-    left, top, width, height = (whole(element, key, where) for key in ("left", "top", "width", "height"))
+    left, top, width, height = (integer(element, key, where) for key in ("left", "top", "width", "height"))
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
         raise MaskcastError(
             f"{where}: its box, {width}x{height} at {left},{top}, is not within the frame of {size[1]}x{size[0]}; "

@@ -18,10 +18,24 @@ import numpy as np
 
 from maskcast.data.coco.records import Records
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
+from maskcast.data.labelling.formats.base import (
+    Export,
+    FrameId,
+    ImportedFrame,
+    LabelFormat,
+    Region,
+    Size,
+    checked_size,
+)
 from maskcast.data.labelling.formats.brush import decode, encode
-from maskcast.data.labelling.formats.names import frame_name, places_of
-from maskcast.data.labelling.formats.shapes import decoded_base64, ellipse, polygon, rectangle, say_without_area
+from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
+from maskcast.data.labelling.formats.shapes import (
+    decode_base64_image,
+    ellipse,
+    polygon,
+    rectangle,
+    report_without_area,
+)
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import read_json, short_repr
@@ -53,11 +67,16 @@ class LabelStudio(LabelFormat):
             result = []
             for number, region in enumerate(regions):
                 value = {"format": "rle", "rle": encode(region.mask_HW), "brushlabels": [region.class_name]}
-                known = {"id": f"region{number}", "type": "brushlabels", "from_name": "labels", "to_name": "image"}
+                header = {
+                    "id": f"region{number}",
+                    "type": "brushlabels",
+                    "from_name": "labels",
+                    "to_name": "image",
+                }
                 score = {} if region.score is None else {"score": round(region.score, 4)}
-                result.append(known | frame | {"value": value} | score)
-            sure = [region.score for region in regions if region.score is not None]
-            score = {"score": round(float(np.mean(sure)), 4)} if sure else {}
+                result.append(header | frame | {"value": value} | score)
+            scores = [region.score for region in regions if region.score is not None]
+            score = {"score": round(float(np.mean(scores)), 4)} if scores else {}
             data = {"image": LOCAL + frame_name(clip, t), "clip": clip, "frame": t}
             tasks.append({"data": data, "predictions": [{"model_version": "maskcast", "result": result} | score]})
         (folder / FILE).write_text(json.dumps(tasks) + "\n", encoding="utf-8")
@@ -68,7 +87,7 @@ class LabelStudio(LabelFormat):
             encoding="utf-8",
         )
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the tasks that have annotations (see `LabelFormat.read`)."""
         return _read(file, self.part)
 
@@ -80,60 +99,64 @@ class LabelStudioPredictions(LabelStudio):
     part = "predictions"
 
 
-def _read(file: Path, part: str) -> Iterator[FoundFrame]:
+def _read(file: Path, part: str) -> Iterator[ImportedFrame]:
     content = read_json(file)
     if not isinstance(content, list):
         raise MaskcastError(
             f"{file}: Label Studio's JSON is a list of tasks, not {short_repr(content)}; export `JSON`"
         )
     tasks = Records(f"{file}: tasks", content)
-    unusable = 0
+    without_labels = 0
     left_out: Counter[str] = Counter()
     ids: set[str] = set()
     for n, data in enumerate(tasks.column("data", "export the format `JSON`, not `JSON-MIN`")):
         task = tasks.records[n]
         if "id" in task and str(task["id"]) in ids:
-            tasks.fail(n, "its id stands twice; give each task its own")
+            tasks.fail(n, "its id occurs twice; make it unique")
         ids.add(str(task.get("id")))
         if not isinstance(data, dict):
             tasks.fail(n, f"data must be an object, not {short_repr(data)}; export it again")
-        chosen = _chosen(tasks, n, part)
-        if chosen is None:
-            unusable += 1
+        result = _last_result(tasks, n, part)
+        if result is None:
+            without_labels += 1
             continue
-        found = _grouped(tasks, n, chosen, left_out)
+        regions_of_task = _labelled_regions(tasks, n, result, left_out)
         pages = _pages(data)
         for page, address in enumerate(pages):
-            regions = [one for one in found if len(pages) == 1 or one.get("item_index", 0) == page]
+            regions = [
+                region for region in regions_of_task if len(pages) == 1 or region.get("item_index", 0) == page
+            ]
             where = f"{tasks.where}[{n}] (id {task.get('id')})" + (f" image {page}" if len(pages) > 1 else "")
-            sizes = {_size(one, where) for one in regions}
+            sizes = {_size(region, where) for region in regions}
             if len(sizes) > 1:
-                tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: fix it")
-            objects = [(one["label"], None) for one in regions]
-            places = [*_told(data), *places_of(address), *places_of(unquote(address))]
-            show = partial(_regions, regions, where)
-            yield FoundFrame(where, places, next(iter(sizes), None), objects, show, [unquote(address)])
-    if unusable:
-        say(f"{file}: {unusable} of {len(content)} tasks have no {part}: they stay without labels")
-    say_without_area(file, left_out)
+                tasks.fail(n, f"its regions are of {len(sizes)} sizes; expected one: fix it")
+            objects = [(region["label"], None) for region in regions]
+            frame_ids = [*_stated_frame(data), *frame_ids_of(address), *frame_ids_of(unquote(address))]
+            read_regions = partial(_regions, regions, where)
+            yield ImportedFrame(
+                where, frame_ids, next(iter(sizes), None), objects, read_regions, [unquote(address)]
+            )
+    if without_labels:
+        say(f"{file}: {without_labels} of {len(content)} tasks have no {part}: they stay without labels")
+    report_without_area(file, left_out)
 
 
-def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
+def _last_result(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
     """Returns the results of the annotation or prediction that counts, or None if there is none."""
-    found = tasks.records[n].get(part) or []
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        tasks.fail(n, f"{part} must be a list of objects, not {short_repr(found)}; export `JSON`")
-    kept = [one for one in found if not one.get("was_cancelled")]
-    kept = [one for one in kept if one.get("ground_truth")] or kept
+    candidates = tasks.records[n].get(part) or []
+    if not isinstance(candidates, list) or not all(isinstance(candidate, dict) for candidate in candidates):
+        tasks.fail(n, f"{part} must be a list of objects, not {short_repr(candidates)}; export `JSON`")
+    kept = [candidate for candidate in candidates if not candidate.get("was_cancelled")]
+    kept = [candidate for candidate in kept if candidate.get("ground_truth")] or kept
     if not kept:
         return None
     result = kept[-1].get("result")
-    if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
+    if not isinstance(result, list) or not all(isinstance(candidate, dict) for candidate in result):
         tasks.fail(n, f"result must be a list of objects, not {short_repr(result)}; export `JSON`")
     return list(result)
 
 
-def _grouped(
+def _labelled_regions(
     tasks: Records, n: int, result: Sequence[dict[str, Any]], left_out: Counter[str]
 ) -> list[dict[str, Any]]:
     """Returns the regions of a result that have an area, each with its ``label``; counts the other regions.
@@ -142,47 +165,47 @@ def _grouped(
     `labels`).
     """
     labels: dict[str, Any] = {}
-    for one in result:
-        value = one.get("value")
+    for item in result:
+        value = item.get("value")
         for key, names in value.items() if isinstance(value, dict) else ():
             if key.endswith("labels"):
-                labels[str(one.get("id"))] = names
+                labels[str(item.get("id"))] = names
     regions = []
-    seen: set[str] = set()
-    for one in result:
-        tag = str(one.get("type", "")).removesuffix("labels")
-        value = one.get("value")
+    seen_ids: set[str] = set()
+    for item in result:
+        tag = str(item.get("type", "")).removesuffix("labels")
+        value = item.get("value")
         if tag.startswith("video") or (tag == "vector" and isinstance(value, dict) and value.get("closed")):
-            tasks.fail(n, f"has a {tag}, which is not read; draw {', '.join(TAGS)} on images of the frames")
+            tasks.fail(n, f"has a {tag}, which is not supported; draw {', '.join(TAGS)} on images of the frames")
         if tag in NO_AREA:
             left_out[tag] += 1
         if tag not in TAGS:
             continue
         if not isinstance(value, dict):
             tasks.fail(n, f"value of a region must be an object, not {short_repr(value)}; export `JSON`")
-        names = labels.get(str(one.get("id")), [])
+        names = labels.get(str(item.get("id")), [])
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-            tasks.fail(n, f"a region has the labels {short_repr(names)}; give it one")
-        if one.get("id") is not None and str(one["id"]) in seen:
-            tasks.fail(n, f"region {one['id']!r} stands twice; give each its own id")
-        seen.add(str(one.get("id")))
-        if one.get("image_rotation"):
-            tasks.fail(n, "the image was rotated while it was labelled; label it as it is")
-        regions.append(one | {"tag": tag, "label": names[0]})
+            tasks.fail(n, f"a region has the labels {short_repr(names)}; expected exactly one")
+        if item.get("id") is not None and str(item["id"]) in seen_ids:
+            tasks.fail(n, f"region {item['id']!r} occurs twice; make its id unique")
+        seen_ids.add(str(item.get("id")))
+        if item.get("image_rotation"):
+            tasks.fail(n, "the image was rotated while it was labelled; label it without rotation")
+        regions.append(item | {"tag": tag, "label": names[0]})
     return regions
 
 
 def _size(region: Mapping[str, Any], where: str) -> Size:
     sides = [region.get(key) for key in ("original_height", "original_width")]
     if not all(type(side) is int for side in sides):
-        raise MaskcastError(f"{where}: a region lacks original_width and original_height; export it again")
+        raise MaskcastError(f"{where}: a region has no original_width and original_height; export it again")
     return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
 
 
-def _told(data: Mapping[str, Any]) -> list[Place]:
+def _stated_frame(data: Mapping[str, Any]) -> list[FrameId]:
     """Returns clip and frame of a task that maskcast wrote; else an empty list."""
-    told = isinstance(data.get("clip"), str) and type(data.get("frame")) is int
-    return [(data["clip"], data["frame"])] if told else []
+    is_stated = isinstance(data.get("clip"), str) and type(data.get("frame")) is int
+    return [(data["clip"], data["frame"])] if is_stated else []
 
 
 def _pages(data: Mapping[str, Any]) -> list[str]:
@@ -191,8 +214,8 @@ def _pages(data: Mapping[str, Any]) -> list[str]:
     The single path is that in `image`, else the first text with the ending of an image.
     """
     paths = [_path(value) for value in (data.get("image"), *data.values()) if isinstance(value, str)]
-    if ends := [path for path in paths if _is_image(path)]:
-        return ends[:1]
+    if image_paths := [path for path in paths if _is_image(path)]:
+        return image_paths[:1]
     for value in data.values():
         if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
             pages = [_path(one) for one in value]
@@ -211,10 +234,12 @@ def _is_image(path: str) -> bool:
 
 
 def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:
-    for n, one in enumerate(regions, 1):
-        place = f"{where}: region {n} ({one['tag']})"
-        score = one.get("score")
-        yield Region(one["label"], _mask(one, size, place), None, score if isinstance(score, float) else None)
+    for n, region in enumerate(regions, 1):
+        shape_name = f"{where}: region {n} ({region['tag']})"
+        score = region.get("score")
+        yield Region(
+            region["label"], _mask(region, size, shape_name), None, score if isinstance(score, float) else None
+        )
 
 
 def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
@@ -233,12 +258,12 @@ def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
         if region["tag"] == "polygon":
             return polygon((np.array(value["points"], np.float64).reshape(-1, 2) * scale).tolist(), size, where)
         x, y = np.array([value["x"], value["y"]], np.float64) * scale
-        turn = float(value.get("rotation", 0))
+        rotation = float(value.get("rotation", 0))
         if region["tag"] == "ellipse":
             radii = np.array([value["radiusX"], value["radiusY"]], np.float64) * scale
-            return polygon(ellipse(x, y, radii[0], radii[1], turn), size, where)
+            return polygon(ellipse(x, y, radii[0], radii[1], rotation), size, where)
         width, height = np.array([value["width"], value["height"]], np.float64) * scale
-        return polygon(rectangle(x, y, width, height, turn, (x, y)), size, where)
+        return polygon(rectangle(x, y, width, height, rotation, (x, y)), size, where)
     except (KeyError, TypeError, ValueError) as error:
         raise MaskcastError(f"{where}: its numbers cannot be read ({error!r}); export it again") from None
 
@@ -247,11 +272,11 @@ def _bitmask(url: object, size: Size, where: str) -> np.ndarray:
     """Returns the pixels, (H, W) bool, that are not transparent in a PNG given as a data URL."""
     if not isinstance(url, str) or not url.startswith(PNG):
         raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {short_repr(url)}; export it again")
-    picture = decoded_base64(url.removeprefix(PNG), "imageDataURL", where)
+    picture = decode_base64_image(url.removeprefix(PNG), "imageDataURL", where)
     mask_HW: np.ndarray = np.asarray(picture.convert("RGBA"))[..., 3] > 0
     if mask_HW.shape != size:
-        have, wanted = ("x".join(map(str, shape[::-1])) for shape in (mask_HW.shape, size))
+        actual, expected = ("x".join(map(str, shape[::-1])) for shape in (mask_HW.shape, size))
         raise MaskcastError(
-            f"{where}: its bitmask is {have}, the frame {wanted} (width x height); export it again"
+            f"{where}: its bitmask is {actual}, the frame {expected} (width x height); export it again"
         )
     return mask_HW

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.coco.records import Records
-from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
-from maskcast.data.labelling.formats.names import frame_name, places_of
-from maskcast.data.labelling.formats.shapes import decoded_base64, ellipse, polygon, rectangle
+from maskcast.data.labelling.formats.base import Export, ImportedFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
+from maskcast.data.labelling.formats.shapes import decode_base64_image, ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize, read_json, short_repr
@@ -43,7 +43,7 @@ class Labelme(LabelFormat):
     scores = False
 
     def __init__(self) -> None:
-        self._said: set[str] = set()  # kinds without area that were reported: once, not for each file
+        self._reported: set[str] = set()  # kinds without area that were reported: once, not for each file
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``labelme/<clip>_<frame>.json``, which name the images in ``images``."""
@@ -54,7 +54,7 @@ class Labelme(LabelFormat):
             content: dict[str, Any] = {
                 "version": "5.4.1",
                 "flags": {},
-                "shapes": [_written(region) for region in regions if region.mask_HW.any()],
+                "shapes": [_shape(region) for region in regions if region.mask_HW.any()],
                 "imagePath": f"../images/{image}",
                 "imageData": None,
                 "imageHeight": height,
@@ -62,21 +62,21 @@ class Labelme(LabelFormat):
             }
             (folder / FOLDER / f"{image.stem}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frame of a file (see `LabelFormat.read`)."""
         frame, without_area = _read(file)
-        for kind in sorted(without_area - self._said):
+        for kind in sorted(without_area - self._reported):
             say(f"{file}: shapes of kind {kind} have no area: they are left out, here and in other files")
-        self._said |= without_area
+        self._reported |= without_area
         yield frame
 
 
-def _written(region: Region) -> dict[str, Any]:
+def _shape(region: Region) -> dict[str, Any]:
     """Returns a region as a shape of type mask."""
     rows, columns = (np.flatnonzero(region.mask_HW.any(axis)) for axis in (1, 0))
     top, bottom, left, right = (int(one) for one in (rows[0], rows[-1], columns[0], columns[-1]))
-    picture = io.BytesIO()
-    Image.fromarray(region.mask_HW[top : bottom + 1, left : right + 1].astype(np.uint8)).save(picture, "PNG")
+    png = io.BytesIO()
+    Image.fromarray(region.mask_HW[top : bottom + 1, left : right + 1].astype(np.uint8)).save(png, "PNG")
     return {
         "label": region.class_name,
         "points": [[left, top], [right, bottom]],
@@ -84,15 +84,17 @@ def _written(region: Region) -> dict[str, Any]:
         "description": "",
         "shape_type": "mask",
         "flags": {},
-        "mask": base64.b64encode(picture.getvalue()).decode(),
+        "mask": base64.b64encode(png.getvalue()).decode(),
     }
 
 
-def _read(file: Path) -> tuple[FoundFrame, set[str]]:
+def _read(file: Path) -> tuple[ImportedFrame, set[str]]:
     """Returns the frame of a file, and the types of its shapes that have no area."""
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        raise MaskcastError(f"{file}: labelme's files are objects with a list of shapes; take away what is none")
+        raise MaskcastError(
+            f"{file}: not a labelme file, which is an object with a list of shapes; remove other files"
+        )
     image = content.get("imagePath")
     if not isinstance(image, str) or not image:
         raise MaskcastError(f"{file}: imagePath must be the path of its image, not {short_repr(image)}; fix it")
@@ -100,20 +102,22 @@ def _read(file: Path) -> tuple[FoundFrame, set[str]]:
     shapes = Records(f"{file}: shapes", content["shapes"])
     kept, without_area = [], set()
     for n, label in enumerate(shapes.texts("label", "give it the name of a class")):
-        one = shapes.records[n]
-        kind = one.get("shape_type") or "polygon"  # older files have no other type
+        shape = shapes.records[n]
+        kind = shape.get("shape_type") or "polygon"  # older files have no other type
         if kind in NO_AREA:
             without_area.add(kind)
         elif kind in SHAPES:
-            known = {"label": label, "shape_type": kind, "where": f"{file}: shapes[{n}] ({kind})"}
-            kept.append(known | {key: one.get(key) for key in ("points", "group_id", "mask")})
+            checked_shape = {"label": label, "shape_type": kind, "where": f"{file}: shapes[{n}] ({kind})"}
+            kept.append(checked_shape | {key: shape.get(key) for key in ("points", "group_id", "mask")})
         else:
             allowed = ", ".join(SHAPES + NO_AREA)
             shapes.fail(n, f"shape_type must be one of {allowed}, not {short_repr(kind)}; draw it again")
-    objects = [(one["label"], _group(one)) for one in kept]
+    objects = [(shape["label"], _group(shape)) for shape in kept]
     size = _size(content, str(file))
     names = [(file.parent / image).as_posix(), PurePosixPath(image).name, file.stem]
-    return FoundFrame(str(file), places_of(image), size, objects, partial(_regions, kept), names), without_area
+    return ImportedFrame(
+        str(file), frame_ids_of(image), size, objects, partial(_regions, kept), names
+    ), without_area
 
 
 def _group(shape: Mapping[str, Any]) -> int | None:
@@ -137,8 +141,8 @@ def _size(content: Mapping[str, Any], where: str) -> Size | None:
 
 
 def _regions(shapes: Sequence[Mapping[str, Any]], size: Size) -> Iterator[Region]:
-    for one in shapes:
-        yield Region(one["label"], _mask(one, size), _group(one))
+    for shape in shapes:
+        yield Region(shape["label"], _mask(shape, size), _group(shape))
 
 
 def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
@@ -151,9 +155,9 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
             f"{where}: points must be [[x, y], ...], not {short_repr(shape['points'])}; fix it"
         ) from None
     if not np.isfinite(points).all():
-        raise MaskcastError(f"{where}: points hold something other than finite numbers; fix it")
+        raise MaskcastError(f"{where}: points must be finite numbers; fix it")
     if kind == "mask":
-        return _pasted(shape["mask"], points, size, where)
+        return _png_mask(shape["mask"], points, size, where)
     if kind in POLYGONS or (kind == "rectangle" and len(points) == 4):  # a rectangle of X-AnyLabeling
         return polygon(points.tolist(), size, where)
     if len(points) != 2:
@@ -166,18 +170,20 @@ def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
     return polygon(rectangle(left, top, abs(other_x - x), abs(other_y - y), 0, (left, top)), size, where)
 
 
-def _pasted(text: object, points: np.ndarray, size: Size, where: str) -> np.ndarray:
+def _png_mask(text: object, points: np.ndarray, size: Size, where: str) -> np.ndarray:
     """Returns the non-zero pixels of a mask's PNG, placed in the frame; they may extend beyond it."""
-    patch = np.asarray(decoded_base64(text, "mask", where))
+    patch = np.asarray(decode_base64_image(text, "mask", where))
     if patch.ndim != 2:
         raise MaskcastError(f"{where}: mask must be a PNG of one channel; save it again")
     if not len(points):
-        raise MaskcastError(f"{where}: lacks the points of its corners; draw it again")
+        raise MaskcastError(f"{where}: has no points; draw it again")
     left, top = (round(value) for value in points[0].tolist())
     if left + patch.shape[1] <= 0 or top + patch.shape[0] <= 0 or left >= size[1] or top >= size[0]:
-        raise MaskcastError(f"{where}: its mask lies outside of the frame of {size[1]}x{size[0]}; fix it")
+        raise MaskcastError(f"{where}: its mask is outside the frame of {size[1]}x{size[0]}; fix it")
     mask_HW = np.zeros(size, bool)
-    seen = patch[max(-top, 0) : size[0] - top, max(-left, 0) : size[1] - left]
+    visible = patch[max(-top, 0) : size[0] - top, max(-left, 0) : size[1] - left]
     first_row, first_column = max(top, 0), max(left, 0)
-    mask_HW[first_row : first_row + seen.shape[0], first_column : first_column + seen.shape[1]] = seen != 0
+    mask_HW[first_row : first_row + visible.shape[0], first_column : first_column + visible.shape[1]] = (
+        visible != 0
+    )
     return mask_HW

@@ -16,26 +16,26 @@ from maskcast.data.images import write_image
 from maskcast.data.labelling.formats.base import (
     IGNORED,
     Export,
-    FoundFrame,
+    FrameId,
+    ImportedFrame,
     LabelFormat,
-    Place,
     Region,
     Size,
     checked_size,
 )
-from maskcast.data.labelling.formats.names import clip_name, places_of
+from maskcast.data.labelling.formats.names import clip_name, frame_ids_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.progress import say
 from maskcast.reading import read_text
 
-PER_CLASS = 1000
+OBJECTS_PER_CLASS = 1000
 IGNORE_VALUE = 10_000
-MOST_CLASSES = 64  # 65 * 1000 + 999 exceeds 16 bits
+MAX_CLASSES = 64  # 65 * 1000 + 999 exceeds 16 bits
 LABELS = "labels.txt"
 KITTI = ("car", "pedestrian")
-Told = Callable[[int, str], tuple[str, int | None]]
+DecodeValue = Callable[[int, str], tuple[str, int | None]]
 
 
 class Mots(LabelFormat):
@@ -44,33 +44,37 @@ class Mots(LabelFormat):
     tool = "MOTS"
     tracks = True
     scores = False
-    numbered = True
+    has_ambiguous_start = True
     first = 0  # number of a clip's first frame in the files
     classes: Sequence[str] = ()  # classes of the files
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
+    def read(self, path: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of a file, or of a folder of files (see `LabelFormat.read`)."""
         self.classes = read_labels(path)
         yield from super().read(path)
 
-    def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
-        """Determines the number of a clip's first frame (see `LabelFormat.count_frames`)."""
-        numbers = list(self.numbers(path))
-        zero = next((file for file, _, t in numbers if t == 0), None)
-        last = any(t == lengths.get(clip) for _, clip, t in numbers)  # beyond the end if counted from 0
-        beyond = any(t > lengths.get(clip, t) for _, clip, t in numbers)  # an error that reading reports
-        if first == 1 and zero is not None:
-            raise MaskcastError(f"--first-frame 1: {zero} has a frame 0; leave the flag out")
-        if first is None and zero is None and not beyond:
-            first = 1 if last else self.undecided(path, numbers)
+    def detect_first_frame(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
+        """Determines the number of a clip's first frame (see `LabelFormat.detect_first_frame`)."""
+        frame_numbers = list(self.frame_numbers(path))
+        file_with_0 = next((file for file, _, t in frame_numbers if t == 0), None)
+        lists_last = any(
+            t == lengths.get(clip) for _, clip, t in frame_numbers
+        )  # beyond the end if counted from 0
+        lists_beyond = any(
+            t > lengths.get(clip, t) for _, clip, t in frame_numbers
+        )  # an error that reading reports
+        if first == 1 and file_with_0 is not None:
+            raise MaskcastError(f"--first-frame 1: {file_with_0} has a frame 0; remove the option")
+        if first is None and file_with_0 is None and not lists_beyond:
+            first = 1 if lists_last else self.default_first_frame(path, frame_numbers)
         self.first = first or 0
 
     @abstractmethod
-    def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
+    def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
         """Yields file, clip and number of each frame that is listed with objects."""
 
     @abstractmethod
-    def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
+    def default_first_frame(self, path: Path, frame_numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Returns the number of a clip's first frame if neither a frame 0 nor a clip's last frame is listed."""
 
 
@@ -88,7 +92,7 @@ class MotsPng(Mots):
         for clip, t, regions in export.frames():
             values_HW = np.zeros(export.size, np.uint16)
             for region in regions:
-                values_HW[region.mask_HW] = value_of(region, export.classes)
+                values_HW[region.mask_HW] = encode_value(region, export.classes)
             place = root / clip_name(clip)
             place.mkdir(exist_ok=True)
             write_image(place / f"{t:06d}.png", values_HW)
@@ -98,50 +102,52 @@ class MotsPng(Mots):
         found = super().files_in(path)
         return [one for one in found if one == path or "images" not in one.relative_to(path).parts[:-1]]
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of a PNG (see `LabelFormat.read`)."""
-        counted_from_0 = [(clip, t - self.first) for clip, t in _places(file)]
-        yield id_frame(file, counted_from_0, partial(named, self.classes), zero=False)
+        counted_from_0 = [(clip, t - self.first) for clip, t in _frame_ids(file)]
+        yield frame_of_ids(file, counted_from_0, partial(decode_value, self.classes), include_zero=False)
 
-    def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
-        """Yields all clips and frames that the names of the images may refer to (see `Mots.numbers`)."""
-        return ((file, clip, t) for file in self.files_in(path) for clip, t in _places(file))
+    def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
+        """Yields all clips and frames that the names of the images may refer to (see `Mots.frame_numbers`)."""
+        return ((file, clip, t) for file in self.files_in(path) for clip, t in _frame_ids(file))
 
-    def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
+    def default_first_frame(self, path: Path, frame_numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Assumes names written by maskcast, which count from 0, and says so."""
-        if numbers:
+        if frame_numbers:
             say("no image is of frame 0 or of a clip's last frame: counted from 0 (--first-frame 1: from 1)")
         return 0
 
 
-def _places(file: Path) -> list[Place]:
-    return places_of(f"{file.parent.name}/{file.name}")
+def _frame_ids(file: Path) -> list[FrameId]:
+    return frame_ids_of(f"{file.parent.name}/{file.name}")
 
 
-def id_frame(file: Path, places: Sequence[Place], told: Told, *, zero: bool) -> FoundFrame:
+def frame_of_ids(
+    file: Path, frame_ids: Sequence[FrameId], decode: DecodeValue, *, include_zero: bool
+) -> ImportedFrame:
     """Returns the frame of an image of ids.
 
     Args:
         file: the image.
-        places: clips and frames that its name may refer to.
-        told: returns class name and object number of a pixel value, given also the file name for errors; can be
+        frame_ids: clips and frames that its name may refer to.
+        decode: returns class name and object number of a pixel value, given also the file name for errors; can be
             pickled.
-        zero: whether 0 has a class, too; it is never an object.
+        include_zero: whether 0 has a class, too; it is never an object.
 
     Raises:
         MaskcastError: the image is damaged, coloured or lossy, or holds an id that does not exist.
     """
     values_HW = _ids(file)
-    objects = [told(value, str(file)) for value in np.unique(values_HW).tolist() if value]
+    objects = [decode(value, str(file)) for value in np.unique(values_HW).tolist() if value]
     size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
-    return FoundFrame(str(file), places, size, objects, partial(_regions, file, told, zero))
+    return ImportedFrame(str(file), frame_ids, size, objects, partial(_regions, file, decode, include_zero))
 
 
-def _regions(file: Path, told: Told, zero: bool, size: Size) -> Iterator[Region]:
+def _regions(file: Path, decode: DecodeValue, include_zero: bool, size: Size) -> Iterator[Region]:
     values_HW = _ids(file)
     for value in np.unique(values_HW).tolist():
-        if value or zero:
-            name, instance = told(value, str(file))
+        if value or include_zero:
+            name, instance = decode(value, str(file))
             yield Region(name, values_HW == value, instance)
 
 
@@ -150,17 +156,15 @@ def _ids(file: Path) -> np.ndarray:
     mask = read_mask(file)
     values_HW = mask.grey()
     if values_HW is None or mask.lossy:
-        raise MaskcastError(
-            f"{file}: holds {mask.format} where ids are wanted; export ids as PNG, 8 or 16 bits grey"
-        )
+        raise MaskcastError(f"{file}: has {mask.format}, expected ids; export ids as PNG, 8 or 16 bits grey")
     return values_HW
 
 
 def write_labels(root: Path, classes: Sequence[str]) -> None:
-    """Writes the class names; 16 bits have room for at most `MOST_CLASSES`."""
-    if len(classes) > MOST_CLASSES:
+    """Writes the class names; 16 bits have room for at most `MAX_CLASSES`."""
+    if len(classes) > MAX_CLASSES:
         raise MaskcastError(
-            f"MOTS has room for {MOST_CLASSES} classes, the map has {len(classes)}; export another format"
+            f"MOTS supports at most {MAX_CLASSES} classes, the map has {len(classes)}; use another format"
         )
     (root / LABELS).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
 
@@ -175,19 +179,19 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return KITTI
 
 
-def value_of(region: Region, classes: Sequence[str]) -> int:
+def encode_value(region: Region, classes: Sequence[str]) -> int:
     """Returns the pixel value of a region."""
     if region.class_name == IGNORED:
         return IGNORE_VALUE
     instance = 1 if region.instance is None else region.instance
-    if not 0 < instance < PER_CLASS:
+    if not 0 < instance < OBJECTS_PER_CLASS:
         raise MaskcastError(
-            f"MOTS has room for objects 1 to {PER_CLASS - 1}, a clip has object {instance}; export another format"
+            f"MOTS supports objects 1 to {OBJECTS_PER_CLASS - 1}, a clip has object {instance}; use another format"
         )
-    return PER_CLASS * (1 + classes.index(region.class_name)) + instance
+    return OBJECTS_PER_CLASS * (1 + classes.index(region.class_name)) + instance
 
 
-def named(names: Sequence[str], value: int, where: str) -> tuple[str, int | None]:
+def decode_value(names: Sequence[str], value: int, where: str) -> tuple[str, int | None]:
     """Returns class name and object number of a pixel value.
 
     Raises:
@@ -195,7 +199,7 @@ def named(names: Sequence[str], value: int, where: str) -> tuple[str, int | None
     """
     if value == IGNORE_VALUE:
         return IGNORED, None
-    class_id, instance = divmod(value, PER_CLASS)
+    class_id, instance = divmod(value, OBJECTS_PER_CLASS)
     if not 0 < class_id <= len(names):
         raise MaskcastError(
             f"{where}: value {value} is of class {class_id}; there are 1 to {len(names)} ({', '.join(names)}): "

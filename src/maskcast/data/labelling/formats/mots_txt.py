@@ -11,11 +11,18 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from maskcast.data.coco.masks import packed_masks
+from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records
-from maskcast.data.labelling.formats.base import Export, FoundFrame, Size, checked_size
-from maskcast.data.labelling.formats.coco import coco_mask, packed_frame
-from maskcast.data.labelling.formats.mots import LABELS, PER_CLASS, Mots, named, value_of, write_labels
+from maskcast.data.labelling.formats.base import Export, ImportedFrame, Size, checked_size
+from maskcast.data.labelling.formats.coco import coco_mask, frame_of_rle
+from maskcast.data.labelling.formats.mots import (
+    LABELS,
+    OBJECTS_PER_CLASS,
+    Mots,
+    decode_value,
+    encode_value,
+    write_labels,
+)
 from maskcast.data.labelling.formats.names import clip_name
 from maskcast.errors import MaskcastError
 from maskcast.reading import is_small_integer, read_text
@@ -29,7 +36,7 @@ class MotsTxt(Mots):
     name = "mots-txt"
     files = ("*.txt",)
     whole_clips = True
-    fills = True
+    covers_all_frames = True
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``instances_txt/<clip>.txt`` and ``instances_txt/labels.txt``."""
@@ -41,32 +48,32 @@ class MotsTxt(Mots):
             lines = []
             for t in frames:
                 for region in export.regions(clip, t):
-                    value = value_of(region, export.classes)
+                    value = encode_value(region, export.classes)
                     text = coco_mask(region.mask_HW)["segmentation"]["counts"]
-                    lines.append(f"{t} {value} {value // PER_CLASS} {height} {width} {text}")
+                    lines.append(f"{t} {value} {value // OBJECTS_PER_CLASS} {height} {width} {text}")
             (root / f"{clip_name(clip)}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
     def files_in(self, path: Path) -> list[Path]:
         """Returns the files of the clips (see `LabelFormat.files_in`)."""
         return [file for file in super().files_in(path) if file.name != LABELS]
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frames that have a line; without any line, the first frame (see `LabelFormat.read`)."""
         return _read(file, self.classes, self.first)
 
-    def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
-        """Yields the frame number of each line (see `Mots.numbers`)."""
+    def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
+        """Yields the frame number of each line (see `Mots.frame_numbers`)."""
         for file in self.files_in(path):
             words = (line.partition(" ")[0] for line in _lines(file))
             yield from ((file, unquote(file.stem), int(word)) for word in words if is_small_integer(word))
 
-    def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
+    def default_first_frame(self, path: Path, frame_numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Refuses to guess, unless there are no lines, which need no number."""
-        if not numbers:
+        if not frame_numbers:
             return 0
         raise MaskcastError(
-            f"{path}: no line is of frame 0 or of a clip's last frame, so nothing shows where frames count from; "
-            "give --first-frame 0 (KITTI MOTS) or 1 (MOTSChallenge)"
+            f"{path}: no line is of frame 0 or of a clip's last frame, so the first frame's number is unknown; "
+            "use --first-frame 0 (KITTI MOTS) or 1 (MOTSChallenge)"
         )
 
 
@@ -74,33 +81,37 @@ def _lines(file: Path) -> list[str]:
     return read_text(file, "text of ASCII", "give a MOTS text file", "ascii").splitlines()
 
 
-def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
-    found: dict[int, list[tuple[str, int | None, int]]] = defaultdict(list)  # class, object, index of the record
+def _read(file: Path, names: Sequence[str], first: int) -> Iterator[ImportedFrame]:
+    objects_by_frame: dict[int, list[tuple[str, int | None, int]]] = defaultdict(
+        list
+    )  # class, object, index of the record
     sizes: set[Size] = set()
     records: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
     for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
-        words, where = line.split(), f"{file}: line {number}"
-        if len(words) != len(FIELDS) or not all(map(is_small_integer, words[:5])):
-            raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; write the line again")
-        t, value, class_id, height, width = map(int, words[:5])
-        class_name, instance = named(names, value, where)
-        if value // PER_CLASS != class_id:
+        fields, where = line.split(), f"{file}: line {number}"
+        if len(fields) != len(FIELDS) or not all(map(is_small_integer, fields[:5])):
+            raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; fix it")
+        t, value, class_id, height, width = map(int, fields[:5])
+        class_name, instance = decode_value(names, value, where)
+        if value // OBJECTS_PER_CLASS != class_id:
             raise MaskcastError(f"{where}: object {value} is not of class {class_id}; it is class * 1000 + object")
         if (t, value) in seen:
-            raise MaskcastError(f"{where}: object {value} stands twice in frame {t}; give each its own number")
+            raise MaskcastError(f"{where}: object {value} occurs twice in frame {t}; use unique numbers")
         seen.add((t, value))
         size = checked_size(height, width, where)
         sizes.add(size)
-        found[t].append((class_name, instance, len(records)))
-        records.append({"segmentation": {"size": list(size), "counts": words[5]}})
+        objects_by_frame[t].append((class_name, instance, len(records)))
+        records.append({"segmentation": {"size": list(size), "counts": fields[5]}})
     if len(sizes) > 1:
-        raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: fix it")
+        raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; expected one: fix it")
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
-    masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
-    for t in sorted(found) or [first]:
-        here = [(class_name, instance, None, masks[n]) for class_name, instance, n in found.get(t, ())]
-        places = [(unquote(file.stem), t - first)]
-        yield packed_frame(f"{file}: frame {t}", places, next(iter(sizes), None), here)
+    masks = compressed_masks(Records(f"{file}: objects", records), all_sizes)
+    for t in sorted(objects_by_frame) or [first]:
+        regions = [
+            (class_name, instance, None, masks[n]) for class_name, instance, n in objects_by_frame.get(t, ())
+        ]
+        frame_ids = [(unquote(file.stem), t - first)]
+        yield frame_of_rle(f"{file}: frame {t}", frame_ids, next(iter(sizes), None), regions)

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.labelling.formats.base import Place
+from maskcast.data.labelling.formats.base import FrameId
 
 FRAME_RULE = "<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on"
 VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # CVAT's name of a video frame
@@ -22,14 +22,14 @@ def frame_name(clip: str, frame: int) -> str:
     return f"{clip_name(clip)}_{frame:06d}.png"
 
 
-def places_of(name: str) -> list[Place]:
+def frame_ids_of(name: str) -> list[FrameId]:
     """Returns the clips and frames that an image's name may refer to, the likeliest first; see `FRAME_RULE`."""
     path = PurePosixPath(name.replace("\\", "/"))
     stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
     stems = [stem] + ([uploaded[1]] if (uploaded := UPLOADED.fullmatch(stem)) else [])
-    found = [
-        (unquote(match[1]), int(match[2])) for one in stems if (match := re.fullmatch(r"(.+)_(\d{1,9})", one))
+    frame_ids = [
+        (unquote(match[1]), int(match[2])) for each in stems if (match := re.fullmatch(r"(.+)_(\d{1,9})", each))
     ]
     if re.fullmatch(r"\d{1,9}", stem) and path.parent.name:
-        found.append((unquote(path.parent.name), int(stem)))
-    return found
+        frame_ids.append((unquote(path.parent.name), int(stem)))
+    return frame_ids

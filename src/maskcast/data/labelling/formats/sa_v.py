@@ -11,7 +11,7 @@ from maskcast.data.coco.records import Records
 from maskcast.errors import MaskcastError
 from maskcast.reading import short_repr
 
-EVERY = 4  # video frames per labelled frame: 24 and 6 fps
+FRAME_STRIDE = 4  # video frames per labelled frame: 24 and 6 fps
 OBJECT = "object"  # class name of all objects
 
 
@@ -29,13 +29,21 @@ def sa_v_lists(file: Path, content: Mapping[str, Any]) -> tuple[Records, Records
     frames, ids = content["masklet"], content["masklet_id"]
     for t, masks in enumerate(frames):
         if not isinstance(masks, list) or len(masks) != len(ids):
-            have = len(masks) if isinstance(masks, list) else short_repr(masks)
-            raise MaskcastError(f"{file}: masklet[{t}] must be one per masklet_id, {len(ids)}, not {have}; fix it")
+            found = len(masks) if isinstance(masks, list) else short_repr(masks)
+            raise MaskcastError(
+                f"{file}: masklet[{t}] must be one per masklet_id, {len(ids)}, not {found}; fix it"
+            )
     size = {key: int(content[f"video_{key}"]) for key in ("height", "width")}  # a float in the file: 848.0
-    names = [f"{content['video_id']}/{EVERY * t:05d}.jpg" for t in range(len(frames))]
+    names = [f"{content['video_id']}/{FRAME_STRIDE * t:05d}.jpg" for t in range(len(frames))]
     annotations = [
-        {"id": one, "instance_id": one, "video_id": 0, "category_id": 0, "segmentations": [m[k] for m in frames]}
-        for k, one in enumerate(ids)
+        {
+            "id": masklet_id,
+            "instance_id": masklet_id,
+            "video_id": 0,
+            "category_id": 0,
+            "segmentations": [m[k] for m in frames],
+        }
+        for k, masklet_id in enumerate(ids)
     ]
     return (
         Records(f"{file}: video", [{"id": 0, **size, "file_names": names}]),

@@ -16,7 +16,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from PIL import Image
 
-from maskcast.data.coco.masks import FAR
+from maskcast.data.coco.masks import MAX_DISTANCE
 from maskcast.data.decoding import decode
 from maskcast.data.labelling.formats.base import Size
 from maskcast.errors import MaskcastError
@@ -37,19 +37,19 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
             f"{where}: a polygon of {pluralize(len(points_P2), 'point')} has no area; draw at least 3"
         )
     flat = np.asarray(points_P2, np.float64)
-    if not np.isfinite(flat).all() or np.abs(flat).max() > FAR * max(size):
-        raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; fix it")
+    if not np.isfinite(flat).all() or np.abs(flat).max() > MAX_DISTANCE * max(size):
+        raise MaskcastError(f"{where}: a point is far outside the frame of {size[1]}x{size[0]}; fix it")
     return rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
 
 
-def say_without_area(file: Path, found: Counter[str]) -> None:
+def report_without_area(file: Path, counts: Counter[str]) -> None:
     """Reports the numbers of shapes without area that are left out, if any."""
-    if found:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
+    if counts:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         say(f"{file}: left out {kinds}: they have no area")
 
 
-def decoded_base64(text: object, key: str, where: str) -> Image.Image:
+def decode_base64_image(text: object, key: str, where: str) -> Image.Image:
     """Returns the image in a base64 text, which is the value of ``key``.
 
     Raises:
@@ -60,7 +60,7 @@ def decoded_base64(text: object, key: str, where: str) -> Image.Image:
     try:
         content = binascii.a2b_base64("".join(text.split()), strict_mode=True)  # some writers insert line breaks
     except binascii.Error as error:
-        raise MaskcastError(f"{where}: {key} is no base64 ({error}); export it again") from None
+        raise MaskcastError(f"{where}: {key} is not valid base64 ({error}); export it again") from None
     return decode(where, content).image
 
 
@@ -69,15 +69,15 @@ def rectangle(
 ) -> list[list[float]]:
     """Returns the corners of a rectangle, rotated clockwise about a point by ``rotation`` degrees."""
     corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
-    return _turned(corners, rotation, centre)
+    return _rotate(corners, rotation, centre)
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float) -> list[list[float]]:
     """Returns points of an ellipse, rotated clockwise about its centre by ``rotation`` degrees."""
     angles = [2 * pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
-    return _turned([(x + radius_x * cos(a), y + radius_y * sin(a)) for a in angles], rotation, (x, y))
+    return _rotate([(x + radius_x * cos(a), y + radius_y * sin(a)) for a in angles], rotation, (x, y))
 
 
-def _turned(points: Sequence[tuple[float, float]], rotation: float, centre: Sequence[float]) -> list[list[float]]:
+def _rotate(points: Sequence[tuple[float, float]], rotation: float, centre: Sequence[float]) -> list[list[float]]:
     c, s, (x0, y0) = cos(radians(rotation)), sin(radians(rotation)), centre
     return [[x0 + c * (x - x0) - s * (y - y0), y0 + s * (x - x0) + c * (y - y0)] for x, y in points]

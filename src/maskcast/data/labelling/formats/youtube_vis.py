@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.coco.masks import packed_masks
+from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records, category_names
-from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Region, checked_size
+from maskcast.data.labelling.formats.base import Export, ImportedFrame, LabelFormat, Region, checked_size
 from maskcast.data.labelling.formats.burst import burst_lists, is_burst
-from maskcast.data.labelling.formats.coco import Packed, coco_mask, instance_of, packed_frame
-from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.coco import RleRegion, coco_mask, frame_of_rle, instance_of
+from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.data.labelling.formats.sa_v import is_sa_v, sa_v_lists
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, short_repr
@@ -49,62 +49,62 @@ class YouTubeVis(LabelFormat):
             for k, t in enumerate(frames):
                 for region in export.regions(clip, t):
                     objects[region.class_name, region.instance][k] = region
-            for (class_name, instance), seen in objects.items():
-                masks = {k: coco_mask(region.mask_HW) for k, region in seen.items()}
-                one: dict[str, Any] = {
+            for (class_name, instance), visible in objects.items():
+                masks = {k: coco_mask(region.mask_HW) for k, region in visible.items()}
+                masks_by_key: dict[str, Any] = {
                     key: [masks[k][mask_key] if k in masks else None for k in range(len(names))]
                     for key, mask_key in (("segmentations", "segmentation"), ("bboxes", "bbox"), ("areas", "area"))
                 }
-                sure = [region.score for region in seen.values() if region.score is not None]
-                one |= {"score": round(float(np.mean(sure)), 4)} if sure else {}
-                one |= {} if instance is None else {"instance_id": instance}
-                ours = {"id": len(annotations) + 1, "video_id": number, "category_id": ids[class_name]}
-                annotations.append(ours | one | {"iscrowd": 0, "width": width, "height": height})
+                scores = [region.score for region in visible.values() if region.score is not None]
+                masks_by_key |= {"score": round(float(np.mean(scores)), 4)} if scores else {}
+                masks_by_key |= {} if instance is None else {"instance_id": instance}
+                header = {"id": len(annotations) + 1, "video_id": number, "category_id": ids[class_name]}
+                annotations.append(header | masks_by_key | {"iscrowd": 0, "width": width, "height": height})
         categories = [{"id": k, "name": name} for name, k in ids.items()]
         content = {"videos": videos, "categories": categories, "annotations": annotations}
         (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of all videos of a file (see `LabelFormat.read`)."""
         return _read(file)
 
 
-def _read(file: Path) -> Iterator[FoundFrame]:
+def _read(file: Path) -> Iterator[ImportedFrame]:
     videos, categories, annotations = _lists(file)
     names = category_names(categories)
     video_ids = videos.unique("id")
     annotations.unique("id")
-    annotations.known("category_id", categories.integers("id"), f"category of {file}")
-    annotations.known("video_id", video_ids, f"video of {file}")
+    annotations.known("category_id", categories.integers("id"), f"a category of {file}")
+    annotations.known("video_id", video_ids, f"a video of {file}")
     heights, widths = videos.integers("height"), videos.integers("width")
     frames = videos.column("file_names", "add it: the image of each frame")
     row = {int(video_id): n for n, video_id in enumerate(video_ids)}
-    grouped: dict[tuple[int, int], list[Packed]] = defaultdict(list)
+    grouped: dict[tuple[int, int], list[RleRegion]] = defaultdict(list)
     for n, files in enumerate(frames):
         if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-            videos.fail(n, f"file_names must be a list of texts, not {short_repr(files)}; fix it")
+            videos.fail(n, f"file_names must be a list of strings, not {short_repr(files)}; fix it")
         checked_size(int(heights[n]), int(widths[n]), f"{videos.where}[{n}]")
-    for n, one in enumerate(annotations.records):
-        video = row[one["video_id"]]
-        masks = one.get("segmentations")
+    for n, annotation in enumerate(annotations.records):
+        video = row[annotation["video_id"]]
+        masks = annotation.get("segmentations")
         if not isinstance(masks, list) or len(masks) != len(frames[video]):
-            have = len(masks) if isinstance(masks, list) else short_repr(masks)
+            found = len(masks) if isinstance(masks, list) else short_repr(masks)
             annotations.fail(
-                n, f"segmentations must be one per frame of its video, {len(frames[video])}, not {have}"
+                n, f"segmentations must be one per frame of its video, {len(frames[video])}, not {found}"
             )
-        seen = [k for k, mask in enumerate(masks) if mask is not None]
-        known = instance_of(annotations, n)
-        instance = one["id"] if known is None else known  # each annotation is an object
+        visible = [k for k, mask in enumerate(masks) if mask is not None]
+        stated_instance = instance_of(annotations, n)
+        instance = annotation["id"] if stated_instance is None else stated_instance  # each annotation is an object
         where = f"{annotations.where}[{n}]: segmentations"
-        size = np.array([[heights[video], widths[video]]] * len(seen)).reshape(-1, 2)
-        own = [{"id": frames[video][k], "segmentation": masks[k]} for k in seen]
-        for k, mask in zip(seen, packed_masks(Records(where, own), size), strict=True):
-            grouped[video, k].append((names[one["category_id"]], instance, one.get("score"), mask))
+        size = np.array([[heights[video], widths[video]]] * len(visible)).reshape(-1, 2)
+        visible_masks = [{"id": frames[video][k], "segmentation": masks[k]} for k in visible]
+        for k, mask in zip(visible, compressed_masks(Records(where, visible_masks), size), strict=True):
+            grouped[video, k].append((names[annotation["category_id"]], instance, annotation.get("score"), mask))
     for n, files in enumerate(frames):
         for k, name in enumerate(files):
             where = f"{videos.where}[{n}].file_names[{k}] ({name})"
-            frame = int(heights[n]), int(widths[n])
-            yield packed_frame(where, places_of(name), frame, grouped.get((n, k), []), [name])
+            frame_size = int(heights[n]), int(widths[n])
+            yield frame_of_rle(where, frame_ids_of(name), frame_size, grouped.get((n, k), []), [name])
 
 
 def _lists(file: Path) -> tuple[Records, Records, Records]:
@@ -115,6 +115,8 @@ def _lists(file: Path) -> tuple[Records, Records, Records]:
     if is_sa_v(content):
         return sa_v_lists(file, content)
     if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in LISTS):
-        raise MaskcastError(f"{file}: YouTube-VIS is an object of the lists {', '.join(LISTS)}; export it again")
+        raise MaskcastError(
+            f"{file}: not YouTube-VIS, which is an object with the lists {', '.join(LISTS)}; export it again"
+        )
     videos, categories, annotations = (Records(f"{file}: {key}", content[key]) for key in LISTS)
     return videos, categories, annotations

@@ -19,7 +19,7 @@ BACKGROUNDS = "backgrounds"  # folder in a store, and key of its meta
 ALPHA = "alpha"  # label map of the foreground's opacity
 
 
-def there_and_back(start: int, count: int, length: int) -> np.ndarray:
+def ping_pong_indices(start: int, count: int, length: int) -> np.ndarray:
     """Returns the background frame behind each of ``count`` frames; a short background plays forward and backward.
 
     Args:
@@ -28,19 +28,19 @@ def there_and_back(start: int, count: int, length: int) -> np.ndarray:
         length: number of frames of the background.
     """
     period = max(1, 2 * length - 2)
-    place_T = (start + np.arange(count)) % period
-    return np.minimum(place_T, period - place_T)
+    position_T = (start + np.arange(count)) % period
+    return np.minimum(position_T, period - position_T)
 
 
-def compose(light_THWC: np.ndarray, alpha_THW: np.ndarray, background_THWC: np.ndarray) -> np.ndarray:
+def composite(foreground_THWC: np.ndarray, alpha_THW: np.ndarray, background_THWC: np.ndarray) -> np.ndarray:
     """Returns a foreground composed over a background, uint8.
 
     Args:
-        light_THWC: foreground, premultiplied uint8 RGB.
+        foreground_THWC: foreground, premultiplied uint8 RGB.
         alpha_THW: its opacity, uint8.
         background_THWC: uint8 RGB; T may be 1.
     """
-    return _added(light_THWC, alpha_THW, np.broadcast_to(background_THWC, light_THWC.shape))
+    return _add_background(foreground_THWC, alpha_THW, np.broadcast_to(background_THWC, foreground_THWC.shape))
 
 
 def replace_background(
@@ -48,16 +48,16 @@ def replace_background(
 ) -> np.ndarray:
     """Returns composed frames with another background; at most one level off from composing them directly."""
     new, old = (layer_THWC.reshape(len(layer_THWC), -1) for layer_THWC in (new_THWC, old_THWC))
-    return _added(frames_THWC, alpha_THW, cv2.subtract(new, old, dtype=cv2.CV_16S))
+    return _add_background(frames_THWC, alpha_THW, cv2.subtract(new, old, dtype=cv2.CV_16S))
 
 
-def _added(frames_THWC: np.ndarray, alpha_THW: np.ndarray, what: np.ndarray) -> np.ndarray:
-    """Adds the visible part of ``what`` (uint8 or int16) to each frame; OpenCV saturates at 0 and 255."""
-    clear_THW = 255 - alpha_THW
+def _add_background(frames_THWC: np.ndarray, alpha_THW: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Adds the visible part of ``background`` (uint8 or int16) to each frame; OpenCV saturates at 0 and 255."""
+    transparency_THW = 255 - alpha_THW
     shape = (len(frames_THWC), -1)
-    clear = cv2.merge([clear_THW.reshape(shape)] * 3).reshape(shape)
-    behind = cv2.multiply(what.reshape(shape), clear, scale=1 / 255, dtype=cv2.CV_16S)
-    return np.asarray(cv2.add(frames_THWC.reshape(shape), behind, dtype=cv2.CV_8U).reshape(frames_THWC.shape))
+    transparency = cv2.merge([transparency_THW.reshape(shape)] * 3).reshape(shape)
+    visible = cv2.multiply(background.reshape(shape), transparency, scale=1 / 255, dtype=cv2.CV_16S)
+    return np.asarray(cv2.add(frames_THWC.reshape(shape), visible, dtype=cv2.CV_8U).reshape(frames_THWC.shape))
 
 
 class Backgrounds:
@@ -78,11 +78,11 @@ class Backgrounds:
             raise MaskcastError(f"{root}: not the backgrounds of {store.root}; prepare the clips again")
         self._alpha = store.of(ALPHA)
         self._train = list(self._store.select("train"))
-        own = {one.meta["video"] for one in self._train}
-        others = {name: [one for one in self._train if one.meta["video"] != name] for name in own}
-        self._others = {name: some for name, some in others.items() if some}
+        videos = {clip.meta["video"] for clip in self._train}
+        other_videos = {name: [clip for clip in self._train if clip.meta["video"] != name] for name in videos}
+        self._others = {name: clips for name, clips in other_videos.items() if clips}
 
-    def behind(
+    def composite(
         self, clip: Clip, window: slice, frames_THWC: np.ndarray, random: np.random.Generator
     ) -> np.ndarray:
         """Returns frames of a clip over a random background, from a random start and possibly flipped.
@@ -94,12 +94,12 @@ class Backgrounds:
             random: draws the background; its state advances.
         """
         pool = self._others.get(clip.meta["video"], self._train)
-        chosen = pool[int(random.integers(len(pool)))]
-        start, mirrored = int(random.integers(2 * chosen.num_frames)), bool(random.random() < 0.5)
+        background = pool[int(random.integers(len(pool)))]
+        start, mirrored = int(random.integers(2 * background.num_frames)), bool(random.random() < 0.5)
         count = len(frames_THWC)
-        new = self._store.frames(chosen)[there_and_back(start, count, chosen.num_frames)]
-        first = self._store.get(clip.meta["background"])
-        seen = there_and_back(window.start, count, first.num_frames)
+        new = self._store.frames(background)[ping_pong_indices(start, count, background.num_frames)]
+        original = self._store.get(clip.meta["background"])
+        old_indices = ping_pong_indices(window.start, count, original.num_frames)
         alpha_THW = self._alpha.masks(clip, window)
-        old = self._store.frames(first)[seen]
+        old = self._store.frames(original)[old_indices]
         return replace_background(frames_THWC, alpha_THW, old, new[:, :, ::-1] if mirrored else new)

@@ -1,7 +1,7 @@
 """The appearance of a rendered video: colours, lamps, reflections in metal, lens and camera noise.
 
-The defaults of `Look` were estimated from CLEVRER's videos. `draw_look` varies them, so that a network trained on
-rendered frames learns what is invariant: domain randomisation (Tobin et al. 2017, arXiv 1703.06907).
+The defaults of `Appearance` were estimated from CLEVRER's videos. `draw_appearance` varies them, so that a network
+trained on rendered frames learns what is invariant: domain randomisation (Tobin et al. 2017, arXiv 1703.06907).
 
 Shapes: N objects, L lamps, S highlights.
 """
@@ -27,7 +27,7 @@ COLOR_RGB = {
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """The appearance of a video; world x points to the camera, y to the right, z up."""
 
     colors: np.ndarray
@@ -86,7 +86,7 @@ class Look:
     """JPEG quality with which frames were compressed, or None."""
 
 
-def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
+def draw_appearance(seed: int, class_ids: np.ndarray, amount: float) -> Appearance:
     """Draws the appearance of a video, a pure function of the arguments.
 
     Args:
@@ -95,7 +95,9 @@ def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
         amount: 0 gives the defaults, 1 the full range; larger values exceed it.
     """
     random = rng(seed, 3)
-    plain = Look(np.array([COLOR_RGB[class_parts(int(index))[2]] for index in class_ids], float).reshape(-1, 3))
+    plain = Appearance(
+        np.array([COLOR_RGB[class_parts(int(index))[2]] for index in class_ids], float).reshape(-1, 3)
+    )
     if not amount:
         return plain
 
@@ -117,7 +119,7 @@ def draw_look(seed: int, class_ids: np.ndarray, amount: float) -> Look:
     horizon = np.array([1.0, 0.0, 1.0]) * scaled(np.array(plain.horizon), 2.0)
     sky = np.array([1.0, 0.0, 1.0]) * scaled(np.array(plain.sky), 1.6)
     horizon[1], sky[1] = shifted(plain.horizon[1], 0.2), shifted(plain.sky[1], 0.2)
-    return Look(
+    return Appearance(
         colors=np.clip(colors, 5, 230),
         lamps=lamps,
         lamp_strengths=scaled(plain.lamp_strengths, 2.0),
