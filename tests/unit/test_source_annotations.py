@@ -459,7 +459,8 @@ def test_sequences_without_labels_are_unlabelled(tmp_path: Path) -> None:
         ("video2_00000", "train", "labelled"),
         ("video4_00000", "hidden", "hidden"),
     ]
-    assert listing.skipped == [("video3", "has no labels; put it into unlabeled")]
+    reason = "has no labels; put it into unlabeled, or into hidden if nothing may learn from it"
+    assert listing.skipped == [("video3", reason)]
     splits = {clip.id: clip.split for clip in list_raw(tmp_path, splits={"val": 0.5}).clips}
     assert (
         sorted(splits.values()) == ["train", "unlabeled", "unlabeled", "val"]

@@ -130,7 +130,8 @@ class AnnotationsSource(SourceConfig):
         for name, split in _splits(self, footage, labelled, seed).items():
             frame_labels = labelled.get(name, {})
             if not frame_labels and KIND_OF_SPLIT[split] == "labelled":
-                listing.skipped.append((name, "has no labels; put it into unlabeled"))
+                reason = "has no labels; put it into unlabeled, or into hidden if nothing may learn from it"
+                listing.skipped.append((name, reason))
                 continue
             params = self if frame_labels else self.model_copy(update={"split_by": "sequence"})
             for window in windows(name, footage[name], split, params, listing):

@@ -72,7 +72,7 @@ def pair_files(
         suffixes = unsupported_suffixes(location) if location.is_dir() else ""
         raise MaskcastError(
             f"{location}: no mask images{f' (it has {suffixes})' if suffixes else ''}; fix source.masks or put "
-            "the sequence into unlabeled"
+            "the sequence into unlabeled, or into hidden if nothing may learn from it"
         )
     if isinstance(images, Path) and images.is_file():
         numbers = range(count_frames(images))
