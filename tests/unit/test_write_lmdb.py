@@ -93,6 +93,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest
     films = str(write_store(tmp_path / "films", frames=2))
     assert "has 2 frames; give single images" in refuses(tmp_path, capsys, "--masks", films, "--output", out)
     twice = str(write_store(tmp_path / "twice", path="same.jpg"))
-    assert "key 'same.jpg__l' stands twice" in refuses(tmp_path, capsys, "--masks", twice, "--output", out)
+    assert "key 'same.jpg__l' occurs twice" in refuses(tmp_path, capsys, "--masks", twice, "--output", out)
     strange = str(write_store(tmp_path / "strange", path="händ.jpg"))
     assert "is not ASCII; rename" in refuses(tmp_path, capsys, "--masks", strange, "--output", out)
