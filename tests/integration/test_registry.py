@@ -538,7 +538,7 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(run: Run, tmp_p
     for n, clip in enumerate(scored):
         frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n, "persistence")
         seen, future = model.watch(frames)
-        assert np.array_equal(seen, view.seen)
+        assert np.array_equal(seen, view.context)
         assert np.array_equal(future, view.forecasts["forecaster"])
         assert np.array_equal(future, model.predict(frames))
         assert not np.array_equal(seen, masker.predict(frames))

@@ -108,7 +108,7 @@ def test_evaluate_scores_futures_beside_the_forecast(store: ClipStore) -> None:
         store, store, chosen, model, None, "truth", 6, 3, 2, cpu
     ).flat({})
     view = evaluation.view(0, "persistence")  # and pictures show them
-    context = torch.from_numpy(view.seen[None])
+    context = torch.from_numpy(view.context[None])
     for seed in range(3):
         wanted = model.future(context, 3, seed)[0].numpy()
         np.testing.assert_array_equal(view.forecasts[f"future {seed + 1}"], wanted)

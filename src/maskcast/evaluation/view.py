@@ -15,7 +15,7 @@ class ForecastView:
     Args:
         clip_id: heading.
         frames: (T + h, H, W, C), or None for masks alone.
-        seen: (T, H, W), the context masks.
+        context: (T, H, W), the context masks.
         truth: (T + h, H, W), the true masks.
         forecasts: (h, H, W) by name of the forecaster; the first is the evaluated one.
         forecast_frames: (h, H, W, C) of a forecaster of frames, shown under its masks.
@@ -24,13 +24,13 @@ class ForecastView:
 
     clip_id: str
     frames: np.ndarray | None
-    seen: np.ndarray
+    context: np.ndarray
     truth: np.ndarray
     forecasts: dict[str, np.ndarray]
     forecast_frames: np.ndarray | None = None
     classes: tuple[str, ...] = ()
 
     @property
-    def judged(self) -> np.ndarray:
+    def evaluated(self) -> np.ndarray:
         """The forecast of the evaluated model."""
         return next(iter(self.forecasts.values()))

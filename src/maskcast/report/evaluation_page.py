@@ -124,7 +124,7 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
     for name, (n, view) in featured.items():
         sprite = draw_sprite(view)
         jaccard_h = scores.clip_jaccard[n]
-        context_frames = len(view.seen)
+        context_frames = len(view.context)
         frames = [
             f"frame {t + 1} of {len(view.truth)}, "
             + ("seen" if t < context_frames else f"forecast, {_jaccard(jaccard_h[t - context_frames])}")

@@ -29,8 +29,8 @@ def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Im
         title: heading.
         columns: maximum number of frames per row, evenly spaced and including the last.
     """
-    start = len(view.seen)
-    context_indices, forecast_indices = evenly_spaced(start, columns), evenly_spaced(len(view.judged), columns)
+    start = len(view.context)
+    context_indices, forecast_indices = evenly_spaced(start, columns), evenly_spaced(len(view.evaluated), columns)
     rows = [
         Row("seen", [_context(view, t) for t in context_indices], [f"frame {t + 1}" for t in context_indices]),
         Row(
@@ -43,13 +43,13 @@ def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Im
         Row(name.replace("_", " "), [_forecast(view, name, t) for t in forecast_indices])
         for name in view.forecasts
     ]
-    rows.append(Row("error", [error_map(view.truth[start + t], view.judged[t]) for t in forecast_indices]))
+    rows.append(Row("error", [error_map(view.truth[start + t], view.evaluated[t]) for t in forecast_indices]))
     return grid(rows, title, legend=classes_shown(view))
 
 
 def animate(view: ForecastView, path: Path) -> None:
     """Writes a looping GIF: truth on the left; context, then forecast, on the right."""
-    start = len(view.seen)
+    start = len(view.context)
     name = next(iter(view.forecasts))
     sheets, legend = [], classes_shown(view)
     for t in range(len(view.truth)):
@@ -73,13 +73,13 @@ def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:
 
     For context frames, forecasts are replaced by the masks that they start from.
     """
-    forecast_index = t - len(view.seen)
-    judged = view.seen[t] if forecast_index < 0 else view.judged[forecast_index]
+    forecast_index = t - len(view.context)
+    mask = view.context[t] if forecast_index < 0 else view.evaluated[forecast_index]
     forecasts = {
         name: _context(view, t) if forecast_index < 0 else _forecast(view, name, forecast_index)
         for name in view.forecasts
     }
-    return {"truth": _truth(view, t), **forecasts, "error": error_map(view.truth[t], judged)}
+    return {"truth": _truth(view, t), **forecasts, "error": error_map(view.truth[t], mask)}
 
 
 def draw_gallery(
@@ -92,11 +92,11 @@ def draw_gallery(
 
     Args:
         folder: folder of the report.
-        scores: for each clip, the Jaccard index of the frame that is judged. It is NaN for a clip without labels
+        scores: for each clip, the Jaccard index of the scored frame. It is NaN for a clip without labels
             there, which is only drawn if all clips are like that.
         count: number of strips to draw.
         view: returns the view of clip n.
-        frame_number: number of the judged frame, for headings.
+        frame_number: number of the scored frame, for headings.
 
     Returns:
         Index and view of the best, the median and the worst clip, by these names; fewer if fewer clips are drawn.
@@ -125,11 +125,11 @@ def classes_shown(view: ForecastView) -> list[Entry]:
     """Returns the legend of all classes in a view, so that all its pictures have the same legend."""
     if not view.classes:
         return []
-    return class_entries([view.seen, view.truth, *view.forecasts.values()], view.classes)
+    return class_entries([view.context, view.truth, *view.forecasts.values()], view.classes)
 
 
 def _context(view: ForecastView, t: int) -> np.ndarray:
-    return overlay(None if view.frames is None else view.frames[t], view.seen[t])
+    return overlay(None if view.frames is None else view.frames[t], view.context[t])
 
 
 def _truth(view: ForecastView, t: int) -> np.ndarray:
