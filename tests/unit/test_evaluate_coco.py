@@ -196,9 +196,9 @@ def test_matches_count_equal_scores_together_and_leave_crowds_out() -> None:
     results = [{"image_id": i, "category_id": 1, "bbox": box, "score": s} for i, box, s in boxes]
     matches = match(evaluate(truth, results, "bbox"))
     assert matches.threshold == 0.5
-    assert matches.right_D.tolist() == [True, False, False, False]
-    assert matches.false_D.tolist() == [False, True, False, False]
-    assert matches.found_G.tolist() == [True, False]
+    assert matches.true_positive_D.tolist() == [True, False, False, False]
+    assert matches.false_positive_D.tolist() == [False, True, False, False]
+    assert matches.matched_G.tolist() == [True, False]
     assert matches.f1_I.tolist() == pytest.approx([2 / 3, 1])
 
 
@@ -210,7 +210,7 @@ def test_a_detection_matches_at_iou_50_alone() -> None:
         {"image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.8},
     ]
     matches = match(evaluate(truth, results, "bbox"))
-    assert matches.right_D.tolist() == [True, False]
+    assert matches.true_positive_D.tolist() == [True, False]
     assert matches.threshold == 0.9
 
 
@@ -222,7 +222,11 @@ def test_a_crowded_image_has_no_false_alarm_for_its_number_of_objects() -> None:
     scores = evaluate(truth, found, "bbox")
     assert scores.summary["AR100"] == pytest.approx(100 / 150)
     matches = match(scores)
-    assert (matches.right_I.tolist(), matches.false_I.tolist(), matches.missed_I.tolist()) == ([150], [0], [0])
+    assert (
+        matches.true_positives_I.tolist(),
+        matches.false_positives_I.tolist(),
+        matches.false_negatives_I.tolist(),
+    ) == ([150], [0], [0])
     assert matches.f1_I.tolist() == [1]
 
 
@@ -242,4 +246,4 @@ def test_nothing_found_is_all_missed() -> None:
     truth = Truth([{"id": 1}], [{"id": 1, "name": "cat"}], [ONE])
     matches = match(evaluate(truth, [], "bbox"))
     assert matches.threshold == 0
-    assert (matches.missed_I.tolist(), matches.f1_I.tolist()) == ([1], [0])
+    assert (matches.false_negatives_I.tolist(), matches.f1_I.tolist()) == ([1], [0])

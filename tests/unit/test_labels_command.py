@@ -171,7 +171,7 @@ def test_frames_are_suggested_as_a_list_and_a_page(
     export = ["labels", "export", "--format", "coco", "--masks", "clips", "--frames", "suggested/frames.csv"]
     assert "has no masks of map 'mask'" in failed(capsys, *export, "--output", "o")
     assert main([*words[:-1], "50", "--method", "random", "--spacing", "11", "--output", "all"]) == 0
-    assert "4 of 50 frames (--budget): no other lies 11 or more (--spacing)" in capsys.readouterr().err
+    assert "4 of 50 frames (--budget): no other frame is at least 11 (--spacing)" in capsys.readouterr().err
 
 
 def test_frames_of_a_video_are_far_apart_and_far_from_labels_also_where_its_clips_overlap(

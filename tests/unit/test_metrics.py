@@ -83,8 +83,12 @@ def test_nothing_counted_has_no_score() -> None:
 @pytest.mark.parametrize(
     ("target", "prediction", "message"),
     [
-        (np.array([0, 49], np.uint8), np.array([0, 1], np.uint8), "target masks hold class id 49 .1 pixel."),
-        (np.array([0, 1], np.uint8), np.array([60, 60], np.uint8), "predicted masks hold class id 60 .2 pixels."),
+        (np.array([0, 49], np.uint8), np.array([0, 1], np.uint8), "target masks contain class id 49 .1 pixel."),
+        (
+            np.array([0, 1], np.uint8),
+            np.array([60, 60], np.uint8),
+            "predicted masks contain class id 60 .2 pixels.",
+        ),
         (np.array([0, 1], np.uint8), np.array([255, 1], np.uint8), "class id 255"),
         (np.array([0, -1]), np.array([0, 1]), "class id -1"),
         (np.array([0, 300]), np.array([0, 1]), "class id 300"),

@@ -53,8 +53,8 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
         if invalid_ids.size:
             invalid = num_classes + int(invalid_ids[0])
             raise MaskcastError(
-                f"{name} masks hold class id {invalid} ({pluralize(int(counts[invalid]), 'pixel')}), but the "
-                f"classes are 0..{num_classes - 1}: correct the masks or name more classes"
+                f"{name} masks contain class id {invalid} ({pluralize(int(counts[invalid]), 'pixel')}), but the "
+                f"classes are 0..{num_classes - 1}: fix the masks, or add classes"
             )
     return table[:num_classes, :num_classes].copy()
 
@@ -145,7 +145,7 @@ def _as_uint8(masks: np.ndarray) -> NDArray[np.uint8]:
         raise MaskcastError(f"masks of dtype {masks.dtype} are not class ids: give integers 0..255")
     if masks.size and not 0 <= masks.min() <= masks.max() <= 255:
         invalid = masks.min() if masks.min() < 0 else masks.max()
-        raise MaskcastError(f"masks hold class id {invalid}: give integers 0..255")
+        raise MaskcastError(f"masks contain class id {invalid}: give integers 0..255")
     return masks.astype(np.uint8)
 
 

@@ -62,8 +62,8 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     chosen = choose(candidates, params.method, budget=params.budget, spacing=params.spacing, seed=params.seed)
     if len(chosen) < params.budget:
         say(
-            f"{len(chosen)} of {params.budget} frames (--budget): no other lies {params.spacing} or more "
-            "(--spacing) from these and from labelled ones"
+            f"{len(chosen)} of {params.budget} frames (--budget): no other frame is at least "
+            f"{params.spacing} (--spacing) away from these and from labelled frames"
         )
     folder.mkdir()
     header = ["clip", "frame", "doubted_pixels", "most_doubted"]
