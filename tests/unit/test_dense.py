@@ -128,7 +128,7 @@ def test_a_forked_process_makes_the_same_samples(
     task = task_of(store, "masked")
     task.frames.threads = threads
     first = task.batch(0), task.batch(1)
-    monkeypatch.delattr(unlabeled, "short_lived")
+    monkeypatch.delattr(unlabeled, "joined_thread_pool")
     again = list(prefetch_in_processes(task, range(2), workers=1))
     for one, two in zip(first, again, strict=True):
         assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(one, two, strict=True))

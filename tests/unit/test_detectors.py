@@ -267,7 +267,7 @@ def test_it_starts_from_a_local_file(tmp_path: Path) -> None:
 
 
 def test_norms_that_never_learned_are_not_frozen() -> None:
-    with pytest.raises(MaskcastError, match=r"model\.norm 'frozen' keeps"):
+    with pytest.raises(MaskcastError, match=r"model\.norm 'frozen' needs pretrained batch norms"):
         config(norm="frozen").start_from(build(norm="frozen"), None)
 
 

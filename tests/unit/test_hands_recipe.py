@@ -70,7 +70,7 @@ def test_photographs_of_real_hands_are_laid_out_by_person(
     for person in range(1, 6):
         for number in range(2):
             name = f"1_P_hgr1_id0{person}_{number}"
-            Image.fromarray(np.full((32, 512, 3), 90, np.uint8)).save(photos / f"{name}.jpg")
+            Image.fromarray(np.full((32, 512, 3), 40 * person + number, np.uint8)).save(photos / f"{name}.jpg")
             Image.fromarray(hand_HW).convert("1").save(masks / f"{name}.bmp")
     Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(frames / "7.png")
     run(monkeypatch, "real.py", tmp_path / "data", tmp_path / "real")
