@@ -265,7 +265,7 @@ UNREADABLE: dict[str, tuple[Make, str]] = {
     "colours of 16 bits": (lambda p: saved(p / "m.png", png(16, 2, [[1, 2, 3]])), r"16-bit colours are not"),
     "two pages": (
         lambda p: saved(p / "m.tif", picture([[0]]), save_all=True, append_images=[picture([[1]])]),
-        r"holds 2 pages",
+        r"has 2 pages",
     ),
 }
 
