@@ -115,7 +115,7 @@ def test_a_recorded_training_learns_what_a_written_one_does(
     curve = fit(plain, task.params.training, tmp_path / "plain").curve
     monkeypatch.setattr(loop, "Learner", recorded.Learner)
     assert fit(task, task.params.training, tmp_path / "recorded").curve == curve
-    shapes = 2 if getattr(task, "teaching", None) else 1
+    shapes = 2 if getattr(task, "semi_supervised", None) else 1
     assert recorded.Learner.recorder.replays == TRAINING["steps_per_epoch"] - shapes * WARM_UP_STEPS
     for name, weights in plain.model.state_dict().items():
         assert torch.equal(weights, task.model.state_dict()[name]), name
