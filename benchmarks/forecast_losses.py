@@ -93,7 +93,7 @@ def motions(data: str, clips: int) -> Iterator[Motion]:
         return
     found = sorted(Path(data).rglob("annotation_*.json"))
     if not found:
-        raise MaskcastError(f"{data}: holds no annotation_*.json; give CLEVRER's release, or `simulated`")
+        raise MaskcastError(f"{data}: no annotation_*.json found; use CLEVRER's release, or `simulated`")
     yield from map(read_motion, found)
 
 

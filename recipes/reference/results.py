@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--values", type=Path, help="of this folder: gpu.yaml")
     args = parser.parse_args()
     if args.clevrer and not args.clevrer.is_dir():
-        parser.error(f"--clevrer {args.clevrer}: no such folder; give that of CLEVRER's release")
+        parser.error(f"--clevrer {args.clevrer}: folder not found; use that of CLEVRER's release")
     change = load_params_file(HERE / args.values, "file of values", "e.g. gpu.yaml") if args.values else {}
     scores: dict[str, list[dict[str, float]]] = {"masks": [], "frames": [], "real": []}
     for seed in args.seeds:

@@ -91,7 +91,7 @@ def test_a_context_that_agrees_with_frames_after_it_is_refused_as_in_the_evaluat
     about = json.loads(index.read_text())
     index.write_text(json.dumps(about | {"meta": {"consistent_frames": 5}}))
     with pytest.raises(
-        MaskcastError, match="consistent_frames 5, so masks of the 9 context frames know of frames after"
+        MaskcastError, match="consistent_frames 5, so masks of the 9 context frames depend on later frames"
     ):
         run_stage("predict", {"context_frames": 9}, **inputs, predictions=tmp_path / "out")
     run_stage("predict", {}, **inputs, predictions=tmp_path / "out")  # after the 11 frames seen there are none

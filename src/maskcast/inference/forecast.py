@@ -101,7 +101,7 @@ def check_consistent_frames(masks: ClipStore, context_frames: int) -> None:
     if consistent is not None and context_frames % consistent:
         raise MaskcastError(
             f"{masks.root}: made with consistent_frames {consistent}, so masks of the {context_frames} context "
-            "frames know of frames after them; set generate_masks.consistent_frames to "
+            "frames depend on later frames; set generate_masks.consistent_frames to "
             f"{context_frames} or null"
         )
 
@@ -208,5 +208,5 @@ def _check_classes(folder: Path, num_classes: int, clips: ClipStore) -> None:
     if num_classes != clips.num_classes:
         raise MaskcastError(
             f"{folder}: was trained for {num_classes} classes, {clips.root} has {clips.num_classes}; "
-            "train it on these clips or give the clips it was trained on"
+            "train it on these clips or use the clips it was trained on"
         )

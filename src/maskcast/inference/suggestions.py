@@ -70,7 +70,7 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     unlabelled = {clip.id: _unlabelled(store, clip) for clip in store.where(lambda group: group.has_frames)}
     clips = [store.get(name) for name, free_T in unlabelled.items() if free_T.any()]
     if not clips:
-        raise MaskcastError(f"{store.root}: no frame of {' or '.join(SPLITS)} lacks labels; prepare more clips")
+        raise MaskcastError(f"{store.root}: all frames of {' and '.join(SPLITS)} have labels; prepare more clips")
     name, classes = store.label_map.name, store.num_classes
     areas: list[list[np.ndarray]] = [[] for _ in clips]
     uncertainties: list[list[np.ndarray]] = [[] for _ in clips]

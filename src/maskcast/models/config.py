@@ -17,7 +17,7 @@ class ModelConfig(Params):
 
     def build(self, num_classes: int) -> "nn.Module":
         """Returns a freshly initialised network for ``num_classes`` classes, background included."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+        raise TypeError(f"{type(self).__name__} must implement build")
 
 
 def as_text(values: Mapping[str, Any]) -> str:

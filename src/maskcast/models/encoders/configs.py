@@ -22,7 +22,7 @@ class EncoderModelConfig(Params):
 
     def build(self) -> "nn.Module":
         """Returns a freshly initialised encoder."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its encoder")
+        raise TypeError(f"{type(self).__name__} must implement build")
 
 
 class UNetEncoderConfig(EncoderModelConfig):
@@ -81,7 +81,7 @@ class SiameseConfig(MethodConfig):
 
     def build(self, encoder: "Normalised") -> "Siamese":
         """Returns the method for an encoder."""
-        raise TypeError(f"{type(self).__name__} does not say how to build it")
+        raise TypeError(f"{type(self).__name__} must implement build")
 
 
 class MocoConfig(SiameseConfig):

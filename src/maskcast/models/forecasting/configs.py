@@ -113,7 +113,7 @@ class RecurrentConfig(MaskForecasterConfig):
 
     def recurrent(self, channels: int) -> "Recurrent":
         """Returns the recurrent layers over an input of ``channels``."""
-        raise TypeError(f"{type(self).__name__} does not say what its recurrent layers are")
+        raise TypeError(f"{type(self).__name__} must implement recurrent")
 
 
 class ConvLSTMConfig(RecurrentConfig):

@@ -28,7 +28,7 @@ class SegmenterModelConfig(Params):
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised segmenter; ``load_pretrained`` is a separate step, for training only."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+        raise TypeError(f"{type(self).__name__} must implement build")
 
     @property
     def encoder_config(self) -> EncoderModelConfig | None:
@@ -78,7 +78,7 @@ class LossConfig(Params):
         and at least one pixel has a label. K is the number of the map's classes, or of groups of classes for
         samples of ``recoloured``.
         """
-        raise TypeError(f"{type(self).__name__} does not say how to build its loss")
+        raise TypeError(f"{type(self).__name__} must implement build")
 
 
 class MaskerModelConfig(SegmenterModelConfig):
@@ -86,7 +86,7 @@ class MaskerModelConfig(SegmenterModelConfig):
 
     def network(self, channels: int) -> "tuple[nn.Module, int]":
         """Returns a fresh network with ``channels`` logit channels, and the divisor of its input sizes."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+        raise TypeError(f"{type(self).__name__} must implement network")
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised masker."""
