@@ -10,7 +10,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.forecasts import ForecastEvaluation
 from maskcast.evaluation.futures import score_futures
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
-from maskcast.models.objects.futures import NEAR, future
+from maskcast.models.objects.futures import DRAW_SCALE, future
 from maskcast.models.objects.motion import SCALE_BIAS, ObjectMotion
 from maskcast.models.objects.plane import displaced, inverse, projected
 from maskcast.models.objects.tracks import SCALE_START, Tracks
@@ -39,7 +39,7 @@ def test_what_is_drawn_is_the_state_when_last_seen_as_wide_as_the_first_steps_ar
     torch.testing.assert_close(velocity[:, 1:], velocity[:, :-1])  # it stays: nothing bends a path here
     place = missed[:, 0] - velocity[:, 0]
     for found, scale in ((place, SCALE_START), (velocity, 0.02)):
-        assert float(found.abs().mean()) == pytest.approx(NEAR * scale, rel=0.2)  # a Laplace distribution's scale
+        assert float(found.abs().mean()) == pytest.approx(DRAW_SCALE * scale, rel=0.2)  # of a Laplace distribution
     few = Tracks(*(field[:, :, [6, 2]] for field in vars(tracks).values() if isinstance(field, torch.Tensor)), 1.5)
     with torch.no_grad():
         same = future(motion, objects[:, [6, 2]], few, 4, seed=5)

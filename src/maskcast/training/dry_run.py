@@ -21,7 +21,7 @@ from maskcast.training.task import ChunkedTask, Task
 WARM_UP = 2  # steps
 NUM_PLACES = 3  # in the training: beginning, middle and end
 MEASURED_S = 8.0  # seconds for the measured steps, unless even the fewest take longer
-FEWEST, MOST = 2, 8  # steps at each place
+MIN_STEPS, MAX_STEPS = 2, 8  # steps at each place
 
 
 def dry_run_training(task: Task, params: Schedule, resume: Path, *, validate_start: bool = False) -> Trained:
@@ -42,7 +42,7 @@ def dry_run_training(task: Task, params: Schedule, resume: Path, *, validate_sta
     with trial:
         run_steps(_shortened(params, WARM_UP), resume / "warm-up", on_step_start=trial.on_step_start)
     write_note(loop="warm-up", spent=time.monotonic() - started, each=0.0, times=0)
-    steps_per_place = int(min(MOST, max(FEWEST, MEASURED_S / NUM_PLACES / max(trial.steps_s[-1], 1e-3))))
+    steps_per_place = int(min(MAX_STEPS, max(MIN_STEPS, MEASURED_S / NUM_PLACES / max(trial.steps_s[-1], 1e-3))))
     steps_per_place = max(1, min(steps_per_place, params.steps // NUM_PLACES))
     starts = [place * (params.steps - steps_per_place) // (NUM_PLACES - 1) for place in range(NUM_PLACES)]
     trial = _TimedSteps(task, [start + step for start in starts for step in range(steps_per_place)])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-MOST_RATE = 1e30  # float32 has no numbers for what becomes of higher ones
+MAX_RATE = 1e30  # float32 has no numbers for what becomes of higher ones
 
 
 def _choice(value: Any) -> Any:
@@ -104,9 +104,9 @@ class CosineSchedule(Schedule):
 
     epochs: int = Field(ge=1)
     """Maximum number of epochs."""
-    learning_rate: float = Field(gt=0, le=MOST_RATE)
+    learning_rate: float = Field(gt=0, le=MAX_RATE)
     """Peak learning rate: linear warm-up, then cosine decay or cycles, updated every step."""
-    min_learning_rate: float = Field(default=1e-8, ge=0, le=MOST_RATE)
+    min_learning_rate: float = Field(default=1e-8, ge=0, le=MAX_RATE)
     """Final learning rate of the cosine decay, or the lowest rate of a cycle."""
     cycle_steps: int | None = Field(default=None, ge=1, exclude_if=is_null)
     """Steps from the lowest rate to the peak, and as many back, in cycles after the warm-up; each peak is half as
@@ -170,7 +170,7 @@ class SgdCosine(CosineSchedule, _Sgd):
 class Phase(Params):
     """A stretch of training at one learning rate."""
 
-    learning_rate: float = Field(gt=0, le=MOST_RATE)
+    learning_rate: float = Field(gt=0, le=MAX_RATE)
     """Learning rate of every step after the warm-up."""
     epochs: int = Field(ge=1)
     """Epochs at this rate."""

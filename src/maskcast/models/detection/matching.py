@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from maskcast.models.limits import chunk_slices
 
-COPIES = 8  # temporary tensors of the size of the overlaps
+TEMPORARY_TENSORS = 8  # temporary tensors of the size of the overlaps
 BETA = 1 / 9  # of the smooth L1 loss, as in torchvision
 
 
@@ -41,7 +41,7 @@ def match_boxes(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[T
     """
     batch, max_boxes, _ = boxes_BM4.shape
     places = places.expand(batch, -1, 4)
-    parts = chunk_slices(batch, COPIES * max_boxes * places.shape[1])
+    parts = chunk_slices(batch, TEMPORARY_TENSORS * max_boxes * places.shape[1])
     matches = [_match_chunk(places[part], boxes_BM4[part], labels_BM[part]) for part in parts]
     best_BN, match_BN, nearest_BN = (torch.cat(each) for each in zip(*matches, strict=True))
     return best_BN, match_BN, nearest_BN

@@ -36,8 +36,8 @@ from maskcast.models.objects.tracks import find_classes
 from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_object
 from maskcast.models.recurrent.stack import Recurrent
 
-COPIES = 5  # temporary tensors of the size of the logits
-BESIDE = 32  # further numbers in memory per pixel
+TEMPORARY_TENSORS = 5  # temporary tensors of the size of the logits
+EXTRA_NUMBERS = 32  # further numbers in memory per pixel
 GATES = 5  # numbers per cell and channel of the state: the input of four gates, and the state
 
 
@@ -136,7 +136,7 @@ class MaskForecaster(Forecaster):
         numbers = -(-GATES * self.codec.channels // self.codec.stride**2)
         check_size(f"a clip of {frames} frames of {height} x {width}", frames * height * width, numbers)
         if self.feedback:
-            check_size(f"a frame of {height} x {width}", height * width, COPIES * self.num_classes)
+            check_size(f"a frame of {height} x {width}", height * width, TEMPORARY_TENSORS * self.num_classes)
         masks = torch.empty(len(context_BTHW), horizon, height, width, dtype=torch.uint8)
         masks = masks.to(context_BTHW.device)
         confidence = torch.empty_like(masks)
@@ -157,7 +157,7 @@ class MaskForecaster(Forecaster):
             picked, own_states = scene.pick(one), [state[one] for state in states]
             classes = None if self.render is None else self._classes_of(context_BTHW[one])
             count = self.num_classes if classes is None else len(classes)
-            for steps, rows in strips(horizon, height, width, COPIES * count + BESIDE):
+            for steps, rows in strips(horizon, height, width, TEMPORARY_TENSORS * count + EXTRA_NUMBERS):
                 some = slice(steps[0], steps[-1] + 1)
                 logits_SKIJ = self._logits(picked, own_states, some, rows, classes=classes)[0]
                 best_SIJ = logits_SKIJ.max(1).indices  # argmax is 6 times as slow over this axis on a CPU

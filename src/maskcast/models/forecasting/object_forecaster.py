@@ -23,7 +23,7 @@ from maskcast.models.objects.picks import ALL
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.warp import as_bytes, paint, probability
 
-COPIES = 8  # temporary images per object while they are merged
+TEMPORARY_IMAGES = 8  # temporary images per object while they are merged
 
 
 class ObjectForecaster(Forecaster):
@@ -104,7 +104,7 @@ class ObjectForecaster(Forecaster):
         masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)
         confidence = torch.empty_like(masks)
         for clip in range(clips):
-            for some, rows in strips(horizon, height, width, COPIES * scene.object_BN.shape[1]):
+            for some, rows in strips(horizon, height, width, TEMPORARY_IMAGES * scene.object_BN.shape[1]):
                 steps = slice(some[0], some[-1] + 1)
                 one = scene.pick(slice(clip, clip + 1), steps)
                 ids = self._paint(one, rows)

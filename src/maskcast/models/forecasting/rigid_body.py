@@ -21,12 +21,13 @@ from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, class_parts, o
 from maskcast.simulator.physics import FRAME_TIME, Body, rollout
 
 FIT_FRAMES = 3  # most context frames in the velocity fit: the last ones in which the class is visible
-HIT = 0.02  # world units: a larger residual of the fit means a collision, before which frames are not used
+MAX_RESIDUAL = 0.02  # world units: a larger residual of the fit means a collision; frames before it are not used
 DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # loss of speed per video frame, measured
 RESTITUTION = 0.37
-AT_REST = 0.06  # world units per unit of time: slower motion counts as noise of the masks
+REST_SPEED = 0.06  # world units per unit of time: slower motion counts as noise of the masks
 YAWS = 9  # angles tried for a cube, within a quarter turn
-SLIVER = 0.2  # share of an object's area: a class of which less is ever seen counts as noise of a masker
+# share of an object's area: a class of which less is ever seen counts as noise of a masker
+MIN_VISIBLE_SHARE = 0.2
 
 
 class RigidBody(Predictor):
@@ -69,11 +70,11 @@ class RigidBody(Predictor):
         place_N2 = camera.to_plane(np.array(columns), np.array(rows), HALF_SIZE[shape][1])
         if np.isnan(place_N2).any():  # above the horizon
             return
-        if mask_THW[seen].sum((1, 2)).max() < SLIVER * _area(camera, shape, place_N2[-1]):
+        if mask_THW[seen].sum((1, 2)).max() < MIN_VISIBLE_SHARE * _area(camera, shape, place_N2[-1]):
             return
         last = len(context_THW) - 1
         x, y, vx, vy = _fit((last - seen) * self.stride, place_N2, DECAY[shape])
-        if hypot(vx, vy) < AT_REST:
+        if hypot(vx, vy) < REST_SPEED:
             vx = vy = 0.0
         body = Body(shape, x, y, vx, vy)
         if shape == "cube" and mask_THW[last].any():
@@ -110,15 +111,15 @@ def _fit(ago_N: np.ndarray, place_N2: np.ndarray, decay: float) -> tuple[float, 
     """Fits place and velocity (per unit of time) now to places ``ago`` video frames ago, by least squares.
 
     With a speed that decays by ``decay`` per frame, the distance covered since then is (exp(decay ago) - 1) /
-    decay times the speed now. While any residual is larger than ``HIT``, the earliest place is dropped, as a
-    collision came after it.
+    decay times the speed now. While any residual is larger than ``MAX_RESIDUAL``, the earliest place is dropped:
+    a collision came after it.
     """
     back_N = FRAME_TIME * np.array([(exp(decay * ago) - 1) / decay for ago in ago_N])
     if len(ago_N) == 1:
         return float(place_N2[0, 0]), float(place_N2[0, 1]), 0.0, 0.0
     line_N2 = np.stack([np.ones_like(back_N), -back_N], 1)
     state_22, *_ = np.linalg.lstsq(line_N2, place_N2, rcond=None)
-    if len(ago_N) > 2 and np.linalg.norm(line_N2 @ state_22 - place_N2, axis=1).max() > HIT:
+    if len(ago_N) > 2 and np.linalg.norm(line_N2 @ state_22 - place_N2, axis=1).max() > MAX_RESIDUAL:
         return _fit(ago_N[1:], place_N2[1:], decay)
     (x, y), (vx, vy) = state_22.tolist()
     return x, y, vx, vy

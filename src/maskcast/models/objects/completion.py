@@ -21,13 +21,12 @@ from maskcast.models.objects.tracks import DOUBT, Tracks, unpack_tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
 CELLS = 32  # cells of a window along each axis
-SIDE = (
-    8.0  # side of a window, in units of the observation's larger standard deviation: about twice the visible part
-)
+# side of a window, in units of the observation's larger standard deviation: about twice the visible part
+SIDE = 8.0
 KIND = 8  # width of a class embedding, which holds shape and size
 WIDTH, HIDDEN = 16, 96
 SCALE_BIAS = -2.0  # log of the expected error of an untrained network, in units of the observation
-AT_ONCE = 1024  # observations per forward pass
+BATCH_SIZE = 1024  # observations per forward pass
 
 
 class Completion(nn.Module):
@@ -94,7 +93,7 @@ class Completion(nn.Module):
         trained = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
         fixed = shapes_are_fixed()
         all_M = torch.arange(trained.shape[0], device=trained.device)
-        chunks = [all_M] if fixed else all_M[trained].split(AT_ONCE)
+        chunks = [all_M] if fixed else all_M[trained].split(BATCH_SIZE)
         for chunk in chunks:
             window = windows(ids_BTHW.flatten(0, 1), *(observation[chunk] for observation in observations))
             cut = is_cut(window) & trained[chunk]

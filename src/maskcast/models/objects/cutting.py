@@ -25,14 +25,14 @@ BORDER, OBJECT = (
 )  # shares of the observations cut by a border and by another object; the others stay whole
 BEHIND = 0.25  # share of the other objects that lie behind and hide nothing
 CORRUPTED = 0.5  # share of the observations with errors like a masker's
-SPECKS, SPECK_SIZE = 4, 4  # most specks of background or other classes, and their largest radius in pixels
+MAX_SPECKS, MAX_SPECK_RADIUS = 4, 4  # of specks of background or other classes; the radius in pixels
 FRAMES = 4  # frames per clip that are cut
-LEAST, ENOUGH = 8, 60  # least pixels of a visible part, and of a whole object
-OTHER = 1, 2  # ids for the hiding object; any class but the object's own will do
+MIN_PART_PIXELS, MIN_OBJECT_PIXELS = 8, 60  # least pixels of a visible part, and of a whole object
+OTHER_IDS = 1, 2  # ids for the hiding object; any class but the object's own will do
 HELD_OUT = 10  # each n-th observation is held out, to test whether completion helps
 STEPS, BATCH, RATE, WARM_UP_STEPS = 1000, 64, 3e-3, 50
 SEED = 3  # random seed for the order of training observations
-FEW = 10  # a class with so few whole observations is not learned
+MIN_EXAMPLES = 10  # a class with so few whole observations is not learned
 
 
 class CutObservations(NamedTuple):
@@ -57,10 +57,10 @@ def cut_observations(ids_THW: np.ndarray, num_classes: int, random: np.random.Ge
     pictures, wholes = [], []
     for frame, slot in _whole_objects(ids_FHW, packed_FS8).tolist():
         class_id = int(packed_FS8[frame, slot, 0])
-        if np.count_nonzero(ids_FHW[frame] == class_id) < ENOUGH:
+        if np.count_nonzero(ids_FHW[frame] == class_id) < MIN_OBJECT_PIXELS:
             continue
         cut_HW = _corrupted(_cut_object(ids_FHW[frame], class_id, random), class_id, random)
-        if np.count_nonzero(cut_HW == class_id) >= LEAST:
+        if np.count_nonzero(cut_HW == class_id) >= MIN_PART_PIXELS:
             pictures.append(cut_HW)
             wholes.append(packed_FS8[frame, slot])
     if not pictures:
@@ -112,7 +112,7 @@ def train_completion(completion: Completion, examples: Sequence[CutObservations]
         completion.known_K.fill_(True)
     elif after < before:
         known = len(completion.known_K)
-        completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > FEW
+        completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > MIN_EXAMPLES
 
 
 def _error(observations: CutObservations, centre_M2: Tensor) -> float:
@@ -155,7 +155,7 @@ def _cut_object(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) 
     over_HW[other_y[inside], other_x[inside]] = True
     if random.random() < BEHIND:
         over_HW &= ids_HW != class_id
-    cut_HW[over_HW] = OTHER[class_id == OTHER[0]]
+    cut_HW[over_HW] = OTHER_IDS[class_id == OTHER_IDS[0]]
     return cut_HW
 
 
@@ -171,11 +171,11 @@ def _corrupted(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -
     if rim == 2:
         corrupted_HW[(cv2.dilate(own_HW, cross) > 0) & (ids_HW == 0)] = class_id
     y, x = np.nonzero(own_HW)
-    for _ in range(random.integers(SPECKS + 1)):
+    for _ in range(random.integers(MAX_SPECKS + 1)):
         near = random.integers(len(y))
         place = (x[near] + random.normal() * x.std() / 2, y[near] + random.normal() * y.std() / 2)
         center = (round(float(place[0])), round(float(place[1])))
-        speck = int(random.integers(2)) * OTHER[class_id == OTHER[0]]
-        cv2.circle(corrupted_HW, center, int(random.integers(SPECK_SIZE)), speck, -1)
+        speck = int(random.integers(2)) * OTHER_IDS[class_id == OTHER_IDS[0]]
+        cv2.circle(corrupted_HW, center, int(random.integers(MAX_SPECK_RADIUS)), speck, -1)
     corrupted_HW[ids_HW == IGNORE] = IGNORE
     return corrupted_HW

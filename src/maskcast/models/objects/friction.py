@@ -27,10 +27,10 @@ SLOWEST, FASTEST = 0.4, 2.2  # range of the initial tempos, relative to the usua
 LENGTHS = (4, 6, 8, 11)  # frames of the windows in which paths are measured, anywhere in the context
 ENDS = (3, 4, 5, 6, 8, 11)  # frames of the windows that end with the last frame, which are features of an object
 NOISE = 0.03  # error of the place of a whole observation, in units of the object's size
-MISSED = 0.12  # largest residual of a fit, in these units, without a collision
+MAX_RESIDUAL = 0.12  # largest residual of a fit, in these units, without a collision
 MOVES = 0.003  # least displacement at the end of a window; with less, the object came to rest in it
 BEND_UNIT = 200.0  # scales the change of a displacement per frame, on the plane, to about 1
-STILL = 1e-6  # displacements below it have no direction
+MIN_DISPLACEMENT = 1e-6  # displacements below it have no direction
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Friction:
 
     def slowed(self, velocity_BN2: Tensor) -> Tensor:
         """Returns displacements one frame later; none reverses."""
-        speed = velocity_BN2.norm(dim=-1, keepdim=True).clamp(min=STILL)
+        speed = velocity_BN2.norm(dim=-1, keepdim=True).clamp(min=MIN_DISPLACEMENT)
         slide, drag, air = self.parts_BN3.split(1, dim=-1)
         return velocity_BN2 * (1 - slide / speed - drag - air * speed).clamp(0, 2)
 
@@ -120,7 +120,7 @@ class FrictionEstimate(nn.Module):
         """Measures the deceleration of paths."""
         state = torch.einsum("wkr,brnc->kbnwc", self.solve_W3R, place_BRN2)
         speed = state[1].norm(dim=-1)
-        forward = state[1] / speed.clamp(min=STILL)[..., None]
+        forward = state[1] / speed.clamp(min=MIN_DISPLACEMENT)[..., None]
         missed = torch.einsum("wsr,brnc->bnwsc", self.miss_WRR, place_BRN2).square().sum(-1).amax(-1).sqrt()
         inside = self.inside_WR > 0
         weight = weight_BRN.transpose(1, 2)[:, :, None].masked_fill(~inside, 1.0).amin(-1)
@@ -147,7 +147,9 @@ class FrictionEstimate(nn.Module):
         noise = self.noise.exp() * size_BN[..., None] * self.spread_W / bends.weight_BNW.clamp(min=1e-4).sqrt()
         surprise = torch.log1p(((found[..., None] - expected) / (noise[..., None] + 1e-5)) ** 2)
         left = speed - found.abs() * self.length_W / 2
-        counts = (bends.weight_BNW > 1e-3) & (bends.missed_BNW < MISSED) & (left > MOVES) & exists_BN[..., None]
+        counts = (
+            (bends.weight_BNW > 1e-3) & (bends.missed_BNW < MAX_RESIDUAL) & (left > MOVES) & exists_BN[..., None]
+        )
         weight = counts * self.share_W * self.counts.exp()
         likely_BC = (self.usual(scene_BF) - (surprise * weight[..., None]).sum((1, 2))).softmax(-1)
         tempo_B11 = (likely_BC * tempo_C).sum(-1)[:, None, None]

@@ -12,7 +12,8 @@ from maskcast.models.objects.trajectories import Trajectory
 from maskcast.seed import rng
 
 FIRST = 2  # steps whose expected errors give that of the velocity
-NEAR = 0.4  # scale of the draws relative to the expected errors: small draws make the best of a few futures better
+# scale of the draws relative to the expected errors: small draws make the best of a few futures better
+DRAW_SCALE = 0.4
 
 
 def future(motion: ObjectMotion, object_BN: Tensor, tracks: Tracks, horizon: int, seed: int) -> Trajectory:
@@ -33,4 +34,4 @@ def future(motion: ObjectMotion, object_BN: Tensor, tracks: Tracks, horizon: int
     added_BN2 = (motion(object_BN, tracks, FIRST).scale_BhN2[:, -1] - place_BN2) / FIRST
     scale_BN4 = torch.cat([place_BN2, added_BN2], -1)
     draws = torch.from_numpy(rng(seed).laplace(size=(int(object_BN.max()) + 1, 4))).to(scale_BN4)
-    return motion(object_BN, tracks, horizon, NEAR * draws[object_BN] * scale_BN4)
+    return motion(object_BN, tracks, horizon, DRAW_SCALE * draws[object_BN] * scale_BN4)

@@ -16,7 +16,8 @@ from maskcast.models.objects.plane import turned
 STD_UNIT = 20.0  # scales sizes of objects, about 0.05 picture heights, to about 1
 SPEED_UNIT = 10.0  # scales displacements per frame likewise
 FEATURE_LIMIT = 5.0  # features are clamped, so that one diverging object does not dominate all gradients
-STEEP = 0.3  # least cosine at a contact in the gradient of its time, which is steep for grazing contacts
+# least cosine at a contact in the gradient of its time, which is steep for grazing contacts
+MIN_CONTACT_COSINE = 0.3
 FEATURES, OF_CONTACTS = 8, 5
 
 
@@ -126,7 +127,7 @@ def meet(line: Tensor, relative: Tensor, reach: Tensor) -> Contact:
         inside = slope**2 - speed * (line.square().sum(-1, keepdim=True) - reach**2)
         time = (-slope - inside.clamp(min=0).sqrt()) / speed
         hits = ((inside > 0) & (time < 1) & (slope < 0)).to(line.dtype)
-        steep = reach / torch.maximum(inside, STEEP**2 * speed * reach**2).sqrt() * hits * (time > 0)
+        steep = reach / torch.maximum(inside, MIN_CONTACT_COSINE**2 * speed * reach**2).sqrt() * hits * (time > 0)
         time = time.clamp(0, 1)
     time = time - steep * (reach - reach.detach())  # a bounded gradient instead: larger objects meet earlier
     there = line + relative * time

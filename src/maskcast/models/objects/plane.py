@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 FOCAL_LENGTH = 1.5  # of a typical lens, in picture heights
-ENOUGH = 100  # least observations for calibration
-STEEPEST = 1.4  # largest relative change of an object's size over a picture height
+MIN_OBSERVATIONS = 100  # least observations for calibration
+MAX_SLOPE = 1.4  # largest relative change of an object's size over a picture height
 
 
 def to_plane(homography: Tensor, centre: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | Non
         centre_M2: its centre.
         std_M: its size: the standard deviation of its pixels.
     """
-    if len(class_M) < ENOUGH:
+    if len(class_M) < MIN_OBSERVATIONS:
         return None
     # In double precision, so that after rounding to single the result does not depend on the library.
     centre_M2, std_M = centre_M2.double(), std_M.double()
@@ -78,7 +78,7 @@ def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | Non
         count_K = torch.bincount(class_M).clamp(min=1)
         size_M = (torch.bincount(class_M, weights=flat_M) / count_K)[class_M]
         slope_2 = torch.linalg.lstsq(centre_M2, (std_M / size_M - 1)[:, None]).solution[:, 0]
-        slope_2 = slope_2 * min(1.0, STEEPEST / max(float(slope_2.norm()), 1e-6))
+        slope_2 = slope_2 * min(1.0, MAX_SLOPE / max(float(slope_2.norm()), 1e-6))
     stretch = (1 + (slope_2.norm() * FOCAL_LENGTH) ** 2).sqrt() - 1
     along = slope_2 / slope_2.norm().clamp(min=1e-6)
     (a, b), (c, d) = (stretch * torch.outer(along, along)).tolist()

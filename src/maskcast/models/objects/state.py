@@ -12,13 +12,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.objects.friction import MISSED, NOISE, STILL, TEMPOS, Bends, Friction, FrictionEstimate
+from maskcast.models.objects.friction import (
+    MAX_RESIDUAL,
+    MIN_DISPLACEMENT,
+    NOISE,
+    TEMPOS,
+    Bends,
+    Friction,
+    FrictionEstimate,
+)
 from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import Tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
 RADIUS = 1.5  # initial radius of an object in units of its size; that of a disc seen from above is 2
-SHARP = 2.0  # log of the sharpness with which fits with large residuals are excluded
+SHARPNESS = 2.0  # log of the sharpness with which fits with large residuals are excluded
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ class StateEstimate(nn.Module):
         windows = observations.weight_BRN.shape[1] - 1
         keep, preferred_BNW = self.head(memory_BNF).split([1, windows], -1)
         place, velocity, missed, sure = fit(observations, friction)
-        preferred_BNW = preferred_BNW + sure.log() - SHARP * (missed / MISSED).clamp(max=4) ** 2
+        preferred_BNW = preferred_BNW + sure.log() - SHARPNESS * (missed / MAX_RESIDUAL).clamp(max=4) ** 2
         share_BNW1 = preferred_BNW.softmax(-1)[..., None]
         place, velocity = (share_BNW1 * place).sum(2), keep * (share_BNW1 * velocity).sum(2) + faster_BN2
         ago_BN1 = (windows - frame_BN)[..., None]
@@ -190,9 +198,9 @@ def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, 
 
 def ahead(place: Tensor, velocity: Tensor, brake: Tensor, frames: Tensor) -> Tensor:
     """Returns the places (..., 2) ``frames`` frames later, or earlier if it is negative."""
-    lost = 0.5 * brake * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=STILL)
+    lost = 0.5 * brake * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=MIN_DISPLACEMENT)
     return place + velocity * frames * (1 - lost.clamp(-4.0, 0.5))
 
 
 def _direction(vector: Tensor) -> Tensor:
-    return vector / vector.norm(dim=-1, keepdim=True).clamp(min=STILL)
+    return vector / vector.norm(dim=-1, keepdim=True).clamp(min=MIN_DISPLACEMENT)

@@ -17,7 +17,7 @@ from maskcast.models.objects.trajectories import Trajectory
 SHARPNESS = 4.0  # logit of an object in pixels that it covers; the background has 0
 ABSENT = -8.0  # logit of a class without an object in the scene
 DEPTH = 2.0  # difference of an object's logit between the lower and the upper edge of the image
-COPIES = 6  # temporary tensors per object while its weights are computed
+TEMPORARIES = 6  # temporary tensors per object while its weights are computed
 
 
 class Renderer(nn.Module):
@@ -101,7 +101,7 @@ def cover(
 
     if torch.compiler.is_compiling():
         return covered(ALL)
-    weights = COPIES * row.shape[:2].numel() * (len(y) * patch_BNIJ.shape[2] + len(x) * patch_BNIJ.shape[3])
+    weights = TEMPORARIES * row.shape[:2].numel() * (len(y) * patch_BNIJ.shape[2] + len(x) * patch_BNIJ.shape[3])
     parts = chunk_slices(row.shape[2], weights)
     return covered(ALL) if len(parts) == 1 else torch.cat([covered(some) for some in parts], 2)
 

@@ -27,7 +27,7 @@ from maskcast.training.tasks.segmentation_params import SegmentationTraining, Un
 
 UNLABELED, MIXED = 1, 2  # random keys for windows and for mixed rectangles
 LOOKED_AT = 1000  # clips of each store that are compared
-PLACES = 4  # random crops, of which the one with the highest contrast is taken, as it likely shows objects
+CROPS = 4  # random crops, of which the one with the highest contrast is taken, as it likely shows objects
 
 
 class Views(NamedTuple):
@@ -128,7 +128,7 @@ class UnlabelledWindows:
         """Draws a window's geometry; a crop that should show an object is the one of highest contrast."""
         augment, shape = self.params.augment, frame_HWC.shape[:2]
         anywhere = augment.crop is None or random.random() >= augment.crop_on_object
-        places = [draw_geometric_transform(augment, shape, None, random) for _ in range(1 if anywhere else PLACES)]
+        places = [draw_geometric_transform(augment, shape, None, random) for _ in range(1 if anywhere else CROPS)]
         return places[0] if anywhere else max(places, key=lambda place: _contrast(frame_HWC, place))
 
 
