@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 
-from maskcast.commands.parser import add_commands, command_parser, find_name
+from maskcast.commands.parser import add_commands, command_parser, resolve_name
 
 COMMANDS = {  # by name: module, imported only for this command, and help text
     "compile": ("compile", "write the file that Kubeflow runs"),
@@ -43,12 +43,12 @@ def main(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
-        arguments[0] = find_name(arguments[0], "command of pipeline", [*COMMANDS])
+        arguments[0] = resolve_name(arguments[0], "command of pipeline", [*COMMANDS])
     parser = command_parser("pipeline", OVERVIEW, EPILOG)
     add_arguments(parser, arguments[:1])
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        code: int = given.run(given)
+        code: int = args.run(args)
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -44,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    cluster = load_cluster(given.cluster)
-    out = given.out or Path(f"{given.pipeline}.yaml")
-    built, _ = build_given(given, given.set, Placement(cluster.image, cluster))
-    write(built, out, native=cluster if given.native else None)
+    cluster = load_cluster(args.cluster)
+    out = args.out or Path(f"{args.pipeline}.yaml")
+    built, _ = build_given(args, args.set, Placement(cluster.image, cluster))
+    write_pipeline(built, out, native=cluster if args.native else None)
     print(out)
     return 0
 
@@ -65,20 +65,20 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
 
 
 def build_given(
-    given: argparse.Namespace, overrides: Sequence[str], on: Placement
+    args: argparse.Namespace, overrides: Sequence[str], on: Placement
 ) -> tuple[BaseComponent, Plan | None]:
     """Returns the pipeline for the given flags, and the plan of its grid if they name one.
 
     Raises:
         MaskcastError: names the faulty key.
     """
-    if given.grid is None:
-        return build(given.pipeline, given.params, overrides, on), None
+    if args.grid is None:
+        return build(args.pipeline, args.params, overrides, on), None
     plain_on = Placement("image")
-    plain = build(given.pipeline, given.params, overrides, plain_on)
+    plain = build(args.pipeline, args.params, overrides, plain_on)
     _check_stages(on.cluster)
-    values = values_of(given.pipeline, given.params, overrides)
-    how = plan(given.grid, given.jobs, values, plain, plain_on)
+    values = values_of(args.pipeline, args.params, overrides)
+    how = plan(args.grid, args.jobs, values, plain, plain_on)
     return build_grid(plain.name, for_kfp(values), how, on), how
 
 
@@ -133,7 +133,7 @@ def _check_stages(cluster: Cluster | None) -> None:
             )
 
 
-def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> None:
+def write_pipeline(built: BaseComponent, path: Path, native: Cluster | None = None) -> None:
     """Writes IR YAML, or with ``native`` manifests of Pipeline and PipelineVersion in its namespace.
 
     Raises:

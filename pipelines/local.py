@@ -57,18 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    overrides = list(given.set)
+    overrides = list(args.set)
     mounts = []
-    if given.docker and (folder := local_data(values_of(given.pipeline, given.params, overrides))):
+    if args.docker and (folder := local_data(values_of(args.pipeline, args.params, overrides))):
         overrides.append(f"fetch_dataset.uri={json.dumps(str(folder), ensure_ascii=False)}")  # values are YAML
         mounts.append(folder)
-    built, grid = build_given(given, overrides, Placement(given.docker or IMAGE))
-    total = None if given.verbose else grid.total if grid else len(stages_of(given.pipeline))
+    built, grid = build_given(args, overrides, Placement(args.docker or IMAGE))
+    total = None if args.verbose else grid.total if grid else len(stages_of(args.pipeline))
     if grid:
         create_database()
-    folder = run_local(built, given.out, given.docker, mounts, total)
+    folder = run_local(built, args.out, args.docker, mounts, total)
     variants = [variant.name for variant in grid.variants] if grid else []
     for file in folder.glob("*/report/scores.md"):
         lines = file.read_text(encoding="utf-8").splitlines()

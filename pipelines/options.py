@@ -7,7 +7,7 @@ from pathlib import Path
 from maskcast.commands.parser import add_number
 from pipelines import PIPELINES
 
-PROJECTS_CLUSTER = Path("cluster.yaml")  # the name that `maskcast new` uses
+PROJECT_CLUSTER_FILE = Path("cluster.yaml")  # the name that `maskcast new` uses
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
 
 def cluster_file() -> Path:
     """Returns the default cluster file: the project's own, else the example."""
-    return PROJECTS_CLUSTER if PROJECTS_CLUSTER.is_file() else example_file()
+    return PROJECT_CLUSTER_FILE if PROJECT_CLUSTER_FILE.is_file() else example_file()
 
 
 def example_file() -> Path:

@@ -11,13 +11,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    with connect(given) as client:
-        found = client.get_run(given.run_id)
+    with connect(args) as client:
+        found = client.get_run(args.run_id)
         if run_state(found) in ENDED:
             print(f"it had ended before: {found.display_name}: {run_state(found)}")
             return 0
-        client.terminate_run(given.run_id)
-        print(f"cancelling; {client.command('watch', given.run_id)} shows when its pods have ended")
+        client.terminate_run(args.run_id)
+        print(f"cancelling; {client.command('watch', args.run_id)} shows when its pods have ended")
     return 0

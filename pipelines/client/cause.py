@@ -9,7 +9,7 @@ from kubernetes.client import CoreV1Api
 
 from maskcast.runner.pod_status import is_queued, waiting_reason
 from pipelines.client.connection import Client
-from pipelines.client.pods import RunPods, StagePod, error_line, executors, why_failed
+from pipelines.client.pods import RunPods, StagePod, error_line, executors, failure_reason
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
 
@@ -95,7 +95,7 @@ def _of_stage(logs: StageLogs, task: str) -> str:
     pods = executors(logs.pods, task)
     texts = logs.of(task)
     text = texts[-1].text if texts else None
-    if pods and (why := why_failed(pods[-1].pod, text)):
+    if pods and (why := failure_reason(pods[-1].pod, text)):
         return why
     if text is not None:
         return error_line(text) or "its log does not say why"
@@ -108,6 +108,6 @@ def _of_stage(logs: StageLogs, task: str) -> str:
 def _of_driver(logs: StageLogs, task: str) -> str:
     text = logs.of_driver(task)
     pod = next((each for each in reversed(logs.pods) if each.driver and each.task == task), None)
-    if pod and (why := why_failed(pod.pod, text)):
+    if pod and (why := failure_reason(pod.pod, text)):
         return why
     return (text and error_line(text)) or "its pod is gone, and with it what it said; see the pods of ml-pipeline"

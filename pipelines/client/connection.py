@@ -95,7 +95,7 @@ class Client(kfp.Client):
             super().__init__(
                 host,
                 namespace="-",  # with kfp's default, its constructor queries the server and prints tracebacks
-                cookies=_sendable(cookie, "KF_PIPELINES_COOKIE") if cookie else None,
+                cookies=_header_value(cookie, "KF_PIPELINES_COOKIE") if cookie else None,
                 credentials=credentials,
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
             )
@@ -157,39 +157,39 @@ class Client(kfp.Client):
 
 
 @contextmanager
-def connect(given: argparse.Namespace) -> Iterator[Client]:
+def connect(args: argparse.Namespace) -> Iterator[Client]:
     """Yields a client that is connected to the server.
 
     Args:
-        given: the flags of `add_connection`, and ``cluster``: the file with the namespace.
+        args: the flags of `add_connection`, and ``cluster``: the file with the namespace.
 
     Raises:
         MaskcastError: if no server is specified or it cannot be used; names the remedy.
     """
-    namespace = given.namespace or load_cluster(given.cluster).namespace
-    named = given.host or os.environ.get("KF_PIPELINES_ENDPOINT")
+    namespace = args.namespace or load_cluster(args.cluster).namespace
+    named = args.host or os.environ.get("KF_PIPELINES_ENDPOINT")
     ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT")
     with ExitStack() as stack:
-        if given.port_forward:
-            host = stack.enter_context(_port_forward(given.port_forward))
+        if args.port_forward:
+            host = stack.enter_context(_port_forward(args.port_forward))
         elif named:
-            host = _checked(named)
+            host = _checked_address(named)
             ui = ui or host
         elif "KUBERNETES_SERVICE_HOST" in os.environ:
             host = IN_CLUSTER
         else:
             raise NoServerError("no server: give --host or --port-forward, or set KF_PIPELINES_ENDPOINT")
-        yield Client(host, namespace, ui, _credentials(given.token_file, host == IN_CLUSTER), _flags(given))
+        yield Client(host, namespace, ui, _credentials(args.token_file, host == IN_CLUSTER), _flags(args))
 
 
-def _flags(given: argparse.Namespace) -> list[str]:
+def _flags(args: argparse.Namespace) -> list[str]:
     """Returns the flags of a connection that differ from their defaults."""
     flags = {
-        "--cluster": None if given.cluster == cluster_file() else given.cluster,
-        "--host": given.host,
-        "--port-forward": given.port_forward,
-        "--namespace": given.namespace,
-        "--token-file": given.token_file,
+        "--cluster": None if args.cluster == cluster_file() else args.cluster,
+        "--host": args.host,
+        "--port-forward": args.port_forward,
+        "--namespace": args.namespace,
+        "--token-file": args.token_file,
     }
     return [word for flag, value in flags.items() if value for word in (flag, str(value))]
 
@@ -210,7 +210,7 @@ def _credentials(token_file: Path | None, in_cluster: bool) -> _Token | None:
     if token_file:
         return _Token(partial(_read_token, token_file))
     if token := os.environ.get("KF_PIPELINES_TOKEN"):
-        return _Token(lambda: _sendable(token, "KF_PIPELINES_TOKEN"))
+        return _Token(lambda: _header_value(token, "KF_PIPELINES_TOKEN"))
     # A pod's own token is only sent to its own cluster, unless the environment specifies another.
     own = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH))
     if own.exists() and (in_cluster or KF_PIPELINES_SA_TOKEN_ENV in os.environ):
@@ -225,17 +225,17 @@ def _read_token(path: Path) -> str:
         raise MaskcastError(f"{path}: the token cannot be read ({error}); name another file") from None
     if not token:
         raise MaskcastError(f"{path}: the token file is empty; write the token into it")
-    return _sendable(token, str(path))
+    return _header_value(token, str(path))
 
 
-def _sendable(secret: str, source: str) -> str:
+def _header_value(secret: str, source: str) -> str:
     """Returns a secret if it is valid in an HTTP header; else the header's own error would show it."""
     if not re.fullmatch("[ -~]*", secret):
         raise MaskcastError(f"{source}: has line breaks or letters beyond ASCII; set it anew")
     return secret
 
 
-def _checked(host: str) -> str:
+def _checked_address(host: str) -> str:
     parts = urlsplit("")
     with suppress(ValueError):  # brackets that are not IPv6
         parts = urlsplit(host)

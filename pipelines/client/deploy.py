@@ -14,7 +14,7 @@ from pipelines.client.inference_service import (
     release_in,
     release_of,
     storage_account,
-    storage_notes,
+    storage_annotations,
     with_all_requests,
     with_canary,
     without_canary,
@@ -70,7 +70,7 @@ def deploy(
         _print(cluster, release, wanted)
         return
     if release.storage is not None:
-        running.annotate_secrets(s3_secrets(cluster), storage_notes(cluster))
+        running.annotate_secrets(s3_secrets(cluster), storage_annotations(cluster))
         apply_one(running.api, storage_account(cluster))
     running.put(wanted, new=current is None)
     share = "all requests" if canary is None else f"{canary} % of the requests"
@@ -120,7 +120,7 @@ def _wanted(
 def _print(cluster: Cluster, release: Release, service: Manifest) -> None:
     """Prints manifests for `kubectl apply -f -`; for changes of secrets, prints commands to stderr."""
     if release.storage is not None:
-        notes = [f"{key}={value}" for key, value in storage_notes(cluster).items()]
+        notes = [f"{key}={value}" for key, value in storage_annotations(cluster).items()]
         for name in s3_secrets(cluster) if notes else []:
             command = shlex.join(
                 ["kubectl", "annotate", "--overwrite", "-n", cluster.namespace, "secret", name, *notes]

@@ -145,7 +145,7 @@ def storage_account(cluster: Cluster) -> Manifest:
     return account
 
 
-def storage_notes(cluster: Cluster) -> dict[str, str]:
+def storage_annotations(cluster: Cluster) -> dict[str, str]:
     """Returns annotations for the secret of S3 keys, from which KServe reads the address of the S3 server."""
     notes = {}
     if endpoint := cluster.env.get("AWS_ENDPOINT_URL_S3") or cluster.env.get("AWS_ENDPOINT_URL"):

@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient, ApiextensionsV1Api, CoreV1Api, CustomOb
 from maskcast.errors import MaskcastError
 from maskcast.runner.pod_status import WaitReporter, waiting_reason
 from pipelines.client.inference_service import API_VERSION, GROUP, PLURAL
-from pipelines.client.kube import ForbiddenError, ask, no_namespace
+from pipelines.client.kube import ForbiddenError, call_api, no_namespace
 from pipelines.client.manifests import Manifest
 from pipelines.cluster import Cluster
 
@@ -33,7 +33,7 @@ class Service:
         Raises:
             MaskcastError: KServe is not installed.
         """
-        found: Manifest | None = ask(self.custom.get_namespaced_custom_object, *self.place, self.name)
+        found: Manifest | None = call_api(self.custom.get_namespaced_custom_object, *self.place, self.name)
         if found is None:
             self._need_kserve()
         return found
@@ -48,9 +48,9 @@ class Service:
         if wanted["spec"].get("canary"):
             self._need_kserve(canary=True)
         if new:
-            done = ask(self.custom.create_namespaced_custom_object, *self.place, wanted)
+            done = call_api(self.custom.create_namespaced_custom_object, *self.place, wanted)
         else:
-            done = ask(self.custom.replace_namespaced_custom_object, *self.place, self.name, wanted)
+            done = call_api(self.custom.replace_namespaced_custom_object, *self.place, self.name, wanted)
         if done is None:
             raise no_namespace(self.cluster.namespace)
 
@@ -62,14 +62,14 @@ class Service:
         """
         for name in names if notes else ():
             patch = {"metadata": {"annotations": dict(notes)}}
-            if ask(CoreV1Api(self.api).patch_namespaced_secret, name, self.cluster.namespace, patch) is None:
+            if call_api(CoreV1Api(self.api).patch_namespaced_secret, name, self.cluster.namespace, patch) is None:
                 raise MaskcastError(
                     f"{self.cluster.namespace} has no secret {name}; `maskcast pipeline setup` makes it"
                 )
 
     def delete(self) -> None:
         """Deletes the service with its pods."""
-        ask(self.custom.delete_namespaced_custom_object, *self.place, self.name)
+        call_api(self.custom.delete_namespaced_custom_object, *self.place, self.name)
 
     def wait(self) -> None:
         """Waits until the service is ready; prints meanwhile what its pods wait for.
@@ -106,14 +106,14 @@ class Service:
     def _waits(self) -> list[str]:
         label = f"{GROUP}/inferenceservice={self.name}"
         try:
-            pods = ask(CoreV1Api(self.api).list_namespaced_pod, self.cluster.namespace, label_selector=label)
+            pods = call_api(CoreV1Api(self.api).list_namespaced_pod, self.cluster.namespace, label_selector=label)
         except ForbiddenError:
             return []
         return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := waiting_reason(pod))]
 
     def _need_kserve(self, *, canary: bool = False) -> None:
         try:
-            crd = ask(ApiextensionsV1Api(self.api).read_custom_resource_definition, f"{PLURAL}.{GROUP}")
+            crd = call_api(ApiextensionsV1Api(self.api).read_custom_resource_definition, f"{PLURAL}.{GROUP}")
         except ForbiddenError:  # CRDs are cluster-wide and not readable for everyone
             return
         if crd is None:

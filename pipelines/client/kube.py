@@ -45,7 +45,7 @@ def no_namespace(name: str) -> MaskcastError:
     return MaskcastError(f"there is no namespace {name!r}; `kubectl create namespace {name}`")
 
 
-def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def call_api(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Returns the result of an API call, or None if the object does not exist.
 
     Raises:

@@ -17,8 +17,8 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client import kube
 from pipelines.client.connection import add_run, connect
-from pipelines.client.pods import MAIN, RunPods, StagePod, executors, maker_of
-from pipelines.client.stage_logs import Filter, StageLogs, said_by_stage
+from pipelines.client.pods import MAIN, RunPods, StagePod, cached_run_id, executors
+from pipelines.client.stage_logs import Filter, StageLogs, stage_output
 from pipelines.client.stages import StageState, stage_states, task_names
 
 RAN = ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED")
@@ -32,25 +32,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="print the lines of Kubeflow and Argo, too")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code.
 
     Raises:
         MaskcastError: when there is no log, with the place to look.
     """
-    with connect(given) as client:
-        found = client.get_run(given.run_id)  # reports a wrong id
+    with connect(args) as client:
+        found = client.get_run(args.run_id)  # reports a wrong id
         stages, reach = stage_states(found, task_names(client, found)), RunPods.of(client, found)
         try:
             pods = reach.pods()
-            stage = _choose(stages, pods, given.stage)
+            stage = _choose(stages, pods, args.stage)
             mine = executors(pods, stage.task)
-            if given.follow and reach.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
-                _follow(reach.api, stage.name, mine[-1], given.all)
+            if args.follow and reach.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
+                _follow(reach.api, stage.name, mine[-1], args.all)
             else:
-                _print(StageLogs(client, found, pods, reach.api), stage, given.all)
+                _print(StageLogs(client, found, pods, reach.api), stage, args.all)
         except MaskcastError as error:
-            raise MaskcastError(f"{error}; or see {client.page(given.run_id)}") from None
+            raise MaskcastError(f"{error}; or see {client.page(args.run_id)}") from None
     return 0
 
 
@@ -84,14 +84,14 @@ def _print(logs: StageLogs, stage: StageState, everything: bool) -> None:
         raise MaskcastError(f"{stage.name}: {_nothing(logs, stage)}")
     for log in found:
         say(f"{stage.name}, attempt {log.attempt + 1}, from {log.source}")
-        sys.stdout.write(log.text if everything else said_by_stage(log.text))
+        sys.stdout.write(log.text if everything else stage_output(log.text))
         sys.stdout.flush()
 
 
 def _nothing(logs: StageLogs, stage: StageState) -> str:
     """Returns the reason why a stage has no log."""
     if stage.state == "CACHED":
-        if maker := maker_of(logs.pods, stage.task, logs.run.run_id):
+        if maker := cached_run_id(logs.pods, stage.task, logs.run.run_id):
             return f"it came from the cache; where it ran: {logs.client.command('logs', maker, stage.name)}"
         return "it came from the cache of an earlier run"
     if stage.state in ("PENDING", "SKIPPED"):
@@ -101,7 +101,7 @@ def _nothing(logs: StageLogs, stage: StageState) -> str:
 
 def _follow(api: CoreV1Api, stage: str, pod: StagePod, everything: bool) -> None:
     say(f"{stage}, attempt {pod.attempt + 1}, pod {pod.name}")
-    answer = kube.ask(
+    answer = kube.call_api(
         api.read_namespaced_pod_log,
         pod.name,
         pod.pod.metadata.namespace,

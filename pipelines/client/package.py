@@ -17,9 +17,9 @@ from kfp_server_api.models import V2beta1Pipeline
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client.connection import Client, connect
-from pipelines.client.preflight import passes
+from pipelines.client.preflight import print_checks
 from pipelines.cluster import Cluster, Placement, load_cluster
-from pipelines.compile import build_given, content_digest, refuse_secrets, values_of, write
+from pipelines.compile import build_given, content_digest, refuse_secrets, values_of, write_pipeline
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.values import for_kfp, local_data
 
@@ -48,24 +48,24 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-preflight", action="store_true", help="do not check the cluster first")
 
 
-def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
+def make_package(args: argparse.Namespace, cluster: Cluster) -> Package:
     """Returns the package to submit. `-S` changes only values of the run, not the version of the pipeline.
 
     Raises:
         MaskcastError: names the faulty key; also if the image is not pinned, or pods cannot read the data.
     """
     cluster.check_image()
-    values = values_of(given.pipeline, given.params, given.set)
+    values = values_of(args.pipeline, args.params, args.set)
     if data := local_data(values):
         raise MaskcastError(
             f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "
             "copy it to a bucket and give s3://bucket/prefix"
         )
-    built, _ = build_given(given, (), Placement(cluster.image, cluster))
-    _, grid = build_given(given, given.set, Placement("image"))
+    built, _ = build_given(args, (), Placement(cluster.image, cluster))
+    _, grid = build_given(args, args.set, Placement("image"))
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
-        write(built, compiled)
+        write_pipeline(built, compiled)
         sections = {name: for_kfp(values[name]) for name in built.component_spec.inputs if name in values}
         parameters = sections | ({"variants": grid.items} if grid else {})
         refuse_secrets(json.dumps(parameters, indent=1), built.name)
@@ -78,7 +78,7 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
 
 
 @contextmanager
-def ready(given: argparse.Namespace) -> Iterator[tuple[Client, Package, dict[str, Any]]]:
+def prepare_submission(args: argparse.Namespace) -> Iterator[tuple[Client, Package, dict[str, Any]]]:
     """Yields what starting a run or schedule needs: client, package and arguments for kfp.
 
     The cluster is checked first, with a report on stderr, unless ``--no-preflight`` is given.
@@ -86,12 +86,12 @@ def ready(given: argparse.Namespace) -> Iterator[tuple[Client, Package, dict[str
     Raises:
         MaskcastError: names the faulty key, or what is missing.
     """
-    cluster = load_cluster(given.cluster)
-    package = make_package(given, cluster)
-    with connect(given) as client:
-        if not given.no_preflight:
+    cluster = load_cluster(args.cluster)
+    package = make_package(args, cluster)
+    with connect(args) as client:
+        if not args.no_preflight:
             with contextlib.redirect_stdout(sys.stderr):
-                passed = passes(given, cluster, client)
+                passed = print_checks(args, cluster, client)
             if not passed:
                 raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
         told = {"pipeline_root": cluster.pipeline_root, "service_account": cluster.service_account}

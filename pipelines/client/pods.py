@@ -65,7 +65,7 @@ class RunPods:
             return []
         label = f"pipeline/runid={self.run_id}"
         try:
-            found = kube.ask(self.api.list_namespaced_pod, self.namespace, label_selector=label)
+            found = kube.call_api(self.api.list_namespaced_pod, self.namespace, label_selector=label)
         except MaskcastError:
             return []
         return by_age(found.items if found else [])
@@ -105,7 +105,7 @@ def pod_name(workflow: str, task: str, attempt: int = 0, driver: bool = False) -
     return f"{workflow}-retry-system-container-impl-{_fnv32a(node)}"
 
 
-def maker_of(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
+def cached_run_id(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
     """Returns the id of the run whose cached outputs a task used, from the arguments of pods that read them."""
     for each in pods:
         words = [word for box in each.pod.spec.containers for word in [*(box.command or []), *(box.args or [])]]
@@ -115,7 +115,7 @@ def maker_of(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
     return None
 
 
-def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
+def failure_reason(pod: V1Pod, log: str | None = None) -> str | None:
     """Returns a short reason why a pod failed, or None if it did not fail.
 
     Args:

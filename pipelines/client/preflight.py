@@ -30,18 +30,18 @@ from pipelines.client.checks.namespace import (
     your_rights,
 )
 from pipelines.client.checks.nodes import nodes, quota
-from pipelines.client.checks.outside import environment_of_pods
+from pipelines.client.checks.pod_environment import pod_environment
 from pipelines.client.checks.queue import queue
 from pipelines.client.checks.storage import artifacts, data, launcher
 from pipelines.client.checks.tracking import mlflow
 from pipelines.client.connection import Client, NoServerError, add_connection
 from pipelines.client.connection import connect as connect_kubeflow
-from pipelines.client.kube import ask, connect
+from pipelines.client.kube import call_api, connect
 from pipelines.cluster import Cluster, Placement, Pod, load_cluster
 from pipelines.compile import build, values_of
 from pipelines.options import add_cluster, add_pipeline
 
-IN_THE_API: dict[str, Check] = {
+API_CHECKS: dict[str, Check] = {
     "namespace": namespace,
     "service account": service_account,
     "rights": rights,
@@ -55,7 +55,7 @@ IN_THE_API: dict[str, Check] = {
     "launcher": launcher,
     "retries": retries,
 }
-ELSEWHERE: dict[str, Check] = {"artifacts": artifacts, "data": data, "MLflow": mlflow}
+OTHER_CHECKS: dict[str, Check] = {"artifacts": artifacts, "data": data, "MLflow": mlflow}
 LIMIT_S = 60
 COLOURS = {"ok": "green", "failed": "red", "not checked": "yellow"}
 
@@ -67,13 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing failed, else 1."""
-    with _server(given) as server:
-        return 0 if passes(given, load_cluster(given.cluster), server) else 1
+    with _server(args) as server:
+        return 0 if print_checks(args, load_cluster(args.cluster), server) else 1
 
 
-def rows(cluster_file: Path) -> list[CheckResult]:
+def check_cluster(cluster_file: Path) -> list[CheckResult]:
     """Returns the results for the default pipeline on a cluster.
 
     Raises:
@@ -81,34 +81,36 @@ def rows(cluster_file: Path) -> list[CheckResult]:
     """
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    given = parser.parse_args(["--cluster", str(cluster_file)])
-    with _server(given) as server:
-        return found(given, load_cluster(cluster_file), server)
+    args = parser.parse_args(["--cluster", str(cluster_file)])
+    with _server(args) as server:
+        return check_submission(args, load_cluster(cluster_file), server)
 
 
 @contextmanager
-def _server(given: argparse.Namespace) -> Iterator[Client | MaskcastError]:
+def _server(args: argparse.Namespace) -> Iterator[Client | MaskcastError]:
     """Yields the connection to Kubeflow, or the error if there is none."""
     with ExitStack() as stack:
         try:
-            server: Client | MaskcastError = stack.enter_context(connect_kubeflow(given))
+            server: Client | MaskcastError = stack.enter_context(connect_kubeflow(args))
         except MaskcastError as error:
             server = error
         yield server
 
 
-def passes(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> bool:
-    """Checks the requirements of a run, prints the table, and returns whether nothing failed; see `found`."""
-    rows = found(given, cluster, server)
+def print_checks(args: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> bool:
+    """Checks what a run needs, prints the table, and returns whether nothing failed; see `check_submission`."""
+    rows = check_submission(args, cluster, server)
     Console().print(_table(rows), soft_wrap=True)
     return all(row.state != "failed" for row in rows)
 
 
-def found(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> list[CheckResult]:
+def check_submission(
+    args: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError
+) -> list[CheckResult]:
     """Returns the results of all checks for a run of a pipeline.
 
     Args:
-        given: the flags of `add_arguments`.
+        args: the flags of `add_arguments`.
         cluster: content of the cluster file.
         server: connection to Kubeflow, or its error.
 
@@ -116,9 +118,9 @@ def found(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcast
         MaskcastError: if the params are wrong.
     """
     placement = Placement(cluster.image, cluster)
-    build(given.pipeline, given.params, given.set, placement)
-    uri = str(values_of(given.pipeline, given.params, given.set)["fetch_dataset"]["uri"])
-    return preflight(cluster, placement.pods, uri, server, given.port_forward or "kubeflow")
+    build(args.pipeline, args.params, args.set, placement)
+    uri = str(values_of(args.pipeline, args.params, args.set)["fetch_dataset"]["uri"])
+    return preflight(cluster, placement.pods, uri, server, args.port_forward or "kubeflow")
 
 
 def preflight(
@@ -136,10 +138,10 @@ def preflight(
     api, first = _api()
     subject = Subject(cluster, pods, data_uri, api, installed)
     own: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
-    checks = own | (IN_THE_API if api else {}) | ELSEWHERE
-    with environment_of_pods(subject):
+    checks = own | (API_CHECKS if api else {}) | OTHER_CHECKS
+    with pod_environment(subject):
         rows = run_checks({name: partial(check, subject) for name, check in checks.items()}, LIMIT_S, "failed")
-    without = CheckResult("the cluster", "not checked", f"without that API: {', '.join(IN_THE_API)}")
+    without = CheckResult("the cluster", "not checked", f"without that API: {', '.join(API_CHECKS)}")
     return [first, *([] if api else [without]), *rows]
 
 
@@ -147,7 +149,7 @@ def _api() -> tuple[Any, CheckResult]:
     """Returns the client of the Kubernetes API, or None if it does not answer, and its row."""
     try:
         api = connect()
-        version = ask(client.VersionApi(api).get_code)
+        version = call_api(client.VersionApi(api).get_code)
         if version is None:
             raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; fix KUBECONFIG")
     except MaskcastError as error:

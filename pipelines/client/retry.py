@@ -19,17 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="watch the run until it ends")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code.
 
     Raises:
         MaskcastError: if the run did not fail, or the server refuses.
     """
-    with connect(given) as client:
-        state = run_state(client.get_run(given.run_id))
+    with connect(args) as client:
+        state = run_state(client.get_run(args.run_id))
         if state not in ("FAILED", "CANCELED"):
-            remedy = client.command("watch", given.run_id)
-            raise MaskcastError(f"run {given.run_id} is {state}: only what failed is started again; see {remedy}")
-        client.retry_run(given.run_id)
-        say(f"started again: {client.page(given.run_id)}")
-        return follow(client, given.run_id) if given.wait else 0
+            remedy = client.command("watch", args.run_id)
+            raise MaskcastError(f"run {args.run_id} is {state}: only what failed is started again; see {remedy}")
+        client.retry_run(args.run_id)
+        say(f"started again: {client.page(args.run_id)}")
+        return follow(client, args.run_id) if args.wait else 0

@@ -12,7 +12,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.report.tables import format_table
 from pipelines.client.connection import Client, add_connection, connect
-from pipelines.client.package import Package, add_package, experiment_id, ready, upload
+from pipelines.client.package import Package, add_package, experiment_id, prepare_submission, upload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,40 +31,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    if given.list or given.delete:
-        with connect(given) as client:
-            if given.delete:
-                client.delete_recurring_run(given.delete)
-                print(f"deleted {given.delete}")
+    if args.list or args.delete:
+        with connect(args) as client:
+            if args.delete:
+                client.delete_recurring_run(args.delete)
+                print(f"deleted {args.delete}")
             else:
                 _list(client)
         return 0
-    if len(given.cron.split()) != 6:
+    if len(args.cron.split()) != 6:
         raise MaskcastError(
-            f"--cron {given.cron!r}: write six fields, second minute hour day month weekday; "
+            f"--cron {args.cron!r}: write six fields, second minute hour day month weekday; "
             "put a 0 before a usual expression of five"
         )
-    with ready(given) as (client, package, told):
-        print(_create(client, given, package, told))
+    with prepare_submission(args) as (client, package, told):
+        print(_create(client, args, package, told))
     return 0
 
 
-def _create(client: Client, given: argparse.Namespace, package: Package, told: dict[str, Any]) -> str:
-    name = given.name or package.pipeline
-    experiment = experiment_id(client, given.experiment)
+def _create(client: Client, args: argparse.Namespace, package: Package, told: dict[str, Any]) -> str:
+    name = args.name or package.pipeline
+    experiment = experiment_id(client, args.experiment)
     for each in _schedules(client, experiment_id=experiment):
         if each.display_name == name:
             raise MaskcastError(
-                f"experiment {given.experiment} has a schedule {name!r} already ({each.recurring_run_id}); "
+                f"experiment {args.experiment} has a schedule {name!r} already ({each.recurring_run_id}); "
                 "remove it with --delete, or give this one another --name"
             )
     told |= upload(client, package)
     made = client.create_recurring_run(
-        experiment, name, cron_expression=given.cron, max_concurrency=1, no_catchup=True, **told
+        experiment, name, cron_expression=args.cron, max_concurrency=1, no_catchup=True, **told
     )
-    say(f"experiment {given.experiment}, schedule {name}: {given.cron}")
+    say(f"experiment {args.experiment}, schedule {name}: {args.cron}")
     created: str = made.recurring_run_id
     return created
 

@@ -17,7 +17,7 @@ import yaml
 from kubernetes import client
 
 from maskcast.errors import MaskcastError
-from pipelines.client.kube import ask, connect, no_namespace
+from pipelines.client.kube import call_api, connect, no_namespace
 from pipelines.client.manifests import Manifest, manifests, secret
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import add_cluster
@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--apply", action="store_true", help="apply everything to kubectl's current cluster")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    cluster = load_cluster(given.cluster)
-    if given.apply:
+    cluster = load_cluster(args.cluster)
+    if args.apply:
         apply(cluster, os.environ)
     else:
         print(yaml.safe_dump_all(manifests(cluster), sort_keys=False), end="")
@@ -75,7 +75,7 @@ def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environ
     absent = [key for key in keys if not environment.get(key)]
     if not absent:
         return True
-    found = ask(client.CoreV1Api(api).read_namespaced_secret, name, cluster.namespace)
+    found = call_api(client.CoreV1Api(api).read_namespaced_secret, name, cluster.namespace)
     if found is not None and set(keys) <= set(found.data or {}):
         print(f"Secret/{name}: kept, {', '.join(absent)} not in the environment")
         return False
@@ -99,7 +99,7 @@ def apply_one(api: Any, manifest: Manifest) -> None:
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     api.set_default_header("Content-Type", "application/apply-patch+yaml")  # overrides the client's own choice
     try:
-        if ask(patch, name, namespace, manifest, field_manager=MANAGER, force=True) is None:
+        if call_api(patch, name, namespace, manifest, field_manager=MANAGER, force=True) is None:
             raise no_namespace(namespace)
     finally:
         del api.default_headers["Content-Type"]  # else it would stay for later calls

@@ -10,7 +10,7 @@ from kubernetes.client import CoreV1Api
 from maskcast.errors import MaskcastError
 from maskcast.storage.s3 import open_bucket
 from pipelines.client.connection import Client
-from pipelines.client.kube import ask
+from pipelines.client.kube import call_api
 from pipelines.client.pods import MAIN, StagePod, executors, pod_name
 from pipelines.client.stages import task_nodes
 
@@ -86,7 +86,7 @@ class StageLogs:
         if self.api is None:
             return None
         try:
-            answer = ask(
+            answer = call_api(
                 self.api.read_namespaced_pod_log,
                 pod.name,
                 pod.pod.metadata.namespace,
@@ -146,7 +146,7 @@ class Filter:
         return True
 
 
-def said_by_stage(log: str) -> str:
+def stage_output(log: str) -> str:
     """Returns the lines of a log that the stage printed."""
     mine = Filter()
     return "".join(f"{line}\n" for line in log.splitlines() if mine.keeps(line))

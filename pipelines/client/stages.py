@@ -74,7 +74,7 @@ def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
     }
 
 
-def spell(took: timedelta | None) -> str:
+def format_duration(took: timedelta | None) -> str:
     """Returns a duration as h:mm:ss; empty for None."""
     return str(timedelta(seconds=max(0, round(took.total_seconds())))) if took is not None else ""
 

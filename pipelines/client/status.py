@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, optional="list the last ten")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    with connect(given) as client:
-        if not given.run_id:
+    with connect(args) as client:
+        if not args.run_id:
             runs = client.list_runs(sort_by="created_at desc").runs or []
             rows = [
                 [each.run_id, f"{each.created_at:%Y-%m-%d %H:%M}", run_state(each), each.display_name]
@@ -32,9 +32,9 @@ def run(given: argparse.Namespace) -> int:
             ]
             print(format_table(["run", "created (UTC)", "state", "name"], rows))
             return 0
-        found = client.get_run(given.run_id)
+        found = client.get_run(args.run_id)
         pods, console = RunPods.of(client, found), Console()
         at = snapshot(found, task_names(client, found), pods)
-        console.print(stage_table(at, Scores(given.run_id).by_stage(), console.width))
-        print(outcome(client, at, pods.api), client.page(given.run_id), sep="\n")
+        console.print(stage_table(at, Scores(args.run_id).by_stage(), console.width))
+        print(outcome(client, at, pods.api), client.page(args.run_id), sep="\n")
         return exit_code(run_state(at.run))

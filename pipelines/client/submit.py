@@ -11,7 +11,7 @@ from datetime import datetime
 from maskcast.installation import git
 from maskcast.progress import say
 from pipelines.client.connection import add_connection
-from pipelines.client.package import add_package, experiment_id, quiet, ready, upload
+from pipelines.client.package import add_package, experiment_id, prepare_submission, quiet, upload
 from pipelines.client.watch import follow
 
 
@@ -25,16 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    with ready(given) as (client, package, told):
+    with prepare_submission(args) as (client, package, told):
         told |= upload(client, package)
-        experiment = experiment_id(client, given.experiment)
+        experiment = experiment_id(client, args.experiment)
         with quiet():
-            started = client.run_pipeline(experiment, given.name or _name(package.pipeline), **told)
-        say(f"experiment {given.experiment}, run {started.display_name}: {client.page(started.run_id)}")
+            started = client.run_pipeline(experiment, args.name or _name(package.pipeline), **told)
+        say(f"experiment {args.experiment}, run {started.display_name}: {client.page(started.run_id)}")
         print(started.run_id, flush=True)
-        return follow(client, started.run_id) if given.wait else 0
+        return follow(client, started.run_id) if args.wait else 0
 
 
 def _name(pipeline: str) -> str:

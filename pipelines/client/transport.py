@@ -82,7 +82,7 @@ class Transport(RESTClientObject):
                 self.has_answered |= isinstance(error, ApiException)
                 problem, remedy = self._explain(error)
                 # KFP answers with 500 for a missing log.
-                may_pass = self.has_answered and _passes(error) and not url.endswith("/log")
+                may_pass = self.has_answered and _is_temporary(error) and not url.endswith("/log")
                 sent = not isinstance(error, ConnectTimeoutError)
                 if sent and method != "GET" and not isinstance(error, ApiException):
                     remedy = "it may have been done all the same: see `maskcast pipeline status`"
@@ -135,7 +135,7 @@ def not_kubeflow(host: str, body: str) -> MaskcastError:
     )
 
 
-def _passes(error: HTTPError | ApiException) -> bool:
+def _is_temporary(error: HTTPError | ApiException) -> bool:
     """Returns whether the same request may succeed a moment later."""
     if isinstance(error, ApiException):
         return error.status == 429 or error.status >= 500

@@ -24,7 +24,7 @@ from pipelines.client.cause import Snapshot, cause, snapshot
 from pipelines.client.connection import Client, add_run, connect
 from pipelines.client.pods import RunPods
 from pipelines.client.scores import Scores
-from pipelines.client.stages import ENDED, StageState, run_state, run_took, spell, task_names
+from pipelines.client.stages import ENDED, StageState, format_duration, run_state, run_took, task_names
 
 POLL_S = 5.0
 GIVE_UP = timedelta(minutes=15)
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    with connect(given) as client:
-        return follow(client, given.run_id)
+    with connect(args) as client:
+        return follow(client, args.run_id)
 
 
 def follow(client: Client, run_id: str) -> int:
@@ -73,7 +73,8 @@ def follow(client: Client, run_id: str) -> int:
         say(f"no longer waiting; the run goes on. To stop it: {client.command('cancel', run_id)}")
         return 130
     if run_state(last.run) not in ENDED:
-        say(f"given up after {spell(GIVE_UP)}: {_waits(last)}; to stop it: {client.command('cancel', run_id)}")
+        cancel = client.command("cancel", run_id)
+        say(f"given up after {format_duration(GIVE_UP)}: {_waits(last)}; to stop it: {cancel}")
         return 1
     say(outcome(client, last, pods.api))
     return exit_code(run_state(last.run))
@@ -88,7 +89,7 @@ def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
         pod, waiting = at.last.get(each.task), at.waiting.get(each.task)
         said = [f"attempt {pod.attempt + 1}"] if pod and pod.attempt else []
         said += [f"waits: {waiting.why}"] if waiting else [scores.get(each.name, "")]
-        cells = [Text(each.name), Text(each.state, STYLES.get(each.state, "")), Text(spell(each.took))]
+        cells = [Text(each.name), Text(each.state, STYLES.get(each.state, "")), Text(format_duration(each.took))]
         cells += [Text(pod.name if pod and each.state == "RUNNING" else "")] if width >= WIDE else []
         table.add_row(*cells, Text(", ".join(filter(None, said)), "yellow" if waiting else ""))
     return table
@@ -100,7 +101,7 @@ def outcome(client: Client, at: Snapshot, api: CoreV1Api | None) -> str:
     Raises:
         MaskcastError: if the server does not answer.
     """
-    line = f"{at.run.display_name}: {run_state(at.run)} {spell(run_took(at.run))}".rstrip()
+    line = f"{at.run.display_name}: {run_state(at.run)} {format_duration(run_took(at.run))}".rstrip()
     if why := cause(client, at, api):
         return f"{line}; {why}. Log: {client.command('logs', at.run.run_id)}"
     return line
@@ -150,4 +151,4 @@ def _line(stage: StageState, attempt: int, waits: str | None) -> tuple[str, str]
     if stage.state == "PENDING":
         return None
     again = f" (attempt {attempt + 1})" if attempt and stage.state == "RUNNING" else ""
-    return f"{stage.name}: {stage.state}{again}", spell(stage.took) if stage.state in ENDED else ""
+    return f"{stage.name}: {stage.state}{again}", format_duration(stage.took) if stage.state in ENDED else ""

@@ -82,7 +82,7 @@ def sample_scores(loaded: LoadedPipeline, clip: Path, seed: int) -> dict[str, fl
     about = loaded.about
     stride, size = about.frame_stride or 1, (about.height, about.width)
     seen_THWC = read_video(clip, range(0, (about.context_frames - 1) * stride + 1, stride))
-    _, future_hHW = loaded.model.watch(resize_frames(seen_THWC, *size))
+    _, future_hHW = loaded.model.predict_masks(resize_frames(seen_THWC, *size))
     _, truth_THW = simulate_clip(seed, frames=span(loaded), stride=1, height=size[0], width=size[1], render=False)
     counts = HorizonCounts(len(about.classes), about.horizon)
     counts.count(truth_THW[::stride][about.context_frames :], future_hHW)

@@ -134,7 +134,7 @@ def run_documented(graph: Path, frames: np.ndarray, wanted: np.ndarray) -> None:
 
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_masker_at(str(trained(tmp_path / "masker", UNetConfig(width=2))))
-    monkeypatch.setattr("maskcast.registry.export_segmenter.MOST_OFF", -1.0)
+    monkeypatch.setattr("maskcast.registry.export_segmenter.LOGIT_TOLERANCE", -1.0)
     with pytest.raises(
         MaskcastError, match=r"as torch-export, logits are off by .* nothing is written: export it in"
     ):

@@ -22,7 +22,7 @@ from tests.servers import free_ports
 from maskcast.__main__ import main
 from maskcast.registry.bundle import bundle_digest
 from maskcast.registry.store import Registry
-from pipelines.client.inference_service import storage_notes
+from pipelines.client.inference_service import storage_annotations
 from pipelines.cluster import load_cluster
 
 SERVICE = f"/apis/serving.kserve.io/v1beta1/namespaces/team/{SERVICES}/maskcast"
@@ -93,7 +93,7 @@ def test_an_alias_becomes_a_service_whose_weights_kserve_fetches(kube, versions,
 
 def test_kserve_is_told_the_region_that_maskcast_itself_takes(tmp_path) -> None:
     for env, region in (({}, "eu-1"), ({"AWS_REGION": "eu-2"}, "eu-2")):
-        notes = storage_notes(load_cluster(cluster_file(tmp_path, env=S3 | env, **SERVING)))
+        notes = storage_annotations(load_cluster(cluster_file(tmp_path, env=S3 | env, **SERVING)))
         assert notes["serving.kserve.io/s3-region"] == region
 
 

@@ -28,7 +28,7 @@ from maskcast.runner.mlflow_errors import is_temporary
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import OutPath, stage
-from maskcast.serving.film import write_film
+from maskcast.serving.video_writer import write_video
 from maskcast.storage.s3 import Bucket
 from maskcast.storage.transfer import PIECE, Item, Transfer
 from maskcast.training.checkpoint import Checkpoints
@@ -72,12 +72,12 @@ def text(path: Path) -> None:
 
 def film(path: Path) -> None:
     path.mkdir()
-    write_film(path / "film.mp4", noise())
+    write_video(path / "film.mp4", noise())
 
 
 def animation(path: Path) -> None:
     path.mkdir()
-    write_film(path / "film.gif", noise())
+    write_video(path / "film.gif", noise())
 
 
 def noise() -> list[Image.Image]:

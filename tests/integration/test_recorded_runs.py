@@ -14,7 +14,7 @@ from tests.integration.recorded import SPEC, play, put_pod
 
 from pipelines.client import watch
 from pipelines.client.pods import pod_name
-from pipelines.client.stage_logs import said_by_stage
+from pipelines.client.stage_logs import stage_output
 
 Cli = Callable[..., Done]
 Play = Callable[[str], str]
@@ -148,7 +148,7 @@ def test_the_log_says_what_the_stage_said_unless_all_is_asked_for(
     assert short.err == "prepare_clips, attempt 1, from Kubeflow's archive\n"
     assert pipelines("logs", run_id, "prepare_clips", "--all").out == text
     archived = (shared_data / "cluster/stage_log_after_pod_is_gone.txt").read_text()
-    assert not [line for line in said_by_stage(archived).splitlines() if "launcher" in line or line[:1] in "{}"]
+    assert not [line for line in stage_output(archived).splitlines() if "launcher" in line or line[:1] in "{}"]
 
 
 PODS = {

@@ -31,7 +31,7 @@ from maskcast.models.forecasting.table import load_forecaster
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.loading import load_address, pipeline_of
-from maskcast.registry.promotion import Turn, decisions, promote, rollback
+from maskcast.registry.promotion import Transaction, decisions, promote, rollback
 from maskcast.registry.store import Registry
 from maskcast.runner.mlflow_uri import tracking_uri
 from maskcast.stages.evaluate import Evaluate, evaluate
@@ -202,7 +202,7 @@ def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(workshop: Wor
 
     # The worst moment, made certain: both have read the same state before either decides.
     registry = Registry("contest")
-    one, two = Turn("contest"), Turn("contest")
+    one, two = Transaction("contest"), Transaction("contest")
     one.decide("promote", registry.find("3"), "")
     before = registry.aliases()
     with pytest.raises(
@@ -220,12 +220,12 @@ def test_a_decision_that_was_killed_blocks_for_a_minute_alone(
     names = {"pipeline": "killed", "masker": "killed-masker", "forecaster": "killed-forecaster"}
     run(workshop.forecaster(11), names=names)
     registry, trail = Registry("killed"), Registry("killed-promotions")
-    Turn("killed").decide("promote", registry.find("1"), "")
+    Transaction("killed").decide("promote", registry.find("1"), "")
     trail.tag(1, {"maskcast.outcome": "open"})  # as a process leaves it that is killed on its way
     with pytest.raises(MaskcastError, match="is about to promote version 1; look at"):
-        Turn("killed")
+        Transaction("killed")
     monkeypatch.setattr("maskcast.registry.promotion.ABANDONED_S", 0)
-    Turn("killed").decide("promote", registry.find("1"), "")
+    Transaction("killed").decide("promote", registry.find("1"), "")
     assert [each.outcome for each in decisions("killed")] == ["done", "abandoned"]
 
 
@@ -537,12 +537,12 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(run: Run, tmp_p
     )
     for n, clip in enumerate(scored):
         frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n, "persistence")
-        seen, future = model.watch(frames)
+        seen, future = model.predict_masks(frames)
         assert np.array_equal(seen, view.context)
         assert np.array_equal(future, view.forecasts["forecaster"])
         assert np.array_equal(future, model.predict(frames))
         assert not np.array_equal(seen, masker.predict(frames))
-        assert np.array_equal(alone.watch(frames)[0], masker.predict(frames))
+        assert np.array_equal(alone.predict_masks(frames)[0], masker.predict(frames))
         assert not np.array_equal(future, alone.predict(frames))
 
 

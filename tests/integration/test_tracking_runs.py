@@ -15,7 +15,7 @@ from tests import servers
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
-from maskcast.registry.lineage import runs_behind
+from maskcast.registry.lineage import upstream_runs
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
@@ -313,7 +313,7 @@ def test_what_is_given_from_outside_is_joined(
         "s3://x/y", below.info.run_id, {"maskcast.evaluation_run": below.info.run_id}
     )
     registry = Registry("joined")
-    behind = runs_behind(registry, registry.find(str(number)))
+    behind = upstream_runs(registry, registry.find(str(number)))
     assert [each.info.run_id for each in behind] == [joined.info.run_id, below.info.run_id]
 
 

@@ -78,7 +78,7 @@ def test_the_clips_that_differ_most_are_drawn_as_either_model_sees_them(
         frames, masks = (np.array(layer(clip)[: SEEN + HORIZON]) for layer in (clips.frames, clips.masks))
         sheets, futures = [], []
         for loaded, record in pair:
-            seen, future = loaded.model.watch(frames[:SEEN])
+            seen, future = loaded.model.predict_masks(frames[:SEEN])
             drawn, told = jaccard_mean(masks[SEEN:], future), f"{record.per_item['jaccard_mean'][clip.id]:.4f}"
             if loaded is b:
                 told += f" (as drawn {drawn:.4f})"
@@ -117,7 +117,7 @@ def without_frames(root: Path, classes: tuple[str, ...] = CLASSES) -> ClipStore:
         ),
         (lambda root: write_store(root, height=48, val=6), r"has other height than .* \(32 and 48\); give"),
         (lambda root: write_store(root, val=2), "no clip 'val_2' among its 2"),
-        (lambda root: root.mkdir(), r"index\.json: no clip store found"),
+        (lambda root: root.mkdir(), r"index\.json: no clip store there"),
     ],
 )
 def test_another_store_than_that_of_the_evaluation_is_refused(

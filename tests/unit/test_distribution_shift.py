@@ -21,8 +21,8 @@ from maskcast.inference.distribution_shift import (
     shift_warning,
 )
 from maskcast.registry.forecast_models import MaskerModel
-from maskcast.registry.loading import load_pipeline, load_shipped
-from maskcast.serving.application import make_app, serving
+from maskcast.registry.loading import load_pipeline, load_sample_pipeline
+from maskcast.serving.application import make_app, served_model
 from maskcast.serving.videos import find_videos
 from maskcast.simulator.scenes import simulate_clip
 
@@ -92,7 +92,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("known")
     masker = MaskerModel(write_parts(root / "plain")["masker"], "fp32")
     clips = clips_of_squares(20)
-    sure = [masker.mask_clip(clip, None).sure or 0.0 for clip in clips]
+    sure = [masker.mask_clip(clip, None).mean_confidence or 0.0 for clip in clips]
     reference = Reference(
         height=HEIGHT,
         width=WIDTH,
@@ -124,7 +124,7 @@ def test_a_video_is_told_once_and_one_that_is_alike_is_not(
 
 def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
     loaded = load_pipeline(str(artifact))
-    client = TestClient(make_app(serving(loaded)))
+    client = TestClient(make_app(served_model(loaded)))
     clips = clips_of_squares(3)
 
     def parameters(clips: np.ndarray) -> dict[str, Any]:
@@ -144,12 +144,12 @@ def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
 def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
     loaded = load_pipeline(str(write_registered(tmp_path)))
     noise = np.random.default_rng(0).integers(0, 256, (SEEN, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    assert loaded.model.observe(noise, (10, 900)).warning == ""
+    assert loaded.model.predict_all(noise, (10, 900)).warning == ""
 
 
 def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
     loaded = load_pipeline(str(artifact))
-    client = TestClient(make_app(serving(loaded)))
+    client = TestClient(make_app(served_model(loaded)))
     assert client.get("/v2/models/artifact/ready").json() == {"name": "artifact", "ready": True}
     asked = (
         ("POST", "/v1/models/artifact:predict", 404),  # the protocol before v2
@@ -164,18 +164,18 @@ def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
 
 
 def test_the_shipped_pipeline_knows_its_own_kind() -> None:
-    model = load_shipped().model
+    model = load_sample_pipeline().model
     for seed in range(3):
         frames, _ = simulate_clip(seed, frames=SHOWN, stride=5, height=80, width=120)
         assert frames is not None
-        assert model.observe(frames, (320, 480)).warning == ""
+        assert model.predict_all(frames, (320, 480)).warning == ""
         dark = (frames * 0.5).astype(np.uint8)
-        assert " is 0.2" in model.observe(dark, (320, 480)).warning
+        assert " is 0.2" in model.predict_all(dark, (320, 480)).warning
 
 
 def test_the_shipped_pipeline_tells_real_scenes(shared_data: Path) -> None:
-    model, davis = load_shipped().model, shared_data / "davis2016_val/JPEGImages/480p"
+    model, davis = load_sample_pipeline().model, shared_data / "davis2016_val/JPEGImages/480p"
     for video in find_videos([f"{davis}/dog", f"{shared_data}/camvid/0016E5_15Hz/images"], Path("no")):
         frames = video.read(range(SHOWN))
-        told = model.observe(resize_frames(frames, 80, 120), frames.shape[1:3]).warning
+        told = model.predict_all(resize_frames(frames, 80, 120), frames.shape[1:3]).warning
         assert told.startswith("differs from the training data"), video.name

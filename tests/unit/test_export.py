@@ -58,7 +58,7 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
     assert set(np.unique(wanted)) == {0, 1, 2}
     assert np.array_equal(loaded.model.predict(clips), wanted)
     # tracing takes seconds: all forms are written from one trace
-    monkeypatch.setattr(exporting, "traced", cache_of(exporting.traced))
+    monkeypatch.setattr(exporting, "trace", cache_of(exporting.trace))
     with full_disk(20_000), pytest.raises(MaskcastError, match=f"^{tmp_path}/full.*free some"):  # and no abort
         export(loaded, "torch-export", tmp_path / "full")
     assert not list(tmp_path.glob("full*"))
@@ -69,9 +69,9 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
         about = json.loads((tmp_path / form / "export.json").read_text())
         assert about["model"]["digest"] == loaded.digest
         assert about["input"]["shape"] == ["clips", FACTS["context_frames"], FACTS["height"], FACTS["width"], 3]
-        assert about["checked"]["share_different"] <= exporting.MOST_DIFFERENT
+        assert about["checked"]["share_different"] <= exporting.MAX_DIFFERENT_SHARE
         found = run_exported(tmp_path / form, clips[:1])  # it was traced and checked with other numbers
-        assert (found != wanted[:1]).mean() <= exporting.MOST_DIFFERENT
+        assert (found != wanted[:1]).mean() <= exporting.MAX_DIFFERENT_SHARE
     written = onnx.load(tmp_path / "onnx/model.onnx")
     onnx.checker.check_model(written)
     assert json.loads(written.metadata_props[0].value)["classes"] == ["background", "red", "blue"]
@@ -92,7 +92,7 @@ def test_other_forecasters_are_one_graph_too(config: ModelConfig, tmp_path: Path
     export(loaded, "torch-export", tmp_path / "out")
     clips = clips_of_squares(5)
     found = run_exported(tmp_path / "out", clips)
-    assert (found != as_trained(tmp_path / "parts", clips)).mean() <= exporting.MOST_DIFFERENT
+    assert (found != as_trained(tmp_path / "parts", clips)).mean() <= exporting.MAX_DIFFERENT_SHARE
 
 
 def flickering(count: int) -> np.ndarray:

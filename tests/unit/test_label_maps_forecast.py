@@ -128,7 +128,7 @@ def test_the_masker_is_scored_and_shown_in_every_map(
 @pytest.mark.parametrize(
     ("label_map", "message"),
     [
-        (None, r"clips: has the label maps colours, any, matte, ids; choose one \(label_map\)"),
+        (None, r"clips: has the label maps colours, any, matte, ids; name one \(label_map\)"),
         ("colour", r"clips: no label map 'colour'; it has colours, any, matte, ids"),
         ("matte", r"clips: label map 'matte' has kind alpha, which forecasters do not support"),
         ("any", r"forecaster: label map is 'colours', expected 'any' of .*clips;"),
@@ -153,7 +153,7 @@ def test_a_registered_pipeline_masks_by_the_map_that_it_forecasts(inputs: dict[s
     write_bundle(tmp_path / "bundle", about, inputs)
     model = load_bundle(tmp_path / "bundle")
     frames = moving_squares(0, 11, 32, 48)[0]
-    seen, future = model.watch(frames)
+    seen, future = model.predict_masks(frames)
     wanted = segment_whole(masker.eval(), frames, batch_size=16, precision="fp32")
     np.testing.assert_array_equal(seen, wanted["colours"].masks)
     assert not np.array_equal(seen, wanted["any"].masks)

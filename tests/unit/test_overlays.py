@@ -14,7 +14,7 @@ from maskcast.report import overlays, paint
 from maskcast.report.overlays import Row, error_map, grid, masker_strip, matte, matte_error, overlay
 from maskcast.report.paint import CANVAS, FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, elided, font, palette
 from maskcast.report.pictures import draw_gallery, draw_strip
-from maskcast.serving.film import draw_film
+from maskcast.serving.video_writer import draw_frames
 
 
 def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:
@@ -213,7 +213,8 @@ def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_siz
         frames, masks = np.zeros((2, height, width, 3), np.uint8), np.zeros((3, height, width), np.uint8)
         masks[0, :9, :9], masks[2, :9, :9] = 1, 2
         films = [
-            draw_film(frames, masks[:2], [masks[2:]], names, "t") for names in (("", "cat", "dog"), ("", "c", "d"))
+            draw_frames(frames, masks[:2], [masks[2:]], names, "t")
+            for names in (("", "cat", "dog"), ("", "c", "d"))
         ]
         assert len({picture.size for film in films for picture in film}) == 1
         assert films[0][1].height - 18 * 1.5 > height * min(max(width, 320), 640) / width
@@ -226,7 +227,7 @@ def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_siz
 def test_futures_stand_beside_the_forecast_in_a_film() -> None:
     frames, mask = np.zeros((1, 80, 120, 3), np.uint8), np.zeros((2, 80, 120), np.uint8)
     futures = [np.full((1, 80, 120), k, np.uint8) for k in range(12)]
-    seen, coming = draw_film(frames, mask[:1], futures, [str(k) for k in range(12)], "t")
+    seen, coming = draw_frames(frames, mask[:1], futures, [str(k) for k in range(12)], "t")
     assert seen.size == coming.size and seen.width > 3 * 320 and seen.height > 3 * 320 * 80 / 120
     shown = {tuple(colour) for colour in np.asarray(coming).reshape(-1, 3)[::7].tolist()}
     assert [k for k in range(1, 12) if tuple(palette()[k].tolist()) in shown] == [1, 2, 3, 4, 5, 6, 7, 8]

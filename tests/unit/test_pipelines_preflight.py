@@ -12,8 +12,8 @@ from maskcast.diagnostics.checks import CheckResult, NotCheckedError, results_of
 from maskcast.errors import MaskcastError
 from pipelines.client import preflight as command
 from pipelines.client.checks import Subject
-from pipelines.client.checks.nodes import misfit, tolerates
-from pipelines.client.checks.outside import environment_of_pods
+from pipelines.client.checks.nodes import tolerates, unfit_reasons
+from pipelines.client.checks.pod_environment import pod_environment
 from pipelines.client.kube import ForbiddenError
 from pipelines.client.manifests import rules
 from pipelines.cluster import Cluster, Pod, Toleration
@@ -77,7 +77,7 @@ LARGE = {"cpu": "8", "memory": "65Gi", "nvidia.com/gpu": "4"}
     ],
 )
 def test_a_node_fits_or_says_why_not(pod, on, reasons):
-    assert misfit(Pod(**pod), on) == reasons
+    assert unfit_reasons(Pod(**pod), on) == reasons
 
 
 def test_the_role_grants_no_more_than_is_used():
@@ -120,7 +120,7 @@ def test_the_environment_is_that_of_the_pods_for_a_while(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     before = dict(os.environ)
     env = {"AWS_ENDPOINT_URL_S3": "https://s3.example.com", "MLFLOW_TRACKING_URI": "http://mlflow.tools.svc:5000"}
-    with environment_of_pods(subject(env=env)):
+    with pod_environment(subject(env=env)):
         assert os.environ["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
         assert os.environ["MLFLOW_TRACKING_URI"] == "http://localhost:5000"  # where the port is forwarded to
     assert dict(os.environ) == before
@@ -131,9 +131,9 @@ def test_temporary_keys_of_the_pods_keep_their_session_token(monkeypatch):
     for name in keys:
         monkeypatch.setenv(name, "of this machine")
     found = lambda subject, name: {key: keys[key] for key in subject.cluster.secrets[name]}  # noqa: E731
-    monkeypatch.setattr("pipelines.client.checks.outside.secret_values", found)
+    monkeypatch.setattr("pipelines.client.checks.pod_environment.secret_values", found)
     for named in (list(keys), list(keys)[:2]):
-        with environment_of_pods(replace(subject(secrets={"s3": named}, env={"ANY": "http://[a"}), api="there")):
+        with pod_environment(replace(subject(secrets={"s3": named}, env={"ANY": "http://[a"}), api="there")):
             assert os.environ["AWS_SESSION_TOKEN"] == ("c" if named[2:] else "")
 
 

@@ -152,7 +152,7 @@ TRAIN = """
 import sys
 from pathlib import Path
 
-from maskcast.commands.help import describe
+from maskcast.commands.help import describe_params
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.pretrain_forecaster import PretrainForecaster, pretrain_forecaster
 from maskcast.stages.train_masker import TrainMasker, train_masker
@@ -165,7 +165,7 @@ train_masker(clips=clips, masker=masker, metrics=metrics, params=TrainMasker.mod
 generate_masks(clips=clips, masker=masker, masks=masks, metrics=metrics, params=GenerateMasks())
 own = PretrainForecaster.model_validate({"model": {"arch": sys.argv[1]}, "training": training})
 pretrain_forecaster(clips=clips, masks=masks, masker=masker, pretrained=still, metrics=metrics, params=own)
-print(describe(TrainMasker))
+print(describe_params(TrainMasker))
 """
 
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.registry.loading import SAMPLES, SHIPPED, load_shipped
+from maskcast.registry.loading import SAMPLE_PIPELINE, SAMPLES, load_sample_pipeline
 from maskcast.simulator.camera import CLASSES
 from maskcast.simulator.scenes import simulate_clip
 
@@ -54,9 +54,9 @@ def test_the_sample_shows_more_than_a_copy() -> None:
 
 
 def test_the_shipped_pipeline_has_a_card_and_is_small() -> None:
-    about = load_shipped().about
+    about = load_sample_pipeline().about
     assert (about.classes, about.frame_stride, about.consistent_frames) == (CLASSES, STRIDE, SEEN)
-    card = (SHIPPED / "README.md").read_text()
+    card = (SAMPLE_PIPELINE / "README.md").read_text()
     for word in ("data_hash", "git_sha", "## Scores", "## Params", "rigid_body"):
         assert word in card
     files = [path for path in SAMPLES.rglob("*") if path.is_file()]

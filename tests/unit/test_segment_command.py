@@ -24,8 +24,8 @@ from maskcast.data.video_files.frames import read_video
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
-from maskcast.serving.playing import playing
-from maskcast.serving.segments import Watched
+from maskcast.serving.segments import FrameSegmenter
+from maskcast.serving.video_stream import open_stream
 
 Segment = Callable[..., tuple[int, str, str]]
 MAPS = (LabelMap("squares", CLASSES), LabelMap("matte", ("background", "foreground"), "alpha"))
@@ -239,7 +239,7 @@ def test_frames_do_not_pile_up_and_are_turned_as_they_are_shown(
     gc.collect()
     gc.disable()  # who waits for Python's collector holds gigabytes of large frames
     try:
-        with playing(tmp_path / "phone.mp4") as video:
+        with open_stream(tmp_path / "phone.mp4") as video:
             for frame, _ in video.play(lambda *_: None):
                 seen.append(frame.copy())  # frames may share the memory of what was decoded
                 if len(seen) == videos.FRAMES - 1:
@@ -295,15 +295,15 @@ def test_a_camera_is_watched_until_it_ends_or_ctrl_c(
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, frames: int, number: int = signal.SIGINT) -> None:
     """Sends this process a signal when so many frames have been masked."""
-    look = Watched.look
+    look = FrameSegmenter.segment
 
-    def stopped(self: Watched, frame: np.ndarray) -> dict[str, np.ndarray]:
+    def stopped(self: FrameSegmenter, frame: np.ndarray) -> dict[str, np.ndarray]:
         found = look(self, frame)
         if self.frames == frames:
             signal.raise_signal(number)
         return found
 
-    monkeypatch.setattr(Watched, "look", stopped)
+    monkeypatch.setattr(FrameSegmenter, "segment", stopped)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -346,21 +346,17 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
             "nnn: cannot be written or read (File name too long); choose",
         ),
         ([text], masker, "notes.txt: no video there; give a file (.3gp, "),
-        ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or not a video ("),
-        ([half], masker, "half.mp4: damaged or not a video ("),
+        ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or no video ("),
+        ([half], masker, "half.mp4: damaged or no video ("),
         ([tmp_path / "empty"], masker, "empty: no video there; give a file"),
         ([tmp_path / "two"], masker, "two: holds 2 videos; name one of them, e.g. "),
         ([sizes], masker, "sizes/frame3.png: is 62x96, the frames before it are 64x96 (height x width); export"),
         ([beside], masker, "beside: frame1.png and frame1_mask.png have the same number, so not all images"),
-        (
-            ["/dev/video99"],
-            masker,
-            "/dev/video99: camera not found or disconnected (No such file or directory); `ls",
-        ),
+        (["/dev/video99"], masker, "/dev/video99: no such camera, or it is gone (No such file or directory); `ls"),
         (
             ["http://127.0.0.1:9/x"],
             masker,
-            "http://127.0.0.1:9/x: camera not found or disconnected (Connection refused)",
+            "http://127.0.0.1:9/x: no such camera, or it is gone (Connection refused)",
         ),
         ([video], tmp_path / "empty", "empty: no registered model there; give models:/NAME@ALIAS or"),
         ([video, "--alpha"], masker, "--alpha: is for --background alone; give that too"),
@@ -376,7 +372,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         ),
         ([video, "--background", text], masker, "notes.txt: of a kind that is not read; give an image, a video,"),
         ([video, "--background", tmp_path / "fake.png"], masker, "fake.png: not a readable image ("),
-        ([video, "--background", tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or not a video"),
+        ([video, "--background", tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or no video"),
         ([video, "--background", tmp_path / "empty"], masker, "empty: no frame of it can be decoded"),
     ):
         code, out, err = segment(*words, model=model)

@@ -27,8 +27,8 @@ from maskcast.errors import MaskcastError
 from maskcast.models.limits import check_time
 from maskcast.registry.loading import load_servable
 from maskcast.serving import application
-from maskcast.serving.application import Served, make_app, serving
-from maskcast.serving.connections import PatientProtocol
+from maskcast.serving.application import ServedModel, make_app, served_model
+from maskcast.serving.connections import TimeoutProtocol
 from maskcast.serving.protocol import HEADER
 from maskcast.serving.server import PROTOCOLS, listen
 
@@ -42,7 +42,7 @@ import time
 import numpy as np
 
 from maskcast.serving import server
-from maskcast.serving.application import Served
+from maskcast.serving.application import ServedModel
 from maskcast.serving.server import listen, run_server
 
 compute_s, drain_s = map(float, sys.argv[1:])
@@ -56,7 +56,7 @@ def answer(clips):
 (socket,) = listen("127.0.0.1", 0)
 print(socket.getsockname()[1], file=sys.stderr, flush=True)
 shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
-run_server(Served("toy", "1", "0" * 64, {}, shapes, answer), [socket], 1, 60.0)
+run_server(ServedModel("toy", "1", "0" * 64, {}, shapes, answer), [socket], 1, 60.0)
 """
 
 
@@ -103,7 +103,7 @@ def work() -> Work:
 def running(work: Work) -> Iterator[uvicorn.Server]:
     """A server of a model that takes a moment."""
     shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
-    with served(make_app(Served("toy", "1", "0" * 64, {}, shapes, work.predict))) as (running, _):
+    with served(make_app(ServedModel("toy", "1", "0" * 64, {}, shapes, work.predict))) as (running, _):
         yield running
 
 
@@ -157,13 +157,13 @@ def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
     assert ask(port) == 200
 
 
-def look(connection: PatientProtocol) -> None:
+def look(connection: TimeoutProtocol) -> None:
     """Lets the server look at a connection now, as it does from time to time."""
     done = threading.Event()
 
     def now() -> None:
         connection._end_wait()
-        connection._look()
+        connection._check_progress()
         done.set()
 
     connection.loop.call_soon_threadsafe(now)
@@ -232,7 +232,7 @@ def test_an_answer_that_was_computed_for_long_and_that_nobody_reads_is_thrown_aw
             time.sleep(0.01)
         (connection,) = running.server_state.connections
         look(connection)  # and there is no answer yet
-        assert connection._seen is connection.cycle
+        assert connection._last_cycle is connection.cycle
         work.may_go_on.set()
         client.settimeout(WAIT_S)
         assert client.recv(12) == b"HTTP/1.1 200"
@@ -311,7 +311,7 @@ def test_every_refusal_is_json() -> None:
     def fail(_: np.ndarray) -> tuple[np.ndarray, list[str]]:
         raise RuntimeError
 
-    app = make_app(Served("toy", "1", "0" * 64, {}, ((-1, -1, -1, -1, 3), (-1, 2, -1, -1)), fail))
+    app = make_app(ServedModel("toy", "1", "0" * 64, {}, ((-1, -1, -1, -1, 3), (-1, 2, -1, -1)), fail))
     client = TestClient(app, raise_server_exceptions=False)
     tensor = {"name": "frames", "shape": [1, 1, 1, 1, 3], "datatype": "UINT8", "data": [0, 0, 0]}
     for headers, status, line in (
@@ -361,7 +361,7 @@ def test_a_folder_is_called_by_its_name_wherever_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(write_registered(tmp_path))
-    assert [serving(load_servable(address)).name for address in (".", "../artifact/")] == ["artifact"] * 2
+    assert [served_model(load_servable(address)).name for address in (".", "../artifact/")] == ["artifact"] * 2
 
 
 def test_a_name_whose_addresses_are_all_of_other_machines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from maskcast.errors import MaskcastError
-from maskcast.serving.application import Served, make_app
-from maskcast.serving.measured import BOUNDS_S, GONE, Measured
+from maskcast.serving.application import ServedModel, make_app
+from maskcast.serving.metrics import BOUNDS_S, CLIENT_CLOSED, ServerMetrics
 
 SHAPES = (-1, -1, -1, -1, 3), (-1, 1, -1, -1)
 
@@ -44,7 +44,7 @@ def answer(clips: Any) -> tuple[Any, list[str]]:
 
 
 def test_requests_clips_and_those_unlike_the_training_are_counted() -> None:
-    app = make_app(Served("toy", "7", "ab" * 32, {}, SHAPES, answer))
+    app = make_app(ServedModel("toy", "7", "ab" * 32, {}, SHAPES, answer))
     client = TestClient(app, raise_server_exceptions=False)
 
     def ask(clips: int, frames: int) -> int:
@@ -73,9 +73,9 @@ def test_requests_clips_and_those_unlike_the_training_are_counted() -> None:
 
 
 def test_a_request_counts_in_the_first_bound_that_it_keeps_and_in_all_above() -> None:
-    measured = Measured("toy", "1", "0")
+    measured = ServerMetrics("toy", "1", "0")
     for seconds in (0.01, 0.1, 0.11, 61.0):
-        measured.answered(GONE, seconds)
+        measured.answered(CLIENT_CLOSED, seconds)
     found = read(measured.text(2, 30))
     bounds = [found[f"maskcast_request_seconds_bucket:{bound}"] for bound in (*BOUNDS_S, "+Inf")]
     assert bounds == [1, 2, *[3] * (len(BOUNDS_S) - 2), 4]
@@ -84,4 +84,4 @@ def test_a_request_counts_in_the_first_bound_that_it_keeps_and_in_all_above() ->
 
 
 def test_a_name_with_quotes_is_read_back() -> None:
-    assert r"maskcast_model_info:a\"b\\c\nd:1:0" in read(Measured('a"b\\c\nd', "1", "0").text(0, 0))
+    assert r"maskcast_model_info:a\"b\\c\nd:1:0" in read(ServerMetrics('a"b\\c\nd', "1", "0").text(0, 0))

@@ -23,8 +23,8 @@ from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.registry.loading import SHIPPED, load_servable
-from maskcast.serving.application import make_app, serving
+from maskcast.registry.loading import SAMPLE_PIPELINE, load_servable
+from maskcast.serving.application import make_app, served_model
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
 MAPS = (LabelMap("squares", CLASSES), LabelMap("matte", ("background", "foreground"), "alpha"))
@@ -48,7 +48,7 @@ def masker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def server(address: Path) -> Iterator[str]:
     """Serves a model, and gives the address of its sessions."""
-    model = serving(load_servable(str(address)))
+    model = served_model(load_servable(str(address)))
     with served(make_app(model, MOST, IDLE_S)) as (_, port):
         yield f"ws://127.0.0.1:{port}/v2/models/{model.name}/session"
 
@@ -60,12 +60,12 @@ def address(masker: Path) -> Iterator[str]:
 
 
 def test_a_server_tells_the_size_that_its_masker_was_trained_on(masker: Path, tmp_path: Path) -> None:
-    assert "height" not in serving(load_servable(str(masker))).facts  # this one does not know it
+    assert "height" not in served_model(load_servable(str(masker))).facts  # this one does not know it
     network, _ = load_masker(masker)
     save_masker(
         tmp_path / "sized", network, RecurrentConfig(base=UNetConfig(width=4)), {"height": 24, "width": 40}
     )
-    facts = serving(load_servable(str(tmp_path / "sized"))).facts
+    facts = served_model(load_servable(str(tmp_path / "sized"))).facts
     assert (facts["height"], facts["width"]) == (24, 40)
 
 
@@ -221,7 +221,7 @@ def test_a_pipeline_has_sessions_of_its_masker(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--model", str(tmp_path)], "no registered model there; give models:/"),
-        (["--model", "sample"], f"sample: no address; the folder of the model that is meant is {SHIPPED}"),
+        (["--model", "sample"], f"sample: no address; the folder of the model that is meant is {SAMPLE_PIPELINE}"),
         (["--model", str(masker), "--idle", "0"], "--sessions, --idle: give 0 or more sessions, and more than 0"),
         (["--model", str(masker), "--sessions", "-1"], "--sessions, --idle: give 0 or more sessions"),
     ):

@@ -47,7 +47,7 @@ def test_the_stage_of_the_docs_says_of_each_path_what_it_is() -> None:
     code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
     exec(code, {"stage": stage, "InPath": InPath, "OutPath": OutPath, "CountPixels": CopyParams})
     found = get_stage("count_pixels")
-    said = [found.meaning(port.name) for port in found.ports]
+    said = [found.port_description(port.name) for port in found.ports]
     assert said == ["the clip store", "JSON, the pixels of each class by its name", "HTML: the page of the run"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from maskcast.__main__ import main
-from maskcast.registry.loading import SHIPPED
-from maskcast.registry.summary import gain, spoken, summary
+from maskcast.registry.loading import SAMPLE_PIPELINE
+from maskcast.registry.summary import gain, program_name, summary
 
 SCORES = {"clips": 20, "jaccard_h12": 0.7, "jaccard_h13": 0.5, "jaccard_last": 0.5, "jaccard_mean": 0.6}
 OTHERS = {"persistence": 0.3, "constant_velocity": 0.497, "rigid_body": 0.62}
@@ -118,7 +118,9 @@ def test_the_last_command_depends_on_the_gate(
 @pytest.mark.parametrize("own", [True, False])
 def test_the_sample_is_left_to_models_of_its_classes(own: bool, tmp_path: Path) -> None:
     results = write_results(tmp_path / "results", passed=True)
-    classes = ["background", "car"] if own else json.loads((SHIPPED / "data/model.json").read_text())["classes"]
+    classes = (
+        ["background", "car"] if own else json.loads((SAMPLE_PIPELINE / "data/model.json").read_text())["classes"]
+    )
     rows = "".join(f"{k},{name},9\n" for k, name in enumerate(classes))
     (results / "report").mkdir()
     (results / "report/per_class.csv").write_text(f"class_id,class,target_pixels\n{rows}")
@@ -131,14 +133,14 @@ def test_a_shell_without_the_environment_is_told_the_path(tmp_path: Path, monkey
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    assert spoken() == "maskcast"
+    assert program_name() == "maskcast"
     monkeypatch.delenv("VIRTUAL_ENV")
     monkeypatch.chdir(tmp_path)
-    assert spoken() == os.path.join(".venv", "bin", "maskcast")
+    assert program_name() == os.path.join(".venv", "bin", "maskcast")
     (tmp_path / "a b").mkdir()
     monkeypatch.chdir(tmp_path / "a b")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "the env/bin/python"))
-    assert spoken() == f"'{tmp_path}/the env/bin/maskcast'"
+    assert program_name() == f"'{tmp_path}/the env/bin/maskcast'"
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"clips": 3}'])

@@ -12,7 +12,7 @@ from maskcast.diagnostics.checks import CheckResult, NotCheckedError
 from maskcast.errors import MaskcastError
 from pipelines.client.checks import Subject
 from pipelines.client.connection import Client
-from pipelines.client.kube import ForbiddenError, ask
+from pipelines.client.kube import ForbiddenError, call_api
 
 CONFIG = "workflow-controller-configmap"
 RETRY = "`maskcast pipeline retry RUN` restarts a run from where it ended"
@@ -67,7 +67,7 @@ def _workflow_defaults(subject: Subject) -> dict[str, Any]:
     place = f"ConfigMap {CONFIG} in namespace {subject.kubeflow}"
     remedy = f"ask who runs Kubeflow for its retryPolicy; {RETRY}"
     try:
-        found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, CONFIG, subject.kubeflow)
+        found = call_api(client.CoreV1Api(subject.api).read_namespaced_config_map, CONFIG, subject.kubeflow)
     except ForbiddenError:
         raise NotCheckedError(f"you may not read {place}; {remedy}") from None
     if found is None:

@@ -9,7 +9,7 @@ from kubernetes import client
 
 from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
-from pipelines.client.kube import ask
+from pipelines.client.kube import call_api
 from pipelines.client.manifests import rules
 
 SETUP = "run `maskcast pipeline setup --apply`"
@@ -17,7 +17,7 @@ SETUP = "run `maskcast pipeline setup --apply`"
 
 def namespace(subject: Subject) -> Iterator[CheckResult]:
     """Checks that it exists and is active; reports its Pod Security level."""
-    found = ask(client.CoreV1Api(subject.api).read_namespace, subject.namespace)
+    found = call_api(client.CoreV1Api(subject.api).read_namespace, subject.namespace)
     if found is None:
         remedy = (
             f"fix `namespace` in the cluster file, or create it: `kubectl create namespace {subject.namespace}`"
@@ -36,7 +36,7 @@ def service_account(subject: Subject) -> Iterator[CheckResult]:
     """Checks that it exists."""
     name = subject.cluster.service_account
     core = client.CoreV1Api(subject.api)
-    if ask(core.read_namespaced_service_account, name, subject.namespace) is None:
+    if call_api(core.read_namespaced_service_account, name, subject.namespace) is None:
         yield CheckResult("service account", "failed", f"there is no {name!r} in {subject.namespace}", SETUP)
     else:
         yield CheckResult("service account", "ok", name)
@@ -60,7 +60,7 @@ def rights(subject: Subject) -> Iterator[CheckResult]:
         spec = client.V1SubjectAccessReviewSpec(**account, resource_attributes=attributes)
         metadata = client.V1ObjectMeta(namespace=subject.namespace)
         review = client.V1LocalSubjectAccessReview(metadata=metadata, spec=spec)
-        answer = ask(api.create_namespaced_local_subject_access_review, subject.namespace, review)
+        answer = call_api(api.create_namespaced_local_subject_access_review, subject.namespace, review)
         if answer is None or not answer.status.allowed:
             denied.setdefault(_resource(attributes), []).append(attributes.verb)
     if denied:
@@ -78,7 +78,7 @@ def your_rights(subject: Subject) -> Iterator[CheckResult]:
         attributes = _attributes(subject, "", resource, verb)
         spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
         review = client.V1SelfSubjectAccessReview(spec=spec)
-        if not ask(api.create_self_subject_access_review, review).status.allowed:
+        if not call_api(api.create_self_subject_access_review, review).status.allowed:
             denied.append(f"{verb} {resource}")
     if denied:
         remedy = f"ask for the role `view` in {subject.namespace}"
@@ -135,7 +135,7 @@ def workspace(subject: Subject) -> Iterator[CheckResult]:
         yield CheckResult("workspace", "ok", "none: a restarted stage begins from scratch")
         return
     core = client.CoreV1Api(subject.api)
-    claim = ask(core.read_namespaced_persistent_volume_claim, wanted.claim, subject.namespace)
+    claim = call_api(core.read_namespaced_persistent_volume_claim, wanted.claim, subject.namespace)
     if claim is None:
         yield CheckResult(
             "workspace", "failed", f"there is no claim {wanted.claim!r} in {subject.namespace}", SETUP
@@ -154,7 +154,7 @@ def workspace(subject: Subject) -> Iterator[CheckResult]:
 
 def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
     """Returns the values of a secret in the namespace, or None if it does not exist."""
-    found = ask(client.CoreV1Api(subject.api).read_namespaced_secret, name, subject.namespace)
+    found = call_api(client.CoreV1Api(subject.api).read_namespaced_secret, name, subject.namespace)
     if found is None:
         return None
     return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in (found.data or {}).items()}
@@ -162,7 +162,9 @@ def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
 
 def _pending(subject: Subject, what: str, name: str | None) -> CheckResult:
     """Returns the row for a pending claim, judged by its storage class."""
-    classes = {each.metadata.name: each for each in ask(client.StorageV1Api(subject.api).list_storage_class).items}
+    classes = {
+        each.metadata.name: each for each in call_api(client.StorageV1Api(subject.api).list_storage_class).items
+    }
     if not name:
         return CheckResult(
             "workspace", "failed", f"{what}: no default storage class", "name one in workspace.storage_class"

@@ -9,15 +9,15 @@ from kubernetes.utils.quantity import parse_quantity
 from maskcast.diagnostics.checks import CheckResult
 from maskcast.reading import pluralize
 from pipelines.client.checks import Subject
-from pipelines.client.kube import ask
+from pipelines.client.kube import call_api
 from pipelines.cluster import Pod, Toleration
 
 
 def nodes(subject: Subject) -> Iterator[CheckResult]:
     """Checks that for the pod of each stage some node has the resources and tolerated taints."""
-    every = ask(client.CoreV1Api(subject.api).list_node).items
-    for pod, stages in _alike(subject.pods):
-        misfits = sorted(((misfit(pod, node), node.metadata.name) for node in every), key=_distance)
+    every = call_api(client.CoreV1Api(subject.api).list_node).items
+    for pod, stages in _group_by_needs(subject.pods):
+        misfits = sorted(((unfit_reasons(pod, node), node.metadata.name) for node in every), key=_distance)
         fit = [name for reasons, name in misfits if not reasons]
         if fit:
             some = ", ".join(fit[:3]) + (", ..." if len(fit) > 3 else "")
@@ -31,8 +31,8 @@ def nodes(subject: Subject) -> Iterator[CheckResult]:
 def quota(subject: Subject) -> Iterator[CheckResult]:
     """Checks that no ResourceQuota or LimitRange of the namespace forbids a pod."""
     core = client.CoreV1Api(subject.api)
-    quotas = ask(core.list_namespaced_resource_quota, subject.namespace).items
-    ranges = ask(core.list_namespaced_limit_range, subject.namespace).items
+    quotas = call_api(core.list_namespaced_resource_quota, subject.namespace).items
+    ranges = call_api(core.list_namespaced_limit_range, subject.namespace).items
     limits = [
         (f"ResourceQuota {each.metadata.name}", key.removeprefix("requests.").removeprefix("limits."), most)
         for each in quotas
@@ -46,7 +46,7 @@ def quota(subject: Subject) -> Iterator[CheckResult]:
         for key, most in (item.max or {}).items()
     ]
     forbidden = False
-    for pod, stages in _alike(subject.pods):
+    for pod, stages in _group_by_needs(subject.pods):
         for who, key, most in limits:
             asked = resources(pod).get(key)
             if asked is not None and parse_quantity(asked) > parse_quantity(most):
@@ -64,7 +64,7 @@ def resources(pod: Pod) -> dict[str, str]:
     return {"cpu": pod.cpu, "memory": pod.memory} | gpus
 
 
-def misfit(pod: Pod, node: Any) -> list[str]:
+def unfit_reasons(pod: Pod, node: Any) -> list[str]:
     """Returns the reasons why a node cannot run a pod; empty if it can."""
     reasons = []
     ready = {condition.type: condition.status for condition in node.status.conditions or []}.get("Ready")
@@ -101,7 +101,7 @@ def _distance(misfit: tuple[list[str], str]) -> tuple[bool, int]:
     return any(" 0, asked" in reason for reason in reasons), len(reasons)
 
 
-def _alike(pods: Mapping[str, Pod]) -> list[tuple[Pod, str]]:
+def _group_by_needs(pods: Mapping[str, Pod]) -> list[tuple[Pod, str]]:
     """Returns the pods with different requirements for nodes, each with the names of its stages."""
     groups: dict[str, tuple[Pod, list[str]]] = {}
     for stage, pod in pods.items():

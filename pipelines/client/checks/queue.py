@@ -6,7 +6,7 @@ from kubernetes import client
 
 from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
-from pipelines.client.kube import ask
+from pipelines.client.kube import call_api
 from pipelines.cluster import KUEUE
 
 VERSIONS = ("v1beta2", "v1beta1")  # of Kueue's API, the newest first
@@ -20,7 +20,7 @@ def queue(subject: Subject) -> Iterator[CheckResult]:
         return
     api = client.CustomObjectsApi(subject.api)
     for version in VERSIONS:
-        found = ask(api.get_namespaced_custom_object, KUEUE, version, subject.namespace, "localqueues", name)
+        found = call_api(api.get_namespaced_custom_object, KUEUE, version, subject.namespace, "localqueues", name)
         if found is not None:
             cluster_queue = found.get("spec", {}).get("clusterQueue", "no ClusterQueue")
             yield CheckResult("queue", "ok", f"{name}, of {cluster_queue}")

@@ -16,8 +16,8 @@ from maskcast.reading import pluralize
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.store import INCOMPLETE, local_path
 from pipelines.client.checks import Subject
-from pipelines.client.checks.outside import must_be_known
-from pipelines.client.kube import ask
+from pipelines.client.checks.pod_environment import require_reachable
+from pipelines.client.kube import call_api
 from pipelines.client.manifests import store_secrets
 
 GIT_URL = re.compile(r"(?!file:)[a-z+]+://|[^/]+@[^/]+:")
@@ -31,7 +31,7 @@ def artifacts(subject: Subject) -> Iterator[CheckResult]:
         return
     if not root.startswith("s3://"):
         raise NotCheckedError(f"{root}: only s3:// can be checked from here")
-    must_be_known("AWS_ENDPOINT_URL_S3")
+    require_reachable("AWS_ENDPOINT_URL_S3")
     check_writable(root)
     yield CheckResult("artifacts", "ok", f"{root} is writable")
 
@@ -42,7 +42,7 @@ def launcher(subject: Subject) -> Iterator[CheckResult]:
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
         yield CheckResult("launcher", "ok", "no S3 server of your own to configure")
         return
-    found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
+    found = call_api(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
     told = _s3_provider((found.data or {}).get("providers", "") if found else "")
     address = str(told.get("endpoint", "no S3 server")).removeprefix("http://").removeprefix("https://")
     credentials = told.get("credentials") or {}
@@ -65,7 +65,7 @@ def data(subject: Subject) -> Iterator[CheckResult]:
     if uri == "synthetic":
         yield CheckResult("data", "ok", "synthetic: made by prepare_clips")
     elif uri.startswith("s3://"):
-        must_be_known("AWS_ENDPOINT_URL_S3")
+        require_reachable("AWS_ENDPOINT_URL_S3")
         yield CheckResult("data", "ok", f"{uri}: {_stored(uri)}")
     elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
         yield CheckResult("data", "ok", f"{uri}: {_in_remote(uri)}")

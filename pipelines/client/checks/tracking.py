@@ -7,7 +7,7 @@ from maskcast.diagnostics import tracking
 from maskcast.diagnostics.checks import CheckResult, NotCheckedError
 from maskcast.runner.mlflow_uri import TRACKING_URI
 from pipelines.client.checks import Subject
-from pipelines.client.checks.outside import must_be_known
+from pipelines.client.checks.pod_environment import require_reachable
 
 
 def mlflow(subject: Subject) -> Iterator[CheckResult]:
@@ -19,7 +19,7 @@ def mlflow(subject: Subject) -> Iterator[CheckResult]:
             "MLflow", "failed", "pods have no MLflow server: their runs would be lost with them", remedy
         )
         return
-    must_be_known(TRACKING_URI)
+    require_reachable(TRACKING_URI)
     uri = os.environ.get(TRACKING_URI, "")
     if not uri.startswith(("http://", "https://")):
         raise NotCheckedError(f"{uri or TRACKING_URI}: only http:// and https:// can be checked from here")

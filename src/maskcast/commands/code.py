@@ -16,13 +16,13 @@ example:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0.
 
     Raises:
         MaskcastError: the folder cannot be written.
     """
-    with atomic_output(given.out, "out") as partial:
+    with atomic_output(args.out, "out") as partial:
         partial.mkdir()
         for stage in stage_names():
             lines = [f"{digest}  {path}\n" for path, digest in module_digests(f"maskcast.stages.{stage}").items()]

@@ -23,9 +23,9 @@ FOLDERS = ("FOLDER", "STORE")
 FILES = ("FILE", "PATH", "PATH|URL", "VIDEO", "GT.json", "DT.json")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    print(shtab.complete(tree(), shell=given.shell))
+    print(shtab.complete(tree(), shell=args.shell))
     return 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
+from maskcast.commands.pipeline import missing_package_errors, pipelines_module
 
 DESCRIPTION = """\
 Checks versions, devices, memory, disks, Git, DVC and its remote, MLflow, and a cluster if you name one, from the
@@ -24,7 +24,7 @@ examples:
 STATES = {"ok": "ok", "failed": "missing", "not checked": "warning"}  # of preflight's
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing is missing, else 1.
 
     Raises:
@@ -48,9 +48,9 @@ def run(given: argparse.Namespace) -> int:
         "MLflow": tracking.mlflow,
     }
     found = run_checks(checks)
-    if given.cluster is not None:
-        with told_what_is_missing("doctor --cluster"):
-            asked = pipelines_module("client.preflight").rows(given.cluster)
+    if args.cluster is not None:
+        with missing_package_errors("doctor --cluster"):
+            asked = pipelines_module("client.preflight").rows(args.cluster)
         found += [replace(row, check=f"cluster: {row.check}", state=STATES[row.state]) for row in asked]
     print(format_results(found))
     return 1 if any(row.state == "missing" for row in found) else 0

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from maskcast.diagnostics.dry_run import TrialResult
 
 GIB = 2**30
-NEAR = 0.8  # of the memory that there is: a run that takes more of it is warned of
+WARNING_SHARE = 0.8  # of the memory that there is: a run that takes more of it is warned of
 DESCRIPTION = """\
 Tries every stage of a pipeline before a real run: on a few clips of each part of your data, with the models, sizes
 and batch sizes of its params, and a few steps of each training. It takes minutes.
@@ -30,7 +30,7 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns 0 if every stage ran, else 1.
 
     Raises:
@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
     from maskcast.report.tables import format_table
 
     results = []
-    for result in dry_run(given.pipeline):
+    for result in dry_run(args.pipeline):
         results.append(result)
         say(f"{result.name}: {result.note or 'runs'}")
     print(
@@ -80,7 +80,7 @@ def _closing(results: "Sequence[TrialResult]") -> list[str]:
     lines = [f"\nall stages: {total} on this machine" + (f", without {', '.join(missing)}" if missing else "")]
     total_memory = min(memory_limit() or psutil.virtual_memory().total, psutil.virtual_memory().total)
     for name, cost in costs.items():
-        if cost.memory > NEAR * total_memory:
+        if cost.memory > WARNING_SHARE * total_memory:
             used, available = f"{cost.memory / GIB:.1f}", f"{total_memory / GIB:.1f} GiB"
             lines.append(f"warning: {name} used {used} of {available}; lower its batch size before it runs out")
     return lines

@@ -34,21 +34,21 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    _check_folders(given.images, given.out)
-    scores = evaluate_files(given.truth, given.results, given.kind)
-    if given.out is not None:
+    _check_folders(args.images, args.out)
+    scores = evaluate_files(args.truth, args.results, args.kind)
+    if args.out is not None:
         from maskcast.report.detection_files import write_report
 
-        with atomic_output(given.out, "out") as partial:
+        with atomic_output(args.out, "out") as partial:
             partial.mkdir()
-            write_report(partial, scores, given.images)
+            write_report(partial, scores, args.images)
     images, truths, detections = (
         len(items) for items in (scores.truth.images, scores.truth.annotations, scores.detections)
     )
     sizes = (pluralize(detections, "detection"), pluralize(truths, "truth"), pluralize(images, "image"))
-    print(f"{given.kind}: {', '.join(sizes)}")
+    print(f"{args.kind}: {', '.join(sizes)}")
     print(scores.table())
     return 0
 

@@ -35,14 +35,14 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    check_not_exists(given.out, "out")
+    check_not_exists(args.out, "out")
     from maskcast.evaluation import many
 
-    task = many.EvaluationTask(given.clips, given.split, given.batch_size, given.precision)
-    score(many.find_maskers(given.models), task, given.out)
-    print(f"{given.out / 'index.html'} and scores.csv beside it")
+    task = many.EvaluationTask(args.clips, args.split, args.batch_size, args.precision)
+    score(many.find_maskers(args.models), task, args.out)
+    print(f"{args.out / 'index.html'} and scores.csv beside it")
     return 0
 
 

@@ -37,30 +37,30 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 where some video could not be forecast."""
-    from maskcast.registry.loading import load_pipeline, load_shipped
+    from maskcast.registry.loading import load_pipeline, load_sample_pipeline
     from maskcast.serving.forecasts import checked_stride, forecast_video
     from maskcast.serving.videos import find_videos
 
-    loaded = load_shipped() if given.model is None else load_pipeline(given.model)
-    stride, start, samples = given.stride, given.start, given.samples
+    loaded = load_sample_pipeline() if args.model is None else load_pipeline(args.model)
+    stride, start, samples = args.stride, args.start, args.samples
     stride = checked_stride(loaded, stride, start, samples, "--")
     failed, there = 0, 0
-    videos = find_videos(given.videos, given.output)
+    videos = find_videos(args.videos, args.output)
     say(f"{loaded.title} forecasts {pluralize(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:
-            there += not forecast_video(video, loaded, given.output / video.name, stride, start, samples)
+            there += not forecast_video(video, loaded, args.output / video.name, stride, start, samples)
         except MaskcastError as error:
             failed += 1
             say(f"error: {video.name}: {error}")
-    print(f"{len(videos) - failed - there} forecast, {there} there already, {failed} failed: {given.output}")
+    print(f"{len(videos) - failed - there} forecast, {there} there already, {failed} failed: {args.output}")
     if len(videos) > failed:
         say(
-            f"videos: {given.output}/*/overlay.mp4"
+            f"videos: {args.output}/*/overlay.mp4"
             if videos[1:]
-            else f"video: {given.output}/{videos[0].name}/overlay.mp4"
+            else f"video: {args.output}/{videos[0].name}/overlay.mp4"
         )
     return 1 if failed else 0
 

@@ -50,9 +50,9 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0, or 1 where a variant failed."""
-    out = given.out or Path("results", given.grid.stem)
+    out = args.out or Path("results", args.grid.stem)
     check_not_exists(out, "out")
     if not (file := Path("dvc.yaml")).is_file():
         raise MaskcastError(f"{file}: no such pipeline of DVC; run this in the folder of a dvc.yaml")
@@ -62,16 +62,16 @@ def run(given: argparse.Namespace) -> int:
     calls = {entry: found[entry] for entry in in_order(found)}
     content = load_params_file(Path("params.yaml"))
     values = {one.name: section(content, one.name, "params.yaml") for one in calls.values() if one.name in content}
-    the_grid, variants = load_grid(given.grid, values, {one.name: one.stage.name for one in calls.values()})
+    the_grid, variants = load_grid(args.grid, values, {one.name: one.stage.name for one in calls.values()})
     keys = {call.name: entry for entry, call in calls.items()}
     needs = {calls[entry].name: {calls[n].name for n in needed} for entry, needed in needs_of(calls).items()}
     target = calls[keys[the_grid.stage]]
     clips = target.ports["clips"]
     source = next((call.name for call in calls.values() if clips in call.paths("out").values()), None)
-    parts = split_stages(given.grid, the_grid, variants, needs, source)
+    parts = split_stages(args.grid, the_grid, variants, needs, source)
 
     queue = Queue(Path())
-    stem = given.grid.stem
+    stem = args.grid.stem
     used = {name: values[name] for name in (*parts.shared, *parts.varied)}
     shared = _experiment(f"{stem}-shared", {}, used, [keys[name] for name in parts.shared])
     experiments = {
@@ -84,7 +84,7 @@ def run(given: argparse.Namespace) -> int:
     if failed := queue.run([shared], 1):
         raise MaskcastError(f"what all variants share failed: {failed[shared.name]}")
     create_database()
-    reasons = queue.run(list(experiments.values()), given.jobs)
+    reasons = queue.run(list(experiments.values()), args.jobs)
     failed = {name: reasons[one.name] for name, one in experiments.items() if one.name in reasons}
     with tempfile.TemporaryDirectory(prefix="maskcast-grid-") as folder:
         queue.fetch(shared.name, clips, Path(folder, "clips"))

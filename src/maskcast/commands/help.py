@@ -43,12 +43,12 @@ CLOSING = (
     "`dvc repro` runs all stages in order, with the paths in dvc.yaml and the values in params.yaml. "
     "`maskcast --version` prints version and commit."
 )
-SELDOM = {  # inputs that the pipelines do without
+OMITTED_INPUTS = {  # inputs that the pipelines do without
     "train_masker": ("start", "masks", "unlabeled"),
     "find_learning_rate": ("dataset", "masks", "masker", "pretrained"),
 }
-OF_VIDEOS = ("evaluate_video", "register_segmenter")  # stages of the pipeline that has two maskers
-PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
+VIDEO_STAGES = ("evaluate_video", "register_segmenter")  # stages of the pipeline that has two maskers
+PORT_PATHS = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
     "raw": "data/{port}",
     "clips": "data/{port}",
     "unlabeled": "data/clips",
@@ -88,7 +88,7 @@ def version() -> str:
 def example(stage: Stage) -> str:
     """Returns a command that runs a stage on what `dvc repro` leaves, with paths as in dvc.yaml."""
     words = [f"maskcast {stage.name} --params params.yaml"]
-    ports = (port.name for port in stage.ports if port.name not in SELDOM.get(stage.name, ()))
+    ports = (port.name for port in stage.ports if port.name not in OMITTED_INPUTS.get(stage.name, ()))
     words += [f"--{port} {_place(stage, port)}" for port in ports]
     lines = [f"  {words[0]}"]
     for word in words[1:]:
@@ -105,9 +105,9 @@ def _place(stage: Stage, port: str) -> str:
     if port == "page":
         measured = "metrics" if stage.tracked else "registration"
         return _place(stage, measured).replace(".json", ".html")
-    if stage.name in OF_VIDEOS and port == "masker":
+    if stage.name in VIDEO_STAGES and port == "masker":
         return "models/segmenter"  # the one that remembers
-    return PLACES.get(port, "models/{port}").format(port=port, stage=stage.name)
+    return PORT_PATHS.get(port, "models/{port}").format(port=port, stage=stage.name)
 
 
 def _stage_summaries() -> dict[str, str]:
@@ -127,7 +127,7 @@ def get_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def describe(model: type[BaseModel], indent: str = "  ", tag: str | None = None) -> str:
+def describe_params(model: type[BaseModel], indent: str = "  ", tag: str | None = None) -> str:
     """Returns the keys of a params class, nested classes indented below theirs.
 
     Of classes that the key ``tag`` chooses among, e.g. `layout`, each begins with its value.
@@ -149,7 +149,7 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: str | None = None)
             " ".join(words), width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
         )
         lines += [
-            describe(nested, indent + "    ", discriminator_of(field))
+            describe_params(nested, indent + "    ", discriminator_of(field))
             for nested in models_in_annotation(field.annotation)
         ]
     return "\n".join(lines)

@@ -16,17 +16,17 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     from maskcast.models.encoders.pretrained import pin_revision
     from maskcast.proposal.plan import check_overwrite, plan_params, write_params
     from maskcast.proposal.report import format_plan
     from maskcast.proposal.values import ENCODER
 
-    check_overwrite(given.params, force=given.force)
-    start = plan_params(given.folder, lambda: pin_revision(ENCODER))
-    write_params(given.params, start.text(given.folder))
-    print(format_plan(start, given.folder, given.params))
+    check_overwrite(args.params, force=args.force)
+    start = plan_params(args.folder, lambda: pin_revision(ENCODER))
+    write_params(args.params, start.text(args.folder))
+    print(format_plan(start, args.folder, args.params))
     return 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from maskcast.commands.parser import add_commands, add_number, find_name
+from maskcast.commands.parser import add_commands, add_number, resolve_name
 from maskcast.data.labelling.formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -37,13 +37,13 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    check_not_exists(given.output, "output")
-    work = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[given.command]
-    with atomic_output(given.output) as partial:
-        done = work(given, partial)
-    print(f"{done}: {given.output}")
+    check_not_exists(args.output, "output")
+    work = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[args.command]
+    with atomic_output(args.output) as partial:
+        done = work(args, partial)
+    print(f"{done}: {args.output}")
     return 0
 
 
@@ -117,30 +117,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _import(given: argparse.Namespace, out: Path) -> str:
+def _import(args: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.labelling.formats.names import FRAME_RULE
     from maskcast.data.labelling.importing import import_labels
 
     rename = {}
-    for text in given.rename:
+    for text in args.rename:
         theirs, equals, ours = text.partition("=")
         if not (theirs and equals and ours):
             raise MaskcastError(f"--rename {text}: write the file's class, =, and the store's class")
         rename[theirs] = ours
-    store = ClipStore(given.clips, given.map)
-    form = get_format(find_name(given.format, "format", list(FORMATS)))
-    if given.first_frame is not None and not form.has_ambiguous_start:
+    store = ClipStore(args.clips, args.map)
+    form = get_format(resolve_name(args.format, "format", list(FORMATS)))
+    if args.first_frame is not None and not form.has_ambiguous_start:
         raise MaskcastError(f"--first-frame: {form.name} tells frames by their names; it is for mots and mots-txt")
     report = import_labels(
-        out, form, given.file, store, rename=rename, empty=given.empty, split=given.split, first=given.first_frame
+        out, form, args.file, store, rename=rename, empty=args.empty, split=args.split, first=args.first_frame
     )
     for line in report.unused_renames:
         say(line)
     if report.unmatched:
-        say(
-            f"{pluralize(len(report.unmatched), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):"
-        )
+        say(f"{pluralize(len(report.unmatched), 'frame', 'is', 'are')} of no clip in {args.clips} ({FRAME_RULE}):")
         for name in report.unmatched[:LISTED]:
             say(f"  {name}")
         if len(report.unmatched) > LISTED:
@@ -158,39 +156,39 @@ def _import(given: argparse.Namespace, out: Path) -> str:
     if report.trained:
         one, other = report.trained[0]
         say(
-            f"warning: {pluralize(len(report.trained), 'clip', 'is', 'are')} of split {given.split} now, and "
+            f"warning: {pluralize(len(report.trained), 'clip', 'is', 'are')} of split {args.split} now, and "
             f"other clips of the same video are trained on, e.g. {one!r} and {other!r}: label all clips of a "
             "video for one split"
         )
     return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
 
 
-def _export(given: argparse.Namespace, out: Path) -> str:
+def _export(args: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.labelling.exporting import export_labels, read_frames_list
 
-    store = ClipStore(given.masks, given.map)
-    frames = None if given.frames is None else read_frames_list(given.frames)
-    pictures = None if given.clips is None else ClipStore(given.clips)
-    form = get_format(find_name(given.format, "format", list(FORMATS)))
+    store = ClipStore(args.masks, args.map)
+    frames = None if args.frames is None else read_frames_list(args.frames)
+    pictures = None if args.clips is None else ClipStore(args.clips)
+    form = get_format(resolve_name(args.format, "format", list(FORMATS)))
     clips, count = export_labels(out, form, store, frames, pictures)
     return f"wrote {pluralize(count, 'frame')} of {pluralize(clips, 'clip')} as {form.name}"
 
 
-def _suggest(given: argparse.Namespace, out: Path) -> str:
+def _suggest(args: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.report.suggestions import Suggest, suggest
 
-    params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
-    count = suggest(out, ClipStore(given.clips, given.map), given.masker, params)
-    return f"suggested {pluralize(count, 'frame')} by {given.method}"
+    params = Suggest(method=args.method, budget=args.budget, spacing=args.spacing, seed=args.seed)
+    count = suggest(out, ClipStore(args.clips, args.map), args.masker, params)
+    return f"suggested {pluralize(count, 'frame')} by {args.method}"
 
 
-def _propagate(given: argparse.Namespace, out: Path) -> str:
+def _propagate(args: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.labelling.propagated_store import write_propagated
 
-    done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
+    done = write_propagated(out, ClipStore(args.clips, args.map), args.frames)
     return (
         f"propagated the labels of {pluralize(done.labelled, 'frame')} to {done.propagated} more, of "
         f"{pluralize(done.clips, 'clip')}"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from maskcast.commands.parser import add_commands
-from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
+from maskcast.commands.pipeline import missing_package_errors, pipelines_module
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.paired import paired_difference
@@ -36,28 +36,28 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
-    _check_used(given)
+    _check_used(args)
     with convert_mlflow_errors():
-        match given.command:
+        match args.command:
             case "list":
-                print(_list(given.name))
+                print(_list(args.name))
             case "promote":
-                print(_said(given.name, promote(given.name, given.version, given.reason or "", given.force)))
+                print(_decision_line(args.name, promote(args.name, args.version, args.reason or "", args.force)))
             case "rollback":
-                print(_said(given.name, rollback(given.name, given.reason or "")))
+                print(_decision_line(args.name, rollback(args.name, args.reason or "")))
             case "compare":
-                print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
+                print(_compare(Registry(args.name), args.a, args.b, args.pictures, args.clips or CLIPS))
             case "export":
-                print(_export(given))
+                print(_export(args))
             case "deploy":
-                _deploy(given)
+                _deploy(args)
             case "undeploy":
-                _undeploy(given)
+                _undeploy(args)
             case "lineage":
-                print(lineage(Registry(given.name), given.version))
-                return _verify(given) if given.verify else 0
+                print(lineage(Registry(args.name), args.version))
+                return _verify(args) if args.verify else 0
     return 0
 
 
@@ -128,56 +128,56 @@ def _percent(text: str) -> int:
     return int(text)
 
 
-def _check_used(given: argparse.Namespace) -> None:
-    options, user, spelled = USED_WITH.get(given.command, ((), "", ""))
+def _check_used(args: argparse.Namespace) -> None:
+    options, user, spelled = USED_WITH.get(args.command, ((), "", ""))
     for option in options:
-        if getattr(given, option) is not None and not getattr(given, user):
+        if getattr(args, option) is not None and not getattr(args, user):
             raise MaskcastError(
-                f"{given.command}: --{option} is for {spelled} alone; give that too, or leave it out"
+                f"{args.command}: --{option} is for {spelled} alone; give that too, or leave it out"
             )
 
 
-def _deploy(given: argparse.Namespace) -> None:
-    with told_what_is_missing("models deploy"):
+def _deploy(args: argparse.Namespace) -> None:
+    with missing_package_errors("models deploy"):
         pipelines_module("client.deploy").deploy(
-            Registry(given.name),
-            given.version,
-            given.cluster,
-            given.service,
-            given.canary,
-            dry_run=given.dry_run,
-            wait=given.wait,
+            Registry(args.name),
+            args.version,
+            args.cluster,
+            args.service,
+            args.canary,
+            dry_run=args.dry_run,
+            wait=args.wait,
         )
 
 
-def _undeploy(given: argparse.Namespace) -> None:
-    with told_what_is_missing("models undeploy"):
-        pipelines_module("client.deploy").undeploy(given.name, given.cluster, given.service, canary=given.canary)
+def _undeploy(args: argparse.Namespace) -> None:
+    with missing_package_errors("models undeploy"):
+        pipelines_module("client.deploy").undeploy(args.name, args.cluster, args.service, canary=args.canary)
 
 
-def _export(given: argparse.Namespace) -> str:
+def _export(args: argparse.Namespace) -> str:
     from maskcast.registry.export import export
     from maskcast.registry.export_segmenter import export_segmenter
     from maskcast.registry.forecast_models import MaskerModel
     from maskcast.registry.loading import load_masker_at, load_version, masker_of, pipeline_of
 
-    if Path(given.version).is_dir():
-        return export_segmenter(load_masker_at(given.version), given.format, given.output)
-    loaded = load_version(Registry(given.name), given.version)
+    if Path(args.version).is_dir():
+        return export_segmenter(load_masker_at(args.version), args.format, args.output)
+    loaded = load_version(Registry(args.name), args.version)
     if isinstance(loaded.model, MaskerModel):
-        return export_segmenter(masker_of(loaded), given.format, given.output)
-    return export(pipeline_of(loaded), given.format, given.output)
+        return export_segmenter(masker_of(loaded), args.format, args.output)
+    return export(pipeline_of(loaded), args.format, args.output)
 
 
-def _verify(given: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace) -> int:
     from maskcast.registry.verify import verify
 
-    verification = verify(Registry(given.name), given.version, given.repository or ".", given.clips)
+    verification = verify(Registry(args.name), args.version, args.repository or ".", args.clips)
     print(verification)
     return 0 if verification.equal else 1
 
 
-def _said(name: str, done: Decision) -> str:
+def _decision_line(name: str, done: Decision) -> str:
     before = f"version {done.champion} is the previous one" if done.champion else "it is the first"
     return f"{name}: version {done.version} is the champion, {before} (decision {done.number} by {done.user})"
 
@@ -186,7 +186,7 @@ def _list(name: str) -> str:
     registry = Registry(name)
     versions = registry.versions()
     if not versions:
-        raise registry.empty()
+        raise registry.no_models_error()
     scores = [name for measure in MEASURES for name in measure.listed if _scored(versions, name)]
     rows = [
         [

@@ -30,11 +30,14 @@ PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
     "hands": "recipes/hands/",
     "photographs": "recipes/photographs/",
 }
-OF_INIT = {"forecasting": "videos", "photographs": "photographs"}  # of such a folder `init` writes params for them
+INIT_FOLDERS = {
+    "forecasting": "videos",
+    "photographs": "photographs",
+}  # of such a folder `init` writes params for them
 # In a clone DVC sees the modules. A package lies outside of the project, on each machine elsewhere, so DVC has it
 # looked at in each run: stages whose modules are the same are skipped as ever.
-OF_CLONE = "    deps: [src/maskcast, params.yaml]\n"
-OF_PROJECT = "    always_changed: true # it looks at the installed package\n"
+CLONE_DEPS = "    deps: [src/maskcast, params.yaml]\n"
+PROJECT_DEPS = "    always_changed: true # it looks at the installed package\n"
 IGNORED = """\
 .venv/
 __pycache__/
@@ -68,14 +71,14 @@ __pycache__/
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0.
 
     Raises:
         MaskcastError: one of the files is there, or cannot be written; or Git is missing.
     """
-    folder: Path = given.folder
-    files = _files(given.pipeline)
+    folder: Path = args.folder
+    files = _files(args.pipeline)
     if folder.is_symlink() and not folder.exists():
         raise MaskcastError(
             f"{folder}: links to {folder.readlink()}, which is not there; make it or remove the link"
@@ -98,7 +101,7 @@ def run(given: argparse.Namespace) -> int:
         raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
         raise MaskcastError(f"{folder}: `git init` fails there; run it to see why")
-    print(redacted(_told(folder, given.pipeline)))
+    print(redacted(_next_steps(folder, args.pipeline)))
     return 0
 
 
@@ -123,9 +126,9 @@ def _files(pipeline: str) -> dict[str, str]:
     places |= {"cluster.yaml": "pipelines/cluster.yaml"}
     places |= {name: name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")}
     files = {name: (origin / path).read_text(encoding="utf-8") for name, path in places.items()}
-    if OF_CLONE not in files["dvc.yaml"]:
-        raise MaskcastError(f"{origin / places['dvc.yaml']}: has no line `{OF_CLONE.strip()}`; put it back")
-    return files | {"dvc.yaml": files["dvc.yaml"].replace(OF_CLONE, OF_PROJECT)}
+    if CLONE_DEPS not in files["dvc.yaml"]:
+        raise MaskcastError(f"{origin / places['dvc.yaml']}: has no line `{CLONE_DEPS.strip()}`; put it back")
+    return files | {"dvc.yaml": files["dvc.yaml"].replace(CLONE_DEPS, PROJECT_DEPS)}
 
 
 def _git(*words: str) -> bool:
@@ -136,10 +139,10 @@ def _git(*words: str) -> bool:
         raise MaskcastError("new: needs Git, which is not there; install it, e.g. `apt-get install git`") from None
 
 
-def _told(folder: Path, pipeline: str) -> str:
+def _next_steps(folder: Path, pipeline: str) -> str:
     edit = "edit params.yaml: where your data is"
-    if pipeline in OF_INIT:
-        edit = f"maskcast init ~/{OF_INIT[pipeline]} --force"
+    if pipeline in INIT_FOLDERS:
+        edit = f"maskcast init ~/{INIT_FOLDERS[pipeline]} --force"
         edit += "    # params for your own data; without it, synthetic clips"
     lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {shlex.quote(str(folder))}", f"  {edit}"]
     lines += ["  git add --all && git commit --message 'A project of maskcast'", "  dvc repro"]

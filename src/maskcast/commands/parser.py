@@ -41,7 +41,7 @@ class CommandParser(argparse.ArgumentParser):
         """Says a mistake as every other line is said: without secrets that stand in what was given."""
         flags = set(_flags(self))
         for word in (word.partition("=")[0] for word in self._words):
-            if word.startswith("--") and word not in flags and (near := _near(word, flags)):
+            if word.startswith("--") and word not in flags and (near := _closest(word, flags)):
                 message += f"; did you mean {near!r} by {word!r}?"
         super().error(printable(message))
 
@@ -55,7 +55,7 @@ class CommandParser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {nearest(str(value), names)}")
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {suggestion(str(value), names)}")
 
 
 def command_parser(name: str, description: str, epilog: str) -> CommandParser:
@@ -107,7 +107,7 @@ class _Commands(argparse._SubParsersAction):
         return super().add_parser(name, **{"description": f"{line[:1].upper()}{line[1:]}."} | options)
 
 
-def find_name(word: str, what: str, names: Sequence[str]) -> str:
+def resolve_name(word: str, what: str, names: Sequence[str]) -> str:
     """Returns the name that a word means, which may be spelled with ``-`` or ``_``.
 
     Raises:
@@ -115,18 +115,18 @@ def find_name(word: str, what: str, names: Sequence[str]) -> str:
     """
     known = {name.replace("-", "_"): name for name in names}
     if (found := known.get(word.replace("-", "_"))) is None:
-        raise MaskcastError(f"no {what} {word!r}; {nearest(word, names)}")
+        raise MaskcastError(f"no {what} {word!r}; {suggestion(word, names)}")
     return found
 
 
-def nearest(word: str, names: Iterable[str]) -> str:
+def suggestion(word: str, names: Iterable[str]) -> str:
     """Returns what to say of a word that is none of the names: which of them is near, or which there are."""
     known = list(names)
-    near = _near(word, known)
+    near = _closest(word, known)
     return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
 
 
-def _near(word: str, names: Iterable[str]) -> str | None:
+def _closest(word: str, names: Iterable[str]) -> str | None:
     from maskcast.validation_errors import closest_match  # for mistakes alone
 
     spelled = {name.replace("-", "_"): name for name in names}

@@ -18,7 +18,7 @@ def pipeline(arguments: Sequence[str]) -> int:
     Raises:
         MaskcastError: there are no pipelines here, or the command failed.
     """
-    with told_what_is_missing("pipeline"):
+    with missing_package_errors("pipeline"):
         code: int = pipelines_module("cli").main(arguments)
     return code
 
@@ -26,7 +26,7 @@ def pipeline(arguments: Sequence[str]) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands, with the flags of all, where there are pipelines here and what they need."""
     try:
-        with told_what_is_missing("pipeline"):
+        with missing_package_errors("pipeline"):
             pipelines_module("cli").add_arguments(parser)
     except MaskcastError:
         return
@@ -46,7 +46,7 @@ def pipelines_folder() -> Path:
 
 
 @contextmanager
-def told_what_is_missing(command: str) -> Iterator[None]:
+def missing_package_errors(command: str) -> Iterator[None]:
     """Turns the error of an import into a line that names the extra to install."""
     try:
         yield

@@ -45,32 +45,30 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    if given.alpha and given.background is None:
+    if args.alpha and args.background is None:
         raise MaskcastError("--alpha: is for --background alone; give that too, or leave it out")
-    from maskcast.registry.loading import load_masker_at, load_shipped, masker_of
+    from maskcast.registry.loading import load_masker_at, load_sample_pipeline, masker_of
     from maskcast.serving.backgrounds import Background
-    from maskcast.serving.playing import camera_name, is_camera
     from maskcast.serving.segments import segment_video
+    from maskcast.serving.video_stream import camera_name, is_camera
     from maskcast.serving.videos import find_video
 
-    background = None if given.background is None else Background(given.background)
+    background = None if args.background is None else Background(args.background)
     video: Path | str
-    if is_camera(given.video):
-        name, video = camera_name(given.video), given.video
+    if is_camera(args.video):
+        name, video = camera_name(args.video), args.video
     else:
-        found = find_video(given.video, given.output)
+        found = find_video(args.video, args.output)
         name, video = found.name, found.path
-    loaded = masker_of(load_shipped()) if given.model is None else load_masker_at(given.model)
-    say(f"{loaded.title} segments {given.video}")
+    loaded = masker_of(load_sample_pipeline()) if args.model is None else load_masker_at(args.model)
+    say(f"{loaded.title} segments {args.video}")
     start = time.monotonic()
-    watched = segment_video(loaded, video, given.output / name, background, given.alpha)
-    rate, model_rate = watched.frames / (time.monotonic() - start), watched.frames / watched.model_s
-    print(
-        f"{pluralize(watched.frames, watched.what)}, {rate:.3g} per second (the model alone {model_rate:.3g}): "
-        f"{given.output / name}"
-    )
+    segmenter = segment_video(loaded, video, args.output / name, background, args.alpha)
+    rate, model_rate = segmenter.frames / (time.monotonic() - start), segmenter.frames / segmenter.model_s
+    frames = pluralize(segmenter.frames, segmenter.unit)
+    print(f"{frames}, {rate:.3g} per second (the model alone {model_rate:.3g}): {args.output / name}")
     return 0
 
 

@@ -28,28 +28,28 @@ example:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
-    if given.sessions < 0 or not given.idle > 0:  # nor NaN
+    if args.sessions < 0 or not args.idle > 0:  # nor NaN
         raise MaskcastError("--sessions, --idle: give 0 or more sessions, and more than 0 seconds")
-    if not 0 <= given.port < 2**16:
-        raise MaskcastError(f"--port: got {given.port}; give 0 to 65535, where 0 takes any that is free")
-    from maskcast.registry.loading import load_servable, registered_as
-    from maskcast.serving.application import serving
+    if not 0 <= args.port < 2**16:
+        raise MaskcastError(f"--port: got {args.port}; give 0 to 65535, where 0 takes any that is free")
+    from maskcast.registry.loading import load_servable, with_identity
+    from maskcast.serving.application import served_model
     from maskcast.serving.server import listen, run_server
 
-    loaded = load_servable(given.model)
-    if given.digest is not None and loaded.digest != given.digest:
+    loaded = load_servable(args.model)
+    if args.digest is not None and loaded.digest != args.digest:
         raise MaskcastError(
-            f"{given.model}: its digest is {loaded.digest} and not {given.digest}; serve what was registered"
+            f"{args.model}: its digest is {loaded.digest} and not {args.digest}; serve what was registered"
         )
-    if given.registered is not None:
-        loaded = registered_as(loaded, given.registered)
-    sockets = listen(given.host, given.port)
+    if args.registered is not None:
+        loaded = with_identity(loaded, args.registered)
+    sockets = listen(args.host, args.port)
     port = sockets[0].getsockname()[1]
-    host = f"[{given.host}]" if ":" in given.host else given.host
+    host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{host}:{port}")
-    run_server(serving(loaded), sockets, given.sessions, given.idle)
+    run_server(served_model(loaded), sockets, args.sessions, args.idle)
     return 0
 
 

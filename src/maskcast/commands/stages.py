@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskcast.commands import COMMANDS
-from maskcast.commands.help import describe, example
-from maskcast.commands.parser import CommandParser, find_name
+from maskcast.commands.help import describe_params, example
+from maskcast.commands.parser import CommandParser, resolve_name
 from maskcast.params import load_params_file, section
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage, stage_names
@@ -18,13 +18,13 @@ def run(word: str, arguments: Sequence[str]) -> int:
     Raises:
         MaskcastError: it names none, or the stage failed.
     """
-    stage = find_name(word, "stage or command", [*stage_names(), *COMMANDS])
+    stage = resolve_name(word, "stage or command", [*stage_names(), *COMMANDS])
     the_stage = get_stage(stage)
     parser = CommandParser(
         prog=f"maskcast {stage}",
         description=the_stage.summary,
         epilog=f"example:\n{example(the_stage)}\n\n"
-        f"keys of section {stage!r} in the params file:\n{describe(the_stage.params)}",
+        f"keys of section {stage!r} in the params file:\n{describe_params(the_stage.params)}",
     )
     add_arguments(parser, stage)
     given = vars(parser.parse_args(arguments))
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
     titles = {"in": "inputs", "out": "outputs, replaced as a whole on success"}
     groups = {direction: parser.add_argument_group(title) for direction, title in titles.items()}
     for port in the_stage.ports:
-        meaning = the_stage.meaning(port.name).replace("``", "`").replace("%", "%%")
+        meaning = the_stage.port_description(port.name).replace("``", "`").replace("%", "%%")
         groups[port.direction].add_argument(
             f"--{port.name}", metavar="PATH", required=not port.optional, help=meaning
         )

@@ -11,11 +11,11 @@ examples:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from maskcast.registry.summary import summary
 
-    print(summary(given.results))
+    print(summary(args.results))
     return 0
 
 

@@ -12,9 +12,9 @@ example:
 """
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    print(annotations.write_annotations(given.start, given.end, given.folder, given.frames))
+    print(annotations.write_annotations(args.start, args.end, args.folder, args.frames))
     return 0
 
 

@@ -19,9 +19,9 @@ example:
 ARCHIVE = "hands.tar.gz"
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    out: Path = given.output
+    out: Path = args.output
     if not out.name.endswith(".tar.gz"):
         raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
     check_not_exists(out, "output", "file")
@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
 
     work = out.with_name(out.name + ".work")  # removed by the next run, if this one is killed
     with atomic_outputs({"output": out}, {"output": work}, _unpacked):
-        count = write_hands(work / "hands", ClipStore(given.masks), given.split)
+        count = write_hands(work / "hands", ClipStore(args.masks), args.split)
         pack(work / "hands", work / ARCHIVE, out.name.removesuffix(".tar.gz"))
     print(f"wrote the masks of {pluralize(count, 'image')}: {out}")
     return 0

@@ -38,7 +38,7 @@ EXAMPLE_PIXELS = 24  # longer side of the example: it is stored as text
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """A model to register.
 
     Attributes:
@@ -64,7 +64,7 @@ class Artifact:
 
 
 def make_artifact(
-    folder: Path, entry: Entry, parts: Mapping[str, Path], record: EvaluationRecord, tags: Mapping[str, str]
+    folder: Path, entry: ModelEntry, parts: Mapping[str, Path], record: EvaluationRecord, tags: Mapping[str, str]
 ) -> Artifact:
     """Writes an artifact, after loading its model from the bundle and running it on the example.
 
@@ -163,14 +163,14 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
         return build_model(folder / "data", about), about
     except MaskcastError as error:
         path = folder / "requirements.txt"
-        pins = pinned(path) if path.is_file() else ()
+        pins = pinned_packages(path) if path.is_file() else ()
         lacking = ", ".join(f"{name}=={was}" for name, was, here in pins if not here and name not in REQUIREMENTS)
         if lacking:
             raise MaskcastError(f"{error}; its requirements name {lacking}, not installed here") from error
         raise
 
 
-def pinned(requirements: Path) -> Iterator[tuple[str, str, str | None]]:
+def pinned_packages(requirements: Path) -> Iterator[tuple[str, str, str | None]]:
     """Yields for each pinned package its name, its version at registration, and the installed version or None."""
     for pin in requirements.read_text(encoding="utf-8").split():
         name, _, recorded = pin.partition("==")

@@ -23,7 +23,7 @@ from maskcast.report.pictures import draw_strip
 from maskcast.runner.outputs import atomic_output, check_not_exists
 
 SCORE = "jaccard_mean"
-EACH_WAY = 3  # clips for each model on which it is better
+CLIPS_PER_MODEL = 3  # clips for each model on which it is better
 
 Evaluated = tuple[LoadedPipeline, EvaluationRecord]
 
@@ -51,7 +51,7 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
     check_not_exists(folder, "pictures")
     picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
     store = ClipStore(clips, a[1].facts.get("label_map"))
-    _check_evaluated(store, picked.values(), *a)
+    _check_same_clips(store, picked.values(), *a)
     if not picked:
         return []
     with atomic_output(folder, "pictures") as partial:
@@ -72,11 +72,11 @@ def _pick(a: dict[str, float], b: dict[str, float]) -> dict[str, str]:
     return {
         f"{which}_better_{rank}_{file_stem(clip_id)}.png": clip_id
         for which, clip_ids in better.items()
-        for rank, clip_id in enumerate(clip_ids[:EACH_WAY], start=1)
+        for rank, clip_id in enumerate(clip_ids[:CLIPS_PER_MODEL], start=1)
     }
 
 
-def _check_evaluated(
+def _check_same_clips(
     store: ClipStore, clip_ids: Iterable[str], loaded: LoadedPipeline, record: EvaluationRecord
 ) -> None:
     """Checks that a store has exactly the clips that were scored, and frames of those to draw."""
@@ -102,7 +102,7 @@ def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: 
     clip, seen, horizon = store.get(clip_id), loaded.about.context_frames, loaded.about.horizon
     frames_THWC = np.array(store.frames(clip)[: seen + horizon])  # a copy, as torch warns of read-only memory
     truth_THW = store.masks(clip)[: seen + horizon]
-    seen_THW, future_hHW = loaded.model.watch(frames_THWC[:seen])
+    seen_THW, future_hHW = loaded.model.predict_masks(frames_THWC[:seen])
     scores = ForecastScores(store.num_classes, seen, horizon)
     scores.add(clip_id, truth_THW[seen:], future_hHW)
     (jaccard_h,) = scores.clip_jaccard

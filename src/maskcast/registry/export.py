@@ -30,14 +30,14 @@ from maskcast.registry.graphs import (
     MaskerGraph,
     PipelineGraph,
     run_exported,
-    traced,
+    trace,
     write_graph,
 )
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_replaceable
 from maskcast.writing import write_json
 
-MOST_DIFFERENT = 1e-4  # share of pixels, for ties that different rounding breaks differently
+MAX_DIFFERENT_SHARE = 1e-4  # share of pixels, for ties that different rounding breaks differently
 CLIPS = 4
 
 Step = dict[str, Any]
@@ -71,9 +71,9 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         found = run_exported(partial, clips)
         different = float((found != wanted).mean())
         told = f"{int((found != wanted).sum())} of {found.size} pixels differ from the model in float32"
-        if different > MOST_DIFFERENT:
+        if different > MAX_DIFFERENT_SHARE:
             raise MaskcastError(
-                f"{loaded.title}: as {form}, {told}, more than {MOST_DIFFERENT:.2%}; nothing is written: "
+                f"{loaded.title}: as {form}, {told}, more than {MAX_DIFFERENT_SHARE:.2%}; nothing is written: "
                 "export it in the other format, or with other versions of torch and onnx"
             )
         about["checked"] = {"clips": len(clips), "pixels": found.size, "share_different": different}
@@ -91,7 +91,7 @@ def check_clips(loaded: LoadedPipeline) -> np.ndarray:
     return (guises + noise).clip(0, 255).astype(np.uint8)
 
 
-def _agrees(model: PipelineModel) -> bool:
+def _needs_consistency(model: PipelineModel) -> bool:
     """Returns whether context masks are made consistent over time."""
     return model.consistent_frames is not None and not model.forecaster.input.needs_masker
 
@@ -99,7 +99,7 @@ def _agrees(model: PipelineModel) -> bool:
 def _steps(model: PipelineModel, form: Format) -> list[Step]:
     """Returns the steps of an exported pipeline in order."""
     suffix = SUFFIXES[form]
-    if not _agrees(model):
+    if not _needs_consistency(model):
         return [{"file": f"model{suffix}", "inputs": ["frames"], "outputs": ["masks"]}]
     masker = {"file": f"masker{suffix}", "inputs": ["frames"], "outputs": ["masks", "probabilities"]}
     between = {
@@ -125,13 +125,13 @@ def _write_steps(folder: Path, loaded: LoadedPipeline, clips: np.ndarray, about:
             shutil.copyfile(consistency.__file__, path)
             continue
         graph, batch = graphs[path.stem]
-        write_graph(traced(graph(model), loaded.title, batch), path, step["inputs"], step["outputs"], dict(about))
+        write_graph(trace(graph(model), loaded.title, batch), path, step["inputs"], step["outputs"], dict(about))
 
 
 def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
     """Returns the forecast of the model in float32 on the CPU."""
     with torch.inference_mode():
-        if not _agrees(model):
+        if not _needs_consistency(model):
             return PipelineGraph(model).eval()(torch.from_numpy(clips)).numpy()
         masker, forecaster = copy.copy(model.masker), ForecasterGraph(model)
         masker.network, masker.precision = masker.network.cpu(), "fp32"

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
-from maskcast.registry.export import MOST_DIFFERENT, check_output
-from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, loaded_graph, traced, write_graph
+from maskcast.registry.export import MAX_DIFFERENT_SHARE, check_output
+from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, load_graph, trace, write_graph
 from maskcast.registry.loading import LoadedMasker
 from maskcast.runner.outputs import atomic_output
 from maskcast.simulator.scenes import simulate_clip
 from maskcast.writing import write_json
 
-CHECKED = 6  # frames
-MOST_OFF = 1e-4  # tolerance of logits up to 10; 1e-5 of larger ones, about the precision of float32
-WHATS = {"classes": "ids", "alpha": "opacity"}  # contents of an output, by kind of label map
+CHECKED_FRAMES = 6  # frames
+LOGIT_TOLERANCE = 1e-4  # tolerance of logits up to 10; 1e-5 of larger ones, about the precision of float32
+OUTPUT_SUFFIXES = {"classes": "ids", "alpha": "opacity"}  # contents of an output, by kind of label map
 
 
 class FrameGraph(nn.Module):
@@ -74,14 +74,14 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
         raise MaskcastError(f"{loaded.title}: config.json has no height and width; train the masker again")
     network = copy.deepcopy(loaded.model.network).cpu().float().eval()
     clips_BTHWC = _clips(*loaded.model.size)
-    wanted, starts = _in_order(network, clips_BTHWC)
+    wanted, starts = _run_network(network, clips_BTHWC)
     file = f"segmenter{SUFFIXES[form]}"
     about = _about(loaded, form, file, starts)
     inputs = [about["input"]["name"], *(each["input"] for each in about["states"])]
     outputs = [*(each["name"] for each in about["outputs"]), *(each["output"] for each in about["states"])]
     with atomic_output(output) as partial:
         partial.mkdir()
-        program = traced(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
+        program = trace(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
         write_graph(program, partial / file, inputs, outputs, about)
         write_json(partial / MANIFEST, about)
         told = _compare(run_frames(partial, clips_BTHWC, about), wanted, about, loaded.title)
@@ -100,7 +100,7 @@ def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) 
     Returns:
         Each output by name, with leading axes B and T.
     """
-    run, names = loaded_graph(folder / about["file"]), [each["name"] for each in about["outputs"]]
+    run, names = load_graph(folder / about["file"]), [each["name"] for each in about["outputs"]]
     state = [np.zeros([len(clips_BTHWC), *each["shape"][1:]], each["dtype"]) for each in about["states"]]
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for t in range(clips_BTHWC.shape[1]):
@@ -113,13 +113,13 @@ def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) 
 
 def _clips(height: int, width: int) -> np.ndarray:
     """Returns two simulated clips for the comparison, (B, T, H, W, C)."""
-    frames_THWC, _ = simulate_clip(0, frames=CHECKED, height=height, width=width)
+    frames_THWC, _ = simulate_clip(0, frames=CHECKED_FRAMES, height=height, width=width)
     assert frames_THWC is not None
     return np.stack([frames_THWC, frames_THWC[::-1, :, ::-1]])
 
 
 @torch.inference_mode()
-def _in_order(network: Segmenter, clips_BTHWC: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _run_network(network: Segmenter, clips_BTHWC: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns the logits (B, T, K, H, W) of each map, computed frame by frame, and a state of zeros."""
     found: list[tuple[Tensor, ...]] = []
     state: State = ()
@@ -137,7 +137,9 @@ def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarra
     maps, logits = [], []
     for one, channels in zip(network.maps, network.channels, strict=True):
         told = {"label_map": one.name, "classes": list(one.classes)}
-        maps.append({"name": f"{one.name}_{WHATS[one.kind]}", "dtype": "uint8", "shape": ["clips", *size]} | told)
+        maps.append(
+            {"name": f"{one.name}_{OUTPUT_SUFFIXES[one.kind]}", "dtype": "uint8", "shape": ["clips", *size]} | told
+        )
         shape = ["clips", channels, *size]
         logits.append({"name": f"{one.name}_logits", "dtype": "float32", "shape": shape} | told)
     return {
@@ -171,16 +173,21 @@ def _compare(found: Mapping[str, np.ndarray], wanted: list[np.ndarray], about: d
     for one, each, logits_BTKHW in zip(maps, logits, wanted, strict=True):
         off = max(off, float(np.abs(found[each["name"]] - logits_BTKHW).max()))
         most = max(most, float(np.abs(logits_BTKHW).max()))
-        if one["name"].endswith(WHATS["classes"]):
+        if one["name"].endswith(OUTPUT_SUFFIXES["classes"]):
             differing += int((found[one["name"]] != logits_BTKHW.argmax(2)).sum())
             pixels += found[one["name"]].size
     told = f"logits are off by {off:.1e} at most"
     if pixels:  # mattes have no classes
         told += f", {differing} of {pixels} pixels have another class"
-    if off > MOST_OFF * max(1, most / 10) or differing > MOST_DIFFERENT * pixels:
+    if off > LOGIT_TOLERANCE * max(1, most / 10) or differing > MAX_DIFFERENT_SHARE * pixels:
         raise MaskcastError(
             f"{title}: as {about['format']}, {told}; nothing is written: export it in the other format, or with "
             "other versions of torch and onnx"
         )
-    about["checked"] = {"frames": CHECKED, "logits_off": off, "pixels": pixels, "pixels_different": differing}
+    about["checked"] = {
+        "frames": CHECKED_FRAMES,
+        "logits_off": off,
+        "pixels": pixels,
+        "pixels_different": differing,
+    }
     return told

@@ -21,7 +21,7 @@ from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker, map_index
 from maskcast.params import validate
-from maskcast.registry.inputs import Shape, batched
+from maskcast.registry.inputs import Shape, as_batch
 
 FRAMES_AT_ONCE = 16
 LEVELS = 256  # steps of confidence
@@ -33,12 +33,12 @@ class MaskedClip(NamedTuple):
     masks: np.ndarray
     confidence: np.ndarray | None
     """255 = certain; of an alpha map there is none."""
-    sure: float | None
+    mean_confidence: float | None
     """Mean confidence of foreground pixels, 0..1, before masks are made consistent."""
 
 
 @dataclass(frozen=True)
-class Observed:
+class PipelineOutput:
     """The results of a pipeline for one clip.
 
     Attributes:
@@ -72,11 +72,11 @@ class MaskerModel:
         self.network, self.precision = masker.to(best_device()), precision
         self.size = _size_of(description["meta"])
         self.label_map = label_map or (first_class_map(masker.maps) or masker.maps[0]).name
-        self.place = map_index(folder, masker, self.label_map, "register it again")
+        self.map_index = map_index(folder, masker, self.label_map, "register it again")
 
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames of one clip in order; for one frame (H, W, C) returns one mask."""
-        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        frames_BHWC, alone = as_batch(data, self.shape_in, "frames")
         masks_BHW = self.mask_clip(frames_BHWC, None).masks
         return masks_BHW[0] if alone else masks_BHW
 
@@ -123,7 +123,7 @@ class ForecasterModel:
 
     def predict(self, data: Any) -> np.ndarray:
         """Forecasts clips; for one clip (T, H, W) or (T, H, W, C) returns one forecast."""
-        context_BT, alone = batched(data, self.shape_in, self.input)
+        context_BT, alone = as_batch(data, self.shape_in, self.input)
         self._check_classes(context_BT)
         context = torch.tensor(np.ascontiguousarray(context_BT), device=self._device)  # no negative strides
         future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
@@ -164,12 +164,12 @@ class PipelineModel:
 
     def predict(self, data: Any) -> np.ndarray:
         """Forecasts clips; for one clip (T, H, W, C) returns (h, H, W)."""
-        masks, _ = self.answer(data)
+        masks, _ = self.predict_with_warnings(data)
         return masks
 
-    def answer(self, data: Any) -> tuple[np.ndarray, list[str]]:
-        """Forecasts clips like ``predict``; also returns the warning of each (see ``Observed``)."""
-        clips_BTHWC, alone = batched(data, self.shape_in, "frames")
+    def predict_with_warnings(self, data: Any) -> tuple[np.ndarray, list[str]]:
+        """Forecasts clips like ``predict``; also returns the warning of each (see ``PipelineOutput``)."""
+        clips_BTHWC, alone = as_batch(data, self.shape_in, "frames")
         futures, warnings = [], []
         for clip_THWC in clips_BTHWC:
             if self.forecaster.input.needs_masker:
@@ -181,7 +181,9 @@ class PipelineModel:
             warnings.append(self._warning(ObservedClip(clip_THWC, sure)))
         return futures[0] if alone else np.stack(futures), warnings
 
-    def observe(self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None, samples: int = 0) -> Observed:
+    def predict_all(
+        self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None, samples: int = 0
+    ) -> PipelineOutput:
         """Returns all results for one clip.
 
         Args:
@@ -203,17 +205,17 @@ class PipelineModel:
         else:
             future, confidence = self.forecaster.predict_with_confidence(seen.masks)
         futures = self.forecaster.futures(seen.masks, samples)
-        return Observed(
-            seen, future, confidence, futures, self._warning(ObservedClip(clip_THWC, seen.sure, source))
+        return PipelineOutput(
+            seen, future, confidence, futures, self._warning(ObservedClip(clip_THWC, seen.mean_confidence, source))
         )
 
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session of its masker."""
         return self.masker.session(cuts=cuts)
 
-    def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_masks(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of one clip's frames, and the forecast masks (h, H, W)."""
-        found = self.observe(clip_THWC)
+        found = self.predict_all(clip_THWC)
         return found.seen.masks, found.masks
 
     def _mask_seen(self, clip_THWC: np.ndarray) -> MaskedClip:

@@ -17,7 +17,7 @@ from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.siamese import Normalised, pool
 from maskcast.models.encoders.table import load_encoder
 from maskcast.registry.forecast_models import FRAMES_AT_ONCE
-from maskcast.registry.inputs import Shape, batched
+from maskcast.registry.inputs import Shape, as_batch
 
 
 class EncoderModel:
@@ -41,7 +41,7 @@ class EncoderModel:
     @torch.inference_mode()
     def predict(self, data: Any) -> np.ndarray:
         """Encodes frames; for one frame (H, W, C) returns one vector (F,)."""
-        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        frames_BHWC, alone = as_batch(data, self.shape_in, "frames")
         maps = (self.network(torch.tensor(part, device=self._device)) for part in _few(frames_BHWC))
         features_BF: np.ndarray = torch.cat([pool(map_BFhw) for map_BFhw in maps]).cpu().numpy()
         return features_BF[0] if alone else features_BF
@@ -64,7 +64,7 @@ class DetectorModel:
 
     def predict(self, data: Any) -> np.ndarray:
         """Finds boxes in frames; for one frame (H, W, C) returns (N, 6)."""
-        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        frames_BHWC, alone = as_batch(data, self.shape_in, "frames")
         found_BN6 = np.zeros((len(frames_BHWC), *self.shape_out[1:]), np.float32)
         found = (one for part in _few(frames_BHWC) for one in detect_images(self.network, part, self.precision))
         for rows_N6, (boxes_N4, scores_N, labels_N) in zip(found_BN6, found, strict=True):

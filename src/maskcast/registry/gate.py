@@ -7,7 +7,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.paired import paired_difference
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
 from maskcast.registry.gate_params import ForecastGate, Gate
-from maskcast.registry.verdict import Rival, Threshold, Verdict
+from maskcast.registry.verdict import BaselineComparison, Threshold, Verdict
 
 
 def judge(
@@ -32,7 +32,7 @@ def judge(
             that was not scored.
     """
     measure = ours.measure
-    thresholds: list[Threshold | Rival] = []
+    thresholds: list[Threshold | BaselineComparison] = []
     limits: dict[Literal["least", "most"], dict[str, float]] = {"least": gate.least, "most": gate.most}
     for end, named in limits.items():
         for name, limit in named.items():
@@ -47,7 +47,7 @@ def judge(
             f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
             f"scores of {measure.of}s: {', '.join(sorted(ours.per_item))}"
         )
-    thresholds += _rivals(ours, gate) if isinstance(gate, ForecastGate) else ()
+    thresholds += _baseline_comparisons(ours, gate) if isinstance(gate, ForecastGate) else ()
     if theirs is None:
         return Verdict(thresholds, None, None, None, gate, elsewhere)
     if (why := why_incomparable(ours, theirs)) is not None:
@@ -57,7 +57,7 @@ def judge(
     return Verdict(thresholds, champion, difference, None, gate)
 
 
-def _rivals(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[Rival]:
+def _baseline_comparisons(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[BaselineComparison]:
     for baseline in gate.beats:
         theirs = ours.scores.get(f"{gate.score}_{baseline}")
         if theirs is None:
@@ -69,4 +69,4 @@ def _rivals(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[Rival]:
         difference = None
         if items.keys() == rivals.keys():
             difference = paired_difference(items, rivals, gate, ours.measure.of, ours.videos)
-        yield Rival(gate.score, ours.scores[gate.score], baseline, theirs, difference)
+        yield BaselineComparison(gate.score, ours.scores[gate.score], baseline, theirs, difference)

@@ -51,7 +51,7 @@ class MaskerGraph(nn.Module):
 
     def __init__(self, model: PipelineModel) -> None:
         super().__init__()
-        self.network, self.place = model.masker.network.cpu(), model.masker.place
+        self.network, self.map_index = model.masker.network.cpu(), model.masker.map_index
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Masks the frames of clips, each by itself."""
@@ -61,7 +61,7 @@ class MaskerGraph(nn.Module):
     def logits(self, frames_BTHWC: Tensor) -> Tensor:
         """Returns the logits (B, T, K, H, W) of the forecast label map."""
         logits, _ = self.network(frames_BTHWC)
-        return logits[self.place]
+        return logits[self.map_index]
 
 
 class ForecasterGraph(nn.Module):
@@ -80,7 +80,7 @@ def _masks(logits_BTKHW: Tensor) -> Tensor:
     return logits_BTKHW.argmax(2).to(torch.uint8)
 
 
-def traced(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -> Any:
+def trace(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -> Any:
     """Traces a graph with torch.export, with a variable number of clips.
 
     Args:
@@ -138,12 +138,12 @@ def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
             found = [np.stack([function(*clip, **step["arguments"]) for clip in zip(*given, strict=True)])]
         else:
             (batch,) = given
-            found = loaded_graph(folder / step["file"])(batch)
+            found = load_graph(folder / step["file"])(batch)
         values |= zip(step["outputs"], found, strict=True)
     return values[about["output"]["name"]]
 
 
-def loaded_graph(path: Path) -> Callable[..., list[np.ndarray]]:
+def load_graph(path: Path) -> Callable[..., list[np.ndarray]]:
     """Returns a function that runs a graph: inputs in order to a list of outputs."""
     if path.suffix == SUFFIXES["onnx"]:
         import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]

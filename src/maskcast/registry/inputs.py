@@ -19,8 +19,8 @@ def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
     """Checks the size of a request from outside, and returns how many numbers its answer has.
 
     Args:
-        shape: of the input, which ``batched`` checks.
-        shape_in: see ``batched``; the last two of its variable lengths are rows and columns.
+        shape: of the input, which ``as_batch`` checks.
+        shape_in: see ``as_batch``; the last two of its variable lengths are rows and columns.
         shape_out: of the output.
 
     Raises:
@@ -39,7 +39,7 @@ def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
     return made
 
 
-def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
+def as_batch(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
     """Returns uint8 data with a batch axis, and whether that axis was added.
 
     Args:

@@ -8,15 +8,15 @@ from maskcast.registry.store import Registry, Version
 from maskcast.runner.mlflow_run import DVC
 from maskcast.runner.provenance import CODE, DEFAULT_TAGS, OUTPUTS
 
-PLACE = {
+RUN_LABELS = {
     "maskcast.git_sha": "commit",
     CODE: "maskcast",
     "maskcast.image": "image",
     "maskcast.group": "group of runs (Kubeflow run, DVC experiment or commit)",
 }
-ORIGIN = {
+VERSION_LABELS = {
     "maskcast.digest": "digest of weights and configs",
-    **PLACE,
+    **RUN_LABELS,
     "maskcast.clip_store": "clip store",
     "maskcast.mask_store": "mask store",
     "maskcast.dataset": "detection set",
@@ -37,18 +37,18 @@ def lineage(registry: Registry, which: str) -> str:
         f"{registry.name} version {version.number} {' '.join(f'@{alias}' for alias in version.aliases)}".strip()
     ]
     facts = {"run that registered it": version.run_id}
-    facts |= {text: version.tags[tag] for tag, text in ORIGIN.items() if tag in version.tags}
+    facts |= {text: version.tags[tag] for tag, text in VERSION_LABELS.items() if tag in version.tags}
     facts |= {
         name.removeprefix("maskcast.part."): f"version {number}"
         for name, number in version.tags.items()
         if name.startswith("maskcast.part.")
     }
     lines += [f"  {name}: {value}" for name, value in facts.items()]
-    for run in runs_behind(registry, version):
-        tags = known_of(run)
+    for run in upstream_runs(registry, version):
+        tags = run_facts(run)
         name = tags.get("maskcast.name", tags.get("maskcast.stage", run.info.run_name))
         lines.append(f"{name}: run {run.info.run_id}, params {tags.get('maskcast.params_hash', 'unknown')}")
-        lines += [f"  {text}: {tags.get(tag, 'unknown')}" for tag, text in PLACE.items()]
+        lines += [f"  {text}: {tags.get(tag, 'unknown')}" for tag, text in RUN_LABELS.items()]
         lines += [f"  {name}: {value}" for name, value in sorted(run.data.params.items())]
         for each in run.inputs.dataset_inputs:
             dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
@@ -63,7 +63,7 @@ def lineage(registry: Registry, which: str) -> str:
     return "\n".join(lines)
 
 
-def runs_behind(registry: Registry, version: Version) -> list[Any]:
+def upstream_runs(registry: Registry, version: Version) -> list[Any]:
     """Returns the runs that led to a version, first stage first, independently of groups of runs.
 
     Runs have the digests of their inputs and outputs as tags (see ``provenance``). Each input digest leads to the
@@ -90,7 +90,7 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
     return sorted(found.values(), key=lambda run: run.info.start_time)
 
 
-def known_of(run: Any) -> dict[str, str]:
+def run_facts(run: Any) -> dict[str, str]:
     """Returns the facts of a run as in ``provenance.run_tags``, from its tags and data sets."""
     known = {**DEFAULT_TAGS, **run.data.tags}
     for each in run.inputs.dataset_inputs:

@@ -14,19 +14,19 @@ from maskcast.reading import parsing, read_json
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
-from maskcast.registry.inputs import batched
+from maskcast.registry.inputs import as_batch
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
 from maskcast.runner.mlflow_client import download_files
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
 SAMPLES = Path(__file__).parents[1] / "samples"  # samples shipped with maskcast; see README.md there
-SHIPPED = SAMPLES / "pipeline"
+SAMPLE_PIPELINE = SAMPLES / "pipeline"
 SAMPLE = "sample"  # address of the shipped samples
 
 
 @dataclass(frozen=True)
-class _Identified:
+class _Identity:
     """The identity of a loaded model.
 
     Args:
@@ -51,7 +51,7 @@ class _Identified:
 
 
 @dataclass(frozen=True)
-class Loaded(_Identified):
+class Loaded(_Identity):
     """A model with its description.
 
     Args:
@@ -74,7 +74,7 @@ class LoadedPipeline(Loaded):
 
 
 @dataclass(frozen=True)
-class LoadedMasker(_Identified):
+class LoadedMasker(_Identity):
     """A masker, from frames of a video to their masks.
 
     Args:
@@ -101,21 +101,21 @@ def load_address(address: str) -> Loaded:
     if address.startswith("models:"):
         match = ADDRESS.fullmatch(address)
         if match is None:
-            raise MaskcastError(f"{address}: no such address; {_meant(address)}give {ADDRESS_HELP}")
+            raise MaskcastError(f"{address}: no such address; {_suggestion(address)}give {ADDRESS_HELP}")
         with convert_mlflow_errors():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
     if address == SAMPLE and not folder.exists():
-        raise MaskcastError(f"{address}: no address; the folder of the model that is meant is {SHIPPED}")
+        raise MaskcastError(f"{address}: no address; the folder of the model that is meant is {SAMPLE_PIPELINE}")
     if not (folder / "MLmodel").is_file():
         found = "no registered model there"
         if (folder / WEIGHTS).is_file():
             found = "what a stage trained, not what was registered"
-        raise MaskcastError(f"{address}: {found}; {_meant(address)}give {ADDRESS_HELP}")
+        raise MaskcastError(f"{address}: {found}; {_suggestion(address)}give {ADDRESS_HELP}")
     return _load(folder, str(folder), "", bundle_digest(folder / "data"))
 
 
-def _meant(address: str) -> str:
+def _suggestion(address: str) -> str:
     """Returns a hint for addresses without their prefix or with another separator before the alias; else empty."""
     match = re.fullmatch(r"(models:/*)?([\w.-]+)([/@])([\w.-]+)", address)
     if match is None or not (match[1] or match[3] == "@"):
@@ -152,7 +152,7 @@ def load_pipeline(address: str) -> LoadedPipeline:
     return pipeline_of(load_address(address))
 
 
-def registered_as(loaded: Servable, what: str) -> Servable:
+def with_identity(loaded: Servable, what: str) -> Servable:
     """Returns a model that was read from a folder with its registered name and version.
 
     Raises:
@@ -164,9 +164,9 @@ def registered_as(loaded: Servable, what: str) -> Servable:
     return replace(loaded, name=match["name"], version=match["number"])
 
 
-def load_shipped() -> LoadedPipeline:
+def load_sample_pipeline() -> LoadedPipeline:
     """Returns the small pipeline shipped with maskcast, for simulated clips with CLEVRER's classes."""
-    return replace(load_pipeline(str(SHIPPED)), name="the shipped pipeline")
+    return replace(load_pipeline(str(SAMPLE_PIPELINE)), name="the shipped pipeline")
 
 
 def pipeline_of(loaded: Loaded) -> LoadedPipeline:
@@ -225,7 +225,7 @@ def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
     path = folder / "input_example.json"
     values = read_json(path, "example of an input", "register the model again")
     with parsing(path, "an example of an input", "register the model again"):
-        example, _ = batched(np.array(values, np.uint8), model.shape_in, str(path))
+        example, _ = as_batch(np.array(values, np.uint8), model.shape_in, str(path))
     if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
         return LoadedPipeline(name, version, digest, model, about, example)
     return Loaded(name, version, digest, model, about, example)

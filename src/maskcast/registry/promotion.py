@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Literal
 
 from maskcast.errors import MaskcastError
+from maskcast.registry.audit_trail import Decision, decisions, series_champion, trail_name
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
-from maskcast.registry.trail import Decision, decisions, series_champion, trail_of
 
 ABANDONED_S = 60  # an open decision of this age counts as killed; clocks must not differ by more
-TRAIL = (
+TRAIL_DESCRIPTION = (
     "The audit trail of {}: each version is a promotion or a rollback, and its tags say who, why and how it ended."
 )
 
@@ -41,7 +41,7 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     """
     if force and not reason.strip():
         raise MaskcastError("promote: overruling the gate takes a reason; give --reason TEXT with --force")
-    turn = Turn(name)
+    turn = Transaction(name)
     version = turn.registry.find(which)
     if CHAMPION in version.aliases:
         raise MaskcastError(f"{name}: version {version.number} is the champion already")
@@ -61,9 +61,9 @@ def rollback(name: str, reason: str = "") -> Decision:
         MaskcastError: there is no previous version, it equals the champion after a killed decision, or another
             user decides at the same time.
     """
-    turn = Turn(name)
+    turn = Transaction(name)
     if not turn.registry.versions():
-        raise turn.registry.empty()
+        raise turn.registry.no_models_error()
     if PREVIOUS not in turn.registry.aliases():
         raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")
     version = turn.registry.find(PREVIOUS)
@@ -75,7 +75,7 @@ def rollback(name: str, reason: str = "") -> Decision:
     return turn.decide("rollback", version, reason.strip())
 
 
-class Turn:
+class Transaction:
     """The state on which a decision is based: the last decision, and the champion after it.
 
     Raises:
@@ -83,7 +83,7 @@ class Turn:
     """
 
     def __init__(self, name: str) -> None:
-        self.registry, self._trail = Registry(name), Registry(trail_of(name))
+        self.registry, self._trail = Registry(name), Registry(trail_name(name))
         last = next(iter(decisions(name)), None)
         if last is not None and last.outcome == "open":
             if time.time() - last.created_ms / 1000 < ABANDONED_S:
@@ -111,7 +111,9 @@ class Turn:
             "maskcast.reason": reason,
             "maskcast.outcome": "open",
         }
-        number = self._trail.create(f"models:/{name}/{version.number}", None, entry, purpose=TRAIL.format(name))
+        number = self._trail.create(
+            f"models:/{name}/{version.number}", None, entry, purpose=TRAIL_DESCRIPTION.format(name)
+        )
         if number != self._last + 1:
             self._trail.tag(number, {"maskcast.outcome": "overtaken"})
             first = next((each for each in decisions(name) if each.number == self._last + 1), None)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.progress import say
-from maskcast.registry.artifact import Artifact, Entry, make_artifact
+from maskcast.registry.artifact import Artifact, ModelEntry, make_artifact
+from maskcast.registry.audit_trail import series_champion
 from maskcast.registry.bundle import PARTS, Kind
 from maskcast.registry.card import PURPOSE
 from maskcast.registry.evaluations import EvaluationRecord
@@ -22,7 +23,6 @@ from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import Gate
 from maskcast.registry.page import write_page
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
-from maskcast.registry.trail import series_champion
 from maskcast.registry.verdict import Verdict
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 from maskcast.runner.mlflow_run import open_run
@@ -38,7 +38,7 @@ CUT = "\n\n(The whole card is README.md of the artifact.)\n"
 
 
 def register(
-    entries: Iterable[Entry],
+    entries: Iterable[ModelEntry],
     parts: Mapping[str, Path],
     record: EvaluationRecord,
     gate: Gate,

@@ -107,13 +107,13 @@ class Registry:
         for version in versions:
             if which == str(version.number) or which in version.aliases:
                 return version
-        have = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
+        available = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
         if not versions:
-            raise self.empty()
-        how = "; one that passes the gate of a register stage becomes it" if which == CANDIDATE else ""
-        raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {have}{how}")
+            raise self.no_models_error()
+        hint = "; one that passes the gate of a register stage becomes it" if which == CANDIDATE else ""
+        raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {available}{hint}")
 
-    def empty(self) -> MaskcastError:
+    def no_models_error(self) -> MaskcastError:
         """Returns the error for a model without versions."""
         return MaskcastError(
             f"{self.name}: no models: looked in {redacted_uri()}; run a stage that registers, give "
@@ -171,7 +171,7 @@ class Registry:
             raise MaskcastError(f"{title}: was not registered by a stage of maskcast; name another version")
         source = self.client.get_model_version_download_uri(self.name, str(version.number))
         folder = source.rpartition("/")[2]
-        if not self._lists(version.run_id, folder):
+        if not self._has_artifacts(version.run_id, folder):
             raise MaskcastError(
                 f"{title}: its files are gone from {redacted(source)}; bring them back, or name another version"
             )
@@ -213,9 +213,9 @@ class Registry:
 
     def has_evaluation(self, version: Version) -> bool:
         """Whether the files of a version's latest evaluation exist."""
-        return self._lists(version.tags.get("maskcast.evaluation_run", ""), EVALUATION)
+        return self._has_artifacts(version.tags.get("maskcast.evaluation_run", ""), EVALUATION)
 
-    def _lists(self, run_id: str, folder: str) -> bool:
+    def _has_artifacts(self, run_id: str, folder: str) -> bool:
         """Whether a run exists and has files in a folder."""
         try:
             return bool(self.client.list_artifacts(run_id, folder))

@@ -23,7 +23,7 @@ COLUMNS = {
     "jaccard_mean": "mean",
     "accuracy_last": "accuracy",
 }
-RIVALS = {  # baselines by name, with their names in the sentence
+BASELINES = {  # baselines by name, with their names in the sentence
     "persistence": "copying the last mask",
     "constant_velocity": "constant velocity",
     "rigid_body": "`rigid_body`, which is given camera and physics",
@@ -56,7 +56,7 @@ def summary(results: Path) -> str:
         )
     if "jaccard_last" not in scores or not frames:
         raise MaskcastError(f"{results / 'evaluate.json'}: holds no scores of forecasts; run `dvc repro` first")
-    models = {"forecaster": "", **{name: f"_{name}" for name in RIVALS if f"jaccard_last_{name}" in scores}}
+    models = {"forecaster": "", **{name: f"_{name}" for name in BASELINES if f"jaccard_last_{name}" in scores}}
     columns = {key: title for key, title in COLUMNS.items() if key in scores}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in columns)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
@@ -77,7 +77,7 @@ def gain(scores: Mapping[str, float], frame: int) -> str:
         frame: number of the last frame with a score (frames without labels have none).
     """
     parts = []
-    for name, called in RIVALS.items():
+    for name, called in BASELINES.items():
         if f"jaccard_last_{name}" in scores:
             ahead = scores["jaccard_last"] - scores[f"jaccard_last_{name}"]
             way = "level with" if abs(ahead) < LEVEL else f"{abs(ahead):.2f} {'above' if ahead > 0 else 'below'}"
@@ -95,13 +95,13 @@ def next_commands(results: Path) -> list[str]:
         results: folder with the output of ``register_models``, which may be missing.
     """
     registration = results / "registration.json"
-    maskcast = spoken()
+    maskcast = program_name()
     if not registration.is_file():
         return [f"{maskcast} {words}" for words in ("forecast sample", "register_models --help", "models list")]
     content = _read(registration)
     name, number, champion = content["model"], content["versions"][content["model"]], content["champion"]
     models = f"{maskcast} models" + ("" if name == PIPELINE else f" --name {name}")
-    video = "sample" if _knows_sample(results / "report/per_class.csv") else "VIDEO"
+    video = "sample" if _has_sample_classes(results / "report/per_class.csv") else "VIDEO"
     film = f"{maskcast} forecast {video} --model models:/{name}/{number}"
     if _is_champion(name, number):
         return [film, f"{models} list", f"{maskcast} serve --model models:/{name}@{CHAMPION}"]
@@ -111,7 +111,7 @@ def next_commands(results: Path) -> list[str]:
     return [film, f"{models} list", why]
 
 
-def spoken() -> str:
+def program_name() -> str:
     """Returns the command for this program: its name, or its path if it is not on PATH."""
     script = Path(sys.executable).with_name("maskcast")
     if sys.prefix == sys.base_prefix or Path(os.environ.get("VIRTUAL_ENV", "")) == Path(sys.prefix):
@@ -119,7 +119,7 @@ def spoken() -> str:
     return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
 
 
-def _knows_sample(per_class: Path) -> bool:
+def _has_sample_classes(per_class: Path) -> bool:
     """Whether an evaluated model has the classes of the sample; also true if its classes are unknown."""
     if not per_class.is_file():
         return True

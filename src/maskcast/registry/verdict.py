@@ -23,14 +23,14 @@ class Threshold:
         return self.value >= self.limit if self.end == "least" else self.value <= self.limit
 
     @property
-    def asked(self) -> str:
+    def requirement(self) -> str:
         """The requirement, as text."""
         return f"{'>=' if self.end == 'least' else '<='} {self.limit:g}"
 
     @property
-    def found(self) -> str:
+    def result(self) -> str:
         """The value, as text."""
-        return self.asked if self.passed else f"{'<' if self.end == 'least' else '>'} {self.limit:g}"
+        return self.requirement if self.passed else f"{'<' if self.end == 'least' else '>'} {self.limit:g}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -38,7 +38,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Rival:
+class BaselineComparison:
     """A score that must exceed a baseline's."""
 
     score: str
@@ -54,12 +54,12 @@ class Rival:
         return self.value > self.theirs
 
     @property
-    def asked(self) -> str:
+    def requirement(self) -> str:
         """The requirement, as text."""
         return f"> {self.theirs:.4f} of {self.baseline}"
 
     @property
-    def found(self) -> str:
+    def result(self) -> str:
         """The value, as text."""
         said = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
         if self.difference is None:
@@ -85,7 +85,7 @@ class Verdict:
         elsewhere: the current champion, if it was scored on other data and this model begins a series.
     """
 
-    thresholds: Sequence[Threshold | Rival]
+    thresholds: Sequence[Threshold | BaselineComparison]
     champion: int | None
     difference: Difference | None
     incomparable: str | None
@@ -102,7 +102,7 @@ class Verdict:
     @property
     def line(self) -> str:
         """The whole verdict in one line."""
-        parts = [f"{each.score} {each.value:.4f} {each.found}" for each in self.thresholds]
+        parts = [f"{each.score} {each.value:.4f} {each.result}" for each in self.thresholds]
         if self.difference is not None:
             fits = ">=" if self.difference.low >= -self.gate.margin else "<"
             parts.append(

@@ -18,19 +18,25 @@ from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.installation import version_and_commit
 from maskcast.progress import log_if_slow, say
-from maskcast.registry.artifact import pinned
+from maskcast.registry.artifact import pinned_packages
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
-from maskcast.registry.lineage import known_of, runs_behind
+from maskcast.registry.lineage import run_facts, upstream_runs
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_uri import TELEMETRY
 from maskcast.runner.provenance import CODE
 
-MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # scores that depend on the machine
+MACHINE_DEPENDENT = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # scores that depend on the machine
 SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")
-OURS = ("MLFLOW_", "DVC_", "KFP_", "MASKCAST_", "GIT_")  # environment variables that would redirect the runs
+REMOVED_VARIABLES = (
+    "MLFLOW_",
+    "DVC_",
+    "KFP_",
+    "MASKCAST_",
+    "GIT_",
+)  # environment variables that would redirect the runs
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,8 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         raise MaskcastError(f"{title}: is no pipeline, which alone can be verified; run {stage} on its weights")
     if not any(name.startswith("maskcast.part.") for name in known.tags):
         raise MaskcastError(f"{title}: is part of a pipeline; verify that")
-    runs = runs_behind(registry, known)
-    tags = next(known_of(run) for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
+    runs = upstream_runs(registry, known)
+    tags = next(run_facts(run) for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
     commit = tags["maskcast.git_sha"]
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise MaskcastError(
@@ -115,10 +121,10 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         folder = Path(scratch)
         weights = download(registry, known, folder)
         read_bundle(weights / "data", known.digest)
-        for name, recorded, here in pinned(weights / "requirements.txt"):
+        for name, recorded, here in pinned_packages(weights / "requirements.txt"):
             if here != recorded:
                 say(f"verify: {name} is {here or 'missing'} here, {title} was registered with {recorded}")
-        top = _top(repository)
+        top = _git_root(repository)
         _check_out(top, commit, folder / "code")
         _check_code(folder / "code", tags[CODE], title, commit)
         if clips is None:
@@ -131,13 +137,13 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         mask_params = _mask_params(runs, record) if generated else None
         found = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
     was, now = (
-        {name: value for name, value in each.scores.items() if not MEASURED.match(name)}
+        {name: value for name, value in each.scores.items() if not MACHINE_DEPENDENT.match(name)}
         for each in (record, found)
     )
     return Verification(f"{title}, commit {commit[:12]}", was, now, found.digest == record.digest)
 
 
-def _top(repository: str) -> str:
+def _git_root(repository: str) -> str:
     """Returns the top folder of a local repository; a URL is returned unchanged."""
     if not Path(repository).is_dir():
         return repository
@@ -252,7 +258,7 @@ def _run(
     command: list[str], remedy: str, folder: Path | None = None, more: Mapping[str, str] | None = None
 ) -> str:
     """Runs a command and returns its output; the error has the remedy and the command's last line."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_VARIABLES)}
     # The commit may be older than the code that switches off MLflow's telemetry (see ``mlflow_uri``).
     environment |= {"DVC_NO_ANALYTICS": "1", TELEMETRY: os.environ[TELEMETRY]}
     name = Path(command[0]).name

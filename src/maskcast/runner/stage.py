@@ -55,7 +55,7 @@ class Stage:
         """The first line of its docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
-    def meaning(self, port: str) -> str:
+    def port_description(self, port: str) -> str:
         """The description of a port in its docstring."""
         if port == "page":
             return "HTML: the page of the run"

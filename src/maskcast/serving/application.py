@@ -24,9 +24,9 @@ from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
-from maskcast.serving.bodies import error_answer, pass_over_body, read_body
-from maskcast.serving.measured import GONE, MEDIA_TYPE, Measured
+from maskcast.serving.metrics import CLIENT_CLOSED, MEDIA_TYPE, ServerMetrics
 from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
+from maskcast.serving.request_bodies import discard_body, error_answer, read_body
 from maskcast.serving.sessions import BAD, Sessions, refuse
 
 INPUT, OUTPUT = "frames", "masks"
@@ -38,7 +38,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A served model.
 
     Attributes:
@@ -47,8 +47,8 @@ class Served:
         digest: of the loaded model.
         facts: further information for clients.
         shapes: of input and output.
-        answer: runs the model; also returns a warning for each clip (see ``PipelineModel.answer``). It is called
-            by one thread, one request at a time, so that memory is bounded.
+        predict_with_warnings: see ``PipelineModel``. It is called by one thread, one request at a time, so that
+            memory is bounded.
         masker: model for sessions; None if there are no sessions.
     """
 
@@ -57,15 +57,15 @@ class Served:
     digest: str
     facts: Mapping[str, Any]
     shapes: tuple[Shape, Shape]
-    answer: Callable[[Any], tuple[Any, list[str]]]
+    predict_with_warnings: Callable[[Any], tuple[Any, list[str]]]
     masker: MaskerModel | None = None
 
 
-def serving(loaded: Servable) -> Served:
+def served_model(loaded: Servable) -> ServedModel:
     """Returns a pipeline or a masker as a served model."""
     model = loaded.model
     masker = model.masker if isinstance(model, PipelineModel) else model
-    label_map = masker.network.maps[masker.place]
+    label_map = masker.network.maps[masker.map_index]
     _ = masker.network.numbers_per_pixel  # runs the network once, so that the first client need not wait
     facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
     if masker.size:  # frames of another size would be masked without resizing, with worse results
@@ -78,12 +78,12 @@ def serving(loaded: Servable) -> Served:
     version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
     if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
         facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
-        return Served(name, version, loaded.digest, facts, shapes, model.answer, masker)
-    return Served(name, version, loaded.digest, facts, shapes, answer, masker)
+        return ServedModel(name, version, loaded.digest, facts, shapes, model.predict_with_warnings, masker)
+    return ServedModel(name, version, loaded.digest, facts, shapes, answer, masker)
 
 
-def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
-    """Returns the application for a model; its ``state.refuse_held()`` refuses all waiting requests.
+def make_app(served: ServedModel, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
+    """Returns the application for a model; its ``state.refuse_pending()`` refuses all waiting requests.
 
     Args:
         served: the model.
@@ -97,27 +97,27 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
 
     async def elsewhere(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        await pass_over_body(request)
+        await discard_body(request)
         what = f"{request.method} {request.url.path}: not here"
         line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{served.name}/infer"
         return error_answer(error.status_code, line, error.headers)
 
     app = Starlette(routes=service.routes(), exception_handlers={404: elsewhere, 405: elsewhere, 500: failed})
-    app.state.refuse_held = service.refuse_held
+    app.state.refuse_pending = service.refuse_pending
     return app
 
 
 class _Service:
     """The handlers of the application; see ``make_app``."""
 
-    def __init__(self, served: Served, sessions: int, idle_s: float) -> None:
+    def __init__(self, served: ServedModel, sessions: int, idle_s: float) -> None:
         self.served = served
         self.unknown = f"no such model here; this server has {served.name!r}, version {served.version!r}"
         self.identity = {"model_name": served.name, "model_version": served.version}
-        self.measured = Measured(served.name, served.version, served.digest)
-        self.turns, self.computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
+        self.metrics = ServerMetrics(served.name, served.version, served.digest)
+        self.body_slots, self.model_lock = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.held: set[asyncio.Task[Response]] = set()
+        self.pending: set[asyncio.Task[Response]] = set()
         self.sessions: Sessions | None = None
         if served.masker is not None:
             greeting = self.identity | {"digest": served.digest}
@@ -146,27 +146,27 @@ class _Service:
         ]
         for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
             found += [
-                Route(place, self._if_here(_always(model))),
-                Route(f"{place}/ready", self._if_here(_always({"name": name, "ready": True}))),
-                Route(f"{place}/infer", self._if_here(self._infer), methods=["POST"]),
+                Route(place, self._if_served(_always(model))),
+                Route(f"{place}/ready", self._if_served(_always({"name": name, "ready": True}))),
+                Route(f"{place}/infer", self._if_served(self._infer), methods=["POST"]),
                 WebSocketRoute(f"{place}/session", self._session),
             ]
         return found
 
-    def refuse_held(self) -> None:
+    def refuse_pending(self) -> None:
         """Refuses the requests that wait for an answer."""
-        for answer in self.held:
+        for answer in self.pending:
             answer.cancel()
 
-    def _is_here(self, asked: Mapping[str, str]) -> bool:
+    def _is_served(self, asked: Mapping[str, str]) -> bool:
         name, version = self.served.name, self.served.version
         return asked["name"] == name and asked.get("version", version) == version
 
-    def _if_here(self, handler: Handler) -> Handler:
+    def _if_served(self, handler: Handler) -> Handler:
         async def answer(request: Request) -> Response:
-            if self._is_here(request.path_params):
+            if self._is_served(request.path_params):
                 return await handler(request)
-            await pass_over_body(request)
+            await discard_body(request)
             return error_answer(404, self.unknown)
 
         return answer
@@ -174,10 +174,10 @@ class _Service:
     async def _metrics(self, _: Request) -> Response:
         talk = self.sessions
         counts = (0, 0) if talk is None else (talk.open, talk.frames)
-        return Response(self.measured.text(*counts), media_type=MEDIA_TYPE)
+        return Response(self.metrics.text(*counts), media_type=MEDIA_TYPE)
 
     async def _session(self, socket: WebSocket) -> None:
-        if self.sessions is not None and self._is_here(socket.path_params):
+        if self.sessions is not None and self._is_served(socket.path_params):
             await self.sessions(socket)
             return
         await socket.accept()
@@ -185,40 +185,40 @@ class _Service:
 
     async def _infer(self, request: Request) -> Response:
         begin, code = time.perf_counter(), 500
-        self.measured.under_way += 1
+        self.metrics.in_flight += 1
         try:
             answer = await self._answer_or_refuse(request)
             code = answer.status_code
             return answer
         finally:
-            self.measured.under_way -= 1
-            self.measured.answered(code, time.perf_counter() - begin)
+            self.metrics.in_flight -= 1
+            self.metrics.answered(code, time.perf_counter() - begin)
 
     async def _answer_or_refuse(self, request: Request) -> Response:
         if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
-            await pass_over_body(request)
+            await discard_body(request)
             return error_answer(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
         answer = asyncio.create_task(self._answer(request))
-        self.held.add(answer)
+        self.pending.add(answer)
         try:
             return await answer
         except asyncio.CancelledError:
             stops = "this server stops; ask again in a second, where another may answer"
             return error_answer(503, stops, {"Retry-After": "1"})
         finally:
-            self.held.discard(answer)
+            self.pending.discard(answer)
 
     async def _answer(self, request: Request) -> Response:
         async with AsyncExitStack() as stack:
             try:
-                body = await read_body(request, lambda: stack.enter_async_context(self.turns))
+                body = await read_body(request, lambda: stack.enter_async_context(self.body_slots))
             except ClientDisconnect:  # the client did not wait for its turn
-                return Response(status_code=GONE)
+                return Response(status_code=CLIENT_CLOSED)
             if isinstance(body, Response):
                 return body
-            async with self.computing:
+            async with self.model_lock:
                 if await request.is_disconnected():  # do not compute if the client has gone
-                    return Response(status_code=GONE)
+                    return Response(status_code=CLIENT_CLOSED)
                 begin, loop = time.perf_counter(), asyncio.get_running_loop()
                 try:
                     length = request.headers.get(HEADER)
@@ -226,19 +226,19 @@ class _Service:
                 except MaskcastError as error:
                     return error_answer(400, str(error))
                 finally:
-                    self.measured.computed_s += time.perf_counter() - begin
+                    self.metrics.computed_s += time.perf_counter() - begin
             return Response(answer, headers=headers)
 
     def _computed(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
         """Returns body and headers of an answer; runs in the model's thread."""
-        asked = read_request(body, json_length, INPUT, OUTPUT)
-        check_answer(asked, check_size(asked.tensor.shape, *self.served.shapes))
+        request = read_request(body, json_length, INPUT, OUTPUT)
+        check_answer(request, check_size(request.tensor.shape, *self.served.shapes))
         with time_limit(ANSWER_S):
-            masks, warnings = self.served.answer(asked.tensor)
-        self.measured.inputs += len(masks)
-        self.measured.unlike += sum(map(bool, warnings))
+            masks, warnings = self.served.predict_with_warnings(request.tensor)
+        self.metrics.inputs += len(masks)
+        self.metrics.shifted += sum(map(bool, warnings))
         parameters = {"digest": self.served.digest} | _warning(warnings)
-        return write_answer(asked, masks, OUTPUT, self.identity | {"parameters": parameters})
+        return write_answer(request, masks, OUTPUT, self.identity | {"parameters": parameters})
 
 
 def _always(content: Mapping[str, Any]) -> Handler:

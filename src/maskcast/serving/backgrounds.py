@@ -14,7 +14,7 @@ from PIL import ImageColor
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.serving.playing import playing
+from maskcast.serving.video_stream import open_stream
 
 ALLOWED = "an image, a video, a folder of images, or a colour such as white or #00b140"
 
@@ -44,7 +44,7 @@ class Background:
         if self._still is not None:
             yield from repeat(_covering(self._still, height, width))
         while True:
-            with playing(self._path) as video:
+            with open_stream(self._path) as video:
                 for frame_HWC, _ in video.play(lambda *_: None):
                     yield _covering(frame_HWC, height, width)
 

@@ -11,19 +11,19 @@ HEADER_S = 30.0
 may take twice as long."""
 
 
-class PatientProtocol(H11Protocol):
+class TimeoutProtocol(H11Protocol):
     """uvicorn's protocol with a timeout for the first request, for which uvicorn itself has none."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._seen: object = None
-        self._unread = 0
+        self._last_cycle: object = None
+        self._last_unread = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the timeout."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(HEADER_S, self._look)
+        self._timer = self.loop.call_later(HEADER_S, self._check_progress)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the timeout."""
@@ -39,18 +39,18 @@ class PatientProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check_progress(self) -> None:
         """Closes the connection if there was no progress since the last check and it is the client's turn.
 
         Either no request has come, or the client does not read an answer, which would stay in memory.
         """
         unread = self.transport.get_write_buffer_size()
-        if self.cycle is self._seen:
-            if unread and unread == self._unread:
+        if self.cycle is self._last_cycle:
+            if unread and unread == self._last_unread:
                 self.transport.abort()
                 return
             if not unread and self.conn.their_state is h11.IDLE:  # close waits for unread data
                 self.transport.close()
                 return
-        self._seen, self._unread = self.cycle, unread
-        self._timer = self.loop.call_later(HEADER_S, self._look)
+        self._last_cycle, self._last_unread = self.cycle, unread
+        self._timer = self.loop.call_later(HEADER_S, self._check_progress)

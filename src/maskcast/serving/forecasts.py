@@ -18,14 +18,14 @@ from maskcast.labels import MASK, LabelMap
 from maskcast.models.limits import MAX_FUTURES
 from maskcast.progress import say
 from maskcast.reading import pluralize
-from maskcast.registry.forecast_models import Observed
+from maskcast.registry.forecast_models import PipelineOutput
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
-from maskcast.serving.film import draw_film, write_film
+from maskcast.serving.video_writer import draw_frames, write_video
 from maskcast.serving.videos import FORECAST, Video
 from maskcast.writing import write_json
 
-FILMS = ("overlay.mp4", "overlay.gif")
+VIDEO_FILES = ("overlay.mp4", "overlay.gif")
 
 
 @dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
@@ -47,7 +47,7 @@ class Forecast:
     frames_seen: tuple[int, ...]
     frames_forecast: tuple[int, ...]
     label_map: LabelMap
-    observed: Observed
+    observed: PipelineOutput
     model: str
 
     @property
@@ -83,7 +83,7 @@ class Forecast:
     def film(self) -> list[Image.Image]:
         """Returns an image per frame: context with masks, then the forecast and some futures."""
         title = f"{self.video} · {self.model}"
-        return draw_film(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
+        return draw_frames(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
 
     @convert_system_errors()
     def save_film(self, path: str | Path) -> None:
@@ -92,7 +92,7 @@ class Forecast:
         Raises:
             MaskcastError: the name of the file ends neither in ``.mp4`` nor in ``.gif``, or its folder is missing.
         """
-        write_film(Path(path), self.film())
+        write_video(Path(path), self.film())
 
     def __repr__(self) -> str:
         seen, ahead = self.frames_seen, self.frames_forecast
@@ -138,7 +138,9 @@ def checked_stride(
     return distance
 
 
-def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, samples: int = 0) -> Forecast:
+def run_forecast(
+    video: Video, loaded: LoadedPipeline, stride: int, start: int | None, samples: int = 0
+) -> Forecast:
     """Forecasts one video.
 
     Args:
@@ -156,7 +158,7 @@ def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, s
     frames_THWC = video.read(seen)
     height, width = frames_THWC.shape[1:3]
     clip_THWC = resize_frames(frames_THWC, about.height, about.width)
-    observed = loaded.model.observe(clip_THWC, (height, width), samples)
+    observed = loaded.model.predict_all(clip_THWC, (height, width), samples)
     label_map = LabelMap(about.label_map or MASK, about.classes)
     return Forecast(video.name, frames_THWC, tuple(seen), tuple(coming), label_map, observed, loaded.title)
 
@@ -167,7 +169,7 @@ def forecast_video(
     """Forecasts one video into a folder, unless the same forecast is there; returns whether it was needed.
 
     Args:
-        video: see ``look``.
+        video: see ``run_forecast``.
         loaded: the pipeline.
         output: folder to write; an older forecast there is replaced.
         stride: distance of the context frames.
@@ -196,14 +198,14 @@ def forecast_video(
     if _read(output / FORECAST) == record:
         return False
     with atomic_output(output) as partial:
-        found = look(video, loaded, stride, start, samples)
+        found = run_forecast(video, loaded, stride, start, samples)
         if found.warning:
             say(f"{video.name}: {found.warning}")
         partial.mkdir()
         _write_masks(partial / "masks", found, record)
         film = found.film()
-        for name in FILMS:
-            write_film(partial / name, film)
+        for name in VIDEO_FILES:
+            write_video(partial / name, film)
         write_json(partial / FORECAST, record)
     return True
 

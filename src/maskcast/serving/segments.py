@@ -24,24 +24,24 @@ from maskcast.report.overlays import matte, overlay
 from maskcast.report.paint import palette
 from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
-from maskcast.serving.film import Film
-from maskcast.serving.playing import Playing, playing
+from maskcast.serving.video_stream import VideoStream, open_stream
+from maskcast.serving.video_writer import VideoWriter
 from maskcast.serving.videos import SEGMENTED, photographs_in
 from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 from maskcast.writing import write_json
 
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # folder of mask images, by kind of label map
 OVERLAY, COMPOSED = "overlay", "composed"  # films for a video, folders for photographs
-QUALITY = 95  # of JPEG, for pictures that are only looked at
-QUICKLY = 1  # zlib level: masks are small at any level
+JPEG_QUALITY = 95  # of JPEG, for pictures that are only looked at
+ZLIB_LEVEL = 1  # zlib level: masks are small at any level
 
 
-class Watched:
+class FrameSegmenter:
     """A session that resizes frames to the masker's training size, and its masks back.
 
     Attributes:
         frames: number of masked frames.
-        what: `frame` or `photograph`.
+        unit: `frame` or `photograph`.
         model_s: seconds of the model's work.
         resets: frames before which the state was reset, with the reason.
     """
@@ -49,10 +49,10 @@ class Watched:
     def __init__(self, loaded: LoadedMasker) -> None:
         self.session = loaded.model.session()
         self.size, self.maps = loaded.model.size, loaded.model.network.maps
-        self.frames, self.what, self.model_s = 0, "frame", 0.0
+        self.frames, self.unit, self.model_s = 0, "frame", 0.0
         self.resets: list[dict[str, Any]] = []
 
-    def look(self, frame_HWC: np.ndarray) -> dict[str, np.ndarray]:
+    def segment(self, frame_HWC: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the mask (H, W) of each label map for the next frame."""
         height, width = frame_HWC.shape[:2]
         small = frame_HWC if self.size is None else resize_frames(frame_HWC[None], *self.size)[0]
@@ -66,7 +66,7 @@ class Watched:
         return {one.name: resize[one.kind](step.maps[one.name][None], height, width)[0] for one in self.maps}
 
 
-class Pictures:
+class MaskWriter:
     """Writes mask images of every label map into a folder, and makes pictures to look at.
 
     Args:
@@ -96,7 +96,7 @@ class Pictures:
             if one.kind == "classes":
                 image.putpalette(palette().tobytes())
             path = self.folder / FOLDERS[one.kind] / one.name / f"{name}.png"
-            image.save(path, compress_level=QUICKLY)
+            image.save(path, compress_level=ZLIB_LEVEL)
         paint = matte if self._painted.kind == "alpha" else overlay
         pictures = {OVERLAY: paint(frame_HWC, found[self._painted.name])}
         if self.background is not None:
@@ -107,7 +107,7 @@ class Pictures:
         return pictures
 
 
-class Films:
+class OverlayVideos:
     """Films of a video's pictures, with its sound.
 
     Args:
@@ -116,9 +116,9 @@ class Films:
         opened: closes the films.
     """
 
-    def __init__(self, pictures: Pictures, video: Playing, opened: ExitStack) -> None:
+    def __init__(self, pictures: MaskWriter, video: VideoStream, opened: ExitStack) -> None:
         self.pictures, self.video = pictures, video
-        self._films: dict[str, Film] = {}
+        self._films: dict[str, VideoWriter] = {}
         self._behind: Iterator[np.ndarray] = iter(())
         self._early: list[tuple[Any, Fraction]] = []  # audio before the first frame
         self._open = opened
@@ -130,12 +130,12 @@ class Films:
         for kind, picture_HWC in self.pictures.add(f"{number:06d}", frame_HWC, found, self._behind).items():
             self._films[kind].add(picture_HWC, shown)
 
-    def hear(self, packet: Any, start: Fraction) -> None:
+    def add_audio(self, packet: Any, start: Fraction) -> None:
         """Writes an audio packet."""
         if not self._films:
             self._early.append((packet, start))
         for film in self._films.values():
-            film.hear(packet, start)
+            film.add_audio(packet, start)
 
     def _begin(self, height: int, width: int) -> None:
         video = self.video
@@ -143,10 +143,10 @@ class Films:
             self._behind = self.pictures.background.fitted(height, width)
         for kind in self.pictures.kinds:
             path = self.pictures.folder / f"{kind}.mp4"
-            film = Film(path, height, width, video.rate, video.unit, video.sound)
+            film = VideoWriter(path, height, width, video.rate, video.unit, video.sound)
             self._films[kind] = self._open.enter_context(film)
         for packet, start in self._early:
-            self.hear(packet, start)
+            self.add_audio(packet, start)
         self._early.clear()
 
 
@@ -171,78 +171,78 @@ def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
 
 def segment_video(
     loaded: LoadedMasker, video: Path | str, output: Path, background: Background | None, alpha: bool
-) -> Watched:
+) -> FrameSegmenter:
     """Segments one video, or photographs, and writes a folder atomically; returns the session.
 
     A camera is read until it ends or Ctrl-C is pressed; its folder is complete then, too.
 
     Args:
         loaded: the masker.
-        video: see ``playing``; a string is a camera. Photographs may differ in size.
+        video: see ``open_stream``; a string is a camera. Photographs may differ in size.
         output: the folder.
-        background: see ``Pictures``.
-        alpha: see ``Pictures``.
+        background: see ``MaskWriter``.
+        alpha: see ``MaskWriter``.
 
     Raises:
         MaskcastError: the output exists or cannot be written, the video is damaged, the background cannot be read,
             or a matte is requested but the masker has none.
     """
     check_not_exists(output, "output")
-    watched = Watched(loaded)
-    foreground_of(watched.maps, alpha)
+    segmenter = FrameSegmenter(loaded)
+    foreground_of(segmenter.maps, alpha)
     photographs = [] if isinstance(video, str) else photographs_in(video)
-    watched.what = "photograph" if photographs else "frame"
+    segmenter.unit = "photograph" if photographs else "frame"
     with (
         atomic_output(output) as partial,
         add_stop_location(
-            lambda: f" at {watched.what} {watched.frames}: nothing is written, run the same command again"
+            lambda: f" at {segmenter.unit} {segmenter.frames}: nothing is written, run the same command again"
         ),
-        watched.session,
+        segmenter.session,
     ):
-        record = _entry(loaded, str(video), watched)
-        pictures = Pictures(partial, watched.maps, background, alpha)
+        record = _entry(loaded, str(video), segmenter)
+        writer = MaskWriter(partial, segmenter.maps, background, alpha)
         if photographs:
-            _look_at(watched, pictures, photographs)
+            _segment_photographs(segmenter, writer, photographs)
         else:
-            record |= _watch(watched, pictures, video)
-        write_json(partial / SEGMENTED, record | {"frames": watched.frames})
-    return watched
+            record |= _segment_stream(segmenter, writer, video)
+        write_json(partial / SEGMENTED, record | {"frames": segmenter.frames})
+    return segmenter
 
 
-def _look_at(watched: Watched, pictures: Pictures, photographs: Sequence[Path]) -> None:
+def _segment_photographs(segmenter: FrameSegmenter, writer: MaskWriter, photographs: Sequence[Path]) -> None:
     """Masks and writes photographs, each in its own size and with its own name."""
-    for kind in pictures.kinds:
-        (pictures.folder / kind).mkdir()
+    for kind in writer.kinds:
+        (writer.folder / kind).mkdir()
     for path in track(photographs, "segment"):
         frame_HWC = read_image(path)
-        watched.session.reset()
-        behind = iter(()) if pictures.background is None else pictures.background.fitted(*frame_HWC.shape[:2])
-        drawn = pictures.add(path.stem, frame_HWC, watched.look(frame_HWC), behind)
-        for kind, picture_HWC in drawn.items():
-            Image.fromarray(picture_HWC).save(pictures.folder / kind / f"{path.stem}.jpg", quality=QUALITY)
+        segmenter.session.reset()
+        behind = iter(()) if writer.background is None else writer.background.fitted(*frame_HWC.shape[:2])
+        images = writer.add(path.stem, frame_HWC, segmenter.segment(frame_HWC), behind)
+        for kind, picture_HWC in images.items():
+            Image.fromarray(picture_HWC).save(writer.folder / kind / f"{path.stem}.jpg", quality=JPEG_QUALITY)
 
 
-def _watch(watched: Watched, pictures: Pictures, video: Path | str) -> dict[str, Any]:
+def _segment_stream(segmenter: FrameSegmenter, pictures: MaskWriter, video: Path | str) -> dict[str, Any]:
     """Masks and writes frame by frame, for a camera until Ctrl-C. Returns facts about the video."""
-    camera = isinstance(video, str)
-    with playing(video) as opened, ExitStack() as ends:
-        films = Films(pictures, opened, ends)
-        frames = track(opened.play(films.hear), "segment", opened.total)
-        with ctrl_c_requests_stop() if camera else nullcontext(lambda: False) as asked:
+    is_camera = isinstance(video, str)
+    with open_stream(video) as stream, ExitStack() as stack:
+        videos = OverlayVideos(pictures, stream, stack)
+        frames = track(stream.play(videos.add_audio), "segment", stream.total)
+        with ctrl_c_requests_stop() if is_camera else nullcontext(lambda: False) as stop_requested:
             for frame_HWC, shown in frames:
-                films.add(watched.frames, frame_HWC, shown, watched.look(frame_HWC))
-                if asked():
-                    say(f"ended by Ctrl-C: {pluralize(watched.frames, 'frame', 'is', 'are')} kept")
+                videos.add(segmenter.frames, frame_HWC, shown, segmenter.segment(frame_HWC))
+                if stop_requested():
+                    say(f"ended by Ctrl-C: {pluralize(segmenter.frames, 'frame', 'is', 'are')} kept")
                     break
-    return {"frames_per_second": float(opened.rate), "resets": watched.resets}
+    return {"frames_per_second": float(stream.rate), "resets": segmenter.resets}
 
 
-def _entry(loaded: LoadedMasker, name: str, watched: Watched) -> dict[str, Any]:
+def _entry(loaded: LoadedMasker, name: str, segmenter: FrameSegmenter) -> dict[str, Any]:
     """Returns a record of model and video."""
     return {
         "format": "maskcast-segments/1",
         "model": loaded.identity,
         "video": redacted(name).rpartition("/")[2],
-        "model_size": watched.size,
-        "maps": [one.to_entry() for one in watched.maps],
+        "model_size": segmenter.size,
+        "maps": [one.to_entry() for one in segmenter.maps],
     }

@@ -13,8 +13,8 @@ import uvicorn
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.serving.application import Served, make_app
-from maskcast.serving.connections import PatientProtocol
+from maskcast.serving.application import ServedModel, make_app
+from maskcast.serving.connections import TimeoutProtocol
 from maskcast.serving.sessions import MAX_FRAME
 from maskcast.stopping import terminate_now
 
@@ -22,7 +22,7 @@ DRAIN_S = 20  # seconds for answering waiting requests at shutdown; Kubernetes k
 LAST_S = 2  # further seconds for sending refusals
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors if there is no IPv6
 PROTOCOLS: dict[str, Any] = {  # protocol settings of uvicorn
-    "http": PatientProtocol,
+    "http": TimeoutProtocol,
     "ws": "websockets-sansio",
     "ws_max_size": 2 * MAX_FRAME,  # beyond this the connection is closed without a message
     "ws_per_message_deflate": False,  # frames are hardly compressible
@@ -55,7 +55,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle_s: float) -> None:
+def run_server(served: ServedModel, sockets: list[socket.socket], sessions: int, idle_s: float) -> None:
     """Serves a model until the process is stopped; then answers waiting requests for up to ``DRAIN_S``.
 
     If a computation is still running then, the process ends by the signal.
@@ -70,7 +70,7 @@ def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle
     last = DRAIN_S + LAST_S
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal anew when it is done
-        _Server(config, app.state.refuse_held).run(sockets)
+        _Server(config, app.state.refuse_pending).run(sockets)
 
 
 class _Server(uvicorn.Server):
@@ -78,18 +78,18 @@ class _Server(uvicorn.Server):
 
     Args:
         config: of uvicorn.
-        refuse_held: refuses waiting requests.
+        refuse_pending: refuses waiting requests.
     """
 
-    def __init__(self, config: uvicorn.Config, refuse_held: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, refuse_pending: Callable[[], None]) -> None:
         super().__init__(config)
-        self._refuse_held, self._late = refuse_held, False
+        self._refuse_pending, self._late = refuse_pending, False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Waits for running requests, with a time limit, and ends."""
         if count := len(self.server_state.tasks):
-            held = "1 request or session is" if count == 1 else f"{count} requests or sessions are"
-            say(f"stops when {held} done, in {DRAIN_S} s at most; Ctrl-C again stops at once")
+            running = "1 request or session is" if count == 1 else f"{count} requests or sessions are"
+            say(f"stops when {running} done, in {DRAIN_S} s at most; Ctrl-C again stops at once")
         limit = asyncio.get_running_loop().call_later(DRAIN_S, self._end_late)
         await super().shutdown(sockets)
         limit.cancel()
@@ -98,7 +98,7 @@ class _Server(uvicorn.Server):
 
     def _end_late(self) -> None:
         self._late = True
-        self._refuse_held()
+        self._refuse_pending()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handles a signal."""

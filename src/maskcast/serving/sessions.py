@@ -57,7 +57,7 @@ class Sessions:
         self.open += 1
         try:
             with self.model.session() as session:
-                await self._talk(socket, session)
+                await self._serve_frames(socket, session)
         except MaskcastError as error:
             await refuse(socket, BAD, str(error))
         except TimeoutError:
@@ -70,7 +70,7 @@ class Sessions:
         finally:
             self.open -= 1
 
-    async def _talk(self, socket: WebSocket, session: Session) -> None:
+    async def _serve_frames(self, socket: WebSocket, session: Session) -> None:
         await socket.send_json(self.greeting)
         count = 0
         while True:
@@ -87,11 +87,11 @@ class Sessions:
             self.frames += 1
 
 
-async def refuse(socket: WebSocket, code: int, why: str) -> None:
+async def refuse(socket: WebSocket, code: int, reason: str) -> None:
     """Sends the reason, if the client is still connected, and closes the connection."""
     try:
         async with asyncio.timeout(1):
-            await socket.send_json({"error": why})
+            await socket.send_json({"error": reason})
             await socket.close(code)
     except (WebSocketDisconnect, TimeoutError, RuntimeError):  # the client has gone
         pass

@@ -182,7 +182,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     videos, others = [], []
     for folder, below, names in os.walk(root):
         place = Path(folder)
-        below[:] = [name for name in below if not is_junk(name) and not _is_written(place / name, output)]
+        below[:] = [name for name in below if not is_junk(name) and not _is_output(place / name, output)]
         inside = place.relative_to(root)
         videos += [Video(file_stem((inside / path.stem).as_posix()), path) for path in _files(place)]
         if place != root and image_files(place):
@@ -193,7 +193,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     return sorted(videos, key=lambda video: natural_sort_key(video.name))
 
 
-def _is_written(folder: Path, output: Path) -> bool:
+def _is_output(folder: Path, output: Path) -> bool:
     """Whether a folder is an output of a command, not a folder of videos."""
     return folder.resolve() == output or any((folder / name).is_file() for name in (FORECAST, SEGMENTED))
 

@@ -46,7 +46,7 @@ def register_detector(
     """
     from maskcast.data.detection.dataset import DetectionSet
     from maskcast.models.base import read_description
-    from maskcast.registry.artifact import Entry, shrink_clip
+    from maskcast.registry.artifact import ModelEntry, shrink_clip
     from maskcast.registry.bundle import DetectorDescription
     from maskcast.registry.evaluations import DETECTIONS, read_evaluation
     from maskcast.registry.register import register
@@ -59,5 +59,5 @@ def register_detector(
     example_HWC = DetectionSet(dataset).split(record.facts["split"]).image(0)
     classes = read_description(detector)["meta"]["classes"]
     about = DetectorDescription(precision=record.facts["precision"], classes=classes)
-    entry = Entry(params.name, about, shrink_clip(example_HWC[None]))
+    entry = ModelEntry(params.name, about, shrink_clip(example_HWC[None]))
     register([entry], parts, record, params.gate, origin, registration, page)

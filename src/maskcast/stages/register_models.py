@@ -76,7 +76,7 @@ def register_models(
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.models.encoders.table import is_trained
     from maskcast.progress import say
-    from maskcast.registry.artifact import Entry
+    from maskcast.registry.artifact import ModelEntry
     from maskcast.registry.bundle import PARTS
     from maskcast.registry.evaluations import FORECASTS, read_evaluation
     from maskcast.registry.register import register
@@ -95,7 +95,7 @@ def register_models(
     store = ClipStore(clips, record.facts.get("label_map"))
     about, examples = _about(store, record), _examples(store, record, parts)
     entries = [
-        Entry(getattr(params.names, kind), about[kind], examples[kind])
+        ModelEntry(getattr(params.names, kind), about[kind], examples[kind])
         for kind, needed in PARTS.items()
         if parts.keys() >= set(needed)
     ]

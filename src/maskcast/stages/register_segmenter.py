@@ -48,7 +48,7 @@ def register_segmenter(
     """
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.evaluation.forecasts import scored_clips
-    from maskcast.registry.artifact import Entry, shrink_clip
+    from maskcast.registry.artifact import ModelEntry, shrink_clip
     from maskcast.registry.bundle import SegmenterDescription
     from maskcast.registry.evaluations import VIDEOS, read_evaluation
     from maskcast.registry.register import register
@@ -62,5 +62,5 @@ def register_segmenter(
     sizes = {name: getattr(store, name) for name in ("height", "width", "classes")}
     facts = {name: record.facts[name] for name in ("precision", "label_map")}
     example = shrink_clip(store.frames(scored_clips(store, record.facts["split"])[0])[:EXAMPLE_FRAMES])
-    entry = Entry(params.name, SegmenterDescription(**facts, **sizes), example)
+    entry = ModelEntry(params.name, SegmenterDescription(**facts, **sizes), example)
     register([entry], parts, record, params.gate, origin, registration, page)

@@ -13,14 +13,14 @@ BODY_S, STALL_S = 60.0, 10.0  # most seconds for a whole body, and without any d
 FIRST_BYTES = 64 << 10  # bytes read before a body takes one of the places, so that slow starters block nobody
 
 
-async def read_body(request: Request, turn: Callable[[], Awaitable[None]]) -> bytearray | Response:
+async def read_body(request: Request, acquire_slot: Callable[[], Awaitable[None]]) -> bytearray | Response:
     """Returns the body, or an error answer if it is too large or too slow; memory is bounded.
 
     Args:
         request: to read from.
-        turn: waits for a free place for a body; called once.
+        acquire_slot: waits for a free place for a body; called once.
     """
-    body, size, waits = bytearray(), 0, True
+    body, size, waiting = bytearray(), 0, True
     now = asyncio.get_running_loop().time
     end = now() + BODY_S
     try:
@@ -29,22 +29,22 @@ async def read_body(request: Request, turn: Callable[[], Awaitable[None]]) -> by
                 size += len(chunk)
                 if size <= MAX_BYTES:
                     body += chunk
-                if waits and size > FIRST_BYTES:
+                if waiting and size > FIRST_BYTES:
                     limit.reschedule(None)
-                    await turn()
-                    waits, end = False, now() + BODY_S
+                    await acquire_slot()
+                    waiting, end = False, now() + BODY_S
                 limit.reschedule(min(end, now() + STALL_S))
     except TimeoutError:
         slow = f"nothing of it for {STALL_S:.0f} s, or not all of it within {BODY_S:.0f} s"
         return error_answer(408, f"body: {slow}; send it faster, or less")
     if size > MAX_BYTES:
         return error_answer(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or smaller frames")
-    if waits:
-        await turn()
+    if waiting:
+        await acquire_slot()
     return body
 
 
-async def pass_over_body(request: Request) -> None:
+async def discard_body(request: Request) -> None:
     """Reads and drops a body, because clients do not read an answer while sending."""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(STALL_S):

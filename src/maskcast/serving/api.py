@@ -15,9 +15,9 @@ from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
-from maskcast.registry.inputs import batched
-from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline, load_shipped
-from maskcast.serving.forecasts import Forecast, checked_stride, look
+from maskcast.registry.inputs import as_batch
+from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline, load_sample_pipeline
+from maskcast.serving.forecasts import Forecast, checked_stride, run_forecast
 from maskcast.serving.videos import Frames, find_video, is_sample
 
 
@@ -32,7 +32,7 @@ def load(address: str | Path = SAMPLE) -> "Pipeline":
     Raises:
         MaskcastError: there is no such model, it is not a pipeline, or its digest differs.
     """
-    return Pipeline(load_shipped() if is_sample(address) else load_pipeline(str(address)))
+    return Pipeline(load_sample_pipeline() if is_sample(address) else load_pipeline(str(address)))
 
 
 class Pipeline:
@@ -49,7 +49,7 @@ class Pipeline:
     def label_map(self) -> LabelMap:
         """Name and classes of the masks."""
         masker = self.loaded.model.masker
-        return masker.network.maps[masker.place]
+        return masker.network.maps[masker.map_index]
 
     @property
     def segmenter(self) -> "Segmenter":
@@ -85,15 +85,15 @@ class Pipeline:
         """
         distance = checked_stride(self.loaded, stride, start, samples)
         if isinstance(video, np.ndarray):
-            frames_THWC, _ = batched(video, (-1, -1, -1, 3), "video")
-            return look(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start, samples)
+            frames_THWC, _ = as_batch(video, (-1, -1, -1, 3), "video")
+            return run_forecast(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start, samples)
         if not isinstance(video, str | Path):
             raise MaskcastError(
                 f"video: got a {type(video).__name__}; give a path, an address, or an array of frames "
                 "(T, H, W, 3), e.g. np.stack(frames)"
             )
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-            return look(find_video(str(video), Path(scratch)), self.loaded, distance, start, samples)
+            return run_forecast(find_video(str(video), Path(scratch)), self.loaded, distance, start, samples)
 
     def __repr__(self) -> str:
         about = self.loaded.about
@@ -152,7 +152,7 @@ class Segmenter:
     @property
     def label_map(self) -> LabelMap:
         """Name, kind and classes of the masks."""
-        return self.model.network.maps[self.model.place]
+        return self.model.network.maps[self.model.map_index]
 
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session, which masks a video frame by frame.
@@ -174,9 +174,11 @@ class Segmenter:
         Raises:
             MaskcastError: type or shape are wrong.
         """
-        frames_THWC, alone = batched(frames, (-1, -1, -1, 3), "frames")
+        frames_THWC, alone = as_batch(frames, (-1, -1, -1, 3), "frames")
         found = self.model.mask_clip(frames_THWC, self.consistent_frames)
-        warning = shift_warning(ObservedClip(frames_THWC, found.sure), self.model.reference, self.model.label_map)
+        warning = shift_warning(
+            ObservedClip(frames_THWC, found.mean_confidence), self.model.reference, self.model.label_map
+        )
         masks, confidence = found.masks, found.confidence
         if alone:
             masks, confidence = masks[0], None if confidence is None else confidence[0]

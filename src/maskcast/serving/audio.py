@@ -13,7 +13,7 @@ COPIED = frozenset(
 RATE = 48_000  # samples per second of encoded sound
 
 
-class Track:
+class AudioTrack:
     """The audio track of a film: copied without loss if MP4 supports the codec, else encoded as AAC.
 
     Args:

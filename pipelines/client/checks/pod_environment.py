@@ -13,7 +13,7 @@ from pipelines.client.checks.namespace import secret_values
 
 
 @contextmanager
-def environment_of_pods(subject: Subject) -> Iterator[None]:
+def pod_environment(subject: Subject) -> Iterator[None]:
     """Gives this process the environment of the pods until the block ends.
 
     Values of secrets come from the cluster if they may be read, else from this machine's environment. For
@@ -21,7 +21,9 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
     port.
     """
     values = {
-        name: value for name, value in subject.cluster.env.items() if not (name in os.environ and _inside(value))
+        name: value
+        for name, value in subject.cluster.env.items()
+        if not (name in os.environ and _only_in_cluster(value))
     }
     for name, keys in subject.cluster.secrets.items():
         try:
@@ -43,14 +45,14 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def must_be_known(variable: str) -> None:
+def require_reachable(variable: str) -> None:
     """Ends the check of a server whose address is known only inside the cluster.
 
     Raises:
         NotCheckedError: says how to check it from this machine.
     """
     address = os.environ.get(variable, "")
-    if _inside(address):
+    if _only_in_cluster(address):
         host = urlsplit(address).hostname or ""
         service, _, rest = host.partition(".")
         forward = f"kubectl port-forward -n {rest.partition('.')[0]} svc/{service} ..."
@@ -59,7 +61,7 @@ def must_be_known(variable: str) -> None:
         )
 
 
-def _inside(address: str) -> bool:
+def _only_in_cluster(address: str) -> bool:
     """Whether an address names a service of a cluster and is unknown on this machine."""
     try:
         host = urlsplit(address).hostname or ""

@@ -19,15 +19,15 @@ from maskcast.errors import MaskcastError
 from maskcast.report.overlays import Row, grid, overlay
 from maskcast.report.paint import class_entries
 from maskcast.report.pictures import GIF_MS, LAST_FRAMES, write_gif
-from maskcast.serving.sound import Track
+from maskcast.serving.audio import AudioTrack
 
 FPS = Fraction(1000, GIF_MS)
 CELL_WIDTHS = (320, 640)
-MOST_SHOWN = 8
+MAX_FUTURES = 8
 CODECS = ("libx264", "mpeg4")  # browsers play the first; every FFmpeg has the second
 
 
-def draw_film(
+def draw_frames(
     frames_THWC: np.ndarray, seen_THW: np.ndarray, coming: Sequence[np.ndarray], classes: Sequence[str], title: str
 ) -> list[Image.Image]:
     """Returns one image per frame: context frames overlaid with masks, then the forecast masks.
@@ -42,7 +42,7 @@ def draw_film(
         title: shown above each image, with the number of its frame, from 1.
     """
     size = frames_THWC.shape[1:3]
-    shown = coming[: MOST_SHOWN + 1]
+    shown = coming[: MAX_FUTURES + 1]
     masks = [resize_masks(np.concatenate([seen_THW, one_hHW]), *size) for one_hHW in shown]
     names = ["forecast", *(f"future {number}" for number in range(1, len(shown)))]
     columns = math.ceil(len(shown) ** 0.5)
@@ -59,7 +59,7 @@ def draw_film(
     return pictures
 
 
-def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
+def write_video(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Writes a film in the format of the file's suffix.
 
     Raises:
@@ -76,12 +76,12 @@ def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
 def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Writes a video at `FPS`, in which the last image is held."""
     width, height = pictures[0].size
-    with Film(path, height, width, FPS) as film:
+    with VideoWriter(path, height, width, FPS) as film:
         for time, picture in enumerate([*pictures, *[pictures[-1]] * (LAST_FRAMES - 1)]):
             film.add(np.asarray(picture), time)
 
 
-class Film:
+class VideoWriter:
     """A video file in H.264 (MPEG-4 if FFmpeg has no encoder for that), which can be streamed.
 
     Args:
@@ -90,7 +90,7 @@ class Film:
         width: columns of each image.
         rate: images per second, as far as known.
         unit: unit of times in seconds; None for 1 / rate.
-        sound: audio stream of an open input, whose packets are passed to ``hear``.
+        sound: audio stream of an open input, whose packets are passed to ``add_audio``.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Film:
         self._stream = self._container.add_stream(codec, rate=rate)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", self._unit
-        self._track = None if sound is None else Track(self._container, sound)
+        self._track = None if sound is None else AudioTrack(self._container, sound)
 
     def add(self, picture_HWC: np.ndarray, time: int) -> None:
         """Adds an image (H, W, C), shown from ``time`` on, which must increase."""
@@ -112,7 +112,7 @@ class Film:
         frame.pts, frame.time_base = time, self._unit
         self._container.mux(self._stream.encode(frame))
 
-    def hear(self, packet: Any, start: Fraction) -> None:
+    def add_audio(self, packet: Any, start: Fraction) -> None:
         """Adds an audio packet, whose times count from ``start`` seconds."""
         assert self._track is not None
         self._track.add(packet, start)

@@ -23,11 +23,11 @@ from maskcast.redaction import redacted
 
 CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
 FOLDER_RATE = Fraction(25)  # frame rate of folders of images
-Hear = Callable[[Any, Fraction], None]  # takes an audio packet, and the second at which the video starts
+OnAudio = Callable[[Any, Fraction], None]  # takes an audio packet, and the second at which the video starts
 
 
 @dataclass(frozen=True)
-class Playing:
+class VideoStream:
     """An open video.
 
     Attributes:
@@ -42,7 +42,7 @@ class Playing:
     unit: Fraction
     total: int | None
     sound: Any
-    play: Callable[[Hear], Iterator[tuple[np.ndarray, int]]]
+    play: Callable[[OnAudio], Iterator[tuple[np.ndarray, int]]]
 
 
 def is_camera(address: str) -> bool:
@@ -57,7 +57,7 @@ def camera_name(address: str) -> str:
 
 
 @contextmanager
-def playing(video: Path | str) -> Iterator[Playing]:
+def open_stream(video: Path | str) -> Iterator[VideoStream]:
     """Opens a video.
 
     Args:
@@ -73,23 +73,23 @@ def playing(video: Path | str) -> Iterator[Playing]:
     elif video.is_dir() or is_image(video):
         files = frame_files(video)
 
-        def images(_: Hear) -> Iterator[tuple[np.ndarray, int]]:
+        def images(_: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
             return _of_one_size(video, ((read_image(file), k) for k, file in enumerate(files)), files)
 
-        yield Playing(FOLDER_RATE, 1 / FOLDER_RATE, len(files), None, images)
+        yield VideoStream(FOLDER_RATE, 1 / FOLDER_RATE, len(files), None, images)
     else:
         with open_video(video, "AUTO") as (container, stream):
             yield _stream(video, video, container, stream)
 
 
-def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) -> Playing:
+def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) -> VideoStream:
     """Returns an open video for a container of FFmpeg; without `path` it is a camera."""
     unit = Fraction(stream.time_base)
     rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
     sound = next((one for one in container.streams.audio if one.codec_context is not None), None)
     start = Fraction(container.start_time or 0, 1_000_000)
 
-    def frames(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
+    def frames(hear: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
         step, second, first = max(1, round(1 / (rate * unit))), round(1 / unit), round(start / unit)
         last, before, upright = -step, first, UprightConverter()
 
@@ -108,7 +108,7 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
             yield upright(frame), time
             last = time
 
-    def live(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
+    def live(hear: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
         import av
 
         count = 0
@@ -123,8 +123,8 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
             say(f"{name}: ended after {pluralize(count, 'frame')} ({reason})")
 
     if path is None:
-        return Playing(rate, unit, None, sound, live)
-    return Playing(rate, unit, stream.frames or None, sound, lambda hear: _of_one_size(name, frames(hear)))
+        return VideoStream(rate, unit, None, sound, live)
+    return VideoStream(rate, unit, stream.frames or None, sound, lambda hear: _of_one_size(name, frames(hear)))
 
 
 def _of_one_size(

@@ -8,22 +8,22 @@ from itertools import accumulate
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 Samples = list[tuple[str, dict[str, str], float]]  # suffix of the name, labels, value
-GONE = 499  # counted, as in nginx, if a client did not wait for its answer
+CLIENT_CLOSED = 499  # counted, as in nginx, if a client did not wait for its answer
 
 
-class Measured:
+class ServerMetrics:
     """Counters of one server since its start.
 
     Attributes:
-        under_way: requests without an answer yet.
+        in_flight: requests without an answer yet.
         computed_s: seconds of computing answers.
         inputs: answered clips (frames for a masker).
-        unlike: inputs with a warning that they differ from the training data.
+        shifted: inputs with a warning that they differ from the training data.
     """
 
     def __init__(self, name: str, version: str, digest: str) -> None:
         self.model = {"name": name, "version": version, "digest": digest}
-        self.under_way, self.computed_s, self.inputs, self.unlike = 0, 0.0, 0, 0
+        self.in_flight, self.computed_s, self.inputs, self.shifted = 0, 0.0, 0, 0
         self._answers: Counter[int] = Counter()
         self._within = [0] * (len(BOUNDS_S) + 1)
         self._seconds = 0.0
@@ -54,10 +54,10 @@ class Measured:
             ("model_info", "gauge", "The model that answers.", [("", self.model, 1)]),
             ("requests_total", "counter", "Requests to infer, by the status of the answer.", answers),
             ("request_seconds", "histogram", "Seconds from a request to its answer.", seconds),
-            ("requests_under_way", "gauge", "Requests that have no answer yet.", [("", {}, self.under_way)]),
+            ("requests_under_way", "gauge", "Requests that have no answer yet.", [("", {}, self.in_flight)]),
             ("computed_seconds_total", "counter", "Seconds of computing.", [("", {}, self.computed_s)]),
             ("inputs_total", "counter", "Clips answered; of a masker, frames.", [("", {}, self.inputs)]),
-            ("inputs_unlike_total", "counter", "Clips unlike those of the training.", [("", {}, self.unlike)]),
+            ("inputs_unlike_total", "counter", "Clips unlike those of the training.", [("", {}, self.shifted)]),
             ("sessions", "gauge", "Sessions that are open.", [("", {}, sessions)]),
             ("session_frames_total", "counter", "Frames that sessions masked.", [("", {}, frames)]),
         )

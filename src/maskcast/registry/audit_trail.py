@@ -7,7 +7,7 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.store import CHAMPION, Registry, Version
 
 # The tags of a decision, with their allowed values.
-TOLD = {
+TAG_PATTERNS = {
     "action": "promote|rollback",
     "version": "[1-9][0-9]*",
     "champion": "[0-9]+",
@@ -48,10 +48,10 @@ def decisions(name: str) -> list[Decision]:
     Raises:
         MaskcastError: an entry was changed or not written by maskcast; the message names it.
     """
-    return [_decision(version) for version in Registry(trail_of(name)).versions()]
+    return [_decision(version) for version in Registry(trail_name(name)).versions()]
 
 
-def trail_of(name: str) -> str:
+def trail_name(name: str) -> str:
     """Returns the name of the registered model whose versions are the decisions about ``name``."""
     return f"{name}-promotions"
 
@@ -73,8 +73,8 @@ def series_champion(registry: Registry, data: str) -> Version | None:
 
 
 def _decision(version: Version) -> Decision:
-    known = {name: version.tags.get(f"maskcast.{name}", "") for name in TOLD}
-    for name, allowed in TOLD.items():
+    known = {name: version.tags.get(f"maskcast.{name}", "") for name in TAG_PATTERNS}
+    for name, allowed in TAG_PATTERNS.items():
         if not re.fullmatch(allowed, known[name], re.DOTALL):
             raise MaskcastError(
                 f"{version.name} version {version.number}: is no decision of `maskcast models`, or its tag "
