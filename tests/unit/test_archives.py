@@ -59,12 +59,12 @@ def test_members_are_unpacked_without_junk(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "C:\\evil"])
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path, name):
-    refuses(make_zip(tmp_path / "set.zip", **{"fine": b"1", name: b"2"}), "points out of the folder")
+    refuses(make_zip(tmp_path / "set.zip", **{"fine": b"1", name: b"2"}), "is outside of the folder")
 
 
 def test_a_tar_member_that_leaves_the_folder_is_refused(tmp_path):
     refuses(
-        make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("../evil"), b"1")), "'../evil' points out of the folder"
+        make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("../evil"), b"1")), "'../evil' is outside of the folder"
     )
 
 
@@ -171,7 +171,7 @@ def test_a_password_is_refused(tmp_path):
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + offset] |= 1
     archive.write_bytes(content)
-    refuses(archive, "'secret' has a password")
+    refuses(archive, "'secret' is encrypted")
 
 
 def test_folders_of_windows_are_folders(tmp_path):
@@ -200,15 +200,15 @@ def test_a_zip_without_its_head_is_damaged(tmp_path, lost):
     path = make_zip(tmp_path / "set.zip", first=bytes(range(256)) * 2, second=b"2" * 9)
     path.write_bytes(path.read_bytes()[lost:])
     assert is_archive(path)
-    refuses(path, "damaged|holds no file")
+    refuses(path, "damaged|contains no files")
 
 
 def test_an_archive_without_files_is_refused(tmp_path):
-    refuses(make_zip(tmp_path / "set.zip"), "holds no file; pack the data set again")
+    refuses(make_zip(tmp_path / "set.zip"), "contains no files; pack the data set again")
     (tmp_path / "set.zip").unlink()
-    refuses(make_zip(tmp_path / "set.zip", **{"only/folders/": b"", "__MACOSX/._x": b"junk"}), "holds no file")
+    refuses(make_zip(tmp_path / "set.zip", **{"only/folders/": b"", "__MACOSX/._x": b"junk"}), "contains no files")
     (tmp_path / "set.zip").unlink()
-    refuses(make_tar(tmp_path / "set.tgz"), "holds no file")
+    refuses(make_tar(tmp_path / "set.tgz"), "contains no files")
 
 
 def test_names_that_cannot_be_written_are_said(tmp_path):
@@ -222,18 +222,21 @@ def test_names_that_cannot_be_written_are_said(tmp_path):
 
 @pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("a", "a/"), ("a/b/c", "a/b")])
 def test_a_file_where_a_folder_must_be_is_said(tmp_path, names):
-    refuses(make_zip(tmp_path / "set.zip", **dict.fromkeys(names, b"1")), "is a folder where it is a file")
+    refuses(
+        make_zip(tmp_path / "set.zip", **dict.fromkeys(names, b"1")),
+        "is a file in one place and a folder in another",
+    )
 
 
 def test_an_archive_in_an_archive_is_said(tmp_path, capsys):
     inner = make_zip(tmp_path / "inner.zip", a=b"1").read_bytes()
     (tmp_path / "inner.zip").unlink()
     refuses(
-        make_zip(tmp_path / "set.zip", **{"data/inner.zip": inner}), "nothing but the archive 'data/inner.zip'; "
+        make_zip(tmp_path / "set.zip", **{"data/inner.zip": inner}), "contains only the archive 'data/inner.zip'; "
     )
     (tmp_path / "set.zip").unlink()
     unpack(make_zip(tmp_path / "set.zip", **{"data/inner.ZIP": inner, "README": b"read"}), tmp_path / "out")
-    assert "archives inside are left packed: 'data/inner.ZIP'\n" in capsys.readouterr().err
+    assert "archives inside it are not unpacked: 'data/inner.ZIP'\n" in capsys.readouterr().err
     assert (tmp_path / "out/data/inner.ZIP").read_bytes() == inner
 
 

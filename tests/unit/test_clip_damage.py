@@ -29,7 +29,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_missing_index(tmp_path: Path) -> None:
-    with pytest.raises(MaskcastError, match="no clip store there"):
+    with pytest.raises(MaskcastError, match="no clip store found"):
         ClipStore(tmp_path)
 
 

@@ -218,7 +218,7 @@ def test_select_names_what_there_is(written: Path) -> None:
         with pytest.raises(MaskcastError, match=f"no clip {re.escape(repr(unknown))}"):
             store.get(unknown)  # type: ignore[arg-type]
     for read in (store.frames, store.masks, store.confidence, store.has_masks, store.has_confidence):
-        with pytest.raises(MaskcastError, match="got 'v_10', no clip; give what `get`, `select` or `clips` has"):
+        with pytest.raises(MaskcastError, match="got 'v_10', not a clip; use one from `get`, `select` or `clips`"):
             read("v_10")  # type: ignore[operator]
 
 
@@ -248,7 +248,7 @@ def test_ids_sort_as_people_count() -> None:
         ({"clip_id": "v_0"}, "'v_0' occurs twice"),
         ({"split": "dev"}, "split 'dev'"),
         ({"kind": "secret"}, "kind 'secret'"),
-        ({"masks": {}}, "without masks"),
+        ({"masks": {}}, "has no masks"),
         ({"masks": {MASK: MASKS[:3]}}, r"\[3, 4\] frames"),
         ({"masks": {MASK: MASKS.astype(np.int64)}}, "masks are int64"),
         ({"frames": FRAMES[:, :5]}, r"frames are uint8 \(4, 5, 8, 3\)"),

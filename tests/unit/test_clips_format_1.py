@@ -101,7 +101,7 @@ def test_it_is_named_by_its_index(tmp_path: Path) -> None:
         ("clips.0.frames.start", 3, "index.json: not a valid index"),
         ("clips.0.frames.size", 2, "index.json: not a valid index"),
         ("clips.0.masks.size", 9999, "index.json: not a valid index"),
-        ("clips.0.masks.shard", "../masks-00000.zst", "index.json: names a shard that it does not list"),
+        ("clips.0.masks.shard", "../masks-00000.zst", "index.json: refers to a shard that is not listed"),
         ("shards.masks-00000.zst", {"bytes": 1}, "index.json: not a valid index"),
         ("shards.masks-00000.zst.bytes", 1, "masks-00000.zst: shard is missing or cut short"),
     ],

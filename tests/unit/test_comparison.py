@@ -117,7 +117,7 @@ def without_frames(root: Path, classes: tuple[str, ...] = CLASSES) -> ClipStore:
         ),
         (lambda root: write_store(root, height=48, val=6), r"has other height than .* \(32 and 48\); give"),
         (lambda root: write_store(root, val=2), "no clip 'val_2' among its 2"),
-        (lambda root: root.mkdir(), r"index\.json: no clip store there"),
+        (lambda root: root.mkdir(), r"index\.json: no clip store found"),
     ],
 )
 def test_another_store_than_that_of_the_evaluation_is_refused(

@@ -130,7 +130,7 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     assert sorted(path.name for path in out.iterdir()) == ["b", "c_frames"]
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2
-    assert "a.mp4: damaged or no video" in lines[0]
+    assert "a.mp4: damaged or not a video" in lines[0]
     assert "short.mp4: has 6 frames, 7 are needed for 4 of them 2 apart; give a longer video" in lines[1]
 
     written = (out / "b" / "forecast.json").stat().st_mtime_ns

@@ -210,7 +210,7 @@ def test_videos_and_backgrounds_that_cannot_be_read_are_left_out(tmp_path: Path)
     splits = {"splits": {"val": ["actor_0"]}, "background_splits": {"val": ["wall"]}}
     store = prepare(raw, tmp_path / "clips", FOLDERS | splits)
     assert len(store.clips) == 6 and {one["item"] for one in store.skipped} == {"broken"}
-    assert all("damaged or no video" in one["reason"] for one in store.skipped) and len(store.skipped) == 2
+    assert all("damaged or not a video" in one["reason"] for one in store.skipped) and len(store.skipped) == 2
 
 
 def write_log(folder: Path, size: tuple[int, int] = SIZE, clips: int = 2) -> None:
@@ -299,10 +299,10 @@ def small_mattes(raw: Path) -> dict[str, Any]:
 
 
 BAD = {
-    "no videos": (lambda raw: raw.mkdir() or FOLDERS, r"raw/videos: no such folder; name it in prepare_clips"),
+    "no videos": (lambda raw: raw.mkdir() or FOLDERS, r"raw/videos: folder not found; fix its path in prepare"),
     "empty backgrounds": (
         lambda raw: [write_raw(raw), [path.unlink() for path in (raw / "backgrounds").rglob("*.png")]] and FOLDERS,
-        r"raw/backgrounds: holds no videos and no images",
+        r"raw/backgrounds: no videos or images found",
     ),
     "no background of a split": (one_background, r"no background of split '\w+', which 'actor_\d' is in"),
     "a background in two splits": (
@@ -312,7 +312,7 @@ BAD = {
     "a background named in two splits": (
         lambda raw: write_raw(raw)
         and FOLDERS | {"background_splits": {"val": ["wall"], "train": ["wall", "street"]}},
-        r"splits.val: 'wall' stands in two splits",
+        r"splits.val: 'wall' is in two splits",
     ),
     "a video in two splits": (lambda raw: copied(raw, "videos"), r"the same as .*remove one of them"),
     "clips longer than all videos": (
@@ -361,7 +361,9 @@ def test_init_says_what_such_a_folder_is_for(sign: str, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     if "videos" not in sign:
         (tmp_path / sign).write_text("{}")
-    with pytest.raises(MaskcastError, match=f"holds {sign}, .*green screen: `maskcast new .* --pipeline video`"):
+    with pytest.raises(
+        MaskcastError, match=f"holds {sign}, .*green-screen data set: run `maskcast new .* --pipeline video`"
+    ):
         inspect_folder(tmp_path)
 
 
@@ -378,7 +380,7 @@ def test_backgrounds_of_others_are_refused(damage: str, tmp_path: Path) -> None:
     else:
         path = store.root / "backgrounds/index.json"
         path.write_text(path.read_text() + " ")
-    with pytest.raises(MaskcastError, match=r"no clip store there|not the backgrounds of"):
+    with pytest.raises(MaskcastError, match=r"no clip store found|not the backgrounds of"):
         Backgrounds(store)
 
 

@@ -125,13 +125,13 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
     assert "6 (24 frames each), 2 with masks on 48 of 48 frames" in said
     assert "6 of 6 at stride 1 (22 frames)" in " ".join(said.split())
     assert "24 per second: a clip lasts 0.9 s" in said
-    assert "look at: masks are paired with frames by number (offset 1)" in said
+    assert "check: masks are paired with frames by number (offset 1)" in said
     assert "500 masker steps x 0.10 s" in " ".join(said.split()) and "11 stages x 15 s" in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 80
     assert said.endswith("wrote params.yaml; read it, then:\n  dvc repro\n")
     (tmp_path / "dvc.yaml").unlink()
     assert main(["init", "streets", "--force"]) == 0
-    assert "this needs a project: there is no dvc.yaml beside the file" in capsys.readouterr().out
+    assert "this needs a project, but there is no dvc.yaml in the folder of the file" in capsys.readouterr().out
     for reason in ("unlabeled: the 4 without masks", "the masks hold 0, 1, 2", "frames have 40x64"):
         assert reason in text
 
@@ -144,10 +144,10 @@ def test_a_file_that_is_there_stays_as_it_is(
     params = tmp_path / "params.yaml"
     params.write_text("mine: 1\n")
     assert main(["init", "mine"]) == 2
-    assert "params.yaml: already there; replace it by --force" in capsys.readouterr().err
+    assert "params.yaml: already exists; overwrite it with --force" in capsys.readouterr().err
     assert params.read_text() == "mine: 1\n"
     assert main(["init", "mine", "--force", "--params", "."]) == 2
-    assert capsys.readouterr().err == "error: .: is a folder; name a file by --params\n"
+    assert capsys.readouterr().err == "error: .: is a folder; choose a file with --params\n"
     assert main(["init", "mine", "--params", "other.yaml"]) == 0
     assert params.read_text() == "mine: 1\n" and "JPEGImages" in (tmp_path / "other.yaml").read_text()
     assert main(["init", "nothing-there", "--force"]) == 2 and params.read_text() == "mine: 1\n"
@@ -241,7 +241,7 @@ def mask_each(root: Path) -> None:
             "^val: its 24 frames have the numbers 0 to 23, its 24 masks 1 to 24, .* rename its masks, by -1",
         ),
         (one_off_in_names, "^c: its 24 frames have the numbers 0 to 23, its 24 masks 1 to 24"),
-        (mask_each, "^id0: several masks and one frame, as masks of one object each are"),
+        (mask_each, "^id0: one frame has several masks, e.g. one per object, but only one"),
     ],
 )
 def test_masks_that_may_be_of_other_frames_are_refused(
@@ -581,7 +581,7 @@ def test_frames_that_lie_in_the_folder_itself_are_one_sequence(tmp_path: Path) -
 def test_videos_of_masks_are_no_videos_to_learn_from(video: str, masks: str, tmp_path: Path) -> None:
     for name in (video, masks):
         write_mp4(tmp_path / name, frames_of(9, 24)[0])
-    said = f"{masks} is called as the masks of {video}, and masks are read from images: .*`ffmpeg -i {masks} "
+    said = f"{masks} is named like the masks of {video}, but masks are read from images: .*`ffmpeg -i {masks} "
     with pytest.raises(MaskcastError, match=said):
         inspect_folder(tmp_path)
 
@@ -746,7 +746,7 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     assert main(["init", "set"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "masker unet, randomly initialised forecaster flow: moves the last mask along" in said
-    assert "look at: the masker will be randomly initialised: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
+    assert "check: the masker will be randomly initialised: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 
 

@@ -590,7 +590,7 @@ def test_an_export_that_is_not_unpacked_is_said(tmp_path: Path) -> None:
     write_mp4(tmp_path / "street.mp4", frames_of(0, LENGTH)[0])
     with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
         archive.writestr("annotations.xml", "<annotations/>")
-    said = "task.zip is an archive, and is not looked into: unpack what labels it has, put it beside the frames"
+    said = "task.zip is an archive, which is not inspected: unpack the labels in it, put it beside the frames"
     assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 

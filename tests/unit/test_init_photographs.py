@@ -66,7 +66,7 @@ def test_photographs_get_a_masker_and_no_forecaster(
     assert list(yaml.safe_load(text)) == list(stages_of("photographs"))
     assert text.startswith(f"# Params of the pipeline photographs for {tmp_path}, proposed by ")
     said = " ".join(format_plan(start, tmp_path, tmp_path / "params.yaml").split())
-    assert f"look at: taken for photographs, because {why}: nothing is forecast." in said
+    assert f"check: treated as photographs, because {why}: nothing is forecast." in said
     assert (
         "photographs 10, 10 with masks" in said
         and "wrote" in said
@@ -79,10 +79,10 @@ def test_photographs_get_a_masker_and_no_forecaster(
     ("beside", "said"),
     [
         ("recipes/photographs/dvc.yaml", None),
-        (None, "this needs a project: there is no dvc.yaml beside the file"),
+        (None, "this needs a project, but there is no dvc.yaml in the folder of the file"),
         (
             "dvc.yaml",
-            "this needs a project of the pipeline photographs: dvc.yaml beside it reads pretrain_encoder, too,",
+            "this needs a project of the pipeline photographs: dvc.yaml in its folder also reads pretrain_encoder",
         ),
     ],
 )

@@ -404,7 +404,7 @@ def test_masks_of_one_class_each_are_not_taken_one_for_all(form: str, tmp_path: 
         for value, each in ((1, "car"), (2, "person")):
             path = Path(MASKS_EACH[form].format(name=name, each=each))
             write_images(tmp_path / path.parent, (masks == value) * np.uint8(255), path.name)
-    said = r"car.* and .*person.* mark other pixels of the same frames, as masks of one class or object each do"
+    said = r"car.* and .*person.* mark different pixels of the same frames, e.g. one class or object each"
     with pytest.raises(MaskcastError, match=said):
         inspect_folder(tmp_path)
 
@@ -418,7 +418,7 @@ def test_masks_of_numbered_objects_may_overlap_and_are_not_taken_one_for_all(tmp
             for t in range(0, LENGTH, 4):  # the second covers the first
                 mask = (masks[t : t + 1] > (1 - number)) * np.uint8(255)
                 write_images(tmp_path / f"Annotations_6fps/{name}/{number:03d}", mask, "{:05d}.png", t)
-    with pytest.raises(MaskcastError, match=r"/000 .* and .*/001 .* mark other pixels of the same frames"):
+    with pytest.raises(MaskcastError, match=r"/000 .* and .*/001 .* mark different pixels of the same frames"):
         inspect_folder(tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_sequences_of_cityscapes_are_taken_before_their_labelled_frames(
     assert source["splits"] == {"val": ("lindau",)} and len(source["classes"]) == 34
     said = (
         "6 images left out: leftImg8bit/train/aachen and 2 folders more, because all frames of their videos are "
-        "there, e.g. leftImg8bit_sequence/train/aachen"
+        "present, e.g. leftImg8bit_sequence/train/aachen"
     )
     assert start.findings.warnings[0] == said
     for clip in store.clips:

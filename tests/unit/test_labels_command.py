@@ -209,7 +209,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
     ("words", "message"),
     [
         ("export --format cocoo --masks clips --output o", "no format 'cocoo'; did you mean 'coco'?"),
-        ("export --format coco --masks nothing --output o", "nothing/index.json: no clip store there"),
+        ("export --format coco --masks nothing --output o", "nothing/index.json: no clip store found"),
         ("export --format coco --masks clips --map sky --output o", "no label map 'sky'; it has mask"),
         ("export --format coco --masks clips --frames no.csv --output o", "no.csv: no such list of frames"),
         (

@@ -169,7 +169,7 @@ def reason(listing: Listing) -> str:
     [
         (["00001.png", "00002.png"], {}, r"00001\.png: the first mask has the number 1, .* set source\.offset: 1"),
         (["00003.png", "00004.png"], {"offset": 0}, r"00004\.png: .*\.offset: 0 it is the mask of frame 4"),
-        (["00000_2.png"], {}, r"'00000_2' has 2 numbers, so it does not tell its frame; let \{frame\} stand"),
+        (["00000_2.png"], {}, r"'00000_2' has 2 numbers, so its frame is ambiguous; let \{frame\} stand"),
         (["first.png"], {}, r"'first' has no numbers"),
         (["m0.png", "n0.png"], {}, r"n0\.png: m0\.png has the same number"),
     ],
@@ -202,7 +202,7 @@ def test_what_does_not_pair_is_listed_with_the_rule(tmp_path: Path) -> None:
     skipped = dict(listing.skipped)
     assert skipped["a/masks"] == "1 mask (3.png) without a frame by the rule: a mask has the name of its frame"
     assert skipped["b"].endswith(
-        "gt/b: no mask (label_0.png, label_1.png, label_2.png) has a frame (0.png, 1.png, 2.png) by the "
+        "gt/b: no mask (label_0.png, label_1.png, label_2.png) matches a frame (0.png, 1.png, 2.png) by the "
         "rule: a mask has the name of its frame; set source.mask_suffix or source.offset, or name both by {frame} "
         "in source.images and source.masks"
     )
@@ -215,7 +215,7 @@ def test_no_clip_goes_over_a_gap_in_the_numbers(tmp_path: Path) -> None:
         mask(tmp_path / f"gt/a/{n:03d}.png", 0)
     listing = listed(tmp_path, images="img/{clip}", masks="gt/{clip}", frames=3)
     assert [clip.meta["start"] for clip in listing.clips] == [0, 1, 4]
-    assert "1 sequence has gaps in the numbers of frames, and no clip goes over one (a: " in listing.notes[-1]
+    assert "1 sequence has gaps in the numbers of frames, and no clip spans one (a: " in listing.notes[-1]
     assert "006.png" in listing.notes[-1]
     listing = listed(tmp_path, images="img/{clip}", masks="gt/{clip}", frames=5)
     assert "has 7 frames in 2 parts" in reason(listing)

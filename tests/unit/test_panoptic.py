@@ -365,7 +365,5 @@ def test_masks_of_classes_are_taken_before_segments(tmp_path: Path) -> None:
         write_images(tmp_path / "masks", mask.astype(np.uint8)[None], f"{name}.png")
     found = plan_params(tmp_path).findings
     assert (found.source["layout"], found.source["masks"]) == ("frame_folders", "masks/{clip}.png")
-    said = (
-        "5 images left out: annotations/panoptic_val2017 holds numbers of segments, and there are masks of classes"
-    )
+    said = "5 images left out: annotations/panoptic_val2017 has segment ids, and there are class masks"
     assert said in found.warnings

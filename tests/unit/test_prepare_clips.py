@@ -282,5 +282,7 @@ def test_ids_are_resized_to_the_nearest_and_mattes_by_area(tmp_path):
 
 
 def test_masks_of_a_map_that_the_source_does_not_name_are_refused(tmp_path):
-    with pytest.raises(MaskcastError, match="'both': masks of 'hands', no label map of this store; it has skin"):
+    with pytest.raises(
+        MaskcastError, match="'both': masks of 'hands', which is not a label map of this store; allowed: skin"
+    ):
         prepare_hands(tmp_path / "clips", source=HandsSource(maps=(SKIN,)))

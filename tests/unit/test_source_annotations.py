@@ -205,7 +205,7 @@ def test_a_clip_with_a_frame_without_labels_has_classes_alone(tmp_path: Path) ->
 
 def test_objects_that_the_file_does_not_tell_apart_are_refused(tmp_path: Path) -> None:
     write_coco(tmp_path, ["video1"])
-    with pytest.raises(LabelError, match=r"'car' has no number .* or leave out source\.instances"):
+    with pytest.raises(LabelError, match=r"'car' has no object id .* or leave out source\.instances"):
         list_raw(tmp_path, instances=True)
     write_json(
         tmp_path / "labels.json", coco(numbered("video1"), [one(1, track_id=1), one(2, category=2, track_id=1)])
@@ -443,7 +443,7 @@ def test_names_are_translated(tmp_path: Path) -> None:
 def test_a_list_of_classes_without_the_background_is_refused(tmp_path: Path) -> None:
     write_coco(tmp_path, ["video1"])
     with pytest.raises(
-        LabelError, match=r"'car' has objects, and stands first .* classes: \[background, car, \.\.\.\]"
+        LabelError, match=r"'car' has objects, but is the first .* classes: \[background, car, \.\.\.\]"
     ):
         list_raw(tmp_path, classes=["car", "person"])
     (found,) = masks_of(list_raw(tmp_path, classes=["other", "person"], rename={"car": "other"}))
@@ -538,7 +538,7 @@ def test_images_of_another_size_stop_the_stage(size: tuple[int, int], hint: str,
 
 def test_files_of_labels_are_named_below_the_folder(tmp_path: Path) -> None:
     write_coco(tmp_path)
-    with pytest.raises(MaskcastError, match=r"none\.json: no such file of labels; fix source\.labels"):
+    with pytest.raises(MaskcastError, match=r"none\.json: label file not found; fix source\.labels"):
         list_raw(tmp_path, labels=["none.json"])
     for path in ("/etc/labels.json", "../labels.json"):
         with pytest.raises(ValidationError, match="must be a path below the data set's folder"):

@@ -168,10 +168,10 @@ def test_frames_in_any_order_are_sorted_by_their_number(tmp_path):
         ("{", "not valid JSON"),
         ("[1, 2]", "not a CLEVRER annotation"),
         ({"object_property": []}, "motion_trajectory"),
-        (annotation(color="pink"), "'pink' is not one of gray, red"),
+        (annotation(color="pink"), "'pink' is not supported; allowed: gray"),
         ({**annotation(), "object_property": []}, "not a CLEVRER annotation"),
         (annotation(frames=5), "has 5 frames where 10 are needed"),
-        ({**annotation(), "motion_trajectory": annotation()["motion_trajectory"][3:]}, "lacks frames"),
+        ({**annotation(), "motion_trajectory": annotation()["motion_trajectory"][3:]}, "has missing frames"),
     ],
 )
 def test_malformed_annotations_are_named(tmp_path, content, words):
@@ -198,7 +198,7 @@ def test_too_short_videos_and_clips_without_frames_are_skipped_with_the_reason(r
     assert {item for item, _ in found.skipped} == {"video_00003", "video_00006", "video_10004"}
     assert "has 30 frames, a window needs 58" in found.skipped[0][1]
     hidden = listing(raw, ids=(6,), id_splits={6: "hidden"})
-    assert not hidden.clips and "video_00006.mp4 is absent" in hidden.skipped[0][1]
+    assert not hidden.clips and "video_00006.mp4 is missing" in hidden.skipped[0][1]
 
 
 def test_second_file_of_an_id_is_skipped(raw):

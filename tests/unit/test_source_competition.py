@@ -196,7 +196,7 @@ def test_annotations_of_nothing_are_refused(tmp_path, numbers):
     start, end, frames = numbers
     with pytest.raises(MaskcastError, match="give 0 <= START < END and FRAMES >= 1"):
         write_annotations(start, end, tmp_path, frames)
-    with pytest.raises(MaskcastError, match="no such folder"):
+    with pytest.raises(MaskcastError, match="folder not found"):
         write_annotations(0, 1, tmp_path / "absent", 22)
 
 

@@ -192,9 +192,9 @@ def test_varied_copies_of_one_image_are_of_one_split(seed):
 @pytest.mark.parametrize(
     ("splits", "match"),
     [
-        ({"valid": 0.5}, "splits.valid: no such split; allowed: train, val"),
+        ({"valid": 0.5}, "splits.valid: unknown split; allowed: train, val"),
         ({"val": ("absent",)}, "'absent' is not among the sequences"),
-        ({"val": ("a",), "test": ("a",)}, "'a' stands in two splits"),
+        ({"val": ("a",), "test": ("a",)}, "'a' is in two splits"),
         ({"val": 0.7, "test": 0.7}, "sum to at most 1"),
         ({"val": -0.1}, "at least 0"),
     ],
@@ -279,7 +279,7 @@ def test_shares_of_time_leave_the_beginning_to_train(splits, parts):
     [
         ({"val": ("road",)}, "splits.val: with split_by: time every split but train takes a share"),
         ({"train": 0.5}, "splits.train: with split_by: time every split but train takes a share"),
-        ({"valid": 0.5}, "splits.valid: no such split; allowed: train, val"),
+        ({"valid": 0.5}, "splits.valid: unknown split; allowed: train, val"),
         ({"val": 0.7, "test": 0.7}, "sum to at most 1"),
     ],
 )

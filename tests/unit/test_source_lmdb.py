@@ -198,13 +198,19 @@ BAD: dict[str, tuple[Callable[[Values], object], str]] = {
         lambda v: v["val"][0].update(hand_type="foot"),
         r"entry 0: hand_type 'foot'; allowed",
     ),
-    "no box": (lambda v: v["val"][0].pop("bbox"), r"datalist_val_mp.pt: entry 0: has no bbox; write img_path"),
-    "no list": (lambda v: v.update(val={"a": 1}), r"datalist_val_mp.pt: holds no list of images, but dict"),
+    "no box": (
+        lambda v: v["val"][0].pop("bbox"),
+        r"datalist_val_mp.pt: entry 0: bbox is missing; required: img_path",
+    ),
+    "no list": (lambda v: v.update(val={"a": 1}), r"datalist_val_mp.pt: expected a list of images, got dict"),
     "an image in two lists": (
         lambda v: v["val"].append(entry(1)),
         r"clip id 'a/1' occurs twice \(splits train and val",
     ),
-    "a table of ids that is none": (lambda v: v.update(ids=[1, 2]), r"path2id_train.pt: no table of ids by path"),
+    "a table of ids that is none": (
+        lambda v: v.update(ids=[1, 2]),
+        r"path2id_train.pt: not a table of ids by path",
+    ),
     "a pickle in a list": (
         lambda v: v["val"].append(Runs()),
         r"datalist_val_mp.pt: loading it could run code .*python recipes/hands/list_to_jsonl.py --trust ",

@@ -218,13 +218,13 @@ def test_a_picture_of_the_cover_is_no_video(tmp_path: Path) -> None:
 
 def test_no_frame_and_too_many_are_said(tmp_path: Path, from_keys: list[int]) -> None:
     encode(tmp_path / "a.avi", "mpeg4", frames=9)
-    for indices, line in (([], "no frame is asked for"), (range(7, 12), "has 9 frames where 12 are needed")):
+    for indices, line in (([], "no frames requested"), (range(7, 12), "has 9 frames but 12 are needed")):
         with pytest.raises(MaskcastError, match=line):
             read_video(tmp_path / "a.avi", indices)
-    with pytest.raises(MaskcastError, match=r"b\.avi: no such video"):
+    with pytest.raises(MaskcastError, match=r"b\.avi: video not found"):
         count_frames(tmp_path / "b.avi")
     (tmp_path / "b.avi").write_bytes(b"")
-    with pytest.raises(MaskcastError, match=r"b\.avi: damaged or no video"):
+    with pytest.raises(MaskcastError, match=r"b\.avi: damaged or not a video"):
         count_frames(tmp_path / "b.avi")
 
 

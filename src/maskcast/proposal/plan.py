@@ -93,8 +93,8 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
     lacking = [split for split in ("train", "val") if not clips[split]] if found.trainable else []
     if lacking:
         raise MaskcastError(
-            f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): a clip to learn from and one to be scored "
-            f"on need {found.frames} frames each; label a second sequence, or longer ones"
+            f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): training and validation each need a clip of "
+            f"{found.frames} frames; label a second sequence, or longer ones"
         )
     found.warnings[:0] = _unreadable_clips(listing.clips)  # first, because they may leave nothing to learn from
     seconds, formula = None, ""
@@ -131,7 +131,7 @@ def check_outside_outputs(raw: Path) -> None:
     own = Path("data").resolve()
     if raw.resolve() in (own, *own.parents):
         raise MaskcastError(
-            f"{raw}: holds {own}, where the pipeline writes; move your data elsewhere, or name their own folder"
+            f"{raw}: holds {own}, where the pipeline writes; move your data elsewhere, or give a subfolder"
         )
 
 
@@ -142,9 +142,11 @@ def check_overwrite(path: Path, *, force: bool) -> None:
         MaskcastError: if it exists and ``force`` is not set, or it is a folder.
     """
     if path.is_dir():
-        raise MaskcastError(f"{path}: is a folder; name a file by --params")
+        raise MaskcastError(f"{path}: is a folder; choose a file with --params")
     if path.exists() and not force:
-        raise MaskcastError(f"{path}: already there; replace it by --force, or name another file by --params")
+        raise MaskcastError(
+            f"{path}: already exists; overwrite it with --force, or choose another file with --params"
+        )
 
 
 def write_params(path: Path, text: str) -> None:

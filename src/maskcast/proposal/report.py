@@ -19,9 +19,9 @@ def format_plan(start: ParamsPlan, raw: Path, params: Path) -> str:
     lines = [str(raw), *(_row(name, text) for name, text in _rows(start))]
     warnings = start.findings.warnings + [f"left out: {item}: {why}" for item, why in start.left_out]
     if warnings:
-        lines += ["", *(_wrapped(f"look at: {text}") for text in warnings[:MAX_WARNINGS])]
+        lines += ["", *(_wrapped(f"check: {text}") for text in warnings[:MAX_WARNINGS])]
     if len(warnings) > MAX_WARNINGS:
-        lines.append(f"look at: {len(warnings) - MAX_WARNINGS} more, as prepare_clips will say")
+        lines.append(f"check: {len(warnings) - MAX_WARNINGS} more, which prepare_clips will report")
     lines.append("")
     if start.seconds is not None:
         lines.append(
@@ -45,11 +45,11 @@ def _project_hint(start: ParamsPlan, params: Path) -> list[str]:
     new = f"`maskcast new FOLDER --pipeline {start.pipeline}` creates one"
     beside = params.with_name("dvc.yaml")
     if not beside.exists():
-        return [_wrapped(f"this needs a project: there is no dvc.yaml beside the file ({new})")]
+        return [_wrapped(f"this needs a project, but there is no dvc.yaml in the folder of the file ({new})")]
     with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
         read = [call.name for call in read_calls(beside)[0].values() if call.params_file == PARAMS_FILE]
         if lacking := [name for name in read if name not in start.proposal.sections]:
-            what = f"dvc.yaml beside it reads {lacking[0]}, too, for which there is no section"
+            what = f"dvc.yaml in its folder also reads {lacking[0]}, and the file has no such section"
             return [
                 _wrapped(f"this needs a project of the pipeline {start.pipeline}: {what} ({new}; run init there)")
             ]

@@ -48,7 +48,8 @@ def check_disk(archive: Path, size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise MaskcastError(
-            f"{archive}: needs {size / 1e9:.1f} GB at {folder} where {free / 1e9:.1f} GB are free; free some"
+            f"{archive}: needs {size / 1e9:.1f} GB at {folder} but only {free / 1e9:.1f} GB are free; free some "
+            "space"
         )
 
 
@@ -56,14 +57,14 @@ def check_contents(archive: Path, folder: Path) -> None:
     """Refuses an archive without files, or with only archives; archives among other files are reported."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
     if not files:
-        raise MaskcastError(f"{archive}: holds no file; pack the data set again")
+        raise MaskcastError(f"{archive}: contains no files; pack the data set again")
     inner = [path for path in files if path.suffix.lower() in ARCHIVE_SUFFIXES]
     if not inner:
         return
     what = f"{inner[0].relative_to(folder).as_posix()!r}" + (f" and {len(inner) - 1} more" * (len(inner) > 1))
     if len(inner) == len(files):
-        raise MaskcastError(f"{archive}: holds nothing but the archive {what}; unpack it and give what is inside")
-    say(f"{archive}: archives inside are left packed: {what}")
+        raise MaskcastError(f"{archive}: contains only the archive {what}; unpack it and give its contents")
+    say(f"{archive}: archives inside it are not unpacked: {what}")
 
 
 def link_error(archive: Path, name: str) -> MaskcastError:
@@ -91,7 +92,7 @@ def write_errors(archive: Path, member: str) -> Iterator[None]:
     try:
         yield
     except (FileExistsError, NotADirectoryError):
-        problem = "occurs twice, or another member is a folder where it is a file, or the other way round"
+        problem = "occurs twice, or is a file in one place and a folder in another"
         raise MaskcastError(f"{archive}: member {member!r} {problem}; pack the archive again") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -111,9 +112,9 @@ def read_errors(archive: Path, member: str | None = None) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EINVAL:  # seek before the start of the file: the beginning is missing
             raise MaskcastError(
-                f"{archive}: is damaged, it lacks its head; copy it again from its origin"
+                f"{archive}: is damaged, its beginning is missing; copy it again from its origin"
             ) from error
-        raise MaskcastError(f"{archive}: cannot be unpacked ({error.strerror}); look after the disk") from error
+        raise MaskcastError(f"{archive}: cannot be unpacked ({error.strerror}); check the disk") from error
     except (NotImplementedError, RuntimeError) as error:  # zipfile's errors for unsupported compression methods
         raise MaskcastError(f"{archive}: cannot be unpacked here ({error}); pack it again with deflate") from error
     except MemoryError:  # LZMA allocates a dictionary of the size in its header

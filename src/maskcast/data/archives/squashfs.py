@@ -27,7 +27,7 @@ def _run_unsquashfs(archive: Path, folder: Path, *flags: str) -> str:
     program = shutil.which("unsquashfs")
     if program is None:
         raise MaskcastError(
-            f"{archive}: a squashfs file needs the program unsquashfs, which is not there; install "
+            f"{archive}: reading squashfs needs the program unsquashfs, which was not found; install "
             "squashfs-tools, or unpack it and give the folder"
         )
     command = [program, "-no-progress", *flags, "-dest", str(folder), str(archive)]

@@ -102,7 +102,9 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
         if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise link_error(archive, info.filename)
         if info.flag_bits & 1:
-            raise MaskcastError(f"{archive}: member {info.filename!r} has a password; give an archive without")
+            raise MaskcastError(
+                f"{archive}: member {info.filename!r} is encrypted; give an archive without password"
+            )
         # Windows writes backslashes, or marks folders only by an attribute.
         is_folder = info.filename.endswith(("/", "\\")) or bool(info.external_attr & MSDOS_FOLDER)
         yield Member(info.filename, info.compress_size, info.file_size, is_folder, partial(opened.open, info))
@@ -131,6 +133,6 @@ def _relative(archive: Path, name: str) -> PurePosixPath | None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         raise MaskcastError(
-            f"{archive}: member {name!r} points out of the folder; pack the archive again without it"
+            f"{archive}: member {name!r} is outside of the folder; pack the archive again without it"
         )
     return None if not path.parts or any(is_junk(part) for part in path.parts) else path

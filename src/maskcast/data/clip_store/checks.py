@@ -15,7 +15,10 @@ Layer = np.ndarray | CompressedLayer
 def check_split(clip_id: str, split: str, kind: str) -> None:
     """Refuses an unknown split or kind."""
     if split not in SPLITS or kind not in KINDS:
-        raise MaskcastError(f"clip {clip_id!r}: split {split!r}, kind {kind!r}; allowed: {SPLITS} and {KINDS}")
+        raise MaskcastError(
+            f"clip {clip_id!r}: split {split!r}, kind {kind!r}; allowed: {', '.join(SPLITS)} and "
+            f"{', '.join(KINDS)}"
+        )
 
 
 def check_layers(
@@ -30,7 +33,8 @@ def check_layers(
     for name in (*masks, *confidence):
         if name not in maps:
             raise MaskcastError(
-                f"clip {clip_id!r}: masks of {name!r}, no label map of this store; it has {', '.join(maps)}"
+                f"clip {clip_id!r}: masks of {name!r}, which is not a label map of this store; "
+                f"allowed: {', '.join(maps)}"
             )
     given: list[tuple[str, Layer, type, tuple[int, ...]]] = []
     if frames is not None:
@@ -41,7 +45,9 @@ def check_layers(
         given.append((_layer_text("confidence", name, maps), sure, np.uint8, size))
     lengths = {len(layer) for _, layer, _, _ in given}
     if len(lengths) > 1 or 0 in lengths:
-        raise MaskcastError(f"clip {clip_id!r}: its layers have {sorted(lengths)} frames; they must agree")
+        raise MaskcastError(
+            f"clip {clip_id!r}: layers have {sorted(lengths)} frames; give all of them the same number"
+        )
     for words, layer, dtype, shape in given:
         if np.dtype(layer.dtype) != dtype or layer.shape[1:] != shape:
             raise MaskcastError(
@@ -56,7 +62,7 @@ def check_objects(clip_id: str, maps: Mapping[str, LabelMap], objects: Mapping[s
         if name not in maps or maps[name].kind != "instances":
             have = ", ".join(each.name for each in maps.values() if each.kind == "instances") or "none"
             raise MaskcastError(
-                f"clip {clip_id!r}: objects of {name!r}, which is no map of instances; the store has {have}"
+                f"clip {clip_id!r}: objects of {name!r}, which is not a map of kind instances; allowed: {have}"
             )
         most = maps[name].num_classes - 1
         for instance, class_id in classes.items():

@@ -67,4 +67,4 @@ class ColumnWriter:
         with (self._root / LINES_FILE).open("rb") as file:
             file.seek(int(ends_N[row - 1]) if row else 0)
             clip_id = json.loads(file.readline())["id"]
-        raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")
+        raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip a unique id")

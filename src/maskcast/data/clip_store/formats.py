@@ -146,7 +146,9 @@ def parse_index(raw: bytes, path: Path) -> Index:
         form = str(index.get("format"))
         missing = REQUIRED_KEYS.get(form, COMMON_KEYS) - set(index)
         if form not in REQUIRED_KEYS or missing:
-            raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); {REMEDY}")
+            raise MaskcastError(
+                f"{path}: not a {FORMAT} index (missing keys: {', '.join(sorted(missing))}); {REMEDY}"
+            )
         (_HeaderV1 if form == FORMAT_V1 else _HeaderV2).model_validate(index)
         _check_shards(index["shards"], path)
         height, width = index["height"], index["width"]
@@ -187,7 +189,7 @@ def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
     for name, shard in shards.items():
         if Path(name).name != name:
             raise MaskcastError(
-                f"{path}: names a shard that it does not list as a file beside it; write the store again"
+                f"{path}: refers to a shard that is not listed or not in its folder; write the store again"
             )
         file = path.parent / name
         if not file.is_file() or file.stat().st_size != shard["bytes"]:
@@ -232,7 +234,7 @@ def _table_v2(index: dict[str, Any], path: Path) -> Table:
     if of_groups != [one["clips"] for one in index["groups"]]:
         raise ValueError(f"{COLUMNS_FILE} lists {pluralize(of_groups, 'clip')} in the groups")
     if count and not (1 <= num_frames.min() <= num_frames.max() <= MAX_FRAMES and (ends[1:] > ends[:-1]).all()):
-        raise ValueError(f"{COLUMNS_FILE} holds lengths that no clip has")
+        raise ValueError(f"{COLUMNS_FILE} has invalid clip lengths")
     lines = _map_lines(path.parent / LINES_FILE) if count else b""
 
     def build(row: int) -> Clip:
@@ -274,7 +276,7 @@ def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
     named = [span.shard for span in (clip.frames, *clip.layers.values()) if span]
     if not set(named) <= set(shards):
         raise MaskcastError(
-            f"{path}: names a shard that it does not list as a file beside it; write the store again"
+            f"{path}: refers to a shard that is not listed or not in its folder; write the store again"
         )
     size, span = clip.num_frames, clip.frames
     sound = size > 0
@@ -284,7 +286,7 @@ def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
         sound &= len(layer.chunks) == -(-size // layer.chunk_frames) and min(layer.chunks) > 0
         sound &= _within(layer.start, sum(layer.chunks), shards[layer.shard]["bytes"])
     if not sound:
-        raise ValueError(f"clip {clip.id!r} does not lie in its shards")
+        raise ValueError(f"clip {clip.id!r} is not inside its shards")
 
 
 def _within(start: int, size: int, whole: int) -> bool:

@@ -88,7 +88,7 @@ class ClipStore:
         if self._chosen is not None:
             return self._chosen
         if len(self.maps) != 1:
-            raise MaskcastError(f"{self.root}: has the label maps {', '.join(self.maps)}; name one (label_map)")
+            raise MaskcastError(f"{self.root}: has the label maps {', '.join(self.maps)}; choose one (label_map)")
         return next(iter(self.maps.values()))
 
     @property
@@ -221,7 +221,7 @@ class ClipStore:
         if name not in self.maps:
             have = ", ".join(self.maps)
             raise MaskcastError(
-                f"{self.root}: no label map {name!r}; it has {have}: name one of these (label_map)"
+                f"{self.root}: no label map {name!r}; it has {have}: choose one of them (label_map)"
             )
         return self.maps[name]
 
@@ -229,7 +229,7 @@ class ClipStore:
         if isinstance(clip, Clip):
             return clip
         raise MaskcastError(
-            f"{self.root}: got {short_repr(clip)}, no clip; give what `get`, `select` or `clips` has"
+            f"{self.root}: got {short_repr(clip)}, not a clip; use one from `get`, `select` or `clips`"
         )
 
     def _lacks(self, clip: Clip, layer: str) -> MaskcastError:
@@ -248,7 +248,8 @@ class ClipStore:
             out: np.ndarray = np.empty(shape, dtype)
         except (MemoryError, ValueError):
             raise MaskcastError(
-                f"{self.root}: {word} of clip {clip.id!r}, {shape}, do not fit into the memory; cut it into parts"
+                f"{self.root}: {word} of clip {clip.id!r}, {shape}, do not fit into memory; read fewer frames at "
+                "once"
             ) from None
         with parsing(self.root / packed.shard, f"sound {word} of clip {clip.id!r}", "write the store again"):
             decompress_frames(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
@@ -274,5 +275,5 @@ class ClipStore:
 
 def _read_index(path: Path) -> bytes:
     if not path.is_file():
-        raise MaskcastError(f"{path}: no clip store there; give the folder that prepare_clips wrote")
+        raise MaskcastError(f"{path}: no clip store found; give the folder that prepare_clips wrote")
     return read_file(path)

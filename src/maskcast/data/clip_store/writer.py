@@ -46,7 +46,7 @@ class ClipWriter:
         self.maps = {one.name: one for one in maps}
         if len(self.maps) < len(maps):
             names = [one.name for one in maps]
-            raise MaskcastError(f"label maps {names}: a name occurs twice; give every map a name of its own")
+            raise MaskcastError(f"label maps {names}: duplicate name; give every map a unique name")
         self.meta = meta or {}
         self._groups: dict[Group, int] = {}
         self._columns = ColumnWriter(root)
@@ -100,7 +100,7 @@ class ClipWriter:
         layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
-            raise MaskcastError(f"clip {clip_id!r} ({kind}) comes without masks; leave it out or give its masks")
+            raise MaskcastError(f"clip {clip_id!r} ({kind}) has no masks; add its masks or leave it out")
         check_layers(clip_id, self.maps, (self.height, self.width), frames, masks, confidence)
         check_objects(clip_id, self.maps, objects)
         for name, mask in masks.items():

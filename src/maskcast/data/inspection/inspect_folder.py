@@ -62,7 +62,7 @@ def inspect_folder(raw: Path) -> Findings:
         MaskcastError: if the folder does not exist, has nothing known, or has masks that cannot be read.
     """
     if not raw.is_dir():
-        what = "no such folder"
+        what = "folder not found"
         if raw.is_file():
             what = "is a file: unpack it first" if is_archive(raw) else "is a file"
         raise MaskcastError(f"{raw}: {what}; give the folder that holds the videos, or frames and masks")
@@ -70,8 +70,8 @@ def inspect_folder(raw: Path) -> Findings:
         return found
     if (sign := green_screen_evidence(raw)) is not None:
         raise MaskcastError(
-            f"{raw}: holds {sign}, so its videos stand in front of a green screen: `maskcast new FOLDER "
-            "--pipeline video`, set fetch_dataset.uri there to this folder and take figures out of "
+            f"{raw}: holds {sign}, so it looks like a green-screen data set: run `maskcast new FOLDER "
+            "--pipeline video`, set fetch_dataset.uri there to this folder and remove figures from "
             "prepare_clips.source (docs/green-screen.md)"
         )
     streams, films = find_image_groups(raw), find_videos(raw)
@@ -107,9 +107,7 @@ def inspect_folder(raw: Path) -> Findings:
     why = [(one, one.read_error) for one in unread]
     why += [(one, f"{one.folder} holds pictures of masks") for one in shown]
     if found.source["layout"] != "annotations":
-        why += [
-            (one, f"{one.folder} holds numbers of segments, and there are masks of classes") for one in segments
-        ]
+        why += [(one, f"{one.folder} has segment ids, and there are class masks") for one in segments]
     if found.source["layout"] != "videos":  # `find_videos` reports files that are no videos
         why += [(one, f"{one.folder} has too few images for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in blurred.items()]
@@ -123,7 +121,7 @@ def _selection_warnings(few: dict[ImageGroup, ImageGroup]) -> Iterator[str]:
     for one, whole in [*few.items()][:1]:
         where = one.folder + (f" and {pluralize(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
         count = pluralize(sum(len(each.files) for each in few), "image")
-        yield f"{count} left out: {where}, because all frames of their videos are there, e.g. {whole.folder}"
+        yield f"{count} left out: {where}, because all frames of their videos are present, e.g. {whole.folder}"
 
 
 def _derived_warnings(made: dict[ImageGroup, str]) -> Iterator[str]:
@@ -141,8 +139,8 @@ def _inspect_groups(
 ) -> Findings:
     if not frames and (both := find_mask_video(films)) is not None:
         raise MaskcastError(
-            f"{raw}: {both[0]} is called as the masks of {both[1]}, and masks are read from images: if its "
-            f"compression kept the values, make images of it (`ffmpeg -i {both[0]} -start_number 0 "
+            f"{raw}: {both[0]} is named like the masks of {both[1]}, but masks are read from images: if "
+            f"compression kept its values, extract its images (`ffmpeg -i {both[0]} -start_number 0 "
             f"{PurePosixPath(both[0]).with_suffix('')}/%05d.png`); then move it away"
         )
     if not masks and (given := find_label_files(raw)) is not None:
@@ -204,9 +202,9 @@ def _warn_unmatched_images(raw: Path, found: Findings, streams: list[ImageGroup]
     lost = {path.parent for path in others}
     if (two := complementary_masks(read, [one for one in streams if one.files[0].parent in lost])) is not None:
         raise MaskcastError(
-            f"{raw}: {two[0]} and {two[1]} mark other pixels of the same frames, as masks of one class or object "
-            "each do, and one mask a frame is read: make one of them, in which each has a value of its own (0 for "
-            "none of them), or move away what is not to be learnt"
+            f"{raw}: {two[0]} and {two[1]} mark different pixels of the same frames, e.g. one class or object "
+            "each, but only one mask per frame is supported: merge them into one mask with a value per class or "
+            "object (0 is background), or move away what is not needed"
         )
     if others:
         first = others[0].relative_to(raw).as_posix()
@@ -321,7 +319,7 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     if survey.has_object_ids and survey.panoptic is None and is_two_byte_format(survey.pixels):
         raise MaskcastError(
             f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "
-            "and are not read; put the masks of classes (labels, semantic) there in place of these, or beside them"
+            "which is not supported; add the class masks (folder labels or semantic) of the same frames"
         )
     proposal = propose_mask_params(survey)
     found.source |= proposal.source

@@ -44,13 +44,13 @@ def pair_masks(
             found.source["offset"] = offset
             found.reasons["offset"] = "taken from the numbers of frames and masks: check a picture"
             found.warnings.append(
-                f"masks are paired with frames by number (offset {offset}), because names do not tell: check one"
+                f"masks are paired with frames by number (offset {offset}), because names do not match: check one"
             )
     paired = any(any(one.masks) for one in footage.values())
     if not paired and (several := _single_frame_with_masks(images, labels)) is not None:
         raise MaskcastError(
-            f"{several}: several masks and one frame, as masks of one object each are, and one mask a frame is "
-            "read: make one of them, in which each has a value of its own (0 for none of them)"
+            f"{several}: one frame has several masks, e.g. one per object, but only one mask per frame is "
+            "supported: merge them into one mask with a value per object (0 is background)"
         )
     if not footage:
         why = next(iter(failed.values()), "no pattern finds names that hold { or *; rename these folders or files")
@@ -60,15 +60,15 @@ def pair_masks(
     if unread and (whole or lost > read):
         what = "most masks cannot be read" if read else "no sequence with masks can be read"
         error = NoSequenceError if whole or not read else MaskcastError
-        remedy = "or give each sequence a folder of its own, or move away what is no mask"
+        remedy = "or give each sequence its own folder, or move away what is not a mask"
         raise error(f"{what}: {next(iter(unread.values()))}; {remedy}")
     for name in (name for name, one in footage.items() if one.unpaired):
         numbers = _numbers(images[name], labels[name], suffix, name)
         if numbers is not None and (shift := _constant_shift(*numbers)):
             count, (frames, masks) = len(numbers[0]), (f"{each[0]} to {each[-1]}" for each in numbers)
             raise MaskcastError(
-                f"{name}: its {count} frames have the numbers {frames}, its {count} masks {masks}, and others are "
-                f"paired in another way: rename its masks, by {-shift:+d}, or move them away"
+                f"{name}: its {count} frames have the numbers {frames}, its {count} masks {masks}, but others are "
+                f"paired differently: rename its masks, by {-shift:+d}, or move them away"
             )
     return footage
 

@@ -186,8 +186,8 @@ def _split_photographs(
     found.source |= {"frames": 1, "window_step": 1}
     found.reasons["frames"] = f"photographs: {found.photographs}"
     found.warnings.append(
-        f"taken for photographs, because {found.photographs}: nothing is forecast. If they are frames of videos, "
-        "number them in their order and give those of a video one folder and one size"
+        f"treated as photographs, because {found.photographs}: nothing is forecast. If they are frames of videos, "
+        "number them in order and give the frames of a video one folder and one size"
     )
     if not found.labelled:
         _set_unlabelled(found)

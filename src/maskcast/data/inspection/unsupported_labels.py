@@ -56,7 +56,7 @@ def unsupported_labels_text(raw: Path) -> str | None:
             case ".txt":
                 what = _yolo_text(path, stems) or _mots_text(path)
             case ".zip" if is_archive(path):
-                what = "is an archive, and is not looked into: unpack what labels it has"
+                what = "is an archive, which is not inspected: unpack the labels in it"
         if what is not None:
             return f"{path.relative_to(raw).as_posix()} {what}, {REMEDY}"
     return None

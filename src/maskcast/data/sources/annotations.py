@@ -202,14 +202,14 @@ def _check(frames: Iterable[ImportedFrame], names: ClassNames, background: str, 
             class_id = names.id_of(name, frame.where)
             if class_id == 0 and name == background and not _BACKGROUND_NAME.fullmatch(background):
                 raise LabelError(
-                    f"{frame.where}: {name!r} has objects, and stands first in source.classes, where the "
-                    f"background belongs; write classes: [background, {name}, ...]"
+                    f"{frame.where}: {name!r} has objects, but is the first of source.classes, which "
+                    f"must be the background; write classes: [background, {name}, ...]"
                 )
             if not instances or class_id in (0, IGNORE):
                 continue
             if number is None:
                 raise LabelError(
-                    f"{frame.where}: {name!r} has no number that tells its object in other frames; add it "
+                    f"{frame.where}: {name!r} has no object id that is the same in all frames; add one "
                     "(docs/labels.md says where), or leave out source.instances"
                 )
             if classes.setdefault(number, name) != name:
@@ -241,7 +241,7 @@ def _files(raw: Path, pattern: str) -> list[Path]:
     """
     found = [path for path in sorted(raw.glob(pattern)) if path.is_file() and not is_junk(path.name)]
     if not found:
-        raise MaskcastError(f"{raw / pattern}: no such file of labels; fix source.labels or the data set's root")
+        raise MaskcastError(f"{raw / pattern}: label file not found; fix source.labels or the data set's root")
     return found
 
 

@@ -30,7 +30,7 @@ def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Pa
             f"annotations of videos {start} to {end}, {num_frames} frames: give 0 <= START < END and FRAMES >= 1"
         )
     if not folder.is_dir():
-        raise MaskcastError(f"{folder}: no such folder; create it before writing {FILE_NAME} into it")
+        raise MaskcastError(f"{folder}: folder not found; create it before writing {FILE_NAME} into it")
     path = folder / FILE_NAME
     path.write_text("".join(f"video_{i} 0 {num_frames - 1} 0 \n" for i in range(start, end)), encoding="utf-8")
     return path
@@ -56,6 +56,6 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
             )
         annotation = Annotation(int(columns[1]), int(columns[2]))
         if annotation.last < annotation.first or name in found:
-            raise MaskcastError(f"{path}: line {number} has an empty range or a video named before; fix the line")
+            raise MaskcastError(f"{path}: line {number} has an empty range or a duplicate video; fix the line")
         found[name] = annotation
     return found

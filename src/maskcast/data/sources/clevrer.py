@@ -111,7 +111,7 @@ class ClevrerSource(SourceConfig):
         if kind != "labelled":
             annotation = None
         if video is None and annotation is None:
-            raise MaskcastError(f"video_{number:05d}.mp4 is absent and clips of the split {split} need frames")
+            raise MaskcastError(f"video_{number:05d}.mp4 is missing, and clips of split {split} need frames")
         length = self.context if kind == "hidden" else self.frames
         covered = span(length, self.stride)
         windows = [range(0, covered, self.stride)]
@@ -218,7 +218,7 @@ def read_motion(annotation: Path) -> Motion:
         angles = np.zeros_like(locations)
         if sorted(frame["frame_id"] for frame in trajectory) != list(range(len(trajectory))):
             raise MaskcastError(
-                f"{annotation}: motion_trajectory lacks frames; copy the file again from its origin"
+                f"{annotation}: motion_trajectory has missing frames; copy the file again from its origin"
             )
         for frame in trajectory:
             for item in frame["objects"]:
@@ -230,5 +230,7 @@ def read_motion(annotation: Path) -> Motion:
 def _class_of(annotation: Path, item: dict[str, Any]) -> int:
     for key, allowed in (("shape", SHAPES), ("material", MATERIALS), ("color", COLORS)):
         if item[key] not in allowed:
-            raise MaskcastError(f"{annotation}: {key} {item[key]!r} is not one of {', '.join(allowed)}")
+            raise MaskcastError(
+                f"{annotation}: {key} {item[key]!r} is not supported; allowed: {', '.join(allowed)}"
+            )
     return class_id(item["shape"], item["material"], item["color"])

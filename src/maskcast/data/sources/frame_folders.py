@@ -146,7 +146,9 @@ class FrameFoldersSource(SourceConfig):
     def _known_values(self) -> Self:
         if self.values is not None:
             if self.encoding != "auto" or self.ignore is not None:
-                raise ValueError("values say all; leave out encoding and ignore, and write `ignore` for no label")
+                raise ValueError(
+                    "values define everything; remove encoding and ignore, and use the class `ignore` for no label"
+                )
             if not isinstance(self.classes, str):
                 value_table(self.values, self.classes)
         return self

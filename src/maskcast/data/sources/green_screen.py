@@ -115,9 +115,7 @@ class GreenScreenSource(SourceConfig):
         if self.figures is None and (logs := [path for path in list_files(raw, ".json") if path.name == LOG]):
             return list_logged_clips(raw, logs, maps[0], self.splits, seed)
         if height is None or width is None:
-            raise MaskcastError(
-                f"{raw}: backgrounds have sizes of their own; set height and width of prepare_clips"
-            )
+            raise MaskcastError(f"{raw}: backgrounds differ in size; set height and width of prepare_clips")
         size = (height, width)
         listing = Listing([], maps)
         videos, backgrounds = self._reels(raw, size, seed)

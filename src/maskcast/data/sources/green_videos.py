@@ -133,7 +133,7 @@ def find_videos(folder: Path, rate: float, *, stills: bool = False) -> dict[str,
         MaskcastError: if the folder does not exist or has no films, or two films have the same name.
     """
     if not folder.is_dir():
-        raise MaskcastError(f"{folder}: no such folder; name it in prepare_clips.source, or create it")
+        raise MaskcastError(f"{folder}: folder not found; fix its path in prepare_clips.source, or create it")
     found: dict[str, tuple[str, list[Path]]] = {}  # name and files, by the path of the video or folder
     paths = list_files(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -147,14 +147,15 @@ def find_videos(folder: Path, rate: float, *, stills: bool = False) -> dict[str,
             parent = name.rpartition("/")[0]
             found.setdefault(parent, (parent or folder.name, []))[1].append(path)
     if not found:
-        raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or fix the folder's name")
+        raise MaskcastError(f"{folder}: no videos or images found; add some, or fix the folder's path")
     videos: dict[str, Video] = {}
     first: dict[str, Path] = {}
     for clip_name, files in found.values():
         name = clip_name.replace("/", "_").replace(".", "_")
         if name in first:
             raise MaskcastError(
-                f"{files[0]}: is of a film {name!r}, and so is {first[name]}; rename the file or folder of one"
+                f"{files[0]}: belongs to the video {name!r}, and so does {first[name]}; rename the file or folder "
+                "of one"
             )
         first[name] = files[0]
         is_video = files[0].suffix.lower() in VIDEO_SUFFIXES

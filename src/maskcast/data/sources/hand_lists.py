@@ -53,7 +53,9 @@ def read_list(path: Path) -> Iterator[Sample | tuple[str, str]]:
 def _sample(where: str, entry: Any) -> Sample | tuple[str, str]:
     missing = {"img_path", "bbox", "hand_type"} - set(entry) if isinstance(entry, Mapping) else {"img_path"}
     if missing or not isinstance(entry["img_path"], str):
-        raise LabelError(f"{where}: has no {min(missing, default='img_path')}; write img_path, bbox, hand_type")
+        raise LabelError(
+            f"{where}: {min(missing, default='img_path')} is missing; required: img_path, bbox, hand_type"
+        )
     if entry["hand_type"] not in HAND_TYPES:
         raise LabelError(f"{where}: hand_type {short_repr(entry['hand_type'])}; allowed: {', '.join(HAND_TYPES)}")
     name = entry["img_path"].removeprefix("./")
@@ -74,7 +76,7 @@ def read_ids(path: Path) -> dict[str, str]:
     """
     table = _load(path)
     if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
-        raise LabelError(f"{path}: no table of ids by path; give the path2id file of the split (source.ids)")
+        raise LabelError(f"{path}: not a table of ids by path; give the path2id file of the split (source.ids)")
     with parsing(path, "a table of ids by path", REMEDY):
         return {key: str(value) for key, value in table.items()}
 
@@ -89,7 +91,7 @@ def _entries(path: Path) -> Iterator[Any]:
         return
     entries = _load(path)
     if not isinstance(entries, list | tuple):
-        raise LabelError(f"{path}: holds no list of images, but {type(entries).__name__}; give a datalist file")
+        raise LabelError(f"{path}: expected a list of images, got {type(entries).__name__}; give a datalist file")
     yield from entries
 
 

@@ -53,9 +53,7 @@ def pair_by_number(
     by_number: dict[int, Path] = {}
     for key, number in numbers_of(masks, location).items():
         if number in by_number:
-            raise MaskcastError(
-                f"{masks[key]}: {by_number[number].name} has the same number; leave one of the two"
-            )
+            raise MaskcastError(f"{masks[key]}: {by_number[number].name} has the same number; remove one of them")
         by_number[number] = masks[key]
     first, last = min(by_number), max(by_number)
     if offset is None and first != numbers[0]:
@@ -89,7 +87,7 @@ def numbers_of(keys: Iterable[str], location: str) -> dict[str, int]:
     if wrong is not None:
         count = len(digits[wrong]) or "no"
         raise MaskcastError(
-            f"{location}: {wrong!r} has {count} numbers, so it does not tell its frame; let {{frame}} stand for "
+            f"{location}: {wrong!r} has {count} numbers, so its frame is ambiguous; let {{frame}} stand for "
             "the number in source.masks, e.g. {clip}/mask_{frame}.png"
         )
     return {key: int(found[0]) for key, found in digits.items()}

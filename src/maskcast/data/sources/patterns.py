@@ -109,7 +109,7 @@ def fixed_folder(pattern: str) -> str:
 
 def _add(found: dict[str, Any], name: str, path: Path) -> None:
     if name in found:
-        raise MaskcastError(f"{path}: {found[name]} has the same name by the pattern; leave one of the two there")
+        raise MaskcastError(f"{path}: {found[name]} has the same name by the pattern; remove one of them")
     found[name] = path
 
 

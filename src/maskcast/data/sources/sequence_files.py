@@ -172,14 +172,14 @@ def sequence_notes(footage: Mapping[str, SequenceFiles]) -> Iterator[str]:
     if unsupported := {name: files for name, files in footage.items() if files.unsupported}:
         name, files = next(iter(unsupported.items()))
         yield (
-            f"{pluralize(len(unsupported), 'sequence', 'holds', 'hold')} files that are no images known here "
+            f"{pluralize(len(unsupported), 'sequence', 'holds', 'hold')} files in unsupported image formats "
             f"({name}: {files.unsupported}); save them as PNG if they are frames"
         )
     if gaps := {name: files for name, files in footage.items() if files.gap}:
         name, files = next(iter(gaps.items()))
         yield (
             f"{pluralize(len(gaps), 'sequence', 'has', 'have')} gaps in the numbers of frames, and no clip "
-            f"goes over one ({name}: {files.gap})"
+            f"spans one ({name}: {files.gap})"
         )
 
 
@@ -198,7 +198,7 @@ def _unpaired_text(pairs: PairedMasks, frames: str) -> str:
     first = format_names(pairs.unpaired)
     if not any(pairs.masks):
         raise MaskcastError(
-            f"{pairs.unpaired[0].parent}: no mask ({first}) has a frame ({frames}) by the rule: {pairs.rule}; "
+            f"{pairs.unpaired[0].parent}: no mask ({first}) matches a frame ({frames}) by the rule: {pairs.rule}; "
             + REMEDY
         )
     return f"{pluralize(len(pairs.unpaired), 'mask')} ({first}) without a frame by the rule: {pairs.rule}"

@@ -30,7 +30,7 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
     for split, members in splits.items():
         for name in members if isinstance(members, tuple) else ():
             if name not in names or name in assigned:
-                problem = "stands in two splits" if name in assigned else "is not among the sequences"
+                problem = "is in two splits" if name in assigned else "is not among the sequences"
                 known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
                 raise MaskcastError(
                     f"source.splits.{split}: {name!r} {problem} ({known}); fix the list, "
@@ -101,7 +101,7 @@ def _shares(splits: Splits) -> dict[str, float]:
     """Returns the splits that are given by a share, after a check of all."""
     for split in splits:
         if split not in SPLITS:
-            raise MaskcastError(f"splits.{split}: no such split; allowed: {', '.join(SPLITS)}")
+            raise MaskcastError(f"splits.{split}: unknown split; allowed: {', '.join(SPLITS)}")
     shares = {split: share for split, share in splits.items() if not isinstance(share, tuple)}
     # fsum is exact: a plain sum of 0.33, 0.56 and 0.11 is above 1.
     if any(share < 0 for share in shares.values()) or fsum(shares.values()) > 1:

@@ -26,7 +26,7 @@ def unsupported_files(names: Iterable[str]) -> list[tuple[str, str]]:
     return [
         (
             f"*{suffix}",
-            f"{pluralize(count, 'file')} of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}",
+            f"{pluralize(count, 'file')} with other suffixes than {', '.join(sorted(VIDEO_SUFFIXES))}",
         )
         for suffix, count in sorted(suffixes.items())
         if suffix not in VIDEO_SUFFIXES | METADATA_SUFFIXES
@@ -57,7 +57,7 @@ class VideosSource(SourceConfig):
         names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
         listing.skipped += unsupported_files(files)
         if not names:
-            raise MaskcastError(f"{raw}: holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
+            raise MaskcastError(f"{raw}: no video files found ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
         ids = Counter(map(_id, names))
         for name in track(sorted(names, key=natural_sort_key), "counting frames"):
             try:

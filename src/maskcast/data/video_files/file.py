@@ -27,7 +27,7 @@ def open_video(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
         threads: `SLICE`, or `AUTO` if so much is decoded that starting threads for frames pays.
     """
     if not path.is_file():
-        raise MaskcastError(f"{path}: no such video")
+        raise MaskcastError(f"{path}: video not found; fix the path")
     import av  # takes a tenth of a second, which help texts and pipelines' DAGs can do without
 
     try:
@@ -42,7 +42,7 @@ def open_video(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
         if is_lfs_pointer(path):
             raise MaskcastError(f"{path}: {LFS_POINTER}") from error
         raise MaskcastError(
-            f"{path}: damaged or no video ({_reason(error)}); copy it again from its origin"
+            f"{path}: damaged or not a video ({_reason(error)}); copy it again from its origin"
         ) from error
 
 
@@ -66,8 +66,8 @@ def open_camera(address: str) -> Iterator[tuple[Any, Any]]:
     except (av.FFmpegError, OSError) as error:
         if is_disk_full(error):
             raise
-        remedy = "`ls /dev/video*` lists those there are" if device else "fix the address, or start it"
-        raise MaskcastError(f"{address}: no such camera, or it is gone ({_reason(error)}); {remedy}") from error
+        remedy = "`ls /dev/video*` lists the devices" if device else "fix the address, or start it"
+        raise MaskcastError(f"{address}: camera not found or disconnected ({_reason(error)}); {remedy}") from error
 
 
 def _first_video(container: Any, what: object) -> Any:
@@ -79,7 +79,7 @@ def _first_video(container: Any, what: object) -> Any:
     if not streams:
         raise MaskcastError(f"{what}: holds no video stream; give a video file, or copy it again")
     if streams[0].codec_context is None:
-        raise MaskcastError(f"{what}: damaged, or of a codec that is not known here; encode it as H.264")
+        raise MaskcastError(f"{what}: damaged, or its codec is not supported; encode it as H.264")
     return streams[0]
 
 
@@ -150,7 +150,7 @@ def check_complete(path: Path, container: Any, stream: Any) -> None:
             length = int.from_bytes(head[place : place + width]) & ((1 << 7 * width) - 1)
             end = place + width + length if length != (1 << 7 * width) - 1 else 0  # all bits set: length unknown
     if end > size:
-        raise truncated_error(path, f"{size} of {end} bytes are there")
+        raise truncated_error(path, f"{size} of {end} bytes are present")
 
 
 def to_rgb(frame: Any) -> np.ndarray:

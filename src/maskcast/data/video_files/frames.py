@@ -60,7 +60,7 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
         MaskcastError: if the file is missing, not a video, damaged, or has too few frames.
     """
     if indices is not None and not len(indices):
-        raise MaskcastError(f"{path}: no frame is asked for; ask for one or more")
+        raise MaskcastError(f"{path}: no frames requested; request at least one")
     frames = None
     if indices is not None and indices[0] >= MAX_WITHOUT_INDEX:
         index = index_video(path)
@@ -137,6 +137,6 @@ def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
                 break
     if count < needed:
         raise MaskcastError(
-            f"{path}: the video has {pluralize(count, 'frame')} where {needed} are needed; ask for fewer"
+            f"{path}: the video has {pluralize(count, 'frame')} but {needed} are needed; request fewer"
         )
     return frames

@@ -54,7 +54,7 @@ def index_video(path: Path) -> VideoIndex:
     try:
         found = path.stat()
     except OSError:
-        raise MaskcastError(f"{path}: no such video") from None
+        raise MaskcastError(f"{path}: video not found; fix the path") from None
     return _index(path, found.st_size, found.st_mtime_ns)
 
 
@@ -138,5 +138,5 @@ def _by_decoding(path: Path) -> VideoIndex:
             times.append(frame.pts)
             digests.append(frame_digest(frame))
     if not times:
-        raise MaskcastError(f"{path}: no frame of it can be decoded; copy it again from its origin")
+        raise MaskcastError(f"{path}: no frame can be decoded; copy it again from its origin")
     return VideoIndex(tuple(times), tuple(keys), tuple(digests))
