@@ -90,7 +90,7 @@ def written(place: str, text: str) -> Spoil:
 
 
 CASES: dict[str, tuple[str, Spoil, str]] = {
-    "absurd lengths": ("clip store", absurd_lengths, "lengths that no clip has"),
+    "absurd lengths": ("clip store", absurd_lengths, "invalid clip lengths"),
     "a negative offset": ("clip store", negative_offset, "greater than or equal to 0"),
     "a frame of zstd that says a terabyte": ("clip store", stated_size, "a chunk does not hold"),
     "a class that there is not": ("clip store of format 1", unknown_class, "class id 200 among 3 classes"),
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[str, Spoil, str]] = {
     "a number of 5000 digits": ("raw competition", written("raw/train/annotations.txt", f"video_5 0 {'9' * 5000} 0"), "line 1"),
     "a head of 600 MB": ("archives", long_head, "damaged"),
     "a name that is too long": ("archives", names_in_a_zip("x" * 300), "cannot be written"),
-    "a file where a folder must be": ("archives", names_in_a_zip("a", "a/b"), "another member is a folder"),
+    "a file where a folder must be": ("archives", names_in_a_zip("a", "a/b"), "a file in one place and a folder in another"),
     "a note of 200 MB": ("images", text_bomb, "a.png"),
     "a pipe named as an image": ("images", a_pipe, "a pipe or device"),
     "a polygon at 1e308": ("COCO files", far_polygon, "far outside"),

@@ -229,13 +229,11 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
 def test_the_rows_of_a_cluster_are_those_of_preflight(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskcast.commands import doctor
-
     asked = [
         CheckResult("nodes", "failed", "none fits", "ask for less"),
         CheckResult("quota", "not checked", "forbidden"),
     ]
-    monkeypatch.setattr(doctor, "pipelines_module", lambda _: SimpleNamespace(rows=lambda file: asked))
+    monkeypatch.setattr("pipelines.client.preflight.check_cluster", lambda file: asked)
     assert main(["doctor", "--cluster", "my-cluster.yaml"]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "missing cluster: nodes none fits -> ask for less" in text

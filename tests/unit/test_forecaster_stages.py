@@ -190,7 +190,9 @@ def test_masks_of_a_context_that_know_what_follows_stop_the_training(
         for clip in generated.clips:
             writer.add(clip.id, split=clip.split, kind=clip.kind, masks={MASK: generated.masks(clip)})
     stores |= {"masks": tmp_path / "agreeing"}
-    with pytest.raises(MaskcastError, match="consistent_frames 11, so masks of the 10 context frames know"):
+    with pytest.raises(
+        MaskcastError, match="consistent_frames 11, so masks of the 10 context frames depend on later frames"
+    ):
         pretrain(stores, tmp_path / "pretrained", context_frames=10)
     assert pretrain(stores, tmp_path / "frames", context_frames=10, model=MODEL | {"input": "frames"})
 

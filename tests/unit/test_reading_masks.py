@@ -407,5 +407,5 @@ def test_values_that_name_nothing_are_refused(values: dict[str, str], match: str
 
 
 def test_values_leave_nothing_to_encoding_and_ignore() -> None:
-    with pytest.raises(ValueError, match="leave out encoding and ignore"):
+    with pytest.raises(ValueError, match="remove encoding and ignore"):
         FrameFoldersSource(values={"0": "background"}, ignore=255)

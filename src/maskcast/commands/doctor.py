@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     found = run_checks(checks)
     if args.cluster is not None:
         with missing_package_errors("doctor --cluster"):
-            asked = pipelines_module("client.preflight").rows(args.cluster)
+            asked = pipelines_module("client.preflight").check_cluster(args.cluster)
         found += [replace(row, check=f"cluster: {row.check}", state=STATES[row.state]) for row in asked]
     print(format_results(found))
     return 1 if any(row.state == "missing" for row in found) else 0

@@ -55,8 +55,8 @@ class ForecastSetting:
 def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipStore, ClipStore]:
     """Opens a clip store and the store of its generated masks, both with the label map to forecast.
 
-    A map of kind instances is read as one with a class per object (``clip_store.instances``). The objects of generated
-    masks come from their map of instances, or else are the connected parts of their classes.
+    A map of kind instances is read as one with a class per object (``clip_store.instances``). The objects of
+    generated masks come from their map of instances, or else are the connected parts of their classes.
 
     Args:
         clips: written by prepare_clips.
