@@ -151,9 +151,8 @@ def drawn(root: Path, truth: ClipStore, share: int, seed: int) -> int:
     train = truth.select("train", "labelled")
     index = FrameIndex(train)
     count = max(1, round(len(index) * share / 100))
-    places = [
-        index.at(int(n)) for n in rng(seed, 0).permutation(len(index))[:count]
-    ]  # larger shares include smaller ones
+    # larger shares include smaller ones
+    places = [index.at(int(n)) for n in rng(seed, 0).permutation(len(index))[:count]]
     labels = {}
     for k, clip in enumerate(train):
         masks = truth.masks(clip)

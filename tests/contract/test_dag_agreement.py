@@ -18,6 +18,7 @@ from pipelines.cluster import Placement
 from pipelines.compile import build
 
 ROOT = Path(__file__).resolve().parents[2]
+# of each pipeline; its params.yaml lies beside it
 FILES = {
     "forecasting": ROOT / "dvc.yaml",
     "detection": ROOT / "recipes/detection/dvc.yaml",
@@ -26,7 +27,7 @@ FILES = {
     "hands": ROOT / "recipes/hands/dvc.yaml",
     "photographs": ROOT / "recipes/photographs/dvc.yaml",
     "two_maskers": ROOT / "tests/two_maskers/dvc_example.yaml",
-}  # of each pipeline; its params.yaml lies beside it
+}
 
 
 @pytest.fixture(autouse=True)

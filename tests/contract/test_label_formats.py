@@ -22,6 +22,7 @@ MAPS = (LabelMap("mask", CLASSES), LabelMap("objects", CLASSES, "instances"))
 HEIGHT, WIDTH = 13, 22
 LENGTHS = {"plain": 4, "a b_0001": 5, "c%20/d": 6}  # ids that file names cannot hold as they are
 OBJECTS = {7: 1, 300: 2}
+# modules of the package that are no format
 SHARED = (
     "base",
     "burst",
@@ -34,7 +35,7 @@ SHARED = (
     "sa_v",
     "shapes",
     "table",
-)  # modules of the package that are no format
+)
 PARAMETERS = pytest.mark.parametrize("name", FORMATS)
 
 

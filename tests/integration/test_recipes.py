@@ -263,9 +263,8 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
     with pytest.raises(SystemExit):
         run(monkeypatch, folder / "budget.py", "--plan", "gpu.yaml", "--arms", "scratch")
     assert "gpu.yaml has no arm 'scratch', but 'scratch, attributes', " in capfd.readouterr().err
-    plan = yaml.safe_load(
-        (folder / "quick.yaml").read_text()
-    )  # of which an arm gets another name and other values
+    # of which an arm gets another name and other values
+    plan = yaml.safe_load((folder / "quick.yaml").read_text())
     plan["arms"] = {"another": plan["arms"]["scratch, attributes"]}
     plan["arms"]["another"]["train_masker"]["training"] = {"learning_rate": 0.04}
     (folder / "quick.yaml").write_text(yaml.safe_dump(plan))

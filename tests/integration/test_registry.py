@@ -487,9 +487,8 @@ def test_an_encoder_is_registered_where_one_was_trained(
         f"maskcast.part.maskcast-{part}" for part in ("masker", "forecaster", "encoder")
     }
     version = Registry("maskcast-encoder").find("1")
-    assert not [
-        name for name in version.tags if name.startswith("maskcast.score.")
-    ]  # the pipeline's are not its own
+    # the pipeline's are not its own
+    assert not [name for name in version.tags if name.startswith("maskcast.score.")]
     mlflow.set_tracking_uri(tracking_uri())
     model = mlflow.pyfunc.load_model("models:/maskcast-encoder/1")
     output = model.metadata.signature.outputs.to_dict()[0]["tensor-spec"]

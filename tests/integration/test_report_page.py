@@ -213,9 +213,8 @@ def test_a_slider_moves_the_frames_by_pointer_and_keyboard(opened) -> None:
     text, middle = state()
     assert 8 < int(text.split()[1]) < 16
     assert len({first, second, middle, last}) == 4
-    assert page.locator(".clip").nth(1).get_by_role("slider").input_value() == str(
-        FRAMES - 1
-    )  # another clip stays
+    # another clip stays
+    assert page.locator(".clip").nth(1).get_by_role("slider").input_value() == str(FRAMES - 1)
 
 
 def test_a_button_plays_a_clip_and_stops_it(opened) -> None:

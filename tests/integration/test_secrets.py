@@ -130,10 +130,8 @@ def test_no_secret_is_compiled_into_a_pipeline(
 
 
 TOLD = "http://ann:s3cr3t@127.0.0.1:9/pl4nted/and@more"  # as an address, a path, a name: whatever a flag takes
-ENDLESS = (
-    "completion",
-    "pipeline run-local",
-)  # prints a script; needs Docker, and compiles first as `compile` does
+# prints a script; needs Docker, and compiles first as `compile` does
+ENDLESS = ("completion", "pipeline run-local")
 
 
 def leaves() -> dict[str, argparse.ArgumentParser]:

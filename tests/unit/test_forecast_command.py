@@ -76,9 +76,8 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
     store = ClipStore(place / "masks")
     store.verify()
     clip = store.get("street")
-    halved = frames[5:12:2].reshape(SEEN, HEIGHT, SCALE, WIDTH, SCALE, 3)[
-        :, :, 0, :, 0
-    ]  # the mean of equal pixels
+    # the mean of equal pixels
+    halved = frames[5:12:2].reshape(SEEN, HEIGHT, SCALE, WIDTH, SCALE, 3)[:, :, 0, :, 0]
     assert np.array_equal(store.masks(clip), load_address(str(artifact)).model.predict(halved))
     assert clip.meta["first_frame"] == SEEN
     with av.open(str(place / "overlay.mp4")) as film:

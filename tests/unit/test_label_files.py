@@ -611,10 +611,8 @@ def annotated(segmentation: Any, number: int = 1, **more: Any) -> dict[str, Any]
 
 
 POLYGON = [1.3, 0.6, 7.9, 2.2, 6.0, 5.5, 2.1, 4.7]
-RUNS = {
-    "size": [H, W],
-    "counts": [H + 1, 2, 4, 2, H * W - H - 9],
-}  # down the columns: rows 1 and 2 of columns 1 and 2
+# down the columns: rows 1 and 2 of columns 1 and 2
+RUNS = {"size": [H, W], "counts": [H + 1, 2, 4, 2, H * W - H - 9]}
 
 
 @pytest.mark.parametrize("form", ["polygons", "run lengths", "compressed"])

@@ -80,9 +80,8 @@ def test_a_picture_depends_on_its_seed_alone_and_hands_that_interact_hide_each_o
 
 def test_hands_mirror_each_other_and_do_not_run_into_each_other():
     left, right = (pose_hands(side, rng(1)) for side in ("left", "right"))
-    across = np.linalg.norm(
-        left.ends_N23[:, None] - left.ends_N23[None], axis=-1
-    )  # distances alone: both are turned
+    # distances alone: both are turned
+    across = np.linalg.norm(left.ends_N23[:, None] - left.ends_N23[None], axis=-1)
     np.testing.assert_allclose(across, np.linalg.norm(right.ends_N23[:, None] - right.ends_N23[None], axis=-1))
     for seed in range(8):
         both = pose_hands("interacting", rng(seed))

@@ -169,9 +169,8 @@ def test_pasted_hands_are_whole_in_their_maps_and_in_front_of_each_other(tmp_pat
         in_front |= front
         assert (visible[(left == 1) & ~both] == 1).all() and (visible[(right == 1) & ~both] == 2).all()
         assert not visible[(left == 0) & (right == 0)].any()
-        assert (
-            right[:, 0].any() and left[:, -1].any()
-        )  # photographs show right hands, whose arm comes from the left
+        # photographs show right hands, whose arm comes from the left
+        assert right[:, 0].any() and left[:, -1].any()
         skin = store.frames(clip)[0][..., 0] > 150
         assert (skin == (visible > 0)).mean() > 0.98
     assert in_front == {1, 2}

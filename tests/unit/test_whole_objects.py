@@ -136,9 +136,8 @@ def test_a_square_that_is_half_out_or_half_hidden_is_completed(learned: Completi
     assert (error < torch.tensor([1.5, 1.5, 1e-3])).all(), error  # it was 2.5 pixels for what is cut
     assert torch.equal(whole[2, 0, :8], packed[2, 0]) and not whole[2, 0, 8:].any()  # nothing cuts it
     assert (whole[:2, 0, 8:] > 0).all()
-    assert (
-        torch.equal(whole[:, 1, :8], packed[:, 1]) and not whole[:, 1, 8:].any()
-    )  # a class that it does not know
+    # a class that it does not know
+    assert torch.equal(whole[:, 1, :8], packed[:, 1]) and not whole[:, 1, 8:].any()
     speck = picture((1, 20, 20))
     speck[24:26, 30:32] = 2  # of a masker: nothing of the square is hidden
     ids = torch.from_numpy(speck[None])

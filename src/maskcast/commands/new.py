@@ -30,10 +30,8 @@ PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
     "hands": "recipes/hands/",
     "photographs": "recipes/photographs/",
 }
-INIT_FOLDERS = {
-    "forecasting": "videos",
-    "photographs": "photographs",
-}  # of such a folder `init` writes params for them
+# content of a folder from which `maskcast init` writes the params
+INIT_FOLDERS = {"forecasting": "videos", "photographs": "photographs"}
 # In a clone DVC sees the modules. A package lies outside of the project, on each machine elsewhere, so DVC has it
 # looked at in each run: stages whose modules are the same are skipped as ever.
 CLONE_DEPS = "    deps: [src/maskcast, params.yaml]\n"

@@ -30,13 +30,8 @@ from maskcast.runner.provenance import CODE
 
 MACHINE_DEPENDENT = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # scores that depend on the machine
 SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")
-REMOVED_VARIABLES = (
-    "MLFLOW_",
-    "DVC_",
-    "KFP_",
-    "MASKCAST_",
-    "GIT_",
-)  # environment variables that would redirect the runs
+# environment variables that would redirect the runs
+REMOVED_VARIABLES = ("MLFLOW_", "DVC_", "KFP_", "MASKCAST_", "GIT_")
 
 
 @dataclass(frozen=True)

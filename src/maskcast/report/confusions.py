@@ -15,10 +15,8 @@ from maskcast.report.paint import elided, font
 MAX_LISTED = 12  # number of pairs of classes
 MAX_CLASSES = 60  # of the heat map; more would not be legible
 CELL, NUMBER = 15, 30  # pixels in the heat map: side of a cell, width of a class number
-MAX_NAME_WIDTH, FONT_SIZE = (
-    130,
-    10,
-)  # pixels: widest class name, font size for measuring it; fonts of pages are wider
+# pixels: widest class name, font size for measuring it; fonts of pages are wider
+MAX_NAME_WIDTH, FONT_SIZE = 130, 10
 
 
 def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:

@@ -92,9 +92,8 @@ class Page:
         sections["All numbers" if has_sections else "Scores"] = (
             collapsible("Final numbers", numbers) if has_sections else numbers
         )
-        curves = {
-            name: sorted(points.items()) for name, points in self._curves.items() if len(points) > 1
-        }  # one point: no curve
+        # a single point is no curve
+        curves = {name: sorted(points.items()) for name, points in self._curves.items() if len(points) > 1}
         if curves:
             charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")

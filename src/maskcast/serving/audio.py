@@ -7,9 +7,8 @@ from typing import Any
 
 import av
 
-COPIED = frozenset(
-    {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
-)  # codecs that MP4 supports; others are converted to AAC
+# codecs that MP4 supports; others are converted to AAC
+COPIED = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 RATE = 48_000  # samples per second of encoded sound
 
 

@@ -16,9 +16,8 @@ from maskcast.errors import MaskcastError, first_line
 from maskcast.models.arithmetic import compile_unsupported_reason
 from maskcast.progress import say
 
-MIN_COMPILED_STEPS = (
-    3000  # steps from which on it saves time: compiling takes a minute and saves about 10 ms a step
-)
+# steps from which on it saves time: compiling takes a minute and saves about 10 ms a step
+MIN_COMPILED_STEPS = 3000
 
 Choice = Literal["auto"] | bool
 

@@ -25,17 +25,16 @@ CLASS_LIST = re.compile(r".*(class|label|palette|colou?r|categor).*\.(txt|csv|js
 VIPSEG = "panoVIPSeg_categories.json"  # its ids are one less than the values in masks, where 0 means no label
 BDD = ("background", "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 CITYSCAPES_NAMES = tuple(name for name, *_ in TABLE)
-CITYSCAPES_TRAIN_NAMES = tuple(
-    name for name, _, _, left_out in TABLE if not left_out
-)  # in the order of their train ids
+# in the order of their train ids
+CITYSCAPES_TRAIN_NAMES = tuple(name for name, _, _, left_out in TABLE if not left_out)
+# by the masks' names
 CITYSCAPES_BY_SUFFIX = {
     "_labelIds": CITYSCAPES_NAMES,
     "_instanceIds": CITYSCAPES_NAMES,
     "_labelTrainIds": CITYSCAPES_TRAIN_NAMES,
-}  # by the masks' names
-STEP_HIGHEST_IDS = range(
-    7, len(CITYSCAPES_TRAIN_NAMES)
-)  # highest train id; MOTChallenge-STEP has its own classes 0 to 6
+}
+# highest train id; MOTChallenge-STEP has its own classes 0 to 6
+STEP_HIGHEST_IDS = range(7, len(CITYSCAPES_TRAIN_NAMES))
 _LABELMAP = re.compile(r"^([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*$")
 MAX_LIST_BYTES = 65536  # maximum size of a list in bytes
 NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECASE)

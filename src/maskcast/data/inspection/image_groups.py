@@ -21,9 +21,8 @@ from maskcast.files import list_files, walk_folders
 from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
-_SEPARATE_NUMBER = re.compile(
-    r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])"
-)  # 000019 of aachen_000019_leftImg8bit
+# 000019 of aachen_000019_leftImg8bit
+_SEPARATE_NUMBER = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")
 MAX_GROUPS = 8  # maximum number of streams of one folder
 NUM_SAMPLES = 3  # number of images of a stream that are inspected
 MAX_MASK_VALUES = 64  # maximum number of values of a mask; a photo has thousands

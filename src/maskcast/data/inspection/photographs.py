@@ -19,13 +19,10 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
 SEQUENCES, PAIRS = 20, 200  # number of sequences, and of neighbouring frames in total, whose sizes are compared
-MAX_COMPARED, MAX_NEIGHBOURS = (
-    8,
-    12,
-)  # number of sequences, and of neighbouring frames in each, whose pixels are compared
-MIN_RATIO = (
-    0.9  # of the difference of distant images; for neighbours DAVIS and CamVid have 0.1 to 0.3, photographs 1
-)
+# number of sequences, and of neighbouring frames in each, whose pixels are compared
+MAX_COMPARED, MAX_NEIGHBOURS = 8, 12
+# of the difference of distant images; for neighbours DAVIS and CamVid have 0.1 to 0.3, photographs 1
+MIN_RATIO = 0.9
 STATIC = 8.0  # grey levels; below this the scene is static, and differences are noise
 MAX_DAMAGED_CHANGES = 4  # changes of size that damaged frames of a video may cause: two each
 

@@ -43,9 +43,8 @@ MIN_POLYGON_WORDS = 7  # words per line: the class, and three points
 def unsupported_labels_text(raw: Path) -> str | None:
     """Returns a line about the first unsupported label file below a folder, or None."""
     files = list_files(raw)
-    stems = {
-        path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES
-    }  # YOLO has a text for each image
+    # YOLO has a text for each image
+    stems = {path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
     for path in files:
         what = None
         match path.suffix.lower():

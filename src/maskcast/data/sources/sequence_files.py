@@ -78,9 +78,8 @@ def pair_files(
         numbers = range(count_frames(images))
         pairs = pair_by_number(numbers, mask_images, offset, str(location)) if labelled else _no_pairs(numbers)
         return SequenceFiles(images, pairs.masks, [numbers], _unpaired_text(pairs, images.name))
-    frames = frames_without_masks(
-        images, {} if images == masks and not suffix else mask_images
-    )  # masks may be frames
+    # masks may be frames
+    frames = frames_without_masks(images, {} if images == masks and not suffix else mask_images)
     keys = sorted(frames, key=natural_sort_key)
     pairs = _no_pairs(keys)
     if labelled and offset is None:

@@ -18,9 +18,8 @@ from maskcast.data.video_files.file import check_complete, damaged_error, decode
 from maskcast.errors import MaskcastError
 
 CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # containers that store a time for each frame
-RESETTING_CODECS = frozenset(
-    {"vp9", "libdav1d", "mjpeg", "prores", "dnxhd"}
-)  # codecs whose key frames all reset the decoder
+# codecs whose key frames all reset the decoder
+RESETTING_CODECS = frozenset({"vp9", "libdav1d", "mjpeg", "prores", "dnxhd"})
 # In these codecs only some kinds of NAL units do; frames shown before a CRA (21) need an earlier key frame.
 RESETTING_NAL_UNITS = {"h264": frozenset({5}), "hevc": frozenset({19, 20, 21})}
 HEVC_SEQUENCE_END = frozenset({36, 37})  # NAL units after which decoders drop the frames shown before a CRA

@@ -73,9 +73,8 @@ class FlowForecaster(Forecaster):
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
         """Chooses the share of the flow that persists by the Jaccard on the second halves of the clips."""
-        usable = [
-            clip for clip in clips if clip.num_frames > 2
-        ]  # flow needs two frames, and one more is the target
+        # flow needs two frames, and one more is the target
+        usable = [clip for clip in clips if clip.num_frames > 2]
         counts = torch.zeros(len(PACE_CANDIDATES), self.num_classes, self.num_classes, dtype=torch.long)
         for clip in track(
             spread_clips(usable, MAX_CLIPS), "how long flow lasts", of=FullLoop(MAX_CLIPS, splits_of(usable))

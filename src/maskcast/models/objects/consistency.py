@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 
 MAX_SHIFT = 0.15  # most that a region moves between two frames, relative to the image's diagonal
-MIN_MERGE_PROBABILITY = (
-    0.02  # a region is merged if its mean probability of a larger neighbour's class is at least this
-)
+# a region is merged if its mean probability of a larger neighbour's class is at least this
+MIN_MERGE_PROBABILITY = 0.02
 MAX_MISSED_FRAMES = 2  # frames for which an object may be invisible within a track
 SUPPORT = 0.016  # area that a class must cover, summed over a clip's frames, relative to the image's
 FULL_SUPPORT_FRAMES = 11  # clips with fewer frames need proportionally less support

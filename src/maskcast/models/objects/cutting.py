@@ -19,10 +19,8 @@ from maskcast.models.objects.tracks import pack_tracks, track
 from maskcast.progress import say
 from maskcast.progress import track as shown
 
-BORDER, OBJECT = (
-    0.4,
-    0.4,
-)  # shares of the observations cut by a border and by another object; the others stay whole
+# shares of the observations cut by a border and by another object; the others stay whole
+BORDER, OBJECT = 0.4, 0.4
 BEHIND = 0.25  # share of the other objects that lie behind and hide nothing
 CORRUPTED = 0.5  # share of the observations with errors like a masker's
 MAX_SPECKS, MAX_SPECK_RADIUS = 4, 4  # of specks of background or other classes; the radius in pixels

@@ -22,9 +22,8 @@ from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
 
 MEAN_MOMENTUM = 0.05  # weight of a step in the running mean of a class's probability
-MIN_LEARNT_SHARE = (
-    1e-3  # share of pixels, or of objects' pixels, that pass the threshold, below which a warning is given
-)
+# share of pixels, or of objects' pixels, that pass the threshold, below which a warning is given
+MIN_LEARNT_SHARE = 1e-3
 COLLAPSED = 0.01  # ratio of the teacher's share of objects to that of the labels, below which it has collapsed
 OPAQUE_FROM = 128  # opacity from which on a pixel counts as an object
 

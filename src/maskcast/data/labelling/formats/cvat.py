@@ -109,9 +109,8 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
         offset += frames.start + len(frames) * frames.step
     for tag in () if tasks else ("task", "job"):
         if (element := root.find(f"meta/{tag}")) is not None:
-            video_names = [
-                Path(source.text or "").stem for source in root.findall("meta//source")
-            ]  # names of uploads
+            # names of uploads
+            video_names = [Path(source.text or "").stem for source in root.findall("meta//source")]
             names = [element.findtext("name") or "", file.parent.name, file.stem, *video_names]
             size = _size(root.find("meta//original_size"), file)  # for a job, beside its element
             tasks.append(Task(None, None, _clips(names), _frames(element, file), 0, size))

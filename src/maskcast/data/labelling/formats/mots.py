@@ -57,12 +57,10 @@ class Mots(LabelFormat):
         """Determines the number of a clip's first frame (see `LabelFormat.detect_first_frame`)."""
         frame_numbers = list(self.frame_numbers(path))
         file_with_0 = next((file for file, _, t in frame_numbers if t == 0), None)
-        lists_last = any(
-            t == lengths.get(clip) for _, clip, t in frame_numbers
-        )  # beyond the end if counted from 0
-        lists_beyond = any(
-            t > lengths.get(clip, t) for _, clip, t in frame_numbers
-        )  # an error that reading reports
+        # beyond the end if counted from 0
+        lists_last = any(t == lengths.get(clip) for _, clip, t in frame_numbers)
+        # an error that reading reports
+        lists_beyond = any(t > lengths.get(clip, t) for _, clip, t in frame_numbers)
         if first == 1 and file_with_0 is not None:
             raise MaskcastError(f"--first-frame 1: {file_with_0} has a frame 0; remove the option")
         if first is None and file_with_0 is None and not lists_beyond:

@@ -82,9 +82,8 @@ def _lines(file: Path) -> list[str]:
 
 
 def _read(file: Path, names: Sequence[str], first: int) -> Iterator[ImportedFrame]:
-    objects_by_frame: dict[int, list[tuple[str, int | None, int]]] = defaultdict(
-        list
-    )  # class, object, index of the record
+    # class, object, index of the record
+    objects_by_frame: dict[int, list[tuple[str, int | None, int]]] = defaultdict(list)
     sizes: set[Size] = set()
     records: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
