@@ -31,7 +31,7 @@ def conflicts(params: Mapping[str, Params], sources: Mapping[str, Mapping[str, s
 
 
 def _encoder(section: str, own: Params, source: str, given: Params) -> str | None:
-    """Checks that the pretrained encoder, and with dense methods the decoder, are those of the model."""
+    """Checks that the pretrained encoder is that of the model; dense methods' decoders are not compared."""
     if not isinstance(given, EncoderTraining) or isinstance(given.method, NoMethod):
         return None
     if not isinstance(own, SegmentationTraining | DetectorTraining):

@@ -20,13 +20,13 @@ from maskcast.data.shared_frames import EVALUATION_SPLITS, frame_hashes
 from maskcast.data.unlabeled import TRAINING_CLIPS
 from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
-from maskcast.progress import say
+from maskcast.progress import is_main_process, say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
 
 UNLABELED, MIXED = 1, 2  # random keys for windows and for mixed rectangles
-LOOKED_AT = 1000  # clips of each store that are compared
+MAX_COMPARED_CLIPS = 1000  # clips of each store that are compared
 CROPS = 4  # random crops, of which the one with the highest contrast is taken, as it likely shows objects
 
 
@@ -84,7 +84,7 @@ class UnlabelledWindows:
                 f"{store.root}: no unlabelled frames, which train_masker.unlabeled needs; it has "
                 f"{store.holds()}: prepare clips of split unlabeled, or set train_masker.unlabeled to null"
             )
-        if others is not None:
+        if others is not None and is_main_process():  # it reads frames, and only the first process prints
             _warn_of_scored(scored, others, self.clips)
         self._index = FrameIndex(self.clips, self.length)
         if not len(self._index):
@@ -141,9 +141,9 @@ def _warn_of_scored(store: ClipStore, others: ClipStore, clips: Sequence[Clip]) 
         clips: its clips, which are learnt from.
     """
     found = store.where(lambda group: group.split in EVALUATION_SPLITS and group.has_frames)
-    scored = [found[k] for k in evenly_spaced(len(found), LOOKED_AT)]
+    scored = [found[k] for k in evenly_spaced(len(found), MAX_COMPARED_CLIPS)]
     known = {one: clip for clip in scored for one in frame_hashes(store.frames(clip))}
-    for clip in (clips[k] for k in evenly_spaced(len(clips), LOOKED_AT)):
+    for clip in (clips[k] for k in evenly_spaced(len(clips), MAX_COMPARED_CLIPS)):
         for one in known.keys() & frame_hashes(others.frames(clip)[:1]):
             say(
                 f"warning: {others.root}: clip {clip.id!r} has frames of clip {known[one].id!r} of split "
