@@ -1,6 +1,7 @@
 """Clips to masks: frames stream through, a clip's state is its own, and replicas change nothing."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,15 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 from maskcast.inference import worker
-from maskcast.inference.predictions import concatenate
+from maskcast.inference.predictions import concatenate, count_frames
 from maskcast.inference.segment import (
-    segment,
     segment_clips,
     segment_future,
     segment_raw_and_consistent,
     segment_whole,
+    segment_with,
 )
+from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.labels import LabelMap
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
 from maskcast.models.objects.consistency import agree
@@ -72,14 +74,12 @@ def test_logits_that_are_no_numbers_are_said(label_map: LabelMap, consistent_fra
     with torch.no_grad():
         segmenter.get_parameter("head.bias")[-1] = torch.nan
     with pytest.raises(MaskcastError, match="logits are not finite numbers: its training diverged; lower"):
-        list(
-            segment(
-                segmenter,
-                [np.zeros((3, 8, 8, 3), np.uint8)],
-                batch_size=2,
-                precision="fp32",
-                consistent_frames=consistent_frames,
-            )
+        segment_raw_and_consistent(
+            segmenter,
+            np.zeros((3, 8, 8, 3), np.uint8),
+            batch_size=2,
+            precision="fp32",
+            consistent_frames=consistent_frames,
         )
 
 
@@ -96,9 +96,10 @@ def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
         def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
             return super().forward(frames_BTHWC, (frames_BTHWC[:, 0, 0, 0, 2].long(),))
 
-    done = 0
-    for piece in segment(Forgetful(), frames(), batch_size=5, precision="fp32", consistent_frames=7):
-        done += len(piece["classes"].masks)
+    done, consistency = 0, StreamingConsistency(7)
+    pieces = segment_with(worker.Worker(Forgetful(), "fp32", objects=True), frames(), batch_size=5)
+    for window in chain(chain.from_iterable(map(consistency.add, pieces)), consistency.end()):
+        done += count_frames(window)
         assert done <= read < done + 7 + 5
     assert done == 1000
 

@@ -29,10 +29,8 @@ Job = tuple[int, list[Part]]  # index of a worker, and its next batch
 Chunks = Iterable[np.ndarray]  # consecutive pieces of a clip, uint8 RGB (T, H, W, C)
 
 
-def segment(
-    segmenter: Segmenter, chunks: Chunks, *, batch_size: int, precision: str, consistent_frames: int | None = None
-) -> Iterator[Predictions]:
-    """Yields the predictions for one clip, piece by piece, in the order of its frames.
+def segment(segmenter: Segmenter, chunks: Chunks, *, batch_size: int, precision: str) -> Iterator[Predictions]:
+    """Yields the predictions for one clip, each frame masked by itself, piece by piece in the order of its frames.
 
     It reads no further frame while a full batch is waiting, on which ``Session`` relies.
 
@@ -41,21 +39,14 @@ def segment(
         chunks: the clip.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        consistent_frames: length of the windows in which masks are made consistent (see
-            ``StreamingConsistency``); None masks each frame by itself.
     """
-    worker = Worker(segmenter, precision, consistent_frames is not None)
-    yield from segment_with(worker, chunks, batch_size=batch_size, consistent_frames=consistent_frames)
+    yield from segment_with(Worker(segmenter, precision, objects=False), chunks, batch_size=batch_size)
 
 
-def segment_with(
-    worker: Worker, chunks: Chunks, *, batch_size: int, consistent_frames: int | None = None
-) -> Iterator[Predictions]:
+def segment_with(worker: Worker, chunks: Chunks, *, batch_size: int) -> Iterator[Predictions]:
     """Like ``segment``, with a worker that may be reused for several clips and keeps its recorded network."""
     parts = chain.from_iterable(map(worker, _batches([(0, chunks)], batch_size)))
-    yield from _made_consistent(
-        (predictions for _, predictions in parts if predictions is not None), consistent_frames
-    )
+    yield from (predictions for _, predictions in parts if predictions is not None)
 
 
 def segment_whole(
@@ -73,10 +64,21 @@ def segment_raw_and_consistent(
     precision: str,
     consistent_frames: int | None,
 ) -> tuple[Predictions, Predictions]:
-    """Returns the predictions for a clip with each frame by itself, and after they are made consistent."""
+    """Returns the predictions for a clip with each frame by itself, and after they are made consistent.
+
+    Args:
+        segmenter: see ``segment``.
+        frames_THWC: the clip.
+        batch_size: frames per forward pass.
+        precision: ``bf16`` or ``fp32``.
+        consistent_frames: length of the windows of ``StreamingConsistency``; None leaves each frame by itself.
+    """
     worker = Worker(segmenter, precision, consistent_frames is not None)
     raw = concatenate(list(segment_with(worker, [frames_THWC], batch_size=batch_size)))
-    consistent = concatenate(list(_made_consistent([raw], consistent_frames)))
+    if consistent_frames is None:
+        return raw, raw
+    consistency = StreamingConsistency(consistent_frames)
+    consistent = concatenate([*consistency.add(raw), *consistency.end()])
     return {name: one._replace(objects=None) for name, one in raw.items()}, consistent
 
 
@@ -177,17 +179,6 @@ def _piece_starts(length: int, first: int, size: int) -> Iterator[int]:
     """Yields the starts of a chunk's pieces: the first completes a batch, the others have ``size`` frames."""
     yield from range(min(length, 1))
     yield from range(first, length, size)
-
-
-def _made_consistent(pieces: Iterable[Predictions], consistent_frames: int | None) -> Iterator[Predictions]:
-    """Yields the pieces of a clip unchanged, or consistent windows of it, see ``StreamingConsistency``."""
-    if consistent_frames is None:
-        yield from pieces
-        return
-    consistency = StreamingConsistency(consistent_frames)
-    for predictions in pieces:
-        yield from consistency.add(predictions)
-    yield from consistency.end()
 
 
 def _run_in_parallel(
