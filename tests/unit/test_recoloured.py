@@ -70,7 +70,7 @@ def test_the_loss_is_the_mean_of_both_kinds_of_samples(store: ClipStore) -> None
     grouped = torch.stack([p[:, 0], p[:, 1] + p[:, 2], p[:, 3], p[:, 4]], 1).log()
     changed = torch.nn.functional.nll_loss(grouped, torch.tensor([0, 1, 1, 2, 3])[things[:2, 0].long()])
     others = torch.nn.functional.cross_entropy(logits[0][2:, 0], things[2:, 0].long())
-    expected = 0.5 * changed + 0.5 * others + task.criteria[1](logits[1].flatten(0, 1), matte.flatten(0, 1))
+    expected = 0.5 * changed + 0.5 * others + task.criteria[0][1](logits[1].flatten(0, 1), matte.flatten(0, 1))
     torch.testing.assert_close(task.loss(batch, 0)[0], expected)
     same = plain.batch(0)  # draws of geometry are as they were; colours of the first two changed
     places = [index for index in range(4) if is_recoloured(index, task.params.recoloured)]

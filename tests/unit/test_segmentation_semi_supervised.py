@@ -163,11 +163,12 @@ def test_every_model_with_an_encoder_goes_without_features(store: ClipStore, mod
     window = {"window": {"frames": 2, "chunk": 1, "burn_in": 0}} if model["arch"] == "recurrent" else {}
     task = segmentation_task(store, TrainMasker.model_validate(values() | {"model": model} | window), "x")
     batch = task.batch(3)
-    assert task.semi_supervised is not None and batch.views is not None
+    assert task.semi_supervised is not None and task.semi_supervised.dropout is not None
+    assert batch.views is not None
     both, student = task.semi_supervised.student_batch(batch, batch.views), task.student.eval()
     with torch.no_grad():
         (plain,), _ = student(both.frames_BTHWC)
-        with task.semi_supervised.feature_dropout(batch.views, 2 / len(both.frames_BTHWC)):
+        with task.semi_supervised.dropout(batch.views.kept, 2 / len(both.frames_BTHWC)):
             (perturbed,), _ = student(both.frames_BTHWC)
     torch.testing.assert_close(perturbed[:2], plain[:2])
     assert not any(torch.allclose(one, two) for one, two in zip(perturbed[2:], plain[2:], strict=True))
@@ -190,7 +191,7 @@ def test_the_loss_by_hand(store: ClipStore) -> None:
         (given,), _ = task.student(frames)
         picked = given[2:, 0].log_softmax(1).gather(1, pseudo.long().clamp_max(2))
         taught = -(picked * (pseudo != 255)).sum() / pseudo.numel()
-        expected = task.criteria[0](given[:2, 0], batch.masks[0][:, 0]) + 0.5 * taught
+        expected = task.criteria[0][0](given[:2, 0], batch.masks[0][:, 0]) + 0.5 * taught
     assert 0 < (pseudo != 255).sum() < pseudo.numel()
     torch.testing.assert_close(loss, expected)
 

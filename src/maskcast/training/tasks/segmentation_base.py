@@ -88,11 +88,8 @@ class SegmentationTask:
             share_parts(params.model.head_of(self.student), self.maps)
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
-        self.criteria = [_criterion(one, params, params.loss) for one in self.maps]
-        self._phase_criteria = [
-            [_criterion(one, params, phase.loss or params.loss) for one in self.maps]
-            for phase in params.phases or ()
-        ]
+        phase_losses = [phase.loss or params.loss for phase in params.phases or ()] or [params.loss]
+        self.criteria = [[_criterion(one, params, loss) for one in self.maps] for loss in phase_losses]
         self.adversary = None
         if params.adversarial is not None:
             size = params.augment.crop or (store.height, store.width)
@@ -171,11 +168,10 @@ class SegmentationTask:
 
     def _feature_dropout(self, batch: Windows, windows: Windows) -> AbstractContextManager[None]:
         """Returns a context in which the student's features of unlabelled samples are perturbed."""
-        if self.semi_supervised is None or batch.views is None:
+        if self.semi_supervised is None or self.semi_supervised.dropout is None or batch.views is None:
             return nullcontext()
-        return self.semi_supervised.feature_dropout(
-            batch.views, len(batch.frames_BTHWC) / len(windows.frames_BTHWC)
-        )
+        labelled_share = len(batch.frames_BTHWC) / len(windows.frames_BTHWC)
+        return self.semi_supervised.dropout(batch.views.kept, labelled_share)
 
     def _loss(
         self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
@@ -187,8 +183,7 @@ class SegmentationTask:
         """
         labelled = len(batch.frames_BTHWC)
         parts = []
-        criteria = self._phase_criteria[self.params.phase(step)] if self._phase_criteria else self.criteria
-        layers = zip(self.maps, criteria, self.groups, logits, masks, strict=True)
+        layers = zip(self.maps, self.criteria[self.params.phase(step)], self.groups, logits, masks, strict=True)
         for label_map, criterion, groups, logits_BTKHW, masks_BTHW in layers:
             self._check_shape(label_map, logits_BTKHW, masks_BTHW)
             sizes = [labelled, len(masks_BTHW) - labelled]

@@ -156,7 +156,7 @@ class SegmentationTraining(Params):
         return PhasedTraining(**dict(self.training), phases=self.phases)
 
     def phase(self, step: int) -> int:
-        """Returns the index of the phase that a step belongs to."""
+        """Returns the index of the phase that a step belongs to; 0 without phases."""
         return phase_at(self.phases or (), step // self.training.steps_per_epoch)
 
     def generated_share(self, step: int) -> float:

@@ -59,9 +59,9 @@ class SegmentationPhase(Params):
 
 
 def phase_at(phases: Sequence[SegmentationPhase], epoch: int) -> int:
-    """Returns the index of the phase that an epoch, counted from 0, belongs to."""
+    """Returns the index of the phase that an epoch, counted from 0, belongs to; 0 without phases."""
     ends = accumulate(phase.epochs for phase in phases)
-    return next((number for number, end in enumerate(ends) if epoch < end), len(phases) - 1)
+    return next((number for number, end in enumerate(ends) if epoch < end), max(0, len(phases) - 1))
 
 
 class PhasedTraining(TrainingParams):

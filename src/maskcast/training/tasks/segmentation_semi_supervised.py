@@ -3,8 +3,6 @@
 Legend: B samples, T frames per sample, H height, W width, C = 3 channels, K channels of logits.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
 from maskcast.data.clip_store.reader import ClipStore
@@ -27,6 +25,9 @@ class SemiSupervised:
         ema: student and teacher; the state of the pseudo masks is added to it.
         others: clips to use instead of the unlabelled ones of ``store``.
 
+    Attributes:
+        dropout: perturbs the student's features of unlabelled samples; None if the params or the model do not.
+
     Raises:
         MaskcastError: if there are no unlabelled frames.
     """
@@ -43,10 +44,10 @@ class SemiSupervised:
         self.windows = UnlabelledWindows(store, params, unlabeled, others)
         self.pseudo = PseudoMasks(ema.live.maps, unlabeled)
         ema.add_module("pseudo", self.pseudo)
-        self._dropout = None
+        self.dropout: FeatureDropout | None = None
         if unlabeled.feature_dropout and params.model.encoder_config is not None:
             encoder = params.model.encoder_of(ema.live)
-            self._dropout = FeatureDropout(encoder, unlabeled.feature_dropout, unlabeled.batch_size)
+            self.dropout = FeatureDropout(encoder, unlabeled.feature_dropout, unlabeled.batch_size)
 
     def is_active(self, step: int) -> bool:
         """Whether this step learns from unlabelled frames."""
@@ -55,9 +56,9 @@ class SemiSupervised:
     def batch(self, step: int) -> Views:
         """Returns this process's unlabelled windows: a pure function of (seed, step)."""
         views = self.windows.batch(step)
-        if self._dropout is None:
+        if self.dropout is None:
             return views
-        return views._replace(kept=self._dropout.draw(self.params.training.seed, step))
+        return views._replace(kept=self.dropout.draw(self.params.training.seed, step))
 
     def student_batch(self, batch: Windows, views: Views) -> Windows:
         """Returns the labelled windows, followed by the student's views with the teacher's masks."""
@@ -71,12 +72,3 @@ class SemiSupervised:
             strong_BTHWC, *masks = (each.flatten(0, 1)[:, None] for each in (strong_BTHWC, *masks))
         both = zip(batch.masks, masks, strict=True)
         return Windows(torch.cat([batch.frames_BTHWC, strong_BTHWC]), tuple(map(torch.cat, both)))
-
-    def feature_dropout(self, views: Views, labelled: float) -> AbstractContextManager[None]:
-        """Returns a context in which features of all but the first samples are dropped for the student.
-
-        Args:
-            views: name the channels to keep.
-            labelled: share of the first samples, which keep all features.
-        """
-        return nullcontext() if self._dropout is None else self._dropout(views.kept, labelled)
