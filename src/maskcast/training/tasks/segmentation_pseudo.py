@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from maskcast.distributed import all_sum
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
-from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.objects.consistency import find_regions, make_windows_consistent
+from maskcast.models.segmentation.base import most_probable
 from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
 
@@ -76,10 +76,7 @@ class PseudoMasks(nn.Module):
 
     def _classes(self, logits_BTKHW: Tensor, mean_confidence_K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the teacher's classes, and those above the threshold; updates the means of the probabilities."""
-        # argmax over the innermost axis is four times as fast as over a strided one
-        logits_BTHWK = at_least_float32(logits_BTKHW.permute(0, 1, 3, 4, 2).contiguous())
-        top_BTHW, ids_BTHW = logits_BTHWK.max(-1)
-        confidence_BTHW = (top_BTHW - logits_BTHWK.logsumexp(-1)).exp_()
+        ids_BTHW, confidence_BTHW, logits_BTHWK = most_probable(logits_BTKHW)
         if self.params.consistent_frames is not None:
             ids_BTHW, confidence_BTHW = _made_consistent(
                 ids_BTHW, confidence_BTHW, logits_BTHWK, self.params.consistent_frames
