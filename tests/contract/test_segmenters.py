@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -17,9 +17,12 @@ from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import Predictions, concatenate
-from maskcast.inference.segment import segment, segment_whole
+from maskcast.inference.segment import segment_whole, segment_with
+from maskcast.inference.streaming_consistency import StreamingConsistency
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap, single_map
 from maskcast.models.encoders.smp import unwrapped
+from maskcast.models.segmentation import table
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, SegmenterConfig, SmpConfig, UNetConfig
@@ -153,14 +156,19 @@ def test_clips_of_a_batch_do_not_mix(config: SegmenterModelConfig) -> None:
 
 def test_a_clip_in_chunks_is_the_clip_in_one(config: SegmenterModelConfig) -> None:
     segmenter, clip = build(config, HAND_AND_HAIR), frames(7, 32, 32).numpy()
-    agreeing = partial(segment, segmenter, precision="fp32", consistent_frames=4)
-    whole = concatenate(list(agreeing([clip], batch_size=3)))
+
+    def agreeing(chunks: list[np.ndarray], batch_size: int) -> list[Predictions]:
+        consistency, worker = StreamingConsistency(4), Worker(segmenter, "fp32", objects=True)
+        pieces = segment_with(worker, chunks, batch_size=batch_size)
+        return [*chain.from_iterable(map(consistency.add, pieces)), *consistency.end()]
+
+    whole = concatenate(agreeing([clip], batch_size=3))
     for sizes in ((1,) * 7, (2, 0, 5), (7,)):
         chunks = np.split(clip, np.cumsum(sizes)[:-1])
-        pieces = list(agreeing(chunks, batch_size=3))
+        pieces = agreeing(chunks, batch_size=3)
         assert [len(piece["hand"].masks) for piece in pieces] == [4, 3]
         assert_equal(pieces, whole)
-    batches = concatenate(list(agreeing([clip], batch_size=7)))
+    batches = concatenate(agreeing([clip], batch_size=7))
     assert (batches["hand"].masks == whole["hand"].masks).mean() > 0.999
     assert np.abs(batches["hair"].masks.astype(int) - whole["hair"].masks).max() <= 1
 
@@ -184,11 +192,14 @@ def test_masks_are_bytes_and_confidence_is_a_probability(config: SegmenterModelC
     assert hair["hair"].masks.dtype == np.uint8 and hair["hair"].confidence is None
 
 
-def test_it_comes_back_from_disk_as_it_was(config: SegmenterModelConfig, tmp_path: Path) -> None:
+def test_it_comes_back_from_disk_as_it_was(
+    config: SegmenterModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SegmenterConfig", AND_MEMORY)
     masker = build(config, HAND_AND_HAIR)
     masker.mean.copy_(torch.tensor([0.1, 0.2, 0.3]))
     save_masker(tmp_path, masker, config, {"height": 64})
-    loaded, description = load_masker(tmp_path, AND_MEMORY)
+    loaded, description = load_masker(tmp_path)
     assert loaded.maps == HAND_AND_HAIR and not loaded.training
     assert description["num_classes"] == 3
     assert (

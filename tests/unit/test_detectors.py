@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from torchvision.ops import MultiScaleRoIAlign, nms
 
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.detection import batched
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.detection.faster_rcnn import FasterRcnn
 from maskcast.models.detection.table import load_detector
@@ -302,7 +302,8 @@ def test_a_batch_at_once_has_the_losses_of_torchvision(monkeypatch: pytest.Monke
             keep[image, own[nms(boxes[own], -own.float(), threshold)]] = True
         return keep
 
-    monkeypatch.setattr(batched, "keep_by_nms", kept)
+    kernels = SimpleNamespace(keep_by_nms=kept)
+    monkeypatch.setitem(sys.modules, "maskcast.models.kernels.suppression", kernels)
     detector = build(rois=10**4, version=1).train()
     detector.network.rpn.fg_bg_sampler.batch_size_per_image = 10**6  # type: ignore[union-attr]
     detector.network.rpn.min_size = 4.0  # type: ignore[union-attr]  # a cell; smaller ones reach beyond the border

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskcast.labels import single_map
 from maskcast.models.cuda_graphs import GraphRecorder
-from maskcast.models.detection import batched, faster_rcnn
+from maskcast.models.detection import faster_rcnn
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
@@ -171,9 +171,10 @@ def test_host_and_device_do_not_meet(
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
     monkeypatch.setattr(pixels, "has_kernels", lambda x: True)
     monkeypatch.setattr(faster_rcnn, "has_kernels", lambda x: True)
-    monkeypatch.setattr(batched, "keep_by_nms", lambda boxes, valid, threshold: valid)
-    kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))
-    monkeypatch.setitem(sys.modules, "maskcast.models.kernels.still_loss", kernel)
+    suppression = SimpleNamespace(keep_by_nms=lambda boxes, valid, threshold: valid)
+    still_loss = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))
+    for name, kernel in (("suppression", suppression), ("still_loss", still_loss)):
+        monkeypatch.setitem(sys.modules, f"maskcast.models.kernels.{name}", kernel)
     model, loss = made()
     with FakeTensorMode():
         moved(model.train())

@@ -108,6 +108,8 @@ class BatchedLosses:
         self, score: list[Tensor], delta: list[Tensor], anchors: list[Tensor], limit_B4: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns proposals (B, P, 4), best first, and which of them are valid (B, P)."""
+        from maskcast.models.kernels.suppression import keep_by_nms
+
         rpn, levels = self.network.rpn, []
         for score_BA, delta_BA4, anchors_A4 in zip(score, delta, anchors, strict=True):
             top_BN, index_BN = score_BA.topk(min(rpn.pre_nms_top_n(), score_BA.shape[1]), 1)
@@ -163,13 +165,6 @@ class BatchedLosses:
         image = torch.arange(len(rois_BR4), device=canvas.device).repeat_interleave(rois_BR4.shape[1])
         boxes_N5 = torch.cat([image[:, None].to(scaled_BR4.dtype), scaled_BR4.flatten(0, 1)], 1)
         return roi_align(canvas, boxes_N5, pool.output_size, 1.0, pool.sampling_ratio)
-
-
-def keep_by_nms(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
-    """Returns which boxes non-maximum suppression keeps (B, N)."""
-    from maskcast.models.kernels import suppression
-
-    return suppression.keep_by_nms(boxes_BN4, valid_BN, threshold)
 
 
 def _pad_and_stack(images: Sequence[Tensor]) -> Tensor:

@@ -34,18 +34,14 @@ def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, m
     save_model(folder, masker, config, num_classes=first.num_classes, meta=meta)
 
 
-def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter, dict[str, Any]]:
+def load_masker(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
     """Returns the segmenter that ``train_masker`` wrote, in eval mode, and its description.
-
-    Args:
-        folder: what ``save_masker`` wrote.
-        configs: the accepted config class, or union of config classes.
 
     Raises:
         MaskcastError: if the folder holds no segmenter or a damaged one.
     """
     description = read_description(folder)
-    config: SegmenterModelConfig = validated_config(folder, description, configs)
+    config: SegmenterModelConfig = validated_config(folder, description, SegmenterConfig)
     try:
         maps = _maps(description["meta"])
     except (MaskcastError, ValueError, KeyError, TypeError, AttributeError) as error:
