@@ -43,18 +43,15 @@ def score_futures(
         num_classes: K.
         horizon: h.
     """
-    per_future, best = (
-        [HorizonCounts(num_classes, horizon) for _ in range(count)],
-        HorizonCounts(num_classes, horizon),
-    )
+    *per_future, best = (HorizonCounts(num_classes, horizon) for _ in range(count + 1))
     for truth_hHW, futures in clips:
         matrices_per_future = [
             counts.count(truth_hHW, future) for counts, future in zip(per_future, futures, strict=True)
         ]
-        scores = [
-            [macro_jaccard(matrix, absent="omit") for matrix in matrices] for matrices in matrices_per_future
+        means = [
+            mean_where_labelled([macro_jaccard(matrix, absent="omit") for matrix in matrices])
+            for matrices in matrices_per_future
         ]
-        means = [mean_where_labelled(jaccard_h) for jaccard_h in scores]
         best.matrix_hKK += np.stack(matrices_per_future[int(np.argmax(means))])
     jaccard_kh = np.array([counts.per_horizon() for counts in per_future])
     return {

@@ -86,12 +86,9 @@ class ForecastScores(HorizonCounts):
             "jaccard_mean": [mean_where_labelled(jaccard_h) for jaccard_h in self.clip_jaccard],
             "j_and_f": [j_and_f(objects)["j_and_f"] for objects in self.clip_objects],
         }
-        pairs_by_score = {
-            score: zip(self.clip_ids, values, strict=True) for score, values in values_by_score.items()
-        }
         return {
-            score: {clip: value for clip, value in one if np.isfinite(value)}
-            for score, one in pairs_by_score.items()
+            score: {clip: value for clip, value in zip(self.clip_ids, values, strict=True) if np.isfinite(value)}
+            for score, values in values_by_score.items()
         }
 
     def coco(self) -> dict[str, float]:

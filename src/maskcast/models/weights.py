@@ -66,10 +66,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     file_shapes = read_shapes(path)
     model_shapes = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
-    missing, unknown = (
-        sorted(model_shapes.keys() - file_shapes.keys()),
-        sorted(file_shapes.keys() - model_shapes.keys()),
-    )
+    missing = sorted(model_shapes.keys() - file_shapes.keys())
+    unknown = sorted(file_shapes.keys() - model_shapes.keys())
     mismatched = [
         name
         for name in sorted(model_shapes.keys() & file_shapes.keys())

@@ -194,8 +194,9 @@ def _paint(layer: np.ndarray, figure: _Figure, time: float) -> None:
 
 
 def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, thickness: float, colour: np.ndarray) -> None:
+    """Draws a line into a picture of RGB, (H, W, 3), or of RGB and opacity, (H, W, 4)."""
     ends = [tuple(int(value) for value in np.round(point * (1 << SHIFT))) for point in (start, end)]
-    value = (*(float(part) for part in colour), 255.0)[: 1 if layer.ndim == 2 else layer.shape[2]]
+    value = (*(float(part) for part in colour), 255.0)[: layer.shape[2]]
     cv2.line(layer, ends[0], ends[1], value, max(1, round(thickness)), cv2.LINE_8, SHIFT)
 
 

@@ -28,11 +28,8 @@ Hands = Literal["left", "right", "apart", "interacting"]
 KNUCKLES = np.array([[0.028, -0.090, 0], [0.006, -0.095, 0], [-0.016, -0.088, 0], [-0.036, -0.076, 0]])
 LENGTHS = ((0.042, 0.026, 0.021), (0.046, 0.029, 0.022), (0.042, 0.027, 0.022), (0.033, 0.020, 0.019))
 RADII = (0.0098, 0.0086, 0.0076)
-THUMB, THUMB_LENGTHS, THUMB_RADII = (
-    np.array([0.024, -0.026, -0.004]),
-    (0.042, 0.034, 0.027),
-    (0.0125, 0.0105, 0.009),
-)
+THUMB = np.array([0.024, -0.026, -0.004])
+THUMB_LENGTHS, THUMB_RADII = (0.042, 0.034, 0.027), (0.0125, 0.0105, 0.009)
 THUMB_OUT, THUMB_IN = np.array([0.74, -0.60, -0.30]), np.array([-0.60, -0.40, -0.69])  # straight; bending towards
 SPREAD = np.array([0.16, 0.02, -0.10, -0.24])  # radians between straight fingers, positive to the thumb's side
 BEND = (1.45, 1.75, 1.1)  # maximum angle of each joint of a finger

@@ -199,10 +199,8 @@ class MaskForecaster(Forecaster):
                 and needs_no_logits(drawn, context_BTHW, codec)
             ):
                 if isinstance(drawn.steps, Tensor):
-                    states, target_C = (
-                        list(stacked(states, drawn.steps).unbind(1)),
-                        picked(target_C, 1, drawn.steps),
-                    )
+                    states = list(stacked(states, drawn.steps).unbind(1))
+                    target_C = picked(target_C, 1, drawn.steps)
                 summed, count = still_pixel_loss(codec, self.render, scene, states, target_C)
             else:
                 summed, count = pixel_loss(self._logits(scene, states, *drawn), target_C, drawn, counted)

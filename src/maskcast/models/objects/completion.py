@@ -84,12 +84,9 @@ class Completion(nn.Module):
         shape = tracks.centre_BTN2.shape
         frame_M = torch.arange(shape[0] * shape[1], device=ids_BTHW.device).repeat_interleave(shape[2])
         class_M = object_BN[:, None].expand(shape[:3]).flatten()
-        observations = [frame_M, class_M, tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)]
-        centre_M2, std_M2, doubt_M2 = (
-            observations[2].clone(),
-            observations[3].clone(),
-            torch.zeros_like(observations[2]),
-        )
+        centre_M2, std_M2 = tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)
+        observations = [frame_M, class_M, centre_M2, std_M2]
+        centre_M2, std_M2, doubt_M2 = centre_M2.clone(), std_M2.clone(), torch.zeros_like(centre_M2)
         trained = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
         fixed = shapes_are_fixed()
         all_M = torch.arange(trained.shape[0], device=trained.device)

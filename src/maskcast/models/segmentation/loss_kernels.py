@@ -180,16 +180,12 @@ def gradient_kernel(
 
 
 def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
-    """Returns the sums from which the loss is computed.
+    """Returns what ``loss_chunks.sums`` does, but the log-sum-exp of all pixels, whatever the terms.
 
     Args:
         logits_NKP: float16, bfloat16 or float32.
         target_NP: class ids, 255 is ignored.
         terms: of the loss.
-
-    Returns:
-        Pixels, summed cross entropy, summed softmax and softmax at the target of each class, and the sum of the
-        focal terms, (4 K + 1,) float64; and the log-sum-exp of each pixel, (N, 1, P), infinite where ignored.
     """
     frames, classes, pixels = logits_NKP.shape
     wide = triton.next_power_of_2(classes)
@@ -225,17 +221,7 @@ def fill_gradient(
     coefficients: Tensor,
     terms: Terms,
 ) -> None:
-    """Writes the gradient of the logits.
-
-    Args:
-        gradient_NKP: output, with any strides.
-        logits_NKP: as for ``sums``.
-        target_NP: likewise.
-        lse_N1P: what ``sums`` returned.
-        coefficients: (3 K + 1,) float32: derivatives of the loss with respect to the cross entropy of a pixel of
-            each class, each class's summed softmax, its softmax at the target, and a focal term.
-        terms: as for ``sums``.
-    """
+    """Writes the gradient of the logits, as ``loss_chunks.fill_gradient`` does; ``coefficients`` are float32."""
     frames, classes, pixels = logits_NKP.shape
     wide = triton.next_power_of_2(classes)
     block = max(16, LOGITS // wide)

@@ -21,6 +21,7 @@ from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.seed import derive, rng
+from maskcast.training.feeding import to_device
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
 COLOURS = LabelMap("colours", ("red", "green", "blue"))  # predicted instead of classes
@@ -76,10 +77,7 @@ class DenseTask:
 
         Where frames do not move, all targets are 0, and there is no such score.
         """
-        device = self.segmenter.mean.device
-        batch = PretextSample(
-            *(torch.as_tensor(part).to(device) for part in self.batch(self.params.training.steps))
-        )
+        batch = to_device(self.batch(self.params.training.steps), self.segmenter.mean.device)
         error, target_square, _ = self._sums(batch)
         return {"explained": 1 - (error / target_square).item()} if target_square else {}
 
