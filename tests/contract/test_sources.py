@@ -1,6 +1,7 @@
 """What every raw layout must do, of clips and of boxes: a new one of a union needs a folder in CASES."""
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -110,6 +111,11 @@ def layout_of(config: Any) -> str:
 def test_every_layout_has_a_case() -> None:
     assert layouts(table.Source) == CASES.keys()
     assert layouts(detection_table.Source) == DETECTION_CASES.keys()
+
+
+@pytest.mark.parametrize("config", get_args(get_args(table.Source)[0]), ids=layout_of)
+def test_the_remedy_for_a_missing_split_names_keys_of_the_layout(config: Any) -> None:
+    assert set(re.findall(r"source\.(\w+)", config.splits_come_from)) <= config.model_fields.keys()
 
 
 @pytest.fixture(params=CASES)

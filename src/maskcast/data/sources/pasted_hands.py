@@ -49,7 +49,7 @@ class PastedHandsSource(SourceConfig):
     of one split.
     """
 
-    splits_come_from: ClassVar[str] = "source.splits, source.train and source.val"
+    splits_come_from: ClassVar[str] = "source.pairs and source.splits"
     layout: Literal["pasted_hands"] = "pasted_hands"
     images: ImagePattern = "images/{frame}.jpg"
     """The photographs; see `image_maps`."""
