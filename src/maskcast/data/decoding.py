@@ -46,7 +46,13 @@ class DecodedImage:
 
     def upright(self, pixels: np.ndarray) -> np.ndarray:
         """Rotates an array (H, W, ...) of this image by its EXIF orientation."""
-        return is_upright(pixels, self.orientation)
+        if self.orientation >= 5:
+            pixels = pixels.swapaxes(0, 1)
+        if self.orientation in (3, 4, 7, 8):
+            pixels = pixels[::-1]
+        if self.orientation in (2, 3, 6, 7):
+            pixels = pixels[:, ::-1]
+        return np.ascontiguousarray(pixels)
 
     def deep_pixels(self) -> np.ndarray | None:
         """Returns colours of more than 8 bits, (H, W, C) uint16, not rotated yet; None if they cannot be read.
@@ -125,17 +131,6 @@ def upright_size(path: Path) -> tuple[int, int]:
         has_exif = image.format in {"JPEG", "MPO", "WEBP"} or (image.format == "PNG" and "exif" in image.info)
         is_rotated = has_exif and _orientation(image) >= 5
         return image.size if is_rotated else image.size[::-1]
-
-
-def is_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation to an array (H, W, ...); 1 leaves it unchanged."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -7,7 +7,7 @@ first.
 Shapes: H rows, W columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -24,7 +24,6 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import Values
 from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, mirror_swaps_meta
 from maskcast.data.sources.image_maps import (
-    ImageKey,
     ImagePattern,
     clip_id_of,
     find_images,
@@ -75,9 +74,7 @@ class PastedHandsSource(SourceConfig):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the pictures, at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
-        images, masks = (
-            find_images(raw, *pair_seed) for pair_seed in ((self.images, "images"), (self.masks, "masks"))
-        )
+        images, masks = find_images(raw, self.images, "images"), find_images(raw, self.masks, "masks")
         listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=mirror_swaps_meta(*SIDES))
         unmasked = sorted(images.keys() - masks.keys())
         listing.skipped += [(clip_id_of(key), f"{images[key]}: has no mask; add it") for key in unmasked]
@@ -94,8 +91,9 @@ class PastedHandsSource(SourceConfig):
         rule = choose_rule(survey, encoding="binary", ignore=None, num_classes=2, table=table)
         size = (height or SIZE, width or SIZE)
         for split, count in self.pairs.items():
+            labelled = KIND_OF_SPLIT[split] == "labelled"
             pool = [key for key in photos if split_of[key] == split]
-            if not pool and KIND_OF_SPLIT[split] != "labelled":
+            if not pool and not labelled:
                 pool = [key for key in photos if split_of[key] == "train"]
             if len(pool) < 2:
                 raise MaskcastError(
@@ -104,28 +102,14 @@ class PastedHandsSource(SourceConfig):
                 )
             for index in range(count):
                 pair_seed = derive(seed, SPLITS.index(split), index)
-                self._add(listing, split, index, pool, pair_seed, (photos, masks), rule, size)
+                chosen = [pool[k] for k in rng(pair_seed, 0).choice(len(pool), 2, replace=False)]
+                pair = [(photos[key], masks[key]) for key in chosen]
+                load = partial(
+                    load_pair, pair, rule, pair_seed, size=size, side=self.side, zoom=self.zoom, labelled=labelled
+                )
+                meta = {"hands": "interacting", "photos": [clip_id_of(key) for key in chosen]}
+                listing.add(RawClip(f"pasted_{split}_{index:06d}", split, KIND_OF_SPLIT[split], load, meta))
         return listing
-
-    def _add(
-        self,
-        listing: Listing,
-        split: Split,
-        index: int,
-        pool: Sequence[ImageKey],
-        seed: int,
-        files: tuple[Mapping[ImageKey, Path], Mapping[ImageKey, Path]],
-        rule: MaskRule,
-        size: tuple[int, int],
-    ) -> None:
-        chosen = [pool[k] for k in rng(seed, 0).choice(len(pool), 2, replace=False)]
-        photos = [(files[0][key], files[1][key]) for key in chosen]
-        kind = KIND_OF_SPLIT[split]
-        load = partial(
-            load_pair, photos, rule, seed, size=size, side=self.side, zoom=self.zoom, labelled=kind == "labelled"
-        )
-        meta = {"hands": "interacting", "photos": [clip_id_of(key) for key in chosen]}
-        listing.add(RawClip(f"pasted_{split}_{index:06d}", split, kind, load, meta))
 
 
 def load_pair(
