@@ -1,9 +1,11 @@
 """Simulated clips, rendered on demand: each is a window of a video of its own, so splits share no video."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
@@ -76,44 +78,24 @@ class SyntheticSource(SourceConfig):
                 stride = strides[index % len(strides)]
                 kind = KIND_OF_SPLIT[split]
                 render = self.render and part != "motion"
-                load = partial(
-                    load_clip,
+                simulate = partial(
+                    simulate_clip,
                     clip_seed,
-                    labelled=kind == "labelled",
-                    render=render,
                     frames=self.frames,
-                    keep=self.context if kind == "hidden" else None,
                     stride=stride,
                     height=rows,
                     width=columns,
+                    keep=self.context if kind == "hidden" else None,
+                    render=render,
                     randomize=self.randomize,
                 )
+                load = partial(load_clip, simulate, labelled=kind == "labelled")
                 meta = {"seed": clip_seed, "stride": stride}
                 listing.add(RawClip(f"synthetic_{part}_{index:05d}", split, kind, load, meta, render))
         return listing
 
 
-def load_clip(
-    seed: int,
-    *,
-    labelled: bool,
-    render: bool,
-    frames: int,
-    keep: int | None,
-    stride: int,
-    height: int,
-    width: int,
-    randomize: float,
-) -> Arrays:
+def load_clip(simulate: Callable[[], tuple[np.ndarray | None, np.ndarray]], *, labelled: bool) -> Arrays:
     """Simulates one clip; without ``labelled`` it has no masks."""
-    shaded, masks = simulate_clip(
-        seed,
-        frames=frames,
-        stride=stride,
-        height=height,
-        width=width,
-        keep=keep,
-        render=render,
-        randomize=randomize,
-    )
-    return Arrays(shaded, {MASK: masks} if labelled else {})
+    frames, masks = simulate()
+    return Arrays(frames, {MASK: masks} if labelled else {})
