@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
@@ -109,6 +109,26 @@ def _refuse_duplicates(names: list[str]) -> list[str]:
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_refuse_duplicates)]
 """Some of what has names, each once."""
+
+
+def _inside_data_set(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a relative path inside the data set")
+    return value
+
+
+def _pattern(value: str) -> str:
+    parts = PurePosixPath(value).parts
+    if not parts or any("**" in part for part in parts if part != "**"):
+        raise ValueError("must be a path or pattern, e.g. labels/*.json or labels/**/*.json")
+    return value
+
+
+RelativePath = Annotated[str, AfterValidator(_inside_data_set)]
+"""A file or folder of a data set, as a path from its root."""
+PathPattern = Annotated[RelativePath, AfterValidator(_pattern)]
+"""Files of a data set: a path from its root, in which `*` stands for any text and `**` for any folders."""
 
 
 def is_null(value: object) -> bool:

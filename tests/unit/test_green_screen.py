@@ -341,7 +341,7 @@ BAD = {
         r"allowed are train, val, test",
     ),
     "another key": (lambda raw: write_raw(raw) and FOLDERS | {"key": {"name": "magic"}}, r"allowed: bounds, soft"),
-    "a folder elsewhere": (lambda raw: write_raw(raw) and FOLDERS | {"videos": "../x"}, r"below the raw one"),
+    "a folder elsewhere": (lambda raw: write_raw(raw) and FOLDERS | {"videos": "../x"}, r"inside the data set"),
 }  # fmt: skip
 
 

@@ -187,6 +187,9 @@ def test_unlabeled_images_are_found_by_pattern(tmp_path: Path) -> None:
     ]
     with pytest.raises(MaskcastError, match=r"no image matches unlabeled 'less/\*'; fix the pattern"):
         prepare(raw, tmp_path / "none", unlabeled="less/*")
+    for pattern in (".", "more/a**"):
+        with pytest.raises(MaskcastError, match=r"unlabeled: .*must be a path or pattern, e\.g\."):
+            prepare(raw, tmp_path / "none", unlabeled=pattern)
 
 
 def test_images_with_boxes_are_not_unlabeled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -540,8 +540,11 @@ def test_files_of_labels_are_named_below_the_folder(tmp_path: Path) -> None:
     write_coco(tmp_path)
     with pytest.raises(MaskcastError, match=r"none\.json: label file not found; fix source\.labels"):
         list_raw(tmp_path, labels=["none.json"])
-    for path in ("/etc/labels.json", "../labels.json"):
-        with pytest.raises(ValidationError, match="must be a path below the data set's folder"):
+    for path in ("/etc/labels.json", "../labels.json", ""):
+        with pytest.raises(ValidationError, match="must be a relative path inside the data set"):
+            list_raw(tmp_path, labels=[path])
+    for path in (".", "labels**.json"):
+        with pytest.raises(ValidationError, match="must be a path or pattern"):
             list_raw(tmp_path, labels=[path])
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from maskcast.data.detection.sources.base import LabelledImage, RelativePath, check_units
+from maskcast.data.detection.sources.base import LabelledImage, check_units
 from maskcast.data.detection.sources.table import Source
 from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import original_name, same_stem_warning
@@ -17,7 +17,7 @@ from maskcast.dry_run import first_of_each_part
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import natural_sort_key
-from maskcast.params import Params
+from maskcast.params import Params, PathPattern
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -33,7 +33,7 @@ class PrepareDetection(Params):
     """Layout of the raw data, and how to read it."""
     val_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training images held out as `val` if the source names no validation images."""
-    unlabeled: RelativePath | None = None
+    unlabeled: PathPattern | None = None
     """Images without boxes, as a pattern of paths, e.g. `unlabeled/*.PNG` or `unlabeled/**/*`; null takes none."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum number of images of each split, and of unlabelled ones, drawn with the seed; null takes all."""

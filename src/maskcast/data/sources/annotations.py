@@ -6,11 +6,11 @@ Shapes: T frames, H rows, W columns.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal, Self
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from maskcast.data.images import check_mask_size, image_files
 from maskcast.data.labelling.formats.base import ImportedFrame
@@ -41,7 +41,7 @@ from maskcast.labels import (
     natural_sort_key,
     single_map,
 )
-from maskcast.params import ByName, is_false
+from maskcast.params import ByName, PathPattern, is_false
 from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
@@ -53,13 +53,6 @@ RENAME_REMEDY = "source.rename: {{{!r}: {}}}"
 _BACKGROUND_NAME = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
 
 
-def _relative_path(value: str) -> str:
-    path = PurePosixPath(value)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ValueError("must be a path below the data set's folder, e.g. annotations/instances.json")
-    return value
-
-
 class AnnotationsSource(SourceConfig):
     """Sequences of images, or videos, with masks in files of labels, cut into windows."""
 
@@ -69,7 +62,7 @@ class AnnotationsSource(SourceConfig):
     layout: Literal["annotations"] = "annotations"
     format: Format
     """Format of the label files; docs/labels.md says how each is read."""
-    labels: tuple[Annotated[str, AfterValidator(_relative_path)], ...] = Field(min_length=1)
+    labels: tuple[PathPattern, ...] = Field(min_length=1)
     """The label files: paths below the data set's folder; `*` stands for any text, e.g.
     `"*/_annotations.coco.json"`."""
     images: Pattern = "{clip}"

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from maskcast.data.chroma import Key, SoftKey
 from maskcast.data.compositing import ALPHA
@@ -28,20 +28,11 @@ from maskcast.data.sources.splits import Splits, assign_splits, check_no_copies
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import LabelMap
-from maskcast.params import Params, is_null
+from maskcast.params import Params, RelativePath, is_null
 from maskcast.reading import pluralize
 from maskcast.seed import derive
 
 LABELLED = ("train", "val", "test")
-
-
-def _folder(value: str) -> str:
-    if not value or value.startswith("/") or ".." in Path(value).parts:
-        raise ValueError("must be a folder below the raw one, e.g. videos")
-    return value
-
-
-Folder = Annotated[str, AfterValidator(_folder)]
 
 
 class FiguresParams(Params):
@@ -62,12 +53,12 @@ class GreenScreenSource(SourceConfig):
 
     splits_come_from: ClassVar[str] = "source.splits (names or shares)"
     layout: Literal["green_screen"] = "green_screen"
-    videos: Folder = "videos"
+    videos: RelativePath = "videos"
     """Folder of the green-screen videos: video files, or a folder of images for each."""
-    backgrounds: Folder = "backgrounds"
+    backgrounds: RelativePath = "backgrounds"
     """Folder of the backgrounds: images, video files, or a folder of images for each video. A background with the
     name of a video is never put behind that video, as it may be an empty shot of the same place."""
-    mattes: Folder | None = Field(default=None, exclude_if=is_null)
+    mattes: RelativePath | None = Field(default=None, exclude_if=is_null)
     """Folder of the true alpha matte of each video, with the same name and size: grey images or a video, 255 =
     opaque. null computes opacity by the key."""
     figures: FiguresParams | None = Field(default=None, exclude_if=is_null)

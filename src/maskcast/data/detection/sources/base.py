@@ -8,11 +8,11 @@ Legend: N boxes of an image, K classes.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -21,16 +21,6 @@ from maskcast.validation_errors import closest_match
 
 ROUNDED_ONE = 1.001  # tolerance for rounded shares
 MAX_SHARE = 2  # shares above this are errors; boxes may extend beyond their image, but not that far
-
-
-def _relative(value: str) -> str:
-    path = PurePosixPath(value)
-    if not value or path.is_absolute() or ".." in path.parts:
-        raise ValueError("must be a relative path inside the data set")
-    return value
-
-
-RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
 @dataclass(frozen=True)

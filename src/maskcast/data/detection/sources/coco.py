@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from maskcast.data.coco.records import Records, category_names, read_lists
-from maskcast.data.detection.sources.base import DetectionSource, LabelledImage, Listing, RelativePath
+from maskcast.data.detection.sources.base import DetectionSource, LabelledImage, Listing
 from maskcast.errors import MaskcastError
-from maskcast.params import Params
+from maskcast.params import Params, RelativePath
 from maskcast.reading import short_repr
 
 

@@ -10,7 +10,6 @@ from maskcast.data.detection.sources.base import (
     DetectionSource,
     Listing,
     NamedBoxes,
-    RelativePath,
     finite_number,
     named_listing,
 )
@@ -18,6 +17,7 @@ from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
+from maskcast.params import RelativePath
 from maskcast.reading import pluralize, read_yaml, short_repr
 
 YAML_SUFFIXES = (".yml", ".yaml")

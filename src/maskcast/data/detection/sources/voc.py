@@ -12,7 +12,6 @@ from maskcast.data.detection.sources.base import (
     DetectionSource,
     Listing,
     NamedBoxes,
-    RelativePath,
     did_you_mean,
     finite_number,
     named_listing,
@@ -21,6 +20,7 @@ from maskcast.data.frame_names import by_stem
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
+from maskcast.params import RelativePath
 from maskcast.reading import read_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
