@@ -12,9 +12,9 @@ from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.objects.motion import ObjectMotion
-from maskcast.models.objects.pairs import Others
-from maskcast.models.objects.plane import inverse, projected, to_plane
-from maskcast.models.objects.tracks import find_objects, track
+from maskcast.models.objects.pairs import PairIndex
+from maskcast.models.objects.plane import inverse, project, to_plane
+from maskcast.models.objects.tracks import find_objects, track_objects
 from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import Renderer, by_class, front_object, paint, seen_masks
 from maskcast.models.recurrent.cells import ConvGRUCell, ConvLSTMCell
@@ -109,7 +109,7 @@ def test_tracks_of_a_square() -> None:
     masks[1, :, 1:3, 1:3] = 255
     objects = find_objects(masks[:, -1], 5)
     assert objects.tolist() == [[3], [0]]
-    tracks = track(masks, objects)
+    tracks = track_objects(masks, objects)
     assert tracks.visible_BTN.squeeze(-1).tolist() == [[True, True], [False, False]]
     assert tracks.truncated_BTN[0, :, 0].tolist() == [False, True]
     expected = torch.tensor([(5.5 - 9.5) / 20, (12.5 - 14.5) / 20])
@@ -122,7 +122,7 @@ def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
     last = torch.zeros(1, 24, 24, dtype=torch.uint8)
     last[0, 2:6, 2:6], last[0, 12:16, 2:6] = 1, 2
     objects = find_objects(last, 4)
-    tracks = track(last[:, None], objects)
+    tracks = track_objects(last[:, None], objects)
     centre = still(tracks, 1).centre_BhN2 + torch.tensor([[8 / 24, 6 / 24], [0.0, 6 / 24]])
     scale = torch.tensor([[0.0, 0.0], [0.0, math.log(0.5)]]).expand_as(centre)
     seen = tracks.last_observation()
@@ -145,7 +145,7 @@ def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
     torch.testing.assert_close(to_plane(motion.homography, points), points)
     torch.nn.init.normal_(motion.homography, std=0.2)
     torch.testing.assert_close(
-        projected(to_plane(motion.homography, points), inverse(motion.homography)), points, rtol=1e-4, atol=1e-5
+        project(to_plane(motion.homography, points), inverse(motion.homography)), points, rtol=1e-4, atol=1e-5
     )
 
 
@@ -153,23 +153,23 @@ def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
 def test_forces_turn_with_the_scene(radius: torch.Tensor | None) -> None:
     motion = randomised(ObjectMotion(8, 5, whole=radius is not None))
     place, velocity, memory = torch.randn(1, 3, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 8)
-    others = Others.of(torch.ones(1, 3, dtype=torch.bool))
+    others = PairIndex.of(torch.ones(1, 3, dtype=torch.bool))
     std = torch.full((1, 3, 2), 0.05)
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
-    push, late, message = motion._interact(others, place, velocity, memory, std, radius)
+    push, delayed, message = motion._interact(others, place, velocity, memory, std, radius)
     turned, later, same = motion._interact(others, place @ turn, velocity @ turn, memory, std, radius)
     torch.testing.assert_close(turned, push @ turn, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(later, late @ turn, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(later, delayed @ turn, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(same, message, rtol=1e-4, atol=1e-4)
 
 
 def test_others_are_those_of_the_clip_that_are_there() -> None:
     exists = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
-    listed = Others.of(exists)
+    listed = PairIndex.of(exists)
     assert listed.own_P is not None and listed.other_P is not None
     pairs = list(zip(listed.own_P.tolist(), listed.other_P.tolist(), strict=True))
     assert pairs == [(0, 2), (2, 0), (3, 4), (3, 5), (4, 3), (4, 5), (5, 3), (5, 4)]
-    every = Others(listed.there_BNN)  # as on a GPU
+    every = PairIndex(listed.valid_BNN)  # as on a GPU
     value = torch.arange(9.0).view(3, 3, 1)
     for others in (listed, every):
         found = others.summed(10 * others.own(value) + others.other(value))
@@ -181,9 +181,9 @@ def test_listed_pairs_do_what_all_pairs_do(radius: torch.Tensor | None) -> None:
     motion = randomised(ObjectMotion(8, 5, whole=radius is not None))
     place, velocity, memory = torch.randn(2, 3, 2), torch.randn(2, 3, 2), torch.randn(2, 3, 8)
     objects = place, velocity, memory, torch.full((2, 3, 2), 0.05), radius
-    listed = Others.of(torch.tensor([[True, False, True], [True, True, True]]))
+    listed = PairIndex.of(torch.tensor([[True, False, True], [True, True, True]]))
     for found, expected in zip(
-        motion._interact(listed, *objects), motion._interact(Others(listed.there_BNN), *objects), strict=True
+        motion._interact(listed, *objects), motion._interact(PairIndex(listed.valid_BNN), *objects), strict=True
     ):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 

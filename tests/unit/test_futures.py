@@ -12,7 +12,7 @@ from maskcast.evaluation.futures import score_futures
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
 from maskcast.models.objects.futures import DRAW_SCALE, future
 from maskcast.models.objects.motion import SCALE_BIAS, ObjectMotion
-from maskcast.models.objects.plane import displaced, inverse, projected
+from maskcast.models.objects.plane import displaced, inverse, project
 from maskcast.models.objects.tracks import SCALE_START, Tracks
 from maskcast.stages.evaluate import Evaluate
 
@@ -55,9 +55,9 @@ def test_a_state_is_displaced_as_is_seen_in_the_picture_however_the_plane_lies()
     )
     moved, faster = displaced(homography, place, velocity, by)
     back = inverse(homography)
-    torch.testing.assert_close(projected(moved, back) - projected(place, back), by[:, :2])
+    torch.testing.assert_close(project(moved, back) - project(place, back), by[:, :2])
     ahead = place + faster - velocity  # where the change of velocity alone leads in a frame
-    torch.testing.assert_close(projected(ahead, back) - projected(place, back), by[:, 2:])
+    torch.testing.assert_close(project(ahead, back) - project(place, back), by[:, 2:])
 
 
 def test_what_is_sure_stays() -> None:

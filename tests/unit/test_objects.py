@@ -9,7 +9,7 @@ import torch
 from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.plane import to_plane
-from maskcast.models.objects.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
+from maskcast.models.objects.tracks import PACKED, find_objects, pack_tracks, track_objects, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss
 from maskcast.models.objects.warp import cover, probability
 from maskcast.simulator.camera import CLEVRER_CAMERA, paint_masks
@@ -33,7 +33,7 @@ def test_packing_keeps_the_tracks_of_all_objects() -> None:
     assert packed.shape == (3, 2, len(PACKED)) and packed[:, :, 0].unique(dim=0).tolist() == [[1, 3]]
     objects, tracks = unpack_tracks(packed[None])
     assert objects.tolist() == [[1, 3]]
-    direct = track(masks[None], objects)
+    direct = track_objects(masks[None], objects)
     assert tracks.aspect == pytest.approx(direct.aspect) == pytest.approx(32 / 24)
     for field in vars(tracks).keys() - {"aspect", "doubt_BTN2"}:
         torch.testing.assert_close(getattr(tracks, field).float(), getattr(direct, field).float())
@@ -51,7 +51,7 @@ def test_unpacking_finds_the_objects_asked_for_and_leaves_others_unseen() -> Non
 
 def test_the_last_observation_of_a_hidden_object_is_kept_and_of_one_that_left_is_not() -> None:
     masks = squares(c1=[(4, 4), (4, 8), None], c2=[(12, 4), (12, -2), None], c3=[(4, 20), (5, 20), (6, 20)])[None]
-    seen = track(masks, find_objects(masks, 5)).last_observation()
+    seen = track_objects(masks, find_objects(masks, 5)).last_observation()
     assert seen.exists_BN.tolist() == [[True, False, True]]
     assert seen.frame_BN.tolist() == [[1, 1, 2]]
     torch.testing.assert_close(seen.centre_BN2[0, 0], torch.tensor([(5.5 - 11.5) / 24, (9.5 - 15.5) / 24]))
@@ -112,7 +112,7 @@ def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
     seen = squares(c1=[(8, 20), (8, 24)])[None]
     future = squares(c1=[(8, 26), (8, 30), None, None])[None]
     objects = torch.tensor([[1]])
-    context, target = track(seen, objects), track(future, objects)
+    context, target = track_objects(seen, objects), track_objects(future, objects)
 
     def border(*columns: float) -> float:
         y = torch.full((4,), 9.5 - 11.5)
@@ -130,7 +130,7 @@ def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
 
 def test_an_object_in_an_uncertain_place_covers_what_it_covers_on_average() -> None:
     masks = squares(c1=[(8, 10)])[0].eq(1)[None, None]
-    seen = track(squares(c1=[(8, 10)])[None], torch.tensor([[1]])).last_observation()
+    seen = track_objects(squares(c1=[(8, 10)])[None], torch.tensor([[1]])).last_observation()
     scale = 3 / 24  # of the picture's height: 3 pixels
 
     def covered(shift: float) -> torch.Tensor:
@@ -152,7 +152,7 @@ def test_the_nearer_of_two_objects_in_uncertain_places_takes_its_share_first() -
     seen = squares(c1=[(8, 10)], c2=[(9, 10)])[None]
     objects = torch.tensor([[1, 2]])
     masks = torch.stack([squares(c1=[(8, 10)])[0].eq(1), squares(c2=[(9, 10)])[0].eq(2)])[None]
-    seen = track(seen, objects).last_observation()
+    seen = track_objects(seen, objects).last_observation()
     trajectory = Trajectory(seen.centre_BN2[:, None], torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2 / 24))
     one, two = cover(masks, seen, trajectory, expected=True)[0, 0]
 
@@ -166,7 +166,7 @@ def test_the_nearer_of_two_objects_in_uncertain_places_takes_its_share_first() -
 def test_the_scale_is_fitted_to_the_mean_error_and_bends_no_trajectory() -> None:
     seen = squares(c1=[(8, 8), (8, 9)])[None]
     future = squares(c1=[(8, 12)] * 2)[None]
-    context, target = (track(part, torch.tensor([[1]])) for part in (seen, future))
+    context, target = (track_objects(part, torch.tensor([[1]])) for part in (seen, future))
     centre = (target.centre_BTN2 + torch.tensor([2.0, 2.0]) / 24).requires_grad_()
 
     def surprise(scale: float) -> torch.Tensor:

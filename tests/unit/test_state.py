@@ -6,8 +6,8 @@ from torch import Tensor
 
 from maskcast.models.objects.friction import LOSS_UNITS, NOISE, Friction, FrictionEstimate
 from maskcast.models.objects.motion import CONTEXT, KIND, PAST, ObjectMotion
-from maskcast.models.objects.pairs import meet
-from maskcast.models.objects.state import Observations, State, StateEstimate, ahead, fit
+from maskcast.models.objects.pairs import find_contact
+from maskcast.models.objects.state import Observations, State, StateEstimate, extrapolate, fit
 from maskcast.models.objects.tracks import Tracks, pack_tracks
 
 FRAMES = PAST + 1
@@ -34,9 +34,9 @@ def estimated(seen: Observations, last_frame: int = PAST) -> State:
 
 
 def test_every_window_finds_the_state_of_braked_motion() -> None:
-    place, velocity, brake = 0.3, 0.04, 0.005
-    seen = observations(place + velocity * AGO - 0.5 * brake * AGO**2)
-    places, velocities, missed, sure = fit(seen, sliding(brake))
+    place, velocity, deceleration = 0.3, 0.04, 0.005
+    seen = observations(place + velocity * AGO - 0.5 * deceleration * AGO**2)
+    places, velocities, missed, sure = fit(seen, sliding(deceleration))
     assert torch.allclose(places[0, 0], torch.tensor([place, 0.0]).expand(PAST, 2), atol=1e-6)
     assert torch.allclose(velocities[0, 0], torch.tensor([velocity, 0.0]).expand(PAST, 2), atol=1e-6)
     assert missed.max() < 1e-3
@@ -85,12 +85,13 @@ def test_what_is_hidden_goes_on_and_what_was_seen_once_stays() -> None:
 
 
 def test_friction_brings_things_to_rest_and_not_back() -> None:
-    friction, brake = sliding(0.02), torch.full((1, 1, 1), 0.02)
+    friction, deceleration = sliding(0.02), torch.full((1, 1, 1), 0.02)
     velocity = torch.tensor([[[0.05, 0.0]]])
-    assert friction.slowed(velocity)[0, 0].tolist() == pytest.approx([0.03, 0.0])
-    assert friction.slowed(velocity * 0.2)[0, 0].tolist() == [0, 0]
-    assert ahead(torch.zeros(1, 1, 2), velocity, brake, torch.tensor(2.0))[0, 0, 0].item() == pytest.approx(0.06)
-    assert ahead(torch.zeros(1, 1, 2), velocity, brake, torch.tensor(-1.0))[0, 0, 0].item() == pytest.approx(-0.06)
+    assert friction.next_velocity(velocity)[0, 0].tolist() == pytest.approx([0.03, 0.0])
+    assert friction.next_velocity(velocity * 0.2)[0, 0].tolist() == [0, 0]
+    for frames, place in ((2.0, 0.06), (-1.0, -0.06)):
+        found = extrapolate(torch.zeros(1, 1, 2), velocity, deceleration, torch.tensor(frames))
+        assert found[0, 0, 0].item() == pytest.approx(place)
     state = State(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), velocity, friction)
     # displacements of 0.05, 0.03, 0.01 and 0 at the ends of frames: the means of two of them
     assert state.later(5)[0, :, 0, 0].tolist() == pytest.approx([0.04, 0.06, 0.065, 0.065, 0.065])
@@ -100,8 +101,10 @@ def test_friction_brings_things_to_rest_and_not_back() -> None:
 
 def test_what_is_faster_loses_more() -> None:
     friction, velocity = sliding(0.002, 0.05, 0.5), torch.tensor([[[0.03, -0.04]]])
-    assert friction.brake(velocity).item() == pytest.approx(0.002 + 0.05 * 0.05 + 0.5 * 0.05**2)
-    assert friction.slowed(velocity).norm().item() == pytest.approx(0.05 - friction.brake(velocity).item())
+    assert friction.deceleration(velocity).item() == pytest.approx(0.002 + 0.05 * 0.05 + 0.5 * 0.05**2)
+    assert friction.next_velocity(velocity).norm().item() == pytest.approx(
+        0.05 - friction.deceleration(velocity).item()
+    )
 
 
 @pytest.mark.parametrize("tempo", [0.6, 1.0, 1.6])
@@ -121,32 +124,32 @@ def test_the_tempo_of_a_clip_is_seen_in_how_paths_bend(tempo: float) -> None:
     weight = torch.ones(1, CONTEXT, 2)
     weight[:, :3, 1] = 0
     size = torch.full((1, 2), 0.05)
-    bends = estimate.measure(path * (weight[..., None] > 0), weight, size)
+    paths = estimate.measure(path * (weight[..., None] > 0), weight, size)
     exists = torch.ones(1, 2, dtype=torch.bool)
-    friction, likely_BC = estimate(torch.zeros(1, 2, 1), torch.zeros(1, 1), bends, size, exists)
+    friction, likely_BC = estimate(torch.zeros(1, 2, 1), torch.zeros(1, 1), paths, size, exists)
     assert estimate.tempo[likely_BC[0].argmax()].exp().item() == pytest.approx(tempo)
     assert friction.parts_BN3[0, 0, 0].item() == pytest.approx(parts_3[0].item(), rel=0.2)
     # nothing is seen of what is not there: each tempo is as likely
-    _, likely_BC = estimate(torch.zeros(1, 2, 1), torch.zeros(1, 1), bends, size, ~exists)
+    _, likely_BC = estimate(torch.zeros(1, 2, 1), torch.zeros(1, 1), paths, size, ~exists)
     assert likely_BC.tolist()[0] == pytest.approx([1 / 8] * 8)
 
 
 def test_discs_meet_where_and_when_they_touch() -> None:
     line = torch.tensor([[3.0, 0.0], [3.0, 4.0], [0.5, 0.0], [3.0, 0.0]])
     relative = torch.tensor([[-4.0, 0.0], [-4.0, 0.0], [-1.0, 2.0], [1.0, 0.0]])
-    contact = meet(line, relative, torch.ones(4, 1))
-    assert contact.hits[:, 0].tolist() == [1, 0, 1, 0]  # head on, far by, touching already, going away
+    contact = find_contact(line, relative, torch.ones(4, 1))
+    assert contact.touches[:, 0].tolist() == [1, 0, 1, 0]  # head on, far by, touching already, going away
     assert contact.time[:, 0].tolist() == pytest.approx([0.5, 0.75, 0, 0])
     assert contact.normal[0].tolist() == [1, 0] and contact.normal[1].tolist() == pytest.approx([0, 1])
     assert contact.gap[:, 0].tolist() == pytest.approx([0, 3, -0.5, 2])
-    assert contact.closing[:, 0].tolist() == pytest.approx([-4, 0, -1, 1])
-    assert contact.slip[0].item() == 0 and contact.slip[2].item() == pytest.approx(2)
+    assert contact.normal_speed[:, 0].tolist() == pytest.approx([-4, 0, -1, 1])
+    assert contact.tangential_speed[0].item() == 0 and contact.tangential_speed[2].item() == pytest.approx(2)
 
 
 def test_larger_things_meet_earlier() -> None:
     reach = torch.tensor([[1.0], [1.0]], requires_grad=True)
     line, relative = torch.tensor([[3.0, 0.0], [3.0, 0.99]]), torch.tensor([[-4.0, 0.0], [-4.0, 0.0]])
-    (slope,) = torch.autograd.grad(meet(line, relative, reach).time.sum(), reach)
+    (slope,) = torch.autograd.grad(find_contact(line, relative, reach).time.sum(), reach)
     assert slope[0].item() == pytest.approx(-1 / 4)  # head on: the way is shorter by what the reach is longer
     assert slope[1].item() == pytest.approx(-1 / 4 / 0.3)  # discs that graze: bounded
 

@@ -72,11 +72,11 @@ class Completion(nn.Module):
             std_M2: size of the visible part.
         """
         unit_M1 = std_M2.amax(-1, keepdim=True).clamp(min=1e-4)
-        numbers = torch.cat([centre_M2, unit_M1.log() + 3, std_M2 / unit_M1], -1)
-        seen = self.look(window_M3SS.to(centre_M2.dtype)).flatten(1)
+        measures = torch.cat([centre_M2, unit_M1.log() + 3, std_M2 / unit_M1], -1)
+        appearance = self.look(window_M3SS.to(centre_M2.dtype)).flatten(1)
         kind = self.kind(class_M % len(self.known_K))
-        shift, grow, scale = self.head(torch.cat([seen, kind, numbers], 1)).split(2, dim=-1)
-        return centre_M2 + shift * unit_M1, std_M2 * grow.exp(), (scale + SCALE_BIAS).exp() * unit_M1
+        shift, growth, scale = self.head(torch.cat([appearance, kind, measures], 1)).split(2, dim=-1)
+        return centre_M2 + shift * unit_M1, std_M2 * growth.exp(), (scale + SCALE_BIAS).exp() * unit_M1
 
     @torch.no_grad()
     def complete(self, ids_BTHW: Tensor, object_BN: Tensor, tracks: Tracks) -> Tracks:

@@ -15,9 +15,8 @@ from torch import Tensor
 from maskcast.dry_run import FullLoop, is_dry_run, limited_range
 from maskcast.labels import IGNORE
 from maskcast.models.objects.completion import Completion, is_cut, windows
-from maskcast.models.objects.tracks import pack_tracks, track
-from maskcast.progress import say
-from maskcast.progress import track as shown
+from maskcast.models.objects.tracks import pack_tracks, track_objects
+from maskcast.progress import say, track
 
 # shares of the observations cut by a border and by another object; the others stay whole
 BORDER, OBJECT = 0.4, 0.4
@@ -66,7 +65,7 @@ def cut_observations(ids_THW: np.ndarray, num_classes: int, random: np.random.Ge
     ids_MHW, whole_M8 = torch.from_numpy(np.stack(pictures)), torch.stack(wholes)
     class_M = whole_M8[:, 0].long()
     own_MHW = ids_MHW * (ids_MHW == class_M[:, None, None])
-    seen = track(own_MHW[:, None], class_M[:, None])
+    seen = track_objects(own_MHW[:, None], class_M[:, None])
     observations = class_M, seen.centre_BTN2[:, 0, 0], seen.std_BTN2[:, 0, 0]
     window = windows(ids_MHW, torch.arange(len(class_M)), *observations)
     return CutObservations(window, *observations, whole_M8[:, 2:4], whole_M8[:, 4:6]).pick(is_cut(window))
@@ -80,37 +79,39 @@ def train_completion(completion: Completion, examples: Sequence[CutObservations]
     """
     if not examples:
         return
-    every = CutObservations(*map(torch.cat, zip(*examples, strict=True)))
-    held_out = torch.arange(len(every.class_M)) % HELD_OUT == 0
-    learned, judged = every.pick(~held_out), every.pick(held_out)
-    if len(learned.class_M) < (1 if is_dry_run() else BATCH):
+    observations = CutObservations(*map(torch.cat, zip(*examples, strict=True)))
+    held_out = torch.arange(len(observations.class_M)) % HELD_OUT == 0
+    training, validation = observations.pick(~held_out), observations.pick(held_out)
+    if len(training.class_M) < (1 if is_dry_run() else BATCH):
         return
-    draws = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
     completion.requires_grad_(True)
     optimizer = torch.optim.AdamW(completion.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM_UP_STEPS) * (1 + math.cos(math.pi * step / STEPS)) / 2
     )
-    for _ in shown(limited_range(STEPS), "completing cut objects", of=FullLoop(STEPS)):
-        some = learned.pick(torch.randint(len(learned.class_M), (BATCH,), generator=draws))
-        centre, std, scale = completion(*some[:4])
-        unit = some.whole_std_M2.mean(-1, keepdim=True)
-        error = (centre - some.whole_centre_M2).abs()
+    for _ in track(limited_range(STEPS), "completing cut objects", of=FullLoop(STEPS)):
+        batch = training.pick(torch.randint(len(training.class_M), (BATCH,), generator=generator))
+        centre, std, scale = completion(*batch[:4])
+        unit = batch.whole_std_M2.mean(-1, keepdim=True)
+        error = (centre - batch.whole_centre_M2).abs()
         nll = error / scale + (scale / unit).log()
-        loss = (nll + 5 * error / unit + (std / some.whole_std_M2).log().abs()).mean()
+        loss = (nll + 5 * error / unit + (std / batch.whole_std_M2).log().abs()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     completion.requires_grad_(False)
-    before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
+    centres = validation.centre_M2, completion(*validation[:4])[0]
+    before, after = (_error(validation, centre_M2) for centre_M2 in centres)
     summary = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
-    say(f"completing cut objects: learned from {len(learned.class_M)}; {summary}")
+    say(f"completing cut objects: learned from {len(training.class_M)}; {summary}")
     if is_dry_run():  # a few steps would not help, but completion has to be timed
         completion.known_K.fill_(True)
     elif after < before:
-        known = len(completion.known_K)
-        completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > MIN_EXAMPLES
+        num_classes = len(completion.known_K)
+        count_K = torch.bincount(observations.class_M % num_classes, minlength=num_classes)
+        completion.known_K |= count_K > MIN_EXAMPLES
 
 
 def _error(observations: CutObservations, centre_M2: Tensor) -> float:
@@ -130,12 +131,12 @@ def _whole_objects(ids_FHW: np.ndarray, packed_FS8: Tensor) -> Tensor:
 
 def _cut_object(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
     """Returns a frame in which a border cuts an object, or another object covers or touches it."""
-    how = random.random()
-    if how > BORDER + OBJECT:
+    draw = random.random()
+    if draw > BORDER + OBJECT:
         return ids_HW
     cut_HW = ids_HW.copy()
     places = y, x = np.nonzero(ids_HW == class_id)
-    if how < BORDER:
+    if draw < BORDER:
         axis, share = int(random.integers(2)), 0.95 * random.random() ** 0.8
         first, last = int(places[axis].min()), int(places[axis].max())
         hidden = round(share * (last - first + 1))
@@ -144,16 +145,16 @@ def _cut_object(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) 
         return cut_HW
     other = random.choice(np.flatnonzero(np.bincount(ids_HW.flat)[1:])) + 1
     other_y, other_x = np.nonzero(ids_HW == other)
-    angle, near = random.uniform(0, 2 * math.pi), random.uniform(0.6, 2.2)
-    down = near * (y.std() + other_y.std()) * math.sin(angle) + y.mean() - other_y.mean()
-    right = near * (x.std() + other_x.std()) * math.cos(angle) + x.mean() - other_x.mean()
+    angle, distance = random.uniform(0, 2 * math.pi), random.uniform(0.6, 2.2)
+    down = distance * (y.std() + other_y.std()) * math.sin(angle) + y.mean() - other_y.mean()
+    right = distance * (x.std() + other_x.std()) * math.cos(angle) + x.mean() - other_x.mean()
     other_y, other_x = other_y + round(down), other_x + round(right)
     inside = (other_y >= 0) & (other_y < len(ids_HW)) & (other_x >= 0) & (other_x < ids_HW.shape[1])
-    over_HW = np.zeros(ids_HW.shape, bool)
-    over_HW[other_y[inside], other_x[inside]] = True
+    occluder_HW = np.zeros(ids_HW.shape, bool)
+    occluder_HW[other_y[inside], other_x[inside]] = True
     if random.random() < BEHIND:
-        over_HW &= ids_HW != class_id
-    cut_HW[over_HW] = OTHER_IDS[class_id == OTHER_IDS[0]]
+        occluder_HW &= ids_HW != class_id
+    cut_HW[occluder_HW] = OTHER_IDS[class_id == OTHER_IDS[0]]
     return cut_HW
 
 
@@ -163,17 +164,17 @@ def _corrupted(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -
         return ids_HW
     corrupted_HW, cross = ids_HW.copy(), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     own_HW = (ids_HW == class_id).astype(np.uint8)
-    rim = random.integers(3)
-    if rim == 1:
+    edge = random.integers(3)
+    if edge == 1:
         corrupted_HW[(own_HW > 0) & (cv2.erode(own_HW, cross) == 0)] = 0
-    if rim == 2:
+    if edge == 2:
         corrupted_HW[(cv2.dilate(own_HW, cross) > 0) & (ids_HW == 0)] = class_id
     y, x = np.nonzero(own_HW)
     for _ in range(random.integers(MAX_SPECKS + 1)):
-        near = random.integers(len(y))
-        place = (x[near] + random.normal() * x.std() / 2, y[near] + random.normal() * y.std() / 2)
+        pixel = random.integers(len(y))
+        place = (x[pixel] + random.normal() * x.std() / 2, y[pixel] + random.normal() * y.std() / 2)
         center = (round(float(place[0])), round(float(place[1])))
-        speck = int(random.integers(2)) * OTHER_IDS[class_id == OTHER_IDS[0]]
-        cv2.circle(corrupted_HW, center, int(random.integers(MAX_SPECK_RADIUS)), speck, -1)
+        speck_id = int(random.integers(2)) * OTHER_IDS[class_id == OTHER_IDS[0]]
+        cv2.circle(corrupted_HW, center, int(random.integers(MAX_SPECK_RADIUS)), speck_id, -1)
     corrupted_HW[ids_HW == IGNORE] = IGNORE
     return corrupted_HW

@@ -33,14 +33,14 @@ def filled_masks(recent_BRHW: Tensor, object_BN: Tensor, seen: LastObservation) 
         seen: their completed last observations; M is its ``margin``.
     """
     height, width = recent_BRHW.shape[2:]
-    around = [seen.margin] * 4
-    mask = F.pad(seen_masks(recent_BRHW, object_BN, seen).to(torch.uint8), around) > 0
-    near_BN = seen.centre_BN2[..., 0]
-    near_BK = near_BN.new_full((near_BN.shape[0], 256), FAR).scatter(1, object_BN, near_BN)
-    near_BK = F.pad(near_BK[:, 1:], (1, 0), value=-FAR)  # background hides nothing
-    near_BRHW = near_BK.gather(1, recent_BRHW.flatten(1).long()).view(recent_BRHW.shape)
+    padding = [seen.margin] * 4
+    mask = F.pad(seen_masks(recent_BRHW, object_BN, seen).to(torch.uint8), padding) > 0
+    nearness_BN = seen.centre_BN2[..., 0]
+    nearness_BK = nearness_BN.new_full((nearness_BN.shape[0], 256), FAR).scatter(1, object_BN, nearness_BN)
+    nearness_BK = F.pad(nearness_BK[:, 1:], (1, 0), value=-FAR)  # background hides nothing
+    nearness_BRHW = nearness_BK.gather(1, recent_BRHW.flatten(1).long()).view(recent_BRHW.shape)
     frame = seen.frame_BN[..., None, None].expand(-1, -1, height, width)
-    hidden = F.pad(near_BRHW.gather(1, frame), around, value=FAR) > near_BN[..., None, None]
+    hidden = F.pad(nearness_BRHW.gather(1, frame), padding, value=FAR) > nearness_BN[..., None, None]
     y_BNH, x_BNW = (
         torch.arange(-seen.margin, side + seen.margin, device=mask.device)
         - (seen.centre_BN2[..., axis, None] * height + (side - 1) / 2)
@@ -63,11 +63,11 @@ def symmetric_hull(mask_BNHW: Tensor, y_BNH: Tensor, x_BNW: Tensor) -> Tensor:
     left_BNH, right_BNH = (side * torch.where(mask_BNHW, side * x_BN1W, -FAR).amax(-1) for side in (-1, 1))
     ends_BNP = torch.cat([left_BNH, right_BNH], -1)
     angles = [math.pi * (k / DIRECTIONS - 0.5) for k in range(1, DIRECTIONS + 1)]
-    down_D, along_D = (y_BNH.new_tensor([turn(angle) for angle in angles]) for turn in (math.sin, math.cos))
-    reach_BNPD = (y_BNH.repeat(1, 1, 2)[..., None] * down_D + ends_BNP[..., None] * along_D).abs()
-    there_BNP1 = ends_BNP.abs()[..., None] < FAR
-    reach_BN1D = torch.where(there_BNP1, reach_BNPD, -FAR).amax(2, keepdim=True) + ROUNDING
-    # part of each row within all half-planes; the last direction is straight down, where ``along`` is about 0
-    y_BNHD = y_BNH[..., None] * down_D
-    first_BNH, last_BNH = ((-reach_BN1D - y_BNHD) / along_D).amax(-1), ((reach_BN1D - y_BNHD) / along_D).amin(-1)
+    sin_D, cos_D = (y_BNH.new_tensor([function(angle) for angle in angles]) for function in (math.sin, math.cos))
+    extent_BNPD = (y_BNH.repeat(1, 1, 2)[..., None] * sin_D + ends_BNP[..., None] * cos_D).abs()
+    is_end_BNP1 = ends_BNP.abs()[..., None] < FAR
+    extent_BN1D = torch.where(is_end_BNP1, extent_BNPD, -FAR).amax(2, keepdim=True) + ROUNDING
+    # part of each row within all half-planes; the last direction is straight down, where the cosine is about 0
+    y_BNHD = y_BNH[..., None] * sin_D
+    first_BNH, last_BNH = ((-extent_BN1D - y_BNHD) / cos_D).amax(-1), ((extent_BN1D - y_BNHD) / cos_D).amin(-1)
     return (x_BN1W >= first_BNH[..., None]) & (x_BN1W <= last_BNH[..., None])

@@ -16,8 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.objects.completion import Completion
-from maskcast.models.objects.pairs import FEATURES, OF_CONTACTS, SPEED_UNIT, STD_UNIT, Others, clamped, see_pairs
-from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane, turned
+from maskcast.models.objects.pairs import (
+    FEATURES,
+    OF_CONTACTS,
+    SPEED_UNIT,
+    STD_UNIT,
+    PairIndex,
+    clamped,
+    pair_features,
+)
+from maskcast.models.objects.plane import displaced, fit_plane, inverse, perpendicular, project, to_plane
 from maskcast.models.objects.state import Observations, State, StateEstimate
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
@@ -29,7 +37,7 @@ SLOPE = (0.3, 0.4, 0.3)  # weights of the last three displacements in the least-
 KIND = 16  # width of a class embedding, which holds friction, bounce and size
 DOUBT_UNIT = 100.0  # scales the error of a completed centre, in picture heights, to about 1
 SCALE_BIAS = -5.0  # initial growth of the expected error per step, before softplus: 0.7 % of the height
-BEND_LIMIT = 0.25  # most that a step changes a velocity, relative to it
+CHANGE_LIMIT = 0.25  # most that a step changes a velocity, relative to it
 STATE_WEIGHT = 0.5  # weight of the error of the state without interactions, relative to that of the trajectory
 PUSH_LIMIT = 0.2  # most that one object changes the velocity of another in a step
 
@@ -53,8 +61,8 @@ class ObjectMotion(nn.Module):
         nn.init.normal_(self.kind.weight, std=0.1)
         self.context = CONTEXT if whole else PAST + 1
         self.estimate = StateEstimate(hidden, KIND, PAST + 1, CONTEXT) if whole else None
-        bends = self.estimate.features if self.estimate else 0
-        self.history = _mlp((PAST + 1) * (8 + len(DOUBT) * whole) + KIND + bends, hidden, hidden)
+        state_features = self.estimate.features if self.estimate else 0
+        self.history = _mlp((PAST + 1) * (8 + len(DOUBT) * whole) + KIND + state_features, hidden, hidden)
         self.start = nn.Linear(hidden, PAST + 2 + 2 * (not whole))
         self.pair_own, self.pair_other = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.pair_shape = nn.Linear(FEATURES + OF_CONTACTS * whole, hidden)
@@ -86,7 +94,7 @@ class ObjectMotion(nn.Module):
             self.start.bias[PAST - len(SLOPE) : PAST] = torch.tensor(SLOPE)
 
     def forward(
-        self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
+        self, object_BN: Tensor, tracks: Tracks, horizon: int, moved_BN4: Tensor | None = None
     ) -> Trajectory:
         """Returns the trajectories over ``horizon`` steps; they are arbitrary for objects that were never visible.
 
@@ -94,47 +102,47 @@ class ObjectMotion(nn.Module):
             object_BN: class ids or object numbers (``parts``); 0 as padding.
             tracks: of these objects in the context, of which the last ``context`` frames are used.
             horizon: number of steps after the last frame.
-            missed_BN4: displacement of place and velocity when last seen from their estimates (``displaced``).
+            moved_BN4: displacement of place and velocity when last seen from their estimates (``displaced``).
         """
-        return self._roll_out(object_BN, tracks, horizon, missed_BN4)[0]
+        return self._roll_out(object_BN, tracks, horizon, moved_BN4)[0]
 
     def _roll_out(
-        self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
+        self, object_BN: Tensor, tracks: Tracks, horizon: int, moved_BN4: Tensor | None = None
     ) -> tuple[Trajectory, State, Tensor]:
         """Returns the trajectories, their initial state, and the offsets of centres from their places."""
         seen = tracks.latest(PAST + 1).last_observation()
         kind = self.kind(object_BN % self.kind.num_embeddings)
-        state, memory, log_size = self._start(kind, tracks, seen)
+        state, memory, log_size = self._initial_state(kind, tracks, seen)
         place, velocity = state.place_BN2, state.velocity_BN2
-        others = Others.of(seen.exists_BN)
+        index = PairIndex.of(seen.exists_BN)
         centres, sizes, step_inputs = [], [], []
-        back_33 = inverse(self.homography)
-        offset = seen.centre_BN2 - projected(state.seen_place_BN2, back_33)  # exact for resting objects
+        to_image_33 = inverse(self.homography)
+        offset = seen.centre_BN2 - project(state.seen_place_BN2, to_image_33)  # exact for resting objects
         if self.estimate is None:
             offset = offset.detach()
-        if missed_BN4 is not None:
-            seen_place, velocity = displaced(self.homography, state.seen_place_BN2, velocity, missed_BN4)
+        if moved_BN4 is not None:
+            seen_place, velocity = displaced(self.homography, state.seen_place_BN2, velocity, moved_BN4)
             later = (velocity - state.velocity_BN2) * (PAST - seen.frame_BN)[..., None]
             place = place + seen_place - state.seen_place_BN2 + later
-        centre = projected(place, back_33) + offset
+        centre = project(place, to_image_33) + offset
         radius_BN = None
         if state.radius_BN is not None and self.reach is not None:
             radius_BN = state.radius_BN * self.reach(kind)[..., 0].exp()
         for _ in range(horizon):
-            push, late, message = self._interact(others, place, velocity, memory, seen.std_BN2, radius_BN)
+            push, delayed, message = self._interact(index, place, velocity, memory, seen.std_BN2, radius_BN)
             moves = torch.cat([velocity, push], -1) * SPEED_UNIT
             inputs = torch.cat([memory, message, clamped(torch.cat([moves, centre], -1)), log_size], -1)
             memory_BNF = self.memory(self.node(inputs).flatten(0, 1), memory.flatten(0, 1))
             memory = memory_BNF.view_as(memory)
-            bend, grow = self.change(memory).split(2, dim=-1)
-            along, across = _bounded(bend, BEND_LIMIT).split(1, dim=-1)
+            change, growth = self.change(memory).split(2, dim=-1)
+            along, across = _bounded(change, CHANGE_LIMIT).split(1, dim=-1)
             if state.friction is not None:
-                slower = state.friction.slowed(velocity)
-                place, velocity = place + (velocity - slower) / 2 - late, slower
-            velocity = velocity * (1 + along) + turned(velocity) * across + push
+                next_velocity = state.friction.next_velocity(velocity)
+                place, velocity = place + (velocity - next_velocity) / 2 - delayed, next_velocity
+            velocity = velocity * (1 + along) + perpendicular(velocity) * across + push
             place = place + velocity
-            log_size = log_size + 0.1 * grow
-            centre = projected(place, back_33) + offset
+            log_size = log_size + 0.1 * growth
+            centre = project(place, to_image_33) + offset
             centres.append(centre)
             sizes.append(log_size)
             step_inputs.append(inputs)
@@ -153,26 +161,26 @@ class ObjectMotion(nn.Module):
             parts = trajectory_loss(trajectory, context, future)
             total = trajectory_total(parts)
             if state.friction is not None:  # the state alone should predict a path without interactions
-                alone_BhN2 = projected(state.later(target_BhS8.shape[1]), inverse(self.homography))
-                alone = replace(trajectory, centre_BhN2=alone_BhN2 + offset_BN2[:, None])
-                parts["state"] = trajectory_loss(alone, context, future)["place"]
+                centre_BhN2 = project(state.later(target_BhS8.shape[1]), inverse(self.homography))
+                without_interactions = replace(trajectory, centre_BhN2=centre_BhN2 + offset_BN2[:, None])
+                parts["state"] = trajectory_loss(without_interactions, context, future)["place"]
                 total = total + STATE_WEIGHT * parts["state"]
         return total, {name: part.detach() for name, part in parts.items()}
 
-    def _start(self, kind: Tensor, tracks: Tracks, seen: LastObservation) -> tuple[State, Tensor, Tensor]:
+    def _initial_state(self, kind: Tensor, tracks: Tracks, seen: LastObservation) -> tuple[State, Tensor, Tensor]:
         """Returns the state in the last frame, the memory and the log size of each object."""
         recent = tracks.latest(PAST + 1)
         visible = recent.visible_BTN
         place = to_plane(self.homography, recent.centre_BTN2)
-        both = (visible[:, 1:] & visible[:, :-1])[..., None]
-        moved_BLN2 = (place[:, 1:] - place[:, :-1]) * both
-        first = torch.zeros_like(moved_BLN2[:, :1])
+        both_visible = (visible[:, 1:] & visible[:, :-1])[..., None]
+        displacement_BLN2 = (place[:, 1:] - place[:, :-1]) * both_visible
+        first = torch.zeros_like(displacement_BLN2[:, :1])
         features = [
             visible[..., None],
             recent.truncated_BTN[..., None],
             recent.centre_BTN2 * visible[..., None],
             recent.std_BTN2 * STD_UNIT,
-            torch.cat([first, moved_BLN2 * SPEED_UNIT], dim=1),
+            torch.cat([first, displacement_BLN2 * SPEED_UNIT], dim=1),
         ]
         if recent.doubt_BTN2 is not None:
             features.append(clamped(recent.doubt_BTN2 * DOUBT_UNIT))
@@ -180,21 +188,21 @@ class ObjectMotion(nn.Module):
         if self.estimate is not None:
             observations = Observations.of(self.homography, tracks.latest(self.context))
             latest, size_BN = observations.latest(PAST + 1), observations.size_BN
-            bends = self.estimate.friction.measure(observations.place_BRN2, observations.weight_BRN, size_BN)
-            memory = self.history(torch.cat([*past, self.estimate.extract_features(bends, latest)], -1))
-            memory, friction = self.estimate.share(memory, kind, bends, size_BN, seen.exists_BN)
+            paths = self.estimate.friction.measure(observations.place_BRN2, observations.weight_BRN, size_BN)
+            memory = self.history(torch.cat([*past, self.estimate.extract_features(paths, latest)], -1))
+            memory, friction = self.estimate.add_clip_context(memory, kind, paths, size_BN, seen.exists_BN)
         else:
             memory = self.history(torch.cat(past, -1))
-        weight, *shift, grow = self.start(memory).split([PAST, *[2] * (self.estimate is None), 2], dim=-1)
-        velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
+        weight, *shift, growth = self.start(memory).split([PAST, *[2] * (self.estimate is None), 2], dim=-1)
+        velocity = (weight.transpose(1, 2)[..., None] * displacement_BLN2).sum(1)
         if self.estimate is not None:
-            return self.estimate(memory, latest, friction, seen.frame_BN, velocity), memory, 0.1 * grow
+            return self.estimate(memory, latest, friction, seen.frame_BN, velocity), memory, 0.1 * growth
         last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0] + 0.1 * shift[0]
-        return State(last + velocity * (PAST - seen.frame_BN)[..., None], last, velocity), memory, 0.1 * grow
+        return State(last + velocity * (PAST - seen.frame_BN)[..., None], last, velocity), memory, 0.1 * growth
 
     def _interact(
         self,
-        others: Others,
+        index: PairIndex,
         place: Tensor,
         velocity: Tensor,
         memory: Tensor,
@@ -206,19 +214,19 @@ class ObjectMotion(nn.Module):
         The message is (B, N, F). A push acts only from the contact on. The displacement that it would have caused
         before the contact is the delayed part.
         """
-        pairs = see_pairs(others, place, velocity, std_BN2, radius_BN)
-        own, other = others.own(self.pair_own(memory)), others.other(self.pair_other(memory))
+        pairs = pair_features(index, place, velocity, std_BN2, radius_BN)
+        own, other = index.own(self.pair_own(memory)), index.other(self.pair_other(memory))
         message = self.pair(own + other + self.pair_shape(pairs.features))
         learned = self.push(message)
         push = 0.1 * learned[..., :2]
         if pairs.contact is not None:  # also a share of the speed at which the two collide
-            push = push - pairs.contact.closing * torch.tanh(learned[..., 2:])
+            push = push - pairs.contact.normal_speed * torch.tanh(learned[..., 2:])
         along, across = _bounded(push, PUSH_LIMIT).split(1, dim=-1)
-        change = along * pairs.normal + across * turned(pairs.normal)
-        late = torch.zeros_like(change) if pairs.contact is None else change * pairs.contact.time
-        summed = others.summed(torch.cat([change, late, message], -1))
-        push, late, message = summed.split([2, 2, message.shape[-1]], -1)
-        return push, late, message
+        change = along * pairs.normal + across * perpendicular(pairs.normal)
+        delayed = torch.zeros_like(change) if pairs.contact is None else change * pairs.contact.time
+        summed = index.summed(torch.cat([change, delayed, message], -1))
+        push, delayed, message = summed.split([2, 2, message.shape[-1]], -1)
+        return push, delayed, message
 
     @torch.no_grad()
     def calibrate(self, class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> None:

@@ -27,7 +27,7 @@ def to_plane(homography: Tensor, centre: Tensor) -> Tensor:
 
 
 def inverse(homography: Tensor) -> Tensor:
-    """Returns the matrix (3, 3) with which ``projected`` maps plane positions to the image."""
+    """Returns the matrix (3, 3) with which ``project`` maps plane positions to the image."""
     a = homography
     one = torch.ones_like(a[0])
     x, y, z = torch.stack([1 + a[0], a[1], a[2], a[3], 1 + a[4], a[5], a[6], a[7], one]).view(3, 3)
@@ -35,7 +35,7 @@ def inverse(homography: Tensor) -> Tensor:
     return adjugate / (x * adjugate[0]).sum()
 
 
-def projected(place: Tensor, matrix_33: Tensor) -> Tensor:
+def project(place: Tensor, matrix_33: Tensor) -> Tensor:
     """Maps positions (..., 2) by a homography matrix."""
     point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ matrix_33
     return point[..., :2] / point[..., 2:].clamp(min=0.3)  # a diverging object must not dominate all gradients
@@ -50,7 +50,7 @@ def displaced(homography: Tensor, place: Tensor, velocity: Tensor, by: Tensor) -
         velocity: on the plane, per frame.
         by: (..., 4) in the image, in its heights: displacement of the place (y, x) and of the velocity (y, x).
     """
-    centre = projected(place, inverse(homography))
+    centre = project(place, inverse(homography))
     moved, ahead = (to_plane(homography, centre + part) for part in by.split(2, dim=-1))
     return moved, velocity + ahead - place
 
@@ -74,9 +74,9 @@ def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | Non
     centre_M2, std_M = centre_M2.double(), std_M.double()
     slope_2 = torch.zeros(2, dtype=torch.float64)
     for _ in range(10):
-        flat_M = std_M / (1 + centre_M2 @ slope_2).clamp(min=0.2)
+        normalised_M = std_M / (1 + centre_M2 @ slope_2).clamp(min=0.2)
         count_K = torch.bincount(class_M).clamp(min=1)
-        size_M = (torch.bincount(class_M, weights=flat_M) / count_K)[class_M]
+        size_M = (torch.bincount(class_M, weights=normalised_M) / count_K)[class_M]
         slope_2 = torch.linalg.lstsq(centre_M2, (std_M / size_M - 1)[:, None]).solution[:, 0]
         slope_2 = slope_2 * min(1.0, MAX_SLOPE / max(float(slope_2.norm()), 1e-6))
     stretch = (1 + (slope_2.norm() * FOCAL_LENGTH) ** 2).sqrt() - 1
@@ -85,6 +85,6 @@ def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | Non
     return torch.tensor([a, b, 0.0, c, d, 0.0, *slope_2.tolist()])
 
 
-def turned(vector: Tensor) -> Tensor:
+def perpendicular(vector: Tensor) -> Tensor:
     """Returns vectors (..., 2) turned by a right angle."""
     return torch.stack([-vector[..., 1], vector[..., 0]], -1)

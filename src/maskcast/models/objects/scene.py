@@ -14,7 +14,7 @@ from maskcast.models.objects.filling import MARGIN, filled_masks
 from maskcast.models.objects.futures import future
 from maskcast.models.objects.motion import PAST, ObjectMotion
 from maskcast.models.objects.picks import ALL, Pick
-from maskcast.models.objects.tracks import LastObservation, find_objects, track
+from maskcast.models.objects.tracks import LastObservation, find_objects, track_objects
 from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import seen_masks
 
@@ -57,7 +57,7 @@ def observe(
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
     observed_BTHW = recent_BRHW if motion is None else context_BTHW[:, -motion.context :]
-    tracks = track(observed_BTHW, object_BN)
+    tracks = track_objects(observed_BTHW, object_BN)
     with without_autocast(context_BTHW.device):
         if motion is not None and motion.completion is not None:
             tracks = motion.completion.complete(observed_BTHW, object_BN, tracks)

@@ -17,9 +17,9 @@ from maskcast.models.objects.friction import (
     MIN_DISPLACEMENT,
     NOISE,
     TEMPOS,
-    Bends,
     Friction,
     FrictionEstimate,
+    Paths,
 )
 from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import Tracks
@@ -43,8 +43,8 @@ class Observations:
         assert tracks.doubt_BTN2 is not None
         std_BRN1 = tracks.std_BTN2.mean(-1, keepdim=True)
         place_BRN2 = to_plane(homography, tracks.centre_BTN2)
-        beside = tracks.centre_BTN2 + torch.cat([torch.zeros_like(std_BRN1), std_BRN1], -1)
-        size_BRN = (to_plane(homography, beside) - place_BRN2).norm(dim=-1) * tracks.visible_BTN
+        one_std_right = tracks.centre_BTN2 + torch.cat([torch.zeros_like(std_BRN1), std_BRN1], -1)
+        size_BRN = (to_plane(homography, one_std_right) - place_BRN2).norm(dim=-1) * tracks.visible_BTN
         size_BN = (size_BRN.sum(1) / tracks.visible_BTN.sum(1).clamp(min=1)).clamp(min=1e-3)
         doubt_BRN = tracks.doubt_BTN2.mean(-1) / std_BRN1[..., 0].clamp(min=1e-3)
         return Observations(place_BRN2, tracks.visible_BTN / (1 + (doubt_BRN / NOISE) ** 2), size_BN)
@@ -72,8 +72,8 @@ class State:
         assert self.friction is not None
         place, velocity, places = self.place_BN2, self.velocity_BN2, []
         for _ in range(horizon):
-            slower = self.friction.slowed(velocity)
-            place, velocity = place + (velocity + slower) / 2, slower
+            next_velocity = self.friction.next_velocity(velocity)
+            place, velocity = place + (velocity + next_velocity) / 2, next_velocity
             places.append(place)
         return torch.stack(places, 1)
 
@@ -110,19 +110,19 @@ class StateEstimate(nn.Module):
         self.reset_to_persistence()
         self.head.bias[0] = 1.0
 
-    def extract_features(self, bends: Bends, observations: Observations) -> Tensor:
+    def extract_features(self, paths: Paths, observations: Observations) -> Tensor:
         """Returns features (B, N, F): deceleration of paths, and certainty of observations."""
-        return torch.cat([self.friction.extract_features(bends), observations.weight_BRN.transpose(1, 2)], -1)
+        return torch.cat([self.friction.extract_features(paths), observations.weight_BRN.transpose(1, 2)], -1)
 
-    def share(
-        self, memory_BNF: Tensor, kind_BNF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor
+    def add_clip_context(
+        self, memory_BNF: Tensor, kind_BNF: Tensor, paths: Paths, size_BN: Tensor, exists_BN: Tensor
     ) -> tuple[Tensor, Friction]:
         """Returns object features that include information of the whole clip, and the friction."""
-        value, gate = self.scene(memory_BNF).split([memory_BNF.shape[-1], 1], -1)
+        values, gate = self.scene(memory_BNF).split([memory_BNF.shape[-1], 1], -1)
         gate = gate.sigmoid() * exists_BN[..., None]
-        scene_B1F = (value * gate).sum(1, keepdim=True) / (gate.sum(1, keepdim=True) + 0.01)
-        friction, likely_BC = self.friction(kind_BNF, scene_B1F[:, 0], bends, size_BN, exists_BN)
-        of_clip = torch.cat([scene_B1F, likely_BC[:, None]], -1).expand(-1, memory_BNF.shape[1], -1)
+        scene_B1F = (values * gate).sum(1, keepdim=True) / (gate.sum(1, keepdim=True) + 0.01)
+        friction, tempo_BC = self.friction(kind_BNF, scene_B1F[:, 0], paths, size_BN, exists_BN)
+        of_clip = torch.cat([scene_B1F, tempo_BC[:, None]], -1).expand(-1, memory_BNF.shape[1], -1)
         return memory_BNF + self.told(torch.cat([memory_BNF, of_clip], -1)), friction
 
     def forward(
@@ -131,7 +131,7 @@ class StateEstimate(nn.Module):
         observations: Observations,
         friction: Friction,
         frame_BN: Tensor,
-        faster_BN2: Tensor,
+        added_BN2: Tensor,
     ) -> State:
         """Returns the state.
 
@@ -140,17 +140,17 @@ class StateEstimate(nn.Module):
             observations: of the last R frames.
             friction: from ``share``.
             frame_BN: index of the last frame in which an object is visible.
-            faster_BN2: correction that is added to the velocity.
+            added_BN2: correction that is added to the velocity.
         """
         windows = observations.weight_BRN.shape[1] - 1
-        keep, preferred_BNW = self.head(memory_BNF).split([1, windows], -1)
-        place, velocity, missed, sure = fit(observations, friction)
-        preferred_BNW = preferred_BNW + sure.log() - SHARPNESS * (missed / MAX_RESIDUAL).clamp(max=4) ** 2
-        share_BNW1 = preferred_BNW.softmax(-1)[..., None]
-        place, velocity = (share_BNW1 * place).sum(2), keep * (share_BNW1 * velocity).sum(2) + faster_BN2
+        gain, logit_BNW = self.head(memory_BNF).split([1, windows], -1)
+        place, velocity, residual, precision = fit(observations, friction)
+        logit_BNW = logit_BNW + precision.log() - SHARPNESS * (residual / MAX_RESIDUAL).clamp(max=4) ** 2
+        weight_BNW1 = logit_BNW.softmax(-1)[..., None]
+        place, velocity = (weight_BNW1 * place).sum(2), gain * (weight_BNW1 * velocity).sum(2) + added_BN2
         ago_BN1 = (windows - frame_BN)[..., None]
-        seen = ahead(place, velocity, friction.brake(velocity), -ago_BN1)
-        return State(place, seen, velocity, friction, RADIUS * observations.size_BN)
+        seen_place = extrapolate(place, velocity, friction.deceleration(velocity), -ago_BN1)
+        return State(place, seen_place, velocity, friction, RADIUS * observations.size_BN)
 
 
 def fit(observations: Observations, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,24 +163,24 @@ def fit(observations: Observations, friction: Friction) -> tuple[Tensor, Tensor,
     frames = observations.weight_BRN.shape[1]
     t_R1 = torch.arange(1.0 - frames, 1.0, device=observations.size_BN.device)[:, None]
     lengths_W = torch.arange(2, frames + 1, device=t_R1.device)
-    inside_W1R1 = (t_R1 > -lengths_W[:, None, None])[:, None]
-    weight_WBRN1 = (inside_W1R1 * observations.weight_BRN)[..., None]
-    line_WBN2 = _line(observations.place_BRN2, weight_WBRN1, t_R1)[1]
-    along_WBN2, brake_WBN1 = _direction(line_WBN2), friction.brake(line_WBN2)
-    bend_WB1N2 = (brake_WBN1 * along_WBN2)[:, :, None]
-    unbraked_WBRN2 = observations.place_BRN2 + (0.5 * t_R1**2)[..., None] * bend_WB1N2
-    place_WBN2, velocity_WBN2, sure_WBN1 = _line(unbraked_WBRN2, weight_WBRN1, t_R1)
-    back = (velocity_WBN2 * along_WBN2).sum(-1, keepdim=True).clamp(max=0)
-    velocity_WBN2 = velocity_WBN2 - back * along_WBN2  # an object that would reverse has come to rest
-    miss_WBRN2 = unbraked_WBRN2 - place_WBN2[:, :, None] - t_R1[..., None] * velocity_WBN2[:, :, None]
-    missed_WBN = ((miss_WBRN2.square() * weight_WBRN1).sum(-1).amax(2) + 1e-12).sqrt() / observations.size_BN
-    place, velocity, missed, sure = (
-        found.movedim(0, 2) for found in (place_WBN2, velocity_WBN2, missed_WBN, sure_WBN1[..., 0])
+    in_window_W1R1 = (t_R1 > -lengths_W[:, None, None])[:, None]
+    weight_WBRN1 = (in_window_W1R1 * observations.weight_BRN)[..., None]
+    mean_velocity_WBN2 = _fit_line(observations.place_BRN2, weight_WBRN1, t_R1)[1]
+    along_WBN2, deceleration_WBN1 = _direction(mean_velocity_WBN2), friction.deceleration(mean_velocity_WBN2)
+    acceleration_WB1N2 = (deceleration_WBN1 * along_WBN2)[:, :, None]
+    frictionless_WBRN2 = observations.place_BRN2 + (0.5 * t_R1**2)[..., None] * acceleration_WB1N2
+    place_WBN2, velocity_WBN2, precision_WBN1 = _fit_line(frictionless_WBRN2, weight_WBRN1, t_R1)
+    reversal = (velocity_WBN2 * along_WBN2).sum(-1, keepdim=True).clamp(max=0)
+    velocity_WBN2 = velocity_WBN2 - reversal * along_WBN2  # an object that would reverse has come to rest
+    error_WBRN2 = frictionless_WBRN2 - place_WBN2[:, :, None] - t_R1[..., None] * velocity_WBN2[:, :, None]
+    worst_WBN = ((error_WBRN2.square() * weight_WBRN1).sum(-1).amax(2) + 1e-12).sqrt() / observations.size_BN
+    place, velocity, residual, precision = (
+        found.movedim(0, 2) for found in (place_WBN2, velocity_WBN2, worst_WBN, precision_WBN1[..., 0])
     )
-    return place, velocity, missed, sure
+    return place, velocity, residual, precision
 
 
-def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fit_line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Fits place at time 0, velocity (..., N, 2) and its precision (..., N, 1) by weighted least squares.
 
     With a single observation the velocity is 0; without any, the precision is minimal. Places and weights may have
@@ -191,14 +191,14 @@ def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, 
     middle = (weight_RN1 * t_R11).sum(-3) / total
     mean = (weight_RN1 * place_RN2).sum(-3) / total
     t = t_R11 - middle[..., None, :, :]
-    sure = (weight_RN1 * t**2).sum(-3)
-    velocity = (weight_RN1 * t * (place_RN2 - mean[..., None, :, :])).sum(-3) / sure.clamp(min=1e-6)
-    return mean - velocity * middle, velocity, sure.clamp(min=1e-6) * (total > 1e-8) + 1e-20
+    precision = (weight_RN1 * t**2).sum(-3)
+    velocity = (weight_RN1 * t * (place_RN2 - mean[..., None, :, :])).sum(-3) / precision.clamp(min=1e-6)
+    return mean - velocity * middle, velocity, precision.clamp(min=1e-6) * (total > 1e-8) + 1e-20
 
 
-def ahead(place: Tensor, velocity: Tensor, brake: Tensor, frames: Tensor) -> Tensor:
+def extrapolate(place: Tensor, velocity: Tensor, deceleration: Tensor, frames: Tensor) -> Tensor:
     """Returns the places (..., 2) ``frames`` frames later, or earlier if it is negative."""
-    lost = 0.5 * brake * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=MIN_DISPLACEMENT)
+    lost = 0.5 * deceleration * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=MIN_DISPLACEMENT)
     return place + velocity * frames * (1 - lost.clamp(-4.0, 0.5))
 
 

@@ -100,7 +100,7 @@ def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
     return (order_BK + 1) * seen_BK.gather(1, order_BK)
 
 
-def track(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
+def track_objects(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
     """Returns the tracks of the objects ``object_BN`` (class ids, 0 = none) in (B, T, H, W) uint8 masks."""
     sums = _sums_of_all if shapes_are_fixed() else _sums_of_few
     count, touching, moments = sums(ids_BTHW, object_BN)
@@ -167,7 +167,7 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
     object_S = found_K[1:].nonzero().flatten() + 1
     if not len(object_S):
         return torch.zeros(len(ids_THW), 0, len(PACKED))
-    tracks = track(ids_THW[None], object_S[None])
+    tracks = track_objects(ids_THW[None], object_S[None])
     fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.truncated_BTN[0]]
     class_id, visible, truncated = (field[..., None].float() for field in fields)
     aspect = torch.full_like(truncated, float(tracks.aspect))

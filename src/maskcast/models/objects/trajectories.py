@@ -62,12 +62,12 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
     if future.doubt_BTN2 is not None:
         unit = unit + DOUBT_WEIGHT * future.doubt_BTN2.mean(-1, keepdim=True)
     error = ((trajectory.centre_BhN2 - future.centre_BTN2) / unit).square().sum(-1)
-    place = all_sum((_robust(error, future) * counts).sum()) / total
+    place = all_sum((_robust_loss(error, future) * counts).sum()) / total
     growth = (future.std_BTN2.clamp(min=1e-3) / seen.std_BN2[:, None].clamp(min=1e-3)).log()
     size = all_sum(((trajectory.log_size_BhN2 - growth).abs().sum(-1) * counts).sum()) / total
-    missed = (trajectory.centre_BhN2.detach() - future.centre_BTN2).abs()
-    surprise = (missed / trajectory.scale_BhN2 + trajectory.scale_BhN2.log()).sum(-1)
-    doubt = all_sum((surprise * counts).sum()) / total
+    distance = (trajectory.centre_BhN2.detach() - future.centre_BTN2).abs()
+    nll = (distance / trajectory.scale_BhN2 + trajectory.scale_BhN2.log()).sum(-1)
+    doubt = all_sum((nll * counts).sum()) / total
     return {"place": place, "size": size, "border": _border(trajectory, context, future, seen), "doubt": doubt}
 
 
@@ -91,38 +91,38 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
     low, high = trajectory.centre_BhN2 - size_BN2, trajectory.centre_BhN2 + size_BN2
     unit_BN = seen.std_BN2.mean(-1).clamp(min=SMALL)[:, None]
     exists = seen.exists_BN[:, None]
-    part_BhN = future.visible_BTN & future.truncated_BTN & exists
+    cut_BhN = future.visible_BTN & future.truncated_BTN & exists
     if future.doubt_BTN2 is not None:  # completed objects are never truncated
-        part_BhN = torch.zeros_like(part_BhN)
+        cut_BhN = torch.zeros_like(cut_BhN)
     half = HALF_SIDE * future.std_BTN2
-    sides = torch.cat(
-        [_held(low, limit_2) - future.centre_BTN2 + half, _held(high, limit_2) - future.centre_BTN2 - half], -1
+    side_error = torch.cat(
+        [_clamp(low, limit_2) - future.centre_BTN2 + half, _clamp(high, limit_2) - future.centre_BTN2 - half], -1
     )
-    inside = torch.cat([high + limit_2, limit_2 - low], -1).amin(-1).clamp(min=0)
-    gone_BhN = _gone(context, future) & exists
-    error = _robust((sides / unit_BN[..., None]).square().sum(-1) / 2, future) * part_BhN
-    error = error + _robust((inside / unit_BN).square(), future) * gone_BhN
-    return all_sum(error.sum()) / all_sum((part_BhN.sum() + gone_BhN.sum()).to(error.dtype)).clamp(min=1)
+    depth = torch.cat([high + limit_2, limit_2 - low], -1).amin(-1).clamp(min=0)
+    exited_BhN = _has_left(context, future) & exists
+    error = _robust_loss((side_error / unit_BN[..., None]).square().sum(-1) / 2, future) * cut_BhN
+    error = error + _robust_loss((depth / unit_BN).square(), future) * exited_BhN
+    return all_sum(error.sum()) / all_sum((cut_BhN.sum() + exited_BhN.sum()).to(error.dtype)).clamp(min=1)
 
 
-def _gone(context: Tracks, future: Tracks) -> Tensor:
+def _has_left(context: Tracks, future: Tracks) -> Tensor:
     """Returns (B, h, N) whether an object has left: not visible, and at the border when seen last."""
     visible = torch.cat([context.visible_BTN[:, -1:], future.visible_BTN], 1)
     truncated = torch.cat([context.truncated_BTN[:, -1:], future.truncated_BTN], 1)
-    at_border, gone = truncated[:, 0], []
-    for now_visible, now_truncated in zip(visible.unbind(1), truncated.unbind(1), strict=True):
-        at_border = torch.where(now_visible, now_truncated, at_border)
-        gone.append(at_border & ~now_visible)
-    return torch.stack(gone[1:], 1)
+    at_border, exited = truncated[:, 0], []
+    for visible_now, truncated_now in zip(visible.unbind(1), truncated.unbind(1), strict=True):
+        at_border = torch.where(visible_now, truncated_now, at_border)
+        exited.append(at_border & ~visible_now)
+    return torch.stack(exited[1:], 1)
 
 
-def _held(side: Tensor, limit_2: Tensor) -> Tensor:
+def _clamp(side: Tensor, limit_2: Tensor) -> Tensor:
     """Clamps the sides of a box to the image, but leaves a tenth of the excess, for the gradient."""
-    held = torch.minimum(torch.maximum(side, -limit_2), limit_2)
-    return held + 0.1 * (side - held)
+    clamped = torch.minimum(torch.maximum(side, -limit_2), limit_2)
+    return clamped + 0.1 * (side - clamped)
 
 
-def _robust(squared: Tensor, future: Tracks) -> Tensor:
+def _robust_loss(squared: Tensor, future: Tracks) -> Tensor:
     """Returns a robust loss of squared errors: half of small ones, about the root of large ones.
 
     For completed objects it is logarithmic. Unpredictable errors, e.g. after a collision, are large, and would

@@ -47,15 +47,15 @@ class Renderer(nn.Module):
             columns: of the picture.
         """
         covered = cover(mask_BNHW, seen, trajectory, rows, columns)
-        return self.sharpness * (2 * covered - 1) + self.depth * _near(trajectory)
+        return self.sharpness * (2 * covered - 1) + self.depth * _nearness(trajectory)
 
     def still(self, object_BN: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """Returns the logits (B, K) of classes outside of their objects, and the increase inside of them.
 
         The objects do not move, and there is a slot for each class (``fixed_shapes``).
         """
-        near_BN = _near(trajectory)[:, 0, :, 0, 0]
-        base_BN = torch.where(object_BN > 0, self.depth * near_BN - self.sharpness, self.absent)
+        nearness_BN = _nearness(trajectory)[:, 0, :, 0, 0]
+        base_BN = torch.where(object_BN > 0, self.depth * nearness_BN - self.sharpness, self.absent)
         return F.pad(base_BN, (1, 0)), 2 * self.sharpness
 
 
@@ -84,9 +84,9 @@ def cover(
     y = picked(torch.arange(height, device=centre.device, dtype=centre.dtype), 0, rows) - (height - 1) / 2
     x = picked(torch.arange(width, device=centre.device, dtype=centre.dtype), 0, columns) - (width - 1) / 2
     shrink = torch.exp(-trajectory.log_size_BhN2.clamp(-2, 2))
-    was = seen.centre_BN2[:, None]
-    source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
-    source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
+    last_centre = seen.centre_BN2[:, None]
+    source_y = last_centre[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
+    source_x = last_centre[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
     blur_y, blur_x = (trajectory.scale_BhN2 * shrink).split(1, dim=-1) if expected else (None, None)
     patch_BNIJ, top_BN, left_BN = _crop(mask_BNHW)
     # Rows and columns are separable, so sampling is two small matrix products.
@@ -95,9 +95,9 @@ def cover(
 
     def covered(some: slice) -> Tensor:
         blurs = (None, None) if blur_y is None or blur_x is None else (blur_y[:, :, some], blur_x[:, :, some])
-        rows_of = _hat(row[:, :, some], patch_BNIJ.shape[2], blurs[0], height)
-        columns_of = _hat(column[:, :, some], patch_BNIJ.shape[3], blurs[1], height)
-        return rows_of @ patch_BNIJ[:, None, some].to(centre.dtype) @ columns_of.transpose(-1, -2)
+        row_weights = _interpolation_weights(row[:, :, some], patch_BNIJ.shape[2], blurs[0], height)
+        column_weights = _interpolation_weights(column[:, :, some], patch_BNIJ.shape[3], blurs[1], height)
+        return row_weights @ patch_BNIJ[:, None, some].to(centre.dtype) @ column_weights.transpose(-1, -2)
 
     if torch.compiler.is_compiling():
         return covered(ALL)
@@ -120,15 +120,15 @@ def probability(
     independent. Objects that enter later are not considered.
     """
     # probability that an object does not cover a pixel
-    hidden_BSNIJ = cover(mask_BNHW, seen, trajectory, rows, expected=True).clamp(0, 1).neg_().add_(1)
-    order_BSN = _near(trajectory)[..., 0, 0].argsort(dim=2, descending=True)
-    ordered = hidden_BSNIJ.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNIJ))
-    behind = torch.cumprod(ordered, dim=2)  # no nearer object covers the pixel
-    free = torch.cat([torch.ones_like(behind[:, :, :1]), behind[:, :, :-1]], dim=2)
-    shown = free * (1 - ordered)
-    class_BSN = object_BN[:, None].expand_as(order_BSN).gather(2, order_BSN)
-    same = class_BSN[..., None, None] == ids_BSIJ[:, :, None]
-    return torch.where(ids_BSIJ == 0, behind[:, :, -1], (shown * same).sum(2))
+    uncovered_BSNIJ = cover(mask_BNHW, seen, trajectory, rows, expected=True).clamp(0, 1).neg_().add_(1)
+    nearest_first_BSN = _nearness(trajectory)[..., 0, 0].argsort(dim=2, descending=True)
+    uncovered_in_order = uncovered_BSNIJ.gather(2, nearest_first_BSN[..., None, None].expand_as(uncovered_BSNIJ))
+    background = torch.cumprod(uncovered_in_order, dim=2)  # no nearer object covers the pixel
+    unoccluded = torch.cat([torch.ones_like(background[:, :, :1]), background[:, :, :-1]], dim=2)
+    visible = unoccluded * (1 - uncovered_in_order)
+    class_BSN = object_BN[:, None].expand_as(nearest_first_BSN).gather(2, nearest_first_BSN)
+    is_class = class_BSN[..., None, None] == ids_BSIJ[:, :, None]
+    return torch.where(ids_BSIJ == 0, background[:, :, -1], (visible * is_class).sum(2))
 
 
 def as_bytes(probability: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def as_bytes(probability: Tensor) -> Tensor:
     return (probability * 255).round().to(torch.uint8)
 
 
-def _near(trajectory: Trajectory) -> Tensor:
+def _nearness(trajectory: Trajectory) -> Tensor:
     """Returns the nearness of objects (B, S, N, 1, 1): on the ground, objects lower in the image are nearer."""
     return trajectory.centre_BhN2[..., :1, None].clamp(-1, 1)
 
@@ -146,7 +146,7 @@ def paint(
 ) -> Tensor:
     """Returns class ids (B, S, I, J): of the nearest object that covers at least half of a pixel, else 0."""
     covered_BSNIJ = cover(mask_BNHW, seen, trajectory, rows)
-    return front_object(torch.where(covered_BSNIJ > 0.5, 2 + _near(trajectory), -1.0), object_BN)
+    return front_object(torch.where(covered_BSNIJ > 0.5, 2 + _nearness(trajectory), -1.0), object_BN)
 
 
 def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows.gather(3, column_BNJ[:, :, None].expand(-1, -1, row_BNI.shape[2], -1)), top_BN, left_BN
 
 
-def _hat(position: Tensor, size: int, blur: Tensor | None, unit: int) -> Tensor:
+def _interpolation_weights(position: Tensor, size: int, blur: Tensor | None, unit: int) -> Tensor:
     """Returns the weights (..., size) of linear interpolation at a position in pixels.
 
     With ``blur``, they are averaged over positions with Laplace distributed errors, whose mean size is ``blur`` in
