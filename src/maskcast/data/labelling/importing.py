@@ -7,12 +7,10 @@ Legend: T frames, H height, W width.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import zstandard
@@ -20,7 +18,13 @@ import zstandard
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.labelling.formats.base import ImportedFrame, LabelFormat
+from maskcast.data.labelling.formats.base import (
+    MAX_INSTANCE_ID,
+    Empty,
+    ImportedFrame,
+    LabelFormat,
+    instance_ids,
+)
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.names import FRAME_RULE
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
@@ -28,9 +32,6 @@ from maskcast.data.shared_frames import TRAINING_SPLITS
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import parsing, pluralize
-
-Empty = Literal["background", "unlabelled"]
-MAX_INSTANCE_ID = (1 << 16) - 1
 
 
 @dataclass
@@ -184,7 +185,7 @@ class _ClipLabels:
         self._instances = store.label_map.kind == "instances"
         self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
         self._objects: dict[tuple[int, int], int] = {}  # key (class, instance): painted number
-        self._new = Counter[int]()
+        self._num_new = 0  # objects without a number in the file
         self.frames: dict[int, bytes] = {}
 
     def add_frame(self, t: int, frame: ImportedFrame, names: ClassNames) -> None:
@@ -244,20 +245,13 @@ class _ClipLabels:
     def _object_number(self, class_id: int, instance: int | None) -> int:
         """Returns the number that an object is painted with: its index among the clip's objects, from 1."""
         if instance is None:
-            self._new[0] += 1
-            instance = -self._new[0]  # without a number, each region is a new object
+            self._num_new += 1
+            instance = -self._num_new  # without a number, each region is a new object
         return self._objects.setdefault((class_id, instance), 1 + len(self._objects))
 
     def _instance_ids(self) -> tuple[np.ndarray, dict[int, int]]:
-        """Returns the instance id of each painted number, uint16, and the class of each instance id.
-
-        Objects keep the file's numbers if these are valid ids.
-        """
-        instances = [instance for _, instance in self._objects]
-        if not all(0 < instance <= MAX_INSTANCE_ID for instance in instances) or len(set(instances)) < len(
-            instances
-        ):
-            instances = list(range(1, 1 + len(instances)))
+        """Returns the instance id of each painted number, uint16, and the class of each instance id."""
+        instances = instance_ids([instance for _, instance in self._objects])
         if len(instances) > MAX_INSTANCE_ID:
             raise MaskcastError(
                 f"clip {self._clip.id!r}: has {len(instances)} objects; at most {MAX_INSTANCE_ID} are supported"

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.images import check_mask_size, image_files
-from maskcast.data.labelling.formats.base import ImportedFrame
+from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
@@ -45,10 +45,8 @@ from maskcast.params import ByName, PathPattern, is_false
 from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
-Empty = Literal["background", "unlabelled"]
 FilesByName = Mapping[str, SequenceFiles]
 LabelledFrames = Mapping[str, Mapping[int, ImportedFrame]]
-MAX_INSTANCE_ID = (1 << 16) - 1
 RENAME_REMEDY = "source.rename: {{{!r}: {}}}"
 _BACKGROUND_NAME = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
 
@@ -281,8 +279,7 @@ def load_window(
     if not instances or None in labels:
         return Arrays(frames, {MASK: classes})
     numbers = sorted(number for number in class_of if (objects == 1 + number).any())
-    keep_numbers = all(0 < number <= MAX_INSTANCE_ID for number in numbers)
-    table = {number: number if keep_numbers else rank for rank, number in enumerate(numbers, 1)}
+    table = dict(zip(numbers, instance_ids(numbers), strict=True))
     ids = np.zeros(objects.shape, np.uint16)
     for number, new_number in table.items():
         ids[objects == 1 + number] = new_number

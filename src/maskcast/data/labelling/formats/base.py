@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from maskcast.files import list_files
 from maskcast.labels import MAX_SIDE
 
 IGNORED = "ignore"  # class name of pixels without label
+MAX_INSTANCE_ID = (1 << 16) - 1
+Empty = Literal["background", "unlabelled"]  # what a frame is that is listed without any region
 Size = tuple[int, int]  # height, width
 FrameId = tuple[str, int]  # clip id, frame index from 0
 
@@ -178,6 +180,12 @@ class LabelFormat(ABC):
     @abstractmethod
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of a file (see ``read``)."""
+
+
+def instance_ids(numbers: Sequence[int]) -> Sequence[int]:
+    """Returns the ids of a clip's objects: their numbers in the file if these are valid ids, else 1, 2, ..."""
+    valid = all(0 < number <= MAX_INSTANCE_ID for number in numbers) and len(set(numbers)) == len(numbers)
+    return numbers if valid else range(1, 1 + len(numbers))
 
 
 def checked_size(height: int, width: int, where: str) -> Size:
