@@ -141,7 +141,7 @@ def test_other_class_counts_get_plain_names(tmp_path):
 @pytest.mark.parametrize(
     ("masks", "match"),
     [
-        (np.zeros((22, 5, 8), int), r"masks are \(5, 8\), the frames \(6, 8\)"),
+        (np.zeros((22, 5, 8), int), r"is 8x5, .*image_0\.png is 8x6 \(width x height\)"),
         (np.zeros((25, *SIZE), int), "25 masks for 22 frames"),
         (np.zeros(SIZE, int), r"not integers \(T, H, W\)"),
         (np.zeros((22, *SIZE)), r"holds float64 .* not integers"),

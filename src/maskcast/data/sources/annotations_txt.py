@@ -1,20 +1,11 @@
 """The competition's `annotations.txt`: one line `video_<id> <first> <last> <label> ` per video, last inclusive."""
 
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from maskcast.errors import MaskcastError
 from maskcast.reading import is_small_integer, read_text
 
 FILE_NAME = "annotations.txt"
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The first and last frame that a line gives for a video, both inclusive."""
-
-    first: int
-    last: int
 
 
 def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Path:
@@ -36,15 +27,15 @@ def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Pa
     return path
 
 
-def read_annotations(path: Path) -> dict[str, Annotation]:
-    """Reads the frame range of each video, by its folder name; lines may have more than one label column.
+def read_annotations(path: Path) -> dict[str, range]:
+    """Reads the frame numbers of each video, by its folder name; lines may have more than one label column.
 
     Raises:
         MaskcastError: a line is not `<video> <first> <last> <label...>` or repeats a video; the message names it.
     """
     remedy = "write it with write-annotations"
     lines = read_text(path, "text file", remedy).splitlines()
-    found: dict[str, Annotation] = {}
+    found: dict[str, range] = {}
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if not columns:
@@ -54,8 +45,8 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
             raise MaskcastError(
                 f"{path}: line {number} is not '<video> <first> <last> <label>': {line[:60]!r}; fix the line"
             )
-        annotation = Annotation(int(columns[1]), int(columns[2]))
-        if annotation.last < annotation.first or name in found:
+        frames = range(int(columns[1]), int(columns[2]) + 1)
+        if not frames or name in found:
             raise MaskcastError(f"{path}: line {number} has an empty range or a duplicate video; fix the line")
-        found[name] = annotation
+        found[name] = frames
     return found

@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.frame_names import unique_by_name
-from maskcast.data.images import read_frames
-from maskcast.data.sources.annotations_txt import FILE_NAME, Annotation, read_annotations
+from maskcast.data.images import check_mask_size, read_frames
+from maskcast.data.sources.annotations_txt import FILE_NAME, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -87,8 +87,7 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
         return Arrays(frames)
     path = folder / "mask.npy"
     masks = _read_masks(path, num_classes)
-    if masks.shape[1:] != frames.shape[1:3]:
-        raise LabelError(f"{path}: masks are {masks.shape[1:]}, the frames {frames.shape[1:3]}; fix the masks")
+    check_mask_size(path, masks.shape[1:], folder / files[0], frames.shape[1:3])
     padded = np.full(frames.shape[:3], IGNORE, np.uint8)
     masks = masks[first : first + len(frames)]
     padded[: len(masks)] = masks
@@ -127,19 +126,19 @@ def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
             listing.skipped.append((f"{folder.name}/{name}", f"in {FILE_NAME} but its folder is missing"))
     usual_length = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
     for name, frames in videos.items():
-        span = annotations[name] if annotations else Annotation(0, max([usual_length - 1, *frames]))
+        span = annotations[name] if annotations else range(max([usual_length - 1, *frames]) + 1)
         _list_video(inner / name, folder.name, span, frames, num_classes, listing)
 
 
 def _list_video(
-    video: Path, split: str, span: Annotation, frames: dict[int, str], num_classes: int, listing: Listing
+    video: Path, split: str, span: range, frames: dict[int, str], num_classes: int, listing: Listing
 ) -> None:
     item = f"{split}/{video.name}"
     labelled = KIND_OF_SPLIT[split] == "labelled"
-    total = span.last - span.first + 1  # from a text file, so possibly a huge number: do not build a range of it
-    missing = total - sum(span.first <= number <= span.last for number in frames)
+    total = span.stop - span.start  # `len` fails on huge numbers, as names may have
+    missing = total - sum(number in span for number in frames)
     if missing or not frames:
-        first = next((number for number in range(span.first, span.last + 1) if number not in frames), 0)
+        first = next((number for number in span if number not in frames), 0)
         listing.skipped.append((item, f"image_{first}.png is missing ({missing} of {total} frames)"))
         return
     if labelled and not (video / "mask.npy").is_file():
@@ -158,13 +157,13 @@ def _list_video(
                 f"{video}/mask.npy: {pluralize(num_masks, 'mask')} for {pluralize(max(frames) + 1, 'frame')}; "
                 "fix either"
             )
-        if (num_missing := span.last + 1 - num_masks) > 0:
+        if (num_missing := span.stop - num_masks) > 0:
             reason = (
                 f"{pluralize(num_missing, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
             )
             listing.skipped.append((f"{item}/mask.npy", reason))
-    files = [frames[number] for number in range(span.first, span.last + 1)]
-    load = partial(load_video, video, files, span.first, num_classes if labelled else None)
+    files = [frames[number] for number in span]
+    load = partial(load_video, video, files, span.start, num_classes if labelled else None)
     listing.add(RawClip(video.name, split, KIND_OF_SPLIT[split], load))
 
 
