@@ -127,52 +127,35 @@ class FrameFoldersSource(SourceConfig):
         return span(self.frames, self.stride)
 
     @model_validator(mode="after")
-    def _new_frames(self) -> Self:
+    def _check_keys(self) -> Self:
         if self.lookback and self.split_by != "time":
             raise ValueError("lookback is for split_by: time; whole sequences have no split before them")
         if self.lookback >= self.span:
             raise ValueError(
                 f"lookback {self.lookback} must be below the {pluralize(self.span, 'frame')} that a window spans"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _masks_apart(self) -> Self:
         if self.mask_suffix and FRAME in self.masks:
             raise ValueError("mask_suffix is for a folder of masks; with {frame} write it into masks")
-        return self
-
-    @model_validator(mode="after")
-    def _known_values(self) -> Self:
-        if self.values is not None:
-            if self.encoding != "auto" or self.ignore is not None:
-                raise ValueError(
-                    "values define everything; remove encoding and ignore, and use the class `ignore` for no label"
-                )
-            if not isinstance(self.classes, str):
-                value_table(self.values, self.classes)
-        return self
-
-    @model_validator(mode="after")
-    def _known_divisor(self) -> Self:
-        if self.label_divisor is not None and self.encoding == "binary":
-            raise ValueError("label_divisor is for classes; leave out encoding: binary")
-        if self.label_divisor is not None and has_colours(self.values or {}):
-            raise ValueError("with label_divisor, values name classes by number, e.g. {11: person}")
-        return self
-
-    @model_validator(mode="after")
-    def _known_objects(self) -> Self:
-        if not self.instances or self.label_divisor is not None:
-            return self
-        if self.values is None and (
-            self.encoding == "index" or isinstance(self.classes, str) or len(self.classes) != 2
-        ):
+        if self.values is not None and (self.encoding != "auto" or self.ignore is not None):
             raise ValueError(
-                "instances: true needs values, the class of each object; or two classes, all objects the second"
+                "values define everything; remove encoding and ignore, and use the class `ignore` for no label"
             )
-        if has_colours(self.values or {}):
-            raise ValueError("instances: true is for masks whose values are numbers; values names colours")
+        if self.values is not None and not isinstance(self.classes, str):
+            value_table(self.values, self.classes)
+        if self.label_divisor is not None:
+            if self.encoding == "binary":
+                raise ValueError("label_divisor is for classes; leave out encoding: binary")
+            if has_colours(self.values or {}):
+                raise ValueError("with label_divisor, values name classes by number, e.g. {11: person}")
+        elif self.instances:
+            one_class = self.encoding != "index" and not isinstance(self.classes, str) and len(self.classes) == 2
+            if self.values is None and not one_class:
+                raise ValueError(
+                    "instances: true needs values, the class of each object; or two classes, all objects the "
+                    "second"
+                )
+            if has_colours(self.values or {}):
+                raise ValueError("instances: true is for masks whose values are numbers; values names colours")
         return self
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
