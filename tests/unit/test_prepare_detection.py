@@ -366,10 +366,10 @@ def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
         data.split("train")
     about = tmp_path / "set/dataset.json"
     for content, line in [
-        ("{", "dataset.json: not a valid description"),
-        ("7", "dataset.json: not a valid description"),
-        ("{}", r"not a maskcast-detection/1 description \(missing keys: \['classes'"),
-        (about.read_text().replace("detection/1", "detection/0"), "not a maskcast-detection/1"),
+        ("{", "dataset.json: not a maskcast-detection/1 description"),
+        ("7", "dataset.json: not a maskcast-detection/1 description"),
+        ("{}", r"not a maskcast-detection/1 description \(format: Field required"),
+        (about.read_text().replace("detection/1", "detection/0"), r"not a maskcast-detection/1 .*\(format: Input"),
     ]:
         about.write_text(content)
         with pytest.raises(MaskcastError, match=line):

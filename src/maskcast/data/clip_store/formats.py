@@ -17,15 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from maskcast.data.clip_store.table import Clip, FrameSpan, Group, LayerSpan, Table, group_clips, group_of, id_hash
 from maskcast.errors import MaskcastError
 from maskcast.labels import MAX_SIDE, LabelMap, label_maps_from_json, single_map
-from maskcast.reading import load_memmap, parsing, pluralize
+from maskcast.reading import load_memmap, parsing, pluralize, short_repr
 
 FORMAT_V1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
 LINES_FILE, COLUMNS_FILE = "clips.jsonl", "clips.npy"
-COMMON_KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
-REQUIRED_KEYS = {
-    FORMAT_V1: COMMON_KEYS | {"classes", "clips"},
-    FORMAT: COMMON_KEYS | {"maps", "chunk_frames", "groups"},
-}
 LAYERS_V1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
 REMEDY = "write the clip store again"
 MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
@@ -109,6 +104,7 @@ class _HeaderV2(_Header):
     groups: list[_Group]
 
 
+HEADERS: dict[str, type[_Header]] = {FORMAT_V1: _HeaderV1, FORMAT: _HeaderV2}
 LINE = TypeAdapter(_Line)  # created once, because a line is parsed on each access to a clip
 
 
@@ -144,12 +140,11 @@ def parse_index(raw: bytes, path: Path) -> Index:
     with parsing(path, "a valid index", REMEDY):
         index = json.loads(raw)
         form = str(index.get("format"))
-        missing = REQUIRED_KEYS.get(form, COMMON_KEYS) - set(index)
-        if form not in REQUIRED_KEYS or missing:
+        if form not in HEADERS:
             raise MaskcastError(
-                f"{path}: not a {FORMAT} index (missing keys: {', '.join(sorted(missing))}); {REMEDY}"
+                f"{path}: not a {FORMAT} index (format: {short_repr(index.get('format'))}); {REMEDY}"
             )
-        (_HeaderV1 if form == FORMAT_V1 else _HeaderV2).model_validate(index)
+        HEADERS[form].model_validate(index)
         _check_shards(index["shards"], path)
         height, width = index["height"], index["width"]
         table = _table_v1(index, path) if form == FORMAT_V1 else _table_v2(index, path)
@@ -232,7 +227,7 @@ def _table_v2(index: dict[str, Any], path: Path) -> Table:
         raise ValueError(f"{COLUMNS_FILE} and {LINES_FILE} differ")
     of_groups = np.bincount(np.minimum(numbers, len(groups)).astype(np.int64), minlength=len(groups)).tolist()
     if of_groups != [one["clips"] for one in index["groups"]]:
-        raise ValueError(f"{COLUMNS_FILE} lists {pluralize(of_groups, 'clip')} in the groups")
+        raise ValueError(f"{COLUMNS_FILE} lists {of_groups} clips in the groups")
     if count and not (1 <= num_frames.min() <= num_frames.max() <= MAX_FRAMES and (ends[1:] > ends[:-1]).all()):
         raise ValueError(f"{COLUMNS_FILE} has invalid clip lengths")
     lines = _map_lines(path.parent / LINES_FILE) if count else b""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, model_validator
 from maskcast.data.images import image_files, read_image
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.reading import parsing, read_file, validated
+from maskcast.reading import parsing, read_file
 
 FORMAT = "maskcast-detection/1"
 SPLITS = ("train", "val")
@@ -38,6 +38,7 @@ class _Split(BaseModel):
 class _Metadata(BaseModel):
     """The keys of ``dataset.json`` that are read."""
 
+    format: Literal["maskcast-detection/1"]
     classes: tuple[str, ...]
     original_ids: tuple[int, ...]
     splits: dict[Literal["train", "val"], _Split]
@@ -70,7 +71,9 @@ class DetectionSet:
         if not path.is_file():
             raise MaskcastError(f"{path}: not found; give the folder that prepare_detection wrote")
         raw = read_file(path)
-        self.about = _parse(raw, path)
+        with parsing(path, f"a {FORMAT} description", REMEDY):
+            self.about: dict[str, Any] = json.loads(raw)
+            _Metadata.model_validate(self.about)
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
         self.original_ids: tuple[int, ...] = tuple(self.about["original_ids"])
         self.digest = hashlib.sha256(raw).hexdigest()[:32]
@@ -166,16 +169,6 @@ class DetectionSplit:
         """Returns the classes of the boxes of image `n`, (N,) int64 in 0..K-1."""
         start, stop = self._spans[n]
         return self._labels_N[start:stop]
-
-
-def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    with parsing(path, "a valid description", REMEDY):
-        metadata: dict[str, Any] = json.loads(raw)
-        missing = {"format", "classes", "original_ids", "splits"} - set(metadata)
-        if missing or metadata["format"] != FORMAT:
-            raise MaskcastError(f"{path}: not a {FORMAT} description (missing keys: {sorted(missing)}); {REMEDY}")
-    validated(_Metadata, metadata, path, "a valid description", REMEDY)
-    return metadata
 
 
 def _read_split(path: Path, sha256: str) -> dict[str, Any]:
