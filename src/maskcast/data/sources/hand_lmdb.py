@@ -8,7 +8,7 @@
 Shapes: H rows, W columns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -23,7 +23,7 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
 from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps, mirror_swaps_meta
-from maskcast.data.sources.lazy import LazySequence, SampleFile
+from maskcast.data.sources.lazy import LazyClips, Part, SampleFile
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
 from maskcast.params import ByName, is_null
@@ -91,16 +91,15 @@ class HandLmdbSource(SourceConfig):
         for path in (self.images, *([self.masks] if labelled else [])):
             count_keys(raw / path)
         listing = Listing([], hand_maps(names[1:], visible=False), meta=mirror_swaps_meta(*SIDES))
-        parts = []
+        parts: list[Part] = []
         labelled_paths: set[int] = set()  # hashes of the image paths in labelled lists, which save memory
         for number, split in enumerate([*labelled, *(one for one in self.lists if one not in labelled)]):
-            samples = SampleFile(self._samples(raw, split, listing, labelled_paths))
-            items: Sequence[Sample] = samples
+            samples: SampleFile | list[Sample] = SampleFile(self._samples(raw, split, listing, labelled_paths))
             if self.most is not None and len(samples) > self.most:
                 drawn = rng(derive(seed, number)).choice(len(samples), self.most, replace=False)
-                items = [samples[k] for k in sorted(drawn.tolist())]
-            parts.append((items, partial(self._clip, raw, split, len(names))))
-        listing.clips = LazySequence(parts)
+                samples = [samples[k] for k in sorted(drawn.tolist())]
+            parts.append((samples, partial(self._clip, raw, split, len(names))))
+        listing.clips = LazyClips(parts)
         return listing
 
     def _samples(self, raw: Path, split: Split, listing: Listing, labelled_paths: set[int]) -> Iterator[Sample]:

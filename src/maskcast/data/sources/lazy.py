@@ -5,15 +5,14 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from mmap import ACCESS_READ, mmap
-from typing import Any, TypeVar, overload
+from typing import overload
 
+from maskcast.data.sources.base import RawClip
 from maskcast.data.sources.hand_lists import Sample
 
-T = TypeVar("T")
 
-
-class SampleFile(Sequence[Sample]):
-    """Samples in a temporary file; memory holds only 8 bytes per sample."""
+class SampleFile:
+    """Samples in a temporary file, by index from 0; memory holds only 8 bytes per sample."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._ends = array("Q")
@@ -27,45 +26,42 @@ class SampleFile(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(len(self))[index]]
-        k = range(len(self))[index]
-        path, box, hands, mask = json.loads(self._lines[self._ends[k - 1] if k else 0 : self._ends[k]])
+    def __getitem__(self, index: int) -> Sample:
+        start = self._ends[index - 1] if index else 0
+        path, box, hands, mask = json.loads(self._lines[start : self._ends[index]])
         return Sample(path, tuple(box), hands, mask)
 
 
-class LazySequence(Sequence[T]):
-    """A concatenation of sequences whose elements are made on access.
+Part = tuple[SampleFile | list[Sample], Callable[[Sample], RawClip]]
+
+
+class LazyClips(Sequence[RawClip]):
+    """Clips that are made from samples on access.
 
     Args:
-        parts: pairs of a sequence and the function that makes an element from each of its items.
+        parts: pairs of samples and the function that makes a clip from each of them.
     """
 
-    def __init__(self, parts: Sequence[tuple[Sequence[Any], Callable[[Any], T]]]) -> None:
-        self._parts = [part for part in parts if len(part[0])]
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
 
     def __len__(self) -> int:
-        return sum(len(items) for items, _ in self._parts)
+        return sum(len(samples) for samples, _ in self._parts)
 
-    def __iter__(self) -> Iterator[T]:
-        for items, make in self._parts:
-            yield from map(make, items)
+    def __iter__(self) -> Iterator[RawClip]:
+        for samples, make in self._parts:
+            yield from (make(samples[k]) for k in range(len(samples)))
 
     @overload
-    def __getitem__(self, index: int) -> T: ...
+    def __getitem__(self, index: int) -> RawClip: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+    def __getitem__(self, index: slice) -> Sequence[RawClip]: ...
+    def __getitem__(self, index: int | slice) -> RawClip | Sequence[RawClip]:
         if isinstance(index, slice):
             return [self[k] for k in range(len(self))[index]]
         k = range(len(self))[index]
-        for items, make in self._parts:
-            if k < len(items):
-                return make(items[k])
-            k -= len(items)
+        for samples, make in self._parts:
+            if k < len(samples):
+                return make(samples[k])
+            k -= len(samples)
         raise IndexError(index)
