@@ -1,6 +1,6 @@
 """Inspects a folder of data and returns the params that read it."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -111,27 +111,23 @@ def inspect_folder(raw: Path) -> Findings:
     if found.source["layout"] != "videos":  # `find_videos` reports files that are no videos
         why += [(one, f"{one.folder} has too few images for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in blurred.items()]
-    found.warnings[:0] = [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
-    found.warnings[:0] = [*_derived_warnings(made), *_selection_warnings(few)]
+    by_word = {word: [one for one in made if made[one] == word] for word in made.values()}
+    left_out = [
+        _left_out(alike, f"by the name {word!r} made of the frames or videos beside; else rename it")
+        for word, alike in by_word.items()
+    ]
+    if few:
+        whole = next(iter(few.values())).folder
+        left_out.append(_left_out([*few], f"because all frames of their videos are present, e.g. {whole}"))
+    left_out += [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
+    found.warnings[:0] = left_out
     return found
 
 
-def _selection_warnings(few: dict[ImageGroup, ImageGroup]) -> Iterator[str]:
-    """Yields a line about images that are also among the frames of videos."""
-    for one, whole in [*few.items()][:1]:
-        where = one.folder + (f" and {pluralize(len(few) - 1, 'folder')} more" if len(few) > 1 else "")
-        count = pluralize(sum(len(each.files) for each in few), "image")
-        yield f"{count} left out: {where}, because all frames of their videos are present, e.g. {whole.folder}"
-
-
-def _derived_warnings(made: dict[ImageGroup, str]) -> Iterator[str]:
-    """Yields a line for each word that marks images as derived and left out."""
-    for word in dict.fromkeys(made.values()):
-        own = [one for one in made if made[one] == word]
-        where = own[0].folder + (f" and {pluralize(len(own) - 1, 'folder')} more" if own[1:] else "")
-        count = pluralize(sum(len(one.files) for one in own), "image")
-        told = f"by the name {word!r} made of the frames or videos beside; else rename it"
-        yield f"{count} left out: {where}, {told}"
+def _left_out(groups: Sequence[ImageGroup], reason: str) -> str:
+    """Returns a line about images that are left out."""
+    where = groups[0].folder + (f" and {pluralize(len(groups) - 1, 'folder')} more" if groups[1:] else "")
+    return f"{pluralize(sum(len(one.files) for one in groups), 'image')} left out: {where}, {reason}"
 
 
 def _inspect_groups(
@@ -154,8 +150,6 @@ def _inspect_groups(
             "masks in place of boxes"
         )
     guess = guess_patterns(frames, films, masks)
-    if guess is None and films and not frames and not masks:
-        return inspect_videos(raw)
     if guess is None:
         raise MaskcastError(
             f"{raw}: frames ({_folder_names(frames) or 'videos'}) and masks ({_folder_names(masks) or 'none'}) "
