@@ -268,9 +268,9 @@ def test_what_is_made_of_frames_is_left_aside_and_said(
     assert found.source.get("masks") == (place.format(kind="masks", name="{clip}") if masks else None)
     assert list(found.sequences.values()) == [LENGTH] * 3 and found.sizes == {(40, 64): 3}
     first = place.format(kind="depth", name="a")
-    said = "by the name 'depth' made of the frames or videos beside; else rename it"
+    said = "made from frames or videos, as the name 'depth' says; rename it if it is not"
     assert f"72 images left out: {first} and 2 folders more, {said}" in found.warnings
-    told = [warning for warning in found.warnings if "made of the frames" in warning]
+    told = [warning for warning in found.warnings if "made from frames" in warning]
     assert len(told) == 5 and not any("no pattern finds them" in warning for warning in found.warnings)
 
 

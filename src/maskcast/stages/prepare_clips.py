@@ -140,7 +140,7 @@ class _Survey:
         self.masks_alone += arrays.frames is None
         if arrays.frames is not None:
             video = clip.meta.get("video", clip.id)
-            # Clips of one film have other backgrounds, but the same mattes.
+            # Clips of one video have other backgrounds, but the same mattes.
             pixels = arrays.masks[ALPHA][..., None] if "background" in clip.meta else arrays.frames
             self._shared.add(clip.split, clip.id, video, frame_hashes(pixels))
         aspects = [*self._aspects, aspect]

@@ -1,6 +1,6 @@
-"""Groups the images of a folder into streams: files with similar names and the same kind of content.
+"""Groups the images of a folder: files with similar names and the same kind of content.
 
-`frames/0001.png` and `frames/0001_L.png` are in two streams of one folder.
+`frames/0001.png` and `frames/0001_L.png` are in two groups.
 """
 
 import re
@@ -23,8 +23,8 @@ from maskcast.reading import pluralize
 
 # 000019 of aachen_000019_leftImg8bit
 _SEPARATE_NUMBER = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")
-MAX_GROUPS = 8  # maximum number of streams of one folder
-NUM_SAMPLES = 3  # number of images of a stream that are inspected
+MAX_GROUPS = 8  # maximum number of groups of one folder
+NUM_SAMPLES = 3  # number of images of a group that are inspected
 MAX_MASK_VALUES = 64  # maximum number of values of a mask; a photo has thousands
 MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
 
@@ -63,7 +63,7 @@ class ImageGroup:
 
 
 def find_image_groups(raw: Path) -> list[ImageGroup]:
-    """Returns the streams of all folders below ``raw``; single images among many others are left out."""
+    """Returns the groups of all folders below ``raw``; single images among many others are left out."""
     found = []
     images_in = {
         folder: tuple(name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
@@ -97,17 +97,17 @@ def _is_single_frame(names: tuple[str, ...]) -> bool:
 
 
 def _groups(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[ImageGroup]:
-    """Returns one stream, or two if frames and masks differ only in their endings, `1.jpg` and `1.png`."""
+    """Returns one group, or two if frames and masks differ only in their endings, `1.jpg` and `1.png`."""
 
-    def stream(alike: tuple[Path, ...]) -> ImageGroup:
+    def group(alike: tuple[Path, ...]) -> ImageGroup:
         return ImageGroup(parts, tail, alike, *looks_like_masks(alike, "/".join((*parts, tail))))
 
     if len({path.stem for path in files}) < len(files):
         endings = sorted({path.suffix.lower() for path in files})
-        apart = [stream(tuple(path for path in files if path.suffix.lower() == ending)) for ending in endings]
+        apart = [group(tuple(path for path in files if path.suffix.lower() == ending)) for ending in endings]
         if sorted(one.are_masks for one in apart) == [False, True]:
             return apart
-    return [stream(files)]
+    return [group(files)]
 
 
 def find_videos(raw: Path) -> list[tuple[str, ...]]:
@@ -120,14 +120,14 @@ def find_videos(raw: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def find_mask_video(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
+def find_mask_video(videos: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
     """Returns the first video named as the masks of another, and that other: `a_mask.mp4` or `masks/a.mp4`."""
-    called = [film for film in films if MASK_WORDS.search("/".join(film))]
-    stems = {PurePosixPath(film[-1]).stem: "/".join(film) for film in films if film not in called}
-    for film in called:
-        stem = PurePosixPath(film[-1]).stem
+    called = [video for video in videos if MASK_WORDS.search("/".join(video))]
+    stems = {PurePosixPath(video[-1]).stem: "/".join(video) for video in videos if video not in called}
+    for video in called:
+        stem = PurePosixPath(video[-1]).stem
         if (other := stems.get(stem.removesuffix(_mask_word(stem)))) is not None:
-            return "/".join(film), other
+            return "/".join(video), other
     return None
 
 

@@ -16,7 +16,6 @@ from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
 # Folders of instances or marks, each with the folder of class masks of the same frames, as tools write them.
-# frames.
 CLASS_FOLDERS = (
     ("SegmentationObject", "SegmentationClass"),  # Pascal VOC, CVAT
     ("SegmentationObjectPNG", "SegmentationClassPNG"),  # labelme
@@ -41,61 +40,61 @@ DERIVED = re.compile(
     re.IGNORECASE,
 )
 
-SUBSET_RATIO = 10  # a folder with at most 1/FEW of a video's frames is a selection of them, not a video
+SUBSET_RATIO = 10  # a folder with at most 1/SUBSET_RATIO of a video's frames is a selection of them, not a video
 MAX_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
 MAX_COMPARED = 12  # folders of masks, and frames of each, that are compared
 
 
-def is_visualisation(stream: ImageGroup) -> bool:
+def is_visualisation(group: ImageGroup) -> bool:
     """Whether images are pictures of frames and masks for people."""
-    return any(map(VISUALISATION.fullmatch, stream.parts))
+    return any(map(VISUALISATION.fullmatch, group.parts))
 
 
-def derived_images(streams: Sequence[ImageGroup], films: bool) -> dict[ImageGroup, str]:
+def derived_images(groups: Sequence[ImageGroup], has_videos: bool) -> dict[ImageGroup, str]:
     """Returns derived images, such as depth, flow or thumbnails, with the word in their path that says so.
 
     They are derived only if frames with the same names, or videos, exist as well. A sequence with such a name has
     masks elsewhere.
 
     Args:
-        streams: all streams.
-        films: whether there are videos.
+        groups: all groups.
+        has_videos: whether there are videos.
     """
     named = {
         one: word
-        for one in streams
+        for one in groups
         for word in (*one.parts, one.name_suffix.strip("_-. "))
         if DERIVED.fullmatch(word)
     }
-    frames = [one.keys() for one in streams if one not in named and not one.are_masks]
+    frames = [one.keys() for one in groups if one not in named and not one.are_masks]
     known, kinds = set().union(*frames), defaultdict[str, set[bool]](set)
     for one, word in named.items():
         kinds[word].add(one.are_masks)
     return {
         one: word
         for one, word in named.items()
-        if len(kinds[word]) == 1 and (2 * len(one.keys() & known) >= len(one.files) or (films and not frames))
+        if len(kinds[word]) == 1 and (2 * len(one.keys() & known) >= len(one.files) or (has_videos and not frames))
     }
 
 
 def frames_shown_by(
-    stream: ImageGroup, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]
+    group: ImageGroup, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]
 ) -> ImageGroup | None:
     """Returns the frames with the names of images that are called masks but have too many colours, or None.
 
     Frames in a folder with masks of their own are not those of others: `labelled/images` does not match
     `all/images`.
     """
-    if not _is_named_as_masks(stream):
+    if not _is_named_as_masks(group):
         return None
-    names, nearest = stream.keys(), max((_shared_depth(stream, one) for one in masks), default=0)
+    names, nearest = group.keys(), max((_shared_depth(group, one) for one in masks), default=0)
     return next(
         (
             one
             for one in frames
             if not _is_named_as_masks(one)
             and names <= one.keys()
-            and not (nearest > _shared_depth(stream, one) and {*stream.parts} & {*one.parts})
+            and not (nearest > _shared_depth(group, one) and {*group.parts} & {*one.parts})
         ),
         None,
     )
@@ -119,9 +118,9 @@ def video_subsets(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
     }
 
 
-def _contains(stream: ImageGroup, few: ImageGroup) -> bool:
-    """Whether a stream has all names of a smaller one, and the same picture for the first of them."""
-    ours, theirs = stream.by_key(), few.by_key()
+def _contains(group: ImageGroup, few: ImageGroup) -> bool:
+    """Whether a group has all names of a smaller one, and the same picture for the first of them."""
+    ours, theirs = group.by_key(), few.by_key()
     if not theirs.keys() <= ours.keys():
         return False
     name = next(iter(theirs))
@@ -148,8 +147,8 @@ def mask_like_frames(masks: Sequence[ImageGroup], frames: Sequence[ImageGroup]) 
     ]
 
 
-def _is_named_as_masks(stream: ImageGroup) -> bool:
-    return bool(MASK_WORDS.search("/".join((*stream.parts, stream.name_suffix))))
+def _is_named_as_masks(group: ImageGroup) -> bool:
+    return bool(MASK_WORDS.search("/".join((*group.parts, group.name_suffix))))
 
 
 def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> tuple[str, str] | None:
@@ -189,9 +188,9 @@ def _are_disjoint(one: ImageGroup, other: ImageGroup) -> bool:
     return both > 1
 
 
-def _has_colours(stream: ImageGroup) -> bool:
+def _has_colours(group: ImageGroup) -> bool:
     with suppress(MaskcastError):
-        return read_mask(stream.files[0]).grey() is None
+        return read_mask(group.files[0]).grey() is None
     return False
 
 

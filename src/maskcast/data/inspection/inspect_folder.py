@@ -74,19 +74,19 @@ def inspect_folder(raw: Path) -> Findings:
             "--pipeline video`, set fetch_dataset.uri there to this folder and remove figures from "
             "prepare_clips.source (docs/green-screen.md)"
         )
-    streams, films = find_image_groups(raw), find_videos(raw)
-    made = derived_images(streams, bool(films))
-    shown = [one for one in streams if is_visualisation(one)]
-    shown = shown if len(shown) < len(streams) else []
-    segments = [one for one in streams if numbers_segments(one.files[0].parent)]
-    streams = [one for one in streams if one not in shown and one not in made and one not in segments]
-    unread = [one for one in streams if one.read_error]
+    groups, videos = find_image_groups(raw), find_videos(raw)
+    derived = derived_images(groups, bool(videos))
+    overlays = [one for one in groups if is_visualisation(one)]
+    overlays = overlays if len(overlays) < len(groups) else []
+    segments = [one for one in groups if numbers_segments(one.files[0].parent)]
+    groups = [one for one in groups if one not in overlays and one not in derived and one not in segments]
+    unread = [one for one in groups if one.read_error]
     frames, masks = (
-        [one for one in streams if one.are_masks == kind and not one.read_error] for kind in (False, True)
+        [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
     )
     drawn = mask_like_frames(masks, frames)
     frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
-    stills = [one for one in frames if films and len(one.files) < 2 * MIN_CONTEXT]  # posters, thumbnails
+    stills = [one for one in frames if videos and len(one.files) < 2 * MIN_CONTEXT]  # posters, thumbnails
     frames = [one for one in frames if one not in stills]
     blurred = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
     frames = [one for one in frames if one not in blurred]
@@ -96,29 +96,29 @@ def inspect_folder(raw: Path) -> Findings:
             f"{raw}: {one.folder} is named like masks and has the file names of {twin.folder}, but has as many "
             "colours as photographs. JPEG and resizing do this to masks; save masks as PNG, or move them away"
         )
-    if not frames and not films:
+    if not frames and not videos:
         if unread:
             raise MaskcastError(unread[0].read_error)
         have = f"{pluralize(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
         have += f" ({others}: save them as PNG, or unpack them)" if (others := unsupported_files_text(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    few = video_subsets(frames)
-    found = _inspect_groups(raw, [one for one in frames if one not in few], select_class_masks(masks), films)
+    subsets = video_subsets(frames)
+    found = _inspect_groups(raw, [one for one in frames if one not in subsets], select_class_masks(masks), videos)
     why = [(one, one.read_error) for one in unread]
-    why += [(one, f"{one.folder} holds pictures of masks") for one in shown]
+    why += [(one, f"{one.folder} holds pictures of masks") for one in overlays]
     if found.source["layout"] != "annotations":
         why += [(one, f"{one.folder} has segment ids, and there are class masks") for one in segments]
     if found.source["layout"] != "videos":  # `find_videos` reports files that are no videos
         why += [(one, f"{one.folder} has too few images for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in blurred.items()]
-    by_word = {word: [one for one in made if made[one] == word] for word in made.values()}
+    by_word = {word: [one for one in derived if derived[one] == word] for word in derived.values()}
     left_out = [
-        _left_out(alike, f"by the name {word!r} made of the frames or videos beside; else rename it")
+        _left_out(alike, f"made from frames or videos, as the name {word!r} says; rename it if it is not")
         for word, alike in by_word.items()
     ]
-    if few:
-        whole = next(iter(few.values())).folder
-        left_out.append(_left_out([*few], f"because all frames of their videos are present, e.g. {whole}"))
+    if subsets:
+        whole = next(iter(subsets.values())).folder
+        left_out.append(_left_out([*subsets], f"because all frames of their videos are present, e.g. {whole}"))
     left_out += [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
     found.warnings[:0] = left_out
     return found
@@ -131,36 +131,36 @@ def _left_out(groups: Sequence[ImageGroup], reason: str) -> str:
 
 
 def _inspect_groups(
-    raw: Path, frames: list[ImageGroup], masks: list[ImageGroup], films: list[tuple[str, ...]]
+    raw: Path, frames: list[ImageGroup], masks: list[ImageGroup], videos: list[tuple[str, ...]]
 ) -> Findings:
-    if not frames and (both := find_mask_video(films)) is not None:
+    if not frames and (both := find_mask_video(videos)) is not None:
         raise MaskcastError(
             f"{raw}: {both[0]} is named like the masks of {both[1]}, but masks are read from images: if "
             f"compression kept its values, extract its images (`ffmpeg -i {both[0]} -start_number 0 "
             f"{PurePosixPath(both[0]).with_suffix('')}/%05d.png`); then move it away"
         )
     if not masks and (given := find_label_files(raw)) is not None:
-        found = inspect_label_files(raw, *given, guess_patterns(frames, films, []), frames)
-        return _warn_unmatched_videos(raw, found, frames, films)
-    if not masks and not films and (boxes := find_box_file(raw)) is not None:
+        found = inspect_label_files(raw, *given, guess_patterns(frames, videos, []), frames)
+        return _warn_unmatched_videos(raw, found, frames, videos)
+    if not masks and not videos and (boxes := find_box_file(raw)) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline: `maskcast new FOLDER "
             "--pipeline detection`, whose params.yaml you write by hand: fetch_dataset.uri and "
             "prepare_detection.source (docs/detection-data.md). A masker learns from masks: export polygons or "
             "masks in place of boxes"
         )
-    guess = guess_patterns(frames, films, masks)
+    guess = guess_patterns(frames, videos, masks)
     if guess is None:
         raise MaskcastError(
             f"{raw}: frames ({_folder_names(frames) or 'videos'}) and masks ({_folder_names(masks) or 'none'}) "
             "have no pattern in common; give each sequence a folder or video and its masks a folder of the same "
             "name, e.g. frames/street/0001.png and masks/street/0001.png"
         )
-    if films and not frames and guess.masks is None:
+    if videos and not frames and guess.masks is None:
         return inspect_videos(raw)
     found = _inspect_best_guess(raw, guess, frames, masks)
     _warn_unmatched_images(raw, found, [*frames, *masks])
-    return _warn_unmatched_videos(raw, found, frames, films)
+    return _warn_unmatched_videos(raw, found, frames, videos)
 
 
 def _inspect_best_guess(raw: Path, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup]) -> Findings:
@@ -184,17 +184,17 @@ def _inspect_best_guess(raw: Path, guess: Guess, frames: list[ImageGroup], masks
         return _inspect_patterns(raw, other)
 
 
-def _warn_unmatched_images(raw: Path, found: Findings, streams: list[ImageGroup]) -> None:
+def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup]) -> None:
     """Adds a note on images that no pattern finds."""
     patterns = [str(found.source[key]) for key in ("images", "masks") if key in found.source]
     taken: set[Path] = set()
     for pattern in patterns:
         for files in find_sequences(raw, pattern).values():
             taken |= {files} if isinstance(files, Path) else set(files.values())
-    others = [path for one in streams for path in one.files if not taken & {path, path.parent}]
-    read = [one for one in streams if one.are_masks and taken & {one.files[0], one.files[0].parent}]
+    others = [path for one in groups for path in one.files if not taken & {path, path.parent}]
+    read = [one for one in groups if one.are_masks and taken & {one.files[0], one.files[0].parent}]
     lost = {path.parent for path in others}
-    if (two := complementary_masks(read, [one for one in streams if one.files[0].parent in lost])) is not None:
+    if (two := complementary_masks(read, [one for one in groups if one.files[0].parent in lost])) is not None:
         raise MaskcastError(
             f"{raw}: {two[0]} and {two[1]} mark different pixels of the same frames, e.g. one class or object "
             "each, but only one mask per frame is supported: merge them into one mask with a value per class or "
@@ -209,11 +209,11 @@ def _warn_unmatched_images(raw: Path, found: Findings, streams: list[ImageGroup]
 
 
 def _warn_unmatched_videos(
-    raw: Path, found: Findings, frames: list[ImageGroup], films: list[tuple[str, ...]]
+    raw: Path, found: Findings, frames: list[ImageGroup], videos: list[tuple[str, ...]]
 ) -> Findings:
     """Adds a note on videos that are left out; beside frames, these are videos that the pattern does not find."""
     taken = find_sequences(raw, str(found.source["images"])).values()
-    others = [parts for parts in films if raw.joinpath(*parts) not in taken]
+    others = [parts for parts in videos if raw.joinpath(*parts) not in taken]
     if others:
         why = f"they do not fit the pattern {found.source['images']}; name them and their masks alike"
         if others[0][-1].lower().endswith(".gif"):
@@ -350,5 +350,5 @@ def _panoptic_of(survey: MaskSurvey, mask: Path) -> PanopticEncoding | None:
     return PanopticEncoding(split.divisor, split.classes, 0) if split is not None and vipseg else split
 
 
-def _folder_names(streams: list[ImageGroup]) -> str:
-    return ", ".join(one.folder for one in streams[:3])
+def _folder_names(groups: list[ImageGroup]) -> str:
+    return ", ".join(one.folder for one in groups[:3])

@@ -36,7 +36,7 @@ MAX_COUNTED = 60  # frames whose pixels are counted by class
 
 
 def inspect_label_files(
-    raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[ImageGroup]
+    raw: Path, form: str, files: Sequence[Path], guess: Guess | None, groups: Sequence[ImageGroup]
 ) -> Findings:
     """Returns the findings about a folder whose masks are in label files.
 
@@ -45,12 +45,12 @@ def inspect_label_files(
         form: format of the label files.
         files: label files.
         guess: pattern of the frames.
-        streams: images of the frames.
+        groups: images of the frames.
 
     Raises:
         MaskcastError: if the frames have no common pattern, or the files are unreadable or belong to other frames.
     """
-    images = roboflow_pattern(raw, streams) or (across_splits(raw, guess.images) if guess is not None else None)
+    images = roboflow_pattern(raw, groups) or (across_splits(raw, guess.images) if guess is not None else None)
     if images is None:
         raise MaskcastError(
             f"{raw}: the frames that {files[0].name} names have no pattern in common; give each sequence a folder "
@@ -67,7 +67,7 @@ def inspect_label_files(
     found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
     if form == "youtube-vis":
         found.reasons["empty"] = "null means that an object is absent"
-    inner = guess and guess_in_folders(guess, streams, [])
+    inner = guess and guess_in_folders(guess, groups, [])
     footage, labels = _gather_best(
         raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images))
     )

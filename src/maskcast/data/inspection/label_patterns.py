@@ -14,12 +14,12 @@ from maskcast.errors import MaskcastError
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
 
-def roboflow_pattern(raw: Path, streams: Sequence[ImageGroup]) -> str | None:
+def roboflow_pattern(raw: Path, groups: Sequence[ImageGroup]) -> str | None:
     """Returns the pattern of frames with Roboflow's names, `street_mp4-12_jpg.rf.0f3a.jpg`; None for other names.
 
     Photographs have no frame number before the first ending in at least some names.
     """
-    paths = [path for stream in streams for path in stream.files]
+    paths = [path for group in groups for path in group.files]
     matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
     if not paths or not all(matches):
         return None

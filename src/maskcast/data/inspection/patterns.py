@@ -31,11 +31,11 @@ def guess_patterns(
     """Returns the patterns that pair most sequences; None if nothing looks like sequences.
 
     Args:
-        frames: streams of frames; preferred to videos.
+        frames: groups of frames; preferred to videos.
         videos: paths of videos.
-        masks: streams of masks.
+        masks: groups of masks.
     """
-    places = [stream.parts for stream in frames] or _with_any_suffix(videos)
+    places = [group.parts for group in frames] or _with_any_suffix(videos)
     if len(frames) == len(masks) == 1 and frames[0].parts != masks[0].parts:
         flat = _guess_flat(frames, masks)
         if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
@@ -81,24 +81,24 @@ def _with_any_suffix(videos: Sequence[Parts]) -> list[Parts]:
     return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
-def _keys(streams: Iterable[ImageGroup]) -> dict[Parts, set[NameKey]]:
+def _keys(groups: Iterable[ImageGroup]) -> dict[Parts, set[NameKey]]:
     """Returns the frame names in each folder."""
     found: dict[Parts, set[NameKey]] = defaultdict(set)
-    for stream in streams:
-        found[stream.parts] |= stream.keys()
+    for group in groups:
+        found[group.parts] |= group.keys()
     return found
 
 
 def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess:
     """Completes patterns with the texts beside the numbers in file names, if frames and masks differ in these."""
-    ours = _most_common([stream.name_suffix for stream in frames]) if frames else ""
-    theirs = _most_common([stream.name_suffix for stream in masks])
+    ours = _most_common([group.name_suffix for group in frames]) if frames else ""
+    theirs = _most_common([group.name_suffix for group in masks])
     if not frames or (ours == theirs and images != labels):
         return Guess(images, labels)
     if theirs and not ours:
         return Guess(images, labels, theirs)
-    endings = [_most_common([stream.files[0].suffix for stream in streams]) for streams in (frames, masks)]
-    single = all(path.stem == ours for stream in frames for path in stream.files)  # image.png in a folder each
+    endings = [_most_common([group.files[0].suffix for group in groups]) for groups in (frames, masks)]
+    single = all(path.stem == ours for group in frames for path in group.files)  # image.png in a folder each
     frame = "" if single else FRAME
     return Guess(f"{images}/{frame}{ours}{endings[0]}", f"{labels}/{frame}{theirs}{endings[1]}")
 
@@ -108,19 +108,17 @@ def _guess_flat(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Gu
     if len(frames) != 1 or len(masks) > 1:
         return None
     names, forms = [], []
-    for stream in (*frames, *masks):
-        stems = [path.stem.removesuffix(stream.name_suffix) for path in stream.files]
+    for group in (*frames, *masks):
+        stems = [path.stem.removesuffix(group.name_suffix) for path in group.files]
         found = {match and (match[1], match[2]) for match in map(SEQUENCE_AND_FRAME.fullmatch, stems)}
         several = None in found or len({between for _, between in filter(None, found)}) > 1
         forms.append(set() if several else set(filter(None, found)))
     words = len(forms) > 1 and forms[0] != forms[1] and max(map(len, forms)) == 1  # frame_0001.jpg, mask_0001.png
-    for stream, form in zip((*frames, *masks), forms, strict=True):
+    for group, form in zip((*frames, *masks), forms, strict=True):
         clip, between = next(iter(form), ("", ""))
         name = f"{clip if words else CLIP}{between}{FRAME}" if form else FRAME
         names.append(
-            "/".join(
-                (*stream.parts, f"{name}{stream.name_suffix}{_most_common([p.suffix for p in stream.files])}")
-            )
+            "/".join((*group.parts, f"{name}{group.name_suffix}{_most_common([p.suffix for p in group.files])}"))
         )
     if len({CLIP in name for name in names}) > 1:
         return None
@@ -157,8 +155,8 @@ def _guess_shared_names(
     return None if guess is None else (count, guess, several)
 
 
-def _sequences_in_names(stream: ImageGroup) -> set[str]:
-    matches = (SEQUENCE_AND_FRAME.fullmatch(path.stem.removesuffix(stream.name_suffix)) for path in stream.files)
+def _sequences_in_names(group: ImageGroup) -> set[str]:
+    matches = (SEQUENCE_AND_FRAME.fullmatch(path.stem.removesuffix(group.name_suffix)) for path in group.files)
     return {match[1] for match in matches if match}
 
 

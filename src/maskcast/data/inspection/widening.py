@@ -17,8 +17,8 @@ def guess_in_folders(guess: Guess, frames: Sequence[ImageGroup], masks: Sequence
 
     Args:
         guess: patterns in which each of these folders is a sequence.
-        frames: streams of frames.
-        masks: streams of masks.
+        frames: groups of frames.
+        masks: groups of masks.
     """
     if FRAME in guess.images:
         return None
@@ -26,10 +26,10 @@ def guess_in_folders(guess: Guess, frames: Sequence[ImageGroup], masks: Sequence
     sides = [(guess.images, frames, masks, "")]
     if guess.masks is not None:
         sides.append((guess.masks, masks, frames, guess.mask_suffix or ""))
-    for pattern, streams, others, tail in sides:
+    for pattern, groups, others, tail in sides:
         folders = pattern.replace(CLIP, "*")
-        ending = _distinct_suffix(streams, [one for one in others if _is_in(one, folders)])
-        places = [(path.stem.removesuffix(tail), one.parts) for one in streams for path in one.files]
+        ending = _distinct_suffix(groups, [one for one in others if _is_in(one, folders)])
+        places = [(path.stem.removesuffix(tail), one.parts) for one in groups for path in one.files]
         stems = [stem for stem, _ in places]
         if ending is None or len(set(stems)) < len(stems):
             return None
@@ -60,16 +60,16 @@ def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
     return replace(guess, images=images, masks=masks) if len(found) > 1 and numbered else None
 
 
-def _is_in(stream: ImageGroup, folders: str) -> bool:
-    """Whether a pattern without placeholders matches the folder of a stream."""
-    return len(stream.parts) == len(PurePosixPath(folders).parts) and PurePosixPath(*stream.parts).match(folders)
+def _is_in(group: ImageGroup, folders: str) -> bool:
+    """Whether a pattern without placeholders matches the folder of a group."""
+    return len(group.parts) == len(PurePosixPath(folders).parts) and PurePosixPath(*group.parts).match(folders)
 
 
-def _distinct_suffix(streams: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> str | None:
+def _distinct_suffix(groups: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> str | None:
     """Returns the ending that tells images from others in their folders, `.*` without others, or None."""
     if not others:
         return ".*"
-    ours, theirs = ({path.suffix.lower() for one in each for path in one.files} for each in (streams, others))
+    ours, theirs = ({path.suffix.lower() for one in each for path in one.files} for each in (groups, others))
     return None if len(ours) > 1 or ours & theirs else ours.pop()
 
 

@@ -17,7 +17,7 @@ from maskcast.labels import IGNORE
 ReadMode = Literal["stored", "colours", "brightness"]
 EXPORT_REMEDY = "export the labels as a palette or grey image"
 BDD_BITMASK = "RGBA of BDD100K"  # red: class; green: flags; blue and alpha: object number
-# of BDD100K; pixels flagged `crowd` or `ignore` have no label
+# Of BDD100K; pixels flagged `crowd` or `ignore` have no label.
 MAX_BDD_CLASSES, NUM_BDD_FLAGS, VOID_FLAGS = 41, 16, 0b11
 
 

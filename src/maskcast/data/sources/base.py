@@ -61,8 +61,8 @@ class Listing:
         maps: the label maps of the masks, with different names.
         skipped: (item, reason) of everything that looks like a clip but is left out.
         meta: JSON about the whole store, e.g. the camera.
-        backgrounds: frames without masks that clips may be composed over; see `composing`. `meta["background"]` of
-            a clip names the background that it is composed over.
+        backgrounds: frames without masks that clips may be composed over; see `compositing`. The
+            `meta["background"]` of a clip names the background that it is composed over.
         notes: how the files were read, and what the owner of the data should check, one line each.
     """
 

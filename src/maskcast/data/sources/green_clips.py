@@ -19,7 +19,7 @@ from maskcast.seed import rng
 
 @dataclass(frozen=True)
 class Background:
-    """A window of a background film."""
+    """A window of a background video."""
 
     name: str
     video: Video
@@ -36,8 +36,8 @@ class GreenClip:
     """All that a clip is made of.
 
     Attributes:
-        video: film in front of a green screen.
-        matte: film of the true opacity; None computes opacity by the key.
+        video: video in front of a green screen.
+        matte: video of the true opacity; None computes opacity by the key.
         window: frame numbers in the video.
         background: what the foreground is composed over.
         size: height and width of the clip.
@@ -68,11 +68,11 @@ def split_backgrounds(
     """Returns the backgrounds of each split; a long video is cut into several, one after the other.
 
     Args:
-        videos: background films by name.
-        splits: split of each film.
+        videos: background videos by name.
+        splits: split of each video.
         longest: maximum number of frames of a background.
         stride: distance between consecutive frames, in frames of the video.
-        skipped: receives (name, reason) for each film that cannot be read.
+        skipped: receives (name, reason) for each video that cannot be read.
     """
     pools: dict[str, list[Background]] = {}
     for name, video in videos.items():
@@ -101,29 +101,29 @@ def choose_background(video: str, pool: Sequence[Background], clip_index: int, s
     return others[int(order[clip_index % len(others)])]
 
 
-def load_clip(shot: GreenClip) -> Arrays:
+def load_clip(clip: GreenClip) -> Arrays:
     """Keys the frames of a clip and composes them over its background.
 
     Raises:
         LabelError: on a matte whose size differs from its frames'.
         MaskcastError: on unreadable files, or a key that does not fit the video.
     """
-    frames = shot.video.read(shot.window, shot.size)
-    if shot.matte is None:
-        keyed = shot.key(frames)
-        check_key(keyed, frames, shot.key.min_screen)
+    frames = clip.video.read(clip.window, clip.size)
+    if clip.matte is None:
+        keyed = clip.key(frames)
+        check_key(keyed, frames, clip.key.min_screen)
     else:
-        check_mask_size(shot.matte, shot.matte.frame_size(), shot.video, shot.video.frame_size())
-        keyed = key_with_matte(frames, shot.matte.read(shot.window, shot.size)[..., 1])
-    background = load_background(shot.background, shot.size).frames
+        check_mask_size(clip.matte, clip.matte.frame_size(), clip.video, clip.video.frame_size())
+        keyed = key_with_matte(frames, clip.matte.read(clip.window, clip.size)[..., 1])
+    background = load_background(clip.background, clip.size).frames
     assert background is not None
     behind = background[ping_pong_indices(0, len(frames), len(background))]
     composed = composite(keyed.foreground_THWC, keyed.alpha_THW, behind)
-    if shot.noise:
-        noise = rng(shot.seed).standard_normal(composed.shape, np.float32) * shot.noise
+    if clip.noise:
+        noise = rng(clip.seed).standard_normal(composed.shape, np.float32) * clip.noise
         composed = (composed + noise).round().clip(0, 255).astype(np.uint8)
     classes = (keyed.alpha_THW >= 128).astype(np.uint8)
-    return Arrays(composed, {shot.foreground: classes, ALPHA: keyed.alpha_THW})
+    return Arrays(composed, {clip.foreground: classes, ALPHA: keyed.alpha_THW})
 
 
 def load_background(background: Background, size: tuple[int, int]) -> Arrays:

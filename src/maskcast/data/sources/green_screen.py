@@ -1,4 +1,4 @@
-"""Videos in front of a green screen, composed over backgrounds; see `chroma` and `composing`.
+"""Videos in front of a green screen, composed over backgrounds; see `chroma` and `compositing`.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -109,10 +109,10 @@ class GreenScreenSource(SourceConfig):
             raise MaskcastError(f"{raw}: backgrounds differ in size; set height and width of prepare_clips")
         size = (height, width)
         listing = Listing([], maps)
-        videos, backgrounds = self._reels(raw, size, seed)
+        videos, backgrounds = self._videos(raw, size, seed)
         split_of, background_split_of = self._splits_of(videos, backgrounds, seed)
         mattes = None if self.mattes is None else find_videos(raw / self.mattes, self.rate)
-        windows = {name: self._windows(name, reel, mattes, listing) for name, reel in videos.items()}
+        windows = {name: self._windows(name, video, mattes, listing) for name, video in videos.items()}
         longest = max(map(len, (window for clip_ranges in windows.values() for window in clip_ranges)), default=1)
         pools = split_backgrounds(backgrounds, background_split_of, longest, self.stride, listing.skipped)
         num_used: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class GreenScreenSource(SourceConfig):
             for window in clip_ranges:
                 background = choose_background(name, pools[split], num_used[split], seed)
                 num_used[split] += 1
-                shot = GreenClip(
+                clip = GreenClip(
                     video=videos[name],
                     matte=None if mattes is None else mattes[name],
                     window=window,
@@ -139,7 +139,7 @@ class GreenScreenSource(SourceConfig):
                 )
                 meta = {"video": name, "start": window.start, "stride": self.stride, "background": background.id}
                 clip_id = f"{name}_{window.start:05d}"
-                listing.add(RawClip(clip_id, split, "labelled", partial(load_clip, shot), meta))
+                listing.add(RawClip(clip_id, split, "labelled", partial(load_clip, clip), meta))
         if self.compose == "training":
             listing.backgrounds += [
                 RawClip(one.id, split, "unlabelled", partial(load_background, one, size), {"video": one.name})
@@ -159,7 +159,7 @@ class GreenScreenSource(SourceConfig):
         check_no_copies(first_files(backgrounds), of_backgrounds)
         return of_videos, of_backgrounds
 
-    def _reels(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Video], dict[str, Video]]:
+    def _videos(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Video], dict[str, Video]]:
         """Returns videos and backgrounds by name."""
         if self.figures is None:
             videos = find_videos(raw / self.videos, self.rate)

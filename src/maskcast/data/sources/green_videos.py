@@ -1,4 +1,4 @@
-"""Films (reels): a video file, the images of a folder, a still image, or a rendered film.
+"""The videos of a green-screen source: a video file, the images of a folder, a still image, or a rendered one.
 
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 """
@@ -23,7 +23,7 @@ MAX_FULL_SIZE = 32  # frames that are held at full size at once
 
 
 class Video(Protocol):
-    """A film, which can be pickled."""
+    """A video, which can be pickled."""
 
     @property
     def rate(self) -> float:
@@ -86,7 +86,7 @@ class VideoFiles:
 
 @dataclass(frozen=True)
 class RenderedVideo:
-    """A rendered film.
+    """A rendered video.
 
     Attributes:
         rate: frames per second.
@@ -122,15 +122,15 @@ class RenderedVideo:
 
 
 def find_videos(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Video]:
-    """Returns the films below a folder by name: video files, and the images of each folder.
+    """Returns the videos below a folder by name: video files, and the images of each folder.
 
     Args:
         folder: where to look.
         rate: frames per second of images, and of videos that do not state it.
-        stills: whether each image directly in ``folder`` is a film of its own.
+        stills: whether each image directly in ``folder`` is a video of its own.
 
     Raises:
-        MaskcastError: if the folder does not exist or has no films, or two films have the same name.
+        MaskcastError: if the folder does not exist or has no videos, or two videos have the same name.
     """
     if not folder.is_dir():
         raise MaskcastError(f"{folder}: folder not found; fix its path in prepare_clips.source, or create it")
@@ -164,5 +164,5 @@ def find_videos(folder: Path, rate: float, *, stills: bool = False) -> dict[str,
 
 
 def first_files(videos: Mapping[str, Video]) -> dict[str, Path]:
-    """Returns the video, or the first image, of each film that is not rendered, by name."""
+    """Returns the file, or the first image, of each video that is not rendered, by name."""
     return {name: video.first for name, video in videos.items() if isinstance(video, VideoFiles)}

@@ -113,7 +113,7 @@ class ImageMapsSource(SourceConfig):
         return listing
 
 
-ImageKey = tuple[str, str]  # group and name of an image; the group is ALONE if the pattern has no {clip}
+ImageKey = tuple[str, str]  # group and name of an image; `SINGLE_SEQUENCE` if the pattern has no {clip}
 
 
 def find_images(raw: Path, pattern: str, key: str) -> dict[ImageKey, Path]:
