@@ -1,6 +1,7 @@
-"""What ``gates`` launches: each program takes some pixels of a picture, with some channels of all four gates.
+"""The kernels of ``gates``: each program handles some pixels of a picture, and some channels of all four gates.
 
-Nothing is added atomically: equal inputs give equal bits.
+Nothing is added atomically: equal inputs give equal bits. ``gates_x`` is the gates' input half, ``gates_h`` their
+hidden half.
 
 Shapes: B pictures, C channels of the state, G = 4 C channels of the gates i, f, g, o, H height, W width, P = H W.
 """
@@ -15,31 +16,31 @@ def _tanh(x):
 
 
 @triton.jit
-def _gate(seen, remembered, moments, weight, bias, k, known, mask, GROUP: tl.constexpr):
-    """Returns the normalised sum of both halves at channels ``k`` of the gates, and what the gate takes of it."""
-    x = tl.load(seen + k[None], mask=mask, other=0.0).to(tl.float32)
-    x += tl.load(remembered + k[None], mask=mask, other=0.0).to(tl.float32)
-    mean = tl.load(moments + k // GROUP * 2, mask=known, other=0.0)
-    inverse = tl.load(moments + k // GROUP * 2 + 1, mask=known, other=0.0)
-    normal = (x - mean[None]) * inverse[None]
-    w, b = tl.load(weight + k, mask=known, other=0.0), tl.load(bias + k, mask=known, other=0.0)
-    return normal, normal * w[None] + b[None]
+def _gate(gates_x, gates_h, moments, weight, bias, k, c_mask, mask, GROUP: tl.constexpr):
+    """Returns the normalised sum of both halves at channels ``k``, without and with the norm's weight and bias."""
+    x = tl.load(gates_x + k[None], mask=mask, other=0.0).to(tl.float32)
+    x += tl.load(gates_h + k[None], mask=mask, other=0.0).to(tl.float32)
+    mean = tl.load(moments + k // GROUP * 2, mask=c_mask, other=0.0)
+    inverse = tl.load(moments + k // GROUP * 2 + 1, mask=c_mask, other=0.0)
+    normalised = (x - mean[None]) * inverse[None]
+    w, b = tl.load(weight + k, mask=c_mask, other=0.0), tl.load(bias + k, mask=c_mask, other=0.0)
+    return normalised, normalised * w[None] + b[None]
 
 
 @triton.jit
-def _slopes(
-    seen, remembered, moments, weight, bias, cell, by_hidden, by_cell, c, known, mask, C, GROUP: tl.constexpr
+def _gate_gradients(
+    gates_x, gates_h, moments, weight, bias, cell, grad_hidden, grad_cell, c, c_mask, mask, C, GROUP: tl.constexpr
 ):
-    """Returns the normalised gates, the gradient of what each takes, and that of the old cell."""
-    ni, i = _gate(seen, remembered, moments, weight, bias, c, known, mask, GROUP)
-    nf, f = _gate(seen, remembered, moments, weight, bias, C + c, known, mask, GROUP)
-    ng, g = _gate(seen, remembered, moments, weight, bias, 2 * C + c, known, mask, GROUP)
-    no, o = _gate(seen, remembered, moments, weight, bias, 3 * C + c, known, mask, GROUP)
+    """Returns the normalised gates, the gradients of the inputs of their activations, and that of the old cell."""
+    ni, i = _gate(gates_x, gates_h, moments, weight, bias, c, c_mask, mask, GROUP)
+    nf, f = _gate(gates_x, gates_h, moments, weight, bias, C + c, c_mask, mask, GROUP)
+    ng, g = _gate(gates_x, gates_h, moments, weight, bias, 2 * C + c, c_mask, mask, GROUP)
+    no, o = _gate(gates_x, gates_h, moments, weight, bias, 3 * C + c, c_mask, mask, GROUP)
     i, f, g, o = tl.sigmoid(i), tl.sigmoid(f), _tanh(g), tl.sigmoid(o)
     old = tl.load(cell, mask=mask, other=0.0)
     out = _tanh(f * old + i * g)
-    dh = tl.load(by_hidden, mask=mask, other=0.0).to(tl.float32)
-    dc = tl.load(by_cell, mask=mask, other=0.0) + dh * o * (1.0 - out * out)
+    dh = tl.load(grad_hidden, mask=mask, other=0.0).to(tl.float32)
+    dc = tl.load(grad_cell, mask=mask, other=0.0) + dh * o * (1.0 - out * out)
     di, df = dc * g * i * (1.0 - i), dc * old * f * (1.0 - f)
     dg, do = dc * i * (1.0 - g * g), dh * out * o * (1.0 - o)
     return ni, nf, ng, no, di, df, dg, do, dc * f
@@ -47,28 +48,36 @@ def _slopes(
 
 @triton.jit
 def sums_kernel(
-    seen, remembered, parts, pixels, seen_b, seen_p, G: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr
+    gates_x,
+    gates_h,
+    partials,
+    pixels,
+    stride_b,
+    stride_p,
+    G: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """Stores of some pixels of a picture the sum of both halves of the gates, and the sum of its squares."""
+    """Stores sums over some pixels of a picture: of the gates (both halves added), and of their squares."""
     b, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    k = tl.program_id(2) * CB + tl.arange(0, CB)
-    known = k < G
-    total, squares = tl.zeros((CB,), tl.float32), tl.zeros((CB,), tl.float32)
-    for block in range(chunk, tl.cdiv(pixels, RB), tl.num_programs(1)):
-        p = block * RB + tl.arange(0, RB)
-        mask = (p < pixels)[:, None] & known[None]
-        x = tl.load(seen + b * seen_b + p[:, None] * seen_p + k[None], mask=mask, other=0.0).to(tl.float32)
-        x += tl.load(remembered + (b * pixels + p[:, None]) * G + k[None], mask=mask, other=0.0).to(tl.float32)
+    k = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c_mask = k < G
+    total, squares = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
+    for block in range(chunk, tl.cdiv(pixels, BLOCK_P), tl.num_programs(1)):
+        p = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        mask = (p < pixels)[:, None] & c_mask[None]
+        x = tl.load(gates_x + b * stride_b + p[:, None] * stride_p + k[None], mask=mask, other=0.0).to(tl.float32)
+        x += tl.load(gates_h + (b * pixels + p[:, None]) * G + k[None], mask=mask, other=0.0).to(tl.float32)
         total += tl.sum(x, 0)
         squares += tl.sum(x * x, 0)
-    out = parts + (b * tl.num_programs(1) + chunk) * 2 * G + k
-    tl.store(out, total, mask=known)
-    tl.store(out + G, squares, mask=known)
+    out = partials + (b * tl.num_programs(1) + chunk) * 2 * G + k
+    tl.store(out, total, mask=c_mask)
+    tl.store(out + G, squares, mask=c_mask)
 
 
 @triton.jit
 def merge_kernel(
-    parts,
+    partials,
     weight,
     merged,
     chunks,
@@ -76,32 +85,32 @@ def merge_kernel(
     eps,
     G: tl.constexpr,
     GROUP: tl.constexpr,
-    PB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     MOMENTS: tl.constexpr,
 ):
-    """Stores mean and 1 / deviation of a group of a picture, or the means of its two weighted sums."""
+    """Stores mean and 1 / standard deviation of a group of a picture, or the means of its two weighted sums."""
     b, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    c, chunk = tl.arange(0, CB), tl.arange(0, PB)
+    c, chunk = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_CHUNKS)
     mask = (chunk < chunks)[:, None] & (c < GROUP)[None]
-    here = parts + (b * chunks + chunk)[:, None] * 2 * G + (group * GROUP + c)[None]
-    first = tl.sum(tl.load(here, mask=mask, other=0.0), 0)
-    second = tl.sum(tl.load(here + G, mask=mask, other=0.0), 0)
+    pointers = partials + (b * chunks + chunk)[:, None] * 2 * G + (group * GROUP + c)[None]
+    first = tl.sum(tl.load(pointers, mask=mask, other=0.0), 0)
+    second = tl.sum(tl.load(pointers + G, mask=mask, other=0.0), 0)
     if not MOMENTS:
         w = tl.load(weight + group * GROUP + c, mask=c < GROUP, other=0.0)
         first, second = first * w, second * w
-    one, two = tl.sum(first, 0) / count, tl.sum(second, 0) / count
+    first_mean, second_mean = tl.sum(first, 0) / count, tl.sum(second, 0) / count
     if MOMENTS:
-        two = 1.0 / tl.sqrt(tl.maximum(two - one * one, 0.0) + eps)
+        second_mean = 1.0 / tl.sqrt(tl.maximum(second_mean - first_mean * first_mean, 0.0) + eps)
     out = merged + (b * tl.num_programs(1) + group) * 2
-    tl.store(out, one)
-    tl.store(out + 1, two)
+    tl.store(out, first_mean)
+    tl.store(out + 1, second_mean)
 
 
 @triton.jit
 def state_kernel(
-    seen,
-    remembered,
+    gates_x,
+    gates_h,
     moments,
     weight,
     bias,
@@ -109,72 +118,72 @@ def state_kernel(
     hidden,
     new_cell,
     pixels,
-    seen_b,
-    seen_p,
+    stride_b,
+    stride_p,
     C: tl.constexpr,
     GROUP: tl.constexpr,
-    RB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
     """Writes the new state of some pixels of a picture."""
-    b, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * RB + tl.arange(0, RB)
-    c = tl.program_id(2) * CB + tl.arange(0, CB)
-    known = c < C
-    mask = (p < pixels)[:, None] & known[None]
-    seen += b * seen_b + p[:, None] * seen_p
-    remembered += (b * pixels + p[:, None]) * 4 * C
+    b, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c_mask = c < C
+    mask = (p < pixels)[:, None] & c_mask[None]
+    gates_x += b * stride_b + p[:, None] * stride_p
+    gates_h += (b * pixels + p[:, None]) * 4 * C
     moments += b * (4 * C // GROUP) * 2
-    _, i = _gate(seen, remembered, moments, weight, bias, c, known, mask, GROUP)
-    _, f = _gate(seen, remembered, moments, weight, bias, C + c, known, mask, GROUP)
-    _, g = _gate(seen, remembered, moments, weight, bias, 2 * C + c, known, mask, GROUP)
-    _, o = _gate(seen, remembered, moments, weight, bias, 3 * C + c, known, mask, GROUP)
-    place = (b * pixels + p[:, None]) * C + c[None]
-    new = tl.sigmoid(f) * tl.load(cell + place, mask=mask, other=0.0) + tl.sigmoid(i) * _tanh(g)
-    tl.store(new_cell + place, new, mask=mask)
-    tl.store(hidden + place, (tl.sigmoid(o) * _tanh(new)).to(hidden.dtype.element_ty), mask=mask)
+    _, i = _gate(gates_x, gates_h, moments, weight, bias, c, c_mask, mask, GROUP)
+    _, f = _gate(gates_x, gates_h, moments, weight, bias, C + c, c_mask, mask, GROUP)
+    _, g = _gate(gates_x, gates_h, moments, weight, bias, 2 * C + c, c_mask, mask, GROUP)
+    _, o = _gate(gates_x, gates_h, moments, weight, bias, 3 * C + c, c_mask, mask, GROUP)
+    offsets = (b * pixels + p[:, None]) * C + c[None]
+    new = tl.sigmoid(f) * tl.load(cell + offsets, mask=mask, other=0.0) + tl.sigmoid(i) * _tanh(g)
+    tl.store(new_cell + offsets, new, mask=mask)
+    tl.store(hidden + offsets, (tl.sigmoid(o) * _tanh(new)).to(hidden.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def slope_sums_kernel(
-    seen,
-    remembered,
+    gates_x,
+    gates_h,
     moments,
     weight,
     bias,
     cell,
-    by_hidden,
-    by_cell,
-    parts,
+    grad_hidden,
+    grad_cell,
+    partials,
     pixels,
-    seen_b,
-    seen_p,
+    stride_b,
+    stride_p,
     C: tl.constexpr,
     GROUP: tl.constexpr,
-    RB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """Stores of some pixels of a picture the sums of the gates' gradients, and of these times the normal gates."""
+    """Stores sums over some pixels of a picture: of the gates' gradients, and of gradient * normalised gate."""
     b, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    c = tl.program_id(2) * CB + tl.arange(0, CB)
-    known = c < C
-    si = tl.zeros((CB,), tl.float32)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c_mask = c < C
+    si = tl.zeros((BLOCK_C,), tl.float32)
     sf, sg, so = si, si, si
     ti, tf, tg, to = si, sf, sg, so
-    for block in range(chunk, tl.cdiv(pixels, RB), tl.num_programs(1)):
-        p = block * RB + tl.arange(0, RB)
-        mask = (p < pixels)[:, None] & known[None]
-        place = (b * pixels + p[:, None]) * C + c[None]
-        ni, nf, ng, no, di, df, dg, do, _ = _slopes(
-            seen + b * seen_b + p[:, None] * seen_p,
-            remembered + (b * pixels + p[:, None]) * 4 * C,
+    for block in range(chunk, tl.cdiv(pixels, BLOCK_P), tl.num_programs(1)):
+        p = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        mask = (p < pixels)[:, None] & c_mask[None]
+        offsets = (b * pixels + p[:, None]) * C + c[None]
+        ni, nf, ng, no, di, df, dg, do, _ = _gate_gradients(
+            gates_x + b * stride_b + p[:, None] * stride_p,
+            gates_h + (b * pixels + p[:, None]) * 4 * C,
             moments + b * (4 * C // GROUP) * 2,
             weight,
             bias,
-            cell + place,
-            by_hidden + place,
-            by_cell + place,
+            cell + offsets,
+            grad_hidden + offsets,
+            grad_cell + offsets,
             c,
-            known,
+            c_mask,
             mask,
             C,
             GROUP,
@@ -187,75 +196,75 @@ def slope_sums_kernel(
         tf += tl.sum(df * nf, 0)
         tg += tl.sum(dg * ng, 0)
         to += tl.sum(do * no, 0)
-    out = parts + (b * tl.num_programs(1) + chunk) * 8 * C + c
-    tl.store(out, si, mask=known)
-    tl.store(out + C, sf, mask=known)
-    tl.store(out + 2 * C, sg, mask=known)
-    tl.store(out + 3 * C, so, mask=known)
-    tl.store(out + 4 * C, ti, mask=known)
-    tl.store(out + 5 * C, tf, mask=known)
-    tl.store(out + 6 * C, tg, mask=known)
-    tl.store(out + 7 * C, to, mask=known)
+    out = partials + (b * tl.num_programs(1) + chunk) * 8 * C + c
+    tl.store(out, si, mask=c_mask)
+    tl.store(out + C, sf, mask=c_mask)
+    tl.store(out + 2 * C, sg, mask=c_mask)
+    tl.store(out + 3 * C, so, mask=c_mask)
+    tl.store(out + 4 * C, ti, mask=c_mask)
+    tl.store(out + 5 * C, tf, mask=c_mask)
+    tl.store(out + 6 * C, tg, mask=c_mask)
+    tl.store(out + 7 * C, to, mask=c_mask)
 
 
 @triton.jit
-def _through_norm(out, slope, normal, moments, means, weight, k, known, mask, GROUP: tl.constexpr):
+def _store_norm_gradient(out, gradient, normalised, moments, means, weight, k, c_mask, mask, GROUP: tl.constexpr):
     """Writes the gradient of the sum of both halves at channels ``k`` of the gates."""
-    inverse = tl.load(moments + k // GROUP * 2 + 1, mask=known, other=0.0)
-    one = tl.load(means + k // GROUP * 2, mask=known, other=0.0)
-    two = tl.load(means + k // GROUP * 2 + 1, mask=known, other=0.0)
-    w = tl.load(weight + k, mask=known, other=0.0)
-    value = inverse[None] * (slope * w[None] - one[None] - normal * two[None])
-    tl.store(out + k[None], value.to(out.dtype.element_ty), mask=mask)
+    inverse = tl.load(moments + k // GROUP * 2 + 1, mask=c_mask, other=0.0)
+    mean_gradient = tl.load(means + k // GROUP * 2, mask=c_mask, other=0.0)
+    mean_product = tl.load(means + k // GROUP * 2 + 1, mask=c_mask, other=0.0)
+    w = tl.load(weight + k, mask=c_mask, other=0.0)
+    result = inverse[None] * (gradient * w[None] - mean_gradient[None] - normalised * mean_product[None])
+    tl.store(out + k[None], result.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def gradient_kernel(
-    seen,
-    remembered,
+    gates_x,
+    gates_h,
     moments,
     means,
     weight,
     bias,
     cell,
-    by_hidden,
-    by_cell,
+    grad_hidden,
+    grad_cell,
     gradient,
-    by_old,
+    grad_old_cell,
     pixels,
-    seen_b,
-    seen_p,
+    stride_b,
+    stride_p,
     C: tl.constexpr,
     GROUP: tl.constexpr,
-    RB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
     """Writes the gradients of both halves of the gates, which are equal, and of the old cell."""
-    b, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * RB + tl.arange(0, RB)
-    c = tl.program_id(2) * CB + tl.arange(0, CB)
-    known = c < C
-    mask = (p < pixels)[:, None] & known[None]
-    place = (b * pixels + p[:, None]) * C + c[None]
+    b, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c_mask = c < C
+    mask = (p < pixels)[:, None] & c_mask[None]
+    offsets = (b * pixels + p[:, None]) * C + c[None]
     moments += b * (4 * C // GROUP) * 2
     means += b * (4 * C // GROUP) * 2
-    ni, nf, ng, no, di, df, dg, do, old = _slopes(
-        seen + b * seen_b + p[:, None] * seen_p,
-        remembered + (b * pixels + p[:, None]) * 4 * C,
+    ni, nf, ng, no, di, df, dg, do, old = _gate_gradients(
+        gates_x + b * stride_b + p[:, None] * stride_p,
+        gates_h + (b * pixels + p[:, None]) * 4 * C,
         moments,
         weight,
         bias,
-        cell + place,
-        by_hidden + place,
-        by_cell + place,
+        cell + offsets,
+        grad_hidden + offsets,
+        grad_cell + offsets,
         c,
-        known,
+        c_mask,
         mask,
         C,
         GROUP,
     )
-    tl.store(by_old + place, old, mask=mask)
+    tl.store(grad_old_cell + offsets, old, mask=mask)
     out = gradient + (b * pixels + p[:, None]) * 4 * C
-    _through_norm(out, di, ni, moments, means, weight, c, known, mask, GROUP)
-    _through_norm(out, df, nf, moments, means, weight, C + c, known, mask, GROUP)
-    _through_norm(out, dg, ng, moments, means, weight, 2 * C + c, known, mask, GROUP)
-    _through_norm(out, do, no, moments, means, weight, 3 * C + c, known, mask, GROUP)
+    _store_norm_gradient(out, di, ni, moments, means, weight, c, c_mask, mask, GROUP)
+    _store_norm_gradient(out, df, nf, moments, means, weight, C + c, c_mask, mask, GROUP)
+    _store_norm_gradient(out, dg, ng, moments, means, weight, 2 * C + c, c_mask, mask, GROUP)
+    _store_norm_gradient(out, do, no, moments, means, weight, 3 * C + c, c_mask, mask, GROUP)

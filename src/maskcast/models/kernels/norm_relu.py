@@ -1,4 +1,4 @@
-"""Batch norm and ReLU of a map: three passes over memory forward and five backward, PyTorch's take fifteen.
+"""Batch norm and ReLU of a map: three passes over memory forward and five backward; PyTorch's take fifteen.
 
 Statistics are float32, merged over blocks by Chan's formula (Chan et al. 1983), so that a mean far from 0 costs no
 digits. Nothing is added atomically: equal inputs give equal bits.
@@ -20,34 +20,34 @@ PROGRAMS = 512  # that sum up
 
 
 @triton.jit
-def moments_kernel(x, parts, rows, C: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr):
-    """Stores of every so many rows: their number, mean, and sum of squared differences from it."""
-    c = tl.program_id(1) * CB + tl.arange(0, CB)
-    known = c < C
-    mean = tl.zeros((CB,), tl.float32)
-    squares = tl.zeros((CB,), tl.float32)
-    seen = tl.sum(mean, 0)  # 0
-    for block in range(tl.program_id(0), tl.cdiv(rows, RB), tl.num_programs(0)):
-        r = (block * RB + tl.arange(0, RB)).to(tl.int64)
-        mask = (r < rows)[:, None] & known[None]
+def moments_kernel(x, partials, rows, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Stores number, mean and sum of squared deviations of every ``num_programs``-th block of rows."""
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c_mask = c < C
+    mean = tl.zeros((BLOCK_C,), tl.float32)
+    squares = tl.zeros((BLOCK_C,), tl.float32)
+    count = tl.sum(mean, 0)  # 0
+    for block in range(tl.program_id(0), tl.cdiv(rows, BLOCK_R), tl.num_programs(0)):
+        r = (block * BLOCK_R + tl.arange(0, BLOCK_R)).to(tl.int64)
+        mask = (r < rows)[:, None] & c_mask[None]
         value = tl.load(x + r[:, None] * C + c[None], mask=mask, other=0.0).to(tl.float32)
-        count = tl.sum((r < rows).to(tl.float32), 0)
-        own = tl.sum(value, 0) / count
-        off = tl.where(mask, value - own[None], 0.0)
-        total = seen + count
-        apart = own - mean
-        mean += apart * (count / total)
-        squares += tl.sum(off * off, 0) + apart * apart * (seen * count / total)
-        seen = total
-    out = parts + tl.program_id(0) * 3 * C + c
-    tl.store(out, tl.zeros((CB,), tl.float32) + seen, mask=known)
-    tl.store(out + C, mean, mask=known)
-    tl.store(out + 2 * C, squares, mask=known)
+        block_count = tl.sum((r < rows).to(tl.float32), 0)
+        block_mean = tl.sum(value, 0) / block_count
+        deviation = tl.where(mask, value - block_mean[None], 0.0)
+        total = count + block_count
+        delta = block_mean - mean
+        mean += delta * (block_count / total)
+        squares += tl.sum(deviation * deviation, 0) + delta * delta * (count * block_count / total)
+        count = total
+    out = partials + tl.program_id(0) * 3 * C + c
+    tl.store(out, tl.zeros((BLOCK_C,), tl.float32) + count, mask=c_mask)
+    tl.store(out + C, mean, mask=c_mask)
+    tl.store(out + 2 * C, squares, mask=c_mask)
 
 
 @triton.jit
 def merge_kernel(
-    parts,
+    partials,
     programs,
     moments,
     running_mean,
@@ -55,27 +55,27 @@ def merge_kernel(
     momentum,
     eps,
     C: tl.constexpr,
-    PB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """Merges the moments of all programs; stores mean and 1 / deviation, and moves the running statistics."""
-    c = tl.program_id(0) * CB + tl.arange(0, CB)
-    p = tl.arange(0, PB)
-    known = c < C
-    mask = (p < programs)[:, None] & known[None]
-    here = parts + p[:, None] * 3 * C + c[None]
-    count = tl.load(here, mask=mask, other=0.0)
-    each = tl.load(here + C, mask=mask, other=0.0)
+    """Merges the moments of all programs; stores mean and 1 / standard deviation; updates running statistics."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    p = tl.arange(0, BLOCK_P)
+    c_mask = c < C
+    mask = (p < programs)[:, None] & c_mask[None]
+    pointers = partials + p[:, None] * 3 * C + c[None]
+    count = tl.load(pointers, mask=mask, other=0.0)
+    means = tl.load(pointers + C, mask=mask, other=0.0)
     total = tl.maximum(tl.sum(count, 0), 1.0)
-    mean = tl.sum(count * each, 0) / total
-    off = each - mean[None]
-    squares = tl.sum(tl.load(here + 2 * C, mask=mask, other=0.0) + count * off * off, 0)
-    tl.store(moments + c, mean, mask=known)
-    tl.store(moments + C + c, 1.0 / tl.sqrt(squares / total + eps), mask=known)
-    old_mean, old_var = tl.load(running_mean + c, mask=known), tl.load(running_var + c, mask=known)
+    mean = tl.sum(count * means, 0) / total
+    deviation = means - mean[None]
+    squares = tl.sum(tl.load(pointers + 2 * C, mask=mask, other=0.0) + count * deviation * deviation, 0)
+    tl.store(moments + c, mean, mask=c_mask)
+    tl.store(moments + C + c, 1.0 / tl.sqrt(squares / total + eps), mask=c_mask)
+    old_mean, old_var = tl.load(running_mean + c, mask=c_mask), tl.load(running_var + c, mask=c_mask)
     unbiased = squares / tl.maximum(total - 1.0, 1.0)
-    tl.store(running_mean + c, old_mean + momentum * (mean - old_mean), mask=known)
-    tl.store(running_var + c, old_var + momentum * (unbiased - old_var), mask=known)
+    tl.store(running_mean + c, old_mean + momentum * (mean - old_mean), mask=c_mask)
+    tl.store(running_var + c, old_var + momentum * (unbiased - old_var), mask=c_mask)
 
 
 @triton.jit
@@ -89,72 +89,72 @@ def apply_kernel(
     rows,
     eps,
     C: tl.constexpr,
-    RB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     VARIANCE: tl.constexpr,
 ):
-    """Writes the normalised rows of a block, negative ones as 0; ``spread`` is a variance or 1 / deviation."""
-    c = tl.program_id(1) * CB + tl.arange(0, CB)
-    r = tl.program_id(0).to(tl.int64) * RB + tl.arange(0, RB)
-    known = c < C
-    mask = (r < rows)[:, None] & known[None]
-    scale = tl.load(spread + c, mask=known, other=1.0).to(tl.float32)
+    """Writes ReLU of the normalised rows of a block; ``spread`` is the variance or 1 / standard deviation."""
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    c_mask = c < C
+    mask = (r < rows)[:, None] & c_mask[None]
+    scale = tl.load(spread + c, mask=c_mask, other=1.0).to(tl.float32)
     if VARIANCE:
         scale = 1.0 / tl.sqrt(scale + eps)
-    scale *= tl.load(weight + c, mask=known, other=0.0).to(tl.float32)
-    centre = tl.load(mean + c, mask=known, other=0.0).to(tl.float32)
-    shift = tl.load(bias + c, mask=known, other=0.0).to(tl.float32)
-    place = r[:, None] * C + c[None]
-    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    scale *= tl.load(weight + c, mask=c_mask, other=0.0).to(tl.float32)
+    centre = tl.load(mean + c, mask=c_mask, other=0.0).to(tl.float32)
+    shift = tl.load(bias + c, mask=c_mask, other=0.0).to(tl.float32)
+    offsets = r[:, None] * C + c[None]
+    value = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
     value = (value - centre[None]) * scale[None] + shift[None]
-    tl.store(out + place, tl.maximum(value, 0.0).to(out.dtype.element_ty), mask=mask)
+    tl.store(out + offsets, tl.maximum(value, 0.0).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def gradient_sums_kernel(
-    x, grad, moments, weight, bias, parts, rows, C: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr
+    x, grad, moments, weight, bias, partials, rows, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Stores of some rows the sum of the gradient behind the ReLU, and of it times the normalised value."""
-    c = tl.program_id(1) * CB + tl.arange(0, CB)
-    known = c < C
-    mean = tl.load(moments + c, mask=known, other=0.0)
-    inverse = tl.load(moments + C + c, mask=known, other=0.0)
-    w, b = tl.load(weight + c, mask=known, other=0.0), tl.load(bias + c, mask=known, other=0.0)
-    total, product = tl.zeros((CB,), tl.float32), tl.zeros((CB,), tl.float32)
-    for block in range(tl.program_id(0), tl.cdiv(rows, RB), tl.num_programs(0)):
-        r = (block * RB + tl.arange(0, RB)).to(tl.int64)
-        mask = (r < rows)[:, None] & known[None]
-        place = r[:, None] * C + c[None]
-        normal = (tl.load(x + place, mask=mask, other=0.0).to(tl.float32) - mean[None]) * inverse[None]
-        g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
-        g = tl.where(normal * w[None] + b[None] > 0, g, 0.0)
-        total += tl.sum(g, 0)
-        product += tl.sum(g * normal, 0)
-    out = parts + tl.program_id(0) * 2 * C + c
-    tl.store(out, total, mask=known)
-    tl.store(out + C, product, mask=known)
+    """Stores sums over some rows: of the gradient before the ReLU, and of this gradient * normalised value."""
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c_mask = c < C
+    mean = tl.load(moments + c, mask=c_mask, other=0.0)
+    inverse = tl.load(moments + C + c, mask=c_mask, other=0.0)
+    w, b = tl.load(weight + c, mask=c_mask, other=0.0), tl.load(bias + c, mask=c_mask, other=0.0)
+    total, product = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
+    for block in range(tl.program_id(0), tl.cdiv(rows, BLOCK_R), tl.num_programs(0)):
+        r = (block * BLOCK_R + tl.arange(0, BLOCK_R)).to(tl.int64)
+        mask = (r < rows)[:, None] & c_mask[None]
+        offsets = r[:, None] * C + c[None]
+        normalised = (tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32) - mean[None]) * inverse[None]
+        gradient = tl.load(grad + offsets, mask=mask, other=0.0).to(tl.float32)
+        gradient = tl.where(normalised * w[None] + b[None] > 0, gradient, 0.0)
+        total += tl.sum(gradient, 0)
+        product += tl.sum(gradient * normalised, 0)
+    out = partials + tl.program_id(0) * 2 * C + c
+    tl.store(out, total, mask=c_mask)
+    tl.store(out + C, product, mask=c_mask)
 
 
 @triton.jit
 def input_gradient_kernel(
-    x, grad, out, moments, weight, bias, sums, rows, C: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr
+    x, grad, out, moments, weight, bias, sums, rows, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     """Writes the gradient of the input of a block."""
-    c = tl.program_id(1) * CB + tl.arange(0, CB)
-    r = tl.program_id(0).to(tl.int64) * RB + tl.arange(0, RB)
-    known = c < C
-    mask = (r < rows)[:, None] & known[None]
-    mean = tl.load(moments + c, mask=known, other=0.0)
-    inverse = tl.load(moments + C + c, mask=known, other=0.0)
-    w, b = tl.load(weight + c, mask=known, other=0.0), tl.load(bias + c, mask=known, other=0.0)
-    total = tl.load(sums + c, mask=known, other=0.0) / rows
-    product = tl.load(sums + C + c, mask=known, other=0.0) / rows
-    place = r[:, None] * C + c[None]
-    normal = (tl.load(x + place, mask=mask, other=0.0).to(tl.float32) - mean[None]) * inverse[None]
-    g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
-    g = tl.where(normal * w[None] + b[None] > 0, g, 0.0)
-    value = (w * inverse)[None] * (g - total[None] - normal * product[None])
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=mask)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    c_mask = c < C
+    mask = (r < rows)[:, None] & c_mask[None]
+    mean = tl.load(moments + c, mask=c_mask, other=0.0)
+    inverse = tl.load(moments + C + c, mask=c_mask, other=0.0)
+    w, b = tl.load(weight + c, mask=c_mask, other=0.0), tl.load(bias + c, mask=c_mask, other=0.0)
+    total = tl.load(sums + c, mask=c_mask, other=0.0) / rows
+    product = tl.load(sums + C + c, mask=c_mask, other=0.0) / rows
+    offsets = r[:, None] * C + c[None]
+    normalised = (tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32) - mean[None]) * inverse[None]
+    gradient = tl.load(grad + offsets, mask=mask, other=0.0).to(tl.float32)
+    gradient = tl.where(normalised * w[None] + b[None] > 0, gradient, 0.0)
+    value = (w * inverse)[None] * (gradient - total[None] - normalised * product[None])
+    tl.store(out + offsets, value.to(out.dtype.element_ty), mask=mask)
 
 
 class _NormRelu(torch.autograd.Function):
@@ -170,14 +170,16 @@ class _NormRelu(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-        rows, channels, block, wide = _sizes(x_BCHW)
-        programs = _programs(rows, channels, block, wide)
-        parts = weight.new_empty((programs, 3, channels))
+        rows, channels, block_r, block_c = _sizes(x_BCHW)
+        programs = _programs(rows, channels, block_r, block_c)
+        partials = weight.new_empty((programs, 3, channels))
         moments = weight.new_empty((2, channels))
-        over = triton.cdiv(channels, wide)
-        moments_kernel[(programs, over)](x_BCHW, parts, rows, C=channels, RB=block, CB=wide)
+        channel_blocks = triton.cdiv(channels, block_c)
+        moments_kernel[(programs, channel_blocks)](
+            x_BCHW, partials, rows, C=channels, BLOCK_R=block_r, BLOCK_C=block_c
+        )
         merge_kernel[(triton.cdiv(channels, 8),)](
-            parts,
+            partials,
             programs,
             moments,
             running_mean,
@@ -185,8 +187,8 @@ class _NormRelu(torch.autograd.Function):
             momentum,
             eps,
             C=channels,
-            PB=triton.next_power_of_2(programs),
-            CB=8,
+            BLOCK_P=triton.next_power_of_2(programs),
+            BLOCK_C=8,
         )
         out = _applied(x_BCHW, moments[0], moments[1], weight, bias, eps, variance=False)
         ctx.save_for_backward(x_BCHW, moments, weight, bias)
@@ -196,16 +198,16 @@ class _NormRelu(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_BCHW, moments, weight, bias = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
-        rows, channels, block, wide = _sizes(x_BCHW)
-        programs, over = _programs(rows, channels, block, wide), triton.cdiv(channels, wide)
-        parts = weight.new_empty((programs, 2, channels))
-        gradient_sums_kernel[(programs, over)](
-            x_BCHW, grad, moments, weight, bias, parts, rows, C=channels, RB=block, CB=wide
+        rows, channels, block_r, block_c = _sizes(x_BCHW)
+        programs, channel_blocks = _programs(rows, channels, block_r, block_c), triton.cdiv(channels, block_c)
+        partials = weight.new_empty((programs, 2, channels))
+        gradient_sums_kernel[(programs, channel_blocks)](
+            x_BCHW, grad, moments, weight, bias, partials, rows, C=channels, BLOCK_R=block_r, BLOCK_C=block_c
         )
-        sums = parts.sum(0)
+        sums = partials.sum(0)
         out = torch.empty_like(x_BCHW)
-        input_gradient_kernel[(triton.cdiv(rows, block), over)](
-            x_BCHW, grad, out, moments, weight, bias, sums, rows, C=channels, RB=block, CB=wide
+        input_gradient_kernel[(triton.cdiv(rows, block_r), channel_blocks)](
+            x_BCHW, grad, out, moments, weight, bias, sums, rows, C=channels, BLOCK_R=block_r, BLOCK_C=block_c
         )
         return out, sums[1], sums[0], None, None, None, None
 
@@ -233,9 +235,9 @@ def norm_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 def _applied(
     x_BCHW: Tensor, mean: Tensor, spread: Tensor, weight: Tensor, bias: Tensor, eps: float, *, variance: bool
 ) -> Tensor:
-    rows, channels, block, wide = _sizes(x_BCHW)
+    rows, channels, block_r, block_c = _sizes(x_BCHW)
     out = torch.empty_like(x_BCHW)
-    apply_kernel[(triton.cdiv(rows, block), triton.cdiv(channels, wide))](
+    apply_kernel[(triton.cdiv(rows, block_r), triton.cdiv(channels, block_c))](
         x_BCHW,
         out,
         mean,
@@ -245,8 +247,8 @@ def _applied(
         rows,
         eps,
         C=channels,
-        RB=block,
-        CB=wide,
+        BLOCK_R=block_r,
+        BLOCK_C=block_c,
         VARIANCE=variance,
     )
     return out
@@ -255,11 +257,11 @@ def _applied(
 def _sizes(x_BCHW: Tensor) -> tuple[int, int, int, int]:
     """Returns rows and channels, and how many of each a program takes at a time."""
     channels = x_BCHW.shape[1]
-    wide = min(CHANNELS, triton.next_power_of_2(channels))
-    return x_BCHW.numel() // channels, channels, ELEMENTS // wide, wide
+    block_c = min(CHANNELS, triton.next_power_of_2(channels))
+    return x_BCHW.numel() // channels, channels, ELEMENTS // block_c, block_c
 
 
-def _programs(rows: int, channels: int, block: int, wide: int) -> int:
+def _programs(rows: int, channels: int, block_r: int, block_c: int) -> int:
     """Returns how many programs share the rows, where others take other channels."""
-    over = triton.cdiv(channels, wide)
-    return max(1, min(PROGRAMS // over, triton.cdiv(rows, block)))
+    channel_blocks = triton.cdiv(channels, block_c)
+    return max(1, min(PROGRAMS // channel_blocks, triton.cdiv(rows, block_r)))

@@ -1,4 +1,4 @@
-"""Sums of the rows of a table that the class ids of a patch pick: products with a one-hot picture never made.
+"""Sums of the rows of a table at the class ids of a patch: a product with one-hot classes, which are never stored.
 
 ``F.embedding_bag`` sorts all pixels for its gradient, which takes ten times as long. Nothing is added atomically.
 
@@ -21,10 +21,10 @@ NUMBERS = 2**24  # of these tables together
 
 
 @triton.jit
-def _places(at, rows, columns, S: tl.constexpr):
-    """Returns where the first pixel of each patch is."""
-    picture = (at // (rows * columns)).to(tl.int64)
-    i, j = at // columns % rows, at % columns
+def _first_pixels(patch, rows, columns, S: tl.constexpr):
+    """Returns the index of the first pixel of each patch."""
+    picture = (patch // (rows * columns)).to(tl.int64)
+    i, j = patch // columns % rows, patch % columns
     return (picture * rows + i) * S * columns * S + j * S
 
 
@@ -39,56 +39,56 @@ def sums_kernel(
     columns,
     S: tl.constexpr,
     K: tl.constexpr,
-    KB: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     C: tl.constexpr,
-    CB: tl.constexpr,
-    PB: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     DOT: tl.constexpr,
 ):
     """Writes the features of some patches."""
-    at = tl.program_id(0) * PB + tl.arange(0, PB)
-    c, k = tl.program_id(1) * CB + tl.arange(0, CB), tl.arange(0, KB)
-    first = _places(at, rows, columns, S)
-    total = tl.zeros((PB, CB), tl.float32)
+    patch = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c, k = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_K)
+    first = _first_pixels(patch, rows, columns, S)
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for place in range(S * S):
         pixel = first + (place // S) * columns * S + place % S
-        own = tl.load(ids + pixel, mask=at < patches, other=255).to(tl.int32)
-        here = table + (place * K + k)[:, None] * C + c[None]
-        vectors = tl.load(here, mask=(k < K)[:, None] & (c < C)[None], other=0.0).to(tl.float32)
-        total += tl.dot((own[:, None] == k[None]).to(tl.float32), vectors, input_precision=DOT)
+        class_id = tl.load(ids + pixel, mask=patch < patches, other=255).to(tl.int32)
+        pointers = table + (place * K + k)[:, None] * C + c[None]
+        vectors = tl.load(pointers, mask=(k < K)[:, None] & (c < C)[None], other=0.0).to(tl.float32)
+        total += tl.dot((class_id[:, None] == k[None]).to(tl.float32), vectors, input_precision=DOT)
     total += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None]
-    there = out + at.to(tl.int64)[:, None] * C + c[None]
-    tl.store(there, total.to(out.dtype.element_ty), mask=(at < patches)[:, None] & (c < C)[None])
+    out_pointers = out + patch.to(tl.int64)[:, None] * C + c[None]
+    tl.store(out_pointers, total.to(out.dtype.element_ty), mask=(patch < patches)[:, None] & (c < C)[None])
 
 
 @triton.jit
 def gradient_kernel(
     ids,
     grad,
-    parts,
+    partials,
     patches,
     rows,
     columns,
     S: tl.constexpr,
     K: tl.constexpr,
-    KB: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     C: tl.constexpr,
-    CB: tl.constexpr,
-    PB: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     DOT: tl.constexpr,
 ):
     """Stores the sum of the gradients of some patches by the class at one place of them."""
     place, program = tl.program_id(0), tl.program_id(1)
-    c, k = tl.program_id(2) * CB + tl.arange(0, CB), tl.arange(0, KB)
-    total = tl.zeros((KB, CB), tl.float32)
-    for block in range(program, tl.cdiv(patches, PB), tl.num_programs(1)):
-        at = block * PB + tl.arange(0, PB)
-        pixel = _places(at, rows, columns, S) + (place // S) * columns * S + place % S
-        own = tl.load(ids + pixel, mask=at < patches, other=255).to(tl.int32)
-        mask = (at < patches)[:, None] & (c < C)[None]
-        own_grad = tl.load(grad + at.to(tl.int64)[:, None] * C + c[None], mask=mask, other=0.0).to(tl.float32)
-        total += tl.dot((k[:, None] == own[None]).to(tl.float32), own_grad, input_precision=DOT)
-    out = parts + ((program * S * S + place) * K + k)[:, None] * C + c[None]
+    c, k = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_K)
+    total = tl.zeros((BLOCK_K, BLOCK_C), tl.float32)
+    for block in range(program, tl.cdiv(patches, BLOCK_P), tl.num_programs(1)):
+        patch = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        pixel = _first_pixels(patch, rows, columns, S) + (place // S) * columns * S + place % S
+        class_id = tl.load(ids + pixel, mask=patch < patches, other=255).to(tl.int32)
+        mask = (patch < patches)[:, None] & (c < C)[None]
+        patch_grad = tl.load(grad + patch.to(tl.int64)[:, None] * C + c[None], mask=mask, other=0.0).to(tl.float32)
+        total += tl.dot((k[:, None] == class_id[None]).to(tl.float32), patch_grad, input_precision=DOT)
+    out = partials + ((program * S * S + place) * K + k)[:, None] * C + c[None]
     tl.store(out, total, mask=(k < K)[:, None] & (c < C)[None])
 
 
@@ -100,7 +100,7 @@ class _PatchSums(torch.autograd.Function):
         rows, columns, channels = height // stride, width // stride, table_SKC.shape[2]
         patches, blocks = pictures * rows * columns, _blocks(table_SKC, stride)
         out = table_SKC.new_empty((pictures, rows, columns, channels))
-        sums_kernel[(triton.cdiv(patches, PATCHES), triton.cdiv(channels, blocks["CB"]))](
+        sums_kernel[(triton.cdiv(patches, PATCHES), triton.cdiv(channels, blocks["BLOCK_C"]))](
             ids_NHW, table_SKC, bias, out, patches, rows, columns, **blocks
         )
         ctx.stride = stride
@@ -114,12 +114,12 @@ class _PatchSums(torch.autograd.Function):
         pictures, rows, columns, channels = grad_NhwC.shape
         blocks, places = _blocks(table_SKC, ctx.stride), len(table_SKC)
         programs = max(1, min(PROGRAMS, NUMBERS // table_SKC.numel()))
-        parts = torch.empty((programs, *table_SKC.shape), dtype=torch.float32, device=ids_NHW.device)
-        gradient_kernel[(places, programs, triton.cdiv(channels, blocks["CB"]))](
-            ids_NHW, grad_NhwC, parts, pictures * rows * columns, rows, columns, **blocks
+        partials = torch.empty((programs, *table_SKC.shape), dtype=torch.float32, device=ids_NHW.device)
+        gradient_kernel[(places, programs, triton.cdiv(channels, blocks["BLOCK_C"]))](
+            ids_NHW, grad_NhwC, partials, pictures * rows * columns, rows, columns, **blocks
         )
-        by_bias = grad_NhwC.sum((0, 1, 2), dtype=torch.float32)
-        return None, parts.sum(0).to(table_SKC.dtype), by_bias.to(bias.dtype), None
+        grad_bias = grad_NhwC.sum((0, 1, 2), dtype=torch.float32)
+        return None, partials.sum(0).to(table_SKC.dtype), grad_bias.to(bias.dtype), None
 
 
 def patch_sums(ids_NHW: Tensor, table_SKC: Tensor, bias: Tensor, stride: int) -> Tensor:
@@ -140,9 +140,9 @@ def _blocks(table_SKC: Tensor, stride: int) -> dict[str, Any]:
     return {
         "S": stride,
         "K": classes,
-        "KB": max(16, triton.next_power_of_2(classes)),
+        "BLOCK_K": max(16, triton.next_power_of_2(classes)),
         "C": channels,
-        "CB": max(16, min(CHANNELS, triton.next_power_of_2(channels))),
-        "PB": PATCHES,
+        "BLOCK_C": max(16, min(CHANNELS, triton.next_power_of_2(channels))),
+        "BLOCK_P": PATCHES,
         "DOT": dot_precision(table_SKC.dtype),
     }

@@ -1,4 +1,4 @@
-"""Cross entropy of pixels whose logits never exist: products of features and class vectors, over a still picture.
+"""Cross entropy of pixels without storing logits: products of features and class vectors, over a still picture.
 
 PyTorch would write the logits of all classes in all pixels, and what they are made of, a dozen times. Here a
 program makes those of some pixels, adds what the last seen picture says of each, and keeps only their loss or
@@ -18,16 +18,16 @@ from torch import Tensor
 from maskcast.models.kernels import dot_precision
 
 IGNORED = tl.constexpr(255)
-LOGITS = 2048  # of a program at a time: more would leave the card too few programs to hide its waits
+LOGITS = 2048  # per block: with more, too few programs would run to hide latency
 PROGRAMS = 8  # that share a frame
 
 
 @triton.jit
-def _logits(x, classes, base_k, bonus, last, k, known, DOT: tl.constexpr):
-    """Returns the logits of some pixels; those of classes that are none are -inf."""
+def _logits(x, classes, base_k, bonus, last_id, k, k_mask, DOT: tl.constexpr):
+    """Returns the logits of some pixels; -inf in the padding of the classes."""
     z = tl.dot(x, tl.trans(classes), input_precision=DOT) + base_k[None]
-    z += tl.where((last[:, None] == k[None]) & (k > 0)[None], bonus, 0.0)
-    return tl.where(known[None], z, float("-inf"))
+    z += tl.where((last_id[:, None] == k[None]) & (k > 0)[None], bonus, 0.0)
+    return tl.where(k_mask[None], z, float("-inf"))
 
 
 @triton.jit
@@ -57,63 +57,65 @@ def still_kernel(
     out_h,
     out_w,
     K: tl.constexpr,
-    KB: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     E: tl.constexpr,
     F: tl.constexpr,
-    PB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     BACKWARD: tl.constexpr,
     DOT: tl.constexpr,
 ):
-    """Sums up the loss of some pixels of a frame, or writes its gradient by their features; sums up the others."""
+    """Sums the loss of some pixels of a frame, or writes the gradient of their features and sums the others."""
     frame = tl.program_id(0).to(tl.int64)
     program, programs = tl.program_id(1), tl.num_programs(1)
-    k, e = tl.arange(0, KB), tl.arange(0, E)
-    known = k < K
-    own = tl.load(classes + k[:, None] * E + e[None], mask=known[:, None], other=0.0).to(tl.float32)
-    base_k = tl.load(base + (frame // steps) * K + k, mask=known, other=0.0)
-    each = tl.load(bonus)
-    by_base = tl.zeros((KB,), tl.float32)
-    loss = tl.sum(by_base, 0)  # 0
-    count, by_bonus = loss, loss
-    by_class = tl.zeros((KB, E), tl.float32)
+    k, e = tl.arange(0, BLOCK_K), tl.arange(0, E)
+    k_mask = k < K
+    class_vectors = tl.load(classes + k[:, None] * E + e[None], mask=k_mask[:, None], other=0.0).to(tl.float32)
+    base_k = tl.load(base + (frame // steps) * K + k, mask=k_mask, other=0.0)
+    bonus_logit = tl.load(bonus)
+    grad_base = tl.zeros((BLOCK_K,), tl.float32)
+    loss = tl.sum(grad_base, 0)  # 0
+    count, grad_bonus = loss, loss
+    grad_classes = tl.zeros((BLOCK_K, E), tl.float32)
     if BACKWARD:
         factor = tl.load(scale)
-    for block in range(program, tl.cdiv(small_pixels, PB), programs):
-        at = block * PB + tl.arange(0, PB)
-        inside = at < small_pixels
-        i, j = at // small_width, at % small_width
+    for block in range(program, tl.cdiv(small_pixels, BLOCK_P), programs):
+        cell = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        inside = cell < small_pixels
+        i, j = cell // small_width, cell % small_width
         for part in range(F * F):
             row, column = i * F + part // F, j * F + part % F
-            seen = inside & (row < height) & (column < width)
-            place = row * width + column
-            y = tl.load(target + frame * height * width + place, mask=seen, other=255).to(tl.int32)
-            old = tl.load(last + (frame // steps) * height * width + place, mask=seen, other=0).to(tl.int32)
+            valid = inside & (row < height) & (column < width)
+            pixel = row * width + column
+            class_id = tl.load(target + frame * height * width + pixel, mask=valid, other=255).to(tl.int32)
+            last_id = tl.load(last + (frame // steps) * height * width + pixel, mask=valid, other=0).to(tl.int32)
             channel = (part * E + e)[None]
-            here = frame * stride_n + i[:, None] * stride_h + j[:, None] * stride_w + channel * stride_c
-            x = tl.load(features + here, mask=inside[:, None], other=0.0).to(tl.float32)
-            z = _logits(x, own, base_k, each, old, k, known, DOT)
-            kept = y != IGNORED
-            true = (y[:, None] == k[None]) & kept[:, None]
+            pointers = frame * stride_n + i[:, None] * stride_h + j[:, None] * stride_w + channel * stride_c
+            x = tl.load(features + pointers, mask=inside[:, None], other=0.0).to(tl.float32)
+            z = _logits(x, class_vectors, base_k, bonus_logit, last_id, k, k_mask, DOT)
+            counted = class_id != IGNORED
+            is_target = (class_id[:, None] == k[None]) & counted[:, None]
             top = tl.max(z, 1)
-            share = tl.exp(z - top[:, None])
-            total = tl.sum(share, 1)
+            exp_z = tl.exp(z - top[:, None])
+            total = tl.sum(exp_z, 1)
             if BACKWARD:
-                slope = tl.where(kept[:, None], share / total[:, None] - true.to(tl.float32), 0.0) * factor
-                by_base += tl.sum(slope, 0)
-                by_bonus += tl.sum(tl.where((old[:, None] == k[None]) & (k > 0)[None], slope, 0.0))
-                there = frame * out_n + i[:, None] * out_h + j[:, None] * out_w + channel * out_c
-                by_x = tl.dot(slope, own, input_precision=DOT)
-                tl.store(gradient + there, by_x.to(gradient.dtype.element_ty), mask=inside[:, None])
-                by_class += tl.dot(tl.trans(slope), x, input_precision=DOT)
+                grad_z = (
+                    tl.where(counted[:, None], exp_z / total[:, None] - is_target.to(tl.float32), 0.0) * factor
+                )
+                grad_base += tl.sum(grad_z, 0)
+                grad_bonus += tl.sum(tl.where((last_id[:, None] == k[None]) & (k > 0)[None], grad_z, 0.0))
+                out_pointers = frame * out_n + i[:, None] * out_h + j[:, None] * out_w + channel * out_c
+                grad_x = tl.dot(grad_z, class_vectors, input_precision=DOT)
+                tl.store(gradient + out_pointers, grad_x.to(gradient.dtype.element_ty), mask=inside[:, None])
+                grad_classes += tl.dot(tl.trans(grad_z), x, input_precision=DOT)
             else:
-                z_true = tl.sum(tl.where(true, z, 0.0), 1)
-                loss += tl.sum(tl.where(kept, tl.log(total) + top - z_true, 0.0))
-                count += tl.sum(kept.to(tl.float32))
+                z_true = tl.sum(tl.where(is_target, z, 0.0), 1)
+                loss += tl.sum(tl.where(counted, tl.log(total) + top - z_true, 0.0))
+                count += tl.sum(counted.to(tl.float32))
     number = frame * programs + program
     if BACKWARD:
-        tl.store(class_sums + number * KB * E + k[:, None] * E + e[None], by_class)
-        tl.store(base_sums + number * (KB + 1) + k, by_base)
-        tl.store(base_sums + number * (KB + 1) + KB, by_bonus)
+        tl.store(class_sums + number * BLOCK_K * E + k[:, None] * E + e[None], grad_classes)
+        tl.store(base_sums + number * (BLOCK_K + 1) + k, grad_base)
+        tl.store(base_sums + number * (BLOCK_K + 1) + BLOCK_K, grad_bonus)
     else:
         tl.store(sums + number * 2, loss)
         tl.store(sums + number * 2 + 1, count)
@@ -140,21 +142,21 @@ class _StillLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, classes_KE, base_BK, bonus, last, target = ctx.saved_tensors
         num_classes, width = classes_KE.shape
-        wide = _wide(num_classes)
+        block_k = _block_k(num_classes)
         gradient = torch.empty_like(features)
         like = {"device": features.device, "dtype": torch.float32}
-        class_sums = torch.empty((len(features), PROGRAMS, wide, width), **like)
-        base_sums = torch.empty((len(features), PROGRAMS, wide + 1), **like)
+        class_sums = torch.empty((len(features), PROGRAMS, block_k, width), **like)
+        base_sums = torch.empty((len(features), PROGRAMS, block_k + 1), **like)
         scale = grads[0][:1].float()
-        found = {"scale": scale, "gradient": gradient, "class_sums": class_sums, "base_sums": base_sums}
-        _run(features, classes_KE, base_BK, bonus, last, target, **found)
-        by_class = class_sums.sum((0, 1))[:num_classes]
-        by_clip = base_sums.view(len(base_BK), -1, wide + 1).sum(1)
+        outputs = {"scale": scale, "gradient": gradient, "class_sums": class_sums, "base_sums": base_sums}
+        _run(features, classes_KE, base_BK, bonus, last, target, **outputs)
+        grad_classes = class_sums.sum((0, 1))[:num_classes]
+        grad_clip = base_sums.view(len(base_BK), -1, block_k + 1).sum(1)
         return (
             gradient,
-            by_class.to(classes_KE.dtype),
-            by_clip[:, :num_classes],
-            by_clip[:, wide].sum(),
+            grad_classes.to(classes_KE.dtype),
+            grad_clip[:, :num_classes],
+            grad_clip[:, block_k].sum(),
             None,
             None,
         )
@@ -184,7 +186,7 @@ def still_loss(
     return total
 
 
-def _wide(num_classes: int) -> int:
+def _block_k(num_classes: int) -> int:
     return max(16, triton.next_power_of_2(num_classes))
 
 
@@ -195,13 +197,13 @@ def _run(
     bonus: Tensor,
     last: Tensor,
     target: Tensor,
-    **found: Tensor,
+    **outputs: Tensor,
 ) -> None:
     frames, channels, rows, columns = features.shape
     num_classes, width = classes_KE.shape
-    wide = _wide(num_classes)
-    fine = int((channels // width) ** 0.5)
-    out = found.get("gradient", features)
+    block_k = _block_k(num_classes)
+    side = int((channels // width) ** 0.5)
+    out = outputs.get("gradient", features)
     names = ("scale", "sums", "gradient", "class_sums", "base_sums")
     still_kernel[(frames, PROGRAMS)](
         features,
@@ -210,7 +212,7 @@ def _run(
         bonus,
         last.contiguous(),
         target.contiguous(),
-        *(found.get(name, bonus) for name in names),
+        *(outputs.get(name, bonus) for name in names),
         frames // len(base_BK),
         rows * columns,
         columns,
@@ -218,10 +220,10 @@ def _run(
         *features.stride(),
         *out.stride(),
         K=num_classes,
-        KB=wide,
+        BLOCK_K=block_k,
         E=width,
-        F=fine,
-        PB=max(16, LOGITS // wide),
-        BACKWARD="gradient" in found,
+        F=side,
+        BLOCK_P=max(16, LOGITS // block_k),
+        BACKWARD="gradient" in outputs,
         DOT=dot_precision(features.dtype),
     )

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of many images at once, without a message between host and device.
+"""Non-maximum suppression of many images at once, without synchronising host and device.
 
 Torchvision's takes an image at a time, and the host waits for how many boxes each keeps.
 
@@ -15,7 +15,7 @@ WORD = tl.constexpr(32)
 
 @triton.jit
 def overlaps_kernel(boxes, words, threshold, N, W, BITS: tl.constexpr):
-    """Stores of 32 boxes which of 32 others that come later overlap them too much, a bit each."""
+    """Stores a word for each of 32 boxes: the bits of those of 32 later boxes whose IoU is above the threshold."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BITS + tl.arange(0, BITS)
     bit = tl.arange(0, BITS)
@@ -25,26 +25,27 @@ def overlaps_kernel(boxes, words, threshold, N, W, BITS: tl.constexpr):
     x2, y2 = tl.load(own + 2, mask=i < N, other=0.0), tl.load(own + 3, mask=i < N, other=0.0)
     u1, v1 = tl.load(other, mask=j < N, other=0.0), tl.load(other + 1, mask=j < N, other=0.0)
     u2, v2 = tl.load(other + 2, mask=j < N, other=0.0), tl.load(other + 3, mask=j < N, other=0.0)
-    wide = tl.minimum(x2[:, None], u2[None]) - tl.maximum(x1[:, None], u1[None])
-    high = tl.minimum(y2[:, None], v2[None]) - tl.maximum(y1[:, None], v1[None])
-    both = tl.maximum(wide, 0.0) * tl.maximum(high, 0.0)
-    either = ((x2 - x1) * (y2 - y1))[:, None] + ((u2 - u1) * (v2 - v1))[None] - both
-    much = (both > threshold * either) & (j[None] > i[:, None]) & (j < N)[None]
-    tl.store(words + (b * N + i) * W + tl.program_id(2), tl.sum(much.to(tl.int32) << bit[None], 1), mask=i < N)
+    width = tl.minimum(x2[:, None], u2[None]) - tl.maximum(x1[:, None], u1[None])
+    height = tl.minimum(y2[:, None], v2[None]) - tl.maximum(y1[:, None], v1[None])
+    intersection = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
+    union = ((x2 - x1) * (y2 - y1))[:, None] + ((u2 - u1) * (v2 - v1))[None] - intersection
+    suppresses = (intersection > threshold * union) & (j[None] > i[:, None]) & (j < N)[None]
+    word = tl.sum(suppresses.to(tl.int32) << bit[None], 1)
+    tl.store(words + (b * N + i) * W + tl.program_id(2), word, mask=i < N)
 
 
 @triton.jit
-def keep_kernel(words, valid, keep, N, W, WB: tl.constexpr, BITS: tl.constexpr):
+def keep_kernel(words, valid, keep, N, W, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
     """Goes through the boxes of an image, best first: one that is kept removes those that it overlaps."""
     b = tl.program_id(0).to(tl.int64)
-    w = tl.arange(0, WB)
-    removed = tl.zeros((WB,), tl.int32)
+    w = tl.arange(0, BLOCK_W)
+    removed = tl.zeros((BLOCK_W,), tl.int32)
     for i in range(N):
         row = tl.load(words + (b * N + i) * W + w, mask=(w < W) & (w >= i // BITS), other=0)
         word = tl.sum(tl.where(w == i // BITS, removed, 0), 0)
-        alive = (tl.load(valid + b * N + i).to(tl.int32) & ~(word >> (i % BITS)) & 1) != 0
-        removed = tl.where(alive, removed | row, removed)
-        tl.store(keep + b * N + i, alive.to(tl.int8))
+        kept = (tl.load(valid + b * N + i).to(tl.int32) & ~(word >> (i % BITS)) & 1) != 0
+        removed = tl.where(kept, removed | row, removed)
+        tl.store(keep + b * N + i, kept.to(tl.int8))
 
 
 def keep_by_nms(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor:
@@ -56,17 +57,19 @@ def keep_by_nms(boxes_BN4: Tensor, valid_BN: Tensor, threshold: float) -> Tensor
         threshold: intersection over union above which the worse of two boxes goes.
     """
     batch, count, _ = boxes_BN4.shape
-    wide = triton.cdiv(count, WORD.value)
-    words = torch.empty((batch, count, wide), dtype=torch.int32, device=boxes_BN4.device)
+    num_words = triton.cdiv(count, WORD.value)
+    words = torch.empty((batch, count, num_words), dtype=torch.int32, device=boxes_BN4.device)
     keep = torch.empty((batch, count), dtype=torch.int8, device=boxes_BN4.device)
-    overlaps_kernel[(batch, wide, wide)](boxes_BN4.contiguous(), words, threshold, count, wide, BITS=WORD.value)
+    overlaps_kernel[(batch, num_words, num_words)](
+        boxes_BN4.contiguous(), words, threshold, count, num_words, BITS=WORD.value
+    )
     keep_kernel[(batch,)](
         words,
         valid_BN.to(torch.int8),
         keep,
         count,
-        wide,
-        WB=triton.next_power_of_2(wide),
+        num_words,
+        BLOCK_W=triton.next_power_of_2(num_words),
         BITS=WORD.value,
         num_warps=1,
     )

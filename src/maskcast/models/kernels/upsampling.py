@@ -18,11 +18,11 @@ CHANNELS = 128  # likewise, at most
 
 
 @triton.jit
-def _corner(place, step, last):
-    """Returns the first of the two rows (or columns) between which a place lies, and how far it is behind it."""
-    where = place.to(tl.float32) * step
-    first = tl.minimum(where.to(tl.int32), last)
-    return first, where - first.to(tl.float32)
+def _corner(index, step, last):
+    """Returns the first of the two small rows (or columns) around a large one, and the weight of the second."""
+    position = index.to(tl.float32) * step
+    first = tl.minimum(position.to(tl.int32), last)
+    return first, position - first.to(tl.float32)
 
 
 @triton.jit
@@ -37,36 +37,38 @@ def join_kernel(
     step_x,
     C: tl.constexpr,
     S: tl.constexpr,
-    PB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
     """Writes some pixels of the joined map: the upsampled channels, then those of the skip connection."""
-    at = tl.program_id(0) * PB + tl.arange(0, PB)
-    inside = (at < num_pixels)[:, None]
-    x = at % (2 * width)
-    rest = at // (2 * width)
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside = (pixel < num_pixels)[:, None]
+    x = pixel % (2 * width)
+    rest = pixel // (2 * width)
     y = rest % (2 * height)
     b = (rest // (2 * height)).to(tl.int64)
-    top, down = _corner(y, step_y, height - 1)
-    left, right = _corner(x, step_x, width - 1)
-    below, beside = tl.minimum(top + 1, height - 1), tl.minimum(left + 1, width - 1)
-    upper, lower = (b * height + top) * width, (b * height + below) * width
-    down, right = down[:, None], right[:, None]
-    place = at.to(tl.int64)[:, None]
-    for start in tl.static_range(0, C, CB):
-        c = start + tl.arange(0, CB)[None]
+    top, weight_y = _corner(y, step_y, height - 1)
+    left, weight_x = _corner(x, step_x, width - 1)
+    bottom, right = tl.minimum(top + 1, height - 1), tl.minimum(left + 1, width - 1)
+    top_row, bottom_row = (b * height + top) * width, (b * height + bottom) * width
+    weight_y, weight_x = weight_y[:, None], weight_x[:, None]
+    out_pixel = pixel.to(tl.int64)[:, None]
+    for start in tl.static_range(0, C, BLOCK_C):
+        c = start + tl.arange(0, BLOCK_C)[None]
         mask = inside & (c < C)
-        a = tl.load(small + (upper + left)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
-        d = tl.load(small + (upper + beside)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
-        e = tl.load(small + (lower + left)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
-        f = tl.load(small + (lower + beside)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
-        value = (1 - down) * ((1 - right) * a + right * d) + down * ((1 - right) * e + right * f)
-        tl.store(out + place * (C + S) + c, value.to(out.dtype.element_ty), mask=mask)
-    for start in tl.static_range(0, S, CB):
-        c = start + tl.arange(0, CB)[None]
+        top_left = tl.load(small + (top_row + left)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
+        top_right = tl.load(small + (top_row + right)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
+        bottom_left = tl.load(small + (bottom_row + left)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
+        bottom_right = tl.load(small + (bottom_row + right)[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
+        upper = (1 - weight_x) * top_left + weight_x * top_right
+        lower = (1 - weight_x) * bottom_left + weight_x * bottom_right
+        value = (1 - weight_y) * upper + weight_y * lower
+        tl.store(out + out_pixel * (C + S) + c, value.to(out.dtype.element_ty), mask=mask)
+    for start in tl.static_range(0, S, BLOCK_C):
+        c = start + tl.arange(0, BLOCK_C)[None]
         mask = inside & (c < S)
-        value = tl.load(skip + place * S + c, mask=mask, other=0.0)
-        tl.store(out + place * (C + S) + C + c, value, mask=mask)
+        value = tl.load(skip + out_pixel * S + c, mask=mask, other=0.0)
+        tl.store(out + out_pixel * (C + S) + C + c, value, mask=mask)
 
 
 @triton.jit
@@ -80,44 +82,44 @@ def small_gradient_kernel(
     step_x,
     C: tl.constexpr,
     S: tl.constexpr,
-    PB: tl.constexpr,
-    CB: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     TAPS_Y: tl.constexpr,
     TAPS_X: tl.constexpr,
 ):
-    """Gathers the gradient of some pixels of the small map from those of the joined map that they are part of."""
-    at = tl.program_id(0) * PB + tl.arange(0, PB)
-    inside = at < num_pixels
-    x = at % width
-    rest = at // width
+    """Sums the gradient of some pixels of the small map over the pixels of the joined map that depend on them."""
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside = pixel < num_pixels
+    x = pixel % width
+    rest = pixel // width
     y = rest % height
     b = (rest // height).to(tl.int64)
     first_y = ((y - 1).to(tl.float32) / step_y).to(tl.int32)
     first_x = ((x - 1).to(tl.float32) / step_x).to(tl.int32)
-    c = tl.program_id(1) * CB + tl.arange(0, CB)[None]
-    total = tl.zeros((PB, CB), tl.float32)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None]
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for i in tl.static_range(TAPS_Y):
-        v = first_y + i
-        weight_y = 1.0 - tl.abs(v.to(tl.float32) * step_y - y.to(tl.float32))
-        row = (b * 2 * height + v) * 2 * width
-        used = inside & (v >= 0) & (v < 2 * height) & (weight_y > 0)
+        large_y = first_y + i
+        weight_y = 1.0 - tl.abs(large_y.to(tl.float32) * step_y - y.to(tl.float32))
+        row = (b * 2 * height + large_y) * 2 * width
+        used = inside & (large_y >= 0) & (large_y < 2 * height) & (weight_y > 0)
         for j in tl.static_range(TAPS_X):
-            u = first_x + j
-            weight = weight_y * (1.0 - tl.abs(u.to(tl.float32) * step_x - x.to(tl.float32)))
-            mask = (used & (u >= 0) & (u < 2 * width) & (weight > 0))[:, None] & (c < C)
-            value = tl.load(joined + (row + u)[:, None] * (C + S) + c, mask=mask, other=0.0).to(tl.float32)
+            large_x = first_x + j
+            weight = weight_y * (1.0 - tl.abs(large_x.to(tl.float32) * step_x - x.to(tl.float32)))
+            mask = (used & (large_x >= 0) & (large_x < 2 * width) & (weight > 0))[:, None] & (c < C)
+            value = tl.load(joined + (row + large_x)[:, None] * (C + S) + c, mask=mask, other=0.0).to(tl.float32)
             total += weight[:, None] * value
-    place = at.to(tl.int64)[:, None] * C + c
-    tl.store(gradient + place, total.to(gradient.dtype.element_ty), mask=inside[:, None] & (c < C))
+    offsets = pixel.to(tl.int64)[:, None] * C + c
+    tl.store(gradient + offsets, total.to(gradient.dtype.element_ty), mask=inside[:, None] & (c < C))
 
 
 class _UpJoined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, small_BCHW: Tensor, skip_BSHW: Tensor) -> Tensor:
         batch, channels, height, width = small_BCHW.shape
-        beside = skip_BSHW.shape[1]
+        skip_channels = skip_BSHW.shape[1]
         out = torch.empty(
-            (batch, channels + beside, 2 * height, 2 * width),
+            (batch, channels + skip_channels, 2 * height, 2 * width),
             dtype=small_BCHW.dtype,
             device=small_BCHW.device,
             memory_format=torch.channels_last,
@@ -132,9 +134,9 @@ class _UpJoined(torch.autograd.Function):
             width,
             *_steps(height, width),
             C=channels,
-            S=beside,
-            PB=PIXELS,
-            CB=min(CHANNELS, triton.next_power_of_2(max(channels, beside))),
+            S=skip_channels,
+            BLOCK_P=PIXELS,
+            BLOCK_C=min(CHANNELS, triton.next_power_of_2(max(channels, skip_channels))),
         )
         ctx.shape = small_BCHW.shape
         return out
@@ -154,8 +156,8 @@ class _UpJoined(torch.autograd.Function):
             *_steps(height, width),
             C=channels,
             S=joined.shape[1] - channels,
-            PB=PIXELS,
-            CB=block,
+            BLOCK_P=PIXELS,
+            BLOCK_C=block,
             TAPS_Y=_taps(height),
             TAPS_X=_taps(width),
         )
@@ -174,10 +176,10 @@ def up_joined(small_BCHW: Tensor, skip_BSHW: Tensor) -> Tensor:
 
 
 def _steps(height: int, width: int) -> tuple[float, float]:
-    """Returns how far a pixel of the large map goes in the small one, down and to the right."""
+    """Returns the distance of two rows, and of two columns, of the large map in pixels of the small map."""
     return (height - 1) / (2 * height - 1), (width - 1) / (2 * width - 1)
 
 
 def _taps(size: int) -> int:
-    """Returns of how many pixels in a row of the large map one of the small map is a part, at most."""
+    """Returns the most pixels in a row of the large map that depend on one pixel of the small map."""
     return 2 * (2 * size - 1) // (size - 1) + 2

@@ -81,20 +81,20 @@ class ConvLSTMCell(_Cell):
         if peepholes != "none":
             self.peepholes = nn.Parameter(torch.zeros(3, hidden, *(size if peepholes == "full" else (1, 1))))
 
-    def step(self, gates: Tensor, state: State) -> State:
+    def step(self, gates_x: Tensor, state: State) -> State:
         """Returns the state (h, c) after one step."""
         hidden, cell = state
-        remembered = self.recurrent(hidden)
+        gates_h = self.recurrent(hidden)
         plain = self.peepholes is None and self.activation is torch.tanh
-        if plain and isinstance(self.norm, nn.GroupNorm) and has_kernels(remembered):
+        if plain and isinstance(self.norm, nn.GroupNorm) and has_kernels(gates_h):
             from maskcast.models.kernels.gates import gated
 
-            return gated(gates, remembered, cell, self.norm)
-        return self.gated(gates, remembered, cell)
+            return gated(gates_x, gates_h, cell, self.norm)
+        return self.gated(gates_x, gates_h, cell)
 
-    def gated(self, seen: Tensor, remembered: Tensor, cell: Tensor) -> State:
+    def gated(self, gates_x: Tensor, gates_h: Tensor, cell: Tensor) -> State:
         """Returns the state (h, c) from both halves of the gates: all of a step but its convolution."""
-        gates = self.norm(at_least_float32(seen + remembered))
+        gates = self.norm(at_least_float32(gates_x + gates_h))
         i, f, g, o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
             _check_size(self.peepholes, cell)
@@ -121,9 +121,10 @@ class ConvGRUCell(_Cell):
     def step(self, gates: Tensor, state: State) -> State:
         """Returns the state (h,) after one step."""
         (hidden,) = state
-        seen, seen_candidate = gates.split([2 * self.hidden, self.hidden], dim=-3)
-        update, reset = torch.sigmoid(self.norm(at_least_float32(seen + self.recurrent(hidden)))).chunk(2, dim=1)
-        candidate = self.candidate_norm(at_least_float32(seen_candidate + self.candidate(reset * hidden)))
+        gates_x, candidate_x = gates.split([2 * self.hidden, self.hidden], dim=-3)
+        gates = self.norm(at_least_float32(gates_x + self.recurrent(hidden)))
+        update, reset = torch.sigmoid(gates).chunk(2, dim=1)
+        candidate = self.candidate_norm(at_least_float32(candidate_x + self.candidate(reset * hidden)))
         return ((1 - update) * hidden + update * torch.tanh(candidate),)
 
 

@@ -58,54 +58,54 @@ def sums_kernel(
     stride_k,
     stride_p,
     K: tl.constexpr,
-    KB: tl.constexpr,
-    PB: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     SOFTMAX: tl.constexpr,
     SIGMOID_FOCAL: tl.constexpr,
     SOFTMAX_FOCAL: tl.constexpr,
     GAMMA: tl.constexpr,
 ):
     """Computes the sums over some blocks of pixels, and stores the log-sum-exp of each pixel."""
-    k = tl.arange(0, KB)
-    known = k < K
-    count = tl.zeros((KB,), tl.float32)
+    k = tl.arange(0, BLOCK_K)
+    k_mask = k < K
+    count = tl.zeros((BLOCK_K,), tl.float32)
     ce, mass, hit, focal = count, count, count, count
     program = tl.program_id(0)
-    for block in range(program, tl.cdiv(num_pixels, PB), tl.num_programs(0)):
-        at = block * PB + tl.arange(0, PB)
-        inside = at < num_pixels
-        n = (at // per_frame).to(tl.int64)
-        p = (at % per_frame).to(tl.int64)
-        y = tl.load(target + at, mask=inside, other=255).to(tl.int32)
-        kept = inside & (y != IGNORED)
-        here = logits + n[:, None] * stride_n + p[:, None] * stride_p + k[None].to(tl.int64) * stride_k
-        z = tl.load(here, mask=inside[:, None] & known[None], other=0.0).to(tl.float32)
-        true = (y[:, None] == k[None]) & kept[:, None]
-        count += tl.sum(true.to(tl.float32), 0)
-        z_true = tl.sum(tl.where(true, z, 0.0), 1)
+    for block in range(program, tl.cdiv(num_pixels, BLOCK_P), tl.num_programs(0)):
+        pixel = block * BLOCK_P + tl.arange(0, BLOCK_P)
+        inside = pixel < num_pixels
+        n = (pixel // per_frame).to(tl.int64)
+        p = (pixel % per_frame).to(tl.int64)
+        class_id = tl.load(target + pixel, mask=inside, other=255).to(tl.int32)
+        counted = inside & (class_id != IGNORED)
+        pointers = logits + n[:, None] * stride_n + p[:, None] * stride_p + k[None].to(tl.int64) * stride_k
+        z = tl.load(pointers, mask=inside[:, None] & k_mask[None], other=0.0).to(tl.float32)
+        is_target = (class_id[:, None] == k[None]) & counted[:, None]
+        count += tl.sum(is_target.to(tl.float32), 0)
+        z_true = tl.sum(tl.where(is_target, z, 0.0), 1)
         if SOFTMAX:
-            top = tl.max(tl.where(known[None], z, float("-inf")), 1)
-            e = tl.where(known[None], tl.exp(z - top[:, None]), 0.0)
+            top = tl.max(tl.where(k_mask[None], z, float("-inf")), 1)
+            e = tl.where(k_mask[None], tl.exp(z - top[:, None]), 0.0)
             total = tl.sum(e, 1)
             log_total = tl.log(total) + top
-            tl.store(lse + at, tl.where(kept, log_total, float("inf")), mask=inside)
-            nll = tl.where(kept, log_total - z_true, 0.0)
-            ce += tl.sum(tl.where(true, nll[:, None], 0.0), 0)
-            share = tl.where(kept[:, None], e / total[:, None], 0.0)
-            mass += tl.sum(share, 0)
-            hit += tl.sum(tl.where(true, share, 0.0), 0)
+            tl.store(lse + pixel, tl.where(counted, log_total, float("inf")), mask=inside)
+            nll = tl.where(counted, log_total - z_true, 0.0)
+            ce += tl.sum(tl.where(is_target, nll[:, None], 0.0), 0)
+            probability = tl.where(counted[:, None], e / total[:, None], 0.0)
+            mass += tl.sum(probability, 0)
+            hit += tl.sum(tl.where(is_target, probability, 0.0), 0)
             if SOFTMAX_FOCAL:
-                missed = _power(1.0 - tl.exp(-nll), GAMMA) * nll
-                focal += tl.sum(tl.where(true, missed[:, None], 0.0), 0)
+                softmax_focal = _power(1.0 - tl.exp(-nll), GAMMA) * nll
+                focal += tl.sum(tl.where(is_target, softmax_focal[:, None], 0.0), 0)
         if SIGMOID_FOCAL:
-            each = _focal(tl.where(true, -z, z), GAMMA)
-            focal += tl.sum(tl.where(kept[:, None] & known[None], each, 0.0), 0)
-    out = sums + program * 5 * KB + k
+            sigmoid_focal = _focal(tl.where(is_target, -z, z), GAMMA)
+            focal += tl.sum(tl.where(counted[:, None] & k_mask[None], sigmoid_focal, 0.0), 0)
+    out = sums + program * 5 * BLOCK_K + k
     tl.store(out, count)
-    tl.store(out + KB, ce)
-    tl.store(out + 2 * KB, mass)
-    tl.store(out + 3 * KB, hit)
-    tl.store(out + 4 * KB, focal)
+    tl.store(out + BLOCK_K, ce)
+    tl.store(out + 2 * BLOCK_K, mass)
+    tl.store(out + 3 * BLOCK_K, hit)
+    tl.store(out + 4 * BLOCK_K, focal)
 
 
 @triton.jit
@@ -124,8 +124,8 @@ def gradient_kernel(
     out_k,
     out_p,
     K: tl.constexpr,
-    KB: tl.constexpr,
-    PB: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     SOFTMAX: tl.constexpr,
     DICE: tl.constexpr,
     SIGMOID_FOCAL: tl.constexpr,
@@ -133,50 +133,50 @@ def gradient_kernel(
     GAMMA: tl.constexpr,
 ):
     """Writes the gradient of a block of pixels."""
-    k = tl.arange(0, KB)
-    known = k < K
-    at = tl.program_id(0) * PB + tl.arange(0, PB)
-    inside = at < num_pixels
-    n = (at // per_frame).to(tl.int64)
-    p = (at % per_frame).to(tl.int64)
-    y = tl.load(target + at, mask=inside, other=255).to(tl.int32)
-    kept = inside & (y != IGNORED)
-    both = inside[:, None] & known[None]
-    wide = k[None].to(tl.int64)
-    z = tl.load(logits + n[:, None] * stride_n + p[:, None] * stride_p + wide * stride_k, mask=both, other=0.0)
+    k = tl.arange(0, BLOCK_K)
+    k_mask = k < K
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside = pixel < num_pixels
+    n = (pixel // per_frame).to(tl.int64)
+    p = (pixel % per_frame).to(tl.int64)
+    class_id = tl.load(target + pixel, mask=inside, other=255).to(tl.int32)
+    counted = inside & (class_id != IGNORED)
+    mask = inside[:, None] & k_mask[None]
+    k_wide = k[None].to(tl.int64)
+    z = tl.load(logits + n[:, None] * stride_n + p[:, None] * stride_p + k_wide * stride_k, mask=mask, other=0.0)
     z = z.to(tl.float32)
-    true = (y[:, None] == k[None]) & kept[:, None]
-    ce = tl.load(coefficients + k, mask=known, other=0.0)
-    dice_sum = tl.load(coefficients + K + k, mask=known, other=0.0)
-    dice_hit = tl.load(coefficients + 2 * K + k, mask=known, other=0.0)
+    is_target = (class_id[:, None] == k[None]) & counted[:, None]
+    ce = tl.load(coefficients + k, mask=k_mask, other=0.0)
+    dice_sum = tl.load(coefficients + K + k, mask=k_mask, other=0.0)
+    dice_hit = tl.load(coefficients + 2 * K + k, mask=k_mask, other=0.0)
     focal = tl.load(coefficients + 3 * K)
-    out = tl.zeros((PB, KB), tl.float32)
+    out = tl.zeros((BLOCK_P, BLOCK_K), tl.float32)
     if SOFTMAX:
-        log_total = tl.load(lse + at, mask=inside, other=float("inf"))
-        share = tl.where(known[None], tl.exp(z - log_total[:, None]), 0.0)
-        share_true = tl.sum(tl.where(true, share, 0.0), 1)
-        pull = tl.sum(tl.where(true, ce[None], 0.0), 1)  # d loss / d cross entropy of the pixel
+        log_total = tl.load(lse + pixel, mask=inside, other=float("inf"))
+        probability = tl.where(k_mask[None], tl.exp(z - log_total[:, None]), 0.0)
+        p_target = tl.sum(tl.where(is_target, probability, 0.0), 1)
+        grad_nll = tl.sum(tl.where(is_target, ce[None], 0.0), 1)  # d loss / d cross entropy of the pixel
         if SOFTMAX_FOCAL:
-            nll = tl.where(kept, log_total - tl.sum(tl.where(true, z, 0.0), 1), 0.0)
-            miss = tl.maximum(1.0 - share_true, 1e-30)
-            slope = _power(miss, GAMMA)
+            nll = tl.where(counted, log_total - tl.sum(tl.where(is_target, z, 0.0), 1), 0.0)
+            q_target = tl.maximum(1.0 - p_target, 1e-30)
+            slope = _power(q_target, GAMMA)
             if GAMMA != 0.0:
-                slope += GAMMA * (_power(miss, GAMMA) / miss) * share_true * nll
-            pull += focal * slope
-        at_true = -pull
+                slope += GAMMA * (_power(q_target, GAMMA) / q_target) * p_target * nll
+            grad_nll += focal * slope
+        grad_target = -grad_nll
         if DICE:
-            hit = tl.sum(tl.where(true, dice_hit[None], 0.0), 1) * share_true
-            pull -= hit + tl.sum(share * dice_sum[None], 1)
-            at_true += hit
-            out = share * (dice_sum[None] + pull[:, None])
+            hit = tl.sum(tl.where(is_target, dice_hit[None], 0.0), 1) * p_target
+            grad_nll -= hit + tl.sum(probability * dice_sum[None], 1)
+            grad_target += hit
+            out = probability * (dice_sum[None] + grad_nll[:, None])
         else:
-            out = share * pull[:, None]
-        out += tl.where(true, at_true[:, None], 0.0)
+            out = probability * grad_nll[:, None]
+        out += tl.where(is_target, grad_target[:, None], 0.0)
     if SIGMOID_FOCAL:
-        slope = _focal_slope(tl.where(true, -z, z), GAMMA)
-        out += tl.where(kept[:, None], focal * tl.where(true, -slope, slope), 0.0)
-    to = gradient + n[:, None] * out_n + p[:, None] * out_p + wide * out_k
-    tl.store(to, out.to(gradient.dtype.element_ty), mask=both)
+        slope = _focal_slope(tl.where(is_target, -z, z), GAMMA)
+        out += tl.where(counted[:, None], focal * tl.where(is_target, -slope, slope), 0.0)
+    out_pointers = gradient + n[:, None] * out_n + p[:, None] * out_p + k_wide * out_k
+    tl.store(out_pointers, out.to(gradient.dtype.element_ty), mask=mask)
 
 
 def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
@@ -188,11 +188,11 @@ def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, T
         terms: of the loss.
     """
     frames, classes, pixels = logits_NKP.shape
-    wide = triton.next_power_of_2(classes)
-    block = max(16, LOGITS // wide)
-    programs = min(PROGRAMS, triton.cdiv(frames * pixels, block))
+    block_k = triton.next_power_of_2(classes)
+    block_p = max(16, LOGITS // block_k)
+    programs = min(PROGRAMS, triton.cdiv(frames * pixels, block_p))
     lse_N1P = logits_NKP.new_empty((frames, 1, pixels), dtype=torch.float32)
-    parts = logits_NKP.new_empty((programs, 5, wide), dtype=torch.float32)
+    parts = logits_NKP.new_empty((programs, 5, block_k), dtype=torch.float32)
     sums_kernel[(programs,)](
         logits_NKP,
         target_NP.contiguous(),
@@ -202,8 +202,8 @@ def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, T
         pixels,
         *logits_NKP.stride(),
         K=classes,
-        KB=wide,
-        PB=block,
+        BLOCK_K=block_k,
+        BLOCK_P=block_p,
         SOFTMAX=terms.softmax,
         SIGMOID_FOCAL=terms.sigmoid_focal,
         SOFTMAX_FOCAL=terms.softmax_focal,
@@ -223,9 +223,9 @@ def fill_gradient(
 ) -> None:
     """Writes the gradient of the logits, as ``loss_chunks.fill_gradient`` does; ``coefficients`` are float32."""
     frames, classes, pixels = logits_NKP.shape
-    wide = triton.next_power_of_2(classes)
-    block = max(16, LOGITS // wide)
-    gradient_kernel[(triton.cdiv(frames * pixels, block),)](
+    block_k = triton.next_power_of_2(classes)
+    block_p = max(16, LOGITS // block_k)
+    gradient_kernel[(triton.cdiv(frames * pixels, block_p),)](
         logits_NKP,
         target_NP.contiguous(),
         lse_N1P,
@@ -236,8 +236,8 @@ def fill_gradient(
         *logits_NKP.stride(),
         *gradient_NKP.stride(),
         K=classes,
-        KB=wide,
-        PB=block,
+        BLOCK_K=block_k,
+        BLOCK_P=block_p,
         SOFTMAX=terms.softmax,
         DICE=terms.dice,
         SIGMOID_FOCAL=terms.sigmoid_focal,
