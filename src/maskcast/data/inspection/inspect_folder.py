@@ -9,6 +9,7 @@ from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import unsupported_suffixes
 from maskcast.data.images import image_files
 from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
+from maskcast.data.inspection.clip_length import cover_horizon
 from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
 from maskcast.data.inspection.fixed_layouts import (
     find_box_file,
@@ -39,7 +40,6 @@ from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
-from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen

@@ -1,4 +1,4 @@
-"""Proposes sequences for training and validation, and the length of a clip."""
+"""Proposes sequences for training and validation."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.inspection.official_splits import find_official_splits, names_in
@@ -44,7 +45,7 @@ def propose_splits(
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
-    most = _max_context(found.runs(alone), marked[alone]) if alone is not None else MAX_CONTEXT
+    most = max_context(found.runs(alone), marked[alone]) if alone is not None else MAX_CONTEXT
     set_clip_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled), most=most)
     if not found.labelled:
         _set_unlabelled(found)
@@ -218,46 +219,6 @@ def _set_unlabelled(found: Findings) -> None:
     found.trainable = False
 
 
-def set_clip_length(
-    raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = MAX_CONTEXT
-) -> None:
-    """Sets the context to half of a clip: 11 frames if the sequences are long enough for clips of 22.
-
-    Args:
-        raw: folder of the data.
-        found: the findings so far.
-        lengths: length of each sequence's longest part without gaps, in descending order.
-        apart: whether clips are needed for validation: then two sequences, or two parts of one, must be long
-            enough.
-        most: maximum context.
-
-    Raises:
-        MaskcastError: if the sequences are too short for a forecast.
-    """
-    second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
-    found.context = min(most, (second if apart else lengths[0]) // 2)
-    if found.context < MIN_CONTEXT:
-        need, apart_from_gaps = 2 * MIN_CONTEXT, " without a gap in their numbers" if found.gaps else ""
-        raise MaskcastError(
-            f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames{apart_from_gaps}: a clip "
-            f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
-            f"{' each' if apart else ''}, half of them seen; give longer ones"
-        )
-    if found.context < MAX_CONTEXT:
-        too_short = (
-            "masks are too close together"
-            if most < MAX_CONTEXT and found.is_partly_labelled
-            else "sequences are too short"
-        )
-        found.source["frames"] = found.frames
-        found.reasons["frames"] = (
-            f"{found.context} context and {found.context} forecast frames: {too_short} for 11 + 11"
-        )
-        found.warnings.append(
-            f"{too_short}: clips have {found.context} context and {found.context} forecast frames, not 11 and 11"
-        )
-
-
 def _split_by_time(
     raw: Path, found: Findings, name: str, marks: Sequence[bool], without: Mapping[str, Sequence[str]]
 ) -> None:
@@ -267,7 +228,7 @@ def _split_by_time(
         MaskcastError: if its masks are too close together for that.
     """
     length = found.sequences[name]
-    cuts = _possible_cuts(found.runs(name), marks, found.frames)
+    cuts = possible_cuts(found.runs(name), marks, found.frames)
     if not cuts:
         need = 2 * MIN_CONTEXT
         raise MaskcastError(
@@ -300,23 +261,6 @@ def _split_by_time(
                 f"{', '.join(hidden[:3])} ({pluralize(len(hidden), 'sequence')} of test) count as unlabelled, "
                 "because labelled ones are cut by time: move them away if training must not use them"
             )
-
-
-def _max_context(runs: Sequence[range], marks: Sequence[bool]) -> int:
-    """Returns the longest context with which a sequence can be cut by time."""
-    contexts = range(MAX_CONTEXT, MIN_CONTEXT - 1, -1)
-    return next((context for context in contexts if _possible_cuts(runs, marks, 2 * context)), MAX_CONTEXT)
-
-
-def _possible_cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
-    """Returns where to cut: before it fits a clip with a mask, behind it one whose last frame has a mask."""
-    earliest, latest = len(marks) + 1, -1
-    for run in runs:
-        marked = [place for place in run if marks[place]]
-        if marked and len(run) >= frames:
-            earliest = min(earliest, max(run.start + frames, marked[0] + 1))
-            latest = max(latest, marked[-1] + 1 - frames)
-    return range(earliest, latest + 1)
 
 
 def _val_start(found: Findings, name: str, end: int) -> int:

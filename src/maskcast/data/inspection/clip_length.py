@@ -1,10 +1,68 @@
-"""Windows for sparsely labelled sequences: each forecast frame must have a mask in some clip."""
+"""The length of clips and the step between them, as sequences and their masks allow."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
+from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.sources.splits import time_parts
 from maskcast.errors import MaskcastError
+
+
+def set_clip_length(
+    raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = MAX_CONTEXT
+) -> None:
+    """Sets the context to half of a clip: 11 frames if the sequences are long enough for clips of 22.
+
+    Args:
+        raw: folder of the data.
+        found: the findings so far.
+        lengths: length of each sequence's longest part without gaps, in descending order.
+        apart: whether clips are needed for validation: then two sequences, or two parts of one, must be long
+            enough.
+        most: maximum context.
+
+    Raises:
+        MaskcastError: if the sequences are too short for a forecast.
+    """
+    second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
+    found.context = min(most, (second if apart else lengths[0]) // 2)
+    if found.context < MIN_CONTEXT:
+        need, apart_from_gaps = 2 * MIN_CONTEXT, " without a gap in their numbers" if found.gaps else ""
+        raise MaskcastError(
+            f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames{apart_from_gaps}: a clip "
+            f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
+            f"{' each' if apart else ''}, half of them seen; give longer ones"
+        )
+    if found.context < MAX_CONTEXT:
+        too_short = (
+            "masks are too close together"
+            if most < MAX_CONTEXT and found.is_partly_labelled
+            else "sequences are too short"
+        )
+        found.source["frames"] = found.frames
+        found.reasons["frames"] = (
+            f"{found.context} context and {found.context} forecast frames: {too_short} for 11 + 11"
+        )
+        found.warnings.append(
+            f"{too_short}: clips have {found.context} context and {found.context} forecast frames, not 11 and 11"
+        )
+
+
+def max_context(runs: Sequence[range], marks: Sequence[bool]) -> int:
+    """Returns the longest context with which a sequence can be cut by time."""
+    contexts = range(MAX_CONTEXT, MIN_CONTEXT - 1, -1)
+    return next((context for context in contexts if possible_cuts(runs, marks, 2 * context)), MAX_CONTEXT)
+
+
+def possible_cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
+    """Returns where to cut: before it fits a clip with a mask, behind it one whose last frame has a mask."""
+    earliest, latest = len(marks) + 1, -1
+    for run in runs:
+        marked = [place for place in run if marks[place]]
+        if marked and len(run) >= frames:
+            earliest = min(earliest, max(run.start + frames, marked[0] + 1))
+            latest = max(latest, marked[-1] + 1 - frames)
+    return range(earliest, latest + 1)
 
 
 def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shorter: bool = True) -> None:
