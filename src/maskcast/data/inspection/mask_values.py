@@ -1,0 +1,58 @@
+"""Proposes what the pixel values of masks mean: classes and their names, objects, pixels without label."""
+
+from pathlib import Path
+
+from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
+from maskcast.data.inspection.findings import Findings
+from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
+from maskcast.data.masks.proposal import propose_mask_params
+from maskcast.data.masks.stored import BDD_BITMASK
+from maskcast.data.masks.survey import MaskSurvey, survey_masks
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
+
+
+def add_mask_values(raw: Path, found: Findings, paths: list[Path]) -> None:
+    """Adds how the values of masks are read, and the share of pixels of each class."""
+    survey = survey_masks(paths, IGNORE)
+    if (split := _panoptic_of(survey, paths[0])) is not None:
+        survey = survey_masks(paths, IGNORE, survey.read_mode, split)
+        found.reasons["label_divisor"] = "values have the form class * label_divisor + object"
+    if survey.has_object_ids and survey.panoptic is None and is_two_byte_format(survey.pixels):
+        raise MaskcastError(
+            f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "
+            "which is not supported; add the class masks (folder labels or semantic) of the same frames"
+        )
+    proposal = propose_mask_params(survey)
+    found.source |= proposal.source
+    found.reasons["classes"] = f"the masks hold {survey.format_values(survey.values)}"
+    notes = proposal.notes
+    lists = (
+        (source_with_list(found.source, listed, survey.values), place) for listed, place in listed_classes(raw)
+    )
+    fits = ((keys, place) for keys, place in lists if keys is not None)
+    if (named := next(fits, None) or source_of_known_dataset(found.source, paths[0], survey)) is not None:
+        keys, place = named
+        found.source |= keys
+        found.reasons["classes"] += f"; names are those of {place}"
+        notes = tuple(note for note in notes if "name" not in note)
+        found.rows.append(("classes", f"{', '.join(found.source['classes'])} ({place})"))
+    found.warnings += [f"masks: {note}" for note in notes]
+    found.rows.append(("masks", str(survey)))
+    known = {value: share for value in survey.values if (share := survey.share([value])) >= 0.0005}
+    top = sorted(known.items(), key=lambda item: -item[1])[:6]
+    found.rows.append(
+        ("pixels", ", ".join(f"{survey.format_values([value])}: {share:.1%}" for value, share in top))
+    )
+    found.class_shares = {survey.format_values([value]): survey.share([value]) for value in survey.values}
+
+
+def _panoptic_of(survey: MaskSurvey, mask: Path) -> PanopticEncoding | None:
+    """Returns how mask values split into class and object, or None; ``mask`` is one of the masks."""
+    if BDD_BITMASK in survey.formats:
+        return PanopticEncoding(COLOUR_DIVISOR, 0, IGNORE)
+    if not survey.colours and not survey.has_object_ids:
+        return None
+    split = guess_encoding(survey.pixels, colours=survey.colours)
+    vipseg = split is not None and split.divisor == 100 and "panomasks" in mask.parts
+    return PanopticEncoding(split.divisor, split.classes, 0) if split is not None and vipseg else split
