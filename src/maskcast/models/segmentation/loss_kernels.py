@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+import maskcast.models.kernels  # noqa: F401 - its setting of Triton is for all kernels
 from maskcast.models.segmentation.loss_terms import Terms
 
 IGNORED = tl.constexpr(255)
