@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import local
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskcast.labels import single_map
-from maskcast.models.cuda_graphs import GraphRecorder
+from maskcast.models.cuda_graphs import GraphedCallable, GraphRecorder
 from maskcast.models.detection import faster_rcnn
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
@@ -232,6 +232,8 @@ def test_each_gpu_is_recorded_on_a_stream_of_its_own_and_one_at_a_time(monkeypat
         "graph_pool_handle": lambda: "pool",
         "CUDAGraph": lambda: graphs,
         "Stream": lambda: SimpleNamespace(device=current.device),
+        "current_stream": lambda: None,
+        "stream": lambda _: nullcontext(),
         "graph": graph,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -244,3 +246,54 @@ def test_each_gpu_is_recorded_on_a_stream_of_its_own_and_one_at_a_time(monkeypat
     recorders = [GraphRecorder() for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2), recorders))
+
+
+def test_a_recording_that_fails_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not its stream, nor casts of weights that were recorded but never made; its first error is the one said."""
+    layer, streams = nn.Linear(2, 2), ["default"]
+
+    @contextmanager
+    def stream(one: str) -> Iterator[None]:
+        before, streams[0] = streams[0], one
+        try:
+            yield
+        finally:
+            streams[0] = before
+
+    @contextmanager
+    def graph(_: Any, pool: Any, stream: Any = None, **__: Any) -> Iterator[None]:
+        streams[0], weights = stream, layer.weight.data
+        layer.weight.data = torch.full_like(weights, torch.nan)  # nothing is computed
+        try:
+            yield
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+        finally:
+            layer.weight.data = weights
+
+    for name, value in {
+        "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": lambda: None,
+        "Stream": lambda: "of the recording",
+        "current_stream": lambda: streams[0],
+        "stream": stream,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def network(x: Tensor) -> Tensor:
+        y: Tensor = layer(x)
+        if streams[0] != "default":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return y
+
+    recorded, found = GraphedCallable(network, warm_up_calls=1), []
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(recorded(torch.ones(1, 2)))
+        assert streams == ["default"]
+    assert torch.equal(found[1], found[0]) and torch.equal(found[2], found[0])
+    said = "not recorded as a CUDA graph: RuntimeError: operation not permitted when stream is capturing"
+    assert capsys.readouterr().err.splitlines() == [said]

@@ -85,7 +85,9 @@ class GraphedCallable(Generic[R]):
         try:
             result, replay = self._record(lambda: self._function(buffers))
         except Exception as error:  # from any library; the normal call gives the same result
-            say(f"not recorded as a CUDA graph: {type(error).__name__}: {first_line(error)}")
+            cause = error.__context__ or error  # the end of a failed recording fails, too
+            say(f"not recorded as a CUDA graph: {type(cause).__name__}: {first_line(cause)}")
+            torch.clear_autocast_cache()  # it holds casts of weights that were recorded but never made
             self._max_graphs = 0
             for parameter in self._parameters:
                 parameter.grad = None
@@ -133,7 +135,11 @@ class GraphRecorder:
         graph = torch.cuda.CUDAGraph()
         # PyTorch's default stream for this belongs to one GPU and does not record work on another
         self._stream = self._stream or torch.cuda.Stream()
-        # other threads may continue their CUDA calls, e.g. pin memory
-        with _RECORDING, torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+        with (
+            _RECORDING,
+            torch.cuda.stream(torch.cuda.current_stream()),  # in torch < 2.12 a failed recording leaves its own
+            # other threads may continue their CUDA calls, e.g. pin memory
+            torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+        ):
             result = work()
         return result, graph.replay
