@@ -156,7 +156,7 @@ def _decoded(
     else:
         frames, channels, *size = logits_TKHW.shape
         strips_of = strips(frames, size[0], size[1], LOGITS_COPIES * channels)
-        decoded = [_decode_strip(logits_TKHW[t[0] : t[-1] + 1, :, rows], objects) for t, rows in strips_of]
+        decoded = [_decode_strip(logits_TKHW[some, :, rows], objects) for some, rows in strips_of]
         ids, probabilities, probabilities_PK = zip(*decoded, strict=True)
         ids_THW, probability_THW = (
             torch.cat([each.flatten() for each in parts]).view(frames, *size) for parts in (ids, probabilities)

@@ -8,7 +8,7 @@ one, is ended.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -90,8 +90,10 @@ def chunk_slices(count: int, numbers: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, count, size)]
 
 
-def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[Sequence[int], slice]]:
-    """Yields pieces of frames in order, either whole frames or rows of one frame; checks the time before each.
+def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[slice, slice]]:
+    """Yields pieces of frames in order, as slices of frames and of rows; checks the time before each.
+
+    A piece is either whole frames or rows of one frame.
 
     Args:
         steps: number of frames.
@@ -104,9 +106,9 @@ def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[
         size = rows // height
         for first in range(0, steps, size):
             check_time()
-            yield range(steps)[first : first + size], slice(0, height)
+            yield slice(first, min(first + size, steps)), slice(0, height)
         return
     for step in range(steps):
         for top in range(0, height, rows):
             check_time()
-            yield [step], slice(top, min(top + rows, height))
+            yield slice(step, step + 1), slice(top, min(top + rows, height))

@@ -103,15 +103,15 @@ class MaskForecaster(Forecaster):
         """
         if torch.compiler.is_compiling():
             return self._forecast_as_graph(context_BTHW, horizon)
-        return self._forecast(context_BTHW, horizon, sure=False)[0]
+        return self._forecast(context_BTHW, horizon, with_confidence=False)[0]
 
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
-        return self._forecast(context_BTHW, horizon, sure=True)
+        return self._forecast(context_BTHW, horizon, with_confidence=True)
 
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
         """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
-        return self._forecast(context_BTHW, horizon, sure=False, seed=seed)[0]
+        return self._forecast(context_BTHW, horizon, with_confidence=False, seed=seed)[0]
 
     @torch.no_grad()
     def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
@@ -126,9 +126,9 @@ class MaskForecaster(Forecaster):
 
     @torch.no_grad()
     def _forecast(
-        self, context_BTHW: Tensor, horizon: int, sure: bool, seed: int | None = None
+        self, context_BTHW: Tensor, horizon: int, with_confidence: bool, seed: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns masks (B, h, H, W) uint8 and, if ``sure``, the probability of each pixel's class (255 = 1).
+        """Returns masks (B, h, H, W) and, if asked for, the probability of each pixel's class, uint8 (255 = 1).
 
         Clips, steps and rows are processed in parts, so that memory is bounded.
         """
@@ -141,7 +141,8 @@ class MaskForecaster(Forecaster):
         masks = masks.to(context_BTHW.device)
         confidence = torch.empty_like(masks)
         for part in chunk_slices(len(context_BTHW), frames * height * width * numbers):
-            self._forecast_some(context_BTHW[part], masks[part], confidence[part] if sure else None, seed)
+            part_confidence = confidence[part] if with_confidence else None
+            self._forecast_some(context_BTHW[part], masks[part], part_confidence, seed)
         return masks, confidence
 
     def _forecast_some(
@@ -153,18 +154,17 @@ class MaskForecaster(Forecaster):
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon, seed)
         states = self._run(scene, context_BTHW, horizon)
         for clip in range(len(context_BTHW)):
-            one = slice(clip, clip + 1)
-            picked, own_states = scene.pick(one), [state[one] for state in states]
-            classes = None if self.render is None else self._classes_of(context_BTHW[one])
+            own = slice(clip, clip + 1)
+            own_scene, own_states = scene.pick(own), [state[own] for state in states]
+            classes = None if self.render is None else self._classes_of(context_BTHW[own])
             count = self.num_classes if classes is None else len(classes)
             for steps, rows in strips(horizon, height, width, TEMPORARY_TENSORS * count + EXTRA_NUMBERS):
-                some = slice(steps[0], steps[-1] + 1)
-                logits_SKIJ = self._logits(picked, own_states, some, rows, classes=classes)[0]
+                logits_SKIJ = self._logits(own_scene, own_states, steps, rows, classes=classes)[0]
                 best_SIJ = logits_SKIJ.max(1).indices  # argmax is 6 times as slow over this axis on a CPU
-                masks_BhHW[clip, some, rows] = best_SIJ if classes is None else classes[best_SIJ]
+                masks_BhHW[clip, steps, rows] = best_SIJ if classes is None else classes[best_SIJ]
                 if confidence_BhHW is not None:
                     likely_SIJ = (logits_SKIJ.amax(1) - logits_SKIJ.logsumexp(1)).exp_()
-                    confidence_BhHW[clip, some, rows] = as_bytes(likely_SIJ)
+                    confidence_BhHW[clip, steps, rows] = as_bytes(likely_SIJ)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its terms.

@@ -68,17 +68,17 @@ class ObjectForecaster(Forecaster):
         scene = self._observe(context_BTHW, horizon)
         if torch.compiler.is_compiling():  # an exported graph has no loop over clips
             return self._paint(scene)
-        return self._painted(scene, horizon, sure=False)[0]
+        return self._painted(scene, horizon, with_confidence=False)[0]
 
     @torch.no_grad()
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
         """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
-        return self._painted(self._observe(context_BTHW, horizon, seed), horizon, sure=False)[0]
+        return self._painted(self._observe(context_BTHW, horizon, seed), horizon, with_confidence=False)[0]
 
     @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
-        return self._painted(self._observe(context_BTHW, horizon), horizon, sure=True)
+        return self._painted(self._observe(context_BTHW, horizon), horizon, with_confidence=True)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its terms."""
@@ -95,8 +95,8 @@ class ObjectForecaster(Forecaster):
             ids_BTHW, count = number_batch(ids_BTHW, count), count * max_objects(count)
         return observe(ids_BTHW, count, self.motion, horizon, seed)
 
-    def _painted(self, scene: Scene, horizon: int, *, sure: bool) -> tuple[Tensor, Tensor]:
-        """Returns the masks (B, h, H, W) of a scene and, if ``sure``, each pixel's class probability, uint8.
+    def _painted(self, scene: Scene, horizon: int, *, with_confidence: bool) -> tuple[Tensor, Tensor]:
+        """Returns the masks (B, h, H, W) of a scene and, if asked for, each pixel's class probability, uint8.
 
         One clip, and a part of its steps and rows, is painted at once, so that memory is bounded.
         """
@@ -104,14 +104,13 @@ class ObjectForecaster(Forecaster):
         masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)
         confidence = torch.empty_like(masks)
         for clip in range(clips):
-            for some, rows in strips(horizon, height, width, TEMPORARY_IMAGES * scene.object_BN.shape[1]):
-                steps = slice(some[0], some[-1] + 1)
-                one = scene.pick(slice(clip, clip + 1), steps)
-                ids = self._paint(one, rows)
+            for steps, rows in strips(horizon, height, width, TEMPORARY_IMAGES * scene.object_BN.shape[1]):
+                part = scene.pick(slice(clip, clip + 1), steps)
+                ids = self._paint(part, rows)
                 masks[clip, steps, rows] = ids[0]
-                if sure:
-                    known = one.masks, one.object_BN % self.num_classes, one.seen, one.trajectory
-                    confidence[clip, steps, rows] = as_bytes(probability(*known, ids, rows)[0])
+                if with_confidence:
+                    objects = part.masks, part.object_BN % self.num_classes, part.seen, part.trajectory
+                    confidence[clip, steps, rows] = as_bytes(probability(*objects, ids, rows)[0])
         return masks, confidence
 
     def _paint(self, scene: Scene, rows: slice = ALL) -> Tensor:
