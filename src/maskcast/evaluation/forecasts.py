@@ -150,9 +150,9 @@ class ForecastEvaluation:
         for name, found in scores.items():
             suffix = "" if name == FORECASTER else f"_{name}"
             flat |= {f"{key}{suffix}": value for key, value in found.table().items()}
-        for name, one in self.masker_scores.items():
+        for name, scores_of_map in self.masker_scores.items():
             suffix = "" if name == self.prepared.label_map.name else f"_{name}"
-            flat |= {f"masker_{key}{suffix}": value for key, value in one.table().items()}
+            flat |= {f"masker_{key}{suffix}": value for key, value in scores_of_map.table().items()}
         if self.futures:
             flat |= self._futures()
         return {key: value for key, value in flat.items() if np.isfinite(value)}

@@ -95,7 +95,7 @@ class VideoScores:
         windows = {length: consistency(truth_THW, prediction_THW, length) for length in WINDOWS}
         self._counts += counts
         self._changes = Flicker(*(sum(pair) for pair in zip(self._changes, changes, strict=True)))
-        self._frames += [macro_jaccard(one, absent="omit") for one in frames if one.any()]
+        self._frames += [macro_jaccard(counts_KK, absent="omit") for counts_KK in frames if counts_KK.any()]
         self._objects += objects
         for length, prediction in windows.items():
             self._windows[length] += prediction

@@ -117,7 +117,7 @@ class VideoEvaluation:
     @property
     def tables(self) -> dict[str, dict[str, float]]:
         """All scores of each model by name; NaN if undefined."""
-        tables = {name: one.table() for name, one in self.scores.items()}
+        tables = {name: video_scores.table() for name, video_scores in self.scores.items()}
         for name, amodal in self.amodal_scores.items():
             tables[name] |= amodal.table()
         return tables

@@ -67,7 +67,7 @@ def parallel_packers(packer: Packer, pixels: int) -> list[Packer | ForkedFunctio
     if packer.consistent_frames is None or count == 1 or sys.platform != "linux":  # elsewhere forks are not safe
         return [packer] * count
     # at most a byte and a float per pixel, and a float per class, if all pixels are foreground
-    numbers = sum(5 + 4 * one.num_classes for one in packer.maps)
+    numbers = sum(5 + 4 * label_map.num_classes for label_map in packer.maps)
     return [ForkedFunction(packer, pixels * numbers + EXTRA_BYTES, "makes masks consistent") for _ in range(count)]
 
 
@@ -111,8 +111,8 @@ class _ClipBuffer:
     def __init__(self, maps: Sequence[LabelMap], levels: int, consistent_frames: int | None) -> None:
         self._levels, self._mean = levels, MeanConfidence()
         self._consistency = None if consistent_frames is None else StreamingConsistency(consistent_frames)
-        self._masks = {one.name: LayerCompressor() for one in maps}
-        self._sure = {one.name: LayerCompressor() for one in maps if one.kind == "classes"}
+        self._masks = {label_map.name: LayerCompressor() for label_map in maps}
+        self._sure = {label_map.name: LayerCompressor() for label_map in maps if label_map.kind == "classes"}
 
     def add(self, predictions: Predictions) -> None:
         """Adds the predictions of the next frames."""

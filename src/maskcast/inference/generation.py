@@ -41,12 +41,12 @@ def check_maps(
     maps = masker.maps
     if names is not None:
         maps = tuple(maps[map_index(folder, masker, name, "set maps to one of these")] for name in names)
-    for one in maps:
-        store_map = store.of(one.name).label_map
-        if store_map != one:
+    for label_map in maps:
+        store_map = store.of(label_map.name).label_map
+        if store_map != label_map:
             raise MaskcastError(
-                f"{folder}: trained for {one.num_classes} classes that are not the {store_map.num_classes} of "
-                f"{store.root}; train a masker on these clips"
+                f"{folder}: trained for {label_map.num_classes} classes that are not the "
+                f"{store_map.num_classes} of {store.root}; train a masker on these clips"
             )
     return maps
 

@@ -79,7 +79,7 @@ def segment_raw_and_consistent(
         return raw, raw
     consistency = StreamingConsistency(consistent_frames)
     consistent = concatenate([*consistency.add(raw), *consistency.end()])
-    return {name: one._replace(objects=None) for name, one in raw.items()}, consistent
+    return {name: prediction._replace(objects=None) for name, prediction in raw.items()}, consistent
 
 
 def segment_clips(
@@ -215,5 +215,5 @@ def _wait_for(started: "Future[Callable[[], list[PredictedPart]]]") -> list[Pred
 def _extra_batches(parts: Sequence[Part], segmenter: Segmenter, processors: int) -> int:
     """Returns how many further batches like this one may be in memory."""
     pixels = sum(frames_THWC[..., 0].size for _, frames_THWC in parts if frames_THWC is not None)
-    classes = sum(one.num_classes for one in segmenter.maps)
+    classes = sum(label_map.num_classes for label_map in segmenter.maps)
     return min(processors - 1, MAX_EXTRA_BYTES // max(1, 4 * pixels * classes))

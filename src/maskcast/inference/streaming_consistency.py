@@ -27,7 +27,7 @@ class StreamingConsistency:
 
         It keeps copies only, because the arrays given may lie in memory that is reused.
         """
-        predictions = {name: _with_regions(one) for name, one in predictions.items()}
+        predictions = {name: _with_regions(prediction) for name, prediction in predictions.items()}
         self._pending = concatenate([self._pending or take_frames(predictions, slice(0)), predictions])
         while count_frames(self._pending) >= self._frames:
             self._last_window = take_frames(self._pending, slice(self._frames))
@@ -42,13 +42,12 @@ class StreamingConsistency:
             yield _consistent(concatenate([*earlier, self._pending]), remaining)
 
 
-def _with_regions(one: MapPrediction) -> MapPrediction:
-    if one.objects is None:
-        return one
-    regions = [
-        find_regions(mask_HW, sure_PK, check_time) for mask_HW, sure_PK in zip(one.masks, one.objects, strict=True)
-    ]
-    return one._replace(objects=regions)
+def _with_regions(prediction: MapPrediction) -> MapPrediction:
+    if prediction.objects is None:
+        return prediction
+    frames = zip(prediction.masks, prediction.objects, strict=True)
+    regions = [find_regions(mask_HW, probabilities_PK, check_time) for mask_HW, probabilities_PK in frames]
+    return prediction._replace(objects=regions)
 
 
 def _consistent(predictions: Predictions, last: int) -> Predictions:

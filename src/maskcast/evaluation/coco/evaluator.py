@@ -201,8 +201,8 @@ def _areas(detections: Sequence[Record], shape: str) -> list[float]:
     if not detections:
         return []
     if shape == "bbox":
-        return np.array([one["bbox"] for one in detections], float)[:, 2:].prod(axis=1).tolist()
-    return rle.area([one["segmentation"] for one in detections]).tolist()
+        return np.array([record["bbox"] for record in detections], float)[:, 2:].prod(axis=1).tolist()
+    return rle.area([record["segmentation"] for record in detections]).tolist()
 
 
 def _counts(category_ids: Sequence[int], ids_K: np.ndarray) -> np.ndarray:

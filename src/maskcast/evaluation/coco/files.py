@@ -56,7 +56,7 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
         )
     detections.known("image_id", image_ids, "an image of the ground truth")
     detections.known(
-        "category_id", np.array([one["id"] for one in truth.categories]), "a category of the ground truth"
+        "category_id", np.array([record["id"] for record in truth.categories]), "a category of the ground truth"
     )
     detections.numbers("score", "add it: the confidence of the detector")
     return _checked_shapes(detections, kind, images)

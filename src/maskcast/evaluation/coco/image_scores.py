@@ -19,7 +19,7 @@ def average_precision(scores: CocoScores) -> np.ndarray:
     categories with truth in the image. Detections of other categories are ignored.
     """
     index_by_id = {image["id"]: i for i, image in enumerate(scores.truth.images)}
-    pairs = sorted({_pair(one) for one in scores.truth.annotations if not one.get("iscrowd")})
+    pairs = sorted({_pair(record) for record in scores.truth.annotations if not record.get("iscrowd")})
     total_I, count_I = np.zeros(len(index_by_id)), np.zeros(len(index_by_id))
     for start in range(0, len(pairs), CHUNK):
         chosen = pairs[start : start + CHUNK]
@@ -49,5 +49,5 @@ def _renumbered(records: Iterable[Record], number: dict[tuple[int, int], int]) -
     return [{**one, "image_id": 0, "category_id": number[_pair(one)]} for one in records if _pair(one) in number]
 
 
-def _pair(one: Record) -> tuple[int, int]:
-    return one["image_id"], one["category_id"]
+def _pair(record: Record) -> tuple[int, int]:
+    return record["image_id"], record["category_id"]

@@ -39,8 +39,8 @@ class Matches:
 
 def match(scores: CocoScores) -> Matches:
     """Matches detections and truths at IoU 0.50, and finds the score threshold of the highest F1."""
-    crowd_G = np.array([bool(one.get("iscrowd")) for one in scores.truth.annotations], bool)
-    score_D = np.array([one["score"] for one in scores.detections], float)
+    crowd_G = np.array([bool(record.get("iscrowd")) for record in scores.truth.annotations], bool)
+    score_D = np.array([record["score"] for record in scores.detections], float)
     detection_P, truth_P = _pairs(scores)
     on_crowd_P = crowd_G[truth_P]
     truth_D = np.full(score_D.size, -1)
@@ -55,8 +55,8 @@ def match(scores: CocoScores) -> Matches:
     matched_G[truth_D[true_positive_D]] = True
     ids = [image["id"] for image in scores.truth.images]
     index_by_id = {image_id: i for i, image_id in enumerate(ids)}
-    image_D = np.array([index_by_id[one["image_id"]] for one in scores.detections], int)
-    image_G = np.array([index_by_id[one["image_id"]] for one in scores.truth.annotations], int)
+    image_D = np.array([index_by_id[record["image_id"]] for record in scores.detections], int)
+    image_G = np.array([index_by_id[record["image_id"]] for record in scores.truth.annotations], int)
     true_positives_I, false_positives_I, false_negatives_I = (
         np.bincount(images[selected], minlength=len(ids))
         for images, selected in (

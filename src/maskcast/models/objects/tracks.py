@@ -176,8 +176,8 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
 
 def stack_tracks(packed: Sequence[Tensor]) -> Tensor:
     """Returns packed tracks (T, S, 8) of clips as one batch (B, T, S, 8), padded to the largest S."""
-    slots = max(one.shape[1] for one in packed)
-    return torch.stack([F.pad(one, (0, 0, 0, slots - one.shape[1])) for one in packed])
+    slots = max(clip_TS8.shape[1] for clip_TS8 in packed)
+    return torch.stack([F.pad(clip_TS8, (0, 0, 0, slots - clip_TS8.shape[1])) for clip_TS8 in packed])
 
 
 def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:

@@ -26,8 +26,8 @@ TENSORS = ("weight", "bias")
 def parts_of(maps: Sequence[LabelMap]) -> Tensor:
     """Returns which logit channel has which attribute value, (K, A) of 0 and 1; A is 0 without attributes."""
     columns, first, total = [], 0, sum(logit_channels(maps))
-    for one, channels in zip(maps, logit_channels(maps), strict=True):
-        for values in one.attributes.values() if one.kind == "classes" else ():
+    for label_map, channels in zip(maps, logit_channels(maps), strict=True):
+        for values in label_map.attributes.values() if label_map.kind == "classes" else ():
             for value in dict.fromkeys(value for value in values if value is not None):
                 column = torch.zeros(total)
                 column[first : first + channels] = torch.tensor([float(each == value) for each in values])

@@ -91,7 +91,7 @@ def map_index(folder: Path, masker: Segmenter, name: str, remedy: str) -> int:
     Raises:
         MaskcastError: if there is no such map.
     """
-    names = [one.name for one in masker.maps]
+    names = [label_map.name for label_map in masker.maps]
     if name not in names:
         raise MaskcastError(f"{folder}: label map {name!r} not found (maps: {', '.join(names)}); {remedy}")
     return names.index(name)

@@ -144,7 +144,7 @@ class ForecastTask:
         for batch, forecast in forecast_clips(model, setting, self.clips, self.masks, own_batches):
             for clip, masks_hHW in zip(batch, forecast.masks, strict=True):
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
-                per_step = [macro_jaccard(one, absent="omit") for one in counts.count(truth_hHW, masks_hHW)]
+                per_step = [macro_jaccard(matrix, absent="omit") for matrix in counts.count(truth_hHW, masks_hHW)]
                 own_steps.append((clip.video, clip.id, per_step))
         counts.matrix_hKK = all_reduce_counts(counts.matrix_hKK, self.model)
         if not counts.foreground:

@@ -34,10 +34,10 @@ class Adversary:
     """
 
     def __init__(self, maps: Sequence[LabelMap], size: tuple[int, int], width: int) -> None:
-        self._map_indices = [n for n, one in enumerate(maps) if one.kind == "classes"]
+        self._map_indices = [n for n, label_map in enumerate(maps) if label_map.kind == "classes"]
         self._classes = [maps[n].num_classes for n in self._map_indices]
         if not self._map_indices:
-            names = ", ".join(one.name for one in maps)
+            names = ", ".join(label_map.name for label_map in maps)
             raise MaskcastError(
                 f"train_masker.adversarial: needs a label map of kind classes, got {names}; set it to null"
             )

@@ -83,13 +83,13 @@ class SegmentationTask:
         if self.pretrained is not None:
             self.fingerprint = self.pretrained.renamed(fingerprint)
         # a head that was trained before is not changed
-        self._parts = params.attributes and start is None and any(one.attributes for one in self.maps)
+        self._parts = params.attributes and start is None and any(label_map.attributes for label_map in self.maps)
         if self._parts:
             share_parts(params.model.head_of(self.student), self.maps)
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
         phase_losses = [phase.loss or params.loss for phase in params.phases or ()] or [params.loss]
-        self.criteria = [[_criterion(one, params, loss) for one in self.maps] for loss in phase_losses]
+        self.criteria = [[_criterion(label_map, params, loss) for label_map in self.maps] for loss in phase_losses]
         self.adversary = None
         if params.adversarial is not None:
             size = params.augment.crop or (store.height, store.width)

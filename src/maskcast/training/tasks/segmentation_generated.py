@@ -43,15 +43,15 @@ class GeneratedMasks:
         self, store: ClipStore, root: Path, maps: Sequence[LabelMap], params: GeneratedParams, length: int
     ) -> None:
         self.params, generated = params, ClipStore(root)
-        self._masks = {one: generated.of(one.name) for one in maps}
-        self._labels = {one: store.of(one.name) for one in maps}
-        for one, masks in self._masks.items():
-            if masks.label_map != one:
+        self._masks = {label_map: generated.of(label_map.name) for label_map in maps}
+        self._labels = {label_map: store.of(label_map.name) for label_map in maps}
+        for label_map, masks in self._masks.items():
+            if masks.label_map != label_map:
                 raise MaskcastError(
-                    f"{root}: its masks {one.name!r} are of other classes than those of {store.root}; generate "
-                    "masks of these clips"
+                    f"{root}: its masks {label_map.name!r} are of other classes than those of {store.root}; "
+                    "generate masks of these clips"
                 )
-        layers = {masks_layer(one.name) for one in maps}
+        layers = {masks_layer(label_map.name) for label_map in maps}
         kinds = {"labelled", "unlabelled"} if store.meta.get(LABELLED_FRAMES) else {"unlabelled"}
         candidates = store.where(
             lambda group: group.has_frames and group.split in TRAINING_SPLITS and group.kind in kinds
@@ -106,17 +106,17 @@ class GeneratedMasks:
     def masks(self, clip: Clip, frames: slice = ALL) -> dict[LabelMap, np.ndarray]:
         """Returns the masks (T, H, W) of each map; in maps of classes, uncertain pixels are ``IGNORE``."""
         masks_of = {}
-        for one, store in self._masks.items():
+        for label_map, store in self._masks.items():
             generated_clip = store.get(clip.id)
             masks_THW = store.masks(generated_clip, frames)
-            if one.kind == "classes":
+            if label_map.kind == "classes":
                 confident_THW = store.confidence(generated_clip, frames) >= round(255 * self.params.threshold)
                 masks_THW = np.where(confident_THW, masks_THW, np.uint8(IGNORE))
-            labels = self._labels[one]
+            labels = self._labels[label_map]
             if labelled := labelled_frames(labels, clip):
                 labelled_T = np.isin(np.arange(clip.num_frames)[frames], labelled)
                 masks_THW = np.where(labelled_T[:, None, None], labels.masks(clip, frames), masks_THW)
-            masks_of[one] = masks_THW
+            masks_of[label_map] = masks_THW
         return masks_of
 
 
@@ -142,6 +142,6 @@ def _most_confident(confidences: np.ndarray, count: int) -> np.ndarray:
 
 def _has_objects(masks: dict[LabelMap, np.ndarray]) -> bool:
     return any(
-        bool(((masks_THW != 0) & ((masks_THW != IGNORE) | (one.kind == "alpha"))).any())
-        for one, masks_THW in masks.items()
+        bool(((masks_THW != 0) & ((masks_THW != IGNORE) | (label_map.kind == "alpha"))).any())
+        for label_map, masks_THW in masks.items()
     )

@@ -174,20 +174,20 @@ class SegmentationTraining(Params):
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
         phases = self.phases or []
-        if phases and (total := sum(one.epochs for one in phases)) != self.training.epochs:
+        if phases and (total := sum(phase.epochs for phase in phases)) != self.training.epochs:
             raise ValueError(
                 f"phases: have {pluralize(total, 'epoch')}, training.epochs is {self.training.epochs}; make "
                 "them equal"
             )
-        for number, one in enumerate(phases):
-            if one.generated and self.generated is None:
+        for number, phase in enumerate(phases):
+            if phase.generated and self.generated is None:
                 raise ValueError(f"phases[{number}].generated: needs generated masks; give generated, e.g. {{}}")
-            if one.adversarial is not None and self.adversarial is None:
+            if phase.adversarial is not None and self.adversarial is None:
                 raise ValueError(
                     f"phases[{number}].adversarial: needs a discriminator; give adversarial, e.g. {{}}"
                 )
         starts = [
-            self.training.steps_per_epoch * sum(one.epochs for one in phases[:n]) for n in range(len(phases))
+            self.training.steps_per_epoch * sum(phase.epochs for phase in phases[:n]) for n in range(len(phases))
         ]
         if self.adversarial is not None and all(self.generated_share(step) for step in starts or [0]):
             raise ValueError(
@@ -198,7 +198,7 @@ class SegmentationTraining(Params):
 
     @model_validator(mode="after")
     def _weights_fit_the_classes(self) -> Self:
-        losses = [self.loss, *(one.loss for one in self.phases or ())]
+        losses = [self.loss, *(phase.loss for phase in self.phases or ())]
         weighed = any(isinstance(one, MaskLossConfig) and one.class_weights is not None for one in losses)
         if self.recoloured is not None and weighed:
             raise ValueError("loss.class_weights: not supported with recoloured; set one of them to null")

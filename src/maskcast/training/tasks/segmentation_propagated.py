@@ -48,13 +48,13 @@ class PropagatedLabels:
         length: int,
     ) -> None:
         self.params = params
-        for one in maps:
-            if one.kind != "classes":
+        for label_map in maps:
+            if label_map.kind != "classes":
                 raise MaskcastError(
-                    f"train_masker.propagated: map {one.name!r} has kind {one.kind}, only classes can be "
-                    "propagated; set propagated to null, or train_masker.maps to maps of classes"
+                    f"train_masker.propagated: map {label_map.name!r} has kind {label_map.kind}, only classes can "
+                    "be propagated; set propagated to null, or train_masker.maps to maps of classes"
                 )
-        self._masks = {one: store.of(one.name) for one in maps}
+        self._masks = {label_map: store.of(label_map.name) for label_map in maps}
         self.clips = [clip for clip in clips if LABELLED_FRAMES in clip.meta]
         self.index = TrainingIndex(store, self.clips, maps, length, params.frames)
         if not len(self.index):
@@ -63,7 +63,7 @@ class PropagatedLabels:
 
     def masks(self, clip: int, frames: slice) -> dict[LabelMap, np.ndarray]:
         """Returns the masks (T, H, W) of each map in a range of frames; uncertain pixels are ``IGNORE``."""
-        return {one: decompress(layer, frames) for one, layer in self._layers[clip].items()}
+        return {label_map: decompress(layer, frames) for label_map, layer in self._layers[clip].items()}
 
     def _propagate_all(self, store: ClipStore) -> Iterator[Layers]:
         def propagate_clip(clip: Clip) -> Layers:

@@ -48,8 +48,8 @@ class PseudoMasks(nn.Module):
     def __init__(self, maps: Sequence[LabelMap], params: UnlabeledParams) -> None:
         super().__init__()
         self.maps, self.params = maps, params
-        for n, one in enumerate(maps):
-            self.register_buffer(f"sure_{n}", torch.ones(one.num_classes))
+        for n, label_map in enumerate(maps):
+            self.register_buffer(f"sure_{n}", torch.ones(label_map.num_classes))
         self.register_buffer("tally", torch.zeros(6, dtype=torch.float64))
         self.register_buffer("collapsed", torch.tensor(False))
 
@@ -62,14 +62,15 @@ class PseudoMasks(nn.Module):
             labels: masks of the labelled samples of the same step, for the statistics.
         """
         masks, counts = [], torch.zeros_like(self.tally)
-        for n, (one, logits_BTKHW, labels_BTHW) in enumerate(zip(self.maps, logits, labels, strict=True)):
-            if one.kind == "alpha":
+        for n, (label_map, logits_BTKHW, labels_BTHW) in enumerate(zip(self.maps, logits, labels, strict=True)):
+            if label_map.kind == "alpha":
                 predicted_BTHW = learnt_BTHW = (
                     logits_BTKHW[:, :, 0].float().sigmoid().mul(255).round().to(torch.uint8)
                 )
             else:
                 predicted_BTHW, learnt_BTHW = self._classes(logits_BTKHW, self.get_buffer(f"sure_{n}"))
-            counts += torch.cat([_pixel_counts(one, each) for each in (predicted_BTHW, learnt_BTHW, labels_BTHW)])
+            counted = predicted_BTHW, learnt_BTHW, labels_BTHW
+            counts += torch.cat([_pixel_counts(label_map, masks_BTHW) for masks_BTHW in counted])
             masks.append(learnt_BTHW)
         self.tally += all_sum(counts)
         return tuple(masks)

@@ -68,7 +68,7 @@ def class_groups(maps: Sequence[LabelMap], params: RecolouredParams | None) -> l
     """
     if params is None:
         return [None] * len(maps)
-    available = {name for one in maps for name in one.attributes}
+    available = {name for label_map in maps for name in label_map.attributes}
     for name in params.attributes:
         if name not in available:
             raise MaskcastError(
@@ -77,10 +77,10 @@ def class_groups(maps: Sequence[LabelMap], params: RecolouredParams | None) -> l
                 "classes share in prepare_clips.source"
             )
     return [
-        ClassGroups(one, params.attributes)
-        if one.kind == "classes" and any(name in one.attributes for name in params.attributes)
+        ClassGroups(label_map, params.attributes)
+        if label_map.kind == "classes" and any(name in label_map.attributes for name in params.attributes)
         else None
-        for one in maps
+        for label_map in maps
     ]
 
 

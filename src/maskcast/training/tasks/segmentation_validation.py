@@ -52,7 +52,7 @@ class Validation:
 
     def __init__(self, store: ClipStore, maps: Sequence[LabelMap], params: SegmentationTraining) -> None:
         self.store, self.maps, self.params = store, maps, params
-        self._masks = [store.of(one.name) for one in maps]
+        self._masks = [store.of(label_map.name) for label_map in maps]
         self.clips = [clip for clip in labelled_clips(store, maps, "val") if self.frames(clip)]
         self._check_foreground()
 
@@ -62,14 +62,17 @@ class Validation:
         For maps with one class besides the background, ``jaccard_no_background`` is the Jaccard of that class. If
         there are several maps, the scores of each are returned as well, with its name.
         """
-        each = {}
-        for one, total in zip(self.maps, self.counts(segmenter), strict=True):
-            each[one.name] = map_scores(one, total) | ({} if one.kind == "alpha" else foreground_jaccard(total))
-        if len(each) == 1:
-            return next(iter(each.values()))
-        shared = [score for score in MEANS if all(score in one for one in each.values())]
-        mean = {score: float(np.mean([one[score] for one in each.values()])) for score in shared}
-        return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
+        by_map = {}
+        for label_map, total in zip(self.maps, self.counts(segmenter), strict=True):
+            foreground = {} if label_map.kind == "alpha" else foreground_jaccard(total)
+            by_map[label_map.name] = map_scores(label_map, total) | foreground
+        if len(by_map) == 1:
+            return next(iter(by_map.values()))
+        shared = [score for score in MEANS if all(score in scores for scores in by_map.values())]
+        mean = {score: float(np.mean([scores[score] for scores in by_map.values()])) for score in shared}
+        return mean | {
+            f"{score}_{name}": value for name, scores in by_map.items() for score, value in scores.items()
+        }
 
     def counts(self, segmenter: Segmenter) -> list[np.ndarray]:
         """Returns the counts for each map's scores (``map_scores.counts_of``), summed over all processes."""
@@ -86,13 +89,13 @@ class Validation:
     def majority_class_jaccard(self) -> float:
         """Returns the Jaccard of constant masks of each map's most frequent class; NaN if a map is an alpha."""
         each = []
-        for one, store in zip(self.maps, self._masks, strict=True):
-            if one.kind == "alpha":
+        for label_map, store in zip(self.maps, self._masks, strict=True):
+            if label_map.kind == "alpha":
                 return math.nan
-            pixels_K = sum(self._truth_counts(one, store), zero_counts(one)).sum(axis=1)
-            constant = zero_counts(one)
+            pixels_K = sum(self._truth_counts(label_map, store), zero_counts(label_map)).sum(axis=1)
+            constant = zero_counts(label_map)
             constant[:, pixels_K.argmax()] = pixels_K
-            each.append(map_scores(one, constant)["jaccard"])
+            each.append(map_scores(label_map, constant)["jaccard"])
         return float(np.mean(each))
 
     def worker(self, segmenter: Segmenter) -> Worker:
@@ -147,9 +150,10 @@ class Validation:
 
     def _check_foreground(self) -> None:
         """Checks, before any training, that the validation masks have foreground."""
-        for one, store in zip(self.maps, self._masks, strict=True):
-            if all(math.isnan(map_scores(one, counts)["jaccard"]) for counts in self._truth_counts(one, store)):
+        for label_map, store in zip(self.maps, self._masks, strict=True):
+            counts_of_clips = self._truth_counts(label_map, store)
+            if all(math.isnan(map_scores(label_map, counts)["jaccard"]) for counts in counts_of_clips):
                 raise MaskcastError(
-                    f"{store.root}: no validation clip has foreground in its {one.name}, so "
+                    f"{store.root}: no validation clip has foreground in its {label_map.name}, so "
                     "maskers cannot be compared; add clips with foreground to split val"
                 )

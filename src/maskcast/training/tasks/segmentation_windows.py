@@ -66,7 +66,7 @@ class LabelledWindows:
         self.store, self.params = store, params
         self.clips = labelled_clips(store, maps, "train")
         self.length = 1 if params.window is None else params.window.total
-        self._masks = {one: store.of(one.name) for one in maps}
+        self._masks = {label_map: store.of(label_map.name) for label_map in maps}
         self._swaps = store.mirror_swaps
         if params.augment.hflip:
             check_swaps(maps, self._swaps, str(store.root))
@@ -150,7 +150,7 @@ class LabelledWindows:
             return propagated.clips[k], window, propagated.masks(k, window)
         k, t = self._index.at(int(random.integers(len(self._index))))
         window = slice(t, t + self.length)
-        masks = {one: store.masks(self.clips[k], window) for one, store in self._masks.items()}
+        masks = {label_map: store.masks(self.clips[k], window) for label_map, store in self._masks.items()}
         return self.clips[k], window, masks
 
     def _even_share(self, near: PropagatedLabels) -> float:
@@ -165,7 +165,7 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
         MaskcastError: if there is none.
     """
     store.select(split, "labelled")  # raises an error that lists what there is, if there is none
-    needed = {FRAMES, *(masks_layer(one.name) for one in maps)}
+    needed = {FRAMES, *(masks_layer(label_map.name) for label_map in maps)}
     clips = store.where(
         lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
     )
@@ -186,7 +186,7 @@ def chosen_maps(store: ClipStore, names: Sequence[str] | None) -> tuple[LabelMap
     """
     if names is not None:
         return tuple(store.of(name).label_map for name in names)
-    maps = tuple(one for one in store.maps.values() if one.kind != "instances")
+    maps = tuple(label_map for label_map in store.maps.values() if label_map.kind != "instances")
     if not maps:
         raise MaskcastError(f"{store.root}: has no label map of kind classes or alpha; prepare clips with one")
     return maps
