@@ -103,7 +103,7 @@ in another order in each process, and neither DVC nor ``params_hash`` takes that
 
 def _refuse_duplicates(names: list[str]) -> list[str]:
     if twins := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twins[0]!r} stands twice; name it once")
+        raise ValueError(f"{twins[0]!r} occurs twice; name it once")
     return names
 
 

@@ -59,7 +59,7 @@ def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise MaskcastError(f"{path}: a pipe or device and no file; {remedy}")
+            raise MaskcastError(f"{path}: a pipe or device, not a file; {remedy}")
         with open(descriptor, "rb", closefd=False) as file:  # raises for a folder
             yield file
     except OSError as error:
@@ -154,7 +154,7 @@ def as_array(data: Any, what: str, wanted: str) -> "np.ndarray":
     try:
         return np.asarray(data)
     except (TypeError, ValueError, RuntimeError) as error:
-        said = f"{what}: got a {type(data).__name__} that is no array ({reason_of(error)})"
+        said = f"{what}: got a {type(data).__name__} that is not an array ({reason_of(error)})"
         raise MaskcastError(f"{said}; give {wanted}") from error
 
 
@@ -192,13 +192,13 @@ def reason_of(error: Exception) -> str:
         place = ".".join(map(str, fault["loc"]))[:MAX_VALUE_CHARS]
         text = f"{place}: {fault['msg']}" if place else fault["msg"]
     elif isinstance(error, KeyError):
-        text = f"lacks {short_repr(error.args[0] if error.args else '')}"
+        text = f"missing key {short_repr(error.args[0] if error.args else '')}"
     elif isinstance(error, RecursionError):
         text = "nested too deeply"
     elif isinstance(error, OSError):
         text = error.strerror or str(error)
     elif isinstance(error, UnicodeError):
-        text = f"no text in {getattr(error, 'encoding', 'UTF-8')}"
+        text = f"not text in {getattr(error, 'encoding', 'UTF-8')}"
     else:
         text = str(error) or type(error).__name__
     text = " ".join(text.split())
@@ -253,7 +253,7 @@ def _refuse_duplicate_keys(node: yaml.MappingNode) -> None:
             continue
         if (key.tag, key.value) in seen:
             raise yaml.MarkedYAMLError(
-                problem=f"key {short_repr(key.value)} stands twice", problem_mark=key.start_mark
+                problem=f"key {short_repr(key.value)} occurs twice", problem_mark=key.start_mark
             )
         seen.add((key.tag, key.value))
 
@@ -264,7 +264,7 @@ def _count_nodes(node: Any, known: dict[int, int | None]) -> int:
         return 1
     found = known.get(id(node), 0)
     if found is None:
-        raise ValueError("an alias stands within what it is the name of")
+        raise ValueError("an alias contains itself")
     if found:
         return found
     known[id(node)] = None

@@ -127,7 +127,7 @@ def test_a_wrong_argument_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [("{", "not valid JSON"), ("{}", "lacks 'set'"), ("3", "not a record of a run")]
+    ("content", "why"), [("{", "not valid JSON"), ("{}", "missing key 'set'"), ("3", "not a record of a run")]
 )
 def test_a_damaged_record_of_a_run_is_one_line(monkeypatch: pytest.MonkeyPatch, content: str, why: str) -> None:
     Path("work/runs").mkdir(parents=True)

@@ -244,7 +244,7 @@ class NoMlflow(LockedMlflow):
     ("kind", "expected"),
     [
         (MlflowWithoutFiles, "failed: .*MLflow answers 404 .* -> see the server's log"),
-        (NoMlflow, "failed: .*: not an answer of MLflow .lacks 'experiment'. -> fix MLFLOW_TRACKING_URI"),
+        (NoMlflow, "failed: .*: not an answer of MLflow .missing key 'experiment'. -> fix MLFLOW_TRACKING_URI"),
     ],
 )
 def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):

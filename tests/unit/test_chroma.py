@@ -69,7 +69,7 @@ def test_the_soft_key_halves_the_error_of_the_bounds_on_figures() -> None:
             np.full((2, 8, 8, 3), RED, np.uint8),
             r"0\.0% of frame 0 is green screen, required: 5% \(min_screen\)",
         ),
-        (np.full((2, 8, 8, 3), SCREEN, np.uint8), "there is no foreground in front of the screen"),
+        (np.full((2, 8, 8, 3), SCREEN, np.uint8), "no foreground found in front of the screen"),
         (np.repeat(half_and_half()[:, :, :5], 2, axis=2), "100% of the foreground is half-transparent"),
     ],
 )

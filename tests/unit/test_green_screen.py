@@ -326,7 +326,7 @@ BAD = {
     ),
     "mattes of another size": (small_mattes, r"is 30x20, .* is 60x40"),
     "a broken log": (lambda raw: break_log(raw, "{"), "out_log.json: not valid JSON"),
-    "a log without labels": (lambda raw: break_log(raw, '{"inputs": [["a", 1]]}'), r"not a log of clips \(lacks"),
+    "a log without labels": (lambda raw: break_log(raw, '{"inputs": [["a", 1]]}'), r"log of clips \(missing key"),
     "a log whose lists differ": (
         lambda raw: break_log(raw, '{"inputs": [["a.jpg", 1]], "labels": []}'),
         r"inputs and labels differ in number",

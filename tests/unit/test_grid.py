@@ -87,7 +87,7 @@ def test_a_product_multiplies_the_variants(tmp_path: Path) -> None:
             "variant 'a': train_segmenter.training.epochs: ",
         ),
         ({"stage": "train_segmenter", "variants": {"a b": None}}, "'a b' names no variant"),
-        ("stage: train_segmenter\nvariants:\n  a:\n  b:\n  a:\n", "line 5: not valid YAML (key 'a' stands twice)"),
+        ("stage: train_segmenter\nvariants:\n  a:\n  b:\n  a:\n", "line 5: not valid YAML (key 'a' occurs twice)"),
         (
             {"stage": "train_segmenter", "variants": {"a": None, "a-seed-1": None}, "product": {SEED: ["1", 1]}},
             "two variants have the name 'a-seed-1'",

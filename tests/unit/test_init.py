@@ -557,7 +557,7 @@ def test_phones_and_deep_frames_are_told(tmp_path: Path) -> None:
         write_images(tmp_path / f"masks/{k}", np.rot90(masks, 3, (1, 2)).copy() * np.uint8(255), "{:04d}.png")
     found = inspect_folder(tmp_path)
     assert list(found.sizes) == [(64, 40)]
-    assert ("orientation", "2 sequences are turned as EXIF says") in found.rows
+    assert ("orientation", "2 sequences are rotated as EXIF says") in found.rows
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -867,7 +867,7 @@ def test_masks_too_close_together_are_said(tmp_path: Path) -> None:
     frames, masks = frames_of(0, 60)
     write_images(tmp_path / "frames", frames, "{}.png")
     write_images(tmp_path / "masks", masks[:4], "{}.png")
-    with pytest.raises(MaskcastError, match=r"of 4 frames of 60, and they lie too close together: 8 frames to "):
+    with pytest.raises(MaskcastError, match=r"of 4 frames of 60, too close together: 8 frames to "):
         plan_params(tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_numbered_images_of_one_size_are_frames_where_neighbours_are_alike(drift
     write_images(tmp_path / "masks", (frames_of(0, 24)[1] > 0) * np.uint8(255), "{:04d}.png")
     start = plan_params(tmp_path)
     if not drifts:
-        assert start.findings.photographs == "neighbours are no more alike than any two of them"
+        assert start.findings.photographs == "neighbouring images are no more alike than distant ones"
         assert start.findings.source["images"] == "images/{clip}.png" and start.clips == {"train": 19, "val": 5}
     else:
         assert not start.findings.photographs and start.findings.source["split_by"] == "time"

@@ -238,7 +238,7 @@ def test_colours_of_segments_are_no_classes(tmp_path: Path) -> None:
     assert not any("panoptic form" in warning for warning in inspect_folder(tmp_path).warnings)
     content = {"images": [], "annotations": [{"segments_info": [{"id": 1, "category_id": 1}]}], "categories": []}
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
-    said = "panoptic.json is COCO's panoptic form: colours of such masks number segments, and are no classes. "
+    said = "panoptic.json is COCO's panoptic form: colours of such masks number segments, not classes. "
     assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 

@@ -730,7 +730,7 @@ def test_burst_has_masks_of_the_tracks_that_are_seen(read: Read) -> None:
         ("youtube-vis", burst({}), r"sequences\[0\] \(id 1\): segmentations must be one per annotated image, 2, not 1"),
         ("youtube-vis", burst({"9": {"rle": ""}}, {}), r"track '9' of segmentations is missing in track_category_ids"),
         ("youtube-vis", burst({"7": {"rle": "1"}}, {}), r"tracks\[0\]: segmentations\[0\] \(id LaSOT/street/00001.jpg\): "),
-        ("youtube-vis", burst({"7": {}}, {}), r"a.json: not labels of youtube-vis \(lacks 'rle'\)"),
+        ("youtube-vis", burst({"7": {}}, {}), r"a.json: not labels of youtube-vis \(missing key 'rle'\)"),
         ("youtube-vis", burst({}, {}, track_category_ids={"7": 4}), r"tracks\[0\] \(id 0\): category_id 4 is not the id of a category"),
         ("youtube-vis", youtube(None, RUNS, names=("street/00001.jpg", "street/00009.jpg")), r"has frames 0 to 3, not 9"),
     ],
@@ -834,7 +834,7 @@ def test_frames_of_mots_are_never_guessed(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (LINE.replace("1003", "4003").replace(" 1 6", " 4 6"), r"street.txt: line 1: value 4003 is of class 4; there are 1 to 2"),
+        (LINE.replace("1003", "4003").replace(" 1 6", " 4 6"), r"street.txt: line 1: value 4003 is of class 4; allowed: 1 to 2"),
         (LINE.replace("1003", "2003"), r"line 1: object 2003 is not of class 1"),
         (f"{LINE}\n{LINE}", r"line 2: object 1003 occurs twice in frame 1"),
         (LINE.rpartition(" ")[0], r"line 1: must be frame, object, class, height, width, run lengths"),
@@ -851,7 +851,7 @@ def test_faulty_lines_of_mots(content: str, message: str, read: Read, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "file", "values", "message"),
     [
-        ("mots", "street/000001.png", np.full((H, W), 3001, np.uint16), r"value 3001 is of class 3; there are 1 to 2"),
+        ("mots", "street/000001.png", np.full((H, W), 3001, np.uint16), r"value 3001 is of class 3; allowed: 1 to 2"),
         ("mots", "street/000001.png", np.full((H, W, 3), (9, 0, 1), np.uint8), r"has .*, expected ids"),
         ("mots", "street/000001.png", np.zeros((H + 1, W), np.uint16), r"is 9x7, the clips of .* are 9x6"),
         ("mots", "street/000005.png", np.zeros((H, W), np.uint16), r"has frames 0 to 3, not 5"),

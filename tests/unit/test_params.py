@@ -185,7 +185,7 @@ def test_bad_values_beside_null_and_in_lists_name_the_key(spare: dict, said: str
         ("a: [1", "line 1: not valid YAML"),
         ("- 1\n- 2\n", "a params file must map names to values"),
         ("a: \x00", "not valid YAML"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: not valid YAML .key 'b' stands twice."),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: not valid YAML .key 'b' occurs twice."),
         ("a: {clip}/{frame}.png\n", "line 1: not valid YAML .*; put text that begins with { in quotes"),
     ],
 )

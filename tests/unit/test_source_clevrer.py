@@ -214,12 +214,12 @@ def test_junk_is_passed_over(raw):
 
 
 def test_wrong_params_stop(raw, tmp_path):
-    with pytest.raises(MaskcastError, match="holds no video 00077"):
+    with pytest.raises(MaskcastError, match="video 00077 not found"):
         listing(raw, ids=(77,))
     with pytest.raises(MaskcastError, match="video 10004 has no annotation"):
         listing(raw, id_splits={10004: "val"})
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MaskcastError, match=r"holds no video_<id>\.mp4"):
+    with pytest.raises(MaskcastError, match=r"contains no video_<id>\.mp4"):
         listing(tmp_path / "empty")
 
 

@@ -180,7 +180,7 @@ def test_a_frame_of_another_size_is_named(tmp_path):
 
 
 def test_a_folder_without_sets_is_refused(tmp_path):
-    with pytest.raises(MaskcastError, match="none of the folders train, val, unlabeled, hidden"):
+    with pytest.raises(MaskcastError, match="at least one of the folders train, val, unlabeled, hidden"):
         list_raw(tmp_path)
 
 

@@ -188,7 +188,7 @@ BAD: dict[str, tuple[Callable[[Values], object], str]] = {
     ),
     "a box outside the image": (
         lambda v: v["train"][0].update(bbox=[40, 2, 10, 10]),
-        r"a/0.jpg: box \[40.0, 2.0, 10.0, 10.0\] lies outside the image of 30x20",
+        r"a/0.jpg: box \[40.0, 2.0, 10.0, 10.0\] is outside the image of 30x20",
     ),
     "a box as large as a house": (
         lambda v: v["train"][0].update(bbox=[0, 0, 9e9, 9e9]),

@@ -212,7 +212,7 @@ def test_a_picture_of_the_cover_is_no_video(tmp_path: Path) -> None:
                 container.mux(stream.encode())
         if "libx264" in codecs:
             assert read_video(tmp_path / "a.mp4").shape == (9, 64, 64, 3)
-    with pytest.raises(MaskcastError, match=r"a\.mp4: holds no video stream; give a video file"):
+    with pytest.raises(MaskcastError, match=r"a\.mp4: has no video stream; give a video file"):
         count_frames(tmp_path / "a.mp4")
 
 

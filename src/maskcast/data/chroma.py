@@ -150,7 +150,7 @@ def check_key(keyed: Keyed, frames_THWC: np.ndarray, min_screen: float) -> None:
     if screen_T[worst] < min_screen:
         reason = f"{screen_T[worst]:.1%} of frame {worst} is green screen, required: {min_screen:.0%} (min_screen)"
     elif (1 - screen_T).max() < MIN_FOREGROUND:
-        worst, reason = 0, "there is no foreground in front of the screen"
+        worst, reason = 0, "no foreground found in front of the screen"
     elif soft_T.sum() > MAX_SOFT * opaque_T.sum():
         worst = int((soft_T / opaque_T.clip(1)).argmax())
         reason = f"{soft_T.sum() / opaque_T.sum():.0%} of the foreground is half-transparent"

@@ -42,7 +42,7 @@ class WindowSampler:
 
     def __init__(self, lengths: Sequence[int], *, context: int, min_context: int, horizon: int, seed: int) -> None:
         if not any(length > min_context for length in lengths):
-            longest = "there are no clips"
+            longest = "no clips"
             if lengths:
                 longest = f"the longest of {len(lengths)} has {pluralize(max(lengths), 'frame')}"
             raise MaskcastError(

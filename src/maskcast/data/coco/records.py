@@ -205,5 +205,5 @@ def _minimum_text(minimum: float) -> str:
 
 def _id_range(ids: np.ndarray) -> str:
     if not ids.size:
-        return "there are no ids"
+        return "the file has none"
     return f"expected one of {ids.size} ids, {ids.min()} to {ids.max()}"

@@ -31,7 +31,7 @@ def set_clip_length(
         raise MaskcastError(
             f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames{apart_from_gaps}: a clip "
             f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
-            f"{' each' if apart else ''}, half of them seen; give longer ones"
+            f"{' each' if apart else ''}, half of them as context; give longer ones"
         )
     if found.context < MAX_CONTEXT:
         too_short = (

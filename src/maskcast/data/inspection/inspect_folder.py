@@ -277,7 +277,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         add_mask_values(raw, found, paths)
         if has_colours(found.source.get("values", {})) and (segments := find_panoptic_file(raw)) is not None:
             found.warnings.append(
-                f"{segments} is COCO's panoptic form: colours of such masks number segments, and are no classes. "
+                f"{segments} is COCO's panoptic form: colours of such masks number segments, not classes. "
                 "Make masks of classes, or one COCO file, of it and run init again (VIPSeg has panomasks)"
             )
     elif (unread := unsupported_labels_text(raw)) is not None:

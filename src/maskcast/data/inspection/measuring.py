@@ -41,4 +41,4 @@ def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None
     if deep := [depth for depth in depths if depth > 8]:
         found.rows.append(("depth", f"{max(deep)} bits: frames are scaled to 8"))
     if turned:
-        found.rows.append(("orientation", f"{pluralize(turned, 'sequence', 'is', 'are')} turned as EXIF says"))
+        found.rows.append(("orientation", f"{pluralize(turned, 'sequence', 'is', 'are')} rotated as EXIF says"))

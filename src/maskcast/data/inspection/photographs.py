@@ -48,7 +48,7 @@ def photographs_reason(footage: Mapping[str, SequenceFiles]) -> str:
             changes += len({upright_size(path) for path in pair}) > 1
     if changes > min(MAX_DAMAGED_CHANGES, len(pairs) // 2) and 10 * changes > len(pairs):
         return "sizes change from image to image"
-    return "neighbours are no more alike than any two of them" if _neighbours_differ(chosen) else ""
+    return "neighbouring images are no more alike than distant ones" if _neighbours_differ(chosen) else ""
 
 
 def _neighbours_differ(sequences: Sequence[Sequence[Path]]) -> bool:

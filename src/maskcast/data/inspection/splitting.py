@@ -232,8 +232,8 @@ def _split_by_time(
     if not cuts:
         need = 2 * MIN_CONTEXT
         raise MaskcastError(
-            f"{raw}: only {name} has masks, of {pluralize(sum(marks), 'frame')} of {length}, and they lie too "
-            f"close together: {need} frames to learn from and {need} to be scored on need some each; label more "
+            f"{raw}: only {name} has masks, of {pluralize(sum(marks), 'frame')} of {length}, too close "
+            f"together: {need} frames to learn from and {need} to be scored on need some each; label more "
             "frames of it, or a second sequence"
         )
     begin = _val_start(found, name, length)

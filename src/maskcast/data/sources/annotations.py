@@ -55,7 +55,7 @@ class AnnotationsSource(SourceConfig):
     """Sequences of images, or videos, with masks in files of labels, cut into windows."""
 
     splits_come_from: ClassVar[str] = (
-        "source.splits (names or shares), or source.split_by to time where one sequence is all there is"
+        "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
     )
     layout: Literal["annotations"] = "annotations"
     format: Format

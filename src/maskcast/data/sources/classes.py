@@ -53,7 +53,7 @@ def read_classes(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attribut
         for key, value in (values or {}).items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise MaskcastError(
-                    f"{path}: {name!r}: {key!r}: {value!r} is no text; put it into quotes, e.g. {EXAMPLE}"
+                    f"{path}: {name!r}: {key!r}: {value!r} is not text; put it in quotes, e.g. {EXAMPLE}"
                 )
     if not 2 <= len(table) <= IGNORE:
         raise MaskcastError(f"{path}: {pluralize(len(table), 'class')}; give 2 to {IGNORE}, the background first")

@@ -77,11 +77,11 @@ class ClevrerSource(SourceConfig):
         found = sorted(videos.keys() | annotations.keys())
         if not found:
             raise MaskcastError(
-                f"{raw}: holds no video_<id>.mp4 and no annotation_<id>.json; fix the path or layout"
+                f"{raw}: contains no video_<id>.mp4 and no annotation_<id>.json; fix the path or layout"
             )
         unknown = sorted({*(self.ids or ()), *self.id_splits} - set(found))
         if unknown:
-            raise MaskcastError(f"{raw}: holds no video {unknown[0]:05d}; fix source.ids and source.id_splits")
+            raise MaskcastError(f"{raw}: video {unknown[0]:05d} not found; fix source.ids and source.id_splits")
         for number in found if self.ids is None else sorted(set(self.ids)):
             video, annotation = videos.get(number), annotations.get(number)
             split = self._split(number, video, annotation)

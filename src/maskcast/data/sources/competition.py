@@ -53,7 +53,7 @@ class CompetitionSource(SourceConfig):
         root = find_root(raw)
         if root is None:
             raise MaskcastError(
-                f"{raw}: none of the folders {', '.join(SETS)} is there; fetch the data set's root"
+                f"{raw}: expected at least one of the folders {', '.join(SETS)}; fetch the data set's root"
             )
         classes = self._classes()
         attributes = ATTRIBUTES if self.attributes else None

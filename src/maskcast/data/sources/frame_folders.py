@@ -59,7 +59,7 @@ class FrameFoldersSource(SourceConfig):
     """
 
     splits_come_from: ClassVar[str] = (
-        "source.splits (names or shares), or source.split_by to time where one sequence is all there is"
+        "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
     )
     layout: Literal["frame_folders"] = "frame_folders"
     images: Pattern = "JPEGImages/480p/{clip}"

@@ -124,7 +124,7 @@ def load_pt(path: Path) -> Any:
             with torch.serialization.safe_globals([np.ndarray, np.dtype, *numbers, *named]):
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no list")
+            reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "not a list")
             raise LabelError(
                 f"{path}: loading it could run code ({reason.strip()[:120]}); if you trust its origin, write it "
                 f"as JSON lines: {CONVERTER} --trust {path} {path.stem}.jsonl, and name that"

@@ -186,9 +186,7 @@ def _square(box: Box, scale: float, size: tuple[int, int], where: str) -> tuple[
     """Returns top, left and side of the square around a box, in whole pixels."""
     x, y, width, height = box
     if x + width <= 0 or y + height <= 0 or x >= size[1] or y >= size[0]:
-        raise MaskcastError(
-            f"{where}: box {list(box)} lies outside the image of {size[1]}x{size[0]}; fix the list"
-        )
+        raise MaskcastError(f"{where}: box {list(box)} is outside the image of {size[1]}x{size[0]}; fix the list")
     side = max(1, round(max(width, height) * scale))
     if side > 4 * max(size):
         raise MaskcastError(

@@ -37,7 +37,7 @@ class VideosSource(SourceConfig):
     """Every video file below the folder."""
 
     splits_come_from: ClassVar[str] = (
-        "source.layout to frame_folders, which takes videos with masks: here none has any"
+        "source.layout to frame_folders, which takes videos with masks: none of these has any"
     )
     layout: Literal["videos"] = "videos"
     classes: Classes = ("background", "foreground")

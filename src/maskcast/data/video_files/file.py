@@ -77,7 +77,7 @@ def _first_video(container: Any, what: object) -> Any:
     cover = av.stream.Disposition.attached_pic  # cover art is a stream, too
     streams = [one for one in container.streams.video if not one.disposition & cover]
     if not streams:
-        raise MaskcastError(f"{what}: holds no video stream; give a video file, or copy it again")
+        raise MaskcastError(f"{what}: has no video stream; give a video file, or copy it again")
     if streams[0].codec_context is None:
         raise MaskcastError(f"{what}: damaged, or its codec is not supported; encode it as H.264")
     return streams[0]

@@ -200,7 +200,7 @@ def decode_value(names: Sequence[str], value: int, where: str) -> tuple[str, int
     class_id, instance = divmod(value, OBJECTS_PER_CLASS)
     if not 0 < class_id <= len(names):
         raise MaskcastError(
-            f"{where}: value {value} is of class {class_id}; there are 1 to {len(names)} ({', '.join(names)}): "
+            f"{where}: value {value} is of class {class_id}; allowed: 1 to {len(names)} ({', '.join(names)}): "
             f"list all classes in {LABELS}"
         )
     return names[class_id - 1], instance
