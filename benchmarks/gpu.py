@@ -127,6 +127,9 @@ def rows_of(part: str, args: argparse.Namespace, sizes: "Sizes") -> Iterator[tup
         for measure in store_reader.rows(args.toy):
             yield "store", "", measure
     elif part == "masks":
+        if not (args.work / "masker").exists():  # the part `loops` was left out, or has failed
+            masker = next(case for case in cases(args.work, sizes) if case.name == "U-Net")
+            loops.train_masker(masker, sizes, args.work)
         for measure in masks.rows(args.work):
             yield "U-Net", "", measure
     elif part == "loops":

@@ -125,6 +125,13 @@ def _same(batch: Any, step: int) -> Any:
     return batch
 
 
+def train_masker(case: Case, sizes: Sizes, folder: Path) -> None:
+    """Trains a masker as the loops do, and saves it as ``masker``."""
+    task = case.task()
+    _seconds_per_step(task, task.params.training, sizes.steps, folder)
+    save_masker(folder / "masker", task.segmenter, task.params.model, {})
+
+
 def compiled_loop(case: Case, sizes: Sizes, folder: Path) -> Row:
     """Returns the row of maskcast's loop with compilation."""
     forget()

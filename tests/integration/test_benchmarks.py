@@ -35,7 +35,7 @@ TOY: dict[str, list[str]] = {
     "coco": ["--rounds", "1", "--images", "30"],
     "forecast_losses": ["simulated", "--clips", "2", "--frames", "4", "3", "--size", "32", "48"],
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
-    "gpu": ["--toy", "--out", "gpu", "--models", "U-Net", "--parts", "loops", "masks", "compiled"],
+    "gpu": ["--toy", "--out", "gpu", "--models", "U-Net", "--parts", "masks", "loops", "compiled"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
     "quota": ["--rounds", "1", "--steps", "1"],
     "label_suggestions": [
