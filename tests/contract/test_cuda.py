@@ -38,7 +38,7 @@ from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.models.forecasting.batches import Window
-from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ForecasterConfig, SimVPConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig, ForecasterConfig
 from maskcast.models.segmentation.configs import MaskLossConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.models.segmentation.table import save_masker
@@ -48,9 +48,6 @@ from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.feeding import to_device
 from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import fit
-from maskcast.training.schedule import TrainingParams
-from maskcast.training.tasks.forecasting import ForecastTask
-from maskcast.training.tasks.forecasting_params import ForecastTraining
 
 pytestmark = pytest.mark.cuda
 GPU, HAS_GPU = torch.device("cuda"), torch.cuda.is_available()
@@ -244,33 +241,15 @@ def test_a_forecaster_forecasts_and_learns_as_on_a_cpu(tmp_path: Path, config: A
     close(gradients[1], gradients[0], 1e-2)
 
 
-@pytest.mark.parametrize("config", [*FORECASTERS, ConvGRUConfig(), SimVPConfig(loss_stride=3)], ids=str)
-def test_a_recorded_forecaster_learns_what_a_written_one_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Any
-) -> None:
-    """Its draws among it: a replay draws from the random state of its own step."""
-    store = write_store(tmp_path / "clips")
-    train, losses = list(store.select("train", "labelled")), []
-    for choice in (False, "auto"):
-        torch.manual_seed(0)
-        model = config.build(3)
-        training = TrainingParams(
-            epochs=1, steps_per_epoch=12, batch_size=2, learning_rate=1e-4, precision="fp32", compile=choice
-        )
-        given = ForecastTraining(training=training, context_frames=11, min_context_frames=11, horizon=11)
-        same: dict[str, Any] = {"clips": store, "masks": store, "target": store, "train": train}
-        task = ForecastTask(model, given, **same, masker=None, fingerprint=str(choice))
-        with listening(kept := KillAt()):
-            fit(task, training, tmp_path / str(choice))
-        losses.append(kept.losses)
-    assert "not recorded" not in capsys.readouterr().err
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+# a detector's proposals may change with a rounding; it has a test of its own
+RECORDED = {name: made for name, made in recorded_tasks.STEPS.items() if not name.startswith("detector")}
 
 
-@pytest.mark.parametrize("made", recorded_tasks.TASKS.values(), ids=recorded_tasks.TASKS)
+@pytest.mark.parametrize("made", RECORDED.values(), ids=RECORDED)
 def test_a_recorded_task_learns_what_a_written_one_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], made: Any
 ) -> None:
+    """Its draws among it: a replay draws from the random state of its own step."""
     store, losses = recorded_tasks.write_squares(tmp_path / "clips"), []
     for choice in (False, "auto"):
         task = made(store)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import SMALL_DETECTOR
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,17 +21,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maskcast.labels import single_map
 from maskcast.models.cuda_graphs import GraphedCallable, GraphRecorder
 from maskcast.models.detection import faster_rcnn
-from maskcast.models.detection.configs import FasterRcnnConfig
-from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
-from maskcast.models.encoders.siamese import Normalised, Views
+from maskcast.models.encoders import unet as encoder_unet
 from maskcast.models.forecasting import label_codec, pixels
 from maskcast.models.forecasting.batches import TrackBatch
-from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ObjectsConfig, SimVPConfig
-from maskcast.models.forecasting.input import Input
+from maskcast.models.forecasting.configs import ConvLSTMConfig, SimVPConfig
 from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.objects import tracks, warp
 from maskcast.models.recurrent import cells
-from maskcast.models.segmentation import losses
+from maskcast.models.segmentation import loss_chunks, losses
+from maskcast.models.segmentation import unet as segmenter_unet
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, UNetConfig
 from maskcast.models.segmentation.losses import AlphaLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
@@ -86,96 +83,23 @@ def masks() -> tuple[Any, Callable[[Any], Tensor]]:
     return model, loss
 
 
-def objects() -> tuple[Any, Callable[[Any], Tensor]]:
-    def loss(model: Any) -> Tensor:
-        context, target = (torch.zeros(2, frames, 3, 8, device="cuda") for frames in (11, 5))
-        total: Tensor = model.loss(context, target)[0]
-        return total
-
-    return ObjectsConfig(hidden=8).build(4), loss
-
-
-def forecaster(config: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
-    def made() -> tuple[Any, Callable[[Any], Tensor]]:
-        model = config.build(4)
-
-        def loss(model: Any) -> Tensor:
-            parts: list[Any] = []
-            for frames in (6, 5):
-                channels = (3,) if model.input is Input.FRAMES else ()
-                pictures = torch.zeros(2, frames, 18, 27, *channels, dtype=torch.uint8, device="cuda")
-                tracks = torch.zeros(2, frames, 3, 10 if getattr(config, "whole", False) else 8, device="cuda")
-                parts.append(TrackBatch(tracks, pictures) if getattr(model, "motion", None) else pictures)
-            total: Tensor = model.loss(*parts)[0]
-            return total
-
-        return model, loss
-
-    return made
-
-
-def detector() -> tuple[Any, Callable[[Any], Tensor]]:
-    def loss(model: Any) -> Tensor:
-        images = [torch.zeros(64, 64 + 16 * k, 3, dtype=torch.uint8, device="cuda") for k in range(2)]
-        boxes = [torch.zeros(16, 4, device="cuda")] * 2
-        labels = [torch.zeros(16, dtype=torch.long, device="cuda")] * 2
-        limits = torch.zeros(2, 4, device="cuda")
-        sizes = [(16, 20), (8, 10), (4, 5), (2, 3), (1, 2)]
-        model._batched._limits_and_anchors = lambda *_: [
-            limits,
-            *(torch.zeros(3 * h * w, 4, device="cuda") for h, w in sizes),
-        ]
-        return torch.stack(list(model.losses(images, boxes, labels).values())).sum()
-
-    return FasterRcnnConfig(**SMALL_DETECTOR).build(3), loss
-
-
-def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
-    def made() -> tuple[Any, Callable[[Any], Tensor]]:
-        def loss(model: Any) -> Tensor:
-            views = torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8, device="cuda")
-            step = torch.zeros((), dtype=torch.long, device="cuda")
-            order = torch.zeros(4, dtype=torch.long, device="cuda")
-            total: Tensor = model.loss(Views(views, views, order, step))[0]
-            return total
-
-        network = UNetEncoderConfig(width=2).build()
-        return method.build(Normalised(network, torch.full((3,), 0.5), torch.full((3,), 0.25))), loss
-
-    return made
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        masks,
-        objects,
-        forecaster(ConvLSTMConfig(hidden=4, stride=4, motion="none", loss_steps=5, loss_stride=1)),
-        forecaster(ConvLSTMConfig(hidden=4, layers=2, norm="batch", peepholes="channel")),
-        forecaster(ConvGRUConfig(hidden=4, stride=1, embedding="onehot", motion="none", feedback=True)),
-        forecaster(ConvGRUConfig(hidden=4, input="frames")),
-        forecaster(SimVPConfig(hidden=2, blocks=1, whole=True)),
-        detector,
-        encoder(MocoConfig(queue=8, sub_batches=2)),
-        encoder(DenseCLConfig(queue=8, sub_batches=2)),
-    ],
-    ids=["masks", "objects", "still", "moving", "feedback", "frames", "whole", "detector", "moco", "densecl"],
-)
-def test_host_and_device_do_not_meet(
-    made: Callable[[], tuple[Any, Callable[[Any], Tensor]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from maskcast.models.encoders import unet as encoder_unet
-    from maskcast.models.segmentation import unet as segmenter_unet
-
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs PyTorch's operations, and for kernels that they do not replace something of the same shape."""
     for module in (encoder_unet, segmenter_unet, cells, label_codec):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
+    monkeypatch.setattr(losses, "_fused_backend", lambda _: loss_chunks)
     monkeypatch.setattr(pixels, "has_kernels", lambda x: True)
     monkeypatch.setattr(faster_rcnn, "has_kernels", lambda x: True)
     suppression = SimpleNamespace(keep_by_nms=lambda boxes, valid, threshold: valid)
     still_loss = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))
     for name, kernel in (("suppression", suppression), ("still_loss", still_loss)):
         monkeypatch.setitem(sys.modules, f"maskcast.models.kernels.{name}", kernel)
-    model, loss = made()
+
+
+def test_losses_of_maps_do_not_meet_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of whole tasks are held in ``test_recorded_tasks``."""
+    without_kernels(monkeypatch)
+    model, loss = masks()
     with FakeTensorMode():
         moved(model.train())
         with Crossings() as crossings:
