@@ -291,7 +291,7 @@ CASES = [
     Case(
         "mask of the wrong shape",
         "prepare_clips",
-        ("mask.npy", "fix"),
+        ("mask.npy", "is 8x8", "export both"),
         partial(mask_npy, np.ones((3, 8, 8), np.int64)),
     ),
     Case("class id 49", "prepare_clips", ("mask.npy", "49"), partial(mask_npy, np.full((3, *SIZE), 49))),
