@@ -109,8 +109,6 @@ class LabelFormat(ABC):
         name: name on the command line.
         tool: name of the tool or data set, for messages.
         files: file names or patterns to read in a folder or archive; the first that matches any file is used.
-        tracks: whether objects have the same number in all frames of a clip.
-        scores: whether a confidence can be stored.
         whole_clips: whether frames have only a number in their clip, so that clips are always written whole.
         covers_all_frames: whether a clip's file covers all frames, though only frames with regions are listed.
         duplicate_remedy: the remedy if a frame is listed twice.
@@ -123,8 +121,6 @@ class LabelFormat(ABC):
     name: ClassVar[str]
     tool: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
-    tracks: ClassVar[bool]
-    scores: ClassVar[bool]
     whole_clips: ClassVar[bool] = False
     covers_all_frames: ClassVar[bool] = False
     duplicate_remedy: ClassVar[str] = "leave one of the two out"

@@ -69,8 +69,6 @@ class Cityscapes(LabelFormat):
     name = "cityscapes"
     tool = "Cityscapes"
     files = (f"*{INSTANCE_IDS}", f"*{LABEL_IDS}")
-    tracks = True
-    scores = False
     class_table = tuple(name for name, *_ in TABLE)
     void_classes = tuple(name for name, _, _, left_out in TABLE if left_out)
     background_class = "unlabeled"

@@ -43,8 +43,6 @@ class Coco(LabelFormat):
     name = "coco"
     tool = "COCO"
     files = (FILE, "instances*.json", "*.json")
-    tracks = True
-    scores = True
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``annotations.json``."""

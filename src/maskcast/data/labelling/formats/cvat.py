@@ -37,8 +37,6 @@ class Cvat(LabelFormat):
     duplicate_remedy = (
         "where jobs overlap, export their task, in which CVAT merges them; else leave one of the two out"
     )
-    tracks = True
-    scores = True
 
 
 @dataclass(frozen=True)

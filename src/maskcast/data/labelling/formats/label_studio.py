@@ -54,8 +54,6 @@ class LabelStudio(LabelFormat):
     name = "label-studio"
     tool = "Label Studio"
     files = (FILE, "*.json")
-    tracks = False
-    scores = True
     part = "annotations"
 
     def write(self, folder: Path, export: Export) -> None:

@@ -39,8 +39,6 @@ class Labelme(LabelFormat):
     name = "labelme"
     tool = "labelme"
     files = ("*.json",)
-    tracks = True
-    scores = False
 
     def __init__(self) -> None:
         self._reported: set[str] = set()  # kinds without area that were reported: once, not for each file

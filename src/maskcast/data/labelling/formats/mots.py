@@ -42,8 +42,6 @@ class Mots(LabelFormat):
     """The common part of both MOTS formats."""
 
     tool = "MOTS"
-    tracks = True
-    scores = False
     has_ambiguous_start = True
     first = 0  # number of a clip's first frame in the files
     classes: Sequence[str] = ()  # classes of the files

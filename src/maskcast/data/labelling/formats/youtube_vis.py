@@ -32,8 +32,6 @@ class YouTubeVis(LabelFormat):
     name = "youtube-vis"
     tool = "YouTube-VIS"
     files = (FILE, "*.json")
-    tracks = True
-    scores = True
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``instances.json``."""
