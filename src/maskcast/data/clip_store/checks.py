@@ -41,17 +41,17 @@ def check_layers(
         given.append(("frames", frames, np.uint8, (*size, 3)))
     for name, mask in masks.items():
         given.append((_layer_text("masks", name, maps), mask, DTYPES[maps[name].kind], size))
-    for name, sure in confidence.items():
-        given.append((_layer_text("confidence", name, maps), sure, np.uint8, size))
+    for name, layer in confidence.items():
+        given.append((_layer_text("confidence", name, maps), layer, np.uint8, size))
     lengths = {len(layer) for _, layer, _, _ in given}
     if len(lengths) > 1 or 0 in lengths:
         raise MaskcastError(
             f"clip {clip_id!r}: layers have {sorted(lengths)} frames; give all of them the same number"
         )
-    for words, layer, dtype, shape in given:
+    for what, layer, dtype, shape in given:
         if np.dtype(layer.dtype) != dtype or layer.shape[1:] != shape:
             raise MaskcastError(
-                f"clip {clip_id!r}: {words} are {layer.dtype} {layer.shape}; the store holds {np.dtype(dtype)} "
+                f"clip {clip_id!r}: {what} are {layer.dtype} {layer.shape}; the store holds {np.dtype(dtype)} "
                 f"{('T', *shape)}: resize them (height and width of prepare_clips)"
             )
 
@@ -85,10 +85,11 @@ def check_values(clip_id: str, label_map: LabelMap, mask_THW: np.ndarray, object
                 f"or {IGNORE} for no label); fix the mask or the list of classes"
             )
     if label_map.kind == "instances":
-        bare = [int(one) for one in np.unique(mask_THW) if one and int(one) not in objects]
-        if bare:
+        unknown = [int(one) for one in np.unique(mask_THW) if one and int(one) not in objects]
+        if unknown:
             raise MaskcastError(
-                f"clip {clip_id!r}: instance {bare[0]} of map {label_map.name!r} has no class; give it in objects"
+                f"clip {clip_id!r}: instance {unknown[0]} of map {label_map.name!r} has no class; give it in "
+                "objects"
             )
 
 

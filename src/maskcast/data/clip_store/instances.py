@@ -30,22 +30,23 @@ class ObjectClasses(StoreView):
 
     def __init__(self, store: ClipStore) -> None:
         super().__init__(store)
-        told, most = store.label_map, Counter[int]()
+        label_map, max_counts = store.label_map, Counter[int]()
         for clip in store.clips:
-            for class_id, count in Counter(clip.objects.get(told.name, {}).values()).items():
-                most[class_id] = max(most[class_id], count)
-        self.slots = {class_id: most[class_id] for class_id in sorted(most)}
+            for class_id, count in Counter(clip.objects.get(label_map.name, {}).values()).items():
+                max_counts[class_id] = max(max_counts[class_id], count)
+        self.slots = {class_id: max_counts[class_id] for class_id in sorted(max_counts)}
         """How many objects a clip has at most, by class."""
         if sum(self.slots.values()) >= IGNORE:
             raise LabelError(
-                f"{store.root}: clips of map {told.name!r} have up to "
+                f"{store.root}: clips of map {label_map.name!r} have up to "
                 f"{pluralize(sum(self.slots.values()), 'object')}; "
-                f"at most {IGNORE - 1} can be told apart: cut shorter clips, or leave out objects"
+                f"at most {IGNORE - 1} are supported: cut shorter clips, or leave out objects"
             )
-        names = [f"{told.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]
-        self._map = LabelMap(told.name, (told.classes[0], *names), things=True)
-        beside = (one for one in store.maps.values() if one.kind == "classes" and one.classes == told.classes)
-        self._beside = next((store.of(one.name) for one in beside), None)
+        names = [f"{label_map.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]
+        self._map = LabelMap(label_map.name, (label_map.classes[0], *names), things=True)
+        class_maps = (one for one in store.maps.values() if one.kind == "classes")
+        same = (store.of(one.name) for one in class_maps if one.classes == label_map.classes)
+        self._class_store = next(same, None)
 
     @property
     def label_map(self) -> LabelMap:
@@ -66,7 +67,7 @@ class ObjectClasses(StoreView):
         if LABELLED_FRAMES in clip.meta:
             known = labelled_frames(self.store, clip)
             found_THW[[t not in known for t in range(clip.num_frames)[frames]]] = IGNORE
-        if self._beside is not None and self._beside.has_masks(clip):
-            unknown_THW = self._beside.masks(clip, frames) == IGNORE
+        if self._class_store is not None and self._class_store.has_masks(clip):
+            unknown_THW = self._class_store.masks(clip, frames) == IGNORE
             found_THW[unknown_THW & ~unknown_THW.all((1, 2), keepdims=True)] = IGNORE
         return found_THW

@@ -97,7 +97,7 @@ class ClipWriter:
         """
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
         layers = {masks_layer(name): mask for name, mask in masks.items()}
-        layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
+        layers |= {f"confidence/{name}": layer for name, layer in confidence.items()}
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
             raise MaskcastError(f"clip {clip_id!r} ({kind}) has no masks; add its masks or leave it out")

@@ -73,8 +73,8 @@ def source_with_list(
         ids: class ids in the masks.
     """
     if any(one.number is not None for one in listed):
-        told = [one.name for one in sorted(listed, key=lambda one: one.number or 0)]
-        return None if has_colours(source.get("values", {})) else _source_with_ids(source, told, ids)
+        by_id = [one.name for one in sorted(listed, key=lambda one: one.number or 0)]
+        return None if has_colours(source.get("values", {})) else _source_with_ids(source, by_id, ids)
     if "values" in source:
         by_colour = {f"#{one.colour:06x}": one.name for one in listed if one.colour is not None}
         if not set(source["values"]) <= by_colour.keys():
@@ -84,8 +84,8 @@ def source_with_list(
         background_first = sorted(names, key=lambda name: name.lower() != "background")
         return {"classes": background_first, "values": values} if len(names) > 1 else None
     names_by_id = [one.name for one in listed]
-    by_id = source.get("encoding") == "index" or "label_divisor" in source
-    if not by_id or len(names_by_id) != len(source["classes"]):
+    has_ids = source.get("encoding") == "index" or "label_divisor" in source
+    if not has_ids or len(names_by_id) != len(source["classes"]):
         return None
     if len(set(names_by_id)) < len(names_by_id):
         return None
@@ -133,7 +133,7 @@ def _source_with_ids(source: dict[str, Any], names: Sequence[str], values: Seque
 
 def _parse_text(text: str) -> list[ListedClass]:
     """Parses the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::` or only names."""
-    found, bare = [], []
+    found, names_only = [], []
     for line in text.splitlines():
         if line.startswith("#"):
             continue
@@ -146,8 +146,8 @@ def _parse_text(text: str) -> list[ListedClass]:
         if len(numbers) == 3 and max(numbers) < 256:
             found.append(ListedClass(name, numbers[0] << 16 | numbers[1] << 8 | numbers[2]))
         elif not numbers:
-            bare.append(ListedClass(name, None))
-    return found or bare
+            names_only.append(ListedClass(name, None))
+    return found or names_only
 
 
 def _parse_json(path: Path) -> list[ListedClass]:

@@ -105,11 +105,11 @@ def video_subsets(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
 
     Cityscapes has one of thirty frames in `leftImg8bit/train/ulm`, and all in `leftImg8bit_sequence/train/ulm`.
     """
-    beside = defaultdict[tuple[str, ...], list[ImageGroup]](list)
+    parallel = defaultdict[tuple[str, ...], list[ImageGroup]](list)
     for one in frames:
         for place in range(len(one.parts) - 1):
-            beside[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
-    kinds = (group for group in beside.values() if len(group) <= MAX_KINDS)
+            parallel[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
+    kinds = (group for group in parallel.values() if len(group) <= MAX_KINDS)
     pairs = (pair for group in kinds for pair in permutations(group, 2))
     return {
         one: other
@@ -162,10 +162,10 @@ def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]
     """
     places = {part for one in others if not one.are_masks for part in one.parts}
     for one, other in product(read, [other for other in others if other.are_masks][:MAX_COMPARED]):
-        beside = len(one.parts) == len(other.parts) and sum(map(ne, one.parts, other.parts)) <= 1
+        parallel = len(one.parts) == len(other.parts) and sum(map(ne, one.parts, other.parts)) <= 1
         names = {*other.parts} - {*one.parts}
         objects = bool(names) and all(map(str.isdecimal, names)) and bool(one.keys() & other.keys())
-        if beside and not places & names and (objects or _are_disjoint(one, other)):
+        if parallel and not places & names and (objects or _are_disjoint(one, other)):
             first, second = (f"{each.folder} ({each.files[0].name})" for each in (one, other))
             return first, second
     return None
@@ -204,10 +204,10 @@ def select_class_masks(masks: Sequence[ImageGroup]) -> list[ImageGroup]:
         renamed = [
             tuple(classes if part == other else part for part in one.parts) for other, classes in CLASS_FOLDERS
         ]
-        bare = [
+        uncoloured = [
             tuple(COLOURED.sub("", part) if part == other else part for part in one.parts) for other in one.parts
         ]
-        grey = [places[parts] for parts in bare if parts in places and parts != one.parts]
+        grey = [places[parts] for parts in uncoloured if parts in places and parts != one.parts]
         if any(parts in places and parts != one.parts for parts in renamed) or any(
             _has_colours(one) and not _has_colours(other) for other in grey
         ):

@@ -256,9 +256,9 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         found.layout, found.photographs = "photographs with masks" if labels else "photographs without masks", why
     elif all(isinstance(files, Path) and files.is_file() for files in images.values()):
         found.layout = "videos and mask images by sequence"
-    if lonely := sorted(labels.keys() - images.keys()):
+    if unpaired := sorted(labels.keys() - images.keys()):
         found.warnings.append(
-            f"masks of {', '.join(lonely[:3])} ({pluralize(len(lonely), 'sequence')}) have no frames"
+            f"masks of {', '.join(unpaired[:3])} ({pluralize(len(unpaired), 'sequence')}) have no frames"
         )
     footage = pair_masks(images, labels, suffix, found, whole=whole)
     if not why and (why := photographs_reason(footage)):

@@ -55,14 +55,14 @@ def across_splits(raw: Path, images: str) -> str:
     """Returns a pattern with `*` for a folder named after a split, if folders of other splits are beside it."""
     parts = images.split("/")
     for place, part in enumerate(parts[:-1]):
-        beside = raw.joinpath(*parts[:place])
+        parent = raw.joinpath(*parts[:place])
         if (
             split_of_name(part)
-            and sum(one.is_dir() and split_of_name(one.name) is not None for one in beside.iterdir()) > 1
+            and sum(one.is_dir() and split_of_name(one.name) is not None for one in parent.iterdir()) > 1
         ):
             wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
             with suppress(MaskcastError):  # two files would have the same name
-                if all(split_of_name(path.relative_to(beside).parts[0]) for path in _matched_paths(raw, wide)):
+                if all(split_of_name(path.relative_to(parent).parts[0]) for path in _matched_paths(raw, wide)):
                     return wide
     return images
 

@@ -52,8 +52,8 @@ def split_of_name(name: str) -> tuple[str, bool] | None:
     if name.lower() in SPLIT_NAMES:
         return SPLIT_NAMES[name.lower()], True
     words = map(str.lower, re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
-    told = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-    return (told.pop(), False) if len(told) == 1 else None
+    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return (splits.pop(), False) if len(splits) == 1 else None
 
 
 def _split_of(raw: Path, name: str, one: SequenceFiles, files: Collection[Path]) -> tuple[str, bool] | None:
@@ -62,8 +62,8 @@ def _split_of(raw: Path, name: str, one: SequenceFiles, files: Collection[Path])
         return own
     images = [one.images] if isinstance(one.images, Path) else one.images
     for places in ({path.parent for path in images}, {file.with_suffix("") for file in files}):
-        told = {next(_splits_in_path(place.relative_to(raw)), None) for place in places}
-        if len(told) == 1 and (split := told.pop()):
+        splits = {next(_splits_in_path(place.relative_to(raw)), None) for place in places}
+        if len(splits) == 1 and (split := splits.pop()):
             return split
     return None
 
@@ -130,9 +130,9 @@ def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
     rows: list[list[str]] = []
     with suppress(csv.Error):  # not a table
         rows += csv.reader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
-    told = [(SPLIT_NAMES.get("".join(map(_split_word, row)), ""), row) for row in rows]
-    if sum(not split for split, _ in told) <= 1:  # the header
-        yield from ((split, cell) for split, row in told for cell in row if split and not _split_word(cell))
+    split_rows = [(SPLIT_NAMES.get("".join(map(_split_word, row)), ""), row) for row in rows]
+    if sum(not split for split, _ in split_rows) <= 1:  # the header
+        yield from ((split, cell) for split, row in split_rows for cell in row if split and not _split_word(cell))
 
 
 def _split_word(cell: str) -> str:

@@ -108,8 +108,8 @@ def _guess_offset(images: FilesBySequence, labels: FilesBySequence, suffix: str)
     If a sequence has as many masks as frames, its first mask belongs to its first frame. If it has fewer, masks
     have the numbers of their frames, except for videos whose frames are counted from 1.
     """
-    told = [_numbers(images[name], labels[name], suffix, name) for name in images if name in labels]
-    known = [one for one in told if one is not None]
+    numbers = [_numbers(images[name], labels[name], suffix, name) for name in images if name in labels]
+    known = [one for one in numbers if one is not None]
     if not known:
         return None
     if shifts := {shift for frames, masks in known if (shift := _constant_shift(frames, masks)) is not None}:

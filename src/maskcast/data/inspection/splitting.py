@@ -100,8 +100,8 @@ def _unlabelled_splits(
 def _unlabelled_text(without: Mapping[str, Sequence[str]]) -> str:
     """Returns a text about the sequences without masks."""
     unlabelled, hidden = (len(without.get(split, ())) for split in ("unlabeled", "hidden"))
-    told = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
-    return told + (f"; hidden: the {hidden} of test, without masks: not used for training" if hidden else "")
+    text = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
+    return text + (f"; hidden: the {hidden} of test, without masks: not used for training" if hidden else "")
 
 
 def _drop_sparse_split(
@@ -158,9 +158,9 @@ def _add_val(
     if 2 * len(drawn) > len(pool) > 1:  # one video has most of the parts: the others are scored on
         drawn = tuple(name for name in pool if name not in drawn)
     if not test or not rest:
-        told = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
+        text = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
         together = len(set(of_pool.values())) < len(pool)
-        return {"val": drawn}, f"{told}; those of one video stay together" if together else told
+        return {"val": drawn}, f"{text}; those of one video stay together" if together else text
     reason = f"{VAL_SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0"
     return {"val": drawn, "test": test}, f"{reason}; test: {origin}"
 
