@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.inference import worker
+from maskcast.inference.segment import segment_whole
+from maskcast.labels import single_map
 from maskcast.models import encoders, segmentation
 from maskcast.models.arithmetic import arithmetic
 from maskcast.models.forecasting import pixels
@@ -27,7 +30,7 @@ from maskcast.models.kernels.upsampling import up_joined
 from maskcast.models.objects import tracks, warp
 from maskcast.models.recurrent.cells import ConvLSTMCell
 from maskcast.models.segmentation import loss_chunks, loss_kernels, losses
-from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.configs import MaskLossConfig, UNetConfig
 from maskcast.models.segmentation.unet import UNet
 
 LOSSES: list[dict[str, Any]] = [
@@ -256,6 +259,20 @@ def check_network(device: str) -> None:
     close(gradients[1], gradients[0], 1e-3)
 
 
+def check_masking(device: str) -> None:
+    """Inference whose masks a kernel decodes against the same without it."""
+    segmenter = UNetConfig(width=2).build(single_map(list("abc"))).to(device).eval()
+    frames = torch.randint(0, 256, (3, 16, 24, 3), dtype=torch.uint8).numpy()
+    found = []
+    for kernels in (False, True):
+        worker.has_kernels = lambda _, kernels=kernels: kernels  # type: ignore[assignment, misc]
+        (one,) = segment_whole(segmenter, frames, batch_size=2, precision="fp32").values()
+        found.append(one)
+    assert found[0].confidence is not None and found[1].confidence is not None
+    assert (found[0].masks != found[1].masks).mean() < 0.01
+    close(torch.from_numpy(found[1].confidence), torch.from_numpy(found[0].confidence), 1e-4)
+
+
 def check_all(device: str) -> None:
     """Checks every kernel at small sizes that no block divides."""
     with arithmetic(torch.device(device), "fp32"):
@@ -271,6 +288,7 @@ def _check_all(device: str) -> None:
     check_loss(device, MaskLossConfig(), torch.channels_last, torch.bfloat16)
     for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
         check_decoding(device, classes, layout)
+    check_masking(device)
     check_network(device)
     check_suppression(device, 70, 0.3)
     check_patches(device, torch.float32, 5, 70, 2)
