@@ -63,6 +63,17 @@ def test_images_that_clip_names_are_sequences_of_one_frame(tmp_path):
         list_raw(tmp_path, images="{clip}.*", masks="{clip}_mask.png", frames=1)
 
 
+def test_files_beside_frames_in_formats_that_are_not_read_are_reported_and_folders_are_not(tmp_path):
+    write_sequence(tmp_path, "dog")
+    folder = tmp_path / "JPEGImages/480p/dog"
+    (folder / "thumbs.v1").mkdir()
+    (folder / "notes.txt").touch()
+    assert not any("unsupported" in note for note in list_raw(tmp_path, frames=5, splits={}).notes)
+    (folder / "00005.HEIC").touch()
+    said = "1 sequence holds files in unsupported image formats (dog: .heic); save them as PNG if they are frames"
+    assert said in list_raw(tmp_path, frames=5, splits={}).notes
+
+
 @pytest.mark.parametrize("mode", ["L", "P"])
 def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
     write_sequence(tmp_path, "road", value=2, mode=mode)

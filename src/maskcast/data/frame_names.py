@@ -42,8 +42,9 @@ def frame_files(folder: Path) -> list[Path]:
 
 def unsupported_suffixes(folder: Path) -> str:
     """Returns the endings of files that may be pictures but are not supported, e.g. `.heic, .gif`."""
-    suffixes = {path.suffix.lower() for path in folder.iterdir() if not is_junk(path.name)}
-    return ", ".join(sorted(suffixes - IMAGE_SUFFIXES - METADATA_SUFFIXES))
+    known = IMAGE_SUFFIXES | METADATA_SUFFIXES
+    others = [path for path in folder.iterdir() if path.suffix.lower() not in known and not is_junk(path.name)]
+    return ", ".join(sorted({path.suffix.lower() for path in others if path.is_file()}))
 
 
 def original_name(name: str) -> str:
