@@ -21,7 +21,14 @@ from maskcast.files import list_files
 from maskcast.labels import IGNORE
 from maskcast.reading import read_json
 
-CLASS_LIST = re.compile(r".*(class|label|palette|colou?r|categor).*\.(txt|csv|json)", re.IGNORECASE)
+NAMED_AS_LIST = re.compile(r"class|label|palette|colou?r|categor", re.IGNORECASE)
+# Others have classes in a part: Supervisely, nnU-Net, Mapillary Vistas.
+CLASS_LIST = re.compile(
+    rf".*({NAMED_AS_LIST.pattern}).*\.(txt|csv|json)|(meta|dataset|config.*)\.json", re.IGNORECASE
+)
+JSON_PARTS = ("labels", "classes", "categories")
+_HEX = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
+_ID_OR_HEX = re.compile(rf"\d+|{_HEX.pattern}", re.IGNORECASE)
 VIPSEG = "panoVIPSeg_categories.json"  # its ids are one less than the values in masks, where 0 means no label
 BDD = ("background", "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 CITYSCAPES_NAMES = tuple(name for name, *_ in TABLE)
@@ -72,17 +79,20 @@ def source_with_list(
         listed: classes by id, or by colour.
         ids: class ids in the masks.
     """
-    if any(one.number is not None for one in listed):
-        by_id = [one.name for one in sorted(listed, key=lambda one: one.number or 0)]
-        return None if has_colours(source.get("values", {})) else _source_with_ids(source, by_id, ids)
+    if not has_colours(source.get("values", {})) and (by_id := _by_id(listed)):
+        return _source_with_ids(source, by_id, ids)
     if "values" in source:
         by_colour = {f"#{one.colour:06x}": one.name for one in listed if one.colour is not None}
+        if "#000000" in source["values"]:  # lists of objects leave it out
+            by_colour.setdefault("#000000", "background")
         if not set(source["values"]) <= by_colour.keys():
             return None
         names = dict.fromkeys(name for name in by_colour.values() if not NO_LABEL.fullmatch(name))
         values = {colour: name if name in names else VOID for colour, name in by_colour.items()}
         background_first = sorted(names, key=lambda name: name.lower() != "background")
         return {"classes": background_first, "values": values} if len(names) > 1 else None
+    if any(one.number is not None for one in listed):
+        return None  # the order says nothing of the ids
     names_by_id = [one.name for one in listed]
     has_ids = source.get("encoding") == "index" or "label_divisor" in source
     if not has_ids or len(names_by_id) != len(source["classes"]):
@@ -132,42 +142,103 @@ def _source_with_ids(source: dict[str, Any], names: Sequence[str], values: Seque
 
 
 def _parse_text(text: str) -> list[ListedClass]:
-    """Parses the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::` or only names."""
+    """Parses the lines of a list, which have names, and perhaps ids or colours.
+
+    `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::`, `Animal,#408040`, `1: Animal`,
+    `1,Animal,64,128,64`.
+    """
     found, names_only = [], []
     for line in text.splitlines():
-        if line.startswith("#"):
+        if line.startswith("#") and not _HEX.match(line):  # a comment
             continue
         line = _LABELMAP.sub(r"\1 \2", line)
-        words = [word for word in re.split(r"[,;\t ]+", line.strip()) if word]
+        words = [word for word in re.split(r"[,;\t ]+|(?<=\d):", line.strip()) if word]
         numbers = [int(word) for word in words if word.isdigit()]
-        name = " ".join(word for word in words if not word.isdigit())
+        colours = [int(word[1:], 16) for word in words if _HEX.fullmatch(word)]
+        name = " ".join(word for word in words if not word.isdigit() and not _HEX.fullmatch(word))
         if not name:
             continue
-        if len(numbers) == 3 and max(numbers) < 256:
-            found.append(ListedClass(name, numbers[0] << 16 | numbers[1] << 8 | numbers[2]))
+        if len(numbers) > 2 and max(numbers[-3:]) < 256:
+            colours.append(_rgb(numbers[-3:]))
+            del numbers[-3:]
+        if len(numbers) < 2 and len(colours) < 2 and (numbers or colours):
+            found.append(ListedClass(name, next(iter(colours), None), next(iter(numbers), None)))
         elif not numbers:
             names_only.append(ListedClass(name, None))
     return found or names_only
 
 
 def _parse_json(path: Path) -> list[ListedClass]:
-    """Returns the classes of a JSON: `{"wall": "1"}` without gaps, or `[{"name": "car", "color": [0, 0, 9]}]`."""
+    """Returns the classes of a JSON: `{"car": 1}`, `{"#000009": "car"}`, `[{"name": "car", "color": [0, 0, 9]}]`.
+
+    They may be a part of it, called labels, classes or categories.
+    """
     content: Any = None
     with suppress(MaskcastError):  # not a list of classes
         content = read_json(path)
+    parts = [content[key] for key in JSON_PARTS if isinstance(content, dict) and key in content]
+    if parts or not NAMED_AS_LIST.search(path.stem):
+        content = parts[0] if parts else None
     if isinstance(content, dict):
-        ids = {name: int(number) for name, number in content.items() if str(number).isdecimal()}
-        if 0 not in ids.values():
-            ids["background"] = 0
-        counted = ids.keys() >= content.keys() and sorted(ids.values()) == [*range(len(ids))]
-        return [ListedClass(name, None, number) for name, number in ids.items()] if counted else []
-    found = []
-    for one in content if isinstance(content, list) else ():
-        match one:
-            case {"name": str(name), "color": [int(red), int(green), int(blue)]}:
-                found.append(ListedClass(name, red << 16 | green << 8 | blue))
+        if all(isinstance(name, str) for name in content.values()) and all(map(_ID_OR_HEX.fullmatch, content)):
+            content = {name: key for key, name in content.items()}
+        found = [_listed(name, value) for name, value in content.items()]
+    elif isinstance(content, list):
+        found = [
+            _listed(one.get("name", one.get("title")), one.get("color"), one.get("id"))
+            if isinstance(one, dict)
+            else _listed(one)
+            for one in content
+        ]
+    else:
+        found = []
+    classes = [one for one in found if one is not None]
+    if len(classes) < len(found):
+        return []
     if path.name == VIPSEG:
         return [
-            ListedClass(one.name, None, number) for number, one in enumerate((ListedClass("void", None), *found))
+            ListedClass("void", None, 0),
+            *(one._replace(colour=None, number=k) for k, one in enumerate(classes, 1)),
         ]
-    return found
+    return classes
+
+
+def _listed(name: object, *values: object) -> ListedClass | None:
+    """Returns a class with its colour and id, of any order; None if a value is neither."""
+    colour, number = None, None
+    for value in values:
+        match value:
+            case None:
+                continue
+            case bool():
+                return None
+            case int() | str() if str(value).isdecimal():
+                number = int(value)
+            case str() if _HEX.fullmatch(value):
+                colour = int(value[1:], 16)
+            case [int(), int(), int()] if {*value} <= {*range(256)}:
+                colour = _rgb(value)
+            case _:
+                return None
+    return ListedClass(name, colour, number) if isinstance(name, str) else None
+
+
+def _rgb(values: Sequence[int]) -> int:
+    """Returns a colour as 0xRRGGBB."""
+    return values[0] << 16 | values[1] << 8 | values[2]
+
+
+def _by_id(listed: Sequence[ListedClass]) -> list[str]:
+    """Returns names by id, with `background` for a lacking 0; empty if ids are lacking, or have gaps.
+
+    Greys count as ids, because masks with grey colours are read as ids.
+    """
+    numbers = [one.number for one in listed]
+    if None in numbers:
+        numbers = [None if one.colour is None or one.colour % 0x010101 else one.colour & 255 for one in listed]
+    named = {number: one.name for number, one in zip(numbers, listed, strict=True) if number is not None}
+    if 0 not in named:
+        named[0] = "background"
+    names = [named[number] for number in sorted(named)]
+    whole = len(named) >= len(listed) and max(named) == len(named) - 1 and len({*names}) == len(names)
+    return names if None not in numbers and whole else []

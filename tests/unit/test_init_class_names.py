@@ -1,0 +1,80 @@
+"""`maskcast init` takes the names of classes from lists in the forms that tools and data sets have."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.lookalikes import frames_of, write_images
+
+from maskcast.data.inspection.inspect_folder import inspect_folder
+
+COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
+NAMES = ["background", "car", "person"]
+CAR, PERSON = {"name": "car", "id": 1, "color": [9, 9, 9]}, {"name": "person", "id": 2, "color": [7, 7, 7]}
+IDS: dict[str, Any] = {  # file: content
+    "id2label.json": {"0": "background", "1": "car", "2": "person"},
+    "class_names.json": {"1": "car", "2": "person"},
+    "classes.json": NAMES,
+    "categories.json": [CAR, PERSON],
+    "labels.json": {"info": {}, "categories": [CAR, PERSON]},
+    "dataset.json": {"labels": {"background": 0, "car": 1, "person": 2}, "numTraining": 3},  # nnU-Net
+    "obj_class_to_machine_color.json": {"car": [1, 1, 1], "person": [2, 2, 2]},  # Supervisely
+    "classes.csv": "id,name,r,g,b\n0,background,0,0,0\n1,car,255,0,0\n2,person,0,0,255\n",
+    "_classes.csv": "Pixel Value, Class\n0, background\n1, car\n2, person\n",  # Roboflow
+    "labels.txt": "0: background\n1: car\n2: person\n",
+    "class_labels.txt": "0 background\n1 car\n2 person\n",
+}
+BY_COLOUR: dict[str, Any] = {
+    "class_list.json": {"#000000": "background", "#ff0000": "car", "#0000ff": "person"},  # A2D2
+    "colors.json": {"background": "#000000", "car": "#FF0000", "person": "#0000FF"},
+    "palette.json": {"background": [0, 0, 0], "car": [255, 0, 0], "person": [0, 0, 255]},
+    "labels.json": [{"name": "car", "color": "#ff0000", "id": 9}, {"name": "person", "color": "#0000ff", "id": 3}],
+    "config_v2.json": {  # Mapillary Vistas
+        "labels": [
+            {"name": name, "readable": name, "color": colour.tolist()}
+            for name, colour in zip(NAMES, COLOURS, strict=True)
+        ]
+    },
+    "meta.json": {"classes": [{"title": "car", "color": "#FF0000"}, {"title": "person", "color": "#0000FF"}]},
+    "classes.csv": "name,color\nbackground,#000000\ncar,#ff0000\nperson,#0000ff\n",
+    "class_dict.csv": "id,name,r,g,b\n0,background,0,0,0\n1,car,255,0,0\n2,person,0,0,255\n",
+}
+OTHERS: dict[str, Any] = {  # which are no lists of these classes
+    "classes.json": [{"name": "car", "id": 4}, {"name": "person", "id": 7}, {"name": "dog", "id": 9}],
+    "label_counts.txt": "car 31\nperson 12\ndog 5\n",
+    "labels.csv": "0,car\n0,person\n1,dog\n",
+    "dataset.json": {"background": 0, "car": 1, "person": 2},
+    "class.json": {"labels": 3},
+    "color.json": {"car": [0, 0, 999], "person": True},
+}
+
+
+def write(root: Path, name: str, content: Any, *, colours: bool) -> None:
+    for k, video in enumerate(("a", "b")):
+        frames, masks = frames_of(k, 24)
+        write_images(root / "frames" / video, frames, "{:04d}.jpg")
+        write_images(root / "masks" / video, COLOURS[masks] if colours else masks, "{:04d}.png")
+    (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_have_their_names(name: str, tmp_path: Path) -> None:
+    write(tmp_path, name, IDS[name], colours=False)
+    source = inspect_folder(tmp_path).source
+    assert (source["classes"], source["encoding"]) == (NAMES, "index")
+
+
+@pytest.mark.parametrize("name", BY_COLOUR)
+def test_colours_have_their_names(name: str, tmp_path: Path) -> None:
+    write(tmp_path, name, BY_COLOUR[name], colours=True)
+    source = inspect_folder(tmp_path).source
+    assert source["values"] == {"#000000": "background", "#ff0000": "car", "#0000ff": "person"}
+    assert {*source["classes"]} == {*NAMES} and source["classes"][0] == "background"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_ids_of_others_are_no_names(name: str, tmp_path: Path) -> None:
+    write(tmp_path, name, OTHERS[name], colours=False)
+    assert inspect_folder(tmp_path).source["classes"] == ["background", "class 1", "class 2"]
