@@ -20,6 +20,7 @@ _FRAMES = re.compile(
     re.IGNORECASE,
 )
 
+MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
 CAMERA = re.compile(r"left|right|(image|img|cam|camera)[-_ ]?\d{1,2}", re.IGNORECASE)
 SCENE = re.compile(r"(scene|seq|sequence|video|drive|shot|take)[-_ ]?\d+", re.IGNORECASE)
 
@@ -81,6 +82,11 @@ def is_named_as_frames(parts: Parts) -> bool:
     return any(map(_FRAMES.fullmatch, parts))
 
 
+def is_named_as_masks(parts: Parts) -> bool:
+    """Whether a part of a path, or the end of a file name, has a word that is usual for masks."""
+    return bool(MASK_WORDS.search("/".join(parts)))
+
+
 def paired_families(
     places: Iterable[Parts], frames: Mapping[Parts, set[NameKey]], masks: Mapping[Parts, set[NameKey]]
 ) -> tuple[str, str, int] | None:
@@ -112,10 +118,11 @@ def paired_families(
                         there += len(found)
                         shared += len(found & frames.get(images.at(name), found))
                 alike = (near, len(images.names), ours == theirs, images.parts.index(""))
-                rank = (count, *alike, shared, there, is_named_as_frames(images.parts))
+                named = (is_named_as_frames(images.parts), is_named_as_masks(labels.parts))
+                rank = (count, *alike, shared, there, *named)
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
-    return None if best is None else (*best[1:], best[0][-3])
+    return None if best is None else (*best[1:], best[0][-4])
 
 
 def _inner(name: str, before: str, after: str) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.clip_length import set_clip_length
+from maskcast.data.inspection.families import MASK_WORDS
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.image_groups import MASK_WORDS, find_videos
+from maskcast.data.inspection.image_groups import find_videos
 from maskcast.data.inspection.measuring import MAX_MEASURED, measure_frames
 from maskcast.data.inspection.unsupported_labels import unsupported_labels_text
 from maskcast.data.sources.competition import FRAME, SETS, find_root

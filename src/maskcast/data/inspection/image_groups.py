@@ -6,7 +6,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,6 +15,7 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.frame_names import METADATA_SUFFIXES, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.inspection.families import MASK_WORDS
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files, walk_folders
@@ -26,7 +27,6 @@ _SEPARATE_NUMBER = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")
 MAX_GROUPS = 8  # maximum number of groups of one folder
 NUM_SAMPLES = 3  # number of images of a group that are inspected
 MAX_MASK_VALUES = 64  # maximum number of values of a mask; a photo has thousands
-MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,25 @@ def find_image_groups(raw: Path) -> list[ImageGroup]:
             for name in names:
                 by_tail[_mask_word(PurePosixPath(name).stem)].append(name)
         most = max(map(len, by_tail.values()), default=0)
+        groups: list[ImageGroup] = []
         for tail, members in sorted(by_tail.items()):
             if len(members) * 20 < most:
                 continue
             files = tuple(folder / name for name in sorted(members, key=natural_sort_key))
-            found += _groups(folder.relative_to(raw).parts, tail, files)
+            groups += _groups(folder.relative_to(raw).parts, tail, files)
+        found += _merged(groups)
     return found
+
+
+def _merged(groups: list[ImageGroup]) -> list[ImageGroup]:
+    """Returns the groups of a folder, as one if no two of them share a frame: `000_front.png`, `001_rear.png`."""
+    keys = [one.keys() for one in groups]
+    kinds = {(one.are_masks, bool(one.read_error)) for one in groups}
+    if len(groups) < 2 or len(kinds) > 1 or len(set().union(*keys)) < sum(map(len, keys)):
+        return groups
+    files = sorted((path for one in groups for path in one.files), key=lambda path: natural_sort_key(path.name))
+    words = {_mask_word(path.stem) for path in files}
+    return [replace(groups[0], name_suffix=words.pop() if len(words) == 1 else "", files=tuple(files))]
 
 
 def _is_single_frame(names: tuple[str, ...]) -> bool:

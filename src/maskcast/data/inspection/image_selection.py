@@ -11,7 +11,8 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.images import read_image
-from maskcast.data.inspection.image_groups import MASK_WORDS, ImageGroup
+from maskcast.data.inspection.families import is_named_as_masks
+from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
@@ -25,11 +26,15 @@ CLASS_FOLDERS = (
     ("instance", "semantic"),  # KITTI
     ("colormaps", "masks"),  # BDD100K
     ("colormaps", "bitmasks"),
+    ("Instance_masks", "Semantic_masks"),  # iSAID
+    ("instance-filt", "label-filt"),  # ScanNet
+    ("masks_human", "masks_machine"),  # Supervisely
 )
 # Coloured versions for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
 COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)
 FINE, COARSE = "gtFine", "gtCoarse"  # Cityscapes' fine and coarse annotations
-CITYSCAPES_SUFFIXES = ("_labelIds", "_labelTrainIds", "_instanceIds")  # Cityscapes' masks, the most useful first
+# Masks of Cityscapes and ApolloScape, the most useful first
+CITYSCAPES_SUFFIXES = ("_labelIds", "_labelTrainIds", "_bin", "_instanceIds")
 # Pictures of frames overlaid with their masks, e.g. from labelme's scripts.
 VISUALISATION = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
 # Images derived from frames, stored beside them: neither frames to learn from, nor masks, though some look like
@@ -85,14 +90,14 @@ def frames_shown_by(
     Frames in a folder with masks of their own are not those of others: `labelled/images` does not match
     `all/images`.
     """
-    if not _is_named_as_masks(group):
+    if not _named_as_masks(group):
         return None
     names, nearest = group.keys(), max((_shared_depth(group, one) for one in masks), default=0)
     return next(
         (
             one
             for one in frames
-            if not _is_named_as_masks(one)
+            if not _named_as_masks(one)
             and names <= one.keys()
             and not (nearest > _shared_depth(group, one) and {*group.parts} & {*one.parts})
         ),
@@ -136,19 +141,19 @@ def _shared_depth(one: ImageGroup, other: ImageGroup) -> int:
 
 def mask_like_frames(masks: Sequence[ImageGroup], frames: Sequence[ImageGroup]) -> list[ImageGroup]:
     """Returns drawings and dark pictures that look like masks but are frames: masks with the same names exist."""
-    called = [one.keys() for one in masks if _is_named_as_masks(one)]
+    called = [one.keys() for one in masks if _named_as_masks(one)]
     of_photographs = [one.keys() for one in frames]
     return [
         one
         for one in masks
-        if not _is_named_as_masks(one)
+        if not _named_as_masks(one)
         and one.keys() in called
         and not any(one.keys() <= names for names in of_photographs)
     ]
 
 
-def _is_named_as_masks(group: ImageGroup) -> bool:
-    return bool(MASK_WORDS.search("/".join((*group.parts, group.name_suffix))))
+def _named_as_masks(group: ImageGroup) -> bool:
+    return is_named_as_masks((*group.parts, group.name_suffix))
 
 
 def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import unsupported_suffixes
 from maskcast.data.images import image_files
 from maskcast.data.inspection.clip_length import cover_horizon
+from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
 from maskcast.data.inspection.fixed_layouts import (
     find_box_file,
@@ -42,7 +43,7 @@ from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patte
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
-from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen
+from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.sources.patterns import FRAME, find_sequences, match_names, without_masks
@@ -80,6 +81,8 @@ def inspect_folder(raw: Path) -> Findings:
         [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
     )
     drawn = mask_like_frames(masks, frames)
+    if not frames and not videos and find_label_files(raw) is not None:  # the masks are in these
+        drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix))]
     frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
     stills = [one for one in frames if videos and len(one.files) < 2 * MIN_CONTEXT]  # posters, thumbnails
     frames = [one for one in frames if one not in stills]
@@ -153,6 +156,8 @@ def _inspect_groups(
         )
     if videos and not frames and guess.masks is None:
         return inspect_videos(raw)
+    if guess.masks is None:
+        guess = widen_frames(raw, guess, frames)
     found = _inspect_best_guess(raw, guess, frames, masks)
     _warn_unmatched_images(raw, found, [*frames, *masks])
     return _warn_unmatched_videos(raw, found, frames, videos)
@@ -182,12 +187,20 @@ def _inspect_best_guess(raw: Path, guess: Guess, frames: list[ImageGroup], masks
 def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup]) -> None:
     """Adds a note on images that no pattern finds."""
     patterns = [str(found.source[key]) for key in ("images", "masks") if key in found.source]
-    taken: set[Path] = set()
-    for pattern in patterns:
+    suffix = str(found.source.get("mask_suffix", ""))
+    taken: set[tuple[Path, str]] = set()  # files, and folders with the end of the names that are read in them
+    for pattern, tail in zip(patterns, ("", suffix), strict=False):
         for files in find_sequences(raw, pattern).values():
-            taken |= {files} if isinstance(files, Path) else set(files.values())
-    others = [path for one in groups for path in one.files if not taken & {path, path.parent}]
-    read = [one for one in groups if one.are_masks and taken & {one.files[0], one.files[0].parent}]
+            taken |= {(path, tail) for path in ([files] if isinstance(files, Path) else files.values())}
+    ends = {tail for _, tail in taken}
+
+    def is_read(path: Path) -> bool:
+        return any(
+            (path, tail) in taken or ((path.parent, tail) in taken and path.stem.endswith(tail)) for tail in ends
+        )
+
+    others = [path for one in groups for path in one.files if not is_read(path)]
+    read = [one for one in groups if one.are_masks and is_read(one.files[0])]
     lost = {path.parent for path in others}
     if (two := complementary_masks(read, [one for one in groups if one.files[0].parent in lost])) is not None:
         raise MaskcastError(
@@ -283,7 +296,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
     elif (unread := unsupported_labels_text(raw)) is not None:
         found.warnings.append(unread)
     elif others := unsupported_files_text(raw):
-        found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
+        found.warnings.append(f"{others}, which are not read: save masks as PNG")
     measure_frames(found, images)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
     places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
@@ -300,4 +313,4 @@ def _has_masks(folder: Path, suffix: str) -> bool:
 
 
 def _folder_names(groups: list[ImageGroup]) -> str:
-    return ", ".join(one.folder for one in groups[:3])
+    return ", ".join([*dict.fromkeys(one.folder for one in groups)][:3])

@@ -52,7 +52,8 @@ def split_of_name(name: str) -> tuple[str, bool] | None:
     if name.lower() in SPLIT_NAMES:
         return SPLIT_NAMES[name.lower()], True
     words = map(str.lower, re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
-    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    bare = [word.removesuffix("set") for word in words]  # `Testset`
+    splits = {SPLIT_NAMES[word] for word in bare if word in SPLIT_NAMES}
     return (splits.pop(), False) if len(splits) == 1 else None
 
 

@@ -8,7 +8,13 @@ from operator import eq, itemgetter
 from pathlib import PurePosixPath
 
 from maskcast.data.frame_names import NameKey
-from maskcast.data.inspection.families import Parts, families, is_named_as_frames, paired_families
+from maskcast.data.inspection.families import (
+    Parts,
+    families,
+    is_named_as_frames,
+    is_named_as_masks,
+    paired_families,
+)
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.sources.patterns import CLIP, FRAME
 
@@ -91,6 +97,10 @@ def _keys(groups: Iterable[ImageGroup]) -> dict[Parts, set[NameKey]]:
 
 def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess:
     """Completes patterns with the texts beside the numbers in file names, if frames and masks differ in these."""
+    frames, masks = (
+        [group for group in groups if _is_at(group, pattern)] or groups
+        for groups, pattern in ((frames, images), (masks, labels))
+    )
     ours = _most_common([group.name_suffix for group in frames]) if frames else ""
     theirs = _most_common([group.name_suffix for group in masks])
     if not frames or (ours == theirs and images != labels):
@@ -101,6 +111,15 @@ def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], mas
     single = all(path.stem == ours for group in frames for path in group.files)  # image.png in a folder each
     frame = "" if single else FRAME
     return Guess(f"{images}/{frame}{ours}{endings[0]}", f"{labels}/{frame}{theirs}{endings[1]}")
+
+
+def _is_at(group: ImageGroup, pattern: str) -> bool:
+    """Whether the folder of a group is one of a pattern of folders."""
+    parts = pattern.split("/")
+    return len(parts) == len(group.parts) and all(
+        re.fullmatch(".+".join(map(re.escape, part.split(CLIP))), own)
+        for part, own in zip(parts, group.parts, strict=True)
+    )
 
 
 def _guess_flat(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess | None:
@@ -143,8 +162,9 @@ def _guess_shared_names(
         ours, fits = one.keys(), []
         for other, theirs in names:
             both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # shared names, shared folders
-            fits.append((both if 2 * both >= len(theirs) else 0, near, other))
-        count, near, labels = max(fits, key=itemgetter(0, 1))
+            named = is_named_as_masks((*other.parts, other.name_suffix))
+            fits.append((both if 2 * both >= len(theirs) else 0, near, named, other))
+        count, near, _, labels = max(fits, key=itemgetter(0, 1, 2))
         shared.append(((count, count / len(ours), near, is_named_as_frames(one.parts)), one, labels))
     ranks = [rank for rank, _, _ in shared]
     if not shared or max(ranks)[0] == 0 or ranks.count(max(ranks)) > 1:

@@ -35,6 +35,14 @@ YOLO_BOXES = (
     "export them as COCO"
 )
 MOTS = "is MOTS' text of run lengths, and is not read: take its images of the same masks (instances)"
+OTHER = (
+    "seems to hold outlines or masks in a format that is not read: export COCO from the tool that wrote it, or "
+    "masks as PNG with the names of their frames"
+)
+# a key or an element in which tools keep what was drawn
+_OUTLINES = re.compile(
+    rb"[\"<](\w*poly(gon|line)?s?|segments?|segmentations?|masks?|points|counts|vertices)[\">]", re.IGNORECASE
+)
 _RUN_LENGTHS = re.compile(r"\d+ \d+ \d+ \d+ \d+ \S+\s*")
 _NUMBERS = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
 MIN_POLYGON_WORDS = 7  # words per line: the class, and three points
@@ -50,7 +58,7 @@ def unsupported_labels_text(raw: Path) -> str | None:
         match path.suffix.lower():
             case ".json" | ".xml" | ".zip" if is_lfs_pointer(path):
                 return f"{path.relative_to(raw).as_posix()} {LFS_POINTER}"
-            case ".json":
+            case ".json" | ".ndjson" | ".jsonl" | ".xml":
                 what = _json_text(path)
             case ".txt":
                 what = _yolo_text(path, stems) or _mots_text(path)
@@ -69,7 +77,8 @@ def find_panoptic_file(raw: Path) -> str | None:
 
 def _json_text(path: Path) -> str | None:
     content = read_file(path)
-    return next((what for keys, what in JSON_FORMATS.items() if all(key in content for key in keys)), None)
+    known = (what for keys, what in JSON_FORMATS.items() if all(key in content for key in keys))
+    return next(known, OTHER if _OUTLINES.search(content) else None)
 
 
 def _mots_text(path: Path) -> str | None:

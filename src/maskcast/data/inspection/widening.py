@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.image_groups import ImageGroup
-from maskcast.data.inspection.label_patterns import across_splits
+from maskcast.data.inspection.label_patterns import across_splits, wider_patterns
 from maskcast.data.inspection.official_splits import split_of_name
 from maskcast.data.inspection.patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
@@ -105,6 +105,18 @@ def widen(raw: Path, guess: Guess) -> Guess:
     of_frames, of_masks = (across_splits(raw, pattern) for pattern in (guess.images, str(guess.masks)))
     alone = [one for one in (replace(guess, masks=of_masks), replace(guess, images=of_frames)) if one != guess]
     return max((guess, *alone), key=lambda one: _num_paired(raw, one)) if alone else guess
+
+
+def widen_frames(raw: Path, guess: Guess, frames: Sequence[ImageGroup]) -> Guess:
+    """Returns the pattern of frames, without masks, that finds most sequences, all of them in these groups."""
+    known = {path for one in frames for file in one.files for path in (file, file.parent)}
+    found = find_sequences(raw, guess.images)
+    for images in wider_patterns(raw, guess.images):
+        more = find_sequences(raw, images)
+        paths = {path for one in more.values() for path in ([one] if isinstance(one, Path) else one.values())}
+        if len(more) > len(found) and paths <= known:
+            guess, found = replace(guess, images=images), more
+    return guess
 
 
 def _num_paired(raw: Path, guess: Guess) -> int:

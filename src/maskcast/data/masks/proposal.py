@@ -1,14 +1,17 @@
 """Proposes params for a folder of masks of unknown form."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from maskcast.data.masks.choice import check_palettes
 from maskcast.data.masks.panoptic import PanopticEncoding
-from maskcast.data.masks.rules import LOSSY_MESSAGE
+from maskcast.data.masks.rules import LOSSY_MESSAGE, VOID
 from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 
+MIN_GREY_STEP = 8  # between greys of a mask made for people
 MAX_ID_RATIO = 2  # ids up to this multiple of their count are class ids; larger ones need names in `values`
 
 
@@ -58,6 +61,12 @@ def propose_mask_params(survey: MaskSurvey) -> MaskProposal:
         return _propose_values(survey, "the values are not 0, 1, 2, ... without gaps")
     names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
     notes = ["masks contain no class names: set them in source.classes"]
+    if 0 not in survey.pixels:
+        most = max(ids, key=lambda value: survey.pixels[value])
+        notes.append(
+            f"no pixel has the value 0, and {survey.share([most]):.0%} have {most}: if {most} is the background, "
+            "map each value in source.values, and remove encoding"
+        )
     if void:
         notes.append("255 is taken as no label, as in Pascal VOC")
     if survey.indexed:
@@ -98,6 +107,11 @@ def _propose_panoptic(survey: MaskSurvey, encoding: PanopticEncoding) -> MaskPro
     return MaskProposal(source, tuple(notes))
 
 
+def _are_numbers(values: Sequence[int]) -> bool:
+    """Whether two values are so close that they are class ids; greys that people tell apart are not."""
+    return any(after - before < MIN_GREY_STEP for before, after in pairwise(sorted(values)))
+
+
 def _propose_values(survey: MaskSurvey, reason: str) -> MaskProposal:
     if len(survey.values) > IGNORE:
         note = (
@@ -111,7 +125,11 @@ def _propose_values(survey: MaskSurvey, reason: str) -> MaskProposal:
         text: "background" if value == background else f"class {text.removeprefix('#')}"
         for value, text in texts.items()
     }
-    names = ["background", *(name for name in table.values() if name != "background")]
+    others = [value for value in survey.values if value != IGNORE]
+    if not survey.colours and IGNORE in survey.values and _are_numbers(others):
+        table[texts[IGNORE]] = VOID
+        reason += ", and 255 is taken as no label"
+    names = ["background", *(name for name in table.values() if name not in ("background", VOID))]
     if background != 0:
         reason += f", and {texts[background]}, the value of most pixels, as the background"
     note = f"{reason}: rename {names[-1]!r} and so on in source.values and classes; `ignore` means no label"
