@@ -1,6 +1,6 @@
 """Speed on one GPU: training, inference, the loops around them, and the reader, beside the plain forms.
 
-    python benchmarks/gpu.py [--out results/gpu] [--minutes 7.5] [--parts loops masks steps graphs compiled reader]
+    python benchmarks/gpu.py [--out results/gpu] [--minutes 7.5] [--parts PART ...] [--models NAME ...]
 
 U-Net (width 64), DeepLabV3+ R50, ConvLSTM (stride 4), simvp, objects, Faster R-CNN R50-FPN and MoCo R50, at
 160x240 and 49 classes, on simulated clips. Needs no network. The card's own ceilings are measured first: FLOP/s of
@@ -11,6 +11,7 @@ a large matrix product in each precision, bytes/s of a copy. The parts:
     masks     generate_masks of all clips, beside PNG in, PNG out
     steps     a training step and inference on one batch, in eager forms of different precision and layout
     graphs    a step as a CUDA graph
+    kernels   those that take most of the time of a step, by PyTorch's profiler
     compiled  a step by torch.compile; it gets the time that is left
     reader    clips and masks from the store against PNG files, one core of the CPU
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from _gpu.data import Sizes
     from _gpu.table import Row
 
-PARTS = ("loops", "masks", "steps", "graphs", "compiled", "reader")
+PARTS = ("loops", "masks", "steps", "graphs", "kernels", "compiled", "reader")
 ROW_SECONDS = {"compiled": 100, "loops": 60}
 OTHERS_SECONDS = 40  # per row of any other part
 COMPILED_LAST = ("DeepLabV3+", "MoCo", "objects")  # compiled last: these take a minute each
@@ -115,7 +116,7 @@ def run_parts(args: argparse.Namespace) -> None:
 
 def rows_of(part: str, args: argparse.Namespace, sizes: "Sizes") -> Iterator[tuple[str, str, "Callable[[], Row]"]]:
     """Yields the measurements of a part: names of model and variant, and a function that returns the row."""
-    from _gpu import forms, loops, masks, store_reader
+    from _gpu import forms, kernels, loops, masks, store_reader
     from _gpu.cases import cases
     from _gpu.measure import CARD, Ceilings, ceilings
     from maskcast.training.schedule import Schedule
@@ -136,6 +137,9 @@ def rows_of(part: str, args: argparse.Namespace, sizes: "Sizes") -> Iterator[tup
         for case in chosen:
             for measure in loops.Loops(case, sizes, args.work).rows():
                 yield case.name, "", measure
+    elif part == "kernels":
+        for case in chosen:
+            yield case.name, "", partial(kernels.measure, case)
     else:
         known = args.work / "ceilings.json"
         if not known.exists():

@@ -205,6 +205,15 @@ def test_without_a_card_that_is_said_and_all_models_step(
     assert [row["note"] for row in rows if row["part"] == "graphs"] == ["RuntimeError: no card"] * 7
 
 
+def test_the_longest_kernels_of_a_step_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "gpu", "--toy", "--out", "gpu", "--parts", "kernels", "--models", "U-Net")
+    with Path("gpu/gpu.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    longest = row["note"].split(", ")
+    assert len(longest) == 12 and all(re.fullmatch(r".+ \d+\.\d\d ms \(\d+x\)", one) for one in longest)
+    assert sum(float(one.split()[-3]) for one in longest) <= float(row["ms"]) + 0.1
+
+
 def test_a_detector_is_trained_by_a_graph_though_it_finds_boxes_without_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
