@@ -4,6 +4,7 @@ TRITON_INTERPRET=1 python -m tests.kernels
 """
 
 import copy
+from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
@@ -50,6 +51,12 @@ def close(found: Tensor, wanted: Tensor, most: float) -> None:
     assert error < most, (error, most)
 
 
+def close_grads(found: Iterable[Tensor], wanted: Iterable[Tensor], most: float) -> None:
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine.grad is not None and theirs.grad is not None
+        close(mine.grad, theirs.grad, most)
+
+
 def check_loss(device: str, config: MaskLossConfig, layout: torch.memory_format, dtype: torch.dtype) -> None:
     z = (3 * torch.randn(3, 5, 7, 11, device=device)).to(dtype).to(memory_format=layout)
     y = torch.randint(0, 5, (3, 7, 11), dtype=torch.uint8, device=device)
@@ -60,9 +67,8 @@ def check_loss(device: str, config: MaskLossConfig, layout: torch.memory_format,
         (2.5 * losses.MaskLoss(config)(logits, y)).backward()
     losses._fused_backend = lambda _: loss_kernels  # type: ignore[assignment]
     exact = dtype == torch.float32
-    assert found.grad is not None and wanted.grad is not None
     close(losses.MaskLoss(config)(z, y), losses.MaskLoss(config)(z.float(), y), 1e-5 if exact else 1e-2)
-    close(found.grad, wanted.grad, 2e-6 if exact else 5e-3)
+    close_grads([found], [wanted], 2e-6 if exact else 5e-3)
 
 
 def check_norm(device: str, dtype: torch.dtype, channels: int) -> None:
@@ -80,12 +86,7 @@ def check_norm(device: str, dtype: torch.dtype, channels: int) -> None:
         close(y, z, small)
     y.backward(grad)
     z.backward(grad.double())
-    assert found.grad is not None and wanted.grad is not None
-    close(found.grad, wanted.grad, small)
-    for name, weights in plain.named_parameters():
-        own = norm.get_parameter(name).grad
-        assert own is not None and weights.grad is not None
-        close(own, weights.grad, small)
+    close_grads([found, *norm.parameters()], [wanted, *plain.parameters()], small)
     for name, values in plain.named_buffers():
         close(norm.get_buffer(name), values, small)
     norm.eval()
@@ -95,8 +96,7 @@ def check_norm(device: str, dtype: torch.dtype, channels: int) -> None:
     found, wanted = x.clone().requires_grad_(), x.double().requires_grad_()  # of a norm that is frozen
     norm_relu(found, norm).backward(grad)
     F.relu(plain(wanted)).backward(grad.double())
-    assert found.grad is not None and wanted.grad is not None
-    close(found.grad, wanted.grad, small)
+    close_grads([found], [wanted], small)
 
 
 def check_upsampling(device: str, dtype: torch.dtype, height: int, width: int) -> None:
@@ -111,9 +111,7 @@ def check_upsampling(device: str, dtype: torch.dtype, height: int, width: int) -
     grad = torch.randn_like(found)
     found.backward(grad)
     plain.backward(grad.double())
-    for own, theirs in ((small, wanted), (skip, beside)):
-        assert own.grad is not None and theirs.grad is not None
-        close(own.grad, theirs.grad, most)
+    close_grads([small, skip], [wanted, beside], most)
 
 
 def check_decoding(device: str, classes: int, layout: torch.memory_format) -> None:
@@ -149,9 +147,8 @@ def check_still_loss(device: str, dtype: torch.dtype, fine: int, layout: torch.m
     close(found, wanted, 1e-6 if dtype == torch.float32 else 1e-2)
     (0.3 * found).backward()
     (0.3 * wanted).backward()
-    for mine, theirs in zip(own, plain, strict=True):
-        assert mine.grad is not None and theirs.grad is not None and mine.grad.stride() == mine.stride()
-        close(mine.grad, theirs.grad, 1e-5 if dtype == torch.float32 else 1e-2)
+    close_grads(own, plain, 1e-5 if dtype == torch.float32 else 1e-2)
+    assert all(mine.grad is not None and mine.grad.stride() == mine.stride() for mine in own)
 
 
 def check_still_forecaster(device: str, residual: bool) -> None:
@@ -198,9 +195,7 @@ def check_gates(device: str, dtype: torch.dtype, hidden: int, *, sees: bool) -> 
     assert found[0].dtype == dtype and found[1].dtype == torch.float32
     for mine, theirs in zip(found, wanted, strict=True):
         close(mine, theirs, most)
-    for mine, theirs in zip([*own, *norm.parameters()], [*others, *plain.norm.parameters()], strict=True):
-        assert mine.grad is not None and theirs.grad is not None
-        close(mine.grad, theirs.grad, most)
+    close_grads([*own, *norm.parameters()], [*others, *plain.norm.parameters()], most)
 
 
 def check_patches(device: str, dtype: torch.dtype, classes: int, channels: int, stride: int) -> None:
@@ -217,9 +212,7 @@ def check_patches(device: str, dtype: torch.dtype, classes: int, channels: int, 
     grad = torch.randn_like(found)
     found.backward(grad)
     wanted.backward(grad.double())
-    for mine, theirs in ((table, weight), (bias, shift)):
-        assert mine.grad is not None and theirs.grad is not None
-        close(mine.grad, theirs.grad, most)
+    close_grads([table, bias], [weight, shift], most)
 
 
 def check_suppression(device: str, count: int, most: float) -> None:

@@ -107,7 +107,10 @@ def segment_clips(
     numbered, count = list(enumerate(clips)), len(replicas)
     jobs: Iterator[Job]
     if replicas[0].stateful:
-        per_replica = [_clip_by_clip(numbered[k::count], batch_size) for k in range(count)]
+        # each batch is of one clip
+        per_replica = [
+            chain.from_iterable(_batches([clip], batch_size) for clip in numbered[k::count]) for k in range(count)
+        ]
         jobs = chain.from_iterable(enumerate(batches) for batches in zip_longest(*per_replica, fillvalue=[]))
     else:
         jobs = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
@@ -168,11 +171,6 @@ def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Pa
                     parts, room = [], size
         parts.append((number, None))
     yield parts
-
-
-def _clip_by_clip(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
-    """Yields batches of at most ``size`` frames, each of one clip."""
-    return chain.from_iterable(_batches([clip], size) for clip in clips)
 
 
 def _piece_starts(length: int, first: int, size: int) -> Iterator[int]:

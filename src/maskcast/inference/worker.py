@@ -162,8 +162,10 @@ def _decoded(
             torch.cat([each.flatten() for each in parts]).view(frames, *size) for parts in (ids, probabilities)
         )
         pending = [_copy_to_host(each) for each in probabilities_PK if each is not None]
-    masks_THW, confidence_THW = _copy_to_host(ids_THW), _copy_to_host(_rounded(probability_THW, levels))
     highest = _copy_to_host(probability_THW.amax())
+    if levels is not None:
+        probability_THW = rounded(probability_THW, levels).to(torch.uint8)
+    masks_THW, confidence_THW = _copy_to_host(ids_THW), _copy_to_host(probability_THW)
 
     def decode() -> MapPrediction:
         masks, confidence = _checked_finite(masks_THW, highest), confidence_THW.numpy()
@@ -198,10 +200,6 @@ def _checked_finite(masks_THW: Tensor, highest: Tensor) -> np.ndarray:
             "again"
         )
     return masks_THW.numpy()
-
-
-def _rounded(sure: Tensor, levels: int | None) -> Tensor:
-    return sure if levels is None else rounded(sure, levels).to(torch.uint8)
 
 
 def _completed(predictions: Predictions) -> Callable[[], Predictions]:

@@ -1,13 +1,13 @@
 """Compiles networks for training, where that is possible and saves time.
 
-A model names the methods whose inputs have the same shapes in all steps (``fixed_shapes``). Only these are
-compiled, and only during training steps: validation has other shapes, each of which would be compiled anew.
+A model names the methods whose inputs have the same few shapes in all steps (``fixed_shapes``, dotted). Only these
+are compiled, and only during training steps: validation has other shapes, each of which would be compiled anew.
 Compiled code gives the same results up to rounding. So a compiled run can resume from a checkpoint of one that was
 not compiled, and the other way round. PyTorch keeps compiled code in ``TORCHINDUCTOR_CACHE_DIR`` for the next run.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,12 +20,6 @@ from maskcast.progress import say
 MIN_COMPILED_STEPS = 3000
 
 Choice = Literal["auto"] | bool
-
-
-@runtime_checkable
-class _HasFixedShapes(Protocol):
-    fixed_shapes: Sequence[str]
-    """Dotted names of the methods whose inputs have the same few shapes in each training step."""
 
 
 class CompiledMethods:
@@ -86,24 +80,23 @@ def compile_methods(
     Raises:
         MaskcastError: if the choice is true and compilation is not possible.
     """
-    names = model.fixed_shapes if isinstance(model, _HasFixedShapes) else ()
+    names: Sequence[str] = getattr(model, "fixed_shapes", ())
     worthwhile = (
         device.type == "cuda" and steps >= MIN_COMPILED_STEPS and single_process and not recorded and bool(names)
     )
-    if choice is False or (choice == "auto" and not worthwhile):
-        return CompiledMethods([], torch.compile)
-    reason = compile_unsupported_reason(device)
-    if not names:
-        reason = "no part of this model has the same shapes in each step; no other choice helps"
-    if reason is None:
-        split_names = [name.rpartition(".") for name in names]
-        return CompiledMethods(
-            [(model.get_submodule(part), method) for part, _, method in split_names], _compile_static
-        )
-    if choice is True:
-        raise MaskcastError(f"training.compile is true and not possible: {reason}, or set it to auto")
-    say(f"training: not compiled: {reason}, or set training.compile to false")
-    return CompiledMethods([], torch.compile)
+    parts: list[tuple[nn.Module, str]] = []
+    if choice is True or (choice == "auto" and worthwhile):
+        reason = compile_unsupported_reason(device)
+        if not names:
+            reason = "no part of this model has the same shapes in each step; no other choice helps"
+        if reason is None:
+            split_names = [name.rpartition(".") for name in names]
+            parts = [(model.get_submodule(part), method) for part, _, method in split_names]
+        elif choice is True:
+            raise MaskcastError(f"training.compile is true and not possible: {reason}, or set it to auto")
+        else:
+            say(f"training: not compiled: {reason}, or set training.compile to false")
+    return CompiledMethods(parts, _compile_static)
 
 
 def _compile_static(function: Callable[..., Any]) -> Callable[..., Any]:

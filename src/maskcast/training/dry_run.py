@@ -58,15 +58,9 @@ def dry_run_training(task: Task, params: Schedule, resume: Path, *, validate_sta
     write_note(
         loop="steps", spent=sum(trial.steps_s), each=sum(step_seconds) / len(step_seconds), times=params.steps
     )
-    validation_seconds = trial.validations_s
+    spent, each = sum(trial.validations_s), trial.validations_s[-1]
     validations = params.total_epochs + validate_start  # one per epoch, and one of the initial weights
-    write_note(
-        loop="validation",
-        spent=sum(validation_seconds),
-        each=validation_seconds[-1],
-        times=validations,
-        part="val",
-    )
+    write_note(loop="validation", spent=spent, each=each, times=validations, part="val")
     write_note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
     return trained
 
@@ -105,12 +99,12 @@ class _TimedSteps:
 
     def __enter__(self) -> "_TimedSteps":
         task: Any = self._task
-        batch, validate = task.batch, task.validate
-        loss = "losses" if isinstance(task, ChunkedTask) else "loss"
+        name = "losses" if isinstance(task, ChunkedTask) else "loss"
+        batch, validate, loss = task.batch, task.validate, getattr(task, name)
         task.batch = lambda step: batch(self.places[step])
         task.validate = lambda: self._timed_validate(validate)
-        setattr(task, loss, self._at_place(getattr(task, loss)))
-        self._replaced = ("batch", "validate", loss)
+        setattr(task, name, lambda batch, step: loss(batch, self.places[step]))
+        self._replaced = ("batch", "validate", name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,9 +115,6 @@ class _TimedSteps:
     def on_step_start(self, step: int) -> None:
         """Takes the time at the start of a step. The loss cannot: recorded steps no longer call it."""
         self._stamps.append(time.monotonic())
-
-    def _at_place(self, loss: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
-        return lambda batch, step: loss(batch, self.places[step])
 
     def _timed_validate(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         begin = time.monotonic()

@@ -130,7 +130,7 @@ def prefetch_in_processes(task: Task, steps: range, workers: int) -> Iterator[An
         _Batches(task),  # type: ignore[arg-type]
         batch_size=None,
         sampler=steps,
-        collate_fn=_identity,
+        collate_fn=lambda batch: batch,
         num_workers=workers,
         prefetch_factor=PREFETCH_PER_WORKER,
         pin_memory=torch.cuda.is_available(),
@@ -167,10 +167,6 @@ class _Batches:
             return self.task.batch(step)
         except Exception as error:
             return _WorkerError(error)
-
-
-def _identity(batch: Any) -> Any:
-    return batch
 
 
 def pin_memory(batch: Any) -> Any:
