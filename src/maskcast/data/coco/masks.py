@@ -28,7 +28,7 @@ def compressed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, A
     Raises:
         MaskcastError: A mask has none of the three forms, or does not fit its image.
     """
-    masks = records.column("segmentation", "add it")
+    masks = records.column("segmentation")
     to_check = []
     for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True)):
         if isinstance(mask, list):

@@ -35,7 +35,7 @@ class Records:
         record_id = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
         raise MaskcastError(f"{self.where}[{n}]{record_id}: {message}")
 
-    def column(self, key: str, remedy: str) -> list[Any]:
+    def column(self, key: str, remedy: str = "add it") -> list[Any]:
         """Returns the values of a required key."""
         try:
             return [record[key] for record in self.records]
@@ -49,7 +49,7 @@ class Records:
 
     def integers(self, key: str) -> np.ndarray:
         """Returns a column of integers, (N,) int64."""
-        values = self.column(key, "add it")
+        values = self.column(key)
         column_N = _array(values)
         if values and (column_N.dtype != np.int64 or column_N.ndim != 1):
             n = next(n for n, value in enumerate(values) if type(value) is not int or abs(value) >= 2**63)
@@ -63,26 +63,20 @@ class Records:
         if column_N.dtype.kind not in "iuf" or column_N.ndim != 1:
             n = next(n for n, value in enumerate(values) if not _is_number(value))
             self.fail(n, f"{key} must be a number, not {short_repr(values[n])}; {remedy}")
-        self.refuse(
-            np.logical_or(~np.isfinite(column_N), column_N < minimum),
-            key,
-            f"must be finite{_minimum_text(minimum)}",
-        )
+        rule = "must be finite" if minimum == -np.inf else f"must be finite and at least {minimum:g}"
+        self.refuse(np.logical_or(~np.isfinite(column_N), column_N < minimum), key, rule)
         return column_N.astype(np.float64)
 
-    def boxes(self, remedy: str) -> np.ndarray:
+    def boxes(self) -> np.ndarray:
         """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite and below `MAX_COORDINATE`."""
-        values = self.column("bbox", remedy)
+        values = self.column("bbox")
         boxes_N4 = _array(values)
         if values and (boxes_N4.dtype.kind not in "iuf" or boxes_N4.shape != (len(values), 4)):
             n = next(n for n, value in enumerate(values) if not _is_box(value))
             self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {short_repr(values[n])}; fix it")
         boxes_N4 = boxes_N4.reshape(-1, 4).astype(np.float64)
-        self.refuse(
-            ~(np.abs(boxes_N4) < MAX_COORDINATE).all(axis=1),
-            "bbox",
-            f"must be finite and below {MAX_COORDINATE:g} pixels",
-        )
+        invalid_N = ~(np.abs(boxes_N4) < MAX_COORDINATE).all(axis=1)
+        self.refuse(invalid_N, "bbox", f"must be finite and below {MAX_COORDINATE:g} pixels")
         return boxes_N4
 
     def texts(self, key: str, remedy: str) -> list[str]:
@@ -149,7 +143,7 @@ def parse_lists(content: Any, path: Path) -> tuple[Records, Records, Records]:
         lists.append(Records(f"{path}: {key}", content[key]))
     images, categories, annotations = lists
     image_ids, category_ids = images.unique("id"), categories.unique("id")
-    categories.column("name", "add it")
+    categories.column("name")
     annotations.unique("id")
     annotations.known("image_id", image_ids, f"an image of {path}")
     annotations.known("category_id", category_ids, f"a category of {path}")
@@ -170,7 +164,7 @@ def category_names(categories: Records) -> dict[int, str]:
     names: dict[int, str] = {}
     parents: dict[str, Any] = {}
     for n, (category_id, name) in enumerate(
-        zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
+        zip(categories.unique("id").tolist(), categories.column("name"), strict=True)
     ):
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
             categories.fail(n, f"name must be a string, not {short_repr(name)}; fix it")
@@ -197,10 +191,6 @@ def _is_number(value: Any) -> bool:
 
 def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
-
-
-def _minimum_text(minimum: float) -> str:
-    return "" if minimum == -np.inf else f" and at least {minimum:g}"
 
 
 def _id_range(ids: np.ndarray) -> str:

@@ -70,7 +70,7 @@ def _checked_shapes(records: Records, kind: Kind, images: Records) -> list[Recor
             remedy = f"it has {other!r}: use --kind {OTHER_KIND[kind]}" if record.get(other) else "add it"
             records.fail(n, f"missing key {key!r}; {remedy}")
     if kind == "bbox":
-        negative = (records.boxes("add it")[:, 2:] < 0).any(axis=1)
+        negative = (records.boxes()[:, 2:] < 0).any(axis=1)
         records.refuse(negative, "bbox", "must have a width and height of at least 0")
         return list(records.records)
     masks = compressed_masks(records, _sizes(images, records.integers("image_id")))

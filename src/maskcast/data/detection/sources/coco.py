@@ -49,7 +49,7 @@ class CocoSource(DetectionSource):
 def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]]:
     """Returns the category names by id, and the images."""
     images, categories, annotations = read_lists(path)
-    boxes_N4 = annotations.boxes("add it")
+    boxes_N4 = annotations.boxes()
     boxes_N4[:, 2:] += boxes_N4[:, :2]
     names_by_id = category_names(categories)
     ids = {name: k for k, name in names_by_id.items()}  # categories with the same name become one class
@@ -102,7 +102,7 @@ def _size(images: Records, n: int) -> tuple[int, int] | None:
 
 
 def _file_names(images: Records) -> list[str]:
-    names = images.column("file_name", "add it")
+    names = images.column("file_name")
     for n, name in enumerate(names):
         path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath("/")
         if path.is_absolute() or ".." in path.parts or not path.name:
