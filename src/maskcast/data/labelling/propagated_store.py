@@ -53,7 +53,7 @@ def write_propagated(root: Path, store: ClipStore, reach: int) -> PropagationCou
     labelled = propagated = 0
     meta = store.meta | {LABELLED_FRAMES: [label_map.name]}
     with ClipWriter(root, height=store.height, width=store.width, maps=(label_map,), meta=meta) as writer:
-        for clip in track(clips, "carrying labels"):
+        for clip in track(clips, "propagating labels"):
             known = labelled_frames(store, clip)
             masks_THW, confidence_THW = propagate(store.frames(clip), store.masks(clip), known, reach)
             frames = np.flatnonzero((masks_THW != IGNORE).any((1, 2))).tolist()

@@ -25,7 +25,7 @@ STEP_CONFIDENCE = 0.98  # per frame of a path, so that of two equally consistent
 
 
 class PropagationParams(Params):
-    """How far labels are carried."""
+    """How far labels are propagated."""
 
     frames: int = Field(default=8, ge=1)
     """How many frames before and after a labelled frame its labels are propagated, at most up to the next labelled
