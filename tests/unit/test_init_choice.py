@@ -56,12 +56,61 @@ def apolloscape(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -
     write_images(root / "Label" / video, masks * np.uint16(1000), "{:06d}_instanceIds.png")
 
 
+def rellis(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    write_images(root / video / "camera_node", frames, "frame{:06d}.jpg")
+    write_images(root / video / "camera_node_label_color", COLOURS[masks], "frame{:06d}.png")
+    write_images(root / video / "camera_node_label_id", masks, "frame{:06d}.png")
+
+
+def kitti360(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    """How sure the labels are is stored in 16 bits of grey."""
+    write_images(root / "data_2d_raw" / video / "image_00/data_rect", frames, "{:010d}.png")
+    labels = root / "data_2d_semantics/train" / video / "image_00"
+    write_images(labels / "confidence", frames.mean(-1).astype(np.uint16) * 257, "{:010d}.png")
+    write_images(labels / "instance", masks * np.uint16(1000), "{:010d}.png")
+    write_images(labels / "semantic", masks, "{:010d}.png")
+    write_images(labels / "semantic_rgb", COLOURS[masks], "{:010d}.png")
+
+
+def phenobench(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    write_images(root / video / "images", frames, "{:05d}.png")
+    write_images(root / video / "plant_instances", masks * np.uint16(7), "{:05d}.png")
+    write_images(root / video / "semantics", masks.astype(np.uint16), "{:05d}.png")
+
+
+def cihp(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    write_images(root / video / "Images", frames, "{:07d}.jpg")
+    write_images(root / video / "Categories", COLOURS[masks], "{:07d}.png")
+    write_images(root / video / "Category_ids", masks, "{:07d}.png")
+    write_images(root / video / "Human_ids", np.uint8(masks > 0), "{:07d}.png")
+
+
+def cvppp(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    """All lie in one folder."""
+    write_images(root / video, frames, "plant{:03d}_rgb.png")
+    write_images(root / video, (masks == 1) * np.uint8(255), "plant{:03d}_centers.png")
+    write_images(root / video, masks, "plant{:03d}_label.png")
+
+
+def robust_mis(root: Path, video: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    """Each frame has a folder; the masks lay among the photographs before."""
+    for t, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
+        write_images(root / "Training" / video / str(1500 * t), frame[None], "raw.png")
+        write_images(root / "Training" / video / str(1500 * t), mask[None], "instrument_instances.png")
+
+
 CHOSEN: dict[str, tuple[Writer, dict[str, str]]] = {
     "TikTok": (tiktok, {"masks": "{clip}/masks"}),
     "EgoHOS": (egohos, {"masks": "{clip}/label"}),
     "ScanNet": (scannet, {"masks": "{clip}/label-filt"}),
     "iSAID": (isaid, {"masks": "{clip}/Semantic_masks", "mask_suffix": "_instance_color_RGB"}),
     "Supervisely": (supervisely, {"masks": "{clip}/masks_machine"}),
+    "RELLIS-3D": (rellis, {"masks": "{clip}/camera_node_label_id"}),
+    "KITTI-360": (kitti360, {"masks": "data_2d_semantics/train/{clip}/image_00/semantic"}),
+    "PhenoBench": (phenobench, {"masks": "{clip}/semantics"}),
+    "CIHP": (cihp, {"masks": "{clip}/Category_ids"}),
+    "CVPPP": (cvppp, {"masks": "{clip}/{frame}_label.png"}),
+    "ROBUST-MIS": (robust_mis, {"masks": "Training/{clip}/{frame}/instrument_instances.png"}),
     "ApolloScape": (apolloscape, {"masks": "Label/{clip}", "mask_suffix": "_bin"}),
 }
 
@@ -96,6 +145,34 @@ def test_splits_are_told_by_folders_called_sets(names: str, tmp_path: Path) -> N
         write_images(tmp_path / place, frames, "{:03d}.jpg")
         write_images(tmp_path / place / "GroundTruth", masks, "{:03d}_gt.png")
     assert inspect_folder(tmp_path).source["splits"]["test"] == ("cats01",)
+
+
+def test_splits_below_folders_of_places_are_no_traceback(tmp_path: Path) -> None:
+    """ACDC has folders of splits in folders of weather."""
+    for k, place in enumerate(("fog/train/GOPR0475", "night/train/GOPR0351", "rain/val/GP010400")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "rgb_anon" / place, frames, "a_frame_{:06d}_rgb_anon.png")
+        write_images(tmp_path / "rgb_anon" / f"{place}_ref", frames, "a_frame_{:06d}_rgb_ref_anon.png")
+        write_images(tmp_path / "gt" / place, masks, "a_frame_{:06d}_gt_labelIds.png")
+        write_images(tmp_path / "gt" / place, frames, "a_frame_{:06d}_gt_invGray.png")
+    warnings = inspect_folder(tmp_path).warnings
+    assert any("write * for each folder whose name differs)" in warning for warning in warnings)
+
+
+def test_masks_of_roboflow_are_of_the_frames_of_one_video(tmp_path: Path) -> None:
+    """Its hashes are no numbers of frames."""
+    for k, split in enumerate(("train", "train", "valid")):
+        frames, masks = frames_of(k, LENGTH)
+        for t in range(LENGTH):
+            name = f"street{k}-{t:04d}_jpg.rf.{(LENGTH * k + t) * 7919:032x}"
+            write_images(tmp_path / split, frames[t : t + 1], f"{name}.jpg")
+            write_images(tmp_path / split, masks[t : t + 1], f"{name}_mask.png")
+        (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, car\n2, dog\n")
+    found = inspect_folder(tmp_path)
+    assert found.source["classes"] == ["background", "car", "dog"] and found.source["splits"] == {
+        "val": ("valid",)
+    }
+    assert [[len(run) for run in found.runs(name)] for name in ("train", "valid")] == [[LENGTH, LENGTH], [LENGTH]]
 
 
 def test_frames_without_masks_in_several_folders_are_all_found(tmp_path: Path) -> None:

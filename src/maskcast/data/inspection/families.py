@@ -20,7 +20,13 @@ _FRAMES = re.compile(
     re.IGNORECASE,
 )
 
-MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
+MASK_WORDS = re.compile(r"mask|annot|label|segm|instance|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
+# Masks that are not of classes, and pictures of masks
+_OTHER_MASKS = re.compile(
+    r"instance|(^|[^a-z])(humans?|fixation|saliency|confidence|visib\w*|edges?|bound\w*|contours?|cent(er|re)s?|colou?r|rgb)"
+    r"([^a-z]|$)",
+    re.IGNORECASE,
+)
 CAMERA = re.compile(r"left|right|(image|img|cam|camera)[-_ ]?\d{1,2}", re.IGNORECASE)
 SCENE = re.compile(r"(scene|seq|sequence|video|drive|shot|take)[-_ ]?\d+", re.IGNORECASE)
 
@@ -87,6 +93,11 @@ def is_named_as_masks(parts: Parts) -> bool:
     return bool(MASK_WORDS.search("/".join(parts)))
 
 
+def rank_as_class_masks(parts: Parts) -> tuple[bool, bool]:
+    """Returns how likely masks of these folders and this end of a file name are of classes, higher is likelier."""
+    return not _OTHER_MASKS.search("/".join(parts)), is_named_as_masks(parts)
+
+
 def paired_families(
     places: Iterable[Parts], frames: Mapping[Parts, set[NameKey]], masks: Mapping[Parts, set[NameKey]]
 ) -> tuple[str, str, int] | None:
@@ -118,11 +129,11 @@ def paired_families(
                         there += len(found)
                         shared += len(found & frames.get(images.at(name), found))
                 alike = (near, len(images.names), ours == theirs, images.parts.index(""))
-                named = (is_named_as_frames(images.parts), is_named_as_masks(labels.parts))
+                named = (is_named_as_frames(images.parts), *rank_as_class_masks(labels.parts))
                 rank = (count, *alike, shared, there, *named)
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
-    return None if best is None else (*best[1:], best[0][-4])
+    return None if best is None else (*best[1:], best[0][-5])
 
 
 def _inner(name: str, before: str, after: str) -> str:

@@ -29,6 +29,7 @@ CLASS_FOLDERS = (
     ("Instance_masks", "Semantic_masks"),  # iSAID
     ("instance-filt", "label-filt"),  # ScanNet
     ("masks_human", "masks_machine"),  # Supervisely
+    ("Categories", "Category_ids"),  # CIHP
 )
 # Coloured versions for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
 COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)

@@ -212,7 +212,7 @@ def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup])
         first = others[0].relative_to(raw).as_posix()
         found.warnings.append(
             f"{pluralize(len(others), 'image', 'is', 'are')} left out, e.g. {first}: no pattern finds them "
-            f"({', '.join(patterns)})"
+            f"({', '.join(patterns)}; write * for each folder whose name differs)"
         )
 
 

@@ -54,7 +54,7 @@ def _two_of(folders: set[tuple[str, ...]]) -> str:
 def across_splits(raw: Path, images: str) -> str:
     """Returns a pattern with `*` for a folder named after a split, if folders of other splits are beside it."""
     parts = images.split("/")
-    for place, part in enumerate(parts[:-1]):
+    for place, part in enumerate(takewhile(lambda part: not {*"{*"} & {*part}, parts[:-1])):
         parent = raw.joinpath(*parts[:place])
         if (
             split_of_name(part)

@@ -12,8 +12,8 @@ from maskcast.data.inspection.families import (
     Parts,
     families,
     is_named_as_frames,
-    is_named_as_masks,
     paired_families,
+    rank_as_class_masks,
 )
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.sources.patterns import CLIP, FRAME
@@ -102,7 +102,8 @@ def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], mas
         for groups, pattern in ((frames, images), (masks, labels))
     )
     ours = _most_common([group.name_suffix for group in frames]) if frames else ""
-    theirs = _most_common([group.name_suffix for group in masks])
+    suffixes = [group.name_suffix for group in masks]
+    theirs = max(sorted({*suffixes}), key=lambda tail: (suffixes.count(tail), rank_as_class_masks((tail,))))
     if not frames or (ours == theirs and images != labels):
         return Guess(images, labels)
     if theirs and not ours:
@@ -162,7 +163,7 @@ def _guess_shared_names(
         ours, fits = one.keys(), []
         for other, theirs in names:
             both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # shared names, shared folders
-            named = is_named_as_masks((*other.parts, other.name_suffix))
+            named = rank_as_class_masks((*other.parts, other.name_suffix))
             fits.append((both if 2 * both >= len(theirs) else 0, near, named, other))
         count, near, _, labels = max(fits, key=itemgetter(0, 1, 2))
         shared.append(((count, count / len(ours), near, is_named_as_frames(one.parts)), one, labels))

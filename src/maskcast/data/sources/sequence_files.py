@@ -10,6 +10,7 @@ from maskcast.data.frame_names import (
     consecutive_runs,
     find_same_number,
     format_names,
+    original_name,
     unique_by_name,
     unsupported_suffixes,
 )
@@ -86,7 +87,7 @@ def pair_files(
         pairs = pair_by_name(keys, mask_images, suffix)
     elif labelled:
         pairs = pair_by_number(list(numbers_of(keys, str(location)).values()), mask_images, offset, str(location))
-    ranges = consecutive_runs(keys)
+    ranges = consecutive_runs([original_name(key) for key in keys])
     next_file = frames[keys[ranges[1].start]] if len(ranges) > 1 else None
     is_folder_per_frame = next_file is not None and next_file.name == frames[keys[0]].name  # a folder per frame
     gap = (
