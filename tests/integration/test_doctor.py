@@ -113,7 +113,7 @@ def test_the_cache_is_where_dvc_is_told_to_keep_it(project: Path, tmp_path: Path
 def test_a_database_that_is_none(project: Path) -> None:
     assert found(tracking.mlflow)["MLflow"].found.endswith("the first run creates it")
     (project / "mlflow.db").write_text("no database")
-    assert "is no database" in found(tracking.mlflow)["check 0"].found
+    assert "not an SQLite database" in found(tracking.mlflow)["check 0"].found
 
 
 def test_packages_that_lack_or_are_too_old_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:

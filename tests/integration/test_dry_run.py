@@ -162,8 +162,8 @@ def test_a_handful_is_taken_and_noted_in_a_rehearsal_alone(
         (None, "no such dvc.yaml"),
         ("stages: 3", "not a dvc.yaml"),
         ("stages: {a: {}}", "not a dvc.yaml"),
-        ("stages: {a: {cmd: maskcast predict}}", "a: `maskcast predict` takes --params FILE"),
-        ("stages: {a: {cmd: 'maskcast predict --params ${file}'}}", "write one plain command"),
+        ("stages: {a: {cmd: maskcast predict}}", "a: `maskcast predict` needs --params FILE"),
+        ("stages: {a: {cmd: 'maskcast predict --params ${file}'}}", "write one command"),
         ("stages: {a: {cmd: python x.py}}", "no stage of maskcast in it"),
     ],
 )
@@ -189,5 +189,5 @@ def test_stages_that_wait_for_each_other_are_named(pipeline: Path) -> None:
     (pipeline / "dvc.yaml").write_text(text.replace("--raw data/raw --clips", "--raw data/masks --clips"))
     tried = dry_run(pipeline)
     next(tried)  # fetch_dataset
-    with pytest.raises(MaskcastError, match="prepare_clips, train_masker, predict, generate_masks wait for each"):
+    with pytest.raises(MaskcastError, match="prepare_clips, train_masker, predict, generate_masks depend on each"):
         list(tried)

@@ -31,14 +31,14 @@ def test_a_place_without_a_clean_repository_is_refused(
     length = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.01}
     params = {"train_masker": {"model": {"arch": "unet"}, "training": length}, "prepare_clips": {}}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    assert f"{tmp_path}: is in no Git repository with a commit" in said()
+    assert f"{tmp_path}: not a Git repository with a commit" in said()
     project.run("git", "init", "--quiet")
     project.commit("all")
-    assert f"{tmp_path}: is in no DVC repository; `dvc init` makes it one" in said()
+    assert f"{tmp_path}: not a DVC repository; run `dvc init`" in said()
     project.dvc("init", "--quiet")
     project.commit("DVC")
     Path("params.yaml").write_text(yaml.safe_dump(params | {"other": {}}))
-    assert "params.yaml: differs from the last commit, where experiments of DVC start; commit it" in said()
+    assert "params.yaml: uncommitted changes, but DVC experiments start from the last commit; commit or" in said()
     assert "--jobs: got 0; give 1 or more" in said("--jobs", "0")
     Path("models").mkdir()
-    assert "models: already there (--out)" in said("--out", "models")
+    assert "models: already exists (--out)" in said("--out", "models")

@@ -126,7 +126,7 @@ def test_a_mistake_is_one_line(run: Run, folder: Path) -> None:
     done = run("maskcast", "predict", f"--params={folder}/params.yaml", *flags, folder=folder)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: /tmp/absent: no such input (--clips of predict); run the stage that writes it"
+        "error: /tmp/absent: input does not exist (--clips of predict); run the stage that writes it"
     ]
 
 

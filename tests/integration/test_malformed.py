@@ -240,7 +240,7 @@ CASES = [
         params={"context": "guess"},
     ),
     Case("no horizon", "predict", ("predict.horizon", "change it"), params={"horizon": 0}),
-    Case("missing input", "evaluate", ("masks", "no such input", "run the stage"), partial(remove, "masks")),
+    Case("missing input", "evaluate", ("masks", "does not exist", "run the stage"), partial(remove, "masks")),
     Case("unwritable output", "predict", ("results", "choose a writable path"), a_file_for_a_folder),
     # What was fetched.
     Case("no data", "fetch_dataset", ("nowhere", "fix the path"), params={"uri": "nowhere"}),

@@ -71,7 +71,7 @@ def test_a_page_has_the_name_as_its_title(ran: Path, name: str) -> None:
     [
         ("second_masker", {"epochs": 0}, "params.yaml: second_masker.training.epochs: input should be greater"),
         ("third_masker", {}, "params.yaml: section 'third_masker' is missing (sections: fetch_dataset, "),
-        ("generate_masks", {}, "--name generate_masks: is another stage than train_masker"),
+        ("generate_masks", {}, "--name generate_masks: is another stage, not train_masker"),
     ],
 )
 def test_errors_name_the_section(

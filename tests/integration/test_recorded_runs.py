@@ -153,8 +153,8 @@ def test_the_log_says_what_the_stage_said_unless_all_is_asked_for(
 
 PODS = {
     "pod_image_not_there": "image cannot be pulled: registry.lab/maskcast@sha256:abcdefc4",
-    "pod_no_node_fits": "no node fits: 1 Insufficient cpu",
-    "pod_secret_missing": "secret nothing-here is missing",
+    "pod_no_node_fits": "unschedulable: 1 Insufficient cpu",
+    "pod_secret_missing": "secret nothing-here not found",
 }
 
 

@@ -240,7 +240,7 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_embedded_default_and_what_commands_refuse(
     workshop: Workshop, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nothing = f"no models: looked in sqlite:///{tmp_path}/mlflow.db, which is not there; run the pipeline, go to "
+    nothing = f"no models: sqlite:///{tmp_path}/mlflow.db does not exist; run the pipeline, change to "
     refusals = {
         ("list",): nothing,
         ("promote",): nothing,
@@ -550,6 +550,6 @@ def test_a_server_that_is_away_is_said(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
     code, said = command(capsys, "list")
-    assert (code, said.count("\n"), "MLflow says: " in said) == (2, 1, True)
-    with pytest.raises(MaskcastError, match=r"MLflow says: .*fix that or MLFLOW_TRACKING_URI"):
+    assert (code, said.count("\n"), "MLflow error: " in said) == (2, 1, True)
+    with pytest.raises(MaskcastError, match=r"MLflow error: .*fix the cause or MLFLOW_TRACKING_URI"):
         run(workshop.forecaster(1))

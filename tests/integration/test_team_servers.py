@@ -140,7 +140,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_registration(
             servers.kill()
         upload(self, file, path)
 
-    with monkeypatch.context() as patch, pytest.raises(MaskcastError, match="MLflow says: "):
+    with monkeypatch.context() as patch, pytest.raises(MaskcastError, match="MLflow error: "):
         patch.setattr(HttpArtifactRepository, "log_artifact", upload_and_kill)
         run(workshop.forecaster(12))
     servers.start()
@@ -151,7 +151,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_registration(
         servers.kill()  # the forecaster has its version, the pipeline none
         return number
 
-    with monkeypatch.context() as patch, pytest.raises(MaskcastError, match="MLflow says: "):
+    with monkeypatch.context() as patch, pytest.raises(MaskcastError, match="MLflow error: "):
         patch.setattr(Registry, "create", create_and_kill)
         run(workshop.forecaster(12))
     servers.start()

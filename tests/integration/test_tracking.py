@@ -143,14 +143,14 @@ def test_a_server_that_is_away_loses_nothing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracked("train_masker", {"clips": folder / "clips"}, folder / "run_id") as run:
         run.metrics({"loss": 1.0}, 1)  # the server is not there yet
-        wait_for(lambda: "does not answer" in capfd.readouterr().err)
+        wait_for(lambda: "is unavailable" in capfd.readouterr().err)
         with mlflow_server(folder, port) as uri:
             client = mlflow.MlflowClient(uri)
             wait_for((folder / "run_id").exists)
             run.metrics({"loss": 2.0}, 2)
             wait_for(lambda: steps(client) == [1, 2])
         run.metrics({"loss": 3.0}, 3)  # it is away again
-        wait_for(lambda: "does not answer" in capfd.readouterr().err)
+        wait_for(lambda: "is unavailable" in capfd.readouterr().err)
         with mlflow_server(folder, port):
             run.metrics({"loss": 4.0}, 4)
             run.close("FINISHED")

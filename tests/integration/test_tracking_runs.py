@@ -91,8 +91,11 @@ def answering(status: int, text: bytes) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"MLFLOW_TRACKING_URI": ""}, "MLFLOW_TRACKING_URI is set and empty; unset it"),
-        ({"MLFLOW_TRACKING_URI": "localhost:5000"}, "localhost:5000: has no scheme; write http://localhost:5000"),
+        ({"MLFLOW_TRACKING_URI": ""}, "MLFLOW_TRACKING_URI is set but empty; unset it"),
+        (
+            {"MLFLOW_TRACKING_URI": "localhost:5000"},
+            "localhost:5000: scheme is missing; set http://localhost:5000",
+        ),
         (
             {"MLFLOW_TRACKING_URI": "/mnt/mlruns"},
             "/mnt/mlruns: MLflow 3 does not store runs in folders; use sqlite:",
@@ -101,29 +104,35 @@ def answering(status: int, text: bytes) -> Iterator[str]:
             {"MLFLOW_TRACKING_URI": "file:///mnt/mlruns"},
             "MLflow 3 does not store runs in folders; use sqlite:////",
         ),
-        ({"MLFLOW_TRACKING_URI": "http://"}, "names no host and port; write http://host:port"),
-        ({"MLFLOW_TRACKING_URI": "http://host:port"}, "names no host and port"),
-        ({"MLFLOW_TRACKING_URI": "htp://host"}, r"htp://host: MLflow says: .*; fix that or MLFLOW_TRACKING_URI"),
-        ({"MLFLOW_TRACKING_URI": "http://ann:p@ss/w@h"}, r"http://\*\*\*@h: its user or password holds / or @"),
+        ({"MLFLOW_TRACKING_URI": "http://"}, "invalid host or port; set http://host:port"),
+        ({"MLFLOW_TRACKING_URI": "http://host:port"}, "invalid host or port"),
+        (
+            {"MLFLOW_TRACKING_URI": "htp://host"},
+            r"htp://host: MLflow error: .*; fix the cause or MLFLOW_TRACKING_URI",
+        ),
+        (
+            {"MLFLOW_TRACKING_URI": "http://ann:p@ss/w@h"},
+            r"http://\*\*\*@h: its user or password contains / @ . or #",
+        ),
         (
             {"MLFLOW_TRACKING_URI": "http://host", "MLFLOW_TRACKING_TOKEN": "from-echo\n"},
-            "MLFLOW_TRACKING_TOKEN: has blanks, line breaks or letters beyond ASCII; set it anew",
+            "MLFLOW_TRACKING_TOKEN: contains whitespace or non-ASCII characters; set only the token",
         ),
-        ({"MLFLOW_RUN_ID": ""}, "MLFLOW_RUN_ID is set and empty; unset it"),
-        ({"MLFLOW_RUN_ID": "0" * 32}, "MLFLOW_RUN_ID 0{32}: no such run on sqlite:.*; unset it"),
-        ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME is set and empty; unset it"),
+        ({"MLFLOW_RUN_ID": ""}, "MLFLOW_RUN_ID is set but empty; unset it"),
+        ({"MLFLOW_RUN_ID": "0" * 32}, "MLFLOW_RUN_ID 0{32}: run not found on sqlite:.*; unset it"),
+        ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME is set but empty; unset it"),
         (
             {"MLFLOW_EXPERIMENT_NAME": "gone"},
-            "'gone' is deleted; `mlflow experiments restore --experiment-id 1`, or",
+            "'gone' is deleted; restore it .`mlflow experiments restore --experiment-id 1`., or",
         ),
-        ({"MLFLOW_EXPERIMENT_ID": "99"}, "MLFLOW_EXPERIMENT_ID 99: no such experiment on sqlite:.*; unset it"),
+        ({"MLFLOW_EXPERIMENT_ID": "99"}, "MLFLOW_EXPERIMENT_ID 99: experiment not found on sqlite:.*; unset it"),
         ({"MLFLOW_EXPERIMENT_ID": "1"}, "experiment 'gone' is deleted"),
         (
             {"MLFLOW_EXPERIMENT_ID": "0", "MLFLOW_EXPERIMENT_NAME": "mine"},
-            "two experiments: MLFLOW_EXPERIMENT_ID 0 is 'Default', MLFLOW_EXPERIMENT_NAME says 'mine'; unset one",
+            "MLFLOW_EXPERIMENT_ID 0 .'Default'. and MLFLOW_EXPERIMENT_NAME 'mine' are different experiments",
         ),
         ({"MLFLOW_TRACKING_URI": "sqlite:////no/such/x.db"}, "/no/such/x.db: cannot be written"),
-        ({"MLFLOW_TRACKING_URI": "sqlite:///clips"}, "/clips: is no database; remove it, or set"),
+        ({"MLFLOW_TRACKING_URI": "sqlite:///clips"}, "/clips: not an SQLite database; remove it, or set"),
     ],
 )
 def test_what_no_waiting_mends_fails_before_the_work(
@@ -153,9 +162,9 @@ def refused(folder: Path, said: str) -> None:
             "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         ),
         (403, b"not you", "check MLFLOW_TRACKING_USERNAME .*or ask an administrator"),
-        (404, b"<html>nothing here", "no MLflow server is there: fix MLFLOW_TRACKING_URI"),
-        (200, b"<html>please log in", "MLflow says: .*fix that or MLFLOW_TRACKING_URI"),
-        (200, b'{"experiment": 3}', "MLflow says: .*experiment.*; fix that or MLFLOW_TRACKING_URI"),
+        (404, b"<html>nothing here", "no MLflow server at this address; fix MLFLOW_TRACKING_URI"),
+        (200, b"<html>please log in", "MLflow error: .*fix the cause or MLFLOW_TRACKING_URI"),
+        (200, b'{"experiment": 3}', "MLflow error: .*experiment.*; fix the cause or MLFLOW_TRACKING_URI"),
     ],
 )
 def test_what_a_server_refuses_fails_before_the_work(
@@ -166,9 +175,7 @@ def test_what_a_server_refuses_fails_before_the_work(
         refused(folder, said)
         if status == 401:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http", "https"))
-            refused(
-                folder, "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH"
-            )
+            refused(folder, "use http:// if the server has no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH")
 
 
 def test_a_server_that_is_not_well_is_waited_for(
@@ -179,7 +186,7 @@ def test_a_server_that_is_not_well_is_waited_for(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         track(folder)
     said = capfd.readouterr().err
-    assert "does not answer (too many 503 error responses)" in said
+    assert "is unavailable (too many 503 error responses)" in said
     assert "lost 2 metrics, 0 files of train_masker" in said
 
 
@@ -209,7 +216,7 @@ def test_ctrl_c_ends_the_waiting_for_a_server_and_keeps_the_work(
 ) -> None:
     @contextmanager
     def slow_and_pressed(what: str) -> Iterator[None]:
-        if what.startswith("MLflow to take the last metrics and files"):
+        if what.startswith("MLflow to receive the last metrics and files"):
             signal.raise_signal(signal.SIGINT)
         yield
 
@@ -217,7 +224,7 @@ def test_ctrl_c_ends_the_waiting_for_a_server_and_keeps_the_work(
     with answering(503, b"gone") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         track(folder)
-    assert "did not answer (too many 503 error responses); the outputs" in capfd.readouterr().err
+    assert "was unavailable (too many 503 error responses); the outputs" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "0" * 32, "no id at all\n", f"{'0' * 16}-{'1' * 32}"])
@@ -288,7 +295,7 @@ def test_what_is_given_from_outside_is_joined(
             (folder / "masker").write_text("weights")
             run.outputs({"masker": folder / "masker"})
     said = capfd.readouterr().err
-    assert "two experiments: MLFLOW_EXPERIMENT_NAME says maskcast-of-mine, MLFLOW_RUN_ID" in said
+    assert "MLFLOW_EXPERIMENT_NAME maskcast-of-mine is ignored: MLFLOW_RUN_ID" in said
     (run,) = runs(client, "kfp-runs")
     assert (run.info.run_id, run.info.run_name, run.info.status) == (
         outside.info.run_id,
@@ -332,7 +339,9 @@ def test_an_input_that_is_replaced_during_the_work_is_said(
     assert "replaced" not in capfd.readouterr().err
     with tracked_run(before, folder / "r2/mlflow_run_id"):
         (folder / "clips").write_text("other data")
-    assert f"train_masker: replaced during the work: clips ({folder / 'clips'})" in capfd.readouterr().err
+    assert (
+        f"train_masker: inputs changed while the stage ran: clips ({folder / 'clips'})" in capfd.readouterr().err
+    )
     run = runs(client_of(folder))[-1]
     assert run.data.tags["maskcast.inputs_changed"] == "clips"
     assert run.inputs.dataset_inputs[0].dataset.digest == before.data["clips"]

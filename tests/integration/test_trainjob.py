@@ -127,7 +127,7 @@ def test_a_job_that_was_left_behind_makes_way(
     cluster.refused = {f"DELETE {JOBS}": [404, 403], f"GET {JOBS}": [403]}
     with pytest.raises(MaskcastError, match="read a TrainJob"):
         train(tmp_path)
-    assert "is left behind and goes with this pod" in capsys.readouterr().err
+    assert "cannot be deleted now" in capsys.readouterr().err
     assert cluster.name is not None
     cluster.refused = {f"POST {JOBS}": [403]}
     with pytest.raises(MaskcastError, match="create a TrainJob"):
@@ -143,7 +143,9 @@ def test_a_killed_node_ends_the_job_and_the_next_try_resumes(cluster: Trainer, t
     checkpoint = tmp_path / "workspace/resume/run-1/masker.resume/outputs/masker.resume/checkpoint.pt"
     killed = meanwhile(lambda: cluster.nodes[1].kill(), checkpoint.exists)
     with (
-        pytest.raises(MaskcastError, match=r"TrainJob maskcast-train-masker-\w{8} failed: .*run the same again"),
+        pytest.raises(
+            MaskcastError, match=r"TrainJob maskcast-train-masker-\w{8} failed: .*run the same command again"
+        ),
         killed,
     ):
         train(tmp_path, epochs=10_000)
@@ -182,9 +184,9 @@ def resumed(cluster: Trainer) -> bool:
     ("refused", "said"),
     [
         ({f"POST {JOBS}": [404]}, r"create a TrainJob \(404: .*\); install Kubeflow Trainer 2.2 or later"),
-        ({f"POST {JOBS}": [403]}, r"create a TrainJob \(403: .* is refused\); `maskcast pipeline setup` writes"),
-        ({f"POST {JOBS}": [422]}, r"create a TrainJob \(422: .*\); fix that"),
-        ({"GET /api/v1/namespaces/team/pods/launcher": [403]}, r"read its own pod \(403: .*pipeline setup"),
+        ({f"POST {JOBS}": [403]}, r"create a TrainJob \(403: .* is refused\); apply the role that `maskcast"),
+        ({f"POST {JOBS}": [422]}, r"create a TrainJob \(422: .*\); fix the cause"),
+        ({"GET /api/v1/namespaces/team/pods/launcher": [403]}, r"read this pod \(403: .*pipeline setup"),
     ],
 )
 def test_what_the_cluster_refuses(
@@ -204,7 +206,7 @@ def test_without_a_volume_that_nodes_share(
     write_store(tmp_path / "clips", train=1, val=1)
     monkeypatch.delenv("MASKCAST_RESUME_DIR")
     with pytest.raises(
-        MaskcastError, match=r"training.nodes 2: .* is on no volume that nodes share; set `workspace`"
+        MaskcastError, match=r"training.nodes 2: .* is not on a volume that the nodes share; set `workspace`"
     ):
         train(tmp_path)
 
@@ -212,5 +214,5 @@ def test_without_a_volume_that_nodes_share(
 def test_outside_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_store(tmp_path / "clips", train=1, val=1)
     monkeypatch.setattr(kube, "ACCOUNT", tmp_path / "absent")
-    with pytest.raises(MaskcastError, match=r"training.nodes above 1 makes a TrainJob, .* set it to 1"):
+    with pytest.raises(MaskcastError, match=r"training.nodes: a value above 1 creates a TrainJob, .* set it to 1"):
         train(tmp_path)

@@ -131,6 +131,6 @@ def test_another_store_than_that_of_the_evaluation_is_refused(
 
 def test_what_is_there_stays(clips: ClipStore, pair: tuple[Evaluated, Evaluated], tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("mine")
-    with pytest.raises(MaskcastError, match=r"already there \(--pictures\); name a new folder"):
+    with pytest.raises(MaskcastError, match=r"already exists \(--pictures\); choose a new folder"):
         draw_differences(*pair, clips.root, tmp_path)
     assert (tmp_path / "kept").read_text() == "mine"

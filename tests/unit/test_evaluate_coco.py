@@ -165,7 +165,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path: Path, capfd: py
     assert "[1] (id 2): file_name must be a string, not 2" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dt.json", "gt.json", "images", "x.json"]
     out.mkdir()
-    assert "already there (--out)" in refused(capfd, truth, results, "--out", out)
+    assert "already exists (--out)" in refused(capfd, truth, results, "--out", out)
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate-coco", str(truth), str(results), "--kind", "keypoints"])
     assert "invalid choice" in capfd.readouterr().err

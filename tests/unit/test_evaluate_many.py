@@ -184,7 +184,7 @@ def test_what_is_wrong_with_one_model_is_told(clips: Path, tmp_path: Path) -> No
     [
         (["--split", "train"], "holds no labelled clips in split 'train'"),
         (["--batch-size", "0"], "--batch-size: got 0; give 1 or more"),
-        (["--out", "."], "already there"),
+        (["--out", "."], "already exists"),
     ],
 )
 def test_bad_flags_are_one_line(

@@ -166,5 +166,5 @@ def test_an_export_replaces_exports_alone(
     words = ["models", "export", "parts/masker", "--format", "torch-export", "--output", place]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "--output is replaced as a whole, and " in said
+    assert said.count("\n") == 1 and "--output is replaced as a whole, but " in said
     assert sorted(tmp_path.rglob("*")) == before

@@ -152,7 +152,7 @@ def test_what_was_made_of_videos_is_no_video_wherever_it_lies(forecast: Forecast
 def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "videos/street", enlarged(0, 12))
     code, _, err = forecast(frames, output=tmp_path / "videos")
-    assert code == 1 and f"error: street: {frames}: --output is replaced as a whole, and the video" in err
+    assert code == 1 and f"error: street: {frames}: --output is replaced as a whole, but contains the video" in err
     assert len(list(frames.iterdir())) == 12
 
 
@@ -162,7 +162,7 @@ def test_a_forecast_replaces_forecasts_alone(forecast: Forecast, tmp_path: Path)
     labels.parent.mkdir()
     labels.write_text("of a month")
     code, _, err = forecast(video, output=video.parent)
-    assert code == 1 and "videos/street: --output is replaced as a whole, and what is there was not written" in err
+    assert code == 1 and "videos/street: --output is replaced as a whole, but this folder was not written" in err
     assert labels.read_text() == "of a month"
     labels.unlink()
     assert forecast(video, output=video.parent)[0] == 0

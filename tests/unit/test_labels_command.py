@@ -225,7 +225,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
             "two.csv: line 3: frame 1 of 'train_0' is listed twice",
         ),
         ("export --format cityscapes --masks clips --output o", "Cityscapes has no class 'red' (2 unknown)"),
-        ("export --format coco --masks clips --output clips", "clips: already there (--output)"),
+        ("export --format coco --masks clips --output clips", "clips: already exists (--output)"),
         ("import --format coco no.json --clips clips --output o", "no.json: file or folder not found; give"),
         (
             "import --format coco a.json --clips clips --rename a --output o",

@@ -69,9 +69,7 @@ def test_the_second_is_told_who_writes_and_leaves_it_alone(tmp_path: Path) -> No
         (tmp_path / "clips.partial").mkdir()
         with pytest.raises(MaskcastError) as told:
             write(out, "second")
-        said = (
-            rf"{out}: process {first.pid} on {re.escape(socket.gethostname())} has been writing it since 20\d\d-"
-        )
+        said = rf"{out}: locked by process {first.pid} on {re.escape(socket.gethostname())} since 20\d\d-"
         assert re.match(said, str(told.value))
         assert (tmp_path / "clips.partial").is_dir()  # what the first has written so far
     finally:
@@ -234,7 +232,7 @@ def test_what_another_user_left_when_killed_keeps_nobody_out(tmp_path: Path) -> 
                 os.seteuid(65534)
             with left.open("rb") as held:
                 fcntl.flock(held, fcntl.LOCK_EX)
-                with pytest.raises(MaskcastError, match="another process is writing it"), exclusive_lock(out):
+                with pytest.raises(MaskcastError, match="locked by another process"), exclusive_lock(out):
                     pass
             with exclusive_lock(out):
                 out.write_text("whole")
@@ -266,7 +264,7 @@ def test_a_file_that_is_changed_for_a_while_is_put_back_however_that_ends(tmp_pa
             assert child.stdout is not None
             assert child.stdout.readline() == "as it was\n"
             assert path.read_text() == "changed"
-            with pytest.raises(MaskcastError, match=r"params.yaml: process \d+ on"), temporary_change(path):
+            with pytest.raises(MaskcastError, match=r"locked by process \d+ on"), temporary_change(path):
                 pass
             child.send_signal(number)
 
@@ -276,7 +274,8 @@ def test_a_file_that_is_changed_for_a_while_is_put_back_however_that_ends(tmp_pa
     stopped_by(signal.SIGKILL)
     with (
         pytest.raises(
-            MaskcastError, match=r"killed; params.yaml.kept is what it was: rename that to params.yaml,"
+            MaskcastError,
+            match=r"a killed run left it changed; rename params.yaml.kept to params.yaml to restore it,",
         ),
         temporary_change(path),
     ):

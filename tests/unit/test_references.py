@@ -165,10 +165,13 @@ def test_real_clips_have_the_digest_that_a_laptop_gives_them(
     [
         ("{", "not a reference to data"),
         ('{"digest": "../../../etc", "store": "STORE"}', "not a reference to data"),
-        ('{"digest": "00000000000000000000000000000000", "store": "/"}', "its data lies in /; set MASKCAST"),
+        (
+            '{"digest": "00000000000000000000000000000000", "store": "/"}',
+            "data is stored in /, but MASKCAST_DATA is ",
+        ),
         (
             '{"digest": "00000000000000000000000000000000", "store": "STORE"}',
-            "is gone; run the stage that wrote it again, without Kubeflow's cache",
+            "does not exist; run the stage that wrote it again, without Kubeflow's cache",
         ),
     ],
 )
@@ -188,5 +191,8 @@ def test_without_the_variable_a_reference_says_which_to_set(
 ) -> None:
     run_stage("grow", {}, grown=tmp_path / "pod/one")
     monkeypatch.delenv("MASKCAST_DATA")
-    with pytest.raises(MaskcastError, match=f"its data lies in {volume / 'data'}; set MASKCAST_DATA to that$"):
+    with pytest.raises(
+        MaskcastError,
+        match=f"data is stored in {volume / 'data'}, but MASKCAST_DATA is not set; set it to {volume / 'data'}$",
+    ):
         resolve_reference(tmp_path / "pod/one")

@@ -385,6 +385,6 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         assert not (tmp_path / "out").exists()
     assert segment(cut)[0] == 0
     code, _, err = segment(cut)
-    there = f"{tmp_path / 'out/cut'}: already there (--output); name a new folder, or remove"
+    there = f"{tmp_path / 'out/cut'}: already exists (--output); choose a new folder, or remove"
     assert (code, there in err) == (2, True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["cut"]

@@ -52,7 +52,7 @@ def test_the_stage_of_the_docs_says_of_each_path_what_it_is() -> None:
 
 
 def test_unknown_stage_lists_the_stages() -> None:
-    with pytest.raises(MaskcastError, match=r"no stage 'train'; stages: .*train_masker"):
+    with pytest.raises(MaskcastError, match=r"unknown stage 'train'; stages: .*train_masker"):
         get_stage("train")
 
 
@@ -83,12 +83,12 @@ def test_replaces_an_older_output(tmp_path: Path, register) -> None:
 @pytest.mark.parametrize(
     ("paths", "said"),
     [
-        ({"source": "in", "copied": "in"}, r"in: --copied is replaced as a whole, and --source \(in\) lies there"),
-        ({"source": "../{}/in", "copied": "./in"}, r"and --source \(\.\./.+/in\) lies there; choose another path"),
-        ({"source": "in", "copied": "."}, "the working directory .* lies there"),
-        ({"source": "in", "copied": ".."}, "the working directory .* lies there"),
+        ({"source": "in", "copied": "in"}, r"in: --copied is replaced as a whole, but contains --source \(in\)"),
+        ({"source": "../{}/in", "copied": "./in"}, r"but contains --source \(\.\./.+/in\); choose another path"),
+        ({"source": "in", "copied": "."}, "but contains the working directory"),
+        ({"source": "in", "copied": ".."}, "but contains the working directory"),
         ({"copied": "out"}, "--source is missing"),
-        ({"source": "absent", "copied": "out"}, r"absent: no such input \(--source of copy\)"),
+        ({"source": "absent", "copied": "out"}, r"absent: input does not exist \(--source of copy\)"),
         ({"source": "in", "copied": "out", "other": "x"}, "no port 'other'; ports: source, extra, copied"),
         ({"source": "in", "copied": "in/out"}, r"in/out: cannot be written \(--copied: Not a directory\)"),
     ],
@@ -108,7 +108,7 @@ def test_an_output_takes_no_input_with_it(tmp_path: Path, register) -> None:
     (tmp_path / "data/raw/in").write_text("ab")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     for source, copied in (("data/raw/in", "data"), ("link/raw/in", "data/raw"), ("data/raw", "link/raw")):
-        with pytest.raises(MaskcastError, match=r"--copied is replaced as a whole, and --source \(.+\) lies"):
+        with pytest.raises(MaskcastError, match=r"--copied is replaced as a whole, but contains --source \(.+\);"):
             run_stage("copy", {}, source=tmp_path / source, copied=tmp_path / copied)
     assert (tmp_path / "data/raw/in").read_text() == "ab"
     run_stage("copy", {}, source=tmp_path / "data/raw/in", copied=tmp_path / "data/raw/out")
@@ -122,7 +122,7 @@ def test_an_output_takes_no_other_output_with_it(tmp_path: Path, register) -> No
 
     register(learn)
     for metrics in ("model/metrics.json", "model"):
-        with pytest.raises(MaskcastError, match=r"model: --model is replaced as a whole, and --metrics"):
+        with pytest.raises(MaskcastError, match=r"model: --model is replaced as a whole, but contains --metrics"):
             run_stage("learn", {}, model=tmp_path / "model", metrics=tmp_path / metrics)
     assert not list(tmp_path.iterdir())
 
@@ -239,11 +239,11 @@ def test_errors_tell_keys_by_the_name_that_a_stage_goes_by(tmp_path: Path, regis
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Second", "'Second': write up to 40 lower-case letters"),
-        ("2nd", "a letter first"),
+        ("Second", "'Second': use up to 40 lower-case letters"),
+        ("2nd", "first a letter"),
         ("a/b", "digits and _"),
         ("x" * 41, "up to 40"),
-        ("train_masker", "--name train_masker: is another stage than known_as"),
+        ("train_masker", "--name train_masker: is another stage, not known_as"),
     ],
 )
 def test_a_bad_name(tmp_path: Path, register, name: str, said: str) -> None:

@@ -103,7 +103,7 @@ def test_nodes_may_ask_for_more_than_the_pod_that_waits(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("text", ["cpu: 16", "[16]", "3"])
 def test_resources_that_are_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("MASKCAST_NODE_RESOURCES", text)
-    with pytest.raises(MaskcastError, match=r"MASKCAST_NODE_RESOURCES: .* is no JSON object; write limits"):
+    with pytest.raises(MaskcastError, match=r"MASKCAST_NODE_RESOURCES: .* is not a JSON object; set limits"):
         made()
 
 
@@ -171,7 +171,7 @@ def test_what_holds_a_job_up_is_said_once(
     for _ in range(2):
         told.report_new(cluster._waiting_reasons("job-1", {"status": {"conditions": [suspended]}}, [pod]))
     assert capsys.readouterr().err.splitlines() == [
-        "TrainJob job-1: node 1 waits: no node fits: 1 Insufficient cpu",
+        "TrainJob job-1: node 1 waits: unschedulable: 1 Insufficient cpu",
         "TrainJob job-1: Suspended is True: waits for quota",
         "TrainJob job-1: TrainJobResourcesCreationFailed: admission webhook denied the request",
     ]

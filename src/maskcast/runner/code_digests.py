@@ -37,23 +37,24 @@ def module_digests(module: str) -> dict[str, str]:
             waiting += _imports_of(name)
     files = {_source_file(name): name for name in seen}
     paths = sorted(file for file in files if file is not None and (file.name != "__init__.py" or _has_code(file)))
-    own = {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
-    return own | {place: _digest(path) for name in sorted(seen) for place, path in plugin_files(name).items()}
+    digests = {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
+    plugins = {key: file for name in sorted(seen) for key, file in plugin_files(name).items()}
+    return digests | {key: _digest(file) for key, file in plugins.items()}
 
 
 @cache
 def _imports_of(module: str) -> frozenset[str]:
     """Returns the modules and packages of this package that a module imports, and the packages that contain it."""
     file = _source_file(module)
-    found = {module.rpartition(".")[0]}
+    imported = {module.rpartition(".")[0]}
     for node in _nodes(ast.parse(file.read_bytes())) if file else ():
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = module if file and file.name == "__init__.py" else module.rpartition(".")[0]
             origin = resolve_name("." * node.level + (node.module or ""), package)
-            found |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
-    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _source_file(name))
+            imported |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
+    return frozenset(name for name in imported if name.split(".")[0] == PACKAGE and _source_file(name))
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -67,7 +68,7 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _source_file(module: str) -> Path | None:
-    """Returns the source file of a module or package, or None if there is none."""
+    """Returns the source file of a module or package, or None if it does not exist."""
     path = ROOT.joinpath(*module.split(".")[1:])
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 

@@ -37,17 +37,19 @@ def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
         MaskcastError: the file is missing, is not a dvc.yaml, or has commands with templates that only DVC can
             expand.
     """
-    remedy = "give the folder of a pipeline"
+    remedy = "pass the folder of a pipeline"
     content = read_yaml(file, "dvc.yaml", remedy)
     with parsing(file, "a dvc.yaml whose stages have a name and a `cmd` each", remedy):
         entries = {str(name): entry for name, entry in content["stages"].items()}
-        words = {name: shlex.split(str(entry["cmd"])) for name, entry in entries.items()}
-    mine = {name: _is_stage(spoken) for name, spoken in words.items()}
-    for name, spoken in words.items():
-        if mine[name] and (unread := [word for word in spoken if "${" in word or word in ("&&", ";", "|")]):
-            raise MaskcastError(f"{file}: {name}: {unread[0]!r} in its `cmd`; write one plain command")
-    others = [name for name in entries if not mine[name] and name != CODE]
-    return {name: call(file, name, entries[name]) for name in entries if mine[name]}, others
+        commands = {name: shlex.split(str(entry["cmd"])) for name, entry in entries.items()}
+    calls = [name for name, words in commands.items() if _is_stage(words)]
+    for name in calls:
+        if syntax := [word for word in commands[name] if "${" in word or word in ("&&", ";", "|")]:
+            raise MaskcastError(
+                f"{file}: {name}: unsupported {syntax[0]!r} in `cmd`; write one command without templates or pipes"
+            )
+    others = [name for name in entries if name not in calls and name != CODE]
+    return {name: call(file, name, entries[name]) for name in calls}, others
 
 
 def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
@@ -59,7 +61,7 @@ def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
     words = shlex.split(entry["cmd"])
     flags = {flag.removeprefix("--"): value for flag, value in zip(words[2::2], words[3::2], strict=False)}
     if len(words) % 2 or "params" not in flags:
-        raise MaskcastError(f"{file}: {name}: `maskcast {words[1]}` takes --params FILE and a path per port")
+        raise MaskcastError(f"{file}: {name}: `maskcast {words[1]}` needs --params FILE and a path per port")
     stage = get_stage(words[1].replace("-", "_"))
     return Call(stage, flags.pop("name", stage.name), flags.pop("params"), flags)
 
@@ -96,21 +98,23 @@ def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
 
 def ancestors_of(entry: str, needs: Mapping[str, set[str]]) -> set[str]:
     """Returns all entries on which an entry depends, directly or indirectly."""
-    return needs[entry].union(*(ancestors_of(one, needs) for one in needs[entry]))
+    return needs[entry].union(*(ancestors_of(parent, needs) for parent in needs[entry]))
 
 
 def in_order(calls: Mapping[str, Call]) -> Iterator[str]:
     """Yields the entries in topological order.
 
     Raises:
-        MaskcastError: there is a cycle.
+        MaskcastError: the entries depend on each other in a cycle.
     """
     needs, done = needs_of(calls), set[str]()
     while len(done) < len(calls):
         left = [entry for entry in calls if entry not in done]
         ready = next((entry for entry in left if needs[entry] <= done), None)
         if ready is None:
-            raise MaskcastError(f"dvc.yaml: {', '.join(left)} wait for each other; fix their paths")
+            raise MaskcastError(
+                f"dvc.yaml: {', '.join(left)} depend on each other; fix the paths of their inputs and outputs"
+            )
         done.add(ready)
         yield ready
 

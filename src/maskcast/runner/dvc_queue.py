@@ -46,25 +46,24 @@ class Queue:
         folder: of dvc.yaml and params.yaml in the repository.
 
     Raises:
-        MaskcastError: there is no Git or DVC repository, or files differ from the last commit, from which
-            experiments start.
+        MaskcastError: the folder is not in a Git and DVC repository, or files have uncommitted changes.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         if self._git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
             raise MaskcastError(
-                f"{folder.absolute()}: is in no Git repository with a commit, where experiments of DVC start; "
-                "`git init`, and commit the project"
+                f"{folder.absolute()}: not a Git repository with a commit, from which DVC experiments start; "
+                "run `git init`, and commit the project"
             )
         if self._dvc("root").returncode:
-            raise MaskcastError(f"{folder.absolute()}: is in no DVC repository; `dvc init` makes it one")
+            raise MaskcastError(f"{folder.absolute()}: not a DVC repository; run `dvc init`")
         self._commit = self._git("rev-parse", "HEAD").stdout.strip()
         if changed := self._git("status", "--porcelain", "--untracked-files=no").stdout.splitlines():
             more = f" and {pluralize(len(changed) - 1, 'more file')}" if changed[1:] else ""
             raise MaskcastError(
-                f"{changed[0].split()[-1]}{more}: differs from the last commit, where experiments of DVC start; "
-                "commit it, or `git stash`"
+                f"{changed[0].split()[-1]}{more}: uncommitted changes, but DVC experiments start from the last "
+                "commit; commit or `git stash` them"
             )
 
     def run(self, experiments: Sequence[Experiment], jobs: int) -> dict[str, str]:
@@ -77,19 +76,19 @@ class Queue:
             jobs: number of parallel workers.
 
         Raises:
-            MaskcastError: the queue has other experiments, DVC refuses one, or all workers are gone.
+            MaskcastError: the queue has other experiments, DVC rejects one, or all workers have exited.
         """
-        remaining = {one.name: one for one in experiments if not self._has_succeeded(one.name)}
-        if finished := [one.name for one in experiments if one.name not in remaining]:
-            say(f"done before: {', '.join(finished)}")
+        remaining = {each.name: each for each in experiments if not self._has_succeeded(each.name)}
+        if finished := [each.name for each in experiments if each.name not in remaining]:
+            say(f"already finished: {', '.join(finished)}")
         if not remaining:
             return {}
         self._clear(remaining)
         waiting = {name for name, (_, state) in self._status()[0].items() if state in UNFINISHED}
         try:
-            for one in remaining.values():
-                if one.name not in waiting:
-                    self._enqueue(one)
+            for name, experiment in remaining.items():
+                if name not in waiting:
+                    self._enqueue(experiment)
             self._dvc_output("queue", "start", "--jobs", str(jobs))
             failed = self._wait_for(list(remaining))
         except KeyboardInterrupt:
@@ -126,8 +125,8 @@ class Queue:
             name for name, (_, state) in states.items() if state in UNFINISHED and name not in remaining
         ]:
             raise MaskcastError(
-                f"DVC's queue is in use: {', '.join(others)}; wait for them (`dvc queue status`), "
-                "or `dvc queue remove --queued`"
+                f"the DVC queue has other experiments: {', '.join(others)}; wait for them (`dvc queue status`), "
+                "or remove them (`dvc queue remove --queued`)"
             )
         for name, (task, state) in states.items():
             killed = state == "Running" and not workers
@@ -136,11 +135,11 @@ class Queue:
             if name in remaining and (killed or state not in UNFINISHED):
                 self._dvc_output("queue", "remove", task)
 
-    def _enqueue(self, one: Experiment) -> None:
+    def _enqueue(self, experiment: Experiment) -> None:
         changes = []
-        for section, values in one.sections.items():
+        for section, values in experiment.sections.items():
             changes += ["-S", f"~{section}", "-S", f"+{section}={_hydra(values)}"]
-        self._dvc_output("exp", "run", "--queue", "--name", one.name, *changes, *one.targets)
+        self._dvc_output("exp", "run", "--queue", "--name", experiment.name, *changes, *experiment.targets)
 
     def _wait_for(self, names: Sequence[str]) -> dict[str, str]:
         """Waits until experiments end, reports each result, and returns the tasks of failed ones."""
@@ -158,14 +157,16 @@ class Queue:
             if all(reported.get(name) in ("Success", "Failed") for name in names):
                 return {name: states[name][0] for name in names if reported[name] == "Failed"}
             if time.monotonic() - worker_seen > NO_WORKER_TIMEOUT_S:
-                raise MaskcastError("the workers of DVC's queue are gone; the same command goes on")
+                raise MaskcastError(
+                    "all workers of the DVC queue have exited; run the same command again to continue"
+                )
             time.sleep(POLL_S)
 
     def _reason(self, task: str) -> str:
         output = self._dvc("queue", "logs", task).stdout
-        if found := ERROR.findall(output):
-            return str(found[-1])
-        return f"no error of ours; `dvc queue logs {task}` has all that was printed"
+        if errors := ERROR.findall(output):
+            return str(errors[-1])
+        return f"no maskcast error in its log; see `dvc queue logs {task}`"
 
     def _status(self) -> tuple[dict[str, tuple[str, str]], int]:
         """Returns task and state of each queued experiment by name, and the number of workers."""

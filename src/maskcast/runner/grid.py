@@ -22,14 +22,14 @@ NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # accepted by git, DVC and Kubeflow, a
 
 
 class Grid(Params):
-    """What a grid file says."""
+    """The contents of a grid file."""
 
     stage: str
     """The stage, by its name in the pipeline, whose maskers are compared."""
     split: Literal["train", "val", "test"] = "val"
     """The split whose labelled clips they are scored on."""
     variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
-    """By name: other values, each by section.key; a value takes the place of all that the key held."""
+    """Changes of each variant by its name: values by section.key, each of which replaces the whole old value."""
     product: dict[str, list[Any]] = Field(default_factory=dict)
     """Values of some section.key; each variant is run with each combination."""
 
@@ -75,31 +75,32 @@ def load_grid(
     """
     grid = validate(Grid, load_params_file(path, "grid file", "name one, e.g. grid.yaml"), f"{path}: ")
     if grid.stage not in stages:
-        raise MaskcastError(f"{path}: stage: there is no {grid.stage!r}; stages: {', '.join(stages)}")
+        raise MaskcastError(f"{path}: stage: unknown stage {grid.stage!r}; stages: {', '.join(stages)}")
     if not any(p.name == "masker" and p.direction == "out" for p in get_stage(stages[grid.stage]).ports):
         raise MaskcastError(
-            f"{path}: stage: {grid.stage} writes no masker to compare; name a stage that trains one"
+            f"{path}: stage: {grid.stage} has no output `masker`; name a stage that trains a masker"
         )
     variants_by_name: dict[str, Variant] = {}
     for name, changes in _combinations(grid):
         if not re.fullmatch(NAME, name):
             raise MaskcastError(
-                f"{path}: {name!r} names no variant; up to 60 letters, digits and . _ - are allowed"
+                f"{path}: invalid variant name {name!r}; use up to 60 letters, digits and . _ -, first a letter "
+                "or digit"
             )
         if name in variants_by_name:
-            raise MaskcastError(f"{path}: two variants have the name {name!r}; rename one")
-        where = f"{path}: variant {name!r}"
+            raise MaskcastError(f"{path}: duplicate variant name {name!r}; rename one")
+        location = f"{path}: variant {name!r}"
         changed_values = deepcopy(dict(values))
         for address, value in changes.items():
-            set_key(changed_values, address, deepcopy(value), f"{where}: {address}")
+            set_key(changed_values, address, deepcopy(value), f"{location}: {address}")
         sections = {
             section: changed_values[section] for section in dict.fromkeys(key.split(".")[0] for key in changes)
         }
         for section, section_values in sections.items():
-            validate(get_stage(stages.get(section, section)).params, section_values, f"{where}: {section}")
+            validate(get_stage(stages.get(section, section)).params, section_values, f"{location}: {section}")
         variants_by_name[name] = Variant(name, sections)
     if not variants_by_name:
-        raise MaskcastError(f"{path}: holds no variant; name some under `variants`, or values under `product`")
+        raise MaskcastError(f"{path}: contains no variants; add some to `variants`, or values to `product`")
     return grid, list(variants_by_name.values())
 
 
@@ -132,7 +133,10 @@ def split_stages(
             varied.add(name)
     run = [name for name in needs if name in wanted]
     if clips not in run or clips in varied:
-        raise MaskcastError(f"{path}: a variant changes the clips; maskers are compared on the same ones")
+        raise MaskcastError(
+            f"{path}: a variant changes the clips, but all maskers are scored on the same clips; "
+            "change only stages after them"
+        )
     return StageSplit(tuple(n for n in run if n not in varied), tuple(n for n in run if n in varied))
 
 

@@ -48,8 +48,8 @@ def connect_in_cluster() -> Iterator["Cluster"]:
         namespace = (ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
     except (ConfigException, OSError):
         raise MaskcastError(
-            "training.nodes above 1 makes a TrainJob, from within a pod of a cluster, and this is none; set it to "
-            "1, or start torchrun on each machine yourself"
+            "training.nodes: a value above 1 creates a TrainJob, which works only in a pod; set it to 1, or run "
+            "torchrun on each machine"
         ) from None
     with client.ApiClient(configuration) as api:
         yield Cluster(api, namespace)
@@ -65,7 +65,7 @@ class Cluster:
     def this_pod(self) -> Json:
         """Returns the pod of this process."""
         name = os.environ.get("KFP_POD_NAME") or socket.gethostname()  # truncated if the name is long
-        pod = _request("read its own pod", self.core.read_namespaced_pod, name, self.namespace)
+        pod = _request("read this pod", self.core.read_namespaced_pod, name, self.namespace)
         return self.api.sanitize_for_serialization(pod)
 
     def run(self, job: Json) -> None:
@@ -86,7 +86,7 @@ class Cluster:
             try:
                 self._delete(name)
             except MaskcastError as error:
-                say(f"TrainJob {name} is left behind and goes with this pod ({error})")
+                say(f"TrainJob {name} cannot be deleted now ({error}); it is deleted with this pod")
 
     def _wait(self, name: str, nodes: int) -> None:
         log, running, reporter = _Log(self.core), 0, WaitReporter(f"TrainJob {name}", REPORT_AFTER_S)
@@ -116,7 +116,7 @@ class Cluster:
         for condition in job.get("status", {}).get("conditions", []):
             if message := condition.get("message"):
                 yield f"{condition['type']} is {condition['status']}: {message}"
-        # If the API refuses a JobSet, only events tell it.
+        # If the API rejects a JobSet, only events report it.
         selector = f"involvedObject.name={name},type=Warning"
         try:
             events = _request(
@@ -139,7 +139,7 @@ class Cluster:
                 for line in lines:
                     say(f"{pod.metadata.name}: {line}")
         return MaskcastError(
-            f"TrainJob {name} failed: {message}; run the same again, it goes on from the last checkpoint"
+            f"TrainJob {name} failed: {message}; run the same command again to resume from the last checkpoint"
         )
 
     def _pods(self, name: str) -> list[Any]:
@@ -208,20 +208,20 @@ class _RefusedError(MaskcastError):
 
 
 def _request(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Returns the API's answer; a refusal becomes an error of one line."""
+    """Returns the API's response; a refusal becomes an error of one line."""
     try:
         return call(*arguments, **options, _request_timeout=TIMEOUT_S)
     except client.ApiException as error:
         remedy = {
-            403: "`maskcast pipeline setup` writes the rights that this takes",
-            404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "was it deleted?",
-        }.get(error.status, "fix that")
+            403: "apply the role that `maskcast pipeline setup` writes",
+            404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "it may be deleted",
+        }.get(error.status, "fix the cause and run the stage again")
         raise _RefusedError(
-            f"the cluster does not let this pod {what} ({error.status}: {api_message(error)}); {remedy}",
+            f"the Kubernetes API refused to {what} ({error.status}: {api_message(error)}); {remedy}",
             error.status,
         ) from None
     except HTTPError as error:
-        raise MaskcastError(f"the API of the cluster does not answer ({error}); run the same again") from None
+        raise MaskcastError(f"the Kubernetes API is unreachable ({error}); run the same command again") from None
 
 
 def api_message(error: client.ApiException) -> str:

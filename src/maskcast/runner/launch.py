@@ -99,10 +99,10 @@ def _cause(name: str, processes: int, error: ChildFailedError) -> BaseException:
     if not isinstance(failure.message, dict):  # it left no error file
         reason = f"ended with exit code {failure.exitcode}"
         if failure.exitcode < 0:
-            reason = f"was killed by {failure.signal_name()}, by the system where memory ran out"
+            reason = f"was killed by {failure.signal_name()}, possibly because memory ran out"
         return MaskcastError(
-            f"{name}: process {rank} of {processes} {reason}; fix that and run the same command again: it goes on "
-            "from the last checkpoint"
+            f"{name}: process {rank} of {processes} {reason}; fix the cause and run the same command again to "
+            "resume from the last checkpoint"
         )
     kind, _, text = failure.message["message"].partition(": ")
     if kind == MaskcastError.__name__:

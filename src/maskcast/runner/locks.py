@@ -68,8 +68,8 @@ def temporary_change(path: Path) -> Iterator[str]:
     with exclusive_lock(path), raise_on_signals():
         if kept.exists():
             raise MaskcastError(
-                f"{path}: was changed by a run that was killed; {kept.name} is what it was: rename that to "
-                f"{path.name}, or remove it to go on from what is there"
+                f"{path}: a killed run left it changed; rename {kept.name} to {path.name} to restore it, or "
+                f"remove {kept.name} to keep the changes"
             )
         partial = kept.with_name(kept.name + ".partial")
         shutil.copyfile(path, partial)
@@ -137,7 +137,7 @@ def _locked_message(lock_file: Path) -> str:
     output = lock_file.with_name(lock_file.name.removesuffix(SUFFIX))
     try:
         holder = json.loads(lock_file.read_text(encoding="utf-8"))
-        who = f"process {holder['pid']} on {holder['host']} has been writing it since {holder['since']}"
+        process = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        who = "another process is writing it"
-    return f"{output}: {who}; wait for it, end it, or write elsewhere"
+        process = "another process"
+    return f"{output}: locked by {process}; wait for it, end it, or write to another path"

@@ -23,7 +23,7 @@ SQLITE = b"SQLite format 3\0"  # header of a database file
 
 
 def new_client(*, read_only: bool = False) -> Any:
-    """Returns an ``MlflowClient`` for runs and the registry, which soon reports if its server is away.
+    """Returns an ``MlflowClient`` for runs and the registry, which fails fast if its server is unreachable.
 
     Args:
         read_only: whether access is read-only; then a missing database is not created.
@@ -49,7 +49,7 @@ def new_client(*, read_only: bool = False) -> Any:
         except ModuleNotFoundError as error:
             raise MaskcastError(
                 f"{TRACKING_URI} {redacted(uri)}: needs the Python module {error.name}, which is not installed; "
-                "install it, or give the address of an MLflow server, http://host:port"
+                "install it, or use the address of an MLflow server, http://host:port"
             ) from None
 
 
@@ -68,7 +68,7 @@ def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
 
 
 def create_database() -> None:
-    """Creates the embedded database if there is none, before processes that need it start at the same time.
+    """Creates the embedded database if it does not exist, before processes that need it start at the same time.
 
     Raises:
         MaskcastError: it cannot be created.
@@ -93,8 +93,8 @@ def check_database(uri: str, read_only: bool) -> None:
         return
     if read_only and not path.is_file():
         raise MaskcastError(
-            f"no models: looked in {redacted(uri)}, which is not there; run the pipeline, go to the folder where "
-            f"it ran, or set {TRACKING_URI}"
+            f"no models: {redacted(uri)} does not exist; run the pipeline, change to the folder where it ran, or "
+            f"set {TRACKING_URI}"
         )
     try:
         if not read_only:
@@ -104,11 +104,12 @@ def check_database(uri: str, read_only: bool) -> None:
             with path.open("rb" if read_only else "r+b") as file:
                 is_database = file.read(len(SQLITE)) in (SQLITE, b"")
             if not is_database:
-                raise MaskcastError(f"{path}: is no database; remove it, or set {TRACKING_URI} to another place")
+                raise MaskcastError(f"{path}: not an SQLite database; remove it, or set {TRACKING_URI} to another")
     except OSError as error:
         access = "read" if read_only else "written"
         raise MaskcastError(
-            f"{path}: cannot be {access} ({error.strerror}); set {TRACKING_URI} to another place, or go elsewhere"
+            f"{path}: cannot be {access} ({error.strerror}); set {TRACKING_URI} to another database, or change to "
+            "another folder"
         ) from None
 
 
@@ -137,7 +138,7 @@ def _create_database(path: Path) -> None:
 
 
 def create_tables(path: Path) -> None:
-    """Lets MLflow create a database with its tables in a new file, which takes a second."""
+    """Creates a database with MLflow's tables in a new file, which takes a second."""
     import mlflow
 
     with convert_mlflow_errors():

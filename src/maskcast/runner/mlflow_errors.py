@@ -23,14 +23,12 @@ REMEDIES = {
     "UNAUTHENTICATED": ACCOUNT,
     "CUSTOMER_UNAUTHORIZED": ACCOUNT,
     "PERMISSION_DENIED": f"{ACCOUNT}; or ask an administrator of the server for this right",
-    "ENDPOINT_NOT_FOUND": f"no MLflow server is there: fix {TRACKING_URI}",
+    "ENDPOINT_NOT_FOUND": f"no MLflow server at this address; fix {TRACKING_URI}",
 }
-PROXY = "fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
-TLS = (
-    "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
-)
+PROXY = "check that the proxy is running, and fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
+TLS = "use http:// if the server has no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its CA certificate"
 MAX_TEXT = 600  # characters of MLflow's message that are shown: enough to include the cause at its end
-UPGRADE = "copy the database, then run `mlflow db upgrade` on it once"
+UPGRADE = "back up the database, then run `mlflow db upgrade` on it once"
 
 
 @contextmanager
@@ -48,7 +46,7 @@ def convert_mlflow_errors() -> Iterator[None]:
 
 def is_mlflow_error(error: Exception) -> bool:
     """Whether MLflow, its database or the network raised an error."""
-    from google.protobuf.json_format import ParseError  # raised for an answer in JSON of another shape
+    from google.protobuf.json_format import ParseError  # raised for JSON with unexpected fields
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # type: ignore[import-untyped]
     from sqlalchemy.exc import SQLAlchemyError
@@ -68,8 +66,8 @@ def is_temporary(error: BaseException) -> bool:
         if isinstance(each, RequestException):
             if PERMANENT_ERRORS & {kind.__name__ for kind in type(each).__mro__}:
                 return False
-            answer = each.response
-            return answer is None or _is_temporary_status(answer.status_code)
+            response = each.response
+            return response is None or _is_temporary_status(response.status_code)
         if isinstance(each, OperationalError):
             return re.search(REFUSED_LOGIN, str(each), re.IGNORECASE) is None and not _is_sqlite(each)
     if isinstance(error, RestException):
@@ -91,8 +89,8 @@ def user_error(error: Exception) -> MaskcastError:
     elif "out-of-date database schema" in text:
         remedy = UPGRADE
     else:
-        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"fix that or {TRACKING_URI} and try again")
-    return MaskcastError(f"{redacted_uri()}: MLflow says: {text}; {remedy}")
+        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"fix the cause or {TRACKING_URI}, and try again")
+    return MaskcastError(f"{redacted_uri()}: MLflow error: {text}; {remedy}")
 
 
 def error_text(error: BaseException) -> str:

@@ -77,12 +77,12 @@ def _resumable_run(client: Any, experiment: str, origin: Origin, key_file: Path)
         return None
     if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{32}", key):
         return None  # incomplete, empty, or written by an older version
-    found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
-    if found and not key.startswith(origin.digest):
-        if found[0].info.status == "RUNNING":
-            client.set_terminated(found[0].info.run_id, "KILLED")
+    run = next(iter(client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)), None)
+    if run is not None and not key.startswith(origin.digest):
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "KILLED")
         return None
-    return found[0] if found else None
+    return run
 
 
 def _log_missing(client: Any, run: Any, origin: Origin) -> None:
@@ -123,52 +123,52 @@ def _external_run(client: Any, run_id: str) -> Any:
         run = None
     if run is None or run.info.lifecycle_stage == "deleted":
         raise MaskcastError(
-            f"MLFLOW_RUN_ID {run_id}: no such run on {redacted_uri()}; unset it or fix {TRACKING_URI}"
+            f"MLFLOW_RUN_ID {run_id}: run not found on {redacted_uri()}; unset it or fix {TRACKING_URI}"
         )
     experiment = client.get_experiment(run.info.experiment_id)
-    for variable, has in (
+    for variable, actual in (
         ("MLFLOW_EXPERIMENT_ID", experiment.experiment_id),
         ("MLFLOW_EXPERIMENT_NAME", experiment.name),
     ):
-        if env_value(variable) not in (None, str(has)):
+        if env_value(variable) not in (None, str(actual)):
             say(
-                f"tracking: two experiments: {variable} says {env_value(variable)}, MLFLOW_RUN_ID {run_id} is of "
-                f"{experiment.name!r} ({experiment.experiment_id}); that run is joined"
+                f"tracking: {variable} {env_value(variable)} is ignored: MLFLOW_RUN_ID {run_id} is a run of "
+                f"experiment {experiment.name!r} ({experiment.experiment_id})"
             )
     return run
 
 
 def _experiment(client: Any, name: str | None) -> str:
     """Returns the id of the experiment for a new run, and creates the experiment if necessary."""
-    number = env_value("MLFLOW_EXPERIMENT_ID")
-    if number is not None:
+    experiment_id = env_value("MLFLOW_EXPERIMENT_ID")
+    if experiment_id is not None:
         try:
-            found = client.get_experiment(number)
+            experiment = client.get_experiment(experiment_id)
         except Exception as error:
             if not is_not_found(error):
                 raise
             raise MaskcastError(
-                f"MLFLOW_EXPERIMENT_ID {number}: no such experiment on {redacted_uri()}; unset it or fix "
+                f"MLFLOW_EXPERIMENT_ID {experiment_id}: experiment not found on {redacted_uri()}; unset it or fix "
                 f"{TRACKING_URI}"
             ) from None
-        if name not in (None, found.name):
+        if name not in (None, experiment.name):
             raise MaskcastError(
-                f"two experiments: MLFLOW_EXPERIMENT_ID {number} is {found.name!r}, MLFLOW_EXPERIMENT_NAME says "
-                f"{name!r}; unset one of them"
+                f"MLFLOW_EXPERIMENT_ID {experiment_id} ({experiment.name!r}) and MLFLOW_EXPERIMENT_NAME {name!r} "
+                "are different experiments; unset one of them"
             )
     else:
-        found = _experiment_by_name(client, name or EXPERIMENT)
-    if found.lifecycle_stage == "deleted":
+        experiment = _experiment_by_name(client, name or EXPERIMENT)
+    if experiment.lifecycle_stage == "deleted":
         raise MaskcastError(
-            f"{redacted_uri()}: experiment {found.name!r} is deleted; `mlflow experiments restore --experiment-id "
-            f"{found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another"
+            f"{redacted_uri()}: experiment {experiment.name!r} is deleted; restore it (`mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`), or set MLFLOW_EXPERIMENT_NAME to another name"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def _experiment_by_name(client: Any, name: str) -> Any:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         # The embedded default has its artifacts beside mlflow.db; a server has its own location.
         location = (default_folder() / "mlartifacts").as_uri() if env_value(TRACKING_URI) is None else None
         try:
@@ -176,5 +176,5 @@ def _experiment_by_name(client: Any, name: str) -> Any:
         except Exception:  # another process has created it in the meantime, or it cannot be created
             if client.get_experiment_by_name(name) is None:
                 raise
-        found = client.get_experiment_by_name(name)
-    return found
+        experiment = client.get_experiment_by_name(name)
+    return experiment

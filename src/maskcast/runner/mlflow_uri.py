@@ -14,7 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.redaction import has_user, redacted
 
 TRACKING_URI, TRACKING_TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
-# On import, MLflow contacts a telemetry host of its makers, which this prevents.
+# Without this, MLflow sends telemetry to its vendor on import.
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 os.environ.setdefault(TELEMETRY, "true")
 
@@ -27,7 +27,7 @@ def env_value(name: str) -> str | None:
     """
     value = os.environ.get(name)
     if value is not None and not value.strip():
-        raise MaskcastError(f"{name} is set and empty; unset it, or give it its value")
+        raise MaskcastError(f"{name} is set but empty; unset it, or set its value")
     return value
 
 
@@ -79,7 +79,7 @@ def _check_address(uri: str) -> None:
     if uri.startswith(("databricks", "uc:")):
         return
     if re.search(r"\s", uri):
-        raise MaskcastError(f"{TRACKING_URI} {shown!r}: has spaces; write one address")
+        raise MaskcastError(f"{TRACKING_URI} {shown!r}: contains whitespace; set one address")
     if uri.startswith(("file:", "/", ".", "~")):
         raise MaskcastError(
             f"{TRACKING_URI} {shown}: MLflow 3 does not store runs in folders; use sqlite:////path/mlflow.db, or "
@@ -87,21 +87,21 @@ def _check_address(uri: str) -> None:
         )
     if not mark:
         raise MaskcastError(
-            f"{TRACKING_URI} {shown}: has no scheme; write http://{shown} or sqlite:////path/mlflow.db"
+            f"{TRACKING_URI} {shown}: scheme is missing; set http://{shown} or sqlite:////path/mlflow.db"
         )
     if scheme not in ("http", "https"):
         return
     if has_user(uri) and re.search("[/@?#]", rest.rpartition("@")[0]):
         raise MaskcastError(
-            f"{TRACKING_URI} {shown}: its user or password holds / or @; set MLFLOW_TRACKING_USERNAME and "
+            f"{TRACKING_URI} {shown}: its user or password contains / @ ? or #; set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD instead"
         )
     try:
-        place = urlsplit(uri)
-        sound = bool(place.hostname) and (place.port is None or place.port > 0)
+        parts = urlsplit(uri)
+        is_valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        sound = False
-    if not sound:
-        raise MaskcastError(f"{TRACKING_URI} {shown}: names no host and port; write {scheme}://host:port")
+        is_valid = False
+    if not is_valid:
+        raise MaskcastError(f"{TRACKING_URI} {shown}: invalid host or port; set {scheme}://host:port")
     if not re.fullmatch("[!-~]*", os.environ.get(TRACKING_TOKEN, "")):  # e.g. a newline from `echo`
-        raise MaskcastError(f"{TRACKING_TOKEN}: has blanks, line breaks or letters beyond ASCII; set it anew")
+        raise MaskcastError(f"{TRACKING_TOKEN}: contains whitespace or non-ASCII characters; set only the token")

@@ -59,12 +59,12 @@ def check_deletes_none(out: Path, flag: str, protected: Mapping[str, Path]) -> N
         MaskcastError: One of these is the output, or lies inside it.
     """
     whole = _absolute(out)
-    if whole.name:  # not the root of the file system
+    if whole.name:  # empty for the root of the file system
         whole = final_path(whole)
     for name, path in protected.items():
         if _absolute(path).is_relative_to(whole) or _resolved(path).is_relative_to(whole):
             raise MaskcastError(
-                f"{whole}: --{flag} is replaced as a whole, and {name} ({path}) lies there; choose another path"
+                f"{whole}: --{flag} is replaced as a whole, but contains {name} ({path}); choose another path"
             )
 
 
@@ -82,8 +82,8 @@ def check_replaceable(out: Path, record: str) -> None:
     if (out / record).is_file() or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     raise MaskcastError(
-        f"{out}: --output is replaced as a whole, and what is there was not written by this command (it has no "
-        f"{record}); choose another path, or remove it"
+        f"{out}: --output is replaced as a whole, but this folder was not written by this command ({record} is "
+        "missing); choose another path, or remove it"
     )
 
 
@@ -99,7 +99,7 @@ def check_not_exists(out: Path, flag: str, kind: str = "folder") -> None:
         MaskcastError: It exists.
     """
     if out.exists():
-        raise MaskcastError(f"{out}: already there (--{flag}); name a new {kind}, or remove this one")
+        raise MaskcastError(f"{out}: already exists (--{flag}); choose a new {kind}, or remove this one")
 
 
 def _absolute(path: Path) -> Path:
@@ -123,14 +123,14 @@ def atomic_output(out: Path, flag: str = "output") -> Iterator[Path]:
 
 @contextmanager
 def atomic_outputs(
-    outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object] = Path.rename
+    outputs: Mapping[str, Path], partials: Mapping[str, Path], move: Callable[[Path, Path], object] = Path.rename
 ) -> Iterator[None]:
     """A context that moves temporary outputs into place at success, and removes them at failure.
 
     Args:
         outputs: The final path of each output, by its flag.
         partials: The temporary path of each output.
-        place: Moves a complete temporary output to ``partial_path`` of its final path, if it is not there already.
+        move: Moves a complete temporary output to ``partial_path`` of its final path, which may be the same path.
 
     Raises:
         MaskcastError: An output cannot be written, another process writes it, or the disk is full.
@@ -152,7 +152,7 @@ def atomic_outputs(
                     with _write_errors(Path(volume), "MASKCAST_RESUME_DIR", remedy):
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
                         locks.enter_context(exclusive_lock(resume_dir(out)))
-            yield from _replace_outputs(outputs, partials, place)
+            yield from _replace_outputs(outputs, partials, move)
     except BaseException:
         for folder in reversed(created):
             _remove_if_empty(folder)
@@ -165,7 +165,7 @@ def atomic_outputs(
 
 
 def _replace_outputs(
-    outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object]
+    outputs: Mapping[str, Path], partials: Mapping[str, Path], move: Callable[[Path, Path], object]
 ) -> Iterator[None]:
     temporary = {*partials.values(), *map(partial_path, outputs.values())}
     for old_file in (*temporary, *(_trash_path(resume_dir(out)) for out in outputs.values())):
@@ -176,7 +176,7 @@ def _replace_outputs(
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
             for name, out in outputs.items():
-                place(partials[name], partial_path(out))
+                move(partials[name], partial_path(out))
                 _replace(partial_path(out), out)
             for out in outputs.values():  # last, so that a process killed before can resume with the same run
                 _discard(resume_dir(out))
@@ -188,7 +188,7 @@ def _replace_outputs(
                 remove(partial)  # incomplete file of a failed write; earlier files are kept for resuming
             _remove_if_empty(resume_dir(out))
         if is_disk_full(error) and any(resume_dir(out).exists() for out in outputs.values()):
-            raise MaskcastError(f"{error} (it resumes)") from error
+            raise MaskcastError(f"{error} to resume") from error
         raise
 
 
@@ -235,9 +235,9 @@ def remove(path: Path) -> None:
 def _discard(folder: Path) -> None:
     """Removes a folder; it is renamed first, so that a killed process leaves no incomplete checkpoints."""
     if folder.exists():
-        gone = _trash_path(folder)
-        folder.rename(gone)
-        remove(gone)
+        trash = _trash_path(folder)
+        folder.rename(trash)
+        remove(trash)
 
 
 def _trash_path(folder: Path) -> Path:

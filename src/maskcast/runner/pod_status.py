@@ -41,7 +41,7 @@ def waiting_reason(pod: Any) -> str | None:
     status = pod.status
     for condition in status.conditions or []:
         if condition.reason == "Unschedulable":
-            return f"no node fits: {_scheduler(condition.message)}"
+            return f"unschedulable: {_scheduler(condition.message)}"
     for container in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
         waiting = container.state and container.state.waiting
         if waiting is None or not waiting.reason or waiting.reason in STARTUP_REASONS:
@@ -50,7 +50,7 @@ def waiting_reason(pod: Any) -> str | None:
         if waiting.reason in IMAGE_REASONS:
             return f"image cannot be pulled: {container.image}: {message.rsplit(': ', 1)[-1]}"
         if match := re.search(r'(secret|configmap) "?([\w.-]+)"? not found', message):
-            return f"{match[1]} {match[2]} is missing"
+            return f"{match[1]} {match[2]} not found"
         if match := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([\w.-]+)", message):
             return f"{match[2].lower()} {match[3]} has no key {match[1]}"
         return f"{waiting.reason}: {message}" if message != waiting.reason else message
@@ -58,11 +58,11 @@ def waiting_reason(pod: Any) -> str | None:
 
 
 def is_queued(pod: Any) -> bool:
-    """Returns whether a queue (Kueue) holds a pod back until there is quota, which needs no action."""
+    """Whether a queue (Kueue) holds a pod back until quota is free, which needs no action."""
     return any(each.reason == "SchedulingGated" for each in pod.status.conditions or [])
 
 
 def _scheduler(message: str | None) -> str:
     """Returns the reasons in a message `0/3 nodes are available: 1 Insufficient cpu, ... . preemption: ...`."""
-    text = " ".join((message or "the scheduler does not say why").split())
+    text = " ".join((message or "no reason given by the scheduler").split())
     return text.split(": ", 1)[-1].split(". ")[0].removesuffix(".")

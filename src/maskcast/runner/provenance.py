@@ -125,7 +125,7 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         "mlflow.source.name": f"maskcast {stage}",
         "mlflow.source.git.commit": commit,
         **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
-        **{f"{DVC_HASH}{name}": found for name, found in dvc_hashes(inputs).items()},
+        **{f"{DVC_HASH}{name}": digest for name, digest in dvc_hashes(inputs).items()},
     }
     if not Path.cwd().is_relative_to(CLONE):
         tags[CODE] = version_and_commit()

@@ -1,7 +1,7 @@
 """Data by reference: large outputs stay in shared storage, and small folders with references are passed on.
 
-``MASKCAST_DATA`` names the storage: a folder on a volume, or ``s3://bucket/prefix``. There each output lies below
-its digest, written atomically, and only once if several runs make the same. The output's own path gets a folder
+``MASKCAST_DATA`` names the storage: a folder on a volume, or ``s3://bucket/prefix``. Each output is stored there
+below its digest, atomically, and only once if several runs write the same. The output's own path becomes a folder
 with one file, ``REFERENCE.json``. A stage with such a folder as an input reads the data in place from a volume, or
 from S3 by a local copy (in ``MASKCAST_DATA_CACHE``). Without ``MASKCAST_DATA`` outputs are stored at their own
 paths.
@@ -50,36 +50,37 @@ def resolve_reference(path: Path) -> Path:
     file = path / REFERENCE
     if not file.is_file():
         return path
-    again = "run the stage that wrote it again"
-    raw = read_file(file, "reference", again)
-    with parsing(file, "a reference to data", again):
+    remedy = "run the stage that wrote it again"
+    raw = read_file(file, "reference", remedy)
+    with parsing(file, "a reference to data", remedy):
         reference = Reference.model_validate_json(raw)
     store = _store()
     if store != reference.store:
         raise MaskcastError(
-            f"{path}: its data lies in {reference.store}; set {STORE} to that"
-            + (f" instead of {store}" if store else "")
+            f"{path}: data is stored in {reference.store}, but {STORE} is {store or 'not set'}; set it to "
+            f"{reference.store}"
         )
     if store.startswith("s3://"):
         return _fetch_cached(path, store, reference.digest)
     if not (folder := Path(store, reference.digest)).is_dir():
         raise MaskcastError(
-            f"{path}: its data, {folder}, is gone; run the stage that wrote it again, without Kubeflow's cache"
+            f"{path}: its data, {folder}, does not exist; run the stage that wrote it again, without Kubeflow's "
+            "cache"
         )
     return folder
 
 
-def store_output(partial: Path, place: Path) -> None:
+def store_output(partial: Path, target: Path) -> None:
     """Moves a complete output, or a reference to it, next to its final path.
 
     Args:
         partial: temporary path of the output; it does not exist afterwards.
-        place: on the same file system as the final path.
+        target: on the same file system as the final path.
     """
     store = _store()
     if store is None or not partial.is_dir() or (partial / REFERENCE).is_file() or _size(partial) < MIN_BYTES:
-        if partial != place:
-            shutil.move(partial, place)
+        if partial != target:
+            shutil.move(partial, target)
         return
     reference = Reference(digest=digest_tree(partial), store=store)
     if store.startswith("s3://"):
@@ -87,9 +88,9 @@ def store_output(partial: Path, place: Path) -> None:
     else:
         _move_to_volume(partial, Path(store, reference.digest))
     remove(partial)
-    place.mkdir()
-    (place / REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    say(f"{place.name.removesuffix('.partial')} stays in {store}/{reference.digest}")
+    target.mkdir()
+    (target / REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    say(f"{target.name.removesuffix('.partial')}: stored in {store}/{reference.digest}")
 
 
 def working_path(out: Path) -> Path:

@@ -38,7 +38,7 @@ def run_stage(
         stage: the stage.
         params: its params as plain values.
         name: its name in the pipeline; None for the stage's own name.
-        where: place of the params for errors, e.g. ``params.yaml: train_masker``.
+        where: location of the params for errors, e.g. ``params.yaml: train_masker``.
         **paths: one path per port; an optional input may be left out.
 
     Raises:
@@ -48,8 +48,8 @@ def run_stage(
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # multiprocessing's own check
         raise MaskcastError(
-            f"{stage}: a process that the stage started reads your script and comes here, too; put what the "
-            'script does below `if __name__ == "__main__":`'
+            f"{stage}: a process that the stage started has imported your script, which calls the stage again; "
+            'put the calls in the script below `if __name__ == "__main__":`'
         )
     the_stage = get_stage(stage)
     name = name or stage
@@ -128,7 +128,7 @@ def execute(job: Job) -> dict[str, float]:
     with convert_system_errors(*job.outputs.values()), running_as(job.name, the_stage):
         if not is_main_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-                os.environ.pop("MASKCAST_RESUME_DIR", None)  # checkpoints belong to the first process
+                os.environ.pop("MASKCAST_RESUME_DIR", None)  # only the first process writes checkpoints
                 the_stage.function(**job.inputs, **{port: Path(scratch, port) for port in outputs}, params=values)
             return {}
         if not the_stage.tracked:
@@ -164,23 +164,24 @@ def execute(job: Job) -> dict[str, float]:
 def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Returns input and output paths by port; checks that inputs exist, and follows references."""
     names = [port.name for port in the_stage.ports]
-    for given in paths:
-        if given not in names:
-            raise MaskcastError(f"{the_stage.name} has no port {given!r}; ports: {', '.join(names)}")
+    for name in paths:
+        if name not in names:
+            raise MaskcastError(f"{the_stage.name} has no port {name!r}; ports: {', '.join(names)}")
     inputs, outputs = {}, {}
     protected = {"the working directory": Path.cwd()} | {f"--{name}": Path(path) for name, path in paths.items()}
     for port in the_stage.ports:
         if port.name not in paths:
             if not port.optional:
                 raise MaskcastError(
-                    f"{the_stage.name}: --{port.name} is missing; give its {port.direction}put path"
+                    f"{the_stage.name}: --{port.name} is missing; pass its {port.direction}put path"
                 )
             continue
         path = Path(paths[port.name])
         if port.direction == "in":
             if not path.exists():
                 raise MaskcastError(
-                    f"{path}: no such input (--{port.name} of {the_stage.name}); run the stage that writes it"
+                    f"{path}: input does not exist (--{port.name} of {the_stage.name}); run the stage that writes "
+                    "it"
                 )
             inputs[port.name] = resolve_reference(path)
         else:

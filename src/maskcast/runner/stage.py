@@ -59,9 +59,9 @@ class Stage:
         """The description of a port in its docstring."""
         if port == "page":
             return "HTML: the page of the run"
-        found = re.search(rf"^    {port}: (.+(?:\n     +.+)*)", inspect.getdoc(self.function) or "", re.MULTILINE)
-        assert found, f"{self.name}: say in the docstring what {port} is"
-        return " ".join(found[1].split()).rstrip(".")
+        match = re.search(rf"^    {port}: (.+(?:\n     +.+)*)", inspect.getdoc(self.function) or "", re.MULTILINE)
+        assert match, f"{self.name}: the docstring does not describe {port}"
+        return " ".join(match[1].split()).rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def get_stage(name: str) -> Stage:
     """Returns the stage ``name``; only its module is imported.
 
     Raises:
-        MaskcastError: if there is no such stage; the message lists all stages.
+        MaskcastError: the stage does not exist; the message lists all stages.
     """
     if name not in _REGISTRY:
         if name not in stage_names():
-            raise MaskcastError(f"no stage {name!r}; stages: {', '.join(stage_names())}")
+            raise MaskcastError(f"unknown stage {name!r}; stages: {', '.join(stage_names())}")
         importlib.import_module(f"maskcast.stages.{name}")
     return _REGISTRY[name]
 
@@ -125,9 +125,9 @@ def check_name(name: str, stage: str) -> None:
         MaskcastError: it is not valid for sections, runs and parameters, or is the name of another stage.
     """
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
-        raise MaskcastError(f"--name {name!r}: write up to 40 lower-case letters, digits and _, a letter first")
+        raise MaskcastError(f"--name {name!r}: use up to 40 lower-case letters, digits and _, first a letter")
     if name != stage and name in stage_names():
-        raise MaskcastError(f"--name {name}: is another stage than {stage}; choose a name that is none")
+        raise MaskcastError(f"--name {name}: is another stage, not {stage}; choose a name that no stage has")
 
 
 @contextmanager
@@ -138,8 +138,8 @@ def running_as(name: str, the_stage: Stage) -> Iterator[None]:
         yield
     except MaskcastError as error:
         keys = "|".join(the_stage.params.model_fields)
-        own = rf"^{the_stage.name}(?=: )|\b{the_stage.name}(?=\.({keys})\b)"
-        error.args = (re.sub(own, name, str(error)), *error.args[1:])
+        pattern = rf"^{the_stage.name}(?=: )|\b{the_stage.name}(?=\.({keys})\b)"
+        error.args = (re.sub(pattern, name, str(error)), *error.args[1:])
         raise
     finally:
         _running.reset(token)

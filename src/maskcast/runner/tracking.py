@@ -1,7 +1,7 @@
 """Tracks a stage: sends its metrics, files and outputs to its MLflow run while it runs.
 
 A separate thread talks to the server, so that training never waits for it. The run is opened first
-(``mlflow_run``), and a permanent refusal by MLflow ends the stage before any work. While the server is away,
+(``mlflow_run``), and a permanent error of MLflow ends the stage before any work. While the server is unavailable,
 everything is queued. At its end, a stage waits while the queues shrink. If nothing was sent for two minutes, the
 number of lost items is reported.
 """
@@ -26,7 +26,7 @@ from maskcast.runner.mlflow_run import open_run
 from maskcast.runner.mlflow_uri import redacted_uri, tracking_uri
 from maskcast.runner.provenance import CHANGED, Origin, output_tags
 
-OPEN_S = 60.0  # how long a stage waits for the server's first answer
+OPEN_S = 60.0  # how long a stage waits for the server's first response
 FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
 STOPPED_FLUSH_S = 10.0  # the same for a stopped stage, as a pod is killed after half a minute
 SEND_EVERY_S = 2.0
@@ -51,7 +51,7 @@ class TrackedRun:
         # Not `join` and `is_alive`: after Ctrl-C during `join` a thread counts as ended.
         self._ended = threading.Event()
         self._refused: Exception | None = None
-        self._reason = "no answer yet"
+        self._reason = "no response yet"
         self._status = "FINISHED"
         # in this thread's context, which has the stage's name
         threading.Thread(target=copy_context().run, args=(self._work,), name="mlflow", daemon=True).start()
@@ -64,10 +64,10 @@ class TrackedRun:
 
     def file(self, path: Path, folder: str) -> None:
         """Queues a copy of a file, so that the stage may remove the original."""
-        place = Path(self._spool.name) / str(self._num_files)
-        place.mkdir()
+        spool = Path(self._spool.name) / str(self._num_files)
+        spool.mkdir()
         self._num_files += 1
-        self._files.append((Path(shutil.copy(path, place)), folder))
+        self._files.append((Path(shutil.copy(path, spool)), folder))
 
     def outputs(self, paths: Mapping[str, Path]) -> None:
         """Records digests of the stage's outputs, by which later runs can be traced to this one."""
@@ -81,29 +81,29 @@ class TrackedRun:
         """Does nothing: the page that includes the section is a file of the run."""
 
     def wait_until_open(self) -> None:
-        """Waits for the server's first answer, or until it is known to be away.
+        """Waits for the server's first response, or until it is known to be unavailable.
 
         Raises:
             MaskcastError: MLflow refuses the run permanently.
         """
-        with log_if_slow(f"the first answer of MLflow, {OPEN_S:.0f} s at most"):
+        with log_if_slow(f"the first response of MLflow, at most {OPEN_S:.0f} s"):
             self._answered.wait(OPEN_S)
         if self._refused is not None:
             raise self._refused
 
     def close(self, status: str) -> None:
-        """Sends all queued items, waiting for a server that is away, and ends the run.
+        """Sends all queued items, waiting for a server that is unavailable, and ends the run.
 
         Ctrl-C and SIGTERM only end the waiting: the stage is complete, and its outputs are kept.
         """
         self._status = status
         self._stop.set()
-        what = "MLflow to take the last metrics and files; Ctrl-C ends this waiting alone"
+        what = "MLflow to receive the last metrics and files; Ctrl-C ends only this wait"
         with suppress(KeyboardInterrupt), log_if_slow(what):
             self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
         if not self._ended.is_set():
             self._abandoned.set()
-            self._report_lost(f"did not answer ({self._reason})")
+            self._report_lost(f"was unavailable ({self._reason})")
         self._spool.cleanup()
 
     def _wait_for_rest(self, wait_s: float) -> None:
@@ -148,11 +148,13 @@ class TrackedRun:
                 if self._abandoned.is_set():
                     return
                 if stopping and lasting:
-                    self._report_lost(f"refused them ({self._reason})")
+                    self._report_lost(f"rejected them ({self._reason})")
                     return
                 if not reported:
-                    doing = "refuses" if lasting else "does not answer"
-                    say(f"tracking: {redacted_uri()} {doing} ({self._reason}); going on, metrics are kept")
+                    state = "rejects metrics or files" if lasting else "is unavailable"
+                    say(
+                        f"tracking: {redacted_uri()} {state} ({self._reason}); the stage continues and queues them"
+                    )
                     reported = True
                 if stopping and self._abandoned.wait(SEND_EVERY_S):
                     return
@@ -166,7 +168,7 @@ class TrackedRun:
 
 
 class _Client:
-    """The part that talks to MLflow; every method may raise if the server is away."""
+    """The part that talks to MLflow; every method may raise if the server is unavailable."""
 
     def __init__(self, origin: Origin, key_file: Path) -> None:
         self._mlflow = new_client()
@@ -229,7 +231,7 @@ def tracked_run(origin: Origin, key_file: Path) -> Iterator[TrackedRun]:
         if changed := origin.changed():
             run.changed(changed)
             listed = ", ".join(f"{name} ({origin.inputs[name]})" for name in changed)
-            say(f"{origin.name}: replaced during the work: {listed}; run the stage again")
+            say(f"{origin.name}: inputs changed while the stage ran: {listed}; run the stage again")
     except BaseException as error:
         run.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

@@ -42,7 +42,7 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
         processes: on each node.
 
     Raises:
-        MaskcastError: this is not a pod, it has no shared volume, the API refuses, or the job fails.
+        MaskcastError: this is not a pod, it has no shared volume, the API rejects a request, or the job fails.
     """
     with raise_on_signals(), connect_in_cluster() as cluster:
         pod = cluster.this_pod()
@@ -50,8 +50,8 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
         work = resume_dir(next(iter(job.outputs.values()))).resolve()
         if not _is_inside(work, mounts):
             raise MaskcastError(
-                f"training.nodes {nodes}: {work} is on no volume that nodes share; set `workspace` in the file of "
-                "the cluster, or training.nodes to 1"
+                f"training.nodes {nodes}: {work} is not on a volume that the nodes share; set `workspace` in the "
+                "cluster file, or training.nodes to 1"
             )
         work.mkdir(parents=True, exist_ok=True)
         outputs = {port: work / "outputs" / port for port in job.outputs}
@@ -87,7 +87,7 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
         processes: on each node.
 
     Raises:
-        MaskcastError: MASKCAST_NODE_RESOURCES is no JSON object.
+        MaskcastError: MASKCAST_NODE_RESOURCES is not a JSON object.
     """
     container = main_container(pod)
     trainer = {
@@ -144,7 +144,7 @@ def _resources(container: Json) -> Json:
             raise TypeError
     except (ValueError, TypeError):
         raise MaskcastError(
-            f"MASKCAST_NODE_RESOURCES: {text!r} is no JSON object; write limits such as "
+            f"MASKCAST_NODE_RESOURCES: {text!r} is not a JSON object; set limits such as "
             '{"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "8"}'
         ) from None
     limits = {resource: str(amount) for resource, amount in limits.items()}
