@@ -136,7 +136,7 @@ def test_what_was_written_before_is_gone_on_from_and_what_was_cut_is_gone(tmp_pa
         kept.save({"weights": torch.zeros(100_000)})
 
     stage(learn)
-    with full_disk(LIMIT), pytest.raises(MaskcastError, match=r"again \(it resumes\)$"):
+    with full_disk(LIMIT), pytest.raises(MaskcastError, match=r"again to resume$"):
         run_stage("learn", {}, model=tmp_path / "model")
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "checkpoint.pt",

@@ -73,12 +73,14 @@ def test_artifacts_are_written_with_the_keys_of_the_pods_and_nothing_stays(kube,
 def test_keys_that_s3_refuses_fail(kube, s3, tmp_path, monkeypatch):
     give_keys(kube, monkeypatch, AWS_ACCESS_KEY_ID="other", AWS_SECRET_ACCESS_KEY="other")
     found = row("artifacts", on_s3(tmp_path, s3))
-    assert re.match("failed: .*access refused .* -> check AWS_ACCESS_KEY_ID", said(found))
+    assert re.match("failed: .*access denied .* -> check AWS_ACCESS_KEY_ID", said(found))
 
 
 def test_a_bucket_that_is_not_there_fails(kube, s3, tmp_path):
     found = row("data", on_s3(tmp_path, s3), "s3://nowhere/videos")
-    assert re.match("failed: s3://nowhere/videos: there is no bucket 'nowhere' -> create it", said(found)), found
+    assert re.match("failed: s3://nowhere/videos: bucket 'nowhere' does not exist -> create it", said(found)), (
+        found
+    )
 
 
 def test_a_server_that_is_silent_fails_in_time(kube, s3, tmp_path, monkeypatch):
@@ -100,7 +102,7 @@ def test_a_data_set_on_s3_is_there_whole(kube, s3, tmp_path):
     (tmp_path / "videos/a.mp4").write_bytes(b"12345")
     storage.put(tmp_path / "videos", f"{s3.uri}/videos")
     assert said(row("data", cluster, f"{s3.uri}/videos")).startswith(f"ok: {s3.uri}/videos: 2 objects")
-    assert re.match("failed: .*holds no objects -> fix the address", said(row("data", cluster, f"{s3.uri}/other")))
+    assert re.match("failed: .*no objects found -> fix the address", said(row("data", cluster, f"{s3.uri}/other")))
     s3.client.put_object(Bucket=s3.bucket, Key=f"videos/{storage.INCOMPLETE}", Body=b"")
     assert re.match("failed: .*left half way -> store the data", said(row("data", cluster, f"{s3.uri}/videos")))
 

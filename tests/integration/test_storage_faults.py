@@ -167,7 +167,7 @@ def test_a_server_that_stays_away_is_said_and_the_next_run_goes_on(line, stored,
     monkeypatch.setattr(s3_module, "time", SimpleNamespace(sleep=pauses.append))
     fault = line.add(Fault("close", "GET", "small", after=10, times=99))
     with pytest.raises(
-        MaskcastError, match=r"'set/small.bin' broke off 5 times .* run the same command again"
+        MaskcastError, match=r"download of 'set/small.bin' failed 5 times .* run the same command again"
     ) as caught:
         storage.fetch(uri, tmp_path / "back")
     assert "\n" not in str(caught.value)
@@ -182,7 +182,7 @@ def test_a_server_that_stays_away_is_said_and_the_next_run_goes_on(line, stored,
 def test_a_server_that_is_busy_for_long_is_said(s3, line, tree, tmp_path, monkeypatch):
     monkeypatch.setattr(s3_module, "ATTEMPTS", 2)
     fault = line.add(Fault("503", "PUT", "partNumber=2", times=99))
-    with pytest.raises(MaskcastError, match=r"the server answered SlowDown: .* run the same command again"):
+    with pytest.raises(MaskcastError, match=r"the server returned SlowDown: .* run the same command again"):
         storage.put(tree, f"{s3.uri}/set")
     assert line.seen("PUT .*partNumber=2") == 2
     with pytest.raises(MaskcastError, match="is not complete"):
@@ -198,7 +198,7 @@ def test_a_server_that_is_busy_for_long_is_said(s3, line, tree, tmp_path, monkey
 def test_bytes_that_change_on_the_way_are_never_kept(line, stored, tmp_path, name):
     uri, files = stored
     line.add(Fault("corrupt", "GET", name))
-    with pytest.raises(MaskcastError, match=f"'{name}' differs from its checksum; fetch it again"):
+    with pytest.raises(MaskcastError, match=f"'{name}' does not match its size or checksum; fetch it again"):
         storage.fetch(uri, tmp_path / "back")
     assert not (tmp_path / "back" / name).exists()
     storage.fetch(uri, tmp_path / "back")
@@ -208,7 +208,7 @@ def test_bytes_that_change_on_the_way_are_never_kept(line, stored, tmp_path, nam
 @pytest.mark.parametrize("request_", ["small", "partNumber=1"])
 def test_bytes_that_change_on_the_way_up_are_refused(s3, line, tree, tmp_path, request_):
     line.add(Fault("corrupt request", "PUT", request_))
-    with pytest.raises(MaskcastError, match="the server answered"):
+    with pytest.raises(MaskcastError, match="the server returned"):
         storage.put(tree, f"{s3.uri}/set")
     with pytest.raises(MaskcastError, match="is not complete"):
         storage.fetch(f"{s3.uri}/set", tmp_path / "back")
@@ -279,7 +279,7 @@ def test_an_object_that_other_tools_replace_meanwhile_is_not_mixed(s3, line, tmp
         s3.client.put_object(Bucket=s3.bucket, Key="raw/large", Body=new)
         held.release.set()
         with pytest.raises(
-            MaskcastError, match="changed or vanished during the transfer; run the same command again"
+            MaskcastError, match="changed or deleted during the transfer; run the same command again"
         ):
             fetched.result()
     assert not (tmp_path / "back/large").exists()

@@ -82,7 +82,7 @@ def test_links_inside_the_tree_become_what_they_name(tmp_path, tree):
 def test_links_out_of_the_tree_are_refused(tmp_path, tree, target):
     (tmp_path / "outside").mkdir()
     (tree / "deep/link").symlink_to(target)
-    refuses(tmp_path, "deep/link: a link that is broken, leaves .* or loops", tree)
+    refuses(tmp_path, "deep/link: symbolic link is broken, circular or points outside of .*; replace", tree)
 
 
 def test_a_pipe_in_the_tree_is_refused(tmp_path, tree):
@@ -92,7 +92,7 @@ def test_a_pipe_in_the_tree_is_refused(tmp_path, tree):
 
 def test_a_name_that_is_no_text_is_refused(tmp_path, tree):
     (tree / os.fsdecode(b"stra\xdfe")).mkdir()
-    refuses(tmp_path, r"tree: holds 'stra\\udcdfe', a name that is no UTF-8; rename it", tree)
+    refuses(tmp_path, r"tree: file name 'stra\\udcdfe' is not UTF-8; rename it", tree)
 
 
 def test_a_zip_is_unpacked_and_its_checksum_pinned(tmp_path, tree):
@@ -146,7 +146,7 @@ def test_a_single_file_is_kept(tmp_path):
 def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     (tmp_path / "empty").mkdir()
     refuses(tmp_path, "absent: no such file or folder", tmp_path / "absent")
-    refuses(tmp_path, r"^~/videos: no such file or folder; fix the path, and write out `~` and `\$`", "~/videos")
+    refuses(tmp_path, r"^~/videos: no such file or folder; fix the path, and replace `~` and `\$`", "~/videos")
     refuses(tmp_path, "the folder is empty", tmp_path / "empty")
     refuses(tmp_path, "sha256 applies to an archive or file", tree, sha256="0" * 64)
     refuses(tmp_path, "sha256 applies to an archive or file", "synthetic", sha256="0" * 64)
@@ -155,12 +155,14 @@ def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     with pytest.raises(MaskcastError) as refused:
         run_stage("fetch_dataset", {"uri": "s3://me:token@bucket"}, raw=tmp_path / "raw")
     assert "token" not in str(refused.value)
-    refuses(tmp_path, "holds the output .* itself", tmp_path)
+    refuses(tmp_path, "contains the output .*; choose", tmp_path)
 
 
 def test_a_data_set_that_lies_in_the_output_is_left_there(tmp_path, tree):
     for uri in (tree, tree / "deep", tree / "a.png"):
-        with pytest.raises(MaskcastError, match=r"tree: --raw is replaced as a whole, and fetch_dataset\.uri"):
+        with pytest.raises(
+            MaskcastError, match=r"tree: --raw is replaced as a whole, but contains fetch_dataset\.uri"
+        ):
             fetch(uri, tree)
     assert files_of(tree) == {"a.png": b"one", "deep/b.png": b"two"}
 

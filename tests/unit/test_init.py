@@ -272,7 +272,7 @@ def links_out(root: Path) -> None:
         (
             links_out,
             "some",
-            "some/Annotations/seq-0: a link that .* leaves .*some or loops; replace it by its target",
+            "some/Annotations/seq-0: symbolic link is .* points outside of .*some; replace it by its target",
         ),
     ],
 )

@@ -22,24 +22,24 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret-key"}
     ("config", "environment", "said"),
     [
         ("", {}, "no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
-        ("", {"AWS_PROFILE": "nobody"}, "there is no profile 'nobody'; fix or unset AWS_PROFILE, or add it to"),
+        ("", {"AWS_PROFILE": "nobody"}, "profile 'nobody' not found; fix or unset AWS_PROFILE, or add it to"),
         ("[broken", {}, "Unable to parse config file: .*config; fix that file, or set AWS_CONFIG_FILE"),
-        ("[default]\ncredential_process = /bin/false\n", {}, "custom-process.*; fix credential_process"),
-        ("[default]\ncredential_process = /no/such\n", {}, "No such file.*'/no/such'.*; fix credential_process"),
-        ("[default]\ncredential_process = /bin/echo no\n", {}, "Expecting value.*; fix credential_process"),
+        ("[default]\ncredential_process = /bin/false\n", {}, "custom-process.*; fix profile 'default'"),
+        ("[default]\ncredential_process = /no/such\n", {}, "No such file.*'/no/such'.*; fix profile 'default'"),
+        ("[default]\ncredential_process = /bin/echo no\n", {}, "Expecting value.*; fix profile 'default'"),
         (f"[default]\n{SSO}", {}, "the SSO login of profile 'default' is missing .*; run `aws sso login`"),
-        ("", {"AWS_ACCESS_KEY_ID": "key"}, "half of the credentials.*missing: AWS_SECRET_ACCESS_KEY.*set both"),
-        ("", KEYS | {"AWS_REGION": "no region!"}, "region 'no region!' is none; fix AWS_REGION"),
-        ("", KEYS | {"AWS_ENDPOINT_URL_S3": "localhost:8333"}, "write AWS_ENDPOINT_URL_S3 as http"),
+        ("", {"AWS_ACCESS_KEY_ID": "key"}, "incomplete credentials.*missing: AWS_SECRET_ACCESS_KEY.*set both"),
+        ("", KEYS | {"AWS_REGION": "no region!"}, "invalid region 'no region!'; fix AWS_REGION"),
+        ("", KEYS | {"AWS_ENDPOINT_URL_S3": "localhost:8333"}, "set AWS_ENDPOINT_URL_S3 to http"),
         (
             "",
             KEYS | {"AWS_ENDPOINT_URL_S3": "http://u:pa/ss@w@h:1"},
-            "AWS_ENDPOINT_URL_S3: has a user or password",
+            "AWS_ENDPOINT_URL_S3: contains a user or password",
         ),
-        ("", KEYS | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
-        ("", KEYS | {"AWS_ACCESS_KEY_ID": "key\n"}, "AWS_ACCESS_KEY_ID has blanks or line breaks; set it"),
-        ("", KEYS | {"AWS_SECRET_ACCESS_KEY": " hidden"}, "AWS_SECRET_ACCESS_KEY has blanks"),
-        ("", KEYS | {"AWS_SESSION_TOKEN": "hidden\n"}, "AWS_SESSION_TOKEN has blanks"),
+        ("", KEYS | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "http://127.0.0.1:9 is unreachable"),
+        ("", KEYS | {"AWS_ACCESS_KEY_ID": "key\n"}, "AWS_ACCESS_KEY_ID contains whitespace; remove it"),
+        ("", KEYS | {"AWS_SECRET_ACCESS_KEY": " hidden"}, "AWS_SECRET_ACCESS_KEY contains whitespace"),
+        ("", KEYS | {"AWS_SESSION_TOKEN": "hidden\n"}, "AWS_SESSION_TOKEN contains whitespace"),
     ],
 )
 def test_each_setting_has_its_line(
@@ -49,7 +49,7 @@ def test_each_setting_has_its_line(
 
 
 def test_a_bad_bucket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch("s3://Bad!/x", tmp_path, monkeypatch, "", KEYS, "'Bad!' is no name of a bucket; fix the address")
+    fetch("s3://Bad!/x", tmp_path, monkeypatch, "", KEYS, "invalid bucket name 'Bad!'; fix the address")
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -71,17 +71,17 @@ def test_a_server_that_takes_a_request_and_never_answers_is_named(
         thread.start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         keys = KEYS | {"AWS_ENDPOINT_URL_S3": address}
-        fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"{address} cannot be reached .*it resumes")
+        fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"{address} is unreachable .*again to resume")
         thread.join()
 
 
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (200, r"answers, but not as S3 does \(status 200\); fix AWS_ENDPOINT_URL_S3"),
-        (302, "redirects elsewhere; write AWS_ENDPOINT_URL_S3 as it does"),
-        (403, r"answers, but not as S3 does \(status 403\)"),
-        (503, "the server answered 503: Service Unavailable; run the same command again"),
+        (200, r"does not respond like an S3 server \(status 200\); fix AWS_ENDPOINT_URL_S3"),
+        (302, "redirects to another address; set AWS_ENDPOINT_URL_S3 to that address"),
+        (403, r"does not respond like an S3 server \(status 403\)"),
+        (503, "the server returned 503: Service Unavailable; run the same command again"),
     ],
 )
 def test_a_server_of_web_pages_is_named(
@@ -124,16 +124,16 @@ def fetch(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("NoSuchBucket", "there is no bucket 'clips'"),
-        ("AccessDenied", "and their rights"),
-        ("403", "and their rights"),
+        ("NoSuchBucket", "bucket 'clips' does not exist"),
+        ("AccessDenied", "and their permissions"),
+        ("403", "and their permissions"),
         ("InvalidAccessKeyId", "check AWS_ACCESS_KEY_ID"),
         ("SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"),
-        ("ExpiredToken", "get a new AWS_SESSION_TOKEN"),
+        ("ExpiredToken", "set a new AWS_SESSION_TOKEN"),
         ("301", "in another region than eu-west-1; set AWS_REGION"),
         ("AuthorizationHeaderMalformed", "set AWS_REGION"),
         ("RequestTimeTooSkewed", "the clock of this machine is wrong"),
-        ("SlowDown", "the server answered SlowDown: as it says; run the same command again"),
+        ("SlowDown", "the server returned SlowDown: as it says; run the same command again"),
     ],
 )
 def test_each_answer_has_its_line(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:

@@ -14,13 +14,13 @@ from maskcast.storage.transfer import Item, Transfer, num_pieces
 class Folder:
     """The files of a local folder (see `Store`); fetching hard-links them, storing copies them.
 
-    A symbolic link stands for its target, which must be in the folder.
+    Symbolic links are followed; their targets must be in the folder.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def holds(self, path: Path) -> bool:
+    def contains(self, path: Path) -> bool:
         """Whether a path is inside the folder."""
         return self._path.resolve() in path.resolve().parents
 
@@ -29,16 +29,12 @@ class Folder:
         if self._path.is_file():
             return {self._path.name: _item(self._path.name, self._path.resolve())}
         if not self._path.is_dir():
-            of_shell = (
-                ", and write out `~` and `$`, which only a shell knows" if {*"~$"} & {*str(self._path)} else ""
-            )
-            raise MaskcastError(
-                f"{self._path}: no such file or folder; fix the path{of_shell} (or use s3://, dvc:)"
-            )
-        found = {item.name: item for item in _walk(self._path.resolve(), "", ())}
-        if not found:
-            raise MaskcastError(f"{self._path}: the folder is empty; give the folder with the data")
-        return found
+            hint = ", and replace `~` and `$`, which are not expanded" if {*"~$"} & {*str(self._path)} else ""
+            raise MaskcastError(f"{self._path}: no such file or folder; fix the path{hint} (or use s3://, dvc:)")
+        items = {item.name: item for item in _walk(self._path.resolve(), "", ())}
+        if not items:
+            raise MaskcastError(f"{self._path}: the folder is empty; pass the folder with the data")
+        return items
 
     def has_above(self, name: str) -> bool:
         """Whether a file with this name is in the folder or in a parent folder."""
@@ -104,14 +100,14 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
             continue
         if entry.name != entry.name.encode(errors="ignore").decode():
             raise MaskcastError(
-                f"{folder}: holds {entry.name!r}, a name that is no UTF-8; rename it "
-                "(`convmv -r --notest -f latin1 -t utf8 FOLDER` does so for all)"
+                f"{folder}: file name {entry.name!r} is not UTF-8; rename it "
+                "(`convmv -r --notest -f latin1 -t utf8 FOLDER` renames all)"
             )
         source = Path(os.path.realpath(entry)) if entry.is_symlink() else entry
         if not source.exists() or not source.is_relative_to(root) or source in above:
             raise MaskcastError(
-                f"{entry}: a link that is broken, leaves {root} or loops; replace it by its target "
-                "(`cp -rL FOLDER COPY` does so for all)"
+                f"{entry}: symbolic link is broken, circular or points outside of {root}; replace it by its "
+                "target (`cp -rL FOLDER COPY` replaces all)"
             )
         if source.is_dir():
             yield from _walk(source, f"{prefix}{entry.name}/", above)
@@ -122,5 +118,5 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
 
 
 def _item(name: str, source: Path) -> Item:
-    found = source.stat()
-    return Item(name, str(source), found.st_size, found.st_mtime)
+    stat = source.stat()
+    return Item(name, str(source), stat.st_size, stat.st_mtime)

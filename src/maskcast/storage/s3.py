@@ -19,7 +19,7 @@ from typing import Any
 from maskcast.errors import MaskcastError
 from maskcast.progress import log_if_slow
 from maskcast.redaction import has_user
-from maskcast.storage.s3_errors import error_message
+from maskcast.storage.s3_errors import RESUMES, error_message
 from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
 
 ATTEMPTS = 5
@@ -44,11 +44,11 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
     import botocore.exceptions as problems
     from botocore.config import Config
 
-    own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if own and has_user(own):
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and has_user(endpoint):
         raise MaskcastError(
-            "AWS_ENDPOINT_URL_S3: has a user or password; write http(s)://host:port, and set AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY"
+            "AWS_ENDPOINT_URL_S3: contains a user or password; set it to http(s)://host:port, and set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     config = Config(
         connect_timeout=10,
@@ -57,20 +57,20 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
         max_pool_connections=2 * WORKERS,
         request_checksum_calculation="when_required",  # bodies are sent with an MD5, which old servers check, too
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path"} if own else {},  # few self-hosted servers resolve bucket.host
+        s3={"addressing_style": "path"} if endpoint else {},  # few self-hosted servers resolve bucket.host
     )
     try:
         region = os.environ.get("AWS_REGION")  # boto3 itself reads only AWS_DEFAULT_REGION
         session = boto3.session.Session(region_name=region)
         client = session.client("s3", config=config)
         credentials = session.get_credentials()
-        # May run a program or a login, if the profile says so.
+        # May run a program or a login that the profile names.
         frozen = credentials.get_frozen_credentials() if credentials else ()
     except (problems.BotoCoreError, OSError, ValueError) as error:
         raise MaskcastError(f"{uri}: {error_message(error, match[1])}") from None
     for name, value in zip(CREDENTIALS, frozen, strict=False):
         if value and re.search(r"\s", value):  # e.g. from `echo`; errors about bad headers would show the secret
-            raise MaskcastError(f"{uri}: {name} has blanks or line breaks; set it anew, there or in the profile")
+            raise MaskcastError(f"{uri}: {name} contains whitespace; remove it there or in the profile")
     try:
         yield Bucket(client, uri, match[1], match[2])
     except (problems.ClientError, problems.BotoCoreError, RecursionError) as error:
@@ -88,23 +88,23 @@ class Bucket:
 
     def items(self) -> dict[str, Item]:
         """Returns the objects below the prefix by name, or the single object that it names."""
-        found = {}
-        with log_if_slow(f"the list of what lies at {self._uri}"):
+        items = {}
+        with log_if_slow(f"the list of objects in {self._uri}"):
             objects = [
-                item
+                entry
                 for page in self._pages("list_objects_v2", Prefix=self._folder)
-                for item in page.get("Contents", [])
+                for entry in page.get("Contents", [])
             ]
-        for item in objects:
-            if not item["Key"].endswith("/"):
-                name = item["Key"].removeprefix(self._folder)
-                found[name] = self._item(name, item["Key"], item["Size"], item)
-        if not found and self._prefix and (head := self._head(self._prefix)):
+        for entry in objects:
+            if not entry["Key"].endswith("/"):
+                name = entry["Key"].removeprefix(self._folder)
+                items[name] = self._item(name, entry["Key"], entry["Size"], entry)
+        if not items and self._prefix and (head := self._head(self._prefix)):
             name = PurePosixPath(self._prefix).name
-            found[name] = self._item(name, self._prefix, head["ContentLength"], head)
-        if not found:
-            raise MaskcastError(f"{self._uri}: holds no objects; fix the address")
-        return found
+            items[name] = self._item(name, self._prefix, head["ContentLength"], head)
+        if not items:
+            raise MaskcastError(f"{self._uri}: no objects found; fix the address")
+        return items
 
     def has_above(self, name: str) -> bool:
         """Whether an object with this name is at the prefix or above it."""
@@ -130,19 +130,19 @@ class Bucket:
     def fetch(self, item: Item, part: Path, transfer: Transfer) -> tuple[str, str] | None:
         """Downloads an object to `part` (a large one in pieces) and returns its checksum, if known."""
         if item.size <= PIECE:
-            body, answer = self._get(item.source, item.size, IfMatch=item.etag)
+            body, response = self._get(item.source, item.size, IfMatch=item.etag)
             part.write_bytes(body)
             transfer.moved()
         else:
-            answer = self._client.head_object(Bucket=self._bucket, Key=item.source, IfMatch=item.etag)
+            response = self._client.head_object(Bucket=self._bucket, Key=item.source, IfMatch=item.etag)
             self._fetch_pieces(item, part, transfer)
         os.utime(part, (item.modified, item.modified))
-        return _checksum(answer)
+        return _checksum(response)
 
     def put(self, item: Item, sha256: str, resume: bool, transfer: Transfer) -> None:
         """Uploads a file (a large one in parts), unless an object with the same content exists."""
         key = self._folder + item.name
-        if self._holds(key, sha256):
+        if self._has_content(key, sha256):
             transfer.moved(num_pieces(item.size))
         elif item.size <= PIECE:
             content = Path(item.source).read_bytes()
@@ -159,11 +159,11 @@ class Bucket:
                     Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
 
-    def _item(self, name: str, key: str, size: int, answer: dict[str, Any]) -> Item:
+    def _item(self, name: str, key: str, size: int, response: dict[str, Any]) -> Item:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or path.as_posix() != name:
-            raise MaskcastError(f"{self._uri}: object {key!r} has no place in a folder; rename it")
-        return Item(name, key, size, answer["LastModified"].timestamp(), answer["ETag"])
+            raise MaskcastError(f"{self._uri}: object key {key!r} is not a valid file path; rename it")
+        return Item(name, key, size, response["LastModified"].timestamp(), response["ETag"])
 
     def _pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         yield from self._client.get_paginator(operation).paginate(Bucket=self._bucket, **arguments)
@@ -176,35 +176,33 @@ class Bucket:
                 return None
             raise
         if not {"ETag", "LastModified"} <= head.keys():  # a response of a plain web server
-            answer = {"Error": {"Code": ""}, "ResponseMetadata": head["ResponseMetadata"]}
-            raise self._client.exceptions.ClientError(answer, "HeadObject")
+            response = {"Error": {"Code": ""}, "ResponseMetadata": head["ResponseMetadata"]}
+            raise self._client.exceptions.ClientError(response, "HeadObject")
         return head
 
-    def _holds(self, key: str, sha256: str) -> bool:
+    def _has_content(self, key: str, sha256: str) -> bool:
         head = self._head(key)
         return head is not None and head["Metadata"].get("sha256") == sha256
 
-    def _get(self, key: str, length: int, **wanted: str) -> tuple[bytes, dict[str, Any]]:
+    def _get(self, key: str, length: int, **options: str) -> tuple[bytes, dict[str, Any]]:
         """Returns `length` bytes of an object, complete, and the response."""
         import botocore.exceptions as problems
 
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(_random.uniform(0, 2 ** (attempt - 1)))
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, **wanted)
+            response = self._client.get_object(Bucket=self._bucket, Key=key, **options)
             try:
-                body = answer["Body"].read()
+                body = response["Body"].read()
             except (problems.HTTPClientError, problems.IncompleteReadError) as error:
                 reason = str(error)
                 continue
             finally:
-                answer["Body"].close()
+                response["Body"].close()
             if len(body) == length:
-                return body, answer
+                return body, response
             reason = f"{len(body)} of {length} bytes"
-        raise MaskcastError(
-            f"{self._uri}: {key!r} broke off {ATTEMPTS} times ({reason}); run the same command again (it resumes)"
-        )
+        raise MaskcastError(f"{self._uri}: download of {key!r} failed {ATTEMPTS} times ({reason}); {RESUMES}")
 
     def _fetch_pieces(self, item: Item, part: Path, transfer: Transfer) -> None:
         """Fills `part`; until it is complete, it ends with one byte per piece, set once the piece is written."""
@@ -239,13 +237,13 @@ class Bucket:
         """Uploads a large file in parts, except those that an interrupted upload of the same content has sent."""
         begun = [each["UploadId"] for each in self._uploads(key) if each["Key"] == key] if resume else []
         if begun:
-            place = {"Key": key, "UploadId": begun[-1]}
-            parts = [part for page in self._pages("list_parts", **place) for part in page.get("Parts", [])]
+            upload = {"Key": key, "UploadId": begun[-1]}
+            parts = [part for page in self._pages("list_parts", **upload) for part in page.get("Parts", [])]
         else:
             created = self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=key, Metadata={"sha256": sha256}
             )
-            place, parts = {"Key": key, "UploadId": created["UploadId"]}, []
+            upload, parts = {"Key": key, "UploadId": created["UploadId"]}, []
         sent = {part["PartNumber"]: part["ETag"] for part in parts}
         length = max(PIECE, -(-item.size // MAX_PARTS))
 
@@ -255,15 +253,15 @@ class Bucket:
                 body = file.read(length)
             etag = sent.get(number)
             if etag is None or etag.strip('"') != _md5(body).hexdigest():
-                etag = self._send(self._client.upload_part, body, PartNumber=number, **place)["ETag"]
+                etag = self._send(self._client.upload_part, body, PartNumber=number, **upload)["ETag"]
             transfer.moved()
             return {"PartNumber": number, "ETag": etag}
 
         parts = transfer.in_pieces(put_piece, range(1, -(-item.size // length) + 1))
         try:
-            self._client.complete_multipart_upload(Bucket=self._bucket, MultipartUpload={"Parts": parts}, **place)
+            self._client.complete_multipart_upload(Bucket=self._bucket, MultipartUpload={"Parts": parts}, **upload)
         except self._client.exceptions.NoSuchUpload:
-            if not self._holds(key, sha256):  # the upload was complete, only the response was lost
+            if not self._has_content(key, sha256):  # the upload was complete, only the response was lost
                 raise
 
     def _send(self, operation: Any, body: bytes, **arguments: Any) -> dict[str, Any]:
@@ -283,16 +281,18 @@ def _md5(body: bytes) -> Any:
     return hashlib.md5(body, usedforsecurity=False)
 
 
-def _checksum(answer: dict[str, Any]) -> tuple[str, str] | None:
+def _checksum(response: dict[str, Any]) -> tuple[str, str] | None:
     """Returns the checksum of an object: the one that `put` stored, or an ETag that is an MD5.
 
     A sha256 that other tools store in other forms, for example base64, is ignored.
     """
-    sha256 = answer["Metadata"].get("sha256", "")
+    sha256 = response["Metadata"].get("sha256", "")
     if re.fullmatch(r"[0-9a-f]{64}", sha256):
         return "sha256", sha256
-    etag = answer["ETag"].strip('"')
-    encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
-    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag):  # the ETag is no MD5 then, nor of multipart uploads
+    etag = response["ETag"].strip('"')
+    encrypted = response.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in response
+    if encrypted or not re.fullmatch(
+        r"[0-9a-f]{32}", etag
+    ):  # these ETags and those of multipart uploads are no MD5
         return None
     return "md5", etag

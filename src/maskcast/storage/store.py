@@ -2,9 +2,9 @@
 
 A data set that `put` writes is never read while it is incomplete. `put` first removes the manifest `SHA256SUMS`
 (in the format of `sha256sum`) and writes it last. In between the address contains `SHA256SUMS.incomplete`, and
-`fetch` refuses everything below it. With a manifest, `fetch` transfers exactly the listed files, each checked by
-its checksum. Without one, the files are from other tools: all are fetched, and for a bucket `fetch` says so. Only
-one `put` at a time may write to an address.
+`fetch` rejects everything below it. With a manifest, `fetch` transfers exactly the listed files, each checked by
+its checksum. Without one, the files are from other tools, and all are fetched; for a bucket `fetch` logs this.
+Only one `put` at a time may write to an address.
 
 A transfer that was killed resumes when it is run again: complete files, and complete pieces of large objects, are
 skipped. Junk files of operating systems (`.DS_Store`, `__MACOSX`, dot files) are not transferred.
@@ -30,7 +30,7 @@ from maskcast.storage.s3 import open_bucket
 from maskcast.storage.transfer import Item, Store, Transfer, num_pieces
 
 MANIFEST = "SHA256SUMS"
-INCOMPLETE = "SHA256SUMS.incomplete"  # the future manifest, from which the next run sees what was being stored
+INCOMPLETE = "SHA256SUMS.incomplete"  # the new manifest, from which the next run resumes
 
 
 def fetch(uri: str, destination: Path) -> list[Path]:
@@ -50,12 +50,12 @@ def fetch(uri: str, destination: Path) -> list[Path]:
         items = _list_items(store, uri)
         if not items:
             raise MaskcastError(
-                f"{uri}: holds no data, only dot files and what systems leave behind; fix the address, or rename "
-                "what is data"
+                f"{uri}: no data, only hidden files and system files such as __MACOSX; fix the address, or rename "
+                "the data files"
             )
-        _refuse_clashes(uri, {item.name for item in items})
-        if isinstance(store, Folder) and store.holds(destination):
-            raise MaskcastError(f"{uri}: holds the output {destination} itself; write the output elsewhere")
+        _check_conflicts(uri, {item.name for item in items})
+        if isinstance(store, Folder) and store.contains(destination):
+            raise MaskcastError(f"{uri}: contains the output {destination}; choose an output outside of it")
         parts = destination / ".parts"
         parts.mkdir(parents=True, exist_ok=True)
         transfer = Transfer()
@@ -66,13 +66,13 @@ def fetch(uri: str, destination: Path) -> list[Path]:
                 transfer.moved(num_pieces(item.size))
                 return
             part = parts / hashlib.sha256(repr(item).encode()).hexdigest()[:32]
-            known = store.fetch(item, part, transfer)
+            checksum = store.fetch(item, part, transfer)
             if item.sha256 is not None:
-                known = "sha256", item.sha256
-            if part.stat().st_size != item.size or (known and _hash(part, known[0]) != known[1]):
+                checksum = "sha256", item.sha256
+            if part.stat().st_size != item.size or (checksum and _hash(part, checksum[0]) != checksum[1]):
                 part.unlink()
                 raise MaskcastError(
-                    f"{uri}: {item.name!r} differs from its checksum; fetch it again or store it again"
+                    f"{uri}: {item.name!r} does not match its size or checksum; fetch it again or store it again"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
@@ -93,23 +93,23 @@ def put(path: Path, uri: str) -> None:
             written.
     """
     source, target = Folder(path), local_path(uri)
-    found = source.items()
-    if target is not None and source.holds(target):
-        raise MaskcastError(f"{path}: holds the address {uri} itself; store it elsewhere")
-    for name in sorted(found):
+    files = source.items()
+    if target is not None and source.contains(target):
+        raise MaskcastError(f"{path}: contains the target {uri}; choose a target outside of it")
+    for name in sorted(files):
         if INCOMPLETE in name.split("/"):
             raise MaskcastError(
-                f"{path}: {name!r} tells that what was stored there is not complete; store it again, or remove "
-                "that file where the data is whole"
+                f"{path}: {name!r} marks data that is not complete; store it there again, or remove this file if "
+                "the data is complete"
             )
         if name.startswith(f"{MANIFEST}/"):
-            raise MaskcastError(f"{path}: {MANIFEST!r} is a folder, and the list of checksums; rename the folder")
-    items = [item for name, item in found.items() if name != MANIFEST]
+            raise MaskcastError(f"{path}: {MANIFEST!r} is reserved for the list of checksums; rename this folder")
+    items = [item for name, item in files.items() if name != MANIFEST]
     if not items:
-        raise MaskcastError(f"{path}: no files to store; give a file or a folder that has some")
+        raise MaskcastError(f"{path}: no files to store; pass a file, or a folder with files")
     for item in items:
         if re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]", item.name):
-            raise MaskcastError(f"{path}: no name for other machines: {item.name!r}; rename it")
+            raise MaskcastError(f"{path}: {item.name!r} contains a backslash or control characters; rename it")
     with ThreadPoolExecutor() as pool:
         checksums = list(pool.map(sha256_of, [Path(item.source) for item in items]))
     sums = dict(zip([item.name for item in items], checksums, strict=True))
@@ -152,29 +152,31 @@ def _list_items(store: Store, uri: str) -> list[Item]:
 
     The markers are checked after the listing, so that any `put` which the listing may have overlapped is noticed.
     """
-    found = store.items()
-    if store.has_above(INCOMPLETE) or any(name.endswith(f"/{INCOMPLETE}") for name in found):
-        raise MaskcastError(f"{uri}: what is being stored there is not complete; wait, or store it again")
+    stored = store.items()
+    if store.has_above(INCOMPLETE) or any(name.endswith(f"/{INCOMPLETE}") for name in stored):
+        raise MaskcastError(f"{uri}: the stored data set is not complete; wait, or store it again")
     manifest = store.read(MANIFEST)
     if manifest is None:
-        names = [name for name in sorted(found) if _is_data(name)]
+        names = [name for name in sorted(stored) if _is_data(name)]
         if len(names) > 1 and not isinstance(store, Folder):
-            say(f"{uri}: has no {MANIFEST}; its {len(names)} objects are fetched as they are")
-        return [found[name] for name in names]
+            say(f"{uri}: has no {MANIFEST}; fetching all {len(names)} objects")
+        return [stored[name] for name in names]
     items = []
     for name, sha256 in sorted(_parse(manifest, f"{uri}/{MANIFEST}").items()):
-        if name not in found:
-            raise MaskcastError(f"{uri}: {name!r} of {MANIFEST} is missing; store the data again")
-        items.append(replace(found[name], sha256=sha256))
+        if name not in stored:
+            raise MaskcastError(f"{uri}: {name!r} is listed in {MANIFEST} but missing; store the data again")
+        items.append(replace(stored[name], sha256=sha256))
     return items
 
 
-def _refuse_clashes(uri: str, names: Set[str]) -> None:
-    """Refuses what a bucket may contain but a folder may not: an object whose name is a folder of others."""
+def _check_conflicts(uri: str, names: Set[str]) -> None:
+    """Rejects an object whose name is also a folder of other objects, which a file system cannot store."""
     for name in sorted(names):
         for folder in map(str, PurePosixPath(name).parents):
             if folder in names:
-                raise MaskcastError(f"{uri}: {folder!r} is an object, and {name!r} lies in it; rename one of them")
+                raise MaskcastError(
+                    f"{uri}: objects {folder!r} and {name!r} conflict as file and folder; rename one"
+                )
 
 
 def _pieces(items: list[Item]) -> int:
@@ -189,12 +191,14 @@ def _manifest(sums: Mapping[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
 
 
-def _parse(manifest: bytes, where: str) -> dict[str, str]:
+def _parse(manifest: bytes, path: str) -> dict[str, str]:
     sums = {}
     for number, line in enumerate(manifest.decode("utf-8", "replace").removesuffix("\n").split("\n"), 1):
         match = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+?)\r?", line)
         if not match:
-            raise MaskcastError(f"{where}: line {number} is no checksum; remove it and store the data again")
+            raise MaskcastError(
+                f"{path}: line {number} is not a checksum; remove this file and store the data again"
+            )
         if _is_data(match[2]):
             sums[match[2]] = match[1]
     return sums

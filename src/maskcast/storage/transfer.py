@@ -45,8 +45,8 @@ class Item:
         """Whether an earlier run has placed the file there."""
         if not target.is_file():
             return False
-        found = target.stat()
-        return found.st_size == self.size and abs(found.st_mtime - self.modified) < 1
+        stat = target.stat()
+        return stat.st_size == self.size and abs(stat.st_mtime - self.modified) < 1
 
 
 class Transfer:
