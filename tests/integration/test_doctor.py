@@ -66,7 +66,7 @@ def test_what_is_there_is_ok_and_nothing_stays(
     assert "missing" not in said.split(), said
     assert code == 0
     assert f"team: {tmp_path}/remote, is writable" in text
-    assert "keeps runs and their files" in text
+    assert "stores runs and their files" in text
     assert f"torch {metadata.version('torch')}" in text
     assert "a-secret-word" not in said
     assert not (tmp_path / "remote").exists()
@@ -83,7 +83,7 @@ def test_what_is_broken_is_named_with_its_remedy_and_without_secrets(
     text = " ".join(said.split())
     assert f"missing DVC remote team: {tmp_path}/remote: cannot be written" in text
     assert "missing MLflow http://***@127.0.0.1" in text
-    assert "-> check that it is up" in text
+    assert "-> check that it is running" in text
     assert "hunter22" not in said
 
 
@@ -92,7 +92,10 @@ def test_outside_of_repositories_it_says_how_to_make_them(tmp_path: Path, monkey
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     seen = found(software.git, dvc_remote.dvc)
     assert (seen["Git"].state, seen["Git"].remedy) == ("missing", "git init")
-    assert (seen["DVC"].state, seen["DVC"].remedy) == ("missing", "dvc init, in the root of the Git repository")
+    assert (seen["DVC"].state, seen["DVC"].remedy) == (
+        "missing",
+        "run `dvc init` in the root of the Git repository",
+    )
 
 
 def test_a_project_without_remote_or_with_torn_settings(project: Path) -> None:
@@ -175,9 +178,15 @@ def cuda(**known: object) -> SimpleNamespace:
             "13.0",
             cuda(get_arch_list=lambda: ["sm_80"]),
             "warning",
-            "not built for its compute capability (9.0)",
+            "not built for compute capability (9.0)",
         ),
-        (("470.1", ""), "13.0", cuda(is_available=lambda: False), "warning", "driver 470.1 is too old"),
+        (
+            ("470.1", ""),
+            "13.0",
+            cuda(is_available=lambda: False),
+            "warning",
+            "driver 470.1 is not accessible, or too old",
+        ),
         (("580.1", ""), None, cuda(is_available=lambda: False), "warning", "is built without CUDA"),
         (("", "Driver/library version mismatch"), "13.0", cuda(is_available=lambda: False), "warning", "mismatch"),
         (("", ""), "13.0", cuda(is_available=lambda: False), "ok", "runs on the CPU"),
@@ -222,7 +231,7 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
         ("missing", "broken"),
         ("missing", "mistaken"),
     ]
-    assert seen[0].found == "no answer in 3 s"
+    assert seen[0].found == "no response in 3 s"
     assert (seen[3].found, seen[3].remedy) == ("is wrong", "fix it")
 
 

@@ -88,7 +88,7 @@ def test_a_server_that_is_silent_fails_in_time(kube, s3, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cluster = on_s3(tmp_path, s3, AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{silent.getsockname()[1]}")
         found = row("artifacts", cluster)
-    assert said(found) == "failed: no answer in 5 s -> see that what it asks is up and can be reached"
+    assert said(found) == "failed: no response in 5 s -> check that its server is running and reachable"
 
 
 def test_an_address_of_the_cluster_is_checked_where_a_port_is_forwarded(kube, s3, tmp_path):
@@ -187,7 +187,7 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Pa
 def test_mlflow_keeps_a_run_and_its_file_and_neither_stays(kube, tmp_path, tracking_server):
     cluster = cluster_file(tmp_path, env={"MLFLOW_TRACKING_URI": tracking_server})
     found = row("MLflow", cluster)
-    assert said(found) == f"ok: {tracking_server}: version {mlflow.__version__}, keeps runs and their files -> "
+    assert said(found) == f"ok: {tracking_server}: version {mlflow.__version__}, stores runs and their files -> "
     client = mlflow.MlflowClient(tracking_server)
     experiment = client.get_experiment_by_name("maskcast")
     assert experiment is not None
@@ -204,9 +204,7 @@ def test_mlflow_that_cannot_keep_runs_fails(kube, tmp_path, tracking_server):
     client = mlflow.MlflowClient(tracking_server)
     client.delete_experiment(client.create_experiment("gone"))
     found = said(row("MLflow", cluster_file(tmp_path, env=env)))
-    assert re.match("failed: .*MLflow answers 400 .*INVALID_PARAMETER_VALUE.* -> see the server's log", found), (
-        found
-    )
+    assert re.match("failed: .*MLflow returned 400 .*INVALID_PARAMETER_VALUE.* -> see its log", found), found
 
 
 class LockedMlflow(Handler):
@@ -245,8 +243,8 @@ class NoMlflow(LockedMlflow):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (MlflowWithoutFiles, "failed: .*MLflow answers 404 .* -> see the server's log"),
-        (NoMlflow, "failed: .*: not an answer of MLflow .missing key 'experiment'. -> fix MLFLOW_TRACKING_URI"),
+        (MlflowWithoutFiles, "failed: .*MLflow returned 404 .* -> see its log"),
+        (NoMlflow, "failed: .*: not a response of MLflow .missing key 'experiment'. -> fix MLFLOW_TRACKING_URI"),
     ],
 )
 def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):
@@ -261,10 +259,10 @@ def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):
 @pytest.mark.parametrize(
     ("password", "expected"),
     [
-        ("right", "ok: http://(\\*{3}@)?127.0.0.1:[0-9]+: version .*, keeps runs and their files"),
+        ("right", "ok: http://(\\*{3}@)?127.0.0.1:[0-9]+: version .*, stores runs and their files"),
         (
             "wrong",
-            "failed: http://.*127.0.0.1:.*refuses .401: You are not authenticated.* -> check user, password",
+            "failed: http://.*127.0.0.1:.*denied access .401: You are not authenticated.* -> check user, password",
         ),
     ],
 )
@@ -286,7 +284,7 @@ def test_a_certificate_of_one_s_own_is_trusted_as_stages_trust_it(tmp_path, monk
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "team")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right")
     with TlsServer(LockedMlflow, self_signed(tmp_path / "authority.pem")) as server:
-        with pytest.raises(MaskcastError, match=r"does not answer .*certificate"):
+        with pytest.raises(MaskcastError, match=r"is unreachable .*certificate.*; use http://"):
             check_run_storage(server.url)
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "authority.pem"))
         check_run_storage(server.url)
@@ -298,6 +296,6 @@ def test_a_certificate_of_one_s_own_is_trusted_as_stages_trust_it(tmp_path, monk
 
 def test_another_server_is_not_mlflow(kube, s3, tmp_path):
     found = said(row("MLflow", cluster_file(tmp_path, env={"MLFLOW_TRACKING_URI": s3.endpoint})))
-    assert re.match("failed: .*MLflow refuses .403.* -> check user, password", found), found
+    assert re.match("failed: .*MLflow denied access .403.* -> check user, password", found), found
     found = said(row("MLflow", cluster_file(tmp_path, env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})))
-    assert re.match("failed: http://127.0.0.1:9: MLflow does not answer .*refused", found), found
+    assert re.match("failed: http://127.0.0.1:9: MLflow is unreachable .*refused", found), found

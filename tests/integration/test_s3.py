@@ -78,7 +78,7 @@ def test_a_changed_object_of_the_same_size_is_fetched_again(s3, tmp_path):
 def test_a_file_missing_from_the_manifest_set_is_named(s3, tree, tmp_path):
     storage.put(tree, f"{s3.uri}/set")
     s3.client.delete_object(Bucket=s3.bucket, Key="set/a.bin")
-    with pytest.raises(MaskcastError, match=r"'a\.bin' of SHA256SUMS is missing"):
+    with pytest.raises(MaskcastError, match=r"'a\.bin' is listed in SHA256SUMS but missing"):
         storage.fetch(f"{s3.uri}/set", tmp_path / "back")
 
 

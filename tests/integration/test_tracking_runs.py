@@ -193,7 +193,7 @@ def test_a_server_that_is_not_well_is_waited_for(
 def test_a_proxy_that_is_away_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.com:5000")
     monkeypatch.setenv("HTTP_PROXY", "http://ann:a-secret@127.0.0.1:9")
-    said = r"refused.*; fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
+    said = r"refused.*; check that the proxy is running, and fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
     with pytest.raises(MaskcastError, match=said) as caught, convert_mlflow_errors():
         Registry("maskcast").versions()
     assert "a-secret" not in str(caught.value)

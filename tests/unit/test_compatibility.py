@@ -56,7 +56,7 @@ def encoder(**values: Any) -> Section:
         (
             masker(model=RESNET | {"encoder_weights": "pretrained"}),
             encoder(model={"arch": "smp", "encoder": "resnet18"}),
-            "own.model.encoder_weights and source are two starts; set one of them to null or none",
+            "own.model.encoder_weights and source both initialize the encoder; set one to null or none",
         ),
         (
             ("train_detector", {"training": PHASES}),
@@ -83,7 +83,7 @@ def test_a_pretrained_encoder_is_that_of_the_model(own: Section, source: Section
     ],
 )
 def test_a_masker_starts_from_its_own_network(own: Section, source: Section, fits: bool) -> None:
-    message = "own.model differs from source.model, from which it starts; make them equal, or set anew to true"
+    message = "own.model differs from source.model, whose weights it loads; make them equal, or set anew: true"
     assert found(own, "start", source) == ([] if fits else [message])
 
 

@@ -104,7 +104,7 @@ def subject(**config) -> Subject:
         (NotCheckedError("far away; go there"), CheckResult("it", "not checked", "far away", "go there")),
         (ForbiddenError("nodes is forbidden"), CheckResult("it", "not checked", "nodes is forbidden")),
         (MaskcastError("is\n  broken; fix it; soon"), CheckResult("it", "failed", "is broken", "fix it; soon")),
-        (RuntimeError("out of order"), CheckResult("it", "failed", "RuntimeError: out of order", "fix that")),
+        (RuntimeError("out of order"), CheckResult("it", "failed", "RuntimeError: out of order", "fix the cause")),
     ],
 )
 def test_an_error_ends_a_check_and_keeps_the_rows_before_it(error, expected):

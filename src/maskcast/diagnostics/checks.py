@@ -23,7 +23,7 @@ class CheckResult:
         state: for this machine, `warning` means that something works with limitations, `missing` that runs fail
             without it. For a cluster, `failed` means that runs fail, `not checked` that it cannot be checked from
             here.
-        found: what was found, or why it was not checked.
+        found: the finding, or why it was not checked.
         remedy: what to do; empty if nothing.
     """
 
@@ -48,7 +48,7 @@ def run_checks(
     Args:
         checks: checks by name, which their rows get if they end in an error.
         limit_s: limit for all checks together, in seconds.
-        failed: state for a check that raised an error or is late.
+        failed: state for a check that raised an error or timed out.
     """
     done: Queue[tuple[str, list[CheckResult]]] = Queue()
     for name, check in checks.items():
@@ -56,22 +56,16 @@ def run_checks(
             target=lambda name=name, check=check: done.put((name, list(results_of(name, check, failed)))),
             daemon=True,
         ).start()
-    found: dict[str, list[CheckResult]] = {}
+    results: dict[str, list[CheckResult]] = {}
     end = time.monotonic() + limit_s
-    while len(found) < len(checks):
+    while len(results) < len(checks):
         try:
             name, rows = done.get(timeout=max(0.0, end - time.monotonic()))
         except Empty:
             break
-        found[name] = rows
-    late = f"no answer in {limit_s:.0f} s"
-    return [
-        row
-        for name in checks
-        for row in found.get(
-            name, [CheckResult(name, failed, late, "see that what it asks is up and can be reached")]
-        )
-    ]
+        results[name] = rows
+    timeout, remedy = f"no response in {limit_s:.0f} s", "check that its server is running and reachable"
+    return [row for name in checks for row in results.get(name, [CheckResult(name, failed, timeout, remedy)])]
 
 
 def results_of(name: str, check: Check, failed: State) -> Iterator[CheckResult]:
@@ -81,7 +75,7 @@ def results_of(name: str, check: Check, failed: State) -> Iterator[CheckResult]:
     except MaskcastError as error:
         yield error_result(name, "not checked" if isinstance(error, NotCheckedError) else failed, error)
     except Exception as error:  # a broken installation may raise anything; other checks continue
-        yield CheckResult(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "fix that")
+        yield CheckResult(name, failed, f"{type(error).__name__}: {one_line(error)[:300]}", "fix the cause")
 
 
 def error_result(name: str, state: State, error: MaskcastError) -> CheckResult:

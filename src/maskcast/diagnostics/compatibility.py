@@ -22,41 +22,45 @@ def conflicts(params: Mapping[str, Params], sources: Mapping[str, Mapping[str, s
         params: validated params by section; sections that are not valid are left out.
         sources: for each section, the section whose stage writes the input of each port.
     """
-    for section, own in params.items():
+    for section, values in params.items():
         for port, source in sources[section].items():
             if port not in CHECKS or source not in params:
                 continue
-            if conflict := CHECKS[port](section, own, source, params[source]):
+            if conflict := CHECKS[port](section, values, source, params[source]):
                 yield section, conflict
 
 
-def _encoder(section: str, own: Params, source: str, given: Params) -> str | None:
+def _encoder(section: str, values: Params, source: str, source_values: Params) -> str | None:
     """Checks that the pretrained encoder is that of the model; dense methods' decoders are not compared."""
-    if not isinstance(given, EncoderTraining) or isinstance(given.method, NoMethod):
+    if not isinstance(source_values, EncoderTraining) or isinstance(source_values.method, NoMethod):
         return None
-    if not isinstance(own, SegmentationTraining | DetectorTraining):
+    if not isinstance(values, SegmentationTraining | DetectorTraining):
         return None
-    needed = own.model.encoder_config
+    needed = values.model.encoder_config
     if needed is None:
-        return f"{section}.model {own.model.arch!r} starts from no encoder; set {source}.method to none"
-    if given.model != needed:
-        texts = [as_text(each.model_dump(mode="json")) for each in (given.model, needed)]
+        return f"{section}.model {values.model.arch!r} has no encoder to initialize; set {source}.method to none"
+    if source_values.model != needed:
+        texts = [as_text(each.model_dump(mode="json")) for each in (source_values.model, needed)]
         return f"{source}.model is {texts[0]}, but {section}.model needs {texts[1]}; make them equal"
-    weights = own.model.encoder_weights if isinstance(own.model, SmpConfig) else None
+    weights = values.model.encoder_weights if isinstance(values.model, SmpConfig) else None
     if weights is not None:
-        return f"{section}.model.encoder_weights and {source} are two starts; set one of them to null or none"
+        return f"{section}.model.encoder_weights and {source} both initialize the encoder; set one to null or none"
     return None
 
 
-def _start(section: str, own: Params, source: str, given: Params) -> str | None:
+def _start(section: str, values: Params, source: str, source_values: Params) -> str | None:
     """Checks that a masker that starts from another one has its network."""
-    if not isinstance(own, SegmentationTraining) or not isinstance(given, SegmentationTraining) or own.anew:
+    if (
+        not isinstance(values, SegmentationTraining)
+        or not isinstance(source_values, SegmentationTraining)
+        or values.anew
+    ):
         return None
-    networks = [_network(each.model) for each in (own, given)]
+    networks = [_network(each.model) for each in (values, source_values)]
     if None in networks or networks[0] == networks[1]:
         return None
     return (
-        f"{section}.model differs from {source}.model, from which it starts; make them equal, or set anew to true"
+        f"{section}.model differs from {source}.model, whose weights it loads; make them equal, or set anew: true"
     )
 
 
@@ -66,11 +70,11 @@ def _network(model: SegmenterModelConfig) -> SegmenterModelConfig | None:
     return base.unweighted if isinstance(base, UNetConfig | SmpConfig) else None
 
 
-def _clips(section: str, own: Params, source: str, given: Params) -> str | None:
+def _clips(section: str, values: Params, source: str, source_values: Params) -> str | None:
     """Checks that clips are long enough to forecast and score."""
-    frames = getattr(getattr(given, "source", None), "frames", None)
-    context, horizon = getattr(own, "context_frames", None), getattr(own, "horizon", None)
-    if frames is None or context is None or horizon is None or getattr(own, "split", None) == "hidden":
+    frames = getattr(getattr(source_values, "source", None), "frames", None)
+    context, horizon = getattr(values, "context_frames", None), getattr(values, "horizon", None)
+    if frames is None or context is None or horizon is None or getattr(values, "split", None) == "hidden":
         return None
     if frames >= context + horizon:
         return None
@@ -80,10 +84,11 @@ def _clips(section: str, own: Params, source: str, given: Params) -> str | None:
     )
 
 
-def _masks(section: str, own: Params, source: str, given: Params) -> str | None:
+def _masks(section: str, values: Params, source: str, source_values: Params) -> str | None:
     """Checks that the masks of a context do not depend on later frames."""
-    context, consistent = getattr(own, "context_frames", None), getattr(given, "consistent_frames", None)
-    model = getattr(own, "model", None)  # of pretrain_forecaster; the other stages have no architecture to look at
+    context = getattr(values, "context_frames", None)
+    consistent = getattr(source_values, "consistent_frames", None)
+    model = getattr(values, "model", None)  # of pretrain_forecaster; other stages' params have no architecture
     if model is None or getattr(model, "input", "masks") == "frames" or context is None:
         return None
     if not isinstance(consistent, int) or context % consistent == 0:

@@ -40,37 +40,38 @@ def estimate_cost(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, 
         params: params of the stage.
         parts: number of clips or images in each part of the data set that it reads; empty if it reads none.
     """
-    runs = sum("took" in one for one in notes)
-    last = notes[max(n for n, one in enumerate(notes) if "begins" in one) :]
-    took = next(one["took"] for one in last if "took" in one)
-    own: dict[str, int] = {}
+    runs = sum("took" in note for note in notes)
+    last = notes[max(n for n, note in enumerate(notes) if "begins" in note) :]
+    took = next(note["took"] for note in last if "took" in note)
+    written: dict[str, int] = {}
     order: list[str] = []
-    often, spent, within = 0.0, 0.0, 0.0
-    steps = next((one for one in last if one.get("loop") == "steps"), None)
-    for one in last:
-        if "parts" in one:
-            own |= one["parts"]
-            order = one["order"]
-        elif "times" in one:  # for a training
-            spent += one["spent"]
-            often += one["each"] * one["times"] * (scale_factor(parts, one["part"]) if "part" in one else 1.0)
-        elif "within" in one:  # one-time work in a loop, before the first item
-            within = one["within"]
-        elif "loop" in one:
-            looped, within = sum(one["seconds"]) - within, 0.0
+    repeated, spent, within = 0.0, 0.0, 0.0  # seconds: extrapolated, of loops in the trial, before a loop's items
+    steps = next((note for note in last if note.get("loop") == "steps"), None)
+    for note in last:
+        if "parts" in note:
+            written |= note["parts"]
+            order = note["order"]
+        elif "times" in note:  # for a training
+            spent += note["spent"]
+            factor = scale_factor(parts, note["part"]) if "part" in note else 1.0
+            repeated += note["each"] * note["times"] * factor
+        elif "within" in note:  # one-time work in a loop, before the first item
+            within = note["within"]
+        elif "loop" in note:
+            looped, within = sum(note["seconds"]) - within, 0.0
             spent += looped
-            if "items" in one:  # for a training, beside its steps
-                often += looped / max(one["items"], 1) * _number(one, parts)
+            if "items" in note:  # for a training, beside its steps
+                repeated += looped / max(note["items"], 1) * _number(note, parts)
             elif order:  # for the stage that writes the data set, whose parts differ in cost
-                often += _by_part(one["seconds"], order, own)
+                repeated += _by_part(note["seconds"], order, written)
                 order = []
             else:
-                often += looped * (1.0 if steps else scale_factor(parts, getattr(params, "split", None)))
+                repeated += looped * (1.0 if steps else scale_factor(parts, getattr(params, "split", None)))
     # If the stage ran twice, the first run was for warm-up: the extra time of that run counts as one-time work.
     once = wall_s - runs * took + took - spent
-    figures = {key: max((one[key] for one in notes if key in one), default=0) for key in ("memory", "gpu")}
+    figures = {key: max((note[key] for note in notes if key in note), default=0) for key in ("memory", "gpu")}
     each = None if steps is None else float(steps["each"])
-    return CostEstimate(max(once, 0.0) + often, each, steps["times"] if steps else 0, **figures, parts=own)
+    return CostEstimate(max(once, 0.0) + repeated, each, steps["times"] if steps else 0, **figures, parts=written)
 
 
 def scale_factor(parts: Mapping[str, int], split: str | None) -> float:
@@ -78,12 +79,12 @@ def scale_factor(parts: Mapping[str, int], split: str | None) -> float:
     counted = {
         part: number
         for part, number in parts.items()
-        # After the first stage, no stage reads backgrounds on their own.
+        # After the first stage, no stage reads backgrounds separately.
         if (split is None or part.split("/")[0] == split) and not part.startswith(BACKGROUNDS)
     }
     framed = {part: number for part, number in counted.items() if not part.endswith("/masks")} or counted
-    handful = sum(min(number, CLIPS_PER_PART) for number in framed.values())
-    return sum(framed.values()) / handful if handful else 1.0
+    tried = sum(min(number, CLIPS_PER_PART) for number in framed.values())
+    return sum(framed.values()) / tried if tried else 1.0
 
 
 def _number(loop: Mapping[str, Any], parts: Mapping[str, int]) -> int:
@@ -99,6 +100,6 @@ def _by_part(seconds: Sequence[float], order: Sequence[str], parts: Mapping[str,
     """Returns the seconds for all items, extrapolated from the tried ones separately for each part."""
     total = sum(seconds[len(order) :])
     for part in set(order):
-        own = [second for second, name in zip(seconds, order, strict=False) if name == part]
-        total += sum(own) / max(len(own), 1) * parts[part]
+        of_part = [second for second, name in zip(seconds, order, strict=False) if name == part]
+        total += sum(of_part) / max(len(of_part), 1) * parts[part]
     return total

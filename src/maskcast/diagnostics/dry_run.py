@@ -1,8 +1,8 @@
-"""Tries each stage of a pipeline on a few clips, in a process of its own, and estimates the cost of the real run.
+"""Tries each stage of a pipeline on a few clips, in a separate process, and estimates the cost of the real run.
 
 Each stage is run by ``run_stage`` with its real params, so model, sizes and batch are those of the real run. The
 first stage reads a few clips of each part of the data set; a training takes a few steps. All is written to a
-temporary folder, with an MLflow database of its own, and removed afterwards.
+temporary folder, with a separate MLflow database, and removed afterwards.
 """
 
 import json
@@ -37,7 +37,7 @@ class TrialResult:
     Attributes:
         name: name of the stage.
         cost: estimated cost of the stage; None if it failed or was not tried.
-        note: the reason for that, or a remark.
+        note: the reason why there is no estimate, or a remark.
         failed: whether it was tried and failed.
     """
 
@@ -53,12 +53,12 @@ def dry_run(folder: Path) -> Iterator[TrialResult]:
     If a stage fails, the stages that read its outputs are not tried; all others are.
 
     Raises:
-        MaskcastError: before any trial, if there is no pipeline or params are wrong.
+        MaskcastError: before any trial, if there is no pipeline or params are invalid.
     """
     file = folder / "dvc.yaml"
     calls, others = read_calls(file)
     if not calls:
-        raise MaskcastError(f"{file}: no stage of maskcast in it; give the folder of a pipeline")
+        raise MaskcastError(f"{file}: contains no stage of maskcast; pass the folder of a pipeline")
     params = {entry: _params(folder, call) for entry, call in calls.items()}
     needs = needs_of(calls)
     written = {path for call in calls.values() for path in call.paths("out").values()}
@@ -72,15 +72,15 @@ def dry_run(folder: Path) -> Iterator[TrialResult]:
                 parts = {
                     part: number
                     for name in ancestors_of(entry, needs)
-                    if (found := results[name].cost) is not None
-                    for part, number in found.parts.items()
+                    if (cost := results[name].cost) is not None
+                    for part, number in cost.parts.items()
                 }
                 results[entry] = _Trial(folder, Path(scratch), written, entry, calls[entry]).run(
                     params[entry], parts
                 )
             yield results[entry]
     for name in others:
-        yield TrialResult(name, None, "not tried: it calls no stage of maskcast")
+        yield TrialResult(name, None, "not tried: not a stage of maskcast")
 
 
 def _params(folder: Path, call: Call) -> dict[str, Any]:
@@ -99,14 +99,14 @@ class _Trial:
     Args:
         folder: folder of the pipeline, in which the stage runs.
         scratch: folder for outputs.
-        written: all paths that stages of the pipeline write; other paths are used where they are.
+        written: all paths that stages of the pipeline write; other paths are read in place.
         entry: name of the stage in dvc.yaml.
         call: the call of the stage in dvc.yaml.
     """
 
     def __init__(self, folder: Path, scratch: Path, written: set[str], entry: str, call: Call) -> None:
         self.folder, self.scratch, self.entry, self.call = folder.absolute(), scratch.absolute(), entry, call
-        self.paths = {port: str(self._place(path, path in written)) for port, path in call.ports.items()}
+        self.paths = {port: str(self._path(path, path in written)) for port, path in call.ports.items()}
 
     def run(self, params: dict[str, Any], parts: Mapping[str, int]) -> TrialResult:
         """Runs the trial.
@@ -118,7 +118,7 @@ class _Trial:
         if (fetched := self._fetched(params)) is not None:
             Path(self.paths["raw"]).parent.mkdir(parents=True, exist_ok=True)
             Path(self.paths["raw"]).symlink_to(fetched)
-            return TrialResult(self.entry, CostEstimate(0.0, None, 0, 0, 0), f"fetched before: {fetched}")
+            return TrialResult(self.entry, CostEstimate(0.0, None, 0, 0, 0), f"already fetched: {fetched}")
         warmed = bool(parts) and "training" not in params and "registration" not in self.call.ports
         job: dict[str, Any] = {
             "stage": self.call.stage.name,
@@ -140,7 +140,7 @@ class _Trial:
         values = validate(self.call.stage.params, params, self.call.name)
         return TrialResult(self.entry, estimate_cost(notes, wall_s, values, parts))
 
-    def _place(self, path: str, is_output: bool) -> Path:
+    def _path(self, path: str, is_output: bool) -> Path:
         return (
             (self.scratch / "outputs" / path.replace("..", "__").lstrip("/")) if is_output else self.folder / path
         )
@@ -181,11 +181,11 @@ def _memory_of(pid: int) -> int:
     """Returns the memory in bytes of a process and its descendants; shared pages count once."""
     total = 0
     with suppress(psutil.Error):
-        own = psutil.Process(pid)
-        for process in (own, *own.children(recursive=True)):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
             with suppress(psutil.Error):
-                about = process.memory_full_info()
-                total += getattr(about, "pss", about.rss)
+                usage = process.memory_full_info()
+                total += getattr(usage, "pss", usage.rss)
     return total
 
 
@@ -193,5 +193,5 @@ def _cause(notes: list[Any], code: int, memory: int, last_line: str) -> str:
     """Returns the reason why a stage failed."""
     if code == -9:
         peak = f"{memory / 2**30:.1f} GiB"
-        return f"memory ran out: the system ended it at {peak}; lower its batch size, or give it more memory"
-    return next((str(one["error"]) for one in notes if "error" in one), last_line or f"exit code {code}")
+        return f"out of memory: killed by the system at {peak}; lower its batch size, or use a machine with more"
+    return next((str(note["error"]) for note in notes if "error" in note), last_line or f"exit code {code}")

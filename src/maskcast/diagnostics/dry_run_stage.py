@@ -1,4 +1,4 @@
-"""Runs one stage on a few clips, in a process of its own that `dry_run` starts."""
+"""Runs one stage on a few clips, in a process that `dry_run` starts."""
 
 import json
 import sys

@@ -15,21 +15,21 @@ ADD = "dvc remote add -d team s3://bucket/dvc"
 
 def dvc_root() -> Path | None:
     """Returns the root of the DVC repository of the working directory, or None."""
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+    cwd = Path.cwd()
+    return next((folder for folder in (cwd, *cwd.parents) if (folder / ".dvc").is_dir()), None)
 
 
 def cache_folder(root: Path | None) -> Path:
     """Returns DVC's cache folder: `cache.dir` in its config files, or the default."""
-    found, here = "cache", (root or Path.cwd()) / ".dvc"
+    cache, folder = "cache", (root or Path.cwd()) / ".dvc"
     for name in ("config", "config.local"):
         settings = configparser.ConfigParser(interpolation=None)
         try:
-            settings.read(here / name, encoding="utf-8")
+            settings.read(folder / name, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError):  # the check of DVC reports it
             continue
-        found = settings.get("cache", "dir", fallback=found)
-    return here / found
+        cache = settings.get("cache", "dir", fallback=cache)
+    return folder / cache
 
 
 def dvc() -> Iterator[CheckResult]:
@@ -43,7 +43,10 @@ def dvc() -> Iterator[CheckResult]:
     root = dvc_root()
     if root is None:
         yield CheckResult(
-            "DVC", "missing", "this folder is in no DVC repository", "dvc init, in the root of the Git repository"
+            "DVC",
+            "missing",
+            "this folder is not in a DVC repository",
+            "run `dvc init` in the root of the Git repository",
         )
         return
     try:
@@ -57,30 +60,32 @@ def dvc() -> Iterator[CheckResult]:
 def _remote(repository: Any) -> CheckResult:
     name = repository.config["core"].get("remote")
     if not name:
-        return CheckResult("DVC remote", "warning", "none: outputs stay on this machine", ADD)
+        return CheckResult(
+            "DVC remote", "warning", "no default remote: outputs are stored only on this machine", ADD
+        )
     remote = repository.cloud.get_remote(command="doctor")
     shown = f"{name}: {redacted(repository.config['remote'][name]['url'])}"
-    place = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
+    path = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
     content = b"written by doctor; may be removed"
-    made = not remote.fs.exists(remote.path)
+    is_new = not remote.fs.exists(remote.path)
     try:
         if remote.fs.protocol == "local":
             remote.fs.makedirs(remote.path, exist_ok=True)
-        remote.fs.pipe_file(place, content)
+        remote.fs.pipe_file(path, content)
         try:
-            read = remote.fs.cat_file(place)
+            read = remote.fs.cat_file(path)
         finally:
-            remote.fs.rm_file(place)
-            if made and remote.fs.protocol == "local":
+            remote.fs.rm_file(path)
+            if is_new and remote.fs.protocol == "local":
                 Path(remote.path).rmdir()
     except Exception as error:  # each kind of remote raises its own errors
-        why = f"{type(error).__name__}: {one_line(error)[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
         remedy = (
-            f"check address, credentials and rights: `dvc remote list`, `dvc remote modify --local {name} ...`"
+            f"check URL, credentials and permissions: `dvc remote list`, `dvc remote modify --local {name} ...`"
         )
-        return CheckResult("DVC remote", "missing", f"{shown}: cannot be written ({why})", remedy)
+        return CheckResult("DVC remote", "missing", f"{shown}: cannot be written ({reason})", remedy)
     if read != content:
         return CheckResult(
-            "DVC remote", "missing", f"{shown}: reads back other bytes than were written", "fix the server"
+            "DVC remote", "missing", f"{shown}: data read back differs from data written", "fix the server"
         )
     return CheckResult("DVC remote", "ok", f"{shown}, is writable")

@@ -8,7 +8,7 @@ import requests  # type: ignore[import-untyped]
 
 from maskcast.errors import MaskcastError
 from maskcast.redaction import redacted
-from maskcast.runner.mlflow_errors import error_text
+from maskcast.runner.mlflow_errors import TLS, error_text
 
 TIMEOUT_S = (5, 10)  # seconds to connect, to read
 
@@ -31,43 +31,43 @@ class MlflowApi:
         self._session.cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
 
     def experiment_id(self, name: str) -> str | None:
-        """Returns the id of an experiment, or None if there is none with this name.
+        """Returns the id of an experiment, or None if no experiment has this name.
 
         Raises:
-            MaskcastError: see `ask`.
+            MaskcastError: see `request`.
         """
         path = "/api/2.0/mlflow/experiments/get-by-name"
-        answer = self.ask("GET", path, may_lack=True, params={"experiment_name": name})
-        return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
+        response = self.request("GET", path, allow_404=True, params={"experiment_name": name})
+        return str(response.json()["experiment"]["experiment_id"]) if response.ok else None
 
     def post(self, path: str, **fields: Any) -> Any:
-        """Returns the JSON response of an API call; see `ask`."""
-        return self.ask("POST", f"/api/2.0/mlflow/{path}", json=fields).json()
+        """Returns the JSON response of an API call; see `request`."""
+        return self.request("POST", f"/api/2.0/mlflow/{path}", json=fields).json()
 
-    def ask(self, method: str, path: str, *, may_lack: bool = False, **content: Any) -> Any:
-        """Returns a response with status below 400, or 404 if ``may_lack``.
+    def request(self, method: str, path: str, *, allow_404: bool = False, **content: Any) -> Any:
+        """Returns a response with status below 400, or 404 if ``allow_404``.
 
         Raises:
-            MaskcastError: the server does not answer, or refuses the request.
+            MaskcastError: the server is unreachable, or returns another error.
         """
         try:
-            answer = self._session.request(
+            response = self._session.request(
                 method, f"{self._uri}{path}", timeout=TIMEOUT_S, verify=_ca_bundle(), **content
             )
         except requests.RequestException as error:
-            raise MaskcastError(
-                f"{self.shown}: MLflow does not answer ({error_text(error)}); check that it is up"
-            ) from None
-        if answer.status_code in (401, 403):
+            is_tls_error = isinstance(error, requests.exceptions.SSLError)
+            remedy = TLS if is_tls_error else "check that it is running"
+            raise MaskcastError(f"{self.shown}: MLflow is unreachable ({error_text(error)}); {remedy}") from None
+        if response.status_code in (401, 403):
             remedy = "check user, password and the server's --allowed-hosts"
             raise MaskcastError(
-                f"{self.shown}: MLflow refuses ({answer.status_code}: {answer.text[:200]}); {remedy}"
+                f"{self.shown}: MLflow denied access ({response.status_code}: {response.text[:200]}); {remedy}"
             )
-        if answer.status_code >= 400 and not (may_lack and answer.status_code == 404):
+        if response.status_code >= 400 and not (allow_404 and response.status_code == 404):
             raise MaskcastError(
-                f"{self.shown}: MLflow answers {answer.status_code} ({answer.text[:200]}); see the server's log"
+                f"{self.shown}: MLflow returned {response.status_code} ({response.text[:200]}); see its log"
             )
-        return answer
+        return response
 
 
 def _ca_bundle() -> str | bool:

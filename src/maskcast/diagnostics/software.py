@@ -1,4 +1,4 @@
-"""Checks of Python and packages: installed versions, and the extra that installs what is missing."""
+"""Checks of Python and packages: installed versions, and the extra that installs missing packages."""
 
 import platform
 import shutil
@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from maskcast.diagnostics.checks import CheckResult, State
-from maskcast.installation import git as said_by_git
+from maskcast.installation import git as git_output
 from maskcast.reading import pluralize
 
 EXTRAS: dict[str, tuple[State, str]] = {  # state of a missing package, and the extra's purpose
@@ -33,14 +33,14 @@ def python() -> Iterator[CheckResult]:
 def packages() -> Iterator[CheckResult]:
     """Yields rows on the packages of each extra, compared with the versions that maskcast requires."""
     try:
-        asked, own = requires("maskcast") or [], version("maskcast")
+        requirements, installed = requires("maskcast") or [], version("maskcast")
     except PackageNotFoundError:
         yield CheckResult(
-            "maskcast", "missing", "is importable, but not installed", "pip install 'maskcast[train,data]'"
+            "maskcast", "missing", "importable, but not installed", "pip install 'maskcast[train,data]'"
         )
         return
-    have, lacking = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    for requirement in map(Requirement, asked):
+    met, unmet = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for requirement in map(Requirement, requirements):
         for extra in EXTRAS:
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
                 continue
@@ -49,17 +49,17 @@ def packages() -> Iterator[CheckResult]:
             try:
                 found = version(requirement.name)
             except PackageNotFoundError:
-                lacking[extra].append(f"no {requirement.name}")
+                unmet[extra].append(f"{requirement.name} is missing")
                 continue
             if requirement.specifier.contains(found, prereleases=True):
-                have[extra].append(f"{requirement.name} {found}")
+                met[extra].append(f"{requirement.name} {found}")
             else:
-                lacking[extra].append(f"{requirement.name} {found}, not {requirement.specifier}")
+                unmet[extra].append(f"{requirement.name} {found}, not {requirement.specifier}")
     for extra, (state, use) in EXTRAS.items():
-        name, listed = f"maskcast[{extra}]" if extra else f"maskcast {own}", ", ".join(have[extra])
-        if lacking[extra]:
+        name, listed = f"maskcast[{extra}]" if extra else f"maskcast {installed}", ", ".join(met[extra])
+        if unmet[extra]:
             remedy = f"`make install`, or pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
-            yield CheckResult(name, state, f"{', '.join(lacking[extra])} (for {use})", remedy)
+            yield CheckResult(name, state, f"{', '.join(unmet[extra])} (for {use})", remedy)
         else:
             yield CheckResult(name, "ok", listed)
 
@@ -76,7 +76,9 @@ def video() -> Iterator[CheckResult]:
     if encoder:
         yield CheckResult("video files", "ok", f"{found}, with H.264")
     else:
-        yield CheckResult("video files", "warning", f"{found} writes no H.264", "pip install --force-reinstall av")
+        yield CheckResult(
+            "video files", "warning", f"{found} cannot encode H.264", "pip install --force-reinstall av"
+        )
 
 
 def git() -> Iterator[CheckResult]:
@@ -84,17 +86,17 @@ def git() -> Iterator[CheckResult]:
     if shutil.which("git") is None:
         yield CheckResult("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
-    number = said_by_git("--version").removeprefix("git version ")
-    commit = said_by_git("rev-parse", "--short=12", "HEAD")
-    if not said_by_git("rev-parse", "--git-dir"):
+    number = git_output("--version").removeprefix("git version ")
+    commit = git_output("rev-parse", "--short=12", "HEAD")
+    if not git_output("rev-parse", "--git-dir"):
         yield CheckResult(
             "Git", "missing", f"{number}; this folder is not a repository, which DVC needs", "git init"
         )
     elif not commit:
         yield CheckResult(
-            "Git", "warning", f"{number}; no commit yet, so runs record none", "git add --all && git commit"
+            "Git", "warning", f"{number}; no commit yet for runs to record", "git add --all && git commit"
         )
     else:
-        changes = len(said_by_git("status", "--porcelain", "--untracked-files=no").splitlines())
+        changes = len(git_output("status", "--porcelain", "--untracked-files=no").splitlines())
         changed = f", {pluralize(changes, 'file')} changed" if changes else ""
         yield CheckResult("Git", "ok", f"{number}, commit {commit}{changed}")

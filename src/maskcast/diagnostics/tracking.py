@@ -1,4 +1,4 @@
-"""Checks of MLflow: the server answers, accepts the credentials, and stores runs and their files."""
+"""Checks of MLflow: the server responds, accepts the credentials, and stores runs and their files."""
 
 import os
 import time
@@ -22,13 +22,13 @@ def mlflow() -> Iterator[CheckResult]:
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         yield CheckResult(
-            "MLflow", "ok", f"{redacted_uri()}: version {check_run_storage(uri)}, keeps runs and their files"
+            "MLflow", "ok", f"{redacted_uri()}: version {check_run_storage(uri)}, stores runs and their files"
         )
         return
     check_database(uri, read_only=False)
     path = database_file(uri)
     if path is not None and not path.exists():
-        yield CheckResult("MLflow", "ok", f"{redacted_uri()}: the first run creates it")
+        yield CheckResult("MLflow", "ok", f"{redacted_uri()}: does not exist yet, the first run creates it")
         return
     with convert_mlflow_errors():
         new_client().search_experiments(max_results=1)
@@ -45,10 +45,14 @@ def check_run_storage(uri: str) -> str:
     server = MlflowApi(uri)
     version = _version(server)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    with parsing(server.shown, "an answer of MLflow", f"fix {TRACKING_URI}"):
-        own = server.experiment_id(name) or str(server.post("experiments/create", name=name)["experiment_id"])
+    with parsing(server.shown, "a response of MLflow", f"fix {TRACKING_URI}"):
+        experiment_id = server.experiment_id(name) or str(
+            server.post("experiments/create", name=name)["experiment_id"]
+        )
         now = int(time.time() * 1000)
-        run = server.post("runs/create", experiment_id=own, run_name="preflight", start_time=now)["run"]["info"]
+        run = server.post("runs/create", experiment_id=experiment_id, run_name="preflight", start_time=now)["run"][
+            "info"
+        ]
         try:
             _check_file_storage(server, run["artifact_uri"])
         finally:
@@ -68,28 +72,28 @@ def check_writable(uri: str) -> None:
         read = bucket.read(name)
         bucket.remove(name)
     if read != content:
-        raise MaskcastError(f"{uri}: reads back other bytes than were written; fix the server")
+        raise MaskcastError(f"{uri}: data read back differs from data written; fix the server")
 
 
 def _version(server: MlflowApi) -> str:
-    answer = server.ask("GET", "/version", may_lack=True)
-    version: str = answer.text.strip()
-    if not answer.ok or "<" in version:
-        raise MaskcastError(f"{server.shown}: answers, but not as MLflow does; fix {TRACKING_URI}")
+    response = server.request("GET", "/version", allow_404=True)
+    version: str = response.text.strip()
+    if not response.ok or "<" in version:
+        raise MaskcastError(f"{server.shown}: does not respond like an MLflow server; fix {TRACKING_URI}")
     return version
 
 
 def _check_file_storage(server: MlflowApi, artifact_uri: str) -> None:
     """Writes a test file to a run's artifact location, and removes it."""
-    place = urlsplit(artifact_uri)
-    if place.scheme == "mlflow-artifacts":
-        path = f"/api/2.0/mlflow-artifacts/artifacts/{place.path.strip('/')}/preflight.txt"
-        server.ask("PUT", path, data=b"written by preflight; may be removed")
-        server.ask("DELETE", path)
-    elif place.scheme == "s3":
+    address = urlsplit(artifact_uri)
+    if address.scheme == "mlflow-artifacts":
+        path = f"/api/2.0/mlflow-artifacts/artifacts/{address.path.strip('/')}/preflight.txt"
+        server.request("PUT", path, data=b"written by preflight; may be removed")
+        server.request("DELETE", path)
+    elif address.scheme == "s3":
         check_writable(artifact_uri)
     else:
         raise MaskcastError(
-            f"{server.shown}: files of runs go to {artifact_uri}, where pods cannot write; "
+            f"{server.shown}: files of runs are stored in {artifact_uri}, which pods cannot write; "
             "start the server with --artifacts-destination"
         )
