@@ -136,7 +136,7 @@ def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest
     loaded = load_masker_at(str(trained(tmp_path / "masker", UNetConfig(width=2))))
     monkeypatch.setattr("maskcast.registry.export_segmenter.LOGIT_TOLERANCE", -1.0)
     with pytest.raises(
-        MaskcastError, match=r"as torch-export, logits are off by .* nothing is written: export it in"
+        MaskcastError, match=r"as torch-export, logits differ by at most .* nothing is written; export it in"
     ):
         export_segmenter(loaded, "torch-export", tmp_path / "out")
     unknown = load_masker_at(str(trained(tmp_path / "other", UNetConfig(width=2), height=None)))
@@ -150,4 +150,4 @@ def test_of_a_matte_alone_no_classes_are_told(tmp_path: Path) -> None:
     (matte,) = (one for one in MAPS if one.kind == "alpha")
     save_masker(tmp_path / "masker", config.build([matte]), config, {"height": HEIGHT, "width": WIDTH})
     told = export_segmenter(load_masker_at(str(tmp_path / "masker")), "torch-export", tmp_path / "out")
-    assert re.search(r": logits are off by \S+ at most$", told)
+    assert re.search(r": logits differ by at most \S+$", told)

@@ -206,7 +206,7 @@ def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["deploy", "9"], "maskcast: no version or alias '9'; there are: 4; 3; 2, candidate; 1, champion"),
+        (["deploy", "9"], "maskcast: version or alias '9' not found; versions: 4; 3; 2, candidate; 1, champion"),
         (
             ["deploy", "2", "--canary", "5"],
             "--canary: team has no InferenceService maskcast whose requests could be shared; deploy without "

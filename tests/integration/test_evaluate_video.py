@@ -113,7 +113,9 @@ def test_without_a_base_there_is_no_gain(made: dict[str, Path], tmp_path: Path) 
     assert not (tmp_path / "out/report/film.webp").exists()
     assert "Compared with the base" not in (tmp_path / "out/report/README.md").read_text()
     (made["masker"] / "config.json").write_text((made["masker"] / "config.json").read_text() + "\n")
-    with pytest.raises(MaskcastError, match=r"scores another segmenter than .*; run evaluate_video on this one"):
+    with pytest.raises(
+        MaskcastError, match=r"has scores of another segmenter, not of .*; run evaluate_video on it"
+    ):
         register(made, tmp_path / "out")
 
 

@@ -106,9 +106,11 @@ def test_from_the_first_registration_to_the_rollback(
     assert (first["versions"], first["passed"], first["champion"]) == ({"maskcast-detector": 1}, True, None)
     said = capsys.readouterr().err
     assert "gate: maskcast-detector version 1 passed: AP50 1." in said
-    assert f"warning: {good['report']}: scores of split train, which the model learns from" in said
+    assert f"warning: {good['report']}: scores of split train, the training data of the model" in said
     assert run(good, gate={"least": {"AP50": 0.5}}) == first
-    assert "has these detector weights already, as version 1" in capsys.readouterr().err
+    assert (
+        "these detector weights are already registered as maskcast-detector version 1" in capsys.readouterr().err
+    )
     assert [version.number for version in registry.versions()] == [1]
     tags = registry.find("candidate").tags
     scores = json.loads((good["report"] / "evaluation.json").read_text())["scores"]
@@ -175,9 +177,9 @@ def test_what_a_detector_cannot_do_is_said_in_one_line(
 ) -> None:
     for name in ("good", "worse"):
         run(shop.evaluated(name))
-    alone = "the detector alone does not forecast; give a pipeline, e.g. maskcast@champion"
+    alone = "is a detector, which does not forecast; give a pipeline, e.g. models:/maskcast@champion"
     refusals = {
-        ("lineage", "1", "--verify"): "is no pipeline, which alone can be verified; run evaluate_detector",
+        ("lineage", "1", "--verify"): "is not a pipeline, and only these can be verified; run evaluate_detector",
         ("export", "1", "--format", "torch-export", "--output", "graph"): alone,
         ("compare", "1", "2", "--pictures", "drawn"): alone,
     }
@@ -197,9 +199,11 @@ def test_what_a_detector_cannot_do_is_said_in_one_line(
 
 def test_another_report_is_refused(shop: Shop, run: Run, tmp_path: Path) -> None:
     good = shop.evaluated("good")
-    with pytest.raises(MaskcastError, match=r"scores another detector than .*; run evaluate_detector on this one"):
+    with pytest.raises(
+        MaskcastError, match=r"has scores of another detector, not of .*; run evaluate_detector on it"
+    ):
         run(good | {"detector": shop.folder / "worse"})
-    with pytest.raises(MaskcastError, match=r"gate\.least: 'jaccard_last' is no score .*allowed: AP, "):
+    with pytest.raises(MaskcastError, match=r"gate\.least: 'jaccard_last' is not a score .*allowed: AP, "):
         run(good, gate={"least": {"jaccard_last": 0.5}})
     with pytest.raises(MaskcastError, match=r"gate\.least: 'AP_large' was not measured; scores: AP, "):
         run(good, gate={"least": {"AP_large": 0.5}})

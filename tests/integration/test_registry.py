@@ -84,7 +84,7 @@ def test_from_the_first_registration_to_the_rollback(
     assert first["champion"] is None
     assert "gate: maskcast version 1 passed: no champion" in capsys.readouterr().err
     assert run(bad) == first
-    assert "has these pipeline weights already, as version 1" in capsys.readouterr().err
+    assert "these pipeline weights are already registered as maskcast version 1" in capsys.readouterr().err
     assert len(registry.versions()) == 1
 
     about = registry.client.get_registered_model("maskcast").description
@@ -114,13 +114,13 @@ def test_from_the_first_registration_to_the_rollback(
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".bin")]
 
     (folder / "data/python_model.pkl").write_bytes(pickle.dumps(print))
-    with pytest.raises(MaskcastError, match=r"python_model\.pkl: does not belong to the model"):
+    with pytest.raises(MaskcastError, match=r"python_model\.pkl: unexpected file, not part of the model"):
         mlflow.pyfunc.load_model(str(folder))
 
     assert command(capsys, "promote")[0] == 0
     assert registry.aliases() == {"champion": 1}
     code, said = command(capsys, "promote")
-    line = "no version or alias 'candidate'; there are: 1, champion; one that passes the gate of a register stage"
+    line = "version or alias 'candidate' not found; versions: 1, champion; a version gets it by passing the gate"
     assert (code, line in said) == (2, True)
 
     better = run(good)
@@ -146,7 +146,7 @@ def test_from_the_first_registration_to_the_rollback(
     assert (code, "version 3 did not pass the gate; run register_models again, or" in said) == (2, True)
     for words in (["--force"], ["--force", "--reason", " "]):
         code, said = command(capsys, "promote", "3", *words)
-        assert (code, "overruling the gate takes a reason" in said) == (2, True)
+        assert (code, "overrules the gate and needs a reason" in said) == (2, True)
     assert command(capsys, "promote", "3", "--force", "--reason", "a demo on Friday")[0] == 0
     assert registry.aliases() == {"champion": 3, "previous": 2}
     code, said = command(capsys, "rollback", "--reason", "drifts at night")
@@ -206,7 +206,7 @@ def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(workshop: Wor
     one.decide("promote", registry.find("3"), "")
     before = registry.aliases()
     with pytest.raises(
-        MaskcastError, match=r"was first \(decision \d: promote version 3\); nothing of yours was done"
+        MaskcastError, match=r"was first \(decision \d: promote version 3\); your decision has no effect"
     ):
         two.decide("promote", registry.find("previous"), "")
     assert registry.aliases() == before
@@ -222,7 +222,7 @@ def test_a_decision_that_was_killed_blocks_for_a_minute_alone(
     registry, trail = Registry("killed"), Registry("killed-promotions")
     Transaction("killed").decide("promote", registry.find("1"), "")
     trail.tag(1, {"maskcast.outcome": "open"})  # as a process leaves it that is killed on its way
-    with pytest.raises(MaskcastError, match="is about to promote version 1; look at"):
+    with pytest.raises(MaskcastError, match=r"that is not complete \(promote version 1\); check"):
         Transaction("killed")
     monkeypatch.setattr("maskcast.registry.promotion.ABANDONED_S", 0)
     Transaction("killed").decide("promote", registry.find("1"), "")
@@ -280,7 +280,7 @@ def test_the_embedded_default_and_what_commands_refuse(
     tied = r"failed: jaccard_mean (0\.\d{4}) <= \1 of persistence \(clip by clip \+0\.0000 .*, greater in 0\); "
     assert re.search(tied, capsys.readouterr().err)
 
-    with pytest.raises(MaskcastError, match=r"scores another forecaster than .*; run evaluate on this one"):
+    with pytest.raises(MaskcastError, match=r"has scores of another forecaster, not of .*; run evaluate on it"):
         run(inputs | {"forecaster": workshop.forecaster(0, 0.3)["forecaster"]})
     blind = tmp_path / "blind"
     shutil.copytree(inputs["report"], blind)
@@ -305,7 +305,7 @@ def test_aliases_versions_and_decisions_that_are_deleted_by_other_means_stop_nob
 
     Registry("maskcast-promotions").delete(3)
     with pytest.raises(
-        MaskcastError, match=r"^maskcast: decision 3 was deleted from maskcast-promotions; nothing of yours"
+        MaskcastError, match=r"^maskcast: conflict: decision 3 was deleted from maskcast-promotions; your decision"
     ):
         promote("maskcast", "2", "again", force=True)
     promote("maskcast", "2", "again", force=True)
@@ -339,7 +339,9 @@ def test_a_rollback_says_that_a_promotion_was_killed_between_its_aliases(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Registry, "set_alias", killed)
         promote("maskcast", "3", "a test", force=True)
-    with pytest.raises(MaskcastError, match="version 2 is the champion and 'previous', as a decision leaves it"):
+    with pytest.raises(
+        MaskcastError, match="version 2 is the champion and 'previous', because a decision was killed"
+    ):
         rollback("maskcast")
     assert [each.outcome for each in decisions("maskcast")] == ["abandoned", "done", "done"]
     promote("maskcast", "3", "again", force=True)
@@ -394,9 +396,9 @@ def test_a_version_without_its_files_is_no_champion(
     shutil.rmtree(tmp_path / "mlartifacts" / run_id / "artifacts" / "pipeline")
     code, said = command(capsys, "promote", "2", "--force", "--reason", "second")
     assert (code, said.count("\n")) == (2, 1)
-    assert "maskcast version 2: its files are gone from " in said and "bring them back, or name another" in said
+    assert "maskcast version 2: its files are missing in " in said and "restore them, or name another" in said
     assert Registry("maskcast").aliases()["champion"] == 1 and len(decisions("maskcast")) == 1
-    with pytest.raises(MaskcastError, match="maskcast version 2: its files are gone from "):
+    with pytest.raises(MaskcastError, match="maskcast version 2: its files are missing in "):
         load_address("models:/maskcast/2")
 
 
@@ -407,7 +409,7 @@ def test_what_is_gone_of_a_version_is_registered_again(workshop: Workshop, run: 
     run(champion)
     promote("maskcast", "1", "a test", force=True)
     registry = Registry("maskcast")
-    gone = "maskcast version 1: its evaluation is gone from run .*; bring it back, or register the same weights"
+    gone = "maskcast version 1: its evaluation is missing in run .*; restore it, or register the same weights"
 
     run_id = registry.evaluation_run(registry.find("1"))
     shutil.rmtree(tmp_path / "mlartifacts" / run_id / "artifacts" / "evaluation")
@@ -442,16 +444,16 @@ def test_tags_that_somebody_has_changed_are_named(
     registry.tag(2, {"maskcast.gate": "{"})
     code, said = command(capsys, "promote", "2")
     assert (code, said.count("\n")) == (2, 1)
-    assert "maskcast version 2: its tag maskcast.gate was changed and is no verdict; register it again" in said
+    assert "maskcast version 2: its tag maskcast.gate was changed and is invalid; register it again" in said
     trail.tag(1, {"maskcast.version": "two"})
     for words in (["list"], ["promote", "2", "--force", "--reason", "x"], ["rollback"]):
         code, said = command(capsys, *words)
-        assert (code, said.count("\n"), "promotions version 1: is no decision" in said) == (2, 1, True), said
-    assert "or its tag maskcast.version was changed; set that tag, or delete this version, on" in said
+        assert (code, said.count("\n"), "promotions version 1: not a decision" in said) == (2, 1, True), said
+    assert "or its tag maskcast.version was changed; fix the tag or delete this version in" in said
     trail.tag(1, {"maskcast.version": "1"})
     trail.create("models:/maskcast/1", None, {})
     code, said = command(capsys, "list")
-    assert (code, "promotions version 2: is no decision" in said) == (2, True)
+    assert (code, "promotions version 2: not a decision" in said) == (2, True)
 
 
 @pytest.mark.usefixtures("embedded")

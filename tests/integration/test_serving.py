@@ -143,7 +143,7 @@ def test_mlflow_serves_the_model_under_load_and_survives_bad_requests(registered
         many = np.zeros((1, MAX_FRAMES + 1, 1, 1, 3), np.uint8)
         flat = np.zeros((1, 2, 2, 3), np.uint8)
         for body, reason in (
-            (json.dumps({"inputs": many.tolist()}).encode(), f"{MAX_FRAMES} frames; give fewer clips"),
+            (json.dumps({"inputs": many.tolist()}).encode(), f"{MAX_FRAMES} frames per call; give fewer clips"),
             (bodies[0][: len(bodies[0]) // 2], "valid JSON"),
             (json.dumps({"inputs": flat.tolist()}).encode(), "shape"),
             (b'{"frames": 3}', "exactly one of the input fields"),

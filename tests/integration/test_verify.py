@@ -61,10 +61,13 @@ def test_what_cannot_be_verified_is_said_in_one_line(
     other = write_store(tmp_path / "other", val=1).root
     ours, others = (f"--repository={repositories[name]}" for name in ("ours", "others"))
     refusals = {
-        ("2", ours): f"version 2: was evaluated by code that is no commit ({commit}-dirty); commit, evaluate and",
-        ("1", others): f"commit {commit} cannot be checked out; give --repository",
-        ("1", f"--repository={tmp_path / 'nowhere'}"): "cannot be checked out; give --repository",
-        ("1", f"--repository={tmp_path}"): "no Git repository; give --repository",
+        (
+            "2",
+            ours,
+        ): f"version 2: was evaluated with code that is not committed ({commit}-dirty); commit, evaluate and",
+        ("1", others): f"commit {commit} cannot be checked out; give a clone or URL",
+        ("1", f"--repository={tmp_path / 'nowhere'}"): "cannot be checked out; give a clone or URL",
+        ("1", f"--repository={tmp_path}"): "not a Git repository; give --repository",
         ("1", ours): "was not made by `dvc repro`, so DVC has no hash of its clips; give --clips",
         ("1", ours, f"--clips={other}"): "not the clips that maskcast version 1 was evaluated on",
         ("1", ours, f"--clips={inputs['clips']}"): "evaluate of that commit failed (MLflow is kept "
@@ -72,9 +75,9 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         (
             "3",
             ours,
-        ): f"version 3: commit {empty} has no src/maskcast; give --repository, one that has it, or install "
-        f"the maskcast that evaluated it ({__version__}, commit {empty}; here is {__version__}",
-        ("4", ours): "no version or alias '4'",
+        ): f"version 3: commit {empty} has no src/maskcast; give a --repository that has it, or install "
+        f"the maskcast that evaluated it ({__version__}, commit {empty}; installed is {__version__}",
+        ("4", ours): "version or alias '4' not found",
     }
     for words, message in refusals.items():
         capsys.readouterr()
@@ -83,10 +86,10 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         assert len(errors) == 1
         assert message in errors[0]
     assert main(["models", "--name", "maskcast-masker", "lineage", "1", "--verify"]) == 2
-    assert "version 1: is part of a pipeline; verify that" in capsys.readouterr().err
+    assert "version 1: is part of a pipeline; verify the pipeline" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))  # as in an image
     assert main(["models", "lineage", "1", ours, "--verify"]) == 2
-    assert "error: git: is not installed here, and --verify needs it; install it\n" in capsys.readouterr().err
+    assert "error: git: not installed, but needed by --verify; install it\n" in capsys.readouterr().err
 
 
 def test_scores_that_differ_are_named() -> None:

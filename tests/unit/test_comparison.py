@@ -109,13 +109,16 @@ def without_frames(root: Path, classes: tuple[str, ...] = CLASSES) -> ClipStore:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (other_squares, r"clips of split 'val', their frames .* are not those that .*a/artifact was evaluated on"),
+        (other_squares, r"clips, frames .* of split 'val' differ from those that .*a/artifact was evaluated on"),
         (without_frames, "clip 'val_0' has no frames; use a clip or store that has them"),
         (
             lambda root: without_frames(root, (*CLASSES, "green")),
-            r"has other classes than .*artifact .*\(3 and 4\)",
+            r"different classes than in the evaluation of .*artifact .*\(3 and 4\)",
         ),
-        (lambda root: write_store(root, height=48, val=6), r"has other height than .* \(32 and 48\); give"),
+        (
+            lambda root: write_store(root, height=48, val=6),
+            r"different height than in the evaluation of .* \(32 and 48\); give",
+        ),
         (lambda root: write_store(root, val=2), "no clip 'val_2' among its 2"),
         (lambda root: root.mkdir(), r"index\.json: no clip store found"),
     ],

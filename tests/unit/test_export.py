@@ -139,7 +139,7 @@ np.save({str(tmp_path / "future.npy")!r}, future)
 def test_what_is_no_graph_is_said_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_address(str(write_registered(tmp_path)))
     monkeypatch.setattr(loaded.model.forecaster.network, "forecast", lambda masks, _: masks[: int(masks.sum())])
-    with pytest.raises(MaskcastError, match=r"cannot be written as one graph \([A-Za-z]+: .+\); serve it"):
+    with pytest.raises(MaskcastError, match=r"cannot be exported as one graph \([A-Za-z]+: .+\); serve it"):
         export(loaded, "onnx", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 

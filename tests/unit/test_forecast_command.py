@@ -177,8 +177,8 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_left(
     write_video(tmp_path / "two" / "one.mp4", enlarged(5, 9))
     silent = write_registered(tmp_path / "silent", frame_stride=None)
     for words, model, message in (
-        ([video], tmp_path / "empty", "empty: no registered model there; give models:/NAME@ALIAS or"),
-        ([video], "models:/maskcast", "models:/maskcast: no such address; give models:/NAME@ALIAS or"),
+        ([video], tmp_path / "empty", "empty: no registered model found; give models:/NAME@ALIAS or"),
+        ([video], "models:/maskcast", "models:/maskcast: invalid model address; give models:/NAME@ALIAS or"),
         ([tmp_path / "none.mp4"], artifact, "none.mp4: no such video or folder; fix the path"),
         ([tmp_path / "empty"], artifact, "empty: no video there; give a file (.3gp, .asf, "),
         ([video, tmp_path / "two"], artifact, "one.mp4 has this name too"),

@@ -130,8 +130,8 @@ def test_a_call_is_bounded_by_what_comes_of_it() -> None:
     assert check_size((4, 10, 20, 3), *PIPELINE) == 11 * 10 * 20  # without a batch axis
     side = int((MAX_BYTES / 11) ** 0.5)
     check_size((1, 1, side, side, 3), *PIPELINE)
-    with pytest.raises(MaskcastError, match="takes and gives at most 64 MiB and 4096 frames; give fewer clips"):
+    with pytest.raises(MaskcastError, match="limited to 64 MiB and 4096 frames per call; give fewer clips"):
         check_size((1, 1, side + 1, side + 1, 3), *PIPELINE)
-    with pytest.raises(MaskcastError, match="at most 64 MiB and 4096 frames"):
+    with pytest.raises(MaskcastError, match="limited to 64 MiB and 4096 frames"):
         check_size((4097, 1, 1, 1), (-1, -1, -1, -1), (-1, 11, -1, -1))  # masks
     assert check_size((7, 5, 6, 3), (-1, -1, -1, 3), (-1, 100, 6)) == 7 * 600  # boxes

@@ -298,7 +298,9 @@ def test_a_registered_model_whose_package_is_gone_names_it(install: Install, tmp
     site = install(ALL)
     write_artifact(artifact, "a card", np.zeros((1, SEEN, 2, 2, 3), np.uint8), ((-1, 2, 2, 3), (-1, 2, 2)))
     shutil.rmtree(site)
-    with pytest.raises(MaskcastError, match=r"'fcn'.*; its requirements name mynets==1\.2, not installed here$"):
+    with pytest.raises(
+        MaskcastError, match=r"'fcn'.*; its requirements include mynets==1\.2, which is not installed$"
+    ):
         load_address(str(artifact))
 
 

@@ -77,7 +77,9 @@ def test_a_forecast_is_that_of_the_command(artifact: Path, video: Path, tmp_path
     mirrored = result.seen[:, :, ::-1]  # a view with a step below 0, which torch does not take
     np.testing.assert_array_equal(model.forecaster.predict(mirrored), model.forecaster.predict(mirrored.copy()))
     assert result != model.forecast(video, samples=2)  # comparing arrays has no one answer
-    with pytest.raises(maskcast.MaskcastError, match=rf"^masks: hold class {len(CLASSES)}, and this model knows"):
+    with pytest.raises(
+        maskcast.MaskcastError, match=rf"^masks: contain class {len(CLASSES)}, but the classes of this model"
+    ):
         model.forecaster.predict(np.full_like(result.seen, len(CLASSES)))
     assert record["samples"] == 2 and len(model.forecast(video).futures) == 0
     assert list(result.frames_seen) == record["frames_seen"]
@@ -136,17 +138,20 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
     on_gpu = torch.zeros(clip.shape, dtype=torch.uint8, device="meta")  # no more an array than that of a GPU
     (tmp_path / "a.gif").mkdir()
     cases = [
-        (lambda: maskcast.load(tmp_path), "no registered model there; give models:/"),
-        (lambda: maskcast.load("mine@champion"), "there; did you mean models:/mine@champion? give models:/NAME"),
+        (lambda: maskcast.load(tmp_path), "no registered model found; give models:/"),
+        (lambda: maskcast.load("mine@champion"), "found; did you mean models:/mine@champion? give models:/NAME"),
         (lambda: maskcast.load("models:/mine/champion"), "address; did you mean models:/mine@champion? give"),
-        (lambda: maskcast.load(artifact.parent / "parts/masker"), "masker: what a stage trained, not what was"),
-        (lambda: maskcast.Segmenter(tmp_path), "no registered model there; give models:/"),
+        (
+            lambda: maskcast.load(artifact.parent / "parts/masker"),
+            "masker: a model of a training stage, which is not",
+        ),
+        (lambda: maskcast.Segmenter(tmp_path), "no registered model found; give models:/"),
         (lambda: model.forecast(tmp_path / "missing.mp4"), "missing.mp4: no such video or folder"),
         (lambda: model.forecast(other.parent), "two: holds 2 videos; name one of them, e.g. "),
         (lambda: model.forecast(video, stride=0), "stride: got 0; give"),
         (lambda: model.forecast(video, start=-1), "start: got -1; frames count from 0"),
         (lambda: model.forecast(video, samples=-1), "samples: got -1; give the number of futures to draw"),
-        (lambda: made.forecast(video, samples=1), "samples: got 1; this model forecasts frames and draws no"),
+        (lambda: made.forecast(video, samples=1), "samples: got 1, but a forecaster of frames cannot draw"),
         (lambda: silent.forecast(video), "stride: the clips that the model was evaluated on do not tell theirs"),
         (lambda: model.forecast(video, stride=9), "street.mp4: has 12 frames, 28 are needed"),
         (lambda: model.forecast(clip.astype(np.float32)), "video: got float32 of shape"),

@@ -220,8 +220,11 @@ def test_a_pipeline_has_sessions_of_its_masker(tmp_path: Path) -> None:
 
 def test_the_command_says_what_is_wrong(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
-        (["--model", str(tmp_path)], "no registered model there; give models:/"),
-        (["--model", "sample"], f"sample: no address; the folder of the model that is meant is {SAMPLE_PIPELINE}"),
+        (["--model", str(tmp_path)], "no registered model found; give models:/"),
+        (
+            ["--model", "sample"],
+            f"sample: not a model address; give the folder of the sample model, {SAMPLE_PIPELINE}",
+        ),
         (["--model", str(masker), "--idle", "0"], "--sessions, --idle: give 0 or more sessions, and more than 0"),
         (["--model", str(masker), "--sessions", "-1"], "--sessions, --idle: give 0 or more sessions"),
     ):

@@ -158,7 +158,7 @@ def test_a_run_that_forecasts_nothing_is_told_where_its_pages_are(
 ) -> None:
     (tmp_path / "index.html").touch()  # as the pipelines of detection and photographs leave it
     assert main(["summary", str(tmp_path)]) == 2
-    assert f"{tmp_path}/index.html leads to the pages of this run" in capsys.readouterr().err
+    assert f"{tmp_path}/index.html, the index of its pages" in capsys.readouterr().err
 
 
 def test_scores_without_foreground_are_not_taken_for_none(
@@ -167,4 +167,4 @@ def test_scores_without_foreground_are_not_taken_for_none(
     (tmp_path / "evaluate.json").write_text('{"clips": 3, "accuracy_last": 1.0}')
     assert main(["summary", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "evaluate.json: has no Jaccard, since no true mask has foreground; " in said and "dvc" not in said
+    assert "evaluate.json: has no Jaccard, because no true mask has foreground; " in said and "dvc" not in said

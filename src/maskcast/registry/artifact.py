@@ -2,7 +2,7 @@
 
 It is written without MLflow, whose writer needs pandas, which images do not have. The tests read it with MLflow.
 
-    MLmodel                     our loader and the signature; its only flavor is python_function
+    MLmodel                     maskcast's loader and the signature; its only flavor is python_function
     requirements.txt            with python_env.yaml: what a server installs
     input_example.json          with serving_input_example.json: a small clip
     README.md                   the model card
@@ -151,22 +151,26 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
     with parsing(path, "a description of a model", remedy):
         flavors: Any = content["flavors"]
         flavor = flavors["python_function"]
-        ours = set(flavors) == {"python_function"} and (flavor["loader_module"], flavor["data"]) == (
+        is_valid = set(flavors) == {"python_function"} and (flavor["loader_module"], flavor["data"]) == (
             LOADER,
             "data",
         )
-        ours &= flavor.keys() <= {"loader_module", "data", "python_version", "env"}  # `code` would be imported
-    if not ours:
-        raise MaskcastError(f"{path}: names another loader than {LOADER}; somebody changed it: register it again")
+        is_valid &= flavor.keys() <= {"loader_module", "data", "python_version", "env"}  # `code` would be imported
+    if not is_valid:
+        raise MaskcastError(
+            f"{path}: has another loader than {LOADER}, so it was modified; register the model again"
+        )
     about = read_bundle(folder / "data", digest)
     try:
         return build_model(folder / "data", about), about
     except MaskcastError as error:
         path = folder / "requirements.txt"
         pins = pinned_packages(path) if path.is_file() else ()
-        lacking = ", ".join(f"{name}=={was}" for name, was, here in pins if not here and name not in REQUIREMENTS)
-        if lacking:
-            raise MaskcastError(f"{error}; its requirements name {lacking}, not installed here") from error
+        missing = ", ".join(
+            f"{name}=={recorded}" for name, recorded, here in pins if not here and name not in REQUIREMENTS
+        )
+        if missing:
+            raise MaskcastError(f"{error}; its requirements include {missing}, which is not installed") from error
         raise
 
 

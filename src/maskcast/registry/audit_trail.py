@@ -73,20 +73,20 @@ def series_champion(registry: Registry, data: str) -> Version | None:
 
 
 def _decision(version: Version) -> Decision:
-    known = {name: version.tags.get(f"maskcast.{name}", "") for name in TAG_PATTERNS}
+    tags = {name: version.tags.get(f"maskcast.{name}", "") for name in TAG_PATTERNS}
     for name, allowed in TAG_PATTERNS.items():
-        if not re.fullmatch(allowed, known[name], re.DOTALL):
+        if not re.fullmatch(allowed, tags[name], re.DOTALL):
             raise MaskcastError(
-                f"{version.name} version {version.number}: is no decision of `maskcast models`, or its tag "
-                f"maskcast.{name} was changed; set that tag, or delete this version, on MLflow's page"
+                f"{version.name} version {version.number}: not a decision of `maskcast models`, or its tag "
+                f"maskcast.{name} was changed; fix the tag or delete this version in MLflow's UI"
             )
     return Decision(
         version.number,
         version.created_ms,
-        known["action"],
-        int(known["version"]),
-        int(known["champion"]),
-        known["user"],
-        known["reason"],
-        known["outcome"],
+        tags["action"],
+        int(tags["version"]),
+        int(tags["champion"]),
+        tags["user"],
+        tags["reason"],
+        tags["outcome"],
     )

@@ -53,17 +53,17 @@ class ForecastDescription(Params):
     precision: Literal["bf16", "fp32"]
     """Of the masker, as when the masks were generated that the evaluation started from."""
     consistent_frames: int | None = Field(None, ge=1)
-    """Of a pipeline: frames seen that agree on the class of each object, as in those masks; null: each alone."""
+    """Of a pipeline: frames per window with one class per object, as in those masks; null: single frames."""
     height: int = Field(ge=1)
-    """Rows of the frames that it was evaluated on; others run, unmeasured."""
+    """Rows of the frames that it was evaluated on; other sizes run, but were not evaluated."""
     width: int = Field(ge=1)
     """Columns of these frames."""
     frame_stride: int | None = Field(None, ge=1)
-    """Distance of consecutive frames in the video they come from; null where the clips do not say, or differ."""
+    """Distance of consecutive frames in the video they come from; null if unknown or different."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
     label_map: str | None = Field(None, exclude_if=is_null)
-    """The label map that these are of; null where the clips of the evaluation had but one."""
+    """The label map of these classes; null if the clips of the evaluation had only one."""
 
 
 class DetectorDescription(Params):
@@ -79,7 +79,7 @@ class DetectorDescription(Params):
 
 
 class SegmenterDescription(Params):
-    """Contents of model.json of a masker of videos, which may remember what it saw."""
+    """Contents of model.json of a masker of videos, which may keep state between frames."""
 
     format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
     kind: Literal["segmenter"] = "segmenter"
@@ -87,13 +87,13 @@ class SegmenterDescription(Params):
     precision: Literal["bf16", "fp32"]
     """As in its evaluation."""
     height: int = Field(ge=1)
-    """Rows of the frames that it was evaluated on; others run, unmeasured."""
+    """Rows of the frames that it was evaluated on; other sizes run, but were not evaluated."""
     width: int = Field(ge=1)
     """Columns of these frames."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
     label_map: str
-    """The label map that these are of; it may know others."""
+    """The label map of these classes; the model may have others."""
 
 
 Description = ForecastDescription | DetectorDescription | SegmenterDescription
@@ -121,7 +121,7 @@ def write_bundle(folder: Path, description: Description, parts: Mapping[str, Pat
         for name in FILES:
             source = parts[part] / name
             if not source.is_file():
-                raise MaskcastError(f"{source}: no such file; give the folder that a training stage wrote")
+                raise MaskcastError(f"{source}: file not found; pass the folder that a training stage wrote")
             shutil.copyfile(source, folder / part / name)
     digests = {name: sha256_of(folder / name) for name in _files(folder)}
     write_json(folder / DIGESTS, digests)
@@ -141,7 +141,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
         digest: its digest at registration, if known.
 
     Raises:
-        MaskcastError: a file has changed, is missing or does not belong there; the message names the first one.
+        MaskcastError: a file has changed, is missing or is unexpected; the message names the first one.
     """
     path = folder / DIGESTS
     remedy = "fetch or register the model again"
@@ -149,21 +149,22 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
     with parsing(path, "a list of digests", remedy):
         digests = TypeAdapter(dict[str, str]).validate_json(raw, strict=True)
     if digest is not None and hashlib.sha256(raw).hexdigest() != digest:
-        raise MaskcastError(f"{path}: is not what was registered; somebody changed it: register the model again")
-    found = _files(folder)
-    for name in sorted({*found, *digests}):
+        raise MaskcastError(f"{path}: differs from what was registered; register the model again")
+    files = _files(folder)
+    for name in sorted({*files, *digests}):
         if name not in digests:
-            raise MaskcastError(f"{folder / name}: does not belong to the model; somebody put it there: remove it")
-        there = name in found and (folder / name).is_file()  # reading a pipe or device would never end
-        if not there or sha256_of(folder / name) != digests[name]:
-            fault = "differs from what was registered" if there else "is missing"
+            raise MaskcastError(f"{folder / name}: unexpected file, not part of the model; remove it")
+        exists = name in files and (folder / name).is_file()  # reading a pipe or device would never end
+        if not exists or sha256_of(folder / name) != digests[name]:
+            fault = "differs from what was registered" if exists else "is missing"
             raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
     values = read_json(folder / "model.json", "description of a model", "register it again")
     description = validate(_ModelFile, values, f"{folder / 'model.json'}: ").root
     expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
-    if other := set(found) ^ expected:
+    if wrong := set(files) ^ expected:
         raise MaskcastError(
-            f"{folder / min(other)}: the {description.kind} has {', '.join(sorted(expected))} alone"
+            f"{folder / min(wrong)}: missing or unexpected; register the model again (files of a "
+            f"{description.kind}: {', '.join(sorted(expected))})"
         )
     return description
 

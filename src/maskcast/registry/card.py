@@ -37,7 +37,7 @@ def model_card(
         tags: provenance, as in the tags of its version.
     """
     descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
-    lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Where it comes from", ""]
+    lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Provenance", ""]
     lines += [f"- {name.removeprefix('maskcast.')}: `{value}`" for name, value in tags.items()]
     lines += ["", "## Scores", "", *_scores(about, record), "## Params", ""]
     lines += [
@@ -50,36 +50,36 @@ def model_card(
 
 
 def _weights(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the pretrained weights that a model started from, as rows for the table of params."""
+    """Returns the pretrained weights that a model was initialized with, as rows for the table of params."""
     return {f"encoder_weights.{key}": value for key, value in meta.get("encoder_weights", {}).items()}
 
 
 def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     if about.kind == "encoder":
         return [
-            "None of its own: the evaluation scores the pipeline whose masker started from it. If there were "
+            "None: the evaluation scores the pipeline whose masker was initialized with it. If there were "
             "labels, the page of `pretrain_encoder` has the scores of a linear probe and kNN on its features.",
             "",
         ]
     facts, scores = record.facts, record.scores
     what = pluralize(int(scores.get("clips", 0)), "clip")
     if isinstance(about, DetectorDescription):
-        boxes, how = pluralize(int(scores.get("truths", 0)), "box"), ""
+        boxes, setting = pluralize(int(scores.get("truths", 0)), "box"), ""
         what = f"{pluralize(int(scores.get('images', 0)), 'image')} with {boxes}"
     elif isinstance(about, SegmenterDescription):
-        how = f", label map `{about.label_map}`"
+        setting = f", label map `{about.label_map}`"
     else:
         seen = pluralize(about.context_frames, "context frame")
-        how = f", {seen} ({facts['context']} masks), {about.horizon} forecast"
-    told = f"Split {facts.get('split')}, {what} (data `{facts['data']}`){how}"
-    lines = [f"{told}; the report's README.md defines each score.", ""]
+        setting = f", {seen} ({facts['context']} masks), {about.horizon} forecast"
+    scored = f"Split {facts.get('split')}, {what} (data `{facts['data']}`){setting}"
+    lines = [f"{scored}; the report's README.md defines each score.", ""]
     if isinstance(about, DetectorDescription | SegmenterDescription):
-        found = {name: f"{scores[name]:.4f}" for name in record.measure.headline if name in scores}
-        return [*lines, markdown(list(found), [list(found.values())])]
-    alone = len(about.classes) == 2
-    lines.append(_score_table(record, ONE_CLASS if alone else SCORES))
+        shown = {name: f"{scores[name]:.4f}" for name in record.measure.headline if name in scores}
+        return [*lines, markdown(list(shown), [list(shown.values())])]
+    one_class = len(about.classes) == 2
+    lines.append(_score_table(record, ONE_CLASS if one_class else SCORES))
     if "masker_jaccard" in scores:
-        words = foreground_text(scores, "masker_jaccard_no_background") if alone else ""
+        words = foreground_text(scores, "masker_jaccard_no_background") if one_class else ""
         lines += [f"The masker's own Jaccard over all frames is {scores['masker_jaccard']:.4f}{words}.", ""]
     return lines
 
@@ -88,7 +88,7 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
     if about.kind == "encoder":
         method = read_description(parts["encoder"])["meta"]["method"]
         return [
-            f"- Trained without labels by `{method}`; what the features mean must be learned from labels.",
+            f"- Trained without labels by `{method}`; the meaning of the features must be learned from labels.",
             "- A vector is the encoder's last feature map, averaged over space.",
             "- Frames of any size work: they are padded with their edge to a multiple of the encoder's stride.",
         ]
@@ -96,21 +96,21 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
         names = dict(enumerate(about.classes))
         return [
             f"- {len(names)} classes by id: {json.dumps(names, ensure_ascii=False)}; anything else is not found.",
-            "- A box has one class and its score; fewer boxes than the model may find are filled up with zeros.",
+            "- A box has one class and its score; rows of zeros are no boxes.",
             "- The scores hold for images like those of the split; they say nothing about other scenes.",
         ]
     meta = read_description(parts["segmenter" if about.kind == "segmenter" else "masker"])["meta"]
     classes = list(about.classes)
     lines = [
-        f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes work, untested.",
+        f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes are not tested.",
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
     ]
     others = [each["name"] for each in meta.get("maps", []) if each["name"] != about.label_map]
     if about.label_map is not None and others:
-        lines.append(f"- Masks are of label map `{about.label_map}`; the masker knows {', '.join(others)}, too.")
+        lines.append(f"- Masks are of label map `{about.label_map}`; the masker also has {', '.join(others)}.")
     if isinstance(about, SegmenterDescription):
-        return [*lines, "- Its memory belongs to one video: pass each video in order, from its first frame."]
+        return [*lines, "- It keeps state for one video: pass each video in order, from its first frame."]
     if about.consistent_frames is not None:
         count = about.consistent_frames
         lines.append(

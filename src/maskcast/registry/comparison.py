@@ -46,7 +46,7 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
         no folder.
 
     Raises:
-        MaskcastError: the folder exists, or the store is another one or has no frames.
+        MaskcastError: the folder exists, or the store has other clips or no frames.
     """
     check_not_exists(folder, "pictures")
     picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
@@ -83,9 +83,9 @@ def _check_same_clips(
     for what in ("classes", "height", "width"):
         theirs, ours = getattr(loaded.about, what), getattr(store, what)
         if theirs != ours:
-            told = f"{len(theirs)} and {len(ours)}" if what == "classes" else f"{theirs} and {ours}"
+            values = f"{len(theirs)} and {len(ours)}" if what == "classes" else f"{theirs} and {ours}"
             raise MaskcastError(
-                f"{store.root}: has other {what} than {loaded.title} was evaluated on ({told}); "
+                f"{store.root}: different {what} than in the evaluation of {loaded.title} ({values}); "
                 "give the clip store of the evaluation (--clips)"
             )
     for clip_id in clip_ids:
@@ -93,7 +93,7 @@ def _check_same_clips(
     split, *lengths = (record.facts[name] for name in ("split", "context_frames", "horizon"))
     if data_digest(store, scored_clips(store, split), *lengths) != record.facts["data"]:
         raise MaskcastError(
-            f"{store.root}: clips of split {split!r}, their frames (or stride) or true masks are not those that "
+            f"{store.root}: clips, frames (or stride) or true masks of split {split!r} differ from those that "
             f"{loaded.title} was evaluated on; give the clip store of the evaluation (--clips)"
         )
 
@@ -107,6 +107,6 @@ def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: 
     scores.add(clip_id, truth_THW[seen:], future_hHW)
     (jaccard_h,) = scores.clip_jaccard
     registered, drawn = f"{record.per_item[SCORE][clip_id]:.4f}", f"{mean_where_labelled(jaccard_h):.4f}"
-    told = registered if drawn == registered else f"{registered} (as drawn {drawn})"
+    score = registered if drawn == registered else f"{registered} (as drawn {drawn})"
     view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW}, classes=store.classes)
-    return draw_strip(view, f"{clip_id} · {loaded.title} · {SCORE} {told}")
+    return draw_strip(view, f"{clip_id} · {loaded.title} · {SCORE} {score}")

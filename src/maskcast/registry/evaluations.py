@@ -127,7 +127,7 @@ class EvaluationRecord:
     """One evaluation.
 
     Args:
-        place: where it was read from, for errors.
+        place: path of its report, for errors.
         measure: form of the evaluation.
         facts: evaluation.json without its scores.
         scores: all scores by name.
@@ -160,7 +160,7 @@ class EvaluationRecord:
         for name, folder in models.items():
             if self.facts.get(name) != digest_tree(folder):
                 raise MaskcastError(
-                    f"{self.place}: scores another {name} than {folder}; run {self.measure.stage} on this one"
+                    f"{self.place}: has scores of another {name}, not of {folder}; run {self.measure.stage} on it"
                 )
 
 
@@ -197,9 +197,9 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
 
 def _per_item(rows: list[dict[str, str]], measure: Measure, baseline: str | None) -> dict[str, dict[str, float]]:
     """Returns the scores of the model (``baseline`` None) or of a baseline; cells without a score are empty."""
-    own = [row for row in rows if _baseline(row) == baseline]
-    found = {name: {row[measure.key]: float(row[name]) for row in own if row[name]} for name in measure.each}
-    return {name: scores for name, scores in found.items() if scores}
+    of_model = [row for row in rows if _baseline(row) == baseline]
+    scores = {name: {row[measure.key]: float(row[name]) for row in of_model if row[name]} for name in measure.each}
+    return {name: by_item for name, by_item in scores.items() if by_item}
 
 
 def _baseline(row: Mapping[str, str]) -> str | None:
@@ -218,5 +218,5 @@ def why_incomparable(ours: EvaluationRecord, theirs: EvaluationRecord) -> str | 
     if ours.per_item.keys() != theirs.per_item.keys() or any(
         scores.keys() != theirs.per_item[name].keys() for name, scores in ours.per_item.items()
     ):
-        return f"the scores of each {ours.measure.of} are of other {ours.measure.of}s"
+        return f"scores per {ours.measure.of} are of different {ours.measure.of}s"
     return None

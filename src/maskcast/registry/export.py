@@ -60,7 +60,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
     """
     check_output(output, form)
     clips = check_clips(loaded)
-    wanted = _in_float32(loaded.model, clips)
+    expected = _in_float32(loaded.model, clips)
     with atomic_output(output) as partial:
         partial.mkdir()
         steps = _steps(loaded.model, form)
@@ -68,18 +68,20 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         about["output"]["name"] = steps[-1]["outputs"][0]
         _write_steps(partial, loaded, clips, about)
         write_json(partial / MANIFEST, about)
-        found = run_exported(partial, clips)
-        different = float((found != wanted).mean())
-        told = f"{int((found != wanted).sum())} of {found.size} pixels differ from the model in float32"
+        exported = run_exported(partial, clips)
+        different = float((exported != expected).mean())
+        agreement = (
+            f"{int((exported != expected).sum())} of {exported.size} pixels differ from the model in float32"
+        )
         if different > MAX_DIFFERENT_SHARE:
             raise MaskcastError(
-                f"{loaded.title}: as {form}, {told}, more than {MAX_DIFFERENT_SHARE:.2%}; nothing is written: "
-                "export it in the other format, or with other versions of torch and onnx"
+                f"{loaded.title}: as {form}, {agreement}, more than {MAX_DIFFERENT_SHARE:.2%}; nothing is "
+                "written; export it in the other format, or with other versions of torch and onnx"
             )
-        about["checked"] = {"clips": len(clips), "pixels": found.size, "share_different": different}
+        about["checked"] = {"clips": len(clips), "pixels": exported.size, "share_different": different}
         write_json(partial / MANIFEST, about)
     files = ", ".join(str(output / step["file"]) for step in steps)
-    return f"{loaded.title}: {files}: {told}"
+    return f"{loaded.title}: {files}: {agreement}"
 
 
 def check_clips(loaded: LoadedPipeline) -> np.ndarray:
@@ -87,8 +89,8 @@ def check_clips(loaded: LoadedPipeline) -> np.ndarray:
     about = loaded.about
     example_THWC = resize_frames(loaded.example[0], about.height, about.width)
     noise = np.random.default_rng(0).integers(-8, 9, (CLIPS, *example_THWC.shape))
-    guises = np.stack([example_THWC, example_THWC[:, :, ::-1], example_THWC[:, ::-1], example_THWC[::-1]])
-    return (guises + noise).clip(0, 255).astype(np.uint8)
+    variants = np.stack([example_THWC, example_THWC[:, :, ::-1], example_THWC[:, ::-1], example_THWC[::-1]])
+    return (variants + noise).clip(0, 255).astype(np.uint8)
 
 
 def _needs_consistency(model: PipelineModel) -> bool:
@@ -148,7 +150,7 @@ def check_output(output: Path, form: Format) -> None:
     check_replaceable(output, MANIFEST)
     for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
         if find_spec(name) is None:
-            raise MaskcastError(f"{name}: is missing here, and onnx needs it; pip install 'maskcast[export]'")
+            raise MaskcastError(f"{name}: not installed, but needed for onnx; pip install 'maskcast[export]'")
 
 
 def _about(loaded: LoadedPipeline, form: Format) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class FrameGraph(nn.Module):
     def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Segments one frame of each clip."""
         logits, after = self.network(frames[:, None], state)
-        logits_BKHW = [one_BTKHW[:, 0] for one_BTKHW in logits]
+        logits_BKHW = [each_BTKHW[:, 0] for each_BTKHW in logits]
         maps = [_map_of(*each) for each in zip(self.network.maps, logits_BKHW, strict=True)]
         return (*maps, *logits_BKHW, *after)
 
@@ -74,7 +74,7 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
         raise MaskcastError(f"{loaded.title}: config.json has no height and width; train the masker again")
     network = copy.deepcopy(loaded.model.network).cpu().float().eval()
     clips_BTHWC = _clips(*loaded.model.size)
-    wanted, starts = _run_network(network, clips_BTHWC)
+    expected, starts = _run_network(network, clips_BTHWC)
     file = f"segmenter{SUFFIXES[form]}"
     about = _about(loaded, form, file, starts)
     inputs = [about["input"]["name"], *(each["input"] for each in about["states"])]
@@ -84,9 +84,9 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
         program = trace(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
         write_graph(program, partial / file, inputs, outputs, about)
         write_json(partial / MANIFEST, about)
-        told = _compare(run_frames(partial, clips_BTHWC, about), wanted, about, loaded.title)
+        agreement = _compare(run_frames(partial, clips_BTHWC, about), expected, about, loaded.title)
         write_json(partial / MANIFEST, about)
-    return f"{loaded.title}: {output / file}: {told}"
+    return f"{loaded.title}: {output / file}: {agreement}"
 
 
 def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -102,13 +102,13 @@ def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) 
     """
     run, names = load_graph(folder / about["file"]), [each["name"] for each in about["outputs"]]
     state = [np.zeros([len(clips_BTHWC), *each["shape"][1:]], each["dtype"]) for each in about["states"]]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    frames: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for t in range(clips_BTHWC.shape[1]):
         outputs = run(np.ascontiguousarray(clips_BTHWC[:, t]), *state)
         state = outputs[len(names) :]
         for name, value in zip(names, outputs, strict=False):
-            found[name].append(value)
-    return {name: np.stack(values, 1) for name, values in found.items()}
+            frames[name].append(value)
+    return {name: np.stack(values, 1) for name, values in frames.items()}
 
 
 def _clips(height: int, width: int) -> np.ndarray:
@@ -121,13 +121,13 @@ def _clips(height: int, width: int) -> np.ndarray:
 @torch.inference_mode()
 def _run_network(network: Segmenter, clips_BTHWC: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns the logits (B, T, K, H, W) of each map, computed frame by frame, and a state of zeros."""
-    found: list[tuple[Tensor, ...]] = []
+    frames: list[tuple[Tensor, ...]] = []
     state: State = ()
     for frames_BHWC in torch.from_numpy(clips_BTHWC).unbind(1):
         logits, state = network(frames_BHWC[:, None], state)
-        found.append(logits)
-    wanted = [torch.cat(one, 1).numpy() for one in zip(*found, strict=True)]
-    return wanted, [torch.zeros_like(each, memory_format=torch.contiguous_format).numpy() for each in state]
+        frames.append(logits)
+    logits_by_map = [torch.cat(each, 1).numpy() for each in zip(*frames, strict=True)]
+    return logits_by_map, [torch.zeros_like(each, memory_format=torch.contiguous_format).numpy() for each in state]
 
 
 def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarray]) -> dict[str, Any]:
@@ -135,13 +135,12 @@ def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarra
     names = network.state_names
     assert len(names) == len(starts), "a segmenter with state names each of its tensors"
     maps, logits = [], []
-    for one, channels in zip(network.maps, network.channels, strict=True):
-        told = {"label_map": one.name, "classes": list(one.classes)}
-        maps.append(
-            {"name": f"{one.name}_{OUTPUT_SUFFIXES[one.kind]}", "dtype": "uint8", "shape": ["clips", *size]} | told
-        )
+    for label_map, channels in zip(network.maps, network.channels, strict=True):
+        meaning = {"label_map": label_map.name, "classes": list(label_map.classes)}
+        name = f"{label_map.name}_{OUTPUT_SUFFIXES[label_map.kind]}"
+        maps.append({"name": name, "dtype": "uint8", "shape": ["clips", *size]} | meaning)
         shape = ["clips", channels, *size]
-        logits.append({"name": f"{one.name}_logits", "dtype": "float32", "shape": shape} | told)
+        logits.append({"name": f"{label_map.name}_logits", "dtype": "float32", "shape": shape} | meaning)
     return {
         "format": form,
         "model": loaded.identity,
@@ -161,33 +160,36 @@ def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarra
     }
 
 
-def _compare(found: Mapping[str, np.ndarray], wanted: list[np.ndarray], about: dict[str, Any], title: str) -> str:
+def _compare(
+    exported: Mapping[str, np.ndarray], expected: list[np.ndarray], about: dict[str, Any], title: str
+) -> str:
     """Compares logits and classes of the graph and the model; writes the differences into ``about``.
 
     Raises:
         MaskcastError: they differ by more than rounding.
     """
     outputs = about["outputs"]
-    maps, logits = outputs[: len(wanted)], outputs[len(wanted) :]
-    off, most, differing, pixels = 0.0, 0.0, 0, 0
-    for one, each, logits_BTKHW in zip(maps, logits, wanted, strict=True):
-        off = max(off, float(np.abs(found[each["name"]] - logits_BTKHW).max()))
-        most = max(most, float(np.abs(logits_BTKHW).max()))
-        if one["name"].endswith(OUTPUT_SUFFIXES["classes"]):
-            differing += int((found[one["name"]] != logits_BTKHW.argmax(2)).sum())
-            pixels += found[one["name"]].size
-    told = f"logits are off by {off:.1e} at most"
+    maps, logits = outputs[: len(expected)], outputs[len(expected) :]
+    error, largest, differing, pixels = 0.0, 0.0, 0, 0
+    for map_output, logits_output, logits_BTKHW in zip(maps, logits, expected, strict=True):
+        error = max(error, float(np.abs(exported[logits_output["name"]] - logits_BTKHW).max()))
+        largest = max(largest, float(np.abs(logits_BTKHW).max()))
+        if map_output["name"].endswith(OUTPUT_SUFFIXES["classes"]):
+            ids = exported[map_output["name"]]
+            differing += int((ids != logits_BTKHW.argmax(2)).sum())
+            pixels += ids.size
+    agreement = f"logits differ by at most {error:.1e}"
     if pixels:  # mattes have no classes
-        told += f", {differing} of {pixels} pixels have another class"
-    if off > LOGIT_TOLERANCE * max(1, most / 10) or differing > MAX_DIFFERENT_SHARE * pixels:
+        agreement += f", {differing} of {pixels} pixels have a different class"
+    if error > LOGIT_TOLERANCE * max(1, largest / 10) or differing > MAX_DIFFERENT_SHARE * pixels:
         raise MaskcastError(
-            f"{title}: as {about['format']}, {told}; nothing is written: export it in the other format, or with "
-            "other versions of torch and onnx"
+            f"{title}: as {about['format']}, {agreement}; nothing is written; export it in the other format, or "
+            "with other versions of torch and onnx"
         )
     about["checked"] = {
         "frames": CHECKED_FRAMES,
-        "logits_off": off,
+        "logits_off": error,
         "pixels": pixels,
         "pixels_different": differing,
     }
-    return told
+    return agreement

@@ -32,7 +32,7 @@ class MaskedClip(NamedTuple):
 
     masks: np.ndarray
     confidence: np.ndarray | None
-    """255 = certain; of an alpha map there is none."""
+    """255 = certain; None for an alpha map."""
     mean_confidence: float | None
     """Mean confidence of foreground pixels, 0..1, before masks are made consistent."""
 
@@ -63,7 +63,7 @@ class MaskerModel:
     shape_out: Shape = (-1, -1, -1)
     dtype_out = "uint8"
     size: tuple[int, int] | None
-    """Height and width of its training frames; None if its description lacks them."""
+    """Height and width of its training frames; None if not recorded."""
 
     def __init__(self, folder: Path, precision: str, label_map: str | None = None) -> None:
         masker, description = load_masker(folder)
@@ -82,19 +82,19 @@ class MaskerModel:
 
     def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> "MaskedClip":
         """Masks the frames of one clip like generate_masks."""
-        alone, agreed = segment_raw_and_consistent(
+        raw, consistent = segment_raw_and_consistent(
             self.network,
             frames_THWC,
             batch_size=FRAMES_AT_ONCE,
             precision=self.precision,
             consistent_frames=consistent_frames,
         )
-        one, found = alone[self.label_map], agreed[self.label_map]
-        if one.confidence is None or found.confidence is None:
-            return MaskedClip(found.masks, None, None)
-        sure = MeanConfidence()
-        sure.add(one.masks, quantise(one.confidence, LEVELS))
-        return MaskedClip(found.masks, quantise(found.confidence, LEVELS), sure.value)
+        first, final = raw[self.label_map], consistent[self.label_map]
+        if first.confidence is None or final.confidence is None:
+            return MaskedClip(final.masks, None, None)
+        mean = MeanConfidence()
+        mean.add(first.masks, quantise(first.confidence, LEVELS))
+        return MaskedClip(final.masks, quantise(final.confidence, LEVELS), mean.value)
 
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session that masks a video frame by frame, without making masks consistent."""
@@ -102,10 +102,10 @@ class MaskerModel:
 
     def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Masks forecast frames, which follow ``seen_THWC``; returns masks (h, H, W) and confidence."""
-        found = segment_future(
+        future = segment_future(
             self.network, seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE, precision=self.precision
         )[self.label_map]
-        return found.masks, None if found.confidence is None else quantise(found.confidence, LEVELS)
+        return future.masks, None if future.confidence is None else quantise(future.confidence, LEVELS)
 
 
 class ForecasterModel:
@@ -132,11 +132,11 @@ class ForecasterModel:
     def _check_classes(self, context_BT: np.ndarray) -> None:
         if self.input.needs_masker:
             return
-        strange = context_BT[(context_BT >= self._num_classes) & (context_BT != IGNORE)]
-        if strange.size:
+        unknown = context_BT[(context_BT >= self._num_classes) & (context_BT != IGNORE)]
+        if unknown.size:
             raise MaskcastError(
-                f"masks: hold class {strange[0]}, and this model knows 0 to {self._num_classes - 1}; give masks"
-                f" of its classes, and {IGNORE} where there is no label"
+                f"masks: contain class {unknown[0]}, but the classes of this model are 0 to "
+                f"{self._num_classes - 1}; use these, and {IGNORE} for pixels without a label"
             )
 
     def predict_with_confidence(self, masks_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -173,12 +173,12 @@ class PipelineModel:
         futures, warnings = [], []
         for clip_THWC in clips_BTHWC:
             if self.forecaster.input.needs_masker:
-                sure = None
+                confidence = None
                 futures.append(self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))[0])
             else:
-                masks_THW, _, sure = self._mask_seen(clip_THWC)
+                masks_THW, _, confidence = self._mask_seen(clip_THWC)
                 futures.append(self.forecaster.predict(masks_THW))
-            warnings.append(self._warning(ObservedClip(clip_THWC, sure)))
+            warnings.append(self._warning(ObservedClip(clip_THWC, confidence)))
         return futures[0] if alone else np.stack(futures), warnings
 
     def predict_all(
@@ -196,8 +196,8 @@ class PipelineModel:
         """
         if samples and self.forecaster.input.needs_masker:
             raise MaskcastError(
-                f"samples: got {samples}; this model forecasts {self.forecaster.input} and draws no futures; give "
-                "0, or take a forecaster of masks"
+                f"samples: got {samples}, but a forecaster of {self.forecaster.input} cannot draw futures; give "
+                "0, or use a forecaster of masks"
             )
         seen = self._mask_seen(clip_THWC)
         if self.forecaster.input.needs_masker:
@@ -215,8 +215,8 @@ class PipelineModel:
 
     def predict_masks(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of one clip's frames, and the forecast masks (h, H, W)."""
-        found = self.predict_all(clip_THWC)
-        return found.seen.masks, found.masks
+        output = self.predict_all(clip_THWC)
+        return output.seen.masks, output.masks
 
     def _mask_seen(self, clip_THWC: np.ndarray) -> MaskedClip:
         return self.masker.mask_clip(clip_THWC, self.consistent_frames)

@@ -32,7 +32,8 @@ class EncoderModel:
             mean, std = (torch.tensor(description["meta"][name]).float().reshape(3) for name in ("mean", "std"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise MaskcastError(
-                f"{folder / 'config.json'}: no mean and std of colours ({error!r}); register it again"
+                f"{folder / 'config.json'}: mean or std of colours is missing or invalid ({error!r}); register it "
+                "again"
             ) from None
         self._device = best_device()
         self.network = Normalised(encoder, mean, std).eval().to(self._device)
@@ -42,7 +43,7 @@ class EncoderModel:
     def predict(self, data: Any) -> np.ndarray:
         """Encodes frames; for one frame (H, W, C) returns one vector (F,)."""
         frames_BHWC, alone = as_batch(data, self.shape_in, "frames")
-        maps = (self.network(torch.tensor(part, device=self._device)) for part in _few(frames_BHWC))
+        maps = (self.network(torch.tensor(part, device=self._device)) for part in _chunks(frames_BHWC))
         features_BF: np.ndarray = torch.cat([pool(map_BFhw) for map_BFhw in maps]).cpu().numpy()
         return features_BF[0] if alone else features_BF
 
@@ -65,14 +66,16 @@ class DetectorModel:
     def predict(self, data: Any) -> np.ndarray:
         """Finds boxes in frames; for one frame (H, W, C) returns (N, 6)."""
         frames_BHWC, alone = as_batch(data, self.shape_in, "frames")
-        found_BN6 = np.zeros((len(frames_BHWC), *self.shape_out[1:]), np.float32)
-        found = (one for part in _few(frames_BHWC) for one in detect_images(self.network, part, self.precision))
-        for rows_N6, (boxes_N4, scores_N, labels_N) in zip(found_BN6, found, strict=True):
+        rows_BN6 = np.zeros((len(frames_BHWC), *self.shape_out[1:]), np.float32)
+        detections = (
+            image for part in _chunks(frames_BHWC) for image in detect_images(self.network, part, self.precision)
+        )
+        for rows_N6, (boxes_N4, scores_N, labels_N) in zip(rows_BN6, detections, strict=True):
             rows_N6[: len(boxes_N4)] = np.column_stack([boxes_N4, scores_N, labels_N])
-        return found_BN6[0] if alone else found_BN6
+        return rows_BN6[0] if alone else rows_BN6
 
 
-def _few(frames_BHWC: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(frames_BHWC: np.ndarray) -> Iterator[np.ndarray]:
     """Yields parts of the frames that fit into memory."""
     for start in range(0, len(frames_BHWC), FRAMES_AT_ONCE):
         yield frames_BHWC[start : start + FRAMES_AT_ONCE]

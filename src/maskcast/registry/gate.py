@@ -50,8 +50,8 @@ def judge(
     thresholds += _baseline_comparisons(ours, gate) if isinstance(gate, ForecastGate) else ()
     if theirs is None:
         return Verdict(thresholds, None, None, None, gate, elsewhere)
-    if (why := why_incomparable(ours, theirs)) is not None:
-        return Verdict(thresholds, champion, None, why, gate)
+    if (reason := why_incomparable(ours, theirs)) is not None:
+        return Verdict(thresholds, champion, None, reason, gate)
     items = ours.per_item[gate.score], theirs.per_item[gate.score]
     difference = paired_difference(*items, gate, measure.of, ours.videos)
     return Verdict(thresholds, champion, difference, None, gate)
@@ -63,7 +63,7 @@ def _baseline_comparisons(ours: EvaluationRecord, gate: ForecastGate) -> Iterato
         if theirs is None:
             raise MaskcastError(
                 f"{ours.measure.registers}.gate.beats: {baseline!r} has no {gate.score} in {ours.place}; "
-                f"baselines scored there: {', '.join(ours.baselines) or 'none'}"
+                f"baselines that were scored: {', '.join(ours.baselines) or 'none'}"
             )
         items, rivals = ours.per_item[gate.score], ours.baselines.get(baseline, {}).get(gate.score, {})
         difference = None

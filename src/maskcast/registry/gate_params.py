@@ -22,7 +22,7 @@ class Gate(Bootstrap):
     scores: ClassVar[tuple[str, ...]]
     """What an evaluation may measure; `<n>` stands for a number, `<map>` for the name of a label map or group."""
     rivals: ClassVar[tuple[str, ...]] = ()
-    """Models that are scored beside: their scores have their name at the end."""
+    """Models that are scored in the same evaluation: names of their scores end in theirs."""
     least: ByName[str, float] = Field(default_factory=dict)
     """Minimum values of scores, by their names in the evaluation's metrics."""
     most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
@@ -38,14 +38,16 @@ class Gate(Bootstrap):
     @field_validator("least", "most")
     @classmethod
     def _known_scores(cls, named: dict[str, float]) -> dict[str, float]:
-        """Refuses scores that no evaluation measures, already before any training."""
-        own = "|".join(re.escape(score) for score in cls.scores).replace("<n>", r"\d+").replace("<map>", r"\w+")
+        """Rejects scores that no evaluation measures, before any training."""
+        scores = "|".join(re.escape(score) for score in cls.scores).replace("<n>", r"\d+").replace("<map>", r"\w+")
         ends = "|".join(["", *(f"_{rival}" for rival in cls.rivals)])
         for name in named:
-            if not re.fullmatch(f"({own})({ends})", name):
-                meant = closest_match(name, cls.scores)
-                hint = f"did you mean {meant!r}? " if meant else ""
-                raise ValueError(f"{name!r} is no score that is measured; {hint}allowed: {', '.join(cls.scores)}")
+            if not re.fullmatch(f"({scores})({ends})", name):
+                match = closest_match(name, cls.scores)
+                hint = f"did you mean {match!r}? " if match else ""
+                raise ValueError(
+                    f"{name!r} is not a score that is measured; {hint}allowed: {', '.join(cls.scores)}"
+                )
         return named
 
 

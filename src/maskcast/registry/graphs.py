@@ -103,7 +103,7 @@ def trace(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) ->
     except Exception as error:  # torch.export may raise any error of the traced code
         reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         raise MaskcastError(
-            f"{title}: cannot be written as one graph ({reason}); serve it, or train another arch"
+            f"{title}: cannot be exported as one graph ({reason}); serve it, or train another arch"
         ) from error
 
 
@@ -117,14 +117,14 @@ def write_graph(program: Any, path: Path, inputs: list[str], outputs: list[str],
             return
         # no optimisation here: ONNX Runtime optimises on load, and onnxscript 0.7 would break the graph
         names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
-        found = torch.onnx.export(program, opset_version=OPSET, optimize=False, verbose=False, **names)
-        assert found is not None
-        for each in (*found.model.graph.inputs, *found.model.graph.outputs):
+        exported = torch.onnx.export(program, opset_version=OPSET, optimize=False, verbose=False, **names)
+        assert exported is not None
+        for each in (*exported.model.graph.inputs, *exported.model.graph.outputs):
             shape = each.shape
             assert shape is not None
             each.shape = type(shape)([CLIPS, *shape[1:]])  # torch names it s77 or similar
-        found.model.metadata_props["maskcast"] = json.dumps(about)
-        found.save(path)
+        exported.model.metadata_props["maskcast"] = json.dumps(about)
+        exported.save(path)
 
 
 def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
@@ -132,14 +132,14 @@ def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
     about = read_json(folder / MANIFEST, "exported pipeline", "give one that `maskcast models export` wrote")
     values = {about["input"]["name"]: clips_BTHWC}
     for step in about["steps"]:
-        given = [values[name] for name in step["inputs"]]
+        inputs = [values[name] for name in step["inputs"]]
         if "function" in step:
             function = run_path(str(folder / step["file"]))[step["function"]]
-            found = [np.stack([function(*clip, **step["arguments"]) for clip in zip(*given, strict=True)])]
+            outputs = [np.stack([function(*clip, **step["arguments"]) for clip in zip(*inputs, strict=True)])]
         else:
-            (batch,) = given
-            found = load_graph(folder / step["file"])(batch)
-        values |= zip(step["outputs"], found, strict=True)
+            (batch,) = inputs
+            outputs = load_graph(folder / step["file"])(batch)
+        values |= zip(step["outputs"], outputs, strict=True)
     return values[about["output"]["name"]]
 
 
@@ -153,15 +153,15 @@ def load_graph(path: Path) -> Callable[..., list[np.ndarray]]:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
 
-        def run_onnx(*given: np.ndarray) -> list[np.ndarray]:
-            return session.run(None, dict(zip(names, given, strict=True)))
+        def run_onnx(*inputs: np.ndarray) -> list[np.ndarray]:
+            return session.run(None, dict(zip(names, inputs, strict=True)))
 
         return run_onnx
     module = torch.export.load(path).module()
 
-    def run_torch(*given: np.ndarray) -> list[np.ndarray]:
+    def run_torch(*inputs: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            outputs = module(*map(torch.from_numpy, given))
+            outputs = module(*map(torch.from_numpy, inputs))
         return [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run_torch

@@ -16,7 +16,7 @@ Shape = tuple[int, ...]  # with batch axis; -1 is any length of at least 1
 
 
 def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
-    """Checks the size of a request from outside, and returns how many numbers its answer has.
+    """Checks the size of a request from outside, and returns how many numbers its response has.
 
     Args:
         shape: of the input, which ``as_batch`` checks.
@@ -27,16 +27,16 @@ def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
         MaskcastError: input or output is too large; the message names the limit.
     """
     full = (1, *shape) if len(shape) == len(shape_in) - 1 else shape
-    free = [have for have, want in zip(full, shape_in, strict=False) if want < 0]
-    batch, *size = (*free[:1], *free[-2:]) if len(free) > 2 else (1, 1, 1)
+    variable = [length for length, expected in zip(full, shape_in, strict=False) if expected < 0]
+    batch, *size = (*variable[:1], *variable[-2:]) if len(variable) > 2 else (1, 1, 1)
     lengths = iter((batch, *size))
-    made = math.prod(next(lengths) if length < 0 else length for length in shape_out)
-    if max(math.prod(shape), made) > MAX_BYTES or math.prod(free[:-2]) > MAX_FRAMES:
+    output = math.prod(next(lengths) if length < 0 else length for length in shape_out)
+    if max(math.prod(shape), output) > MAX_BYTES or math.prod(variable[:-2]) > MAX_FRAMES:
         raise MaskcastError(
-            f"shape {shape}: one call takes and gives at most {MAX_BYTES >> 20} MiB and {MAX_FRAMES} frames; "
-            "give fewer clips, or smaller frames"
+            f"shape {shape}: input and output are limited to {MAX_BYTES >> 20} MiB and {MAX_FRAMES} frames per "
+            "call; give fewer clips, or smaller frames"
         )
-    return made
+    return output
 
 
 def as_batch(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:

@@ -30,7 +30,7 @@ def lineage(registry: Registry, which: str) -> str:
     """Returns the lineage of a version as text.
 
     Raises:
-        MaskcastError: there is no such version, or it has no evaluation.
+        MaskcastError: the version does not exist, or has no evaluation.
     """
     version = registry.find(which)
     lines = [
@@ -71,32 +71,32 @@ def upstream_runs(registry: Registry, version: Version) -> list[Any]:
     runs; their outputs appear as inputs of others.
     """
     last = registry.client.get_run(registry.evaluation_run(version))
-    found = {last.info.run_id: last}
+    runs = {last.info.run_id: last}
     open_digests = {value for name, value in version.tags.items() if name.startswith(DATA_HASH)} | _inputs(last)
     seen: set[str] = set()
     while open_digests:
         digest = open_digests.pop()
         seen.add(digest)
-        made = registry.client.search_runs(
+        producers = registry.client.search_runs(
             [last.info.experiment_id],
             f"tags.`{OUTPUTS}` LIKE '%{digest}%' and attributes.status = 'FINISHED' "
             f"and attributes.start_time <= {last.info.start_time}",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
-        for run in made:
-            found[run.info.run_id] = run
+        for run in producers:
+            runs[run.info.run_id] = run
             open_digests |= _inputs(run) - seen
-    return sorted(found.values(), key=lambda run: run.info.start_time)
+    return sorted(runs.values(), key=lambda run: run.info.start_time)
 
 
 def run_facts(run: Any) -> dict[str, str]:
     """Returns the facts of a run as in ``provenance.run_tags``, from its tags and data sets."""
-    known = {**DEFAULT_TAGS, **run.data.tags}
+    facts = {**DEFAULT_TAGS, **run.data.tags}
     for each in run.inputs.dataset_inputs:
-        known[f"{DATA_HASH}{each.dataset.name}"] = each.dataset.digest
-        known |= {f"{DVC_HASH}{each.dataset.name}": tag.value for tag in each.tags if tag.key == DVC}
-    return known
+        facts[f"{DATA_HASH}{each.dataset.name}"] = each.dataset.digest
+        facts |= {f"{DVC_HASH}{each.dataset.name}": tag.value for tag in each.tags if tag.key == DVC}
+    return facts
 
 
 def _inputs(run: Any) -> set[str]:

@@ -96,22 +96,24 @@ def load_address(address: str) -> Loaded:
     digests, so the user must trust it.
 
     Raises:
-        MaskcastError: there is no such model, its digest differs, or the server is away.
+        MaskcastError: the model does not exist, its digest differs, or the server is unreachable.
     """
     if address.startswith("models:"):
         match = ADDRESS.fullmatch(address)
         if match is None:
-            raise MaskcastError(f"{address}: no such address; {_suggestion(address)}give {ADDRESS_HELP}")
+            raise MaskcastError(f"{address}: invalid model address; {_suggestion(address)}give {ADDRESS_HELP}")
         with convert_mlflow_errors():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
     if address == SAMPLE and not folder.exists():
-        raise MaskcastError(f"{address}: no address; the folder of the model that is meant is {SAMPLE_PIPELINE}")
+        raise MaskcastError(
+            f"{address}: not a model address; give the folder of the sample model, {SAMPLE_PIPELINE}"
+        )
     if not (folder / "MLmodel").is_file():
-        found = "no registered model there"
+        fault = "no registered model found"
         if (folder / WEIGHTS).is_file():
-            found = "what a stage trained, not what was registered"
-        raise MaskcastError(f"{address}: {found}; {_suggestion(address)}give {ADDRESS_HELP}")
+            fault = "a model of a training stage, which is not registered"
+        raise MaskcastError(f"{address}: {fault}; {_suggestion(address)}give {ADDRESS_HELP}")
     return _load(folder, str(folder), "", bundle_digest(folder / "data"))
 
 
@@ -127,11 +129,12 @@ def load_version(registry: Registry, which: str) -> Loaded:
     """Returns the model of a version, by number or alias.
 
     Raises:
-        MaskcastError: there is no such version, or the digest of its artifact differs.
+        MaskcastError: the version does not exist, or the digest of its artifact differs.
     """
-    found = registry.find(which)
+    version = registry.find(which)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-        return _load(download(registry, found, Path(scratch)), registry.name, str(found.number), found.digest)
+        folder = download(registry, version, Path(scratch))
+        return _load(folder, registry.name, str(version.number), version.digest)
 
 
 def download(registry: Registry, version: Version, folder: Path) -> Path:
@@ -160,7 +163,7 @@ def with_identity(loaded: Servable, what: str) -> Servable:
     """
     match = ADDRESS.fullmatch(f"models:/{what}")
     if match is None or match["number"] is None:
-        raise MaskcastError(f"--as {what}: no name and number of a version; give NAME/VERSION, e.g. maskcast/3")
+        raise MaskcastError(f"--as {what}: not a name and version number; give NAME/VERSION, e.g. maskcast/3")
     return replace(loaded, name=match["name"], version=match["number"])
 
 
@@ -176,9 +179,9 @@ def pipeline_of(loaded: Loaded) -> LoadedPipeline:
         MaskcastError: it is not a pipeline.
     """
     if not isinstance(loaded, LoadedPipeline):
-        kind = loaded.about.kind
         raise MaskcastError(
-            f"{loaded.title}: the {kind} alone does not forecast; give a pipeline, e.g. maskcast@champion"
+            f"{loaded.title}: is a {loaded.about.kind}, which does not forecast; give a pipeline, e.g. "
+            "models:/maskcast@champion"
         )
     return loaded
 
@@ -187,7 +190,7 @@ def load_masker_at(address: str) -> LoadedMasker:
     """Returns the masker at an address: a registered one, that of a pipeline, or a folder of train_masker.
 
     Raises:
-        MaskcastError: there is no such model, its digest differs, or it has no masker.
+        MaskcastError: the model does not exist, its digest differs, or it has no masker.
     """
     if (weights := Path(address) / WEIGHTS).is_file():
         return LoadedMasker(address, "", sha256_of(weights), MaskerModel(Path(address), "fp32"))
@@ -198,7 +201,7 @@ def load_servable(address: str) -> Servable:
     """Returns the pipeline at an address, or the masker (see ``load_masker_at``).
 
     Raises:
-        MaskcastError: there is no such model, its digest differs, or it is of another kind.
+        MaskcastError: the model does not exist, its digest differs, or it is of another kind.
     """
     if (Path(address) / WEIGHTS).is_file():
         return load_masker_at(address)
@@ -216,7 +219,7 @@ def masker_of(loaded: Loaded) -> LoadedMasker:
     if isinstance(model, PipelineModel):
         consistent_frames, model = model.consistent_frames, model.masker
     if not isinstance(model, MaskerModel):
-        raise MaskcastError(f"{loaded.title}: the {loaded.about.kind} alone masks no frames; give a masker")
+        raise MaskcastError(f"{loaded.title}: is a {loaded.about.kind}, which does not mask frames; give a masker")
     return LoadedMasker(loaded.name, loaded.version, loaded.digest, model, consistent_frames)
 
 

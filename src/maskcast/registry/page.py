@@ -42,17 +42,17 @@ def write_page(
     page.section("Verdict", _verdict(model, verdict))
     if champion is None:
         if CHAMPION in model.aliases:
-            said = "This model is the champion."
+            text = "This model is the champion."
         elif verdict.elsewhere is not None:
-            said = f"The first of its series: champion {verdict.elsewhere} was scored on other data."
+            text = f"The first of its series: champion {verdict.elsewhere} was scored on other data."
         else:
-            said = "There is no champion yet."
-        content = element("p", said)
+            text = "There is no champion yet."
+        content = element("p", text)
     elif verdict.incomparable is not None:
         content = element("p", f"Not comparable with version {verdict.champion}: {verdict.incomparable}.")
     else:
         content = _comparison(ours, champion, verdict)
-    page.section("Against the champion", content)
+    page.section("Comparison with the champion", content)
     page.write(path, ours.scores, params, tags)
 
 

@@ -31,23 +31,23 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     Args:
         name: the registered model.
         which: number or alias.
-        reason: why; it is written down.
+        reason: why; it is recorded.
         force: overrules the gate, which requires a reason.
 
     Raises:
-        MaskcastError: there is no such version, it is already champion, it did not pass the gate or was compared
+        MaskcastError: the version does not exist, it is already champion, it did not pass the gate or was compared
             with another champion, the gate is overruled without a reason, or another user decides at the same
             time.
     """
     if force and not reason.strip():
-        raise MaskcastError("promote: overruling the gate takes a reason; give --reason TEXT with --force")
-    turn = Transaction(name)
-    version = turn.registry.find(which)
+        raise MaskcastError("promote: --force overrules the gate and needs a reason; give --reason TEXT")
+    transaction = Transaction(name)
+    version = transaction.registry.find(which)
     if CHAMPION in version.aliases:
-        raise MaskcastError(f"{name}: version {version.number} is the champion already")
+        raise MaskcastError(f"{name}: version {version.number} is already the champion")
     if not force:
-        _check_gate(turn.registry, version)
-    return turn.decide("promote", version, reason.strip())
+        _check_gate(transaction.registry, version)
+    return transaction.decide("promote", version, reason.strip())
 
 
 def rollback(name: str, reason: str = "") -> Decision:
@@ -55,24 +55,24 @@ def rollback(name: str, reason: str = "") -> Decision:
 
     Args:
         name: the registered model.
-        reason: why; it is written down.
+        reason: why; it is recorded.
 
     Raises:
         MaskcastError: there is no previous version, it equals the champion after a killed decision, or another
             user decides at the same time.
     """
-    turn = Transaction(name)
-    if not turn.registry.versions():
-        raise turn.registry.no_models_error()
-    if PREVIOUS not in turn.registry.aliases():
+    transaction = Transaction(name)
+    if not transaction.registry.versions():
+        raise transaction.registry.no_models_error()
+    if PREVIOUS not in transaction.registry.aliases():
         raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")
-    version = turn.registry.find(PREVIOUS)
-    if version.number == turn.champion:
+    version = transaction.registry.find(PREVIOUS)
+    if version.number == transaction.champion:
         raise MaskcastError(
-            f"{name}: version {version.number} is the champion and {PREVIOUS!r}, as a decision leaves it that is "
-            "killed; `maskcast models list` tells what was before, `maskcast models promote` takes its number"
+            f"{name}: version {version.number} is the champion and {PREVIOUS!r}, because a decision was killed; "
+            "find the earlier champion with `maskcast models list`, and run `maskcast models promote NUMBER`"
         )
-    return turn.decide("rollback", version, reason.strip())
+    return transaction.decide("rollback", version, reason.strip())
 
 
 class Transaction:
@@ -88,8 +88,8 @@ class Transaction:
         if last is not None and last.outcome == "open":
             if time.time() - last.created_ms / 1000 < ABANDONED_S:
                 raise MaskcastError(
-                    f"{name}: {last.user} is about to {last.action} version {last.version}; "
-                    "look at `maskcast models list` in a minute and decide again"
+                    f"{name}: conflict with a decision of {last.user} that is not complete ({last.action} version "
+                    f"{last.version}); check `maskcast models list` in a minute and try again"
                 )
             self._trail.tag(last.number, {"maskcast.outcome": "abandoned"})
         self._last = last.number if last else 0
@@ -99,10 +99,10 @@ class Transaction:
         """Moves the aliases, unless another user has decided since the state was read.
 
         Raises:
-            MaskcastError: another user has; the message says what they did. Or the version's files are gone.
+            MaskcastError: another user has, which the message describes; or the version's files do not exist.
         """
         name = self.registry.name
-        self.registry.files(version)  # fails if they are gone: such a champion would be unusable
+        self.registry.files(version)  # fails if they do not exist: such a champion would be unusable
         entry = {
             "maskcast.action": action,
             "maskcast.version": str(version.number),
@@ -118,11 +118,12 @@ class Transaction:
             self._trail.tag(number, {"maskcast.outcome": "overtaken"})
             first = next((each for each in decisions(name) if each.number == self._last + 1), None)
             if first is None:
-                was = f"decision {self._last + 1} was deleted from {self._trail.name}"
+                cause = f"decision {self._last + 1} was deleted from {self._trail.name}"
             else:
-                was = f"{first.user} was first (decision {first.number}: {first.action} version {first.version})"
+                cause = f"{first.user} was first (decision {first.number}: {first.action} version {first.version})"
             raise MaskcastError(
-                f"{name}: {was}; nothing of yours was done: look at `maskcast models list` and decide again"
+                f"{name}: conflict: {cause}; your decision has no effect: check `maskcast models list` and try "
+                "again"
             )
         if self.champion:
             self.registry.set_alias(PREVIOUS, self.champion)
@@ -135,8 +136,8 @@ class Transaction:
         now = self.registry.aliases().get(CHAMPION)
         if now != version.number:
             raise MaskcastError(
-                f"{name}: {CHAMPION} points to {now}, not to {version.number}: somebody moved it by other means; "
-                "look at `maskcast models list` and decide again"
+                f"{name}: alias {CHAMPION} is on version {now}, not {version.number}: it was moved without "
+                "maskcast; check `maskcast models list` and try again"
             )
         return next(each for each in decisions(name) if each.number == number)
 
@@ -153,13 +154,13 @@ def _check_gate(registry: Registry, version: Version) -> None:
     remedy = f"run {name} again, or overrule it with --force --reason TEXT"
     verdict = version.tags.get("maskcast.verdict")
     if verdict != "passed":
-        told = "did not pass the gate" if verdict else "never stood at the gate"
-        raise MaskcastError(f"{version.name}: version {version.number} {told}; {remedy}")
+        fault = "did not pass the gate" if verdict else "was not checked by a gate"
+        raise MaskcastError(f"{version.name}: version {version.number} {fault}; {remedy}")
     champion = series_champion(registry, version.tags.get("maskcast.data", ""))
     now = None if champion is None or champion.digest == version.digest else champion.number
     if version.gate.get("champion") != now:
         against = version.gate.get("champion") or "no champion"
         raise MaskcastError(
-            f"{version.name}: the gate held version {version.number} against {against}, "
-            f"the champion is now {now or 'none'}; {remedy}"
+            f"{version.name}: the gate compared version {version.number} with {against}, but the champion is now "
+            f"{now or 'none'}; {remedy}"
         )

@@ -63,8 +63,8 @@ def register(
     """
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, convert_mlflow_errors():
         artifacts = [
-            make_artifact(Path(scratch, one.about.kind), one, parts, record, origin.tags)
-            for one in sorted(entries, key=lambda one: ORDER.index(one.about.kind))
+            make_artifact(Path(scratch, entry.about.kind), entry, parts, record, origin.tags)
+            for entry in sorted(entries, key=lambda entry: ORDER.index(entry.about.kind))
         ]
         promoted = artifacts[-1]
         scored = {part: parts[part] for part in PARTS[promoted.kind]}
@@ -84,7 +84,10 @@ def register(
     write_json(registration, {"model": model.name, "versions": versions, **verdict.as_json()})
     say(f"gate: {model.name} version {model.number} {verdict.line}")
     if record.facts.get("split") == "train":
-        say(f"warning: {record.place}: scores of split train, which the model learns from; evaluate another split")
+        say(
+            f"warning: {record.place}: scores of split train, the training data of the model; evaluate another "
+            "split"
+        )
 
 
 def _versions(
@@ -99,8 +102,8 @@ def _versions(
         origin: provenance of the registering stage.
         key_file: stores the key of the run, for resuming a killed registration.
     """
-    registries = {one.kind: Registry(one.name, creates=True) for one in artifacts}
-    known = {one.kind: _with_digest(registries[one.kind], one.digest) for one in artifacts}
+    registries = {artifact.kind: Registry(artifact.name, creates=True) for artifact in artifacts}
+    known = {artifact.kind: _with_digest(registries[artifact.kind], artifact.digest) for artifact in artifacts}
     promoted = artifacts[-1].kind
     versions: dict[str, int] = {}
     evaluated = known[promoted]
@@ -113,29 +116,29 @@ def _versions(
         evaluation, scores = _evaluation_tags(record), _score_tags(record)
         with _run(registries[promoted].client, record, origin, key_file) as (run_id, artifact_uri):
             evaluation = {"maskcast.evaluation_run": run_id} | evaluation
-            for one in artifacts:
-                registry, found = registries[one.kind], known[one.kind]
+            for artifact in artifacts:
+                registry, found = registries[artifact.kind], known[artifact.kind]
                 if found is None:
-                    registry.client.log_artifacts(run_id, str(one.folder), one.kind)
-                    tags = {**origin.tags, **evaluation, "maskcast.digest": one.digest}
-                    if one.kind != "encoder":  # the evaluation scores models that started from it
+                    registry.client.log_artifacts(run_id, str(artifact.folder), artifact.kind)
+                    tags = {**origin.tags, **evaluation, "maskcast.digest": artifact.digest}
+                    if artifact.kind != "encoder":  # the evaluation scores models that started from it
                         tags |= scores
-                    if one.kind == promoted:  # created with its verdict and the versions of its parts
+                    if artifact.kind == promoted:  # created with its verdict and the versions of its parts
                         tags |= _verdict_tags(verdict) | _part_tags(versions)
-                    source = f"{artifact_uri}/{one.kind}"
-                    versions[one.name] = _create_once(registry, source, run_id, tags, one)
+                    source = f"{artifact_uri}/{artifact.kind}"
+                    versions[artifact.name] = _create_once(registry, source, run_id, tags, artifact)
                 else:
-                    versions[one.name] = found.number
-                if one.kind == promoted:  # existing parts keep the evaluation of their registration
+                    versions[artifact.name] = found.number
+                if artifact.kind == promoted:  # existing parts keep the evaluation of their registration
                     # The evaluation's digest is set last, so that after a kill all of this is repeated.
-                    registry.tag(versions[one.name], scores | evaluation)
+                    registry.tag(versions[artifact.name], scores | evaluation)
     for kind, found in known.items():
         if found is not None:
             versions[found.name] = found.number
-            say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
-    own = registries[promoted]
-    others = {name: number for name, number in versions.items() if name != own.name}
-    own.tag(versions[own.name], _part_tags(others))  # the encoder may be newer than its pipeline
+            say(f"registry: these {kind} weights are already registered as {found.name} version {found.number}")
+    registry = registries[promoted]
+    others = {name: number for name, number in versions.items() if name != registry.name}
+    registry.tag(versions[registry.name], _part_tags(others))  # the encoder may be newer than its pipeline
     return dict(sorted(versions.items()))
 
 
@@ -173,21 +176,21 @@ def _run(client: Any, record: EvaluationRecord, origin: Origin, key_file: Path) 
     client.set_terminated(run_id, "FINISHED")
 
 
-def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], one: Artifact) -> int:
+def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], artifact: Artifact) -> int:
     """Creates a version; if another process creates an equal one at the same time, only the first is kept.
 
     Each process lists the versions again after creating its own. Numbers follow the order of creation, so the
     process with the higher number sees the other version and deletes its own. If it is killed in between, an
     unused version remains, as the first of equal digests counts.
     """
-    number = registry.create(source, run_id, tags, _fit(one.card), PURPOSE[one.kind])
+    number = registry.create(source, run_id, tags, _fit(artifact.card), PURPOSE[artifact.kind])
     first = _with_digest(registry, tags["maskcast.digest"])
     assert first is not None
     if first.number == number:
-        say(f"registry: {registry.name} version {number} is new")
+        say(f"registry: registered {registry.name} version {number}")
     else:
         registry.delete(number)
-        say(f"registry: {registry.name} got these weights from somebody else just now: version {first.number}")
+        say(f"registry: another process has registered these weights as {registry.name} version {first.number}")
     return first.number
 
 
@@ -200,8 +203,8 @@ def _fit(card: str) -> str:
 
 def _with_digest(registry: Registry, digest: str) -> Version | None:
     """Returns the first version with a bundle's digest whose files still exist."""
-    found = [version for version in reversed(registry.versions()) if version.digest == digest]
-    return next(filter(registry.has_files, found), None)
+    same = (version for version in reversed(registry.versions()) if version.digest == digest)
+    return next(filter(registry.has_files, same), None)
 
 
 def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:
@@ -211,8 +214,8 @@ def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:
 
 
 def _score_tags(record: EvaluationRecord) -> dict[str, str]:
-    found = {name: record.scores[name] for name in record.measure.headline if name in record.scores}
-    return {f"maskcast.score.{name}": f"{value:.6f}" for name, value in found.items()}
+    scores = {name: record.scores[name] for name in record.measure.headline if name in record.scores}
+    return {f"maskcast.score.{name}": f"{value:.6f}" for name, value in scores.items()}
 
 
 def _part_tags(versions: Mapping[str, int]) -> dict[str, str]:

@@ -57,7 +57,7 @@ class Version:
             return TypeAdapter(dict[str, Any]).validate_json(self.tags.get("maskcast.gate", "{}"))
         except ValidationError:
             raise MaskcastError(
-                f"{self.name} version {self.number}: its tag maskcast.gate was changed and is no verdict; "
+                f"{self.name} version {self.number}: its tag maskcast.gate was changed and is invalid; "
                 "register it again"
             ) from None
 
@@ -76,14 +76,14 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         """Returns the version number of each alias; empty if the model is not registered."""
-        with log_if_slow(f"an answer of {redacted_uri()}"):  # the first request of most commands
-            found = self.client.search_registered_models(f"name = '{self.name}'")
-        return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
+        with log_if_slow(f"a response of {redacted_uri()}"):  # the first request of most commands
+            models = self.client.search_registered_models(f"name = '{self.name}'")
+        return {alias: int(number) for alias, number in models[0].aliases.items()} if models else {}
 
     def versions(self) -> list[Version]:
         """Returns all versions, newest first."""
         aliases = self.aliases()
-        found = self.client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        entries = self.client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
         versions = [
             Version(
                 self.name,
@@ -93,7 +93,7 @@ class Registry:
                 dict(each.tags),
                 tuple(sorted(alias for alias, number in aliases.items() if number == int(each.version))),
             )
-            for each in found
+            for each in entries
         ]
         return sorted(versions, key=lambda each: -each.number)
 
@@ -101,7 +101,7 @@ class Registry:
         """Returns the version with a number or an alias.
 
         Raises:
-            MaskcastError: if there is none; the message lists all versions.
+            MaskcastError: it does not exist; the message lists all versions.
         """
         versions = self.versions()
         for version in versions:
@@ -110,14 +110,14 @@ class Registry:
         available = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
         if not versions:
             raise self.no_models_error()
-        hint = "; one that passes the gate of a register stage becomes it" if which == CANDIDATE else ""
-        raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {available}{hint}")
+        hint = "; a version gets it by passing the gate of a register stage" if which == CANDIDATE else ""
+        raise MaskcastError(f"{self.name}: version or alias {which!r} not found; versions: {available}{hint}")
 
     def no_models_error(self) -> MaskcastError:
         """Returns the error for a model without versions."""
         return MaskcastError(
-            f"{self.name}: no models: looked in {redacted_uri()}; run a stage that registers, give "
-            "--name, or set MLFLOW_TRACKING_URI"
+            f"{self.name}: no registered versions in {redacted_uri()}; run a register stage, or fix --name or "
+            "MLFLOW_TRACKING_URI"
         )
 
     def create(
@@ -164,7 +164,7 @@ class Registry:
         """Returns run id and artifact folder of a version's files.
 
         Raises:
-            MaskcastError: the files are gone, or the version was not registered by maskcast.
+            MaskcastError: the files do not exist, or the version was not registered by maskcast.
         """
         title = f"{self.name} version {version.number}"
         if not version.run_id or not version.digest:
@@ -173,7 +173,7 @@ class Registry:
         folder = source.rpartition("/")[2]
         if not self._has_artifacts(version.run_id, folder):
             raise MaskcastError(
-                f"{title}: its files are gone from {redacted(source)}; bring them back, or name another version"
+                f"{title}: its files are missing in {redacted(source)}; restore them, or name another version"
             )
         return version.run_id, folder
 
@@ -185,19 +185,19 @@ class Registry:
         """
         run_id = version.tags.get("maskcast.evaluation_run")
         if run_id is None:
-            raise MaskcastError(f"{self.name} {version.number}: has no evaluation; register it again")
+            raise MaskcastError(f"{self.name} version {version.number}: has no evaluation; register it again")
         return run_id
 
     def evaluation(self, version: Version) -> EvaluationRecord:
         """Returns a version's latest evaluation.
 
         Raises:
-            MaskcastError: if it has none, or its files are gone.
+            MaskcastError: it has none, or its files do not exist.
         """
         run_id = self.evaluation_run(version)
         if not self.has_evaluation(version):
             raise MaskcastError(
-                f"{self.name} version {version.number}: its evaluation is gone from run {run_id}; bring it back, "
+                f"{self.name} version {version.number}: its evaluation is missing in run {run_id}; restore it, "
                 "or register the same weights with their evaluation again"
             )
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:

@@ -43,19 +43,19 @@ def summary(results: Path) -> str:
     """
     if not (results / "evaluate.json").exists() and (results / "index.html").exists():
         raise MaskcastError(
-            f"{results / 'evaluate.json'}: no such scores, as of a pipeline that forecasts nothing; "
-            f"{results / 'index.html'} leads to the pages of this run"
+            f"{results / 'evaluate.json'}: not found, as this pipeline does not forecast; open "
+            f"{results / 'index.html'}, the index of its pages"
         )
     scores = _read(results / "evaluate.json")
     ends = [name.removeprefix("jaccard_h") for name in scores]
     frames = sorted(int(end) for end in ends if end.isdecimal())
     if "jaccard_last" not in scores and "accuracy_last" in scores:
         raise MaskcastError(
-            f"{results / 'evaluate.json'}: has no Jaccard, since no true mask has foreground; evaluate clips "
+            f"{results / 'evaluate.json'}: has no Jaccard, because no true mask has foreground; evaluate clips "
             "whose last frames show objects"
         )
     if "jaccard_last" not in scores or not frames:
-        raise MaskcastError(f"{results / 'evaluate.json'}: holds no scores of forecasts; run `dvc repro` first")
+        raise MaskcastError(f"{results / 'evaluate.json'}: has no scores of forecasts; run `dvc repro` first")
     models = {"forecaster": "", **{name: f"_{name}" for name in BASELINES if f"jaccard_last_{name}" in scores}}
     columns = {key: title for key, title in COLUMNS.items() if key in scores}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in columns)] for name, suffix in models.items()]
@@ -129,7 +129,7 @@ def _has_sample_classes(per_class: Path) -> bool:
 
 
 def _is_champion(name: str, number: int) -> bool:
-    """Whether a version is already champion; false if the server is away."""
+    """Whether a version is already champion; false if the server is unreachable."""
     try:
         with convert_mlflow_errors():
             return number == Registry(name).aliases().get(CHAMPION)

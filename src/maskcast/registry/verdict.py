@@ -46,7 +46,7 @@ class BaselineComparison:
     baseline: str
     theirs: float
     difference: Difference | None = None
-    """The paired difference over clips; None if the report lacks the baseline's clips."""
+    """The paired difference over clips; None if the report does not have the baseline's clips."""
 
     @property
     def passed(self) -> bool:
@@ -61,11 +61,11 @@ class BaselineComparison:
     @property
     def result(self) -> str:
         """The value, as text."""
-        said = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
+        text = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
         if self.difference is None:
-            return said
+            return text
         chance = ", which may be chance" if self.difference.may_be_chance else ""
-        return f"{said} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
+        return f"{text} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -111,7 +111,7 @@ class Verdict:
             )
         elif self.incomparable is not None:
             allowed = (
-                "allowed" if self.gate.allow_incomparable else "evaluate and register the champion there, too"
+                "allowed" if self.gate.allow_incomparable else "evaluate and register the champion in the same way"
             )
             parts.append(f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}")
         elif self.elsewhere is not None:

@@ -71,15 +71,15 @@ class Verification:
             rows[-1].append("no" if name in self.differing else "yes")
         count = len({*self.registered, *self.found})
         if self.equal:
-            said = f"equal: all {count} scores, and those of each clip"
+            result = f"equal: all {count} scores, and those of each clip"
         else:
             both = [name for name in self.differing if name in self.registered and name in self.found]
             most = max((abs(self.registered[name] - self.found[name]) for name in both), default=0.0)
             clips = "equal" if self.clips_equal else "not equal"
-            said = (
+            result = (
                 f"not equal: {len(self.differing)} of {count} scores, by at most {most:.2g}; of each clip: {clips}"
             )
-        return f"{format_table(['score', 'registered', 'now', 'equal'], rows, self.title)}\n{said}"
+        return f"{format_table(['score', 'registered', 'now', 'equal'], rows, self.title)}\n{result}"
 
 
 def verify(registry: Registry, which: str, repository: str, clips: Path | None = None) -> Verification:
@@ -97,28 +97,31 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
     Raises:
         MaskcastError: commit, clips, weights or runs are not available or differ from the registered ones.
     """
-    known = registry.find(which)
-    title = f"{registry.name} version {known.number}"
-    record = registry.evaluation(known)
+    version = registry.find(which)
+    title = f"{registry.name} version {version.number}"
+    record = registry.evaluation(version)
     if record.measure != FORECASTS:
         stage = record.measure.stage
-        raise MaskcastError(f"{title}: is no pipeline, which alone can be verified; run {stage} on its weights")
-    if not any(name.startswith("maskcast.part.") for name in known.tags):
-        raise MaskcastError(f"{title}: is part of a pipeline; verify that")
-    runs = upstream_runs(registry, known)
-    tags = next(run_facts(run) for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
+        raise MaskcastError(
+            f"{title}: is not a pipeline, and only these can be verified; run {stage} on its weights"
+        )
+    if not any(name.startswith("maskcast.part.") for name in version.tags):
+        raise MaskcastError(f"{title}: is part of a pipeline; verify the pipeline")
+    runs = upstream_runs(registry, version)
+    tags = next(run_facts(run) for run in runs if run.info.run_id == version.tags["maskcast.evaluation_run"])
     commit = tags["maskcast.git_sha"]
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise MaskcastError(
-            f"{title}: was evaluated by code that is no commit ({commit}); commit, evaluate and register again"
+            f"{title}: was evaluated with code that is not committed ({commit}); commit, evaluate and register "
+            "again"
         )
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
         folder = Path(scratch)
-        weights = download(registry, known, folder)
-        read_bundle(weights / "data", known.digest)
+        weights = download(registry, version, folder)
+        read_bundle(weights / "data", version.digest)
         for name, recorded, here in pinned_packages(weights / "requirements.txt"):
             if here != recorded:
-                say(f"verify: {name} is {here or 'missing'} here, {title} was registered with {recorded}")
+                say(f"verify: {name} is {here or 'missing'} here, but {title} was registered with {recorded}")
         top = _git_root(repository)
         _check_out(top, commit, folder / "code")
         _check_code(folder / "code", tags[CODE], title, commit)
@@ -126,16 +129,16 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
             clips = _pull(top, tags, folder / "code", title)
         if digest_tree(clips) != tags[f"{DATA_HASH}clips"]:
             raise MaskcastError(
-                f"{clips}: not the clips that {title} was evaluated on ({tags[f'{DATA_HASH}clips']}); give those"
+                f"{clips}: not the clips that {title} was evaluated on; give those ({tags[f'{DATA_HASH}clips']})"
             )
         generated = record.facts["mask_store"] != record.facts["clip_store"]  # else the context was true
         mask_params = _mask_params(runs, record) if generated else None
-        found = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
-    was, now = (
+        again = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
+    registered, found = (
         {name: value for name, value in each.scores.items() if not MACHINE_DEPENDENT.match(name)}
-        for each in (record, found)
+        for each in (record, again)
     )
-    return Verification(f"{title}, commit {commit[:12]}", was, now, found.digest == record.digest)
+    return Verification(f"{title}, commit {commit[:12]}", registered, found, again.digest == record.digest)
 
 
 def _git_root(repository: str) -> str:
@@ -143,17 +146,19 @@ def _git_root(repository: str) -> str:
     if not Path(repository).is_dir():
         return repository
     command = ["git", "-C", repository, "rev-parse", "--show-toplevel"]
-    return _run(command, f"{repository}: no Git repository; give --repository").strip()
+    return _run(command, f"{repository}: not a Git repository; give --repository").strip()
 
 
 def _check_out(repository: str, commit: str, folder: Path) -> None:
-    remedy = f"{repository}: commit {commit} cannot be checked out; give --repository, a clone or URL that has it"
+    remedy = (
+        f"{repository}: commit {commit} cannot be checked out; give a clone or URL that has it as --repository"
+    )
     _run(["git", "clone", "--quiet", "--no-checkout", repository, str(folder)], remedy)
     _run(["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit], remedy)
     say(f"verify: checked out {commit} of {repository}")
 
 
-def _check_code(folder: Path, known: str, title: str, commit: str) -> None:
+def _check_code(folder: Path, recorded: str, title: str, commit: str) -> None:
     """Checks that the code to run is the one of the evaluation: that of the commit, or the installed package.
 
     Raises:
@@ -161,13 +166,13 @@ def _check_code(folder: Path, known: str, title: str, commit: str) -> None:
     """
     if (folder / "src" / "maskcast").is_dir():
         return
-    here = version_and_commit()
-    if known != here or "commit" not in here or here.endswith("-dirty"):
+    installed = version_and_commit()
+    if recorded != installed or "commit" not in installed or installed.endswith("-dirty"):
         raise MaskcastError(
-            f"{title}: commit {commit} has no src/maskcast; give --repository, one that has it, or install the "
-            f"maskcast that evaluated it ({known}; here is {here})"
+            f"{title}: commit {commit} has no src/maskcast; give a --repository that has it, or install the "
+            f"maskcast that evaluated it ({recorded}; installed is {installed})"
         )
-    say(f"verify: maskcast {here} is installed, as it was then")
+    say(f"verify: maskcast {installed} is installed, as in the evaluation")
 
 
 def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> Path:
@@ -175,9 +180,7 @@ def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> P
     name = f"{DVC_HASH}clips"
     if name not in tags:
         raise MaskcastError(f"{title}: was not made by `dvc repro`, so DVC has no hash of its clips; give --clips")
-    remedy = (
-        f"clips {tags[name]}: DVC has them neither in the cache of {repository} nor in its remote; give --clips"
-    )
+    remedy = f"clips {tags[name]}: not found in DVC's cache of {repository} or in its remote; give --clips"
     root, here = (Path(top) / tags["maskcast.git_folder"] for top in (code, repository))
     pointer = root / "maskcast-verify" / "clips.dvc"
     pointer.parent.mkdir()
@@ -204,12 +207,12 @@ def _mask_params(runs: list[Any], record: EvaluationRecord) -> dict[str, Any]:
             params: dict[str, Any] = {}
             for name, text in run.data.params.items():
                 *sections, last = name.split(".")
-                place = params
-                for each in sections:
-                    place = place.setdefault(each, {})
-                place[last] = _value(text)
+                section = params
+                for key in sections:
+                    section = section.setdefault(key, {})
+                section[last] = _value(text)
             return params
-    say("verify: the run of generate_masks is not on this server; taking defaults for what evaluate does not know")
+    say("verify: run of generate_masks not found on this server; using defaults for params that evaluate lacks")
     return {name: record.facts[name] for name in ("precision", "consistent_frames") if name in record.facts}
 
 
@@ -244,8 +247,8 @@ def _stage(folder: Path, name: str, paths: Mapping[str, str]) -> None:
     say(f"verify: {name}")
     flags = [word for port, path in paths.items() for word in (f"--{port}", path)]
     command = [sys.executable, "-m", "maskcast", name, "--params", "params.yaml", *flags]
-    own = folder / "code" / "src"
-    more = {"PYTHONPATH": str(own)} if own.is_dir() else {}
+    source = folder / "code" / "src"
+    more = {"PYTHONPATH": str(source)} if source.is_dir() else {}
     _run(command, f"{name} of that commit failed", folder, more)
 
 
@@ -268,8 +271,8 @@ def _run(
                 check=False,
             )
     except FileNotFoundError:
-        raise MaskcastError(f"{name}: is not installed here, and --verify needs it; install it") from None
+        raise MaskcastError(f"{name}: not installed, but needed by --verify; install it") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise MaskcastError(f"{remedy} ({said})")
+        reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise MaskcastError(f"{remedy} ({reason})")
     return done.stdout
