@@ -246,7 +246,7 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
         for percent, clips in (("25.0", "1"), ("50.0", "2"))
     }
     page = (folder / "results/budget.html").read_text()
-    assert page.count("<polyline") == 2 and "Classes by their attributes: Jaccard" in page
+    assert page.count("<polyline") == 2 and "Classes with attributes: Jaccard" in page
     assert not list((folder / "data").glob("budget-*"))
     named = [
         json.loads((folder / f"results/budget/{one}/config.json").read_text())["model"]["width"]

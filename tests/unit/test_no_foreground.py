@@ -79,9 +79,9 @@ def test_evaluate_says_it_in_its_last_lines_and_on_its_page(
     page.write(tmp_path / "page.html", flat, Evaluate(), {})
     assert "jaccard_last" not in flat
     said = capsys.readouterr().err
-    assert "warning: split 'val': no true mask has foreground, so Jaccard is n/a" in said
+    assert "warning: split 'val': no true mask has foreground, so Jaccard is undefined" in said
     shown = (tmp_path / "page.html").read_text()
-    assert "No true mask has foreground, so Jaccard is n/a: what could be right is background alone." in shown
+    assert "No true mask has foreground, so Jaccard is undefined (n/a)." in shown
     assert "how the data were read: 44 masks, all well" in shown
     assert "<summary>Neither in truth nor forecast: " in shown
     assert "objects, calibration error n/a" in shown and " nan" not in shown  # no object is forecast, either

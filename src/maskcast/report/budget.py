@@ -11,7 +11,7 @@ from maskcast.markup import element, table
 from maskcast.report.charts import line_chart
 from maskcast.report.page import document
 
-ATTRIBUTES = "attributes"  # such arms, whose classes have attributes, get a chart of their own
+ATTRIBUTES = "attributes"  # in the names of arms whose classes have attributes, which get a separate chart
 
 
 class Point(NamedTuple):
@@ -33,21 +33,21 @@ def write_budget(path: Path, points: Iterable[Point]) -> None:
         path: path of both without ``.html`` and ``.csv``; its folder exists.
         points: the trainings, in the order in which their arms are listed.
     """
-    found = list(points)
+    points = list(points)
     with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([Point._fields, *found])
+        csv.writer(file).writerows([Point._fields, *points])
     lines: defaultdict[str, defaultdict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
-    for point in found:
+    for point in points:
         name = point.arm if point.order == "random" else f"{point.arm}, {point.order}"
         lines[name][point.percent].append(point)
     groups = {
-        "Classes by themselves": {name: at for name, at in lines.items() if ATTRIBUTES not in name},
-        "Classes by their attributes": {name: at for name, at in lines.items() if ATTRIBUTES in name},
+        "Classes without attributes": {name: line for name, line in lines.items() if ATTRIBUTES not in name},
+        "Classes with attributes": {name: line for name, line in lines.items() if ATTRIBUTES in name},
     }
     charts = [
         line_chart(
             title,
-            {name: [(percent, _mean(at[percent])) for percent in sorted(at)] for name, at in group.items()},
+            {name: [(percent, _mean(line[percent])) for percent in sorted(line)] for name, line in group.items()},
             x_label="clips with labels, %",
             y_label="Jaccard",
             y_range=(0, 1),
@@ -60,14 +60,14 @@ def write_budget(path: Path, points: Iterable[Point]) -> None:
         [
             name,
             f"{percent:g}",
-            some[0].clips,
-            len(some),
-            f"{_mean(some):.3f}",
-            _span(some),
-            f"{_minutes(some):.1f}",
+            seeds[0].clips,
+            len(seeds),
+            f"{_mean(seeds):.3f}",
+            _span(seeds),
+            f"{_minutes(seeds):.1f}",
         ]
-        for name, at in lines.items()
-        for percent, some in sorted(at.items())
+        for name, line in lines.items()
+        for percent, seeds in sorted(line.items())
     ]
     header = ["way to train", "%", "clips", "seeds", "Jaccard, mean", "lowest to highest", "minutes"]
     sections = {
@@ -77,16 +77,16 @@ def write_budget(path: Path, points: Iterable[Point]) -> None:
     path.with_suffix(".html").write_text(document("Few labels", sections), encoding="utf-8")
 
 
-def _mean(some: Sequence[Point]) -> float:
+def _mean(points: Sequence[Point]) -> float:
     """Returns the mean Jaccard index."""
-    return statistics.mean(point.jaccard for point in some)
+    return statistics.mean(point.jaccard for point in points)
 
 
-def _minutes(some: Sequence[Point]) -> float:
+def _minutes(points: Sequence[Point]) -> float:
     """Returns the mean training time in minutes."""
-    return statistics.mean(point.minutes for point in some)
+    return statistics.mean(point.minutes for point in points)
 
 
-def _span(some: Sequence[Point]) -> str:
+def _span(points: Sequence[Point]) -> str:
     """Returns the range of the Jaccard index, as text."""
-    return f"{min(point.jaccard for point in some):.3f} to {max(point.jaccard for point in some):.3f}"
+    return f"{min(point.jaccard for point in points):.3f} to {max(point.jaccard for point in points):.3f}"

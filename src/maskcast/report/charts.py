@@ -28,7 +28,7 @@ def line_chart(
 ) -> Html:
     """Returns a figure with chart, legend and, collapsed, the numbers.
 
-    Of very many points an even selection is drawn and listed, including the first and the last.
+    If there are many points, evenly spaced ones are drawn and listed, including the first and the last.
 
     Args:
         title: Caption.
@@ -39,7 +39,9 @@ def line_chart(
         log_x: Logarithmic x axis, for x > 0, with a tick at each x, or at powers of ten if there are many.
     """
     lines = {name: _subsample(points, MAX_POINTS) for name, points in lines.items()}
-    finite = {name: [one for one in points if all(map(math.isfinite, one))] for name, points in lines.items()}
+    finite = {
+        name: [point for point in points if all(map(math.isfinite, point))] for name, points in lines.items()
+    }
     drawn = [point for points in finite.values() for point in points]
     if not drawn:
         return element("p", f"{title}: no finite numbers.")
@@ -55,7 +57,7 @@ def line_chart(
     x_ticks = _log_ticks(xs) if log_x else inner_ticks
     right = max([MIN_RIGHT, *(math.ceil(DIGIT * len(f"{tick:g}") / 2) for tick in x_ticks)])
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def to_pixels(x: float, y: float) -> tuple[float, float]:
         across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) if x_high > x_low else 0.5
         up = (y - y_low) / (y_high - y_low)
         return round(left + across * (WIDTH - left - right), 1), round(
@@ -64,14 +66,14 @@ def line_chart(
 
     parts: list[Html] = []
     for tick in y_ticks:
-        _, y = place(x_low, tick)
+        _, y = to_pixels(x_low, tick)
         parts.append(element("line", x1=left, x2=WIDTH - right, y1=y, y2=y, class_="rule"))
         parts.append(element("text", f"{tick:g}", x=left - 6, y=y + 4, text_anchor="end"))
-    for label, x in _without_overlap([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
+    for label, x in _without_overlap([(f"{tick:g}", to_pixels(tick, y_low)[0]) for tick in x_ticks]):
         parts.append(element("text", label, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     parts.append(element("text", x_label, x=(left + WIDTH - right) / 2, y=HEIGHT - 4, text_anchor="middle"))
     for k, points in reversed(list(enumerate(finite.values()))):  # the first line is drawn on top
-        positions = [place(*point) for point in points]
+        positions = [to_pixels(*point) for point in points]
         parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in positions), class_=_style(k)))
         if len(positions) <= MAX_DOTS:
             parts += [element("circle", cx=x, cy=y, r=2.5, class_=f"dot dot-{k % STYLES}") for x, y in positions]
@@ -125,7 +127,7 @@ def _without_overlap(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, floa
     """Returns ticks (text, position) that do not overlap: the first, the last, and as many as fit between."""
     kept: list[tuple[str, float]] = []
     for text, x in (*ticks[:1], *ticks[-1:], *ticks[1:-1]):
-        if all(abs(x - place) > DIGIT * (len(text) + len(other) + 1) / 2 for other, place in kept):
+        if all(abs(x - other_x) > DIGIT * (len(text) + len(other) + 1) / 2 for other, other_x in kept):
             kept.append((text, x))
     return kept
 

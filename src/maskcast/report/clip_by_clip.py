@@ -1,4 +1,4 @@
-"""Uncertainty of forecasters' scores: each clip is scored alone, with bootstrap intervals over the clips."""
+"""Uncertainty of forecasters' scores: each clip is scored separately, with bootstrap intervals over the clips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CSV_HEADER = (
 BOOTSTRAP = Bootstrap()
 EXPLANATION = (
     "Each clip is scored separately and all clips have equal weight, so a mean over clips is not the pooled "
-    f"score. Brackets hold {BOOTSTRAP.confidence:.0%} bootstrap percentile intervals "
+    f"score. Brackets contain {BOOTSTRAP.confidence:.0%} bootstrap percentile intervals "
     f"({BOOTSTRAP.resamples:,} resamples, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its "
     "clips; if there is only one video, its clips are resampled as if they were independent. With few videos the "
     f"intervals are too narrow, and a difference over fewer than {MIN_VIDEOS} videos may be chance. The intervals "
@@ -80,8 +80,8 @@ def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]
         return []
     comparisons = []
     forecaster_scores = scores[FORECASTER].per_clip()
-    for name, one in scores.items():
-        for score, clips in one.per_clip().items():
+    for name, model_scores in scores.items():
+        for score, clips in model_scores.per_clip().items():
             num_videos = len({videos[clip] for clip in clips})
             interval = mean_interval(clips, BOOTSTRAP, videos)
             difference = None

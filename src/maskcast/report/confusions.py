@@ -57,8 +57,8 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
     parts = [element("rect", x=left, y=top, width=side - 1, height=side - 1, class_="ground")]
     for row, i in enumerate(shown):
         middle, across = top + CELL * row + 11, left + CELL * row + 11
-        whole = [element("title", classes[i])] if names[i] != classes[i] else []
-        parts.append(element("text", names[i], *whole, x=left - NUMBER, y=middle, text_anchor="end"))
+        tooltip = [element("title", classes[i])] if names[i] != classes[i] else []
+        parts.append(element("text", names[i], *tooltip, x=left - NUMBER, y=middle, text_anchor="end"))
         parts.append(element("text", i, x=left - 4, y=middle, text_anchor="end"))
         parts.append(element("text", i, x=across, y=top - 4, transform=f"rotate(-90 {across} {top - 4})"))
         for column, j in enumerate(shown):
@@ -68,18 +68,18 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
                     f"{classes[i]} forecast as {classes[j]}: {share:.1%} "
                     f"({pluralize(matrix_KK[i, j], 'pixel', commas=True)})"
                 )
-                place = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
+                cell = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
                 kind = "cell" if i == j else "cell cell-off"
                 opacity = f"{max(share**0.5, 0.08):.2f}"
-                parts.append(element("rect", element("title", label), **place, class_=kind, fill_opacity=opacity))
-    label = f"Confusion matrix at frame {frame}; its greatest errors stand above"
+                parts.append(element("rect", element("title", label), **cell, class_=kind, fill_opacity=opacity))
+    label = f"Confusion matrix at frame {frame}; the most frequent errors are listed above"
     width, height = left + side, top + side
     size = {"width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
     chart = element("svg", *parts, **size, role="img", aria_label=label)
     left_out = "" if len(shown) == present_K.sum() else f" The {MAX_CLASSES} classes with the most errors."
     caption = (
         "Rows are true classes, columns forecast classes, by number. Blue is right, orange is wrong; the opacity "
-        "of a cell is the square root of its share of the row, so that small errors show."
+        "of a cell is the square root of its share of the row, so that small errors are visible."
         f"{left_out}"
     )
     return element("figure", element("figcaption", caption), scrolling("Confusion matrix", chart))

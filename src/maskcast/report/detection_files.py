@@ -27,7 +27,7 @@ DEFINITIONS = {
     "the score on at which F1 over all images is highest; 1 where nothing is to be found and nothing was",
 }
 FILES = {
-    "table.txt": "the twelve lines; -1 where no such truth exists",
+    "table.txt": "the twelve lines of COCO's summary; -1 if no such truth exists",
     "metrics.json": "the same numbers by name, without those that are -1",
     "per_category.csv, per_category.md": "AP, AP50, AP75 and AR100 of each category; empty where it has no truth",
     "precision_recall.csv, precision_recall.png": "precision at 101 recalls, mean over categories; the mean of a "
@@ -73,10 +73,10 @@ def _write_categories(folder: Path, scores: CocoScores) -> None:
     names = ("AP", "AP50", "AP75", "AR100")
     rows = [
         [
-            *map(str, (one.id, one.name, one.truths, one.detections)),
-            *(csv_number(getattr(one, key)) for key in names),
+            *map(str, (category.id, category.name, category.truths, category.detections)),
+            *(csv_number(getattr(category, key)) for key in names),
         ]
-        for one in scores.per_category
+        for category in scores.per_category
     ]
     header = ["id", "category", "truths", "detections", *names]
     write_csv(folder / "per_category.csv", header, rows)

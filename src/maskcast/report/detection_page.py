@@ -54,19 +54,19 @@ def _count_text(counts: Mapping[str, float], what: str) -> str:
 
 
 def _categories(scores: CocoScores) -> Html:
-    best_first = sorted(scores.per_category, key=lambda one: -np.nan_to_num(one.AP, nan=-1))
+    best_first = sorted(scores.per_category, key=lambda category: -np.nan_to_num(category.AP, nan=-1))
     rows = [
         [
-            one.name,
-            *(_score(getattr(one, name)) for name in OF_A_CATEGORY),
-            f"{one.truths:,}",
-            f"{one.detections:,}",
+            category.name,
+            *(_score(getattr(category, name)) for name in OF_A_CATEGORY),
+            f"{category.truths:,}",
+            f"{category.detections:,}",
         ]
-        for one in best_first
+        for category in best_first
     ]
     header = ["category", *OF_A_CATEGORY, "truths", "detections"]
     caption = "Scores of each category, best AP first"
-    if crowds := len(scores.truth.annotations) - sum(one.truths for one in best_first):
+    if crowds := len(scores.truth.annotations) - sum(category.truths for category in best_first):
         caption += f"; its truths leave out {pluralize(crowds, 'crowd', commas=True)}"
     return table(caption, header, rows)
 

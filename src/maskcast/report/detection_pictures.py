@@ -60,8 +60,8 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
     best_first = (-matches.f1_I).argsort(kind="stable")
     drawn = []
     (folder / "pictures").mkdir()
-    for rank, place in enumerate(evenly_spaced(len(best_first), count), start=1):
-        i = int(best_first[place])
+    for rank, index in enumerate(evenly_spaced(len(best_first), count), start=1):
+        i = int(best_first[index])
         sheet = _sheet(scores, matches, i, read_image(images / names[i]))
         sheet.save(folder / "pictures" / f"{rank:02d}_{scores.truth.images[i]['id']}.png")
         drawn.append(sheet)

@@ -46,7 +46,7 @@ DAVIS = {
     "contour is within 0.008 of the frame's diagonal; a pixel without a label is of no class",
     "j_and_f": "J&F of DAVIS, the mean of j and f",
 }
-NO_FOREGROUND = "no true mask has foreground, so Jaccard is n/a: what could be right is background alone"
+NO_FOREGROUND = "no true mask has foreground, so Jaccard is undefined (n/a)"
 HEADLINE = {
     "jaccard_last": "Jaccard {judged}",
     "jaccard_last_no_background": "without background",
@@ -80,8 +80,8 @@ def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[l
     frames = {"first": numbers[0], "last": numbers[-1], "judged": numbers[first.last]}
     header = ["forecaster", *(text.format(**frames) for text in HEADLINE.values())]
     rows = [
-        [name, *(format_score(one.table()[key], DIGITS.get(key, 4)) for key in HEADLINE)]
-        for name, one in scores.items()
+        [name, *(format_score(each.table()[key], DIGITS.get(key, 4)) for key in HEADLINE)]
+        for name, each in scores.items()
     ]
     return header, rows
 
@@ -104,17 +104,17 @@ def write_tables(
     write_csv(
         folder / "scores.csv",
         ["model", "score", "value"],
-        [[name, key, csv_number(value)] for name, one in scores.items() for key, value in one.table().items()],
+        [[name, key, csv_number(value)] for name, each in scores.items() for key, value in each.table().items()],
     )
     write_csv(
         folder / "per_horizon.csv",
         ["horizon", *scores],
         [
-            [frame, *(csv_number(one.per_horizon()[index]) for one in scores.values())]
+            [frame, *(csv_number(each.per_horizon()[index]) for each in scores.values())]
             for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
-    per_class = [jaccard_per_class(one.matrix_hKK[one.last]) for one in scores.values()]
+    per_class = [jaccard_per_class(each.matrix_hKK[each.last]) for each in scores.values()]
     first = next(iter(scores.values()))
     pixels_K = first.matrix_hKK[first.last].sum(axis=1)
     write_csv(
@@ -135,7 +135,7 @@ def write_tables(
                 *(csv_number(each.get(clip_id, np.nan)) for each in by_score.values()),
                 videos[clip_id],
             ]
-            for name, by_score in {name: one.per_clip() for name, one in scores.items()}.items()
+            for name, by_score in {name: each.per_clip() for name, each in scores.items()}.items()
             for clip_id in first.clip_ids
         ],
     )
@@ -156,8 +156,8 @@ def write_tables(
     lines += [f"- `{name}`: {text}." for name, text in meanings(futures).items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name."]
     if "rigid_body" in scores:
-        lines += ["`rigid_body` knows CLEVRER's camera and physics; no trained forecaster is given either."]
-    lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]
+        lines += ["`rigid_body` uses CLEVRER's camera and physics, which trained forecasters do not have."]
+    lines += ["Scores in per_clip.csv are of single clips; their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     return comparisons
 
@@ -167,7 +167,7 @@ def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
     plot_lines(
         path,
         next(iter(scores.values())).frame_numbers,
-        {name: one.per_horizon() for name, one in scores.items()},
+        {name: each.per_horizon() for name, each in scores.items()},
         title="Forecast quality by horizon",
         x_label="frame",
         y_label="macro Jaccard (absent classes omitted)",
@@ -178,6 +178,8 @@ def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
 def plot_confidence(path: Path, scores: ForecastScores) -> None:
     """Plots the calibration of the forecaster's confidence, for all pixels and for pixels of objects."""
     named = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
-    curves = {f"{name}: error {format_score(one.error(), 3, 'n/a')}": one.curve() for name, one in named.items()}
+    curves = {
+        f"{name}: error {format_score(each.error(), 3, 'n/a')}": each.curve() for name, each in named.items()
+    }
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     plot_reliability(path, curves, title=f"Confidence of frames {first} to {last}")

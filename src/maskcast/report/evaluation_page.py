@@ -67,22 +67,22 @@ def _scores(
     flat: Mapping[str, float],
     compared: list[ClipComparison],
 ) -> Html:
-    last = {name: one.table()["jaccard_last"] for name, one in scores.items()}
+    last = {name: each.table()["jaccard_last"] for name, each in scores.items()}
     best = best_baseline(scores)
     frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
     distance = f"{abs(difference):.3f}"
-    place = "level with" if distance == "0.000" else f"{distance} {'above' if difference > 0 else 'below'}"
+    comparison = "level with" if distance == "0.000" else f"{distance} {'above' if difference > 0 else 'below'}"
     foreground = {
-        name: foreground_text(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
-        for name, one in scores.items()
+        name: foreground_text(foreground_jaccard(each.matrix_hKK[each.last]), digits=3)
+        for name, each in scores.items()
     }
     lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
     if scores[FORECASTER].foreground:
         lead = element(
             "p",
             f"Jaccard {last[FORECASTER]:.3f}{foreground[FORECASTER]} at frame {frame}: ",
-            element("strong", place),
+            element("strong", comparison),
             f" the best baseline, {_words(best)}, with {last[best]:.3f}{foreground[best]}. ",
             comparison_sentence(compared, best, "jaccard_last"),
         )
@@ -107,8 +107,8 @@ def _scores(
 
 def _horizons(scores: Mapping[str, ForecastScores]) -> Html:
     lines = {
-        _words(name): list(zip(map(float, one.frame_numbers), one.per_horizon(), strict=True))
-        for name, one in scores.items()
+        _words(name): list(zip(map(float, each.frame_numbers), each.per_horizon(), strict=True))
+        for name, each in scores.items()
     }
     return line_chart(
         "Forecast quality by horizon", lines, x_label="frame", y_label="macro Jaccard", y_range=(0.0, 1.0)
@@ -179,9 +179,9 @@ def _bar(forecaster: float, baseline: float) -> Html:
 def _confidence(scores: ForecastScores) -> Html:
     curves = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
     lines = {}
-    for name, one in curves.items():
-        label = f"{name}, calibration error {format_score(one.error(), 3, 'n/a')}"
-        lines[label] = [(confidence, accuracy) for confidence, accuracy, _ in one.curve()]
+    for name, each in curves.items():
+        label = f"{name}, calibration error {format_score(each.error(), 3, 'n/a')}"
+        lines[label] = [(confidence, accuracy) for confidence, accuracy, _ in each.curve()]
     lines["perfect calibration"] = [(0.0, 0.0), (1.0, 1.0)]
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     return line_chart(
@@ -195,7 +195,7 @@ def _confidence(scores: ForecastScores) -> Html:
 
 def _learning(curves: Mapping[str, Curve]) -> Html:
     if not curves:
-        return element("p", "The models came without their training curves.")
+        return element("p", "The folders of the models have no training curves.")
     scores = {_words(stage): _points(curve, "jaccard") for stage, curve in curves.items()}
     charts = [line_chart("Validation by epoch", scores, x_label="epoch", y_label="Jaccard", y_range=(0.0, 1.0))]
     charts += [
@@ -211,14 +211,14 @@ def _points(curve: Curve, name: str) -> list[tuple[float, float]]:
 
 
 def _timing(scores: Mapping[str, ForecastScores], device: torch.device) -> Html:
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     rows = []
-    for name, one in scores.items():
-        clips, memory = len(one.clip_ids), one.peak_memory_mib
-        rate = clips / one.seconds if one.seconds else float("inf")
-        rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])
+    for name, each in scores.items():
+        clips, memory = len(each.clip_ids), each.peak_memory_mib
+        rate = clips / each.seconds if each.seconds else float("inf")
+        rows.append([_words(name), f"{each.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])
     header = ["forecaster", "seconds per clip", "clips per second", "peak MiB"]
-    return table(f"Reading the context and forecasting, on {where}", header, rows)
+    return table(f"Reading the context and forecasting, on {device_name}", header, rows)
 
 
 def _words(name: str) -> str:

@@ -41,9 +41,13 @@ def write_label_maps(
         generated: the masks of the masker.
         clips: ids of the clips to draw.
     """
-    rows = [_row(one) for one in scores.values()]
+    rows = [_row(map_scores) for map_scores in scores.values()]
     (folder / "maps.md").write_text(f"{markdown(HEADER, rows)}\n{NOTE}\n", encoding="utf-8")
-    by_class = {name: _by_class(one) for name, one in scores.items() if one.label_map.kind == "classes"}
+    by_class = {
+        name: _by_class(map_scores)
+        for name, map_scores in scores.items()
+        if map_scores.label_map.kind == "classes"
+    }
     write_csv(
         folder / "masker_per_class.csv",
         ["label_map", "class_id", "class", "target_pixels", "jaccard"],
@@ -67,11 +71,13 @@ def write_label_maps(
     return concatenate([*parts, *(figure(path.stem, path.stem, path.read_bytes()) for path in drawn)])
 
 
-def _key(one: MaskerScores) -> Html:
+def _key(map_scores: MaskerScores) -> Html:
     """Returns the legend of a map."""
-    present = np.flatnonzero(one.counts.sum(axis=0) + one.counts.sum(axis=1))
-    title = f"Colours of {one.label_map.name}"
-    return concatenate([element("p", f"{title}:"), legend(class_entries([present], one.label_map.classes), title)])
+    present = np.flatnonzero(map_scores.counts.sum(axis=0) + map_scores.counts.sum(axis=1))
+    title = f"Colours of {map_scores.label_map.name}"
+    return concatenate(
+        [element("p", f"{title}:"), legend(class_entries([present], map_scores.label_map.classes), title)]
+    )
 
 
 def _draw(
@@ -83,26 +89,26 @@ def _draw(
 ) -> list[Path]:
     """Draws the clips that have frames, for each map in which they have masks."""
     paths = []
-    for name, one in scores.items():
+    for name, map_scores in scores.items():
         truth, predictions = prepared.of(name), generated.of(name)
         for clip_id in clips:
             clip = prepared.get(clip_id)
-            if clip_id not in one.clips or not clip.has_frames:
+            if clip_id not in map_scores.clips or not clip.has_frames:
                 continue
             masks, title = predictions.masks(predictions.get(clip_id)), f"{clip_id} · {name}"
             paths.append(folder / f"{name}_{file_stem(clip_id)}.png")
-            strip = masker_strip(truth.frames(clip), truth.masks(clip), masks, title, one.label_map.kind)
+            strip = masker_strip(truth.frames(clip), truth.masks(clip), masks, title, map_scores.label_map.kind)
             strip.save(paths[-1])
     return paths
 
 
-def _row(one: MaskerScores) -> list[str]:
-    scores = one.table()
+def _row(map_scores: MaskerScores) -> list[str]:
+    scores = map_scores.table()
     numbers = [format_score(scores[name], none="n/a") for name in ("jaccard", "accuracy")]
-    return [one.label_map.name, one.label_map.kind, str(len(one.clips)), *numbers]
+    return [map_scores.label_map.name, map_scores.label_map.kind, str(len(map_scores.clips)), *numbers]
 
 
-def _by_class(one: MaskerScores) -> list[tuple[int, int, float]]:
+def _by_class(map_scores: MaskerScores) -> list[tuple[int, int, float]]:
     """Returns id, true pixels and Jaccard index of each class."""
-    pixels_K, jaccard_K = one.counts.sum(axis=1), jaccard_per_class(one.counts)
+    pixels_K, jaccard_K = map_scores.counts.sum(axis=1), jaccard_per_class(map_scores.counts)
     return [(k, int(pixels_K[k]), float(jaccard_K[k])) for k in range(len(pixels_K))]

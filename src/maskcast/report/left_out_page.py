@@ -11,7 +11,7 @@ def write_left_out(left_out: LeftOut) -> Path | None:
     """Writes the page beside the pictures; returns its path, or None if there are no pictures."""
     if not left_out:
         return None
-    lead = "What is wrong with clips that prepare_clips could not use, as far as it can be shown."
+    lead = "Clips that prepare_clips could not use, with pictures of what is wrong."
     clips = [
         element(
             "figure",

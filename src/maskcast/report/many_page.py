@@ -72,9 +72,11 @@ def write_many(
     devices = ", ".join(dict.fromkeys(result.speed.device for result in results))
     sections["Time and memory"] = _best_marked(f"On {devices}, {task.precision}", costs)
     if left_out:
-        sections["Left out"] = table("Models without scores", ["model", "why"], list(left_out.items()))
+        sections["Left out"] = table("Models without scores", ["model", "reason"], list(left_out.items()))
     meanings = [[key, text] for key, text in (DEFINITIONS | COSTS).items() if key in header]
-    sections["What the numbers mean"] = table("The best are in bold", ["name", "meaning"], meanings)
+    sections["What the numbers mean"] = table(
+        "Columns of the tables; the best values are bold", ["name", "meaning"], meanings
+    )
     (folder / "index.html").write_text(document(pluralize(len(results), "masker"), sections), encoding="utf-8")
 
 
@@ -114,7 +116,7 @@ def _pictures(store: ClipStore, split: str, name: str, models: Sequence[MaskerRe
     label_map: LabelMap = store.maps[name]
     draw = matte if label_map.kind == "alpha" else overlay
     map_store = store.of(name)
-    rows = [Row("frame", list(frames), [f"frame {place + 1}" for place in frame_indices])]
+    rows = [Row("frame", list(frames), [f"frame {index + 1}" for index in frame_indices])]
     if map_store.has_masks(clip):
         rows.append(
             Row("truth", [draw(*pair) for pair in zip(frames, map_store.masks(clip)[frame_indices], strict=True)])

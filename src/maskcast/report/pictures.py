@@ -105,7 +105,7 @@ def draw_gallery(
         (folder / name).mkdir()
     scored = [n for n, score in enumerate(scores) if not np.isnan(score)] or range(len(scores))
     ranked = sorted(scored, key=lambda n: -scores[n])
-    selected = [ranked[place] for place in evenly_spaced(len(ranked), count)]
+    selected = [ranked[index] for index in evenly_spaced(len(ranked), count)]
     named = {selected[len(selected) // 2]: "median"} | {selected[-1]: "worst"} | {selected[0]: "best"}
     overview, featured = [], {}
     for rank, n in enumerate(selected, start=1):

@@ -70,8 +70,8 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     write_csv(folder / LIST, header, [_row(candidates, n, store.classes) for n in chosen])
     drawn = [_figure(store, model, candidates, n) for n in chosen]
     lead = (
-        f"The most useful frames first, each under the masker's mask. Frames count from 0, as in {LIST}; px is "
-        "the number of pixels of a class that the masker is expected to get wrong."
+        f"The most useful frames first, each with the masker's mask. Frames count from 0, as in {LIST}; px is the "
+        "expected number of wrong pixels of a class."
     )
     class_legend = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
     figures = element("div", *(figure for figure, _ in drawn), class_="charts")
@@ -87,15 +87,15 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
 
 def _row(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[object]:
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
-    class_names = "; ".join(name for name, _ in _doubted(candidates, n, classes))
+    class_names = "; ".join(name for name, _ in _uncertain_classes(candidates, n, classes))
     return [clip, t, f"{candidates.uncertainty_NK[n, 1:].sum():.1f}", class_names]
 
 
-def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Returns the classes of a frame that the masker doubts most, with their expected number of wrong pixels."""
-    doubt_K = candidates.uncertainty_NK[n]
-    order = np.argsort(-doubt_K[1:], kind="stable")[:MAX_NAMED] + 1
-    return [(classes[k], float(doubt_K[k])) for k in order if doubt_K[k] > 0]
+def _uncertain_classes(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Returns the most uncertain classes of a frame, with their expected numbers of wrong pixels."""
+    uncertain_K = candidates.uncertainty_NK[n]
+    order = np.argsort(-uncertain_K[1:], kind="stable")[:MAX_NAMED] + 1
+    return [(classes[k], float(uncertain_K[k])) for k in order if uncertain_K[k] > 0]
 
 
 def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) -> tuple[Html, np.ndarray]:
@@ -112,9 +112,9 @@ def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) 
     data = io.BytesIO()
     image.save(data, "PNG")
     classes_text = ", ".join(
-        f"{name} ({pixels:.0f} px)" for name, pixels in _doubted(candidates, n, store.classes)
+        f"{name} ({pixels:.0f} px)" for name, pixels in _uncertain_classes(candidates, n, store.classes)
     )
-    text = f"{clip}, frame {t}" + (f": doubts {classes_text}" if classes_text else "")
+    text = f"{clip}, frame {t}" + (f": uncertain about {classes_text}" if classes_text else "")
     image_uri = data_uri(data.getvalue(), "image/png")
     figure = element(
         "figure", element("img", alt=f"{clip}, frame {t}", src=image_uri), element("figcaption", text)

@@ -94,15 +94,15 @@ def score_table(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]
     if evaluation.single_frames:
         columns = tuple(score for score in columns if score not in TEMPORAL_SCORES)
     rows = [
-        [name, *(format_score(one.get(score, np.nan)) for score in columns)]
-        for name, one in evaluation.tables.items()
+        [name, *(format_score(scores.get(score, np.nan)) for score in columns)]
+        for name, scores in evaluation.tables.items()
     ]
     return ["model", *columns], rows
 
 
 def _classes(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of classes: pooled Jaccard index by model and region."""
-    parts = {name: one.per_class() for name, one in evaluation.amodal_scores.items()}
+    parts = {name: each.per_class() for name, each in evaluation.amodal_scores.items()}
     regions = list(parts[SEGMENTER][0][2])
     header = ["map", "class", *(f"{region}, {name}" for name in parts for region in regions)]
     rows = [
@@ -132,9 +132,9 @@ def _gains(evaluation: VideoEvaluation) -> list[list[str]]:
     both = [evaluation.per_clip(name) for name in (SEGMENTER, BASE)]
     rows, videos = [], evaluation.videos
     for score in ("miou", "miou_occluded") if evaluation.amodal else ("jaccard", "j_and_f", "flicker", "mvc8"):
-        clips = [clip for clip in videos if all(np.isfinite(one[clip].get(score, np.nan)) for one in both)]
+        clips = [clip for clip in videos if all(np.isfinite(scores[clip].get(score, np.nan)) for scores in both)]
         if clips:
-            ours, theirs = ({clip: one[clip][score] for clip in clips} for one in both)
+            ours, theirs = ({clip: scores[clip][score] for clip in clips} for scores in both)
             difference = paired_difference(ours, theirs, BOOTSTRAP, "clip", videos)
             rows.append([score, str(difference), "yes" if difference.may_be_chance else "no"])
     return rows
@@ -144,7 +144,7 @@ def _evenly_ranked(evaluation: VideoEvaluation, count: int) -> list[Clip]:
     per_clip, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
     scored = [clip for clip in evaluation.chosen if np.isfinite(per_clip[clip.id][score])] or evaluation.chosen
     ranked = sorted(scored, key=lambda clip: -per_clip[clip.id][score])
-    return [ranked[place] for place in evenly_spaced(len(ranked), count)]
+    return [ranked[index] for index in evenly_spaced(len(ranked), count)]
 
 
 def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
@@ -177,9 +177,9 @@ def _main_scores(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
 
 
 def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
-    how = "" if evaluation.single_frames else " Drag a slider, or use the arrow keys."
-    parts = [element("p", f"From the best clip to the worst.{how}"), legend(ERRORS, "Colours of errors")]
-    for place, clip in enumerate(shown):
+    hint = "" if evaluation.single_frames else " Drag a slider, or use the arrow keys."
+    parts = [element("p", f"From the best clip to the worst.{hint}"), legend(ERRORS, "Colours of errors")]
+    for index, clip in enumerate(shown):
         layers = _layers(evaluation, clip)
         sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]
         scores = evaluation.per_clip(SEGMENTER)[clip.id]
@@ -193,7 +193,7 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
         frames = [f"frame {t + 1} of {clip.num_frames}" for t in sprite.frames]
         masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
         entries = class_entries(masks, evaluation.prepared.classes)
-        parts.append(player(f"clip-{place}", title, sprite, captions, frames, entries))
+        parts.append(player(f"clip-{index}", title, sprite, captions, frames, entries))
     return concatenate(parts)
 
 
