@@ -201,7 +201,7 @@ def test_wrong_params_and_folders_are_said(tmp_path):
     refuses(raw, tmp_path / "clips", r"nothing matches images", source={"layout": "frame_folders"})
     refuses(raw, tmp_path / "clips", r"num_class: unknown key", source={"layout": "competition", "num_class": 3})
     (tmp_path / "empty").mkdir()
-    refuses(tmp_path / "empty", tmp_path / "clips", "none of the folders train, val, unlabeled, hidden")
+    refuses(tmp_path / "empty", tmp_path / "clips", "at least one of the folders train, val, unlabeled, hidden")
 
 
 def test_the_index_tells_the_layout(tmp_path):
