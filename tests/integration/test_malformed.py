@@ -269,7 +269,7 @@ CASES = [
     Case(
         "symlink out of the tree",
         "fetch_dataset",
-        ("passwd", "leaves", "replace it"),
+        ("passwd", "points outside", "replace it"),
         lambda folder: (folder / "data/train/passwd").symlink_to("/etc/passwd"),
     ),
     Case(
