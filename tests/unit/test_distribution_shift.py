@@ -152,13 +152,13 @@ def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
     client = TestClient(make_app(served_model(loaded)))
     assert client.get("/v2/models/artifact/ready").json() == {"name": "artifact", "ready": True}
     asked = (
-        ("POST", "/v1/models/artifact:predict", 404),  # the protocol before v2
-        ("GET", "/v2/models/artifact/infer", 405),
-        ("GET", "/", 404),
+        ("POST", "/v1/models/artifact:predict", 404, "not found"),  # the protocol before v2
+        ("GET", "/v2/models/artifact/infer", 405, "method not allowed"),
+        ("GET", "/", 404, "not found"),
     )
-    for method, path, status in asked:
+    for method, path, status, problem in asked:
         answer = client.request(method, path)
-        line = f"{method} {path}: not here; this server speaks the v2 protocol: POST /v2/models/artifact/infer"
+        line = f"{method} {path}: {problem}; use the v2 inference protocol, e.g. POST /v2/models/artifact/infer"
         assert (answer.status_code, answer.json()) == (status, {"error": line})
         assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
 

@@ -89,7 +89,7 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
         assert gif.n_frames == SEEN + HORIZON
 
     code, _, err = forecast(tmp_path / "street", "--start", "7")
-    assert (code, "has 12 frames, 14 are needed for 4 of them 2 apart" in err) == (1, True)
+    assert (code, "has 12 frames, but 4 context frames with stride 2 need 14" in err) == (1, True)
     assert json.loads((place / "forecast.json").read_text()) == record
     assert forecast(tmp_path / "street", "--start", "0", "--stride", "1")[:2] == (
         0,
@@ -130,7 +130,7 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2
     assert "a.mp4: damaged or not a video" in lines[0]
-    assert "short.mp4: has 6 frames, 7 are needed for 4 of them 2 apart; give a longer video" in lines[1]
+    assert "short.mp4: has 6 frames, but 4 context frames with stride 2 need 7; give a longer video" in lines[1]
 
     written = (out / "b" / "forecast.json").stat().st_mtime_ns
     (videos / "a.mp4").write_bytes(whole.read_bytes())
@@ -180,11 +180,11 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_left(
         ([video], tmp_path / "empty", "empty: no registered model found; give models:/NAME@ALIAS or"),
         ([video], "models:/maskcast", "models:/maskcast: invalid model address; give models:/NAME@ALIAS or"),
         ([tmp_path / "none.mp4"], artifact, "none.mp4: no such video or folder; fix the path"),
-        ([tmp_path / "empty"], artifact, "empty: no video there; give a file (.3gp, .asf, "),
-        ([video, tmp_path / "two"], artifact, "one.mp4 has this name too"),
-        ([video], silent, "--stride: the clips that the model was evaluated on do not tell theirs; give"),
+        ([tmp_path / "empty"], artifact, "empty: no video found; give a file (.3gp, .asf, "),
+        ([video, tmp_path / "two"], artifact, "one.mp4; rename one of them, or run them separately"),
+        ([video], silent, "--stride: required, as the model's clips do not record theirs; give"),
         ([video, "--stride", "0"], artifact, "--stride: got 0; give"),
-        ([video, "--start", "-1"], artifact, "--start: got -1; frames count from 0"),
+        ([video, "--start", "-1"], artifact, "--start: got -1; give a frame index, 0 or more"),
         ([video, "--samples", "-1"], artifact, "--samples: got -1; give the number of futures to draw"),
     ):
         code, out, err = forecast(*words, model=model)

@@ -79,17 +79,20 @@ def test_what_an_output_says_goes_before_what_the_request_says() -> None:
 @pytest.mark.parametrize(
     ("request_", "line"),
     [
-        ({"inputs": None}, "no v2 inference request"),
-        ({"inputs": [None]}, "no v2 inference request"),
+        ({"inputs": None}, "not a v2 inference request"),
+        ({"inputs": [None]}, "not a v2 inference request"),
         ({"inputs": [INPUT, INPUT]}, "with one input"),
-        ({"inputs": [INPUT], "outputs": [None]}, "no v2 inference request"),
-        ({"inputs": [INPUT], "outputs": "masks"}, "no v2 inference request"),
-        ({"inputs": [INPUT], "parameters": [1]}, "no v2 inference request"),
-        ({"inputs": [INPUT], "outputs": [{"name": "logits"}]}, "outputs: no output 'logits'; ask for 'masks'"),
-        ({"inputs": [INPUT], "id": {"a": 1}}, "id: must be a text"),
+        ({"inputs": [INPUT], "outputs": [None]}, "not a v2 inference request"),
+        ({"inputs": [INPUT], "outputs": "masks"}, "not a v2 inference request"),
+        ({"inputs": [INPUT], "parameters": [1]}, "not a v2 inference request"),
+        (
+            {"inputs": [INPUT], "outputs": [{"name": "logits"}]},
+            "outputs: unknown output 'logits'; request 'masks'",
+        ),
+        ({"inputs": [INPUT], "id": {"a": 1}}, "id: must be a string"),
         ({"inputs": [INPUT], "parameters": {"binary_data_output": "false"}}, "must be true or false"),
-        ({"inputs": [INPUT | {"name": None}]}, "got 'None' of 'UINT8'; give 'frames'"),
-        ({"inputs": [INPUT | {"shape": None}]}, "shape must be a short list"),
+        ({"inputs": [INPUT | {"name": None}]}, "got 'None' with datatype 'UINT8'; send 'frames'"),
+        ({"inputs": [INPUT | {"shape": None}]}, "shape must be a list of at most 8"),
         ({"inputs": [INPUT | {"data": None}]}, "data must be a list of integers"),
         ({"inputs": [INPUT | {"data": [None] * 12}]}, "data must be a list of integers"),
         ({"inputs": [INPUT | {"data": [2**70] * 12}]}, "data must be a list of integers"),
@@ -103,14 +106,14 @@ def test_mistakes_are_said(request_: dict[str, Any], line: str) -> None:
 
 def test_lengths_that_do_not_fit_are_said() -> None:
     given = INPUT | {"data": None, "parameters": {"binary_data_size": -300}}
-    with pytest.raises(MaskcastError, match=r"Inference-Header-Content-Length: got 999, the body has \d+ bytes"):
-        read({"inputs": [given]}, header="999")
     with pytest.raises(
-        MaskcastError, match="binary_data_size must be the 5 bytes after the JSON object, got None"
+        MaskcastError, match=r"Content-Length: got 999, but the body has \d+ bytes"
     ):
+        read({"inputs": [given]}, header="999")
+    with pytest.raises(MaskcastError, match="binary_data_size: got None, but 5 bytes follow the JSON object"):
         read({"inputs": [INPUT]}, b"12345")
 
 
 def test_binary_data_without_its_header_names_it() -> None:
-    with pytest.raises(MaskcastError, match="length of its JSON as Inference-Header-Content-Length where binary"):
+    with pytest.raises(MaskcastError, match="length of its JSON as Inference-Header-Content-Length if binary"):
         read_request(json.dumps({"inputs": [INPUT]}).encode() + b"\x82", None, "frames", "masks")

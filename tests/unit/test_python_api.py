@@ -147,13 +147,16 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
         ),
         (lambda: maskcast.Segmenter(tmp_path), "no registered model found; give models:/"),
         (lambda: model.forecast(tmp_path / "missing.mp4"), "missing.mp4: no such video or folder"),
-        (lambda: model.forecast(other.parent), "two: holds 2 videos; name one of them, e.g. "),
+        (lambda: model.forecast(other.parent), "two: contains 2 videos; give one of them, e.g. "),
         (lambda: model.forecast(video, stride=0), "stride: got 0; give"),
-        (lambda: model.forecast(video, start=-1), "start: got -1; frames count from 0"),
+        (lambda: model.forecast(video, start=-1), "start: got -1; give a frame index, 0 or more"),
         (lambda: model.forecast(video, samples=-1), "samples: got -1; give the number of futures to draw"),
         (lambda: made.forecast(video, samples=1), "samples: got 1, but a forecaster of frames cannot draw"),
-        (lambda: silent.forecast(video), "stride: the clips that the model was evaluated on do not tell theirs"),
-        (lambda: model.forecast(video, stride=9), "street.mp4: has 12 frames, 28 are needed"),
+        (lambda: silent.forecast(video), "stride: required, as the model's clips do not record theirs"),
+        (
+            lambda: model.forecast(video, stride=9),
+            "street.mp4: has 12 frames, but 4 context frames",
+        ),
         (lambda: model.forecast(clip.astype(np.float32)), "video: got float32 of shape"),
         (lambda: model.segmenter.segment(clip[..., 0]), "frames: got uint8 of shape"),
         (lambda: model.forecast(list(clip)), "video: got a list; give a path, an address, or an array of frames"),
@@ -170,8 +173,8 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
         (lambda: model.segmenter.segment(on_gpu), "frames: got a Tensor that is not an array (can't convert meta"),
         (lambda: model.forecaster.predict(on_gpu), "masks: got a Tensor that is not an array (can't convert meta"),
         (lambda: model.forecast(video).save_film(tmp_path / "a.gif"), "a.gif: cannot be written or read (Is a"),
-        (lambda: model.forecast(video).save_film("film.avi"), "film.avi: films are written as .mp4 and .gif"),
-        (lambda: model.forecast(video).save_film("none/film.gif"), "none/film.gif: there is no folder none; make"),
+        (lambda: model.forecast(video).save_film("film.avi"), "film.avi: unsupported suffix; use .mp4 or .gif"),
+        (lambda: model.forecast(video).save_film("none/film.gif"), "none/film.gif: folder none not found; create"),
     ]
     for call, told in cases:
         with pytest.raises(maskcast.MaskcastError) as caught:

@@ -72,4 +72,4 @@ def test_a_file_called_sample_is_meant_where_there_is_one(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").mkdir()
     assert main(["forecast", "sample"]) == 2
-    assert "sample: no video there" in capsys.readouterr().err
+    assert "sample: no video found" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_photographs_are_masked_each_at_its_own_size_and_under_its_own_name(
     code, said, err = segment(tmp_path / "trip", "--background", "white", "--alpha")
     place = tmp_path / "out/trip"
     assert code == 0 and said.startswith("4 photographs, ") and said.endswith(f"): {place}\n")
-    assert f"{tmp_path / 'trip'}: taken for photographs, because their names have no running number" in err
+    assert f"{tmp_path / 'trip'}: treated as photographs, because their names have no running number" in err
     names = sorted(path.name for path in place.iterdir())
     assert names == ["composed", "masks", "mattes", "overlay", "segment.json"]
     for name, pixels in photographs.items():
@@ -281,7 +281,7 @@ def test_a_camera_is_watched_until_it_ends_or_ctrl_c(
     assert code == 0 and said.startswith("40 frames, ")
     assert len(images(tmp_path / "out/once.ts/masks/squares")) == 40
     code, said, err = segment(f"{camera}/broken.ts")
-    assert code == 0 and "broken.ts: ended after 38 frames (Input/output error)" in err
+    assert code == 0 and "broken.ts: stream ended after 38 frames (Input/output error)" in err
     assert len(film(tmp_path / "out/broken.ts/overlay.mp4")[0]) == 38
     code, said, _ = segment(camera.replace("//", "//me:opensesame@"))  # with no path behind the host
     (record,) = (tmp_path / "out").glob("127.0.0.1_*/segment.json")
@@ -289,7 +289,7 @@ def test_a_camera_is_watched_until_it_ends_or_ctrl_c(
     stop_at(monkeypatch, 50)  # in its second round
     code, said, err = segment(f"{camera}/live")
     assert code == 0 and said.startswith("50 frames, ")
-    assert "ended by Ctrl-C: 50 frames are kept" in err
+    assert "stopped by Ctrl-C: 50 frames are written" in err
     assert len(film(tmp_path / "out/live/overlay.mp4")[0]) == 50
 
 
@@ -314,7 +314,7 @@ def test_who_stops_it_hears_where_and_nothing_is_left(
     stop_at(monkeypatch, 5, number)
     found, said, err = segment(video)
     assert (found, said) == (code, "")
-    assert err.splitlines()[-1] == "stopped at frame 5: nothing is written, run the same command again"
+    assert err.splitlines()[-1] == "stopped at frame 5: no output was written, run the same command again"
     assert not (tmp_path / "out").exists()
 
 
@@ -338,19 +338,19 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     for words, model, told in (
         ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; fix the path"),
         (["/dev/null"], masker, "/dev/null: a pipe or a device; write the video to a file, and give that"),
-        ([dots], masker, "...mp4: no output can be called '..'; rename the video"),
+        ([dots], masker, "...mp4: '..' is not a valid output name; rename the video"),
         (["n" * 300], masker, "nnn: cannot be written or read (File name too long); choose another path"),
         (
             [video, "--background", "n" * 300],
             masker,
             "nnn: cannot be written or read (File name too long); choose",
         ),
-        ([text], masker, "notes.txt: no video there; give a file (.3gp, "),
+        ([text], masker, "notes.txt: no video found; give a file (.3gp, "),
         ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or not a video ("),
         ([half], masker, "half.mp4: damaged or not a video ("),
-        ([tmp_path / "empty"], masker, "empty: no video there; give a file"),
-        ([tmp_path / "two"], masker, "two: holds 2 videos; name one of them, e.g. "),
-        ([sizes], masker, "sizes/frame3.png: is 62x96, the frames before it are 64x96 (height x width); export"),
+        ([tmp_path / "empty"], masker, "empty: no video found; give a file"),
+        ([tmp_path / "two"], masker, "two: contains 2 videos; give one of them, e.g. "),
+        ([sizes], masker, "sizes/frame3.png: is 62x96, but earlier frames are 64x96 (height x width); export"),
         ([beside], masker, "beside: frame1.png and frame1_mask.png have the same number, so not all images"),
         (
             ["/dev/video99"],
@@ -367,17 +367,17 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         (
             [video, "--background", "white", "--alpha"],
             plain,
-            "--alpha: this model finds no matte, but mask; leave",
+            "--alpha: the model has no matte (label maps: mask); omit",
         ),
         (
             [video, "--background", "beach.jpg"],
             masker,
-            "--background beach.jpg: no such file, and no colour; give an",
+            "--background beach.jpg: not an existing file or a colour; give an",
         ),
-        ([video, "--background", text], masker, "notes.txt: of a kind that is not read; give an image, a video,"),
+        ([video, "--background", text], masker, "notes.txt: unsupported file type; give an image, a video,"),
         ([video, "--background", tmp_path / "fake.png"], masker, "fake.png: not a readable image ("),
         ([video, "--background", tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or not a video"),
-        ([video, "--background", tmp_path / "empty"], masker, "empty: no frame of it can be decoded"),
+        ([video, "--background", tmp_path / "empty"], masker, "empty: no frame can be decoded"),
     ):
         code, out, err = segment(*words, model=model)
         *said, error = err.splitlines()

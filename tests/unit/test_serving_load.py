@@ -280,7 +280,9 @@ def test_a_second_ctrl_c_ends_a_server_that_works(tmp_path: Path) -> None:
     with asked(tmp_path, 1, 600, 600) as (process, _):
         process.send_signal(signal.SIGINT)
         said = process.stderr.readline()
-        assert said == "stops when 1 request or session is done, in 600.0 s at most; Ctrl-C again stops at once\n"
+        assert (
+            said == "shutting down: waiting up to 600.0 s for 1 request or session; Ctrl-C again stops at once\n"
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == -signal.SIGINT
         assert process.stderr.read() == ""
@@ -296,12 +298,14 @@ def test_a_server_that_is_told_to_stop_answers_what_it_holds(tmp_path: Path) -> 
 def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: Path) -> None:
     with asked(tmp_path, 4, 600, 0.1) as (process, clients):
         process.send_signal(signal.SIGTERM)
-        assert process.stderr.readline().startswith("stops when 4 requests or sessions are done, ")
+        assert process.stderr.readline().startswith(
+            "shutting down: waiting up to 0.1 s for 4 requests or sessions; "
+        )
         for client in clients:
             answer = http.client.HTTPResponse(client)
             answer.begin()
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-            assert json.load(answer)["error"].startswith("this server stops; ")
+            assert json.load(answer)["error"].startswith("the server is shutting down; ")
         assert process.wait(WAIT_S) == -signal.SIGTERM
 
 
@@ -315,8 +319,12 @@ def test_every_refusal_is_json() -> None:
     client = TestClient(app, raise_server_exceptions=False)
     tensor = {"name": "frames", "shape": [1, 1, 1, 1, 3], "datatype": "UINT8", "data": [0, 0, 0]}
     for headers, status, line in (
-        ({}, 500, "the model failed; the server's log says why"),
-        ({"Content-Encoding": "gzip"}, 415, "Content-Encoding: got 'gzip'; send the body as it is"),
+        ({}, 500, "the model failed; see the server's log"),
+        (
+            {"Content-Encoding": "gzip"},
+            415,
+            "Content-Encoding: 'gzip' is not supported; send the body uncompressed",
+        ),
     ):
         answer = client.post("/v2/models/toy/infer", json={"inputs": [tensor]}, headers=headers)
         assert (answer.status_code, answer.json()) == (status, {"error": line})
@@ -347,10 +355,10 @@ def test_a_place_that_is_taken_is_said_before_it_is_said_that_something_is_serve
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for words, message in (
-            (["--port", port], f"--host 127.0.0.1 --port {port}: cannot listen there (Address already in use); "),
+            (["--port", port], f"--host 127.0.0.1 --port {port}: cannot listen (Address already in use); "),
             (["--port", "99999"], "--port: got 99999; give 0 to 65535"),
-            (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 8080: cannot listen there ("),
-            (["--host", "my..host"], "--host my..host --port 8080: cannot listen there (no name of a host); "),
+            (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 8080: cannot listen ("),
+            (["--host", "my..host"], "--host my..host --port 8080: cannot listen (not a valid host name); "),
         ):
             assert main(["serve", "--model", str(model), *words]) == 2
             said = capsys.readouterr().err
@@ -375,5 +383,5 @@ def test_a_name_whose_addresses_are_all_of_other_machines_is_refused(monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
         patch.setattr(socket, "create_server", elsewhere)
-        with pytest.raises(MaskcastError, match=r"^--host far --port 8080: cannot listen there \(Cannot assign"):
+        with pytest.raises(MaskcastError, match=r"^--host far --port 8080: cannot listen \(Cannot assign"):
             listen("far", 8080)

@@ -136,7 +136,7 @@ def test_sessions_are_bounded_and_who_leaves_or_vanishes_frees_one(address: str,
     with connect(address, open_timeout=WAIT_S) as first, connect(address, open_timeout=WAIT_S) as second:
         for client in (first, second):
             client.recv()
-        assert refused(address) == (1013, "session: 2 are open, no more at once; come back later")
+        assert refused(address) == (1013, "session: the limit of 2 open sessions is reached; retry later")
         ask(first, frames[0])
         second.send(message(frames[0]))
         second.socket.shutdown(socket.SHUT_RDWR)  # vanishes with its answer on the way
@@ -168,26 +168,26 @@ def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(
     frame = moving_squares(0, 1, 32, 48)[0][0]
     good, line = message(frame), b'{"height": 32, "width": 48}\n'
     for sent, told in (
-        ("hello", "message: no frame; send a binary message of {"),
-        (b"\x00" * 5000, "message: no frame; send a binary message of {"),
-        (b"{not json}\n" + frame.tobytes(), "message: its first line is no JSON with height and width; send"),
-        (b"[1, 2]\n" + frame.tobytes(), "message: its first line is no JSON with height and width; send"),
-        (b'{"height": 32}\n' + frame.tobytes(), "message: its first line is no JSON with height and width"),
-        (message(frame, height=-32), "message: height and width must be integers from 1 on"),
-        (message(frame, height=True), "message: height and width must be integers from 1 on"),
-        (message(frame, reset=1), "message: height and width must be integers from 1 on, reset true or false"),
+        ("hello", "message: not a frame; send a binary message of {"),
+        (b"\x00" * 5000, "message: not a frame; send a binary message of {"),
+        (b"{not json}\n" + frame.tobytes(), "message: the first line is not JSON with height and width; send"),
+        (b"[1, 2]\n" + frame.tobytes(), "message: the first line is not JSON with height and width; send"),
+        (b'{"height": 32}\n' + frame.tobytes(), "message: the first line is not JSON with height and width"),
+        (message(frame, height=-32), "message: height and width must be positive integers"),
+        (message(frame, height=True), "message: height and width must be positive integers"),
+        (message(frame, reset=1), "message: height and width must be positive integers, and reset true or false"),
         (good[:-1], "message: 32x48 pixels have 4608 bytes, got 4607; send"),
         (line, "message: 32x48 pixels have 4608 bytes, got 0; send"),
-        (bytes(MAX_FRAME + 1), "message: more than 32 MiB; send smaller frames"),
+        (bytes(MAX_FRAME + 1), "message: larger than 32 MiB; send smaller frames"),
     ):
         found, said = refused(address, good, sent)
         assert (found, told in said, "\n" in said) == (1008, True, False), (sent[:40], said)
         wait_until(lambda: opened[0].open == 0)
     with monkeypatch.context() as patch:
         patch.setattr(opened[0], "idle_s", 0.2)
-        assert refused(address) == (1001, "session: no frame for 0.2 s; connect again")
+        assert refused(address) == (1001, "session: timed out, no frame for 0.2 s; reconnect")
     said = refused(address.replace("masker", "other"))
-    assert said == (1008, "no such model here; this server has 'masker', version '0'")
+    assert said == (1008, "model not found; this server serves 'masker', version '0'")
 
 
 def test_a_session_that_fails_frees_its_place(
@@ -199,7 +199,7 @@ def test_a_session_that_fails_frees_its_place(
     frame = moving_squares(0, 1, 32, 48)[0][0]
     with monkeypatch.context() as patch:
         patch.setattr(Session, "step", broken)
-        assert refused(address, message(frame)) == (1011, "session: the model failed; the server's log says why")
+        assert refused(address, message(frame)) == (1011, "session: the model failed; see the server's log")
     wait_until(lambda: opened[0].open == 0)
     with connect(address, open_timeout=WAIT_S) as client:
         client.recv()

@@ -30,7 +30,7 @@ def load(address: str | Path = SAMPLE) -> "Pipeline":
             names, or the folder of a downloaded artifact; ``sample`` is the small one shipped with maskcast.
 
     Raises:
-        MaskcastError: there is no such model, it is not a pipeline, or its digest differs.
+        MaskcastError: the model is not found, is not a pipeline, or has another digest than recorded.
     """
     return Pipeline(load_sample_pipeline() if is_sample(address) else load_pipeline(str(address)))
 
@@ -80,8 +80,8 @@ class Pipeline:
             samples: number of futures to draw in addition (``Forecast.futures``).
 
         Raises:
-            MaskcastError: there is no such video, it is damaged or too short, the stride is unknown, or the model
-                cannot draw futures.
+            MaskcastError: the video is not found, damaged or too short, the stride is unknown, or the model cannot
+                draw futures.
         """
         distance = checked_stride(self.loaded, stride, start, samples)
         if isinstance(video, np.ndarray):
@@ -138,7 +138,7 @@ class Segmenter:
             a pipeline's model.
 
     Raises:
-        MaskcastError: there is no such model, or it has no masker.
+        MaskcastError: the model is not found, or has no masker.
     """
 
     @convert_system_errors()
@@ -157,10 +157,10 @@ class Segmenter:
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session, which masks a video frame by frame.
 
-        Masks are not made consistent with later frames, also if the segmenter is a pipeline's.
+        Masks are not made consistent with later frames, not even if the segmenter is a pipeline's.
 
         Args:
-            cuts: whether the state is reset at a new shot.
+            cuts: whether to reset the state at a cut, i.e. a new shot.
         """
         return self.model.session(cuts=cuts)
 
@@ -172,14 +172,14 @@ class Segmenter:
             frames: (T, H, W, C), or one frame (H, W, C).
 
         Raises:
-            MaskcastError: type or shape are wrong.
+            MaskcastError: the type or shape is wrong.
         """
-        frames_THWC, alone = as_batch(frames, (-1, -1, -1, 3), "frames")
-        found = self.model.mask_clip(frames_THWC, self.consistent_frames)
+        frames_THWC, is_single = as_batch(frames, (-1, -1, -1, 3), "frames")
+        masked = self.model.mask_clip(frames_THWC, self.consistent_frames)
         warning = shift_warning(
-            ObservedClip(frames_THWC, found.mean_confidence), self.model.reference, self.model.label_map
+            ObservedClip(frames_THWC, masked.mean_confidence), self.model.reference, self.model.label_map
         )
-        masks, confidence = found.masks, found.confidence
-        if alone:
+        masks, confidence = masked.masks, masked.confidence
+        if is_single:
             masks, confidence = masks[0], None if confidence is None else confidence[0]
         return Segmentation(masks, confidence, self.label_map, warning)

@@ -30,9 +30,9 @@ from maskcast.serving.request_bodies import discard_body, error_answer, read_bod
 from maskcast.serving.sessions import BAD, Sessions, refuse
 
 INPUT, OUTPUT = "frames", "masks"
-MAX_BODIES = 16  # most bodies in memory; further requests wait unread in the kernel's buffers
-SESSIONS, IDLE_S = 8, 60.0  # most sessions, and seconds without a frame after which one ends
-ANSWER_S = 300.0  # limit for computing one answer, as other requests wait for it
+MAX_BODIES = 16  # maximum bodies in memory; further requests wait unread in the kernel's buffers
+SESSIONS, IDLE_S = 8, 60.0  # maximum open sessions, and seconds without a frame after which one is closed
+ANSWER_S = 300.0  # time limit for computing one answer, because other requests wait for it
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -87,22 +87,22 @@ def make_app(served: ServedModel, sessions: int = SESSIONS, idle_s: float = IDLE
 
     Args:
         served: the model.
-        sessions: most sessions at the same time.
-        idle_s: seconds without a frame after which one ends.
+        sessions: maximum number of open sessions.
+        idle_s: seconds without a frame after which a session is closed.
     """
     service = _Service(served, sessions, idle_s)
 
     async def failed(_: Request, __: Exception) -> Response:
-        return error_answer(500, "the model failed; the server's log says why")
+        return error_answer(500, "the model failed; see the server's log")
 
-    async def elsewhere(request: Request, error: Exception) -> Response:
+    async def unrouted(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         await discard_body(request)
-        what = f"{request.method} {request.url.path}: not here"
-        line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{served.name}/infer"
-        return error_answer(error.status_code, line, error.headers)
+        problem = f"{request.method} {request.url.path}: {error.detail.lower()}"
+        remedy = f"use the v2 inference protocol, e.g. POST /v2/models/{served.name}/infer"
+        return error_answer(error.status_code, f"{problem}; {remedy}", error.headers)
 
-    app = Starlette(routes=service.routes(), exception_handlers={404: elsewhere, 405: elsewhere, 500: failed})
+    app = Starlette(routes=service.routes(), exception_handlers={404: unrouted, 405: unrouted, 500: failed})
     app.state.refuse_pending = service.refuse_pending
     return app
 
@@ -112,7 +112,7 @@ class _Service:
 
     def __init__(self, served: ServedModel, sessions: int, idle_s: float) -> None:
         self.served = served
-        self.unknown = f"no such model here; this server has {served.name!r}, version {served.version!r}"
+        self.unknown = f"model not found; this server serves {served.name!r}, version {served.version!r}"
         self.identity = {"model_name": served.name, "model_version": served.version}
         self.metrics = ServerMetrics(served.name, served.version, served.digest)
         self.body_slots, self.model_lock = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
@@ -124,11 +124,11 @@ class _Service:
             self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s)
 
     def routes(self) -> list[BaseRoute]:
-        """Returns the routes."""
+        """Returns the routes of the application."""
         served, name = self.served, self.served.name
         ready = _always({"live": True, "ready": True})
         server = {"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]}
-        which = {"name": name, "version": served.version, "digest": served.digest, "maskcast": __version__}
+        version = {"name": name, "version": served.version, "digest": served.digest, "maskcast": __version__}
         inputs, outputs = (list(shape) for shape in served.shapes)
         model = {
             "name": name,
@@ -138,29 +138,29 @@ class _Service:
             "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": outputs}],
             "parameters": {"digest": served.digest, **served.facts},
         }
-        found: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
-        found += [
+        routes: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
+        routes += [
             Route("/v2", _always(server)),
-            Route("/version", _always(which)),
+            Route("/version", _always(version)),
             Route("/metrics", self._metrics),
         ]
-        for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-            found += [
-                Route(place, self._if_served(_always(model))),
-                Route(f"{place}/ready", self._if_served(_always({"name": name, "ready": True}))),
-                Route(f"{place}/infer", self._if_served(self._infer), methods=["POST"]),
-                WebSocketRoute(f"{place}/session", self._session),
+        for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            routes += [
+                Route(path, self._if_served(_always(model))),
+                Route(f"{path}/ready", self._if_served(_always({"name": name, "ready": True}))),
+                Route(f"{path}/infer", self._if_served(self._infer), methods=["POST"]),
+                WebSocketRoute(f"{path}/session", self._session),
             ]
-        return found
+        return routes
 
     def refuse_pending(self) -> None:
         """Refuses the requests that wait for an answer."""
         for answer in self.pending:
             answer.cancel()
 
-    def _is_served(self, asked: Mapping[str, str]) -> bool:
+    def _is_served(self, path_params: Mapping[str, str]) -> bool:
         name, version = self.served.name, self.served.version
-        return asked["name"] == name and asked.get("version", version) == version
+        return path_params["name"] == name and path_params.get("version", version) == version
 
     def _if_served(self, handler: Handler) -> Handler:
         async def answer(request: Request) -> Response:
@@ -172,8 +172,7 @@ class _Service:
         return answer
 
     async def _metrics(self, _: Request) -> Response:
-        talk = self.sessions
-        counts = (0, 0) if talk is None else (talk.open, talk.frames)
+        counts = (0, 0) if self.sessions is None else (self.sessions.open, self.sessions.frames)
         return Response(self.metrics.text(*counts), media_type=MEDIA_TYPE)
 
     async def _session(self, socket: WebSocket) -> None:
@@ -197,14 +196,16 @@ class _Service:
     async def _answer_or_refuse(self, request: Request) -> Response:
         if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
             await discard_body(request)
-            return error_answer(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
+            return error_answer(
+                415, f"Content-Encoding: {encoding[:40]!r} is not supported; send the body uncompressed"
+            )
         answer = asyncio.create_task(self._answer(request))
         self.pending.add(answer)
         try:
             return await answer
         except asyncio.CancelledError:
-            stops = "this server stops; ask again in a second, where another may answer"
-            return error_answer(503, stops, {"Retry-After": "1"})
+            message = "the server is shutting down; retry in 1 s, when another replica may answer"
+            return error_answer(503, message, {"Retry-After": "1"})
         finally:
             self.pending.discard(answer)
 
@@ -222,14 +223,14 @@ class _Service:
                 begin, loop = time.perf_counter(), asyncio.get_running_loop()
                 try:
                     length = request.headers.get(HEADER)
-                    answer, headers = await loop.run_in_executor(self.worker, self._computed, body, length)
+                    answer, headers = await loop.run_in_executor(self.worker, self._compute, body, length)
                 except MaskcastError as error:
                     return error_answer(400, str(error))
                 finally:
                     self.metrics.computed_s += time.perf_counter() - begin
             return Response(answer, headers=headers)
 
-    def _computed(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
+    def _compute(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
         """Returns body and headers of an answer; runs in the model's thread."""
         request = read_request(body, json_length, INPUT, OUTPUT)
         check_answer(request, check_size(request.tensor.shape, *self.served.shapes))
@@ -252,7 +253,8 @@ def _always(content: Mapping[str, Any]) -> Handler:
 
 def _warning(warnings: list[str]) -> dict[str, str]:
     """Returns a parameter of the answer with the first warning, and the number of further ones."""
-    told = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
-    if not told:
+    messages = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
+    if not messages:
         return {}
-    return {"warning": told[0] + (f" (and {pluralize(len(told) - 1, 'more clip')})" if told[1:] else "")}
+    others = f" (and {pluralize(len(messages) - 1, 'more clip')})" if messages[1:] else ""
+    return {"warning": messages[0] + others}

@@ -1,4 +1,4 @@
-"""Copies the sound of a video into a film."""
+"""Copies the audio of a video into another video."""
 
 import math
 from contextlib import suppress
@@ -9,14 +9,14 @@ import av
 
 # codecs that MP4 supports; others are converted to AAC
 COPIED = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-RATE = 48_000  # samples per second of encoded sound
+RATE = 48_000  # samples per second of encoded audio
 
 
 class AudioTrack:
-    """The audio track of a film: copied without loss if MP4 supports the codec, else encoded as AAC.
+    """The audio track of a written video: copied without loss if MP4 supports the codec, else encoded as AAC.
 
     Args:
-        container: the film, before its first packet.
+        container: the written video, before its first packet.
         source: an audio stream with a known codec.
     """
 
@@ -38,12 +38,12 @@ class AudioTrack:
         if self._copies:
             if not packet.size or packet.dts is None:
                 return
-            before = round(start / packet.time_base)
-            if packet.dts - before <= self._last:
+            offset = round(start / packet.time_base)
+            if packet.dts - offset <= self._last:
                 return
-            self._last = packet.dts - before
-            copy = av.Packet(bytes(packet))  # a copy, as muxing consumes the packet, which another film may need
-            copy.pts, copy.dts = packet.pts - before, packet.dts - before
+            self._last = packet.dts - offset
+            copy = av.Packet(bytes(packet))  # a copy, as muxing consumes the packet, which another video may need
+            copy.pts, copy.dts = packet.pts - offset, packet.dts - offset
             copy.time_base, copy.is_keyframe, copy.stream = packet.time_base, packet.is_keyframe, self._stream
             self._container.mux(copy)
             return
@@ -67,6 +67,6 @@ class AudioTrack:
 
 
 def _decoded(packet: Any) -> list[Any]:
-    with suppress(av.FFmpegError):  # damaged sound is skipped
+    with suppress(av.FFmpegError):  # damaged audio is skipped
         return list(packet.decode())
     return []

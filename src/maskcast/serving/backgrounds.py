@@ -26,7 +26,7 @@ class Background:
         given: a path or a colour.
 
     Raises:
-        MaskcastError: it is neither, or cannot be read.
+        MaskcastError: it is neither a supported file nor a colour, or cannot be read.
     """
 
     def __init__(self, given: str) -> None:
@@ -36,7 +36,7 @@ class Background:
         elif self._path.suffix.lower() in IMAGE_SUFFIXES and self._path.is_file():
             self._still = read_image(self._path)
         elif self._path.suffix.lower() not in VIDEO_SUFFIXES and not self._path.is_dir():
-            raise MaskcastError(f"--background {given}: of a kind that is not read; give {ALLOWED}")
+            raise MaskcastError(f"--background {given}: unsupported file type; give {ALLOWED}")
         next(self.fitted(1, 1))
 
     def fitted(self, height: int, width: int) -> Iterator[np.ndarray]:
@@ -61,7 +61,9 @@ def _colour(given: str) -> np.ndarray:
     try:
         return np.array(ImageColor.getrgb(given)[:3], np.uint8)[None, None]
     except ValueError:
-        raise MaskcastError(f"--background {given}: no such file, and no colour; give {ALLOWED}") from None
+        raise MaskcastError(
+            f"--background {given}: neither an existing file nor a colour; give {ALLOWED}"
+        ) from None
 
 
 def _covering(picture_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

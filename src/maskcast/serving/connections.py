@@ -28,14 +28,14 @@ class TimeoutProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the timeout."""
         super().connection_lost(exc)
-        self._end_wait()
+        self._cancel_timer()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Ends the timeout, as another protocol takes over."""
-        self._end_wait()
+        self._cancel_timer()
         super().handle_websocket_upgrade(event)
 
-    def _end_wait(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,4 +1,4 @@
-"""The forecast of a video: as arrays, as a film, and as a folder of files.
+"""The forecast of a video: as arrays, as a rendered video, and as a folder of files.
 
 Legend: T context frames, h horizon, H height, W width, C = 3 channels; arrays are uint8.
 """
@@ -87,10 +87,10 @@ class Forecast:
 
     @convert_system_errors()
     def save_film(self, path: str | Path) -> None:
-        """Writes the film.
+        """Writes the images of ``film`` as a video.
 
         Raises:
-            MaskcastError: the name of the file ends neither in ``.mp4`` nor in ``.gif``, or its folder is missing.
+            MaskcastError: the suffix of the path is neither ``.mp4`` nor ``.gif``, or its folder is missing.
         """
         write_video(Path(path), self.film())
 
@@ -125,12 +125,10 @@ def checked_stride(
             raise MaskcastError(f"{dashes}{name}: got {value!r}; give a whole number")
     distance = loaded.about.frame_stride if stride is None else stride
     if distance is None or distance < 1:
-        known = (
-            "the clips that the model was evaluated on do not tell theirs" if stride is None else f"got {stride}"
-        )
-        raise MaskcastError(f"{dashes}stride: {known}; give the frames' distance in the video, 1 or more")
+        problem = "required, as the model's clips do not record theirs" if stride is None else f"got {stride}"
+        raise MaskcastError(f"{dashes}stride: {problem}; give the distance of context frames in the video, >= 1")
     if start is not None and start < 0:
-        raise MaskcastError(f"{dashes}start: got {start}; frames count from 0")
+        raise MaskcastError(f"{dashes}start: got {start}; give a frame index, 0 or more")
     if not 0 <= samples <= MAX_FUTURES:
         raise MaskcastError(
             f"{dashes}samples: got {samples}; give the number of futures to draw, 0 to {MAX_FUTURES}"
@@ -154,19 +152,19 @@ def run_forecast(
         MaskcastError: the video is damaged or too short, or the model cannot draw futures.
     """
     about = loaded.about
-    seen, coming = _frames(video, loaded, stride, start)
+    seen, future = _frames(video, loaded, stride, start)
     frames_THWC = video.read(seen)
     height, width = frames_THWC.shape[1:3]
     clip_THWC = resize_frames(frames_THWC, about.height, about.width)
     observed = loaded.model.predict_all(clip_THWC, (height, width), samples)
     label_map = LabelMap(about.label_map or MASK, about.classes)
-    return Forecast(video.name, frames_THWC, tuple(seen), tuple(coming), label_map, observed, loaded.title)
+    return Forecast(video.name, frames_THWC, tuple(seen), tuple(future), label_map, observed, loaded.title)
 
 
 def forecast_video(
     video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None, samples: int
 ) -> bool:
-    """Forecasts one video into a folder, unless the same forecast is there; returns whether it was needed.
+    """Forecasts one video into a folder, unless the folder has the same forecast; returns whether it was written.
 
     Args:
         video: see ``run_forecast``.
@@ -183,29 +181,29 @@ def forecast_video(
     check_deletes_none(output, "output", {"the video": video.path})
     check_replaceable(output, FORECAST)
     about = loaded.about
-    seen, coming = _frames(video, loaded, stride, start)
+    seen, future = _frames(video, loaded, stride, start)
     record = {
         "format": "maskcast-forecast/1",
         "model": loaded.identity,
         "video": {"name": video.path.name, "digest": video.digest()},
         "frames_seen": list(seen),
-        "frames_forecast": list(coming),
+        "frames_forecast": list(future),
         "height": about.height,
         "width": about.width,
         "classes": list(about.classes),
         **({"samples": samples} if samples else {}),
     }
-    if _read(output / FORECAST) == record:
+    if _read_record(output / FORECAST) == record:
         return False
     with atomic_output(output) as partial:
-        found = run_forecast(video, loaded, stride, start, samples)
-        if found.warning:
-            say(f"{video.name}: {found.warning}")
+        forecast = run_forecast(video, loaded, stride, start, samples)
+        if forecast.warning:
+            say(f"{video.name}: {forecast.warning}")
         partial.mkdir()
-        _write_masks(partial / "masks", found, record)
-        film = found.film()
+        _write_masks(partial / "masks", forecast, record)
+        pictures = forecast.film()
         for name in VIDEO_FILES:
-            write_video(partial / name, film)
+            write_video(partial / name, pictures)
         write_json(partial / FORECAST, record)
     return True
 
@@ -221,34 +219,35 @@ def _frames(video: Video, loaded: LoadedPipeline, stride: int, start: int | None
     first = total - span if start is None else start
     if first < 0 or first + span > total:
         raise MaskcastError(
-            f"{video.path}: has {pluralize(total, 'frame')}, {span if start is None else first + span} are "
-            f"needed for {frames} of them {stride} apart; give a longer video, a smaller stride or an earlier "
-            "start"
+            f"{video.path}: has {pluralize(total, 'frame')}, but {pluralize(frames, 'context frame')} with "
+            f"stride {stride} need {span if start is None else first + span}; give a longer video, a smaller "
+            "stride or an earlier start"
         )
     end = first + frames * stride
     return range(first, end, stride), range(end, end + horizon * stride, stride)
 
 
-def _write_masks(folder: Path, found: Forecast, record: dict[str, Any]) -> None:
+def _write_masks(folder: Path, forecast: Forecast, record: dict[str, Any]) -> None:
     meta = {key: record[key] for key in ("model", "frames_seen")}
-    height, width = found.masks.shape[1:]
-    name = found.label_map.name
-    with ClipWriter(folder, height=height, width=width, maps=[found.label_map], meta=meta) as writer:
-        first = {"first_frame": len(found.frames_seen)}
+    height, width = forecast.masks.shape[1:]
+    name = forecast.label_map.name
+    with ClipWriter(folder, height=height, width=width, maps=[forecast.label_map], meta=meta) as writer:
+        first = {"first_frame": len(forecast.frames_seen)}
         writer.add(
-            found.video,
+            forecast.video,
             split="hidden",
             kind="hidden",
-            masks={name: found.masks},
-            confidence={} if found.confidence is None else {name: found.confidence},
+            masks={name: forecast.masks},
+            confidence={} if forecast.confidence is None else {name: forecast.confidence},
             meta=first,
         )
-        for number, masks in enumerate(found.futures, start=1):
-            clip_id = f"{found.video}_future_{number}"
+        for number, masks in enumerate(forecast.futures, start=1):
+            clip_id = f"{forecast.video}_future_{number}"
             writer.add(clip_id, split="hidden", kind="hidden", masks={name: masks}, meta=first)
 
 
-def _read(path: Path) -> Any:
+def _read_record(path: Path) -> Any:
+    """Returns the record of an earlier forecast; None if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

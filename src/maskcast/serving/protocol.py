@@ -22,7 +22,7 @@ DATATYPE = "UINT8"
 MAX_AXES = 8
 MAX_SIDE = 2**31
 NUMBERS = tuple(map(str, range(256)))
-AT_ONCE = 2**20  # numbers that are written before other requests are served
+CHUNK = 2**20  # values that are formatted at once
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Request:
 
 
 def read_request(body: bytes | bytearray, json_length: str | None, name: str, output: str) -> Request:
-    """Parses a body; null counts as missing, because KServe's clients write it so.
+    """Parses a body; null counts as missing, because KServe's clients send it for missing values.
 
     Args:
         body: the whole body.
-        json_length: value of ``HEADER``.
-        name: of the input tensor.
+        json_length: value of the header ``HEADER``; None if it is missing.
+        name: name of the input tensor.
         output: name of the output tensor.
 
     Raises:
@@ -56,68 +56,75 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
         raise MaskcastError(f"{HEADER}: got {json_length!r}; give the number of bytes of the JSON object")
     end = len(body) if json_length is None else int(json_length)
     if end > len(body):
-        raise MaskcastError(f"{HEADER}: got {end}, the body has {len(body)} bytes; send the whole of it")
+        raise MaskcastError(f"{HEADER}: got {end}, but the body has {len(body)} bytes; send the whole body")
     if end > MAX_JSON:
-        raise MaskcastError(f"body: {end} bytes of JSON, at most {MAX_JSON >> 20} MiB; send binary data")
+        raise MaskcastError(f"body: {end} bytes of JSON, the limit is {MAX_JSON >> 20} MiB; send binary data")
     try:
         request = json.loads(body[:end])
     except (ValueError, RecursionError) as error:
-        sent = f"send a v2 inference request, and the length of its JSON as {HEADER} where binary data follows"
-        raise MaskcastError(f"body: no valid JSON ({error}); {sent}") from None
+        remedy = f"send a v2 inference request, with the length of its JSON as {HEADER} if binary data follows"
+        raise MaskcastError(f"body: not valid JSON ({error}); {remedy}") from None
     try:
         (given,) = request["inputs"]
         got, shape, datatype = given["name"], given["shape"], given["datatype"]
         size = _parameter(given, "binary_data_size")
         data = given.get("data")
-        asked = request.get("outputs") or []
-        wrong = [one["name"] for one in asked if one["name"] != output]
+        outputs = request.get("outputs") or []
+        unknown = [each["name"] for each in outputs if each["name"] != output]
         identity = request.get("id")
-        binary = [_parameter(one, "binary_data") for one in asked]
-        binary = [one for one in [*binary, _parameter(request, "binary_data_output"), False] if one is not None]
+        choices = [_parameter(each, "binary_data") for each in outputs]
+        choices += [_parameter(request, "binary_data_output"), False]
+        binary = [choice for choice in choices if choice is not None]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise MaskcastError(
-            "body: no v2 inference request; send "
+            "body: not a v2 inference request; send "
             '{"inputs": [{"name": ..., "shape": ..., "datatype": ..., "data": ...}]} with one input'
         ) from None
     if (got, datatype) != (name, DATATYPE):
         raise MaskcastError(
-            f"inputs: got {str(got)[:40]!r} of {str(datatype)[:40]!r}; give {name!r} of {DATATYPE!r}"
+            f"inputs: got {str(got)[:40]!r} with datatype {str(datatype)[:40]!r}; send {name!r} with {DATATYPE!r}"
         )
-    if wrong:
-        raise MaskcastError(f"outputs: no output {str(wrong[0])[:40]!r}; ask for {output!r}, or leave outputs out")
+    if unknown:
+        raise MaskcastError(
+            f"outputs: unknown output {str(unknown[0])[:40]!r}; request {output!r}, or omit outputs"
+        )
     if not isinstance(identity, str | int | None):
-        raise MaskcastError("id: must be a text; give one, or leave it out")
-    if not all(isinstance(one, bool) for one in binary):
+        raise MaskcastError("id: must be a string; send one, or omit it")
+    if not all(isinstance(choice, bool) for choice in binary):
         raise MaskcastError("parameters: binary_data and binary_data_output must be true or false")
     if not (
         isinstance(shape, list)
         and len(shape) <= MAX_AXES
         and all(type(side) is int and 0 <= side < MAX_SIDE for side in shape)
     ):
-        raise MaskcastError(f"inputs: shape must be a short list of integers from 0 to {MAX_SIDE - 1}")
+        raise MaskcastError(
+            f"inputs: shape must be a list of at most {MAX_AXES} integers from 0 to {MAX_SIDE - 1}"
+        )
     if size is None and end == len(body):
         tensor = _from_json(data)
     elif type(size) is int and size == len(body) - end:
         tensor = np.frombuffer(body, np.uint8, offset=end)
     else:
-        follow = f"{len(body) - end} bytes after the JSON object"
-        raise MaskcastError(f"inputs: binary_data_size must be the {follow}, got {str(size)[:20]}")
+        raise MaskcastError(
+            f"inputs: binary_data_size: got {str(size)[:20]}, but {len(body) - end} bytes follow the JSON object; "
+            "set it to their number"
+        )
     if tensor.size != math.prod(shape):
         raise MaskcastError(
-            f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send as many"
+            f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send that many"
         )
     return Request(None if identity is None else str(identity), tensor.reshape(shape), binary[0])
 
 
 def check_answer(request: Request, numbers: int) -> None:
-    """Checks that an answer with ``numbers`` numbers can be written in the requested form.
+    """Checks that an answer with ``numbers`` values can be sent in the requested form.
 
     Raises:
-        MaskcastError: if it cannot.
+        MaskcastError: there are too many values for JSON.
     """
     if numbers > MAX_JSON and not request.binary:
         raise MaskcastError(
-            f"outputs: {numbers} numbers, at most {MAX_JSON} are written as JSON; set binary_data_output"
+            f"outputs: {numbers} values, the limit for JSON is {MAX_JSON}; set binary_data_output to true"
         )
 
 
@@ -143,7 +150,7 @@ def write_answer(
         output["data"] = []
         start, end, _ = json.dumps(answer).rpartition("]}]}")
         flat = masks.ravel()
-        parts = [flat[first : first + AT_ONCE].tobytes() for first in range(0, flat.size, AT_ONCE)]
+        parts = [flat[first : first + CHUNK].tobytes() for first in range(0, flat.size, CHUNK)]
         data = ", ".join(", ".join(map(NUMBERS.__getitem__, part)) for part in parts)
         return f"{start}{data}{end}".encode(), {"Content-Type": "application/json"}
     output["parameters"] = {"binary_data_size": masks.size}

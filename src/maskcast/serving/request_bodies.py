@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from maskcast.registry.inputs import MAX_BYTES
 
-BODY_S, STALL_S = 60.0, 10.0  # most seconds for a whole body, and without any data
-FIRST_BYTES = 64 << 10  # bytes read before a body takes one of the places, so that slow starters block nobody
+BODY_S, STALL_S = 60.0, 10.0  # maximum seconds for a whole body, and without any data
+FIRST_BYTES = 64 << 10  # bytes read before a body takes a slot, so that slow clients do not block others
 
 
 async def read_body(request: Request, acquire_slot: Callable[[], Awaitable[None]]) -> bytearray | Response:
@@ -18,7 +18,7 @@ async def read_body(request: Request, acquire_slot: Callable[[], Awaitable[None]
 
     Args:
         request: to read from.
-        acquire_slot: waits for a free place for a body; called once.
+        acquire_slot: waits for a free slot; called once.
     """
     body, size, waiting = bytearray(), 0, True
     now = asyncio.get_running_loop().time
@@ -35,10 +35,10 @@ async def read_body(request: Request, acquire_slot: Callable[[], Awaitable[None]
                     waiting, end = False, now() + BODY_S
                 limit.reschedule(min(end, now() + STALL_S))
     except TimeoutError:
-        slow = f"nothing of it for {STALL_S:.0f} s, or not all of it within {BODY_S:.0f} s"
-        return error_answer(408, f"body: {slow}; send it faster, or less")
+        problem = f"timed out (no data for {STALL_S:.0f} s, or incomplete after {BODY_S:.0f} s)"
+        return error_answer(408, f"body: {problem}; send it faster, or send less")
     if size > MAX_BYTES:
-        return error_answer(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or smaller frames")
+        return error_answer(413, f"body: larger than {MAX_BYTES >> 20} MiB; send fewer clips, or smaller frames")
     if waiting:
         await acquire_slot()
     return body

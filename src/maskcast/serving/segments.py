@@ -31,9 +31,9 @@ from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 from maskcast.writing import write_json
 
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # folder of mask images, by kind of label map
-OVERLAY, COMPOSED = "overlay", "composed"  # films for a video, folders for photographs
-JPEG_QUALITY = 95  # of JPEG, for pictures that are only looked at
-ZLIB_LEVEL = 1  # zlib level: masks are small at any level
+OVERLAY, COMPOSED = "overlay", "composed"  # videos for a video, folders of images for photographs
+JPEG_QUALITY = 95
+ZLIB_LEVEL = 1  # the fastest: masks are small at any level
 
 
 class FrameSegmenter:
@@ -63,16 +63,19 @@ class FrameSegmenter:
             self.resets.append({"frame": self.frames, "why": step.reset})
         self.frames += 1
         resize = {"classes": resize_masks, "alpha": resize_frames}
-        return {one.name: resize[one.kind](step.maps[one.name][None], height, width)[0] for one in self.maps}
+        return {
+            label_map.name: resize[label_map.kind](step.maps[label_map.name][None], height, width)[0]
+            for label_map in self.maps
+        }
 
 
 class MaskWriter:
-    """Writes mask images of every label map into a folder, and makes pictures to look at.
+    """Writes mask images of every label map into a folder, and draws overlays and compositions.
 
     Args:
-        folder: is created.
+        folder: the folder, which is created.
         maps: label maps of the masker.
-        background: for a composed picture of the foreground.
+        background: background of the compositions; None draws overlays only.
         alpha: whether the foreground comes from the first matte; else it is all objects of the first class map.
 
     Raises:
@@ -84,87 +87,97 @@ class MaskWriter:
         self.kinds = (OVERLAY,) if background is None else (OVERLAY, COMPOSED)
         self._painted = first_class_map(maps) or maps[0]
         self._foreground = foreground_of(maps, alpha)
-        for one in maps:
-            (folder / FOLDERS[one.kind] / one.name).mkdir(parents=True)
+        for label_map in maps:
+            (folder / FOLDERS[label_map.kind] / label_map.name).mkdir(parents=True)
 
     def add(
-        self, name: str, frame_HWC: np.ndarray, found: dict[str, np.ndarray], behind: Iterator[np.ndarray]
+        self, name: str, frame_HWC: np.ndarray, masks: dict[str, np.ndarray], backgrounds: Iterator[np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Writes the masks of a frame under its name; returns its pictures (H, W, C) by kind."""
-        for one in self.maps:
-            image = Image.fromarray(found[one.name])
-            if one.kind == "classes":
+        """Writes the masks of a frame and draws its pictures.
+
+        Args:
+            name: stem of the mask images.
+            frame_HWC: the frame.
+            masks: mask (H, W) of each label map by name.
+            backgrounds: yields the background (H, W, C) of each frame.
+
+        Returns:
+            Pictures (H, W, C) by kind, ``OVERLAY`` or ``COMPOSED``.
+        """
+        for label_map in self.maps:
+            image = Image.fromarray(masks[label_map.name])
+            if label_map.kind == "classes":
                 image.putpalette(palette().tobytes())
-            path = self.folder / FOLDERS[one.kind] / one.name / f"{name}.png"
+            path = self.folder / FOLDERS[label_map.kind] / label_map.name / f"{name}.png"
             image.save(path, compress_level=ZLIB_LEVEL)
         paint = matte if self._painted.kind == "alpha" else overlay
-        pictures = {OVERLAY: paint(frame_HWC, found[self._painted.name])}
+        pictures = {OVERLAY: paint(frame_HWC, masks[self._painted.name])}
         if self.background is not None:
-            opacity_HW = found[self._foreground.name]
+            opacity_HW = masks[self._foreground.name]
             if self._foreground.kind == "classes":
                 opacity_HW = np.where(opacity_HW > 0, 255, 0)
-            pictures[COMPOSED] = compose(frame_HWC, opacity_HW, next(behind))
+            pictures[COMPOSED] = compose(frame_HWC, opacity_HW, next(backgrounds))
         return pictures
 
 
 class OverlayVideos:
-    """Films of a video's pictures, with its sound.
+    """Videos of the overlays and compositions of a video, with its audio.
 
     Args:
-        pictures: makes the pictures of each frame.
-        video: the segmented video.
-        opened: closes the films.
+        masks: writes the masks and draws the pictures of each frame.
+        source: the segmented video.
+        stack: closes the videos.
     """
 
-    def __init__(self, pictures: MaskWriter, video: VideoStream, opened: ExitStack) -> None:
-        self.pictures, self.video = pictures, video
-        self._films: dict[str, VideoWriter] = {}
-        self._behind: Iterator[np.ndarray] = iter(())
-        self._early: list[tuple[Any, Fraction]] = []  # audio before the first frame
-        self._open = opened
+    def __init__(self, masks: MaskWriter, source: VideoStream, stack: ExitStack) -> None:
+        self.masks, self.source = masks, source
+        self._writers: dict[str, VideoWriter] = {}
+        self._backgrounds: Iterator[np.ndarray] = iter(())
+        self._early_audio: list[tuple[Any, Fraction]] = []  # before the first frame
+        self._stack = stack
 
-    def add(self, number: int, frame_HWC: np.ndarray, shown: int, found: dict[str, np.ndarray]) -> None:
-        """Writes a frame and its masks."""
-        if not self._films:
-            self._begin(*frame_HWC.shape[:2])
-        for kind, picture_HWC in self.pictures.add(f"{number:06d}", frame_HWC, found, self._behind).items():
-            self._films[kind].add(picture_HWC, shown)
+    def add(self, number: int, frame_HWC: np.ndarray, time: int, masks: dict[str, np.ndarray]) -> None:
+        """Writes frame ``number``, shown from ``time`` on, and its masks (H, W) by label map."""
+        if not self._writers:
+            self._open_writers(*frame_HWC.shape[:2])
+        for kind, picture_HWC in self.masks.add(f"{number:06d}", frame_HWC, masks, self._backgrounds).items():
+            self._writers[kind].add(picture_HWC, time)
 
     def add_audio(self, packet: Any, start: Fraction) -> None:
-        """Writes an audio packet."""
-        if not self._films:
-            self._early.append((packet, start))
-        for film in self._films.values():
-            film.add_audio(packet, start)
+        """Writes an audio packet, whose times count from ``start`` seconds."""
+        if not self._writers:
+            self._early_audio.append((packet, start))
+        for writer in self._writers.values():
+            writer.add_audio(packet, start)
 
-    def _begin(self, height: int, width: int) -> None:
-        video = self.video
-        if self.pictures.background is not None:
-            self._behind = self.pictures.background.fitted(height, width)
-        for kind in self.pictures.kinds:
-            path = self.pictures.folder / f"{kind}.mp4"
-            film = VideoWriter(path, height, width, video.rate, video.unit, video.sound)
-            self._films[kind] = self._open.enter_context(film)
-        for packet, start in self._early:
+    def _open_writers(self, height: int, width: int) -> None:
+        source = self.source
+        if self.masks.background is not None:
+            self._backgrounds = self.masks.background.fitted(height, width)
+        for kind in self.masks.kinds:
+            path = self.masks.folder / f"{kind}.mp4"
+            writer = VideoWriter(path, height, width, source.rate, source.unit, source.sound)
+            self._writers[kind] = self._stack.enter_context(writer)
+        for packet, start in self._early_audio:
             self.add_audio(packet, start)
-        self._early.clear()
+        self._early_audio.clear()
 
 
 def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
-    """Returns the label map that tells foreground from background.
+    """Returns the label map that separates foreground from background.
 
     Args:
         maps: label maps of the masker.
         alpha: whether it must be a matte; else the first class map is preferred.
 
     Raises:
-        MaskcastError: there is no matte.
+        MaskcastError: a matte is required, but the masker has none.
     """
-    mattes = [one for one in maps if one.kind == "alpha"]
+    mattes = [label_map for label_map in maps if label_map.kind == "alpha"]
     if alpha and not mattes:
-        names = ", ".join(one.name for one in maps)
+        names = ", ".join(label_map.name for label_map in maps)
         raise MaskcastError(
-            f"--alpha: this model finds no matte, but {names}; leave it out, or give another model"
+            f"--alpha: the model has no matte (label maps: {names}); omit --alpha, or use a model with a matte"
         )
     return mattes[0] if alpha else first_class_map(maps) or mattes[0]
 
@@ -174,7 +187,7 @@ def segment_video(
 ) -> FrameSegmenter:
     """Segments one video, or photographs, and writes a folder atomically; returns the session.
 
-    A camera is read until it ends or Ctrl-C is pressed; its folder is complete then, too.
+    A camera is read until it ends or Ctrl-C is pressed; in both cases the folder is complete.
 
     Args:
         loaded: the masker.
@@ -195,11 +208,11 @@ def segment_video(
     with (
         atomic_output(output) as partial,
         add_stop_location(
-            lambda: f" at {segmenter.unit} {segmenter.frames}: nothing is written, run the same command again"
+            lambda: f" at {segmenter.unit} {segmenter.frames}: no output was written, run the same command again"
         ),
         segmenter.session,
     ):
-        record = _entry(loaded, str(video), segmenter)
+        record = _record(loaded, str(video), segmenter)
         writer = MaskWriter(partial, segmenter.maps, background, alpha)
         if photographs:
             _segment_photographs(segmenter, writer, photographs)
@@ -216,33 +229,33 @@ def _segment_photographs(segmenter: FrameSegmenter, writer: MaskWriter, photogra
     for path in track(photographs, "segment"):
         frame_HWC = read_image(path)
         segmenter.session.reset()
-        behind = iter(()) if writer.background is None else writer.background.fitted(*frame_HWC.shape[:2])
-        images = writer.add(path.stem, frame_HWC, segmenter.segment(frame_HWC), behind)
-        for kind, picture_HWC in images.items():
+        backgrounds = iter(()) if writer.background is None else writer.background.fitted(*frame_HWC.shape[:2])
+        pictures = writer.add(path.stem, frame_HWC, segmenter.segment(frame_HWC), backgrounds)
+        for kind, picture_HWC in pictures.items():
             Image.fromarray(picture_HWC).save(writer.folder / kind / f"{path.stem}.jpg", quality=JPEG_QUALITY)
 
 
-def _segment_stream(segmenter: FrameSegmenter, pictures: MaskWriter, video: Path | str) -> dict[str, Any]:
+def _segment_stream(segmenter: FrameSegmenter, writer: MaskWriter, video: Path | str) -> dict[str, Any]:
     """Masks and writes frame by frame, for a camera until Ctrl-C. Returns facts about the video."""
     is_camera = isinstance(video, str)
     with open_stream(video) as stream, ExitStack() as stack:
-        videos = OverlayVideos(pictures, stream, stack)
+        videos = OverlayVideos(writer, stream, stack)
         frames = track(stream.play(videos.add_audio), "segment", stream.total)
         with ctrl_c_requests_stop() if is_camera else nullcontext(lambda: False) as stop_requested:
-            for frame_HWC, shown in frames:
-                videos.add(segmenter.frames, frame_HWC, shown, segmenter.segment(frame_HWC))
+            for frame_HWC, time_shown in frames:
+                videos.add(segmenter.frames, frame_HWC, time_shown, segmenter.segment(frame_HWC))
                 if stop_requested():
-                    say(f"ended by Ctrl-C: {pluralize(segmenter.frames, 'frame', 'is', 'are')} kept")
+                    say(f"stopped by Ctrl-C: {pluralize(segmenter.frames, 'frame', 'is', 'are')} written")
                     break
     return {"frames_per_second": float(stream.rate), "resets": segmenter.resets}
 
 
-def _entry(loaded: LoadedMasker, name: str, segmenter: FrameSegmenter) -> dict[str, Any]:
+def _record(loaded: LoadedMasker, name: str, segmenter: FrameSegmenter) -> dict[str, Any]:
     """Returns a record of model and video."""
     return {
         "format": "maskcast-segments/1",
         "model": loaded.identity,
         "video": redacted(name).rpartition("/")[2],
         "model_size": segmenter.size,
-        "maps": [one.to_entry() for one in segmenter.maps],
+        "maps": [label_map.to_entry() for label_map in segmenter.maps],
     }

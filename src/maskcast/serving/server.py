@@ -33,24 +33,24 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """Returns listening sockets for all addresses of a host.
 
     Raises:
-        MaskcastError: the port is taken, or this machine has no such address.
+        MaskcastError: the port is in use, or the host is not an address of this machine.
     """
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        places = [*dict.fromkeys((family, place[:2]) for family, *_, place in found)]
-        for number, (family, place) in enumerate(places, 1):
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = [*dict.fromkeys((family, address[:2]) for family, *_, address in resolved)]
+        for number, (family, address) in enumerate(addresses, 1):
             try:
-                sockets.append(socket.create_server(place, family=family))
+                sockets.append(socket.create_server(address, family=family))
             except OSError as error:
-                if error.errno not in ABSENT or (number == len(places) and not sockets):
+                if error.errno not in ABSENT or (number == len(addresses) and not sockets):
                     raise
     except (OSError, UnicodeError) as error:  # UnicodeError for names that are invalid in DNS
-        reason = str(getattr(error, "strerror", "no name of a host"))
+        reason = str(getattr(error, "strerror", "not a valid host name"))
         reason = reason.partition(" (while")[0]  # the rest repeats the address
         raise MaskcastError(
-            f"--host {host} --port {port}: cannot listen there ({reason}); give an address of this machine and a "
-            "port that is free"
+            f"--host {host} --port {port}: cannot listen ({reason}); use an address of this machine and a free "
+            "port"
         ) from None
     return sockets
 
@@ -69,7 +69,7 @@ def run_server(served: ServedModel, sockets: list[socket.socket], sessions: int,
     app = make_app(served, sessions, idle_s)
     last = DRAIN_S + LAST_S
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal anew when it is done
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
         _Server(config, app.state.refuse_pending).run(sockets)
 
 
@@ -88,8 +88,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Waits for running requests, with a time limit, and ends."""
         if count := len(self.server_state.tasks):
-            running = "1 request or session is" if count == 1 else f"{count} requests or sessions are"
-            say(f"stops when {running} done, in {DRAIN_S} s at most; Ctrl-C again stops at once")
+            running = "1 request or session" if count == 1 else f"{count} requests or sessions"
+            say(f"shutting down: waiting up to {DRAIN_S} s for {running}; Ctrl-C again stops at once")
         limit = asyncio.get_running_loop().call_later(DRAIN_S, self._end_late)
         await super().shutdown(sockets)
         limit.cancel()

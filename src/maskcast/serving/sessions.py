@@ -36,23 +36,23 @@ class Sessions:
         model: the masker.
         greeting: information for clients.
         worker: executor that computes one frame at a time for all sessions.
-        most: most sessions at the same time.
-        idle_s: seconds without a frame after which a session ends.
+        most: maximum number of open sessions.
+        idle_s: seconds without a frame after which a session is closed.
     """
 
     def __init__(
         self, model: MaskerModel, greeting: dict[str, Any], worker: Executor, most: int, idle_s: float
     ) -> None:
         self.model, self.worker, self.most, self.idle_s = model, worker, most, idle_s
-        maps = [one.to_entry() for one in model.network.maps]
+        maps = [label_map.to_entry() for label_map in model.network.maps]
         self.greeting = {**greeting, "maps": maps, "idle_s": idle_s}
         self.open = self.frames = 0  # numbers of open sessions, and of frames of all sessions
 
     async def __call__(self, socket: WebSocket) -> None:
-        """Serves one client until it leaves, makes an error or is idle too long."""
+        """Serves one client until it disconnects, sends an invalid message or is idle too long."""
         await socket.accept()
         if self.open >= self.most:
-            await refuse(socket, BUSY, f"session: {self.open} are open, no more at once; come back later")
+            await refuse(socket, BUSY, f"session: the limit of {self.most} open sessions is reached; retry later")
             return
         self.open += 1
         try:
@@ -61,11 +61,11 @@ class Sessions:
         except MaskcastError as error:
             await refuse(socket, BAD, str(error))
         except TimeoutError:
-            await refuse(socket, IDLE, f"session: no frame for {self.idle_s:g} s; connect again")
+            await refuse(socket, IDLE, f"session: timed out, no frame for {self.idle_s:g} s; reconnect")
         except WebSocketDisconnect:  # while an answer was being sent
             pass
         except Exception:  # a model may raise any error
-            await refuse(socket, FAILED, "session: the model failed; the server's log says why")
+            await refuse(socket, FAILED, "session: the model failed; see the server's log")
             raise
         finally:
             self.open -= 1
@@ -93,7 +93,7 @@ async def refuse(socket: WebSocket, code: int, reason: str) -> None:
         async with asyncio.timeout(1):
             await socket.send_json({"error": reason})
             await socket.close(code)
-    except (WebSocketDisconnect, TimeoutError, RuntimeError):  # the client has gone
+    except (WebSocketDisconnect, TimeoutError, RuntimeError):  # the client has disconnected
         pass
 
 
@@ -104,7 +104,7 @@ def _answer(session: Session, message: bytes | None, count: int) -> bytes:
     step = session.step(frame_HWC)
     height, width = frame_HWC.shape[:2]
     head = {"frame": count, "reset": step.reset, "height": height, "width": width}
-    return b"".join([json.dumps(head).encode(), b"\n", *(one_HW.tobytes() for one_HW in step.maps.values())])
+    return b"".join([json.dumps(head).encode(), b"\n", *(mask_HW.tobytes() for mask_HW in step.maps.values())])
 
 
 def read_frame(message: bytes | None) -> tuple[np.ndarray, bool]:
@@ -117,18 +117,18 @@ def read_frame(message: bytes | None) -> tuple[np.ndarray, bool]:
         MaskcastError: the message is invalid; the error says what is expected.
     """
     if message is not None and len(message) > MAX_FRAME:
-        raise MaskcastError(f"message: more than {MAX_FRAME >> 20} MiB; send smaller frames")
+        raise MaskcastError(f"message: larger than {MAX_FRAME >> 20} MiB; send smaller frames")
     end = -1 if message is None else message.find(b"\n", 0, MAX_HEAD)
     if message is None or end < 0:
-        raise MaskcastError(f"message: no frame; send a binary message of {EXAMPLE}")
+        raise MaskcastError(f"message: not a frame; send a binary message of {EXAMPLE}")
     try:
         head = json.loads(message[:end])
         height, width, new = head["height"], head["width"], head.get("reset", False)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise MaskcastError(f"message: its first line is no JSON with height and width; send {EXAMPLE}") from None
+        raise MaskcastError(f"message: the first line is not JSON with height and width; send {EXAMPLE}") from None
     if not all(type(side) is int and side > 0 for side in (height, width)) or not isinstance(new, bool):
         raise MaskcastError(
-            f"message: height and width must be integers from 1 on, reset true or false; send {EXAMPLE}"
+            f"message: height and width must be positive integers, and reset true or false; send {EXAMPLE}"
         )
     pixels = np.frombuffer(message, np.uint8, offset=end + 1)
     if pixels.size != height * width * 3:

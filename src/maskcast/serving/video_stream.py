@@ -65,7 +65,7 @@ def open_stream(video: Path | str) -> Iterator[VideoStream]:
             camera.
 
     Raises:
-        MaskcastError: there is no such video, it is damaged, or frames differ in size.
+        MaskcastError: the video is not found or damaged, or frames differ in size.
     """
     if isinstance(video, str):
         with open_camera(video) as (container, stream):
@@ -86,45 +86,47 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
     """Returns an open video for a container of FFmpeg; without `path` it is a camera."""
     unit = Fraction(stream.time_base)
     rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
-    sound = next((one for one in container.streams.audio if one.codec_context is not None), None)
+    audio = next((each for each in container.streams.audio if each.codec_context is not None), None)
     start = Fraction(container.start_time or 0, 1_000_000)
 
-    def frames(hear: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
+    def frames(on_audio: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
         step, second, first = max(1, round(1 / (rate * unit))), round(1 / unit), round(start / unit)
-        last, before, upright = -step, first, UprightConverter()
+        last, offset, upright = -step, first, UprightConverter()
 
-        def listen(packet: Any) -> None:
-            hear(packet, start + (before - first) * unit)
+        def pass_on(packet: Any) -> None:
+            on_audio(packet, start + (offset - first) * unit)
 
-        hears = None if sound is None else listen
-        for number, frame in enumerate(decode_frames(path, container, stream, sound, hears)):
+        callback = None if audio is None else pass_on
+        for number, frame in enumerate(decode_frames(path, container, stream, audio, callback)):
             if frame.is_corrupt and path is not None:
                 raise damaged_error(path, number)
-            time = last + step if frame.pts is None else frame.pts - before
+            time = last + step if frame.pts is None else frame.pts - offset
             if time < last - second:  # times restart in concatenated files: continue after the last frame
-                before += time - last - step
+                offset += time - last - step
                 time = last + step
             time = max(last + 1, time)
             yield upright(frame), time
             last = time
 
-    def live(hear: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
+    def live(on_audio: OnAudio) -> Iterator[tuple[np.ndarray, int]]:
         import av
 
         count = 0
         try:
-            for each in _of_one_size(name, frames(hear)):
+            for each in _of_one_size(name, frames(on_audio)):
                 yield each
                 count += 1
         except (av.FFmpegError, OSError) as error:
             if not count:
                 raise
             reason = getattr(error, "strerror", None) or error
-            say(f"{name}: ended after {pluralize(count, 'frame')} ({reason})")
+            say(f"{name}: stream ended after {pluralize(count, 'frame')} ({reason})")
 
     if path is None:
-        return VideoStream(rate, unit, None, sound, live)
-    return VideoStream(rate, unit, stream.frames or None, sound, lambda hear: _of_one_size(name, frames(hear)))
+        return VideoStream(rate, unit, None, audio, live)
+    return VideoStream(
+        rate, unit, stream.frames or None, audio, lambda on_audio: _of_one_size(name, frames(on_audio))
+    )
 
 
 def _of_one_size(
@@ -138,16 +140,17 @@ def _of_one_size(
     first: tuple[int, ...] | None = None
     for number, (frame, time) in enumerate(frames):
         if first is not None and frame.shape != first:
-            before, own = ("{}x{}".format(*shape[:2]) for shape in (first, frame.shape))
+            before, size = ("{}x{}".format(*shape[:2]) for shape in (first, frame.shape))
             if files:
                 raise MaskcastError(
-                    f"{files[number]}: is {own}, the frames before it are {before} (height x width); export it "
-                    "like them, or take it away. A photograph, which may have any size, is masked by its own path"
+                    f"{files[number]}: is {size}, but earlier frames are {before} (height x width); export all "
+                    "frames in one size, or remove it. To mask a single photograph, give its path"
                 )
             raise MaskcastError(
-                f"{name}: the frame size changes at frame {number} ({before} and {own}); give one of one size"
+                f"{name}: the frame size changes at frame {number} (from {before} to {size}, height x width); "
+                "give a video with one frame size"
             )
         first = frame.shape
         yield frame, time
     if first is None:
-        raise MaskcastError(f"{name}: no frame of it can be decoded; copy it again from its origin")
+        raise MaskcastError(f"{name}: no frame can be decoded; copy the video again from its source")

@@ -28,7 +28,7 @@ CODECS = ("libx264", "mpeg4")  # browsers play the first; every FFmpeg has the s
 
 
 def draw_frames(
-    frames_THWC: np.ndarray, seen_THW: np.ndarray, coming: Sequence[np.ndarray], classes: Sequence[str], title: str
+    frames_THWC: np.ndarray, seen_THW: np.ndarray, future: Sequence[np.ndarray], classes: Sequence[str], title: str
 ) -> list[Image.Image]:
     """Returns one image per frame: context frames overlaid with masks, then the forecast masks.
 
@@ -37,13 +37,13 @@ def draw_frames(
     Args:
         frames_THWC: in the size of the video, to which masks are enlarged.
         seen_THW: the context masks.
-        coming: masks (h, H, W): the forecast, then drawn futures.
+        future: masks (h, H, W): the forecast, then drawn futures.
         classes: names by id; those that occur are listed below each image.
         title: shown above each image, with the number of its frame, from 1.
     """
     size = frames_THWC.shape[1:3]
-    shown = coming[: MAX_FUTURES + 1]
-    masks = [resize_masks(np.concatenate([seen_THW, one_hHW]), *size) for one_hHW in shown]
+    shown = future[: MAX_FUTURES + 1]
+    masks = [resize_masks(np.concatenate([seen_THW, future_hHW]), *size) for future_hHW in shown]
     names = ["forecast", *(f"future {number}" for number in range(1, len(shown)))]
     columns = math.ceil(len(shown) ** 0.5)
     widths = (CELL_WIDTHS[0], max(CELL_WIDTHS[0], CELL_WIDTHS[1] // columns))
@@ -60,25 +60,25 @@ def draw_frames(
 
 
 def write_video(path: Path, pictures: Sequence[Image.Image]) -> None:
-    """Writes a film in the format of the file's suffix.
+    """Writes images as a video in the format of the file's suffix.
 
     Raises:
         MaskcastError: the suffix is neither ``.mp4`` nor ``.gif``, or the folder is missing.
     """
     writers = {".mp4": _write_mp4, ".gif": write_gif}
     if path.suffix not in writers:
-        raise MaskcastError(f"{path}: films are written as {' and '.join(writers)}; name the file so")
+        raise MaskcastError(f"{path}: unsupported suffix; use {' or '.join(writers)}")
     if not path.parent.is_dir():
-        raise MaskcastError(f"{path}: there is no folder {path.parent}; make it first")
+        raise MaskcastError(f"{path}: folder {path.parent} not found; create it first")
     writers[path.suffix](path, pictures)
 
 
 def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Writes a video at `FPS`, in which the last image is held."""
     width, height = pictures[0].size
-    with VideoWriter(path, height, width, FPS) as film:
+    with VideoWriter(path, height, width, FPS) as writer:
         for time, picture in enumerate([*pictures, *[pictures[-1]] * (LAST_FRAMES - 1)]):
-            film.add(np.asarray(picture), time)
+            writer.add(np.asarray(picture), time)
 
 
 class VideoWriter:
@@ -118,7 +118,7 @@ class VideoWriter:
         self._track.add(packet, start)
 
     def close(self) -> None:
-        """Ends the film."""
+        """Flushes the encoders and closes the file."""
         self._container.mux(self._stream.encode(None))
         if self._track is not None:
             self._track.end()

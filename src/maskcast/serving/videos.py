@@ -56,7 +56,7 @@ class Video:
             files = frame_files(self.path)
             if len(parts := consecutive_runs([files[index].stem for index in indices])) > 1:
                 before = files[indices[parts[0][-1]]].name
-                say(f"{self.path}: numbers are missing after {before}; the frames are taken for evenly spaced")
+                say(f"{self.path}: numbers are missing after {before}; the frames are treated as evenly spaced")
             return read_frames([files[index] for index in indices])
         return read_video(self.path, indices)
 
@@ -98,10 +98,10 @@ def find_video(address: str, output: Path) -> Video:
     Raises:
         MaskcastError: as in ``find_videos``, or there are several.
     """
-    found = find_videos([address], output)
-    if found[1:]:
-        raise MaskcastError(f"{address}: holds {len(found)} videos; name one of them, e.g. {found[0].path}")
-    return found[0]
+    videos = find_videos([address], output)
+    if videos[1:]:
+        raise MaskcastError(f"{address}: contains {len(videos)} videos; give one of them, e.g. {videos[0].path}")
+    return videos[0]
 
 
 def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
@@ -116,7 +116,7 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
     Raises:
         MaskcastError: an address has no video or cannot be reached, or two videos have the same name.
     """
-    found: dict[str, Video] = {}
+    by_name: dict[str, Video] = {}
     for address in addresses:
         path = SAMPLES / "sample.mp4" if is_sample(address) else local_path(address)
         if path is None:
@@ -124,23 +124,26 @@ def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
         elif not path.exists():
             raise MaskcastError(f"{address}: no such video or folder; fix the path")
         elif not path.is_file() and not path.is_dir():
-            raise MaskcastError(f"{address}: a pipe or a device; write the video to a file, and give that")
+            raise MaskcastError(f"{address}: is a pipe or a device; save the video to a file, and give its path")
         videos = _videos_in(path, output.resolve())
         if not videos:
             kinds = ", ".join(sorted(VIDEO_SUFFIXES))
             raise MaskcastError(
-                f"{address}: no video there; give a file ({kinds}), an image, a folder of images, or of these"
+                f"{address}: no video found; give a file ({kinds}), an image, a folder of images, or a folder of "
+                "these"
             )
         for video in videos:
             if video.name in (".", ".."):  # of `...mp4`
-                raise MaskcastError(f"{video.path}: no output can be called {video.name!r}; rename the video")
-            if video.name in found:
                 raise MaskcastError(
-                    f"{video.path}: {found[video.name].path} has this name too, and outputs would mix; rename one "
-                    "of them, or give another --output"
+                    f"{video.path}: {video.name!r} is not a valid name of an output; rename the video"
                 )
-            found[video.name] = video
-    return list(found.values())
+            if video.name in by_name:
+                raise MaskcastError(
+                    f"{video.path}: same name as {by_name[video.name].path}; rename one of them, or run them "
+                    "separately with another --output"
+                )
+            by_name[video.name] = video
+    return list(by_name.values())
 
 
 def photographs_in(path: Path) -> list[Path]:
@@ -154,19 +157,19 @@ def photographs_in(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     files = list(by_stem(image_files(path)).values())
-    two = find_same_number([file.stem for file in files])
-    if two is not None and two[1].startswith(two[0]):  # a frame and its mask, not photographs
+    pair = find_same_number([file.stem for file in files])
+    if pair is not None and pair[1].startswith(pair[0]):  # a frame and its mask, not photographs
         return []
-    why = photographs_reason({path.name: SequenceFiles(files, [None] * len(files), [range(len(files))])})
-    if why:
-        say(f"{path}: taken for photographs, because {why}")
-    return files if why else []
+    reason = photographs_reason({path.name: SequenceFiles(files, [None] * len(files), [range(len(files))])})
+    if reason:
+        say(f"{path}: treated as photographs, because {reason}")
+    return files if reason else []
 
 
 def _fetched(address: str, output: Path) -> Path:
     """Downloads the current files at an address into a folder of its own, and returns the folder."""
-    own = hashlib.sha256(address.encode()).hexdigest()[:16]
-    path = output / FETCHED / own / PurePosixPath(address).name
+    key = hashlib.sha256(address.encode()).hexdigest()[:16]
+    path = output / FETCHED / key / PurePosixPath(address).name
     files = set(fetch(address, path))
     for old in [old for old in path.rglob("*") if old.is_file() and old not in files]:
         old.unlink()
@@ -177,19 +180,21 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     if root.is_file():
         known = root.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
         return [Video(file_stem(root.stem), root)] if known else []
-    if not _files(root) and image_files(root):
+    if not _video_files(root) and image_files(root):
         return [Video(file_stem(root.resolve().name), root)]
     videos, others = [], []
-    for folder, below, names in os.walk(root):
-        place = Path(folder)
-        below[:] = [name for name in below if not is_junk(name) and not _is_output(place / name, output)]
-        inside = place.relative_to(root)
-        videos += [Video(file_stem((inside / path.stem).as_posix()), path) for path in _files(place)]
-        if place != root and image_files(place):
-            videos.append(Video(file_stem(inside.as_posix()), place))
+    for walked, subfolders, names in os.walk(root):
+        folder = Path(walked)
+        subfolders[:] = [
+            name for name in subfolders if not is_junk(name) and not _is_output(folder / name, output)
+        ]
+        inside = folder.relative_to(root)
+        videos += [Video(file_stem((inside / path.stem).as_posix()), path) for path in _video_files(folder)]
+        if folder != root and image_files(folder):
+            videos.append(Video(file_stem(inside.as_posix()), folder))
         others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
     for ending, reason in unsupported_files(others):
-        say(f"{root}/**/{ending}: passed over, {reason}")
+        say(f"{root}/**/{ending}: skipped, {reason}")
     return sorted(videos, key=lambda video: natural_sort_key(video.name))
 
 
@@ -198,6 +203,6 @@ def _is_output(folder: Path, output: Path) -> bool:
     return folder.resolve() == output or any((folder / name).is_file() for name in (FORECAST, SEGMENTED))
 
 
-def _files(folder: Path) -> list[Path]:
+def _video_files(folder: Path) -> list[Path]:
     files = (path for path in folder.iterdir() if path.is_file() and not is_junk(path.name))
     return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
