@@ -285,7 +285,7 @@ def test_the_container_serves_as_kserve_starts_it(image: str, versions, cluster,
     done = docker("run", "--rm", *flags[1:], f"--volume={artifact}:/mnt/models:ro", image, *arguments)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"error: /mnt/models: its digest is {digest} and not {'0' * 64}; serve what was registered"
+        f"error: /mnt/models: digest mismatch: {digest}, expected {'0' * 64}; serve the registered model"
     )
 
 

@@ -21,9 +21,9 @@ def test_a_place_without_a_clean_repository_is_refused(
         assert main(["grid", "grid.yaml", *flags]) == 2
         return capsys.readouterr().err
 
-    assert "error: dvc.yaml: no such pipeline of DVC; run this in the folder of a dvc.yaml" in said()
+    assert "error: dvc.yaml: not found; run this command in a folder with a dvc.yaml" in said()
     Path("dvc.yaml").write_text("stages:\n  a:\n    cmd: echo 1\n")
-    assert "dvc.yaml: runs no stage of maskcast" in said()
+    assert "dvc.yaml: no entry runs a stage of maskcast" in said()
     command = "maskcast train_masker --params params.yaml --clips clips --masker models/masker --metrics m.json"
     prepare = "maskcast prepare_clips --params params.yaml --raw raw --clips clips"
     stages = {"train_masker": {"cmd": command}, "prepare_clips": {"cmd": prepare}}

@@ -154,7 +154,7 @@ def test_from_the_first_registration_to_the_rollback(
     code, said = command(capsys, "promote", "2")
     assert (code, "version 2 did not pass the gate; run register_detector again, or" in said) == (2, True)
     code, said = command(capsys, "compare", "1", "2")
-    assert (code, "means over images, and B less A" in said) == (0, True)
+    assert (code, "means over images, and B minus A" in said) == (0, True)
     assert f"{failed['difference']['mean']:+.4f} [" in said
     assert command(capsys, "promote", "2", "--force", "--reason", "a demo")[0] == 0
     assert command(capsys, "rollback")[0] == 0

@@ -256,9 +256,9 @@ def test_the_embedded_default_and_what_commands_refuse(
             "2",
             "--clips",
             "x",
-        ): "compare: --clips is for --pictures FOLDER alone; give that too, or",
-        ("lineage", "1", "--clips", "x"): "lineage: --clips is for --verify alone; give that too, or leave it out",
-        ("lineage", "1", "--repository", "x"): "lineage: --repository is for --verify alone; give that too, or",
+        ): "compare: --clips requires --pictures FOLDER; add it, or",
+        ("lineage", "1", "--clips", "x"): "lineage: --clips requires --verify; add it, or omit --clips",
+        ("lineage", "1", "--repository", "x"): "lineage: --repository requires --verify; add it, or",
     }
     for words, message in refusals.items():
         code, said = command(capsys, *words)

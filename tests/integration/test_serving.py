@@ -266,9 +266,9 @@ def test_the_batch_command_reads_a_bucket_and_the_registry_and_agrees_with_the_e
     out = tmp_path / "out"
     words = ["forecast", f"{s3.uri}/today", "--model", "models:/maskcast/1", "--output", str(out), "--stride", "1"]
     assert main(words) == 0
-    assert f"2 forecast, 0 there already, 0 failed: {out}" in capsys.readouterr().out
+    assert f"2 forecast, 0 skipped, 0 failed: {out}" in capsys.readouterr().out
     assert main(words) == 0
-    assert f"0 forecast, 2 there already, 0 failed: {out}" in capsys.readouterr().out
+    assert f"0 forecast, 2 skipped, 0 failed: {out}" in capsys.readouterr().out
     assert main(["models", "export", "1", "--format", "torch-export", "--output", str(tmp_path / "graph")]) == 0
     assert "0 of " in capsys.readouterr().out
     clips = clips_of_squares(2)

@@ -152,7 +152,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path: Path, capfd: py
     truth, results = content(tmp_path)
     out, images = tmp_path / "out", tmp_path / "images"
     assert "missing list 'images'" in refused(capfd, _write(tmp_path / "x.json", {}), results, "--out", out)
-    assert "name a folder with --out" in refused(capfd, truth, results, "--images", images)
+    assert "requires --out; give a new folder" in refused(capfd, truth, results, "--images", images)
     assert "no such folder (--images)" in refused(capfd, truth, results, "--images", tmp_path / "y", "--out", out)
     (images / "img/2.png").write_bytes(b"no image")
     assert "img/2.png: not a readable image" in refused(capfd, truth, results, "--images", images, "--out", out)

@@ -61,7 +61,7 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
 ) -> None:
     frames = enlarged(0, 12)
     code, out, err = forecast(write_frames(tmp_path / "street", frames))
-    assert (code, out) == (0, f"1 forecast, 0 there already, 0 failed: {tmp_path / 'out'}\n")
+    assert (code, out) == (0, f"1 forecast, 0 skipped, 0 failed: {tmp_path / 'out'}\n")
     place = tmp_path / "out" / "street"
     assert sorted(path.name for path in place.iterdir()) == [
         "forecast.json",
@@ -93,7 +93,7 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
     assert json.loads((place / "forecast.json").read_text()) == record
     assert forecast(tmp_path / "street", "--start", "0", "--stride", "1")[:2] == (
         0,
-        f"1 forecast, 0 there already, 0 failed: {tmp_path / 'out'}\n",
+        f"1 forecast, 0 skipped, 0 failed: {tmp_path / 'out'}\n",
     )
     assert json.loads((place / "forecast.json").read_text())["frames_seen"] == [0, 1, 2, 3]
 
@@ -125,7 +125,7 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     (videos / "__MACOSX").mkdir()
     (videos / "__MACOSX" / "._b.mp4").write_bytes(b"junk")
     code, said, err = forecast(videos, output=out)
-    assert (code, said) == (1, f"2 forecast, 0 there already, 2 failed: {out}\n")
+    assert (code, said) == (1, f"2 forecast, 0 skipped, 2 failed: {out}\n")
     assert sorted(path.name for path in out.iterdir()) == ["b", "c_frames"]
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2
@@ -136,7 +136,7 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     (videos / "a.mp4").write_bytes(whole.read_bytes())
     (out / "c_frames" / "forecast.json").write_text("{}")  # as if another model had forecast it
     code, said, _ = forecast(videos, output=out)
-    assert (code, said) == (1, f"2 forecast, 1 there already, 1 failed: {out}\n")
+    assert (code, said) == (1, f"2 forecast, 1 skipped, 1 failed: {out}\n")
     assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
 
 
@@ -146,7 +146,7 @@ def test_what_was_made_of_videos_is_no_video_wherever_it_lies(forecast: Forecast
     write_video(videos / "segmented/two/overlay.mp4", enlarged(2, 12))
     (videos / "segmented/two/segment.json").touch()
     for output, told in ((videos, "1 forecast, 0"), (videos, "0 forecast, 1"), (videos / "more", "1 forecast, 0")):
-        assert forecast(videos, output=output)[:2] == (0, f"{told} there already, 0 failed: {output}\n")
+        assert forecast(videos, output=output)[:2] == (0, f"{told} skipped, 0 failed: {output}\n")
 
 
 def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp_path: Path) -> None:

@@ -95,12 +95,11 @@ def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFi
     said = capsys.readouterr()
     assert "--rename 'rot=red': no labelled frame has 'rot'" in said.err
     assert (
-        "7 frames are of no clip in clips (<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on):"
-        in said.err
+        "7 frames match no clip in clips (<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on):" in said.err
     )
     assert "a.json: images[4] (else_000004.png)" in said.err
     assert "... and 2 more" in said.err
-    assert "1 frame is listed without annotation: taken as background (--empty background)" in said.err
+    assert "1 frame is listed without annotation: treated as background (--empty background)" in said.err
     assert "labelled 1 frame of 1 clip: new" in said.out
 
 
@@ -131,7 +130,7 @@ def test_clips_that_are_scored_on_beside_clips_of_their_video_that_are_not_are_s
             meta = {"video": "street", "start": start, "stride": 1}
             writer.add(f"street_{start}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
     words = ["labels", "import", "--format", "coco", "a.json", "--clips", "windows", "--output"]
-    said = "warning: 1 clip is of split val now, and other clips of the same video are trained on, e.g. 'street_0'"
+    said = "warning: 1 clip of split val and training clips are from the same video, e.g. 'street_0'"
     for starts, split, warned in (((0,), "val", True), ((0,), "train", False), ((0, 11), "val", False)):
         images = [{"id": n, "file_name": f"street_{n}_000003.png", "height": 16, "width": 24} for n in starts]
         content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": []}
@@ -208,7 +207,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("export --format cocoo --masks clips --output o", "no format 'cocoo'; did you mean 'coco'?"),
+        ("export --format cocoo --masks clips --output o", "unknown format 'cocoo'; did you mean 'coco'?"),
         ("export --format coco --masks nothing --output o", "nothing/index.json: no clip store found"),
         ("export --format coco --masks clips --map sky --output o", "no label map 'sky'; it has mask"),
         ("export --format coco --masks clips --frames no.csv --output o", "no.csv: no such list of frames"),
@@ -229,7 +228,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
         ("import --format coco no.json --clips clips --output o", "no.json: file or folder not found; give"),
         (
             "import --format coco a.json --clips clips --rename a --output o",
-            "--rename a: write the file's class, =,",
+            "--rename a: use THEIRS=OURS, a class",
         ),
         (
             "import --format coco hidden.json --clips clips --output o",
@@ -279,4 +278,6 @@ def test_labels_are_carried_and_go_out_to_be_corrected(
 def test_where_frames_count_from_is_a_matter_of_mots(store: ClipStore, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("labels", "import", "--first-frame", "1", "--clips", "clips", "--output", "out", "labels.json")
     line = failed(capsys, *words, "--format", "coco")
-    assert line.endswith("--first-frame: coco tells frames by their names; it is for mots and mots-txt")
+    assert line.endswith(
+        "--first-frame: coco identifies frames by their names; omit it (only for mots and mots-txt)"
+    )

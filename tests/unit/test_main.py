@@ -147,11 +147,11 @@ def test_both_spellings_of_a_name_are_taken(words: tuple[str, ...], said: Said) 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("evalute --params params.yaml", "error: no stage or command 'evalute'; did you mean 'evaluate'?"),
-        ("train-maskr", "error: no stage or command 'train-maskr'; did you mean 'train_masker'?"),
-        ("modles list", "error: no stage or command 'modles'; did you mean 'models'?"),
-        ("pipeline sumbit", "error: no command of pipeline 'sumbit'; did you mean 'submit'?"),
-        ("pipeline runlocal", "error: no command of pipeline 'runlocal'; did you mean 'run-local'?"),
+        ("evalute --params params.yaml", "error: unknown stage or command 'evalute'; did you mean 'evaluate'?"),
+        ("train-maskr", "error: unknown stage or command 'train-maskr'; did you mean 'train_masker'?"),
+        ("modles list", "error: unknown stage or command 'modles'; did you mean 'models'?"),
+        ("pipeline sumbit", "error: unknown command of pipeline 'sumbit'; did you mean 'submit'?"),
+        ("pipeline runlocal", "error: unknown command of pipeline 'runlocal'; did you mean 'run-local'?"),
         (
             "models promot",
             "maskcast models: error: argument COMMAND: invalid choice: 'promot'; did you mean 'promote'?",
@@ -201,13 +201,13 @@ def test_an_empty_text_is_no_path_and_no_value(
     line = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 2
     assert f"error: argument {name}" in line
-    assert line.endswith("got an empty text; give a value (is a variable of the shell unset?)")
+    assert line.endswith("got an empty value; give one (is a shell variable unset?)")
 
 
 def test_a_word_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["xyzzy"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: no stage or command 'xyzzy'; there are: ")
+    assert said.startswith("error: unknown stage or command 'xyzzy'; choose from ")
     assert all(name in said for name in (*COMMANDS, *stage_names()))
 
 

@@ -34,7 +34,7 @@ def test_a_project_has_the_pipeline_as_the_clone_has_it_but_for_the_code(
         "forecasting": "maskcast init ~/videos --force ",
         "photographs": "maskcast init ~/photographs --force ",
     }
-    assert told.get(name, "edit params.yaml: where your data is") in capsys.readouterr().out
+    assert told.get(name, "edit params.yaml: the address of your data") in capsys.readouterr().out
     ours, mine = ROOT / PIPELINES[name], Path("mine")
     stages = yaml.safe_load((mine / "dvc.yaml").read_text())["stages"]
     expected = yaml.safe_load((ours / "dvc.yaml").read_text())["stages"]
@@ -88,7 +88,7 @@ def test_nothing_is_replaced(there: str, capsys: pytest.CaptureFixture[str]) -> 
     Path("mine", there).parent.mkdir(parents=True)
     Path("mine", there).write_text("mine")
     assert main(["new", "mine"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: mine/{there}: already there; name a new folder")
+    assert capsys.readouterr().err.startswith(f"error: mine/{there}: already exists; give a new folder")
     assert files_of(Path("mine")) == {there: b"mine"}
 
 
@@ -97,8 +97,8 @@ def test_a_link_to_nothing_is_not_written_through(capsys: pytest.CaptureFixture[
     Path("mine").mkdir()
     Path("mine/dvc.yaml").symlink_to("../gone")
     for folder, said in (
-        ("dangling", "dangling: links to gone, which is"),
-        ("mine", "mine/dvc.yaml: already there"),
+        ("dangling", "dangling: is a link to gone, which does not exist"),
+        ("mine", "mine/dvc.yaml: already exists"),
     ):
         assert main(["new", folder]) == 2
         assert capsys.readouterr().err.startswith(f"error: {said}")
@@ -129,12 +129,12 @@ def test_what_cannot_be_made_is_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(new, "shipped_folder", lambda: Path("clone"))
         assert main(["new", "mine"]) == 2
-    line = "error: clone/dvc.yaml: has no line `deps: [src/maskcast, params.yaml]`; put it back\n"
+    line = "error: clone/dvc.yaml: missing line `deps: [src/maskcast, params.yaml]`; restore it\n"
     assert capsys.readouterr().err == line
     Path("file").touch()
     assert main(["new", "file"]) == 2
     assert capsys.readouterr().err.startswith("error: file: cannot be written (")
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["new", "mine"]) == 2
-    assert capsys.readouterr().err.startswith("error: new: needs Git, which is not there; install it")
+    assert capsys.readouterr().err.startswith("error: new: needs Git, which is not installed; e.g.")
     assert not Path("mine").exists()

@@ -106,9 +106,7 @@ def test_mistakes_are_said(request_: dict[str, Any], line: str) -> None:
 
 def test_lengths_that_do_not_fit_are_said() -> None:
     given = INPUT | {"data": None, "parameters": {"binary_data_size": -300}}
-    with pytest.raises(
-        MaskcastError, match=r"Content-Length: got 999, but the body has \d+ bytes"
-    ):
+    with pytest.raises(MaskcastError, match=r"Content-Length: got 999, but the body has \d+ bytes"):
         read({"inputs": [given]}, header="999")
     with pytest.raises(MaskcastError, match="binary_data_size: got None, but 5 bytes follow the JSON object"):
         read({"inputs": [INPUT]}, b"12345")

@@ -36,7 +36,7 @@ def test_the_sample_is_forecast_as_its_card_says(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # no server is asked
     assert main(["forecast", "sample"]) == 0
     out, err = capsys.readouterr()
-    assert out == "1 forecast, 0 there already, 0 failed: forecasts\n"
+    assert out == "1 forecast, 0 skipped, 0 failed: forecasts\n"
     assert "the shipped pipeline forecasts 1 video" in err
     assert "video: forecasts/sample/overlay.mp4" in err
     record = json.loads((tmp_path / "forecasts/sample/forecast.json").read_text())

@@ -363,7 +363,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
             "http://127.0.0.1:9/x: camera not found or disconnected (Connection refused)",
         ),
         ([video], tmp_path / "empty", "empty: no registered model found; give models:/NAME@ALIAS or"),
-        ([video, "--alpha"], masker, "--alpha: is for --background alone; give that too"),
+        ([video, "--alpha"], masker, "--alpha: requires --background; add it"),
         (
             [video, "--background", "white", "--alpha"],
             plain,

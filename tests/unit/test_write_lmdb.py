@@ -85,7 +85,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest
     store, out = str(write_store(tmp_path / "masks")), str(tmp_path / "out.tar.gz")
     (tmp_path / "there.tar.gz").touch()
     flags = ("--masks", store, "--output")
-    assert "is to be a .tar.gz (--output)" in refuses(tmp_path, capsys, *flags, str(tmp_path / "out.zip"))
+    assert "--output must end in .tar.gz" in refuses(tmp_path, capsys, *flags, str(tmp_path / "out.zip"))
     assert "already exists (--output)" in refuses(tmp_path, capsys, *flags, str(tmp_path / "there.tar.gz"))
     assert "no clip of split 'val' has masks of left and right" in refuses(
         tmp_path, capsys, *flags, out, "--split", "val"

@@ -29,11 +29,11 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command; returns 0 if all params are valid, else 2.
 
     Raises:
-        MaskcastError: there is no such pipeline.
+        MaskcastError: the pipeline is not found.
     """
     calls, _ = read_calls(given.pipeline / "dvc.yaml")
     params: dict[str, Params] = {}
-    errors: dict[str, None] = {}  # each line once: stages may share a file that is missing
+    errors: dict[str, None] = {}  # without duplicates: stages may share a missing file
     for entry, call in calls.items():
         try:
             _, params[entry] = params_of(given.pipeline, call)

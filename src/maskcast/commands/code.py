@@ -1,4 +1,4 @@
-"""code: the modules that each stage runs, by digest, one file a stage; DVC reruns a stage whose file changed."""
+"""The command `code`: one file of module digests per stage; DVC reruns a stage whose file changed."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command `completion`: a script by which a shell completes stages, commands, their flags and paths."""
+"""The command `completion`: a script for tab completion of stages, commands, their flags and paths."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from maskcast.runner.stage import get_stage, stage_names
 
 DESCRIPTION = "Prints a script for tab completion of `maskcast` commands."
 EPILOG = """\
-Write it once to where your shell looks for such scripts; it works from the next shell on. It includes the commands
-of `maskcast pipeline` if `maskcast[cluster]` is installed. Pressing the tab key does not start maskcast.
+Save it where your shell looks for completion scripts, then open a new shell. It includes the commands of
+`maskcast pipeline` if `maskcast[cluster]` is installed. Pressing the tab key does not start maskcast.
 
 examples:
   maskcast completion bash > ~/.local/share/bash-completion/completions/maskcast
@@ -31,30 +31,30 @@ def run(args: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="the shell that is to complete")
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="shell to write the script for")
 
 
 def tree() -> CommandParser:
-    """Returns one parser of all stages and commands; only completion needs it whole."""
+    """Returns one parser of all stages and commands, which only completion needs."""
     root = CommandParser(prog="maskcast")
-    root.add_argument("--version", action="store_true", help="tell version and commit")
-    branches = root.add_subparsers()
+    root.add_argument("--version", action="store_true", help="print version and commit")
+    subparsers = root.add_subparsers()
     for name, summary in COMMANDS.items():
-        command_module(name).add_arguments(branches.add_parser(name, help=summary))
+        command_module(name).add_arguments(subparsers.add_parser(name, help=summary))
     for name in stage_names():
-        stages.add_arguments(branches.add_parser(name, help=get_stage(name).summary), name)
+        stages.add_arguments(subparsers.add_parser(name, help=get_stage(name).summary), name)
     for parser in all_parsers(root):
         for action in parser._actions:
             if action.metavar in (*FILES, *FOLDERS):
-                # shtab's way to say what a path is: an attribute that argparse does not know.
+                # shtab reads the kind of a path from this attribute, which argparse does not have.
                 setattr(action, "complete", shtab.DIRECTORY if action.metavar in FOLDERS else shtab.FILE)  # noqa: B010
     return root
 
 
 def all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yields a parser and those of its commands, of theirs, and so on."""
+    """Yields a parser and, recursively, those of its subcommands."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from all_parsers(below)
+            for subparser in action.choices.values():
+                yield from all_parsers(subparser)

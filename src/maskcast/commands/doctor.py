@@ -1,4 +1,4 @@
-"""The command `doctor`: what is there of all that maskcast works with, what is missing, and how to get it."""
+"""The command `doctor`: checks what maskcast needs on this machine, and how to get what is missing."""
 
 import argparse
 from dataclasses import replace
@@ -15,26 +15,25 @@ Each row is `ok`, a `warning` (a run works, with limits) or `missing` (a run fai
 is 1 if something is missing. A small file is written to the DVC remote and to an MLflow server, and removed at
 once; nothing else is changed."""
 EPILOG = """\
-Next, `maskcast dry-run` tells whether a pipeline runs, and how much memory and time it needs.
+Next, `maskcast dry-run` checks whether a pipeline runs, and how much memory and time it needs.
 
 examples:
   maskcast doctor
   maskcast doctor --cluster my-cluster.yaml    # and what `preflight` checks
 """
-STATES = {"ok": "ok", "failed": "missing", "not checked": "warning"}  # of preflight's
+STATES = {"ok": "ok", "failed": "missing", "not checked": "warning"}  # by state of preflight
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing is missing, else 1.
 
     Raises:
-        MaskcastError: the file of the cluster, or the params, are wrong.
+        MaskcastError: the cluster file or the params are invalid.
     """
     from maskcast.diagnostics import dvc_remote, machine, software, tracking
     from maskcast.diagnostics.checks import Check, format_results, run_checks
 
-    here = Path.cwd()
-    places = {"outputs": here, "DVC's cache": dvc_remote.cache_folder(dvc_remote.dvc_root())}
+    folders = {"outputs": Path.cwd(), "DVC's cache": dvc_remote.cache_folder(dvc_remote.dvc_root())}
     checks: dict[str, Check] = {
         "Python": software.python,
         "packages": software.packages,
@@ -42,18 +41,18 @@ def run(args: argparse.Namespace) -> int:
         "processors": machine.processors,
         "GPU": machine.gpus,
         "memory": machine.memory,
-        "disk": partial(machine.disks, places),
+        "disk": partial(machine.disks, folders),
         "Git": software.git,
         "DVC": dvc_remote.dvc,
         "MLflow": tracking.mlflow,
     }
-    found = run_checks(checks)
+    rows = run_checks(checks)
     if args.cluster is not None:
         with missing_package_errors("doctor --cluster"):
-            asked = pipelines_module("client.preflight").check_cluster(args.cluster)
-        found += [replace(row, check=f"cluster: {row.check}", state=STATES[row.state]) for row in asked]
-    print(format_results(found))
-    return 1 if any(row.state == "missing" for row in found) else 0
+            cluster_rows = pipelines_module("client.preflight").check_cluster(args.cluster)
+        rows += [replace(row, check=f"cluster: {row.check}", state=STATES[row.state]) for row in cluster_rows]
+    print(format_results(rows))
+    return 1 if any(row.state == "missing" for row in rows) else 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from maskcast.diagnostics.dry_run import TrialResult
 
 GIB = 2**30
-WARNING_SHARE = 0.8  # of the memory that there is: a run that takes more of it is warned of
+WARNING_SHARE = 0.8  # share of the available memory above which a stage gets a warning
 DESCRIPTION = """\
 Tries every stage of a pipeline before a real run: on a few clips of each part of your data, with the models, sizes
 and batch sizes of its params, and a few steps of each training. It takes minutes.
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns 0 if every stage ran, else 1.
 
     Raises:
-        MaskcastError: there is no such pipeline, or its params are wrong.
+        MaskcastError: the pipeline is not found, or its params are invalid.
     """
     from maskcast.diagnostics.dry_run import dry_run
     from maskcast.progress import say

@@ -1,4 +1,4 @@
-"""The command `evaluate-coco`: scores a results file against a ground truth, whoever wrote them."""
+"""The command `evaluate-coco`: scores a COCO results file of any tool against a ground truth."""
 
 import argparse
 from pathlib import Path
@@ -70,20 +70,20 @@ def evaluate_files(truth: Path, results: Path, kind: "Kind") -> "CocoScores":
     """Reads, checks and scores two files.
 
     Raises:
-        MaskcastError: naming the first fault of a file.
+        MaskcastError: a file is invalid; names its first fault.
     """
     from maskcast.evaluation.coco.evaluator import evaluate
     from maskcast.evaluation.coco.files import read_detections, read_truth
 
     with gc_paused():
-        checked = read_truth(truth, kind)
-        return evaluate(checked, read_detections(results, checked, kind), kind)
+        ground_truth = read_truth(truth, kind)
+        return evaluate(ground_truth, read_detections(results, ground_truth, kind), kind)
 
 
 def _check_folders(images: Path | None, out: Path | None) -> None:
     if images is not None and out is None:
-        raise MaskcastError("--images: pictures need a place; name a folder with --out")
+        raise MaskcastError("--images: requires --out; give a new folder for the pictures")
     if images is not None and not images.is_dir():
-        raise MaskcastError(f"{images}: no such folder (--images); give the one that GT.json's file_name lie in")
+        raise MaskcastError(f"{images}: no such folder (--images); give the one that contains GT.json's file_name")
     if out is not None:
         check_not_exists(out, "out")

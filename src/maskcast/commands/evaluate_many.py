@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Compares the scores and speed of many maskers on the same clips: one page and one CSV file."
 EPILOG = """\
-FOLDER is what train_masker wrote, or a folder with several of them at any depth. Each masker is scored on every
-label map that it shares with the clips, in a process of its own, one after the other. What is not a masker, or has
-other maps, is left out and reported.
+FOLDER is a masker that train_masker wrote, or a folder with several at any depth. Each masker is scored on every
+label map that it shares with the clips, in a process of its own, one after the other. Folders that are not a
+masker, and maskers without a shared map, are left out and reported.
 
 The --out folder gets
   index.html   tables, best numbers in bold, and pictures of the first clip
@@ -47,24 +47,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score_grid(maskers: Mapping[str, str], clips: str, split: str, out: str, page: str) -> None:
-    """Scores what Kubeflow hands over: the maskers of a grid by name, of which some may be word of a failure.
+    """Scores the maskers of a grid on Kubeflow; an output may be the record of a failed variant.
 
     Args:
-        maskers: the folder of each.
+        maskers: folder of each masker, by name.
         clips: the clip store, or a reference to one.
-        split: whose clips are scored.
-        out: gets page and CSV.
-        page: gets the page once more.
+        split: split whose clips are scored.
+        out: folder to write: the page and the CSV file.
+        page: file to write: a copy of the page.
 
     Raises:
-        MaskcastError: when nothing can be scored.
+        MaskcastError: no masker can be scored.
     """
     from maskcast.evaluation.many import EvaluationTask
 
     folders = {name: resolve_reference(Path(folder)) for name, folder in maskers.items()}
     failed = {name: error for name, folder in folders.items() if (error := read_failure(folder))}
-    whole = {name: folder for name, folder in folders.items() if name not in failed}
-    score(whole, EvaluationTask(resolve_reference(Path(clips)), split), Path(out), failed)
+    succeeded = {name: folder for name, folder in folders.items() if name not in failed}
+    score(succeeded, EvaluationTask(resolve_reference(Path(clips)), split), Path(out), failed)
     shutil.copy(Path(out, "index.html"), page)
 
 
@@ -77,40 +77,40 @@ def score(
     """Scores maskers, prints a table of each label map, and writes page and CSV.
 
     Args:
-        maskers: the folder of each, by name.
-        task: what they are scored on.
-        out: a new folder.
-        failed: why there is no masker of some other names, which the page tells.
+        maskers: folder of each masker, by name.
+        task: clips, split and settings of the evaluation.
+        out: folder to write; must not exist.
+        failed: errors of further maskers by name, which are listed on the page.
 
     Raises:
-        MaskcastError: when none can be scored.
+        MaskcastError: no masker can be scored.
     """
     from maskcast.evaluation import many
     from maskcast.report.many_page import format_numbers, write_many
     from maskcast.report.tables import format_table
 
-    found: list[many.MaskerResult] = []
+    results: list[many.MaskerResult] = []
     left_out = {name: f"failed: {error}" for name, error in failed.items()}
-    for name, why in left_out.items():
-        print(f"left out {name}: {why}")
+    for name, reason in left_out.items():
+        print(f"left out {name}: {reason}")
     for result in track(many.evaluate_many(maskers, task), "evaluating", len(maskers)):
         if isinstance(result, many.MaskerResult):
-            found.append(result)
+            results.append(result)
         else:
             left_out[result[0]] = str(result[1])
             print(f"left out {result[0]}: {result[1]}")
-    if not found:
+    if not results:
         name, reason = next(iter(left_out.items()))
         raise MaskcastError(f"no model can be scored, first {name}: {reason}")
     with atomic_output(out, "out") as partial:
         partial.mkdir()
-        write_many(partial, found, left_out, task)
-    for map_name in dict.fromkeys(name for one in found for name in one.scores):
-        own = [one for one in found if map_name in one.scores]
-        scores, costs = list(own[0].scores[map_name]), ["frame_ms", "memory_mib", "parameters"]
-        columns = [format_numbers([one.scores[map_name][score] for one in own]) for score in scores]
-        columns += [format_numbers([getattr(one.speed, cost) for one in own]) for cost in costs]
-        rows = [[one.name, *row] for one, row in zip(own, zip(*columns, strict=True), strict=True)]
+        write_many(partial, results, left_out, task)
+    for map_name in dict.fromkeys(name for result in results for name in result.scores):
+        scored = [result for result in results if map_name in result.scores]
+        scores, costs = list(scored[0].scores[map_name]), ["frame_ms", "memory_mib", "parameters"]
+        columns = [format_numbers([result.scores[map_name][score] for result in scored]) for score in scores]
+        columns += [format_numbers([getattr(result.speed, cost) for result in scored]) for cost in costs]
+        rows = [[result.name, *row] for result, row in zip(scored, zip(*columns, strict=True), strict=True)]
         print(format_table(["model", *scores, *costs], rows, f"{map_name}, {task.split}"))
 
 

@@ -1,4 +1,4 @@
-"""The command `forecast`: what follows in any video, by a registered model."""
+"""The command `forecast`: forecasts the masks that follow a video, with a registered model."""
 
 import argparse
 from pathlib import Path
@@ -20,7 +20,7 @@ The output has a folder for each video, with its name:
                  model's size, and those of each sampled future
   overlay.mp4    the context frames under their masks, then the forecast
   overlay.gif    the same
-  forecast.json  which model, which frames, which classes
+  forecast.json  record of the model, the frames and the classes
 
 Videos that this model has already forecast are skipped, so an interrupted command resumes when it is run again. If
 a video cannot be forecast, this is reported, the others are processed, and the exit code is 1.
@@ -38,7 +38,7 @@ examples:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code: 0, or 1 where some video could not be forecast."""
+    """Runs the command; returns the exit code: 0, or 1 if a video could not be forecast."""
     from maskcast.registry.loading import load_pipeline, load_sample_pipeline
     from maskcast.serving.forecasts import checked_stride, forecast_video
     from maskcast.serving.videos import find_videos
@@ -46,16 +46,16 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_sample_pipeline() if args.model is None else load_pipeline(args.model)
     stride, start, samples = args.stride, args.start, args.samples
     stride = checked_stride(loaded, stride, start, samples, "--")
-    failed, there = 0, 0
+    failed, skipped = 0, 0
     videos = find_videos(args.videos, args.output)
     say(f"{loaded.title} forecasts {pluralize(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:
-            there += not forecast_video(video, loaded, args.output / video.name, stride, start, samples)
+            skipped += not forecast_video(video, loaded, args.output / video.name, stride, start, samples)
         except MaskcastError as error:
             failed += 1
             say(f"error: {video.name}: {error}")
-    print(f"{len(videos) - failed - there} forecast, {there} there already, {failed} failed: {args.output}")
+    print(f"{len(videos) - failed - skipped} forecast, {skipped} skipped, {failed} failed: {args.output}")
     if len(videos) > failed:
         say(
             f"videos: {args.output}/*/overlay.mp4"

@@ -32,11 +32,11 @@ FILE lists the variants, each by its changes to params.yaml:
   product:                   # each variant with each of these values
     train_masker.training.seed: [1, 2, 3]
 
-A value replaces everything under its key. Either part may be left out. Stages that all variants share run once.
-All params are checked before the first run begins. Each variant is a DVC experiment that starts from the last
-commit, in a folder of its own: `dvc exp show` lists them, `dvc exp apply NAME` brings one into the working
-directory. If a variant fails, it is reported and the others go on. Run again, the command repeats only what has
-not succeeded at this commit.
+A value replaces everything under its key. Either part may be omitted. Stages that all variants share run once. All
+params are checked before the first run begins. Each variant is a DVC experiment that starts from the last commit,
+in a folder of its own: `dvc exp show` lists them, `dvc exp apply NAME` brings one into the working directory. If a
+variant fails, it is reported and the others go on. Running the command again repeats only what has not succeeded
+at this commit.
 
 The --out folder gets
   index.html   tables, best numbers in bold, and pictures of the first clip
@@ -51,18 +51,20 @@ examples:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code 0, or 1 where a variant failed."""
+    """Runs the command; returns the exit code 0, or 1 if a variant failed."""
     out = args.out or Path("results", args.grid.stem)
     check_not_exists(out, "out")
     if not (file := Path("dvc.yaml")).is_file():
-        raise MaskcastError(f"{file}: no such pipeline of DVC; run this in the folder of a dvc.yaml")
-    found, _ = read_calls(file)
-    if not found:
-        raise MaskcastError(f"{file}: runs no stage of maskcast; a grid varies one that does")
-    calls = {entry: found[entry] for entry in in_order(found)}
+        raise MaskcastError(f"{file}: not found; run this command in a folder with a dvc.yaml")
+    unordered, _ = read_calls(file)
+    if not unordered:
+        raise MaskcastError(f"{file}: no entry runs a stage of maskcast; a grid needs one to vary")
+    calls = {entry: unordered[entry] for entry in in_order(unordered)}
     content = load_params_file(Path("params.yaml"))
-    values = {one.name: section(content, one.name, "params.yaml") for one in calls.values() if one.name in content}
-    the_grid, variants = load_grid(args.grid, values, {one.name: one.stage.name for one in calls.values()})
+    values = {
+        call.name: section(content, call.name, "params.yaml") for call in calls.values() if call.name in content
+    }
+    the_grid, variants = load_grid(args.grid, values, {call.name: call.stage.name for call in calls.values()})
     keys = {call.name: entry for entry, call in calls.items()}
     needs = {calls[entry].name: {calls[n].name for n in needed} for entry, needed in needs_of(calls).items()}
     target = calls[keys[the_grid.stage]]
@@ -75,25 +77,26 @@ def run(args: argparse.Namespace) -> int:
     used = {name: values[name] for name in (*parts.shared, *parts.varied)}
     shared = _experiment(f"{stem}-shared", {}, used, [keys[name] for name in parts.shared])
     experiments = {
-        one.name: _experiment(f"{stem}-{one.name}", one.sections, used, [keys[the_grid.stage]]) for one in variants
+        variant.name: _experiment(f"{stem}-{variant.name}", variant.sections, used, [keys[the_grid.stage]])
+        for variant in variants
     }
     say(
-        f"{pluralize(len(variants), 'variant')}; once for all: {', '.join(parts.shared)}; for each: "
+        f"{pluralize(len(variants), 'variant')}; run once: {', '.join(parts.shared)}; run per variant: "
         f"{', '.join(parts.varied)}"
     )
     if failed := queue.run([shared], 1):
-        raise MaskcastError(f"what all variants share failed: {failed[shared.name]}")
+        raise MaskcastError(f"the stages that all variants share failed: {failed[shared.name]}")
     create_database()
     reasons = queue.run(list(experiments.values()), args.jobs)
-    failed = {name: reasons[one.name] for name, one in experiments.items() if one.name in reasons}
+    failed = {name: reasons[each.name] for name, each in experiments.items() if each.name in reasons}
     with tempfile.TemporaryDirectory(prefix="maskcast-grid-") as folder:
         queue.fetch(shared.name, clips, Path(folder, "clips"))
-        whole = {name: Path(folder, name) for name in experiments if name not in failed}
-        for name, path in whole.items():
+        succeeded = {name: Path(folder, name) for name in experiments if name not in failed}
+        for name, path in succeeded.items():
             queue.fetch(experiments[name].name, target.ports["masker"], path)
         from maskcast.evaluation.many import EvaluationTask
 
-        score(whole, EvaluationTask(Path(folder, "clips"), the_grid.split), out, failed)
+        score(succeeded, EvaluationTask(Path(folder, "clips"), the_grid.split), out, failed)
     print(f"{out / 'index.html'} and scores.csv beside it")
     return 1 if failed else 0
 
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 def _experiment(
     name: str, changed: Mapping[str, dict[str, Any]], used: Mapping[str, Any], targets: Sequence[str]
 ) -> Experiment:
-    """Returns what is queued; a digest of its params ends its name, by which one knows that it is done."""
+    """Returns an experiment for the queue; the digest of its params in its name tells whether it has run."""
     digest = hashlib.sha256(
         json.dumps([{**used, **changed}, list(targets)], sort_keys=True, default=str).encode()
     ).hexdigest()[:6]

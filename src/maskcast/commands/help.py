@@ -1,4 +1,4 @@
-"""What ``--help`` says: of all stages and commands, and of the params of one stage. Nothing here imports torch."""
+"""The text of ``--help``: the overview of stages and commands, and the params of a stage. Never imports torch."""
 
 import ast
 import shutil
@@ -18,7 +18,7 @@ from maskcast.installation import version_and_commit
 from maskcast.runner.stage import Stage, stage_names
 from maskcast.validation_errors import discriminator_of, models_in_annotation
 
-STAGES = {  # in which order the overview names stages, after the commands
+STAGES = {  # stages by title, in the order of the overview
     "stages of a forecaster": (
         "fetch_dataset",
         "prepare_clips",
@@ -35,7 +35,7 @@ STAGES = {  # in which order the overview names stages, after the commands
     "stages of a video masker": ("evaluate_video", "register_segmenter"),
     "stages of a detector": ("prepare_detection", "train_detector", "evaluate_detector", "register_detector"),
 }
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as pydantic calls them
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # by pydantic's name
 USAGE = """\
 usage: maskcast COMMAND [--help] ...
        maskcast STAGE [--help] --params FILE --<port> PATH ..."""
@@ -43,12 +43,12 @@ CLOSING = (
     "`dvc repro` runs all stages in order, with the paths in dvc.yaml and the values in params.yaml. "
     "`maskcast --version` prints version and commit."
 )
-OMITTED_INPUTS = {  # inputs that the pipelines do without
+OMITTED_INPUTS = {  # optional inputs that the pipelines do not use
     "train_masker": ("start", "masks", "unlabeled"),
     "find_learning_rate": ("dataset", "masks", "masker", "pretrained"),
 }
-VIDEO_STAGES = ("evaluate_video", "register_segmenter")  # stages of the pipeline that has two maskers
-PORT_PATHS = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
+VIDEO_STAGES = ("evaluate_video", "register_segmenter")  # stages of the video pipeline, which has two maskers
+PORT_PATHS = {  # paths of ports, as in each dvc.yaml of maskcast; other ports are models
     "raw": "data/{port}",
     "clips": "data/{port}",
     "unlabeled": "data/clips",
@@ -81,15 +81,15 @@ def overview() -> str:
 
 
 def version() -> str:
-    """Returns the version, and the commit where it is known: in a clone, a wheel or an image."""
+    """Returns the version, and the commit if known (in a clone, a wheel or an image)."""
     return f"maskcast {version_and_commit()}"
 
 
 def example(stage: Stage) -> str:
-    """Returns a command that runs a stage on what `dvc repro` leaves, with paths as in dvc.yaml."""
+    """Returns a command that runs a stage on the outputs of `dvc repro`, with the paths in dvc.yaml."""
     words = [f"maskcast {stage.name} --params params.yaml"]
     ports = (port.name for port in stage.ports if port.name not in OMITTED_INPUTS.get(stage.name, ()))
-    words += [f"--{port} {_place(stage, port)}" for port in ports]
+    words += [f"--{port} {_port_path(stage, port)}" for port in ports]
     lines = [f"  {words[0]}"]
     for word in words[1:]:
         if len(f"{lines[-1]} {word} \\") > get_width():
@@ -100,37 +100,40 @@ def example(stage: Stage) -> str:
     return "\n".join(lines)
 
 
-def _place(stage: Stage, port: str) -> str:
-    """Returns the path of a port in our pipelines."""
+def _port_path(stage: Stage, port: str) -> str:
+    """Returns the path of a port in maskcast's pipelines."""
     if port == "page":
-        measured = "metrics" if stage.tracked else "registration"
-        return _place(stage, measured).replace(".json", ".html")
+        json_port = "metrics" if stage.tracked else "registration"
+        return _port_path(stage, json_port).replace(".json", ".html")
     if stage.name in VIDEO_STAGES and port == "masker":
-        return "models/segmenter"  # the one that remembers
+        return "models/segmenter"  # the recurrent masker
     return PORT_PATHS.get(port, "models/{port}").format(port=port, stage=stage.name)
 
 
 def _stage_summaries() -> dict[str, str]:
-    """Returns what each stage does."""
-    found = {}
+    """Returns a one-line summary of each stage by name."""
+    summaries = {}
     for name in stage_names():
         # Docstrings are read, not imported: the params of all stages would take a second.
         source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
         summary = summary.removeprefix(f"{name}: ").rstrip(".")
-        found[name] = summary[:1].lower() + summary[1:]  # as those of commands
-    return found
+        summaries[name] = summary[:1].lower() + summary[1:]  # as those of commands
+    return summaries
 
 
 def get_width() -> int:
-    """Returns how many columns help has: those of the terminal, or 80."""
+    """Returns the width of help in columns: that of the terminal, or 80."""
     return shutil.get_terminal_size().columns
 
 
 def describe_params(model: type[BaseModel], indent: str = "  ", tag: str | None = None) -> str:
-    """Returns the keys of a params class, nested classes indented below theirs.
+    """Returns the keys of a params class, one per line; those of nested classes are indented.
 
-    Of classes that the key ``tag`` chooses among, e.g. `layout`, each begins with its value.
+    Args:
+        model: the params class.
+        indent: indentation of the keys.
+        tag: key that chooses among several classes, e.g. ``layout``; its value is then the first line.
     """
     width, lines, fields = get_width(), [], dict(model.model_fields)
     if tag is not None:
@@ -140,7 +143,7 @@ def describe_params(model: type[BaseModel], indent: str = "  ", tag: str | None 
     for name, field in fields.items():
         default = field.get_default(call_default_factory=True)
         notes = ["required" if field.is_required() else f"default {_plain(default)}"]
-        if limits := [f"{said} {limit}" for said, limit in _limits(field)]:
+        if limits := [f"{bound} {limit}" for bound, limit in _limits(field)]:
             notes.insert(0, ", ".join(limits))
         if choices := _choices(field.annotation):
             notes.insert(0, f"one of {', '.join(map(_plain, choices))}")
@@ -156,15 +159,15 @@ def describe_params(model: type[BaseModel], indent: str = "  ", tag: str | None 
 
 
 def _limits(field: FieldInfo) -> Iterator[tuple[str, float]]:
-    """Yields the bounds of a number, each after what it is."""
-    for bound in field.metadata:
-        for name, said in BOUNDS.items():
-            if hasattr(bound, name):
-                yield said, getattr(bound, name)
+    """Yields the bounds of a number, each with its description, e.g. `at least`."""
+    for constraint in field.metadata:
+        for name, description in BOUNDS.items():
+            if hasattr(constraint, name):
+                yield description, getattr(constraint, name)
 
 
 def _plain(value: Any) -> str:
-    """Returns a value as a params file has it."""
+    """Returns a value as it is written in a params file."""
     if isinstance(value, BaseModel):
         return "as below"
     text: str = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, sort_keys=False, width=1000)
@@ -172,5 +175,5 @@ def _plain(value: Any) -> str:
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
-    """Returns the values of a Literal, and nothing of any other annotation."""
+    """Returns the values of a Literal; empty for any other annotation."""
     return get_args(annotation) if get_origin(annotation) is Literal else ()

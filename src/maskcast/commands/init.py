@@ -1,4 +1,4 @@
-"""The command `init`: looks at a folder of data and writes params.yaml for it."""
+"""The command `init`: inspects a folder of data and writes params.yaml for it."""
 
 import argparse
 from pathlib import Path
@@ -24,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from maskcast.proposal.values import ENCODER
 
     check_overwrite(args.params, force=args.force)
-    start = plan_params(args.folder, lambda: pin_revision(ENCODER))
-    write_params(args.params, start.text(args.folder))
-    print(format_plan(start, args.folder, args.params))
+    plan = plan_params(args.folder, lambda: pin_revision(ENCODER))
+    write_params(args.params, plan.text(args.folder))
+    print(format_plan(plan, args.folder, args.params))
     return 0
 
 

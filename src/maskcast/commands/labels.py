@@ -1,4 +1,4 @@
-"""The command `labels`: masks out to labelling tools, labels back in, to other frames, and what to label next."""
+"""The command `labels`: exports masks, imports and propagates labels, and suggests frames to label."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from maskcast.reading import pluralize
 from maskcast.runner.outputs import atomic_output, check_not_exists
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
-LISTED = 5  # frames that do not pair
+LISTED = 5  # maximum number of unmatched frames that are printed
 DESCRIPTION = (
     "Exports masks to labelling tools, imports and propagates labels, and suggests which frames to label."
 )
@@ -40,79 +40,81 @@ examples:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     check_not_exists(args.output, "output")
-    work = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[args.command]
+    command = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[args.command]
     with atomic_output(args.output) as partial:
-        done = work(args, partial)
-    print(f"{done}: {args.output}")
+        summary = command(args, partial)
+    print(f"{summary}: {args.output}")
     return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands and their flags."""
     commands = add_commands(parser)
-    known = f"one of {', '.join(FORMATS)}"
-    one = commands.add_parser("import", help="write a clip store with the labels of a file")
-    one.add_argument("file", metavar="FILE", type=Path, help="file, folder or archive that the tool exported")
-    one.add_argument("--format", metavar="FORMAT", required=True, help=known)
-    one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="the clips that were labelled")
-    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
-    one.add_argument(
+    formats = f"one of {', '.join(FORMATS)}"
+    command = commands.add_parser("import", help="write a clip store with the labels of a file")
+    command.add_argument("file", metavar="FILE", type=Path, help="file, folder or archive that the tool exported")
+    command.add_argument("--format", metavar="FORMAT", required=True, help=formats)
+    command.add_argument("--clips", metavar="STORE", type=Path, required=True, help="the clips that were labelled")
+    command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    command.add_argument(
         "--rename",
         metavar="THEIRS=OURS",
         action="append",
         default=[],
         help="map a class name of the file to one of the store; `ignore` means no label",
     )
-    one.add_argument(
+    command.add_argument(
         "--empty",
         choices=("background", "unlabelled"),
         default="background",
-        help="what a frame listed without annotations is (default: %(default)s)",
+        help="meaning of a frame listed without annotations (default: %(default)s)",
     )
-    one.add_argument(
+    command.add_argument(
         "--split",
         choices=("train", "val", "test"),
         default="train",
         help="split of clips that had no labels (default: %(default)s)",
     )
-    one.add_argument(
+    command.add_argument(
         "--first-frame",
         type=int,
         choices=(0, 1),
         help="number of a clip's first frame in MOTS files (default: from the files)",
     )
-    one.add_argument("--output", metavar="STORE", type=Path, required=True, help="new clip store")
-    one = commands.add_parser("export", help="write masks as pre-annotations, with their confidence")
-    one.add_argument("--format", metavar="FORMAT", required=True, help=known)
-    one.add_argument(
+    command.add_argument("--output", metavar="STORE", type=Path, required=True, help="new clip store")
+    command = commands.add_parser("export", help="write masks as pre-annotations, with their confidence")
+    command.add_argument("--format", metavar="FORMAT", required=True, help=formats)
+    command.add_argument(
         "--masks", metavar="STORE", type=Path, required=True, help="masks, e.g. those of generate_masks"
     )
-    one.add_argument("--clips", metavar="STORE", type=Path, help="clips, to write their frames as images, too")
-    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
-    one.add_argument(
+    command.add_argument("--clips", metavar="STORE", type=Path, help="clips, to write their frames as images, too")
+    command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    command.add_argument(
         "--frames",
         metavar="CSV",
         type=Path,
         help="only these frames: columns clip, frame (default: all with masks)",
     )
-    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    one = commands.add_parser("suggest", help="suggest which frames to label next, and show them")
-    one.add_argument(
+    command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
+    command = commands.add_parser("suggest", help="suggest which frames to label next, and show them")
+    command.add_argument(
         "--clips", metavar="STORE", type=Path, required=True, help="clips, some of them without labels"
     )
-    one.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="what train_masker wrote")
-    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
-    add_number(one, "--budget", 20, 1, "number of frames to suggest")
-    said = f"one of {', '.join(METHODS)} (default: %(default)s)"
-    one.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=said)
-    add_number(one, "--spacing", 5, 1, "minimum distance between two frames of a video")
-    add_number(one, "--seed", 0, 0, "random seed")
-    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    one = commands.add_parser("propagate", help="propagate labels to neighbouring frames by optical flow")
-    one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips with labels in some frames")
-    one.add_argument("--map", metavar="NAME", help="label map, if the store has several")
-    add_number(one, "--frames", 8, 1, "how far before and after each labelled frame")
-    one.add_argument(
+    command.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="folder of a trained masker")
+    command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    add_number(command, "--budget", 20, 1, "number of frames to suggest")
+    methods = f"one of {', '.join(METHODS)} (default: %(default)s)"
+    command.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=methods)
+    add_number(command, "--spacing", 5, 1, "minimum distance between two frames of a video")
+    add_number(command, "--seed", 0, 0, "random seed")
+    command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
+    command = commands.add_parser("propagate", help="propagate labels to neighbouring frames by optical flow")
+    command.add_argument(
+        "--clips", metavar="STORE", type=Path, required=True, help="clips with labels in some frames"
+    )
+    command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    add_number(command, "--frames", 8, 1, "maximum distance from a labelled frame, in frames")
+    command.add_argument(
         "--output", metavar="STORE", type=Path, required=True, help="new store of masks, for labels export"
     )
 
@@ -126,26 +128,37 @@ def _import(args: argparse.Namespace, out: Path) -> str:
     for text in args.rename:
         theirs, equals, ours = text.partition("=")
         if not (theirs and equals and ours):
-            raise MaskcastError(f"--rename {text}: write the file's class, =, and the store's class")
+            raise MaskcastError(f"--rename {text}: use THEIRS=OURS, a class of the file and one of the store")
         rename[theirs] = ours
     store = ClipStore(args.clips, args.map)
-    form = get_format(resolve_name(args.format, "format", list(FORMATS)))
-    if args.first_frame is not None and not form.has_ambiguous_start:
-        raise MaskcastError(f"--first-frame: {form.name} tells frames by their names; it is for mots and mots-txt")
+    label_format = get_format(resolve_name(args.format, "format", list(FORMATS)))
+    if args.first_frame is not None and not label_format.has_ambiguous_start:
+        raise MaskcastError(
+            f"--first-frame: {label_format.name} identifies frames by their names; omit it (only for mots and "
+            "mots-txt)"
+        )
     report = import_labels(
-        out, form, args.file, store, rename=rename, empty=args.empty, split=args.split, first=args.first_frame
+        out,
+        label_format,
+        args.file,
+        store,
+        rename=rename,
+        empty=args.empty,
+        split=args.split,
+        first=args.first_frame,
     )
     for line in report.unused_renames:
         say(line)
     if report.unmatched:
-        say(f"{pluralize(len(report.unmatched), 'frame', 'is', 'are')} of no clip in {args.clips} ({FRAME_RULE}):")
+        frames = pluralize(len(report.unmatched), "frame", "matches", "match")
+        say(f"{frames} no clip in {args.clips} ({FRAME_RULE}):")
         for name in report.unmatched[:LISTED]:
             say(f"  {name}")
         if len(report.unmatched) > LISTED:
             say(f"  ... and {len(report.unmatched) - LISTED} more")
     if report.empty:
         say(
-            f"{pluralize(report.empty, 'frame', 'is', 'are')} listed without annotation: taken as background "
+            f"{pluralize(report.empty, 'frame', 'is', 'are')} listed without annotation: treated as background "
             "(--empty background)"
         )
     if report.unlabelled:
@@ -154,11 +167,10 @@ def _import(args: argparse.Namespace, out: Path) -> str:
             "labels (--empty unlabelled)"
         )
     if report.trained:
-        one, other = report.trained[0]
+        clip, training_clip = report.trained[0]
         say(
-            f"warning: {pluralize(len(report.trained), 'clip', 'is', 'are')} of split {args.split} now, and "
-            f"other clips of the same video are trained on, e.g. {one!r} and {other!r}: label all clips of a "
-            "video for one split"
+            f"warning: {pluralize(len(report.trained), 'clip')} of split {args.split} and training clips are from "
+            f"the same video, e.g. {clip!r} and {training_clip!r}: import all clips of a video into one split"
         )
     return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
 
@@ -170,9 +182,9 @@ def _export(args: argparse.Namespace, out: Path) -> str:
     store = ClipStore(args.masks, args.map)
     frames = None if args.frames is None else read_frames_list(args.frames)
     pictures = None if args.clips is None else ClipStore(args.clips)
-    form = get_format(resolve_name(args.format, "format", list(FORMATS)))
-    clips, count = export_labels(out, form, store, frames, pictures)
-    return f"wrote {pluralize(count, 'frame')} of {pluralize(clips, 'clip')} as {form.name}"
+    label_format = get_format(resolve_name(args.format, "format", list(FORMATS)))
+    clips, count = export_labels(out, label_format, store, frames, pictures)
+    return f"wrote {pluralize(count, 'frame')} of {pluralize(clips, 'clip')} as {label_format.name}"
 
 
 def _suggest(args: argparse.Namespace, out: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command `models`: what is registered, and who may be champion."""
+"""The command `models`: lists, compares, promotes, exports and deploys registered models."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
-CLIPS = Path("data/clips")  # where `dvc repro` leaves them
-USED_WITH = {  # options of a command, and the one without which they would do nothing
+CLIPS = Path("data/clips")  # output of `dvc repro`
+USED_WITH = {  # options of a command, and the option that they require
     "compare": (("clips",), "pictures", "--pictures FOLDER"),
     "lineage": (("clips", "repository"), "verify", "--verify"),
 }
@@ -37,8 +37,8 @@ examples:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
-    _check_used(args)
+    """Runs the command; returns the exit code: 0, or 1 if scores differ from the registered ones."""
+    _check_required_option(args)
     with convert_mlflow_errors():
         match args.command:
             case "list":
@@ -66,48 +66,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=PIPELINE, help="the registered model (default: %(default)s)")
     commands = add_commands(parser)
     commands.add_parser("list", help="list versions, aliases, scores, data and commit, and the last decisions")
-    one = commands.add_parser("promote", help="make a version the champion; the old champion becomes previous")
-    one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
-    one.add_argument("--force", action="store_true", help="promote in spite of the gate; needs --reason")
-    one.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
-    one = commands.add_parser("rollback", help="make the previous version the champion again")
-    one.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
-    one = commands.add_parser("compare", help="compare the scores of two versions clip by clip, or image by image")
-    one.add_argument("a", metavar="A", help="a version, e.g. champion")
-    one.add_argument("b", metavar="B", help="another, e.g. candidate")
-    one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
-    one.add_argument("--clips", metavar="STORE", type=Path, help=f"to draw them from (default: {CLIPS})")
-    one = commands.add_parser("lineage", help="show the origin of a version: runs, params, commit, image and data")
-    one.add_argument("version", metavar="VERSION", help="number or alias")
-    one.add_argument(
+    command = commands.add_parser("promote", help="make a version the champion; the old champion becomes previous")
+    command.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
+    command.add_argument(
+        "--force", action="store_true", help="promote although the gate failed; requires --reason"
+    )
+    command.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
+    command = commands.add_parser("rollback", help="make the previous version the champion again")
+    command.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
+    command = commands.add_parser(
+        "compare", help="compare the scores of two versions clip by clip, or image by image"
+    )
+    command.add_argument("a", metavar="A", help="a version, e.g. champion")
+    command.add_argument("b", metavar="B", help="another, e.g. candidate")
+    command.add_argument(
+        "--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most"
+    )
+    command.add_argument("--clips", metavar="STORE", type=Path, help=f"clip store to draw from (default: {CLIPS})")
+    command = commands.add_parser(
+        "lineage", help="show the origin of a version: runs, params, commit, image and data"
+    )
+    command.add_argument("version", metavar="VERSION", help="number or alias")
+    command.add_argument(
         "--verify", action="store_true", help="evaluate it again: exit code 0 if scores are equal, else 1"
     )
-    one.add_argument("--repository", metavar="PATH|URL", help="Git repository with the commit (default: .)")
-    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store (default: fetched by DVC)")
-    one = commands.add_parser("export", help="export a version as one graph, checked against the model")
-    one.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
-    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")
-    one.add_argument(
+    command.add_argument("--repository", metavar="PATH|URL", help="Git repository with the commit (default: .)")
+    command.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store (default: fetched by DVC)")
+    command = commands.add_parser("export", help="export a version as one graph, checked against the model")
+    command.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
+    command.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")
+    command.add_argument(
         "--output", metavar="FOLDER", type=Path, required=True, help="folder for the graph and export.json"
     )
 
-    one = commands.add_parser("deploy", help="run a version on KServe, for all requests or a share of them")
-    one.description = (
+    command = commands.add_parser("deploy", help="run a version on KServe, for all requests or a share of them")
+    command.description = (
         "Creates an InferenceService for a version, or updates the existing one. A version that already has a "
         "share of the requests gets all of them without a restart. See docs/serving.md."
     )
-    one.add_argument("version", metavar="VERSION", help="number or alias (resolved to a number now)")
-    one.add_argument("--canary", metavar="PERCENT", type=_percent, help="share of the requests, 0 to 99")
-    one.add_argument(
+    command.add_argument("version", metavar="VERSION", help="number or alias (resolved to a number now)")
+    command.add_argument("--canary", metavar="PERCENT", type=_percent, help="share of the requests, 0 to 99")
+    command.add_argument(
         "--dry-run", action="store_true", help="print the manifest for `kubectl apply`, change nothing"
     )
-    one.add_argument("--wait", action="store_true", help="wait until it answers requests")
-    _add_service(one)
-    one = commands.add_parser("undeploy", help="delete the service on KServe, or only its canary")
-    one.add_argument(
-        "--canary", action="store_true", help="delete only the canary: the version before gets all requests"
+    command.add_argument("--wait", action="store_true", help="wait until it answers requests")
+    _add_service(command)
+    command = commands.add_parser("undeploy", help="delete the service on KServe, or only its canary")
+    command.add_argument(
+        "--canary", action="store_true", help="delete only the canary; the previous version gets all requests"
     )
-    _add_service(one)
+    _add_service(command)
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:
@@ -124,17 +132,15 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 
 def _percent(text: str) -> int:
     if not text.isdigit() or int(text) > 99:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share of the requests; give whole percents from 0 to 99")
+        raise argparse.ArgumentTypeError(f"invalid percentage {text!r}; give an integer from 0 to 99")
     return int(text)
 
 
-def _check_used(args: argparse.Namespace) -> None:
-    options, user, spelled = USED_WITH.get(args.command, ((), "", ""))
+def _check_required_option(args: argparse.Namespace) -> None:
+    options, required, usage = USED_WITH.get(args.command, ((), "", ""))
     for option in options:
-        if getattr(args, option) is not None and not getattr(args, user):
-            raise MaskcastError(
-                f"{args.command}: --{option} is for {spelled} alone; give that too, or leave it out"
-            )
+        if getattr(args, option) is not None and not getattr(args, required):
+            raise MaskcastError(f"{args.command}: --{option} requires {usage}; add it, or omit --{option}")
 
 
 def _deploy(args: argparse.Namespace) -> None:
@@ -177,9 +183,10 @@ def _verify(args: argparse.Namespace) -> int:
     return 0 if verification.equal else 1
 
 
-def _decision_line(name: str, done: Decision) -> str:
-    before = f"version {done.champion} is the previous one" if done.champion else "it is the first"
-    return f"{name}: version {done.version} is the champion, {before} (decision {done.number} by {done.user})"
+def _decision_line(name: str, decision: Decision) -> str:
+    before = f"version {decision.champion} is the previous one" if decision.champion else "it is the first"
+    by = f"decision {decision.number} by {decision.user}"
+    return f"{name}: version {decision.version} is the champion, {before} ({by})"
 
 
 def _list(name: str) -> str:
@@ -201,8 +208,8 @@ def _list(name: str) -> str:
         for each in versions
     ]
     header = ["version", "alias", "gate", *scores, "data", "commit", "registered (UTC)"]
-    found = [format_table(header, rows, name)]
-    if trail := decisions(name)[:10]:
+    tables = [format_table(header, rows, name)]
+    if last_decisions := decisions(name)[:10]:
         rows = [
             [
                 str(each.number),
@@ -214,11 +221,11 @@ def _list(name: str) -> str:
                 each.reason,
                 _time(each.created_ms),
             ]
-            for each in trail
+            for each in last_decisions
         ]
         header = ["decision", "action", "version", "before", "by", "outcome", "reason", "when (UTC)"]
-        found.append(format_table(header, rows, "last decisions"))
-    return "\n\n".join(found)
+        tables.append(format_table(header, rows, "last decisions"))
+    return "\n\n".join(tables)
 
 
 def _scored(versions: Sequence[Version], score: str) -> bool:
@@ -228,20 +235,21 @@ def _scored(versions: Sequence[Version], score: str) -> bool:
 def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: Path) -> str:
     versions = [registry.find(which) for which in (a, b)]
     first, second = (registry.evaluation(version) for version in versions)
-    if (why := why_incomparable(second, first)) is not None:
+    if (reason := why_incomparable(second, first)) is not None:
+        numbers = f"{versions[0].number} and {versions[1].number}"
         raise MaskcastError(
-            f"{registry.name}: versions {versions[0].number} and {versions[1].number} are not comparable: {why}; "
+            f"{registry.name}: versions {numbers} are not comparable: {reason}; "
             f"evaluate and register both on the same {first.measure.of}s"
         )
     of = first.measure.of
     rows = []
     for score in sorted(first.per_item):
-        ours, theirs = second.per_item[score], first.per_item[score]
-        means = [sum(each.values()) / len(each) for each in (theirs, ours)]
-        difference = paired_difference(ours, theirs, Bootstrap(), of, second.videos)
+        scores_a, scores_b = first.per_item[score], second.per_item[score]
+        means = [sum(each.values()) / len(each) for each in (scores_a, scores_b)]
+        difference = paired_difference(scores_b, scores_a, Bootstrap(), of, second.videos)
         rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
     names = [f"version {version.number}" for version in versions]
-    title = f"{registry.name}: means over {of}s, and B less A with its 95 % interval (paired bootstrap)"
+    title = f"{registry.name}: means over {of}s, and B minus A with its 95 % interval (paired bootstrap)"
     text = format_table([f"score of each {of}", *names, "difference"], rows, title)
     if pictures is None:
         return text
@@ -249,8 +257,8 @@ def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: P
     from maskcast.registry.loading import load_version, pipeline_of
 
     loaded = [pipeline_of(load_version(registry, str(version.number))) for version in versions]
-    drawn = draw_differences((loaded[0], first), (loaded[1], second), clips, pictures)
-    return "\n".join([text, *(map(str, drawn) if drawn else [f"no clip differs in {SCORE}: no pictures"])])
+    files = draw_differences((loaded[0], first), (loaded[1], second), clips, pictures)
+    return "\n".join([text, *(map(str, files) if files else [f"no pictures: no clip differs in {SCORE}"])])
 
 
 def _time(created_ms: int) -> str:

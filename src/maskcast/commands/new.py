@@ -1,4 +1,4 @@
-"""The command `new`: a folder for a project of one's own, whose code is the installed package."""
+"""The command `new`: creates the folder of a project that uses the installed package."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ examples:
   maskcast new street
   maskcast new hands --pipeline hands
 """
-PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
+PIPELINES = {  # by name: folder of its dvc.yaml and params.yaml
     "forecasting": "",
     "detection": "recipes/detection/",
     "video": "recipes/video/",
@@ -32,10 +32,10 @@ PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
 }
 # content of a folder from which `maskcast init` writes the params
 INIT_FOLDERS = {"forecasting": "videos", "photographs": "photographs"}
-# In a clone DVC sees the modules. A package lies outside of the project, on each machine elsewhere, so DVC has it
-# looked at in each run: stages whose modules are the same are skipped as ever.
+# In a clone the modules are dependencies of DVC. An installed package is outside of the project, so the digests of
+# its modules are computed in each run; stages whose modules are unchanged are still skipped.
 CLONE_DEPS = "    deps: [src/maskcast, params.yaml]\n"
-PROJECT_DEPS = "    always_changed: true # it looks at the installed package\n"
+PROJECT_DEPS = "    always_changed: true # reads the installed package\n"
 IGNORED = """\
 .venv/
 __pycache__/
@@ -73,16 +73,16 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0.
 
     Raises:
-        MaskcastError: one of the files is there, or cannot be written; or Git is missing.
+        MaskcastError: one of the files exists or cannot be written, or Git is missing.
     """
     folder: Path = args.folder
     files = _files(args.pipeline)
     if folder.is_symlink() and not folder.exists():
         raise MaskcastError(
-            f"{folder}: links to {folder.readlink()}, which is not there; make it or remove the link"
+            f"{folder}: is a link to {folder.readlink()}, which does not exist; create it, or remove the link"
         )
-    if there := [name for name in files if os.path.lexists(folder / name)]:  # a link to nothing is there, too
-        raise MaskcastError(f"{folder / there[0]}: already there; name a new folder, or one without this file")
+    if existing := [name for name in files if os.path.lexists(folder / name)]:  # includes broken links
+        raise MaskcastError(f"{folder / existing[0]}: already exists; give a new folder, or one without this file")
     _git("--version")  # before anything is written
     try:
         for name, text in files.items():
@@ -93,21 +93,19 @@ def run(args: argparse.Namespace) -> int:
         with ignored.open("a", encoding="utf-8") as file:
             file.write(lines)
     except OSError as error:
-        for name in files:  # none was there; a second try would find those of this one
+        for name in files:  # none existed before; a second try would fail on them
             with suppress(OSError):
                 (folder / name).unlink()
         raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
-        raise MaskcastError(f"{folder}: `git init` fails there; run it to see why")
+        raise MaskcastError(f"{folder}: `git init` failed; run it there to see its error")
     print(redacted(_next_steps(folder, args.pipeline)))
     return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, help="folder of the project; created if there is none"
-    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of the project; created if missing")
     parser.add_argument(
         "--pipeline",
         metavar="NAME",
@@ -119,29 +117,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _files(pipeline: str) -> dict[str, str]:
     """Returns the contents of the files of a project, by path, without its .gitignore."""
-    origin, place = shipped_folder(), PIPELINES[pipeline]
-    places = {"dvc.yaml": f"{place}dvc.yaml", "params.yaml": f"{place}params.yaml"}
-    places |= {"cluster.yaml": "pipelines/cluster.yaml"}
-    places |= {name: name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")}
-    files = {name: (origin / path).read_text(encoding="utf-8") for name, path in places.items()}
+    origin, folder = shipped_folder(), PIPELINES[pipeline]
+    paths = {"dvc.yaml": f"{folder}dvc.yaml", "params.yaml": f"{folder}params.yaml"}
+    paths |= {"cluster.yaml": "pipelines/cluster.yaml"}
+    paths |= {name: name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")}
+    files = {name: (origin / path).read_text(encoding="utf-8") for name, path in paths.items()}
     if CLONE_DEPS not in files["dvc.yaml"]:
-        raise MaskcastError(f"{origin / places['dvc.yaml']}: has no line `{CLONE_DEPS.strip()}`; put it back")
+        raise MaskcastError(f"{origin / paths['dvc.yaml']}: missing line `{CLONE_DEPS.strip()}`; restore it")
     return files | {"dvc.yaml": files["dvc.yaml"].replace(CLONE_DEPS, PROJECT_DEPS)}
 
 
 def _git(*words: str) -> bool:
-    """Runs git; returns whether it did what it was told."""
+    """Runs git; returns whether it succeeded."""
     try:
         return subprocess.run(["git", *words], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
-        raise MaskcastError("new: needs Git, which is not there; install it, e.g. `apt-get install git`") from None
+        raise MaskcastError("new: needs Git, which is not installed; e.g. `apt-get install git`") from None
 
 
 def _next_steps(folder: Path, pipeline: str) -> str:
-    edit = "edit params.yaml: where your data is"
+    edit = "edit params.yaml: the address of your data"
     if pipeline in INIT_FOLDERS:
         edit = f"maskcast init ~/{INIT_FOLDERS[pipeline]} --force"
         edit += "    # params for your own data; without it, synthetic clips"
-    lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {shlex.quote(str(folder))}", f"  {edit}"]
+    lines = [
+        f"created {folder} for the pipeline {pipeline}; next:",
+        f"  cd {shlex.quote(str(folder))}",
+        f"  {edit}",
+    ]
     lines += ["  git add --all && git commit --message 'A project of maskcast'", "  dvc repro"]
     return "\n".join(lines)

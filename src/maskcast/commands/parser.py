@@ -1,4 +1,4 @@
-"""What all commands share: how their help looks, and words that are mistyped or spelled in another way."""
+"""The argument parser of all commands: the layout of help, and suggestions for mistyped words."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from maskcast.redaction import printable
 
 
 class _Help(argparse.HelpFormatter):
-    """Wraps paragraphs of text, and leaves those alone that are laid out by indented lines."""
+    """Wraps paragraphs of text, but not those with indented lines."""
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, **{"max_help_position": 22} | options)
@@ -25,20 +25,20 @@ class _Help(argparse.HelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose help fits the terminal, and which asks whether a mistyped word means another."""
+    """A parser whose help fits the terminal, and whose errors suggest the closest word for a typo."""
 
     def __init__(self, **options: Any) -> None:
-        own: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
+        defaults: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
         self._words: list[str] = []
-        super().__init__(**own | options)
+        super().__init__(**defaults | options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Reads the words of a command line, and keeps them: a mistake may lie in one that is not at fault."""
+        """Parses a command line, and keeps its words, among which ``error`` looks for typos."""
         self._words = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Says a mistake as every other line is said: without secrets that stand in what was given."""
+        """Reports a user error, without the secrets that its words may contain, and exits."""
         flags = set(_flags(self))
         for word in (word.partition("=")[0] for word in self._words):
             if word.startswith("--") and word not in flags and (near := _closest(word, flags)):
@@ -46,10 +46,8 @@ class CommandParser(argparse.ArgumentParser):
         super().error(printable(message))
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        if action.nargs != argparse.PARSER and "" in arg_strings:  # which as a path would be the working directory
-            raise argparse.ArgumentError(
-                action, "got an empty text; give a value (is a variable of the shell unset?)"
-            )
+        if action.nargs != argparse.PARSER and "" in arg_strings:  # as a path, it would be the working directory
+            raise argparse.ArgumentError(action, "got an empty value; give one (is a shell variable unset?)")
         return super()._get_values(action, arg_strings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -59,23 +57,19 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def command_parser(name: str, description: str, epilog: str) -> CommandParser:
-    """Returns a parser of ``maskcast NAME``, whose help ends in ``epilog``."""
+    """Returns the parser of ``maskcast NAME``, whose help ends with ``epilog``."""
     return CommandParser(prog=f"maskcast {name}", description=description, epilog=epilog)
 
 
 def add_commands(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-    """Adds subcommands to a command; the one that was given is ``command``."""
+    """Adds subcommands to a command; the name of the given one is stored as ``command``."""
     return parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True, action=_Commands
     )
 
 
 def add_number(parser: argparse.ArgumentParser, flag: str, default: int, least: int, meaning: str) -> None:
-    """Declares a flag with a whole number, whose default its help tells.
-
-    Raises:
-        MaskcastError: when it is read and too small.
-    """
+    """Declares a flag for an integer of at least ``least``; parsing a smaller one raises a MaskcastError."""
 
     def number(text: str) -> int:
         value = int(text)
@@ -83,7 +77,7 @@ def add_number(parser: argparse.ArgumentParser, flag: str, default: int, least: 
             raise MaskcastError(f"{flag}: got {value}; give {least} or more")
         return value
 
-    number.__name__ = "int"  # what argparse says of other texts
+    number.__name__ = "int"  # the type in argparse's message about other text
     parser.add_argument(flag, metavar="N", type=number, default=default, help=f"{meaning} (default: %(default)s)")
 
 
@@ -100,7 +94,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 
 
 class _Commands(argparse._SubParsersAction):
-    """Commands of a command, whose own help begins with the line that the list of them has."""
+    """Subcommands, whose help begins with their line in the list of subcommands."""
 
     def add_parser(self, name: str, **options: Any) -> Any:
         line = options["help"]
@@ -108,34 +102,34 @@ class _Commands(argparse._SubParsersAction):
 
 
 def resolve_name(word: str, what: str, names: Sequence[str]) -> str:
-    """Returns the name that a word means, which may be spelled with ``-`` or ``_``.
+    """Returns the name that a word refers to; ``-`` and ``_`` are equivalent.
 
     Raises:
-        MaskcastError: there is none; the line names the nearest, or all.
+        MaskcastError: the name is unknown; the message suggests the closest one, or lists all.
     """
-    known = {name.replace("-", "_"): name for name in names}
-    if (found := known.get(word.replace("-", "_"))) is None:
-        raise MaskcastError(f"no {what} {word!r}; {suggestion(word, names)}")
-    return found
+    by_spelling = {name.replace("-", "_"): name for name in names}
+    if (name := by_spelling.get(word.replace("-", "_"))) is None:
+        raise MaskcastError(f"unknown {what} {word!r}; {suggestion(word, names)}")
+    return name
 
 
 def suggestion(word: str, names: Iterable[str]) -> str:
-    """Returns what to say of a word that is none of the names: which of them is near, or which there are."""
+    """Returns the remedy for an unknown word: the closest name, or the list of all."""
     known = list(names)
     near = _closest(word, known)
-    return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+    return f"did you mean {near!r}?" if near else f"choose from {', '.join(known)}"
 
 
 def _closest(word: str, names: Iterable[str]) -> str | None:
-    from maskcast.validation_errors import closest_match  # for mistakes alone
+    from maskcast.validation_errors import closest_match  # only needed for errors
 
-    spelled = {name.replace("-", "_"): name for name in names}
-    found = closest_match(word.replace("-", "_"), sorted(spelled))
-    return spelled[found] if found else None
+    by_spelling = {name.replace("-", "_"): name for name in names}
+    spelling = closest_match(word.replace("-", "_"), sorted(by_spelling))
+    return by_spelling[spelling] if spelling else None
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yields the flags of a command, and of those within it."""
+    """Yields the flags of a command and of its subcommands."""
     for action in parser._actions:
         yield from action.option_strings
         if isinstance(action, argparse._SubParsersAction):

@@ -1,4 +1,4 @@
-"""The command `pipeline`: pipelines on Kubeflow: those of the clone it is run in, else the installed ones."""
+"""The command `pipeline`: runs the pipelines on Kubeflow; those of a clone take precedence over the installed."""
 
 import argparse
 import importlib
@@ -16,7 +16,7 @@ def pipeline(arguments: Sequence[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
-        MaskcastError: there are no pipelines here, or the command failed.
+        MaskcastError: the pipelines are not found, or the command failed.
     """
     with missing_package_errors("pipeline"):
         code: int = pipelines_module("cli").main(arguments)
@@ -24,7 +24,7 @@ def pipeline(arguments: Sequence[str]) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the commands, with the flags of all, where there are pipelines here and what they need."""
+    """Declares the subcommands and their flags, if the pipelines and their packages are installed."""
     try:
         with missing_package_errors("pipeline"):
             pipelines_module("cli").add_arguments(parser)
@@ -33,21 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def pipelines_folder() -> Path:
-    """Returns the nearest folder, from the working directory upwards, that has pipelines of its own: a clone.
-
-    In a project that has none it is the one that comes with maskcast.
+    """Returns the folder of the pipelines: the clone that contains the working directory, else the installed one.
 
     Raises:
-        MaskcastError: there is none.
+        MaskcastError: the pipelines are not found.
     """
-    here = Path.cwd()
-    own = (folder for folder in (here, *here.parents) if has_pipelines(folder))
-    return next(own, None) or shipped_folder()
+    folder = Path.cwd()
+    clones = (each for each in (folder, *folder.parents) if has_pipelines(each))
+    return next(clones, None) or shipped_folder()
 
 
 @contextmanager
 def missing_package_errors(command: str) -> Iterator[None]:
-    """Turns the error of an import into a line that names the extra to install."""
+    """Turns an import error of a missing package into a line that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -61,9 +59,9 @@ def pipelines_module(name: str) -> Any:
     """Returns a module of ``pipelines``.
 
     Raises:
-        MaskcastError: there are none here.
+        MaskcastError: the pipelines are not found.
     """
-    # Above this package in the layers, and no part of it: a clone may have changed its pipelines.
+    # Imported at run time, because a clone may have changed its pipelines, and they are above this package.
     folder = pipelines_folder()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

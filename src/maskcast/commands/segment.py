@@ -16,18 +16,18 @@ photographs, an s3:// address of one of these, or a camera: /dev/video0, or an a
 http:// or https://. The word `sample` is a simulated clip that comes with maskcast. A camera is read until its
 stream ends, or until Ctrl-C.
 
-Frames go through the model one by one, resized to the size that it was trained on. A model with memory starts anew
-at each cut. The memory that the command needs does not grow with the video. All frames of a video have the same
-size; photographs may have different sizes, and no state is carried from one to the next. Images in a folder are
-taken for photographs if their names have no running number, their sizes differ, or neighbours are no more alike
-than any two of them.
+Frames go through the model one by one, resized to the size that it was trained on. The state of a recurrent model
+is reset at each cut. The memory that the command needs does not grow with the video. All frames of a video have
+the same size; photographs may have different sizes, and no state is carried from one to the next. Images in a
+folder are treated as photographs if their names have no running number, their sizes differ, or neighbours are no
+more alike than any two of them.
 
 The output is a folder of the video's name:
   masks/NAME/    class ids of each label map, an image per frame
   mattes/NAME/   each alpha matte, an image per frame: 255 = all foreground
   overlay.mp4    the video under its masks, with its sound
   composed.mp4   with --background: the foreground over it, with the sound
-  segment.json   which model, which classes, where there was a cut
+  segment.json   record of the model, the classes and the cuts
 
 For photographs the images have the photographs' names, and overlay/ and composed/ are folders of images.
 
@@ -48,7 +48,7 @@ examples:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     if args.alpha and args.background is None:
-        raise MaskcastError("--alpha: is for --background alone; give that too, or leave it out")
+        raise MaskcastError("--alpha: requires --background; add it, or omit --alpha")
     from maskcast.registry.loading import load_masker_at, load_sample_pipeline, masker_of
     from maskcast.serving.backgrounds import Background
     from maskcast.serving.segments import segment_video
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if is_camera(args.video):
         name, video = camera_name(args.video), args.video
     else:
-        found = find_video(args.video, args.output)
-        name, video = found.name, found.path
+        source = find_video(args.video, args.output)
+        name, video = source.name, source.path
     loaded = masker_of(load_sample_pipeline()) if args.model is None else load_masker_at(args.model)
     say(f"{loaded.title} segments {args.video}")
     start = time.monotonic()
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--background", metavar="IMAGE|VIDEO|COLOUR", help="new background, e.g. #00b140")
     parser.add_argument(
-        "--alpha", action="store_true", help="cut the foreground out by the model's matte: soft edges"
+        "--alpha", action="store_true", help="cut out the foreground with the model's matte (soft edges)"
     )
     parser.add_argument(
         "--output",

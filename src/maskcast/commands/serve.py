@@ -1,4 +1,4 @@
-"""The command `serve`: a registered pipeline or masker behind HTTP, with sessions over WebSocket."""
+"""The command `serve`: serves a registered pipeline or masker over HTTP, with sessions over WebSocket."""
 
 import argparse
 
@@ -14,7 +14,7 @@ routes:
   GET  /v2, /version
          server; name, version and digest of the model
   GET  /v2/models/NAME
-         the same, with inputs, outputs and classes
+         metadata of the model: inputs, outputs and classes
   POST /v2/models/NAME/infer
          input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`;
          for a masker the frames of one clip (frames, rows, columns, 3)
@@ -30,10 +30,10 @@ example:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
-    if args.sessions < 0 or not args.idle > 0:  # nor NaN
+    if args.sessions < 0 or not args.idle > 0:  # `not >`, to refuse NaN
         raise MaskcastError("--sessions, --idle: give 0 or more sessions, and more than 0 seconds")
     if not 0 <= args.port < 2**16:
-        raise MaskcastError(f"--port: got {args.port}; give 0 to 65535, where 0 takes any that is free")
+        raise MaskcastError(f"--port: got {args.port}; give 0 to 65535 (0 is any free port)")
     from maskcast.registry.loading import load_servable, with_identity
     from maskcast.serving.application import served_model
     from maskcast.serving.server import listen, run_server
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_servable(args.model)
     if args.digest is not None and loaded.digest != args.digest:
         raise MaskcastError(
-            f"{args.model}: its digest is {loaded.digest} and not {args.digest}; serve what was registered"
+            f"{args.model}: digest mismatch: {loaded.digest}, expected {args.digest}; serve the registered model"
         )
     if args.registered is not None:
         loaded = with_identity(loaded, args.registered)
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="registered", metavar="NAME/VERSION", help="name and version to serve a folder under"
     )
-    parser.add_argument("--digest", help="digest that the model must have")
+    parser.add_argument("--digest", help="expected digest of the model")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
@@ -77,5 +77,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=float,
         default=60,
-        help="closes a session after so long without a frame (default: %(default)s)",
+        help="close a session after this time without a frame (default: %(default)s)",
     )

@@ -1,4 +1,4 @@
-"""The command line of a stage, made from its signature and its params."""
+"""The command line of a stage, derived from its signature and params class."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from maskcast.runner.stage import get_stage, stage_names
 
 
 def run(word: str, arguments: Sequence[str]) -> int:
-    """Runs the stage that a word names; returns the exit code 0.
+    """Runs the stage with the name ``word``; returns the exit code 0.
 
     Raises:
-        MaskcastError: it names none, or the stage failed.
+        MaskcastError: the name is unknown, or the stage failed.
     """
     stage = resolve_name(word, "stage or command", [*stage_names(), *COMMANDS])
     the_stage = get_stage(stage)

@@ -1,9 +1,9 @@
-"""The command `summary`: what a finished run says, and what to do next."""
+"""The command `summary`: the scores of a finished run, and what to do next."""
 
 import argparse
 from pathlib import Path
 
-DESCRIPTION = "Prints the scores of a run beside its baselines, where the report is, and what to do next."
+DESCRIPTION = "Prints the scores of a run beside its baselines, the path of the report, and what to do next."
 EPILOG = """\
 examples:
   maskcast summary

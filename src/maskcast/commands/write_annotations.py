@@ -1,4 +1,4 @@
-"""The command `write-annotations`: the list of clips that the competition layout asks for."""
+"""The command `write-annotations`: writes the list of clips that the competition layout requires."""
 
 import argparse
 from pathlib import Path
@@ -22,5 +22,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument("start", type=int, help="first video id")
     parser.add_argument("end", type=int, help="one past the last video id")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder that holds the videos")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of the videos")
     parser.add_argument("frames", type=int, help="frames per video (22, or 11 for hidden ones)")

@@ -1,4 +1,4 @@
-"""The command `write-lmdb`: masks of two hands as an LMDB in a .tar.gz."""
+"""The command `write-lmdb`: writes masks of two hands as an LMDB in a .tar.gz."""
 
 import argparse
 from pathlib import Path
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     out: Path = args.output
     if not out.name.endswith(".tar.gz"):
-        raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
+        raise MaskcastError(f"{out}: --output must end in .tar.gz")
     check_not_exists(out, "output", "file")
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.hand_export import pack, write_hands
