@@ -111,7 +111,8 @@ def convert_system_errors(*paths: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in PATH_ERRNOS:
             prefix = f"{path}: " if (path := _path_of(error)) else ""
             raise MaskcastError(
-                f"{prefix}cannot be written or read ({error.strerror}); choose another path or fix its rights"
+                f"{prefix}cannot be read or written ({error.strerror}); choose another path, or fix its "
+                "permissions"
             ) from error
         raise
 

@@ -28,8 +28,8 @@ def shipped_folder() -> Path:
         if has_pipelines(folder):
             return folder
     raise MaskcastError(
-        f"{PACKAGE}: was installed without the pipelines, as in an image; work where `pip install` or a clone "
-        "brought maskcast"
+        f"{PACKAGE}: installed without the pipelines, as in a container image; use a `pip install` or a clone of "
+        "maskcast"
     )
 
 
@@ -56,12 +56,12 @@ def commit() -> str:
 def extra_for(module: str) -> str | None:
     """Returns the extra of maskcast that installs a module, e.g. ``train`` for torch, or None."""
     try:
-        asked = "\n".join(requires("maskcast") or [])
+        requirements = "\n".join(requires("maskcast") or [])
     except PackageNotFoundError:
         return None
     package = re.escape(module.partition(".")[0].replace("_", "-"))
-    found = re.search(rf"(?m)^{package}\b(?!-).*extra == ['\"](\w+)", asked)
-    return found and found[1]
+    match = re.search(rf"(?m)^{package}\b(?!-).*extra == ['\"](\w+)", requirements)
+    return match and match[1]
 
 
 def not_installed_message(command: str, module: str, extra: str) -> str:
@@ -72,10 +72,10 @@ def not_installed_message(command: str, module: str, extra: str) -> str:
 def git(*words: str) -> str:
     """Returns Git's output; empty if Git fails, takes too long or is missing."""
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=30)
+        result = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def version_and_commit() -> str:

@@ -26,7 +26,7 @@ LARGEST_INTEGER = 2**62  # so that the sum of two fits into int64
 LARGEST = 1e38  # near the maximum of float32
 MAX_BATCH_SIZE = 1_000_000
 Batch = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
-"""How many samples are worked on at once; without an end they would be drawn for hours before memory ends."""
+"""Number of samples per batch; the limit prevents hours of drawing samples until memory runs out."""
 
 
 class Params(BaseModel):
@@ -67,9 +67,9 @@ def _check_numbers(value: Any) -> None:
         for each in value:
             _check_numbers(each)
     elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-        raise ValueError(f"input should lie between -{LARGEST_INTEGER} and {LARGEST_INTEGER}")
+        raise ValueError(f"input should be between -{LARGEST_INTEGER} and {LARGEST_INTEGER}")
     elif isinstance(value, float) and abs(value) > LARGEST:
-        raise ValueError(f"input should lie between -{LARGEST:g} and {LARGEST:g}")
+        raise ValueError(f"input should be between -{LARGEST:g} and {LARGEST:g}")
 
 
 def _is_number(annotation: Any) -> bool:
@@ -78,8 +78,8 @@ def _is_number(annotation: Any) -> bool:
     def kinds(part: Any) -> set[Any]:
         return {part}.union(*map(kinds, get_args(part)))
 
-    found = kinds(annotation)
-    return bool(found & {int, float}) and bool not in found
+    types = kinds(annotation)
+    return bool(types & {int, float}) and bool not in types
 
 
 P = TypeVar("P", bound=BaseModel)
@@ -90,25 +90,25 @@ V = TypeVar("V")
 def _sorted_keys(values: dict[K, V]) -> dict[K, V]:
     """Returns a mapping in a fixed order: splits in their usual order, then other keys in natural order."""
 
-    def place(key: K) -> tuple[int, Any]:
+    def sort_key(key: K) -> tuple[int, Any]:
         return SPLITS.index(key) if key in SPLITS else len(SPLITS), natural_sort_key(str(key))
 
-    return {key: values[key] for key in sorted(values, key=place)}
+    return {key: values[key] for key in sorted(values, key=sort_key)}
 
 
 ByName = Annotated[dict[K, V], AfterValidator(_sorted_keys)]
-"""A param whose keys are its user's. Their order says nothing, so it is always the same: KFP hands mappings over
-in another order in each process, and neither DVC nor ``params_hash`` takes that for other values."""
+"""A param with keys that the user chooses. Their order has no meaning and is normalised, because KFP passes
+mappings in another order in each process, and ``params_hash`` and DVC must not see a change."""
 
 
 def _refuse_duplicates(names: list[str]) -> list[str]:
-    if twins := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twins[0]!r} occurs twice; name it once")
+    if duplicates := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"duplicate name {duplicates[0]!r}; list it once")
     return names
 
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_refuse_duplicates)]
-"""Some of what has names, each once."""
+"""A non-empty list of names without duplicates."""
 
 
 def _inside_data_set(value: str) -> str:
@@ -150,7 +150,7 @@ def is_zero(value: object) -> bool:
 
 
 def is_standard(value: object) -> bool:
-    """Whether a name is maskcast's own; used like ``is_null`` where plugins may add others."""
+    """Whether a name is `standard`, maskcast's own; used like ``is_null`` if plugins may add others."""
     return value == "standard"
 
 
@@ -162,7 +162,7 @@ def load_params_file(
     Args:
         path: the file.
         kind: kind of the file, for errors.
-        remedy: remedy if the file is missing.
+        remedy: what the user should do if the file is missing.
 
     Raises:
         MaskcastError: if the file is missing, not YAML, or not a mapping.
@@ -182,7 +182,7 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     if name not in content:
         present = ", ".join(map(str, content)) or "none"
         near = closest_match(name, map(str, content))
-        remedy = f"is {near!r} meant to be it?" if near else "add it"
+        remedy = f"did you mean {near!r}?" if near else "add it"
         raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); {remedy}")
     value = content[name]
     if not isinstance(value, dict) and value is not None:
@@ -207,13 +207,13 @@ def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: 
         raise MaskcastError(f"{where}: write section.key and a value, e.g. train_masker.training.epochs and 3")
     if name not in values:
         hint = f"did you mean {near!r}? " if (near := closest_match(name, values)) else ""
-        raise MaskcastError(f"{where}: no section {name!r}; {hint}sections: {', '.join(values)}")
-    place = values[name]
+        raise MaskcastError(f"{where}: unknown section {name!r}; {hint}sections: {', '.join(values)}")
+    parent = values[name]
     for key in keys[:-1]:
-        place = place.setdefault(key, {})
-        if not isinstance(place, dict):
-            raise MaskcastError(f"{where}: {key!r} holds {place!r}, no keys; set {key!r} itself")
-    place[keys[-1]] = value
+        parent = parent.setdefault(key, {})
+        if not isinstance(parent, dict):
+            raise MaskcastError(f"{where}: {key!r} is {parent!r} and has no keys; set {key!r} itself")
+    parent[keys[-1]] = value
 
 
 def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
@@ -255,8 +255,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def deep_merge(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Returns ``values`` updated with ``change``, recursively within sections."""
-    out = dict(values)
+    merged = dict(values)
     for key, value in change.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = deep_merge(out[key], value) if both else value
-    return out
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = deep_merge(merged[key], value) if both else value
+    return merged

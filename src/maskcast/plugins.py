@@ -37,16 +37,16 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
         default: value if the key is missing; None means that the key is required.
 
     Raises:
-        MaskcastError: a class cannot be imported, is not such a config, or its value of ``key`` is taken.
+        MaskcastError: a class cannot be imported, is not such a config, or its value of ``key`` is in use.
     """
     taken = {value for config in get_args(own) or (own,) for value in _values(config, key)}
     for point in plugins(group):
         config = _load(point, base)
         values = _values(config, key)
         if not values or taken.intersection(values):
-            shown = ", ".join(map(repr, values)) or "missing"
+            given = ", ".join(map(repr, values)) or "missing"
             raise MaskcastError(
-                f"{_title(point)}: {key}: {shown}; give it a Literal of names that are free (taken: "
+                f"{_title(point)}: {key}: {given}; set it to a Literal of unused names (in use: "
                 f"{', '.join(sorted(taken))})"
             )
         taken.update(values)
@@ -59,7 +59,7 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
             return given
         names = sorted(taken)
         if (name := given.get(key, default)) not in names:
-            raise ValueError(f"no {key} {name!r}; allowed: {', '.join(names)}; or install the package that has it")
+            raise ValueError(f"unknown {key} {name!r}; allowed: {', '.join(names)} (or install its package)")
         return {key: default, **given}
 
     chosen = Annotated[own, Field(discriminator=key)] if get_args(own) else own
@@ -74,22 +74,22 @@ def plugins(group: str) -> tuple[EntryPoint, ...]:
 
 def model_packages() -> dict[str, str]:
     """Returns the installed packages that provide models, with their versions."""
-    found = [point.dist for group in MODELS for point in plugins(group)]
-    return {dist.name: dist.version for dist in found if dist is not None}
+    distributions = [point.dist for group in MODELS for point in plugins(group)]
+    return {dist.name: dist.version for dist in distributions if dist is not None}
 
 
 def plugin_files(module: str) -> dict[str, Path]:
     """Returns the Python files of packages that extend a module's union, by path relative to their parent."""
     groups = [group for group, joined_in in UNION_MODULES.items() if joined_in == module]
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for top in sorted({point.module.partition(".")[0] for group in groups for point in plugins(group)}):
         spec = find_spec(top)  # does not import the package
         if spec is not None and spec.origin is not None:
             origin = Path(spec.origin)
-            files = origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin]
+            paths = origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin]
             parent = origin.parent.parent if spec.submodule_search_locations else origin.parent
-            found |= {file.relative_to(parent).as_posix(): file for file in sorted(files)}
-    return found
+            files |= {path.relative_to(parent).as_posix(): path for path in sorted(paths)}
+    return files
 
 
 def _load(point: EntryPoint, base: type[Params]) -> type[Params]:
@@ -101,7 +101,7 @@ def _load(point: EntryPoint, base: type[Params]) -> type[Params]:
             "uninstall it"
         ) from error
     if not isinstance(config, type) or not issubclass(config, base):
-        raise MaskcastError(f"{_title(point)}: is no subclass of {base.__module__}.{base.__name__}; make it one")
+        raise MaskcastError(f"{_title(point)}: must be a subclass of {base.__module__}.{base.__name__}")
     return config
 
 

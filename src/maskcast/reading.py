@@ -44,7 +44,7 @@ def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
     Args:
         path: the file; pipes and devices are refused, as they may never end.
         what: kind of the file, for errors.
-        remedy: remedy if it does not exist.
+        remedy: what the user should do if it cannot be read.
 
     Raises:
         MaskcastError: if the file does not exist or cannot be read.
@@ -59,7 +59,7 @@ def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise MaskcastError(f"{path}: a pipe or device, not a file; {remedy}")
+            raise MaskcastError(f"{path}: is a pipe or device, not a file; {remedy}")
         with open(descriptor, "rb", closefd=False) as file:  # raises for a folder
             yield file
     except OSError as error:
@@ -104,7 +104,7 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
     Args:
         path: the file.
         what: kind of the file, for errors.
-        remedy: remedy if it does not exist.
+        remedy: what the user should do if it does not exist.
         loader: a safe loader of PyYAML; None is ``SafeLoader``.
 
     Raises:
@@ -117,11 +117,11 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
             return yaml.load(text, _strict_loader(loader or yaml.SafeLoader))  # noqa: S506 - a safe one
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            where = f"line {mark.line + 1}: " if mark else ""
+            position = f"line {mark.line + 1}: " if mark else ""
             problem = str(getattr(error, "problem", None) or error).splitlines()[0]
             line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
             remedy = "put text that begins with { in quotes" if UNQUOTED.search(line) else "fix that line"
-            raise MaskcastError(f"{path}: {where}not valid YAML ({problem}); {remedy}") from None
+            raise MaskcastError(f"{path}: {position}not valid YAML ({problem}); {remedy}") from None
 
 
 def load_memmap(path: Path, remedy: str) -> "np.ndarray":
@@ -154,8 +154,8 @@ def as_array(data: Any, what: str, wanted: str) -> "np.ndarray":
     try:
         return np.asarray(data)
     except (TypeError, ValueError, RuntimeError) as error:
-        said = f"{what}: got a {type(data).__name__} that is not an array ({reason_of(error)})"
-        raise MaskcastError(f"{said}; give {wanted}") from error
+        problem = f"{what}: a {type(data).__name__} cannot be converted to an array ({reason_of(error)})"
+        raise MaskcastError(f"{problem}; give {wanted}") from error
 
 
 def validated(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
@@ -173,9 +173,9 @@ def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
     """Turns any error of a parser into one line about the file.
 
     Args:
-        path: the file, possibly with a place in it.
-        what: what it should be; follows "not" in the message.
-        remedy: remedy for the user.
+        path: the file, possibly with a position in it.
+        what: the expected content; follows "not" in the message.
+        remedy: what the user should do.
     """
     try:
         yield
@@ -189,8 +189,8 @@ def reason_of(error: Exception) -> str:
     """Returns a short reason from an error, on one line."""
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, fault["loc"]))[:MAX_VALUE_CHARS]
-        text = f"{place}: {fault['msg']}" if place else fault["msg"]
+        key = ".".join(map(str, fault["loc"]))[:MAX_VALUE_CHARS]
+        text = f"{key}: {fault['msg']}" if key else fault["msg"]
     elif isinstance(error, KeyError):
         text = f"missing key {short_repr(error.args[0] if error.args else '')}"
     elif isinstance(error, RecursionError):
@@ -253,7 +253,7 @@ def _refuse_duplicate_keys(node: yaml.MappingNode) -> None:
             continue
         if (key.tag, key.value) in seen:
             raise yaml.MarkedYAMLError(
-                problem=f"key {short_repr(key.value)} occurs twice", problem_mark=key.start_mark
+                problem=f"duplicate key {short_repr(key.value)}", problem_mark=key.start_mark
             )
         seen.add((key.tag, key.value))
 
@@ -262,17 +262,17 @@ def _count_nodes(node: Any, known: dict[int, int | None]) -> int:
     """Returns the number of nodes with aliases expanded."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
-    found = known.get(id(node), 0)
-    if found is None:
-        raise ValueError("an alias contains itself")
-    if found:
-        return found
+    count = known.get(id(node), 0)
+    if count is None:
+        raise ValueError("an alias refers to a node that contains it")
+    if count:
+        return count
     known[id(node)] = None
     if isinstance(node, yaml.MappingNode):
         _refuse_duplicate_keys(node)
     inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
     total = 1 + sum(_count_nodes(part, known) for part in inner)
     if total > MAX_NODES:
-        raise ValueError(f"aliases make more than {MAX_NODES} values of it")
+        raise ValueError(f"aliases expand to more than {MAX_NODES} values")
     known[id(node)] = total
     return total

@@ -62,7 +62,7 @@ def memory_limit() -> int | None:
     return min((limit for limit in limits if limit < UNLIMITED), default=None)
 
 
-def _folders(wanted: str) -> Iterator[Path]:
+def _folders(controller: str) -> Iterator[Path]:
     """Yields the folders with limits of this process for a controller: its own group and the groups above.
 
     In a container, the own group is mostly the root of the mounted tree; outside, it is below.
@@ -71,12 +71,12 @@ def _folders(wanted: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2, beside version 1 mounted as `unified`
             roots = [CGROUP, CGROUP / "unified"]
-        elif wanted in controllers.split(","):
+        elif controller in controllers.split(","):
             roots = [CGROUP / controllers]
         else:
             continue
         group = Path(path.lstrip("/"))
-        yield from (root / above for root in roots for above in [group, *group.parents])
+        yield from (root / folder for root in roots for folder in [group, *group.parents])
 
 
 def _groups() -> list[str]:
@@ -91,10 +91,10 @@ def _read(folder: Path) -> float | None:
     """Returns the CPU quota of a group, in processors, or None."""
     try:
         if (folder / "cpu.max").exists():  # version 2: `max 100000` or `150000 100000`
-            most, period = (folder / "cpu.max").read_text(encoding="ascii").split()
-            return None if most == "max" else int(most) / int(period)
-        most = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")  # version 1: -1 for no limit
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+            return None if quota == "max" else int(quota) / int(period)
+        quota = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")  # version 1: -1 for no limit
         period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii")
-        return int(most) / int(period) if int(most) > 0 else None
+        return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):
         return None

@@ -17,11 +17,11 @@ from maskcast.redaction import redacted
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PAUSE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # signals that stop a training after its step
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: job scripts run the same command again, which resumes
-RESUME_HINT = ": run the same command again to go on from the last checkpoint"
+RESUME_HINT = ": run the same command again to resume from the last checkpoint"
 
 
 class Stopped(KeyboardInterrupt):
-    """This process was asked to stop; its notes continue the message "stopped" with place and remedy.
+    """This process was asked to stop; its notes complete the message "stopped" with position and remedy.
 
     Args:
         number: number of the signal.
@@ -61,10 +61,10 @@ def raise_on_signals() -> Iterator[bool]:
     Existing handlers of other code, and those of an interactive interpreter, stay. Only the first signal raises: a
     second Ctrl-C ends the process at once, a second SIGTERM is ignored.
     """
-    typed = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+    interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     unset = (signal.SIG_DFL, signal.default_int_handler)
-    ours = {} if typed else {number: handler for number, handler in handlers.items() if handler in unset}
+    ours = {} if interactive else {number: handler for number, handler in handlers.items() if handler in unset}
     if not ours or threading.current_thread() is not threading.main_thread():
         yield False
         return
@@ -96,7 +96,7 @@ def add_stop_location(where: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def pause_on_signals(limit_s: float | None) -> Iterator[Callable[[], bool]]:
-    """Makes SIGTERM and SIGUSR1 request the end of the block; yields a function that tells whether they did.
+    """Makes SIGTERM and SIGUSR1 request the end of the block; yields a function that returns whether they did.
 
     Existing handlers of other code stay. Further signals have no effect.
 
@@ -104,35 +104,41 @@ def pause_on_signals(limit_s: float | None) -> Iterator[Callable[[], bool]]:
         limit_s: seconds after which the end counts as requested.
     """
     end = time.monotonic() + limit_s if limit_s is not None else None
-    asked: list[int] = []
+    requested: list[int] = []
     before = {number: signal.getsignal(number) for number in PAUSE_SIGNALS}
     main = threading.current_thread() is threading.main_thread()
     free = (signal.SIG_DFL, signal.SIG_IGN)  # a job script ignores the signals that it forwards
     ours = [n for n in PAUSE_SIGNALS if main and (before[n] in free or isinstance(before[n], _Stop))]
     for number in ours:
-        signal.signal(number, lambda number, _: asked.append(number))
+        signal.signal(number, lambda number, _: requested.append(number))
     try:
-        yield lambda: bool(asked) or (end is not None and time.monotonic() >= end)
+        yield lambda: bool(requested) or (end is not None and time.monotonic() >= end)
     finally:
         for number in ours:
-            signal.signal(number, _do_nothing if asked and isinstance(before[number], _Stop) else before[number])
+            signal.signal(
+                number, _do_nothing if requested and isinstance(before[number], _Stop) else before[number]
+            )
 
 
 @contextmanager
 def ctrl_c_requests_stop() -> Iterator[Callable[[], bool]]:
-    """Makes the first Ctrl-C request the end of the block (yields a function that tells); the second stops it."""
+    """Makes the first Ctrl-C request the end of the block; a second one stops it.
+
+    Yields:
+        A function that returns whether the end was requested.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before, asked = signal.getsignal(signal.SIGINT), []
+    before, requested = signal.getsignal(signal.SIGINT), []
 
-    def ask(*_: Any) -> None:
-        asked.append(True)
+    def request(*_: Any) -> None:
+        requested.append(True)
         signal.signal(signal.SIGINT, before)
 
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, request)
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(requested)
     finally:
         signal.signal(signal.SIGINT, before)
 

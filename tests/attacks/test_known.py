@@ -102,7 +102,7 @@ CASES: dict[str, tuple[str, Spoil, str]] = {
     "a note of 200 MB": ("images", text_bomb, "a.png"),
     "a pipe named as an image": ("images", a_pipe, "a pipe or device"),
     "a polygon at 1e308": ("COCO files", far_polygon, "far outside"),
-    "aliases of aliases": ("params", written("params.yaml", LAUGHS), "aliases make more than"),
+    "aliases of aliases": ("params", written("params.yaml", LAUGHS), "aliases expand to more than"),
     "a date that is none": ("params", written("params.yaml", "evaluate: 2001-99-99"), "not valid YAML"),
     "a hexadecimal number of 5000 digits": ("params", written("params.yaml", f"prepare_clips: 0x{'f' * 5000}"), "must map"),
     "deep nesting": ("cluster file", written("cluster.yaml", "[" * 3000), "nested too deeply"),

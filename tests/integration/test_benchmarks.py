@@ -143,7 +143,7 @@ def test_a_damaged_record_of_a_run_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     ("name", "words", "said"),
     [
         ("few_labels_real", ["."], "values.yaml: section 'sets' is missing (sections: arms); add it"),
-        ("label_suggestions", [], "work: cannot be written or read (File exists); choose another path"),
+        ("label_suggestions", [], "work: cannot be read or written (File exists); choose another path"),
     ],
 )
 def test_a_folder_or_file_of_another_kind_is_one_line(

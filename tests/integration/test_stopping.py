@@ -23,7 +23,7 @@ from maskcast.stopping import Stopped, raise_on_signals
 TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
 TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
 TRAIN += ["--masker", "masker", "--metrics", "metrics.json"]
-GO_ON = "run the same command again to go on from the last checkpoint"
+GO_ON = "run the same command again to resume from the last checkpoint"
 PROGRESS = ("epoch ", "training: ", "preparing ", "waiting for ")  # lines that come by the clock
 WAIT_S = 300
 

@@ -174,7 +174,7 @@ def test_a_classes_file_says_names_and_what_they_share(tmp_path: Path) -> None:
         ("background:\nthumb: {side: 3}\n", r"'thumb': 'side': 3 is not text; put it in quotes"),
         (
             "background:\nthumb: {side: a}\nthumb: {side: b}\n",
-            r"line 3: not valid YAML \(key 'thumb' occurs twice\)",
+            r"line 3: not valid YAML \(duplicate key 'thumb'\)",
         ),
         ("background: {\n", r"line 2: not valid YAML"),
     ],

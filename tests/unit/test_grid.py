@@ -76,7 +76,10 @@ def test_a_product_multiplies_the_variants(tmp_path: Path) -> None:
         ({"stage": "trainer", "variants": {"a": None}}, "unknown stage 'trainer'; stages: fetch_dataset, "),
         ({"stage": "evaluate_video", "variants": {"a": None}}, "evaluate_video has no output `masker`"),
         ({"stage": "train_segmenter", "variant": {}}, "variant: unknown key; did you mean 'variants'?"),
-        ({"stage": "train_segmenter", "variants": {"a": {"trainer.x": 1}}}, "variant 'a': trainer.x: no section"),
+        (
+            {"stage": "train_segmenter", "variants": {"a": {"trainer.x": 1}}},
+            "variant 'a': trainer.x: unknown section",
+        ),
         ({"stage": "train_segmenter", "variants": {"a": {"train_segmenter": 1}}}, "write section.key and a value"),
         (
             {"stage": "train_segmenter", "variants": {"ok": None, "a": {"train_segmenter.model.plaice": 1}}},
@@ -87,7 +90,7 @@ def test_a_product_multiplies_the_variants(tmp_path: Path) -> None:
             "variant 'a': train_segmenter.training.epochs: ",
         ),
         ({"stage": "train_segmenter", "variants": {"a b": None}}, "invalid variant name 'a b'"),
-        ("stage: train_segmenter\nvariants:\n  a:\n  b:\n  a:\n", "line 5: not valid YAML (key 'a' occurs twice)"),
+        ("stage: train_segmenter\nvariants:\n  a:\n  b:\n  a:\n", "line 5: not valid YAML (duplicate key 'a')"),
         (
             {"stage": "train_segmenter", "variants": {"a": None, "a-seed-1": None}, "product": {SEED: ["1", 1]}},
             "duplicate variant name 'a-seed-1'",

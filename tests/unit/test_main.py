@@ -242,7 +242,7 @@ def test_pipelines_are_those_of_the_clone_or_those_that_came_along(
     for name in ("CLONE", "IN_WHEEL"):
         monkeypatch.setattr(installation, name, tmp_path / "nowhere")
     assert main(["pipeline", "compile"]) == 2
-    assert capsys.readouterr().err.endswith("work where `pip install` or a clone brought maskcast\n")
+    assert capsys.readouterr().err.endswith("use a `pip install` or a clone of maskcast\n")
 
 
 HELPS = """

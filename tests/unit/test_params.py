@@ -147,11 +147,11 @@ def test_what_may_be_true_or_a_number_is_what_it_was_given_as() -> None:
         ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid list, got 3"),
         (
             {"epochs": 2**63},
-            "p.epochs: input should lie between -4611686018427387904 and 4611686018427387904, got",
+            "p.epochs: input should be between -4611686018427387904 and 4611686018427387904, got",
         ),
         ({"epochs": 10**30}, "p.epochs: .*, got 10{30}; change it"),
         ({"epochs": 10**400}, "p.epochs: .*, got 10*"),
-        ({"epochs": 1, "limit": -1e300}, r"p.limit: input should lie between -1e\+38 and 1e\+38, got -1e\+300"),
+        ({"epochs": 1, "limit": -1e300}, r"p.limit: input should be between -1e\+38 and 1e\+38, got -1e\+300"),
         ({"epochs": 1, "limit": "1e300"}, "p.limit: .*between"),  # as YAML has it
         ({"epochs": 1, "limit": 10**30, "sides": [1, 10**30]}, "p.sides: .*between"),
         ({"epochs": 1, "rate": 9}, "p: rate: more than epochs$"),
@@ -185,7 +185,7 @@ def test_bad_values_beside_null_and_in_lists_name_the_key(spare: dict, said: str
         ("a: [1", "line 1: not valid YAML"),
         ("- 1\n- 2\n", "a params file must map names to values"),
         ("a: \x00", "not valid YAML"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: not valid YAML .key 'b' occurs twice."),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: not valid YAML .duplicate key 'b'."),
         ("a: {clip}/{frame}.png\n", "line 1: not valid YAML .*; put text that begins with { in quotes"),
     ],
 )
@@ -204,7 +204,7 @@ def test_sections() -> None:
     assert section({"a": None}, "a", "f") == {}
     with pytest.raises(MaskcastError, match=r"section 'b' is missing \(sections: a\)"):
         section({"a": {}}, "b", "f")
-    with pytest.raises(MaskcastError, match=r"section 'train' is missing .*; is 'trian' meant to be it\?"):
+    with pytest.raises(MaskcastError, match=r"section 'train' is missing .*; did you mean 'trian'\?"):
         section({"trian": {}}, "train", "f")
     with pytest.raises(MaskcastError, match="must map keys"):
         section({"a": 3}, "a", "f")

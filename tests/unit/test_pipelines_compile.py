@@ -396,11 +396,11 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
     [
         ("train_masker", "write section.key=value"),
         ("train=1", "write section.key=value"),
-        ("train.epochs=1", "no section 'train'; sections: fetch_dataset, "),
+        ("train.epochs=1", "unknown section 'train'; sections: fetch_dataset, "),
         ("train_masker.epochs=1", "train_masker.epochs: unknown key"),
         ("train_masker.training.epochs=[1", "is not valid YAML"),
         ("train_masker.training.epochs=2001-99-99", "is not valid YAML"),
-        ("train_masker.training.epochs.x=1", "'epochs' holds 4, no keys"),
+        ("train_masker.training.epochs.x=1", "'epochs' is 4 and has no keys"),
         ("fetch_dataset.uri='{{$.outputs.artifacts}}'", "fetch_dataset.uri: {{$. begins a placeholder of kfp"),
         ("train_masker.training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
     ],
@@ -442,11 +442,11 @@ def test_sections_that_no_stage_reads_are_their_owner_s(
     assert (tmp_path / "own.yaml").read_bytes() == (tmp_path / "plain.yaml").read_bytes()
     files = ["--params", str(file), "--out", str(tmp_path / "out.yaml")]
     assert main(["pipeline", "compile", *files, "-S", "x-common.epochs=3"]) == 2
-    assert "-S x-common.epochs=3: no section 'x-common'; sections: fetch_dataset" in capsys.readouterr().err
+    assert "-S x-common.epochs=3: unknown section 'x-common'; sections: fetch_dataset" in capsys.readouterr().err
     file.write_text(text.replace("train_masker:", "train_maskr:"))
     assert main(["pipeline", "compile", *files]) == 2
     assert "section 'train_masker' is missing" in (said := capsys.readouterr().err)
-    assert said.strip().endswith("is 'train_maskr' meant to be it?")
+    assert said.strip().endswith("did you mean 'train_maskr'?")
 
 
 def test_containers_get_keys_and_addresses_and_no_folders_of_this_machine() -> None:

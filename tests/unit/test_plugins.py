@@ -272,7 +272,7 @@ def test_what_trains_alone_reruns_no_other_stage(install: Install, tmp_path: Pat
 
 @pytest.mark.parametrize("key", ["loss", "augment"])
 def test_a_loss_whose_package_is_gone_says_so(key: str) -> None:
-    said = rf"^params\.yaml: {key}: no name 'mine'; allowed: standard; or install the package that has it \(and 1 "
+    said = rf"^params\.yaml: {key}: unknown name 'mine'; allowed: standard \(or install its package\) \(and 1 "
     with pytest.raises(MaskcastError, match=said):
         validate(TrainMasker, {key: {"name": "mine", "x": 1}}, "params.yaml: ")
 
@@ -310,9 +310,9 @@ def test_a_registered_model_whose_package_is_gone_names_it(install: Install, tmp
         ("mynets.broken:Broken", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module_any"),
         ("mynets.ending:Ending", r"cannot be imported \(SystemExit: 3\); fix that package, or uninstall it"),
         ("mynets.fcn:Missing", r"cannot be imported \(AttributeError: .*; fix that package, or uninstall it"),
-        ("mynets.still:StillConfig", r"is no subclass of maskcast\.models\.segmentation\.config\.Segm.*; make it"),
-        ("mynets.taken:Taken", r"arch: 'unet'; give it a Literal of names that are free \(taken: memory, unet\)"),
-        ("mynets.nameless:Nameless", r"arch: missing; give it a Literal"),
+        ("mynets.still:StillConfig", r"must be a subclass of maskcast\.models\.segmentation\.config\.Segm"),
+        ("mynets.taken:Taken", r"arch: 'unet'; set it to a Literal of unused names \(in use: memory, unet\)"),
+        ("mynets.nameless:Nameless", r"arch: missing; set it to a Literal"),
     ],
 )
 def test_a_package_at_fault_is_named(install: Install, value: str, said: str) -> None:

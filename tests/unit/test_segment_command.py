@@ -337,13 +337,13 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
     for words, model, told in (
         ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; fix the path"),
-        (["/dev/null"], masker, "/dev/null: a pipe or a device; write the video to a file, and give that"),
+        (["/dev/null"], masker, "/dev/null: is a pipe or a device; save the video to a file, and give its path"),
         ([dots], masker, "...mp4: '..' is not a valid output name; rename the video"),
-        (["n" * 300], masker, "nnn: cannot be written or read (File name too long); choose another path"),
+        (["n" * 300], masker, "nnn: cannot be read or written (File name too long); choose another path"),
         (
             [video, "--background", "n" * 300],
             masker,
-            "nnn: cannot be written or read (File name too long); choose",
+            "nnn: cannot be read or written (File name too long); choose",
         ),
         ([text], masker, "notes.txt: no video found; give a file (.3gp, "),
         ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or not a video ("),

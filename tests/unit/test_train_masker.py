@@ -237,7 +237,7 @@ def test_masks_without_frames_are_refused(tmp_path: Path) -> None:
         ({"loss": {"dice": 0, "focal": 0, "class_weights": [0, 0, 0]}}, "class_weights are all 0"),
         ({"augment": {"crop": [0, 3]}}, "crop"),
         ({"val_frame_step": 0}, "val_frame_step"),
-        ({"maps": ["mask", "mask"]}, "maps: 'mask' occurs twice; name it once"),
+        ({"maps": ["mask", "mask"]}, "maps: duplicate name 'mask'; list it once"),
     ],
 )
 def test_wrong_params_name_their_key(
