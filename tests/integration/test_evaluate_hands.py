@@ -91,7 +91,10 @@ def test_without_what_is_seen_no_hidden_pixels_are_told(made: dict[str, Path], t
         ({"amodal": {"maps": ["left", "middle"]}}, "clips: no label map 'middle'; it has left, right, visible"),
         ({"amodal": {"maps": ["left", "visible"]}}, "map 'visible' has other classes than 'left'"),
         ({"amodal": {"maps": ["left"], "visible": "right"}}, "map 'right' has no class 'left'"),
-        (AMODAL | {"label_map": "left"}, "amodal.maps names the maps that are scored; leave label_map 'left' out"),
+        (
+            AMODAL | {"label_map": "left"},
+            "label_map: 'left' conflicts with amodal.maps, the maps that are scored; remove",
+        ),
         ({"amodal": {"maps": ["left"], "least_pixels": 0}}, "least_pixels"),
     ],
 )

@@ -475,7 +475,7 @@ def test_an_encoder_is_registered_where_one_was_trained(
     three = {"maskcast": 1, "maskcast-masker": 1, "maskcast-forecaster": 1}
     save_encoder(tmp_path / "none", None, config, {"method": "none"})
     assert run(inputs | {"encoder": tmp_path / "none"})["versions"] == three
-    assert "encoder: not trained (method none), and so not registered" in capsys.readouterr().err
+    assert "encoder: not trained (method none), so not registered" in capsys.readouterr().err
     assert Registry("maskcast-encoder").versions() == []
     with pytest.raises(MaskcastError, match=r"masker/config\.json: not an encoder"):
         run(inputs | {"encoder": inputs["masker"]})

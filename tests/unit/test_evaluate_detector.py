@@ -153,7 +153,9 @@ def test_a_detector_of_other_classes_is_refused(dataset: Path, detector: Path, t
     other.mkdir()
     (other / "config.json").write_text(json.dumps(description))
     (other / "model.safetensors").write_bytes((detector / "model.safetensors").read_bytes())
-    with pytest.raises(MaskcastError, match=r"its classes \(cat, dog\) differ from those of .* \(red, blue\)"):
+    with pytest.raises(
+        MaskcastError, match=r"its classes \(cat, dog\) differ from the classes of .* \(red, blue\)"
+    ):
         run_stage("evaluate_detector", {}, dataset=dataset, detector=other, **outputs(tmp_path / "out"))
 
 

@@ -105,7 +105,7 @@ def test_a_zip_is_unpacked_and_its_checksum_pinned(tmp_path, tree):
     assert files_of(tmp_path / "raw") == files_of(tree)
     assert note["digest"] == digest_tree(tree)
     shutil.rmtree(tmp_path / "raw")
-    refuses(tmp_path, f"set.zip: sha256 is {sha256}, expected 0000", archive, sha256="0" * 64)
+    refuses(tmp_path, f"set.zip: sha256 mismatch: {sha256}, expected 0000", archive, sha256="0" * 64)
 
 
 def test_a_file_url_names_a_folder_or_an_archive(tmp_path, tree):
@@ -151,7 +151,7 @@ def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     refuses(tmp_path, "sha256 applies to an archive or file", tree, sha256="0" * 64)
     refuses(tmp_path, "sha256 applies to an archive or file", "synthetic", sha256="0" * 64)
     refuses(tmp_path, "params.sha256: string should match pattern", tree, sha256="abc")
-    refuses(tmp_path, "must hold no password", "dvc:https://me:token@host/repository#data")
+    refuses(tmp_path, "must not contain a password", "dvc:https://me:token@host/repository#data")
     with pytest.raises(MaskcastError) as refused:
         run_stage("fetch_dataset", {"uri": "s3://me:token@bucket"}, raw=tmp_path / "raw")
     assert "token" not in str(refused.value)
@@ -168,12 +168,12 @@ def test_a_data_set_that_lies_in_the_output_is_left_there(tmp_path, tree):
 
 
 def test_dvc_pointers_that_name_nothing_are_said(tmp_path):
-    refuses(tmp_path, "no path of data", f"dvc:{tmp_path}")
+    refuses(tmp_path, "missing path; use dvc:", f"dvc:{tmp_path}")
     refuses(tmp_path, r"absent\.dvc: no such \.dvc file", f"dvc:{tmp_path}/absent.dvc")
     (tmp_path / "data.dvc").write_text("outs: []")
     refuses(tmp_path, r"data\.dvc: not a readable \.dvc file", f"dvc:{tmp_path}/data.dvc")
     (tmp_path / "data.dvc").write_text("outs:\n- path: data\n")
-    refuses(tmp_path, r"no \.dvc/config above it", f"dvc:{tmp_path}/data.dvc")
+    refuses(tmp_path, r"no DVC repository \(\.dvc\) found above it", f"dvc:{tmp_path}/data.dvc")
 
 
 def test_a_dvc_repository_without_the_data_is_said(tmp_path):

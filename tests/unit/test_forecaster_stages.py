@@ -108,7 +108,7 @@ def test_masks_of_clips_that_are_validated_on_now_are_refused(stores: dict[str, 
             split = {"val_0": "train", "train_0": "val"}.get(clip.id, clip.split)
             masks = {MASK: before.masks(clip)} if clip.maps else {}
             writer.add(clip.id, split=split, kind=clip.kind, frames=before.frames(clip), masks=masks)
-    said = rf"masks: clip 'train_0' is of split 'train' there, of 'val' in {tmp_path}/again; run generate_masks"
+    said = rf"masks: clip 'train_0' has split 'train', but split 'val' in {tmp_path}/again; run generate_masks"
     with pytest.raises(MaskcastError, match=said):
         pretrain(stores | {"clips": tmp_path / "again"}, tmp_path / "pretrained")
 

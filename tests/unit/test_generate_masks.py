@@ -305,7 +305,7 @@ def test_frames_agree_by_default_where_classes_are_things(
 
 @pytest.mark.parametrize("wrong", [0, 2.5, "thing", [11]])
 def test_a_wrong_number_of_agreeing_frames_is_told_in_one_line(wrong: Any) -> None:
-    said = r"^generate_masks\.consistent_frames: .*a number of frames, 1 or more, or things, or null, got .*$"
+    said = r"^generate_masks\.consistent_frames: .*a number of frames \(1 or more\), things, or null, got .*$"
     with pytest.raises(MaskcastError, match=said):
         validate(GenerateMasks, {"consistent_frames": wrong}, "generate_masks")
     assert validate(GenerateMasks, {"consistent_frames": 11.0}, "").consistent_frames == 11  # as KFP gives it

@@ -183,9 +183,7 @@ def test_a_masker_that_learnt_nothing_is_said(
 ) -> None:
     train_masker(clips=store.root, params=params(epochs=1, learning_rate=1e-9), **outputs(tmp_path / "none"))
     said = capsys.readouterr().err
-    assert (
-        "predicting one class everywhere scores 0.3" in said and "has learnt almost nothing; train longer" in said
-    )
+    assert "predicting a single class scores 0.3" in said and "has learned almost nothing; train longer" in said
     train_masker(clips=store.root, params=params(epochs=2, steps_per_epoch=30), **outputs(tmp_path / "some"))
     assert "almost nothing" not in capsys.readouterr().err
 

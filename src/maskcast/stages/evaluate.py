@@ -1,4 +1,4 @@
-"""Score a forecaster and its masker, beside baselines, with tables and pictures."""
+"""evaluate: score a forecaster and its masker, beside baselines, with tables and pictures."""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -56,7 +56,7 @@ def evaluate(
     report: OutPath,
     params: Evaluate,
 ) -> None:
-    """Score a forecaster and its masker, beside baselines, with tables and pictures.
+    """Scores a forecaster and its masker, beside baselines, with tables and pictures.
 
     Args:
         clips: clip store with the true masks.
@@ -65,8 +65,8 @@ def evaluate(
         forecaster: the model to score.
         metrics: JSON, flat numbers; the report's README.md explains them.
         report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, and the
-            data and models that they belong to.
-        params: what to score and how much to draw.
+            digests of data and models.
+        params: split, windows and number of pictures.
     """
     from maskcast.evaluation.forecasts import ForecastEvaluation, data_digest, scored_clips
     from maskcast.evaluation.record import FORECASTS, write_record
@@ -119,15 +119,15 @@ def evaluate(
 def _report_mask_scores(
     evaluation: "ForecastEvaluation", scores: "Mapping[str, ForecastScores]", split: str
 ) -> None:
-    """Reports the scores of the masker, and a split without foreground."""
+    """Prints the scores of the masker, and a warning for a split without foreground."""
     from maskcast.evaluation.forecasts import FORECASTER
     from maskcast.evaluation.metrics import foreground_jaccard, foreground_text
     from maskcast.report.evaluation_files import NO_FOREGROUND
 
-    for name, one in evaluation.masker_scores.items():
+    for name, masker_scores in evaluation.masker_scores.items():
         of_map = f" of label map {name}" if len(evaluation.prepared.maps) > 1 else ""
-        jaccard = one.table()["jaccard"]
-        text = f"{jaccard:.4f}{foreground_text(foreground_jaccard(one.counts))} over all frames"
+        jaccard = masker_scores.table()["jaccard"]
+        text = f"{jaccard:.4f}{foreground_text(foreground_jaccard(masker_scores.counts))} over all frames"
         say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else text}{of_map}")
     if not scores[FORECASTER].foreground:
         say(f"warning: split {split!r}: {NO_FOREGROUND}")

@@ -1,4 +1,4 @@
-"""Score a detector with the COCO metrics, with tables, curves and pictures."""
+"""evaluate_detector: score a detector with the COCO metrics, with tables, curves and pictures."""
 
 import json
 from collections.abc import Sequence
@@ -29,16 +29,16 @@ class EvaluateDetector(Params):
 def evaluate_detector(
     *, dataset: InPath, detector: InPath, metrics: OutPath, report: OutPath, params: EvaluateDetector
 ) -> None:
-    """Score a detector with the COCO metrics, with tables, curves and pictures.
+    """Scores a detector with the COCO metrics, with tables, curves and pictures.
 
     Args:
-        dataset: what ``prepare_detection`` wrote.
-        detector: what ``train_detector`` wrote.
+        dataset: output of ``prepare_detection``.
+        detector: output of ``train_detector``.
         metrics: JSON, flat numbers; the report's README.md explains them.
         report: folder of tables (CSV, Markdown), curves and pictures (PNG), ``evaluation.json``: all scores, and
-            the data and model that they belong to, and ``detections.json``: a COCO results file with the image and
-            category ids of the source and boxes in pixels of the prepared images.
-        params: what to score and how much to draw.
+            the digests of data and model, and ``detections.json``: a COCO results file with the image and category
+            ids of the source and boxes in pixels of the prepared images.
+        params: split, precision and number of pictures.
 
     Raises:
         MaskcastError: if the detector was trained for other classes.
@@ -60,7 +60,7 @@ def evaluate_detector(
     model, description = load_detector(detector)
     if tuple(description["meta"]["classes"]) != data.classes:
         raise MaskcastError(
-            f"{detector}: its classes ({_join_names(description['meta']['classes'])}) differ from those of "
+            f"{detector}: its classes ({_join_names(description['meta']['classes'])}) differ from the classes of "
             f"{dataset} ({_join_names(data.classes)}); train a detector on this data set"
         )
     split = data.split(params.split)
@@ -83,7 +83,7 @@ def evaluate_detector(
         dataset=data.digest,
         detector=digest_tree(detector),
     )
-    original_ids = [one | {"category_id": data.original_ids[one["category_id"]]} for one in detections]
+    original_ids = [each | {"category_id": data.original_ids[each["category_id"]]} for each in detections]
     (report / "detections.json").write_text(json.dumps(original_ids) + "\n", encoding="utf-8")
     report_folder(report, "report")
     say(scores.table())

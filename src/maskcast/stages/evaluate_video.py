@@ -1,4 +1,4 @@
-"""evaluate_video: masks of videos and the truth -> their accuracy and temporal consistency."""
+"""evaluate_video: score the accuracy and temporal consistency of masks of videos."""
 
 from typing import Literal, Self
 
@@ -38,7 +38,7 @@ class EvaluateVideo(Params):
     def _maps_are_named_once(self) -> Self:
         if self.amodal is not None and self.label_map is not None:
             raise ValueError(
-                f"label_map: amodal.maps names the maps that are scored; leave label_map {self.label_map!r} out"
+                f"label_map: {self.label_map!r} conflicts with amodal.maps, the maps that are scored; remove one"
             )
         return self
 
@@ -54,20 +54,20 @@ def evaluate_video(
     report: OutPath,
     params: EvaluateVideo,
 ) -> None:
-    """Score video masks: Jaccard, J&F, flicker, video consistency, beside the single-frame base.
+    """Scores video masks: Jaccard, J&F, flicker, video consistency, beside the single-frame base.
 
     Args:
         clips: clip store with the true masks.
-        masks: what ``generate_masks`` wrote for these clips.
-        base_masks: the same, by the single-frame masker that this one started from.
+        masks: output of ``generate_masks`` for these clips.
+        base_masks: the same, by the single-frame masker that ``masker`` started from.
         masker: the masker that made ``masks``.
         metrics: JSON, flat numbers; the report's README.md explains them.
-        report: folder of tables (CSV, Markdown), a video, and evaluation.json: all scores, and the data and
-            masker that they belong to.
-        params: what to score and how much to draw.
+        report: folder of tables (CSV, Markdown), a video, and evaluation.json: all scores, and the digests of data
+            and masker.
+        params: split, label maps and number of pictures.
 
     Raises:
-        MaskcastError: there is no such clip, or masks are missing or of other classes or sizes.
+        MaskcastError: no clip can be scored, or masks are missing or of other classes or sizes.
     """
     from maskcast.digest import digest_tree
     from maskcast.evaluation.forecasts import scored_clips

@@ -1,4 +1,4 @@
-"""fetch_dataset: a data set from anywhere -> one local folder, with a record of its origin."""
+"""fetch_dataset: fetch a data set into a folder, with a record of its origin."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ from maskcast.validation_errors import HIDE_INPUT
 from maskcast.writing import write_json
 
 NOTE = "SOURCE.json"
-STALL_S = 300  # seconds without new bytes after which a download by DVC is given up
+STALL_S = 300  # seconds without new bytes after which a download by DVC is stopped
 
 
 class FetchDataset(Params):
@@ -46,7 +46,7 @@ class FetchDataset(Params):
         if has_user(uri) and not re.search(r"ssh://[\w.-]+@", uri):
             raise PydanticCustomError(
                 HIDE_INPUT,
-                "must hold no password or other secret; give it through the environment, or for Git through a "
+                "must not contain a password or other secret; set it in the environment, or for Git use a "
                 "credential helper (`git config credential.helper`)",
             )
         return uri
@@ -57,12 +57,12 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     """Fetches a data set, unpacks it if it is an archive, and records its origin and digest in `SOURCE.json`.
 
     Args:
-        raw: a folder with the data set.
-        params: what to fetch.
+        raw: folder with the data set.
+        params: address and checksum.
 
     Raises:
-        MaskcastError: when the data set is missing, cannot be reached, differs from its checksum, is an archive
-            that is not safe to unpack, or has links that leave its folder.
+        MaskcastError: the data set is missing or unreachable, its checksum differs, it is an archive that is not
+            safe to unpack, or it has links out of its folder.
     """
     scratch = resume_dir(raw)
     if params.uri == "synthetic":
@@ -94,7 +94,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
 
 
 def _unpack_or_link(path: Path, raw: Path, params: FetchDataset) -> None:
-    """Unpacks or links what lies at `path` into the new folder `raw`."""
+    """Unpacks an archive, or links a file or folder, into the new folder ``raw``."""
     if path.is_dir():
         _refuse_sha256(params)
     if not path.is_file():
@@ -102,7 +102,7 @@ def _unpack_or_link(path: Path, raw: Path, params: FetchDataset) -> None:
         return
     if params.sha256 is not None and (digest := sha256_of(path)) != params.sha256:
         raise MaskcastError(
-            f"{path}: sha256 is {digest}, expected {params.sha256}; fetch the right file or fix sha256"
+            f"{path}: sha256 mismatch: {digest}, expected {params.sha256}; fetch the right file, or fix sha256"
         )
     if is_archive(path):
         unpack(path, raw)
@@ -127,14 +127,12 @@ def _refuse_sha256(params: FetchDataset) -> None:
 
 
 def _dvc_get(pointer: str, folder: Path) -> Path:
-    """Downloads what a DVC pointer names into `folder` and returns its path."""
+    """Downloads the data of a DVC pointer into ``folder``; returns its path."""
     repository, separator, path = pointer.partition("#")
     if not separator and pointer.endswith(".dvc"):
         repository, path = _read_pointer(Path(pointer), folder / "repository")
     if not path:
-        raise MaskcastError(
-            f"dvc:{pointer}: no path of data; use dvc:<data.dvc> or dvc:<folder or git URL>#<path>"
-        )
+        raise MaskcastError(f"dvc:{pointer}: missing path; use dvc:<data.dvc> or dvc:<folder or git URL>#<path>")
     target = folder / "data" / Path(path).name
     target.parent.mkdir(parents=True)
     command = [sys.executable, "-m", "dvc", "get", repository, path, "--out", str(target)]
@@ -152,9 +150,9 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
 
 
 def _wait_for_dvc(process: subprocess.Popen[str], folder: Path) -> str | None:
-    """Waits for dvc as long as `folder` grows and returns why it failed, if it did.
+    """Waits for dvc as long as ``folder`` grows; returns the reason of a failure, else None.
 
-    DVC itself repeats each object of a dead remote for minutes.
+    DVC itself retries each object of an unreachable remote for minutes.
     """
     previous, size = -1, _size(folder)
     while previous != size:
@@ -175,11 +173,11 @@ def _size(folder: Path) -> int:
 
 
 def _read_pointer(pointer: Path, copy: Path) -> tuple[str, str]:
-    """Returns the DVC repository above a `.dvc` file and the path of its data in it.
+    """Returns the DVC repository above a ``.dvc`` file, and the path of its data in the repository.
 
-    DVC writes to `.dvc/tmp`; where it cannot (a read-only image or volume) it gets a copy of config and pointer.
+    DVC writes to ``.dvc/tmp``. If it cannot (a read-only image or volume), it gets a copy of config and pointer.
     """
-    pointer = Path(os.path.abspath(pointer))  # no links followed: those of a ConfigMap lead elsewhere
+    pointer = Path(os.path.abspath(pointer))  # links are not followed: those of a ConfigMap lead out of the folder
     content = read_yaml(pointer, ".dvc file", "write it with dvc add")
     with parsing(pointer, "a readable .dvc file", "write it with dvc add"):
         path = pointer.parent / content["outs"][0]["path"]
@@ -193,5 +191,5 @@ def _read_pointer(pointer: Path, copy: Path) -> tuple[str, str]:
                 shutil.copyfile(file, target)
             return str(copy), str(path.relative_to(folder))
     raise MaskcastError(
-        f"{pointer}: no .dvc/config above it names a remote; keep the pointer in its DVC repository"
+        f"{pointer}: no DVC repository (.dvc) found above it; keep the pointer in its DVC repository"
     )

@@ -1,4 +1,4 @@
-"""find_learning_rate: a short training at rising learning rates -> the loss at each, and a suggested rate."""
+"""find_learning_rate: train for some steps at rising learning rates, and suggest one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,20 +65,20 @@ def find_learning_rate(
     metrics: OutPath,
     params: FindLearningRate,
 ) -> None:
-    """Learning-rate range test: trains at rising rates, suggests the one where the loss falls fastest.
+    """Runs a learning-rate range test: trains at rising rates, suggests the one where the loss falls fastest.
 
     Args:
-        clips: the clip store; for pretrain_encoder, its ``unlabeled``.
-        dataset: the detection set, for train_detector.
+        clips: clip store; for pretrain_encoder, its ``unlabeled``.
+        dataset: detection set, for train_detector.
         masks: generated masks, to train a forecaster.
-        masker: the masker that made them, to train a forecaster.
-        pretrained: the forecaster to finetune, for finetune_forecaster.
+        masker: masker that generated the masks, to train a forecaster.
+        pretrained: forecaster to finetune, for finetune_forecaster.
         curves: folder with losses.csv, and losses.png of all sweeps.
         metrics: JSON, flat numbers.
-        params: what to try.
+        params: stage, range of rates and number of steps.
 
     Raises:
-        MaskcastError: when an input is missing that the training needs, or nothing can be told from a sweep.
+        MaskcastError: an input is missing, the params of the stage are invalid, or a sweep has no usable loss.
     """
     from maskcast.training.range_test import range_test
 
@@ -86,7 +86,7 @@ def find_learning_rate(
     inputs = {name: path for name, path in ports.items() if path is not None}
     for name in NEEDS[params.of]:
         if name not in inputs:
-            raise MaskcastError(f"find_learning_rate: --{name} is missing; {params.of} needs it")
+            raise MaskcastError(f"find_learning_rate: --{name} is missing; {params.of} requires it")
     sweeps: dict[str, Sweep] = {}
     for title, values in _variants(params).items():
         task = _task(params.of, values, inputs, curves)
@@ -119,7 +119,7 @@ def _variants(params: FindLearningRate) -> dict[str, Any]:
 
 
 def _task(stage_name: str, params: Any, inputs: Mapping[str, Path], out: Path) -> "Task":
-    """Returns what a stage trains, fresh; beside ``out`` there is room for what it unpacks."""
+    """Returns a new training task of a stage; archives are unpacked beside ``out``."""
     if stage_name == "train_masker":
         from maskcast.data.clip_store.reader import ClipStore
         from maskcast.training.tasks.segmentation import segmentation_task
@@ -156,7 +156,7 @@ def _summary(sweep: "Sweep") -> str:
 
 
 def _report(sweeps: Mapping[str, "Sweep"]) -> Html:
-    """Returns what was found for a page: in words, and as curves, without what left all bounds."""
+    """Returns the section of the page: a summary and the loss curves, without diverged points."""
     from maskcast.report.charts import line_chart
 
     limit = 1.5 * max(sweep.smoothed[0] for sweep in sweeps.values())

@@ -1,4 +1,4 @@
-"""finetune_forecaster: labelled clips, masked by the frozen masker -> a forecaster finetuned on true masks."""
+"""finetune_forecaster: finetune a forecaster on true masks, with generated masks as context."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -31,29 +31,29 @@ def finetune_forecaster(
     metrics: OutPath,
     params: FinetuneForecaster,
 ) -> None:
-    """Finetunes a pretrained forecaster on labelled clips: generated context, true targets.
+    """Finetunes a pretrained forecaster on labelled clips: generated masks as context, true masks as targets.
 
-    The whole horizon is forecast from the context alone, the network's own states (with ``feedback``, its own
-    forecasts too) carried along, and the loss is taken on that.
+    The loss is computed on the whole horizon, which is forecast from the context alone: the network's own states
+    are carried along, and with ``feedback`` also its own forecasts.
 
-    Clips that have masks and no frames are left to ``pretrain_forecaster``: nothing can be generated of them.
-    Where no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
+    Clips with masks but no frames are left to ``pretrain_forecaster``, because no masks can be generated for them.
+    If no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
 
-    A forecaster that was pretrained for another number of classes learns the classes anew. It begins from the
-    last seen mask, unless what it learned of motion, or constant velocity, forecasts the validation videos better
-    by more than their spread explains; and an epoch counts only where it is better than that start by as much.
+    For another number of classes than in pretraining, the weights of classes are reinitialized. Training then
+    starts from a forecaster that repeats the last mask, or from the pretrained motion or constant velocity if they
+    are significantly better on the validation videos; an epoch must be significantly better than this start.
 
     Args:
-        clips: the clip store.
-        masks: what ``generate_masks`` wrote for these clips.
-        masker: the masker that made the masks.
-        pretrained: what ``pretrain_forecaster`` wrote.
+        clips: clip store.
+        masks: output of ``generate_masks`` for these clips.
+        masker: masker that generated the masks.
+        pretrained: output of ``pretrain_forecaster``.
         forecaster: the trained forecaster.
         metrics: JSON, flat numbers.
-        params: how to train.
+        params: training schedule, windows and loss.
 
     Raises:
-        MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
+        MaskcastError: the stores do not match, no labelled clip can be used, or training diverges.
     """
     from maskcast.models.forecasting.table import config_of
     from maskcast.training.tasks.forecasting import train_forecaster
@@ -74,7 +74,7 @@ def finetune_forecaster(
 def finetuning(
     clips: Path, masks: Path, masker: Path, pretrained: Path, params: FinetuneForecaster
 ) -> "tuple[ForecastTask, dict[str, Any], int]":
-    """Returns what is trained, the description of what it was before, and the number of clips to learn from."""
+    """Returns the training task, the pretrained forecaster's description, and the number of training clips."""
     import torch
 
     from maskcast.inference.forecast import masker_for, open_stores
@@ -112,9 +112,9 @@ def finetuning(
 
 
 def _choose_start(task: "ForecastTask") -> None:
-    """Lets a forecaster begin from the last masks, or from what is surely better: constant velocity, known motion.
+    """Sets the start of a forecaster: the last masks, or constant velocity or pretrained motion if better.
 
-    An epoch must surely surpass that start, too.
+    Both this choice and the choice of the best epoch require a significant improvement.
     """
     from maskcast.training.tasks.improvement import is_significantly_better
 
@@ -129,8 +129,8 @@ def _choose_start(task: "ForecastTask") -> None:
             reset()
         candidates.append((task.validate()[task.monitor], name, deepcopy(model.state_dict()), task.videos_M2))
     persistence_M2 = candidates[-1][-1]
-    better = [one for one in candidates[:-1] if is_significantly_better(one[-1], persistence_M2)]
-    _, chosen, weights, task.start_scores_M2 = max([*better, candidates[-1]], key=lambda one: one[0])
+    better = [each for each in candidates[:-1] if is_significantly_better(each[-1], persistence_M2)]
+    _, chosen, weights, task.start_scores_M2 = max([*better, candidates[-1]], key=lambda each: each[0])
     model.load_state_dict(weights)
     scores_text = ", ".join(f"{name} {score:.4f}" for score, name, *_ in candidates)
     say(f"{task.monitor} in validation: {scores_text}; starting from {chosen}")

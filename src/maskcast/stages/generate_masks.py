@@ -1,4 +1,4 @@
-"""generate_masks: frames of all clips -> the masker's masks, with a confidence per pixel."""
+"""generate_masks: mask the frames of all clips, with a confidence per pixel."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,14 +10,14 @@ from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
-CONTEXT_FRAMES = 11  # what the stages that train and evaluate forecasters see, if nothing else is said
+CONTEXT_FRAMES = 11  # default of the stages that train and evaluate forecasters
 
 
 def _consistent_frames(value: Any) -> Any:
-    """Checks what may be one of several types, so that one line names all of them."""
+    """Checks a value of one of several types, so that one error names all of them."""
     if value in (None, "things") or (isinstance(value, (int, float)) and value >= 1 and value == int(value)):
         return value
-    raise ValueError("must be a number of frames, 1 or more, or things, or null")
+    raise ValueError("must be a number of frames (1 or more), things, or null")
 
 
 class GenerateMasks(Params):
@@ -47,22 +47,22 @@ def generate_masks(
 ) -> None:
     """Masks all clips that have frames, in every split, on all accelerators of the machine.
 
-    The confidence of a pixel is the softmax probability of its class, or of a carried label how sure its way is,
-    rounded to ``confidence_levels`` even steps and stored as a byte, 255 = certain; an alpha map has none. Of a
-    clip ``meta["mean_confidence"]`` is the mean (0..1) over the pixels masked as an object, or over all where none
-    is: background is easy and would hide a bad mask. Where frames agree on classes, the store's
-    ``meta["consistent_frames"]`` says how many.
-    A killed run goes on after the last finished clip and ends with the same bytes.
+    The confidence of a pixel is the softmax probability of its class, or for a propagated label the reliability of
+    the optical flow. It is rounded to ``confidence_levels`` even steps and stored as a byte, 255 = certain; an
+    alpha map has none. A clip's ``meta["mean_confidence"]`` is the mean (0..1) over the pixels of objects, or over
+    all pixels if there are none, because background is easy and would hide a bad mask. The store's
+    ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent. A killed run
+    resumes after the last finished clip, with the same bytes as a result.
 
     Args:
-        clips: the clip store.
-        masker: what ``train_masker`` wrote.
-        masks: a clip store with the masks and their confidence.
+        clips: clip store.
+        masker: output of ``train_masker``.
+        masks: clip store with the masks and their confidence.
         metrics: JSON, flat numbers.
-        params: how to mask.
+        params: batch size, precision and consistency.
 
     Raises:
-        MaskcastError: when no clip has frames, or the masker was trained for other maps or classes.
+        MaskcastError: no clip has frames, or the masker was trained for other maps or classes.
     """
     from maskcast.data.clip_store.finished import FinishedClips
     from maskcast.data.clip_store.reader import ClipStore
@@ -78,7 +78,7 @@ def generate_masks(
     store = ClipStore(clips)
     clips_with_frames = store.where(lambda group: group.has_frames)
     if not clips_with_frames:
-        raise MaskcastError(f"{clips}: no clip has frames to mask; prepare clips from videos")
+        raise MaskcastError(f"{clips}: no clip has frames to mask; prepare clips with frames")
     model, _ = load_masker(masker)
     maps = check_maps(masker, model, store, params.maps)
     consistent_frames = params.consistent_frames
@@ -104,5 +104,5 @@ def generate_masks(
     write_json(metrics, result)
     say(
         f"masked {pluralize(int(result['clips']), 'clip')}, {pluralize(int(result['frames']), 'frame')}, "
-        f"{result['bytes_per_frame']:.0f} bytes a frame"
+        f"{result['bytes_per_frame']:.0f} bytes per frame"
     )

@@ -1,4 +1,4 @@
-"""Forecast clips whose true future is not labelled."""
+"""predict: forecast clips whose true future is not labelled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +57,9 @@ def predict(
     predictions: OutPath,
     params: Predict,
 ) -> None:
-    """Forecast clips whose true future is not labelled.
+    """Forecasts clips whose true future is not labelled.
 
-    Where there are none, the predictions are an empty clip store.
+    If there are none, the predictions are an empty clip store.
 
     Args:
         clips: clip store.
@@ -67,12 +67,12 @@ def predict(
         masker: the masker, used by a forecaster of frames.
         forecaster: the model that forecasts.
         predictions: clip store with the forecast masks and their confidence in the numeric order of clip ids (the
-            clips' meta holds `first_frame`, counted from 0), and files that `params` asks for. A forecaster of
-            frames also writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
-        params: what to forecast and to write.
+            clips' meta contains `first_frame`, counted from 0), and the files that `params` requests. A forecaster
+            of frames also writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
+        params: split, windows and files to write.
 
     Raises:
-        MaskcastError: models and stores do not fit, or a key asks for what there is not.
+        MaskcastError: models and stores do not match, or ``frame_png`` is not a forecast frame.
     """
     from maskcast.data.clip_store.frame_index import in_batches
     from maskcast.inference.forecast import (
@@ -118,13 +118,13 @@ def predict(
 
 
 class _Predictions:
-    """What predict writes: a clip store, and what the params ask for besides.
+    """Writer of the predictions: a clip store, and the files that the params request.
 
     Args:
-        root: folder of all.
+        root: folder to write.
         prepared: the clip store.
-        chosen: clips of it that are forecast, in their order.
-        params: of the stage.
+        chosen: the clips to forecast, in order.
+        params: params of the stage.
         forecasts_frames: whether the forecaster forecasts frames, too.
     """
 
@@ -167,7 +167,7 @@ class _Predictions:
         self._done += len(batch)
 
     def finish(self) -> None:
-        """Writes what is of all clips together."""
+        """Writes the files that concern all clips."""
         import torch
 
         if self._frames is not None:
@@ -183,7 +183,7 @@ class _Predictions:
             (self.root / "submission_ids.txt").write_text(ids, encoding="utf-8")
 
     def _draw(self, n: int, clip: Clip, forecast: "Forecast") -> None:
-        """Writes the images of clip n of a batch that the params ask for."""
+        """Writes the images of clip ``n`` of a batch that the params request."""
         first, folder = self.params.context_frames, self.root / "png" / file_stem(clip.id)
         if self.params.png or self.params.frame_png is not None:
             folder.mkdir(parents=True)
@@ -199,7 +199,7 @@ class _Predictions:
 
 
 def _create_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
-    """Returns an array on disk; one without elements cannot be mapped, and is written at once."""
+    """Returns a memory-mapped array, or writes an empty one, which cannot be mapped, and returns None."""
     if 0 in shape:
         np.save(path, np.empty(shape, np.uint8))
         return None
@@ -210,7 +210,7 @@ def _check_folders(clips: Sequence[Clip]) -> None:
     """Checks that no two clips share a folder of images.
 
     Raises:
-        MaskcastError: two do.
+        MaskcastError: two clips share one.
     """
     clip_of: dict[str, str] = {}
     for clip in clips:

@@ -1,4 +1,4 @@
-"""prepare_clips: raw videos of any layout -> a clip store with one frame size."""
+"""prepare_clips: convert raw videos or images of any layout to a clip store with one frame size."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -60,16 +60,16 @@ class PrepareClips(Params):
 
 @stage
 def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
-    """Writes the clips of a raw folder into a clip store.
+    """Converts a raw data set to a clip store.
 
     Args:
-        raw: the data set, as ``fetch_dataset`` wrote it.
-        clips: a clip store.
-        params: how to read the data set, and the size of clips.
+        raw: data set, the output of ``fetch_dataset``.
+        clips: clip store.
+        params: layout of the data set, and size of the clips.
 
     Raises:
-        MaskcastError: when the layout is not the one named, labels contradict the params, sizes differ although
-            none is set, an id occurs twice, a split that is required has no clips, or one loses all its clips.
+        MaskcastError: the data do not have the layout, labels contradict the params, sizes differ but no size is
+            set, an id is duplicate, a required split has no clips, or no clip of a split is readable.
     """
     from maskcast.report.left_out_page import write_left_out
 
@@ -88,10 +88,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{skip_reasons([*unreadable, *listing.skipped])}")
     height, width = frame_size(first[1])
-    behind = SharedFrames()
+    shared_backgrounds = SharedFrames()
     if listing.backgrounds:
         root = clips / BACKGROUNDS
-        meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, behind)
+        meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, shared_backgrounds)
     survey = _Survey(listing.maps)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], readable_clips):
@@ -102,7 +102,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip_meta, **vars(arrays))
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
-        notes = [*listing.notes, *survey.warnings(), *behind.warnings("background frame")]
+        notes = [*listing.notes, *survey.warnings(), *shared_backgrounds.warnings("background frame")]
         writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
         missing = {clip.split for clip in listing.clips} - set(survey.written)
         if missing:
@@ -114,28 +114,28 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
 
 
 class _Survey:
-    """What the clips of a store are like, gathered as they are written.
+    """Statistics of the clips of a store, collected as they are written.
 
     Args:
-        maps: of the store.
+        maps: label maps of the store.
 
     Attributes:
-        written: the number of clips of each split.
-        masks_alone: of these the number of clips without frames.
+        written: number of clips of each split.
+        masks_alone: number of clips without frames.
     """
 
     def __init__(self, maps: Sequence[LabelMap]) -> None:
         self.written: Counter[str] = Counter()
         self.masks_alone = 0
         self._maps = maps
-        self._background = {one.name: IGNORE if one.kind == "classes" else 0 for one in maps}
+        self._background = {each.name: IGNORE if each.kind == "classes" else 0 for each in maps}
         self._has_foreground: dict[tuple[str, str], bool] = {}  # by split and map
         self._partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
         self._aspects: list[float] = []  # least and greatest
         self._shared = SharedFrames()
 
     def add(self, clip: RawClip, arrays: Arrays, aspect: float) -> dict[str, Any]:
-        """Takes in a clip; returns what its meta is to say of frames without labels."""
+        """Adds a clip; returns the entries of its meta about frames without labels."""
         self.written[clip.split] += 1
         self.masks_alone += arrays.frames is None
         if arrays.frames is not None:
@@ -154,7 +154,7 @@ class _Survey:
         return {LABELLED_FRAMES: partly} if partly else {}
 
     def warnings(self) -> list[str]:
-        """Returns what to say of label maps without foreground, and of frames that two splits share."""
+        """Returns warnings about label maps without foreground, and about frames that two splits share."""
         empty = [
             f"warning: no {name} of split {split!r} has foreground, so its scores are meaningless; check the "
             "files and the values in source"
@@ -164,11 +164,11 @@ class _Survey:
         return [*empty, *self._shared.warnings("frame")]
 
     def meta(self, height: int, width: int) -> dict[str, Any]:
-        """Returns what the meta of the store is to say of labels of some frames, and of frames that are stretched.
+        """Returns the entries of the store's meta about partly labelled maps and distorted frames.
 
         Args:
-            height: rows of the clips.
-            width: their columns.
+            height: height of the clips.
+            width: width of the clips.
         """
         meta: dict[str, Any] = {LABELLED_FRAMES: sorted(self._partly)} if self._partly else {}
         if max(abs(aspect * height - width) for aspect in self._aspects) > 1:
@@ -179,9 +179,9 @@ class _Survey:
 def _keep_few(listing: Listing) -> None:
     """Leaves a few clips of each kind in the listing, and the backgrounds that they need."""
     used_ids = {clip.meta.get("background") for clip in listing.clips}
-    others = [one for one in listing.backgrounds if one.id not in used_ids]
-    kept_backgrounds = first_of_each_part(others, lambda one: f"backgrounds/{one.split}")
-    listing.backgrounds = [one for one in listing.backgrounds if one.id in used_ids] + kept_backgrounds
+    unused = [clip for clip in listing.backgrounds if clip.id not in used_ids]
+    kept = first_of_each_part(unused, lambda clip: f"backgrounds/{clip.split}")
+    listing.backgrounds = [clip for clip in listing.backgrounds if clip.id in used_ids] + kept
     listing.clips = first_of_each_part(
         listing.clips, lambda clip: f"{clip.split}/{clip.kind}/{'frames' if clip.has_frames else 'masks'}"
     )

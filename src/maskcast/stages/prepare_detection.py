@@ -1,4 +1,4 @@
-"""prepare_detection: images and boxes of any layout -> a detection set in COCO form."""
+"""prepare_detection: convert images and boxes of any layout to a detection set in COCO format."""
 
 import os
 from collections import Counter
@@ -46,27 +46,27 @@ class PrepareDetection(Params):
 
 @stage
 def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection) -> None:
-    """Converts images and boxes to a detection set: COCO form, classes 0..K-1, boxes inside images.
+    """Converts images and boxes to a detection set: COCO format, classes 0..K-1, boxes inside images.
 
-    Boxes are clipped to their image; those without a positive width and height, or under 1 pixel wide or high once
-    they are clipped and shrunk, are dropped. `dataset.json` counts both and names what was dropped.
+    Boxes are clipped to their image. Boxes without a positive width and height, or with less than 1 pixel after
+    clipping and downscaling, are dropped. `dataset.json` counts both and lists the dropped ones.
 
     Args:
-        raw: what `fetch_dataset` wrote.
-        dataset: the detection set (see `maskcast.data.detection.dataset`).
-        params: layout, choice and size.
+        raw: data set, the output of `fetch_dataset`.
+        dataset: detection set (see `maskcast.data.detection.dataset`).
+        params: layout of the data set, and choice and size of the images.
 
     Raises:
-        MaskcastError: when the layout is not the one named, labels are malformed, boxes are not in the units that
-            `source.boxes` says, no box of a split is left, or an image is missing, damaged or of another size
-            than its labels state.
+        MaskcastError: the data do not have the layout, labels are malformed, boxes do not have the units of
+            `source.boxes`, no box of a split is left, or an image is missing, damaged or of another size than its
+            labels state.
     """
     listing = params.source.listing(raw)
     check_units(listing.splits, params.source.boxes)
     splits = dict(listing.splits)
     if "val" not in splits:
         splits |= _held_out(splits["train"], params.val_share, params.seed)
-    labelled = {os.path.realpath(one.path) for images in splits.values() for one in images}
+    labelled = {os.path.realpath(image.path) for images in splits.values() for image in images}
     unlabeled = _unlabeled(raw, params.unlabeled, labelled) if params.unlabeled else []
 
     shares = params.source.boxes == "shares"
@@ -86,32 +86,32 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
-    """Returns `train` and `val`, each in the order of the source; varied copies of one image stay together.
+    """Returns `train` and `val`, each in the order of the source; augmented copies of one image stay together.
 
     Raises:
-        MaskcastError: if none is left to train on, or an image stands twice: it could be in both.
+        MaskcastError: no image is left to train on, or an image is listed twice and could be in both splits.
     """
-    duplicates = [path for path, occurrences in Counter(one.path for one in images).items() if occurrences > 1]
+    duplicates = [path for path, count in Counter(image.path for image in images).items() if count > 1]
     if duplicates:
         raise MaskcastError(
             f"{duplicates[0]}: listed twice in train, so val_share may put it into train and val; list it once"
         )
-    numbers = {name: n for n, name in enumerate(dict.fromkeys(original_name(one.name) for one in images))}
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(original_name(image.name) for image in images))}
     count = max(1, round(share * len(numbers)))
     if count == len(numbers):
         raise MaskcastError(
             f"val_share: {share} of {pluralize(len(numbers), 'image')} leaves none to train on; add images"
         )
     val_indices = set(rng(seed, 0).permutation(len(numbers))[:count].tolist())
-    held_out = [numbers[original_name(one.name)] in val_indices for one in images]
+    in_val = [numbers[original_name(image.name)] in val_indices for image in images]
     return {
-        "train": [one for one, apart in zip(images, held_out, strict=True) if not apart],
-        "val": [one for one, apart in zip(images, held_out, strict=True) if apart],
+        "train": [image for image, is_val in zip(images, in_val, strict=True) if not is_val],
+        "val": [image for image, is_val in zip(images, in_val, strict=True) if is_val],
     }
 
 
 def _constant_key(part: str) -> Callable[[object], str]:
-    """Returns what names the part that all images of a list belong to."""
+    """Returns a function that assigns all images to one part."""
     return lambda _: part
 
 
@@ -122,12 +122,15 @@ def _limited(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
 
 
 def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[Path, str]]:
-    """Returns the images that a pattern matches, with names in which a subfolder is part of the name.
+    """Returns the images that a pattern matches, each with a name that contains its subfolder.
 
     Args:
-        raw: the folder that the pattern is relative to.
-        pattern: of paths.
+        raw: folder that the pattern is relative to.
+        pattern: pattern of paths.
         labelled: real paths of images with labels, which are left out.
+
+    Raises:
+        MaskcastError: no image matches, or all have labels.
     """
     matches = [
         path
@@ -147,22 +150,22 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
         say(f"unlabeled: {duplicates}, and both are used; remove masks and duplicates")
     common = os.path.commonpath([path.parent for path in files])
     named_files = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
-    return sorted(named_files, key=lambda one: natural_sort_key(one[1]))
+    return sorted(named_files, key=lambda named: natural_sort_key(named[1]))
 
 
 def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
-    """Says what became of the boxes of a split.
+    """Prints the numbers of kept, clipped and dropped boxes of a split.
 
     Raises:
-        MaskcastError: when there were some and none is left.
+        MaskcastError: all boxes were dropped.
     """
     kept = boxes["kept"] + boxes["clipped"]
     dropped = boxes["degenerate"] + boxes["under_1_px"]
     reasons = f"{boxes['degenerate']} without a positive size, {boxes['under_1_px']} under 1 pixel"
     if dropped and not kept:
         raise MaskcastError(
-            f"{raw}: no usable box in {split} ({reasons}); boxes are two corners in `voc` and `label_files`, "
-            "corner and size in `coco`, in what source.boxes says: fix the labels"
+            f"{raw}: no usable box in {split} ({reasons}); fix the labels: boxes are two corners in `voc` and "
+            "`label_files`, corner and size in `coco`, in the units of source.boxes"
         )
     say(
         f"{split}: {pluralize(images, 'image')}, {pluralize(kept, 'box')} ({boxes['clipped']} "

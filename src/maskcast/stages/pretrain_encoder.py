@@ -1,4 +1,4 @@
-"""pretrain_encoder: frames without labels -> a pretrained encoder, or a whole pretrained masker."""
+"""pretrain_encoder: pretrain an encoder, or a whole masker, on frames without labels."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskcast.training.tasks.dense import DenseTask
     from maskcast.training.tasks.encoder import EncoderTask
 
-NUM_PICTURES = 8  # samples
+NUM_PICTURES = 8  # number of drawn samples
 
 
 class PretrainEncoder(EncoderTraining):
@@ -28,16 +28,16 @@ class PretrainEncoder(EncoderTraining):
 def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, params: PretrainEncoder) -> None:
     """Pretrains an encoder without labels on clips, or images in a folder or archive; keeps the last weights.
 
-    Dense methods train the decoder of ``network``, too, and a masker starts from both.
+    Dense methods also train the decoder of ``network``, and a masker starts from both.
 
     Args:
-        unlabeled: a clip store, or images in a folder or archive.
+        unlabeled: clip store, or images in a folder or archive.
         encoder: the trained encoder.
         metrics: JSON, flat numbers.
-        params: what to train, and how.
+        params: architecture, method and training schedule.
 
     Raises:
-        MaskcastError: when there are no frames, an archive is damaged, the queue does not fit, training diverges
+        MaskcastError: there are no frames, an archive is damaged, the queue size is invalid, or training diverges
             or collapses.
     """
     import json
@@ -94,24 +94,24 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
 
 
 def encoder_task(frames: "Frames", params: EncoderTraining, fingerprint: str) -> "EncoderTask | DenseTask":
-    """Returns what is trained.
+    """Returns the training task of the params' method.
 
     Raises:
-        MaskcastError: the method is ``none``, or its queue or parts do not fit.
+        MaskcastError: the method is ``none``, or its queue or parts do not match the network.
     """
     from maskcast.training.tasks.dense import DenseTask
     from maskcast.training.tasks.encoder import EncoderTask
 
     if isinstance(params.method, NoMethod):
-        raise MaskcastError("method none trains nothing; use another")
+        raise MaskcastError("method none trains nothing; choose another method")
     if isinstance(params.method, DenseConfig):
-        assert params.network is not None  # the params see to it
+        assert params.network is not None  # validated by the params
         return DenseTask(frames, params, params.method, params.network, fingerprint)
     return EncoderTask(frames, params, params.method, fingerprint)
 
 
 def _probe_scores(trained: "Normalised", start: "Normalised", store: "ClipStore") -> dict[str, float]:
-    """Returns the scores of the trained encoder and of the random one that it started as; none without classes."""
+    """Returns probe scores of the trained encoder and of its random initialisation; empty without classes."""
     from maskcast.evaluation.probe import can_probe, probe
     from maskcast.models.base import best_device
 
@@ -131,7 +131,7 @@ def _probe_scores(trained: "Normalised", start: "Normalised", store: "ClipStore"
 
 
 def _report_views(task: "EncoderTask | DenseTask", path: Path) -> None:
-    """Draws pictures of samples, one above the other, into a folder that outlives the run's upload."""
+    """Draws sample views in rows, into a folder that still exists when the run uploads it."""
     if not is_main_process():
         return
     import numpy as np

@@ -1,4 +1,4 @@
-"""pretrain_forecaster: generated masks (or frames) of the training clips -> a forecaster."""
+"""pretrain_forecaster: train a forecaster on generated masks or on frames."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,20 +43,20 @@ def pretrain_forecaster(
 ) -> None:
     """Trains a forecaster on generated masks of the train and unlabeled splits; labels are for validation only.
 
-    Clips of the train split that have masks and no frames, such as simulated motion, are learned from as they are.
-    A model that moves objects begins at constant velocity. Validation forecasts the labelled clips of the val
-    split from generated masks; the best epoch is kept.
+    Clips of the train split with masks but no frames, such as simulated motion, are used as they are. A model that
+    moves objects is initialised at constant velocity. Validation forecasts the labelled clips of the val split
+    from generated masks; the best epoch is kept.
 
     Args:
-        clips: the clip store.
-        masks: what ``generate_masks`` wrote for these clips.
-        masker: the masker that made the masks.
+        clips: clip store.
+        masks: output of ``generate_masks`` for these clips.
+        masker: masker that generated the masks.
         pretrained: the trained forecaster.
         metrics: JSON, flat numbers.
-        params: what to train, and how.
+        params: architecture, training schedule, windows and loss.
 
     Raises:
-        MaskcastError: when the stores do not fit, no clip is left to train on, or training diverges.
+        MaskcastError: the stores do not match, no clip is left to train on, or training diverges.
     """
     from maskcast.training.tasks.forecasting import train_forecaster
 
@@ -75,7 +75,7 @@ def pretrain_forecaster(
 def pretraining(
     clips: Path, masks: Path, masker: Path, params: PretrainForecaster
 ) -> "tuple[ForecastTask, dict[str, float]]":
-    """Returns what is trained, and the numbers of clips that it learns from and that are left out."""
+    """Returns the training task, and the numbers of training clips and of clips left out."""
     import torch
 
     from maskcast.data.clip_store.known_masks import KnownMasks
@@ -86,7 +86,7 @@ def pretraining(
     train, left_out = _confident(generated, store, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
-    model.reset_to_constant_velocity()  # nearer to what is to be learned than rest is
+    model.reset_to_constant_velocity()  # a better start than objects at rest
     known = KnownMasks(generated, store)
     without_frames_clips = [] if model.input.needs_masker else list(known.alone.values())
     train += without_frames_clips
@@ -109,16 +109,16 @@ def pretraining(
 
 
 def _confident(masks: ClipStore, store: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:
-    """Returns the clips of the training splits that are certain enough, and the number of the others.
+    """Returns the clips of the training splits with sufficient confidence, and the number of the others.
 
     Raises:
-        MaskcastError: if there are none, or one is of another split in the store of clips: it may be validated on.
+        MaskcastError: there are none, or a clip has another split in the clip store, e.g. that of validation.
     """
     candidates = [clip for clip in masks.clips if clip.split in SPLITS]
     for clip in candidates:
-        if clip.id in store and (now := store.get(clip.id).split) not in SPLITS:
+        if clip.id in store and (split := store.get(clip.id).split) not in SPLITS:
             raise MaskcastError(
-                f"{masks.root}: clip {clip.id!r} is of split {clip.split!r} there, of {now!r} in {store.root}; "
+                f"{masks.root}: clip {clip.id!r} has split {clip.split!r}, but split {split!r} in {store.root}; "
                 "run generate_masks on these clips again"
             )
     kept = [clip for clip in candidates if clip.meta.get("mean_confidence", 1.0) >= min_confidence]

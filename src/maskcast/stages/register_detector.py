@@ -1,4 +1,4 @@
-"""Register the detector and check it against the gate."""
+"""register_detector: register the detector and check it against the gate."""
 
 from pydantic import Field
 
@@ -27,22 +27,22 @@ def register_detector(
     page: OutPath | None = None,
     params: RegisterDetector,
 ) -> None:
-    """Register the detector and check it against the gate.
+    """Registers the detector and checks it against the gate.
 
-    The detector becomes a version in MLflow's registry; weights that are there already keep their version. Where
+    The detector becomes a version in MLflow's registry; weights that are already registered keep their version. If
     the gate passes, the alias ``candidate`` points to the version.
 
     Args:
-        dataset: the detection set that was evaluated on; one of its images becomes the input example.
-        detector: what ``train_detector`` wrote.
-        report: what ``evaluate_detector`` wrote about it.
+        dataset: the evaluated detection set; one of its images becomes the input example.
+        detector: output of ``train_detector``.
+        report: report of ``evaluate_detector`` about the detector.
         registration: JSON: the version, and the gate's verdict with its numbers.
         page: HTML: the verdict, and the model beside the champion.
         params: name and gate.
 
     Raises:
-        MaskcastError: the report is of another detector or of no detector, the gate names an unknown score, or the
-            MLflow server does not do its part.
+        MaskcastError: the report belongs to another model, the gate has an unknown score, or the MLflow server
+            fails.
     """
     from maskcast.data.detection.dataset import DetectionSet
     from maskcast.models.base import read_description

@@ -1,4 +1,4 @@
-"""Register the models and check the pipeline against the gate."""
+"""register_models: register the models and check the pipeline against the gate."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,25 +53,25 @@ def register_models(
     page: OutPath | None = None,
     params: RegisterModels,
 ) -> None:
-    """Register the models and check the pipeline against the gate.
+    """Registers the models and checks the pipeline against the gate.
 
-    Masker, forecaster and pipeline become versions in MLflow's registry, and the encoder where one was trained;
-    weights that are there already keep their version. Where the gate passes, the pipeline's alias ``candidate``
+    Masker, forecaster and pipeline become versions in MLflow's registry, and the encoder if one was trained;
+    weights that are already registered keep their version. If the gate passes, the pipeline's alias ``candidate``
     points to its version.
 
     Args:
-        clips: clip store that was evaluated on; one of its clips becomes the input example.
-        masker: the masker.
-        forecaster: the forecaster.
-        report: what ``evaluate`` wrote about these two.
-        encoder: the encoder that the masker started from; leave out if it was randomly initialised.
+        clips: the evaluated clip store; one of its clips becomes the input example.
+        masker: output of ``train_masker``.
+        forecaster: output of ``finetune_forecaster``.
+        report: report of ``evaluate`` about masker and forecaster.
+        encoder: encoder that the masker started from; omit it if the masker was randomly initialised.
         registration: JSON: the versions, and the gate's verdict with its numbers.
         page: HTML: the verdict, and a comparison with the champion; MLflow keeps the same file.
         params: names and gate.
 
     Raises:
-        MaskcastError: the report is of other models, the encoder is none, no clip has frames, the gate names an
-            unknown score, or the MLflow server does not do its part.
+        MaskcastError: the report belongs to other models, the encoder is invalid, no clip has frames, the gate has
+            an unknown score, or the MLflow server fails.
     """
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.models.encoders.table import is_trained
@@ -91,7 +91,7 @@ def register_models(
         if is_trained(encoder):
             parts["encoder"] = encoder
         else:
-            say("encoder: not trained (method none), and so not registered")
+            say("encoder: not trained (method none), so not registered")
     store = ClipStore(clips, record.facts.get("label_map"))
     about, examples = _about(store, record), _examples(store, record, parts)
     entries = [
@@ -103,14 +103,14 @@ def register_models(
 
 
 def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, ForecastDescription]":
-    """Returns what each kind of model is."""
+    """Returns the description of each kind of model."""
     from maskcast.registry.bundle import ForecastDescription
 
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
     facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
     facts["label_map"] = record.facts.get("label_map")
     strides = {clip.meta.get("stride") for clip in store.select(record.facts["split"])}
-    facts["frame_stride"] = strides.pop() if len(strides) == 1 else None  # None: clips differ, or do not say
+    facts["frame_stride"] = strides.pop() if len(strides) == 1 else None  # None: different or unknown
     about: dict[Kind, ForecastDescription] = {
         kind: ForecastDescription(kind=kind, **facts) for kind in ("masker", "forecaster", "encoder")
     }
@@ -121,17 +121,17 @@ def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, Foreca
 def _examples(
     store: "ClipStore", record: "EvaluationRecord", parts: Mapping[str, Path]
 ) -> "dict[Kind, np.ndarray]":
-    """Returns a small batch for each kind of model: a clip of as many frames as the evaluation saw, or of it."""
+    """Returns an input example for each kind of model, from a clip with as many frames as evaluated contexts."""
     from maskcast.errors import MaskcastError
     from maskcast.registry.artifact import shrink_clip
     from maskcast.registry.forecast_models import ForecasterModel, MaskerModel
 
-    examples = next((clip for clip in store.clips if clip.has_frames), None)
-    if examples is None:
+    example = next((clip for clip in store.clips if clip.has_frames), None)
+    if example is None:
         raise MaskcastError(
             f"{store.root}: no clip has frames, which the pipeline needs; prepare clips with frames"
         )
-    clip_THWC = shrink_clip(store.frames(examples)[: record.facts["context_frames"]])
+    clip_THWC = shrink_clip(store.frames(example)[: record.facts["context_frames"]])
     masker = MaskerModel(parts["masker"], record.facts["precision"], record.facts.get("label_map"))
     forecaster = ForecasterModel(parts["forecaster"], record.facts["horizon"])
     context = clip_THWC if forecaster.input.needs_masker else masker.predict(clip_THWC)

@@ -1,4 +1,4 @@
-"""Register a video masker and check it against the gate."""
+"""register_segmenter: register a video masker and check it against the gate."""
 
 from pydantic import Field
 
@@ -29,22 +29,22 @@ def register_segmenter(
     page: OutPath | None = None,
     params: RegisterSegmenter,
 ) -> None:
-    """Register a video masker and check it against the gate.
+    """Registers a video masker and checks it against the gate.
 
-    It becomes a version in MLflow's registry; weights that are there already keep their version. Where the gate
+    It becomes a version in MLflow's registry; weights that are already registered keep their version. If the gate
     passes, the alias ``candidate`` points to the version.
 
     Args:
-        clips: clip store that was evaluated on; frames of one of its clips become the input example.
-        masker: what ``train_masker`` wrote.
-        report: what ``evaluate_video`` wrote about it.
+        clips: the evaluated clip store; frames of one of its clips become the input example.
+        masker: output of ``train_masker``.
+        report: report of ``evaluate_video`` about the masker.
         registration: JSON: the version, and the gate's verdict with its numbers.
         page: HTML: the verdict, and the model beside the champion.
         params: name and gate.
 
     Raises:
-        MaskcastError: the report is of another masker or of none, the gate names an unknown score, or the MLflow
-            server does not do its part.
+        MaskcastError: the report belongs to another model, the gate has an unknown score, or the MLflow server
+            fails.
     """
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.evaluation.forecasts import scored_clips

@@ -1,4 +1,4 @@
-"""train_detector: labelled images -> a detector that predicts the boxes and classes of objects."""
+"""train_detector: train a detector, which predicts boxes and classes of objects, on labelled images."""
 
 from typing import Any
 
@@ -17,16 +17,15 @@ def train_detector(
     """Trains a detector on the train split; the best epoch by COCO AP on the val split is kept.
 
     Args:
-        dataset: what ``prepare_detection`` wrote.
-        encoder: what ``pretrain_encoder`` wrote; without it, or where its method was ``none``, the encoder
-            is randomly initialised.
-        detector: weights and description.
+        dataset: output of ``prepare_detection``.
+        encoder: output of ``pretrain_encoder``; without it, or if its method was ``none``, the encoder is randomly
+            initialised.
+        detector: the trained detector.
         metrics: JSON, flat numbers.
-        params: what to train, and how.
+        params: architecture, training schedule and augmentation.
 
     Raises:
-        MaskcastError: when train or val holds no boxes, the encoder is of another architecture, or training
-            diverges.
+        MaskcastError: train or val has no boxes, the encoder has another architecture, or training diverges.
     """
     from functools import partial
 

@@ -1,4 +1,4 @@
-"""train_masker: labelled clips -> a masker that predicts the class of every pixel."""
+"""train_masker: train a masker, which predicts the class of every pixel, on labelled clips."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ from maskcast.training.tasks.segmentation_params import SegmentationTraining
 if TYPE_CHECKING:
     from maskcast.training.tasks.segmentation_base import SegmentationTask
 
-SAMPLES = 8  # of the first batch, in a picture
-MIN_GAIN = 0.01  # of Jaccard that a masker must be better than a single class
+SAMPLES = 8  # number of drawn samples of the first batch
+MIN_GAIN = 0.01  # minimum gain in Jaccard over predicting a single class
 
 
 class TrainMasker(SegmentationTraining):
@@ -33,21 +33,21 @@ def train_masker(
     """Trains a masker on the labelled clips of the train split; the best epoch by validation Jaccard is kept.
 
     Args:
-        clips: the clip store.
-        encoder: what ``pretrain_encoder`` wrote; the masker's encoder starts from it.
-        start: a masker that this one starts from, with the same ``model`` or with its ``base``; its weights are
-            kept if no epoch is better. The param ``anew`` ignores it.
-        masks: what ``generate_masks`` wrote for these clips with another masker; training uses the masks of
-            unlabelled clips as the param ``generated`` says.
+        clips: clip store.
+        encoder: output of ``pretrain_encoder``, the initial weights of the masker's encoder.
+        start: masker with the initial weights, of the same ``model`` or of its ``base``; they are kept if no epoch
+            is better. The param ``anew`` ignores it.
+        masks: output of ``generate_masks`` for these clips, by another masker; the param ``generated`` configures
+            training on the masks of unlabelled clips.
         unlabeled: another clip store, for the param ``unlabeled``: frames of its train and unlabeled splits,
             without their labels, replace the unlabelled frames of ``clips``.
         masker: the trained masker.
         metrics: JSON, flat numbers.
-        params: what to train, and how.
+        params: architecture, training schedule, loss and augmentation.
 
     Raises:
-        MaskcastError: when train or val holds no labelled clips with frames, the encoder or the start is of
-            another architecture than ``model``, or training diverges.
+        MaskcastError: train or val has no labelled clips with frames, the encoder or the start has another
+            architecture than ``model``, or training diverges.
     """
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.dry_run import is_dry_run
@@ -112,16 +112,16 @@ def train_masker(
     )
     if not is_dry_run() and scores["jaccard"] < (constant := task.validation.majority_class_jaccard()) + MIN_GAIN:
         say(
-            f"warning: predicting one class everywhere scores {constant:.4f}, so the masker has learnt almost "
-            "nothing; train longer, label more, or check the masks of the clips"
+            f"warning: predicting a single class scores {constant:.4f}, so the masker has learned almost nothing; "
+            "train longer, label more, or check the masks of the clips"
         )
-    if not is_dry_run():  # it takes one more validation
+    if not is_dry_run():  # takes another validation
         _report_classes(task, resume_dir(masker) / "classes.md")
     _report_pictures(task, resume_dir(masker) / "pictures")
 
 
 def _report_samples(task: "SegmentationTask", path: Path) -> None:
-    """Draws what the masker learns from: samples of the first batch, varied as they are, and their masks."""
+    """Draws samples of the first batch, after augmentation, with their masks."""
     from maskcast.progress import is_main_process, report_file
     from maskcast.report.overlays import samples_picture
 
@@ -131,14 +131,15 @@ def _report_samples(task: "SegmentationTask", path: Path) -> None:
     frames = batch.frames_BTHWC[:SAMPLES, 0].numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     maps = {
-        one.name: (one.kind, masks[:SAMPLES, 0].numpy()) for one, masks in zip(task.maps, batch.masks, strict=True)
+        label_map.name: (label_map.kind, masks[:SAMPLES, 0].numpy())
+        for label_map, masks in zip(task.maps, batch.masks, strict=True)
     }
     samples_picture(frames, maps).save(path)
     report_file(path, "masker")
 
 
 def _report_classes(task: "SegmentationTask", path: Path) -> None:
-    """Writes how well each class is found in the validation clips."""
+    """Writes the scores of each class in the validation clips."""
     from maskcast.models.base import best_device
     from maskcast.progress import is_main_process, report_file
     from maskcast.report.class_scores import class_scores
@@ -147,9 +148,9 @@ def _report_classes(task: "SegmentationTask", path: Path) -> None:
         return
     counts = zip(task.maps, task.validation.counts(task.segmenter.to(best_device())), strict=True)
     tables = [
-        f"## {one.name}\n\n{class_scores(one, counts_of_map)}"
-        for one, counts_of_map in counts
-        if one.kind == "classes"
+        f"## {label_map.name}\n\n{class_scores(label_map, counts_of_map)}"
+        for label_map, counts_of_map in counts
+        if label_map.kind == "classes"
     ]
     if tables:
         path.write_text("\n".join(tables), encoding="utf-8")
@@ -157,7 +158,7 @@ def _report_classes(task: "SegmentationTask", path: Path) -> None:
 
 
 def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
-    """Draws what the masker finds in validation clips, into a folder that outlives the run's upload."""
+    """Draws predicted masks of validation clips, into a folder that still exists when the run uploads it."""
     from maskcast.models.base import best_device
     from maskcast.progress import report_file
     from maskcast.report.overlays import masker_strip, stack_vertically
@@ -167,9 +168,9 @@ def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
     task.segmenter.to(best_device())
     for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
         strips = []
-        for one, truth, predicted in maps:
-            title = clip if len(maps) == 1 else f"{clip} · {one.name}"
-            key = class_entries([truth, predicted], one.classes) if one.kind == "classes" else []
-            strips.append(masker_strip(frames, truth, predicted, title, one.kind, key))
+        for label_map, truth, predicted in maps:
+            title = clip if len(maps) == 1 else f"{clip} · {label_map.name}"
+            legend = class_entries([truth, predicted], label_map.classes) if label_map.kind == "classes" else []
+            strips.append(masker_strip(frames, truth, predicted, title, label_map.kind, legend))
         stack_vertically(strips).save(folder / f"val_{index}.png")
         report_file(folder / f"val_{index}.png", "masker")
