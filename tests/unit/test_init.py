@@ -131,7 +131,7 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
     assert said.endswith("wrote params.yaml; read it, then:\n  dvc repro\n")
     (tmp_path / "dvc.yaml").unlink()
     assert main(["init", "streets", "--force"]) == 0
-    assert "this needs a project, but there is no dvc.yaml in the folder of the file" in capsys.readouterr().out
+    assert "this needs a project, but the folder of the file has no dvc.yaml" in capsys.readouterr().out
     for reason in ("unlabeled: the 4 without masks", "the masks hold 0, 1, 2", "frames have 40x64"):
         assert reason in text
 

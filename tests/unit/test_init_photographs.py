@@ -79,10 +79,10 @@ def test_photographs_get_a_masker_and_no_forecaster(
     ("beside", "said"),
     [
         ("recipes/photographs/dvc.yaml", None),
-        (None, "this needs a project, but there is no dvc.yaml in the folder of the file"),
+        (None, "this needs a project, but the folder of the file has no dvc.yaml"),
         (
             "dvc.yaml",
-            "this needs a project of the pipeline photographs: dvc.yaml in its folder also reads pretrain_encoder",
+            "this needs a project of the pipeline photographs: the dvc.yaml beside the file also reads section",
         ),
     ],
 )

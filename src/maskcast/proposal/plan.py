@@ -87,13 +87,13 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
     listing = prepare.source.listing(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
     clips = Counter(clip.split for clip in listing.clips)
     if not clips:
-        of_clips = sorted(listing.skipped, key=lambda one: one[0].startswith("*"))  # `*.txt`: not clips
-        first = "; ".join(": ".join(one) for one in of_clips[:1])
+        skipped = sorted(listing.skipped, key=lambda item: item[0].startswith("*"))  # `*.txt`: not clips
+        first = "; ".join(": ".join(item) for item in skipped[:1])
         raise MaskcastError(f"{raw}: no clip of {found.frames} frames can be cut ({first}); give longer sequences")
-    lacking = [split for split in ("train", "val") if not clips[split]] if found.trainable else []
-    if lacking:
+    missing = [split for split in ("train", "val") if not clips[split]] if found.trainable else []
+    if missing:
         raise MaskcastError(
-            f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): training and validation each need a clip of "
+            f"{raw}: no clip of split {missing[0]!r} ({dict(clips)}): training and validation each need a clip of "
             f"{found.frames} frames; label a second sequence, or longer ones"
         )
     found.warnings[:0] = _unreadable_clips(listing.clips)  # first, because they may leave nothing to learn from
@@ -128,10 +128,10 @@ def check_outside_outputs(raw: Path) -> None:
     Raises:
         MaskcastError: if it contains `data`.
     """
-    own = Path("data").resolve()
-    if raw.resolve() in (own, *own.parents):
+    outputs = Path("data").resolve()
+    if raw.resolve() in (outputs, *outputs.parents):
         raise MaskcastError(
-            f"{raw}: holds {own}, where the pipeline writes; move your data elsewhere, or give a subfolder"
+            f"{raw}: contains {outputs}, where the pipeline writes; move your data elsewhere, or give a subfolder"
         )
 
 

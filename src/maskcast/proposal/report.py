@@ -14,44 +14,44 @@ PARAMS_FILE = "params.yaml"  # params file that dvc.yaml reads
 MAX_WARNINGS = 6  # maximum number of warnings and left-out items shown
 
 
-def format_plan(start: ParamsPlan, raw: Path, params: Path) -> str:
+def format_plan(plan: ParamsPlan, raw: Path, params: Path) -> str:
     """Returns the text for a terminal."""
-    lines = [str(raw), *(_row(name, text) for name, text in _rows(start))]
-    warnings = start.findings.warnings + [f"left out: {item}: {why}" for item, why in start.left_out]
+    lines = [str(raw), *(_row(name, text) for name, text in _rows(plan))]
+    warnings = plan.findings.warnings + [f"left out: {item}: {reason}" for item, reason in plan.left_out]
     if warnings:
         lines += ["", *(_wrapped(f"check: {text}") for text in warnings[:MAX_WARNINGS])]
     if len(warnings) > MAX_WARNINGS:
         lines.append(f"check: {len(warnings) - MAX_WARNINGS} more, which prepare_clips will report")
     lines.append("")
-    if start.seconds is not None:
+    if plan.seconds is not None:
         lines.append(
-            _wrapped(f"time: about {_minutes(start.seconds)} for dvc repro on this machine: {start.formula}")
+            _wrapped(f"time: about {_minutes(plan.seconds)} for dvc repro on this machine: {plan.formula}")
         )
     lines += [
         f"wrote {params}; read it, then:",
-        "  dvc repro" if start.findings.trainable else "  dvc repro prepare_clips",
+        "  dvc repro" if plan.findings.trainable else "  dvc repro prepare_clips",
     ]
-    if start.findings.trainable and start.pipeline != DEFAULT_PIPELINE:
-        lines.append(f"or on Kubeflow: maskcast pipeline submit --pipeline {start.pipeline}")
-    lines += _project_hint(start, params)
-    if not start.findings.trainable:
-        what = "some of them" if start.findings.photographs else "the frames of two sequences"
-        lines += ["", _wrapped(LABEL_HINT.format(what))]
+    if plan.findings.trainable and plan.pipeline != DEFAULT_PIPELINE:
+        lines.append(f"or on Kubeflow: maskcast pipeline submit --pipeline {plan.pipeline}")
+    lines += _project_hint(plan, params)
+    if not plan.findings.trainable:
+        unlabelled = "some of them" if plan.findings.photographs else "the frames of two sequences"
+        lines += ["", _wrapped(LABEL_HINT.format(unlabelled))]
     return "\n".join(lines)
 
 
-def _project_hint(start: ParamsPlan, params: Path) -> list[str]:
-    """Returns where the next commands must be run, if not in the folder of the params."""
-    new = f"`maskcast new FOLDER --pipeline {start.pipeline}` creates one"
-    beside = params.with_name("dvc.yaml")
-    if not beside.exists():
-        return [_wrapped(f"this needs a project, but there is no dvc.yaml in the folder of the file ({new})")]
+def _project_hint(plan: ParamsPlan, params: Path) -> list[str]:
+    """Returns what to do before the next commands, if they would not work in the folder of the params."""
+    new = f"`maskcast new FOLDER --pipeline {plan.pipeline}` creates one"
+    dvc_file = params.with_name("dvc.yaml")
+    if not dvc_file.exists():
+        return [_wrapped(f"this needs a project, but the folder of the file has no dvc.yaml ({new})")]
     with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
-        read = [call.name for call in read_calls(beside)[0].values() if call.params_file == PARAMS_FILE]
-        if lacking := [name for name in read if name not in start.proposal.sections]:
-            what = f"dvc.yaml in its folder also reads {lacking[0]}, and the file has no such section"
+        sections = [call.name for call in read_calls(dvc_file)[0].values() if call.params_file == PARAMS_FILE]
+        if missing := [name for name in sections if name not in plan.proposal.sections]:
+            reason = f"the dvc.yaml beside the file also reads section {missing[0]}, which the file does not have"
             return [
-                _wrapped(f"this needs a project of the pipeline {start.pipeline}: {what} ({new}; run init there)")
+                _wrapped(f"this needs a project of the pipeline {plan.pipeline}: {reason} ({new}; run init there)")
             ]
     if params.name != PARAMS_FILE:
         return [f"first copy it to params.yaml, which dvc.yaml reads: cp {params} {PARAMS_FILE}"]
@@ -68,17 +68,17 @@ LABEL_HINT = (
 )
 
 
-def _rows(start: ParamsPlan) -> list[list[str]]:
-    found = start.findings
+def _rows(plan: ParamsPlan) -> list[list[str]]:
+    found = plan.findings
     source = found.source
-    places: dict[str, object] = {
+    patterns: dict[str, object] = {
         key: source[key] for key in ("images", "masks", "mask_suffix", "offset") if key in source
     }
     if "labels" in source:
         more = len(source["labels"]) - 1
-        places["labels"] = source["labels"][0] + (f" and {more} more" if more else "")
-    where = ", ".join(f"{key} {value}" for key, value in places.items())
-    rows = [["layout", found.layout + (f": {where}" if where else "")]]
+        patterns["labels"] = source["labels"][0] + (f" and {more} more" if more else "")
+    details = ", ".join(f"{key} {value}" for key, value in patterns.items())
+    rows = [["layout", found.layout + (f": {details}" if details else "")]]
     lengths = sorted(found.sequences.values())
     if found.photographs:
         masked = f"{sum(found.labelled.values())} with masks" if found.labelled else "none with masks"
@@ -106,7 +106,7 @@ def _rows(start: ParamsPlan) -> list[list[str]]:
             ["clip length", f"{found.context} context + {found.context} forecast frames: long enough are {fits}"]
         )
     sizes = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
-    size = start.proposal.sections["prepare_clips"]
+    size = plan.proposal.sections["prepare_clips"]
     rows.append(["size", f"{sizes or '?'}; clips become {size['height']}x{size['width']} (height x width)"])
     if len({h > w for h, w in found.sizes}) > 1:
         rows.append(
@@ -118,14 +118,14 @@ def _rows(start: ParamsPlan) -> list[list[str]]:
     rows += [list(row) for row in found.rows]
     if "splits" in found.reasons:
         rows.append(["splits", found.reasons["splits"]])
-    clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
+    clips = ", ".join(f"{count} {split}" for split, count in plan.clips.items())
     if found.trainable:
-        model = start.proposal.sections["train_masker"]["model"]
+        model = plan.proposal.sections["train_masker"]["model"]
         first = "initialised with ImageNet weights" if "encoder_weights" in model else "randomly initialised"
         rows.append(["masker", f"{model['arch']}, {first}"])
-        if forecaster := start.proposal.sections.get("pretrain_forecaster"):
+        if forecaster := plan.proposal.sections.get("pretrain_forecaster"):
             rows.append(["forecaster", FORECASTER_TEXT[forecaster["model"]["arch"]]])
-    rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])
+    rows.append(["clips", clips + (f"; left out: {len(plan.left_out)}" if plan.left_out else "")])
     return rows
 
 

@@ -49,7 +49,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         weights: pretrained weights of ``ENCODER``, in the form of ``encoder_weights``; None for random
             initialisation.
     """
-    (height, width), size_why = _size(found)
+    (height, width), size_reason = _size(found)
     context = {} if found.context == MAX_CONTEXT else {"context_frames": found.context, "horizon": found.context}
     seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
     clips: dict[str, Any] = {"source": found.source, "height": height, "width": width}
@@ -76,13 +76,13 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     reasons = {f"prepare_clips.source.{key}": text for key, text in found.reasons.items()} | {
         "fetch_dataset.uri": "the folder that was inspected; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
-        "prepare_clips.height": size_why,
+        "prepare_clips.height": size_reason,
         "generate_masks.propagated": "labelled frames keep their masks, and optical flow propagates them",
         "train_masker.training": "a short first run: raise epochs for better masks",
-        "train_masker.model": "docs/ssl.md: what ImageNet weights improve, and where they come from",
+        "train_masker.model": "docs/ssl.md: benefits and origin of ImageNet weights",
         "pretrain_encoder.method": "docs/ssl.md: ImageNet weights, or self-supervised pretraining",
         "pretrain_forecaster.model": "docs/forecasting.md: which forecaster to choose",
-        "predict.png": "only hidden clips are forecast: name some in prepare_clips.source.splits",
+        "predict.png": "only hidden clips are forecast: list some in prepare_clips.source.splits",
     }
     if sections.get("pretrain_forecaster", {}).get("model") == {"arch": "flow"}:
         reasons["pretrain_forecaster.model"] = (
@@ -185,20 +185,20 @@ def _size(found: Findings) -> tuple[tuple[int, int], str]:
     size = tuple(
         max(SIZE_MULTIPLE, round(side * scale / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (height, width)
     )
-    told = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
-    return (size[0], size[1]), f"frames have {told} (height x width); smaller ones are faster"
+    sizes = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
+    return (size[0], size[1]), f"frames have {sizes} (height x width); smaller clips are faster"
 
 
-def _lines(values: Mapping[str, Any], why: Mapping[str, str], path: str, depth: int) -> list[str]:
+def _lines(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, depth: int) -> list[str]:
     lines = []
     for key, value in values.items():
-        place, indent = f"{path}.{key}", "  " * depth
-        reason = f" # {why[place]}" if place in why else ""
-        nested = isinstance(value, Mapping) and any(other.startswith(f"{place}.") for other in why)
+        key_path, indent = f"{path}.{key}", "  " * depth
+        reason = f" # {reasons[key_path]}" if key_path in reasons else ""
+        nested = isinstance(value, Mapping) and any(other.startswith(f"{key_path}.") for other in reasons)
         if nested or (
             isinstance(value, Mapping) and key in ("source", "training", "splits", "model") and len(value) > 2
         ):
-            lines += [f"{indent}{key}:{reason}", *_lines(value, why, place, depth + 1)]
+            lines += [f"{indent}{key}:{reason}", *_lines(value, reasons, key_path, depth + 1)]
             continue
         text = yaml.dump(
             _plain(value),
@@ -230,7 +230,7 @@ _QuotingDumper.add_representer(str, _represent_text)
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return value
