@@ -58,10 +58,10 @@ def main(arguments: Sequence[str]) -> int:
 def add_arguments(parser: argparse.ArgumentParser, whole: Collection[str] = tuple(COMMANDS)) -> None:
     """Declares the commands, and the flags of those in ``whole``, whose modules are imported."""
     commands = add_commands(parser)
-    for name, (place, summary) in COMMANDS.items():
+    for name, (module_name, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         if name in whole:
-            module = importlib.import_module(f"pipelines.{place}")
+            module = importlib.import_module(f"pipelines.{module_name}")
             command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(run=module.run)

@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     cluster = load_cluster(args.cluster)
     out = args.out or Path(f"{args.pipeline}.yaml")
-    built, _ = build_given(args, args.set, Placement(cluster.image, cluster))
-    write_pipeline(built, out, native=cluster if args.native else None)
+    pipeline, _ = build_given(args, args.set, Placement(cluster.image, cluster))
+    write_pipeline(pipeline, out, native=cluster if args.native else None)
     print(out)
     return 0
 
@@ -78,21 +78,21 @@ def build_given(
     plain = build(args.pipeline, args.params, overrides, plain_on)
     _check_stages(on.cluster)
     values = values_of(args.pipeline, args.params, overrides)
-    how = plan(args.grid, args.jobs, values, plain, plain_on)
-    return build_grid(plain.name, for_kfp(values), how, on), how
+    grid_plan = plan(args.grid, args.jobs, values, plain, plain_on)
+    return build_grid(plain.name, for_kfp(values), grid_plan, on), grid_plan
 
 
 def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Returns the validated sections of a pipeline from a params file.
 
     Raises:
-        MaskcastError: names the faulty key, or the pipeline that the file belongs to.
+        MaskcastError: names the faulty key, or the pipeline that the file is for.
     """
     content = load_params_file(params_file)
     for other in PIPELINES if stages_of(name).keys() - content.keys() else ():
         if stages_of(other).keys() <= content.keys():
             raise MaskcastError(
-                f"{params_file}: has the sections of the pipeline {other}, not of {name}; give --pipeline {other}"
+                f"{params_file}: has the sections of the pipeline {other}, not of {name}; use --pipeline {other}"
             )
     sources = {task: entry.sources for task, entry in tasks_of(_plain(name)[0]).items()}
     return checked_values(content, params_file, overrides, stages_of(name), sources)
@@ -105,7 +105,7 @@ def stages_of(name: str) -> dict[str, str]:
 
 @cache
 def _plain(name: str) -> tuple[BaseComponent, Placement]:
-    """Returns a pipeline without params, built once, and the placement that knows its stages."""
+    """Returns a pipeline without params, built once, and the placement with its stages."""
     on = Placement("image")
     return _built(name, defaultdict(dict), on), on
 
@@ -116,7 +116,7 @@ def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent
     _, *sections = inspect.signature(pipeline).parameters
     description = (inspect.getdoc(pipeline) or "").rstrip(".")
     parameters = {section: (dict, values[section]) for section in sections}
-    # kfp asks for the whole stack at each setting of a task, but only needs a name: skip reading the sources.
+    # kfp reads the stack with sources at each setting of a task, but only needs a name: skip the sources.
     with patch.object(inspect, "stack", partial(inspect.stack, 0)):
         return on.pipeline(f"maskcast-{name.replace('_', '-')}", description, partial(pipeline, on), parameters)
 
@@ -129,7 +129,7 @@ def _check_stages(cluster: Cluster | None) -> None:
         names = [*stage_names(), *(name for pipeline in PIPELINES for name in stages_of(pipeline))]
         if key not in names:
             raise MaskcastError(
-                f"{cluster.file}: stages.{key}: there is no stage {key!r}; stages: {', '.join(sorted(set(names)))}"
+                f"{cluster.file}: stages.{key}: unknown stage {key!r}; stages: {', '.join(sorted(set(names)))}"
             )
 
 
@@ -140,7 +140,7 @@ def write_pipeline(built: BaseComponent, path: Path, native: Cluster | None = No
         MaskcastError: if the file cannot be written, or would contain a secret.
     """
     if path.is_dir():
-        raise MaskcastError(f"{path}: is a folder; name a file by --out")
+        raise MaskcastError(f"{path}: is a folder; give a file with --out")
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         Compiler().compile(built, str(compiled))
@@ -170,8 +170,8 @@ def refuse_secrets(text: str, pipeline: str) -> None:
     for line in text.splitlines():
         if (shown := redacted(line)) != line:
             raise MaskcastError(
-                f"{pipeline}: a secret would stand in the pipeline ({shown.strip()[:120]}); give it to the pods "
-                "by `secrets` of the cluster file"
+                f"{pipeline}: the pipeline would contain a secret ({shown.strip()[:120]}); pass it to the pods "
+                "with `secrets` of the cluster file"
             )
 
 

@@ -60,15 +60,16 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
         jobs: maximum number of variants at once.
         values: sections of the params file.
         plain: the pipeline without a grid, built with ``on``.
-        on: has its stages and their placement.
+        on: placement with the stages of the pipeline.
 
     Raises:
-        MaskcastError: names the fault in the file.
+        MaskcastError: the grid file is invalid; names the fault.
     """
     grid, variants = load_grid(path, values, on.stages)
     changed = dict.fromkeys(name for variant in variants for name in variant.sections)
     variants = [
-        Variant(one.name, {name: one.sections.get(name, values[name]) for name in changed}) for one in variants
+        Variant(variant.name, {name: variant.sections.get(name, values[name]) for name in changed})
+        for variant in variants
     ]
     tasks = tasks_of(plain)
     needs = {name: set(task.sources.values()) for name, task in tasks.items()}
@@ -76,33 +77,33 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
     return Plan(grid, variants, parts, tasks, on, jobs)
 
 
-def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -> BaseComponent:
+def build_grid(name: str, values: Mapping[str, Any], plan: Plan, on: Placement) -> BaseComponent:
     """Returns the pipeline of a grid; its parameters are the sections that stages read, and ``variants``.
 
     Args:
         name: name of the pipeline.
         values: default of each section.
-        how: plan of the grid.
+        plan: plan of the grid.
         on: placement of the tasks.
     """
-    items, names = how.items, [variant.name for variant in how.variants]
-    read = dict.fromkeys(how.tasks[task].section for task in (*how.parts.shared, *how.parts.varied))
+    items, names = plan.items, [variant.name for variant in plan.variants]
+    read = dict.fromkeys(plan.tasks[task].section for task in (*plan.parts.shared, *plan.parts.varied))
     sections = [section for section in read if section not in items[0]]
 
-    def tasks(*given: Any) -> None:
-        *sectioned, variants = given
-        params = dict(zip(sections, sectioned, strict=True))
+    def tasks(*arguments: Any) -> None:
+        *section_values, variants = arguments
+        params = dict(zip(sections, section_values, strict=True))
         made: dict[str, dsl.PipelineTask] = {}
-        for task in how.parts.shared:
-            made[task] = _task(task, how, on, params, made)
-        with dsl.ParallelFor(variants, parallelism=how.jobs) as variant:
-            own = params | {section: getattr(variant, section) for section in items[0]}
-            for task in how.parts.varied:
-                made[task] = _task(task, how, on, own, made).set_env_variable(GRID, "1")
-        source, port = how.tasks[how.grid.stage].reads["clips"]
-        models = dsl.Collected(made[how.grid.stage].outputs["masker"])
+        for task in plan.parts.shared:
+            made[task] = _task(task, plan, on, params, made)
+        with dsl.ParallelFor(variants, parallelism=plan.jobs) as variant:
+            variant_params = params | {section: getattr(variant, section) for section in items[0]}
+            for task in plan.parts.varied:
+                made[task] = _task(task, plan, on, variant_params, made).set_env_variable(GRID, "1")
+        source, port = plan.tasks[plan.grid.stage].reads["clips"]
+        models = dsl.Collected(made[plan.grid.stage].outputs["masker"])
         clips = made[source].outputs[port]
-        on.gpu(evaluate_many(models=models, clips=clips, names=names, split=how.grid.split))
+        on.gpu(evaluate_many(models=models, clips=clips, names=names, split=plan.grid.split))
 
     parameters: dict[str, tuple[Any, Any]] = {section: (dict, values[section]) for section in sections}
     parameters["variants"] = List[Dict[str, dict]], items  # noqa: UP006  (kfp types a variant's section as STRUCT)
@@ -110,10 +111,10 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
 
 
 def _task(
-    name: str, how: Plan, on: Placement, params: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]
+    name: str, plan: Plan, on: Placement, params: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]
 ) -> dsl.PipelineTask:
-    entry, component = how.tasks[name], getattr(stage, how.kinds.stages[name])
+    entry, component = plan.tasks[name], getattr(stage, plan.kinds.stages[name])
     reads = {port: made[source].outputs[key] for port, (source, key) in entry.reads.items()}
     task: dsl.PipelineTask = component(**reads, params=params[entry.section], name=name)
-    placed: dsl.PipelineTask = getattr(on, how.kinds.kinds[name])(task)
+    placed: dsl.PipelineTask = getattr(on, plan.kinds.kinds[name])(task)
     return placed

@@ -119,7 +119,7 @@ def run_local(
         The folder of the run: ``<stage>/<port>``, stages with dashes; a second use of a stage ends in ``-2``.
 
     Raises:
-        MaskcastError: if a stage fails, Docker does not answer, or the image is missing.
+        MaskcastError: a stage fails, Docker is unreachable, or the image is missing.
     """
     out = out.absolute()
     runner = _docker_runner(image, out, mounts) if image else local.SubprocessRunner(use_venv=False)
@@ -140,7 +140,7 @@ def run_local(
             with nullcontext() if total is None else redirect_stdout(stages), _stages_stop_first():
                 built()
         except KeyboardInterrupt as stop:
-            stop.add_note(f" in {stages.stage}; all that was printed: {log}" if stages.stage else "")
+            stop.add_note(f" in {stages.stage}; full output: {log}" if stages.stage else "")
             raise
         except RuntimeError as error:
             failure = COLOUR.sub("", str(error)) if total is None else f"{stages.stage}: {stages.error or error}"
@@ -151,8 +151,8 @@ def run_local(
     folder = next((each for each in new if each.name in printed_text), new[0])
     log = log.replace(folder / "log.txt")
     if failure:
-        where = "its own error stands above" if total is None else f"all that was printed: {log}"
-        raise MaskcastError(f"{failure} ({where})")
+        details = "see its error above" if total is None else f"full output: {log}"
+        raise MaskcastError(f"{failure} ({details})")
     return folder
 
 
@@ -191,8 +191,8 @@ def _docker_runner(image: str, out: Path, mounts: Sequence[Path]) -> Any:
         engine.ping()
     except docker.errors.DockerException as error:
         raise MaskcastError(
-            f"no Docker Engine answers at {os.environ.get('DOCKER_HOST', 'its default socket')} ({error}); "
-            "start it, or leave --docker out to run in processes"
+            f"Docker Engine is unreachable at {os.environ.get('DOCKER_HOST', 'its default socket')} ({error}); "
+            "start it, or omit --docker to run in processes"
         ) from None
     try:
         try:
@@ -201,7 +201,7 @@ def _docker_runner(image: str, out: Path, mounts: Sequence[Path]) -> Any:
             engine.images.pull(image)
     except docker.errors.DockerException as error:
         raise MaskcastError(
-            f"--docker {image}: is not here, nor can it be pulled ({error}); build it (`make image`) or fix it"
+            f"--docker {image}: not found, and cannot be pulled ({error}); build it (`make image`) or fix the name"
         ) from None
     return local.DockerRunner(
         environment={name: value for name, value in os.environ.items() if PASSED_ON.match(name)},
@@ -210,5 +210,5 @@ def _docker_runner(image: str, out: Path, mounts: Sequence[Path]) -> Any:
         read_only=True,
         tmpfs={"/tmp": ""},
         user=f"{os.getuid()}:{os.getgid()}",
-        working_dir=str(out),  # mlflow.db appears there
+        working_dir=str(out),  # mlflow.db is created there
     )

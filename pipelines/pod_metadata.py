@@ -31,15 +31,15 @@ def _labels(given: Any) -> Any:
         if value and not NAME.fullmatch(value):
             raise PydanticCustomError(
                 HIDE_INPUT,
-                f"{key}: {value!r} is no value of a label; write at most 63 letters, digits, `-`, `_` and `.`, a "
-                "letter or digit at both ends, or put it under `annotations`",
+                f"{key}: {value!r} is not a valid label value; use at most 63 letters, digits, `-`, `_` and `.`, "
+                "with a letter or digit at both ends, or move it to `annotations`",
             )
     return given
 
 
 def _annotations(given: Any) -> Any:
     if sum(len(key.encode()) + len(value.encode()) for key, value in _entries(given)) > LARGEST_ANNOTATIONS:
-        raise PydanticCustomError(HIDE_INPUT, "all of them together may have 16 KiB; write less")
+        raise PydanticCustomError(HIDE_INPUT, "larger than 16 KiB in total; shorten them")
     return given
 
 
@@ -59,22 +59,22 @@ def _entries(given: Any) -> list[tuple[str, str]]:
 
 def _fault_of_key(key: Any) -> str | None:
     if not isinstance(key, str):
-        return "a key is a text; put it in quotes"
+        return "key must be a string; put it in quotes"
     domain, slash, name = key.rpartition("/")
     if not NAME.fullmatch(name) or (slash and not (DOMAIN.fullmatch(domain) and len(domain) <= LARGEST_DOMAIN)):
         return (
-            "is no key of Kubernetes; write NAME or domain.example.com/NAME, where NAME has at most 63 letters, "
-            "digits, `-`, `_` and `.`, with a letter or digit at both ends"
+            "not a valid key; use NAME or domain.example.com/NAME, where NAME has at most 63 letters, digits, "
+            "`-`, `_` and `.`, with a letter or digit at both ends"
         )
     if f".{domain}".endswith(f".{KUEUE}"):
-        return "Kueue's keys are not set here; write `queue` and `priority`"
-    if key in RESERVED_KEYS or f".{domain}".endswith(tuple(f".{taken}" for taken in RESERVED)):
-        return "is set by Kubeflow or maskcast; choose a key of your own, e.g. example.com/NAME"
+        return "reserved for Kueue; use the keys `queue` and `priority` of the cluster file"
+    if key in RESERVED_KEYS or f".{domain}".endswith(tuple(f".{reserved}" for reserved in RESERVED)):
+        return "reserved by Kubeflow or maskcast; use a key of your own, e.g. example.com/NAME"
     return None
 
 
 def _fault_of_type(value: Any) -> str | None:
     # Otherwise YAML would turn 017 into 15 and `on` into true, and e.g. the wrong cost centre would be charged.
     if not isinstance(value, str):
-        return 'its value must be a text; put it in quotes, e.g. "17" or "false"'
+        return 'value must be a string; put it in quotes, e.g. "17" or "false"'
     return None

@@ -40,22 +40,20 @@ def checked_values(
     values = {name: section(content, name, str(path)) for name in stages}
     for override in overrides:
         _set(values, override)
-    place, params = f"{path} with -S" if overrides else str(path), {}
+    source, params = f"{path} with -S" if overrides else str(path), {}
     for name, given in values.items():
-        where = f"{place}: {name}"
+        where = f"{source}: {name}"
         params[name] = validate(get_stage(stages[name]).params, given, where)
         for key, value in flatten(given).items():
             if PLACEHOLDER in f"{key} {value}":
-                raise MaskcastError(
-                    f"{where}.{key}: {PLACEHOLDER} begins a placeholder of kfp; write another value"
-                )
+                raise MaskcastError(f"{where}.{key}: {PLACEHOLDER} starts a kfp placeholder; use another value")
     for _, conflict in conflicts(params, sources):
-        raise MaskcastError(f"{place}: {conflict}")
+        raise MaskcastError(f"{source}: {conflict}")
     return values
 
 
 def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
-    """Returns the absolute local path in `fetch_dataset.uri`, or None if it is no existing local path.
+    """Returns the absolute local path in `fetch_dataset.uri`, or None if it is not an existing local path.
 
     Raises:
         MaskcastError: if `fetch_dataset` does not support the address.
@@ -83,7 +81,7 @@ def for_kfp(values: Any) -> Any:
 def _set(values: dict[str, dict[str, Any]], override: str) -> None:
     address, equals, text = override.partition("=")
     if not equals or "." not in address:
-        raise MaskcastError(f"-S {override}: write section.key=value, e.g. train_masker.training.epochs=3")
+        raise MaskcastError(f"-S {override}: use section.key=value, e.g. train_masker.training.epochs=3")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError, RecursionError: for dates, digits and depth

@@ -167,8 +167,11 @@ def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[CheckResul
 
 def _image(subject: Subject) -> Iterator[CheckResult]:
     """Checks that it is pinned, so that the tested code runs, and caching is valid."""
-    fault = subject.cluster.fault_of_image
-    yield CheckResult("image", "failed", *fault) if fault else CheckResult("image", "ok", subject.cluster.image)
+    problem = subject.cluster.image_problem
+    if problem:
+        yield CheckResult("image", "failed", *problem)
+    else:
+        yield CheckResult("image", "ok", subject.cluster.image)
 
 
 def _table(rows: list[CheckResult]) -> Text:

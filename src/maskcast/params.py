@@ -204,7 +204,7 @@ def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: 
     """
     name, *keys = address.split(".")
     if not keys:
-        raise MaskcastError(f"{where}: write section.key and a value, e.g. train_masker.training.epochs and 3")
+        raise MaskcastError(f"{where}: use section.key and a value, e.g. train_masker.training.epochs and 3")
     if name not in values:
         hint = f"did you mean {near!r}? " if (near := closest_match(name, values)) else ""
         raise MaskcastError(f"{where}: unknown section {name!r}; {hint}sections: {', '.join(values)}")

@@ -166,7 +166,7 @@ def test_the_sample_cluster_file_is_said_to_be_an_example(
     table = capsys.readouterr().out
     assert [line for line in table.splitlines() if len(line) > 80] == []
     rows = " ".join(table.split())
-    assert "registry.example.com/maskcast is an example that nobody can pull -> set `image:` in" in rows
+    assert "registry.example.com/maskcast is an example and does not exist -> set `image:` in" in rows
     assert main(["pipeline", "submit", "--no-preflight", "--host", "http://127.0.0.1:9"]) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: pipelines/cluster.yaml: image registry.example.com/maskcast is an example")

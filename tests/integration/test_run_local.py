@@ -32,7 +32,7 @@ def test_a_stage_that_fails_is_one_line_and_the_rest_is_in_a_file(tmp_path: Path
     assert error.startswith("error: fetch_dataset: /nowhere: no such file or folder; fix the path")
     (folder,) = tmp_path.iterdir()
     log = folder / "log.txt"
-    assert error.endswith(f" (all that was printed: {log})")
+    assert error.endswith(f" (full output: {log})")
     assert "Executing task" in log.read_text() and "Traceback" in log.read_text()
 
 
@@ -40,7 +40,7 @@ def test_verbose_shows_all(tmp_path: Path) -> None:
     done = run_local(tmp_path, "--verbose")
     assert done.returncode == 2
     assert "Executing task" in done.stdout and "/nowhere: no such file or folder" in done.stdout
-    assert done.stderr.splitlines()[-1].endswith("(its own error stands above)")
+    assert done.stderr.splitlines()[-1].endswith("(see its error above)")
 
 
 def test_a_run_finds_its_own_folder_beside_those_of_others(

@@ -80,7 +80,7 @@ def test_a_product_multiplies_the_variants(tmp_path: Path) -> None:
             {"stage": "train_segmenter", "variants": {"a": {"trainer.x": 1}}},
             "variant 'a': trainer.x: unknown section",
         ),
-        ({"stage": "train_segmenter", "variants": {"a": {"train_segmenter": 1}}}, "write section.key and a value"),
+        ({"stage": "train_segmenter", "variants": {"a": {"train_segmenter": 1}}}, "use section.key and a value"),
         (
             {"stage": "train_segmenter", "variants": {"ok": None, "a": {"train_segmenter.model.plaice": 1}}},
             "variant 'a': train_segmenter.model.plaice: unknown key; did you mean 'place'?",

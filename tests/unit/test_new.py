@@ -61,7 +61,7 @@ def test_its_cluster_file_is_taken_and_its_pipeline_asked_for(
     Path("cluster.yaml").write_text("image: registry.example.com/ours:1")
     capsys.readouterr()
     assert main(["pipeline", "compile"]) == 2
-    line = "has the sections of the pipeline hands, not of forecasting; give --pipeline hands"
+    line = "has the sections of the pipeline hands, not of forecasting; use --pipeline hands"
     assert capsys.readouterr().err == f"error: params.yaml: {line}\n"
     assert main(["pipeline", "compile", "--pipeline", "hands"]) == 0
     images = set(re.findall(r"image: (\S+)", Path("hands.yaml").read_text()))

@@ -143,32 +143,32 @@ def test_every_pod_has_the_labels_and_annotations_of_the_cluster(tmp_path: Path,
     [
         (
             {"labels": {"cost-centre": 17}},
-            'labels: cost-centre: its value must be a text; put it in quotes, e.g. "17"',
+            'labels: cost-centre: value must be a string; put it in quotes, e.g. "17"',
         ),
-        ({"annotations": {"a/b": True}}, "annotations: a/b: its value must be a text; put it in quotes"),
+        ({"annotations": {"a/b": True}}, "annotations: a/b: value must be a string; put it in quotes"),
         ({"labels": {"team": "null"}}, None),
         (
             {"labels": {"team": "Vision & Co"}},
-            "labels: team: 'Vision & Co' is no value of a label; write at most 63",
+            "labels: team: 'Vision & Co' is not a valid label value; use at most 63",
         ),
-        ({"labels": {"team": "a" * 64}}, "is no value of a label"),
-        ({"labels": {"team": "vision\n"}}, "is no value of a label"),
-        ({"labels": {"my team": "a"}}, "labels: my team: is no key of Kubernetes; write NAME or"),
-        ({"labels": {"Example.com/team": "a"}}, "is no key of Kubernetes"),
-        ({"labels": {"a/b/c": "a"}}, "is no key of Kubernetes"),
-        ({"labels": {"/team": "a"}}, "is no key of Kubernetes"),
-        ({"labels": {"team-": "a"}}, "is no key of Kubernetes"),
-        ({"labels": {7: "a"}}, "labels: 7: a key is a text; put it in quotes"),
-        ({"annotations": {f"{'a.' * 130}b/c": "a"}}, "is no key of Kubernetes"),
-        ({"labels": {"kueue.x-k8s.io/queue-name": "mine"}}, "Kueue's keys are not set here; write `queue` and"),
+        ({"labels": {"team": "a" * 64}}, "is not a valid label value"),
+        ({"labels": {"team": "vision\n"}}, "is not a valid label value"),
+        ({"labels": {"my team": "a"}}, "labels: my team: not a valid key; use NAME or"),
+        ({"labels": {"Example.com/team": "a"}}, "not a valid key"),
+        ({"labels": {"a/b/c": "a"}}, "not a valid key"),
+        ({"labels": {"/team": "a"}}, "not a valid key"),
+        ({"labels": {"team-": "a"}}, "not a valid key"),
+        ({"labels": {7: "a"}}, "labels: 7: key must be a string; put it in quotes"),
+        ({"annotations": {f"{'a.' * 130}b/c": "a"}}, "not a valid key"),
+        ({"labels": {"kueue.x-k8s.io/queue-name": "mine"}}, "reserved for Kueue; use the keys `queue` and"),
         (
             {"labels": {"pipeline/runid": "1"}},
-            "pipeline/runid: is set by Kubeflow or maskcast; choose a key of your",
+            "pipeline/runid: reserved by Kubeflow or maskcast; use a key of your",
         ),
-        ({"annotations": {"workflows.argoproj.io/node-name": "x"}}, "is set by Kubeflow or maskcast"),
-        ({"annotations": {"prometheus.io/port": "1"}}, "is set by Kubeflow or maskcast"),
-        ({"labels": {"app": "x"}}, "is set by Kubeflow or maskcast"),
-        ({"annotations": {"note": "x" * (16 << 10)}}, "annotations: all of them together may have 16 KiB"),
+        ({"annotations": {"workflows.argoproj.io/node-name": "x"}}, "reserved by Kubeflow or maskcast"),
+        ({"annotations": {"prometheus.io/port": "1"}}, "reserved by Kubeflow or maskcast"),
+        ({"labels": {"app": "x"}}, "reserved by Kubeflow or maskcast"),
+        ({"annotations": {"note": "x" * (16 << 10)}}, "annotations: larger than 16 KiB in total"),
         ({"labels": ["team"]}, "labels: "),
     ],
 )
@@ -316,28 +316,28 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("image: x\nnamespace: Team_1", "cluster.yaml: namespace: string should match pattern"),
         ("image: x\npods: {gpu: {gpu: 1}}", "pods.gpu.gpu: unknown key; did you mean 'gpus'?"),
         *(
-            (f"image: x\npods: {{gpu: {{memory: {size}}}}}", "pods.gpu.memory: write a whole number with a unit")
+            (f"image: x\npods: {{gpu: {{memory: {size}}}}}", "pods.gpu.memory: must be an integer with a unit")
             for size in ("4 GB", "0.5Gi", "500m", "8", "8k", "0Gi")
         ),
-        ("image: x\npods: {gpu: {shared_memory: 1e3}}", "shared_memory: write a whole number with a unit"),
+        ("image: x\npods: {gpu: {shared_memory: 1e3}}", "shared_memory: must be an integer with a unit"),
         *(
-            (f"image: x\npods: {{gpu: {{cpu: {cores}}}}}", "pods.gpu.cpu: write a number of cores above 0")
+            (f"image: x\npods: {{gpu: {{cpu: {cores}}}}}", "pods.gpu.cpu: must be a number of cores above 0")
             for cores in ("4Gi", "4k", "0", "0.0", "1e3", "0.5m")
         ),
-        ("image: x\npods: {gpu: {tolerations: [{value: a}]}}", "pods.gpu.tolerations[0]: Equal needs a key"),
+        ("image: x\npods: {gpu: {tolerations: [{value: a}]}}", "pods.gpu.tolerations[0]: Equal requires a key"),
         (
             "image: x\npods: {gpu: {tolerations: [{key: a, operator: Exists, value: b}]}}",
-            "pods.gpu.tolerations[0]: Exists takes no value",
+            "pods.gpu.tolerations[0]: Exists allows no value",
         ),
         (
             "image: x\nstages: {train: {gpus: 1}}",
-            "cluster.yaml: stages.train: there is no stage 'train'; stages: ",
+            "cluster.yaml: stages.train: unknown stage 'train'; stages: ",
         ),
         ("image: x\ndata: nfs://files", "cluster.yaml: data: string should match pattern"),
-        ("image: x\ndata: workspace", "data: workspace needs `workspace` with a claim; name one"),
+        ("image: x\ndata: workspace", "data: workspace requires the key `workspace`; add it"),
         ("image: x\nserving: {min_replicas: 0}", "serving.min_replicas: input should be"),
         *(
-            (f"image: {image}", "image: write registry/name@sha256: and 64 digits from 0 to f")
+            (f"image: {image}", "image: must be registry/name@sha256: with 64 hexadecimal digits")
             for image in (
                 "''",
                 "a b",
@@ -349,20 +349,23 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ),
         (
             "image: x\nenv: {A B: x}",
-            "env.A B: write letters, digits, `_`, `-` and `.`, e.g. AWS_REGION, got 'A B'",
+            "env.A B: must have letters, digits, `_`, `-` and `.`, e.g. AWS_REGION, got 'A B'",
         ),
-        ("image: x\nsecrets: {Team_S3: [KEY]}", "secrets.Team_S3: write lower-case letters, digits, `-` and"),
+        ("image: x\nsecrets: {Team_S3: [KEY]}", "secrets.Team_S3: must have lower-case letters, digits, `-` and"),
         (
             "image: x\nsecrets: {a: [my/key]}",
-            "secrets.a[0]: write letters, digits, `_`, `-` and `.`, e.g. AWS_REGION",
+            "secrets.a[0]: must have letters, digits, `_`, `-` and `.`, e.g. AWS_REGION",
         ),
-        ("image: x\nimage_pull_secrets: ['']", "image_pull_secrets[0]: write lower-case letters, digits,"),
-        ("image: x\npods: {gpu: {gpu_resource: gpu}}", "gpu_resource: write domain/NAME, e.g. nvidia.com/gpu"),
-        ("image: x\npods: {gpu: {gpu_type: A 100}}", "pods.gpu.gpu_type: write at most 63 letters, digits,"),
-        ("image: x\npods: {gpu: {node_selector: {a b: x}}}", "node_selector.a b: write NAME or"),
-        ("image: x\npods: {gpu: {node_selector: {a: x y}}}", "node_selector.a: write at most 63 letters,"),
-        ("image: x\npods: {gpu: {tolerations: [{key: a b}]}}", "tolerations[0].key: write NAME or"),
-        ("image: x\npods: {gpu: {tolerations: [{key: a, value: b c}]}}", "tolerations[0].value: write at most"),
+        ("image: x\nimage_pull_secrets: ['']", "image_pull_secrets[0]: must have lower-case letters, digits,"),
+        ("image: x\npods: {gpu: {gpu_resource: gpu}}", "gpu_resource: must be domain/NAME, e.g. nvidia.com/gpu"),
+        ("image: x\npods: {gpu: {gpu_type: A 100}}", "pods.gpu.gpu_type: must have at most 63 letters, digits,"),
+        ("image: x\npods: {gpu: {node_selector: {a b: x}}}", "node_selector.a b: must be NAME or"),
+        ("image: x\npods: {gpu: {node_selector: {a: x y}}}", "node_selector.a: must have at most 63 letters,"),
+        ("image: x\npods: {gpu: {tolerations: [{key: a b}]}}", "tolerations[0].key: must be NAME or"),
+        (
+            "image: x\npods: {gpu: {tolerations: [{key: a, value: b c}]}}",
+            "tolerations[0].value: must have at most",
+        ),
         ("image: x\npods: {gpu: {retries: 3000000000}}", "retries: input should be less than or equal to 2147"),
         ("image: x\npods: {gpu: {timeout_s: 3000000000}}", "timeout_s: input should be less than or equal to"),
         ("image: x\nrun_timeout_s: 3000000000", "run_timeout_s: input should be less than or equal to 2147"),
@@ -371,8 +374,8 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("image: x\npipeline_root: bucket/runs", "cluster.yaml: pipeline_root: string should match pattern"),
         ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
         ("image: x\nenv: {DB: 'postgresql://me:pw@host/db'}", "DB must come from a secret"),
-        ("image: x\nsecrets: {a: [KEY, B], b: [KEY]}", "KEY stands more than once in `env` and `secrets`"),
-        ("image: x\nenv: {KEY: x}\nsecrets: {a: [KEY]}", "KEY stands more than once in `env` and `secrets`"),
+        ("image: x\nsecrets: {a: [KEY, B], b: [KEY]}", "duplicate variable KEY in `env` and `secrets`"),
+        ("image: x\nenv: {KEY: x}\nsecrets: {a: [KEY]}", "duplicate variable KEY in `env` and `secrets`"),
         ("image: x\nstages: {1: {gpus: 1}}", "stages[1]: must be text, and YAML takes it for 1"),
         ("image: x\nworkspace: {claim: a, mount_path: '/a:b'}", "workspace.mount_path: string should match"),
         ("image: x\nworkspace: {claim: a, mount_path: //}", "workspace.mount_path: string should match pattern"),
@@ -394,14 +397,14 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train_masker", "write section.key=value"),
-        ("train=1", "write section.key=value"),
+        ("train_masker", "use section.key=value"),
+        ("train=1", "use section.key=value"),
         ("train.epochs=1", "unknown section 'train'; sections: fetch_dataset, "),
         ("train_masker.epochs=1", "train_masker.epochs: unknown key"),
         ("train_masker.training.epochs=[1", "is not valid YAML"),
         ("train_masker.training.epochs=2001-99-99", "is not valid YAML"),
         ("train_masker.training.epochs.x=1", "'epochs' is 4 and has no keys"),
-        ("fetch_dataset.uri='{{$.outputs.artifacts}}'", "fetch_dataset.uri: {{$. begins a placeholder of kfp"),
+        ("fetch_dataset.uri='{{$.outputs.artifacts}}'", "fetch_dataset.uri: {{$. starts a kfp placeholder"),
         ("train_masker.training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
     ],
 )
@@ -418,7 +421,7 @@ def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert main(["pipeline", "compile", "--out", str(tmp_path / "no/folder/out.yaml")]) == 2
     assert "out.yaml: cannot be written (No such file or directory)" in capsys.readouterr().err
     assert main(["pipeline", "compile", "--out", "."]) == 2
-    assert capsys.readouterr().err == "error: .: is a folder; name a file by --out\n"
+    assert capsys.readouterr().err == "error: .: is a folder; give a file with --out\n"
     os.mkfifo(tmp_path / "pipe")  # a device as well: root would have replaced /dev/null
     assert main(["pipeline", "compile", "--out", str(tmp_path / "pipe")]) == 2
     assert "pipe: cannot be written (a pipe or device, no file)" in capsys.readouterr().err
@@ -488,7 +491,7 @@ def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
         timeout=800,
     )
     assert done.returncode == 2
-    assert f"no Docker Engine answers at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]
+    assert f"Docker Engine is unreachable at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("image", ["maskcast:typo", "Maskcast"])
@@ -502,7 +505,7 @@ def test_run_local_says_that_there_is_no_such_image(
     monkeypatch.setattr("docker.from_env", lambda: engine)
     assert main(["pipeline", "run-local", "--docker", image, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"error: --docker {image}: is not here, nor can it be pulled (no such image)")
+    assert said.startswith(f"error: --docker {image}: not found, and cannot be pulled (no such image)")
     assert not (tmp_path / "out").exists()
 
 

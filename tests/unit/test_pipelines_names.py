@@ -52,7 +52,7 @@ def test_a_pod_is_that_of_its_kind_then_of_its_stage_then_of_its_name(tmp_path: 
 
 
 def test_a_stage_of_the_cluster_is_one_or_a_name_of_one(tmp_path: Path) -> None:
-    said = "stages.third_masker: there is no stage 'third_masker'; stages: .*second_masker"
+    said = "stages.third_masker: unknown stage 'third_masker'; stages: .*second_masker"
     with pytest.raises(MaskcastError, match=said):
         placed(tmp_path, stages={"third_masker": {"gpus": 1}})
 
