@@ -1,4 +1,4 @@
-"""Stops a run: its pods are ended, and the outputs of finished stages stay."""
+"""Cancels a run: its pods are stopped, and the outputs of finished stages are kept."""
 
 import argparse
 
@@ -16,8 +16,8 @@ def run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         found = client.get_run(args.run_id)
         if run_state(found) in ENDED:
-            print(f"it had ended before: {found.display_name}: {run_state(found)}")
+            print(f"already ended: {found.display_name}: {run_state(found)}")
             return 0
         client.terminate_run(args.run_id)
-        print(f"cancelling; {client.command('watch', args.run_id)} shows when its pods have ended")
+        print(f"cancelling; {client.command('watch', args.run_id)} shows when its pods have stopped")
     return 0

@@ -13,9 +13,9 @@ from pipelines.client.pods import RunPods, StagePod, error_line, executors, fail
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
 
-QUEUED = "its turn in the queue"
+QUEUED = "admission by its queue"
 PATIENCE = timedelta(seconds=30)
-"""A pod that waits for less is only starting."""
+"""Waits shorter than this are a normal start of a pod, and not reported."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Waiting:
     why: str
     since: datetime
     in_queue: bool
-    """Whether it will start by itself, in its turn."""
+    """Whether it will start by itself, once its queue admits it."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
 def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
     """Returns why a run failed, e.g. ``train_masker: out of memory: asks for 8Gi``, or None if it did not fail.
 
-    The reason is taken from the stage's pod, else from its log, wherever that is. If both are gone, the line says
+    The reason is taken from the stage's pod, else from its log, from any source. If both are lost, the line says
     so.
 
     Raises:
-        MaskcastError: if Kubeflow does not answer.
+        MaskcastError: Kubeflow is unreachable.
     """
     run, names = at.run, at.names
     if run_state(run) != "FAILED":
@@ -98,11 +98,11 @@ def _of_stage(logs: StageLogs, task: str) -> str:
     if pods and (why := failure_reason(pods[-1].pod, text)):
         return why
     if text is not None:
-        return error_line(text) or "its log does not say why"
+        return error_line(text) or "no error in its log"
     driver = logs.of_driver(task)
     if driver is not None and (why := error_line(driver)):
         return f"kfp's driver failed: {why}"
-    return "its pod is gone, and with it what it said"
+    return "its pod was deleted, and its log is lost"
 
 
 def _of_driver(logs: StageLogs, task: str) -> str:
@@ -110,4 +110,4 @@ def _of_driver(logs: StageLogs, task: str) -> str:
     pod = next((each for each in reversed(logs.pods) if each.driver and each.task == task), None)
     if pod and (why := failure_reason(pod.pod, text)):
         return why
-    return (text and error_line(text)) or "its pod is gone, and with it what it said; see the pods of ml-pipeline"
+    return (text and error_line(text)) or "its pod was deleted, and its log is lost; see the pods of ml-pipeline"

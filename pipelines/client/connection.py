@@ -30,7 +30,7 @@ FORWARD_START_S = 30.0
 
 CREDENTIALS = """Credentials: a token from --token-file or KF_PIPELINES_TOKEN (kubectl create token default-editor
 --namespace NAMESPACE --audience pipelines.kubeflow.org), a session cookie from KF_PIPELINES_COOKIE
-(authservice_session=...), in a pod its service account, or what the kfp client keeps in ~/.config/kfp."""
+(authservice_session=...), in a pod its service account, or the kfp client's credentials in ~/.config/kfp."""
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--port-forward",
         metavar="NAMESPACE",
-        help="connect by `kubectl port-forward`; NAMESPACE is that of Kubeflow Pipelines, e.g. kubeflow",
+        help="connect with `kubectl port-forward`; the namespace of Kubeflow Pipelines, e.g. kubeflow",
     )
     group.add_argument("--namespace", help="namespace of the runs (default: that of the cluster file)")
     group.add_argument(
@@ -100,7 +100,7 @@ class Client(kfp.Client):
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
             )
         except (ValueError, OSError) as error:
-            raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); fix or remove what is in it") from None
+            raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); fix or remove its content") from None
         self.address, self._ui, self._flags = host, ui, flags
         self._run_api.api_client.rest_client = Transport(self._existing_config, namespace)
         answer = self._get("/apis/v2beta1/healthz")
@@ -134,7 +134,7 @@ class Client(kfp.Client):
         """Returns a pod's output from Kubeflow's archive, which exists as long as the run's Workflow; else None.
 
         Raises:
-            MaskcastError: if the server does not answer.
+            MaskcastError: the server is unreachable.
         """
         try:
             return self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
@@ -178,7 +178,7 @@ def connect(args: argparse.Namespace) -> Iterator[Client]:
         elif "KUBERNETES_SERVICE_HOST" in os.environ:
             host = IN_CLUSTER
         else:
-            raise NoServerError("no server: give --host or --port-forward, or set KF_PIPELINES_ENDPOINT")
+            raise NoServerError("no Kubeflow server: give --host or --port-forward, or set KF_PIPELINES_ENDPOINT")
         yield Client(host, namespace, ui, _credentials(args.token_file, host == IN_CLUSTER), _flags(args))
 
 
@@ -212,9 +212,9 @@ def _credentials(token_file: Path | None, in_cluster: bool) -> _Token | None:
     if token := os.environ.get("KF_PIPELINES_TOKEN"):
         return _Token(lambda: _header_value(token, "KF_PIPELINES_TOKEN"))
     # A pod's own token is only sent to its own cluster, unless the environment specifies another.
-    own = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH))
-    if own.exists() and (in_cluster or KF_PIPELINES_SA_TOKEN_ENV in os.environ):
-        return _Token(partial(_read_token, own))
+    pod_token = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH))
+    if pod_token.exists() and (in_cluster or KF_PIPELINES_SA_TOKEN_ENV in os.environ):
+        return _Token(partial(_read_token, pod_token))
     return None
 
 
@@ -222,16 +222,16 @@ def _read_token(path: Path) -> str:
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise MaskcastError(f"{path}: the token cannot be read ({error}); name another file") from None
+        raise MaskcastError(f"{path}: the token cannot be read ({error}); give another file") from None
     if not token:
         raise MaskcastError(f"{path}: the token file is empty; write the token into it")
     return _header_value(token, str(path))
 
 
 def _header_value(secret: str, source: str) -> str:
-    """Returns a secret if it is valid in an HTTP header; else the header's own error would show it."""
+    """Returns a secret if it is valid in an HTTP header; the error of the HTTP library would show the secret."""
     if not re.fullmatch("[ -~]*", secret):
-        raise MaskcastError(f"{source}: has line breaks or letters beyond ASCII; set it anew")
+        raise MaskcastError(f"{source}: contains line breaks or non-ASCII characters; set it again without them")
     return secret
 
 
@@ -240,9 +240,9 @@ def _checked_address(host: str) -> str:
     with suppress(ValueError):  # brackets that are not IPv6
         parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise MaskcastError(f"{host}: no address of a server; write it as https://kubeflow.example.com/pipeline")
+        raise MaskcastError(f"{host}: not a server address; use e.g. https://kubeflow.example.com/pipeline")
     if parts.username or parts.password:
-        raise MaskcastError(f"{parts.hostname}: its address holds a password; set KF_PIPELINES_TOKEN instead")
+        raise MaskcastError(f"{parts.hostname}: the address contains a password; set KF_PIPELINES_TOKEN instead")
     return host.split("#")[0].rstrip("/")
 
 
@@ -250,29 +250,32 @@ def _checked_address(host: str) -> str:
 def _port_forward(namespace: str) -> Iterator[str]:
     """Yields the local address, which is forwarded until the block ends."""
     command = ["kubectl", "port-forward", f"--namespace={namespace}", "--address=127.0.0.1"]
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "said").open("w+", encoding="utf-8") as said:
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output").open("w+", encoding="utf-8") as output:
         try:
-            child = subprocess.Popen([*command, "service/ml-pipeline", ":8888"], stdout=said, stderr=said)
+            child = subprocess.Popen([*command, "service/ml-pipeline", ":8888"], stdout=output, stderr=output)
         except OSError as error:
             raise MaskcastError(
-                f"--port-forward needs kubectl ({error.strerror}); install it or use --host"
+                f"--port-forward: requires kubectl ({error.strerror}); install it, or use --host"
             ) from None
         try:
-            yield f"http://127.0.0.1:{_forwarded_port(child, Path(said.name), namespace)}"
+            yield f"http://127.0.0.1:{_forwarded_port(child, Path(output.name), namespace)}"
         finally:
             child.terminate()
             child.wait()
 
 
-def _forwarded_port(child: subprocess.Popen[bytes], said: Path, namespace: str) -> int:
+def _forwarded_port(child: subprocess.Popen[bytes], output: Path, namespace: str) -> int:
     deadline = time.monotonic() + FORWARD_START_S
     while True:
-        over = child.poll() is not None or time.monotonic() > deadline
-        text = said.read_text(encoding="utf-8")
+        is_last_read = child.poll() is not None or time.monotonic() > deadline
+        text = output.read_text(encoding="utf-8")
         if forwarding := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", text):
             return int(forwarding[1])
-        if over:
+        if is_last_read:
             break
         time.sleep(0.1)
     reason = text.strip().splitlines()[-1] if text.strip() else f"no answer within {FORWARD_START_S:.0f} s"
-    raise MaskcastError(f"kubectl cannot forward to ml-pipeline in namespace {namespace} ({reason}); fix that")
+    raise MaskcastError(
+        f"--port-forward: kubectl cannot forward to ml-pipeline in namespace {namespace} ({reason}); check the "
+        "namespace and your permissions"
+    )

@@ -62,8 +62,8 @@ def deploy(
     current = running.get()
     if current is None and canary is not None:
         raise MaskcastError(
-            f"--canary: {cluster.namespace} has no InferenceService {name} whose requests could be shared; "
-            "deploy without --canary first"
+            f"--canary: InferenceService {name} not found in namespace {cluster.namespace}; deploy without "
+            "--canary first"
         )
     wanted = _wanted(current, cluster, name, release, canary)
     if dry_run:
@@ -90,13 +90,15 @@ def undeploy(model: str, file: Path | None, service: str | None, *, canary: bool
     running = Service(connect(), cluster, name)
     current = running.get()
     if current is None:
-        raise MaskcastError(f"{cluster.namespace} has no InferenceService {name}; `--service` names another")
+        raise MaskcastError(
+            f"InferenceService {name} not found in namespace {cluster.namespace}; give another with --service"
+        )
     if not canary:
         running.delete()
         print(f"InferenceService/{name} in {cluster.namespace}: deleted")
         return
     if not current["spec"].get("canary"):
-        raise MaskcastError(f"InferenceService {name} has no canary; leave --canary out to delete the service")
+        raise MaskcastError(f"InferenceService {name} has no canary; omit --canary to delete the service")
     running.put(without_canary(current), new=False)
     kept = release_in(current["spec"]["predictor"])
     print(f"InferenceService/{name} in {cluster.namespace}: canary deleted, {kept} gets all requests")
@@ -125,6 +127,6 @@ def _print(cluster: Cluster, release: Release, service: Manifest) -> None:
             command = shlex.join(
                 ["kubectl", "annotate", "--overwrite", "-n", cluster.namespace, "secret", name, *notes]
             )
-            say(f"where the S3 server is, for KServe: {command}")
+            say(f"address of the S3 server for KServe: {command}")
         print(yaml.safe_dump(storage_account(cluster), sort_keys=False), end="---\n")
     print(yaml.safe_dump(service, sort_keys=False), end="")

@@ -74,21 +74,21 @@ def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = F
     """
     serving = cluster.serving
     annotations = {**cluster.annotations, **SCRAPED}
-    found: Manifest = {"name": name, "annotations": annotations, "timeout": serving.timeout_s}
+    spec: Manifest = {"name": name, "annotations": annotations, "timeout": serving.timeout_s}
     if cluster.labels:
-        found["labels"] = dict(cluster.labels)
+        spec["labels"] = dict(cluster.labels)
     if not canary:
-        found |= {"minReplicas": serving.min_replicas, "maxReplicas": serving.max_replicas}
+        spec |= {"minReplicas": serving.min_replicas, "maxReplicas": serving.max_replicas}
         # New pods must be ready before old ones are stopped.
         rolling = {"maxUnavailable": 0, "maxSurge": 1}
-        found["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
+        spec["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
     if release.storage is not None:
-        found["serviceAccountName"] = serving.service_account
+        spec["serviceAccountName"] = serving.service_account
     if cluster.image_pull_secrets:
-        found["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
-    found["containers"] = [_container(cluster, release)]
-    found["volumes"] = [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}]
-    return found
+        spec["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
+    spec["containers"] = [_container(cluster, release)]
+    spec["volumes"] = [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}]
+    return spec
 
 
 def with_canary(current: Manifest, cluster: Cluster, release: Release, percent: int) -> Manifest:
@@ -98,14 +98,14 @@ def with_canary(current: Manifest, cluster: Cluster, release: Release, percent: 
         MaskcastError: KServe cannot split requests between these two.
     """
     stable = current["spec"]["predictor"]
-    for what, storage in ((release_in(stable), _storage_of(stable)), (release.title, release.storage)):
+    for title, storage in ((release_in(stable), _storage_of(stable)), (release.title, release.storage)):
         if storage is None:
             raise MaskcastError(
-                f"--canary: KServe splits requests only between weights in S3, and {what} comes from the "
-                "registry; set serving.artifacts in the cluster file to where the MLflow server keeps artifacts"
+                f"--canary: requires weights in S3, but those of {title} come from the registry; set "
+                "serving.artifacts in the cluster file to the S3 address of the MLflow server's artifacts"
             )
     if release_in(stable) == release.title:
-        raise MaskcastError(f"--canary: {release.title} gets all requests already; name another version")
+        raise MaskcastError(f"--canary: {release.title} already gets all requests; give another version")
     name = _name(release) if stable.get("name") != _name(release) else f"{_name(release)}-canary"
     canary = {"trafficPercent": percent, "predictor": predictor(cluster, release, name, canary=True)}
     return current | {"spec": current["spec"] | {"canary": [canary]}}

@@ -16,7 +16,7 @@ from pipelines.cluster import Cluster
 
 POLL_S = 2.0
 READY_WITHIN_S = 900.0
-STUCK_S = 30.0  # seconds before the reason why a pod waits is printed
+STUCK_S = 30.0  # seconds after which the reason why a pod waits is printed
 
 
 class Service:
@@ -25,7 +25,7 @@ class Service:
     def __init__(self, api: ApiClient, cluster: Cluster, name: str) -> None:
         self.api, self.cluster, self.name = api, cluster, name
         self.custom = CustomObjectsApi(api)
-        self.place = (GROUP, API_VERSION, cluster.namespace, PLURAL)
+        self.resource = (GROUP, API_VERSION, cluster.namespace, PLURAL)
 
     def get(self) -> Manifest | None:
         """Returns the present service, or None if there is none.
@@ -33,10 +33,10 @@ class Service:
         Raises:
             MaskcastError: KServe is not installed.
         """
-        found: Manifest | None = call_api(self.custom.get_namespaced_custom_object, *self.place, self.name)
-        if found is None:
-            self._need_kserve()
-        return found
+        service: Manifest | None = call_api(self.custom.get_namespaced_custom_object, *self.resource, self.name)
+        if service is None:
+            self._check_kserve()
+        return service
 
     def put(self, wanted: Manifest, *, new: bool) -> None:
         """Creates or replaces the service.
@@ -46,12 +46,12 @@ class Service:
                 the API refuses.
         """
         if wanted["spec"].get("canary"):
-            self._need_kserve(canary=True)
+            self._check_kserve(canary=True)
         if new:
-            done = call_api(self.custom.create_namespaced_custom_object, *self.place, wanted)
+            result = call_api(self.custom.create_namespaced_custom_object, *self.resource, wanted)
         else:
-            done = call_api(self.custom.replace_namespaced_custom_object, *self.place, self.name, wanted)
-        if done is None:
+            result = call_api(self.custom.replace_namespaced_custom_object, *self.resource, self.name, wanted)
+        if result is None:
             raise no_namespace(self.cluster.namespace)
 
     def annotate_secrets(self, names: Iterable[str], notes: Mapping[str, str]) -> None:
@@ -64,12 +64,13 @@ class Service:
             patch = {"metadata": {"annotations": dict(notes)}}
             if call_api(CoreV1Api(self.api).patch_namespaced_secret, name, self.cluster.namespace, patch) is None:
                 raise MaskcastError(
-                    f"{self.cluster.namespace} has no secret {name}; `maskcast pipeline setup` makes it"
+                    f"secret {name} not found in namespace {self.cluster.namespace}; create it with `maskcast "
+                    "pipeline setup --apply`"
                 )
 
     def delete(self) -> None:
         """Deletes the service with its pods."""
-        call_api(self.custom.delete_namespaced_custom_object, *self.place, self.name)
+        call_api(self.custom.delete_namespaced_custom_object, *self.resource, self.name)
 
     def wait(self) -> None:
         """Waits until the service is ready; prints meanwhile what its pods wait for.
@@ -77,30 +78,28 @@ class Service:
         Raises:
             MaskcastError: it is not ready in time.
         """
-        late, told = (
-            time.monotonic() + READY_WITHIN_S,
-            WaitReporter(f"InferenceService/{self.name} waits", STUCK_S),
-        )
+        deadline = time.monotonic() + READY_WITHIN_S
+        reporter = WaitReporter(f"InferenceService/{self.name} waits", STUCK_S)
         while True:
             service = self.get() or {}
             status = service.get("status", {})
             ready: dict[str, Any] = next(
                 (each for each in status.get("conditions", []) if each["type"] == "Ready"), {}
             )
-            fresh = status.get("observedGeneration", 0) >= service.get("metadata", {}).get("generation", 0)
-            if fresh and ready.get("status") == "True":
+            is_current = status.get("observedGeneration", 0) >= service.get("metadata", {}).get("generation", 0)
+            if is_current and ready.get("status") == "True":
                 print(
                     f"InferenceService/{self.name}: ready" + (f" at {url}" if (url := status.get("url")) else "")
                 )
                 return
-            why = [*self._waits(), *([ready["message"]] if ready.get("message") else [])]
-            if time.monotonic() > late:
+            reasons = [*self._waits(), *([ready["message"]] if ready.get("message") else [])]
+            if time.monotonic() > deadline:
                 raise MaskcastError(
                     f"InferenceService {self.name} is not ready after {READY_WITHIN_S / 60:.0f} minutes"
-                    + (f": {why[0]}" if why else "")
-                    + "; fix that: it goes on by itself"
+                    + (f": {reasons[0]}" if reasons else "")
+                    + "; fix the cause, and the deployment continues"
                 )
-            told.report_new(why)
+            reporter.report_new(reasons)
             time.sleep(POLL_S)
 
     def _waits(self) -> list[str]:
@@ -111,19 +110,20 @@ class Service:
             return []
         return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := waiting_reason(pod))]
 
-    def _need_kserve(self, *, canary: bool = False) -> None:
+    def _check_kserve(self, *, canary: bool = False) -> None:
         try:
             crd = call_api(ApiextensionsV1Api(self.api).read_custom_resource_definition, f"{PLURAL}.{GROUP}")
         except ForbiddenError:  # CRDs are cluster-wide and not readable for everyone
             return
         if crd is None:
             raise MaskcastError(
-                "the cluster has no KServe (no InferenceService); install it, or use `maskcast serve`"
+                "KServe is not installed in the cluster (no CRD InferenceService); install it, or use `maskcast "
+                "serve`"
             )
         if canary and not any("canary" in _spec_of(each) for each in crd.spec.versions):
             raise MaskcastError(
-                "--canary: KServe splits requests in Standard mode from version 0.20 on, and the cluster's is "
-                "older; deploy without --canary"
+                "--canary: requires KServe 0.20 or later in Standard mode, and the cluster's is older; upgrade "
+                "KServe, or deploy without --canary"
             )
 
 

@@ -35,22 +35,22 @@ def connect() -> client.ApiClient:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             raise MaskcastError(
-                f"{file or '~/.kube/config'}: names no cluster ({error}); set KUBECONFIG or log in to one"
+                f"{file or '~/.kube/config'}: no cluster configured ({error}); set KUBECONFIG, or log in to one"
             ) from None
     return client.ApiClient(configuration)
 
 
 def no_namespace(name: str) -> MaskcastError:
     """Returns the error for an object whose namespace does not exist."""
-    return MaskcastError(f"there is no namespace {name!r}; `kubectl create namespace {name}`")
+    return MaskcastError(f"namespace {name!r} not found; create it with `kubectl create namespace {name}`")
 
 
 def call_api(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Returns the result of an API call, or None if the object does not exist.
 
     Raises:
-        ForbiddenError: if permissions are missing.
-        MaskcastError: if the API does not answer, or refuses for another reason.
+        ForbiddenError: permissions are missing.
+        MaskcastError: the API is unreachable, or refuses for another reason.
     """
     try:
         return call(*arguments, **{"_request_timeout": TIMEOUT_S, **options})
@@ -61,14 +61,16 @@ def call_api(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
             raise ForbiddenError(api_message(error)) from None
         if error.status == 401:
             raise MaskcastError(
-                "the Kubernetes API does not know you (401); log in to the cluster again"
+                "the Kubernetes API rejects the credentials (401); log in to the cluster again"
             ) from None
-        raise MaskcastError(f"the Kubernetes API answers {error.status}: {api_message(error)}; fix that") from None
+        raise MaskcastError(
+            f"the Kubernetes API answers {error.status}: {api_message(error)}; fix the cause and try again"
+        ) from None
     except ValueError as error:  # raised by the client's models, for example on a login page
         raise MaskcastError(
-            f"what answers is not the Kubernetes API ({one_line(error)}); fix KUBECONFIG, or log in again"
+            f"the server is not a Kubernetes API ({one_line(error)}); fix KUBECONFIG, or log in again"
         ) from None
     except HTTPError as error:
         raise MaskcastError(
-            f"the Kubernetes API does not answer ({error}); check `kubectl cluster-info` and the network"
+            f"the Kubernetes API is unreachable ({error}); check `kubectl cluster-info` and the network"
         ) from None

@@ -1,8 +1,8 @@
 """Prints the log of a stage, attempt by attempt.
 
-Without STAGE it is the stage that failed, else the one that started last. The log is read from the stage's pod; if
-that is gone, from Kubeflow's archive, then from the artifacts of the run (with the S3 credentials of the
-environment).
+The default of STAGE is the stage that failed, else the one that started last. The log is read from the stage's
+pod; if that was deleted, from Kubeflow's archive, then from the artifacts of the run (with the S3 credentials of
+the environment).
 """
 
 import argparse
@@ -29,26 +29,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("stage", metavar="STAGE", nargs="?", help="stage of the run, e.g. train_masker")
     parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the pod ends")
-    parser.add_argument("--all", action="store_true", help="print the lines of Kubeflow and Argo, too")
+    parser.add_argument("--all", action="store_true", help="also print the lines of Kubeflow and Argo")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code.
 
     Raises:
-        MaskcastError: when there is no log, with the place to look.
+        MaskcastError: the log is not found; names the page of the run.
     """
     with connect(args) as client:
-        found = client.get_run(args.run_id)  # reports a wrong id
-        stages, reach = stage_states(found, task_names(client, found)), RunPods.of(client, found)
+        run_details = client.get_run(args.run_id)  # raises for an unknown id
+        stages, access = (
+            stage_states(run_details, task_names(client, run_details)),
+            RunPods.of(client, run_details),
+        )
         try:
-            pods = reach.pods()
+            pods = access.pods()
             stage = _choose(stages, pods, args.stage)
-            mine = executors(pods, stage.task)
-            if args.follow and reach.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
-                _follow(reach.api, stage.name, mine[-1], args.all)
+            stage_pods = executors(pods, stage.task)
+            is_active = bool(stage_pods) and stage_pods[-1].pod.status.phase in ("Pending", "Running")
+            if args.follow and access.api and is_active:
+                _follow(access.api, stage.name, stage_pods[-1], args.all)
             else:
-                _print(StageLogs(client, found, pods, reach.api), stage, args.all)
+                _print(StageLogs(client, run_details, pods, access.api), stage, args.all)
         except MaskcastError as error:
             raise MaskcastError(f"{error}; or see {client.page(args.run_id)}") from None
     return 0
@@ -65,7 +69,9 @@ def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str 
         for each in stages:
             if each.name == name:
                 return each
-        raise MaskcastError(f"the run has no stage {wanted!r}, only {', '.join(each.name for each in stages)}")
+        raise MaskcastError(
+            f"unknown stage {wanted!r}; stages of the run: {', '.join(each.name for each in stages)}"
+        )
     # Pods are most recent; Kubeflow's API lags behind, but also knows about deleted pods.
     last = {each.task: each.pod.status.phase for each in pods if not each.driver}
     failed = [each for each in stages if each.state == "FAILED" or last.get(each.task) == "Failed"]
@@ -79,24 +85,24 @@ def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str 
 
 
 def _print(logs: StageLogs, stage: StageState, everything: bool) -> None:
-    found = logs.of(stage.task) if stage.state in RAN or executors(logs.pods, stage.task) else []
-    if not found:
-        raise MaskcastError(f"{stage.name}: {_nothing(logs, stage)}")
-    for log in found:
+    attempts = logs.of(stage.task) if stage.state in RAN or executors(logs.pods, stage.task) else []
+    if not attempts:
+        raise MaskcastError(f"{stage.name}: {_missing_reason(logs, stage)}")
+    for log in attempts:
         say(f"{stage.name}, attempt {log.attempt + 1}, from {log.source}")
         sys.stdout.write(log.text if everything else stage_output(log.text))
         sys.stdout.flush()
 
 
-def _nothing(logs: StageLogs, stage: StageState) -> str:
+def _missing_reason(logs: StageLogs, stage: StageState) -> str:
     """Returns the reason why a stage has no log."""
     if stage.state == "CACHED":
-        if maker := cached_run_id(logs.pods, stage.task, logs.run.run_id):
-            return f"it came from the cache; where it ran: {logs.client.command('logs', maker, stage.name)}"
-        return "it came from the cache of an earlier run"
+        if cached_id := cached_run_id(logs.pods, stage.task, logs.run.run_id):
+            return f"its outputs are from the cache; its log: {logs.client.command('logs', cached_id, stage.name)}"
+        return "its outputs are from the cache of an earlier run"
     if stage.state in ("PENDING", "SKIPPED"):
-        return f"it is {stage.state} and has printed nothing"
-    return "its pod is gone, and nobody kept what it printed"
+        return f"it is {stage.state} and has no log"
+    return "its pod was deleted, and its log was not kept"
 
 
 def _follow(api: CoreV1Api, stage: str, pod: StagePod, everything: bool) -> None:
@@ -111,11 +117,11 @@ def _follow(api: CoreV1Api, stage: str, pod: StagePod, everything: bool) -> None
         _request_timeout=(kube.TIMEOUT_S[0], None),  # a stage may print nothing for long
     )
     if answer is None:
-        raise MaskcastError(f"pod {pod.name} is gone by now")
-    mine = Filter()
+        raise MaskcastError(f"pod {pod.name} was deleted")
+    stage_lines = Filter()
     try:
         for line in io.TextIOWrapper(answer, encoding="utf-8", errors="replace"):
-            if everything or mine.keeps(line.rstrip("\n")):
+            if everything or stage_lines.keeps(line.rstrip("\n")):
                 print(line, end="", flush=True)
     except HTTPError as error:
-        raise MaskcastError(f"the log breaks off here ({error}); run the same command again") from None
+        raise MaskcastError(f"the connection to the log was lost ({error}); run the same command again") from None

@@ -1,4 +1,4 @@
-"""What a run or schedule consists of: a pipeline version on the server, and values for its parameters."""
+"""Prepares a run or schedule: uploads the pipeline's version, and returns the values of its parameters."""
 
 import argparse
 import contextlib
@@ -43,7 +43,7 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
     add_cluster(parser)
     parser.add_argument(
-        "--experiment", default="maskcast", help="experiment, created if there is none (default: %(default)s)"
+        "--experiment", default="maskcast", help="experiment, created if missing (default: %(default)s)"
     )
     parser.add_argument("--no-preflight", action="store_true", help="do not check the cluster first")
 
@@ -52,14 +52,14 @@ def make_package(args: argparse.Namespace, cluster: Cluster) -> Package:
     """Returns the package to submit. `-S` changes only values of the run, not the version of the pipeline.
 
     Raises:
-        MaskcastError: names the faulty key; also if the image is not pinned, or pods cannot read the data.
+        MaskcastError: a key is invalid, the image is not pinned, or pods cannot read the data.
     """
     cluster.check_image()
     values = values_of(args.pipeline, args.params, args.set)
     if data := local_data(values):
         raise MaskcastError(
-            f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "
-            "copy it to a bucket and give s3://bucket/prefix"
+            f"fetch_dataset.uri: {data} is on this machine, where pods cannot read it; copy it to a bucket and "
+            "use s3://bucket/prefix"
         )
     built, _ = build_given(args, (), Placement(cluster.image, cluster))
     _, grid = build_given(args, args.set, Placement("image"))
@@ -93,9 +93,9 @@ def prepare_submission(args: argparse.Namespace) -> Iterator[tuple[Client, Packa
             with contextlib.redirect_stdout(sys.stderr):
                 passed = print_checks(args, cluster, client)
             if not passed:
-                raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
-        told = {"pipeline_root": cluster.pipeline_root, "service_account": cluster.service_account}
-        yield client, package, {"params": package.parameters} | told
+                raise MaskcastError("preflight failed; fix the failed rows, or add --no-preflight")
+        settings = {"pipeline_root": cluster.pipeline_root, "service_account": cluster.service_account}
+        yield client, package, {"params": package.parameters} | settings
 
 
 def upload(client: Client, package: Package) -> dict[str, str]:
@@ -104,13 +104,15 @@ def upload(client: Client, package: Package) -> dict[str, str]:
     Raises:
         MaskcastError: if the server refuses.
     """
-    found = client.list_pipelines(namespace=client.get_user_namespace(), filter=_named(package.pipeline)).pipelines
-    if not found:
-        pipeline = V2beta1Pipeline(display_name=package.pipeline, namespace=client.get_user_namespace() or None)
-        found = [client.pipelines.pipeline_service_create_pipeline(pipeline=pipeline)]
-    pipeline_id: str = found[0].pipeline_id
+    namespace = client.get_user_namespace()
+    pipelines = client.list_pipelines(namespace=namespace, filter=_named(package.pipeline)).pipelines
+    if not pipelines:
+        pipeline = V2beta1Pipeline(display_name=package.pipeline, namespace=namespace or None)
+        pipelines = [client.pipelines.pipeline_service_create_pipeline(pipeline=pipeline)]
+    pipeline_id: str = pipelines[0].pipeline_id
     versions = client.list_pipeline_versions(pipeline_id, filter=_named(package.version)).pipeline_versions
-    say(f"pipeline {package.pipeline}, version {package.version} ({'there already' if versions else 'uploading'})")
+    state = "already uploaded" if versions else "uploading"
+    say(f"pipeline {package.pipeline}, version {package.version} ({state})")
     if not versions:
         with tempfile.TemporaryDirectory() as folder, quiet():
             compiled = Path(folder) / "pipeline.yaml"
@@ -126,8 +128,8 @@ def experiment_id(client: Client, name: str) -> str:
         MaskcastError: if the server refuses.
     """
     with quiet():
-        made: str = client.create_experiment(name).experiment_id
-    return made
+        experiment: str = client.create_experiment(name).experiment_id
+    return experiment
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:

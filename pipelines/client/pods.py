@@ -109,9 +109,9 @@ def cached_run_id(pods: Iterable[StagePod], task: str, run_id: str) -> str | Non
     """Returns the id of the run whose cached outputs a task used, from the arguments of pods that read them."""
     for each in pods:
         words = [word for box in each.pod.spec.containers for word in [*(box.command or []), *(box.args or [])]]
-        for maker in re.findall(rf"/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(task)}/", " ".join(words)):
-            if maker != run_id:
-                return str(maker)
+        for other_id in re.findall(rf"/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(task)}/", " ".join(words)):
+            if other_id != run_id:
+                return str(other_id)
     return None
 
 
@@ -128,30 +128,28 @@ def failure_reason(pod: V1Pod, log: str | None = None) -> str | None:
     if status.reason == "Evicted":
         return f"evicted: {status.message}"
     if status.reason == "DeadlineExceeded":
-        return "took longer than its timeout_s allows"
+        return "exceeded its timeout_s"
     statuses = [*(status.init_container_statuses or []), *(status.container_statuses or [])]
     ended = {each.name: each.state.terminated for each in statuses if each.state and each.state.terminated}
     main = ended.get(MAIN) or next((each for each in ended.values() if each.exit_code), None)
     if main is not None and main.reason == "OOMKilled":
-        return f"out of memory: asks for {_memory(pod)}"
-    if log is not None and (said := error_line(log)):
-        return said
+        return f"out of memory: {_memory_limit(pod)}"
+    if log is not None and (error := error_line(log)):
+        return error
     if main is None:
-        return waiting_reason(pod) or str(status.message or status.reason or "ended without a word")
+        return waiting_reason(pod) or str(status.message or status.reason or "ended without a message")
     if main.exit_code == 75:
-        return (
-            "asked to end, by its time limit or from outside; a checkpoint is there: run it again (exit code 75)"
-        )
+        return "stopped by its time limit or a signal, with a checkpoint; run it again to resume (exit code 75)"
     if main.exit_code in (137, 143):
-        return f"killed from outside (exit code {main.exit_code})"
+        return f"killed by a signal (exit code {main.exit_code})"
     return f"exit code {main.exit_code}" + (f": {main.message.strip()}" if main.message else "")
 
 
 def error_line(log: str) -> str | None:
     """Returns the error in a log: the last line that starts with `error:` or ends a traceback."""
-    found = re.findall(r"^(?:error|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.+)$", log, re.MULTILINE)
-    if found:
-        return str(found[-1]).strip()
+    errors = re.findall(r"^(?:error|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.+)$", log, re.MULTILINE)
+    if errors:
+        return str(errors[-1]).strip()
     # kfp's driver writes klog: F1126 08:59:45.123456   15 main.go:79] what went wrong
     fatal = re.findall(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.+)$", log, re.MULTILINE)
     return str(fatal[-1]).strip() if fatal else None
@@ -173,11 +171,11 @@ def _attempt(node: str) -> tuple[str, int]:
     return match[1], int(match[2] or 0)
 
 
-def _memory(pod: V1Pod) -> str:
+def _memory_limit(pod: V1Pod) -> str:
     limits: Mapping[str, Any] = next(
         ((each.resources and each.resources.limits) or {} for each in pod.spec.containers if each.name == MAIN), {}
     )
-    return str(limits.get("memory", "no more than the node has"))
+    return f"its limit is {limits['memory']}" if "memory" in limits else "it has no limit but the node's memory"
 
 
 def _fnv32a(text: str) -> int:

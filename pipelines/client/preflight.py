@@ -77,7 +77,7 @@ def check_cluster(cluster_file: Path) -> list[CheckResult]:
     """Returns the results for the default pipeline on a cluster.
 
     Raises:
-        MaskcastError: if the cluster file or the params are wrong.
+        MaskcastError: the cluster file or the params are invalid.
     """
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -115,7 +115,7 @@ def check_submission(
         server: connection to Kubeflow, or its error.
 
     Raises:
-        MaskcastError: if the params are wrong.
+        MaskcastError: the params are invalid.
     """
     placement = Placement(cluster.image, cluster)
     build(args.pipeline, args.params, args.set, placement)
@@ -137,11 +137,11 @@ def preflight(
     """
     api, first = _api()
     subject = Subject(cluster, pods, data_uri, api, installed)
-    own: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
-    checks = own | (API_CHECKS if api else {}) | OTHER_CHECKS
+    first_checks: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
+    checks = first_checks | (API_CHECKS if api else {}) | OTHER_CHECKS
     with pod_environment(subject):
         rows = run_checks({name: partial(check, subject) for name, check in checks.items()}, LIMIT_S, "failed")
-    without = CheckResult("the cluster", "not checked", f"without that API: {', '.join(API_CHECKS)}")
+    without = CheckResult("the cluster", "not checked", f"requires that API: {', '.join(API_CHECKS)}")
     return [first, *([] if api else [without]), *rows]
 
 
@@ -151,7 +151,7 @@ def _api() -> tuple[Any, CheckResult]:
         api = connect()
         version = call_api(client.VersionApi(api).get_code)
         if version is None:
-            raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; fix KUBECONFIG")
+            raise MaskcastError(f"{api.configuration.host} is not a Kubernetes API; fix KUBECONFIG")
     except MaskcastError as error:
         return None, error_result("Kubernetes API", "failed", error)
     return api, CheckResult("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")

@@ -23,13 +23,15 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code.
 
     Raises:
-        MaskcastError: if the run did not fail, or the server refuses.
+        MaskcastError: the run has not failed, or the server refuses.
     """
     with connect(args) as client:
         state = run_state(client.get_run(args.run_id))
         if state not in ("FAILED", "CANCELED"):
             remedy = client.command("watch", args.run_id)
-            raise MaskcastError(f"run {args.run_id} is {state}: only what failed is started again; see {remedy}")
+            raise MaskcastError(
+                f"run {args.run_id} is {state}; only failed and cancelled runs can be restarted; see {remedy}"
+            )
         client.retry_run(args.run_id)
-        say(f"started again: {client.page(args.run_id)}")
+        say(f"restarted: {client.page(args.run_id)}")
         return follow(client, args.run_id) if args.wait else 0

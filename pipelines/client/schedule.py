@@ -1,7 +1,7 @@
 """Runs a pipeline repeatedly, at the times of a cron expression.
 
-Only one run is active at a time, and runs missed while the cluster was down are not made up for. Every run uses
-the version and params of today: after a change, schedule again. Prints the id of the schedule.
+Only one run is active at a time, and runs missed while the cluster was down are not repeated. Every run uses the
+present version and params: after a change, schedule again. Prints the id of the schedule.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cluster says otherwise)",
     )
     what.add_argument("--list", action="store_true", help="list the schedules of the namespace instead")
-    what.add_argument("--delete", metavar="ID", help="delete a schedule instead; its runs stay")
+    what.add_argument("--delete", metavar="ID", help="delete a schedule instead; its runs are kept")
     parser.add_argument("--name", help="name of the schedule (default: the pipeline's)")
     add_package(parser)
     add_connection(parser)
@@ -43,30 +43,30 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if len(args.cron.split()) != 6:
         raise MaskcastError(
-            f"--cron {args.cron!r}: write six fields, second minute hour day month weekday; "
-            "put a 0 before a usual expression of five"
+            f"--cron {args.cron!r}: use six fields, second minute hour day month weekday; prefix a standard "
+            "expression of five fields with 0"
         )
-    with prepare_submission(args) as (client, package, told):
-        print(_create(client, args, package, told))
+    with prepare_submission(args) as (client, package, kfp_arguments):
+        print(_create(client, args, package, kfp_arguments))
     return 0
 
 
-def _create(client: Client, args: argparse.Namespace, package: Package, told: dict[str, Any]) -> str:
+def _create(client: Client, args: argparse.Namespace, package: Package, kfp_arguments: dict[str, Any]) -> str:
     name = args.name or package.pipeline
     experiment = experiment_id(client, args.experiment)
     for each in _schedules(client, experiment_id=experiment):
         if each.display_name == name:
             raise MaskcastError(
-                f"experiment {args.experiment} has a schedule {name!r} already ({each.recurring_run_id}); "
-                "remove it with --delete, or give this one another --name"
+                f"schedule {name!r} already exists in experiment {args.experiment} ({each.recurring_run_id}); "
+                "delete it with --delete, or give another --name"
             )
-    told |= upload(client, package)
-    made = client.create_recurring_run(
-        experiment, name, cron_expression=args.cron, max_concurrency=1, no_catchup=True, **told
+    kfp_arguments |= upload(client, package)
+    recurring_run = client.create_recurring_run(
+        experiment, name, cron_expression=args.cron, max_concurrency=1, no_catchup=True, **kfp_arguments
     )
     say(f"experiment {args.experiment}, schedule {name}: {args.cron}")
-    created: str = made.recurring_run_id
-    return created
+    recurring_run_id: str = recurring_run.recurring_run_id
+    return recurring_run_id
 
 
 def _list(client: Client) -> None:
@@ -82,6 +82,6 @@ def _schedules(client: Client, **where: str) -> Iterator[Any]:
     """Yields the schedules of an experiment or namespace, which the server returns page by page."""
     page: str | None = ""
     while page is not None:
-        found = client.list_recurring_runs(page_token=page, page_size=100, **where)
-        yield from found.recurring_runs or []
-        page = found.next_page_token or None
+        answer = client.list_recurring_runs(page_token=page, page_size=100, **where)
+        yield from answer.recurring_runs or []
+        page = answer.next_page_token or None

@@ -23,19 +23,19 @@ class Scores:
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
-        self._asked = -EVERY_S
-        self._found: dict[str, str] = {}
+        self._queried_at = -EVERY_S
+        self._texts: dict[str, str] = {}
 
     def by_stage(self) -> dict[str, str]:
         """Returns a short text per stage, e.g. ``step 80, val/jaccard 0.512``; queries at most every 15 s."""
-        if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._asked >= EVERY_S:
-            self._asked = time.monotonic()
+        if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._queried_at >= EVERY_S:
+            self._queried_at = time.monotonic()
             # On errors the last result is kept.
             with suppress(MaskcastError), parsing(self._uri, "an answer of MLflow", "fix MLFLOW_TRACKING_URI"):
-                self._found = {
+                self._texts = {
                     _tag(each, "maskcast.name"): words for each in self._runs() if (words := _words(each))
                 }
-        return self._found
+        return self._texts
 
     def _runs(self) -> list[dict[str, Any]]:
         """Returns the MLflow runs of the group, the oldest first."""
@@ -43,14 +43,14 @@ class Scores:
         experiment = server.experiment_id(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         if experiment is None:
             return []
-        found = server.post(
+        answer = server.post(
             "runs/search",
             experiment_ids=[experiment],
             filter=f"tags.`maskcast.group` = '{self._run_id}'",
             order_by=["attributes.start_time ASC"],
             max_results=100,
         )
-        return list(found.get("runs", []))
+        return list(answer.get("runs", []))
 
 
 def _tag(run: dict[str, Any], key: str) -> str:

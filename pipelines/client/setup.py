@@ -1,6 +1,6 @@
-"""Prints what a pipeline's pods need in their namespace, as manifests for `kubectl apply -f -`.
+"""Prints manifests of what a pipeline's pods need in their namespace, for `kubectl apply -f -`.
 
-That is a service account with a role and its binding, and the volume claim of the workspace. The namespace must
+They are a service account with a role and its binding, and the volume claim of the workspace. The namespace must
 exist. With --apply these are applied directly, together with the secrets, whose values are read from environment
 variables of the same names and never written to disk. Without it, stderr shows how kubectl creates the secrets
 from the environment. Applying again updates only what has changed in the cluster file.
@@ -72,14 +72,16 @@ def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
 
 def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environment: Mapping[str, str]) -> bool:
     """Whether the environment has a secret's values; if not, the secret must exist in the cluster."""
-    absent = [key for key in keys if not environment.get(key)]
-    if not absent:
+    missing = [key for key in keys if not environment.get(key)]
+    if not missing:
         return True
-    found = call_api(client.CoreV1Api(api).read_namespaced_secret, name, cluster.namespace)
-    if found is not None and set(keys) <= set(found.data or {}):
-        print(f"Secret/{name}: kept, {', '.join(absent)} not in the environment")
+    existing = call_api(client.CoreV1Api(api).read_namespaced_secret, name, cluster.namespace)
+    if existing is not None and set(keys) <= set(existing.data or {}):
+        print(f"Secret/{name}: kept, {', '.join(missing)} not in the environment")
         return False
-    raise MaskcastError(f"secret {name}: {', '.join(absent)} not in the environment; set what it shall hold")
+    raise MaskcastError(
+        f"secret {name}: {', '.join(missing)} not in the environment; set the secret's values there"
+    )
 
 
 def apply_one(api: Any, manifest: Manifest) -> None:

@@ -61,7 +61,7 @@ class StageLogs:
         pods = {each.attempt: each for each in executors(self.pods, task)}
         found = [self._of_pod(each, attempt) for attempt, each in pods.items()]
         attempts = max(pods, default=-1) + 1
-        if not attempts:  # the pods are gone: try one attempt after another
+        if not attempts:  # the pods were deleted: try one attempt after another
             while (log := self._archived(task, attempts)) is not None:
                 found.append(log)
                 attempts += 1
@@ -114,10 +114,10 @@ class StageLogs:
         try:
             with open_bucket(f"{root.rstrip('/')}/{pipeline}/{self.run.run_id}/{task}") as bucket:
                 for name in sorted(bucket.items()):
-                    place = re.fullmatch(r"[^/]+/executor-logs(?:-(\d+))?", name)
-                    content = bucket.read(name) if place else None
-                    if place and content is not None:
-                        yield Log(int(place[1] or 0), content.decode("utf-8", "replace"), "the run's artifacts")
+                    match = re.fullmatch(r"[^/]+/executor-logs(?:-(\d+))?", name)
+                    content = bucket.read(name) if match else None
+                    if match and content is not None:
+                        yield Log(int(match[1] or 0), content.decode("utf-8", "replace"), "the run's artifacts")
         except MaskcastError:
             return
 
@@ -130,7 +130,7 @@ def workflow_of(run: V2beta1Run) -> str | None:
 
 
 class Filter:
-    """Tells for consecutive lines of a log whether the stage printed them, rather than kfp's launcher or Argo."""
+    """Separates the lines that a stage printed from those of kfp's launcher and Argo, line by line."""
 
     def __init__(self) -> None:
         self._inside = False
@@ -148,5 +148,5 @@ class Filter:
 
 def stage_output(log: str) -> str:
     """Returns the lines of a log that the stage printed."""
-    mine = Filter()
-    return "".join(f"{line}\n" for line in log.splitlines() if mine.keeps(line))
+    stage_lines = Filter()
+    return "".join(f"{line}\n" for line in log.splitlines() if stage_lines.keeps(line))

@@ -1,7 +1,7 @@
 """Starts a run on the cluster.
 
-The pipeline is uploaded if its content is new, and the experiment is created if there is none. Prints the id of
-the run. With --wait it follows the stages, and exits with 0 if the run succeeds, with 1 if it fails.
+The pipeline is uploaded if its content is new, and the experiment is created if missing. Prints the id of the
+run. With --wait it follows the stages, and exits with 0 if the run succeeds, with 1 if it fails.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    with prepare_submission(args) as (client, package, told):
-        told |= upload(client, package)
+    with prepare_submission(args) as (client, package, kfp_arguments):
+        kfp_arguments |= upload(client, package)
         experiment = experiment_id(client, args.experiment)
         with quiet():
-            started = client.run_pipeline(experiment, args.name or _name(package.pipeline), **told)
+            started = client.run_pipeline(experiment, args.name or _name(package.pipeline), **kfp_arguments)
         say(f"experiment {args.experiment}, run {started.display_name}: {client.page(started.run_id)}")
         print(started.run_id, flush=True)
         return follow(client, started.run_id) if args.wait else 0

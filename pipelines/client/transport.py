@@ -20,15 +20,15 @@ RETRIES = 8  # about 90 s in total, long enough to replace a server's pod
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 LOGIN = (
-    "log in anew and set KF_PIPELINES_TOKEN, KF_PIPELINES_COOKIE or --token-file, or correct --host "
+    "log in again and set KF_PIPELINES_TOKEN, KF_PIPELINES_COOKIE or --token-file, or fix --host "
     "(a full Kubeflow has the API below /pipeline)"
 )
 REMEDIES = {
-    400: "correct what it names",
+    400: "fix the value that the message names",
     401: f"the credentials are missing, wrong or expired: {LOGIN}",
-    403: "these credentials may not do this in namespace {namespace}, or there is no such namespace: "
-    "correct --namespace, KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIE",
-    404: "correct the id or --namespace (`maskcast pipeline status` lists runs)",
+    403: "these credentials have no permission in namespace {namespace}, or it does not exist: fix --namespace, "
+    "KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIE",
+    404: "fix the id or --namespace (`maskcast pipeline status` lists runs)",
     409: "run the same command again",
 }
 
@@ -61,8 +61,8 @@ class Transport(RESTClientObject):
     ) -> Any:
         """Returns the response.
 
-        If a server is gone or in trouble, the request is retried with growing delays, unless it has never
-        answered.
+        If a server is unreachable or reports a temporary error, the request is retried with increasing delays,
+        unless it has never answered.
 
         Raises:
             MaskcastError: if there is no usable response; one line with the remedy.
@@ -77,7 +77,7 @@ class Transport(RESTClientObject):
                         _request_timeout=_request_timeout or TIMEOUT_S,
                         **rest,
                     )
-                    body = answer.data  # reads all: it may be cut off, or not be gzip
+                    body = answer.data  # reads the whole body, which may be truncated or not gzip
             except (HTTPError, ApiException) as error:
                 self.has_answered |= isinstance(error, ApiException)
                 problem, remedy = self._explain(error)
@@ -85,7 +85,7 @@ class Transport(RESTClientObject):
                 may_pass = self.has_answered and _is_temporary(error) and not url.endswith("/log")
                 sent = not isinstance(error, ConnectTimeoutError)
                 if sent and method != "GET" and not isinstance(error, ApiException):
-                    remedy = "it may have been done all the same: see `maskcast pipeline status`"
+                    remedy = "the request may have succeeded nevertheless; check `maskcast pipeline status`"
                 if attempt > RETRIES or not may_pass or (sent and method != "GET"):
                     kind = RefusedError if isinstance(error, ApiException) else MaskcastError
                     raise kind(f"{problem}; {remedy}") from None
@@ -97,41 +97,41 @@ class Transport(RESTClientObject):
                     self._check(body)
                 return answer
             pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
-            say(f"{problem}; trying again in {pause:.0f} s ({attempt} of {RETRIES})")
+            say(f"{problem}; retrying in {pause:.0f} s ({attempt} of {RETRIES})")
             time.sleep(pause)
         raise AssertionError("the loop ends by itself")
 
     def _check(self, body: bytes) -> None:
         """Refuses a response that is not a JSON object, on which kfp would fail somewhere."""
         try:
-            sound = isinstance(json.loads(body), dict)
+            is_object = isinstance(json.loads(body), dict)
         except ValueError:
-            sound = False
-        if not sound:
+            is_object = False
+        if not is_object:
             raise not_kubeflow(self.host, body.decode("utf-8", "replace"))
 
     def _explain(self, error: HTTPError | ApiException) -> tuple[str, str]:
         """Returns the problem, and the remedy."""
         if not isinstance(error, ApiException):
             reason = str(error.args[-1]).rsplit(": ", 1)[-1]
-            return f"{self.host} cannot be reached ({reason})", "correct --host, or see that the server runs"
+            return f"{self.host} is unreachable ({reason})", "fix --host, or check that the server runs"
         if error.status == 0:
             reason = error.reason.splitlines()[-1]
-            remedy = "set SSL_CERT_FILE to the certificate of its authority, or correct --host (http or https)"
-            return f"{self.host}: no trusted connection ({reason})", remedy
+            remedy = "set SSL_CERT_FILE to the CA certificate, or fix --host (http or https)"
+            return f"{self.host}: TLS connection failed ({reason})", remedy
         if 300 <= error.status < 400:
-            there = urlsplit(error.headers.get("Location", ""))
-            address = f"{there.scheme}://{there.netloc}{there.path}" if there.netloc else there.path
+            target = urlsplit(error.headers.get("Location", ""))
+            address = f"{target.scheme}://{target.netloc}{target.path}" if target.netloc else target.path
             return f"{self.host} redirects to {address}, perhaps a login page", LOGIN
-        remedy = REMEDIES.get(error.status, "try again; the pods of ml-pipeline in the cluster say more")
+        remedy = REMEDIES.get(error.status, "try again, or see the logs of the ml-pipeline pods")
         return f"{self.host} answers {error.status}: {_message(error)}", remedy.format(namespace=self.namespace)
 
 
 def not_kubeflow(host: str, body: str) -> MaskcastError:
     """Returns the error for an HTTP server that is not Kubeflow Pipelines."""
     return MaskcastError(
-        f"{host} answers, but not as Kubeflow Pipelines does ({body[:100]!r}); correct --host (a full Kubeflow "
-        "has the API below /pipeline)"
+        f"{host} is not a Kubeflow Pipelines server (it answers {body[:100]!r}); fix --host (a full Kubeflow has "
+        "the API below /pipeline)"
     )
 
 
@@ -145,7 +145,7 @@ def _is_temporary(error: HTTPError | ApiException) -> bool:
 def _message(error: ApiException) -> str:
     """Returns the server's message, shortened to 300 characters."""
     try:
-        said = str(json.loads(error.body)["message"])
+        message = str(json.loads(error.body)["message"])
     except (ValueError, TypeError, KeyError):
-        said = str(error.reason)
-    return said if len(said) <= 300 else f"{said[:297]}..."
+        message = str(error.reason)
+    return message if len(message) <= 300 else f"{message[:297]}..."

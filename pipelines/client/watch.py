@@ -2,8 +2,7 @@
 
 A row shows the state of a stage: its pod and attempt, its last step and score (if MLFLOW_TRACKING_URI is set), the
 time so far, and what it waits for. Ctrl-C stops watching, not the run. If a stage has waited 15 minutes for
-something that will not come by itself (an image, a node, a secret), watching ends with exit code 1; the run goes
-on.
+something other than its queue (an image, a node, a secret), watching ends with exit code 1; the run continues.
 """
 
 import argparse
@@ -52,7 +51,7 @@ def follow(client: Client, run_id: str) -> int:
         The exit code: 0 if the run succeeded, 1 if it failed, was cancelled or is stuck, 130 after Ctrl-C.
 
     Raises:
-        MaskcastError: if the server is unavailable for longer than a restart takes.
+        MaskcastError: the server is unreachable for longer than a restart takes.
     """
     run = client.get_run(run_id)
     names, pods, scores = task_names(client, run), RunPods.of(client, run), Scores(run_id)
@@ -68,13 +67,13 @@ def follow(client: Client, run_id: str) -> int:
         else:
             last = _wait(client, run, names, pods, _changes())
     except MaskcastError as error:
-        raise MaskcastError(f"{error}. The run goes on: {client.command('watch', run_id)}") from None
+        raise MaskcastError(f"{error}. The run continues: {client.command('watch', run_id)}") from None
     except KeyboardInterrupt:
-        say(f"no longer waiting; the run goes on. To stop it: {client.command('cancel', run_id)}")
+        say(f"stopped watching; the run continues. To cancel it: {client.command('cancel', run_id)}")
         return 130
     if run_state(last.run) not in ENDED:
         cancel = client.command("cancel", run_id)
-        say(f"given up after {format_duration(GIVE_UP)}: {_waits(last)}; to stop it: {cancel}")
+        say(f"stopped watching after {format_duration(GIVE_UP)}: {_waits(last)}; to cancel the run: {cancel}")
         return 1
     say(outcome(client, last, pods.api))
     return exit_code(run_state(last.run))
@@ -87,11 +86,11 @@ def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
         table.add_column(no_wrap=column < 3, overflow="ellipsis")
     for each in at.stages:
         pod, waiting = at.last.get(each.task), at.waiting.get(each.task)
-        said = [f"attempt {pod.attempt + 1}"] if pod and pod.attempt else []
-        said += [f"waits: {waiting.why}"] if waiting else [scores.get(each.name, "")]
+        notes = [f"attempt {pod.attempt + 1}"] if pod and pod.attempt else []
+        notes += [f"waits: {waiting.why}"] if waiting else [scores.get(each.name, "")]
         cells = [Text(each.name), Text(each.state, STYLES.get(each.state, "")), Text(format_duration(each.took))]
         cells += [Text(pod.name if pod and each.state == "RUNNING" else "")] if width >= WIDE else []
-        table.add_row(*cells, Text(", ".join(filter(None, said)), "yellow" if waiting else ""))
+        table.add_row(*cells, Text(", ".join(filter(None, notes)), "yellow" if waiting else ""))
     return table
 
 
@@ -117,8 +116,8 @@ def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], pods: RunPo
     while True:
         at = snapshot(run, names, pods)
         show(at)
-        own = [each.since for each in at.waiting.values() if not each.in_queue]
-        stuck = any(datetime.now(UTC) - since > GIVE_UP for since in own)
+        outside_queue = [each.since for each in at.waiting.values() if not each.in_queue]
+        stuck = any(datetime.now(UTC) - since > GIVE_UP for since in outside_queue)
         if run_state(at.run) in ENDED or stuck:
             return at
         time.sleep(POLL_S)
@@ -131,14 +130,14 @@ def _waits(at: Snapshot) -> str:
 
 
 def _changes() -> Show:
-    said: dict[str, str] = {}
+    printed: dict[str, str] = {}
 
     def show(at: Snapshot) -> None:
         for each in at.stages:
             waiting, pod = at.waiting.get(each.task), at.last.get(each.task)
             line = _line(each, pod.attempt if pod else 0, waiting.why if waiting else None)
-            if line and said.get(each.name) != line[0]:
-                said[each.name] = line[0]
+            if line and printed.get(each.name) != line[0]:
+                printed[each.name] = line[0]
                 say(" ".join(line).rstrip())
 
     return show

@@ -23,7 +23,7 @@ def one_line(done: Done) -> str:
     assert done.code == 2, done
     assert done.out == ""
     assert SECRET not in done.err
-    (line,) = [line for line in done.err.splitlines() if "trying again" not in line]
+    (line,) = [line for line in done.err.splitlines() if "retrying in" not in line]
     return line.removeprefix("error: ")
 
 
@@ -48,7 +48,10 @@ def test_a_secret_that_no_header_holds_is_named_and_not_shown(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch, name: str, added: str
 ) -> None:
     monkeypatch.setenv(name, SECRET + added)
-    assert one_line(pipelines("status")) == f"{name}: has line breaks or letters beyond ASCII; set it anew"
+    assert (
+        one_line(pipelines("status"))
+        == f"{name}: contains line breaks or non-ASCII characters; set it again without them"
+    )
 
 
 def test_a_token_file_goes_first_and_is_read_anew_for_each_request(
@@ -116,8 +119,8 @@ def test_no_server_and_no_address_are_said(
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     assert "give --host or --port-forward" in one_line(pipelines("status"))
     for host in ("localhost:8080", "ftp://localhost", "http://", "http://[::1"):
-        assert "write it as https://" in one_line(pipelines("status", "--host", host))
-    assert "holds a password" in one_line(pipelines("status", "--host", f"https://me:{SECRET}@kubeflow"))
+        assert "use e.g. https://" in one_line(pipelines("status", "--host", host))
+    assert "contains a password" in one_line(pipelines("status", "--host", f"https://me:{SECRET}@kubeflow"))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +128,13 @@ def test_no_server_and_no_address_are_said(
     [
         ("login page", "answers with a web page instead of the API"),
         ("redirect", "redirects to https://login.example.com/dex/auth, perhaps a login page"),
-        ("cut off", "cannot be reached (IncompleteRead(1 bytes read"),
-        (b"[]", "answers, but not as Kubeflow Pipelines does ('[]'); correct --host"),
-        (b"{}", "answers, but not as Kubeflow Pipelines does ('{}')"),
-        (b"", "answers, but not as Kubeflow Pipelines does ('')"),
+        ("cut off", "is unreachable (IncompleteRead(1 bytes read"),
+        (b"[]", "is not a Kubeflow Pipelines server (it answers '[]'); fix --host"),
+        (b"{}", "is not a Kubeflow Pipelines server (it answers '{}')"),
+        (b"", "is not a Kubeflow Pipelines server (it answers '')"),
         (500, "answers 500"),
-        (403, "may not do this in namespace team"),
-        (404, "correct the id"),
+        (403, "have no permission in namespace team"),
+        (404, "fix the id"),
         (418, "answers 418"),
     ],
 )
@@ -144,7 +147,7 @@ def test_what_a_server_answers_instead_ends_in_one_line(
 
 def test_an_unknown_namespace_and_an_unknown_run_are_said(kfp_server: KfpServer, pipelines: Cli) -> None:
     line = one_line(pipelines("status", "--namespace", "tema"))
-    assert "namespace tema, or there is no such namespace: correct --namespace" in line
+    assert "namespace tema, or it does not exist: fix --namespace" in line
     for command in ("status", "cancel", "logs"):
         assert "Run run-7 not found" in one_line(pipelines(command, "run-7"))
 
@@ -161,7 +164,7 @@ def test_what_changes_something_is_not_sent_twice(kfp_server: KfpServer, pipelin
     kfp_server.then = lambda: kfp_server.faults.append(503)
     assert "answers 503" in one_line(pipelines("cancel", "run-9"))
     kfp_server.then = lambda: kfp_server.faults.append("hang up")
-    assert "it may have been done all the same" in one_line(pipelines("cancel", "run-9"))
+    assert "the request may have succeeded" in one_line(pipelines("cancel", "run-9"))
     assert kfp_server.asked.count("POST /runs/run-9:terminate") == 2
 
 
@@ -184,7 +187,7 @@ def test_a_certificate_must_come_from_a_known_authority(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plain = kfp_server.url.replace("http:", "https:")
-    assert "correct --host (http or https)" in one_line(pipelines("status", "--host", plain))
+    assert "fix --host (http or https)" in one_line(pipelines("status", "--host", plain))
     kfp_server.stop()
     kfp_server.start(tls=self_signed(tmp_path / "authority.pem"))
     assert "set SSL_CERT_FILE" in one_line(pipelines("status", "--host", kfp_server.url))
@@ -208,7 +211,7 @@ def test_port_forward_lasts_as_long_as_the_command(
 ) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "needs kubectl" in one_line(pipelines("status", "--port-forward", "kubeflow"))
+    assert "requires kubectl" in one_line(pipelines("status", "--port-forward", "kubeflow"))
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(KUBECTL.format(python=sys.executable, port=kfp_server.port, folder=tmp_path))
     kubectl.chmod(0o755)

@@ -121,8 +121,8 @@ def test_where_only_the_registry_has_the_weights_the_pod_asks_it(kube, versions,
     capsys.readouterr()
     assert models("deploy", "3", "--canary", "10", "--cluster", cluster) == 2
     assert capsys.readouterr().err == (
-        "error: --canary: KServe splits requests only between weights in S3, and maskcast version 2 comes from "
-        "the registry; set serving.artifacts in the cluster file to where the MLflow server keeps artifacts\n"
+        "error: --canary: requires weights in S3, but those of maskcast version 2 come from the registry; set "
+        "serving.artifacts in the cluster file to the S3 address of the MLflow server's artifacts\n"
     )
 
 
@@ -175,7 +175,7 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(versions, clust
     assert account["kind"] == "ServiceAccount"
     check_service(service)
     assert printed.err.startswith(
-        "where the S3 server is, for KServe: kubectl annotate --overwrite -n team secret "
+        "address of the S3 server for KServe: kubectl annotate --overwrite -n team secret "
     )
 
 
@@ -209,10 +209,9 @@ def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch
         (["deploy", "9"], "maskcast: version or alias '9' not found; versions: 4; 3; 2, candidate; 1, champion"),
         (
             ["deploy", "2", "--canary", "5"],
-            "--canary: team has no InferenceService maskcast whose requests could be shared; deploy without "
-            "--canary first",
+            "--canary: InferenceService maskcast not found in namespace team; deploy without --canary first",
         ),
-        (["undeploy"], "team has no InferenceService maskcast; `--service` names another"),
+        (["undeploy"], "InferenceService maskcast not found in namespace team; give another with --service"),
     ],
 )
 def test_what_goes_wrong_is_one_line(kube, versions, cluster, capsys, words, line) -> None:
@@ -226,7 +225,8 @@ def test_the_cluster_says_why_not(kube, versions, cluster, capsys) -> None:
         assert models(*words, "--cluster", cluster) == 2
         return capsys.readouterr().err.splitlines()[-1]
 
-    assert said("deploy", "1") == "error: team has no secret maskcast-s3; `maskcast pipeline setup` makes it"
+    missing = "error: secret maskcast-s3 not found in namespace team; "
+    assert said("deploy", "1") == f"{missing}create it with `maskcast pipeline setup --apply`"
     keys_are_there(kube)
     kube.refused[f"POST .*{SERVICES}"] = 403
     assert said("deploy", "1").startswith("error: POST /apis/serving.kserve.io/v1beta1/namespaces/team/")
@@ -234,19 +234,19 @@ def test_the_cluster_says_why_not(kube, versions, cluster, capsys) -> None:
     assert models("deploy", "1", "--cluster", cluster) == 0
     kube.kserve = "0.19"
     assert said("deploy", "2", "--canary", "5") == (
-        "error: --canary: KServe splits requests in Standard mode from version 0.20 on, and the cluster's is "
+        "error: --canary: requires KServe 0.20 or later in Standard mode, and the cluster's is "
         "older; deploy without --canary"
     )
-    assert said("deploy", "1", "--canary", "5").endswith("gets all requests already; name another version")
-    assert said("undeploy", "--canary").endswith("has no canary; leave --canary out to delete the service")
+    assert said("deploy", "1", "--canary", "5").endswith("already gets all requests; give another version")
+    assert said("undeploy", "--canary").endswith("has no canary; omit --canary to delete the service")
     del kube.objects[SERVICE]
     kube.kserve = None
-    assert said("deploy", "1").startswith("error: the cluster has no KServe")
+    assert said("deploy", "1").startswith("error: KServe is not installed")
     kube.refused[CRD] = 403  # who may not read definitions deploys all the same
     assert models("deploy", "1", "--cluster", cluster) == 0
     del kube.objects[path_of("namespaces", "team")]
     del kube.objects[SERVICE]
-    assert "there is no namespace 'team'" in said("deploy", "1")
+    assert "namespace 'team' not found" in said("deploy", "1")
 
 
 def test_the_container_serves_as_kserve_starts_it(image: str, versions, cluster, tmp_path, capsys) -> None:

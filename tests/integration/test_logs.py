@@ -100,14 +100,14 @@ def test_a_log_that_is_nowhere_is_said_with_the_way_to_the_ui(
     pod(kube, "root.train-masker.executor", "Succeeded", 1)
     other = pipelines("logs", run_id, "evaluate")
     assert other.code == 2
-    assert "the run has no stage 'evaluate', only fetch_dataset, prepare_clips" in other.err
-    assert "predict: it is SKIPPED and has printed nothing" in pipelines("logs", run_id, "predict").err
+    assert "unknown stage 'evaluate'; stages of the run: fetch_dataset, prepare_clips" in other.err
+    assert "predict: it is SKIPPED and has no log" in pipelines("logs", run_id, "predict").err
     node = task("train-masker", "SUCCEEDED", end="2026-01-01T00:00:09Z")
     kfp_server.stored["runs"]["run-1"]["run_details"] = {"task_details": [node]}
     del kube.logs["wf-1"]
     gone = pipelines("logs", run_id)
     assert gone.code == 2
-    assert gone.err.endswith(f"error: train_masker: its pod is gone, and nobody kept what it printed; {page}")
+    assert gone.err.endswith(f"error: train_masker: its pod was deleted, and its log was not kept; {page}")
 
 
 def test_without_kubernetes_the_logs_are_where_the_run_left_them(
@@ -122,7 +122,7 @@ def test_without_kubernetes_the_logs_are_where_the_run_left_them(
     }
     nowhere = pipelines("logs", run_id)
     assert nowhere.code == 2
-    assert "its pod is gone, and nobody kept" in nowhere.err
+    assert "its pod was deleted, and its log" in nowhere.err
     key = "runs/wf/run-1/train-masker/9d/executor-logs-0"
     s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"error: no more patience\n")
     kept = pipelines("logs", run_id)

@@ -52,9 +52,9 @@ def test_after_setup_all_is_ok_but_what_only_the_cluster_can_reach(kube, tmp_pat
     table = " ".join(capsys.readouterr().out.split())
     assert "failed" not in table
     assert table.count("not checked") == 3
-    assert "no server: give --host or --port-forward" in table
+    assert "no Kubeflow server: give --host or --port-forward" in table
     assert "kubectl port-forward -n mlflow svc/mlflow" in table
-    assert "maskcast-runner may do all 17 actions" in table
+    assert "maskcast-runner has all 17 permissions" in table
     assert (
         "train_masker, generate_masks, pretrain_forecaster, finetune_forecaster: 1 of 2 nodes fit (gpu-1)" in table
     )
@@ -99,14 +99,14 @@ def test_what_you_may_not_ask_is_not_checked_and_stops_nothing(kube, tmp_path, m
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (lambda url: kubeconfig(url, "stale"), r"does not know you \(401\) -> log in to the cluster again"),
+        (lambda url: kubeconfig(url, "stale"), r"rejects the credentials \(401\) -> log in to the cluster again"),
         (
             lambda url: kubeconfig("http://127.0.0.1:9"),
-            "does not answer .*refused.* -> check `kubectl cluster-info`",
+            "is unreachable .*refused.* -> check `kubectl cluster-info`",
         ),
-        (lambda url: "clusters: [", "names no cluster .* -> set KUBECONFIG"),
-        (lambda url: None, "kubeconfig: names no cluster .* -> set KUBECONFIG"),
-        (lambda url: kubeconfig(f"{url}/elsewhere"), "answers, but not as Kubernetes does -> fix KUBECONFIG"),
+        (lambda url: "clusters: [", "no cluster configured .* -> set KUBECONFIG"),
+        (lambda url: None, "kubeconfig: no cluster configured .* -> set KUBECONFIG"),
+        (lambda url: kubeconfig(f"{url}/elsewhere"), "is not a Kubernetes API -> fix KUBECONFIG"),
     ],
 )
 def test_without_the_api_the_rest_is_still_checked(kube, tmp_path, config, expected):
@@ -118,7 +118,7 @@ def test_without_the_api_the_rest_is_still_checked(kube, tmp_path, config, expec
     assert re.search(expected, said(rows["Kubernetes API"][0])), rows["Kubernetes API"]
     assert rows["Kubernetes API"][0].state == "failed"
     (left_out,) = rows["the cluster"]  # said once, not for each of its checks
-    assert said(left_out).startswith("not checked: without that API: namespace, service account, rights, ")
+    assert said(left_out).startswith("not checked: requires that API: namespace, service account, rights, ")
     assert not rows.keys() & {"namespace", "nodes", "quota"}
     assert rows["image"][0].state == rows["data"][0].state == "ok"
 
@@ -127,9 +127,7 @@ def test_a_server_that_answers_in_the_place_of_the_api_is_said(kube, tmp_path):
     kube.refused["GET /version"] = 200
     rows = rows_of(cluster_file(tmp_path))
     found = said(rows["Kubernetes API"][0])
-    assert re.match("failed: what answers is not the Kubernetes API .*build_date.* -> fix KUBECONFIG", found), (
-        found
-    )
+    assert re.match("failed: the server is not a Kubernetes API .*build_date.* -> fix KUBECONFIG", found), found
 
 
 def test_an_api_that_fails_on_one_thing_fails_one_row(kube, tmp_path, monkeypatch):

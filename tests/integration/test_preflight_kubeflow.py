@@ -28,7 +28,7 @@ def stock(folder: Path) -> dict[str, Any]:
 
 def test_it_answers_and_knows_you(kfp_server: KfpServer, kube: KubeApi, pipelines: Cli) -> None:
     table = pipelines("preflight").out
-    assert f"{kfp_server.url}: version 2.17.0, you may see runs in team, pipelines in its database" in table
+    assert f"{kfp_server.url}: version 2.17.0, you can list runs in team, pipelines in its database" in table
     kfp_server.token = "right"
     refused = pipelines("preflight")
     assert refused.code == 1
@@ -39,16 +39,16 @@ def test_an_older_one_fails(kfp_server: KfpServer, kube: KubeApi, pipelines: Cli
     kfp_server.health |= {"tag_name": "2.5.0", "pipeline_store": "kubernetes"}
     older = pipelines("preflight")
     assert older.code == 1
-    assert "version 2.5.0, you may see runs in team, pipelines in its kubernetes; kfp here is 2.17.0" in older.out
-    assert "have Kubeflow Pipelines 2.17.0 installed" in older.out
+    assert "version 2.5.0, you can list runs in team, pipelines in its kubernetes; kfp here is 2.17.0" in older.out
+    assert "upgrade Kubeflow Pipelines to 2.17.0" in older.out
 
 
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ("OnError", "a pod that was lost is started again, a stage that ended with an exit code is not (OnError)"),
-        ("Always", "a pod that was lost is started again, and a stage that failed, too (Always)"),
-        ("OnFailure", "a stage that failed is started again (OnFailure)"),
+        ("OnError", "a lost pod is restarted, but not a stage that failed with an exit code (OnError)"),
+        ("Always", "a lost pod is restarted, and so is a failed stage (Always)"),
+        ("OnFailure", "a failed stage is restarted (OnFailure)"),
     ],
 )
 def test_what_retries_do_is_read_from_the_configuration_of_argo(
@@ -67,12 +67,10 @@ def test_what_retries_do_is_read_from_the_configuration_of_argo(
 def test_a_configuration_that_cannot_be_read_is_not_checked(
     kube: KubeApi, kfp_server: KfpServer, pipelines: Cli
 ) -> None:
-    assert (
-        "there is no ConfigMap workflow-controller-configmap in namespace kubeflow" in pipelines("preflight").out
-    )
+    assert "ConfigMap workflow-controller-configmap in namespace kubeflow not found" in pipelines("preflight").out
     kube.refused["GET .*/namespaces/kubeflow/configmaps"] = 403
     refused = pipelines("preflight").out
-    assert "you may not read ConfigMap workflow-controller-configmap in namespace kubeflow" in refused
+    assert "no permission to read ConfigMap workflow-controller-configmap in namespace kubeflow" in refused
     assert "`maskcast pipeline retry RUN` restarts a run from where it ended" in refused
 
 
@@ -81,7 +79,7 @@ def test_a_queue_that_is_named_must_be_there(kube: KubeApi, pipelines: Cli, tmp_
         file.write("queue: team-queue\n")
     absent = pipelines("preflight")
     assert absent.code == 1
-    assert "there is no LocalQueue 'team-queue' in team" in absent.out
+    assert "LocalQueue 'team-queue' not found in team" in absent.out
     path = "/apis/kueue.x-k8s.io/v1beta1/namespaces/team/localqueues/team-queue"
     kube.objects[path] = {"spec": {"clusterQueue": "gpus"}}
     assert "team-queue, of gpus" in pipelines("preflight").out

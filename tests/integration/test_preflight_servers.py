@@ -104,7 +104,9 @@ def test_a_data_set_on_s3_is_there_whole(kube, s3, tmp_path):
     assert said(row("data", cluster, f"{s3.uri}/videos")).startswith(f"ok: {s3.uri}/videos: 2 objects")
     assert re.match("failed: .*no objects found -> fix the address", said(row("data", cluster, f"{s3.uri}/other")))
     s3.client.put_object(Bucket=s3.bucket, Key=f"videos/{storage.INCOMPLETE}", Body=b"")
-    assert re.match("failed: .*left half way -> store the data", said(row("data", cluster, f"{s3.uri}/videos")))
+    assert re.match(
+        "failed: .*incomplete upload .* -> upload the data", said(row("data", cluster, f"{s3.uri}/videos"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,13 +114,13 @@ def test_a_data_set_on_s3_is_there_whole(kube, s3, tmp_path):
 )
 def test_files_of_this_machine_are_no_data_for_pods(kube, tmp_path, uri):
     found = row("data", cluster_file(tmp_path), uri)
-    assert said(found).startswith(f"failed: {uri}: a pod does not see this machine's files -> put it on s3:// or")
+    assert said(found).startswith(f"failed: {uri}: pods cannot read this machine's files -> copy it to s3:// or")
 
 
 @pytest.mark.parametrize("uri", ["/workspace/raw", "file:///workspace/my%20raw"])
 def test_what_lies_on_the_workspace_only_pods_see(kube, tmp_path, uri):
     found = row("data", cluster_file(tmp_path), uri)
-    assert said(found) == f"not checked: {uri} lies on the workspace volume, which only pods see -> "
+    assert said(found) == f"not checked: {uri} is on the workspace volume, which only pods can read -> "
 
 
 @pytest.fixture
@@ -165,7 +167,7 @@ def test_a_dvc_pointer_is_there_once_it_is_pushed(kube, s3, tmp_path, repository
     subprocess.run([sys.executable, "-m", "dvc", "push", "-q"], cwd=folder, check=True)
     assert said(row("data", cluster, f"dvc:{url}#raw")) == f"ok: dvc:{url}#raw: in its remote, 2 files -> "
     found = said(row("data", cluster, f"dvc:{url}#other"))
-    assert re.match("failed: .* tracks no 'other' -> fix the path or push the commit", found), found
+    assert re.match("failed: .*'other' not found in .* -> fix the path or push the commit", found), found
 
 
 def test_a_repository_that_does_not_answer_fails(kube, tmp_path):

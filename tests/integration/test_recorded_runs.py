@@ -52,7 +52,7 @@ def test_a_stage_that_failed_is_named_with_its_own_words(
     del kube.logs[pod]
     assert "; fetch_dataset: exit code 1. Log:" in pipelines("status", run_id).out
     kube.objects.clear()
-    assert "; fetch_dataset: its pod is gone, and with it what it said" in pipelines("status", run_id).out
+    assert "; fetch_dataset: its pod was deleted, and its log is lost" in pipelines("status", run_id).out
     kfp_server.archive[pod] = said
     assert (
         "; fetch_dataset: fetch_dataset.uri: there is no s3://nowhere; fix it." in pipelines("status", run_id).out
@@ -66,7 +66,7 @@ def test_a_driver_that_failed_is_said_though_no_stage_has_a_pod(
     status = pipelines("status", run_id)
     assert status.code == 1
     assert {state for state, *_ in rows(status).values()} == {"SKIPPED"}
-    assert "; the run: kfp's driver failed: its pod is gone, and with it what it said" in status.out
+    assert "; the run: kfp's driver failed: its pod was deleted, and its log is lost" in status.out
     driver = pod_name("maskcast-forecasting-ntkm5", "root", driver=True)
     kfp_server.archive[driver] = (
         "I1126 08:59:44.1 1 main.go:1] hi\nF1126 08:59:45.123456   15 main.go:79] no such root\n"
@@ -81,7 +81,7 @@ def test_a_run_that_was_cancelled_reads_so(recorded: Play, pipelines: Cli) -> No
     assert rows(status)["fetch_dataset"] == ["CANCELED", "0:01:52"]
     assert "CANCELED 0:02:1" in status.out
     assert "Log:" not in status.out
-    assert "it had ended before" in pipelines("cancel", run_id).out
+    assert "already ended: " in pipelines("cancel", run_id).out
 
 
 def test_stages_from_the_cache_read_so_and_take_no_time(recorded: Play, pipelines: Cli) -> None:
@@ -95,14 +95,12 @@ def test_the_log_of_a_stage_from_the_cache_is_where_it_ran(
     recorded: Play, kube: KubeApi, pipelines: Cli, tmp_path: Path
 ) -> None:
     run_id, maker = recorded("cached"), "4ea330cb-2cb2-4814-9026-222cd308aef1"
-    told = (
-        f"where it ran: maskcast pipeline logs {maker} train_masker --cluster {tmp_path / 'cluster.yaml'}; or see"
-    )
+    told = f"its log: maskcast pipeline logs {maker} train_masker --cluster {tmp_path / 'cluster.yaml'}; or see"
     assert told in pipelines("logs", run_id, "train_masker").err
     kube.objects.clear()
     untold = pipelines("logs", run_id, "train_masker")
     assert untold.code == 2
-    assert "train_masker: it came from the cache of an earlier run; or see" in untold.err
+    assert "train_masker: its outputs are from the cache of an earlier run; or see" in untold.err
 
 
 @pytest.mark.parametrize(
@@ -205,8 +203,8 @@ def test_a_pod_that_waits_for_what_does_not_come_is_said_after_30_s_and_given_up
     waited = pipelines("watch", run_id)
     assert waited.code == 1
     assert f"train_masker: waits: {why}" in waited.err
-    assert f"given up after 0:15:00: train_masker waits: {why}" in waited.err
-    assert "; to stop it: maskcast pipeline cancel run-1 --cluster" in waited.err
+    assert f"stopped watching after 0:15:00: train_masker waits: {why}" in waited.err
+    assert "; to cancel the run: maskcast pipeline cancel run-1 --cluster" in waited.err
 
 
 def test_a_pod_in_a_queue_is_said_and_never_given_up(
@@ -219,7 +217,7 @@ def test_a_pod_in_a_queue_is_said_and_never_given_up(
     kfp_server.script.extend([{}, {}, {"state": "SUCCEEDED"}])
     watched = pipelines("watch", run_id)
     assert watched.code == 0
-    assert "train_masker: waits: its turn in the queue" in watched.err
+    assert "train_masker: waits: admission by its queue" in watched.err
 
 
 def test_memory_that_ran_out_is_said_with_what_was_asked_for(
@@ -228,8 +226,8 @@ def test_memory_that_ran_out_is_said_with_what_was_asked_for(
     pod = pod_of(shared_data, "pod_out_of_memory")
     run_id = a_run(kfp_server, kube, pod, "FAILED", timedelta(minutes=2))
     status = pipelines("status", run_id)
-    assert "mine: FAILED 0:01:00; train_masker: out of memory: asks for 100Mi. Log: " in status.out
-    assert pipelines("watch", run_id).err.count("train_masker: out of memory: asks for 100Mi") == 1
+    assert "mine: FAILED 0:01:00; train_masker: out of memory: its limit is 100Mi. Log: " in status.out
+    assert pipelines("watch", run_id).err.count("train_masker: out of memory: its limit is 100Mi") == 1
 
 
 def test_a_failed_run_is_started_again(recorded: Play, kfp_server: KfpServer, pipelines: Cli) -> None:
@@ -240,7 +238,8 @@ def test_a_failed_run_is_started_again(recorded: Play, kfp_server: KfpServer, pi
     refused = pipelines("retry", run_id)
     assert refused.code == 2
     assert (
-        f"run {run_id} is RUNNING: only what failed is started again; see maskcast pipeline watch" in refused.err
+        f"run {run_id} is RUNNING; only failed and cancelled runs can be restarted; see maskcast pipeline watch"
+        in refused.err
     )
     kfp_server.script.extend([{"state": "FAILED"}, {"state": "RUNNING"}, {"state": "SUCCEEDED"}])
     assert pipelines("retry", run_id, "--wait").code == 0

@@ -67,7 +67,7 @@ def test_every_command_that_needs_no_real_cluster_works_in_its_order(folder: Pat
         if claim := kube.get("persistentvolumeclaims", "maskcast-workspace", NS):
             claim.status = client.V1PersistentVolumeClaimStatus(phase="Bound", capacity={"storage": "50Gi"})
     assert said.count("s3://maskcast/runs is writable") == 2  # alone, and before submit
-    assert "maskcast-runner may do all 17 actions" in said
+    assert "maskcast-runner has all 17 permissions" in said
     assert "\nrun-1\n" not in said  # the id of the run went into $run
     assert "trained\n" in said
     assert "password-of-the-team" not in said + (folder / "setup.yaml").read_text()

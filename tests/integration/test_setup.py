@@ -89,11 +89,11 @@ def test_without_a_workspace_and_with_a_pull_secret(kube, tmp_path, keys):
     [
         (
             lambda kube, env: env.delenv("AWS_ACCESS_KEY_ID"),
-            "error: secret maskcast-s3: AWS_ACCESS_KEY_ID not in the environment; set what it shall hold",
+            "error: secret maskcast-s3: AWS_ACCESS_KEY_ID not in the environment; set the secret's values there",
         ),
         (
             lambda kube, env: kube.objects.pop(path_of("namespaces", "team")),
-            "error: there is no namespace 'team'; `kubectl create namespace team`",
+            "error: namespace 'team' not found; create it with `kubectl create namespace team`",
         ),
         (
             lambda kube, env: kube.refused.update({"PATCH .*/serviceaccounts/": 403}),
@@ -105,7 +105,7 @@ def test_without_a_workspace_and_with_a_pull_secret(kube, tmp_path, keys):
         ),
         (
             lambda kube, env: env.setenv("KUBECONFIG", "/nowhere/config"),
-            "error: /nowhere/config: names no cluster (",
+            "error: /nowhere/config: no cluster configured (",
         ),
     ],
 )

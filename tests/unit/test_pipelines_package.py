@@ -66,11 +66,11 @@ def test_an_image_that_may_change_is_refused(tmp_path: Path, image: str) -> None
 
 def test_data_on_this_machine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
+    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos is on this machine"):
         package(tmp_path, f"fetch_dataset.uri={tmp_path / 'videos'}")
-    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
+    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos is on this machine"):
         package(tmp_path, f"fetch_dataset.uri=file://{tmp_path / 'videos'}")
-    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
+    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos is on this machine"):
         package(tmp_path, f"fetch_dataset.uri=file://{tmp_path}/%76ideos")
     with pytest.raises(MaskcastError, match="http://host/videos: unknown address; write s3://bucket/prefix"):
         package(tmp_path, "fetch_dataset.uri=http://host/videos")

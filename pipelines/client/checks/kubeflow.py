@@ -22,37 +22,37 @@ def kubeflow(server: Client) -> Iterator[CheckResult]:
     """Checks that it answers, allows listing runs in the namespace, and supports this version of kfp."""
     server.list_runs(page_size=1)
     tag = str(server.health.get("tag_name") or "unknown")
-    users = f"you may see runs in {server.namespace}" if server.multi_user else "one user for all"
+    users = f"you can list runs in {server.namespace}" if server.multi_user else "single-user"
     store = server.health.get("pipeline_store", "database")
     found = f"{server.address}: version {tag}, {users}, pipelines in its {store}"
-    own = version("kfp")
+    client_version = version("kfp")
     numbers = re.match(r"v?(\d+)\.(\d+)", tag)
-    if numbers and tuple(map(int, numbers.groups())) < tuple(map(int, own.split(".")[:2])):
-        remedy = f"have Kubeflow Pipelines {own} installed: an older one refuses fields that it does not know"
-        yield CheckResult("Kubeflow", "failed", f"{found}; kfp here is {own}", remedy)
+    if numbers and tuple(map(int, numbers.groups())) < tuple(map(int, client_version.split(".")[:2])):
+        remedy = f"upgrade Kubeflow Pipelines to {client_version}: an older version refuses unknown fields"
+        yield CheckResult("Kubeflow", "failed", f"{found}; kfp here is {client_version}", remedy)
     else:
         yield CheckResult("Kubeflow", "ok", found)
 
 
 def retries(subject: Subject) -> Iterator[CheckResult]:
-    """Checks Argo's configuration, which decides what `retries` does, and how long pods stay."""
+    """Checks Argo's configuration, which determines the effect of `retries`, and how long pods are kept."""
     defaults = _workflow_defaults(subject)
     policy = _at(defaults, "templateDefaults", "retryStrategy").get("retryPolicy", "OnFailure")
-    lost = "a pod that was lost is started again"
-    asked = max((pod.retries for pod in subject.pods.values()), default=0)
-    if not asked:
-        yield CheckResult("retries", "ok", f"none are asked for; {RETRY}")
+    lost = "a lost pod is restarted"
+    requested = max((pod.retries for pod in subject.pods.values()), default=0)
+    if not requested:
+        yield CheckResult("retries", "ok", f"none requested; {RETRY}")
     elif policy == "OnError":
-        remedy = f"have `retryPolicy: Always` set in `workflowDefaults` of {CONFIG}; until then {RETRY}"
+        remedy = f"set `retryPolicy: Always` in `workflowDefaults` of {CONFIG}; until then {RETRY}"
         yield CheckResult(
-            "retries", "ok", f"{lost}, a stage that ended with an exit code is not ({policy})", remedy
+            "retries", "ok", f"{lost}, but not a stage that failed with an exit code ({policy})", remedy
         )
     elif policy == "Always":
-        yield CheckResult("retries", "ok", f"{lost}, and a stage that failed, too ({policy})")
+        yield CheckResult("retries", "ok", f"{lost}, and so is a failed stage ({policy})")
     else:
-        yield CheckResult("retries", "ok", f"a stage that failed is started again ({policy}); {RETRY}")
+        yield CheckResult("retries", "ok", f"a failed stage is restarted ({policy}); {RETRY}")
     seconds = _at(defaults, "ttlStrategy").get("secondsAfterCompletion")
-    kept = f"for {int(seconds) // 60} min" if seconds is not None else "until somebody deletes it"
+    kept = f"for {int(seconds) // 60} min" if seconds is not None else "until it is deleted"
     yield CheckResult(
         "pods", "ok", f"an ended run keeps its pods {kept}; `maskcast pipeline logs` works after that"
     )
@@ -62,20 +62,20 @@ def _workflow_defaults(subject: Subject) -> dict[str, Any]:
     """Returns the defaults that Argo adds to each workflow.
 
     Raises:
-        NotCheckedError: if they may not be read, or are not where Kubeflow puts them.
+        NotCheckedError: the permission to read them is missing, or they are not where Kubeflow installs them.
     """
-    place = f"ConfigMap {CONFIG} in namespace {subject.kubeflow}"
-    remedy = f"ask who runs Kubeflow for its retryPolicy; {RETRY}"
+    config_map = f"ConfigMap {CONFIG} in namespace {subject.kubeflow}"
+    remedy = f"ask Kubeflow's administrator for its retryPolicy; {RETRY}"
     try:
         found = call_api(client.CoreV1Api(subject.api).read_namespaced_config_map, CONFIG, subject.kubeflow)
     except ForbiddenError:
-        raise NotCheckedError(f"you may not read {place}; {remedy}") from None
+        raise NotCheckedError(f"no permission to read {config_map}; {remedy}") from None
     if found is None:
-        raise NotCheckedError(f"there is no {place}; {remedy}")
+        raise NotCheckedError(f"{config_map} not found; {remedy}")
     try:
         defaults = yaml.safe_load((found.data or {}).get("workflowDefaults", "")) or {}
     except yaml.YAMLError as error:
-        raise MaskcastError(f"{place}: workflowDefaults is no YAML ({error}); have it fixed") from None
+        raise MaskcastError(f"{config_map}: workflowDefaults is not valid YAML ({error}); fix it") from None
     return _at(defaults, "spec")
 
 

@@ -22,7 +22,7 @@ def namespace(subject: Subject) -> Iterator[CheckResult]:
         remedy = (
             f"fix `namespace` in the cluster file, or create it: `kubectl create namespace {subject.namespace}`"
         )
-        yield CheckResult("namespace", "failed", f"there is no {subject.namespace!r}", remedy)
+        yield CheckResult("namespace", "failed", f"{subject.namespace!r} not found", remedy)
     elif found.status.phase != "Active":
         yield CheckResult(
             "namespace", "failed", f"{subject.namespace} is {found.status.phase}", "wait, or use another"
@@ -37,7 +37,7 @@ def service_account(subject: Subject) -> Iterator[CheckResult]:
     name = subject.cluster.service_account
     core = client.CoreV1Api(subject.api)
     if call_api(core.read_namespaced_service_account, name, subject.namespace) is None:
-        yield CheckResult("service account", "failed", f"there is no {name!r} in {subject.namespace}", SETUP)
+        yield CheckResult("service account", "failed", f"{name!r} not found in {subject.namespace}", SETUP)
     else:
         yield CheckResult("service account", "ok", name)
 
@@ -54,9 +54,9 @@ def rights(subject: Subject) -> Iterator[CheckResult]:
             "system:authenticated",
         ],
     }
-    asked = _granted(subject)
+    required = _granted(subject)
     denied: dict[str, list[str]] = {}
-    for attributes in asked:
+    for attributes in required:
         spec = client.V1SubjectAccessReviewSpec(**account, resource_attributes=attributes)
         metadata = client.V1ObjectMeta(namespace=subject.namespace)
         review = client.V1LocalSubjectAccessReview(metadata=metadata, spec=spec)
@@ -64,10 +64,10 @@ def rights(subject: Subject) -> Iterator[CheckResult]:
         if answer is None or not answer.status.allowed:
             denied.setdefault(_resource(attributes), []).append(attributes.verb)
     if denied:
-        said = ", ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in denied.items())
-        yield CheckResult("rights", "failed", f"{name} may not {said}", SETUP)
+        actions = ", ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in denied.items())
+        yield CheckResult("rights", "failed", f"{name} has no permission to {actions}", SETUP)
     else:
-        yield CheckResult("rights", "ok", f"{name} may do all {len(asked)} actions that runs need")
+        yield CheckResult("rights", "ok", f"{name} has all {len(required)} permissions that runs need")
 
 
 def your_rights(subject: Subject) -> Iterator[CheckResult]:
@@ -82,25 +82,28 @@ def your_rights(subject: Subject) -> Iterator[CheckResult]:
             denied.append(f"{verb} {resource}")
     if denied:
         remedy = f"ask for the role `view` in {subject.namespace}"
-        yield CheckResult("your rights", "failed", f"you may not {', '.join(denied)}, as `logs` does", remedy)
+        found = f"you have no permission to {', '.join(denied)}, which `logs` needs"
+        yield CheckResult("your rights", "failed", found, remedy)
     else:
-        yield CheckResult("your rights", "ok", "you may read the logs of pods")
+        yield CheckResult("your rights", "ok", "you can read the logs of pods")
 
 
 def secrets(subject: Subject) -> Iterator[CheckResult]:
     """Checks that each exists and has a value for each key, without the line break that `echo` adds."""
     for name, keys in subject.cluster.secrets.items():
         values = secret_values(subject, name)
-        absent = [key for key in keys if not (values or {}).get(key)]
-        blank = [key for key in keys if values and values.get(key, "") != values.get(key, "").strip()]
+        missing = [key for key in keys if not (values or {}).get(key)]
+        padded = [key for key in keys if values and values.get(key, "") != values.get(key, "").strip()]
         if values is None:
             remedy = f"set {', '.join(keys)} and {SETUP}"
-            yield CheckResult("secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
-        elif absent:
-            yield CheckResult("secrets", "failed", f"{name} has no {', '.join(absent)}", f"set them and {SETUP}")
-        elif blank:
-            found = f"{name}: blanks or line breaks around {', '.join(blank)}"
-            yield CheckResult("secrets", "failed", found, f"set them anew and {SETUP}")
+            yield CheckResult("secrets", "failed", f"{name!r} not found in {subject.namespace}", remedy)
+        elif missing:
+            yield CheckResult(
+                "secrets", "failed", f"{name}: missing keys {', '.join(missing)}", f"set them and {SETUP}"
+            )
+        elif padded:
+            found = f"{name}: leading or trailing whitespace in {', '.join(padded)}"
+            yield CheckResult("secrets", "failed", found, f"set them again and {SETUP}")
         else:
             yield CheckResult("secrets", "ok", f"{name}: {', '.join(keys)}")
 
@@ -114,32 +117,28 @@ def pull_secrets(subject: Subject) -> Iterator[CheckResult]:
         values = secret_values(subject, name)
         if values is None:
             remedy = f"`kubectl create secret docker-registry {name} --docker-server={registry} ...`"
-            yield CheckResult("pull secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
+            yield CheckResult("pull secrets", "failed", f"{name!r} not found in {subject.namespace}", remedy)
             return
         known |= _registries(values.get(".dockerconfigjson", ""))
     if not names:
-        yield CheckResult("pull secrets", "ok", "none named: the nodes pull without")
+        yield CheckResult("pull secrets", "ok", "none configured: nodes pull without credentials")
     elif registry in known:
         yield CheckResult("pull secrets", "ok", f"{', '.join(names)}: has credentials for {registry}")
     else:
         found = f"{', '.join(names)}: credentials for {', '.join(sorted(known)) or 'no registry'}, not {registry}"
-        yield CheckResult(
-            "pull secrets", "failed", found, "name the secret of that registry in image_pull_secrets"
-        )
+        yield CheckResult("pull secrets", "failed", found, "add the secret of that registry to image_pull_secrets")
 
 
 def workspace(subject: Subject) -> Iterator[CheckResult]:
     """Checks that its claim is bound, or will be when the first pod uses it."""
     wanted = subject.cluster.workspace
     if wanted is None:
-        yield CheckResult("workspace", "ok", "none: a restarted stage begins from scratch")
+        yield CheckResult("workspace", "ok", "none: a restarted stage starts from scratch")
         return
     core = client.CoreV1Api(subject.api)
     claim = call_api(core.read_namespaced_persistent_volume_claim, wanted.claim, subject.namespace)
     if claim is None:
-        yield CheckResult(
-            "workspace", "failed", f"there is no claim {wanted.claim!r} in {subject.namespace}", SETUP
-        )
+        yield CheckResult("workspace", "failed", f"claim {wanted.claim!r} not found in {subject.namespace}", SETUP)
         return
     what = f"{wanted.claim}: {claim.status.phase}, {', '.join(claim.spec.access_modes)}"
     if claim.status.phase == "Bound":
@@ -161,22 +160,22 @@ def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
 
 
 def _pending(subject: Subject, what: str, name: str | None) -> CheckResult:
-    """Returns the row for a pending claim, judged by its storage class."""
+    """Returns the row for a pending claim, which depends on its storage class."""
     classes = {
         each.metadata.name: each for each in call_api(client.StorageV1Api(subject.api).list_storage_class).items
     }
     if not name:
         return CheckResult(
-            "workspace", "failed", f"{what}: no default storage class", "name one in workspace.storage_class"
+            "workspace", "failed", f"{what}: no default storage class", "set workspace.storage_class"
         )
     if name not in classes:
-        found = f"{what}: there is no storage class {name!r}"
+        found = f"{what}: storage class {name!r} not found"
         return CheckResult(
-            "workspace", "failed", found, f"delete the claim and name one of: {', '.join(classes) or 'none'}"
+            "workspace", "failed", found, f"delete the claim and use one of: {', '.join(classes) or 'none'}"
         )
     if classes[name].volume_binding_mode == "WaitForFirstConsumer":
         return CheckResult("workspace", "ok", f"{what}: {name} creates the volume for the first pod")
-    remedy = f"`kubectl describe pvc -n {subject.namespace}` says why"
+    remedy = f"`kubectl describe pvc -n {subject.namespace}` shows the reason"
     return CheckResult("workspace", "failed", f"{what}: {name} has created no volume", remedy)
 
 

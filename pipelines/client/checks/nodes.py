@@ -24,7 +24,7 @@ def nodes(subject: Subject) -> Iterator[CheckResult]:
             yield CheckResult("nodes", "ok", f"{stages}: {len(fit)} of {len(every)} nodes fit ({some})")
             continue
         nearest = "".join(f"; the nearest, {name}, {', '.join(reasons)}" for reasons, name in misfits[:1])
-        remedy = "ask for less in `pods` or `stages` of the cluster file, or have a node added"
+        remedy = "request less in `pods` or `stages` of the cluster file, or add a node"
         yield CheckResult("nodes", "failed", f"{stages}: none of {len(every)} nodes fits{nearest}", remedy)
 
 
@@ -34,25 +34,25 @@ def quota(subject: Subject) -> Iterator[CheckResult]:
     quotas = call_api(core.list_namespaced_resource_quota, subject.namespace).items
     ranges = call_api(core.list_namespaced_limit_range, subject.namespace).items
     limits = [
-        (f"ResourceQuota {each.metadata.name}", key.removeprefix("requests.").removeprefix("limits."), most)
+        (f"ResourceQuota {each.metadata.name}", key.removeprefix("requests.").removeprefix("limits."), limit)
         for each in quotas
         if not each.spec.scopes and not each.spec.scope_selector  # quotas with a scope concern other pods
-        for key, most in (each.spec.hard or {}).items()
+        for key, limit in (each.spec.hard or {}).items()
     ] + [
-        (f"LimitRange {each.metadata.name}", key, most)
+        (f"LimitRange {each.metadata.name}", key, limit)
         for each in ranges
         for item in each.spec.limits
         if item.type in ("Container", "Pod")
-        for key, most in (item.max or {}).items()
+        for key, limit in (item.max or {}).items()
     ]
     forbidden = False
     for pod, stages in _group_by_needs(subject.pods):
-        for who, key, most in limits:
-            asked = resources(pod).get(key)
-            if asked is not None and parse_quantity(asked) > parse_quantity(most):
+        for quota_name, key, limit in limits:
+            requested = resources(pod).get(key)
+            if requested is not None and parse_quantity(requested) > parse_quantity(limit):
                 forbidden = True
-                found = f"{stages}: {who} allows {key} {most}, asked {asked}"
-                yield CheckResult("quota", "failed", found, "ask for less in the cluster file, or for more quota")
+                found = f"{stages}: {quota_name} allows {key} {limit}, requested {requested}"
+                yield CheckResult("quota", "failed", found, "request less in the cluster file, or raise the quota")
     if not forbidden:
         found = f"{pluralize(len(quotas), 'quota')} and {pluralize(len(ranges), 'limit range')}"
         yield CheckResult("quota", "ok", f"{found} admit every pod")
@@ -69,15 +69,15 @@ def unfit_reasons(pod: Pod, node: Any) -> list[str]:
     reasons = []
     ready = {condition.type: condition.status for condition in node.status.conditions or []}.get("Ready")
     if ready != "True" or node.spec.unschedulable:
-        reasons.append("takes no pods now" if ready == "True" else "is not ready")
-    for resource, asked in resources(pod).items():
+        reasons.append("is unschedulable" if ready == "True" else "is not ready")
+    for resource, requested in resources(pod).items():
         has = (node.status.allocatable or {}).get(resource, "0")
-        if parse_quantity(has) < parse_quantity(asked):
-            reasons.append(f"has {resource} {has}, asked {asked}")
-    for label, wanted in pod.labels.items():
+        if parse_quantity(has) < parse_quantity(requested):
+            reasons.append(f"has {resource} {has}, requested {requested}")
+    for label, value in pod.labels.items():
         has = (node.metadata.labels or {}).get(label)
-        if has != wanted:
-            reasons.append(f"its label {label} is {has or 'not set'}, asked {wanted}")
+        if has != value:
+            reasons.append(f"its label {label} is {has or 'not set'}, requested {value}")
     reasons += [
         f"its taint {taint.key}:{taint.effect} is not tolerated"
         for taint in node.spec.taints or []
@@ -96,9 +96,9 @@ def tolerates(toleration: Toleration, taint: Any) -> bool:
 
 
 def _distance(misfit: tuple[list[str], str]) -> tuple[bool, int]:
-    """Sort key of nodes by how nearly they fit; nodes without any GPU come last."""
+    """Sort key of nodes by their number of misfits; nodes without a requested resource come last."""
     reasons, _ = misfit
-    return any(" 0, asked" in reason for reason in reasons), len(reasons)
+    return any(" 0, requested" in reason for reason in reasons), len(reasons)
 
 
 def _group_by_needs(pods: Mapping[str, Pod]) -> list[tuple[Pod, str]]:

@@ -1,4 +1,4 @@
-"""Imitates the environment of the pods, as far as possible on this machine."""
+"""Sets the environment variables of the pods in this process, as far as possible."""
 
 import os
 import socket
@@ -33,12 +33,12 @@ def pod_environment(subject: Subject) -> Iterator[None]:
         values |= {key: found[key] for key in keys if key in found}
     if "AWS_ACCESS_KEY_ID" in values:
         values.setdefault("AWS_SESSION_TOKEN", "")  # this machine's token belongs to other keys
-    own = {name: os.environ.get(name) for name in values}
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in own.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:
@@ -57,7 +57,8 @@ def require_reachable(variable: str) -> None:
         service, _, rest = host.partition(".")
         forward = f"kubectl port-forward -n {rest.partition('.')[0]} svc/{service} ..."
         raise NotCheckedError(
-            f"{host} is only known inside the cluster; to check it, `{forward}` and set {variable} to that address"
+            f"{host} is only known inside the cluster; to check it, run `{forward}` and set {variable} to the "
+            "forwarded address"
         )
 
 

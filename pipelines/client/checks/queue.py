@@ -16,7 +16,7 @@ def queue(subject: Subject) -> Iterator[CheckResult]:
     """Checks that its LocalQueue is in the namespace; otherwise pods would wait forever."""
     name = subject.cluster.queue
     if name is None:
-        yield CheckResult("queue", "ok", "none named: pods start when a node has room")
+        yield CheckResult("queue", "ok", "none configured: pods start when a node has capacity")
         return
     api = client.CustomObjectsApi(subject.api)
     for version in VERSIONS:
@@ -25,5 +25,5 @@ def queue(subject: Subject) -> Iterator[CheckResult]:
             cluster_queue = found.get("spec", {}).get("clusterQueue", "no ClusterQueue")
             yield CheckResult("queue", "ok", f"{name}, of {cluster_queue}")
             return
-    remedy = "fix `queue` in the cluster file, or have Kueue and the queue installed"
-    yield CheckResult("queue", "failed", f"there is no LocalQueue {name!r} in {subject.namespace}", remedy)
+    remedy = "fix `queue` in the cluster file, or install Kueue and create the queue"
+    yield CheckResult("queue", "failed", f"LocalQueue {name!r} not found in {subject.namespace}", remedy)

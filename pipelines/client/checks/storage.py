@@ -40,21 +40,21 @@ def launcher(subject: Subject) -> Iterator[CheckResult]:
     """Checks that Kubeflow's launcher, which transfers artifacts, is configured for a self-hosted S3 server."""
     endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
-        yield CheckResult("launcher", "ok", "no S3 server of your own to configure")
+        yield CheckResult("launcher", "ok", "not needed without a self-hosted S3 server")
         return
     found = call_api(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
-    told = _s3_provider((found.data or {}).get("providers", "") if found else "")
-    address = str(told.get("endpoint", "no S3 server")).removeprefix("http://").removeprefix("https://")
-    credentials = told.get("credentials") or {}
+    provider = _s3_provider((found.data or {}).get("providers", "") if found else "")
+    address = str(provider.get("endpoint", "no S3 server")).removeprefix("http://").removeprefix("https://")
+    credentials = provider.get("credentials") or {}
     keys = (credentials.get("secretRef") or {}).get("secretName")
     readable = store_secrets(subject.cluster)
     remedy = "set `providers` in it as docs/runbook.md shows"
     if address != urlsplit(endpoint).netloc:
-        what = f"ConfigMap kfp-launcher names {address}, not {urlsplit(endpoint).netloc}"
-        yield CheckResult("launcher", "failed", what, remedy)
+        problem = f"ConfigMap kfp-launcher has endpoint {address}, expected {urlsplit(endpoint).netloc}"
+        yield CheckResult("launcher", "failed", problem, remedy)
     elif not credentials.get("fromEnv") and keys not in readable:
-        what = f"ConfigMap kfp-launcher takes keys from secret {keys!r}, which pods may not read"
-        yield CheckResult("launcher", "failed", what, f"{remedy}, with one of: {', '.join(readable)}")
+        problem = f"ConfigMap kfp-launcher has the secret {keys!r}, which pods have no permission to read"
+        yield CheckResult("launcher", "failed", problem, f"{remedy}, with one of: {', '.join(readable)}")
     else:
         yield CheckResult("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {address}")
 
@@ -69,14 +69,14 @@ def data(subject: Subject) -> Iterator[CheckResult]:
         yield CheckResult("data", "ok", f"{uri}: {_stored(uri)}")
     elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
         yield CheckResult("data", "ok", f"{uri}: {_in_remote(uri)}")
-    elif workspace and _lies_below(workspace.mount_path, uri):
-        raise NotCheckedError(f"{uri} lies on the workspace volume, which only pods see")
+    elif workspace and _is_below(workspace.mount_path, uri):
+        raise NotCheckedError(f"{uri} is on the workspace volume, which only pods can read")
     else:
-        remedy = "put it on s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
-        yield CheckResult("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
+        remedy = "copy it to s3:// or use dvc:<Git URL>#<path>, and set fetch_dataset.uri"
+        yield CheckResult("data", "failed", f"{uri}: pods cannot read this machine's files", remedy)
 
 
-def _lies_below(folder: str, uri: str) -> bool:
+def _is_below(folder: str, uri: str) -> bool:
     path = None if uri.startswith("dvc:") else local_path(uri)
     return path is not None and path.is_relative_to(folder)
 
@@ -84,7 +84,9 @@ def _lies_below(folder: str, uri: str) -> bool:
 def _stored(uri: str) -> str:
     with open_bucket(uri) as bucket:
         if bucket.has_above(INCOMPLETE):
-            raise MaskcastError(f"{uri}: is being stored or was left half way; store the data set again")
+            raise MaskcastError(
+                f"{uri}: incomplete upload (in progress or interrupted); upload the data set again"
+            )
         sizes = [item.size for item in bucket.items().values()]
     return f"{pluralize(len(sizes), 'object')}, {sum(sizes) / 1e6:.1f} MB"
 
@@ -105,10 +107,10 @@ def _in_remote(uri: str) -> str:
         raise MaskcastError(f"{uri}: cannot be cloned ({_root(error)}); check URL and access") from None
     except Exception as error:  # DVC passes on any error of its indexes and remotes
         raise MaskcastError(
-            f"{uri}: not in its remote ({_root(error)}); `dvc push` it, check your access"
+            f"{uri}: not in its remote ({_root(error)}); run `dvc push`, or check your access"
         ) from None
     if not found:
-        raise MaskcastError(f"{uri}: {repository} tracks no {path!r}; fix the path or push the commit")
+        raise MaskcastError(f"{uri}: {path!r} not found in {repository}; fix the path or push the commit")
     return f"in its remote, {pluralize(len(found), 'file')}"
 
 

@@ -16,7 +16,7 @@ def mlflow(subject: Subject) -> Iterator[CheckResult]:
     if TRACKING_URI not in given:
         remedy = f"add {TRACKING_URI} to `env` of the cluster file"
         yield CheckResult(
-            "MLflow", "failed", "pods have no MLflow server: their runs would be lost with them", remedy
+            "MLflow", "failed", "no MLflow server configured: runs would be lost with their pods", remedy
         )
         return
     require_reachable(TRACKING_URI)
