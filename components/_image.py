@@ -1,3 +1,3 @@
-"""The image that components name until a run says which one it uses (``pipelines/cluster.py``)."""
+"""The placeholder image of components, which a run replaces (``pipelines/cluster.py``)."""
 
 IMAGE = "maskcast-python"

@@ -11,7 +11,7 @@ def evaluate(
     metrics: Output[Metrics], report: Output[Artifact], page: Output[HTML], params: dict,
     name: str = "evaluate",
 ) -> None:
-    """Score a forecaster and its masker, beside baselines, with tables and pictures."""
+    """Scores a forecaster and its masker, beside baselines, with tables and pictures."""
     from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(

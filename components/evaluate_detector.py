@@ -10,7 +10,7 @@ def evaluate_detector(
     dataset: Input[Dataset], detector: Input[Model], metrics: Output[Metrics], report: Output[Artifact],
     page: Output[HTML], params: dict, name: str = "evaluate_detector",
 ) -> None:
-    """Score a detector with the COCO metrics, with tables, curves and pictures."""
+    """Scores a detector with the COCO metrics, with tables, curves and pictures."""
     from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(

@@ -1,4 +1,4 @@
-"""KFP component that compares the maskers of a grid: the command `evaluate-many`, which is no stage."""
+"""KFP component that compares the maskers of a grid: the command `evaluate-many`, which is not a stage."""
 
 from typing import List  # noqa: UP035  (kfp reads it)
 
@@ -12,7 +12,7 @@ def evaluate_many(
     models: Input[List[Model]], clips: Input[Dataset], report: Output[Artifact], page: Output[HTML], names: list,  # noqa: UP006
     split: str = "val",
 ) -> None:
-    """Score and measure the maskers of a grid on the same clips."""
+    """Scores and measures the maskers of a grid on the same clips."""
     from maskcast.commands.evaluate_many import score_grid
 
     maskers = {name: model.path for name, model in zip(names, models, strict=True)}

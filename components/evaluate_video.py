@@ -10,7 +10,7 @@ def evaluate_video(
     clips: Input[Dataset], masks: Input[Dataset], masker: Input[Model], metrics: Output[Metrics], params: dict,
     report: Output[Artifact], page: Output[HTML], base_masks: Input[Dataset] = None, name: str = "evaluate_video",
 ) -> None:
-    """Score video masks: Jaccard, J&F, flicker, video consistency, beside the single-frame base."""
+    """Scores video masks: Jaccard, J&F, flicker, video consistency, beside the single-frame base."""
     from maskcast.runner.run import run_stage
 
     paths = {"clips": clips.path, "masks": masks.path, "masker": masker.path, "metrics": metrics.path}

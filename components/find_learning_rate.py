@@ -11,7 +11,7 @@ def find_learning_rate(
     clips: Input[Dataset] = None, dataset: Input[Dataset] = None, masks: Input[Dataset] = None,
     masker: Input[Model] = None, pretrained: Input[Model] = None, name: str = "find_learning_rate",
 ) -> None:
-    """Learning-rate range test: trains at rising rates, suggests the one where the loss falls fastest."""
+    """Runs a learning-rate range test: trains at rising rates, suggests the one where the loss falls fastest."""
     from maskcast.runner.run import run_stage
 
     ports = {"clips": clips, "dataset": dataset, "masks": masks, "masker": masker, "pretrained": pretrained}

@@ -11,7 +11,7 @@ def finetune_forecaster(
     forecaster: Output[Model], metrics: Output[Metrics], page: Output[HTML], params: dict,
     name: str = "finetune_forecaster",
 ) -> None:
-    """Finetunes a pretrained forecaster on labelled clips: generated context, true targets."""
+    """Finetunes a pretrained forecaster on labelled clips: generated masks as context, true masks as targets."""
     from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(

@@ -10,7 +10,7 @@ def generate_masks(
     clips: Input[Dataset], masker: Input[Model], masks: Output[Dataset], metrics: Output[Metrics],
     page: Output[HTML], params: dict, name: str = "generate_masks",
 ) -> None:
-    """Masks all clips that have frames, in every split."""
+    """Masks all clips that have frames, in every split, on all accelerators of the machine."""
     from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(

@@ -10,7 +10,7 @@ def predict(
     clips: Input[Dataset], masks: Input[Dataset], masker: Input[Model], forecaster: Input[Model],
     predictions: Output[Dataset], params: dict, name: str = "predict",
 ) -> None:
-    """Forecast clips whose true future is not labelled."""
+    """Forecasts clips whose true future is not labelled."""
     from maskcast.runner.run import run_stage
 
     run_stage(

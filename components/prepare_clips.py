@@ -9,7 +9,7 @@ from components._image import IMAGE
 def prepare_clips(
     raw: Input[Dataset], clips: Output[Dataset], params: dict, name: str = "prepare_clips",
 ) -> None:
-    """Writes the clips of a raw folder into a clip store."""
+    """Converts a raw data set to a clip store."""
     from maskcast.runner.run import run_stage
 
     run_stage("prepare_clips", params, name=name, raw=raw.path, clips=clips.path)

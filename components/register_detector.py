@@ -10,7 +10,7 @@ def register_detector(
     dataset: Input[Dataset], detector: Input[Model], report: Input[Artifact], registration: Output[Artifact],
     page: Output[HTML], params: dict, name: str = "register_detector",
 ) -> None:
-    """Register the detector and check it against the gate."""
+    """Registers the detector and checks it against the gate."""
     from maskcast.runner.run import run_stage
 
     run_stage(

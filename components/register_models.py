@@ -11,7 +11,7 @@ def register_models(
     registration: Output[Artifact], page: Output[HTML], params: dict, encoder: Input[Model] = None,
     name: str = "register_models",
 ) -> None:
-    """Register the models and check the pipeline against the gate."""
+    """Registers the models and checks the pipeline against the gate."""
     from maskcast.runner.run import run_stage
 
     trained = {"encoder": encoder.path} if encoder else {}

@@ -10,7 +10,7 @@ def register_segmenter(
     clips: Input[Dataset], masker: Input[Model], report: Input[Artifact], registration: Output[Artifact],
     page: Output[HTML], params: dict, name: str = "register_segmenter",
 ) -> None:
-    """Register a video masker and check it against the gate."""
+    """Registers a video masker and checks it against the gate."""
     from maskcast.runner.run import run_stage
 
     run_stage(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds an image from the working tree with docker, podman or buildah, whichever is there, and prints its name.
+# Builds an image from the working tree with docker, podman or buildah, whichever is available, and prints its name.
 #   docker/build.sh runtime|runtime-cuda|mlflow [flags of the builder, e.g. --build-arg TORCH_INDEX=URL]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,11 +10,11 @@ case $target in
   runtime) variant= ;;
   runtime-cuda) variant=-cuda ;;
   mlflow) variant=-mlflow ;;
-  *) say "error: target '$target' is unknown; choose runtime, runtime-cuda or mlflow"; exit 2 ;;
+  *) say "error: unknown target '$target'; choose runtime, runtime-cuda or mlflow"; exit 2 ;;
 esac
 shift
 
-# What the target does not stand on: Docker's legacy builder makes every stage above its target.
+# Stages that the target does not need: Docker's legacy builder builds every stage above its target.
 case $target in
   runtime) unused='cuda runtime-cuda mlflow-venv mlflow' ;;
   runtime-cuda) unused='cpu runtime mlflow-venv mlflow' ;;
@@ -26,20 +26,20 @@ dockerfile() {
 
 if docker version >/dev/null 2>&1; then
   builder=docker
-  # Older clients have BuildKit switched off: it is twice as quick, and skips the stages that the target does not need.
+  # Older clients disable BuildKit by default; it is twice as fast, and skips stages that the target does not need.
   if DOCKER_BUILDKIT=1 docker build --help >/dev/null 2>&1; then export DOCKER_BUILDKIT=1; fi
 elif command -v podman >/dev/null; then
   builder=podman
 elif command -v buildah >/dev/null; then
   builder=buildah
 else
-  say "error: no Docker Engine answers, and there is neither podman nor buildah; start or install one"
+  say "error: Docker Engine is unreachable, and neither podman nor buildah is installed; start or install one"
   exit 2
 fi
 
-# The name says what is in the image: the commit, and whether the files that it is built from differ from it.
+# The name contains the commit, and `-dirty` if the files that the image is built from have uncommitted changes.
 commit=$(git rev-parse --verify HEAD) || {
-  say "error: there is no commit, which names the image (a ZIP download has none); git init && git add --all && git commit"
+  say "error: no Git commit found, which the tag needs (a ZIP download has none); git init && git add --all && git commit"
   exit 2
 }
 changes=$(git status --porcelain -- docker src pyproject.toml README.md .dockerignore)

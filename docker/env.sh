@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Writes fresh passwords and keys for the team's servers to docker/.env (or the file named), which Git ignores.
-# `docker compose` reads it; `kubectl create secret generic mlflow-server --from-env-file=docker/.env` takes it, too.
+# Writes new passwords and keys for the team's servers to docker/.env (or a given file), which Git ignores.
+# `docker compose` reads it; so does `kubectl create secret generic mlflow-server --from-env-file=docker/.env`.
 set -euo pipefail
 file=${1:-$(dirname "$0")/.env}
 if [ -e "$file" ]; then
-  echo "error: $file is there already, and servers may know its passwords; remove it if none does" >&2
+  echo "error: $file already exists, and servers may use its passwords; remove it if none does" >&2
   exit 2
 fi
 secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }

@@ -53,4 +53,4 @@ def test_without_a_commit_a_line_says_that_it_names_the_image(tmp_path: Path) ->
     command = [tmp_path / "docker/build.sh", "runtime"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "error: there is no commit, which names the image" in done.stderr
+    assert "error: no Git commit found, which the tag needs" in done.stderr

@@ -41,7 +41,7 @@ def test_passwords_are_random_private_and_never_overwritten(tmp_path: Path, secr
     before = file.read_bytes()
     again = subprocess.run([DOCKER / "env.sh", file], capture_output=True, text=True, check=False)
     assert (again.returncode, again.stdout) == (2, "")
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     assert file.read_bytes() == before
     values = [value for name, value in secrets.items() if name != "AWS_ACCESS_KEY_ID"]
     assert len(set(values)) == len(values)

@@ -204,7 +204,7 @@ def test_the_builder_is_told_where_torch_comes_from(image: str) -> None:
 def test_a_target_that_does_not_exist_is_refused() -> None:
     done = build("runtime-tpu")
     assert done.returncode == 2
-    assert done.stderr == "error: target 'runtime-tpu' is unknown; choose runtime, runtime-cuda or mlflow\n"
+    assert done.stderr == "error: unknown target 'runtime-tpu'; choose runtime, runtime-cuda or mlflow\n"
 
 
 def test_a_machine_without_a_builder_is_told_what_to_install(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_machine_without_a_builder_is_told_what_to_install(tmp_path: Path) -> 
     done = build("runtime", PATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == (
-        "error: no Docker Engine answers, and there is neither podman nor buildah; start or install one\n"
+        "error: Docker Engine is unreachable, and neither podman nor buildah is installed; start or install one\n"
     )
 
 
