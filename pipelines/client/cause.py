@@ -68,7 +68,7 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
 
 
 def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
-    """Returns why a run failed, e.g. ``train_masker: out of memory: asks for 8Gi``, or None if it did not fail.
+    """Returns why a run failed, e.g. ``train_masker: exceeded its timeout_s``, or None if it did not fail.
 
     The reason is taken from the stage's pod, else from its log, from any source. If both are lost, the line says
     so.

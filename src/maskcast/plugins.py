@@ -26,11 +26,11 @@ UNION_MODULES = {
 MODELS = ("maskcast.segmenters", "maskcast.forecasters")  # groups that a model's folder may refer to
 
 
-def with_plugins(own: Any, group: str, base: type[Params], key: str, default: str | None = None) -> Any:
+def with_plugins(union: Any, group: str, base: type[Params], key: str, default: str | None = None) -> Any:
     """Returns a union of configs extended by those of installed packages.
 
     Args:
-        own: union of maskcast's own configs, or the only one.
+        union: union of maskcast's own configs, or the only one.
         group: group of entry points to add, one of ``UNION_MODULES``.
         base: required base class of each config.
         key: key whose value chooses the config, e.g. ``arch``.
@@ -39,7 +39,7 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
     Raises:
         MaskcastError: a class cannot be imported, is not such a config, or its value of ``key`` is in use.
     """
-    taken = {value for config in get_args(own) or (own,) for value in _values(config, key)}
+    taken = {value for config in get_args(union) or (union,) for value in _values(config, key)}
     for point in plugins(group):
         config = _load(point, base)
         values = _values(config, key)
@@ -50,9 +50,9 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
                 f"{', '.join(sorted(taken))})"
             )
         taken.update(values)
-        own |= config
+        union |= config
     if default is None:
-        return Annotated[own, Field(discriminator=key)]
+        return Annotated[union, Field(discriminator=key)]
 
     def named(given: Any) -> Any:
         if not isinstance(given, Mapping):
@@ -62,7 +62,7 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str, default: st
             raise ValueError(f"unknown {key} {name!r}; allowed: {', '.join(names)} (or install its package)")
         return {key: default, **given}
 
-    chosen = Annotated[own, Field(discriminator=key)] if get_args(own) else own
+    chosen = Annotated[union, Field(discriminator=key)] if get_args(union) else union
     return Annotated[chosen, BeforeValidator(named)]
 
 

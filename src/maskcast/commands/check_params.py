@@ -14,8 +14,8 @@ Checks the params of every stage of a pipeline, in a second and without its data
 only when it starts, so a mistake in the last stage would otherwise surface after all others have run.
 
 Each faulty section gets one line, which names the first wrong key and the allowed values; the exit code is then 2.
-Sections must also fit each other: an encoder that is pretrained for another model is an error, too.
-`dvc repro` begins with this check, and `maskcast pipeline compile` runs it, too."""
+Sections must also match each other: an encoder that is pretrained for another model is an error. `dvc repro`
+begins with this check, and `maskcast pipeline compile` also runs it."""
 EPILOG = """\
 PIPELINE is a folder with a dvc.yaml and its params file. `maskcast dry-run` tries the stages, too.
 
