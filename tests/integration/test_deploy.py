@@ -235,7 +235,7 @@ def test_the_cluster_says_why_not(kube, versions, cluster, capsys) -> None:
     kube.kserve = "0.19"
     assert said("deploy", "2", "--canary", "5") == (
         "error: --canary: requires KServe 0.20 or later in Standard mode, and the cluster's is "
-        "older; deploy without --canary"
+        "older; upgrade KServe, or deploy without --canary"
     )
     assert said("deploy", "1", "--canary", "5").endswith("already gets all requests; give another version")
     assert said("undeploy", "--canary").endswith("has no canary; omit --canary to delete the service")

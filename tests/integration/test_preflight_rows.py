@@ -173,9 +173,9 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
             None,
             OWN_S3,
             "launcher",
-            "failed: ConfigMap kfp-launcher has endpoint no S3 server, expected s3.storage.svc:8333",
+            "failed: ConfigMap kfp-launcher has no S3 endpoint, expected s3.storage.svc:8333",
         ),
-        (lambda api: put_launcher(api, "s3: ["), OWN_S3, "launcher", "failed: .*names no S3 server"),
+        (lambda api: put_launcher(api, "s3: ["), OWN_S3, "launcher", "failed: .*has no S3 endpoint"),
         (
             lambda api: put_launcher(api, "s3: {default: {endpoint: 'minio:9000'}}"),
             OWN_S3,

@@ -163,7 +163,7 @@ def test_a_dvc_pointer_is_there_once_it_is_pushed(kube, s3, tmp_path, repository
     folder, url = repository
     cluster = on_s3(tmp_path, s3)
     found = said(row("data", cluster, f"dvc:{url}#raw"))
-    assert re.match(r"failed: .*#raw: not in its remote .* -> `dvc push` it", found), found
+    assert re.match(r"failed: .*#raw: not in its remote .* -> run `dvc push`", found), found
     subprocess.run([sys.executable, "-m", "dvc", "push", "-q"], cwd=folder, check=True)
     assert said(row("data", cluster, f"dvc:{url}#raw")) == f"ok: dvc:{url}#raw: in its remote, 2 files -> "
     found = said(row("data", cluster, f"dvc:{url}#other"))

@@ -44,13 +44,14 @@ def launcher(subject: Subject) -> Iterator[CheckResult]:
         return
     found = call_api(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
     provider = _s3_provider((found.data or {}).get("providers", "") if found else "")
-    address = str(provider.get("endpoint", "no S3 server")).removeprefix("http://").removeprefix("https://")
+    address = str(provider.get("endpoint", "")).removeprefix("http://").removeprefix("https://")
     credentials = provider.get("credentials") or {}
     keys = (credentials.get("secretRef") or {}).get("secretName")
     readable = store_secrets(subject.cluster)
     remedy = "set `providers` in it as docs/runbook.md shows"
     if address != urlsplit(endpoint).netloc:
-        problem = f"ConfigMap kfp-launcher has endpoint {address}, expected {urlsplit(endpoint).netloc}"
+        actual = f"endpoint {address}" if address else "no S3 endpoint"
+        problem = f"ConfigMap kfp-launcher has {actual}, expected {urlsplit(endpoint).netloc}"
         yield CheckResult("launcher", "failed", problem, remedy)
     elif not credentials.get("fromEnv") and keys not in readable:
         problem = f"ConfigMap kfp-launcher has the secret {keys!r}, which pods have no permission to read"
