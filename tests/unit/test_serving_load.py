@@ -162,7 +162,7 @@ def look(connection: TimeoutProtocol) -> None:
     done = threading.Event()
 
     def now() -> None:
-        connection._end_wait()
+        connection._cancel_timer()
         connection._check_progress()
         done.set()
 
