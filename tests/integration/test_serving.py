@@ -237,8 +237,8 @@ def test_maskcast_serves_v2_under_load_and_says_what_is_wrong_with_bad_requests(
             (400, "not valid JSON", b"[" * 100_000, {}),
             (400, "not a v2 inference request; send", b"[1, 2]", {}),
             (400, "not a v2 inference request; send", b'{"inputs": []}', {}),
-            (400, "give 'frames' of 'UINT8'", v2(one, datatype="FP32"), {}),
-            (400, "shape must be a list of at most 8 of integers", v2(one, shape=[1, -1]), {}),
+            (400, "send 'frames' with 'UINT8'", v2(one, datatype="FP32"), {}),
+            (400, "shape must be a list of at most 8 integers", v2(one, shape=[1, -1]), {}),
             (400, "needs 1 values, got", v2(one, shape=[1]), {}),
             (400, "integers from 0 to 255", v2(one, data=[256] * one.size), {}),
             (400, "integers from 0 to 255", v2(one, data=[[1], [2, 3]]), {}),
@@ -247,7 +247,7 @@ def test_maskcast_serves_v2_under_load_and_says_what_is_wrong_with_bad_requests(
             (400, f"{MAX_FRAMES} frames", v2(np.zeros((MAX_FRAMES + 1, 1, 1, 1, 3), np.uint8)), {}),
             (400, "binary_data_size: got ", body[:-1], half),
             (400, "give the number of bytes", body, {"Inference_Header_Content_Length": "x"}),
-            (413, "more than 64 MiB", bytes(MAX_BYTES + 1), {}),
+            (413, "larger than 64 MiB", bytes(MAX_BYTES + 1), {}),
         ):
             found, told, _ = post(f"{model}/infer", sent, **headers)
             assert (found, reason in json.loads(told)["error"]) == (status, True), told

@@ -338,7 +338,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     for words, model, told in (
         ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; fix the path"),
         (["/dev/null"], masker, "/dev/null: is a pipe or a device; save the video to a file, and give its path"),
-        ([dots], masker, "...mp4: '..' is not a valid output name; rename the video"),
+        ([dots], masker, "...mp4: '..' is not a valid name of an output; rename the video"),
         (["n" * 300], masker, "nnn: cannot be read or written (File name too long); choose another path"),
         (
             [video, "--background", "n" * 300],
@@ -372,7 +372,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         (
             [video, "--background", "beach.jpg"],
             masker,
-            "--background beach.jpg: not an existing file or a colour; give an",
+            "--background beach.jpg: neither an existing file nor a colour; give an",
         ),
         ([video, "--background", text], masker, "notes.txt: unsupported file type; give an image, a video,"),
         ([video, "--background", tmp_path / "fake.png"], masker, "fake.png: not a readable image ("),
