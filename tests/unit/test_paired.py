@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
-from maskcast.evaluation.paired import mean_interval, paired_difference
+from maskcast.evaluation.paired import expanded_tail, mean_interval, paired_difference
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
 from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import ForecastGate
@@ -17,13 +17,45 @@ def scores(*values: float) -> dict[str, float]:
 
 
 def test_clips_of_one_video_are_resampled_together() -> None:
-    """Videos of mean 0 and 1, of three clips and one: the resampled mean is 0, 1/4 or 1, by 1/4, 1/2, 1/4."""
+    """Videos of mean 0 and 1, of three clips and one: the resampled mean is 0, 1/4 or 1, by 1/4, 1/2, 1/4.
+
+    The expanded tail of two videos at 20 % is Phi(-sqrt(2) tan(0.1 pi)) = 0.32, at 80 % 0.00001, that of four at
+    80 % Phi(-sqrt(4/3) 1.638) = 0.029; four clips alone have a mean of 3/4 or more by 13/256 = 0.051.
+    """
     videos = {f"clip_{n}": "long" for n in range(3)} | {"clip_3": "short"}
     four = scores(0.0, 0.0, 0.0, 1.0)
-    assert mean_interval(four, Bootstrap(confidence=0.4), videos) == (0.25, 0.25, 0.25)
+    assert mean_interval(four, Bootstrap(confidence=0.2), videos) == (0.25, 0.25, 0.25)
     assert mean_interval(four, Bootstrap(confidence=0.8), videos) == (0.25, 0.0, 1.0)
     apart = mean_interval(four, Bootstrap(confidence=0.8))
-    assert apart == mean_interval(four, Bootstrap(confidence=0.8), dict.fromkeys(four, "one")) == (0.25, 0.0, 0.5)
+    assert apart == mean_interval(four, Bootstrap(confidence=0.8), dict.fromkeys(four, "one")) == (0.25, 0.0, 0.75)
+
+
+@pytest.mark.parametrize("videos", [6, 7, 10, 20])
+def test_intervals_of_few_videos_cover_the_mean_as_often_as_they_say(videos: int) -> None:
+    """A plain percentile interval of 95 % misses the mean of 6, 7, 10 and 20 in 13, 12, 10 and 8 % of cases."""
+    rng, missed, trials = np.random.default_rng(0), 0, 2000
+    for seed in range(trials):
+        _, low, high = mean_interval(scores(*rng.normal(size=videos)), Bootstrap(resamples=1000, seed=seed))
+        missed += not low <= 0 <= high
+    assert 0.04 <= missed / trials <= 0.07
+
+
+@pytest.mark.parametrize(
+    ("confidence", "count", "tail"),  # t of printed tables: 12.706, 2.571, 2.262, 2.861, 1.984
+    [
+        (0.95, 2, 0.0),
+        (0.95, 6, 0.002432),
+        (0.95, 10, 0.008551),
+        (0.99, 20, 0.001666),
+        (0.95, 100, 0.023064),
+    ],
+)
+def test_the_tail_of_an_interval_follows_the_t_distribution(confidence: float, count: int, tail: float) -> None:
+    assert expanded_tail(confidence, count) == pytest.approx(tail, abs=1e-6)
+
+
+def test_the_tail_of_many_is_that_of_the_percentile_interval() -> None:
+    assert expanded_tail(0.95, 1_000_000) == pytest.approx(0.025, abs=1e-6)
 
 
 def test_what_few_videos_agree_in_may_be_chance_and_what_is_equal_is_no_difference() -> None:

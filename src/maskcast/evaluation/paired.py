@@ -1,15 +1,18 @@
 """Confidence intervals of means over clips, and of paired differences of two models.
 
-The intervals are the percentile intervals of Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-chapter 13. Clips of one video show the same objects and may overlap, so they are not independent samples.
-Therefore whole videos are resampled (hierarchical data in Davison and Hinkley, Bootstrap Methods and their
-Application, 1997, chapter 3).
+The intervals are expanded percentile intervals (Hesterberg, What Teachers Should Know About the Bootstrap, The
+American Statistician 69, 2015). The plain percentile interval is too narrow for few samples: at 95 % and 6 samples
+it misses the mean in 12 % of all cases. Clips of one video show the same objects and may overlap, so they are not
+independent samples. Therefore whole videos are resampled (hierarchical data in Davison and Hinkley, Bootstrap
+Methods and their Application, 1997, chapter 3).
 
 Legend: N clips or images, V videos, R resamples.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -17,7 +20,9 @@ from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.reading import pluralize
 
 CHUNK = 1_000_000  # random numbers drawn at once
-MIN_VIDEOS = 6  # fewest videos for a conclusion: 5 agree by chance with probability 2 / 2 ** 5 > 1 / 20
+# Fewest videos for a conclusion. No bootstrap interval is wider than the range of the videos, and 5 videos lie on
+# the same side of 0 by chance with probability 2 / 2 ** 5 > 1 / 20.
+MIN_VIDEOS = 6
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def mean_interval(
         drawn_RV = rng.integers(0, len(groups), (size, len(groups)))
         means.append(sums_V[drawn_RV].sum(1) / counts_V[drawn_RV].sum(1))
         remaining -= size
-    tail = (1 - bootstrap.confidence) / 2
+    tail = expanded_tail(bootstrap.confidence, len(groups))
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(values_N.mean()), float(low), float(high)
 
@@ -122,6 +127,43 @@ def format_interval(interval: tuple[float, float, float], count: int, spec: str 
     """Returns a mean as text, with its interval in brackets if there is more than one clip or image."""
     mean, low, high = (format(value, spec) for value in interval)
     return f"{mean} [{low}, {high}]" if count > 1 else mean
+
+
+def expanded_tail(confidence: float, count: int) -> float:
+    """Returns the probability that the interval leaves out at either end of the resampled means.
+
+    A t interval is wider than a percentile interval of normal samples by the quantile of t, and because resampling
+    underestimates the variance by (V - 1) / V. The probability makes up for both.
+
+    Args:
+        confidence: level of the interval.
+        count: V, the number of samples.
+    """
+    if count == 1:
+        return 0.5  # all resampled means are equal
+    return NormalDist().cdf(-math.sqrt(count / (count - 1)) * _t_quantile(confidence, count - 1))
+
+
+def _t_quantile(confidence: float, freedom: int) -> float:
+    """Returns t with P(|T| < t) = ``confidence`` for Student's T with ``freedom`` degrees of freedom.
+
+    Bisects the finite series of the distribution in the angle atan(t / sqrt(freedom)) (Abramowitz and Stegun,
+    26.7.3 and 26.7.4).
+    """
+    odd = freedom % 2
+    k = np.arange(1, (freedom - odd) // 2)
+    terms = np.cumprod(np.concatenate([[1.0], (2 * k - 1 + odd) / (2 * k + odd)]))
+    powers = 2 * np.arange(len(terms)) + odd
+    low, high = 0.0, math.pi / 2
+    while low < (angle := (low + high) / 2) < high:
+        inside = math.sin(angle) * float(terms @ math.cos(angle) ** powers) if freedom > 1 else 0.0
+        if odd:
+            inside = 2 / math.pi * (angle + inside)
+        if inside < confidence:
+            low = angle
+        else:
+            high = angle
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def _indices_by_video(items: list[str], videos: Mapping[str, str] | None) -> dict[str, list[int]]:

@@ -16,11 +16,11 @@ CSV_HEADER = (
 BOOTSTRAP = Bootstrap()
 EXPLANATION = (
     "Each clip is scored separately and all clips have equal weight, so a mean over clips is not the pooled "
-    f"score. Brackets contain {BOOTSTRAP.confidence:.0%} bootstrap percentile intervals "
+    f"score. Brackets contain {BOOTSTRAP.confidence:.0%} expanded bootstrap intervals "
     f"({BOOTSTRAP.resamples:,} resamples, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its "
-    "clips; if there is only one video, its clips are resampled as if they were independent. With few videos the "
-    f"intervals are too narrow, and a difference over fewer than {MIN_VIDEOS} videos may be chance. The intervals "
-    "reflect the choice of clips, not the seed of the training."
+    "clips; if there is only one video, its clips are resampled as if they were independent. Intervals of fewer "
+    f"than {MIN_VIDEOS} videos are too narrow, and a difference over them may be chance. Intervals reflect the "
+    "choice of clips, not the seed of the training."
 )
 
 
