@@ -4,7 +4,7 @@
 
 Each run is a `dvc repro train_masker` of this recipe with other values in params.yaml, which is put back
 afterwards: pretrain_encoder is that of moco.yaml or another file, and train_masker that of compare.yaml, which
-learns for 512 steps from labels alone. The seeds are the masker's; the encoder is trained once. Method `none` has
+learns for 500 steps from labels alone. The seeds are the masker's; the encoder is trained once. Method `none` has
 the masker randomly initialised. The encoder is also measured on the clips of compare.yaml, of which eight times as
 many are labelled.
 """

@@ -1,4 +1,4 @@
-"""Runs the reference recipe for several seeds, masks and frames as input, and prints the README's results table.
+"""Runs the reference recipe for several seeds, masks and frames as input, and prints rows for docs/results.md.
 
     python recipes/reference/results.py [--seeds 0 1 2] [--clevrer FOLDER] [--values gpu.yaml]
 
@@ -38,9 +38,11 @@ ROWS = [
     ("**forecaster, Jaccard at frame 22**", "masks", "jaccard_last"),
     ("constant velocity", "masks", "jaccard_last_constant_velocity"),
     ("copy of the last mask", "masks", "jaccard_last_persistence"),
+    ("`rigid_body`, which knows the scene", "masks", "jaccard_last_rigid_body"),
     ("frames as input, then masked", "frames", "jaccard_last"),
     ("forecaster, mean over frames 12 to 22", "masks", "jaccard_mean"),
     ("constant velocity, mean over frames 12 to 22", "masks", "jaccard_mean_constant_velocity"),
+    ("`rigid_body`, mean over frames 12 to 22", "masks", "jaccard_mean_rigid_body"),
     ("real CLEVRER masks: **forecaster, frame 22**", "real", "jaccard_last"),
     ("real CLEVRER masks: constant velocity", "real", "jaccard_last_constant_velocity"),
     ("real CLEVRER masks: copy", "real", "jaccard_last_persistence"),
