@@ -294,6 +294,24 @@ class LastFrame(Predictor):
         return (context[:, -1:] + 1).repeat(1, horizon, 1, 1, 1)
 
 
+def test_test_clips_are_scored_if_there_are_any(tmp_path: Path, models: dict[str, Path]) -> None:
+    """They selected no epoch."""
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=single_map(CLASSES)) as writer:
+        for split in ("val", "test"):
+            masks = {MASK: np.zeros((22, 32, 48), np.uint8)}
+            writer.add(f"video_{split}", split=split, kind="labelled", masks=masks)
+    still_store(tmp_path / "only_val")
+    truth: dict[str, Any] = {"context": "truth", "pictures": 0}
+    for store, params, split in (
+        ("clips", {}, "test"),
+        ("clips", {"split": "val"}, "val"),
+        ("only_val", {}, "val"),
+    ):
+        folder, clips = tmp_path / f"{store}_{len(params)}", tmp_path / store
+        run(folder, models, clips, clips, **truth, **params)
+        assert json.loads((folder / "report/evaluation.json").read_text())["split"] == split
+
+
 def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> None:
     frames, masks = np.full((22, 32, 48, 3), 80, np.uint8), np.ones((22, 32, 48), np.uint8)
     with ClipWriter(tmp_path / "clips", height=32, width=48, maps=single_map(CLASSES)) as writer:

@@ -21,7 +21,7 @@ from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, measure
 from maskcast.evaluation.view import ForecastView
 from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_consistent_frames, forecast_clips
-from maskcast.labels import natural_sort_key
+from maskcast.labels import Split, natural_sort_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.segmentation.base import Segmenter
@@ -36,6 +36,14 @@ def best_baseline(scores: Mapping[str, ForecastScores]) -> str:
     return max(
         (name for name in scores if name != FORECASTER), key=lambda name: scores[name].table()["jaccard_last"]
     )
+
+
+def choose_split(prepared: ClipStore, split: Split | None) -> Split:
+    """Returns the split to score: the given one; else `test` if the store has labelled test clips, else `val`."""
+    if split is not None:
+        return split
+    has_test = prepared.where(lambda group: group.split == "test" and group.kind == "labelled")
+    return "test" if has_test else "val"
 
 
 def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:

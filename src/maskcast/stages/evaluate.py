@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Evaluate(Params):
     """Params of evaluate."""
 
-    split: Split = "val"
-    """Split whose labelled clips are scored."""
+    split: Split | None = None
+    """Split whose labelled clips are scored; null: `test` if it has any, else `val`, whose clips also select the
+    epochs of the trainings."""
     label_map: str | None = Field(None, exclude_if=is_null)
     """The label map to forecast, of kind classes; null if there is only one. The masker is scored on all maps."""
     context: Literal["generated", "truth"] = "generated"
@@ -68,7 +69,7 @@ def evaluate(
             digests of data and models.
         params: split, windows and number of pictures.
     """
-    from maskcast.evaluation.forecasts import ForecastEvaluation, data_digest, scored_clips
+    from maskcast.evaluation.forecasts import ForecastEvaluation, choose_split, data_digest, scored_clips
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.models.base import best_device
@@ -77,7 +78,8 @@ def evaluate(
     from maskcast.report.tables import format_table
 
     prepared, generated = open_stores(clips, masks, params.label_map)
-    chosen = scored_clips(prepared, params.split)
+    split = choose_split(prepared, params.split)
+    chosen = scored_clips(prepared, split)
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
@@ -90,15 +92,13 @@ def evaluate(
 
     report.mkdir()
     curves = read_curves(masker) | read_curves(forecaster)
-    overview = write_report(
-        report, evaluation, scores, flat, split=params.split, pictures=params.pictures, curves=curves
-    )
+    overview = write_report(report, evaluation, scores, flat, split=split, pictures=params.pictures, curves=curves)
     write_record(
         report / "evaluation.json",
         FORECASTS,
         definitions(params.futures),
         scores=flat,
-        split=params.split,
+        split=split,
         **settings,
         **({"label_map": prepared.label_map.name} if len(prepared.maps) > 1 else {}),
         data=data_digest(prepared, chosen, params.context_frames, params.horizon),
@@ -110,9 +110,9 @@ def evaluate(
         forecaster=digest_tree(forecaster),
     )
     report_folder(report, "report")
-    title = f"{params.split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
+    title = f"{split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
     say(format_table(*score_table(scores), title))
-    _report_mask_scores(evaluation, scores, params.split)
+    _report_mask_scores(evaluation, scores, split)
     say(f"picture: {final_path(report) / overview}")
 
 

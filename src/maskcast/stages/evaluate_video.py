@@ -25,8 +25,9 @@ class AmodalParams(Params):
 class EvaluateVideo(Params):
     """Params of evaluate_video."""
 
-    split: Literal["train", "val", "test"] = "val"
-    """Split whose labelled clips are scored."""
+    split: Literal["train", "val", "test"] | None = None
+    """Split whose labelled clips are scored; null: `test` if it has any, else `val`, whose clips also select the
+    epochs of the trainings."""
     label_map: str | None = Field(None, exclude_if=is_null)
     """The label map to score, of kind classes or instances; null if there is only one."""
     amodal: AmodalParams | None = Field(None, exclude_if=is_null)
@@ -70,7 +71,7 @@ def evaluate_video(
         MaskcastError: no clip can be scored, or masks are missing or of other classes or sizes.
     """
     from maskcast.digest import digest_tree
-    from maskcast.evaluation.forecasts import scored_clips
+    from maskcast.evaluation.forecasts import choose_split, scored_clips
     from maskcast.evaluation.record import VIDEOS, write_record
     from maskcast.evaluation.videos import BASE, SEGMENTER, AmodalSetting, VideoEvaluation
     from maskcast.inference.forecast import open_stores
@@ -84,7 +85,8 @@ def evaluate_video(
     scores = {SEGMENTER: generated}
     if base_masks is not None:
         scores[BASE] = open_stores(clips, base_masks, label_map)[1]
-    evaluation = VideoEvaluation(prepared, scores, scored_clips(prepared, params.split), amodal)
+    split = choose_split(prepared, params.split)
+    evaluation = VideoEvaluation(prepared, scores, scored_clips(prepared, split), amodal)
     flat = evaluation.flat()
     write_json(metrics, flat)
     report.mkdir()
@@ -94,7 +96,7 @@ def evaluate_video(
         VIDEOS,
         definitions(evaluation),
         scores=flat,
-        split=params.split,
+        split=split,
         label_map=prepared.label_map.name,
         data=evaluation.data_digest(),
         clip_store=prepared.digest,
@@ -103,4 +105,4 @@ def evaluate_video(
         segmenter=digest_tree(masker),
     )
     report_folder(report, "report")
-    say(format_table(*score_table(evaluation), f"{params.split}: {pluralize(len(evaluation.chosen), 'clip')}"))
+    say(format_table(*score_table(evaluation), f"{split}: {pluralize(len(evaluation.chosen), 'clip')}"))
