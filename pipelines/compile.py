@@ -18,10 +18,13 @@ from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
+from maskcast.diagnostics.compatibility import window_warnings
+from maskcast.diagnostics.unread_sections import UnreadSections
 from maskcast.errors import MaskcastError
-from maskcast.params import load_params_file
+from maskcast.params import load_params_file, validate
+from maskcast.progress import say
 from maskcast.redaction import redacted
-from maskcast.runner.stage import stage_names
+from maskcast.runner.stage import get_stage, stage_names
 from maskcast.writing import write_atomically
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
@@ -50,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{args.pipeline}.yaml")
     pipeline, _ = build_given(args, args.set, Placement(cluster.image, cluster))
     write_pipeline(pipeline, out, native=cluster if args.native else None)
+    report_warnings(args)
+    if problem := cluster.image_problem:
+        say(f"warning: {args.cluster}: image {'; '.join(problem)}")
     print(out)
     return 0
 
@@ -95,7 +101,30 @@ def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[st
                 f"{params_file}: has the sections of the pipeline {other}, not of {name}; use --pipeline {other}"
             )
     sources = {task: entry.sources for task, entry in tasks_of(_plain(name)[0]).items()}
-    return checked_values(content, params_file, overrides, stages_of(name), sources)
+    values = checked_values(content, params_file, overrides, stages_of(name), sources)
+    if errors := _unread(name, params_file, content).errors:
+        raise MaskcastError(errors[0])
+    return values
+
+
+def report_warnings(args: argparse.Namespace) -> None:
+    """Prints what is probably a mistake in the params that are given by the flags.
+
+    Raises:
+        MaskcastError: names the faulty key.
+    """
+    values, stages = values_of(args.pipeline, args.params, args.set), stages_of(args.pipeline)
+    params = {name: validate(get_stage(stages[name]).params, given, name) for name, given in values.items()}
+    lines = [f"{args.params}: {text}" for _, text in window_warnings(params)]
+    for line in [*lines, *_unread(args.pipeline, args.params, load_params_file(args.params)).warnings]:
+        say(f"warning: {line}")
+
+
+def _unread(name: str, params_file: Path, content: Mapping[str, Any]) -> UnreadSections:
+    read = stages_of(name)
+    others = PIPELINES if content.keys() - read.keys() else ()  # building them all takes a second
+    sections = {section for other in others for section in stages_of(other)}
+    return UnreadSections.of(content, params_file, read, sections)
 
 
 def stages_of(name: str) -> dict[str, str]:

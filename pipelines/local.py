@@ -29,7 +29,7 @@ from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
 from maskcast.stopping import STOP_SIGNALS, Stopped
 from pipelines.cluster import Placement
-from pipelines.compile import build_given, stages_of, values_of
+from pipelines.compile import build_given, report_warnings, stages_of, values_of
 from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
 from pipelines.values import local_data
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         overrides.append(f"fetch_dataset.uri={json.dumps(str(folder), ensure_ascii=False)}")  # values are YAML
         mounts.append(folder)
     built, grid = build_given(args, overrides, Placement(args.docker or IMAGE))
+    report_warnings(args)
     total = None if args.verbose else grid.total if grid else len(stages_of(args.pipeline))
     if grid:
         create_database()

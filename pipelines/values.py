@@ -25,8 +25,6 @@ def checked_values(
 ) -> dict[str, dict[str, Any]]:
     """Returns the sections of a pipeline's stages, each validated by its stage's params class.
 
-    As with DVC, sections that no stage of the pipeline reads are not checked.
-
     Args:
         content: content of the params file.
         path: its path, for errors.

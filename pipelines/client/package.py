@@ -19,7 +19,14 @@ from maskcast.progress import say
 from pipelines.client.connection import Client, connect
 from pipelines.client.preflight import print_checks
 from pipelines.cluster import Cluster, Placement, load_cluster
-from pipelines.compile import build_given, content_digest, refuse_secrets, values_of, write_pipeline
+from pipelines.compile import (
+    build_given,
+    content_digest,
+    refuse_secrets,
+    report_warnings,
+    values_of,
+    write_pipeline,
+)
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.values import for_kfp, local_data
 
@@ -69,6 +76,7 @@ def make_package(args: argparse.Namespace, cluster: Cluster) -> Package:
         sections = {name: for_kfp(values[name]) for name in built.component_spec.inputs if name in values}
         parameters = sections | ({"variants": grid.items} if grid else {})
         refuse_secrets(json.dumps(parameters, indent=1), built.name)
+        report_warnings(args)
         return Package(
             pipeline=built.name,
             version=content_digest(compiled),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from maskcast.diagnostics.compatibility import conflicts
+from maskcast.diagnostics.compatibility import conflicts, window_warnings
 from maskcast.runner.stage import get_stage
 
 TRAINING = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 8, "learning_rate": 0.1}
@@ -98,19 +98,117 @@ def test_clips_are_long_enough_to_forecast() -> None:
     assert not found(("evaluate", {}), "clips", ("prepare_clips", {"source": {"layout": "competition"}}))
 
 
+MODEL = {"arch": "convlstm"}
+SYNTHETIC = {"layout": "synthetic", "hidden": 3}
+
+
+def chain(source: dict[str, Any], masks: dict[str, Any], model: dict[str, Any], last: Section) -> list[str]:
+    """Returns the conflicts of a last section with the forecasting stages before it."""
+    stages = {
+        "prepare": ("prepare_clips", {"source": source}),
+        "masks": ("generate_masks", masks),
+        "first": ("pretrain_forecaster", {"model": model}),
+        "last": last,
+    }
+    params = {}
+    for name, (stage, values) in stages.items():
+        the_class = get_stage(stage).params
+        needs = {"training": TRAINING} if "training" in the_class.model_fields else {}
+        params[name] = the_class.model_validate(needs | values)
+    reads = {"clips": "prepare", "masks": "masks"}
+    sources = {
+        "prepare": {},
+        "masks": {"clips": "prepare"},
+        "first": reads,
+        "last": reads | {"pretrained" if last[0] == "finetune_forecaster" else "forecaster": "first"},
+    }
+    return [text for section, text in conflicts(params, sources) if section == "last"]
+
+
 def test_masks_of_a_context_do_not_depend_on_later_frames() -> None:
-    model = {"arch": "convlstm"}
     masks = "generate_masks", {"consistent_frames": 4}
-    (text,) = found(("pretrain_forecaster", {"model": model}), "masks", masks)
+    (text,) = found(("pretrain_forecaster", {"model": MODEL}), "masks", masks)
     assert text == (
-        "source.consistent_frames is 4, so masks of the 11 context frames of own depend on later frames; "
-        "set it to 11 or null"
+        "source has consistent_frames 4, so masks of the 11 context frames of own depend on later frames; "
+        "set source.consistent_frames to 11 or null"
     )
     for given in (4, 8):
-        forecaster = "pretrain_forecaster", {"model": model, "context_frames": given, "min_context_frames": 2}
+        forecaster = "pretrain_forecaster", {"model": MODEL, "context_frames": given, "min_context_frames": 2}
         assert not found(forecaster, "masks", masks)
-    assert not found(("pretrain_forecaster", {"model": model | {"input": "frames"}}), "masks", masks)
-    assert not found(("pretrain_forecaster", {"model": model}), "masks", ("generate_masks", {}))
+    assert not found(("pretrain_forecaster", {"model": MODEL | {"input": "frames"}}), "masks", masks)
+    assert not found(("pretrain_forecaster", {"model": MODEL}), "masks", ("generate_masks", {}))
+
+
+@pytest.mark.parametrize(
+    ("last", "fits"),
+    [
+        (("evaluate", {"context_frames": 3, "horizon": 5}), False),
+        (("evaluate", {"context_frames": 3, "context": "truth"}), True),
+        (("evaluate", {"context_frames": 22, "horizon": 1}), True),
+        (("finetune_forecaster", {"context_frames": 6}), False),
+        (("predict", {"context_frames": 3}), False),  # hidden clips have 11 frames
+        (("predict", {"context_frames": 12}), True),  # none of them has later frames
+        (("predict", {"context_frames": 12, "split": "val", "horizon": 5}), False),
+        (("predict", {"context_frames": 3, "split": "test"}), True),  # no clips
+    ],
+)
+@pytest.mark.parametrize("masks", [{}, {"consistent_frames": 11}], ids=["default", "written"])
+def test_the_context_of_each_stage_fits_the_masks(masks: dict[str, Any], last: Section, fits: bool) -> None:
+    texts = [text for text in chain(SYNTHETIC, masks, MODEL, last) if "later frames" in text]
+    assert len(texts) == (not fits)
+    if not fits:
+        frames = last[1]["context_frames"]
+        assert texts[0] == (
+            f"masks has consistent_frames 11, so masks of the {frames} context frames of last depend on later "
+            f"frames; set masks.consistent_frames to {frames} or null"
+        )
+
+
+def test_masks_that_a_forecaster_of_frames_does_not_use() -> None:
+    frames = MODEL | {"input": "frames"}
+    assert not chain(SYNTHETIC, {}, frames, ("finetune_forecaster", {"context_frames": 6}))
+    assert not chain(SYNTHETIC, {}, frames, ("predict", {"context_frames": 3}))
+    (text,) = chain(SYNTHETIC, {}, frames, ("evaluate", {"context_frames": 3}))  # its baselines use them
+    assert "depend on later frames" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "things"),
+    [
+        ({"layout": "clevrer"}, True),
+        ({"layout": "competition"}, True),
+        ({"layout": "competition", "num_classes": 5}, False),
+        ({"layout": "frame_folders", "things": True}, True),
+        ({"layout": "frame_folders"}, False),
+    ],
+)
+def test_masks_of_things_are_consistent_by_default(source: dict[str, Any], things: bool) -> None:
+    assert len(chain(source, {}, MODEL, ("evaluate", {"context_frames": 3}))) == things
+
+
+def test_windows_that_differ_are_warnings() -> None:
+    sections = {
+        "pretrain_forecaster": {"model": MODEL, "context_frames": 6},
+        "finetune_forecaster": {},
+        "evaluate": {},
+        "predict": {"horizon": 5},
+    }
+    params = {}
+    for stage, values in sections.items():
+        needs = {"training": TRAINING} if "forecaster" in stage else {}
+        params[stage] = get_stage(stage).params.model_validate(needs | values)
+    meant = "make it equal unless this is meant (docs/forecasting.md#other-windows)"
+    assert list(window_warnings(params)) == [
+        (
+            "pretrain_forecaster",
+            f"context_frames is 6 in pretrain_forecaster; 11 in finetune_forecaster, evaluate, predict; {meant}",
+        ),
+        (
+            "pretrain_forecaster",
+            f"horizon is 11 in pretrain_forecaster, finetune_forecaster, evaluate; 5 in predict; {meant}",
+        ),
+    ]
+    assert not list(window_warnings({name: params[name] for name in ("finetune_forecaster", "evaluate")}))
 
 
 def test_a_source_whose_own_params_are_not_valid_is_left_out() -> None:

@@ -433,6 +433,26 @@ def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert missing in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("image", "warning"),
+    [
+        (f"registry.example.com/maskcast@sha256:{'0' * 64}", "registry.example.com/maskcast is an example"),
+        ("registry.example.com/maskcast:1", "registry.example.com/maskcast:1 is not pinned by its digest"),
+        (DIGEST, ""),
+    ],
+)
+def test_an_image_that_submit_refuses_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], image: str, warning: str
+) -> None:
+    cluster, out = tmp_path / "cluster.yaml", tmp_path / "out.yaml"
+    cluster.write_text(yaml.safe_dump({"image": image}))
+    assert main(["pipeline", "compile", "--cluster", str(cluster), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n"
+    assert said.err.startswith(f"warning: {cluster}: image {warning}" if warning else "")
+    assert said.err.count("\n") == bool(warning)
+
+
 def test_sections_that_no_stage_reads_are_their_owner_s(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -442,6 +462,8 @@ def test_sections_that_no_stage_reads_are_their_owner_s(
     file.write_text(own + text)
     for params, out in ((ROOT / "params.yaml", "plain.yaml"), (file, "own.yaml")):
         assert main(["pipeline", "compile", "--params", str(params), "--out", str(tmp_path / out)]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "section" in line]
+    assert said == [f"warning: {file}: no stage of the pipeline reads section 'plots'; remove it if unused"]
     assert (tmp_path / "own.yaml").read_bytes() == (tmp_path / "plain.yaml").read_bytes()
     files = ["--params", str(file), "--out", str(tmp_path / "out.yaml")]
     assert main(["pipeline", "compile", *files, "-S", "x-common.epochs=3"]) == 2

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from contextlib import suppress
 
 from maskcast.commands.parser import add_pipeline
-from maskcast.diagnostics.compatibility import conflicts
+from maskcast.diagnostics.compatibility import conflicts, window_warnings
+from maskcast.diagnostics.unread_sections import UnreadSections
 from maskcast.errors import MaskcastError, one_line
-from maskcast.params import Params
+from maskcast.params import Params, load_params_file
+from maskcast.progress import say
 from maskcast.runner.dvc_calls import params_of, read_calls, sources_of
 
 DESCRIPTION = """\
@@ -14,8 +17,10 @@ Checks the params of every stage of a pipeline, in a second and without its data
 only when it starts, so a mistake in the last stage would otherwise surface after all others have run.
 
 Each faulty section gets one line, which names the first wrong key and the allowed values; the exit code is then 2.
-Sections must also match each other: an encoder that is pretrained for another model is an error. `dvc repro`
-begins with this check, and `maskcast pipeline compile` also runs it."""
+Sections must also match each other: an encoder that is pretrained for another model is an error. So is a section
+that no stage reads if its name is like that of one that is read. Other unread sections, and forecast windows that
+differ between sections, are warnings. `dvc repro` begins with this check, and `maskcast pipeline compile` also
+runs it."""
 EPILOG = """\
 PIPELINE is a folder with a dvc.yaml and its params file. `maskcast dry-run` tries the stages, too.
 
@@ -39,8 +44,17 @@ def run(given: argparse.Namespace) -> int:
             _, params[entry] = params_of(given.pipeline, call)
         except MaskcastError as error:
             errors[one_line(error)] = None
-    for entry, conflict in conflicts(params, sources_of(calls)):
-        errors[f"{given.pipeline / calls[entry].params_file}: {conflict}"] = None
+    files = {entry: given.pipeline / call.params_file for entry, call in calls.items()}
+    errors |= {f"{files[entry]}: {text}": None for entry, text in conflicts(params, sources_of(calls))}
+    warnings = [f"{files[entry]}: {text}" for entry, text in window_warnings(params)]
+    for file in dict.fromkeys(files.values()):
+        read = [call.name for entry, call in calls.items() if files[entry] == file]
+        with suppress(MaskcastError):  # reported above
+            unread = UnreadSections.of(load_params_file(file), file, read)
+            errors |= dict.fromkeys(unread.errors)
+            warnings += unread.warnings
+    for line in warnings:
+        say(f"warning: {line}")
     print("".join(f"error: {line}\n" for line in errors), end="", file=sys.stderr)
     return 2 if errors else 0
 

@@ -5,6 +5,7 @@ The stages check this, too, but only when they read these outputs: after the wor
 
 from collections.abc import Iterator, Mapping
 
+from maskcast.inference.consistent_frames import CONTEXT_FRAMES, later_frames_text
 from maskcast.models.config import as_text
 from maskcast.models.encoders.configs import NoMethod
 from maskcast.models.segmentation.config import SegmenterModelConfig
@@ -28,6 +29,23 @@ def conflicts(params: Mapping[str, Params], sources: Mapping[str, Mapping[str, s
                 continue
             if conflict := CHECKS[port](section, values, source, params[source]):
                 yield section, conflict
+        if conflict := _masks(section, params, sources):
+            yield section, conflict
+
+
+def window_warnings(params: Mapping[str, Params]) -> Iterator[tuple[str, str]]:
+    """Yields a section and a warning for each length of forecast windows that differs between sections."""
+    for key in ("context_frames", "horizon"):
+        sections: dict[int, list[str]] = {}
+        for section, values in params.items():
+            if (frames := getattr(values, key, None)) is not None:
+                sections.setdefault(frames, []).append(section)
+        if len(sections) > 1:
+            listed = "; ".join(f"{frames} in {', '.join(names)}" for frames, names in sections.items())
+            yield (
+                next(iter(sections.values()))[0],
+                f"{key} is {listed}; make it equal unless this is meant (docs/forecasting.md#other-windows)",
+            )
 
 
 def _encoder(section: str, values: Params, source: str, source_values: Params) -> str | None:
@@ -84,20 +102,42 @@ def _clips(section: str, values: Params, source: str, source_values: Params) -> 
     )
 
 
-def _masks(section: str, values: Params, source: str, source_values: Params) -> str | None:
+def _masks(section: str, params: Mapping[str, Params], sources: Mapping[str, Mapping[str, str]]) -> str | None:
     """Checks that the masks of a context do not depend on later frames."""
-    context = getattr(values, "context_frames", None)
-    consistent = getattr(source_values, "consistent_frames", None)
-    model = getattr(values, "model", None)  # of pretrain_forecaster; other stages' params have no architecture
-    if model is None or getattr(model, "input", "masks") == "frames" or context is None:
+    values, masks = params[section], sources[section].get("masks", "")
+    context_frames = getattr(values, "context_frames", None)
+    if context_frames is None or masks not in params:
         return None
-    if not isinstance(consistent, int) or context % consistent == 0:
-        return None
-    return (
-        f"{source}.consistent_frames is {consistent}, so masks of the {context} context frames of {section} "
-        f"depend on later frames; set it to {context} or null"
-    )
+    source = getattr(params.get(sources[masks].get("clips", "")), "source", None)
+    if hasattr(values, "context"):  # evaluate: forecasters of frames, too, have baselines that start from masks
+        used = values.context == "generated"
+    else:
+        split = getattr(values, "split", None)  # of predict
+        used = _input(section, params, sources) == "masks" and (
+            split is None or _has_later_frames(source, split, context_frames)
+        )
+    consistent_frames = getattr(params[masks], "consistent_frames", None)
+    if consistent_frames == "things":
+        things = getattr(source, "things", False) or getattr(source, "instances", False)
+        consistent_frames = CONTEXT_FRAMES if things else None
+    text = later_frames_text(consistent_frames, context_frames, section=section, masks_section=masks)
+    return f"{masks} has {text}" if used and text else None
 
 
-CHECKS = {"encoder": _encoder, "start": _start, "clips": _clips, "masks": _masks}
+def _input(section: str, params: Mapping[str, Params], sources: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Returns what the forecaster of a section forecasts, masks or frames; None if it is unknown."""
+    while section in params:
+        if (model := getattr(params[section], "model", None)) is not None:
+            return str(getattr(model, "input", "masks"))
+        section = sources[section].get("pretrained") or sources[section].get("forecaster", "")
+    return None
+
+
+def _has_later_frames(source: object, split: str, context_frames: int) -> bool:
+    """Whether clips of a split are known to have frames after the context."""
+    frames = getattr(source, "context" if split == "hidden" else "frames", None)
+    return frames is not None and frames > context_frames and getattr(source, split, None) != 0
+
+
+CHECKS = {"encoder": _encoder, "start": _start, "clips": _clips}
 """Check of each input port: section and params of its stage, section and params of the stage that writes it."""

@@ -14,6 +14,7 @@ import torch
 from maskcast.data.clip_store.instances import ObjectClasses
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.inference.consistent_frames import later_frames_text
 from maskcast.inference.predicted_objects import PredictedObjects
 from maskcast.inference.predictions import quantise
 from maskcast.inference.segment import segment_future
@@ -97,13 +98,8 @@ def check_consistent_frames(masks: ClipStore, context_frames: int) -> None:
     Raises:
         MaskcastError: a window of consistent frames extends beyond the context's end.
     """
-    consistent = masks.meta.get("consistent_frames")
-    if consistent is not None and context_frames % consistent:
-        raise MaskcastError(
-            f"{masks.root}: made with consistent_frames {consistent}, so masks of the {context_frames} context "
-            "frames depend on later frames; set generate_masks.consistent_frames to "
-            f"{context_frames} or null"
-        )
+    if text := later_frames_text(masks.meta.get("consistent_frames"), context_frames):
+        raise MaskcastError(f"{masks.root}: made with {text}")
 
 
 def load_models(

@@ -5,12 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
+from maskcast.inference.consistent_frames import CONTEXT_FRAMES
 from maskcast.params import Batch, Names, Params, is_null
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
-
-CONTEXT_FRAMES = 11  # default of the stages that train and evaluate forecasters
 
 
 def _consistent_frames(value: Any) -> Any:

@@ -43,6 +43,7 @@ class ClevrerSource(SourceConfig):
     first `context` frames without masks.
     """
 
+    things: ClassVar[bool] = True  # all classes are
     splits_come_from: ClassVar[str] = "source.splits, source.id_splits and source.ids"
     layout: Literal["clevrer"] = "clevrer"
     frames: int = Field(default=22, ge=1)
@@ -69,7 +70,7 @@ class ClevrerSource(SourceConfig):
         rows, columns = size or (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width)
         listing = Listing(
             [],
-            single_map(CLASSES, things=True, attributes=ATTRIBUTES if self.attributes else None),
+            single_map(CLASSES, things=self.things, attributes=ATTRIBUTES if self.attributes else None),
             meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()},
         )
         videos = _find(raw, "video", "mp4", listing)

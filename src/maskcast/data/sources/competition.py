@@ -48,6 +48,11 @@ class CompetitionSource(SourceConfig):
             raise ValueError(f"attributes are those of CLEVRER's {len(CLASSES)} classes; leave them out")
         return self
 
+    @property
+    def things(self) -> bool:
+        """Whether all classes are things: CLEVRER's are."""
+        return self.num_classes == len(CLASSES)
+
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the videos of the sets that exist (see `SourceConfig.listing`)."""
         root = find_root(raw)
@@ -55,16 +60,15 @@ class CompetitionSource(SourceConfig):
             raise MaskcastError(
                 f"{raw}: expected at least one of the folders {', '.join(SETS)}; fetch the data set's root"
             )
-        classes = self._classes()
         attributes = ATTRIBUTES if self.attributes else None
-        listing = Listing([], single_map(classes, things=classes == CLASSES, attributes=attributes))
+        listing = Listing([], single_map(self._classes(), things=self.things, attributes=attributes))
         for name in SETS:
             if (root / name).is_dir():
                 _list_set(root / name, self.num_classes, listing)
         return listing
 
     def _classes(self) -> tuple[str, ...]:
-        if self.num_classes == len(CLASSES):
+        if self.things:
             return CLASSES
         return ("background", *(f"class {i}" for i in range(1, self.num_classes)))
 

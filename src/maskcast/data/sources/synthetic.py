@@ -22,6 +22,7 @@ ClipCount = Annotated[int, Field(ge=0, le=1_000_000)]  # clips: all are listed b
 class SyntheticSource(SourceConfig):
     """Clips from `maskcast.simulator.scenes`; the raw folder is not read."""
 
+    things: ClassVar[bool] = True  # all classes are
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic"] = "synthetic"
     train: ClipCount = 100
@@ -70,7 +71,7 @@ class SyntheticSource(SourceConfig):
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
         shared = {} if self.randomize else camera  # with randomisation each clip has its own camera
         attributes = ATTRIBUTES if self.attributes else None
-        listing = Listing([], single_map(CLASSES, things=True, attributes=attributes), meta=shared)
+        listing = Listing([], single_map(CLASSES, things=self.things, attributes=attributes), meta=shared)
         for number, part in enumerate((*SPLITS, "motion")):
             split = "train" if part == "motion" else part
             for index in range(getattr(self, part)):
