@@ -11,7 +11,6 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import yaml
 from kfp.compiler import Compiler
@@ -145,9 +144,7 @@ def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent
     _, *sections = inspect.signature(pipeline).parameters
     description = (inspect.getdoc(pipeline) or "").rstrip(".")
     parameters = {section: (dict, values[section]) for section in sections}
-    # kfp reads the stack with sources at each setting of a task, but only needs a name: skip the sources.
-    with patch.object(inspect, "stack", partial(inspect.stack, 0)):
-        return on.pipeline(f"maskcast-{name.replace('_', '-')}", description, partial(pipeline, on), parameters)
+    return on.pipeline(f"maskcast-{name.replace('_', '-')}", description, partial(pipeline, on), parameters)
 
 
 def _check_stages(cluster: Cluster | None) -> None:
