@@ -10,8 +10,10 @@ from tests.conftest import ROOT
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.registry.loading import SAMPLE_PIPELINE, SAMPLES, load_sample_pipeline
+from maskcast.registry.loading import SAMPLE_PIPELINE, SAMPLES, load_masker_at, load_sample_pipeline, load_servable
+from maskcast.serving.application import served_model
 from maskcast.simulator.camera import CLASSES
 from maskcast.simulator.scenes import simulate_clip
 
@@ -64,6 +66,21 @@ def test_the_shipped_pipeline_has_a_card_and_is_small() -> None:
     assert not [path for path in files if path.suffix in (".pt", ".pkl", ".pth")]
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "samples/**" in package_data["maskcast"]
+
+
+def test_the_word_sample_is_the_address_of_the_shipped_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    digest = load_sample_pipeline().digest
+    served = served_model(load_servable("sample"))
+    assert (served.name, served.version, served.digest) == ("sample", "0", digest)  # a name that fits into routes
+    assert load_masker_at("sample").digest == digest
+    assert main(["forecast", "sample", "--model", "sample"]) == 0
+    assert "the shipped pipeline forecasts 1 video" in capsys.readouterr().err
+    (tmp_path / "sample").mkdir()
+    with pytest.raises(MaskcastError, match="sample: no registered model found"):
+        load_servable("sample")
 
 
 def test_a_file_called_sample_is_meant_where_there_is_one(

@@ -89,8 +89,13 @@ class LoadedMasker(_Identity):
 Servable = LoadedPipeline | LoadedMasker
 
 
+def is_sample(address: str | Path) -> bool:
+    """Whether an address is the word `sample`, unless a file or folder has this name."""
+    return str(address) == SAMPLE and not Path(SAMPLE).exists()
+
+
 def load_address(address: str) -> Loaded:
-    """Returns the model at an address (see ``ADDRESS_HELP``).
+    """Returns the model at an address (see ``ADDRESS_HELP``), or the shipped pipeline for `sample`.
 
     A model from the registry is checked against its registered digest. A folder is only checked against its own
     digests, so the user must trust it.
@@ -105,10 +110,8 @@ def load_address(address: str) -> Loaded:
         with convert_mlflow_errors():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
-    if address == SAMPLE and not folder.exists():
-        raise MaskcastError(
-            f"{address}: not a model address; give the folder of the sample model, {SAMPLE_PIPELINE}"
-        )
+    if is_sample(address):
+        return load_sample_pipeline()
     if not (folder / "MLmodel").is_file():
         fault = "no registered model found"
         if (folder / WEIGHTS).is_file():
@@ -206,6 +209,8 @@ def load_servable(address: str) -> Servable:
     if (Path(address) / WEIGHTS).is_file():
         return load_masker_at(address)
     loaded = load_address(address)
+    if is_sample(address):
+        loaded = replace(loaded, name=SAMPLE)  # its name in routes
     return masker_of(loaded) if isinstance(loaded.model, MaskerModel) else pipeline_of(loaded)
 
 

@@ -16,9 +16,9 @@ from maskcast.labels import LabelMap
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import as_batch
-from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline, load_sample_pipeline
+from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline
 from maskcast.serving.forecasts import Forecast, checked_stride, run_forecast
-from maskcast.serving.videos import Frames, find_video, is_sample
+from maskcast.serving.videos import Frames, find_video
 
 
 @convert_system_errors()
@@ -32,7 +32,7 @@ def load(address: str | Path = SAMPLE) -> "Pipeline":
     Raises:
         MaskcastError: the model is not found, is not a pipeline, or has another digest than recorded.
     """
-    return Pipeline(load_sample_pipeline() if is_sample(address) else load_pipeline(str(address)))
+    return Pipeline(load_pipeline(str(address)))
 
 
 class Pipeline:

@@ -19,16 +19,11 @@ from maskcast.errors import MaskcastError
 from maskcast.files import file_stem, is_junk
 from maskcast.labels import natural_sort_key
 from maskcast.progress import say
-from maskcast.registry.loading import SAMPLE, SAMPLES
+from maskcast.registry.loading import SAMPLES, is_sample
 from maskcast.storage.store import fetch, local_path
 
 FETCHED = ".fetched"
 FORECAST, SEGMENTED = "forecast.json", "segment.json"  # records in the output folders of `forecast` and `segment`
-
-
-def is_sample(address: str | Path) -> bool:
-    """Whether an address is the word `sample`, unless a file or folder has this name."""
-    return str(address) == SAMPLE and not Path(SAMPLE).exists()
 
 
 @dataclass(frozen=True)
