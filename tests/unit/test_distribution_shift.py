@@ -141,6 +141,26 @@ def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
     assert warning.endswith("(and 1 more clip)")
 
 
+@pytest.mark.parametrize("frames", [1, SEEN - 1, SEEN + 1])
+def test_an_answer_has_a_warning_where_a_clip_is_shorter_or_longer_than_those_of_the_evaluation(
+    artifact: Path, frames: int
+) -> None:
+    client = TestClient(make_app(served_model(load_pipeline(str(artifact)))))
+    clips = np.tile(clips_of_squares(2), (1, 2, 1, 1, 1))[:, :frames]
+
+    def warning(clips: np.ndarray) -> str:
+        given = {"name": "frames", "shape": clips.shape, "datatype": "UINT8", "data": clips.ravel().tolist()}
+        answer = client.post("/v2/models/artifact/infer", content=json.dumps({"inputs": [given]}))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["parameters"]["warning"])
+
+    has = f"has {frames} frame{'s' if frames > 1 else ''}, in the evaluation {SEEN}"
+    assert warning(clips) == f"clip 0: {has}, so the forecast may be worse (and 1 more clip)"
+    assert warning(255 - clips).startswith(
+        f"clip 0: {has}, so the forecast may be worse; differs from the training"
+    )
+
+
 def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
     loaded = load_pipeline(str(write_registered(tmp_path)))
     noise = np.random.default_rng(0).integers(0, 256, (SEEN, HEIGHT, WIDTH, 3), dtype=np.uint8)

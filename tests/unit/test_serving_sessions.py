@@ -23,7 +23,7 @@ from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.registry.loading import SAMPLE_PIPELINE, load_servable
+from maskcast.registry.loading import load_servable
 from maskcast.serving.application import make_app, served_model
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
@@ -222,8 +222,8 @@ def test_the_command_says_what_is_wrong(masker: Path, tmp_path: Path, capsys: py
     for words, told in (
         (["--model", str(tmp_path)], "no registered model found; give models:/"),
         (
-            ["--model", "sample"],
-            f"sample: not a model address; give the folder of the sample model, {SAMPLE_PIPELINE}",
+            ["--model", str(masker), "--allow-origin", "https://app.example.org/"],
+            "--allow-origin https://app.example.org/: not an origin; give SCHEME://HOST[:PORT]",
         ),
         (["--model", str(masker), "--idle", "0"], "--sessions, --idle: give 0 or more sessions, and more than 0"),
         (["--model", str(masker), "--sessions", "-1"], "--sessions, --idle: give 0 or more sessions"),

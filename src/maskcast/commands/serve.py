@@ -36,8 +36,10 @@ def run(args: argparse.Namespace) -> int:
         raise MaskcastError(f"--port: got {args.port}; give 0 to 65535 (0 is any free port)")
     from maskcast.registry.loading import load_servable, with_identity
     from maskcast.serving.application import served_model
+    from maskcast.serving.origins import check_origins
     from maskcast.serving.server import listen, run_server
 
+    check_origins(args.allow_origin)
     loaded = load_servable(args.model)
     if args.digest is not None and loaded.digest != args.digest:
         raise MaskcastError(
@@ -49,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
     port = sockets[0].getsockname()[1]
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{host}:{port}")
-    run_server(served_model(loaded), sockets, args.sessions, args.idle)
+    run_server(served_model(loaded), sockets, args.sessions, args.idle, args.allow_origin)
     return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    masker = "or the folder of a trained masker"
-    parser.add_argument("--model", metavar="ADDRESS", required=True, help=f"{ADDRESS_HELP}, {masker}")
+    others = "the folder of a trained masker, or `sample`, the pipeline that comes with maskcast"
+    parser.add_argument("--model", metavar="ADDRESS", required=True, help=f"{ADDRESS_HELP}, {others}")
     parser.add_argument(
         "--as", dest="registered", metavar="NAME/VERSION", help="name and version to serve a folder under"
     )
@@ -65,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    parser.add_argument(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="allow web pages of another host, e.g. https://app.example.org (repeatable)",
+    )
     parser.add_argument(
         "--sessions",
         metavar="N",

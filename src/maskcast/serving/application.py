@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.metrics import CLIENT_CLOSED, MEDIA_TYPE, ServerMetrics
+from maskcast.serving.origins import origin_middleware
 from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
 from maskcast.serving.request_bodies import discard_body, error_answer, read_body
 from maskcast.serving.sessions import BAD, Sessions, refuse
@@ -78,17 +79,38 @@ def served_model(loaded: Servable) -> ServedModel:
     version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
     if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
         facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
-        return ServedModel(name, version, loaded.digest, facts, shapes, model.predict_with_warnings, masker)
+        return ServedModel(name, version, loaded.digest, facts, shapes, _forecast_by(loaded), masker)
     return ServedModel(name, version, loaded.digest, facts, shapes, answer, masker)
 
 
-def make_app(served: ServedModel, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
+def _forecast_by(loaded: LoadedPipeline) -> Callable[[Any], tuple[Any, list[str]]]:
+    """Returns a function that forecasts clips, and also warns of their length if the evaluation had another."""
+    evaluated = loaded.about.context_frames
+
+    def answer(clips_BTHWC: Any) -> tuple[Any, list[str]]:
+        masks, warnings = loaded.model.predict_with_warnings(clips_BTHWC)
+        given = clips_BTHWC.shape[1]
+        if given == evaluated:
+            return masks, warnings
+        length = f"has {pluralize(given, 'frame')}, in the evaluation {evaluated}, so the forecast may be worse"
+        return masks, ["; ".join(filter(None, (length, warning))) for warning in warnings]
+
+    return answer
+
+
+def make_app(
+    served: ServedModel,
+    sessions: int = SESSIONS,
+    idle_s: float = IDLE_S,
+    allowed_origins: Sequence[str] = (),
+) -> Starlette:
     """Returns the application for a model; its ``state.refuse_pending()`` refuses all waiting requests.
 
     Args:
         served: the model.
         sessions: maximum number of open sessions.
         idle_s: seconds without a frame after which a session is closed.
+        allowed_origins: see ``origin_middleware``.
     """
     service = _Service(served, sessions, idle_s)
 
@@ -102,7 +124,11 @@ def make_app(served: ServedModel, sessions: int = SESSIONS, idle_s: float = IDLE
         remedy = f"use the v2 inference protocol, e.g. POST /v2/models/{served.name}/infer"
         return error_answer(error.status_code, f"{problem}; {remedy}", error.headers)
 
-    app = Starlette(routes=service.routes(), exception_handlers={404: unrouted, 405: unrouted, 500: failed})
+    app = Starlette(
+        routes=service.routes(),
+        middleware=origin_middleware(allowed_origins),
+        exception_handlers={404: unrouted, 405: unrouted, 500: failed},
+    )
     app.state.refuse_pending = service.refuse_pending
     return app
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -55,7 +55,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def run_server(served: ServedModel, sockets: list[socket.socket], sessions: int, idle_s: float) -> None:
+def run_server(
+    served: ServedModel,
+    sockets: list[socket.socket],
+    sessions: int,
+    idle_s: float,
+    allowed_origins: Sequence[str] = (),
+) -> None:
     """Serves a model until the process is stopped; then answers waiting requests for up to ``DRAIN_S``.
 
     If a computation is still running then, the process ends by the signal.
@@ -65,8 +71,9 @@ def run_server(served: ServedModel, sockets: list[socket.socket], sessions: int,
         sockets: see ``listen``.
         sessions: see ``make_app``.
         idle_s: see ``make_app``.
+        allowed_origins: see ``make_app``.
     """
-    app = make_app(served, sessions, idle_s)
+    app = make_app(served, sessions, idle_s, allowed_origins)
     last = DRAIN_S + LAST_S
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
