@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS, natural_sort_key
@@ -134,7 +135,7 @@ PathPattern = Annotated[RelativePath, AfterValidator(_pattern)]
 def is_null(value: object) -> bool:
     """Whether a param is null; for ``exclude_if`` of a param that was added to a section later.
 
-    It is then left out of dumps, so that fingerprints of earlier runs stay valid.
+    It is then left out of dumps, so that fingerprints of earlier runs stay valid; see ``all_values``.
     """
     return value is None
 
@@ -234,6 +235,26 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
         dot = "" if where.endswith(": ") or not key else "."
         colon = "" if where.endswith(": ") and not key else ": "
         raise MaskcastError(f"{where}{dot}{key}{colon}{text}") from None
+
+
+def all_values(params: BaseModel) -> dict[str, Any]:
+    """Returns all values of ``params`` as JSON, also those that dumps leave out because they are the default.
+
+    What people read must show them: otherwise nobody could tell which default an earlier version had. Only fields
+    with ``exclude=True`` are left out, which do not change results and may differ when a run is resumed.
+    """
+    fields = type(params).model_fields
+    return {name: _json(getattr(params, name)) for name, field in fields.items() if not field.exclude}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return all_values(value)
+    if isinstance(value, Mapping):
+        return {str(key): _json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(each) for each in value]
+    return to_jsonable_python(value)
 
 
 def params_hash(params: BaseModel) -> str:

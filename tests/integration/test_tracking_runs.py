@@ -11,10 +11,11 @@ from typing import Any
 
 import mlflow
 import pytest
+from pydantic import Field
 from tests import servers
 
 from maskcast.errors import MaskcastError
-from maskcast.params import Params
+from maskcast.params import Params, is_false
 from maskcast.registry.lineage import upstream_runs
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
@@ -30,6 +31,8 @@ class ModelParams(Params):
 
 class TrainingParams(Params):
     epochs: int = 5
+    mirror: bool = Field(False, exclude_if=is_false)
+    ids: tuple[int, ...] = Field((), exclude_if=lambda value: not value)
 
 
 class ExampleParams(Params):
@@ -302,7 +305,8 @@ def test_what_is_given_from_outside_is_joined(
         "train-masker",
         "FINISHED",
     )
-    assert run.data.params == {"model.arch": "unet", "model.width": "16", "training.epochs": "5"}
+    defaults = {"training.mirror": "False", "training.ids": "[]"}  # the hash leaves them out
+    assert run.data.params == {"model.arch": "unet", "model.width": "16", "training.epochs": "5"} | defaults
     tags = {"maskcast.group": "kfp-1", "maskcast.name": "train_masker", "kfp": "yes"}
     assert tags.items() <= run.data.tags.items()
     assert {"maskcast.git_sha", "maskcast.params_hash", "maskcast.outputs"} <= run.data.tags.keys()

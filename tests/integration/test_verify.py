@@ -2,6 +2,8 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.conftest import write_store
@@ -9,7 +11,11 @@ from tests.integration.workshop import Workshop
 
 from maskcast import __version__
 from maskcast.__main__ import main
-from maskcast.registry.verify import Verification
+from maskcast.evaluation.record import FORECASTS
+from maskcast.params import all_values, flatten
+from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.registry.verify import Verification, _mask_params
+from maskcast.stages.generate_masks import GenerateMasks
 from maskcast.stages.register_models import RegisterModels, register_models
 
 STAGE = """\
@@ -103,3 +109,13 @@ def test_scores_that_differ_are_named() -> None:
         assert "not equal: 1 of 2 scores" in str(differing)
     assert "by at most 0.25" in str(Verification("it", equal.registered, {"jaccard_mean": 0.5, "x": 1.25}, True))
     assert not Verification("it", equal.registered, equal.registered, False).equal
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"consistent_frames": 11, "maps": ["mask"]}, {"propagated": {"frames": 4}, "precision": "fp32"}]
+)
+def test_params_of_masks_are_read_from_their_run(values: dict[str, Any]) -> None:
+    params, record = GenerateMasks.model_validate(values), EvaluationRecord("", FORECASTS, {}, {}, {}, {})
+    texts = {name: str(value) for name, value in flatten(all_values(params)).items()}
+    run = SimpleNamespace(data=SimpleNamespace(tags={"maskcast.stage": "generate_masks"}, params=texts))
+    assert GenerateMasks.model_validate(_mask_params([run], record)) == params

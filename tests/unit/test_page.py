@@ -12,9 +12,10 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import Field
 
 from maskcast.markup import Html, element, table
-from maskcast.params import Params
+from maskcast.params import Params, is_false
 from maskcast.progress import report, report_file
 from maskcast.report.index import write_index
 from maskcast.report.page import Page
@@ -231,6 +232,7 @@ def test_counts_are_whole_and_params_are_written_as_in_a_params_file(tmp_path: P
         nothing: str | None = None
         wide: bool = True
         names: tuple[str, ...] = ("a", "é")
+        later: bool = Field(False, exclude_if=is_false)
 
     numbers = {
         "parameters": 12345678,
@@ -248,6 +250,7 @@ def test_counts_are_whole_and_params_are_written_as_in_a_params_file(tmp_path: P
         "tiny": "1.25e-09",
         "none": "n/a",
         "nothing": "null",
+        "later": "false",
         "wide": "true",
         "names": "[&quot;a&quot;, &quot;é&quot;]",
     }

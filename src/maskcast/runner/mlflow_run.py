@@ -13,7 +13,7 @@ from typing import Any
 
 from maskcast.digest import DVC_HASH
 from maskcast.errors import MaskcastError
-from maskcast.params import flatten
+from maskcast.params import all_values, flatten
 from maskcast.progress import say
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import is_not_found
@@ -89,7 +89,7 @@ def _log_missing(client: Any, run: Any, origin: Origin) -> None:
     """Logs those params and data sets that a run does not have yet."""
     from mlflow.entities import Param
 
-    values = flatten(origin.params.model_dump(mode="json"))
+    values = flatten(all_values(origin.params))
     missing = [
         Param(name, redacted(str(value))[:MAX_VALUE])
         for name, value in values.items()
