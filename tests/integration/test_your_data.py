@@ -91,7 +91,8 @@ def test_the_walk_works_as_it_is_written(
             {"unlabeled"} if looked_at[-1] == "videos" else {"train", "val"} | (splits & {"unlabeled"})
         )
     assert looked_at == ["davis", "davis", "camvid", "export", "videos", "photographs", "streets"]
-    assert "nothing to predict" in capsys.readouterr().err
+    assert "nothing to predict" not in capsys.readouterr().err
+    assert {clip.split for clip in ClipStore(clone / "results/predictions").clips} == {"unlabeled"}
     assert "jaccard_last" in json.loads((clone / "results/evaluate.json").read_text())
     assert json.loads((clone / "results/registration.json").read_text())["versions"]["maskcast"] == 1
     for path in (clone / "beach.jpg", *holidays.iterdir()):

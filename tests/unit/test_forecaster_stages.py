@@ -18,6 +18,7 @@ from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.batches import Window
 from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.models.forecasting.flow_forecaster import FlowForecaster
 from maskcast.models.forecasting.table import adapt_forecaster, load_forecaster
 from maskcast.models.objects.motion import PAST
 from maskcast.models.segmentation.configs import UNetConfig
@@ -98,6 +99,20 @@ def test_a_forecaster_that_learnt_nothing_is_said(
     best = max(scores[f"{name}_val_jaccard_last"] for name in ("persistence", "constant_velocity"))
     assert scores["val_jaccard_last"] <= best
     assert f"scores {best:.4f}; train longer" in capsys.readouterr().err
+
+
+def test_advice_for_a_forecaster_whose_masks_are_not_trained_is_to_choose_another(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FlowForecaster, "prepare", lambda self, *_: self.pace.zero_())  # as good as a copy
+    pretrain(stores, tmp_path / "pretrained", model={"arch": "flow"})
+    said = [capsys.readouterr().err]
+    inputs = {**stores, "pretrained": tmp_path / "pretrained", "forecaster": tmp_path / "forecaster"}
+    run_stage("finetune_forecaster", {"training": TRAINING}, **inputs, metrics=tmp_path / "tuned.json")
+    said.append(capsys.readouterr().err)
+    for text in said:
+        assert "training does not change the masks of this forecaster, so try another" in text
+        assert "train longer" not in text
 
 
 def test_masks_of_clips_that_are_validated_on_now_are_refused(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.proposal.report import format_plan
-from maskcast.proposal.values import propose_params
+from maskcast.proposal.values import propose_params, with_predicted_split
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
@@ -317,6 +317,19 @@ def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
     written = yaml.safe_load(start.text(tmp_path))
     for stage in ("pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"):
         assert (written[stage]["context_frames"], written[stage]["horizon"]) == (6, 6)
+
+
+def test_predict_forecasts_a_split_that_has_clips(tmp_path: Path) -> None:
+    davis(tmp_path / "few", sequences=4, labelled=2)
+    davis(tmp_path / "all", sequences=2, labelled=2)
+    few, both = (plan_params(tmp_path / name) for name in ("few", "all"))
+    assert few.clips == {"train": 1, "val": 1, "unlabeled": 2} and both.clips == {"train": 1, "val": 1}
+    assert few.proposal.sections["predict"]["split"] == "unlabeled"
+    assert "split: unlabeled # no clip is hidden, which is the default here" in few.text(tmp_path)
+    assert "split" not in both.proposal.sections["predict"]
+    assert "# no clip is hidden or unlabeled: `split: val` here forecasts those of val" in both.text(tmp_path)
+    hidden = with_predicted_split(both.proposal, {"train": 1, "val": 1, "unlabeled": 2, "hidden": 1})
+    assert "split" not in hidden.sections["predict"]  # the default has clips
 
 
 def test_names_of_classes_come_from_a_list_beside_the_masks(tmp_path: Path) -> None:
@@ -745,7 +758,8 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     davis(tmp_path / "set", size=(64, 96))
     assert main(["init", "set"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "masker unet, randomly initialised forecaster flow: moves the last mask along" in said
+    assert "masker unet, randomly initialised forecaster flow: extrapolates the optical flow of the masks" in said
+    assert "its masks are not trained" in said and "also try objects" in said
     assert "check: the masker will be randomly initialised: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 

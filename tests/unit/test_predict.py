@@ -143,7 +143,9 @@ def test_without_hidden_clips_there_is_nothing_to_predict(
         save_model(inputs["forecaster"], config.build(3), config, num_classes=3, meta={})
     out, params = tmp_path / "out", {"split": "test", "png": True, "submission": True}
     run_stage("predict", params, **inputs, predictions=out)
-    assert f"nothing to predict: no clip of split 'test' in {inputs['clips']}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"nothing to predict: no clip of split 'test' in {inputs['clips']}" in said
+    assert "set predict.split to a split that has some: hidden (hidden)\n" in said
     store = ClipStore(out)
     store.verify()
     assert len(store.clips) == 0 and store.classes == ClipStore(inputs["clips"]).classes

@@ -15,7 +15,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
 from maskcast.params import validate
 from maskcast.proposal.duration import estimate_seconds
-from maskcast.proposal.values import Proposal, propose_params, suits_pretrained
+from maskcast.proposal.values import Proposal, propose_params, suits_pretrained, with_predicted_split
 from maskcast.reading import pluralize
 from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
@@ -102,7 +102,7 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
         seconds, formula = estimate_seconds(
             proposal.sections, clips.total() * found.frames, clips["val"] * found.frames
         )
-    return ParamsPlan(found, proposal, clips, listing.skipped, seconds, formula)
+    return ParamsPlan(found, with_predicted_split(proposal, clips), clips, listing.skipped, seconds, formula)
 
 
 def _unreadable_clips(clips: Sequence[RawClip]) -> list[str]:

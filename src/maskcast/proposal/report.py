@@ -59,7 +59,8 @@ def _project_hint(plan: ParamsPlan, params: Path) -> list[str]:
 
 
 FORECASTER_TEXT = {
-    "flow": "flow: moves the last mask along its optical flow",
+    "flow": "flow: extrapolates the optical flow of the masks, and its masks are not trained; proposed because it "
+    "suits moving cameras and objects that bend; for a static camera also try objects (see the file's comments)",
     "objects": "objects: tracks objects and extrapolates their motion",
 }
 LABEL_HINT = (

@@ -82,13 +82,15 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "train_masker.model": "docs/ssl.md: benefits and origin of ImageNet weights",
         "pretrain_encoder.method": "docs/ssl.md: ImageNet weights, or self-supervised pretraining",
         "pretrain_forecaster.model": "docs/forecasting.md: which forecaster to choose",
-        "predict.png": "only hidden clips are forecast: list some in prepare_clips.source.splits",
     }
     if sections.get("pretrain_forecaster", {}).get("model") == {"arch": "flow"}:
         reasons["pretrain_forecaster.model"] = (
-            "for rigid objects and a static camera: {arch: objects, whole: true, several: true}"
+            "not trained, suits moving cameras and objects that bend; for rigid objects and a static camera try "
+            "{arch: objects, whole: true, several: true} with 300 steps: docs/forecasting.md"
         )
-        reasons["finetune_forecaster.training"] = "finetuning does not change flow, so one step is enough"
+        reasons["finetune_forecaster.training"] = (
+            "finetuning does not change flow, so one step is enough; of objects, take 100 steps"
+        )
     if not found.trainable:
         reasons["prepare_clips.required_splits"] = (
             "no masks, so no training and no scores: remove this line when there are labels"
@@ -100,6 +102,25 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     if context:
         reasons["evaluate.context_frames"] = found.reasons["frames"]
     return Proposal(sections, reasons)
+
+
+def with_predicted_split(proposal: Proposal, clips: Mapping[str, int]) -> Proposal:
+    """Returns the proposal with a split for `predict` that has clips: hidden ones, or else unlabelled ones.
+
+    Args:
+        proposal: result of `propose_params`.
+        clips: number of clips by split.
+    """
+    if "predict" not in proposal.sections or clips.get("hidden"):
+        return proposal
+    split, reasons = (
+        {},
+        {"predict.png": "no clip is hidden or unlabeled: `split: val` here forecasts those of val"},
+    )
+    if clips.get("unlabeled"):
+        split, reasons = {"split": "unlabeled"}, {"predict.split": "no clip is hidden, which is the default here"}
+    predict = split | proposal.sections["predict"]
+    return Proposal(proposal.sections | {"predict": predict}, proposal.reasons | reasons)
 
 
 def suits_pretrained(found: Findings) -> bool:

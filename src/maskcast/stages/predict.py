@@ -112,7 +112,10 @@ def predict(
             out.add(batch, forecast)
     out.finish()
     if not chosen:
-        say(f"nothing to predict: no clip of split {params.split!r} in {clips}; the output is an empty clip store")
+        say(
+            f"nothing to predict: no clip of split {params.split!r} in {clips}, so the output is an empty clip "
+            f"store; to forecast clips, set predict.split to a split that has some: {prepared.holds()}"
+        )
         return
     say(f"{pluralize(len(chosen), 'clip')} forecast, frames {params.context_frames + 1} to {last}")
 

@@ -50,6 +50,8 @@ class Forecaster(Predictor, nn.Module):
 
     same_each_step: ClassVar[bool] = False
     """Whether ``loss`` always does the same on the host for equal shapes and never waits for a GPU."""
+    learns_masks: ClassVar[bool] = True
+    """Whether training changes the forecast masks, not only their confidence."""
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns a source of the batches that ``loss`` takes, for some clips of a store.

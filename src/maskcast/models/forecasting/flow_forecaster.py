@@ -54,6 +54,7 @@ class FlowForecaster(Forecaster):
         num_classes: K, background included.
     """
 
+    learns_masks = False
     pace: Tensor
 
     def __init__(self, num_classes: int) -> None:

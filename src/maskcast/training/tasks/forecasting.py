@@ -227,9 +227,15 @@ def train_forecaster(
     )
     best_score, best_name = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNTRAINED)
     if not is_dry_run() and scores["jaccard_last"] <= best_score:
+        remedy = "train longer or on more clips"
+        if not task.model.learns_masks:
+            remedy = (
+                "training does not change the masks of this forecaster, so try another, e.g. "
+                "pretrain_forecaster.model.arch: objects (docs/forecasting.md)"
+            )
         say(
-            f"warning: the untrained baseline {best_name} scores {best_score:.4f}; train longer or on more clips, "
-            "or check the masks: forecasts cannot be better than them"
+            f"warning: the untrained baseline {best_name} scores {best_score:.4f}; {remedy}, or check the masks: "
+            "forecasts cannot be better than them"
         )
 
 
