@@ -4,18 +4,21 @@ In a clone these files (dvc.yaml, params.yaml, pipelines, components, recipes) a
 in the package, where ``setup.py`` puts them.
 """
 
+import json
 import os
 import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
+from maskcast.redaction import redacted
 
 PACKAGE = Path(__file__).resolve().parent
 IN_WHEEL = PACKAGE / "shipped"
 CLONE = PACKAGE.parents[1]
+WITH_EXTRAS = "maskcast[train,data,cluster]"
 
 
 def shipped_folder() -> Path:
@@ -51,6 +54,22 @@ def commit() -> str:
         return ""
     # `--exclude=*`: describe by commit, not by tag.
     return git("-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def requirement() -> str | None:
+    """Returns the line of a requirements.txt that installs this version; None if it is from a file or a clone."""
+    try:
+        text = distribution("maskcast").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    if text is None:
+        return f"{WITH_EXTRAS}=={__version__}"
+    origin = json.loads(text)
+    url = redacted(origin["url"])
+    if url.startswith("file:"):
+        return None
+    vcs = origin.get("vcs_info")
+    return f"{WITH_EXTRAS} @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"{WITH_EXTRAS} @ {url}"
 
 
 def extra_for(module: str) -> str | None:

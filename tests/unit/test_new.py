@@ -1,8 +1,11 @@
 """`maskcast new`: what it writes for each pipeline, and what it refuses."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +13,7 @@ from tests.conftest import ROOT, files_of
 from tests.dags import CODE, calls
 
 import pipelines
+from maskcast import __version__, installation
 from maskcast.__main__ import main
 from maskcast.commands import new
 from maskcast.commands.new import PIPELINES
@@ -53,6 +57,37 @@ def ignored(folder: Path, path: str) -> bool:
     return subprocess.run(check, check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("origin", "line"),
+    [
+        (
+            {"url": "https://git.example.com/maskcast", "vcs_info": {"vcs": "git", "commit_id": "abc123"}},
+            "maskcast[train,data,cluster] @ git+https://git.example.com/maskcast@abc123\n",
+        ),
+        (
+            {"url": "https://example.com/maskcast-0.1.0-py3-none-any.whl", "archive_info": {}},
+            "maskcast[train,data,cluster] @ https://example.com/maskcast-0.1.0-py3-none-any.whl\n",
+        ),
+        (None, f"maskcast[train,data,cluster]=={__version__}\n"),
+        ({"url": "file:///home/me/maskcast", "dir_info": {"editable": True}}, new.LOCAL_REQUIREMENT),
+    ],
+    ids=["git", "wheel", "index", "clone"],
+)
+def test_the_requirements_name_the_installed_version(
+    origin: dict[str, Any] | None, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = None if origin is None else json.dumps(origin)
+    monkeypatch.setattr(installation, "distribution", lambda _: SimpleNamespace(read_text=lambda _: text))
+    assert main(["new", "street"]) == 0
+    assert Path("street/requirements.txt").read_text() == line
+    only_here = line == new.LOCAL_REQUIREMENT
+    assert ("edit requirements.txt: " in capsys.readouterr().out) == only_here
+    assert not only_here or all(each.startswith("#") for each in line.splitlines())
+    readme = Path("street/README.md").read_text()
+    assert readme.startswith("# street\n") and "pipeline `forecasting`" in readme
+    assert not ignored(Path("street"), "requirements.txt") and not ignored(Path("street"), "README.md")
+
+
 def test_its_cluster_file_is_taken_and_its_pipeline_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,10 +108,12 @@ def test_a_repository_that_is_there_keeps_what_it_has(capsys: pytest.CaptureFixt
     subprocess.run(["git", "init", "--quiet", team], check=True)
     (team / ".gitignore").write_text("*.secret")
     (team / "README.md").write_text("ours\n")
+    (team / "requirements.txt").write_text("numpy\n")
     assert main(["new", str(team)]) == 0
     said = capsys.readouterr().out
     assert "git init" not in said and "\n  cd 'our team'\n" in said
     assert (team / "README.md").read_text() == "ours\n"
+    assert (team / "requirements.txt").read_text() == "numpy\n"
     assert (team / ".gitignore").read_text().startswith("*.secret\n")
     assert ignored(team, "a.secret") and ignored(team, "models/masker")
     assert main(["new", str(team / "below")]) == 0

@@ -7,16 +7,17 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from maskcast import __version__
 from maskcast.errors import MaskcastError
-from maskcast.installation import shipped_folder
+from maskcast.installation import WITH_EXTRAS, requirement, shipped_folder
 from maskcast.redaction import redacted
 
 DESCRIPTION = """\
-Creates the folder of a project, versioned by Git and DVC: dvc.yaml, params.yaml, cluster.yaml, and the ignore
-files of Git and DVC. The code stays in the installed package."""
+Creates the folder of a project, versioned by Git and DVC: dvc.yaml, params.yaml, cluster.yaml, requirements.txt,
+a README, and the ignore files of Git and DVC. The code stays in the installed package."""
 EPILOG = """\
-Outside a Git repository it runs `git init`. Existing files are not replaced; lines are added to an existing
-.gitignore.
+Outside a Git repository it runs `git init`. Existing files are not replaced: an existing requirements.txt or
+README.md is kept, lines are added to an existing .gitignore.
 
 examples:
   maskcast new street
@@ -32,6 +33,21 @@ PIPELINES = {  # by name: folder of its dvc.yaml and params.yaml
 }
 # content of a folder from which `maskcast init` writes the params
 INIT_FOLDERS = {"forecasting": "videos", "photographs": "photographs"}
+README = """\
+# {name}
+
+A project of maskcast, pipeline `{pipeline}`. The stages are in `dvc.yaml`, their params in `params.yaml`.
+
+```bash
+pip install -r requirements.txt
+dvc pull     # data, models and results, if the project has a DVC remote
+dvc repro    # runs the stages that changed
+```
+"""
+LOCAL_REQUIREMENT = f"""\
+# Replace this by the address from which others install maskcast; here it was installed from a local file or clone.
+# {WITH_EXTRAS} @ git+https://git.example.com/maskcast@v{__version__}
+"""
 # In a clone the modules are dependencies of DVC. An installed package is outside of the project, so the digests of
 # its modules are computed in each run; stages whose modules are unchanged are still skipped.
 CLONE_DEPS = "    deps: [src/maskcast, params.yaml]\n"
@@ -83,6 +99,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if existing := [name for name in files if os.path.lexists(folder / name)]:  # includes broken links
         raise MaskcastError(f"{folder / existing[0]}: already exists; give a new folder, or one without this file")
+    line, name = requirement(), folder.resolve().name
+    own = {
+        "README.md": README.format(name=name, pipeline=args.pipeline),
+        "requirements.txt": LOCAL_REQUIREMENT if line is None else f"{line}\n",
+    }
+    files |= {name: text for name, text in own.items() if not os.path.lexists(folder / name)}
     _git("--version")  # before anything is written
     try:
         for name, text in files.items():
@@ -99,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
         raise MaskcastError(f"{folder}: `git init` failed; run it there to see its error")
-    print(redacted(_next_steps(folder, args.pipeline)))
+    print(redacted(_next_steps(folder, args.pipeline, files.get("requirements.txt") == LOCAL_REQUIREMENT)))
     return 0
 
 
@@ -135,7 +157,7 @@ def _git(*words: str) -> bool:
         raise MaskcastError("new: needs Git, which is not installed; e.g. `apt-get install git`") from None
 
 
-def _next_steps(folder: Path, pipeline: str) -> str:
+def _next_steps(folder: Path, pipeline: str, edit_requirements: bool) -> str:
     edit = "edit params.yaml: the address of your data"
     if pipeline in INIT_FOLDERS:
         edit = f"maskcast init ~/{INIT_FOLDERS[pipeline]} --force"
@@ -145,5 +167,7 @@ def _next_steps(folder: Path, pipeline: str) -> str:
         f"  cd {shlex.quote(str(folder))}",
         f"  {edit}",
     ]
+    if edit_requirements:
+        lines.append("  edit requirements.txt: the address from which others install maskcast")
     lines += ["  git add --all && git commit --message 'A project of maskcast'", "  dvc repro"]
     return "\n".join(lines)
