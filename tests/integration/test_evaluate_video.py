@@ -81,6 +81,7 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
     page = (tmp_path / "out/page.html").read_text()
     assert page.count('type="range"') == 2 and "compared with its base +0." in page
     assert "film.webp, 22 of 22 frames of val_" in page
+    assert page.count("These clips also selected the best epoch of each training") == 1
     assert f"{scores['j_and_f']:.4f}" in page and "contour accuracy F of DAVIS" in page
     asked = r"\| jaccard \| \+(0\.\d{4}) \[\+.* over 2 clips, greater in 2 \| yes \|"
     gained = re.search(asked, (report / "README.md").read_text())

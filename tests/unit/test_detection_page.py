@@ -28,7 +28,7 @@ def sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Ht
     shown: dict[str, Html] = {}
     monkeypatch.setattr("maskcast.report.detection_page.report_section", shown.__setitem__)
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "01_1.png")
-    show_detections(scored(), [tmp_path / "01_1.png"])
+    show_detections(scored(), [tmp_path / "01_1.png"], "val")
     return shown
 
 
@@ -43,6 +43,7 @@ def test_sections_lead_from_the_whole_to_the_single_image(sections: Mapping[str,
     header, row = rows(sections["Scores"])
     values = dict(zip(header, row, strict=True))
     assert values["AP_small"] == "0.5000" and values["AP_large"] == "n/a"
+    assert "These images also selected the best epoch of the training" in sections["Scores"]
 
 
 def test_images_bear_the_names_of_their_files(sections: Mapping[str, Html]) -> None:
@@ -66,8 +67,8 @@ def test_the_table_of_categories_says_that_it_leaves_out_crowds(
     found = scored()
     blue, red = found.truth.annotations
     truth = Truth(found.truth.images, found.truth.categories, [blue, red, blue | {"id": 3, "iscrowd": 1}])
-    show_detections(evaluate(truth, found.detections, "bbox"), [])
-    assert ": 3 truths in 1 image" in shown["Scores"]
+    show_detections(evaluate(truth, found.detections, "bbox"), [], "train")
+    assert ": 3 truths in 1 image" in shown["Scores"] and "selected" not in shown["Scores"]
     assert "best AP first; its truths leave out 1 crowd<" in shown["By category"]
 
 

@@ -302,14 +302,22 @@ def test_test_clips_are_scored_if_there_are_any(tmp_path: Path, models: dict[str
             writer.add(f"video_{split}", split=split, kind="labelled", masks=masks)
     still_store(tmp_path / "only_val")
     truth: dict[str, Any] = {"context": "truth", "pictures": 0}
+    sentence = (
+        "These clips also selected the best epoch of each training, so scores on new clips are slightly lower"
+    )
     for store, params, split in (
         ("clips", {}, "test"),
         ("clips", {"split": "val"}, "val"),
         ("only_val", {}, "val"),
     ):
         folder, clips = tmp_path / f"{store}_{len(params)}", tmp_path / store
-        run(folder, models, clips, clips, **truth, **params)
+        page, path = Page("evaluate"), folder.with_suffix(".html")
+        with listening(page):
+            run(folder, models, clips, clips, **truth, **params)
+        page.write(path, {}, Evaluate(), {})
         assert json.loads((folder / "report/evaluation.json").read_text())["split"] == split
+        for file in (path, folder / "report/README.md"):
+            assert file.read_text().count(sentence) == (split == "val"), file
 
 
 def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> None:

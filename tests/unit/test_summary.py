@@ -60,6 +60,15 @@ def test_the_foreground_stands_beside_what_the_background_lifts(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize(("split", "told"), [("val", 1), ("test", 0)])
+def test_scores_of_clips_that_selected_the_epochs_are_told(tmp_path: Path, split: str, told: int) -> None:
+    results = write_results(tmp_path / "results")
+    (results / "report").mkdir()
+    (results / "report/evaluation.json").write_text(json.dumps({"split": split}))
+    line = "These clips selected the epochs, too; expect slightly less on new clips."
+    assert summary(results).splitlines().count(line) == told
+
+
 def test_frames_without_labels_are_not_counted(tmp_path: Path) -> None:
     write_results(tmp_path / "results")
     scores = {name: value for name, value in scores_of(**OTHERS).items() if name != "jaccard_h13"}

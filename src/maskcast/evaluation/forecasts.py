@@ -46,6 +46,16 @@ def choose_split(prepared: ClipStore, split: Split | None) -> Split:
     return "test" if has_test else "val"
 
 
+def selection_note(split: str) -> str:
+    """Returns a sentence for a split whose clips also select the epochs of the trainings; empty for others."""
+    if split != "val":
+        return ""
+    return (
+        "These clips also selected the best epoch of each training, so scores on new clips are slightly lower on "
+        "average; test clips, which `split: test` scores, select nothing."
+    )
+
+
 def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
     """Returns the labelled clips of a split, in the order of evaluation.
 

@@ -65,8 +65,16 @@ def summary(results: Path) -> str:
         "",
     ]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
-    lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
+    lines += [*sentence, *_selection(results), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])
+
+
+def _selection(results: Path) -> list[str]:
+    """Returns a line if the scored clips also selected the epochs of the trainings; none if that is unknown."""
+    record = results / "report/evaluation.json"
+    if not record.is_file() or _read(record).get("split") != "val":
+        return []
+    return ["These clips selected the epochs, too; expect slightly less on new clips."]
 
 
 def gain(scores: Mapping[str, float], frame: int) -> str:

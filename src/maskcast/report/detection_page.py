@@ -19,17 +19,22 @@ from maskcast.report.tables import format_score
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
 OF_A_CATEGORY = ("AP", "AP50", "AP75", "AR100")
+SELECTION_NOTE = (
+    "These images also selected the best epoch of the training, so scores on new images are slightly lower on "
+    "average."
+)
 _score = partial(format_score, none="n/a")
 
 
-def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
+def show_detections(scores: CocoScores, pictures: Sequence[Path], split: str) -> None:
     """Adds an evaluation to the run's page.
 
     Args:
         scores: scores of the detections.
         pictures: files of the drawn images, best first; see ``detection_pictures``.
+        split: split of the scored images.
     """
-    report_section("Scores", _scores(scores))
+    report_section("Scores", _scores(scores, split))
     report_section("By category", _categories(scores))
     report_section("Precision over recall", _curves(scores))
     if pictures:
@@ -37,7 +42,7 @@ def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
     report_section("What the scores mean", definition_list(DEFINITIONS))
 
 
-def _scores(scores: CocoScores) -> Html:
+def _scores(scores: CocoScores, split: str) -> Html:
     counts = scores.flat()
     lead = element(
         "p",
@@ -46,7 +51,10 @@ def _scores(scores: CocoScores) -> Html:
         f"{_count_text(counts, 'image')}, {_count_text(counts, 'detection')}.",
     )
     row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
-    return concatenate([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
+    parts = [lead, table("Scores of all categories", ["", *HEADLINE], [row])]
+    if split == "val":
+        parts.append(element("p", SELECTION_NOTE))
+    return concatenate(parts)
 
 
 def _count_text(counts: Mapping[str, float], what: str) -> str:

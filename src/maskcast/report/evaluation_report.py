@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline
+from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline, selection_note
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.evaluation_files import plot_confidence, plot_horizons, write_tables
@@ -42,6 +42,8 @@ def write_report(
     """
     prepared = evaluation.prepared
     facts = {"split": split, **evaluation.facts}
+    if note := selection_note(split):
+        facts["selection"] = note
     compared = write_tables(folder, scores, prepared.classes, facts, evaluation.futures, evaluation.videos)
     plot_horizons(folder / HORIZONS, scores)
     forecaster_scores = scores[FORECASTER]

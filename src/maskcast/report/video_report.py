@@ -11,6 +11,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
+from maskcast.evaluation.forecasts import selection_note
 from maskcast.evaluation.metrics import foreground_text
 from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
@@ -160,6 +161,8 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
         lead += f"; compared with its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
     parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
+    if note := selection_note(evaluation.chosen[0].split):
+        parts.append(element("p", note))
     if gained:
         each_clip = table("The segmenter minus its base, each clip scored separately", GAIN, gained)
         parts.append(

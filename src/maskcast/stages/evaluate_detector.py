@@ -72,7 +72,7 @@ def evaluate_detector(
 
     report.mkdir()
     write_report(report, scores, dataset / "images" / params.split, params.pictures)
-    show_detections(scores, sorted(report.glob("pictures/*.png")))
+    show_detections(scores, sorted(report.glob("pictures/*.png")), params.split)
     write_record(
         report / "evaluation.json",
         DETECTIONS,
