@@ -7,8 +7,8 @@ Values are those of params.yaml; budget.yaml, or another plan, says what is trai
 training is a run of train_masker, whose numbers stay in results/budget: what is there is not trained again, so a
 killed comparison goes on where it was, and the page shows what is done so far; a first round that is all of
 another arm is that arm's. The seed draws which clips are labelled, and the training. With `--order suggested` the
-clips of the smallest number are drawn, and the next ones are those that `labels suggest` would choose by the
-masker that was trained on the clips before.
+clips of the smallest number are drawn, and the next ones are those that `labels suggest` with the method
+class-uncertainty would choose by the masker that was trained on the clips before.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from maskcast.seed import rng
 from maskcast.stages.train_masker import TrainMasker
 
 HERE = Path(__file__).resolve().parent
-METHOD = "class-uncertainty"  # the default of `labels suggest`
+METHOD = "class-uncertainty"  # of `labels suggest`, whose default is random
 ORDERS = ("random", "suggested")
 PLANS = ("budget.yaml", "quick.yaml", "gpu.yaml")
 

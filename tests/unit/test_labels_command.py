@@ -157,7 +157,7 @@ def test_frames_are_suggested_as_a_list_and_a_page(
 ) -> None:
     words = ["labels", "suggest", "--clips", "clips", "--masker", "masker", "--budget", "6"]
     assert main([*words, "--output", "suggested"]) == 0
-    assert "suggested 6 frames by class-uncertainty: suggested" in capsys.readouterr().out
+    assert "suggested 6 frames by random: suggested" in capsys.readouterr().out
     with Path("suggested/frames.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
@@ -169,7 +169,7 @@ def test_frames_are_suggested_as_a_list_and_a_page(
     assert "All pages" not in page, "there are no others"
     export = ["labels", "export", "--format", "coco", "--masks", "clips", "--frames", "suggested/frames.csv"]
     assert "has no masks of map 'mask'" in failed(capsys, *export, "--output", "o")
-    assert main([*words[:-1], "50", "--method", "random", "--spacing", "11", "--output", "all"]) == 0
+    assert main([*words[:-1], "50", "--method", "class-uncertainty", "--spacing", "11", "--output", "all"]) == 0
     assert "4 of 50 frames (--budget): no other frame is at least 11 (--spacing)" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.outputs import atomic_output, check_not_exists
 
-METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
+METHODS = ("random", "foreground-random", "class-uncertainty")  # the default first
 LISTED = 5  # maximum number of unmatched frames that are printed
 DESCRIPTION = (
     "Exports masks to labelling tools, imports and propagates labels, and suggests which frames to label."

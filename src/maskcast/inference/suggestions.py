@@ -201,7 +201,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def choose(candidates: Candidates, method: str, *, budget: int, spacing: int, seed: int) -> list[int]:
-    """Returns the indices of the frames to label, most useful first; fewer than ``budget`` if none are left.
+    """Returns the indices of the frames to label, in the order of choice; fewer than ``budget`` if none are left.
 
     Args:
         candidates: to choose from.

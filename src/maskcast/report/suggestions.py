@@ -70,7 +70,7 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     write_csv(folder / LIST, header, [_row(candidates, n, store.classes) for n in chosen])
     drawn = [_figure(store, model, candidates, n) for n in chosen]
     lead = (
-        f"The most useful frames first, each with the masker's mask. Frames count from 0, as in {LIST}; px is the "
+        f"In the order of choice, each frame with the masker's mask. Frames count from 0, as in {LIST}; px is the "
         "expected number of wrong pixels of a class."
     )
     class_legend = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
