@@ -48,7 +48,7 @@ RULES = {
     r"maskcast (labels |train-masker .*data/labelled)": "tests/integration/test_labels.py",
     r"maskcast find_learning_rate": "tests/unit/test_find_learning_rate.py",
     r"maskcast ": RUN,
-    r"python -c .*create_user": "tests/integration/test_team_servers.py",
+    r"python -c .*(create_user|grant_user_permission)": "tests/integration/test_team_servers.py",
     r"docker/env\.sh": "tests/contract/test_servers.py",
     r"docker/build\.sh": "tests/integration/test_image.py",
     r"mlflow (server|models serve)": "tests/integration/mlflow_server.py",

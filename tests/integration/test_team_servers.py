@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import boto3
 import mlflow
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from PIL import Image
 from tests.conftest import moving_squares
@@ -30,6 +32,7 @@ from maskcast.registry.store import Registry
 from maskcast.stages.register_models import RegisterModels, register_models
 
 Run = Callable[..., dict[str, Any]]
+SERVERS = (Path(__file__).resolve().parents[2] / "docs/servers.md").read_text()
 TUTORIAL = (Path(__file__).resolve().parents[2] / "docs/tutorial.md").read_text()
 
 
@@ -171,6 +174,52 @@ def test_a_server_that_is_killed_in_the_middle_of_a_registration(
         )
         assert load_artifact(folder, version.digest)
         assert registry.evaluation(version).scores
+
+
+@pytest.mark.usefixtures("ann")
+def test_who_may_move_an_alias_and_how_it_is_seen(
+    workshop: Workshop,
+    servers: TeamServers,
+    accounts: list[dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever may register may promote; the line of docs/servers.md takes both from the account of the pods."""
+    run, registry, models = registering(tmp_path, "guarded"), Registry("guarded"), ["models", "--name", "guarded"]
+    run(workshop.forecaster(11))
+    (deny,) = (line for line in SERVERS.splitlines() if "'DENY'" in line)
+    admin = {
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": servers.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"],
+    }
+
+    with monkeypatch.context() as as_pods:
+        for name, value in servers.account("pods").items():
+            as_pods.setenv(name, value)
+        registry.set_alias("champion", 1)
+        registry.drop_alias("champion")
+        subprocess.run(["bash", "-c", deny], env=os.environ | admin, check=True, timeout=300)
+        for refused in (
+            lambda: registry.set_alias("champion", 1),
+            lambda: registry.drop_alias("candidate"),
+            lambda: Registry("guarded").create("s3://mlflow/elsewhere", None, {}),
+            lambda: Registry("new-name").create("s3://mlflow/elsewhere", None, {}),
+        ):
+            with pytest.raises(MlflowException, match="Permission denied"):
+                refused()
+        assert main([*models, "promote", "1", "--force", "--reason", "x"]) == 2
+        client = registry.client
+        client.set_terminated(client.create_run(client.create_experiment("of pods")).info.run_id)  # they train
+
+    registry.set_alias("champion", 1)  # by Ann, who may, but without maskcast
+    capsys.readouterr()
+    assert main([*models, "list"]) == 0
+    moved = "check: the alias champion is on version 1, which no decision above explains"
+    assert moved in capsys.readouterr().out
+    registry.drop_alias("champion")
+    assert main([*models, "promote"]) == main([*models, "list"]) == 0
+    assert "check: the alias" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("ann")

@@ -10,10 +10,11 @@ from maskcast.commands.pipeline import missing_package_errors, pipelines_module
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.paired import paired_difference
+from maskcast.registry.audit_trail import is_recorded
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
-from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
+from maskcast.registry.store import CANDIDATE, CHAMPION, PIPELINE, Registry, Version
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
@@ -209,7 +210,8 @@ def _list(name: str) -> str:
     ]
     header = ["version", "alias", "gate", *scores, "data", "commit", "registered (UTC)"]
     tables = [format_table(header, rows, name)]
-    if last_decisions := decisions(name)[:10]:
+    trail = decisions(name)
+    if last_decisions := trail[:10]:
         rows = [
             [
                 str(each.number),
@@ -225,6 +227,13 @@ def _list(name: str) -> str:
         ]
         header = ["decision", "action", "version", "before", "by", "outcome", "reason", "when (UTC)"]
         tables.append(format_table(header, rows, "last decisions"))
+    champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
+    if not is_recorded(champion, trail):
+        found = "no version" if champion is None else f"version {champion}"
+        tables.append(
+            f"check: the alias {CHAMPION} is on {found}, which no decision above explains: it was moved without "
+            "`maskcast models`"
+        )
     return "\n\n".join(tables)
 
 

@@ -1,6 +1,7 @@
 """The audit trail of promotions (see ``promotion``), and the champion of each series of versions."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskcast.errors import MaskcastError
@@ -54,6 +55,22 @@ def decisions(name: str) -> list[Decision]:
 def trail_name(name: str) -> str:
     """Returns the name of the registered model whose versions are the decisions about ``name``."""
     return f"{name}-promotions"
+
+
+def is_recorded(champion: int | None, trail: Sequence[Decision]) -> bool:
+    """Whether the audit trail explains which version is champion.
+
+    Args:
+        champion: number of the version with the alias, if any.
+        trail: the decisions, newest first. Newer ones than the last completed one may have moved the alias, too.
+    """
+    possible: set[int | None] = set()
+    for each in trail:
+        if each.outcome != "overtaken":
+            possible.add(each.version)
+        if each.outcome == "done":
+            return champion in possible
+    return champion in possible | {None}
 
 
 def series_champion(registry: Registry, data: str) -> Version | None:
