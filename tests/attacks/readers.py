@@ -233,6 +233,11 @@ def inspect(folder: Path) -> None:
 # Labels.
 
 
+def label_map_of(name: str) -> str:
+    """The map that is exchanged: objects, where the format numbers them through a clip."""
+    return "mask" if name.startswith("label-studio") else "objects"
+
+
 def write_labels(folder: Path, name: str) -> None:
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.labelling.exporting import export_labels
@@ -240,8 +245,7 @@ def write_labels(folder: Path, name: str) -> None:
 
     write_store(folder)
     form = get_format(name)
-    chosen = "objects" if form.tracks and name != "label-studio-predictions" else "mask"
-    store = ClipStore(folder / "clips", chosen)
+    store = ClipStore(folder / "clips", label_map_of(name))
     export_labels(folder / "labels", form, store, None if form.whole_clips else {"a": [0, 1, 2]}, None)
 
 
@@ -251,8 +255,7 @@ def read_labels(folder: Path, name: str) -> None:
     from maskcast.data.labelling.importing import import_labels
 
     form = get_format(name)
-    chosen = "objects" if form.tracks and name != "label-studio-predictions" else "mask"
-    store = ClipStore(folder / "clips", chosen)
+    store = ClipStore(folder / "clips", label_map_of(name))
     import_labels(folder / "out", form, folder / "labels", store, rename={}, empty="background", split="train")
 
 
@@ -432,7 +435,7 @@ def read_pointers(folder: Path) -> None:
     try:
         resolve_reference(folder / "ref")
     except MaskcastError as error:
-        if "is gone" not in str(error) and "lies in" not in str(error):
+        if "does not exist" not in str(error) and "data is stored in" not in str(error):
             raise
     read_curves(folder)
 

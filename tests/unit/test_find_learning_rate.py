@@ -143,8 +143,8 @@ def test_every_training_can_be_tried(store: ClipStore, tmp_path: Path) -> None:
         ({"values": {}}, "values.training is missing; give the params of train_masker"),
         ({"values": {"training": {"epoch": 1}}}, "values.training"),
         ({"batch_sizes": [2, 0]}, "values.training.batch_size: "),
-        ({"of": "train_detector"}, "--dataset is missing; train_detector needs it"),
-        ({"of": "pretrain_forecaster"}, "--masks is missing; pretrain_forecaster needs it"),
+        ({"of": "train_detector"}, "--dataset is missing; train_detector requires it"),
+        ({"of": "pretrain_forecaster"}, "--masks is missing; pretrain_forecaster requires it"),
         ({"lowest": 1e30, "highest": 1e38}, "the loss diverged within"),
     ],
 )
