@@ -76,6 +76,7 @@ def test_both_hands_are_scored_shown_and_registered(made: dict[str, Path], tmp_p
     assert verdict["passed"] and [each["score"] for each in verdict["thresholds"]] == [
         "miou_gain",
         "miou_occluded",
+        "jaccard",
     ]
 
 

@@ -94,6 +94,7 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
     assert verdict["passed"] and [each["score"] for each in verdict["thresholds"]] == [
         "jaccard_gain",
         "flicker_ratio",
+        "jaccard",
     ]
     loaded = load_address("models:/maskcast-segmenter@candidate")
     assert (

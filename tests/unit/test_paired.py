@@ -108,10 +108,11 @@ def test_a_gate_says_whether_a_baseline_is_beaten_by_more_than_chance(steps: tup
     record = EvaluationRecord(
         "report", FORECASTS, facts, pooled, {"jaccard_mean": ours}, {"persistence": {"jaccard_mean": theirs}}
     )
-    verdict = judge(record, None, None, ForecastGate())
+    gate = ForecastGate(beats=("persistence",))
+    verdict = judge(record, None, None, gate)
     assert verdict.passed
     assert f"jaccard_mean 0.6000 > 0.4000 of persistence (clip by clip {said}); no champion" in verdict.line
     told = verdict.as_json()["thresholds"][0]["difference"]
     assert told["mean"] == pytest.approx(0.2) and told["greater"] == sum(step > 0 for step in steps)
     fewer = replace(record, baselines={"persistence": {"jaccard_mean": scores(0.3)}})
-    assert judge(fewer, None, None, ForecastGate()).as_json()["thresholds"][0]["difference"] is None
+    assert judge(fewer, None, None, gate).as_json()["thresholds"][0]["difference"] is None

@@ -22,6 +22,8 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.paired import paired_difference
+from maskcast.evaluation.scores import ForecastScores
+from maskcast.evaluation.video_scores import VideoScores
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import single_map
 from maskcast.models.base import save_model
@@ -160,7 +162,7 @@ def test_who_is_no_better_than_copying_does_not_pass_unless_it_is_allowed(
 ) -> None:
     ours = record({"a": 0.5, "b": 0.7})
     ours.scores["jaccard_mean_persistence"] = theirs
-    verdict = judge(ours, None, None, ForecastGate())
+    verdict = judge(ours, None, None, gate(beats=["persistence"]))
     assert (verdict.passed, verdict.line) == (passed, line)
     assert verdict.as_json()["thresholds"] == [
         {
@@ -173,6 +175,68 @@ def test_who_is_no_better_than_copying_does_not_pass_unless_it_is_allowed(
         }
     ]
     assert judge(ours, None, None, gate()).passed
+
+
+def test_by_default_constant_velocity_must_be_beaten_too() -> None:
+    ours = record({"a": 0.7, "b": 0.784})
+    ours.scores.update(jaccard_mean_persistence=0.7, jaccard_mean_constant_velocity=0.95)
+    verdict = judge(ours, None, None, ForecastGate())
+    assert verdict.line == (
+        "failed: jaccard_mean 0.7420 > 0.7000 of persistence; jaccard_mean 0.7420 <= 0.9500 of constant_velocity; "
+        "no champion to compare with"
+    )
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.0304, False), (0.0475, False), (0.0476, True)])
+def test_a_model_must_score_more_than_one_class_everywhere(value: float, passed: bool, tmp_path: Path) -> None:
+    """Baselines start from the masker's masks, so they do not notice a masker that learned nothing."""
+    facts = {"format": FORECASTS.format, "data": "d", "definitions": "m", "context": "generated"}
+    scores = {"jaccard_mean": value, "jaccard_mean_persistence": 0.0235}
+    told = {"scores": scores, "one_class": {"jaccard_mean": 0.0475, "jaccard_last": 0.9}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(facts | told))
+    (tmp_path / "per_clip.csv").write_text(f"clip,model,jaccard_last,jaccard_mean\na,forecaster,,{value}\n")
+    ours = read_evaluation(tmp_path)
+    verdict = judge(ours, None, None, gate(beats=["persistence"]))
+    assert verdict.passed is passed
+    sign = ">" if passed else "<="
+    assert verdict.line.split(": ")[1].split("; ")[:2] == [
+        f"jaccard_mean {value:.4f} {sign} 0.0475 of one class everywhere",
+        f"jaccard_mean {value:.4f} > 0.0235 of persistence",
+    ]
+    assert verdict.as_json()["thresholds"][0]["baseline"] == "one class everywhere"
+    assert judge(ours, None, None, gate()).passed is passed  # whatever it beats
+
+
+def test_older_evaluations_say_nothing_of_one_class() -> None:
+    assert judge(record({"a": 0.0}), None, None, gate()).line == "passed: no champion to compare with"
+
+
+def test_one_class_everywhere_is_the_most_frequent_of_all_frames() -> None:
+    """Frame 1 has 6 pixels of class 0 and 2 of 1, frame 2 has 3 and 5: class 0 scores 6/8 and 3/8, halved by 1."""
+    truth = np.array([[[0] * 6 + [1] * 2], [[0] * 3 + [1] * 5]], np.uint8)
+    scores = ForecastScores(3, 4, 2)
+    scores.add("a", truth, np.full_like(truth, 2))
+    assert scores.one_class() == pytest.approx({"jaccard_last": 3 / 16, "jaccard_mean": 9 / 32})
+    video = VideoScores(3)
+    video.add("a", truth, np.full_like(truth, 2))
+    assert video.one_class() == pytest.approx({"jaccard": 9 / 32})
+    for nothing in (ForecastScores(3, 4, 2), VideoScores(3)):
+        nothing.add("a", np.zeros_like(truth), truth)
+        assert nothing.one_class() == {}
+
+
+def test_a_champion_of_other_data_is_not_comparable() -> None:
+    verdict = judge(record({"a": 0.9}), 2, None, gate())
+    assert (verdict.passed, verdict.line) == (
+        False,
+        "failed: not comparable with champion 2: scored on other clips; evaluate and register the champion's "
+        "weights in the same way, set gate.allow_incomparable, or run `maskcast models promote NUMBER --force "
+        "--reason TEXT` (docs/registry.md)",
+    )
+    told = verdict.as_json()
+    assert (told["champion"], told["elsewhere"], told["incomparable"]) == (2, 2, "scored on other clips")
+    allowed = judge(record({"a": 0.9}), 2, None, gate(allow_incomparable=True))
+    assert allowed.line == "passed: not comparable with champion 2: scored on other clips; allowed"
 
 
 def test_a_baseline_that_was_not_scored_is_said() -> None:

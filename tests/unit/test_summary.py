@@ -110,6 +110,7 @@ def test_the_summary_ends_with_report_and_commands(
     ("registration", "champion", "last"),
     [
         ({"passed": False, "champion": 1}, False, "maskcast models compare 1 3"),
+        ({"passed": False, "champion": 1, "incomparable": "why"}, False, "maskcast register_models --help"),
         ({"passed": False}, False, "maskcast register_models --help"),
         ({"passed": True, "model": "toy", "versions": {"toy": 3}}, False, "maskcast models --name toy promote 3"),
         ({"passed": True}, True, "maskcast serve --model models:/maskcast@champion"),

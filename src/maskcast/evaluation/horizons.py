@@ -9,7 +9,14 @@ import math
 
 import numpy as np
 
-from maskcast.evaluation.metrics import Matrix, confusion, has_foreground, macro_jaccard, mean_where_labelled
+from maskcast.evaluation.metrics import (
+    Matrix,
+    as_one_class,
+    confusion,
+    has_foreground,
+    macro_jaccard,
+    mean_where_labelled,
+)
 
 
 class HorizonCounts:
@@ -53,3 +60,14 @@ class HorizonCounts:
     def mean(self) -> float:
         """Mean of `per_horizon` over the frames that have labels."""
         return mean_where_labelled(self.per_horizon())
+
+    def one_class(self) -> dict[str, float]:
+        """Returns `jaccard_last` and `jaccard_mean` of forecasting the most frequent true class everywhere.
+
+        Empty if no true mask has foreground.
+        """
+        if not self.foreground:
+            return {}
+        constant = HorizonCounts(self.num_classes, self.horizon)
+        constant.matrix_hKK = as_one_class(self.matrix_hKK)
+        return {"jaccard_last": constant.per_horizon()[constant.last], "jaccard_mean": constant.mean()}

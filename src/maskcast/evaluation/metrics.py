@@ -64,6 +64,18 @@ def has_foreground(matrix: Matrix) -> bool:
     return bool(matrix[1:].any())
 
 
+def as_one_class(counts: Matrix) -> Matrix:
+    """Returns the counts of a constant prediction, the target's most frequent class, for the same target.
+
+    Args:
+        counts: (..., K, K) pixels, rows = target; the class is the most frequent one of all matrices.
+    """
+    pixels = counts.sum(axis=-1)
+    constant = np.zeros_like(counts)
+    constant[..., pixels.reshape(-1, pixels.shape[-1]).sum(axis=0).argmax()] = pixels
+    return constant
+
+
 def jaccard_per_class(matrix: Matrix) -> NDArray[np.float64]:
     """Intersection over union of each class, tp / (tp + fp + fn).
 

@@ -14,6 +14,7 @@ from maskcast.evaluation.boundary import j_and_f, region_and_boundary
 from maskcast.evaluation.metrics import (
     accuracy,
     accuracy_per_class,
+    as_one_class,
     confusion,
     foreground_jaccard,
     has_foreground,
@@ -124,6 +125,12 @@ class VideoScores:
             **consistency_scores,
             **foreground_jaccard(self._counts),
         }
+
+    def one_class(self) -> dict[str, float]:
+        """Returns `jaccard` of the most frequent true class everywhere; empty if no true mask has foreground."""
+        if not has_foreground(self._counts):
+            return {}
+        return {"jaccard": macro_jaccard(as_one_class(self._counts), absent="omit")}
 
 
 def compare_with_base(scores: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:

@@ -73,20 +73,24 @@ def is_recorded(champion: int | None, trail: Sequence[Decision]) -> bool:
     return champion in possible | {None}
 
 
-def series_champion(registry: Registry, data: str) -> Version | None:
-    """Returns the champion of a series, i.e. of the versions that were scored on the same clips or images.
+def champion_for(registry: Registry, data: str) -> Version | None:
+    """Returns the champion that a version must be compared with; None if there is no champion.
 
-    It is the version of the series that was last promoted, even if a version of another data set is champion now.
-    None if no version of the series was ever promoted.
+    It is the champion of the version's series, i.e. of the versions that were scored on the same clips or images:
+    the one that was last promoted, even if a version of another data set is champion now. If no version of the
+    series was ever promoted, it is the champion now, although its scores cannot be compared.
 
     Args:
         registry: the registered model.
         data: digest of the scored data.
     """
-    series = {each.number: each for each in registry.versions() if each.tags.get("maskcast.data") == data}
-    in_use = [each for each in series.values() if CHAMPION in each.aliases]
+    versions = registry.versions()
+    series = {each.number: each for each in versions if each.tags.get("maskcast.data") == data}
+    in_use = [each for each in versions if CHAMPION in each.aliases]
     done = [each.version for each in decisions(registry.name) if each.outcome == "done"]
-    return next(iter(in_use + [series[number] for number in done if number in series]), None)
+    promoted = [each for each in in_use if each.number in series]
+    promoted += [series[number] for number in done if number in series]
+    return next(iter(promoted + in_use), None)
 
 
 def _decision(version: Version) -> Decision:

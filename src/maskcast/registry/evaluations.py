@@ -129,11 +129,12 @@ class EvaluationRecord:
     Args:
         place: path of its report, for errors.
         measure: form of the evaluation.
-        facts: evaluation.json without its scores.
+        facts: evaluation.json without scores.
         scores: all scores by name.
         per_item: the model's individual scores, by score and then by clip or image.
         baselines: the same for other scored models, by name.
         videos: video of each clip, if the report has it.
+        one_class: scores of predicting the most frequent true class everywhere, if the report has them.
     """
 
     place: str
@@ -143,6 +144,7 @@ class EvaluationRecord:
     per_item: dict[str, dict[str, float]]
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]]
     videos: Mapping[str, str] = field(default_factory=dict)
+    one_class: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -181,6 +183,7 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
     facts = read_json(path, "evaluation", f"give the report of {stages}")
     with parsing(path, "an evaluation", f"give the report of {stages}"):
         scores = {name: float(value) for name, value in facts.pop("scores").items()}
+        one_class = {name: float(value) for name, value in facts.pop("one_class", {}).items()}
         measure = next((each for each in expected if each.format == facts["format"]), None)
         if measure is None or not facts.keys() >= measure.must_agree.keys():
             raise other
@@ -192,7 +195,7 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
         videos = {row[measure.key]: row["video"] for row in rows if row.get("video")}
     if not per_item:
         raise other
-    return EvaluationRecord(str(report), measure, facts, scores, per_item, baselines, videos)
+    return EvaluationRecord(str(report), measure, facts, scores, per_item, baselines, videos, one_class)
 
 
 def _per_item(rows: list[dict[str, str]], measure: Measure, baseline: str | None) -> dict[str, dict[str, float]]:

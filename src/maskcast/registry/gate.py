@@ -9,23 +9,24 @@ from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
 from maskcast.registry.gate_params import ForecastGate, Gate
 from maskcast.registry.verdict import BaselineComparison, Threshold, Verdict
 
+ONE_CLASS = (
+    "one class everywhere"  # predicts the most frequent true class: a model without it learned almost nothing
+)
+
 
 def judge(
     ours: EvaluationRecord,
     champion: int | None,
     theirs: EvaluationRecord | None,
     gate: Gate,
-    *,
-    elsewhere: int | None = None,
 ) -> Verdict:
     """Checks an evaluation against the gate.
 
     Args:
         ours: evaluation of the new model.
-        champion: version number of the champion of the series; None if there is no other champion.
-        theirs: the champion's evaluation.
+        champion: version number of the champion to compare with; None if there is no other champion.
+        theirs: the champion's evaluation; None if the champion was scored on other data.
         gate: the requirements.
-        elsewhere: the current champion, if it is of another series and this one has none.
 
     Raises:
         MaskcastError: the gate names a score that was not measured or is undefined for all clips, or a baseline
@@ -47,9 +48,14 @@ def judge(
             f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
             f"scores of {measure.of}s: {', '.join(sorted(ours.per_item))}"
         )
+    if gate.score in ours.one_class:  # unknown to older evaluations, undefined for detectors
+        constant = ours.one_class[gate.score]
+        thresholds.append(BaselineComparison(gate.score, ours.scores[gate.score], ONE_CLASS, constant))
     thresholds += _baseline_comparisons(ours, gate) if isinstance(gate, ForecastGate) else ()
+    if champion is None:
+        return Verdict(thresholds, None, None, None, gate)
     if theirs is None:
-        return Verdict(thresholds, None, None, None, gate, elsewhere)
+        return Verdict(thresholds, champion, None, f"scored on other {measure.of}s", gate, elsewhere=champion)
     if (reason := why_incomparable(ours, theirs)) is not None:
         return Verdict(thresholds, champion, None, reason, gate)
     items = ours.per_item[gate.score], theirs.per_item[gate.score]

@@ -32,8 +32,8 @@ class Gate(Bootstrap):
     margin: float = Field(0.01, ge=0)
     """How much worse than the champion the model may be, measured at the lower end of the confidence interval."""
     allow_incomparable: bool = False
-    """Whether to pass a model that cannot be compared, because the champion was scored with other definitions of
-    the scores or from another kind of context."""
+    """Whether to pass a model that cannot be compared, because the champion was scored on other data, with other
+    definitions of the scores or from another kind of context."""
 
     @field_validator("least", "most")
     @classmethod
@@ -76,9 +76,9 @@ class ForecastGate(Gate):
     rivals = get_args(Baseline)
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
     """Score that is compared per clip with the champion's, and over all clips with the baselines'."""
-    beats: tuple[Baseline, ...] = ("persistence",)
+    beats: tuple[Baseline, ...] = ("persistence", "constant_velocity")
     """Baselines that the forecaster must outscore: `persistence` (a copy of the last mask), `constant_velocity`
-    and `rigid_body`; `[]` requires none."""
+    and `rigid_body`; `[]` requires none. One class everywhere must always be outscored."""
 
 
 class DetectionGate(Gate):

@@ -33,23 +33,18 @@ def write_page(
         path: the file.
         model: the registered version.
         ours: its evaluation.
-        champion: evaluation of the champion that it was compared with, or None.
+        champion: evaluation of the champion, None if the model was not compared with one.
         verdict: of the gate.
         params: of the stage.
         tags: facts about the run, see ``provenance.run_tags``.
     """
     page = Page(tags["maskcast.name"])
     page.section("Verdict", _verdict(model, verdict))
-    if champion is None:
-        if CHAMPION in model.aliases:
-            text = "This model is the champion."
-        elif verdict.elsewhere is not None:
-            text = f"The first of its series: champion {verdict.elsewhere} was scored on other data."
-        else:
-            text = "There is no champion yet."
-        content = element("p", text)
-    elif verdict.incomparable is not None:
+    if verdict.incomparable is not None:
         content = element("p", f"Not comparable with version {verdict.champion}: {verdict.incomparable}.")
+    elif champion is None:
+        text = "This model is the champion." if CHAMPION in model.aliases else "There is no champion yet."
+        content = element("p", text)
     else:
         content = _comparison(ours, champion, verdict)
     page.section("Comparison with the champion", content)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Literal
 
 from maskcast.errors import MaskcastError
-from maskcast.registry.audit_trail import Decision, decisions, series_champion, trail_name
+from maskcast.registry.audit_trail import Decision, champion_for, decisions, trail_name
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
 
 ABANDONED_S = 60  # an open decision of this age counts as killed; clocks must not differ by more
@@ -156,7 +156,7 @@ def _check_gate(registry: Registry, version: Version) -> None:
     if verdict != "passed":
         fault = "did not pass the gate" if verdict else "was not checked by a gate"
         raise MaskcastError(f"{version.name}: version {version.number} {fault}; {remedy}")
-    champion = series_champion(registry, version.tags.get("maskcast.data", ""))
+    champion = champion_for(registry, version.tags.get("maskcast.data", ""))
     now = None if champion is None or champion.digest == version.digest else champion.number
     if version.gate.get("champion") != now:
         against = version.gate.get("champion") or "no champion"

@@ -15,7 +15,7 @@ from typing import Any
 
 from maskcast.progress import say
 from maskcast.registry.artifact import Artifact, ModelEntry, make_artifact
-from maskcast.registry.audit_trail import series_champion
+from maskcast.registry.audit_trail import champion_for
 from maskcast.registry.bundle import PARTS, Kind
 from maskcast.registry.card import PURPOSE
 from maskcast.registry.evaluations import EvaluationRecord
@@ -74,7 +74,9 @@ def register(
         versions = _versions(artifacts, verdict, record, origin, run_file(registration))
         _point_candidate(registry, versions[promoted.name], verdict)
         model = registry.find(str(versions[promoted.name]))
-        champion = None if verdict.champion is None else registry.evaluation(registry.find(str(verdict.champion)))
+        champion = (
+            None if verdict.difference is None else registry.evaluation(registry.find(str(verdict.champion)))
+        )
         file = Path(scratch, f"{origin.name}.html")
         write_page(file, model, record, champion, verdict, origin.params, dict(origin.facts))
         run_id = registry.evaluation_run(model)  # an older run if nothing is new
@@ -143,14 +145,13 @@ def _versions(
 
 
 def _verdict(registry: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
-    """Checks an evaluation against the gate and the champion of its series (unless it is the champion's)."""
+    """Checks an evaluation against the gate and the champion, unless it is the champion's own."""
     in_use = next((each for each in registry.versions() if CHAMPION in each.aliases), None)
-    champion = series_champion(registry, record.facts["data"])
-    if any(each is not None and each.digest == digest for each in (champion, in_use)):
+    champion = champion_for(registry, record.facts["data"])
+    if champion is None or digest in {each.digest for each in (champion, in_use) if each is not None}:
         return judge(record, None, None, gate)
-    if champion is None:
-        return judge(record, None, None, gate, elsewhere=in_use.number if in_use else None)
-    return judge(record, champion.number, registry.evaluation(champion), gate)
+    same_data = champion.tags.get("maskcast.data") == record.facts["data"]
+    return judge(record, champion.number, registry.evaluation(champion) if same_data else None, gate)
 
 
 def _point_candidate(registry: Registry, number: int, verdict: Verdict) -> None:

@@ -115,7 +115,8 @@ def next_commands(results: Path) -> list[str]:
         return [film, f"{models} list", f"{maskcast} serve --model models:/{name}@{CHAMPION}"]
     if content["passed"]:
         return [film, f"{models} list", f"{models} promote {number}"]
-    why = f"{models} compare {champion} {number}" if champion else f"{maskcast} register_models --help"
+    comparable = champion and not content.get("incomparable")
+    why = f"{models} compare {champion} {number}" if comparable else f"{maskcast} register_models --help"
     return [film, f"{models} list", why]
 
 

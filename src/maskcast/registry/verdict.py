@@ -7,6 +7,11 @@ from typing import Any, Literal
 from maskcast.evaluation.paired import Difference
 from maskcast.registry.gate_params import Gate
 
+REMEDY = (
+    "evaluate and register the champion's weights in the same way, set gate.allow_incomparable, or run "
+    "`maskcast models promote NUMBER --force --reason TEXT` (docs/registry.md)"
+)
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -77,12 +82,12 @@ class Verdict:
     """The verdict of the gate, with its numbers.
 
     Args:
-        thresholds: one for each limit of the gate, and for each baseline to beat.
-        champion: the version that the model was compared with, None if there was none.
-        difference: to the champion; None if there was none or it is not comparable.
+        thresholds: one for each limit of the gate, for one class everywhere, and for each baseline to beat.
+        champion: the version that the model must be compared with, None if there is none.
+        difference: to the champion; None if there is none or it is not comparable.
         incomparable: reason why the champion cannot be compared, if so.
         gate: the gate.
-        elsewhere: the current champion, if it was scored on other data and this model begins a series.
+        elsewhere: the champion again, if it was scored on other data.
     """
 
     thresholds: Sequence[Threshold | BaselineComparison]
@@ -110,12 +115,8 @@ class Verdict:
                 f"{-self.gate.margin:g}"
             )
         elif self.incomparable is not None:
-            allowed = (
-                "allowed" if self.gate.allow_incomparable else "evaluate and register the champion in the same way"
-            )
+            allowed = "allowed" if self.gate.allow_incomparable else REMEDY
             parts.append(f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}")
-        elif self.elsewhere is not None:
-            parts.append(f"first of its series: champion {self.elsewhere} was scored on other data")
         else:
             parts.append("no champion to compare with")
         return f"{'passed' if self.passed else 'failed'}: {'; '.join(parts)}"

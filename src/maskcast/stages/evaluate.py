@@ -69,7 +69,13 @@ def evaluate(
             digests of data and models.
         params: split, windows and number of pictures.
     """
-    from maskcast.evaluation.forecasts import ForecastEvaluation, choose_split, data_digest, scored_clips
+    from maskcast.evaluation.forecasts import (
+        FORECASTER,
+        ForecastEvaluation,
+        choose_split,
+        data_digest,
+        scored_clips,
+    )
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.models.base import best_device
@@ -101,6 +107,7 @@ def evaluate(
         split=split,
         **settings,
         **({"label_map": prepared.label_map.name} if len(prepared.maps) > 1 else {}),
+        one_class=scores[FORECASTER].one_class(),
         data=data_digest(prepared, chosen, params.context_frames, params.horizon),
         clip_store=prepared.digest,
         mask_store=generated.digest,

@@ -98,6 +98,7 @@ def evaluate_video(
         scores=flat,
         split=split,
         label_map=prepared.label_map.name,
+        one_class=evaluation.scores[SEGMENTER].one_class(),
         data=evaluation.data_digest(),
         clip_store=prepared.digest,
         mask_store=generated.digest,

@@ -17,7 +17,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_reduce_counts, rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
-from maskcast.evaluation.metrics import foreground_jaccard
+from maskcast.evaluation.metrics import as_one_class, foreground_jaccard
 from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
 from maskcast.inference.segment import segment_with
 from maskcast.inference.worker import Worker
@@ -92,10 +92,8 @@ class Validation:
         for label_map, store in zip(self.maps, self._masks, strict=True):
             if label_map.kind == "alpha":
                 return math.nan
-            pixels_K = sum(self._truth_counts(label_map, store), zero_counts(label_map)).sum(axis=1)
-            constant = zero_counts(label_map)
-            constant[:, pixels_K.argmax()] = pixels_K
-            each.append(map_scores(label_map, constant)["jaccard"])
+            truth = sum(self._truth_counts(label_map, store), zero_counts(label_map))
+            each.append(map_scores(label_map, as_one_class(truth))["jaccard"])
         return float(np.mean(each))
 
     def worker(self, segmenter: Segmenter) -> Worker:
