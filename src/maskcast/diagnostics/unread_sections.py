@@ -21,7 +21,7 @@ class UnreadSections(NamedTuple):
     """Lines about sections of a params file that nothing reads.
 
     Attributes:
-        errors: of names that are like that of a section beside them that is read, and are no stage's.
+        errors: of names that are like that of a section beside them that is read.
         warnings: of other names.
     """
 
@@ -32,7 +32,7 @@ class UnreadSections(NamedTuple):
     def of(
         cls, content: Mapping[str, Any], file: Path, read: Collection[str], others: Collection[str] = ()
     ) -> "UnreadSections":
-        """Finds the sections that the pipeline does not read, and no dvc.yaml of the repository names.
+        """Finds sections that the pipeline does not read, no dvc.yaml of the repository names, and no stage has.
 
         Args:
             content: content of the params file.
@@ -45,9 +45,9 @@ class UnreadSections(NamedTuple):
         tracked = _tracked_sections(file) if names else set()
         errors, warnings = [], []
         for name in names:
-            if name in tracked:
+            if name in tracked or name in stage_names():  # stages are also run one by one
                 continue
-            near = None if name in stage_names() else closest_match(name, read, MISTYPED)
+            near = closest_match(name, read, MISTYPED)
             if near is None:
                 warnings.append(f"{file}: no stage of the pipeline reads section {name!r}; remove it if unused")
             elif near in content:  # else its absence is an error
