@@ -9,9 +9,8 @@ from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
 from maskcast.registry.gate_params import ForecastGate, Gate
 from maskcast.registry.verdict import BaselineComparison, Threshold, Verdict
 
-ONE_CLASS = (
-    "one class everywhere"  # predicts the most frequent true class: a model without it learned almost nothing
-)
+# Predicts the most frequent true class; a model that is not better has learned almost nothing.
+ONE_CLASS = "one class everywhere"
 
 
 def judge(
