@@ -248,6 +248,7 @@ def test_maskcast_serves_v2_under_load_and_says_what_is_wrong_with_bad_requests(
             (400, "binary_data_size: got ", body[:-1], half),
             (400, "give the number of bytes", body, {"Inference_Header_Content_Length": "x"}),
             (413, "larger than 64 MiB", bytes(MAX_BYTES + 1), {}),
+            (403, "Host: 'evil.example' is not this machine", v2(one), {"Host": "evil.example"}),
         ):
             found, told, _ = post(f"{model}/infer", sent, **headers)
             assert (found, reason in json.loads(told)["error"]) == (status, True), told

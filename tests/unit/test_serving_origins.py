@@ -17,6 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.loading import load_servable
 from maskcast.serving.application import ServedModel, make_app, served_model
 from maskcast.serving.origins import check_origins
+from maskcast.serving.server import is_local, listen
 
 FOREIGN = ("http://evil.example", "http://127.0.0.1.evil.example", "http://127.0.0.1", "null", "http://[", "")
 WAIT_S = 120
@@ -28,8 +29,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 
 @contextmanager
-def server(model: ServedModel, *allowed: str) -> Iterator[int]:
-    with served(make_app(model, allowed_origins=allowed)) as (_, port):
+def server(model: ServedModel, *allowed: str, local: bool = False) -> Iterator[int]:
+    with served(make_app(model, allowed_origins=allowed, local=local)) as (_, port):
         yield port
 
 
@@ -106,6 +107,34 @@ def test_a_page_of_an_allowed_origin_can_use_the_server_and_read_its_answers(mod
             ) as client:
                 assert json.loads(client.recv(timeout=WAIT_S))["model_name"] == "artifact"
         assert ask(port, infer, clip_body(), Origin="http://evil.example")[0] == 403
+
+
+def test_a_server_of_this_machine_alone_refuses_a_page_that_points_its_own_name_to_it(model: ServedModel) -> None:
+    with server(model, "https://app.example.org", local=True) as port:
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example"):
+            for headers in ({}, {"Origin": f"http://{host}"}):  # a page's own GET has no Origin
+                status, told, _ = ask(port, "/version", Host=host, **headers)
+                assert status == 403
+                assert told["error"].startswith(f"Host: {host!r} is not this machine")
+        for host in (
+            f"localhost:{port}",
+            "app.localhost",
+            "127.0.0.2",
+            f"[::1]:{port}",
+            "LOCALHOST",
+            "app.example.org",
+        ):
+            assert ask(port, "/version", Host=host)[0] == 200
+    with server(model, local=False) as port:  # it listens on other addresses, too
+        assert ask(port, "/version", Host="masks.example")[0] == 200
+
+
+def test_only_sockets_of_loopback_are_local() -> None:
+    for host, local in (("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)):
+        sockets = listen(host, 0)
+        assert is_local(sockets) is local
+        for place in sockets:
+            place.close()
 
 
 @pytest.mark.parametrize(

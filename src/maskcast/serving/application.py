@@ -103,6 +103,7 @@ def make_app(
     sessions: int = SESSIONS,
     idle_s: float = IDLE_S,
     allowed_origins: Sequence[str] = (),
+    local: bool = False,
 ) -> Starlette:
     """Returns the application for a model; its ``state.refuse_pending()`` refuses all waiting requests.
 
@@ -111,6 +112,7 @@ def make_app(
         sessions: maximum number of open sessions.
         idle_s: seconds without a frame after which a session is closed.
         allowed_origins: see ``origin_middleware``.
+        local: see ``origin_middleware``.
     """
     service = _Service(served, sessions, idle_s)
 
@@ -126,7 +128,7 @@ def make_app(
 
     app = Starlette(
         routes=service.routes(),
-        middleware=origin_middleware(allowed_origins),
+        middleware=origin_middleware(allowed_origins, local),
         exception_handlers={404: unrouted, 405: unrouted, 500: failed},
     )
     app.state.refuse_pending = service.refuse_pending

@@ -2,8 +2,12 @@
 
 A browser states the origin of the page in the header ``Origin``. Without this check, any page that a user visits
 could use a server on the user's own machine. Other clients send no ``Origin`` and are not affected.
+
+A page can also point its own host name to this machine (DNS rebinding): for the browser, the server then is of the
+page's origin. So a server that only this machine can reach also refuses other names in the header ``Host``.
 """
 
+import ipaddress
 import re
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
@@ -35,13 +39,14 @@ def check_origins(origins: Sequence[str]) -> None:
             )
 
 
-def origin_middleware(allowed: Sequence[str]) -> list[Middleware]:
+def origin_middleware(allowed: Sequence[str], local: bool = False) -> list[Middleware]:
     """Returns the middleware that refuses foreign origins, and lets pages of allowed ones read the answers.
 
     Args:
         allowed: origins that may use the server, besides its own.
+        local: refuse values of ``Host`` that name neither this machine nor the host of an allowed origin.
     """
-    check = Middleware(OriginCheck, allowed=frozenset(allowed))
+    check = Middleware(OriginCheck, allowed=frozenset(allowed), local=local)
     if not allowed:
         return [check]
     cors = Middleware(
@@ -55,31 +60,54 @@ def origin_middleware(allowed: Sequence[str]) -> list[Middleware]:
 
 
 class OriginCheck:
-    """Answers requests and WebSocket handshakes of foreign origins by 403; see ``origin_middleware``."""
+    """Answers foreign requests and WebSocket handshakes by 403; see ``origin_middleware``."""
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
-        self.app, self.allowed = app, allowed
+    def __init__(self, app: ASGIApp, allowed: Collection[str], local: bool) -> None:
+        self.app, self.allowed, self.local = app, allowed, local
+        self.allowed_hosts = {urlsplit(origin).netloc for origin in allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it on."""
-        if scope["type"] not in ("http", "websocket") or self._is_allowed(HTTPConnection(scope)):
+        problem = self._problem(HTTPConnection(scope)) if scope["type"] in ("http", "websocket") else None
+        if problem is None:
             await self.app(scope, receive, send)
             return
-        origin = HTTPConnection(scope).headers["Origin"][:100]
-        answer = error_answer(
-            403, f"Origin: {origin!r} is not this server's; start it with --allow-origin ORIGIN to allow it"
-        )
+        answer = error_answer(403, problem)
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, send).send_denial_response(answer)
             return
         await discard_body(Request(scope, receive, send))
         await answer(scope, receive, send)
 
-    def _is_allowed(self, connection: HTTPConnection) -> bool:
-        origin, host = (connection.headers.get(name) for name in ("Origin", "Host"))
-        if origin is None or origin in self.allowed:
-            return True
-        try:
-            return bool(host) and urlsplit(origin).netloc.lower() == str(host).lower()
-        except ValueError:  # an invalid address
-            return False
+    def _problem(self, connection: HTTPConnection) -> str | None:
+        origin, host = connection.headers.get("Origin"), connection.headers.get("Host", "").lower()
+        if self.local and host and not _is_loopback(host) and host not in self.allowed_hosts:
+            return (
+                f"Host: {host[:100]!r} is not this machine, and the server listens on this machine alone; start "
+                "it with --allow-origin http://HOST[:PORT] to allow it, or with --host 0.0.0.0"
+            )
+        if origin is None or origin in self.allowed or (host and _netloc(origin) == host):
+            return None
+        return f"Origin: {origin[:100]!r} is not this server's; start it with --allow-origin ORIGIN to allow it"
+
+
+def _netloc(address: str) -> str:
+    """Returns host and port of an address, in lower case; nothing if it is invalid."""
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    """Says whether the value of a header ``Host`` names this machine."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:  # another name
+        return False

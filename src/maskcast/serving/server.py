@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -55,6 +56,11 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def is_local(sockets: Sequence[socket.socket]) -> bool:
+    """Says whether only this machine reaches the listening sockets."""
+    return all(ipaddress.ip_address(listening.getsockname()[0]).is_loopback for listening in sockets)
+
+
 def run_server(
     served: ServedModel,
     sockets: list[socket.socket],
@@ -73,7 +79,7 @@ def run_server(
         idle_s: see ``make_app``.
         allowed_origins: see ``make_app``.
     """
-    app = make_app(served, sessions, idle_s, allowed_origins)
+    app = make_app(served, sessions, idle_s, allowed_origins, is_local(sockets))
     last = DRAIN_S + LAST_S
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
