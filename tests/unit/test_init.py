@@ -476,6 +476,20 @@ def test_lists_of_splits_are_taken(form: str, split: str, tmp_path: Path) -> Non
         assert found.reasons["splits"] == f"{said}test: {origin}; the rest is train"
 
 
+@pytest.mark.parametrize(("videos", "test"), [(49, 0), (50, 10)])
+def test_of_many_videos_some_select_nothing(videos: int, test: int, tmp_path: Path) -> None:
+    """Training selects its best epoch on `val`, so scores on other clips are taken where labels allow it."""
+    davis(tmp_path, videos, videos, 16, (16, 24))
+    found = inspect_folder(tmp_path)
+    splits = found.source["splits"]
+    assert {split: len(members) for split, members in splits.items()} == {"val": 10} | (
+        {"test": test} if test else {}
+    )
+    assert not set(splits["val"]) & set(splits.get("test", ()))
+    text = f"val: 20% of the {videos} labelled sequences, drawn with seed 0"
+    assert found.reasons["splits"] == text + ("; test: as many others" if test else "") + "; the rest is train"
+
+
 TABLES = {
     "splits.csv": "name,split\nseq-0,train\nseq-1,train\nseq-2,Val\nseq-3,test\n",
     "meta/sequences.csv": "test,JPEGImages/480p/seq-3\ntrain,seq-0\nval,seq-2\ntrain,seq-1\n",

@@ -75,6 +75,14 @@ def test_photographs_get_a_masker_and_no_forecaster(
     assert "7 stages x 15 s" in said and "forecaster" not in said and "sequences" not in said
 
 
+@pytest.mark.parametrize(("images", "test"), [(49, 0), (50, 10)])
+def test_of_many_photographs_some_select_nothing(images: int, test: int, tmp_path: Path) -> None:
+    photographs(tmp_path, [hashlib.md5(bytes([k])).hexdigest() for k in range(images)], ONE_SIZE)
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"] == {"val": 0.2} | ({"test": 0.2} if test else {})
+    assert start.clips == {"train": images - 10 - test, "val": 10} | ({"test": test} if test else {})
+
+
 @pytest.mark.parametrize(
     ("beside", "said"),
     [

@@ -9,14 +9,16 @@ from typing import Any
 from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
-from maskcast.data.inspection.official_splits import find_official_splits, names_in
+from maskcast.data.inspection.official_splits import find_official_splits
 from maskcast.data.sources.sequence_files import SequenceFiles
-from maskcast.data.sources.splits import assign_splits
+from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 VAL_SHARE = 0.2  # share of the labelled sequences for validation
+TEST_SHARE = 0.2  # share of them for the final scores, if there are enough
+MIN_FOR_TEST = 50  # minimum number of labelled videos, or photographs, to draw a test split
 FEW_CLIPS = 20  # with at most this many labelled clips, windows overlap
 
 
@@ -135,6 +137,8 @@ def _add_val(
 ) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns splits with a `val`: some of the sequences outside `test`, else those of `test`.
 
+    Without an official `test`, one is drawn, too, from at least ``MIN_FOR_TEST`` videos.
+
     Args:
         found: the findings so far.
         named: the official splits.
@@ -153,16 +157,27 @@ def _add_val(
     of_pool = {name: videos[name] for name in pool}
     if len(set(of_pool.values())) < 2:
         of_pool = dict(zip(pool, pool, strict=True))
-    apart = names_in(assign_splits([*dict.fromkeys(of_pool.values())], {"val": VAL_SHARE}, 0), "val")
-    drawn = tuple(name for name in pool if of_pool[name] in apart)
-    if 2 * len(drawn) > len(pool) > 1:  # one video has most of the parts: the others are scored on
-        drawn = tuple(name for name in pool if name not in drawn)
+    apart = [*dict.fromkeys(of_pool.values())]
+    assigned = assign_splits(apart, _drawn_shares(len(apart), test), 0)
+    drawn = {split: tuple(name for name in pool if assigned[of_pool[name]] == split) for split in ("val", "test")}
+    if 2 * sum(map(len, drawn.values())) > len(pool):  # one video has most of the parts
+        drawn["test"] = ()
+    if 2 * len(drawn["val"]) > len(pool) > 1:  # the others are scored on
+        drawn["val"] = tuple(name for name in pool if name not in drawn["val"])
     if not test or not rest:
         text = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
+        text += "; test: as many others" if drawn["test"] else ""
         together = len(set(of_pool.values())) < len(pool)
-        return {"val": drawn}, f"{text}; those of one video stay together" if together else text
+        splits = {split: members for split, members in drawn.items() if members}
+        return splits, f"{text}; those of one video stay together" if together else text
     reason = f"{VAL_SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0"
-    return {"val": drawn, "test": test}, f"{reason}; test: {origin}"
+    return {"val": drawn["val"], "test": test}, f"{reason}; test: {origin}"
+
+
+def _drawn_shares(count: int, test: Collection[str]) -> Splits:
+    """Returns the shares of splits to draw from ``count`` videos or photographs, given the members of `test`."""
+    drawn: Splits = {"val": VAL_SHARE}
+    return drawn if test or count < MIN_FOR_TEST else {**drawn, "test": TEST_SHARE}
 
 
 def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Sequence[str]) -> dict[str, str]:
@@ -201,10 +216,11 @@ def _split_photographs(
     if "val" in named:
         found.reasons["splits"] = f"val: {origin}; the rest is train"
     elif alone:
-        splits["val"] = VAL_SHARE
         others = len(found.labelled) - len(named.get("test", ()))
+        splits |= _drawn_shares(others, named.get("test", ()))
         found.reasons["splits"] = f"val: {VAL_SHARE:.0%} of {others} labelled ones; the rest is train"
-        found.reasons["splits"] += f"; test: {origin}" if named else ""
+        if "test" in splits:
+            found.reasons["splits"] += f"; test: {origin or 'as many others'}"
     else:
         found.source |= {"split_by": "time", "splits": {"val": VAL_SHARE}}
         found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each folder; the rest is train"
