@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from kfp.compiler import Compiler
@@ -20,10 +20,10 @@ from kfp.dsl.base_component import BaseComponent
 from maskcast.diagnostics.compatibility import window_warnings
 from maskcast.diagnostics.unread_sections import UnreadSections
 from maskcast.errors import MaskcastError
-from maskcast.params import load_params_file, validate
+from maskcast.params import load_params_file
 from maskcast.progress import say
 from maskcast.redaction import redacted
-from maskcast.runner.stage import get_stage, stage_names
+from maskcast.runner.stage import stage_names
 from maskcast.writing import write_atomically
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
@@ -50,80 +50,79 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     cluster = load_cluster(args.cluster)
     out = args.out or Path(f"{args.pipeline}.yaml")
-    pipeline, _ = build_given(args, args.set, Placement(cluster.image, cluster))
+    values, warnings = read_values(args.pipeline, args.params, args.set)
+    pipeline = build(args.pipeline, values, Placement(cluster.image, cluster), grid_plan(args, values))
     write_pipeline(pipeline, out, native=cluster if args.native else None)
-    report_warnings(args)
+    report(warnings)
     if problem := cluster.image_problem:
         say(f"warning: {args.cluster}: image {'; '.join(problem)}")
     print(out)
     return 0
 
 
-def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement) -> BaseComponent:
-    """Returns a pipeline whose parameters default to the sections of the params file.
+def build(name: str, values: Mapping[str, Any], on: Placement, grid: Plan | None = None) -> BaseComponent:
+    """Returns a pipeline, or a grid of its variants.
+
+    Args:
+        name: name of the pipeline.
+        values: sections of its params file, which become defaults of its parameters.
+        on: placement of the tasks.
+        grid: plan of the grid, if any.
 
     Raises:
-        MaskcastError: names the faulty key.
+        MaskcastError: the cluster file has an unknown stage.
     """
     _check_stages(on.cluster)
-    return _built(name, for_kfp(values_of(name, params_file, overrides)), on)
+    if grid is None:
+        return _built(name, for_kfp(values), on)
+    return build_grid(_plain(name)[0].name, for_kfp(values), grid, on)
 
 
-def build_given(
-    args: argparse.Namespace, overrides: Sequence[str], on: Placement
-) -> tuple[BaseComponent, Plan | None]:
-    """Returns the pipeline for the given flags, and the plan of its grid if they name one.
+def grid_plan(args: argparse.Namespace, values: Mapping[str, dict[str, Any]]) -> Plan | None:
+    """Returns the plan of the grid that the flags name, or None.
 
     Raises:
-        MaskcastError: names the faulty key.
+        MaskcastError: the grid file is invalid; names the fault.
     """
-    if args.grid is None:
-        return build(args.pipeline, args.params, overrides, on), None
-    plain_on = Placement("image")
-    plain = build(args.pipeline, args.params, overrides, plain_on)
-    _check_stages(on.cluster)
-    values = values_of(args.pipeline, args.params, overrides)
-    grid_plan = plan(args.grid, args.jobs, values, plain, plain_on)
-    return build_grid(plain.name, for_kfp(values), grid_plan, on), grid_plan
+    return None if args.grid is None else plan(args.grid, args.jobs, values, *_plain(args.pipeline))
 
 
-def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Returns the validated sections of a pipeline from a params file.
+class PipelineValues(NamedTuple):
+    """The values of a pipeline's params."""
+
+    sections: dict[str, dict[str, Any]]
+    """Validated sections, by name."""
+    warnings: list[str]
+    """What is probably a mistake in the params file."""
+
+
+def read_values(name: str, params_file: Path, overrides: Sequence[str]) -> PipelineValues:
+    """Returns the values of a pipeline from a params file and `-S`.
 
     Raises:
         MaskcastError: names the faulty key, or the pipeline that the file is for.
     """
-    content = load_params_file(params_file)
-    for other in PIPELINES if stages_of(name).keys() - content.keys() else ():
+    content, stages = load_params_file(params_file), stages_of(name)
+    for other in PIPELINES if stages.keys() - content.keys() else ():
         if stages_of(other).keys() <= content.keys():
             raise MaskcastError(
                 f"{params_file}: has the sections of the pipeline {other}, not of {name}; use --pipeline {other}"
             )
     sources = {task: entry.sources for task, entry in tasks_of(_plain(name)[0]).items()}
-    values = checked_values(content, params_file, overrides, stages_of(name), sources)
-    if errors := _unread(name, params_file, content).errors:
-        raise MaskcastError(errors[0])
-    return values
+    sections, params = checked_values(content, params_file, overrides, stages, sources)
+    pipelines = PIPELINES if content.keys() - stages.keys() else ()  # building them all takes a second
+    known = {section for pipeline in pipelines for section in stages_of(pipeline)}
+    unread = UnreadSections.of(content, params_file, stages, known)
+    if unread.errors:
+        raise MaskcastError(unread.errors[0])
+    windows = [f"{params_file}: {text}" for _, text in window_warnings(params)]
+    return PipelineValues(sections, windows + unread.warnings)
 
 
-def report_warnings(args: argparse.Namespace) -> None:
-    """Prints what is probably a mistake in the params that are given by the flags.
-
-    Raises:
-        MaskcastError: names the faulty key.
-    """
-    values, stages = values_of(args.pipeline, args.params, args.set), stages_of(args.pipeline)
-    params = {name: validate(get_stage(stages[name]).params, given, name) for name, given in values.items()}
-    lines = [f"{args.params}: {text}" for _, text in window_warnings(params)]
-    for line in [*lines, *_unread(args.pipeline, args.params, load_params_file(args.params)).warnings]:
+def report(warnings: Sequence[str]) -> None:
+    """Prints the warnings of `read_values`."""
+    for line in warnings:
         say(f"warning: {line}")
-
-
-def _unread(name: str, params_file: Path, content: Mapping[str, Any]) -> UnreadSections:
-    read = stages_of(name)
-    others = PIPELINES if content.keys() - read.keys() else ()  # building them all takes a second
-    sections = {section for other in others for section in stages_of(other)}
-    return UnreadSections.of(content, params_file, read, sections)
 
 
 def stages_of(name: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ stages and runner is kept in `log.txt` of the run's folder.
 
 import argparse
 import csv
-import json
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
 from maskcast.stopping import STOP_SIGNALS, Stopped
 from pipelines.cluster import Placement
-from pipelines.compile import build_given, report_warnings, stages_of, values_of
+from pipelines.compile import build, grid_plan, read_values, report, stages_of
 from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
 from pipelines.values import local_data
@@ -59,13 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    overrides = list(args.set)
+    values, warnings = read_values(args.pipeline, args.params, args.set)
     mounts = []
-    if args.docker and (folder := local_data(values_of(args.pipeline, args.params, overrides))):
-        overrides.append(f"fetch_dataset.uri={json.dumps(str(folder), ensure_ascii=False)}")  # values are YAML
+    if args.docker and (folder := local_data(values)):
+        values["fetch_dataset"]["uri"] = str(folder)
         mounts.append(folder)
-    built, grid = build_given(args, overrides, Placement(args.docker or IMAGE))
-    report_warnings(args)
+    grid = grid_plan(args, values)
+    built = build(args.pipeline, values, Placement(args.docker or IMAGE), grid)
+    report(warnings)
     total = None if args.verbose else grid.total if grid else len(stages_of(args.pipeline))
     if grid:
         create_database()

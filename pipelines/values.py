@@ -8,7 +8,7 @@ import yaml
 
 from maskcast.diagnostics.compatibility import conflicts
 from maskcast.errors import MaskcastError
-from maskcast.params import flatten, section, set_key, validate
+from maskcast.params import Params, flatten, section, set_key, validate
 from maskcast.runner.stage import get_stage
 from maskcast.storage.store import local_path
 
@@ -22,8 +22,8 @@ def checked_values(
     overrides: Sequence[str],
     stages: Mapping[str, str],
     sources: Mapping[str, Mapping[str, str]],
-) -> dict[str, dict[str, Any]]:
-    """Returns the sections of a pipeline's stages, each validated by its stage's params class.
+) -> tuple[dict[str, dict[str, Any]], dict[str, Params]]:
+    """Returns the sections of a pipeline's stages, as given and as validated by each stage's params class.
 
     Args:
         content: content of the params file.
@@ -38,7 +38,8 @@ def checked_values(
     values = {name: section(content, name, str(path)) for name in stages}
     for override in overrides:
         _set(values, override)
-    source, params = f"{path} with -S" if overrides else str(path), {}
+    source = f"{path} with -S" if overrides else str(path)
+    params: dict[str, Params] = {}
     for name, given in values.items():
         where = f"{source}: {name}"
         params[name] = validate(get_stage(stages[name]).params, given, where)
@@ -47,7 +48,7 @@ def checked_values(
                 raise MaskcastError(f"{where}.{key}: {PLACEHOLDER} starts a kfp placeholder; use another value")
     for _, conflict in conflicts(params, sources):
         raise MaskcastError(f"{source}: {conflict}")
-    return values
+    return values, params
 
 
 def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:

@@ -20,11 +20,12 @@ from pipelines.client.connection import Client, connect
 from pipelines.client.preflight import print_checks
 from pipelines.cluster import Cluster, Placement, load_cluster
 from pipelines.compile import (
-    build_given,
+    build,
     content_digest,
+    grid_plan,
+    read_values,
     refuse_secrets,
-    report_warnings,
-    values_of,
+    report,
     write_pipeline,
 )
 from pipelines.options import add_cluster, add_grid, add_pipeline
@@ -62,21 +63,22 @@ def make_package(args: argparse.Namespace, cluster: Cluster) -> Package:
         MaskcastError: a key is invalid, the image is not pinned, or pods cannot read the data.
     """
     cluster.check_image()
-    values = values_of(args.pipeline, args.params, args.set)
+    values, warnings = read_values(args.pipeline, args.params, args.set)
     if data := local_data(values):
         raise MaskcastError(
             f"fetch_dataset.uri: {data} is on this machine, where pods cannot read it; copy it to a bucket and "
             "use s3://bucket/prefix"
         )
-    built, _ = build_given(args, (), Placement(cluster.image, cluster))
-    _, grid = build_given(args, args.set, Placement("image"))
+    defaults, _ = read_values(args.pipeline, args.params, ())
+    built = build(args.pipeline, defaults, Placement(cluster.image, cluster), grid_plan(args, defaults))
+    grid = grid_plan(args, values)
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         write_pipeline(built, compiled)
         sections = {name: for_kfp(values[name]) for name in built.component_spec.inputs if name in values}
         parameters = sections | ({"variants": grid.items} if grid else {})
         refuse_secrets(json.dumps(parameters, indent=1), built.name)
-        report_warnings(args)
+        report(warnings)
         return Package(
             pipeline=built.name,
             version=content_digest(compiled),

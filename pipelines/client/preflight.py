@@ -38,7 +38,7 @@ from pipelines.client.connection import Client, NoServerError, add_connection
 from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import call_api, connect
 from pipelines.cluster import Cluster, Placement, Pod, load_cluster
-from pipelines.compile import build, values_of
+from pipelines.compile import build, read_values
 from pipelines.options import add_cluster, add_pipeline
 
 API_CHECKS: dict[str, Check] = {
@@ -118,8 +118,9 @@ def check_submission(
         MaskcastError: the params are invalid.
     """
     placement = Placement(cluster.image, cluster)
-    build(args.pipeline, args.params, args.set, placement)
-    uri = str(values_of(args.pipeline, args.params, args.set)["fetch_dataset"]["uri"])
+    values, _ = read_values(args.pipeline, args.params, args.set)
+    build(args.pipeline, values, placement)
+    uri = str(values["fetch_dataset"]["uri"])
     return preflight(cluster, placement.pods, uri, server, args.port_forward or "kubeflow")
 
 

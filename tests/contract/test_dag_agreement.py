@@ -15,7 +15,7 @@ from tests.dags import calls, dag_of_dvc, dag_of_kfp
 
 from pipelines import PIPELINES
 from pipelines.cluster import Placement
-from pipelines.compile import build
+from pipelines.compile import build, read_values
 
 ROOT = Path(__file__).resolve().parents[2]
 # of each pipeline; its params.yaml lies beside it
@@ -40,7 +40,8 @@ def compiled(name: str, params: str = "params.yaml") -> dict[str, Any]:
     """Returns the IR of a pipeline."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "pipeline.yaml")
-        Compiler().compile(build(name, FILES[name].parent / params, [], Placement("image")), str(path))
+        values, _ = read_values(name, FILES[name].parent / params, [])
+        Compiler().compile(build(name, values, Placement("image")), str(path))
         return yaml.safe_load(path.read_text())
 
 

@@ -22,7 +22,7 @@ from tests.integration.warm import warm
 
 from maskcast.data.clip_store.reader import ClipStore
 from pipelines.cluster import Placement
-from pipelines.compile import build
+from pipelines.compile import build, read_values
 
 GRID = {
     "stage": "train_masker",
@@ -152,7 +152,9 @@ def entries(name: str, params: str) -> dict[str, str]:
     """Returns the entry of each task: one that stands twice has a task of another name."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "pipeline.yaml")
-        Compiler().compile(build(name, Path(params), [], Placement("image")), str(path))
+        Compiler().compile(
+            build(name, read_values(name, Path(params), []).sections, Placement("image")), str(path)
+        )
         tasks = yaml.safe_load(path.read_text())["root"]["dag"]["tasks"]
     return {task: entry["taskInfo"]["name"].replace(" ", "_") for task, entry in tasks.items()}
 

@@ -23,7 +23,7 @@ from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 from maskcast.runner.variants import read_failure
 from pipelines.cluster import Placement, load_cluster
-from pipelines.compile import build_given
+from pipelines.compile import build, grid_plan, read_values
 from pipelines.options import add_grid
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/video"
@@ -127,8 +127,10 @@ def compiled(grid: Path, folder: Path, *overrides: str) -> dict[str, Any]:
     """Returns what Kubeflow gets."""
     given = Namespace(pipeline="video", params=RECIPE / "params.yaml", grid=grid, jobs=3)
     cluster = load_cluster(RECIPE.parents[1] / "pipelines/cluster.yaml")
-    built, how = build_given(given, overrides, Placement("image", cluster))
+    values, _ = read_values(given.pipeline, given.params, overrides)
+    how = grid_plan(given, values)
     assert how is not None and how.total == 3 + 8 + 1
+    built = build(given.pipeline, values, Placement("image", cluster), how)
     Compiler().compile(built, str(folder / "pipeline.yaml"))
     (found, _) = yaml.safe_load_all((folder / "pipeline.yaml").read_text())
     return found

@@ -12,7 +12,7 @@ from maskcast.errors import MaskcastError
 from pipelines import PIPELINES
 from pipelines.client.package import make_package
 from pipelines.cluster import Placement, load_cluster
-from pipelines.compile import build, stages_of
+from pipelines.compile import build, read_values, stages_of
 
 PARAMS = Path(__file__).resolve().parents[1] / "two_maskers/params.yaml"
 IMAGE = f"registry.example.com/maskcast@sha256:{'ab' * 32}"
@@ -33,7 +33,7 @@ def placed(folder: Path, **changes: Any) -> Placement:
     """Returns where the stages of the pipeline run on a cluster."""
     (folder / "cluster.yaml").write_text(yaml.safe_dump(CLUSTER | changes))
     on = Placement(IMAGE, load_cluster(folder / "cluster.yaml"))
-    build("two_maskers", PARAMS, (), on)
+    build("two_maskers", read_values("two_maskers", PARAMS, ()).sections, on)
     return on
 
 
@@ -101,4 +101,4 @@ def test_a_run_is_given_other_values_by_name(tmp_path: Path) -> None:
 )
 def test_a_section_is_checked_as_its_stage_checks_it(override: str, said: str) -> None:
     with pytest.raises(MaskcastError, match=said):
-        build("two_maskers", PARAMS, [override], Placement(IMAGE))
+        read_values("two_maskers", PARAMS, [override])
