@@ -1,3 +1,3 @@
-"""The placeholder image of components, which a run replaces (``pipelines/cluster.py``)."""
+"""The placeholder image of components, which a run replaces (``pipelines/placement.py``)."""
 
 IMAGE = "maskcast-python"

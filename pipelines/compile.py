@@ -26,10 +26,11 @@ from maskcast.redaction import redacted
 from maskcast.runner.stage import stage_names
 from maskcast.writing import write_atomically
 from pipelines import PIPELINES
-from pipelines.cluster import Cluster, Placement, load_cluster
+from pipelines.cluster import Cluster, load_cluster
 from pipelines.dag import tasks_of
 from pipelines.grid import Plan, build_grid, plan
 from pipelines.options import add_cluster, add_grid, add_pipeline
+from pipelines.placement import Placement
 from pipelines.values import checked_values, for_kfp
 
 

@@ -4,7 +4,7 @@ The same DAG as `dvc.yaml`; both are written by hand, and tests/contract/test_da
 """
 
 import components as stage
-from pipelines.cluster import Placement
+from pipelines.placement import Placement
 
 
 def forecasting(

@@ -15,8 +15,8 @@ import components as stage
 from components.evaluate_many import evaluate_many
 from maskcast.runner.grid import Grid, StageSplit, Variant, load_grid, split_stages
 from maskcast.runner.variants import GRID
-from pipelines.cluster import Placement
 from pipelines.dag import Task, tasks_of
+from pipelines.placement import Placement
 from pipelines.values import for_kfp
 
 

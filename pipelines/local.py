@@ -27,10 +27,10 @@ from maskcast.report.index import write_index
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
 from maskcast.stopping import STOP_SIGNALS, Stopped
-from pipelines.cluster import Placement
 from pipelines.compile import build, grid_plan, read_values, report, stages_of
 from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
+from pipelines.placement import Placement
 from pipelines.values import local_data
 
 # environment variables that containers also get; the hub's other variables name folders of this machine

@@ -5,7 +5,7 @@ compares them.
 """
 
 import components as stage
-from pipelines.cluster import Placement
+from pipelines.placement import Placement
 
 
 def video(

@@ -18,7 +18,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client.connection import Client, connect
 from pipelines.client.preflight import print_checks
-from pipelines.cluster import Cluster, Placement, load_cluster
+from pipelines.cluster import Cluster, load_cluster
 from pipelines.compile import (
     build,
     content_digest,
@@ -29,6 +29,7 @@ from pipelines.compile import (
     write_pipeline,
 )
 from pipelines.options import add_cluster, add_grid, add_pipeline
+from pipelines.placement import Placement
 from pipelines.values import for_kfp, local_data
 
 

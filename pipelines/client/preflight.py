@@ -37,9 +37,10 @@ from pipelines.client.checks.tracking import mlflow
 from pipelines.client.connection import Client, NoServerError, add_connection
 from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import call_api, connect
-from pipelines.cluster import Cluster, Placement, Pod, load_cluster
+from pipelines.cluster import Cluster, Pod, load_cluster
 from pipelines.compile import build, read_values
 from pipelines.options import add_cluster, add_pipeline
+from pipelines.placement import Placement
 
 API_CHECKS: dict[str, Check] = {
     "namespace": namespace,

@@ -14,8 +14,8 @@ from kfp.compiler import Compiler
 from tests.dags import calls, dag_of_dvc, dag_of_kfp
 
 from pipelines import PIPELINES
-from pipelines.cluster import Placement
 from pipelines.compile import build, read_values
+from pipelines.placement import Placement
 
 ROOT = Path(__file__).resolve().parents[2]
 # of each pipeline; its params.yaml lies beside it

@@ -21,8 +21,8 @@ from tests.integration.project import Project
 from tests.integration.warm import warm
 
 from maskcast.data.clip_store.reader import ClipStore
-from pipelines.cluster import Placement
 from pipelines.compile import build, read_values
+from pipelines.placement import Placement
 
 GRID = {
     "stage": "train_masker",

@@ -1,7 +1,7 @@
 """A pipeline in which two stages stand twice: a second masker, of another seed, masks the clips, too."""
 
 import components as stage
-from pipelines.cluster import Placement
+from pipelines.placement import Placement
 
 
 def two_maskers(

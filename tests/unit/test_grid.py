@@ -22,9 +22,10 @@ from maskcast.runner.mlflow_client import create_database
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 from maskcast.runner.variants import read_failure
-from pipelines.cluster import Placement, load_cluster
+from pipelines.cluster import load_cluster
 from pipelines.compile import build, grid_plan, read_values
 from pipelines.options import add_grid
+from pipelines.placement import Placement
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/video"
 SEED = "train_segmenter.training.seed"

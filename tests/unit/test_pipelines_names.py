@@ -11,8 +11,9 @@ from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from pipelines import PIPELINES
 from pipelines.client.package import make_package
-from pipelines.cluster import Placement, load_cluster
+from pipelines.cluster import load_cluster
 from pipelines.compile import build, read_values, stages_of
+from pipelines.placement import Placement
 
 PARAMS = Path(__file__).resolve().parents[1] / "two_maskers/params.yaml"
 IMAGE = f"registry.example.com/maskcast@sha256:{'ab' * 32}"
