@@ -29,7 +29,7 @@ class Plan:
         variants: variants of the grid.
         parts: which stages run once, and which for each variant.
         tasks: tasks of the pipeline by name, from its IR.
-        kinds: placement of the tasks.
+        placement: stage and kind of each task.
         jobs: maximum number of variants at once.
     """
 
@@ -37,7 +37,7 @@ class Plan:
     variants: list[Variant]
     parts: StageSplit
     tasks: Mapping[str, Task]
-    kinds: Placement
+    placement: Placement
     jobs: int
 
     @property
@@ -113,8 +113,8 @@ def build_grid(name: str, values: Mapping[str, Any], plan: Plan, on: Placement) 
 def _task(
     name: str, plan: Plan, on: Placement, params: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]
 ) -> dsl.PipelineTask:
-    entry, component = plan.tasks[name], getattr(stage, plan.kinds.stages[name])
+    entry, component = plan.tasks[name], getattr(stage, plan.placement.stages[name])
     reads = {port: made[source].outputs[key] for port, (source, key) in entry.reads.items()}
     task: dsl.PipelineTask = component(**reads, params=params[entry.section], name=name)
-    placed: dsl.PipelineTask = getattr(on, plan.kinds.kinds[name])(task)
+    placed: dsl.PipelineTask = getattr(on, plan.placement.kinds[name])(task)
     return placed

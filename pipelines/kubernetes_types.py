@@ -45,17 +45,18 @@ def _matches(pattern: str, remedy: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_DOMAIN, _NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_IN_LABELS = "at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
+NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # of a label or annotation
+_DOMAIN = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+IN_NAMES = "at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
 Variable = Annotated[
     str, _matches("[-._A-Za-z][-._A-Za-z0-9]*", "must have letters, digits, `_`, `-` and `.`, e.g. AWS_REGION")
 ]
 Secret = Annotated[str, _matches(_DOMAIN, "must have lower-case letters, digits, `-` and `.`, e.g. maskcast-s3")]
 LabelKey = Annotated[
-    str, _matches(f"({_DOMAIN}/)?{_NAME}", f"must be NAME or domain.example.com/NAME, where NAME has {_IN_LABELS}")
+    str, _matches(f"({_DOMAIN}/)?{NAME}", f"must be NAME or domain.example.com/NAME, where NAME has {IN_NAMES}")
 ]
-LabelValue = Annotated[str, _matches(f"({_NAME})?", f"must have {_IN_LABELS}")]
-Resource = Annotated[str, _matches(f"{_DOMAIN}/{_NAME}", "must be domain/NAME, e.g. nvidia.com/gpu")]
+LabelValue = Annotated[str, _matches(f"({NAME})?", f"must have {IN_NAMES}")]
+Resource = Annotated[str, _matches(f"{_DOMAIN}/{NAME}", "must be domain/NAME, e.g. nvidia.com/gpu")]
 Image = Annotated[
     str,
     _matches(

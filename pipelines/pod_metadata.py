@@ -7,8 +7,8 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from maskcast.validation_errors import HIDE_INPUT
+from pipelines.kubernetes_types import IN_NAMES, NAME
 
-NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LARGEST_DOMAIN = 253  # characters
 LARGEST_ANNOTATIONS = 16 << 10  # bytes in total: a workflow has them twice per stage, and etcd's limit is 1.5 MB
@@ -28,11 +28,10 @@ RESERVED_KEYS = ("app", "app.kubernetes.io/part-of", "component")
 
 def _labels(given: Any) -> Any:
     for key, value in _entries(given):
-        if value and not NAME.fullmatch(value):
+        if value and not re.fullmatch(NAME, value):
             raise PydanticCustomError(
                 HIDE_INPUT,
-                f"{key}: {value!r} is not a valid label value; use at most 63 letters, digits, `-`, `_` and `.`, "
-                "with a letter or digit at both ends, or move it to `annotations`",
+                f"{key}: {value!r} is not a valid label value; use {IN_NAMES}, or move it to `annotations`",
             )
     return given
 
@@ -61,11 +60,9 @@ def _fault_of_key(key: Any) -> str | None:
     if not isinstance(key, str):
         return "key must be a string; put it in quotes"
     domain, slash, name = key.rpartition("/")
-    if not NAME.fullmatch(name) or (slash and not (DOMAIN.fullmatch(domain) and len(domain) <= LARGEST_DOMAIN)):
-        return (
-            "not a valid key; use NAME or domain.example.com/NAME, where NAME has at most 63 letters, digits, "
-            "`-`, `_` and `.`, with a letter or digit at both ends"
-        )
+    has_valid_domain = not slash or (DOMAIN.fullmatch(domain) and len(domain) <= LARGEST_DOMAIN)
+    if not (re.fullmatch(NAME, name) and has_valid_domain):
+        return f"not a valid key; use NAME or domain.example.com/NAME, where NAME has {IN_NAMES}"
     if f".{domain}".endswith(f".{KUEUE}"):
         return "reserved for Kueue; use the keys `queue` and `priority` of the cluster file"
     if key in RESERVED_KEYS or f".{domain}".endswith(tuple(f".{reserved}" for reserved in RESERVED)):
