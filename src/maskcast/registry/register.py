@@ -107,7 +107,7 @@ def _versions(
     registries = {artifact.kind: Registry(artifact.name, creates=True) for artifact in artifacts}
     known = {artifact.kind: _with_digest(registries[artifact.kind], artifact.digest) for artifact in artifacts}
     promoted = artifacts[-1].kind
-    versions: dict[str, int] = {}
+    versions = {found.name: found.number for found in known.values() if found is not None}
     evaluated = known[promoted]
     same = (
         evaluated is not None
@@ -118,25 +118,21 @@ def _versions(
         evaluation, scores = _evaluation_tags(record), _score_tags(record)
         with _run(registries[promoted].client, record, origin, key_file) as (run_id, artifact_uri):
             evaluation = {"maskcast.evaluation_run": run_id} | evaluation
-            for artifact in artifacts:
-                registry, found = registries[artifact.kind], known[artifact.kind]
-                if found is None:
-                    registry.client.log_artifacts(run_id, str(artifact.folder), artifact.kind)
-                    tags = {**origin.tags, **evaluation, "maskcast.digest": artifact.digest}
-                    if artifact.kind != "encoder":  # the evaluation scores models that started from it
-                        tags |= scores
-                    if artifact.kind == promoted:  # created with its verdict and the versions of its parts
-                        tags |= _verdict_tags(verdict) | _part_tags(versions)
-                    source = f"{artifact_uri}/{artifact.kind}"
-                    versions[artifact.name] = _create_once(registry, source, run_id, tags, artifact)
-                else:
-                    versions[artifact.name] = found.number
-                if artifact.kind == promoted:  # existing parts keep the evaluation of their registration
-                    # The evaluation's digest is set last, so that after a kill all of this is repeated.
-                    registry.tag(versions[artifact.name], scores | evaluation)
+            for artifact in (each for each in artifacts if known[each.kind] is None):
+                registry = registries[artifact.kind]
+                registry.client.log_artifacts(run_id, str(artifact.folder), artifact.kind)
+                tags = {**origin.tags, **evaluation, "maskcast.digest": artifact.digest}
+                if artifact.kind != "encoder":  # the evaluation scores models that started from it
+                    tags |= scores
+                if artifact.kind == promoted:  # created with its verdict and the versions of its parts
+                    tags |= _verdict_tags(verdict) | _part_tags(versions)
+                source = f"{artifact_uri}/{artifact.kind}"
+                versions[artifact.name] = _create_once(registry, source, run_id, tags, artifact)
+            # Existing parts keep the evaluation of their registration. Its digest is set last, so that after a
+            # kill all of this is repeated.
+            registries[promoted].tag(versions[artifacts[-1].name], scores | evaluation)
     for kind, found in known.items():
         if found is not None:
-            versions[found.name] = found.number
             say(f"registry: these {kind} weights are already registered as {found.name} version {found.number}")
     registry = registries[promoted]
     others = {name: number for name, number in versions.items() if name != registry.name}
