@@ -13,6 +13,7 @@ from PIL import Image
 
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.labels import MASK, LabelMap
 from maskcast.models.limits import MAX_FUTURES
@@ -185,7 +186,7 @@ def forecast_video(
     record = {
         "format": "maskcast-forecast/1",
         "model": loaded.identity,
-        "video": {"name": video.path.name, "digest": video.digest()},
+        "video": {"name": video.path.name, "digest": digest_tree(video.path)},
         "frames_seen": list(seen),
         "frames_forecast": list(future),
         "height": about.height,

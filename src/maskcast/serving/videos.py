@@ -14,7 +14,6 @@ from maskcast.data.inspection.photographs import photographs_reason
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.videos import unsupported_files
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem, is_junk
 from maskcast.labels import natural_sort_key
@@ -59,10 +58,6 @@ class Video:
     def _has_images(self) -> bool:
         return self.path.is_dir() or is_image(self.path)
 
-    def digest(self) -> str:
-        """Returns the digest of its content."""
-        return digest_tree(self.path)
-
 
 @dataclass(frozen=True)
 class Frames(Video):
@@ -81,10 +76,6 @@ class Frames(Video):
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Returns frames (T, H, W, 3) uint8 at some indices."""
         return self.frames[list(indices)]
-
-    def digest(self) -> str:
-        """Returns the digest of its content."""
-        return hashlib.sha256(self.frames.tobytes()).hexdigest()
 
 
 def find_video(address: str, output: Path) -> Video:
