@@ -21,7 +21,7 @@ from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.models.limits import time_limit
 from maskcast.reading import pluralize
-from maskcast.registry.forecast_models import MaskerModel, PipelineModel
+from maskcast.registry.forecast_models import MaskerModel
 from maskcast.registry.inputs import Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.metrics import CLIENT_CLOSED, MEDIA_TYPE, ServerMetrics
@@ -64,22 +64,18 @@ class ServedModel:
 
 def served_model(loaded: Servable) -> ServedModel:
     """Returns a pipeline or a masker as a served model."""
-    model = loaded.model
-    masker = model.masker if isinstance(model, PipelineModel) else model
-    label_map = masker.network.maps[masker.map_index]
+    if isinstance(loaded, LoadedPipeline):
+        masker, answer = loaded.model.masker, _forecast_by(loaded)
+        facts: dict[str, Any] = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
+    else:
+        masker, answer = loaded.model, lambda frames: (masker.predict(frames), [])
+        label_map = masker.network.maps[masker.map_index]
+        facts = {"label_map": label_map.name, "classes": list(label_map.classes)}
+        if masker.size:  # frames of another size would be masked without resizing, with worse results
+            facts |= dict(zip(("height", "width"), masker.size, strict=True))
     _ = masker.network.numbers_per_pixel  # runs the network once, so that the first client need not wait
-    facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
-    if masker.size:  # frames of another size would be masked without resizing, with worse results
-        facts |= dict(zip(("height", "width"), masker.size, strict=True))
-
-    def answer(frames: Any) -> tuple[Any, list[str]]:
-        return masker.predict(frames), []
-
     name = loaded.name if loaded.version else Path(os.path.abspath(loaded.name)).name  # works for `.`
-    version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
-    if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
-        facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
-        return ServedModel(name, version, loaded.digest, facts, shapes, _forecast_by(loaded), masker)
+    version, shapes = loaded.version or "0", (loaded.model.shape_in, loaded.model.shape_out)
     return ServedModel(name, version, loaded.digest, facts, shapes, answer, masker)
 
 

@@ -69,7 +69,7 @@ def open_stream(video: Path | str) -> Iterator[VideoStream]:
     """
     if isinstance(video, str):
         with open_camera(video) as (container, stream):
-            yield _stream(video, None, container, stream)
+            yield _stream(video, container, stream)
     elif video.is_dir() or is_image(video):
         files = frame_files(video)
 
@@ -79,11 +79,12 @@ def open_stream(video: Path | str) -> Iterator[VideoStream]:
         yield VideoStream(FOLDER_RATE, 1 / FOLDER_RATE, len(files), None, images)
     else:
         with open_video(video, "AUTO") as (container, stream):
-            yield _stream(video, video, container, stream)
+            yield _stream(video, container, stream)
 
 
-def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) -> VideoStream:
-    """Returns an open video for a container of FFmpeg; without `path` it is a camera."""
+def _stream(video: Path | str, container: Any, stream: Any) -> VideoStream:
+    """Returns an open video for a container of FFmpeg, of a file or of a camera's address."""
+    path = None if isinstance(video, str) else video
     unit = Fraction(stream.time_base)
     rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
     audio = next((each for each in container.streams.audio if each.codec_context is not None), None)
@@ -113,19 +114,19 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
 
         count = 0
         try:
-            for each in _of_one_size(name, frames(on_audio)):
+            for each in _of_one_size(video, frames(on_audio)):
                 yield each
                 count += 1
         except (av.FFmpegError, OSError) as error:
             if not count:
                 raise
             reason = getattr(error, "strerror", None) or error
-            say(f"{name}: stream ended after {pluralize(count, 'frame')} ({reason})")
+            say(f"{video}: stream ended after {pluralize(count, 'frame')} ({reason})")
 
     if path is None:
         return VideoStream(rate, unit, None, audio, live)
     return VideoStream(
-        rate, unit, stream.frames or None, audio, lambda on_audio: _of_one_size(name, frames(on_audio))
+        rate, unit, stream.frames or None, audio, lambda on_audio: _of_one_size(video, frames(on_audio))
     )
 
 
