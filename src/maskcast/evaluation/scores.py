@@ -7,6 +7,7 @@ import math
 import resource
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +49,6 @@ class ForecastScores(HorizonCounts):
         self.seconds = self.peak_memory_mib = 0.0
         self.reliability, self.reliability_of_objects = Reliability(), Reliability(objects=True)
         self._ap = SegmentationAP(num_classes)
-        self._coco: dict[str, float] | None = None
         self._squared_error, self._values = 0.0, 0
 
     def add(
@@ -91,11 +91,10 @@ class ForecastScores(HorizonCounts):
             for score, values in values_by_score.items()
         }
 
-    def coco(self) -> dict[str, float]:
+    @cached_property
+    def _coco(self) -> dict[str, float]:
         """The COCO summary over all forecast frames."""
-        if self._coco is None:
-            self._coco = self._ap.compute()
-        return self._coco
+        return self._ap.compute()
 
     def table(self) -> dict[str, float]:
         """Returns all scores by name, NaN if undefined; for meanings see `report.evaluation_files.meanings`."""
@@ -114,7 +113,7 @@ class ForecastScores(HorizonCounts):
         }
         if not self.foreground:  # only background could be correct
             scores |= {name: math.nan for name in scores if name.startswith(("jaccard", "dice"))}
-        scores |= {f"coco_{name}": value for name, value in self.coco().items()}
+        scores |= {f"coco_{name}": value for name, value in self._coco.items()}
         if self._values:
             mse = self._squared_error / self._values
             scores |= {"frame_mse": mse, "frame_psnr": -10 * float(np.log10(mse)) if mse else float("inf")}

@@ -26,6 +26,7 @@ DEFINITIONS = {
     "f1 of an image": f"2 right / (2 right + false alarms + missed) at IoU {IOU:.2f}, counting detections from "
     "the score on at which F1 over all images is highest; 1 where nothing is to be found and nothing was",
 }
+CATEGORY_SCORES = ("AP", "AP50", "AP75", "AR100")
 FILES = {
     "table.txt": "the twelve lines of COCO's summary; -1 if no such truth exists",
     "metrics.json": "the same numbers by name, without those that are -1",
@@ -70,15 +71,14 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
 
 
 def _write_categories(folder: Path, scores: CocoScores) -> None:
-    names = ("AP", "AP50", "AP75", "AR100")
     rows = [
         [
             *map(str, (category.id, category.name, category.truths, category.detections)),
-            *(csv_number(getattr(category, key)) for key in names),
+            *(csv_number(getattr(category, key)) for key in CATEGORY_SCORES),
         ]
         for category in scores.per_category
     ]
-    header = ["id", "category", "truths", "detections", *names]
+    header = ["id", "category", "truths", "detections", *CATEGORY_SCORES]
     write_csv(folder / "per_category.csv", header, rows)
     (folder / "per_category.md").write_text(markdown(header, rows), encoding="utf-8")
 

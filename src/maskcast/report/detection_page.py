@@ -13,12 +13,11 @@ from maskcast.progress import report_section
 from maskcast.reading import pluralize
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
-from maskcast.report.detection_files import DEFINITIONS
+from maskcast.report.detection_files import CATEGORY_SCORES, DEFINITIONS
 from maskcast.report.detection_pictures import COLOURS
 from maskcast.report.tables import format_score
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
-OF_A_CATEGORY = ("AP", "AP50", "AP75", "AR100")
 SELECTION_NOTE = (
     "These images also selected the best epoch of the training, so scores on new images are slightly lower on "
     "average."
@@ -66,13 +65,13 @@ def _categories(scores: CocoScores) -> Html:
     rows = [
         [
             category.name,
-            *(_score(getattr(category, name)) for name in OF_A_CATEGORY),
+            *(_score(getattr(category, name)) for name in CATEGORY_SCORES),
             f"{category.truths:,}",
             f"{category.detections:,}",
         ]
         for category in best_first
     ]
-    header = ["category", *OF_A_CATEGORY, "truths", "detections"]
+    header = ["category", *CATEGORY_SCORES, "truths", "detections"]
     caption = "Scores of each category, best AP first"
     if crowds := len(scores.truth.annotations) - sum(category.truths for category in best_first):
         caption += f"; its truths leave out {pluralize(crowds, 'crowd', commas=True)}"

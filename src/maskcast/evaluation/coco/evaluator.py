@@ -194,7 +194,7 @@ def build_evaluation(truth: Truth, detections: Sequence[Record], kind: Kind) -> 
         COCO({"images": images, "categories": categories, "annotations": side})
         for side in (numbered_truths, numbered_detections)
     ]
-    return COCOeval_faster(*sides, kind, print_function=_silent)
+    return COCOeval_faster(*sides, kind, print_function=lambda *_: None)
 
 
 def _areas(detections: Sequence[Record], shape: str) -> list[float]:
@@ -212,7 +212,3 @@ def _counts(category_ids: Sequence[int], ids_K: np.ndarray) -> np.ndarray:
 
 def _or_nan(value: float) -> float:
     return float(value) if value >= 0 else float("nan")
-
-
-def _silent(*_: object) -> None:
-    """Replaces the library's print."""
