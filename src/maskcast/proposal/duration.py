@@ -25,10 +25,8 @@ def estimate_seconds(
         num_frames: number of frames of all clips.
         num_val_frames: number of frames of the validation clips.
     """
-    masker, size = (
-        sections["train_masker"],
-        (sections["prepare_clips"]["height"], sections["prepare_clips"]["width"]),
-    )
+    masker, clips = sections["train_masker"], sections["prepare_clips"]
+    size = clips["height"], clips["width"]
     batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
     step, frame = _measure(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)

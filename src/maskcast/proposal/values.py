@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 from maskcast.data.inspection.findings import MAX_CONTEXT, Findings
 
@@ -113,13 +114,12 @@ def with_predicted_split(proposal: Proposal, clips: Mapping[str, int]) -> Propos
     """
     if "predict" not in proposal.sections or clips.get("hidden"):
         return proposal
-    split, reasons = (
-        {},
-        {"predict.png": "no clip is hidden or unlabeled: `split: val` here forecasts those of val"},
-    )
+    predict = proposal.sections["predict"]
     if clips.get("unlabeled"):
-        split, reasons = {"split": "unlabeled"}, {"predict.split": "no clip is hidden, which is the default here"}
-    predict = split | proposal.sections["predict"]
+        predict = {"split": "unlabeled"} | predict
+        reasons = {"predict.split": "no clip is hidden, which is the default here"}
+    else:
+        reasons = {"predict.png": "no clip is hidden or unlabeled: `split: val` here forecasts those of val"}
     return Proposal(proposal.sections | {"predict": predict}, proposal.reasons | reasons)
 
 
@@ -177,9 +177,8 @@ def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
 def _masker(found: Findings) -> dict[str, Any]:
     return {
         "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-        "val_frame_step": 1
-        if found.is_partly_labelled or found.photographs
-        else 4,  # one of so many labelled frames
+        # one of so many labelled frames
+        "val_frame_step": 1 if found.is_partly_labelled or found.photographs else 4,
     }
 
 
@@ -222,7 +221,7 @@ def _lines(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, dep
             lines += [f"{indent}{key}:{reason}", *_lines(value, reasons, key_path, depth + 1)]
             continue
         text = yaml.dump(
-            _plain(value),
+            to_jsonable_python(value),  # tuples become lists
             Dumper=_QuotingDumper,
             default_flow_style=True,
             width=10**6,
@@ -247,11 +246,3 @@ def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 
 
 _QuotingDumper.add_representer(str, _represent_text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
