@@ -4,6 +4,7 @@ Legend: T frames, H height, W width, C = 3 channels.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +184,8 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
     hint = "" if evaluation.single_frames else " Drag a slider, or use the arrow keys."
     parts = [element("p", f"From the best clip to the worst.{hint}"), legend(ERRORS, "Colours of errors")]
     for index, clip in enumerate(shown):
-        layers = _layers(evaluation, clip)
-        sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]
+        masks = _masks(evaluation, clip)
+        sprite = sprite_of(clip.num_frames, partial(_panels, evaluation.prepared.frames(clip)[:], masks))
         scores = evaluation.per_clip(SEGMENTER)[clip.id]
         scores_text = [
             f"{words} {format_score(scores[name])}"
@@ -194,18 +195,19 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
         title = ", ".join([clip.id, *scores_text])
         captions = {name: name.replace("_", " ") for name in sprite.panels}
         frames = [f"frame {t + 1} of {clip.num_frames}" for t in sprite.frames]
-        masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
-        entries = class_entries(masks, evaluation.prepared.classes)
+        entries = class_entries(
+            [each for of_store in masks.values() for each in of_store.values()], evaluation.prepared.classes
+        )
         parts.append(player(f"clip-{index}", title, sprite, captions, frames, entries))
     return concatenate(parts)
 
 
 def _write_video(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
-    layers = _layers(evaluation, clip)
+    frames, masks = evaluation.prepared.frames(clip)[:], _masks(evaluation, clip)
     count = min(clip.num_frames, MAX_VIDEO_FRAMES)
     sheets = []
     for t in range(count):
-        panels = _panels(layers, t)
+        panels = _panels(frames, masks, t)
         row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FRAME_MS, loop=0, quality=75, method=2)
@@ -213,24 +215,26 @@ def _write_video(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
     return figure(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 
-def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
-    """Returns frames (T, H, W, C) and masks (T, H, W) of a clip, by kind and label map."""
+def _masks(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the masks (T, H, W) of a clip, the truth first, by store and label map."""
     stores = {"truth": evaluation.prepared, **evaluation.masks}
-    masks = {name: evaluation.layers(store, clip) for name, store in stores.items()}
-    return {"frame": {"": evaluation.prepared.frames(clip)[:]}, **masks}
+    return {name: evaluation.layers(store, clip) for name, store in stores.items()}
 
 
-def _panels(layers: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.ndarray]:
-    """Returns a picture (H, W, C) of each layer; names include the label map if there are several."""
-    frame, panels = layers["frame"][""][t], dict[str, np.ndarray]()
-    models = [name for name in layers if name not in ("frame", "truth")]
-    maps = layers["truth"]
-    suffixes = {map_name: f"_{map_name}" if len(maps) > 1 else "" for map_name in maps}
-    for name in ("truth", *models):
-        panels |= {
-            f"{name}{suffixes[map_name]}": overlay(frame, masks[t]) for map_name, masks in layers[name].items()
-        }
-    for name in models:
-        for map_name, masks in layers[name].items():
-            panels[f"error_of_{name}{suffixes[map_name]}"] = error_map(maps[map_name][t], masks[t])
-    return {"frame": np.asarray(frame), **panels}
+def _panels(frames: np.ndarray, masks: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.ndarray]:
+    """Returns pictures (H, W, C) of a frame; names include the label map if there are several.
+
+    Args:
+        frames: (T, H, W, C).
+        masks: see ``_masks``.
+        t: index of the frame.
+    """
+    truth, panels = masks["truth"], {"frame": frames[t]}
+    suffixes = {map_name: f"_{map_name}" if len(truth) > 1 else "" for map_name in truth}
+    for name, maps in masks.items():
+        for map_name, masks_T in maps.items():
+            panels[f"{name}{suffixes[map_name]}"] = overlay(frames[t], masks_T[t])
+    for name, maps in list(masks.items())[1:]:
+        for map_name, masks_T in maps.items():
+            panels[f"error_of_{name}{suffixes[map_name]}"] = error_map(truth[map_name][t], masks_T[t])
+    return panels
