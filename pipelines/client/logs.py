@@ -40,10 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """
     with connect(args) as client:
         run_details = client.get_run(args.run_id)  # raises for an unknown id
-        stages, access = (
-            stage_states(run_details, task_names(client, run_details)),
-            RunPods.of(client, run_details),
-        )
+        stages = stage_states(run_details, task_names(client, run_details))
+        access = RunPods.of(client, run_details)
         try:
             pods = access.pods()
             stage = _choose(stages, pods, args.stage)

@@ -1,7 +1,6 @@
 """The command `models`: lists, compares, promotes, exports and deploys registered models."""
 
 import argparse
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from maskcast.commands.pipeline import missing_package_errors, pipelines_module
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.paired import paired_difference
-from maskcast.registry.audit_trail import is_recorded
+from maskcast.registry.audit_trail import Decision, decisions, is_recorded
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.lineage import lineage
-from maskcast.registry.promotion import Decision, decisions, promote, rollback
-from maskcast.registry.store import CANDIDATE, CHAMPION, PIPELINE, Registry, Version
+from maskcast.registry.promotion import promote, rollback
+from maskcast.registry.store import CANDIDATE, CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
@@ -195,7 +194,8 @@ def _list(name: str) -> str:
     versions = registry.versions()
     if not versions:
         raise registry.no_models_error()
-    scores = [name for measure in MEASURES for name in measure.listed if _scored(versions, name)]
+    tagged = {tag for each in versions for tag in each.tags}
+    scores = [score for measure in MEASURES for score in measure.listed if f"maskcast.score.{score}" in tagged]
     rows = [
         [
             str(each.number),
@@ -235,10 +235,6 @@ def _list(name: str) -> str:
             "`maskcast models`"
         )
     return "\n\n".join(tables)
-
-
-def _scored(versions: Sequence[Version], score: str) -> bool:
-    return any(f"maskcast.score.{score}" in each.tags for each in versions)
 
 
 def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: Path) -> str:

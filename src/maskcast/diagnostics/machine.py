@@ -117,7 +117,7 @@ def disks(folders: Mapping[str, Path]) -> Iterator[CheckResult]:
                 "fix its permissions, or use another folder",
             )
     for named in by_device.values():
-        yield _disk_result("disk", named[0][1], ", ".join(f"{name}: {folder}" for name, folder in named))
+        yield _disk_result(named[0][1], ", ".join(f"{name}: {folder}" for name, folder in named))
     if SHARED.is_dir():
         free = shutil.disk_usage(SHARED).free
         if free < LOW_SHARED_MEMORY:
@@ -132,19 +132,19 @@ def disks(folders: Mapping[str, Path]) -> Iterator[CheckResult]:
             yield CheckResult("shared memory", "ok", f"{SHARED}: {_gib(free)} free")
 
 
-def _disk_result(check: str, folder: Path, what: str) -> CheckResult:
+def _disk_result(folder: Path, what: str) -> CheckResult:
     usage, counts = shutil.disk_usage(folder), os.statvfs(folder)
     finding = f"{_gib(usage.free)} free of {_gib(usage.total)} ({what})"
     remedy = "free space: `dvc gc --workspace` removes cached data that the workspace does not use"
     if usage.free < FULL_DISK:
-        return CheckResult(check, "missing", finding, remedy)
+        return CheckResult("disk", "missing", finding, remedy)
     if counts.f_files and not counts.f_favail:
         return CheckResult(
-            check, "missing", f"{finding}, but no free inodes, so no file can be created", "remove small files"
+            "disk", "missing", f"{finding}, but no free inodes, so no file can be created", "remove small files"
         )
-    return CheckResult(
-        check, "warning" if usage.free < LOW_DISK else "ok", finding, remedy if usage.free < LOW_DISK else ""
-    )
+    if usage.free < LOW_DISK:
+        return CheckResult("disk", "warning", finding, remedy)
+    return CheckResult("disk", "ok", finding)
 
 
 def _gib(number: float) -> str:

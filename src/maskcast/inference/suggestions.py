@@ -32,9 +32,9 @@ class Candidates:
         clip_N: index of each frame's clip.
         frame_N: its index in the clip, from 0 on.
         video_N: index of its video. Clips of one video may overlap.
-        place_N: its time in the video, in units of the distance of two frames of a clip; float64.
+        time_N: its time in the video, in units of the distance of two frames of a clip; float64.
         area_NK: number of pixels of each class, int64.
-        doubt_NK: sum of 1 - probability over these pixels, the expected number of wrong ones; float64.
+        uncertainty_NK: sum of 1 - probability over these pixels, the expected number of wrong ones; float64.
         labelled: for each video with labels, the times of its labelled frames.
     """
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from maskcast.digest import DATA_HASH, DVC_HASH
-from maskcast.registry.promotion import decisions
+from maskcast.registry.audit_trail import decisions
 from maskcast.registry.store import Registry, Version
 from maskcast.runner.mlflow_run import DVC
 from maskcast.runner.provenance import CODE, DEFAULT_TAGS, OUTPUTS

@@ -53,9 +53,9 @@ def write_many(
             str(result.model.get("arch", "")),
             name,
             *(csv_number(each.get(key, np.nan)) for key in scores),
+            *(csv_number(getattr(result.speed, key)) for key in COSTS),
+            result.speed.device,
         ]
-        + [csv_number(getattr(result.speed, key)) for key in COSTS]
-        + [result.speed.device]
         for result in results
         for name, each in result.scores.items()
     ]
