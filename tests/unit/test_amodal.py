@@ -40,6 +40,7 @@ def test_classes_with_few_true_pixels_are_left_out() -> None:
     scores.add("a", truth, found)
     assert scores.table()["miou_left"] == pytest.approx(2 / 3)
     assert scores.table()["miou"] == pytest.approx(2 / 3)  # of both maps, 2/3 and 2/3
+    assert scores.table()["miou_interacting"] == scores.table()["miou"]  # two hands, and the clip has no word
     few = AmodalScores(HANDS, least_pixels=4)
     few.add("a", truth, found)
     assert np.isnan(few.table()["miou"]) and np.isfinite(few.table()["pooled"])
@@ -51,9 +52,9 @@ def test_what_is_seen_and_what_is_hidden_apart() -> None:
     found = {"left": row(1, 1, 2, 0, 0, 1), "right": row(0, 0, 1, 1, 1, 0)}
     seen = {"left": row(1, 1, 0, 0, 0, 0) > 0, "right": row(0, 0, 1, 1, 1, 0) > 0}
     scores = AmodalScores(HANDS, least_pixels=1)
-    scores.add("a", truth, found, seen, "interacting")
+    scores.add("a", truth, found, seen, "crossed")
     table = scores.table()
-    assert table["miou_occluded"] == table["pooled_occluded"] == table["miou_interacting_occluded"] == 0.5
+    assert table["miou_occluded"] == table["pooled_occluded"] == table["miou_crossed_occluded"] == 0.5
     assert table["miou_left_visible"] == pytest.approx(2 / 3) and table["miou_right_visible"] == 1
     assert np.isnan(table["miou_right_occluded"])
     by_part = {(one, part): each for one, part, each in scores.per_class()}

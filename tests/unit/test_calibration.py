@@ -14,12 +14,14 @@ def picture(values: list[int]) -> np.ndarray:
 
 def test_the_error_is_the_one_counted_by_hand() -> None:
     reliability = Reliability()
-    # four certain pixels, three right; four at 51/255 = 0.2, one right; one without a label
+    # four certain pixels, three right; two at 51/255 = 0.2, one right; two one step below, which is another bin,
+    # both wrong; one without a label
     truth = picture([1, 1, 0, 2, 0, 1, 1, 1, 255])
     found = picture([1, 1, 0, 0, 0, 0, 0, 0, 1])
-    reliability.add(truth, found, picture([255] * 4 + [51] * 4 + [255]))
-    assert reliability.curve() == [pytest.approx((0.2, 0.25, 0.5)), pytest.approx((1.0, 0.75, 0.5))]
-    assert reliability.error() == pytest.approx(0.5 * 0.05 + 0.5 * 0.25)
+    reliability.add(truth, found, picture([255] * 4 + [51] * 2 + [50] * 2 + [255]))
+    bins = [(50 / 255, 0, 0.25), (0.2, 0.5, 0.25), (1.0, 0.75, 0.5)]
+    assert reliability.curve() == [pytest.approx(each) for each in bins]
+    assert reliability.error() == pytest.approx(0.25 * 50 / 255 + 0.25 * 0.3 + 0.5 * 0.25)
 
 
 def test_objects_are_where_the_forecast_has_one() -> None:

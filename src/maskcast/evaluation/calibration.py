@@ -39,8 +39,7 @@ class Reliability:
         level = np.arange(256)
         bins = np.minimum(level * BINS // 255, BINS - 1)
         pixels, correct, confidence = (
-            np.bincount(bins, weights=count, minlength=BINS)
-            for count in (self.pixels, self.correct, self.pixels * level / 255)
+            np.bincount(bins, weights=count) for count in (self.pixels, self.correct, self.pixels * level / 255)
         )
         return [
             (confidence[k] / pixels[k], correct[k] / pixels[k], pixels[k] / pixels.sum())

@@ -67,7 +67,7 @@ def consistency(truth_THW: np.ndarray, prediction_THW: np.ndarray, frames: int) 
         # for how many frames truth and prediction have been constant
         truth_run_HW = np.where((truth_THW[t] == truth_THW[t - 1]) & labelled_THW[t], truth_run_HW + 1, 0)
         prediction_run_HW = np.where(prediction_THW[t] == prediction_THW[t - 1], prediction_run_HW + 1, 0)
-        if t >= frames - 1 and (constant_HW := truth_run_HW >= frames - 1).any():
+        if (constant_HW := truth_run_HW >= frames - 1).any():
             scores.append(float((prediction_run_HW[constant_HW] >= frames - 1).mean()))
     return scores
 
