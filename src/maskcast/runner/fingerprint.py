@@ -10,12 +10,13 @@ from maskcast.digest import digest_tree, sha256_of
 from maskcast.plugins import UNION_MODULES, plugin_files
 
 
-def fingerprint(params: BaseModel, **inputs: Path) -> str:
-    """Returns a digest (32 hex digits) of params, contents of inputs, and packages with plugins.
+def fingerprint(params: BaseModel, **inputs: Path | None) -> str:
+    """Returns a digest (32 hex digits) of params, contents of inputs (without None), and packages with plugins.
 
     Packages of plugins count because a training must not resume after its loss, for example, was changed.
     """
-    parts = {"params": params.model_dump(mode="json")} | {name: digest_tree(path) for name, path in inputs.items()}
+    digests = {name: digest_tree(path) for name, path in inputs.items() if path is not None}
+    parts = {"params": params.model_dump(mode="json")} | digests
     files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
     if files:
         parts["plugins"] = {place: sha256_of(path) for place, path in files.items()}

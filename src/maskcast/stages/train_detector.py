@@ -37,8 +37,7 @@ def train_detector(
     from maskcast.training.tasks.detection import DetectorTask
 
     data = DetectionSet(dataset)
-    inputs = {"dataset": dataset} | ({"encoder": encoder} if encoder else {})
-    task = DetectorTask(data, params, encoder, fingerprint(params, **inputs))
+    task = DetectorTask(data, params, encoder, fingerprint(params, dataset=dataset, encoder=encoder))
     meta: dict[str, Any] = {"classes": list(data.classes), "original_ids": list(data.original_ids)}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record

@@ -64,15 +64,8 @@ def train_masker(
 
     store = ClipStore(clips)
     start = None if params.anew else start
-    fingerprint_inputs = {
-        "clips": clips,
-        "encoder": encoder,
-        "start": start,
-        "masks": masks,
-        "unlabeled": unlabeled,
-    }
-    inputs = {name: path for name, path in fingerprint_inputs.items() if path is not None}
-    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks, unlabeled)
+    key = fingerprint(params, clips=clips, encoder=encoder, start=start, masks=masks, unlabeled=unlabeled)
+    task = segmentation_task(store, params, key, encoder, start, masks, unlabeled)
     if LOOKBACK in store.meta:
         say(
             f"warning: {clips}: validation clips may begin with training frames (source.lookback), so scores of a "
