@@ -52,18 +52,7 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
     Raises:
         MaskcastError: the request is invalid; the message says what is expected.
     """
-    if json_length is not None and not re.fullmatch("[0-9]{1,12}", json_length):
-        raise MaskcastError(f"{HEADER}: got {json_length!r}; give the number of bytes of the JSON object")
-    end = len(body) if json_length is None else int(json_length)
-    if end > len(body):
-        raise MaskcastError(f"{HEADER}: got {end}, but the body has {len(body)} bytes; send the whole body")
-    if end > MAX_JSON:
-        raise MaskcastError(f"body: {end} bytes of JSON, the limit is {MAX_JSON >> 20} MiB; send binary data")
-    try:
-        request = json.loads(body[:end])
-    except (ValueError, RecursionError) as error:
-        remedy = f"send a v2 inference request, with the length of its JSON as {HEADER} if binary data follows"
-        raise MaskcastError(f"body: not valid JSON ({error}); {remedy}") from None
+    request, end = _read_json(body, json_length)
     try:
         (given,) = request["inputs"]
         got, shape, datatype = given["name"], given["shape"], given["datatype"]
@@ -114,6 +103,22 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
             f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send that many"
         )
     return Request(None if identity is None else str(identity), tensor.reshape(shape), binary[0])
+
+
+def _read_json(body: bytes | bytearray, json_length: str | None) -> tuple[Any, int]:
+    """Returns the JSON value that a body begins with, and its number of bytes."""
+    if json_length is not None and not re.fullmatch("[0-9]{1,12}", json_length):
+        raise MaskcastError(f"{HEADER}: got {json_length!r}; give the number of bytes of the JSON object")
+    end = len(body) if json_length is None else int(json_length)
+    if end > len(body):
+        raise MaskcastError(f"{HEADER}: got {end}, but the body has {len(body)} bytes; send the whole body")
+    if end > MAX_JSON:
+        raise MaskcastError(f"body: {end} bytes of JSON, the limit is {MAX_JSON >> 20} MiB; send binary data")
+    try:
+        return json.loads(body[:end]), end
+    except (ValueError, RecursionError) as error:
+        remedy = f"send a v2 inference request, with the length of its JSON as {HEADER} if binary data follows"
+        raise MaskcastError(f"body: not valid JSON ({error}); {remedy}") from None
 
 
 def check_answer(request: Request, numbers: int) -> None:
