@@ -4,6 +4,7 @@ import textwrap
 from contextlib import suppress
 from pathlib import Path
 
+from maskcast.data.inspection.findings import Findings
 from maskcast.errors import MaskcastError
 from maskcast.proposal.plan import ParamsPlan
 from maskcast.reading import pluralize
@@ -80,32 +81,11 @@ def _rows(plan: ParamsPlan) -> list[list[str]]:
         patterns["labels"] = source["labels"][0] + (f" and {more} more" if more else "")
     details = ", ".join(f"{key} {value}" for key, value in patterns.items())
     rows = [["layout", found.layout + (f": {details}" if details else "")]]
-    lengths = sorted(found.sequences.values())
     if found.photographs:
         masked = f"{sum(found.labelled.values())} with masks" if found.labelled else "none with masks"
-        rows.append(["photographs", f"{sum(lengths)}, {masked}"])
-    elif lengths:
-        between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
-        whole = sum(found.sequences[name] for name in found.labelled)
-        masked = (
-            f"{len(found.labelled)} with masks on {sum(found.labelled.values())} of {pluralize(whole, 'frame')}"
-        )
-        rows.append(
-            [
-                "sequences",
-                f"{len(lengths)} ({between} frames each), {masked if found.labelled else 'none with masks'}",
-            ]
-        )
-        stride = source.get("stride", 1)
-        spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
-        longest = [max(map(len, found.runs(name))) for name in found.sequences]  # longest part without a gap
-        fits = "; ".join(
-            f"{sum(part >= span for part in longest)} of {len(longest)} at stride {step} ({span} frames)"
-            for step, span in spans.items()
-        )
-        rows.append(
-            ["clip length", f"{found.context} context + {found.context} forecast frames: long enough are {fits}"]
-        )
+        rows.append(["photographs", f"{sum(found.sequences.values())}, {masked}"])
+    elif found.sequences:
+        rows += _sequence_rows(found)
     sizes = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
     size = plan.proposal.sections["prepare_clips"]
     rows.append(["size", f"{sizes or '?'}; clips become {size['height']}x{size['width']} (height x width)"])
@@ -128,6 +108,24 @@ def _rows(plan: ParamsPlan) -> list[list[str]]:
             rows.append(["forecaster", FORECASTER_TEXT[forecaster["model"]["arch"]]])
     rows.append(["clips", clips + (f"; left out: {len(plan.left_out)}" if plan.left_out else "")])
     return rows
+
+
+def _sequence_rows(found: Findings) -> list[list[str]]:
+    lengths = sorted(found.sequences.values())
+    between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
+    masked = "none with masks"
+    if found.labelled:
+        whole = pluralize(sum(found.sequences[name] for name in found.labelled), "frame")
+        masked = f"{len(found.labelled)} with masks on {sum(found.labelled.values())} of {whole}"
+    stride = found.source.get("stride", 1)
+    spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
+    longest = [max(map(len, found.runs(name))) for name in found.sequences]  # longest part without a gap
+    fits = "; ".join(
+        f"{sum(part >= span for part in longest)} of {len(longest)} at stride {step} ({span} frames)"
+        for step, span in spans.items()
+    )
+    clip_length = f"{found.context} context + {found.context} forecast frames: long enough are {fits}"
+    return [["sequences", f"{len(lengths)} ({between} frames each), {masked}"], ["clip length", clip_length]]
 
 
 def _row(name: str, text: str) -> str:
