@@ -359,8 +359,10 @@ def test_detectors_are_compared_image_by_image_and_never_with_forecasts() -> Non
     verdict = judge(ours, 2, theirs, DetectionGate(least={"AP": 0.4}))
     assert verdict.line == (
         "passed: AP 0.5000 >= 0.4; AP against champion 2: +0.2500 [+0.0000, +0.5000] over 2 images, greater in 1, "
-        "low >= -0.01"
+        "low >= -0.01, which may be chance with fewer than 6 images"
     )
+    many = {str(k): 0.5 for k in range(6)}
+    assert judge(detections(many), 2, detections(many), DetectionGate()).line.endswith("low >= -0.01")
     assert not judge(theirs, 2, ours, DetectionGate(margin=0.4)).passed
     assert judge(theirs, 2, ours, DetectionGate(margin=0.5)).passed
     for other, why in (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from maskcast.evaluation.paired import Difference
+from maskcast.evaluation.paired import MIN_VIDEOS, Difference
 from maskcast.registry.gate_params import Gate
 
 REMEDY = (
@@ -110,9 +110,11 @@ class Verdict:
         parts = [f"{each.score} {each.value:.4f} {each.result}" for each in self.thresholds]
         if self.difference is not None:
             fits = ">=" if self.difference.low >= -self.gate.margin else "<"
+            samples = "images" if self.difference.of == "image" else "videos"
+            few = f", which may be chance with fewer than {MIN_VIDEOS} {samples}"
             parts.append(
                 f"{self.gate.score} against champion {self.champion}: {self.difference}, low {fits} "
-                f"{-self.gate.margin:g}"
+                f"{-self.gate.margin:g}{few if self.difference.videos < MIN_VIDEOS else ''}"
             )
         elif self.incomparable is not None:
             allowed = "allowed" if self.gate.allow_incomparable else REMEDY
