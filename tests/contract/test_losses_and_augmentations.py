@@ -116,6 +116,17 @@ def test_a_loss_that_is_no_number_is_told_so() -> None:
         CustomLoss(nn.CrossEntropyLoss(reduction="none", ignore_index=IGNORE))(*sample())
 
 
+def a_float(logits: torch.Tensor, target: torch.Tensor) -> float:
+    return 1.0
+
+
+def test_a_loss_that_is_no_tensor_is_told_so() -> None:
+    with pytest.raises(
+        MaskcastError, match=r"^train_masker\.loss: a_float returns float; return a tensor of one nu"
+    ):
+        CustomLoss(a_float)(*sample())
+
+
 def example() -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
@@ -156,3 +167,33 @@ def test_an_augmentation_that_changes_the_form_is_told_so() -> None:
     said = r"^train_masker\.augment: Wider\.change returns frames float64 \(2, 30, 40, 3\), masks 'mask' uint8 \(2"
     with pytest.raises(MaskcastError, match=said + r".*; return frames uint8 \(2, 30, 40, 3\), masks 'mask'"):
         augment(frames, {single_map("abc")[0]: np.zeros((2, 30, 40), np.uint8)}, Wider(), rng(0))
+
+
+class Returned(Augmentation):
+    """Returns what it is told to."""
+
+    make: Any = None
+
+    def change(self, frames_THWC: np.ndarray, masks: Any, random: np.random.Generator) -> Any:
+        return self.make(frames_THWC, masks)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda frames, masks: frames, r"Returned\.change returns ndarray; return frames uint8"),
+        (lambda frames, masks: None, r"Returned\.change returns NoneType; return frames uint8"),
+        (
+            lambda frames, masks: (frames, {one: each + 7 for one, each in masks.items()}),
+            r"Returned\.change returns class id [789] in masks '\w+'; return ids below 3, or 255 for no label$",
+        ),
+    ],
+)
+def test_an_augmentation_that_returns_what_cannot_be_learnt_is_told_so(make: Any, said: str) -> None:
+    with pytest.raises(MaskcastError, match=rf"^train_masker\.augment: {said}"):
+        augment(*example(), Returned(make=make), rng(0))
+
+
+def test_an_augmentation_may_take_labels_away() -> None:
+    without = Returned(make=lambda frames, masks: (frames, {one: each | IGNORE for one, each in masks.items()}))
+    assert all((each == IGNORE).all() for each in augment(*example(), without, rng(0))[1].values())

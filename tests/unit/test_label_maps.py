@@ -87,6 +87,11 @@ def test_a_clip_may_lack_maps(mixed: ClipStore) -> None:
         ),
         ({"confidence": {"feet": MASKS}}, "masks of 'feet', which is not a label map"),
         ({"masks": {"hands": MASKS}}, r"masks of map 'hands' are uint8 \(4, 6, 8\); the store holds uint16"),
+        (
+            {"frames": FRAMES.astype(np.float32)},
+            r"uint8 \('T', 6, 8, 3\), frames, rows, columns, colours: convert th",
+        ),
+        ({"frames": FRAMES[:, :-1]}, r"frames are uint8 \(4, 5, 8, 3\); .*: resize them \(height and width of"),
         ({"masks": {"matte": IDS}}, r"masks of map 'matte' are uint16 \(4, 6, 8\); the store holds uint8"),
         ({"masks": {"skin": MASKS}}, "class id 2 is not among the 2 classes"),
         ({"masks": {"hands": IDS}}, "instance 400 of map 'hands' has no class; give it in objects"),

@@ -79,6 +79,20 @@ class Regression:
         return {"score": -float((self.model(x) - y).square().mean())}
 
 
+class WithoutGradient(Regression):
+    """Loses the gradient on the way to its loss."""
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        return super().loss(batch, step)[0].detach(), {}
+
+
+def test_a_loss_without_a_gradient_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        MaskcastError, match=r"^step 0: the loss depends on no weight that trains; .* without detach"
+    ):
+        fit(WithoutGradient(), PARAMS, tmp_path)
+
+
 @pytest.mark.parametrize("killed_at", [0, 3, 7, 10, 19])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int, precision: str) -> None:

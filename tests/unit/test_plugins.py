@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.conftest import moving_squares, write_store
 from tests.registered import FACTS, SEEN, write_parts
-from tests.toy_segmenter import MemoryConfig
+from tests.toy_segmenter import Memory, MemoryConfig
 
 from maskcast import plugins
 from maskcast.data.clip_store.reader import ClipStore
@@ -23,7 +23,9 @@ from maskcast.data.detection.sources.base import DetectionSource
 from maskcast.data.sources.base import SourceConfig
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.inference.forecast import ForecastSetting, forecast_clips
 from maskcast.labels import single_map
+from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.config import MaskerModelConfig, SegmenterModelConfig
 from maskcast.models.segmentation.configs import UNetConfig
@@ -35,67 +37,14 @@ from maskcast.registry.loading import load_address
 from maskcast.runner.code_digests import module_digests
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.stages.train_masker import TrainMasker
-from maskcast.training.tasks.segmentation import FrameTask
+from maskcast.training.tasks.forecasting import ForecastTask
+from maskcast.training.tasks.segmentation import FrameTask, WindowTask
+from maskcast.training.tasks.segmentation_params import WindowParams
 
 SEGMENTERS = "maskcast.segmenters"
 PAGE = (Path(__file__).parents[2] / "docs/add-a-model.md").read_text(encoding="utf-8")
 MODULES = {
     **{name: source for source, name in re.findall(r"```python\n(# mynets/(\w+)\.py\n.*?)```", PAGE, re.DOTALL)},
-    "still": """
-from typing import Any, Literal
-
-from maskcast.models.config import ModelConfig
-
-class StillConfig(ModelConfig):
-    arch: Literal["still"] = "still"
-
-    def build(self, num_classes: int) -> Any:
-        from mynets.still_network import Still
-
-        return Still()
-""",
-    "still_network": """
-import torch
-
-from maskcast.models.forecasting.base import Forecaster, known
-
-class Still(Forecaster):
-    def __init__(self):
-        super().__init__()
-        self.sure = torch.nn.Parameter(torch.zeros(()))
-
-    def forecast(self, context, horizon):
-        return known(context)[:, -1:].repeat(1, horizon, 1, 1)
-
-    def loss(self, context, target):
-        return self.sure**2, {}
-
-    def reset_to_persistence(self):
-        pass
-""",
-    "numpy_clips": """
-from functools import partial
-from pathlib import Path
-from typing import Literal
-
-import numpy as np
-
-from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.labels import single_map
-
-def read(file):
-    arrays = np.load(file)
-    return Arrays(arrays["frames"], {"mask": arrays["masks"]})
-
-class NumpyClips(SourceConfig):
-    layout: Literal["numpy_clips"] = "numpy_clips"
-
-    def listing(self, raw, *, height, width, seed):
-        listing = Listing([], single_map(["background", "thing"]))
-        for file in sorted(Path(raw).glob("*.npz")):
-            listing.add(RawClip(file.stem, file.stem.partition("_")[0], "labelled", partial(read, file)))
-        return listing
-""",
     "nameless": """
 from maskcast.models.segmentation.config import SegmenterModelConfig
 
@@ -113,9 +62,10 @@ class Taken(SegmenterModelConfig):
     arch: Literal["unet"] = "unet"
 """,
 }
-ALL = {SEGMENTERS: "mynets.fcn:FcnConfig", "maskcast.forecasters": "mynets.still:StillConfig"}
-ALL |= {"maskcast.layouts": "mynets.numpy_clips:NumpyClips"}
+ALL = {SEGMENTERS: "mynets.fcn:FcnConfig", "maskcast.forecasters": "mynets.step:StepConfig"}
+ALL |= {"maskcast.layouts": "mynets.numpy_clips:NumpyClipsConfig"}
 ALL |= {"maskcast.losses": "mynets.lovasz:LovaszConfig", "maskcast.augmentations": "mynets.erasing:ErasingConfig"}
+GRU = {SEGMENTERS: "mynets.gru:GruConfig"}
 CALM = {"maskcast.forecasters": "mynets.calm:CalmConfig"}
 TRAINING = {"training": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}}
 SIZES = {"height": None, "width": None, "seed": 0}
@@ -149,6 +99,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 TRAIN = """
+import json
 import sys
 from pathlib import Path
 
@@ -157,14 +108,15 @@ from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.pretrain_forecaster import PretrainForecaster, pretrain_forecaster
 from maskcast.stages.train_masker import TrainMasker, train_masker
 
-clips, masker, masks, still, metrics = map(Path, ("clips", "masker", "masks", "still", "metrics.json"))
+clips, masker, masks, forecaster, metrics = map(Path, ("clips", "masker", "masks", "forecaster", "metrics.json"))
 training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
-own = {"model": {"arch": "fcn", "width": 4}, "training": training}
+own = {"training": training}
+own["model"], own["window"] = json.loads(sys.argv[2])
 own |= {"loss": {"name": "lovasz"}, "augment": {"name": "erasing", "crop": [16, 16]}}
 train_masker(clips=clips, masker=masker, metrics=metrics, params=TrainMasker.model_validate(own))
 generate_masks(clips=clips, masker=masker, masks=masks, metrics=metrics, params=GenerateMasks())
 own = PretrainForecaster.model_validate({"model": {"arch": sys.argv[1]}, "training": training})
-pretrain_forecaster(clips=clips, masks=masks, masker=masker, pretrained=still, metrics=metrics, params=own)
+pretrain_forecaster(clips=clips, masks=masks, masker=masker, pretrained=forecaster, metrics=metrics, params=own)
 print(describe_params(TrainMasker))
 """
 
@@ -175,24 +127,37 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=800, check=False)
 
 
-@pytest.mark.parametrize(("own", "arch"), [(ALL, "still"), (ALL | CALM, "calm")])
+@pytest.mark.parametrize(
+    ("own", "masker", "window", "forecaster"),
+    [
+        (ALL, {"arch": "fcn", "width": 4}, None, "step"),
+        (ALL | GRU | CALM, {"arch": "conv_gru", "width": 4}, {"frames": 4, "chunk": 2}, "calm"),
+    ],
+)
 def test_what_another_package_brings_trains_and_loads(
-    install: Install, own: dict[str, str], arch: str, tmp_path: Path
+    install: Install, own: dict[str, str], masker: Any, window: Any, forecaster: str, tmp_path: Path
 ) -> None:
     install(own)
     write_store(tmp_path / "clips")
-    done = run("-c", TRAIN, arch, folder=tmp_path)
+    done = run("-c", TRAIN, forecaster, json.dumps([masker, window]), folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "masker/config.json").read_text())["model"] == {"arch": "fcn", "width": 4}
-    assert json.loads((tmp_path / "still/config.json").read_text())["model"]["arch"] == arch
-    for said in ("arch: fcn", "Channels of the hidden layer.", "name: lovasz", "name: erasing", "per_image: Mean"):
+    assert json.loads((tmp_path / "masker/config.json").read_text())["model"] == masker
+    assert json.loads((tmp_path / "forecaster/config.json").read_text())["model"]["arch"] == forecaster
+    for said in (
+        f"arch: {masker['arch']}",
+        "width: Channels of the ",
+        "name: lovasz",
+        "name: erasing",
+        "per_image: Mean",
+    ):
         assert said in done.stdout
 
 
 def test_the_page_declares_what_it_shows() -> None:
-    for group, name in ((SEGMENTERS, "fcn"), ("maskcast.losses", "lovasz"), ("maskcast.augmentations", "erasing")):
-        assert f'[project.entry-points."{group}"]\n{name} = "{ALL[group]}"\n' in PAGE
-    assert all(f"`{group}`" in PAGE for group in plugins.UNION_MODULES)
+    assert set(ALL) == set(plugins.UNION_MODULES)
+    for group, value in ALL.items():
+        assert re.search(rf'^\[project\.entry-points\."{group}"\]\n\w+ = "{value}"$', PAGE, re.MULTILINE)
+        assert f"`{group}`" in PAGE
 
 
 def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
@@ -310,7 +275,7 @@ def test_a_registered_model_whose_package_is_gone_names_it(install: Install, tmp
         ("mynets.broken:Broken", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module_any"),
         ("mynets.ending:Ending", r"cannot be imported \(SystemExit: 3\); fix that package, or uninstall it"),
         ("mynets.fcn:Missing", r"cannot be imported \(AttributeError: .*; fix that package, or uninstall it"),
-        ("mynets.still:StillConfig", r"must be a subclass of maskcast\.models\.segmentation\.config\.Segm"),
+        ("mynets.step:StepConfig", r"must be a subclass of maskcast\.models\.segmentation\.config\.Segm"),
         ("mynets.taken:Taken", r"arch: 'unet'; set it to a Literal of unused names \(in use: memory, unet\)"),
         ("mynets.nameless:Nameless", r"arch: missing; set it to a Literal"),
     ],
@@ -368,3 +333,82 @@ def test_a_model_without_a_head_says_so() -> None:
     )
     with pytest.raises(MaskcastError, match=said):
         Networks().head_of(UNetConfig(width=2).build(single_map("ab")))
+
+
+class Returned(Memory):
+    """Returns logits and state in another form."""
+
+    def __init__(self, form: str, maps: Any) -> None:
+        super().__init__(2, maps)
+        self.form = form
+
+    def forward(self, frames_BTHWC: torch.Tensor, state: Any = ()) -> Any:
+        logits, state = super().forward(frames_BTHWC, state)
+        forms = {
+            "logits": logits,
+            "bare": (logits[0], state),
+            "state": (logits, state[0]),
+            "maps": (logits * 2, state),
+        }
+        return forms[self.form]
+
+
+class ReturnedConfig(MemoryConfig):
+    form: str
+
+    def build(self, maps: Any) -> Returned:
+        return Returned(self.form, maps)
+
+
+@pytest.mark.parametrize("form", ["logits", "bare", "state", "maps"])
+def test_a_segmenter_that_returns_another_form_is_told_so(form: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    own = {"model": ReturnedConfig(form=form), "window": WindowParams(frames=2, chunk=2)}
+    params = TrainMasker.model_validate(TRAINING).model_copy(update=own)
+    task = WindowTask(store, params, "")
+    said = r"^train_masker\.model: Returned\.forward must return two tuples: the logits of 1 label map, "
+    with pytest.raises(MaskcastError, match=said):
+        list(task.losses(task.batch(0), 0))
+
+
+class Future(Forecaster):
+    """A forecaster whose author returns something else."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made = made
+
+    def forecast(self, context: torch.Tensor, horizon: int) -> Any:
+        return self.made(context)
+
+    def loss(self, context: Any, target: Any) -> Any:
+        return self.made(context)
+
+    def reset_to_persistence(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda context: context[:, :11], r"returns uint8 \(2, 9, 32, 48\); return uint8 \(2, 11, 32, 48\)$"),
+        (lambda context: context.long(), r"returns int64 \(2, 9, 32, 48\); return uint8"),
+        (lambda context: context.numpy(), r"returns ndarray; return uint8"),
+    ],
+)
+def test_a_forecaster_that_forecasts_another_form_is_told_so(made: Any, said: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    setting = ForecastSetting(None, 9, 11, torch.device("cpu"))
+    forecasts = forecast_clips(Future(made), setting, store, store, [store.select("val")])
+    with pytest.raises(MaskcastError, match=rf"^Future\.forecast {said}"):
+        next(forecasts)
+
+
+@pytest.mark.parametrize("made", [torch.zeros(()), (torch.zeros(3), {}), (torch.zeros(()), 1.0), None])
+def test_a_forecaster_whose_loss_is_of_another_form_is_told_so(made: Any) -> None:
+    task = ForecastTask.__new__(ForecastTask)
+    task.model = Future(lambda context: made)
+    with pytest.raises(
+        MaskcastError, match=r"^Future\.loss must return a pair: the loss, a tensor of one number, and"
+    ):
+        task.loss((torch.zeros(1), torch.zeros(1)), 0)

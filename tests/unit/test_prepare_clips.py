@@ -2,8 +2,10 @@ import json
 import signal
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -286,3 +288,54 @@ def test_masks_of_a_map_that_the_source_does_not_name_are_refused(tmp_path):
         MaskcastError, match="'both': masks of 'hands', which is not a label map of this store; allowed: skin"
     ):
         prepare_hands(tmp_path / "clips", source=HandsSource(maps=(SKIN,)))
+
+
+class OneClip(SourceConfig):
+    """A layout of another package, whose clips are loaded by any function."""
+
+    layout: Literal["one"] = "one"
+    load: Any = None
+    split: str = "train"
+
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        return Listing([RawClip(name, self.split, "labelled", self.load) for name in ("first", "second")], (SKIN,))
+
+
+class PrepareOne(PrepareClips):
+    source: OneClip
+
+
+def no_file() -> Arrays:
+    raise KeyError("frames")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            OneClip(load=lambda: 1),
+            r"^clip 'first': cannot be sent to a worker \(.*make load a functools.partial of a f",
+        ),
+        (
+            OneClip(load=partial(no_file, Lock())),
+            r"^clip 'first': cannot be sent to a worker \(cannot pickle '_thread",
+        ),
+        (OneClip(load=str), r"^clip 'first': load returns str; return maskcast\.data\.sources\.base\.Arrays$"),
+        (
+            OneClip(load=no_file, split="validation"),
+            r"clip 'first' is of split 'validation'; fix source; allowed: tr",
+        ),
+    ],
+)
+def test_a_layout_of_another_package_is_told_what_is_wrong(source, said, tmp_path):
+    with pytest.raises(MaskcastError, match=said):
+        prepare_clips(
+            raw=tmp_path, clips=tmp_path / "clips", params=PrepareOne(source=source, workers=2, required_splits=[])
+        )
+
+
+def test_the_clip_that_a_layout_fails_at_is_named(tmp_path):
+    params = PrepareOne(source=OneClip(load=no_file), workers=1, required_splits=[])
+    with pytest.raises(KeyError) as caught:
+        prepare_clips(raw=tmp_path, clips=tmp_path / "clips", params=params)
+    assert caught.value.__notes__ == ["while loading clip 'first' of split 'train'"]

@@ -9,7 +9,7 @@ import numpy as np
 from maskcast.data.clip_store.table import id_hash
 from maskcast.data.sources.base import Listing, SourceConfig
 from maskcast.errors import MaskcastError
-from maskcast.labels import Split
+from maskcast.labels import SPLITS, Split
 
 
 def check_ids(listing: Listing) -> None:
@@ -28,7 +28,7 @@ def check_ids(listing: Listing) -> None:
 
 
 def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Sequence[Split]) -> None:
-    """Refuses a listing without clips in required splits, because a later stage would fail.
+    """Refuses a listing with unknown splits, or without clips in required ones, because a later stage would fail.
 
     Args:
         raw: raw folder.
@@ -37,8 +37,14 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
         required: splits that must have clips.
 
     Raises:
-        MaskcastError: a required split has no clips.
+        MaskcastError: a split is unknown, or a required one has no clips.
     """
+    unknown = next((clip for clip in listing.clips if clip.split not in SPLITS), None)
+    if unknown is not None:
+        raise MaskcastError(
+            f"{raw}: clip {unknown.id!r} is of split {unknown.split!r}; fix {source.splits_come_from}; allowed: "
+            f"{', '.join(SPLITS)}"
+        )
     with_frames = Counter(clip.split for clip in listing.clips if clip.has_frames)
     # If there are frames, maskers cannot use clips that have only masks; if there are none, forecasters use these.
     clip_counts = with_frames or Counter(clip.split for clip in listing.clips)

@@ -1,6 +1,7 @@
 """Reads and resizes the clips of a listing in worker processes, in order."""
 
 import multiprocessing
+import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -33,7 +34,7 @@ def load_all(
 
     Raises:
         LabelError: labels contradict the params.
-        MaskcastError: a process died.
+        MaskcastError: a process died, or a clip cannot be sent to one.
     """
     workers = min(workers or num_cpus(), len(listing.clips))
     load = partial(_load, kinds={label_map.name: label_map.kind for label_map in listing.maps}, size=size)
@@ -41,6 +42,7 @@ def load_all(
         for clip in listing.clips:
             yield clip, load(clip)
         return
+    _check_pickles(listing.clips[0])
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
@@ -68,6 +70,21 @@ def load_all(
         pool.shutdown(cancel_futures=True)
 
 
+def _check_pickles(clip: RawClip) -> None:
+    """Checks that a clip can be sent to a worker, which clips of another package may not.
+
+    Raises:
+        MaskcastError: it cannot.
+    """
+    try:
+        pickle.dumps(clip)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise MaskcastError(
+            f"clip {clip.id!r}: cannot be sent to a worker ({error}); make load a functools.partial of a function "
+            "at the top of a module, with arguments that can be pickled"
+        ) from error
+
+
 def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] | None) -> Loaded | MaskcastError:
     try:
         arrays = clip.load()
@@ -75,6 +92,13 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
         raise
     except MaskcastError as error:
         return error
+    except Exception as error:  # a layout of another package may raise anything
+        error.add_note(f"while loading clip {clip.id!r} of split {clip.split!r}")
+        raise
+    if not isinstance(arrays, Arrays):
+        raise MaskcastError(
+            f"clip {clip.id!r}: load returns {type(arrays).__name__}; return maskcast.data.sources.base.Arrays"
+        )
     height, width = frame_size(arrays)
     if size is None:
         return arrays, width / height

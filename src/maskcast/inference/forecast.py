@@ -6,7 +6,7 @@ Legend: B clips, T context frames, h horizon, N frames, H height, W width, C = 3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -170,9 +170,12 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
     context = torch.from_numpy(context_BT).to(setting.device)
     if not model.input.needs_masker:
         masks, confidence = model.forecast_with_confidence(context, setting.horizon)
+        _check_form(model, context, masks, setting.horizon)
         return Forecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
     assert setting.masker is not None
-    frames = model.forecast(context, setting.horizon).cpu().numpy()
+    forecast = model.forecast(context, setting.horizon)
+    _check_form(model, context, forecast, setting.horizon)
+    frames = forecast.cpu().numpy()
     name = source.label_map.name
     masked = [
         segment_future(setting.masker, *context_and_forecast, batch_size=setting.horizon, precision="fp32")[name]
@@ -180,6 +183,19 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
     ]
     confidences = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])
     return Forecast(np.stack([one.masks for one in masked]), confidences, frames)
+
+
+def _check_form(model: Predictor, context: torch.Tensor, forecast: Any, horizon: int) -> None:
+    """Checks dtype and shape of a forecast, which a forecaster of another package may get wrong.
+
+    Raises:
+        MaskcastError: they are wrong.
+    """
+    shape, given = (len(context), horizon, *context.shape[2:]), type(forecast).__name__
+    if isinstance(forecast, torch.Tensor):
+        given = f"{str(forecast.dtype).removeprefix('torch.')} {tuple(forecast.shape)}"
+    if given != f"uint8 {shape}":
+        raise MaskcastError(f"{type(model).__name__}.forecast returns {given}; return uint8 {shape}")
 
 
 def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:

@@ -130,6 +130,11 @@ class Learner:
         logged: dict[str, float | Tensor] = {}
         for _ in range(chunks):
             loss, metrics = self._next_loss(losses)
+            if not loss.requires_grad:
+                raise MaskcastError(
+                    f"step {step}: the loss depends on no weight that trains; compute it from what the network "
+                    "returns, without detach(), item(), argmax() or no_grad()"
+                )
             loss.backward()
             total.append(loss.detach())
             logged |= {name: logged.get(name, 0.0) + value for name, value in metrics.items()}

@@ -10,7 +10,7 @@ Legend: T frames, H height, W width, C = 3 channels (RGB); frames and masks are 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import cos, radians, sin
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -146,11 +146,22 @@ def augment(
         warped = swap_masks(warped, swaps)
     frames_THWC = recolour(warp_frames(frames_THWC, geometry), colours)
     expected = _layer_shapes(frames_THWC, warped)
-    frames_THWC, warped = params.change(frames_THWC, warped, random)
-    if (actual := _layer_shapes(frames_THWC, warped)) != expected:
-        class_name = type(params).__name__
-        raise MaskcastError(f"train_masker.augment: {class_name}.change returns {actual}; return {expected}")
-    return frames_THWC, warped
+    if type(params).change is Augmentation.change:
+        return frames_THWC, warped
+    changed: Any = params.change(frames_THWC, warped, random)
+    is_pair = isinstance(changed, tuple) and len(changed) == 2
+    actual = _layer_shapes(*changed) if is_pair else type(changed).__name__
+    place = f"train_masker.augment: {type(params).__name__}.change returns"
+    if actual != expected:
+        raise MaskcastError(f"{place} {actual}; return {expected}")
+    for label_map, masks_THW in changed[1].items():
+        unknown = (masks_THW >= label_map.num_classes) & (masks_THW != IGNORE)
+        if label_map.kind == "classes" and unknown.any():
+            raise MaskcastError(
+                f"{place} class id {masks_THW[unknown][0]} in masks {label_map.name!r}; return ids below "
+                f"{label_map.num_classes}, or {IGNORE} for no label"
+            )
+    return changed
 
 
 def _layer_shapes(frames_THWC: np.ndarray, masks: Mapping[LabelMap, np.ndarray]) -> str:

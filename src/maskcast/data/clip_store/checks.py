@@ -50,9 +50,11 @@ def check_layers(
         )
     for what, layer, dtype, shape in given:
         if np.dtype(layer.dtype) != dtype or layer.shape[1:] != shape:
+            same_form = np.dtype(layer.dtype) == dtype and layer.shape[3:] == shape[2:]
+            remedy = "resize them (height and width of prepare_clips)" if same_form else "convert them"
             raise MaskcastError(
                 f"clip {clip_id!r}: {what} are {layer.dtype} {layer.shape}; the store holds {np.dtype(dtype)} "
-                f"{('T', *shape)}: resize them (height and width of prepare_clips)"
+                f"{('T', *shape)}, frames, rows, columns{', colours' * (len(shape) > 2)}: {remedy}"
             )
 
 

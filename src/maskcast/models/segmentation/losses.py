@@ -118,10 +118,12 @@ class CustomLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             own = self.loss(logits, target.long()) if (target != IGNORE).any() else 0 * logits.sum()
-        if own.ndim:
+        if not isinstance(own, Tensor) or own.ndim:
+            name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
+            given = f"a tensor of shape {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
             raise MaskcastError(
-                f"train_masker.loss: {type(self.loss).__name__} returns a tensor of shape {tuple(own.shape)}; "
-                "return one number, e.g. the mean over the pixels that have a label"
+                f"train_masker.loss: {name} returns {given}; return a tensor of one number, e.g. the mean over "
+                "the pixels that have a label"
             )
         return all_sum(own) / world_size()
 

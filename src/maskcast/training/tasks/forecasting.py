@@ -6,6 +6,7 @@ Legend: B windows, T context frames, h horizon, H height, W width; frames have C
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -108,8 +109,19 @@ class ForecastTask:
         return self._context.batch(context), self._target.batch(target)
 
     def loss(self, batch: tuple[Batch, Batch], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss of a batch and its terms; all processes draw the same steps and pixels."""
-        return self.model.loss(*batch)
+        """Returns the loss of a batch and its terms; all processes draw the same steps and pixels.
+
+        Raises:
+            MaskcastError: the forecaster, which may be of another package, returns something else.
+        """
+        returned: Any = self.model.loss(*batch)
+        is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
+        if not is_pair or not isinstance(returned[0], Tensor) or returned[0].ndim:
+            raise MaskcastError(
+                f"{type(self.model).__name__}.loss must return a pair: the loss, a tensor of one number, and a "
+                "dict of its terms, which may be empty"
+            )
+        return returned
 
     def validate(self) -> dict[str, float]:
         """Returns the macro Jaccard (absent classes left out) of forecasts from generated context masks.

@@ -26,7 +26,7 @@ class FrameTask(SegmentationTask):
         """Returns the loss of a batch."""
         windows = self._begin(batch, step)
         with self._feature_dropout(batch, windows):
-            logits, _ = self.student(windows.frames_BTHWC)
+            logits, _ = self._segment(windows.frames_BTHWC)
         return self._loss(logits, windows.masks, batch, step)
 
 
@@ -57,7 +57,7 @@ class WindowTask(SegmentationTask):
         state: State = ()
         if self.window.burn_in:
             with torch.no_grad(), dropout():
-                _, state = self.student(windows.frames_BTHWC[:, : self.window.burn_in], state)
+                _, state = self._segment(windows.frames_BTHWC[:, : self.window.burn_in], state)
             torch.clear_autocast_cache()  # older PyTorch caches weights cast without a gradient
         for start in self._chunk_starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
@@ -76,7 +76,7 @@ class WindowTask(SegmentationTask):
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
         """Returns a chunk's logits, those of its frames without memory (if they are learnt) and the last state."""
         if not self.window.alone:
-            logits, state = self.student(frames_BTHWC, state)
+            logits, state = self._segment(frames_BTHWC, state)
             return logits, (), state
         assert isinstance(self.student, RecurrentSegmenter)
         return self.student.with_frames_alone(frames_BTHWC, state)

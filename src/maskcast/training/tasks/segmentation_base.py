@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
-from maskcast.models.segmentation.base import Masker, Segmenter, logit_channels
+from maskcast.models.segmentation.base import Masker, Segmenter, State, logit_channels
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, CustomLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
+from maskcast.reading import pluralize
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.tasks.segmentation_adversarial import Adversary
@@ -172,6 +174,24 @@ class SegmentationTask:
             return nullcontext()
         labelled_share = len(batch.frames_BTHWC) / len(windows.frames_BTHWC)
         return self.semi_supervised.dropout(batch.views.kept, labelled_share)
+
+    def _segment(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[Sequence[Tensor], State]:
+        """Returns the logits of each map, and the state after the frames (see ``Segmenter.forward``).
+
+        Raises:
+            MaskcastError: the network, which may be of another package, returns something else.
+        """
+        returned: Any = self.student(frames_BTHWC, state)
+        is_pair = (
+            isinstance(returned, tuple) and len(returned) == 2 and all(isinstance(x, tuple) for x in returned)
+        )
+        if not is_pair or len(returned[0]) != len(self.maps):
+            raise MaskcastError(
+                f"train_masker.model: {type(self.student).__name__}.forward must return two tuples: the logits of "
+                f"{pluralize(len(self.maps), 'label map')}, which self.per_map makes, and the state, () if there "
+                "is none"
+            )
+        return returned
 
     def _loss(
         self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
