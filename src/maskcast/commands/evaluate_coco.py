@@ -44,11 +44,9 @@ def run(args: argparse.Namespace) -> int:
         with atomic_output(args.out, "out") as partial:
             partial.mkdir()
             write_report(partial, scores, args.images)
-    images, truths, detections = (
-        len(items) for items in (scores.truth.images, scores.truth.annotations, scores.detections)
-    )
-    sizes = (pluralize(detections, "detection"), pluralize(truths, "truth"), pluralize(images, "image"))
-    print(f"{args.kind}: {', '.join(sizes)}")
+    truth = scores.truth
+    counted = {"detection": scores.detections, "truth": truth.annotations, "image": truth.images}
+    print(f"{args.kind}: {', '.join(pluralize(len(items), name) for name, items in counted.items())}")
     print(scores.table())
     return 0
 

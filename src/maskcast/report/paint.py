@@ -68,10 +68,8 @@ def _font_file(text: str) -> Path:
 
     bundled = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
     system_fonts = [Path(file) for file in sorted(findSystemFonts())]
-    for file in (
-        bundled,
-        *(other for other in system_fonts if "LastResort" not in other.name),
-    ):  # it only has boxes
+    usable = [file for file in system_fonts if "LastResort" not in file.name]  # it only has boxes
+    for file in (bundled, *usable):
         with suppress(OSError):  # formats or sizes that Pillow does not support
             if _can_draw(file, text):
                 return file

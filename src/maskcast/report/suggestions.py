@@ -103,9 +103,8 @@ def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) 
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
     frames_THWC = store.frames(store.get(clip))
     frames_to_segment = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]
-    mask_HW = segment_whole(model, frames_to_segment, batch_size=BATCH, precision=PRECISION)[
-        store.label_map.name
-    ].masks[-1]
+    predictions = segment_whole(model, frames_to_segment, batch_size=BATCH, precision=PRECISION)
+    mask_HW = predictions[store.label_map.name].masks[-1]
     picture_HWC = overlay(frames_THWC[t], mask_HW)
     scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))
     image = resize_picture(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])

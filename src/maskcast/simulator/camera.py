@@ -185,9 +185,8 @@ def silhouettes(camera: Camera, motion: Motion) -> list[tuple[int, int, float, n
         depth = camera.project(positions)[:, 2]
         frames = np.flatnonzero(depth >= NEAREST_DEPTH)  # false for NaN
         shape = class_parts(int(class_index))[0]
-        pixels = camera.project(outlines(camera, shape, positions[frames], motion.rotations[frames, index]))[
-            ..., :2
-        ]
+        points = outlines(camera, shape, positions[frames], motion.rotations[frames, index])
+        pixels = camera.project(points)[..., :2]
         low, high = pixels.min(axis=1), pixels.max(axis=1)
         inside = (high >= -0.5).all(axis=1) & (low <= (camera.width - 0.5, camera.height - 0.5)).all(axis=1)
         distance = np.linalg.norm(positions[frames] - camera.eye, axis=-1)
