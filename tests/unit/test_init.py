@@ -891,6 +891,25 @@ def test_a_single_sequence_is_cut_so_that_both_parts_have_masks(
     assert start.clips["train"] >= 1 and start.clips["val"] >= 1
 
 
+def test_sequences_without_masks_beside_a_single_one_with_masks_are_unlabelled(tmp_path: Path) -> None:
+    """Few labelled and many unlabelled: the one with masks is cut by time, the others stay whole."""
+    davis(tmp_path, 5, 1, 60)
+    (tmp_path / "test.txt").write_text("seq-4\n")
+    start = plan_params(tmp_path)
+    assert start.findings.source["split_by"] == "time"
+    splits = {"val": 0.37, "unlabeled": ("seq-1", "seq-2", "seq-3"), "hidden": ("seq-4",)}
+    assert start.findings.source["splits"] == splits
+    assert start.findings.reasons["splits"] == (
+        "val: the last 37% of 60 frames; the rest is train; unlabeled: the 3 without masks; hidden: the 1 of "
+        "test, without masks: not used for training"
+    )
+    assert not start.left_out and set(start.clips) == {"train", "val", "unlabeled", "hidden"}
+    values = yaml.safe_load(start.text(tmp_path))["prepare_clips"] | {"workers": 1}
+    run_stage("prepare_clips", values, raw=tmp_path, clips=tmp_path / "clips")
+    clips = ClipStore(tmp_path / "clips").clips
+    assert {clip.meta["video"] for clip in clips if clip.split == "unlabeled"} == {*splits["unlabeled"]}
+
+
 def test_masks_too_close_together_are_said(tmp_path: Path) -> None:
     frames, masks = frames_of(0, 60)
     write_images(tmp_path / "frames", frames, "{}.png")

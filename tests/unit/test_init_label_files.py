@@ -527,6 +527,10 @@ def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path
         start.findings.source["split_by"] == "time" and start.clips["unlabeled"] == 1 and start.clips["val"] == 1
     )
     assert not any("left out" in warning for warning in start.findings.warnings)
+    assert start.findings.source["splits"].keys() == {"val"}  # others are unlabeled without being named
+    (tmp_path / "test.txt").write_text("two\n")
+    start = plan_params(tmp_path)
+    assert start.findings.source["splits"]["hidden"] == ("two",) and start.clips["hidden"] == 1
 
 
 UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it holds, what is said

@@ -233,8 +233,12 @@ def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
 def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
     for kind in ("cats", "dogs"):  # whose images have the same names
         photographs(tmp_path, [str(k) for k in range(10)], ((40, 64), (64, 40)), folder=f"/{kind}")
+    photographs(tmp_path, [str(k) for k in range(4)], ((40, 64), (64, 40)), folder="/owls")
+    shutil.rmtree(tmp_path / "masks/owls")
     start = plan_params(tmp_path)
     assert start.findings.source["split_by"] == "time"
+    assert start.findings.source["splits"] == {"val": 0.2, "unlabeled": ("owls",)}
+    assert start.clips == {"train": 16, "val": 4, "unlabeled": 4} and not start.left_out
     store = prepared(start, tmp_path, tmp_path / "out")
     assert [clip.id for clip in store.clips if clip.split == "val"] == [
         "cats_00008",

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -249,6 +250,32 @@ def test_a_window_may_look_back_into_the_part_before(tmp_path):
     assert listing.meta == {"lookback": 2}
 
 
+def test_sequences_that_a_split_names_stay_whole_where_others_are_cut_by_time(tmp_path):
+    for name, frames in {"lane": 4, "park": 4, "road": 6, "sea": 5}.items():
+        write_sequence(tmp_path, name, frames=frames)
+    shutil.rmtree(tmp_path / "Annotations/480p/lane")
+    shutil.rmtree(tmp_path / "Annotations/480p/sea")
+    splits = {"val": 0.34, "unlabeled": ("lane",), "train": ("park",), "hidden": ("sea",)}
+    listing = list_raw(tmp_path, frames=2, window_step=2, split_by="time", splits=splits, lookback=1)
+    assert [(c.id, c.split, c.kind) for c in listing.clips] == [
+        ("lane_00000", "unlabeled", "unlabelled"),
+        ("lane_00002", "unlabeled", "unlabelled"),
+        ("park_00000", "train", "labelled"),
+        ("park_00002", "train", "labelled"),
+        ("road_00000", "train", "labelled"),
+        ("road_00002", "train", "labelled"),
+        ("road_00003", "val", "labelled"),
+        ("sea_00000", "hidden", "hidden"),
+        ("sea_00002", "hidden", "hidden"),
+    ]
+    assert not listing.skipped
+    listing = list_raw(tmp_path, frames=2, split_by="time", splits={"val": 0.5, "hidden": ("sea",)})
+    ((name, reason),) = listing.skipped
+    assert name == "lane" and "or put the sequence into unlabeled, or into hidden if nothing may" in reason
+    with pytest.raises(MaskcastError, match=r"splits.unlabeled: 'lake' is not among the sequences \(lane, "):
+        list_raw(tmp_path, split_by="time", splits={"val": 0.34, "unlabeled": ("lake",)})
+
+
 def test_unlabelled_windows_do_not_look_back_at_what_is_scored_on(tmp_path):
     write_sequence(tmp_path, "road", frames=6)
     splits = {"val": 0.34, "unlabeled": 0.34}
@@ -288,8 +315,7 @@ def test_shares_of_time_leave_the_beginning_to_train(splits, parts):
 @pytest.mark.parametrize(
     ("splits", "match"),
     [
-        ({"val": ("road",)}, "splits.val: with split_by: time every split but train takes a share"),
-        ({"train": 0.5}, "splits.train: with split_by: time every split but train takes a share"),
+        ({"train": 0.5}, "splits.train: with split_by: time train gets the rest of each sequence; give the other"),
         ({"valid": 0.5}, "splits.valid: unknown split; allowed: train, val"),
         ({"val": 0.7, "test": 0.7}, "sum to at most 1"),
     ],

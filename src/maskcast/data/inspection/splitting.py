@@ -222,9 +222,9 @@ def _split_photographs(
         if "test" in splits:
             found.reasons["splits"] += f"; test: {origin or 'as many others'}"
     else:
-        found.source |= {"split_by": "time", "splits": {"val": VAL_SHARE}}
-        found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each folder; the rest is train"
-        return
+        found.source["split_by"] = "time"
+        splits["val"] = VAL_SHARE
+        found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each labelled folder; the rest is train"
     found.reasons["splits"] += _unlabelled_text(without)
     found.source["splits"] = {**splits, **without}
 
@@ -257,26 +257,18 @@ def _split_by_time(
         begin = _val_start(found, name, len(marks) - [*reversed(marks)].index(True))
     begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
-    found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
+    found.source |= {
+        "split_by": "time",
+        "splits": {"val": share, **without},
+        "window_step": max(1, found.context // 2),
+    }
     found.reasons["split_by"] = "only one sequence has masks: training uses its beginning, validation its end"
     found.reasons["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
-    found.reasons["window_step"] = "windows overlap, because there is only one sequence"
+    found.reasons["splits"] += _unlabelled_text(without)
+    found.reasons["window_step"] = "windows overlap, because only one sequence has masks"
     found.warnings.append(
         "one labelled sequence: scores on its end say little about other videos; label a second one"
     )
-    if without and found.source["layout"] == "frame_folders":
-        count = sum(map(len, without.values()))
-        found.warnings.append(
-            f"left out: {pluralize(count, 'sequence')} without masks, because every sequence is cut by "
-            "time. Label a second sequence, and they are used, too"
-        )
-    elif without:
-        found.reasons["splits"] += f"; unlabeled: the {sum(map(len, without.values()))} without masks"
-        if hidden := without.get("hidden"):
-            found.warnings.append(
-                f"{', '.join(hidden[:3])} ({pluralize(len(hidden), 'sequence')} of test) count as unlabelled, "
-                "because labelled ones are cut by time: move them away if training must not use them"
-            )
 
 
 def _val_start(found: Findings, name: str, end: int) -> int:

@@ -18,7 +18,7 @@ from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import SplitBy, windows
+from maskcast.data.sources.cutting import SplitBy, is_labelled, sequence_splits, windows
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
@@ -28,12 +28,11 @@ from maskcast.data.sources.sequence_files import (
     read_window,
     sequence_notes,
 )
-from maskcast.data.sources.splits import Splits, assign_splits
+from maskcast.data.sources.splits import Splits, listed_names
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import (
     IGNORE,
-    KIND_OF_SPLIT,
     MASK,
     OBJECTS,
     LabelError,
@@ -86,11 +85,12 @@ class AnnotationsSource(SourceConfig):
     window_step: int = Field(default=22, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the sequence."""
     split_by: SplitBy = "sequence"
-    """`sequence`: a sequence belongs to one split; `time`: each labelled sequence is cut into one part per split,
-    in the order `train`, `val`, `test`, `unlabeled`."""
+    """`sequence`: a sequence belongs to one split; `time`: each labelled sequence that `splits` does not name is
+    cut into one part per split, in the order `train`, `val`, `test`, `unlabeled`."""
     splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the labelled sequences of each split, or with `split_by: time` shares of each; the rest is
-    `train`. Sequences without labels that are not named are `unlabeled`."""
+    """Share or names of the labelled sequences of each split; the rest is `train`. With `split_by: time` a share
+    is of each sequence, and named sequences stay whole. Sequences without labels that are not named are
+    `unlabeled`."""
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
@@ -120,12 +120,11 @@ class AnnotationsSource(SourceConfig):
         listing.notes += names.unused_renames()
         for name, split in _splits(self, footage, labelled, seed).items():
             frame_labels = labelled.get(name, {})
-            if not frame_labels and KIND_OF_SPLIT[split] == "labelled":
+            if not frame_labels and is_labelled(split):
                 reason = "has no labels; put it into unlabeled, or into hidden if nothing may learn from it"
                 listing.skipped.append((name, reason))
                 continue
-            params = self if frame_labels else self.model_copy(update={"split_by": "sequence"})
-            for window in windows(name, footage[name], split, params, listing):
+            for window in windows(name, footage[name], split, self, listing):
                 window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
                 load = partial(
                     load_window, window.images, window.frames, window_labels, names, instances=self.instances
@@ -176,12 +175,13 @@ def labelled_frames(labels: PairedLabels, empty: Empty) -> LabelledFrames:
     return {name: found for name, found in known.items() if found}
 
 
-def _splits(source: AnnotationsSource, names: Iterable[str], known: LabelledFrames, seed: int) -> dict[str, str]:
-    """Returns the split of each sequence."""
+def _splits(
+    source: AnnotationsSource, names: Iterable[str], known: LabelledFrames, seed: int
+) -> dict[str, str | None]:
+    """Returns the split of each sequence, None for a sequence that is cut by time."""
     names = list(names)
-    by_name = {} if source.split_by == "time" else source.splits
-    listed = {name for members in by_name.values() if isinstance(members, tuple) for name in members}
-    found = assign_splits([name for name in names if name in known or name in listed], by_name, seed)
+    listed = listed_names(source.splits)
+    found = sequence_splits([name for name in names if name in known or name in listed], source, seed)
     return {name: found.get(name, "unlabeled") for name in names}
 
 

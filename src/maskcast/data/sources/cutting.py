@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.sequence_files import SequenceFiles
-from maskcast.data.sources.splits import Splits, time_parts
+from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
 from maskcast.labels import KIND_OF_SPLIT
 from maskcast.reading import pluralize
 
@@ -31,7 +31,7 @@ class WindowParams(Protocol):
 
     @property
     def split_by(self) -> SplitBy:
-        """Whether a split gets whole sequences, or a part of each sequence."""
+        """Whether a split gets whole sequences, or a part of each sequence that no split names."""
 
     @property
     def splits(self) -> Splits:
@@ -77,22 +77,50 @@ class Window:
     meta: dict[str, Any]
 
 
+def sequence_splits(names: Sequence[str], params: WindowParams, seed: int) -> dict[str, str | None]:
+    """Returns the split of each sequence, None for a sequence that is cut by time.
+
+    Args:
+        names: names of the sequences.
+        params: the params that define the splits.
+        seed: see `assign_splits`.
+
+    Raises:
+        MaskcastError: see `assign_splits`.
+    """
+    if params.split_by == "sequence":
+        return {**assign_splits(names, params.splits, seed)}
+    listed: Splits = {split: members for split, members in params.splits.items() if isinstance(members, tuple)}
+    whole = listed_names(params.splits)
+    return {name: split if name in whole else None for name, split in assign_splits(names, listed, seed).items()}
+
+
+def is_labelled(split: str | None) -> bool:
+    """Whether a sequence of this split needs labels; None stands for a sequence that is cut by time."""
+    return split is None or KIND_OF_SPLIT[split] == "labelled"
+
+
 def windows(
-    name: str, sequence: SequenceFiles, split: str, params: WindowParams, listing: Listing, lookback: int = 0
+    name: str,
+    sequence: SequenceFiles,
+    split: str | None,
+    params: WindowParams,
+    listing: Listing,
+    lookback: int = 0,
 ) -> Iterator[Window]:
     """Yields the windows of a sequence; records parts that are too short in ``listing.skipped``.
 
     Args:
         name: name of the sequence.
         sequence: its frames and masks.
-        split: the split of the sequence; not used if it is cut by time.
+        split: the split of the sequence; None cuts it by time.
         params: the params that define the cuts.
         listing: where left-out parts are recorded.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
     """
-    whole, by_time = range(len(sequence.masks)), params.split_by == "time"
-    for part_split, part in (time_parts(whole, params.splits) if by_time else {split: whole}).items():
+    whole = range(len(sequence.masks))
+    for part_split, part in (time_parts(whole, params.splits) if split is None else {split: whole}).items():
         first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
         runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in sequence.runs)
         ranges = [
@@ -101,7 +129,7 @@ def windows(
             for window in windows_in(len(run), params.frames, params.stride, params.window_step)
         ]
         if not ranges:
-            what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if by_time else "")
+            what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if split is None else "")
             what += f" in {len(sequence.runs)} parts ({sequence.gap})" if sequence.gap else ""
             listing.skipped.append((name, f"{what}, a window needs {span(params.frames, params.stride)}"))
         for frames in ranges:

@@ -19,7 +19,7 @@ from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import SplitBy, span, windows
+from maskcast.data.sources.cutting import SplitBy, is_labelled, sequence_splits, span, windows
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, without_masks
 from maskcast.data.sources.sequence_files import (
     SequenceFiles,
@@ -28,11 +28,10 @@ from maskcast.data.sources.sequence_files import (
     read_window,
     sequence_notes,
 )
-from maskcast.data.sources.splits import Splits, assign_splits
+from maskcast.data.sources.splits import Splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
-    KIND_OF_SPLIT,
     LOOKBACK,
     MASK,
     OBJECTS,
@@ -111,11 +110,11 @@ class FrameFoldersSource(SourceConfig):
     window_step: int = Field(default=22, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the sequence."""
     split_by: SplitBy = "sequence"
-    """`sequence`: a sequence belongs to one split; `time`: each sequence is cut into one part per split, in the
-    order `train`, `val`, `test`, `unlabeled`."""
+    """`sequence`: a sequence belongs to one split; `time`: each sequence that `splits` does not name is cut into
+    one part per split, in the order `train`, `val`, `test`, `unlabeled`."""
     splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the sequences of each split, or with `split_by: time` shares of each sequence; the rest is
-    `train`."""
+    """Share or names of the sequences of each split; the rest is `train`. With `split_by: time` a share is of each
+    sequence, and named sequences stay whole: `{val: 0.2, unlabeled: [street-0, street-2]}`."""
     lookback: int = Field(default=0, ge=0)
     """With `split_by: time`, how many frames at the start of a clip of `val`, `test` or `hidden` may be from the
     split before: a forecaster sees them as context and forecasts later ones. Not for maskers, which would be
@@ -167,9 +166,7 @@ class FrameFoldersSource(SourceConfig):
             raise MaskcastError(
                 f"{raw}: nothing matches images {self.images!r}; fix source.images or the data set's root"
             )
-        splits = assign_splits(
-            sorted(images, key=natural_sort_key), {} if self.split_by == "time" else self.splits, seed
-        )
+        splits = sequence_splits(sorted(images, key=natural_sort_key), self, seed)
         names, attributes = read_classes(raw, self.classes)
         maps = single_map(names, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)
@@ -183,7 +180,7 @@ class FrameFoldersSource(SourceConfig):
                     raw / self.masks.replace("{clip}", name),
                     suffix=self.mask_suffix or "",
                     offset=self.offset,
-                    labelled=KIND_OF_SPLIT[split] == "labelled",
+                    labelled=is_labelled(split),
                 )
             except MaskcastError as error:
                 listing.skipped.append((name, str(error)))

@@ -52,6 +52,11 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
     return {name: assigned.get(name, "train") for name in names}
 
 
+def listed_names(splits: Splits) -> set[str]:
+    """Returns the names that splits list."""
+    return {name for members in splits.values() if isinstance(members, tuple) for name in members}
+
+
 def check_no_copies(files: Mapping[Key, Path], splits: Mapping[Key, str]) -> None:
     """Refuses copies of one file in two splits: validation would score on training data.
 
@@ -81,13 +86,16 @@ def check_no_copies(files: Mapping[Key, Path], splits: Mapping[Key, str]) -> Non
 def time_parts(frames: range, splits: Splits) -> dict[str, range]:
     """Cuts a sequence into consecutive parts: `train`, which gets the rest, then the other splits in their order.
 
+    Splits that are given by names get no part.
+
     Raises:
-        MaskcastError: on an unknown split, names instead of a share, or shares that sum to more than 1.
+        MaskcastError: on an unknown split, a share of `train`, or shares that sum to more than 1.
     """
     shares = _shares(splits)
-    if named := [split for split in splits if split not in shares or split == "train"]:
+    if "train" in shares:
         raise MaskcastError(
-            f"splits.{named[0]}: with split_by: time every split but train takes a share of the sequence, e.g. 0.2"
+            "splits.train: with split_by: time train gets the rest of each sequence; give the other splits "
+            "shares, e.g. val: 0.2, or name the sequences that are whole in train"
         )
     parts, end = {}, frames.stop
     for split, share in reversed(shares.items()):
