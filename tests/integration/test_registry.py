@@ -5,7 +5,9 @@ import os
 import pickle
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,52 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment that names no server: mlflow.db in the working directory."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_folder_that_is_copied_or_moved_keeps_its_runs_and_models(
+    workshop: Workshop,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, copy, moved = (tmp_path / name for name in ("my möve %20?", "copy", "moved"))
+    home.mkdir()
+    monkeypatch.chdir(home)
+    run(workshop.forecaster(1))
+    shutil.copytree(home, copy)
+    for folder in (copy, moved):
+        if folder == moved:
+            home.rename(moved)
+        monkeypatch.chdir(folder)
+        code, said = command(capsys, "list")
+        assert (code, f"was in {home} before; its locations were updated" in said) == (0, True)
+        assert "updated" not in command(capsys, "list")[1]
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            assert f"{home.as_uri()}/mlartifacts" not in "\n".join(database.iterdump())  # in no table of MLflow
+        assert load_address("models:/maskcast/1").digest == Registry("maskcast").find("1").digest
+        other = home if folder == copy else copy
+        before = [*(other / "mlartifacts").rglob("*")]
+        run(workshop.forecaster(2))
+        assert Registry("maskcast").has_files(Registry("maskcast").find("2"))
+        assert [*(other / "mlartifacts").rglob("*")] == before
+    assert not home.exists()
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_database_elsewhere_has_the_files_beside_it(
+    workshop: Workshop, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Worktrees share a registry by its address; the files must outlive the one that ran first."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared/mlflow.db")
+    for name in ("shared", "worktree"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "worktree")
+    run(workshop.forecaster(1))
+    shutil.rmtree(tmp_path / "worktree")
+    assert Registry("maskcast").has_files(Registry("maskcast").find("1"))
+    assert (tmp_path / "shared/mlartifacts").is_dir()
 
 
 @pytest.mark.usefixtures("embedded")

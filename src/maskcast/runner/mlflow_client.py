@@ -16,7 +16,8 @@ from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.runner.locks import exclusive_lock
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
-from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, tracking_uri
+from maskcast.runner.mlflow_moved import update_locations
+from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, sqlite_uri, tracking_uri
 from maskcast.runner.outputs import partial_path, remove
 
 SQLITE = b"SQLite format 3\0"  # header of a database file
@@ -44,6 +45,8 @@ def new_client(*, read_only: bool = False) -> Any:
         path = database_file(uri)
         if path is not None and not read_only and _is_empty(path):
             _create_database(path.resolve())
+        if path is not None:
+            update_locations(path)
         try:
             return mlflow.MlflowClient(uri)
         except ModuleNotFoundError as error:
@@ -142,4 +145,4 @@ def create_tables(path: Path) -> None:
     import mlflow
 
     with convert_mlflow_errors():
-        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+        mlflow.MlflowClient(sqlite_uri(path)).search_experiments(max_results=1)

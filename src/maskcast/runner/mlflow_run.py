@@ -17,7 +17,8 @@ from maskcast.params import all_values, flatten
 from maskcast.progress import say
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import is_not_found
-from maskcast.runner.mlflow_uri import TRACKING_URI, default_folder, env_value, redacted_uri
+from maskcast.runner.mlflow_moved import artifact_location
+from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, env_value, redacted_uri, tracking_uri
 from maskcast.runner.provenance import Origin
 from maskcast.writing import write_atomically
 
@@ -169,8 +170,9 @@ def _experiment(client: Any, name: str | None) -> str:
 def _experiment_by_name(client: Any, name: str) -> Any:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        # The embedded default has its artifacts beside mlflow.db; a server has its own location.
-        location = (default_folder() / "mlartifacts").as_uri() if env_value(TRACKING_URI) is None else None
+        # A database file has its artifacts in the folder beside it; a server has its own location.
+        database = database_file(tracking_uri())
+        location = None if database is None else artifact_location(database)
         try:
             client.create_experiment(name, artifact_location=location)
         except Exception:  # another process has created it in the meantime, or it cannot be created

@@ -8,7 +8,7 @@ workspace from which it was started.
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from maskcast.errors import MaskcastError
 from maskcast.redaction import has_user, redacted
@@ -39,7 +39,7 @@ def tracking_uri() -> str:
     """
     uri = env_value(TRACKING_URI)
     if uri is None:
-        return f"sqlite:///{default_folder() / 'mlflow.db'}"
+        return sqlite_uri(default_folder() / "mlflow.db")
     _check_address(uri)
     return uri
 
@@ -65,12 +65,17 @@ def default_folder() -> Path:
     return copy.parents[3] / here.relative_to(root)
 
 
+def sqlite_uri(path: Path) -> str:
+    """Returns the address of an SQLite database; SQLAlchemy decodes the path."""
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
 def database_file(uri: str) -> Path | None:
     """Returns the file of an SQLite database, or None for another address."""
     name = uri.removeprefix("sqlite:///").partition("?")[0]
     if name == uri or name.startswith((":memory:", "file:")):
         return None
-    return Path(name).absolute()
+    return Path(unquote(name)).absolute()
 
 
 def _check_address(uri: str) -> None:

@@ -1,0 +1,61 @@
+"""Keeps the paths in the embedded database valid when its folder is moved or copied.
+
+MLflow stores absolute locations of runs' files. After a move it would look for them at the old path and write new
+ones there; after a copy, a run in the copy would write into the original.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from maskcast.progress import say
+
+ARTIFACTS = "mlartifacts"  # folder of the runs' files, beside the database
+# Columns of MLflow's tables that have such locations.
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def artifact_location(database: Path) -> str:
+    """Returns the location of the runs' files of an SQLite database."""
+    return (database.resolve().parent / ARTIFACTS).as_uri()
+
+
+def update_locations(database: Path) -> None:
+    """Replaces the locations that a database has of a folder in which it was before.
+
+    A location is replaced if the files are in the new folder, or no longer in the old one. If the database cannot
+    be written, a warning says so.
+
+    Args:
+        database: an SQLite database of MLflow.
+    """
+    new = artifact_location(database)
+    try:
+        with (
+            closing(sqlite3.connect(database.resolve().as_uri() + "?mode=rw", uri=True)) as connection,
+            connection,
+        ):
+            found = connection.execute(
+                "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
+                (f"file:///%/{ARTIFACTS}",),
+            )
+            for (old,) in found.fetchall():
+                folder = Path(unquote(urlsplit(old).path))
+                if old == new or (folder.exists() and not (database.resolve().parent / ARTIFACTS).exists()):
+                    continue
+                for table, column in LOCATIONS:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608  # constants
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    )
+                say(f"tracking: {database} was in {folder.parent} before; its locations were updated")
+    except sqlite3.Error as error:
+        say(f"warning: {database}: locations of runs' files were not checked ({error})")
