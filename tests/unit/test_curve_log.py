@@ -10,6 +10,7 @@ def record(path: Path, owner: str, *steps: int) -> None:
     with closing(CurveLog(path, owner)) as log:
         for step in steps:
             log.metrics({"train/loss": 1 / step}, step)
+            assert CurveLog(path, owner).earlier[-1][0] == step  # at once, because a killed run closes nothing
 
 
 def test_a_resumed_run_finds_earlier_reports_and_keeps_them(tmp_path: Path) -> None:

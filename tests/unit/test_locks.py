@@ -16,7 +16,7 @@ import pytest
 from maskcast.errors import MaskcastError
 from maskcast.runner import locks, outputs
 from maskcast.runner.locks import exclusive_lock, temporary_change
-from maskcast.runner.outputs import atomic_outputs
+from maskcast.runner.outputs import atomic_output, atomic_outputs
 
 HOLD = """
 import sys, time
@@ -202,6 +202,17 @@ def test_the_volume_of_a_cluster_keeps_no_empty_folders(tmp_path: Path, monkeypa
     (volume / "run-1/masker.resume").mkdir(parents=True)
     write(tmp_path / "clips", "text")
     assert [path.name for path in (volume / "run-1").iterdir()] == ["masker.resume"]
+
+
+def test_two_attempts_that_write_to_folders_of_their_own_share_no_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", str(tmp_path / "volume"))
+    with atomic_output(tmp_path / "one/masker") as partial:
+        partial.touch()
+        with pytest.raises(MaskcastError, match=r"volume/masker\.resume: locked by process \d+ on"):
+            write(tmp_path / "other/masker", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_a_volume_that_cannot_be_written_is_named_and_not_the_output(

@@ -87,6 +87,7 @@ def test_replaces_an_older_output(tmp_path: Path, register) -> None:
         ({"source": "../{}/in", "copied": "./in"}, r"but contains --source \(\.\./.+/in\); choose another path"),
         ({"source": "in", "copied": "."}, "but contains the working directory"),
         ({"source": "in", "copied": ".."}, "but contains the working directory"),
+        ({"source": "in", "copied": "/"}, "but contains the working directory"),
         ({"copied": "out"}, "--source is missing"),
         ({"source": "absent", "copied": "out"}, r"absent: input does not exist \(--source of copy\)"),
         ({"source": "in", "copied": "out", "other": "x"}, "no port 'other'; ports: source, extra, copied"),

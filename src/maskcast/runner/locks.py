@@ -81,7 +81,7 @@ def temporary_change(path: Path) -> Iterator[str]:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchanges two paths atomically; returns False if the file system cannot."""
+    """Exchanges two paths atomically; returns False if one does not exist, or the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False

@@ -215,7 +215,7 @@ def _replace(partial: Path, out: Path) -> None:
     """Replaces ``out`` with ``partial``; an older output stays until the new one is in place."""
     old = partial.with_name(partial.name + ".old")  # `<output>.old` may be a copy of the user's
     remove(old)
-    if (out.exists() or out.is_symlink()) and exchange(partial, out):
+    if exchange(partial, out):
         remove(partial)
         return
     if out.exists() or out.is_symlink():
