@@ -221,6 +221,7 @@ def test_a_stage_goes_by_the_name_that_it_is_given(tmp_path: Path, register) -> 
     for name in (None, "first", None):
         run_stage("known_as", {}, name=name, seen=tmp_path / "out")
         assert (tmp_path / "out").read_text() == (name or "known_as")
+        assert running_name("known_as") == "known_as"
 
 
 def test_errors_tell_keys_by_the_name_that_a_stage_goes_by(tmp_path: Path, register) -> None:
