@@ -13,6 +13,7 @@ from tests.unit.test_train_masker import outputs, params
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.dry_run import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import map_scores
 from maskcast.evaluation.masker import MaskerScores
@@ -126,6 +127,54 @@ def test_prepare_clips_says_which_split_has_none_and_how_masks_were_read(
     assert notes[1].startswith("warning: no mask of split 'val' has foreground, so its scores are meaningless")
     said = capsys.readouterr().err
     assert all(f"  {note}\n" in said for note in notes)
+
+
+ANIMALS = ["background", "cat", "dog", "cow", "hen", "pig", "ram", "yak"]
+REMEDY = "choose other clips for the splits in source.splits (names or shares), or set source.split_by: time if "
+
+
+@pytest.mark.parametrize(
+    ("values", "splits", "expected"),
+    [
+        (
+            {"a": 1, "b": 1, "c": 2},
+            {"val": ["c"]},
+            [
+                "1 class of mask occurs in val but not in train (dog), so nothing is learned of it",
+                "1 class of mask occurs in train but not in val (cat), so no score covers it",
+            ],
+        ),
+        (
+            {"a": 1, **{name: 2 + k for k, name in enumerate("bcdefg")}},
+            {"val": ["b", "c", "d"], "test": ["e", "f", "g"]},
+            [
+                "6 classes of mask occur in val and test but not in train (dog, cow, hen, pig, ram, ...), so nothing "
+                "is learned of them",
+                "1 class of mask occurs in train but not in val and test (cat), so no score covers it",
+            ],
+        ),
+        ({"a": 1, "b": 2, "c": 1, "d": 2}, {"val": ["c"], "test": ["d"]}, []),
+    ],
+)
+def test_prepare_clips_says_which_classes_a_split_lacks(
+    values: dict[str, int], splits: dict[str, list[str]], expected: list[str], tmp_path: Path
+) -> None:
+    for name, value in values.items():
+        write_sequence(tmp_path / "raw", name, value=value)
+    notes = prepared(tmp_path, classes=ANIMALS, encoding="index", splits=splits).meta["notes"]
+    warnings = [note.removeprefix("warning: ") for note in notes if "warning" in note]
+    assert [warning.split("; choose")[0] for warning in warnings] == expected
+    assert all(f"; {REMEDY}" in warning for warning in warnings)
+
+
+def test_a_dry_run_does_not_judge_classes_by_its_few_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NOTES_FILE, str(tmp_path / "notes"))
+    for name, value in {"a": 1, "b": 2}.items():
+        write_sequence(tmp_path / "raw", name, value=value)
+    notes = prepared(tmp_path, classes=ANIMALS, encoding="index", splits={"val": ["a"]}).meta["notes"]
+    assert not any("warning" in note for note in notes)
 
 
 def test_a_set_with_foreground_everywhere_is_not_warned_of(tmp_path: Path) -> None:

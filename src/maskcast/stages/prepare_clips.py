@@ -1,11 +1,12 @@
 """prepare_clips: convert raw videos or images of any layout to a clip store with one frame size."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, partly_labelled
@@ -28,6 +29,8 @@ from maskcast.runner.outputs import final_path
 from maskcast.runner.stage import InPath, OutPath, stage
 
 MAX_REASONS = 5
+MAX_CLASSES = 5  # maximum number of classes in a warning
+SCORED: tuple[Split, ...] = ("val", "test")
 TRAINING: tuple[Split, ...] = ("train", "val")
 
 
@@ -92,7 +95,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     if listing.backgrounds:
         root = clips / BACKGROUNDS
         meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, shared_backgrounds)
-    survey = _Survey(listing.maps)
+    survey = _Survey(listing.maps, params.source.splits_come_from)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], readable_clips):
             if (clip_size := frame_size(arrays)) != (height, width):
@@ -118,18 +121,21 @@ class _Survey:
 
     Args:
         maps: label maps of the store.
+        splits_come_from: what decides the split of a clip, for warnings.
 
     Attributes:
         written: number of clips of each split.
         masks_alone: number of clips without frames.
     """
 
-    def __init__(self, maps: Sequence[LabelMap]) -> None:
+    def __init__(self, maps: Sequence[LabelMap], splits_come_from: str) -> None:
         self.written: Counter[str] = Counter()
         self.masks_alone = 0
         self._maps = maps
-        self._background = {each.name: IGNORE if each.kind == "classes" else 0 for each in maps}
-        self._has_foreground: dict[tuple[str, str], bool] = {}  # by split and map
+        self._splits_come_from = splits_come_from
+        self._num_classes = {each.name: each.num_classes for each in maps if each.kind == "classes"}
+        # By split and map, the classes that occur but the background; {1} for foreground of maps of other kinds.
+        self._foreground: dict[tuple[str, str], set[int]] = {}
         self._partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
         self._aspects: list[float] = []  # least and greatest
         self._shared = SharedFrames()
@@ -146,22 +152,54 @@ class _Survey:
         aspects = [*self._aspects, aspect]
         self._aspects = [min(aspects), max(aspects)]
         for name, mask in arrays.masks.items():
-            key = clip.split, name
-            if not self._has_foreground.get(key):
-                self._has_foreground[key] = bool(((mask != 0) & (mask != self._background.get(name))).any())
+            self._add_mask(clip.split, name, mask)
         partly = partly_labelled(self._maps, arrays.masks) if clip.kind == "labelled" else {}
         self._partly |= partly.keys()
         return {LABELLED_FRAMES: partly} if partly else {}
 
+    def _add_mask(self, split: str, name: str, mask_THW: np.ndarray) -> None:
+        seen = self._foreground.setdefault((split, name), set())
+        if name not in self._num_classes:
+            if not seen and (mask_THW != 0).any():
+                seen.add(1)
+        elif len(seen) < self._num_classes[name] - 1:
+            for mask_HW in mask_THW.astype(np.uint8, copy=False):
+                seen |= {*np.flatnonzero(np.bincount(mask_HW.ravel())).tolist()} - {0, IGNORE}
+
     def warnings(self) -> list[str]:
-        """Returns warnings about label maps without foreground, and about frames that two splits share."""
+        """Returns warnings about masks without foreground, classes and frames of the splits, one line each."""
         empty = [
             f"warning: no {name} of split {split!r} has foreground, so its scores are meaningless; check the "
             "files and the values in source"
-            for (split, name), has_foreground in self._has_foreground.items()
-            if not has_foreground
+            for (split, name), classes in self._foreground.items()
+            if not classes
         ]
-        return [*empty, *self._shared.warnings("frame")]
+        # In a dry run there are too few clips to say which classes occur.
+        missing = [] if is_dry_run() else self._missing_classes()
+        return [*empty, *missing, *self._shared.warnings("frame")]
+
+    def _missing_classes(self) -> Iterator[str]:
+        """Yields a line for classes of a map that are scored but not trained, and one for the opposite."""
+        for each in self._maps:
+            by_split = {split: self._foreground.get((split, each.name), set()) for split in ("train", *SCORED)}
+            trained = by_split["train"]
+            scored = {class_id for split in SCORED for class_id in by_split[split]}
+            if each.kind != "classes" or not trained or not scored:
+                continue
+            where = " and ".join(split for split in SCORED if by_split[split])
+            for missing, place, other, result in (
+                (scored - trained, where, "train", "nothing is learned of"),
+                (trained - scored, "train", where, "no score covers"),
+            ):
+                if missing:
+                    names = [each.classes[class_id] for class_id in sorted(missing)[:MAX_CLASSES]]
+                    more = ", ..." if len(missing) > MAX_CLASSES else ""
+                    verb, pronoun = ("occurs", "it") if len(missing) == 1 else ("occur", "them")
+                    yield (
+                        f"warning: {pluralize(len(missing), 'class')} of {each.name} {verb} in {place} but not in "
+                        f"{other} ({', '.join(names)}{more}), so {result} {pronoun}; choose other clips for the "
+                        f"splits in {self._splits_come_from}"
+                    )
 
     def meta(self, height: int, width: int) -> dict[str, Any]:
         """Returns the entries of the store's meta about partly labelled maps and distorted frames.
