@@ -189,7 +189,7 @@ def test_from_the_first_registration_to_the_rollback(
     elsewhere = workshop.forecaster(3, clips=write_store(tmp_path / "other", val=2, train=1).root)
     other = run(elsewhere)
     assert (other["passed"], other["champion"], other["elsewhere"]) == (False, 2, 2)
-    line = "; not comparable with champion 2: scored on other clips; evaluate and register the champion's weights"
+    line = "; not comparable with champion 2: scored on other clips; run `maskcast models evaluate champion` "
     assert line in capsys.readouterr().err
     assert registry.aliases() == {"champion": 2, "previous": 3}
     code, said = command(capsys, "promote", "4")
@@ -277,6 +277,63 @@ def test_a_folder_that_is_copied_or_moved_keeps_its_runs_and_models(
         assert Registry("maskcast").has_files(Registry("maskcast").find("2"))
         assert [*(other / "mlartifacts").rglob("*")] == before
     assert not home.exists()
+
+
+PIPELINE_CALLS = {
+    "generate_masks": "--clips clips --masker masker --masks masks --metrics masks.json",
+    "evaluate": "--clips clips --masks masks --masker masker --forecaster forecaster --metrics scores.json "
+    "--report report",
+    "register_models": "--clips clips --masker masker --forecaster forecaster --encoder encoder --report report "
+    "--registration registration.json",
+}
+
+
+@pytest.mark.usefixtures("embedded")
+def test_the_champion_is_evaluated_on_clips_that_were_added(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gate compares on equal clips alone; the pipeline's own outputs stay as they are."""
+    params = {
+        "generate_masks": {},
+        "evaluate": {"pictures": 0, "context": "truth"},
+        "register_models": {"gate": {"beats": [], "margin": 1}},
+    }
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    stages = {
+        name: {"cmd": f"maskcast {name} --params params.yaml {ports}"} for name, ports in PIPELINE_CALLS.items()
+    }
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    (tmp_path / "encoder").mkdir()
+
+    def repro(seed: int, clips: Path) -> dict[str, Any]:
+        parts = workshop.forecaster(seed)
+        for name, path in {"clips": clips, "masker": parts["masker"], "forecaster": parts["forecaster"]}.items():
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            shutil.copytree(path, tmp_path / name)
+        for name in ("masks", "report"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+        for name, ports in PIPELINE_CALLS.items():
+            words = ports.replace("--encoder encoder ", "").split()
+            assert main([name, "--params", "params.yaml", *words]) == 0
+        return json.loads((tmp_path / "registration.json").read_text())
+
+    repro(1, workshop.clips)
+    assert command(capsys, "promote")[0] == 0
+    more = write_store(tmp_path / "more", val=4).root
+    assert repro(2, more)["incomparable"] == "scored on other clips"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if "mlflow" not in path.name}
+    code, said = command(capsys, "evaluate")
+    assert (code, "evaluating maskcast version 1 on the data of dvc.yaml" in said) == (0, True)
+    assert "gate: maskcast version 1 passed" in said
+    assert {path: path.stat().st_mtime_ns for path in before if "mlartifacts" not in path.parts} == {
+        path: changed for path, changed in before.items() if "mlartifacts" not in path.parts
+    }
+    assert Registry("maskcast").aliases() == {"champion": 1}
+    found = repro(2, more)
+    assert (found["passed"], found["champion"], found["difference"]["count"]) == (True, 1, 4)
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"evaluate": stages["evaluate"]}}))
+    code, said = command(capsys, "evaluate", "1")
+    assert (code, "dvc.yaml: 0 stages register_models, which maskcast version 1 needs; give" in said) == (2, True)
 
 
 @pytest.mark.usefixtures("embedded")

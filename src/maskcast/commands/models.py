@@ -1,4 +1,4 @@
-"""The command `models`: lists, compares, promotes, exports and deploys registered models."""
+"""The command `models`: lists, compares, evaluates, promotes, exports and deploys registered models."""
 
 import argparse
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ USED_WITH = {  # options of a command, and the option that they require
     "compare": (("clips",), "pictures", "--pictures FOLDER"),
     "lineage": (("clips", "repository"), "verify", "--verify"),
 }
-DESCRIPTION = "Lists, compares, promotes, exports and deploys registered models."
+DESCRIPTION = "Lists, compares, evaluates, promotes, exports and deploys registered models."
 EPILOG = """\
 A VERSION is a number or an alias: candidate (the last to pass the gate), champion, previous. The registry is that
 of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. See docs/registry.md.
@@ -31,6 +31,7 @@ examples:
   maskcast models list
   maskcast models promote
   maskcast models compare champion candidate --pictures differences
+  maskcast models evaluate champion    # on clips that were added since
   maskcast models export champion --format onnx --output exported
   maskcast models deploy candidate --canary 10 --cluster my-cluster.yaml
 """
@@ -49,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
                 print(_decision_line(args.name, rollback(args.name, args.reason or "")))
             case "compare":
                 print(_compare(Registry(args.name), args.a, args.b, args.pictures, args.clips or CLIPS))
+            case "evaluate":
+                from maskcast.registry.reevaluation import evaluate_version
+
+                evaluate_version(Registry(args.name), args.version, args.pipeline)
             case "export":
                 print(_export(args))
             case "deploy":
@@ -92,6 +97,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--repository", metavar="PATH|URL", help="Git repository with the commit (default: .)")
     command.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store (default: fetched by DVC)")
+    command = commands.add_parser(
+        "evaluate",
+        help="score a version on the pipeline's present data, so that new models can be compared with it",
+    )
+    command.description = (
+        "Masks and evaluates the clips of a pipeline with a version's weights, with the params and clips that the "
+        "last `dvc repro` used, and registers the scores. The version keeps its number and its files; outputs of "
+        "the pipeline stay as they are. Use it when the gate says that the champion was scored on other clips."
+    )
+    command.add_argument("version", metavar="VERSION", nargs="?", default=CHAMPION, help="default: %(default)s")
+    command.add_argument(
+        "--pipeline",
+        metavar="FOLDER",
+        type=Path,
+        default=Path(),
+        help="folder with a dvc.yaml (default: the working directory)",
+    )
     command = commands.add_parser("export", help="export a version as one graph, checked against the model")
     command.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
     command.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")

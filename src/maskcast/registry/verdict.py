@@ -8,8 +8,8 @@ from maskcast.evaluation.paired import MIN_VIDEOS, Difference
 from maskcast.registry.gate_params import Gate
 
 REMEDY = (
-    "evaluate and register the champion's weights in the same way, set gate.allow_incomparable, or run "
-    "`maskcast models promote NUMBER --force --reason TEXT` (docs/registry.md)"
+    "run `maskcast models evaluate champion` and register again, set gate.allow_incomparable, or run `maskcast "
+    "models promote NUMBER --force --reason TEXT` (docs/registry.md)"
 )
 
 
