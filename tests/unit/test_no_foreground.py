@@ -148,8 +148,8 @@ REMEDY = "choose other clips for the splits in source.splits (names or shares), 
             {"a": 1, **{name: 2 + k for k, name in enumerate("bcdefg")}},
             {"val": ["b", "c", "d"], "test": ["e", "f", "g"]},
             [
-                "6 classes of mask occur in val and test but not in train (dog, cow, hen, pig, ram, ...), so nothing "
-                "is learned of them",
+                "6 classes of mask occur in val and test but not in train (dog, cow, hen, pig, ram, ...), so "
+                "nothing is learned of them",
                 "1 class of mask occurs in train but not in val and test (cat), so no score covers it",
             ],
         ),

@@ -229,9 +229,9 @@ def test_a_champion_of_other_data_is_not_comparable() -> None:
     verdict = judge(record({"a": 0.9}), 2, None, gate())
     assert (verdict.passed, verdict.line) == (
         False,
-        "failed: not comparable with champion 2: scored on other clips; run `maskcast models "
-        "evaluate champion` and register again, set gate.allow_incomparable, or run `maskcast models promote NUMBER "
-        "--force --reason TEXT` (docs/registry.md)",
+        "failed: not comparable with champion 2: scored on other clips; run `maskcast models evaluate champion` "
+        "and register again, set gate.allow_incomparable, or run `maskcast models promote NUMBER --force --reason "
+        "TEXT` (docs/registry.md)",
     )
     told = verdict.as_json()
     assert (told["champion"], told["elsewhere"], told["incomparable"]) == (2, 2, "scored on other clips")
