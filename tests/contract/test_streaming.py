@@ -21,6 +21,7 @@ from maskcast.inference.segment import segment
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
+from maskcast.models.segmentation.recurrent import RecurrentSegmenter
 from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.registry.bundle import SegmenterDescription, write_bundle
 from maskcast.registry.export_segmenter import export_segmenter, run_frames
@@ -151,3 +152,20 @@ def test_of_a_matte_alone_no_classes_are_told(tmp_path: Path) -> None:
     save_masker(tmp_path / "masker", config.build([matte]), config, {"height": HEIGHT, "width": WIDTH})
     told = export_segmenter(load_masker_at(str(tmp_path / "masker")), "torch-export", tmp_path / "out")
     assert re.search(r": logits differ by at most \S+$", told)
+
+
+class Nameless(RecurrentSegmenter):
+    """A network whose author has forgotten the names of its state."""
+
+    state_names = ()
+
+
+def test_a_state_without_names_is_no_graph_which_is_one_line(tmp_path: Path) -> None:
+    loaded = load_masker_at(str(trained(tmp_path / "masker", CASES["recurrent"])))
+    loaded.model.network.__class__ = Nameless
+    said = (
+        r": Nameless\.state_names names 0 tensors of its state, which has \d; name each, e\.g\. state_names = \("
+    )
+    with pytest.raises(MaskcastError, match=said):
+        export_segmenter(loaded, "onnx", tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()

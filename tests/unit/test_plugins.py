@@ -18,6 +18,7 @@ from tests.registered import FACTS, SEEN, write_parts
 from tests.toy_segmenter import Memory, MemoryConfig
 
 from maskcast import plugins
+from maskcast.data.augment.frames import Augmentation
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.detection.sources.base import DetectionSource
 from maskcast.data.sources.base import SourceConfig
@@ -369,6 +370,21 @@ def test_a_segmenter_that_returns_another_form_is_told_so(form: str, tmp_path: P
     said = r"^train_masker\.model: Returned\.forward must return two tuples: the logits of 1 label map, "
     with pytest.raises(MaskcastError, match=said):
         list(task.losses(task.batch(0), 0))
+
+
+class Failing(Augmentation):
+    """An augmentation that fails at some samples."""
+
+    def change(self, frames_THWC: Any, masks: Any, random: Any) -> Any:
+        raise ZeroDivisionError
+
+
+def test_the_sample_that_an_augmentation_fails_at_is_named(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    params = TrainMasker.model_validate(TRAINING).model_copy(update={"augment": Failing()})
+    with pytest.raises(ZeroDivisionError) as caught:
+        FrameTask(store, params, "").batch(3)
+    assert re.fullmatch(r"at step 3, in frames (\d+) to \1 of clip 'train_[01]'", caught.value.__notes__[0])
 
 
 class Future(Forecaster):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
+from maskcast.reading import pluralize
 from maskcast.registry.export import MAX_DIFFERENT_SHARE, check_output
 from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, load_graph, trace, write_graph
 from maskcast.registry.loading import LoadedMasker
@@ -133,7 +134,11 @@ def _run_network(network: Segmenter, clips_BTHWC: np.ndarray) -> tuple[list[np.n
 def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarray]) -> dict[str, Any]:
     network, size = loaded.model.network, list(loaded.model.size or ())
     names = network.state_names
-    assert len(names) == len(starts), "a segmenter with state names each of its tensors"
+    if len(names) != len(starts):  # a network of another package may have forgotten them
+        raise MaskcastError(
+            f"{loaded.title}: {type(network).__name__}.state_names names {pluralize(len(names), 'tensor')} of its "
+            f'state, which has {len(starts)}; name each, e.g. state_names = ("memory",)'
+        )
     maps, logits = [], []
     for label_map, channels in zip(network.maps, network.channels, strict=True):
         meaning = {"label_map": label_map.name, "classes": list(label_map.classes)}

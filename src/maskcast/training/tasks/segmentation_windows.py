@@ -122,7 +122,11 @@ class LabelledWindows:
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.composite(clip, window, frames_THWC, random)
-        frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random, self._swaps)
+        try:
+            frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random, self._swaps)
+        except Exception as error:  # an augmentation of another package may raise anything
+            error.add_note(f"at step {step}, in frames {window.start} to {window.stop - 1} of clip {clip.id!r}")
+            raise
         if self.params.recoloured is not None and is_recoloured(index, self.params.recoloured):
             drawn = draw_colour_transform(self.params.recoloured, frames_THWC.shape, random)
             frames_THWC = recolour(frames_THWC, drawn)
