@@ -1,6 +1,7 @@
 """maskcast init: what it finds in folders of users, and what it writes."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -696,7 +697,7 @@ def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
     assert any("are taken as object ids, and all of them as" in one for one in start.findings.warnings)
 
 
-def test_the_estimate_is_steps_times_what_they_take() -> None:
+def test_the_estimate_is_steps_times_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
     training = {"epochs": 2, "steps_per_epoch": 10, "batch_size": 4}
     sections: dict[str, dict[str, Any]] = {
         "prepare_clips": {"height": 40, "width": 64},
@@ -709,9 +710,11 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
         "pretrain_forecaster": {"model": {"arch": "flow"}, "training": training},
         "finetune_forecaster": {"training": training},
     }
-    seconds, told = duration.estimate_seconds(sections, num_frames=100, num_val_frames=40)
-    assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
-    assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
+    for load, note in ((0.0, "measured here) + "), (99.0 * os.cpu_count(), "measured here, while other programs")):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        seconds, told = duration.estimate_seconds(sections, num_frames=100, num_val_frames=40)
+        assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
+        assert told.startswith(f"20 masker steps x 0.10 s + 120 frames masked x 0.010 s (both {note}")
 
 
 def test_a_step_and_four_frames_are_timed_with_what_the_device_does(monkeypatch: pytest.MonkeyPatch) -> None:

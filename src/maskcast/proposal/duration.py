@@ -4,6 +4,7 @@ Seconds = masker steps x seconds per step + frames x seconds to mask a frame + f
 + 15 per stage. The masker's seconds per step and per frame are measured here.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 FORECASTER_STEP_S = {"objects": 0.1, "flow": 0.3}  # seconds per step for 32 or 8 windows on one thread
 STAGE_S = 15.0  # overhead of a stage in seconds: imports, tracking, pages
 FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
+BUSY = 1.5  # running processes per processor above which measured times are too long
 REPEATS = 3  # number of measurements; the fastest counts
 
 
@@ -28,6 +30,7 @@ def estimate_seconds(
     masker, clips = sections["train_masker"], sections["prepare_clips"]
     size = clips["height"], clips["width"]
     batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
+    busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
     step, frame = _measure(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)
     each = FORECASTER_STEP_S[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
@@ -35,7 +38,8 @@ def estimate_seconds(
     num_masked = num_frames + num_val_frames // masker["val_frame_step"] * masker["training"]["epochs"]
     seconds = steps * step + num_masked * frame + forecast * each + stages * STAGE_S
     formula = (
-        f"{steps} masker steps x {step:.2f} s + {num_masked} frames masked x {frame:.3f} s (both measured here) + "
+        f"{steps} masker steps x {step:.2f} s + {num_masked} frames masked x {frame:.3f} s (both measured here"
+        + (", while other programs kept the machine busy: it may be much less) + " if busy else ") + ")
         + (f"{forecast} forecaster steps x {each} s + " if forecast else "")
         + f"{stages} stages x {STAGE_S:.0f} s"
     )

@@ -75,7 +75,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
             "register_models": {"gate": {"margin": 0.01}},
         }
     reasons = {f"prepare_clips.source.{key}": text for key, text in found.reasons.items()} | {
-        "fetch_dataset.uri": "the folder that was inspected; it is copied to data/raw",
+        "fetch_dataset.uri": "the folder that was inspected; its files are linked or copied to data/raw",
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_reason,
         "generate_masks.propagated": "labelled frames keep their masks, and optical flow propagates them",
