@@ -491,6 +491,38 @@ def test_of_many_videos_some_select_nothing(videos: int, test: int, tmp_path: Pa
     assert found.reasons["splits"] == text + ("; test: as many others" if test else "") + "; the rest is train"
 
 
+def with_classes(root: Path, classes: dict[str, tuple[int, ...]]) -> None:
+    """Writes sequences whose masks have these classes."""
+    for k, (name, values) in enumerate(classes.items()):
+        frames, masks = frames_of(k, 24)
+        write_images(root / "frames" / name, frames, "{:03d}.png")
+        masks[:] = 0
+        for place, value in enumerate(values):
+            masks[:, 8 * place : 8 * place + 8, :16] = value
+        write_images(root / "masks" / name, masks, "{:03d}.png")
+
+
+@pytest.mark.parametrize(
+    ("classes", "val", "seed"),
+    [
+        ({"a": (1, 2), "b": (1, 2), "c": (1, 2)}, "c", 0),
+        ({"a": (1, 2), "b": (1,), "c": (1, 2, 3)}, "a", 1),
+        ({"a": (1,), "b": (1, 2), "c": (1, 2, 3)}, "b", 7),
+        ({"a": (1, 2), "b": (1, 2), "c": (1, 2, 255)}, "c", 0),
+    ],
+)
+def test_validation_leaves_each_class_something_to_be_learned_from(
+    classes: dict[str, tuple[int, ...]], val: str, seed: int, tmp_path: Path
+) -> None:
+    """Of several draws the one with most classes in train is taken, then the one with most of them in val."""
+    with_classes(tmp_path, classes)
+    found = inspect_folder(tmp_path)
+    assert found.source["splits"] == {"val": (val,)}
+    said = ", so that train and val have more of the classes than with seed 0" if seed else ""
+    text = f"val: 20% of the 3 labelled sequences, drawn with seed {seed}{said}; the rest is train"
+    assert found.reasons["splits"] == text
+
+
 TABLES = {
     "splits.csv": "name,split\nseq-0,train\nseq-1,train\nseq-2,Val\nseq-3,test\n",
     "meta/sequences.csv": "test,JPEGImages/480p/seq-3\ntrain,seq-0\nval,seq-2\ntrain,seq-1\n",
@@ -1116,8 +1148,8 @@ def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> Non
     write_images(tmp_path / "masks/a", masks, "{:03d}.png")
     found = inspect_folder(tmp_path)
     assert "sequences are too short: clips have 7 context and 7 forecast frames, not 11 and 11" in found.warnings
-    assert any(warning.startswith("left out: 1 sequence without masks") for warning in found.warnings)
-    assert "unlabeled" not in found.reasons["splits"]
+    assert not any(warning.startswith("left out") for warning in found.warnings)
+    assert found.reasons["splits"].endswith("; the rest is train; unlabeled: the 1 without masks")
 
 
 @pytest.mark.parametrize(

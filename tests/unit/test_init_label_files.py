@@ -512,6 +512,19 @@ def test_a_file_of_other_frames_is_said(tmp_path: Path) -> None:
         inspect_folder(tmp_path)
 
 
+def test_a_class_of_one_sequence_alone_is_for_training(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+    assert plan_params(tmp_path).findings.source["splits"] == {"val": ("clip2",)}
+    path = tmp_path / "annotations/instances_default.json"
+    content = json.loads(path.read_text())
+    of_clip2 = {image["id"] for image in content["images"] if image["file_name"].startswith("clip2")}
+    content["annotations"] = [
+        one for one in content["annotations"] if one["category_id"] == 1 or one["image_id"] in of_clip2
+    ]
+    path.write_text(json.dumps(content))
+    assert plan_params(tmp_path).findings.source["splits"] == {"val": ("clip0",)}
+
+
 def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path: Path) -> None:
     frames, masks = frames_of(0, 60)
     write_images(tmp_path / "one", frames, "{:04d}.png")

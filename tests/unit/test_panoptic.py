@@ -108,6 +108,20 @@ def cityscapes(root: Path) -> list[Truth]:
     return found
 
 
+def void_65535(root: Path) -> list[Truth]:
+    """Writes class * 1000 + object, and the greatest value of 16 bits where there is no label."""
+    found = []
+    for k, name in enumerate("abc"):
+        truth = street(k, (7, 23, 26, 24, 21), 255)
+        truth.instance[truth.instance == 300] = 2
+        ids = np.where(truth.instance > 0, truth.semantic * 1000 + truth.instance - 1, truth.semantic)
+        ids[truth.semantic == 255] = 65535
+        write_images(root / f"images/{name}", truth.frames, "{:03d}.png")
+        write_images(root / f"masks/{name}", ids.astype(np.uint16), "{:03d}.png")
+        found.append(truth)
+    return found
+
+
 SETS: dict[str, tuple[Callable[[Path], list[Truth]], dict[str, Any]]] = {
     "KITTI-STEP": (
         kitti_step,
@@ -133,6 +147,7 @@ SETS: dict[str, tuple[Callable[[Path], list[Truth]], dict[str, Any]]] = {
         cityscapes,
         {"masks": "gtFine/*/{clip}/{frame}_gtFine_instanceIds.png", "label_divisor": 1000, "classes": CITYSCAPES},
     ),
+    "65535 for no label": (void_65535, {"masks": "masks/{clip}", "label_divisor": 1000, "ignore": 65535}),
 }
 
 

@@ -370,6 +370,37 @@ PROPOSALS: dict[str, tuple[Make, dict[str, Any]]] = {
         },
     ),
     "JPEG 0/255": (lambda p: saved(p / "m.jpg", picture(large([[0, 255]]))), {"classes": list(TWO)}),
+    "16 bits, white": (lambda p: saved(p / "m.png", picture([[0, 65535]], "I;16")), {"classes": list(TWO)}),
+    "16 bits, ids and 65535": (
+        lambda p: saved(p / "m.png", picture([[0, 1, 2, 65535]], "I;16")),
+        {"encoding": "index", "classes": ["background", "class 1", "class 2"], "ignore": 65535},
+    ),
+    "16 bits, ids with gaps and 65535": (
+        lambda p: saved(p / "m.png", picture([[0, 7, 90, 65535]], "I;16")),
+        {
+            "classes": ["background", "class 7", "class 90"],
+            "values": {"0": "background", "7": "class 7", "90": "class 90", "65535": "ignore"},
+        },
+    ),
+    "16 bits, objects and 65535": (
+        lambda p: saved(p / "m.png", picture([[0, 0, 0, 0, 0, 1001, 2002, 65535]], "I;16")),
+        {"encoding": "binary", "classes": list(TWO), "ignore": 65535},
+    ),
+    "16 bits, many objects and 65535": (
+        lambda p: saved(p / "m.png", picture([[0] * 400, [*range(1, 400), 65535]], "I;16")),
+        {"encoding": "binary", "classes": list(TWO), "ignore": 65535},
+    ),
+    "16 bits, greys": (
+        lambda p: saved(p / "m.png", picture([[0, 32768, 65535]], "I;16")),
+        {
+            "classes": ["background", "class 32768", "class 65535"],
+            "values": {"0": "background", "32768": "class 32768", "65535": "class 65535"},
+        },
+    ),
+    "16 bits, soft edges": (
+        lambda p: saved(p / "m.png", picture([[0] * 6000, [*range(0, 65400, 218), *[65535] * 5700]], "I;16")),
+        {"encoding": "binary", "classes": list(TWO)},
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.data.labelling.formats.mots import KITTI
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, MOTS_VOID
 from maskcast.data.masks.rules import VOID, has_colours
-from maskcast.data.masks.stored import BDD_BITMASK
+from maskcast.data.masks.stored import BDD_BITMASK, WHITE_16
 from maskcast.data.masks.survey import MaskSurvey
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
@@ -133,11 +133,12 @@ def source_of_known_dataset(
 
 def _source_with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int]) -> dict[str, Any] | None:
     """Returns the keys of a source with these names for class ids; None if the masks have other ids."""
-    ids = [value for value in values if value != IGNORE]
+    void_value = WHITE_16 if WHITE_16 in values else IGNORE
+    ids = [value for value in values if value != void_value]
     if not any(ids) or ids[-1] >= len(names):
         return None
     source.pop("values", None)
-    void = {"ignore": IGNORE} if IGNORE in values else {}
+    void = {"ignore": void_value} if void_value in values else {}
     return {"classes": list(names), **({} if "label_divisor" in source else {"encoding": "index"}), **void}
 
 

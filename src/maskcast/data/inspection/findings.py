@@ -30,6 +30,7 @@ class Findings:
         context: number of frames that a forecaster sees, and number that it forecasts.
         photographs: why images are photographs and not video frames; empty if they may be frames.
         class_shares: for each class its share of the labelled pixels; empty if unknown.
+        classes: by sequence, the classes except the background that were seen in its labels.
     """
 
     layout: str
@@ -46,6 +47,7 @@ class Findings:
     context: int = MAX_CONTEXT
     photographs: str = ""
     class_shares: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, set[str]] = field(default_factory=dict)
 
     def add_sequences(self, footage: Mapping[str, SequenceFiles]) -> None:
         """Adds the sequences of a source, with warnings about gaps."""

@@ -281,13 +281,12 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
             masks=guess.masks and one_sequence_per_image(guess.masks),
         )
         return _inspect_patterns(raw, alone, why)
-    paths = [path for one in footage.values() for path in one.masks if path is not None]
     found.add_sequences(footage)
     for name, one in footage.items():
         if given := len(one.masks) - one.masks.count(None):
             found.labelled[name] = given
-    if paths:
-        add_mask_values(raw, found, paths)
+    if found.labelled:
+        add_mask_values(raw, found, footage)
         if has_colours(found.source.get("values", {})) and (segments := find_panoptic_file(raw)) is not None:
             found.warnings.append(
                 f"{segments} is COCO's panoptic form: colours of such masks number segments, not classes. "

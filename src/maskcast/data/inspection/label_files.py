@@ -86,8 +86,10 @@ def inspect_label_files(
     frames = [one for mine in known.values() for one in mine.values()]
     found.add_sequences(footage)
     found.labelled = {name: len(mine) for name, mine in known.items()}
+    shown = {name: {kind for one in mine.values() for kind, _ in one.objects} for name, mine in known.items()}
     empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
     _add_classes(found, frames)
+    found.classes = {name: kinds & {*found.source["classes"][1:]} for name, kinds in shown.items()}
     _add_objects(found, frames)
     _count_pixels(found, frames)
     measure_frames(found, find_sequences(raw, images))

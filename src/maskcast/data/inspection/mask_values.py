@@ -1,19 +1,24 @@
 """Proposes what the pixel values of masks mean: classes and their names, objects, pixels without label."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
 from maskcast.data.masks.proposal import propose_mask_params
+from maskcast.data.masks.rules import VOID
 from maskcast.data.masks.stored import BDD_BITMASK
 from maskcast.data.masks.survey import MaskSurvey, survey_masks
+from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 
 
-def add_mask_values(raw: Path, found: Findings, paths: list[Path]) -> None:
-    """Adds how the values of masks are read, and the share of pixels of each class."""
+def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFiles]) -> None:
+    """Adds how the values of masks are read, the share of pixels of each class, and the classes of sequences."""
+    paths = [path for one in footage.values() for path in one.masks if path is not None]
     survey = survey_masks(paths, IGNORE)
     if (split := _panoptic_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.read_mode, split)
@@ -45,6 +50,18 @@ def add_mask_values(raw: Path, found: Findings, paths: list[Path]) -> None:
         ("pixels", ", ".join(f"{survey.format_values([value])}: {share:.1%}" for value, share in top))
     )
     found.class_shares = {survey.format_values([value]): survey.share([value]) for value in survey.values}
+    for name, one in footage.items():
+        read = (survey.values_by_file.get(path, ()) for path in one.masks if path is not None)
+        found.classes[name] = _classes_of({value for values in read for value in values}, found.source, survey)
+
+
+def _classes_of(values: set[int], source: Mapping[str, Any], survey: MaskSurvey) -> set[str]:
+    """Returns the classes that values stand for, without the background and pixels without label."""
+    if "values" in source:
+        names = {source["values"].get(survey.format_values([value]), VOID) for value in values}
+        return names - {VOID, source["classes"][0]}
+    shown = values - {0, source.get("ignore")}
+    return {*source["classes"][1:]} if shown and len(source["classes"]) == 2 else {*map(str, shown)}
 
 
 def _panoptic_of(survey: MaskSurvey, mask: Path) -> PanopticEncoding | None:

@@ -19,6 +19,7 @@ from maskcast.reading import pluralize
 VAL_SHARE = 0.2  # share of the labelled sequences for validation
 TEST_SHARE = 0.2  # share of them for the final scores, if there are enough
 MIN_FOR_TEST = 50  # minimum number of labelled videos, or photographs, to draw a test split
+NUM_DRAWS = 20  # draws of splits, of which the one that covers most classes is taken
 FEW_CLIPS = 20  # with at most this many labelled clips, windows overlap
 
 
@@ -137,7 +138,8 @@ def _add_val(
 ) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns splits with a `val`: some of the sequences outside `test`, else those of `test`.
 
-    Without an official `test`, one is drawn, too, from at least ``MIN_FOR_TEST`` videos.
+    Without an official `test`, one is drawn, too, from at least ``MIN_FOR_TEST`` videos. Of ``NUM_DRAWS`` draws,
+    the one with most classes in `train` is taken, then the one with most of these in `val` and in `test`.
 
     Args:
         found: the findings so far.
@@ -158,20 +160,49 @@ def _add_val(
     if len(set(of_pool.values())) < 2:
         of_pool = dict(zip(pool, pool, strict=True))
     apart = [*dict.fromkeys(of_pool.values())]
-    assigned = assign_splits(apart, _drawn_shares(len(apart), test), 0)
-    drawn = {split: tuple(name for name in pool if assigned[of_pool[name]] == split) for split in ("val", "test")}
-    if 2 * sum(map(len, drawn.values())) > len(pool):  # one video has most of the parts
-        drawn["test"] = ()
-    if 2 * len(drawn["val"]) > len(pool) > 1:  # the others are scored on
-        drawn["val"] = tuple(name for name in pool if name not in drawn["val"])
+    draws = [_draw(of_pool, _drawn_shares(len(apart), test), seed) for seed in range(NUM_DRAWS)]
+    covered = [_covered_classes(found, pool, draw) for draw in draws]
+    seed = covered.index(max(covered))
+    drawn, how = draws[seed], f"drawn with seed {seed}"
+    if seed:
+        how += ", so that train and val have more of the classes than with seed 0"
     if not test or not rest:
-        text = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, drawn with seed 0"
+        text = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, {how}"
         text += "; test: as many others" if drawn["test"] else ""
         together = len(set(of_pool.values())) < len(pool)
         splits = {split: members for split, members in drawn.items() if members}
         return splits, f"{text}; those of one video stay together" if together else text
-    reason = f"{VAL_SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0"
+    reason = f"{VAL_SHARE:.0%} of the {len(rest)} labelled ones that are not for test, {how}"
     return {"val": drawn["val"], "test": test}, f"{reason}; test: {origin}"
+
+
+def _draw(videos: Mapping[str, str], shares: Splits, seed: int) -> dict[str, tuple[str, ...]]:
+    """Returns the drawn members of `val` and `test`.
+
+    Args:
+        videos: for each sequence, the video that it is a part of; parts stay together.
+        shares: shares of the splits.
+        seed: seed of the draw.
+    """
+    assigned = assign_splits([*dict.fromkeys(videos.values())], shares, seed)
+    drawn = {split: tuple(name for name in videos if assigned[videos[name]] == split) for split in ("val", "test")}
+    if 2 * sum(map(len, drawn.values())) > len(videos):  # one video has most of the parts
+        drawn["test"] = ()
+    if 2 * len(drawn["val"]) > len(videos) > 1:  # the others are scored on
+        drawn["val"] = tuple(name for name in videos if name not in drawn["val"])
+    return drawn
+
+
+def _covered_classes(
+    found: Findings, pool: Collection[str], drawn: Mapping[str, Collection[str]]
+) -> tuple[int, int, int]:
+    """Returns the number of classes in `train`, and of these in `val` and in `test`."""
+    held_out = {*drawn["val"], *drawn["test"]}
+    trained, validated, tested = (
+        set[str]().union(*(found.classes.get(name, ()) for name in names))
+        for names in ([name for name in pool if name not in held_out], drawn["val"], drawn["test"])
+    )
+    return len(trained), len(trained & validated), len(trained & tested)
 
 
 def _drawn_shares(count: int, test: Collection[str]) -> Splits:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.masks.stored import MaskImage
+from maskcast.data.masks.stored import WHITE_16, MaskImage
 from maskcast.labels import IGNORE, LabelError
 
 COLOUR_DIVISOR = 1 << 16  # divisor for colours 0xRRGGBB: red is the class, green and blue are the object
@@ -67,7 +67,7 @@ def guess_encoding(pixels: Mapping[int, int], *, colours: bool) -> PanopticEncod
         colours: whether values are colours, 0xRRGGBB.
     """
     values, total = sorted(pixels), sum(pixels.values())
-    large = [value for value in values if value > IGNORE and value != MOTS_VOID]
+    large = [value for value in values if value > IGNORE and value not in (MOTS_VOID, WHITE_16)]
     if not colours and MOTS_VOID in values and large and min(value for value in values if value) >= 1000:
         return PanopticEncoding(1000, large[-1] // 1000 + 1, MOTS_VOID)
     if 2 * pixels.get(0, 0) > total:  # panoptic masks label everything; cell numbers have a background
@@ -86,5 +86,5 @@ def guess_encoding(pixels: Mapping[int, int], *, colours: bool) -> PanopticEncod
         few = max((value % divisor for value in large), default=divisor) < divisor // 2
         are_counted = few and max(lowest.values()) < divisor // 10  # else the numbers lie anywhere
         if are_counted and len(stuff) > 1 and 0 < min(lowest) <= max(lowest) < max_class:
-            return PanopticEncoding(divisor, max(*stuff, *lowest) + 1)
+            return PanopticEncoding(divisor, max(*stuff, *lowest) + 1, WHITE_16 if WHITE_16 in pixels else None)
     return None

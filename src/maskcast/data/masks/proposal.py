@@ -1,17 +1,14 @@
 """Proposes params for a folder of masks of unknown form."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from maskcast.data.masks.choice import check_palettes
 from maskcast.data.masks.panoptic import PanopticEncoding
 from maskcast.data.masks.rules import LOSSY_MESSAGE, VOID
-from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey
+from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey, are_numbers
 from maskcast.labels import IGNORE, LabelError
 
-MIN_GREY_STEP = 8  # between greys of a mask made for people
 MAX_ID_RATIO = 2  # ids up to this multiple of their count are class ids; larger ones need names in `values`
 
 
@@ -49,14 +46,18 @@ def propose_mask_params(survey: MaskSurvey) -> MaskProposal:
         raise LabelError(f"{survey.lossy}: {LOSSY_MESSAGE}; export the masks as PNG")
     if len(foreground) < 2:
         return MaskProposal(binary, _foreground_notes(survey, foreground))
-    void = {"ignore": IGNORE} if IGNORE in foreground else {}
-    ids = [value for value in foreground if value != IGNORE]
+    void = {"ignore": survey.void} if survey.void in foreground else {}
+    ids = [value for value in foreground if value != survey.void]
     if survey.has_object_ids:
         note = (
             f"values up to {ids[-1]} are taken as object ids, and all of them as foreground: if they are classes, "
             "name each in source.values and remove encoding"
         )
-        return MaskProposal({**binary, "encoding": "binary"}, (note,))
+        if survey.void == IGNORE:  # 255 is one of many ids
+            return MaskProposal({**binary, "encoding": "binary"}, (note,))
+        return MaskProposal(
+            {**binary, "encoding": "binary", **void}, (note, f"{survey.void} is taken as no label")
+        )
     if ids[-1] >= IGNORE or ids[-1] > MAX_ID_RATIO * len(ids) + MAX_LABEL_VALUES:
         return _propose_values(survey, "the values are not 0, 1, 2, ... without gaps")
     names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
@@ -68,7 +69,7 @@ def propose_mask_params(survey: MaskSurvey) -> MaskProposal:
             "map each value in source.values, and remove encoding"
         )
     if void:
-        notes.append("255 is taken as no label, as in Pascal VOC")
+        notes.append(f"{survey.void} is taken as no label, as 255 in Pascal VOC")
     if survey.indexed:
         notes.append("if the values are object ids, use encoding: binary and two classes")
     return MaskProposal({"encoding": "index", "classes": names, **void}, tuple(notes))
@@ -107,11 +108,6 @@ def _propose_panoptic(survey: MaskSurvey, encoding: PanopticEncoding) -> MaskPro
     return MaskProposal(source, tuple(notes))
 
 
-def _are_numbers(values: Sequence[int]) -> bool:
-    """Whether two values are so close that they are class ids; greys that people tell apart are not."""
-    return any(after - before < MIN_GREY_STEP for before, after in pairwise(sorted(values)))
-
-
 def _propose_values(survey: MaskSurvey, reason: str) -> MaskProposal:
     if len(survey.values) > IGNORE:
         note = (
@@ -125,10 +121,11 @@ def _propose_values(survey: MaskSurvey, reason: str) -> MaskProposal:
         text: "background" if value == background else f"class {text.removeprefix('#')}"
         for value, text in texts.items()
     }
-    others = [value for value in survey.values if value != IGNORE]
-    if not survey.colours and IGNORE in survey.values and _are_numbers(others):
-        table[texts[IGNORE]] = VOID
-        reason += ", and 255 is taken as no label"
+    void = survey.void
+    others = [value for value in survey.values if value != void]
+    if not survey.colours and void in survey.values and are_numbers(others, void):
+        table[texts[void]] = VOID
+        reason += f", and {void} is taken as no label"
     names = ["background", *(name for name in table.values() if name not in ("background", VOID))]
     if background != 0:
         reason += f", and {texts[background]}, the value of most pixels, as the background"

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from maskcast.data.masks.panoptic import PanopticEncoding
-from maskcast.data.masks.stored import ReadMode, read_mask
+from maskcast.data.masks.stored import WHITE_16, ReadMode, read_mask
 from maskcast.data.masks.survey import JPEG_TOLERANCE, format_values
 from maskcast.labels import IGNORE, LabelError
 from maskcast.reading import pluralize
@@ -167,6 +167,6 @@ def class_id_remedy(invalid: set[int], *, is_only: bool, num_classes: int) -> st
     one = max(invalid)
     if len(invalid) == 1 and is_only:
         return f"if it is the only foreground, {BINARY_REMEDY}; else give the class of each value in source.values"
-    if len(invalid) == 1 and one in (IGNORE, 65535, num_classes):
+    if len(invalid) == 1 and one in (IGNORE, WHITE_16, num_classes):
         return f"if it means no label, set source.ignore: {one}; else name its class in source.classes"
     return "name all classes in source.classes, or give the class of each value in source.values"

@@ -16,6 +16,7 @@ from maskcast.labels import IGNORE
 
 ReadMode = Literal["stored", "colours", "brightness"]
 EXPORT_REMEDY = "export the labels as a palette or grey image"
+WHITE_16 = 0xFFFF  # greatest value of 16 bits
 BDD_BITMASK = "RGBA of BDD100K"  # red: class; green: flags; blue and alpha: object number
 # Of BDD100K; pixels flagged `crowd` or `ignore` have no label.
 MAX_BDD_CLASSES, NUM_BDD_FLAGS, VOID_FLAGS = 41, 16, 0b11
@@ -50,7 +51,7 @@ class MaskImage:
 
     def counts(self) -> dict[int, int]:
         """Returns the number of pixels of each value."""
-        if self.colours or self.values_HW.max(initial=0) > 0xFFFF:
+        if self.colours or self.values_HW.max(initial=0) > WHITE_16:
             values, counts = np.unique(self.values_HW, return_counts=True)
             return dict(zip(values.tolist(), counts.tolist(), strict=True))
         counts = np.bincount(self.values_HW.ravel())

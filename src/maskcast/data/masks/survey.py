@@ -6,11 +6,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.masks.panoptic import PanopticEncoding
-from maskcast.data.masks.stored import MaskImage, ReadMode, read_mask
+from maskcast.data.masks.stored import WHITE_16, MaskImage, ReadMode, read_mask
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import pluralize
@@ -19,6 +20,7 @@ MAX_READ = 200  # maximum number of masks that are read, if these show foregroun
 MAX_LABEL_VALUES = 8  # up to this many values are labels, more may be a soft edge
 MAX_SHOWN = 6  # maximum number of values in a message
 BLACK, WHITE = 0x000000, 0xFFFFFF
+MIN_GREY_STEP = 8  # between 8-bit greys of a mask made for people
 JPEG_TOLERANCE = 32  # how far JPEG may change black and white
 
 
@@ -35,6 +37,7 @@ class MaskSurvey:
         pixels: number of pixels by value.
         files: number of files by value.
         first_file: first file with each value.
+        values_by_file: values of each file.
         indexed: whether all files have a form that allows only small numbers (palette or bits).
         lossy: a file whose compression changes values, or None.
         palette: by index of palettes, the colour and the first file that has it.
@@ -50,6 +53,7 @@ class MaskSurvey:
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     first_file: dict[int, Path] = field(default_factory=dict)
+    values_by_file: dict[Path, frozenset[int]] = field(default_factory=dict)
     indexed: bool = True
     lossy: Path | None = None
     palette: dict[int, tuple[int, Path]] = field(default_factory=dict)
@@ -63,7 +67,9 @@ class MaskSurvey:
         self.indexed &= mask.indexed
         if mask.lossy:
             self.lossy = self.lossy or path
-        for value, pixels in mask.counts().items():
+        counts = mask.counts()
+        self.values_by_file[path] = frozenset(counts)
+        for value, pixels in counts.items():
             self.pixels[value] += pixels
             self.files[value] += 1
             self.first_file.setdefault(value, path)
@@ -94,7 +100,21 @@ class MaskSurvey:
     @property
     def has_object_ids(self) -> bool:
         """Whether the greatest value is above 255 and below 16-bit white: object numbers, not brightness."""
-        return not self.colours and IGNORE < max(self.pixels, default=0) < 0xFFFF
+        values = {*self.pixels} - ({WHITE_16} if self.void == WHITE_16 else set())
+        return not self.colours and IGNORE < max(values, default=0) < WHITE_16
+
+    @property
+    def void(self) -> int:
+        """The value that means no label if masks hold it beside numbers: 65535 among numbers of 16 bits, else 255.
+
+        White of 16 bits among few greys, or with soft edges, is foreground.
+        """
+        others = [value for value in self.values if value != WHITE_16]
+        if self.colours or WHITE_16 not in self.pixels or not are_numbers(others, WHITE_16):
+            return IGNORE
+        black, white = self.share([0]), self.share([WHITE_16])
+        has_soft_edges = len(others) > MAX_LABEL_VALUES and black + white > 0.9 and white >= (1 - black) / 4
+        return IGNORE if has_soft_edges else WHITE_16
 
     def share(self, values: Iterable[int]) -> float:
         """Returns the fraction of all pixels that have one of these values."""
@@ -123,6 +143,16 @@ class MaskSurvey:
         forms = ", ".join(self.formats) or "none read"
         seen = "" if self.num_read == self.num_masks else f", {self.num_read} looked at"
         return f"{pluralize(self.num_masks, 'mask')} ({forms}{seen}), values {self.format_values(self.values)}"
+
+
+def are_numbers(values: Sequence[int], white: int) -> bool:
+    """Whether two values are so close that they are class ids; greys that people tell apart are not.
+
+    Args:
+        values: in ascending order.
+        white: the greatest value of their bit depth.
+    """
+    return any(after - before < MIN_GREY_STEP * white // IGNORE for before, after in pairwise(values))
 
 
 def survey_masks(
