@@ -134,7 +134,7 @@ def binary_request(frames: np.ndarray) -> bytes:
     tensor = {"name": "frames", "shape": frames.shape, "datatype": "UINT8"}
     inputs = [tensor | {"parameters": {"binary_data_size": frames.size}}]
     head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
-    lines = ["POST /v2/models/toy/infer HTTP/1.1", "Host: x", f"{HEADER}: {len(head)}"]
+    lines = ["POST /v2/models/toy/infer HTTP/1.1", "Host: localhost", f"{HEADER}: {len(head)}"]
     lines += [f"Content-Length: {len(head) + frames.size}", "", ""]
     return "\r\n".join(lines).encode() + head + frames.tobytes()
 
