@@ -42,7 +42,7 @@ LARGEST = (1920, 2880)  # of 4 frames: with their three colours 63.3 of the 64 M
 CLIPS = 4  # different ones
 INFER = "/v2/models/artifact/infer"
 INPUT = '{"name": "frames", "datatype": "UINT8", "shape": %s, "data": %s}'
-ENDLESS = b"POST %s HTTP/1.1\r\nHost: x\r\n" % INFER.encode()
+ENDLESS = b"POST %s HTTP/1.1\r\nHost: localhost\r\n" % INFER.encode()
 HANGING = (b"", ENDLESS, ENDLESS + b"Content-Length: 1000000\r\n\r\n" + bytes(100_000))
 BOMBS = [
     b"[" * 1_000_000,

@@ -180,7 +180,7 @@ def look_until_closed(running: uvicorn.Server) -> None:
 def test_idle_connections_hold_up_nobody_and_are_closed(running: uvicorn.Server, port: int) -> None:
     with ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT_S)) for _ in range(IDLE)]
-        idle[0].sendall(b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: x\r\n")  # a head that never ends
+        idle[0].sendall(b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: localhost\r\n")  # a head that never ends
         while len(running.server_state.connections) < IDLE:
             time.sleep(0.01)
         of_them = list(running.server_state.connections)
