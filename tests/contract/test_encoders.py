@@ -24,6 +24,7 @@ CONFIGS: dict[str, Any] = {
     "resnet18": SmpEncoderConfig(arch="smp", encoder="resnet18"),
     "mobilenet_v2": SmpEncoderConfig(arch="smp", encoder="mobilenet_v2"),
     "timm": SmpEncoderConfig(arch="smp", encoder="tu-test_resnet"),
+    "vit": SmpEncoderConfig(arch="smp", encoder="tu-test_vit"),
 }
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -70,6 +71,7 @@ def test_it_comes_back_from_disk_with_maps_of_the_sizes_it_says(name: str, tmp_p
         ("resnet18", {"arch": "smp_unet", "encoder": "resnet18"}),
         ("mobilenet_v2", {"arch": "smp_deeplabv3plus", "encoder": "mobilenet_v2"}),
         ("timm", {"arch": "smp_unetplusplus", "encoder": "tu-test_resnet"}),
+        ("vit", {"arch": "smp_dpt", "encoder": "tu-test_vit"}),
     ],
 )
 def test_a_masker_starts_from_it(encoder: str, masker: dict[str, Any], tmp_path: Path) -> None:

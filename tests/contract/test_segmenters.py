@@ -28,12 +28,13 @@ from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, SegmenterConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
 
-SMALL = "tu-test_resnet"  # timm's tiny network for tests
+SMALL, SMALL_VIT = "tu-test_resnet", "tu-test_vit"  # timm's tiny networks for tests
 CASES: dict[str, SegmenterModelConfig] = {
     "unet": UNetConfig(width=8),
     "smp_unet": SmpConfig(arch="smp_unet", encoder=SMALL),
     "smp_unetplusplus": SmpConfig(arch="smp_unetplusplus", encoder=SMALL),
     "smp_deeplabv3plus": SmpConfig(arch="smp_deeplabv3plus", encoder="mobilenet_v2"),
+    "smp_dpt": SmpConfig(arch="smp_dpt", encoder=SMALL_VIT),
     "recurrent": RecurrentConfig(base=UNetConfig(width=8)),
     "recurrent_logits": RecurrentConfig(base=UNetConfig(width=8), place="logits", cell="lstm"),
     "recurrent_own_outputs": RecurrentConfig(
@@ -82,9 +83,10 @@ def test_every_config_of_the_union_has_a_case() -> None:
     assert archs <= {*CASES, *MORE_DECODERS}
 
 
-@pytest.mark.parametrize("arch", ["smp_unet", *MORE_DECODERS])
+@pytest.mark.parametrize("arch", ["smp_unet", "smp_dpt", *MORE_DECODERS])
 def test_any_decoder_is_cut_open_and_gives_what_it_gave_whole(arch: str) -> None:
-    base, clip = SmpConfig.model_validate({"arch": arch, "encoder": SMALL}), frames(1, 2, 64, 64)
+    encoder = SMALL_VIT if arch == "smp_dpt" else SMALL
+    base, clip = SmpConfig.model_validate({"arch": arch, "encoder": encoder}), frames(1, 2, 64, 64)
     segmenter = build(RecurrentConfig(base=base, place="decoder"))
     whole = build(base)
     whole.load_state_dict({name: segmenter.state_dict()[name] for name in whole.state_dict()})
@@ -126,11 +128,12 @@ def test_mirrored_frames_have_mirrored_logits(config: SegmenterModelConfig, tmp_
         assert torch.equal(masker.train()(clip)[0][0], plain.train()(clip)[0][0])  # it learns as ever
 
 
-@pytest.mark.parametrize("arch", ["smp_unet", "smp_unetplusplus", *MORE_DECODERS])
+@pytest.mark.parametrize("arch", ["smp_unet", "smp_unetplusplus", "smp_dpt", *MORE_DECODERS])
 def test_one_decoder_gives_both_hands(arch: str) -> None:
     """A softmax over 17 classes for each of two maps: 34 channels of one head."""
     hands = [LabelMap(name, tuple(map(str, range(17)))) for name in ("left", "right")]
-    segmenter = build(SmpConfig.model_validate({"arch": arch, "encoder": SMALL}), hands)
+    encoder = SMALL_VIT if arch == "smp_dpt" else SMALL
+    segmenter = build(SmpConfig.model_validate({"arch": arch, "encoder": encoder}), hands)
     with torch.no_grad():
         (left, right), _ = segmenter(frames(1, 1, 64, 64))
         whole = segmenter.network(segmenter.normalised(frames(1, 1, 64, 64)))
@@ -144,6 +147,41 @@ def test_the_networks_of_system_3_are_configs() -> None:
         with torch.device("meta"):  # no weights are drawn
             network, _ = SmpConfig.model_validate({"arch": arch, "encoder": encoder}).network(34)
             assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 34, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "multiple"),
+    [
+        ("vit_small_patch16_dinov3.lvd1689m", 32),
+        ("vit_small_patch14_dinov2.lvd142m", 28),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", 28),
+        ("vit_small_patch8_224.dino", 32),
+        ("vit_base_patch16_siglip_224", 32),
+    ],
+)
+def test_any_patch_fits_any_frame_and_every_weight_learns(encoder: str, multiple: int) -> None:
+    config = SmpConfig(arch="smp_dpt", encoder=f"tu-{encoder}")
+    with torch.device("meta"):
+        segmenter: Any = config.build(FIVE)
+        (logits,), _ = segmenter(torch.zeros(1, 2, 33, 115, 3, dtype=torch.uint8))
+        logits.sum().backward()
+        for shape in ((multiple, multiple), (3 * multiple, 4 * multiple)):
+            assert segmenter.network.eval()(torch.zeros(1, 3, *shape)).shape == (1, 5, *shape)
+    assert logits.shape == (1, 2, 5, 33, 115) and segmenter.multiple == multiple
+    assert [name for name, weights in segmenter.named_parameters() if weights.grad is None] == []
+
+
+def test_positions_of_a_vision_transformer_are_interpolated_to_the_frame() -> None:
+    """A grey frame has other tokens at each place: those of corners at any size, and none of them is another's."""
+    encoder: Any = build(CASES["smp_dpt"]).network.encoder
+    with torch.no_grad():
+        encoder.model.pos_embed.mul_(100)  # freshly initialised ones are small
+        for values in encoder.model.blocks.parameters():
+            values.zero_()  # a token is its position
+        small, large = (encoder(torch.zeros(1, 3, *size))[0] for size in ((64, 96), (192, 288)))
+    assert small.shape[2:] == (4, 6) and large.shape[2:] == (12, 18)
+    places_BC = F.normalize(F.avg_pool2d(large, 3).flatten(2)[0].t()), F.normalize(small.flatten(2)[0].t())
+    assert (places_BC[0] @ places_BC[1].t()).argmax(1).tolist() == list(range(24))
 
 
 def test_clips_of_a_batch_do_not_mix(config: SegmenterModelConfig) -> None:
@@ -216,7 +254,8 @@ def test_it_overfits_two_frames(config: SegmenterModelConfig) -> None:
     masks[0, 4:24, 4:28], masks[0, 28:44, 20:44] = 1, 2
     masks[1, 20:44, 4:24], masks[1, 4:20, 16:44] = 1, 2
     batch = torch.tensor([[40, 40, 40], [220, 60, 60], [60, 60, 220]], dtype=torch.uint8)[masks]
-    optimizer = torch.optim.AdamW(segmenter.parameters(), lr=1e-2)
+    rate = 3e-3 if config == CASES["smp_dpt"] else 1e-2  # attention learns nothing from large steps
+    optimizer = torch.optim.AdamW(segmenter.parameters(), lr=rate)
     for _ in range(30):
         (logits,), _ = segmenter(batch[None])
         loss = F.cross_entropy(logits[0], masks)
@@ -267,10 +306,25 @@ def test_an_encoder_that_does_not_fit_is_said() -> None:
         SmpConfig(arch="smp_unetplusplus", encoder="mit_b0").build(FIVE)
 
 
-def test_encoder_weights_come_from_a_local_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", ["smp_unet", "smp_deeplabv3plus", "smp_upernet"])
+def test_a_vision_transformer_is_refused_by_decoders_of_several_strides(arch: str) -> None:
+    line = rf"'tu-vit_small_patch16_dinov3' is a vision transformer.* and {arch} needs several; .* of arch smp_dpt"
+    with pytest.raises(MaskcastError, match=line):
+        SmpConfig.model_validate({"arch": arch, "encoder": "tu-vit_small_patch16_dinov3"}).build(FIVE)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-convnext_tiny", "tu-swin_tiny_patch4_window7_224"])
+def test_dpt_refuses_what_is_no_vision_transformer(encoder: str) -> None:
+    line = f"'{encoder}' is no plain vision transformer .* smp_dpt needs; choose one, e.g. 'tu-vit_small_patch16_"
+    with pytest.raises(MaskcastError, match=line):
+        SmpConfig(arch="smp_dpt", encoder=encoder).build(FIVE)
+
+
+@pytest.mark.parametrize(("arch", "encoder"), [("smp_unet", SMALL), ("smp_dpt", SMALL_VIT)])
+def test_encoder_weights_come_from_a_local_file(arch: Any, encoder: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "encoder.safetensors"
-    config = SmpConfig(arch="smp_unet", encoder=SMALL, encoder_weights=path)
+    config = SmpConfig(arch=arch, encoder=encoder, encoder_weights=path)
     other, masker = config.build(FIVE), config.build(FIVE)
     state = {
         name: tensor.contiguous() for name, tensor in unwrapped(config.encoder_of(other)).state_dict().items()

@@ -216,6 +216,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
         {"arch": "smp_unet"},
         {"arch": "smp_unetplusplus", "encoder": "tu-test_resnet"},
         {"arch": "smp_deeplabv3plus", "encoder": "mobilenet_v2"},
+        {"arch": "smp_dpt", "encoder": "tu-test_vit"},
     ],
     ids=lambda values: values["arch"],
 )

@@ -212,6 +212,11 @@ def test_an_unknown_encoder_is_named() -> None:
         build(encoder="resnet19")
 
 
+def test_a_vision_transformer_is_refused() -> None:
+    with pytest.raises(MaskcastError, match=r"'tu-test_vit' is a vision transformer.* fasterrcnn needs several"):
+        build(encoder="tu-test_vit")
+
+
 def test_without_torchvision_it_says_which_image_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.models.detection", None)
     with pytest.raises(MaskcastError, match=r"arch 'fasterrcnn' needs torchvision.*use an image with torchvision"):

@@ -293,7 +293,7 @@ def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert "  model: Architecture and its sizes. (default as below)\n      arch: unet\n          width: " in text
     assert "\n      arch: smp_unet or smp_unetplusplus or " in text
-    assert "smp_upernet\n          encoder: " in text
+    assert "smp_dpt\n          encoder: " in text
 
 
 def test_help_says_which_keys_belong_together_beside_null_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,6 +210,19 @@ def test_a_classifier_that_nobody_wants_is_left_out_without_a_word(
     assert not caplog.messages
 
 
+def test_a_vision_transformer_takes_what_timm_publishes(tmp_path: Path) -> None:
+    """With a classifier, and positions of another size of images, which timm interpolates to the encoder's own."""
+    published = timm.create_model("test_vit", img_size=96).state_dict()
+    save_file(published, tmp_path / "whole.safetensors")
+    masker, _ = start(tmp_path / "whole.safetensors", "tu-test_vit", arch="smp_dpt")
+    loaded = masker.get_submodule("network.encoder.model").state_dict()
+    differs = [name for name in loaded if loaded[name].shape != published[name].shape]
+    assert differs == ["pos_embed"] and published.keys() - loaded.keys() == {"head.weight", "head.bias"}
+    assert all(torch.equal(loaded[name], published[name]) for name in loaded if name not in differs)
+    corner = loaded["pos_embed"][0, 1], published["pos_embed"][0, 1]
+    assert torch.cosine_similarity(*corner, dim=0) > 0.9
+
+
 def test_weights_of_the_library_itself_may_have_their_classifier(tmp_path: Path) -> None:
     encoder = SmpEncoderConfig(arch="smp", encoder=SMP).build()
     state = dict(encoder.state_dict())

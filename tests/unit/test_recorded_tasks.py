@@ -161,6 +161,7 @@ STEPS = TASKS | {
     ),
     "softmax focal": masker(**WITHOUT_TEACHER, loss={"dice_classes": "present", "focal_form": "softmax"}),
     "deeplab": masker(**WITHOUT_TEACHER, model={"arch": "smp_deeplabv3plus", "encoder": "resnet18"}),
+    "dpt": masker(**WITHOUT_TEACHER, model={"arch": "smp_dpt", "encoder": "tu-vit_tiny_patch16_dinov3_qkvb"}),
     "own outputs": masker(
         **WITHOUT_TEACHER,
         model={"arch": "recurrent", "base": UNET, "cell": "lstm", "sees": "own_outputs", "place": "logits"},

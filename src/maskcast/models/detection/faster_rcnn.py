@@ -17,6 +17,7 @@ from maskcast.models.arithmetic import has_kernels
 from maskcast.models.detection.base import Detector
 from maskcast.models.detection.batched import BatchedLosses
 from maskcast.models.detection.configs import FasterRcnnConfig
+from maskcast.models.encoders.smp import check_pyramid
 
 LEVELS = ("0", "1", "2", "3")  # levels of the pyramid that the box head uses, strides 4 to 32
 
@@ -130,6 +131,7 @@ def build_faster_rcnn(config: FasterRcnnConfig, num_classes: int) -> FasterRcnn:
         ) from None
 
     norm = nn.BatchNorm2d if config.version == 2 else None
+    check_pyramid(config.encoder, config.arch)
     encoder = config.encoder_config.build()
     channels = list(encoder.out_channels)  # type: ignore[arg-type]
     backbone = PyramidBackbone(encoder, channels[-len(LEVELS) :], config.width, norm)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from maskcast.errors import MaskcastError, first_line
+from maskcast.models.encoders.vit import ViTEncoder, is_vit
 from maskcast.models.weights import load_weights, read_weights
 
 DEPRECATED = "timm-"  # the library's old prefix for some of timm's encoders
@@ -28,9 +29,32 @@ def build_encoder(name: str, arch: str) -> nn.Module:
     smp = library(arch)
     check_encoder(name, smp.encoders.get_encoder_names())
     try:
-        encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=5, weights=None)
+        return _made(name)
     except BUILD_ERRORS as error:
         raise MaskcastError(f"encoder {name!r}: {first_line(error)}; choose another") from None
+
+
+def check_pyramid(name: str, arch: str) -> None:
+    """Checks that an encoder has maps of several strides, which ``arch`` needs.
+
+    Raises:
+        MaskcastError: it is a vision transformer.
+    """
+    if is_vit(name):
+        raise MaskcastError(
+            f"encoder {name!r} is a vision transformer, whose maps have one stride, and {arch} needs several; "
+            "choose a convolutional encoder, e.g. 'tu-convnext_tiny.dinov3_lvd1689m', or a masker of arch smp_dpt"
+        )
+
+
+def _made(name: str, **settings: Any) -> nn.Module:
+    """Returns an encoder; ``settings`` are further arguments of ``timm.create_model``."""
+    if is_vit(name):
+        return ViTEncoder(name, **settings)
+    import segmentation_models_pytorch as smp
+
+    weights = settings.pop("pretrained", None)
+    encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=5, weights=weights, **settings)
     return encoder
 
 
@@ -74,15 +98,13 @@ def _convert_with_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
     Raises:
         MaskcastError: if the file lacks weights.
     """
-    import segmentation_models_pytorch as smp
-
     logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of unused classifier weights
     overlay = {"file": str(path), "custom_load": False}
     found = []
     with torch.random.fork_rng(devices=[]):
         for seed in (0, 1):
             torch.manual_seed(seed)
-            loaded = smp.encoders.get_encoder(name, depth=5, weights=True, pretrained_cfg_overlay=overlay)
+            loaded = _made(name, pretrained=True, pretrained_cfg_overlay=overlay)
             found.append(unwrapped(loaded).state_dict())
     first, second = found
     if random := [key for key in first if not torch.equal(first[key], second[key])]:

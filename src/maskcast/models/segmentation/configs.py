@@ -64,6 +64,7 @@ class SmpConfig(MaskerModelConfig):
         "smp_pspnet",
         "smp_segformer",
         "smp_upernet",
+        "smp_dpt",
     ]
     encoder: str = "resnet18"
     """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""

@@ -7,7 +7,8 @@ Weights are initialised at random; those of the encoder may be loaded later from
 from torch import nn
 
 from maskcast.errors import MaskcastError, first_line
-from maskcast.models.encoders.smp import BUILD_ERRORS, check_encoder, library
+from maskcast.models.encoders.smp import BUILD_ERRORS, build_encoder, check_encoder, check_pyramid, library
+from maskcast.models.encoders.vit import ViTEncoder, is_vit
 
 CLASS_NAMES = {
     "smp_unet": "Unet",
@@ -31,6 +32,9 @@ def build_network(arch: str, encoder: str, channels: int) -> tuple[nn.Module, in
     """
     smp = library(arch)
     check_encoder(encoder, smp.encoders.get_encoder_names())
+    if arch == "smp_dpt":
+        return _build_dpt(encoder, channels)
+    check_pyramid(encoder, arch)
     make = getattr(smp, CLASS_NAMES[arch])
     try:
         network: nn.Module = make(encoder, encoder_weights=None, in_channels=3, classes=channels)
@@ -40,3 +44,18 @@ def build_network(arch: str, encoder: str, channels: int) -> tuple[nn.Module, in
     stride = network.get_submodule("encoder").output_stride
     assert isinstance(stride, int)
     return network, stride
+
+
+def _build_dpt(encoder: str, channels: int) -> tuple[nn.Module, int]:
+    """Returns DPT on a vision transformer, and the divisor of its input sizes."""
+    if not is_vit(encoder):
+        raise MaskcastError(
+            f"encoder {encoder!r} is no plain vision transformer of timm's, which smp_dpt needs; choose one, e.g. "
+            "'tu-vit_small_patch16_dinov3.lvd1689m' or 'tu-vit_small_patch14_dinov2.lvd142m', or another arch"
+        )
+    from maskcast.models.segmentation.dpt import DPT
+
+    vit = build_encoder(encoder, "smp_dpt")
+    assert isinstance(vit, ViTEncoder)
+    network = DPT(vit, channels)
+    return network, network.multiple
