@@ -22,8 +22,8 @@ MASK = "mask"  # name of a store's only map if it has no name, as in format 1
 
 MapKind = Literal["classes", "instances", "alpha"]
 Attributes = Mapping[str, tuple[str | None, ...]]  # for each attribute its value for each class, or None
-MirrorSwaps = tuple[str, str]  # names of two maps, or classes, that a horizontal flip swaps
-MIRROR_SWAPS = "mirror_swaps"  # key of these names in a store's meta
+MirrorSwaps = tuple[tuple[str, str], ...]  # pairs of maps, or of classes, that a horizontal flip swaps
+MIRROR_SWAPS = "mirror_swaps"  # key of these pairs in a store's meta
 LOOKBACK = "lookback"  # key of a store's meta: how many frames at the start of a clip may be of the split before
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # used in file names
 
@@ -112,6 +112,33 @@ def label_maps_from_json(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap
 def first_class_map(maps: Iterable[LabelMap]) -> LabelMap | None:
     """Returns the first map of kind ``classes``, which represents all maps where only one can be shown."""
     return next((one for one in maps if one.kind == "classes"), None)
+
+
+def mirror_swaps_from_json(value: object) -> MirrorSwaps:
+    """Returns pairs of names from a list of them, or from two names, which are one pair.
+
+    Raises:
+        ValueError: if it is neither, or a name occurs twice.
+    """
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"is {value!r}, not a list of pairs of names, e.g. [[left hand, right hand]]")
+    pairs = (value,) if value and all(isinstance(name, str) for name in value) else value
+    found = []
+    for pair in pairs:
+        match pair:
+            case [str(one), str(other)]:
+                found.append((one, other))
+            case _:
+                raise ValueError(f"is {value!r}, not two names or pairs of names, e.g. [[left hand, right hand]]")
+    names = [name for pair in found for name in pair]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"has {twice[0]!r} twice; give it one partner")
+    return tuple(found)
+
+
+def mirror_swaps_to_json(swaps: MirrorSwaps) -> list[str] | list[list[str]]:
+    """Returns pairs of names as JSON; a single pair is written as two names, as in older stores."""
+    return list(swaps[0]) if len(swaps) == 1 else [list(pair) for pair in swaps]
 
 
 def natural_sort_key(clip_id: str) -> list[tuple[int, int | str]]:

@@ -60,7 +60,7 @@ def test_each_map_has_a_file_of_its_own(tmp_path: Path) -> None:
     ]
     np.testing.assert_array_equal(store.of("left").masks(store.get("b"))[0], mask(2, slice(0, 5)))
     np.testing.assert_array_equal(store.of("right").masks(store.get("b"))[0], mask(2, slice(3, 9)))
-    assert store.mirror_swaps == ("left", "right")
+    assert store.mirror_swaps == (("left", "right"),)
 
 
 @pytest.mark.parametrize("split", ["val", "test", "hidden"])
@@ -98,7 +98,7 @@ def test_a_hand_without_its_mask_is_left_out_and_said(tmp_path: Path) -> None:
     (raw / "right/b.png").unlink()
     save(raw / "left/z.png", mask(1, slice(0, 5)))
     store = prepare(raw, "image_maps", **MAPS)
-    assert [clip.id for clip in store.clips] == ["a", "c", "d", "e"] and store.mirror_swaps is None
+    assert [clip.id for clip in store.clips] == ["a", "c", "d", "e"] and store.mirror_swaps == ()
     reasons = {one["item"]: one["reason"] for one in store.skipped}
     assert reasons == {
         "b": "has masks of left and none of right; add it",
@@ -109,7 +109,7 @@ def test_a_hand_without_its_mask_is_left_out_and_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ({"mirror_swaps": ["left", "up"]}, "mirror_swaps names 'up', no map of masks: left, right"),
+        ({"mirror_swaps": ["left", "up"]}, "mirror_swaps names 'up', which is none of: left, right, "),
         ({"images": "images/{clip}"}, "must name single images by {frame}"),
         ({"images": "{clip}/{frame}.png"}, "must all have {clip}, or none"),
         ({"masks": {}}, "at least 1 item"),
@@ -158,7 +158,7 @@ PASTE = {
 def test_pasted_hands_are_whole_in_their_maps_and_in_front_of_each_other(tmp_path: Path) -> None:
     store = prepare(write_photos(tmp_path / "raw"), "pasted_hands", **PASTE)
     assert [clip.split for clip in store.clips] == ["train"] * 3 + ["val"] * 2 + ["unlabeled"] * 2
-    assert (store.height, store.width) == (128, 128) and store.mirror_swaps == ("left", "right")
+    assert (store.height, store.width) == (128, 128) and store.mirror_swaps == (("left", "right"),)
     in_front = set()
     for clip in store.clips[:5]:
         assert set(clip.meta["photos"]) == ({"0", "1"} if clip.split == "val" else {"2", "3"})

@@ -99,7 +99,7 @@ def test_both_hands_are_cut_out_around_the_box(tmp_path: Path) -> None:
     np.testing.assert_array_equal(right, RIGHT[2:12, 8:18])
     assert left.max() == 16 and right.max() == 16
     assert clip.meta == {"path": f"{PREFIX}a/1.jpg", "hands": "interacting", "box": [8.0, 2.0, 10.0, 10.0]}
-    assert store.mirror_swaps == ("left", "right")
+    assert store.mirror_swaps == (("left", "right"),)
     assert store.maps["left"].classes == store.maps["right"].classes and store.maps["left"].num_classes == 17
     assert store.get("a/4").maps == () and store.get("a/3").meta["hands"] == "right"
 

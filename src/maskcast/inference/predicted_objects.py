@@ -14,7 +14,7 @@ from maskcast.data.clip_store.instances import ObjectClasses
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.view import StoreView
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap
+from maskcast.labels import LabelMap, MirrorSwaps
 from maskcast.models.objects.parts import number_objects
 
 
@@ -52,6 +52,11 @@ class PredictedObjects(StoreView):
     def label_map(self) -> LabelMap:
         """The map of the objects."""
         return self.prepared.label_map
+
+    @property
+    def mirror_swaps(self) -> MirrorSwaps:
+        """The pairs that a horizontal flip swaps, as in the store of the true objects."""
+        return self.prepared.mirror_swaps
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""

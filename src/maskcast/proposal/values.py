@@ -14,6 +14,7 @@ MAX_LONG_SIDE = 240  # maximum longer side of the clips, in pixels
 SIZE_MULTIPLE = 8
 CROP_SIZE = (64, 96)
 ENCODER = "tu-tf_efficientnet_lite0"  # smallest of the measured encoders (docs/decisions/2026-11-28-pretrained.md)
+NO_FLIP = {"hflip": 0}
 UNET = {"arch": "unet", "width": 16}
 OBJECT_LAYOUTS = ("clevrer", "competition")  # layouts with separate objects and a static camera
 MIN_SHORT_SIDE = 64  # minimum shorter side of frames for a pretrained encoder
@@ -100,6 +101,9 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         reasons["train_masker.augment.crop_on_object"] = (
             f"class 0 has {_background(found):.0%} of the labelled pixels"
         )
+    if found.one_sided:
+        reason = f"a flip would show {found.one_sided[0]!r} on the wrong side"
+        reasons |= {"train_masker.augment.hflip": reason, "pretrain_forecaster.flip": reason}
     if context:
         reasons["evaluate.context_frames"] = found.reasons["frames"]
     return Proposal(sections, reasons)
@@ -148,9 +152,10 @@ def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str
         first, second = _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
     else:
         model, first, second = {"arch": "flow"}, _training(1, 30, 8, 2.0e-3, 0), _training(1, 1, 8, 5.0e-4, 0)
+    flip = {"flip": 0} if found.one_sided else {}
     return {
-        "pretrain_forecaster": {"model": model, **seen, "training": first},
-        "finetune_forecaster": {**seen, "training": second},
+        "pretrain_forecaster": {"model": model, **seen, **flip, "training": first},
+        "finetune_forecaster": {**seen, **flip, "training": second},
     }
 
 
@@ -159,6 +164,7 @@ def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
     return {
         "model": {"arch": "smp_unet", "encoder": ENCODER, "encoder_weights": weights},
         **_masker(found),
+        **({"augment": NO_FLIP} if found.one_sided else {}),
         "training": _training(5, 45, 4, 1.0e-3, 50),
     }
 
@@ -169,7 +175,8 @@ def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "model": UNET,
         **_masker(found),
-        "augment": {"crop": crop, "crop_on_object": 0.9 if _background(found) > CROP_ON_OBJECT_FROM else 0.0},
+        "augment": (NO_FLIP if found.one_sided else {})
+        | {"crop": crop, "crop_on_object": 0.9 if _background(found) > CROP_ON_OBJECT_FROM else 0.0},
         "training": _training(5, 100, 16, 5.0e-3, 50),
     }
 

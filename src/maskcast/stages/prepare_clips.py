@@ -16,12 +16,13 @@ from maskcast.data.compositing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, skip_reasons
 from maskcast.data.loading import frame_size, load_all, only_readable
+from maskcast.data.mirror_swaps import side_warnings, sides_of_maps
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.dry_run import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, LabelMap, Split
+from maskcast.labels import IGNORE, MIRROR_SWAPS, LabelMap, Split, mirror_swaps_from_json
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
@@ -105,7 +106,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip_meta, **vars(arrays))
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
-        notes = [*listing.notes, *survey.warnings(), *shared_backgrounds.warnings("background frame")]
+        notes = [*listing.notes, *_side_warnings(listing), *survey.warnings()]
+        notes += shared_backgrounds.warnings("background frame")
         writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
         missing = {clip.split for clip in listing.clips} - set(survey.written)
         if missing:
@@ -212,6 +214,16 @@ class _Survey:
         if max(abs(aspect * height - width) for aspect in self._aspects) > 1:
             meta["source_aspect"] = [round(aspect, 3) for aspect in self._aspects]
         return meta
+
+
+def _side_warnings(listing: Listing) -> list[str]:
+    """Returns warnings about left and right in names, which training confuses if they are not declared."""
+    declared = listing.meta.get(MIRROR_SWAPS)
+    return side_warnings(
+        sides_of_maps(listing.maps),
+        None if declared is None else mirror_swaps_from_json(declared),
+        "set train_masker.augment.hflip, and flip of the forecasters, to 0",
+    )
 
 
 def _keep_few(listing: Listing) -> None:

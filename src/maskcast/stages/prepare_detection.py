@@ -13,6 +13,7 @@ from maskcast.data.detection.sources.table import Source
 from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import original_name, same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.mirror_swaps import find_sides, mirror_swaps_meta, side_warnings
 from maskcast.dry_run import first_of_each_part
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -69,8 +70,14 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     labelled = {os.path.realpath(image.path) for images in splits.values() for image in images}
     unlabeled = _unlabeled(raw, params.unlabeled, labelled) if params.unlabeled else []
 
-    shares = params.source.boxes == "shares"
-    writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size, shares=shares)
+    writer = DetectionWriter(
+        dataset,
+        listing.classes,
+        listing.original_ids,
+        params.max_size,
+        shares=params.source.boxes == "shares",
+        meta=mirror_swaps_meta(params.source.mirror_swaps, listing.classes),
+    )
     for split, images in splits.items():
         chosen = first_of_each_part(_limited(images, params.limit, params.seed), _constant_key(split))
         _report(raw, split, len(chosen), writer.add_split(split, chosen))
@@ -81,6 +88,9 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         writer.add_unlabeled(chosen_files)
     writer.finish()
     for warning in writer.shared.warnings("image"):
+        say(warning)
+    no_flip = "set train_detector.augment.hflip to 0"
+    for warning in side_warnings(find_sides(listing.classes), params.source.mirror_swaps, no_flip):
         say(warning)
     say(f"{pluralize(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
 

@@ -21,7 +21,7 @@ class BoxAugmentParams(ColourParams):
     """What may change about a training image; the defaults change nothing but its mirror image."""
 
     hflip: Probability = 0.5
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip, which swaps the classes of `source.mirror_swaps`."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): minimum and maximum magnification relative to the
     validation size, drawn uniformly on a log scale; images that grow beyond that size are cropped at random."""
@@ -52,7 +52,11 @@ def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple
 
 
 def transform(
-    sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator
+    sample: Sample,
+    size: tuple[int, int],
+    params: BoxAugmentParams,
+    random: np.random.Generator,
+    swapped_K: np.ndarray | None = None,
 ) -> Sample:
     """Returns a resized, cropped and randomly flipped copy.
 
@@ -61,6 +65,7 @@ def transform(
         size: height and width without scale jitter, and the maximum size of the result.
         params: ranges of the changes.
         random: draws the changes; its state advances.
+        swapped_K: which class each class becomes in a mirror image; None if no class changes.
     """
     height, width = sample.image_HWC.shape[:2]
     factor = float(np.exp(random.uniform(*np.log(params.scale))))
@@ -75,18 +80,24 @@ def transform(
     scale_4 = np.array([new_width / width, new_height / height] * 2)
     boxes = sample.boxes_N4 * scale_4 - np.array([left, top] * 2)
     boxes = boxes.clip(0, np.array([columns, rows] * 2))
+    labels_N = sample.labels_N
     if random.random() < params.hflip:
+        labels_N = labels_N if swapped_K is None else swapped_K[labels_N]
         image = image[:, ::-1]
         boxes = np.column_stack([columns - boxes[:, 2], boxes[:, 1], columns - boxes[:, 0], boxes[:, 3]])
     kept = (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(1)
-    return Sample(np.ascontiguousarray(image), boxes[kept].astype(np.float32), sample.labels_N[kept])
+    return Sample(np.ascontiguousarray(image), boxes[kept].astype(np.float32), labels_N[kept])
 
 
 def augment_boxes(
-    sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator
+    sample: Sample,
+    size: tuple[int, int],
+    params: BoxAugmentParams,
+    random: np.random.Generator,
+    swapped_K: np.ndarray | None = None,
 ) -> Sample:
     """Returns a copy with changed geometry and colours; see :func:`transform`."""
-    transformed = transform(sample, size, params, random)
+    transformed = transform(sample, size, params, random, swapped_K)
     return Sample(
         recolour_image(transformed.image_HWC, params, random), transformed.boxes_N4, transformed.labels_N
     )

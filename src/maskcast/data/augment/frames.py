@@ -30,7 +30,7 @@ class Augmentation(ColourParams):
     """
 
     hflip: Probability = 0.5
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip, which swaps the classes and label maps of `source.mirror_swaps`."""
     zoom: tuple[float, float] = (1.0, 1.0)
     """Minimum and maximum magnification, drawn uniformly on a log scale."""
     rotate: float = Field(default=0.0, ge=0, le=180)
@@ -123,7 +123,7 @@ def augment(
     masks: Mapping[LabelMap, np.ndarray],
     params: Augmentation,
     random: np.random.Generator,
-    swaps: MirrorSwaps | None = None,
+    swaps: MirrorSwaps = (),
 ) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
     """Returns augmented copies of the frames of a clip and of their masks; one draw is used for all.
 
@@ -132,7 +132,7 @@ def augment(
         masks: (T, H, W) uint8 for each label map.
         params: ranges of the changes.
         random: draws the changes; its state advances.
-        swaps: names of two maps, or of two classes, that a horizontal flip swaps; None swaps none.
+        swaps: pairs of maps, or of classes, that a horizontal flip swaps.
 
     Returns:
         Frames and masks, with the size ``params.crop`` (never larger than the frames) or the size of the input.
@@ -142,7 +142,7 @@ def augment(
     geometry = draw_geometric_transform(params, shape, object_HW, random)
     colours = draw_colour_transform(params, (len(frames_THWC), *geometry.size, 3), random)
     warped = {label_map: warp_masks(label_map, masks_THW, geometry) for label_map, masks_THW in masks.items()}
-    if swaps is not None and geometry.is_flipped:
+    if swaps and geometry.is_flipped:
         warped = swap_masks(warped, swaps)
     frames_THWC = recolour(warp_frames(frames_THWC, geometry), colours)
     expected = _layer_shapes(frames_THWC, warped)

@@ -10,7 +10,7 @@ import numpy as np
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.view import StoreView
-from maskcast.labels import IGNORE, LabelError, LabelMap
+from maskcast.labels import IGNORE, LabelError, LabelMap, MirrorSwaps
 from maskcast.reading import pluralize
 
 
@@ -34,6 +34,10 @@ class ObjectClasses(StoreView):
         for clip in store.clips:
             for class_id, count in Counter(clip.objects.get(label_map.name, {}).values()).items():
                 max_counts[class_id] = max(max_counts[class_id], count)
+        for pair in store.mirror_swaps:  # an object of one side gets a partner of the other side
+            if {*pair} <= {*label_map.classes}:
+                both = [label_map.classes.index(name) for name in pair]
+                max_counts |= dict.fromkeys(both, max(max_counts[k] for k in both))
         self.slots = {class_id: max_counts[class_id] for class_id in sorted(max_counts)}
         """How many objects a clip has at most, by class."""
         if sum(self.slots.values()) >= IGNORE:
@@ -52,6 +56,13 @@ class ObjectClasses(StoreView):
     def label_map(self) -> LabelMap:
         """The map, with one class per object."""
         return self._map
+
+    @property
+    def mirror_swaps(self) -> MirrorSwaps:
+        """The pairs of objects with the same number whose classes a horizontal flip swaps, and pairs of maps."""
+        swaps, numbers = self.store.mirror_swaps, range(1, 1 + max(self.slots.values(), default=0))
+        objects = ((f"{one} {n}", f"{other} {n}") for one, other in swaps for n in numbers)
+        return (*swaps, *(pair for pair in objects if {*pair} <= {*self._map.classes}))
 
     def first_of(self, class_id: int) -> int:
         """Returns the class id of the first object of a class."""

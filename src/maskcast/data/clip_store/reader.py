@@ -27,7 +27,7 @@ from maskcast.data.clip_store.formats import parse_index
 from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, masks_layer
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
+from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps, mirror_swaps_from_json
 from maskcast.reading import load_memmap, parsing, read_file, short_repr
 
 ALL = slice(None)
@@ -92,20 +92,18 @@ class ClipStore:
         return next(iter(self.maps.values()))
 
     @property
-    def mirror_swaps(self) -> MirrorSwaps | None:
-        """The names of two maps or classes that a horizontal flip swaps; None if the store declares none.
+    def mirror_swaps(self) -> MirrorSwaps:
+        """The pairs of maps, or of classes, that a horizontal flip swaps; empty if the store declares none.
 
         Raises:
-            MaskcastError: if the declaration is not a pair of names.
+            MaskcastError: if the declaration is no list of pairs of names.
         """
-        swaps = self.meta.get(MIRROR_SWAPS)
-        if swaps is None:
-            return None
-        if not (isinstance(swaps, list) and len(swaps) == 2 and all(isinstance(name, str) for name in swaps)):
+        try:
+            return mirror_swaps_from_json(self.meta.get(MIRROR_SWAPS, []))
+        except ValueError as error:
             raise MaskcastError(
-                f"{self.root / 'index.json'}: {MIRROR_SWAPS} is {swaps!r}, not two names; prepare the clips again"
-            )
-        return swaps[0], swaps[1]
+                f"{self.root / 'index.json'}: {MIRROR_SWAPS} {error}; prepare the clips again"
+            ) from None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from maskcast.data.clip_store.reader import ALL, ClipStore
 from maskcast.data.clip_store.table import Clip
-from maskcast.labels import LabelMap
+from maskcast.labels import LabelMap, MirrorSwaps
 
 
 class StoreView(ClipStore):
@@ -22,6 +22,11 @@ class StoreView(ClipStore):
     def label_map(self) -> LabelMap:
         """The chosen map of the other store."""
         return self.store.label_map
+
+    @property
+    def mirror_swaps(self) -> MirrorSwaps:
+        """The pairs that a horizontal flip swaps (see ``ClipStore.mirror_swaps``)."""
+        return self.store.mirror_swaps
 
     def of(self, label_map: str) -> ClipStore:
         """Returns the view itself if this is its map, else the other store with the map (see ``ClipStore.of``)."""

@@ -14,14 +14,15 @@ import json
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, BeforeValidator, model_validator
 
 from maskcast.data.images import image_files, read_image
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.labels import MirrorSwaps, mirror_swaps_from_json
 from maskcast.reading import parsing, read_file
 
 FORMAT = "maskcast-detection/1"
@@ -41,6 +42,7 @@ class _Metadata(BaseModel):
     format: Literal["maskcast-detection/1"]
     classes: tuple[str, ...]
     original_ids: tuple[int, ...]
+    mirror_swaps: Annotated[MirrorSwaps, BeforeValidator(mirror_swaps_from_json)] = ()
     splits: dict[Literal["train", "val"], _Split]
 
     @model_validator(mode="after")
@@ -59,6 +61,7 @@ class DetectionSet:
     Attributes:
         classes: names of the classes 0..K-1; there is no background class.
         original_ids: for each class its id in the source; 0..K-1 if the source has only names.
+        mirror_swaps: pairs of classes that a horizontal flip swaps.
         digest: hash of the contents: images, boxes and classes.
 
     Raises:
@@ -73,7 +76,8 @@ class DetectionSet:
         raw = read_file(path)
         with parsing(path, f"a {FORMAT} description", REMEDY):
             self.about: dict[str, Any] = json.loads(raw)
-            _Metadata.model_validate(self.about)
+            metadata = _Metadata.model_validate(self.about)
+        self.mirror_swaps = metadata.mirror_swaps
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
         self.original_ids: tuple[int, ...] = tuple(self.about["original_ids"])
         self.digest = hashlib.sha256(raw).hexdigest()[:32]

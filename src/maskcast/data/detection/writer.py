@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +40,7 @@ class DetectionWriter:
         original_ids: for each class its id in the source.
         max_size: images whose longer side is greater are shrunk, with their boxes; None keeps all sizes.
         shares: whether boxes are given as shares of the image's width and height, not in pixels.
+        meta: further entries of `dataset.json`.
 
     Attributes:
         shared: finds images that several splits have in common.
@@ -53,6 +54,7 @@ class DetectionWriter:
         max_size: int | None,
         *,
         shares: bool = False,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.root, self.classes, self.max_size, self.shares = root, classes, max_size, shares
         self._about: dict[str, Any] = {
@@ -61,6 +63,7 @@ class DetectionWriter:
             "original_ids": list(original_ids),
             "splits": {},
             "unlabeled": {"images": 0},
+            **(meta or {}),
         }
         self.shared = SharedFrames()
         root.mkdir(parents=True)

@@ -29,6 +29,7 @@ class Findings:
         trainable: whether there are masks to learn from.
         context: number of frames that a forecaster sees, and number that it forecasts.
         photographs: why images are photographs and not video frames; empty if they may be frames.
+        one_sided: classes with a side, such as left, whose other side has no class.
         class_shares: for each class its share of the labelled pixels; empty if unknown.
         classes: by sequence, the classes except the background that were seen in its labels.
     """
@@ -46,6 +47,7 @@ class Findings:
     trainable: bool = True
     context: int = MAX_CONTEXT
     photographs: str = ""
+    one_sided: tuple[str, ...] = ()
     class_shares: dict[str, float] = field(default_factory=dict)
     classes: dict[str, set[str]] = field(default_factory=dict)
 

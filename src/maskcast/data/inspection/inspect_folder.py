@@ -46,8 +46,10 @@ from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsu
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.rules import has_colours
+from maskcast.data.mirror_swaps import find_sides
 from maskcast.data.sources.patterns import FRAME, find_sequences, match_names, without_masks
 from maskcast.errors import MaskcastError
+from maskcast.labels import MIRROR_SWAPS, mirror_swaps_to_json
 from maskcast.reading import pluralize
 
 
@@ -119,7 +121,27 @@ def inspect_folder(raw: Path) -> Findings:
         left_out.append(_left_out([*subsets], f"because all frames of their videos are present, e.g. {whole}"))
     left_out += [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
     found.warnings[:0] = left_out
+    _add_mirror_swaps(found)
     return found
+
+
+def _add_mirror_swaps(found: Findings) -> None:
+    """Adds the classes that a horizontal flip swaps, by their names, after the key of the classes."""
+    sides = find_sides(found.source.get("classes", ()))
+    found.one_sided = sides.unpaired
+    if sides.pairs:
+        items = list(found.source.items())
+        at = 1 + list(found.source).index("classes")
+        items.insert(at, (MIRROR_SWAPS, mirror_swaps_to_json(sides.pairs)))
+        found.source = dict(items)
+        found.reasons[MIRROR_SWAPS] = (
+            "by their names, these trade places in flipped frames; [] if they do not (docs/your-data.md)"
+        )
+    if sides.unpaired:
+        found.warnings.append(
+            f"class {sides.unpaired[0]!r} has a side and no partner, so frames are not flipped in training "
+            "(augment.hflip and flip are 0); remove these if the name does not depend on the side in the picture"
+        )
 
 
 def _left_out(groups: Sequence[ImageGroup], reason: str) -> str:

@@ -16,6 +16,7 @@ from maskcast.data.images import check_mask_size, image_files
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
+from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import SplitBy, is_labelled, sequence_splits, windows
@@ -40,7 +41,7 @@ from maskcast.labels import (
     natural_sort_key,
     single_map,
 )
-from maskcast.params import ByName, PathPattern, is_false
+from maskcast.params import ByName, PathPattern, is_false, is_null
 from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
@@ -68,6 +69,8 @@ class AnnotationsSource(SourceConfig):
     from 0."""
     classes: Classes = ("background", "foreground")
     """Class names by id, the background first; or the path of a classes file in the raw folder."""
+    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    """Pairs of classes that trade places when a frame is flipped horizontally; see `frame_folders`."""
     rename: ByName[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """Class, `background` or `ignore` (no label) for a name in the label files: `{car: vehicle}`."""
     empty: Empty = "unlabelled"
@@ -99,6 +102,7 @@ class AnnotationsSource(SourceConfig):
                 ClassNames(self.classes, get_format(self.format), self.rename, RENAME_REMEDY)
             except LabelError as error:
                 raise ValueError(str(error)) from None
+            check_swaps_named(self.mirror_swaps, self.classes[1:])
         return self
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
@@ -107,6 +111,7 @@ class AnnotationsSource(SourceConfig):
         names = ClassNames(classes, get_format(self.format), self.rename, RENAME_REMEDY)
         maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
+        listing.meta |= mirror_swaps_meta(self.mirror_swaps, classes[1:])
         footage, labels = gather_labels(raw, self, listing.skipped)
         labelled = labelled_frames(labels, self.empty)
         if not labelled:

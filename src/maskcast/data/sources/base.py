@@ -60,7 +60,7 @@ class Listing:
         clips: in the order of the store; if there are very many, a sequence that creates each clip on access.
         maps: the label maps of the masks, with different names.
         skipped: (item, reason) of everything that looks like a clip but is left out.
-        meta: JSON about the whole store, e.g. the camera.
+        meta: JSON about the whole store, e.g. the camera, or `mirror_swaps` (see `data.mirror_swaps`).
         backgrounds: frames without masks that clips may be composed over; see `compositing`. The
             `meta["background"]` of a clip names the background that it is composed over.
         notes: how the files were read, and what the owner of the data should check, one line each.

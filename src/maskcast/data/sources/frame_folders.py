@@ -17,6 +17,7 @@ from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
+from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import SplitBy, is_labelled, sequence_splits, span, windows
@@ -94,6 +95,11 @@ class FrameFoldersSource(SourceConfig):
     classes: Classes = ("background", "foreground")
     """Class names by id; or the path of a classes file in the raw folder, which may also give classes
     attributes."""
+    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    """Pairs of classes that trade places when a frame is flipped horizontally, e.g. `[[left thumb, right thumb],
+    [left palm, right palm]]`; a single pair may be written as two names. Training flips half of the samples and
+    swaps the classes of these pairs. [] declares that none swap, which also ends the warning about names with a
+    side."""
     things: bool = Field(default=False, exclude_if=is_false)
     """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
     has one class in all frames, so the generated masks of a clip can be made consistent
@@ -141,6 +147,8 @@ class FrameFoldersSource(SourceConfig):
             )
         if self.values is not None and not isinstance(self.classes, str):
             value_table(self.values, self.classes)
+        if not isinstance(self.classes, str):
+            check_swaps_named(self.mirror_swaps, self.classes[1:])
         if self.label_divisor is not None:
             if self.encoding == "binary":
                 raise ValueError("label_divisor is for classes; leave out encoding: binary")
@@ -170,6 +178,7 @@ class FrameFoldersSource(SourceConfig):
         names, attributes = read_classes(raw, self.classes)
         maps = single_map(names, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)
+        listing.meta |= mirror_swaps_meta(self.mirror_swaps, names[1:])
         listing.meta |= {LOOKBACK: self.lookback} if self.lookback else {}
         footage: dict[str, SequenceFiles] = {}
         for name, split in splits.items():

@@ -19,10 +19,11 @@ from pydantic import Field, model_validator
 from maskcast.data.decoding import decode
 from maskcast.data.images import check_mask_size
 from maskcast.data.lmdb_files import count_keys, read_value
+from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
-from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps, mirror_swaps_meta
+from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps
 from maskcast.data.sources.lazy import LazyClips, Part, SampleFile
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
@@ -90,7 +91,7 @@ class HandLmdbSource(SourceConfig):
         labelled = {split: name for split, name in self.lists.items() if KIND_OF_SPLIT[split] == "labelled"}
         for path in (self.images, *([self.masks] if labelled else [])):
             count_keys(raw / path)
-        listing = Listing([], hand_maps(names[1:], visible=False), meta=mirror_swaps_meta(*SIDES))
+        listing = Listing([], hand_maps(names[1:], visible=False), meta=mirror_swaps_meta((SIDES,), SIDES))
         parts: list[Part] = []
         labelled_paths: set[int] = set()  # hashes of the image paths in labelled lists, which save memory
         for number, split in enumerate([*labelled, *(one for one in self.lists if one not in labelled)]):

@@ -15,14 +15,15 @@ from maskcast.data.images import check_mask_size, read_image
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.rules import MaskRule
 from maskcast.data.masks.survey import survey_masks
+from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.shared_frames import EVALUATION_SPLITS
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.hands import SIDES, mirror_swaps_meta
+from maskcast.data.sources.hands import SIDES
 from maskcast.data.sources.patterns import CLIP, FRAME, SINGLE_SEQUENCE, Pattern, find_sequences
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
-from maskcast.labels import KIND_OF_SPLIT, LabelMap, MirrorSwaps, natural_sort_key
+from maskcast.labels import KIND_OF_SPLIT, LabelMap, natural_sort_key
 from maskcast.params import ByName, is_null
 from maskcast.simulator.hands import PARTS
 
@@ -57,16 +58,17 @@ class ImageMapsSource(SourceConfig):
     """Pixel value of the mask images that means no label."""
     classes: Classes = ("background", *PARTS)
     """Class names by id, the same in every map; or the path of a classes file in the raw folder."""
-    mirror_swaps: MirrorSwaps | None = Field(default=None, exclude_if=is_null)
-    """Two maps that trade places when an image is flipped horizontally, e.g. [left, right]."""
+    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    """Two maps that trade places when an image is flipped horizontally, e.g. [left, right], or pairs of maps or
+    classes; see `frame_folders`."""
     splits: Splits = Field(default={"val": 0.2})
     """Share or names of the images (or of the groups, if `{clip}` makes any) of each split; the rest is
     `train`."""
 
     @model_validator(mode="after")
     def _known_maps(self) -> Self:
-        if unknown := set(self.mirror_swaps or ()) - set(self.masks):
-            raise ValueError(f"mirror_swaps names {min(unknown)!r}, no map of masks: {', '.join(self.masks)}")
+        if not isinstance(self.classes, str):
+            check_swaps_named(self.mirror_swaps, list(self.masks), self.classes[1:])
         if any((CLIP in self.images) != (CLIP in pattern) for pattern in self.masks.values()):
             raise ValueError("images and masks must all have {clip}, or none of them")
         return self
@@ -88,7 +90,7 @@ class ImageMapsSource(SourceConfig):
 
         names, attributes = read_classes(raw, self.classes)
         maps = tuple(LabelMap(name, names, attributes=attributes) for name in self.masks)
-        listing = Listing([], maps, meta=mirror_swaps_meta(*self.mirror_swaps) if self.mirror_swaps else {})
+        listing = Listing([], maps, meta=mirror_swaps_meta(self.mirror_swaps, list(self.masks), names[1:]))
         paths = [path for found in masks.values() for path in found.values()]
         rule = choose_rule(
             survey_masks(paths, self.ignore, "stored" if self.encoding == "index" else None),

@@ -20,9 +20,10 @@ from maskcast.data.images import read_image
 from maskcast.data.masks.choice import choose_rule
 from maskcast.data.masks.rules import MaskRule, value_table
 from maskcast.data.masks.survey import survey_masks
+from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import Values
-from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, mirror_swaps_meta
+from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps
 from maskcast.data.sources.image_maps import (
     ImagePattern,
     clip_id_of,
@@ -75,7 +76,7 @@ class PastedHandsSource(SourceConfig):
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the pictures, at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
         images, masks = find_images(raw, self.images, "images"), find_images(raw, self.masks, "masks")
-        listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=mirror_swaps_meta(*SIDES))
+        listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=mirror_swaps_meta((SIDES,), SIDES))
         unmasked = sorted(images.keys() - masks.keys())
         listing.skipped += [(clip_id_of(key), f"{images[key]}: has no mask; add it") for key in unmasked]
         photos = {key: images[key] for key in sorted(images.keys() & masks.keys())}

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.hands import hand_maps, mirror_swaps_meta
+from maskcast.data.sources.hands import SIDES, hand_maps
 from maskcast.data.sources.synthetic import ClipCount
 from maskcast.labels import KIND_OF_SPLIT, SPLITS
 from maskcast.seed import derive, rng
@@ -52,7 +53,7 @@ class SyntheticHandsSource(SourceConfig):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the pictures, rendered at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
-        listing = Listing([], hand_maps(PARTS, visible=True), meta=mirror_swaps_meta("left", "right"))
+        listing = Listing([], hand_maps(PARTS, visible=True), meta=mirror_swaps_meta((SIDES,), SIDES))
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 picture_seed = derive(seed, number, index)

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskcast.data.frame_names import METADATA_SUFFIXES
+from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.cutting import span, windows_in
@@ -16,6 +17,7 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key, single_map
+from maskcast.params import is_null
 from maskcast.progress import track
 from maskcast.reading import pluralize
 
@@ -42,6 +44,8 @@ class VideosSource(SourceConfig):
     layout: Literal["videos"] = "videos"
     classes: Classes = ("background", "foreground")
     """Class names, by id, of the masker that will mask the clips; or a classes file in the raw folder."""
+    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    """Pairs of classes that trade places when a frame is flipped horizontally; see `frame_folders`."""
     frames: int = Field(default=22, ge=1)
     """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
@@ -49,10 +53,17 @@ class VideosSource(SourceConfig):
     window_step: int = Field(default=22, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the video."""
 
+    @model_validator(mode="after")
+    def _known_swaps(self) -> Self:
+        if not isinstance(self.classes, str):
+            check_swaps_named(self.mirror_swaps, self.classes[1:])
+        return self
+
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.listing`)."""
         classes, attributes = read_classes(raw, self.classes)
-        listing = Listing([], single_map(classes, attributes=attributes))
+        maps = single_map(classes, attributes=attributes)
+        listing = Listing([], maps, meta=mirror_swaps_meta(self.mirror_swaps, classes[1:]))
         files = {path.relative_to(raw).as_posix(): path for path in list_files(raw)}
         names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
         listing.skipped += unsupported_files(files)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskcast.data.augment.mirror import swapped_classes
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.dry_run import FullLoop, is_dry_run
@@ -31,7 +32,10 @@ MIN_FRAMES = 3  # an object that is larger than ``MIN_SIZE`` in fewer frames cou
 
 
 class Window(NamedTuple):
-    """A range of frames of the ``clip``-th clip, optionally mirrored left to right."""
+    """A range of frames of the ``clip``-th clip, optionally mirrored left to right.
+
+    In mirrored masks and tracks, classes are swapped as the store's ``mirror_swaps`` says.
+    """
 
     clip: int
     frames: slice
@@ -60,6 +64,9 @@ class PixelBatches:
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], kind: Input) -> None:
         self.store, self.clips, self.kind = store, clips, kind
+        self._swapped = None
+        if kind is Input.MASKS:
+            self._swapped = swapped_classes(store.classes, store.mirror_swaps)
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
         """Returns windows as one batch."""
@@ -67,7 +74,9 @@ class PixelBatches:
 
     def _window(self, clip: int, frames: slice, mirrored: bool) -> np.ndarray:
         pictures = self.kind.read(self.store, self.clips[clip], frames)
-        return pictures[:, :, ::-1] if mirrored else pictures
+        if not mirrored:
+            return pictures
+        return pictures[:, :, ::-1] if self._swapped is None else self._swapped[pictures[:, :, ::-1]]
 
 
 class ObjectTracks:
@@ -78,6 +87,9 @@ class ObjectTracks:
     """
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None) -> None:
+        self._classes = store.label_map.num_classes  # ids in masks may be object numbers, see ``objects.parts``
+        swapped = swapped_classes(store.classes, store.mirror_swaps)
+        self._swapped = None if swapped is None else torch.from_numpy(swapped).float()
         cpu_completion = deepcopy(completion)  # stays on the CPU, as the batches do
         self.read = cache(lambda clip: _pack(store, clips[clip], cpu_completion))
         if is_dry_run():
@@ -93,6 +105,10 @@ class ObjectTracks:
         if mirrored:
             tracks = tracks.clone()
             tracks[..., PACKED.index("x")] *= -1
+            if self._swapped is not None:
+                ids = tracks[..., PACKED.index("class")].long()
+                class_ids = ids % self._classes
+                tracks[..., PACKED.index("class")] = self._swapped[class_ids] + (ids - class_ids)
         return tracks
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.data.augment.boxes import Sample, augment_boxes, resized_size, strong_view, transform
+from maskcast.data.augment.mirror import swapped_ids
 from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.detection.sampler import ImageSampler
@@ -64,6 +65,7 @@ class DetectorTask:
                 f"{data.root}: no unlabelled images, which train_detector.unlabeled needs; set it to null, or "
                 "prepare_detection.unlabeled to the images"
             )
+        self._swapped_K = swapped_ids(data.classes, data.mirror_swaps)
         self._sampler = ImageSampler(self.train, data.num_classes, params.repeat_threshold)
         torch.manual_seed(derive(params.training.seed))
         detector = params.model.build(data.num_classes)
@@ -111,7 +113,7 @@ class DetectorTask:
         random = rng(self.params.training.seed, step, index)
         n = self._sampler.draw(random)
         sample = Sample(self.train.image(n), self.train.boxes(n), self.train.labels(n))
-        return augment_boxes(sample, self._size(sample.image_HWC), self.params.augment, random)
+        return augment_boxes(sample, self._size(sample.image_HWC), self.params.augment, random, self._swapped_K)
 
     def _unlabelled(self, step: int, index: int, unlabeled: UnlabeledParams) -> tuple[np.ndarray, np.ndarray]:
         random = rng(self.params.training.seed, step, index, UNLABELED_KEY)

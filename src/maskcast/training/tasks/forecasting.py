@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from maskcast.data.augment.mirror import check_swaps_of_one_map
 from maskcast.data.clip_store.frame_index import evenly_spaced, in_batches
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.windows import WindowSampler
@@ -75,6 +76,13 @@ class ForecastTask:
         self.clips, self.masks = clips, masks
         if not model.input.needs_masker:
             check_consistent_frames(masks, params.context_frames)
+        if params.flip and not model.input.needs_masker:
+            check_swaps_of_one_map(clips.label_map, clips.mirror_swaps, str(clips.root))
+            if masks.mirror_swaps != clips.mirror_swaps:
+                raise MaskcastError(
+                    f"{masks.root}: mirror_swaps differ from those of {clips.root}; run generate_masks on these "
+                    "clips again, or set flip to 0"
+                )
         context_store, target_store = (model.input.source(clips, store) for store in (masks, target))
         self._context = model.batch_source(context_store, [context_store.get(clip.id) for clip in train])
         self._target = self._context  # one source, so that the tracks of a clip are computed once

@@ -22,7 +22,7 @@ class ForecastTraining(Params):
     horizon: int = Field(default=11, ge=1)
     """Number of frames to forecast."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of flipping a window horizontally."""
+    """Probability of flipping a window horizontally, which swaps the classes of `source.mirror_swaps`."""
     val_clips: int | None = Field(default=None, ge=1)
     """Number of clips to validate on, spread evenly over the split; null uses all."""
     val_batch_size: Batch = 8

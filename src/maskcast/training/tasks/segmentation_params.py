@@ -123,7 +123,7 @@ class SegmentationTraining(Params):
     """Windows of frames that a model with a state trains on; null for a model without one."""
     mirror: bool = Field(default=False, exclude_if=is_false)
     """Horizontal-flip test-time augmentation: wherever this masker is used, average the logits of a frame and its
-    flipped copy, in nearly twice the time. Not for classes that a flip swaps, such as left and right."""
+    flipped copy, in nearly twice the time. Not for classes that a flip swaps (`source.mirror_swaps`)."""
     ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_null)
     """Decay per step of an exponential moving average of the weights. Of the average and the weights themselves,
     the one that validates better is kept. null keeps no average."""

@@ -70,10 +70,10 @@ class LabelledWindows:
         self._swaps = store.mirror_swaps
         if params.augment.hflip:
             check_swaps(maps, self._swaps, str(store.root))
-        if params.mirror and self._swaps is not None:
+        if params.mirror and self._swaps:
+            one, other = self._swaps[0]
             raise MaskcastError(
-                f"{store.root}: {self._swaps[0]!r} and {self._swaps[1]!r} swap in flipped frames; set "
-                "train_masker.mirror to false"
+                f"{store.root}: {one!r} and {other!r} swap in flipped frames; set train_masker.mirror to false"
             )
         self._backgrounds = Backgrounds(store) if BACKGROUNDS in store.meta else None
         self._index = TrainingIndex(store, self.clips, maps, self.length)

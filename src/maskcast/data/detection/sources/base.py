@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from maskcast.data.mirror_swaps import MirrorSwapsParam
 from maskcast.errors import MaskcastError
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 from maskcast.reading import short_repr
 from maskcast.validation_errors import closest_match
 
@@ -66,6 +67,11 @@ class DetectionSource(Params):
 
     boxes: Literal["pixels", "shares"] = Field(default="pixels", exclude_if=lambda value: value == "pixels")
     """Units of the box coordinates: `pixels`, or `shares` of the image's width and height, from 0 to 1."""
+
+    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    """Pairs of classes that trade places when an image is flipped horizontally, e.g. `[left hand, right hand]` or
+    `[[left eye, right eye], [left ear, right ear]]`. Training flips half of the images and swaps the classes of
+    these pairs. [] declares that none swap, which also ends the warning about names with a side."""
 
     def listing(self, raw: Path) -> Listing:
         """Lists the labelled images below a folder.
