@@ -28,6 +28,7 @@ from rich.text import Text
 
 from maskcast.dry_run import FullLoop, is_dry_run, timed
 from maskcast.redaction import redacted
+from maskcast.stopping import add_stop_location
 
 if TYPE_CHECKING:
     from maskcast.markup import Html
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINE_EVERY_S = 15.0  # without a terminal (logs of a pod, DVC) a bar becomes an occasional line
-SLOW_S = 10.0  # seconds before a message says what is waited for
+SLOW_S = 10.0  # seconds before a message says what is done or waited for
 
 
 class Listener(Protocol):
@@ -95,9 +96,26 @@ def say(message: str) -> None:
 
 
 @contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Names the work of the block in a line, if it takes long, and in the message about a stop.
+
+    Args:
+        what: the work, e.g. `reading masks`.
+    """
+    with _say_if_slow(f"{what} ..."), add_stop_location(lambda: f" while {what}"):
+        yield
+
+
+@contextmanager
 def log_if_slow(what: str) -> Iterator[None]:
     """Prints what the block waits for, if it takes long."""
-    timer = Timer(SLOW_S, say, (f"waiting for {what}",))
+    with _say_if_slow(f"waiting for {what}"):
+        yield
+
+
+@contextmanager
+def _say_if_slow(message: str) -> Iterator[None]:
+    timer = Timer(SLOW_S, say, (message,))
     timer.daemon = True
     timer.start()
     try:

@@ -17,6 +17,7 @@ import mlflow
 import pytest
 import yaml
 from tests.conftest import ROOT, write_store
+from tests.lookalikes import davis
 
 from maskcast.stopping import Stopped, raise_on_signals
 
@@ -166,6 +167,18 @@ def test_a_command_that_waits_stops_in_one_line(folder: Path) -> None:
         with deaf.accept()[0]:
             said = stop(folder, process, signal.SIGINT, lambda: True, group=True)
     assert (process.returncode, said.splitlines()) == (130, ["stopped"])
+
+
+def test_init_says_what_it_was_doing(folder: Path) -> None:
+    davis(folder / "set", size=(64, 96))
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{deaf.getsockname()[1]}", "HF_HUB_OFFLINE": "0"}
+        process = start(folder, *maskcast("init", "set", "--force"), **hub, HF_HOME=str(folder / "hub"))
+        deaf.settimeout(WAIT_S)
+        with deaf.accept()[0]:
+            said = stop(folder, process, signal.SIGTERM, lambda: True, group=False)
+    line = "stopped while asking the Hugging Face hub for pretrained weights"
+    assert (process.returncode, said.splitlines()[-1]) == (143, line)
 
 
 def test_a_library_that_makes_an_error_of_a_stop_does_not_hide_it() -> None:

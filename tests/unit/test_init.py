@@ -21,6 +21,7 @@ from tests.conftest import ROOT, write_detection_set
 from tests.hub import COMMIT, Hub
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
+from maskcast import progress
 from maskcast.__main__ import main
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
@@ -135,6 +136,25 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
     assert "this needs a project, but the folder of the file has no dvc.yaml" in capsys.readouterr().out
     for reason in ("unlabeled: the 4 without masks", "the masks hold 0, 1, 2", "frames have 40x64"):
         assert reason in text
+
+
+def test_slow_work_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An `init` of 200 s said nothing."""
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    davis(tmp_path)
+    inspect_folder(tmp_path)
+    said = capsys.readouterr().err
+    assert "looking at folders: 2/" in said and "looking at sequences: 2/4 (" in said
+    assert "measuring frames: 2/4 (" in said
+    monkeypatch.setattr(progress, "SLOW_S", 0.01)
+    with progress.doing("counting sheep"):
+        end, said = time.monotonic() + 60, ""
+        while "\n" not in said and time.monotonic() < end:
+            said += capsys.readouterr().err
+            time.sleep(0.01)
+    assert said == "counting sheep ...\n"
 
 
 def test_a_file_that_is_there_stays_as_it_is(

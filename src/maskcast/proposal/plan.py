@@ -14,6 +14,7 @@ from maskcast.data.sources.base import RawClip
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
 from maskcast.params import validate
+from maskcast.progress import doing
 from maskcast.proposal.duration import estimate_seconds
 from maskcast.proposal.values import Proposal, propose_params, suits_pretrained, with_predicted_split
 from maskcast.reading import pluralize
@@ -71,20 +72,23 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
         MaskcastError: if the data cannot be used.
     """
     check_outside_outputs(raw)
-    if raw.is_dir():
-        Folder(raw).items()  # like fetch_dataset, refuses links out of the folder
-    found = inspect_folder(raw)
+    with doing(f"looking at the files of {raw}"):
+        if raw.is_dir():
+            Folder(raw).items()  # like fetch_dataset, refuses links out of the folder
+        found = inspect_folder(raw)
     weights = None
     if find_weights and suits_pretrained(found):
         try:
-            weights = find_weights()
+            with doing("asking the Hugging Face hub for pretrained weights"):
+                weights = find_weights()
         except MaskcastError as error:
             found.warnings.append(f"the masker will be randomly initialised: {error}")
     proposal = propose_params(raw, found, weights)
     written = yaml.safe_load(proposal.text(""))
     checked = {name: validate(get_stage(name).params, values, name) for name, values in written.items()}
     prepare: Any = checked["prepare_clips"]
-    listing = prepare.source.listing(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
+    with doing("listing the clips"):
+        listing = prepare.source.listing(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
     clips = Counter(clip.split for clip in listing.clips)
     if not clips:
         skipped = sorted(listing.skipped, key=lambda item: item[0].startswith("*"))  # `*.txt`: not clips
@@ -96,12 +100,14 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
             f"{raw}: no clip of split {missing[0]!r} ({dict(clips)}): training and validation each need a clip of "
             f"{found.frames} frames; label a second sequence, or longer ones"
         )
-    found.warnings[:0] = _unreadable_clips(listing.clips)  # first, because they may leave nothing to learn from
+    with doing("reading a clip of each split"):
+        found.warnings[:0] = _unreadable_clips(listing.clips)  # first, as they may leave nothing to learn from
     seconds, formula = None, ""
     if found.trainable:
-        seconds, formula = estimate_seconds(
-            proposal.sections, clips.total() * found.frames, clips["val"] * found.frames
-        )
+        with doing("measuring the speed of training and masking"):
+            seconds, formula = estimate_seconds(
+                proposal.sections, clips.total() * found.frames, clips["val"] * found.frames
+            )
     return ParamsPlan(found, with_predicted_split(proposal, clips), clips, listing.skipped, seconds, formula)
 
 

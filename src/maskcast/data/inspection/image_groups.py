@@ -20,6 +20,7 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files, walk_folders
 from maskcast.labels import natural_sort_key
+from maskcast.progress import track
 from maskcast.reading import pluralize
 
 # 000019 of aachen_000019_leftImg8bit
@@ -70,7 +71,7 @@ def find_image_groups(raw: Path) -> list[ImageGroup]:
         for folder, names in walk_folders(raw)
     }
     alike = Counter(images_in.values())
-    for folder, names in images_in.items():
+    for folder, names in track(images_in.items(), "looking at folders"):
         by_tail: dict[str, list[str]] = defaultdict(list)
         own = alike[names] > 1 and _is_single_frame(names)
         for name in names:

@@ -14,12 +14,14 @@ from maskcast.data.masks.survey import MaskSurvey, survey_masks
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
+from maskcast.progress import log_if_slow
 
 
 def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFiles]) -> None:
     """Adds how the values of masks are read, the share of pixels of each class, and the classes of sequences."""
     paths = [path for one in footage.values() for path in one.masks if path is not None]
-    survey = survey_masks(paths, IGNORE)
+    with log_if_slow("the values of masks"):
+        survey = survey_masks(paths, IGNORE)
     if (split := _panoptic_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.read_mode, split)
         found.reasons["label_divisor"] = "values have the form class * label_divisor + object"

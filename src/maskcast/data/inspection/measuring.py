@@ -13,6 +13,7 @@ from maskcast.data.sources.patterns import SequencePaths
 from maskcast.data.sources.sequence_files import named_images
 from maskcast.data.video_files.frames import frame_rate, read_video
 from maskcast.errors import MaskcastError
+from maskcast.progress import track
 from maskcast.reading import pluralize
 
 MAX_MEASURED = 20  # sequences whose first frame is read
@@ -23,7 +24,7 @@ def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None
     names = list(images)
     depths: Counter[int] = Counter()
     turned = 0
-    for number in evenly_spaced(len(names), MAX_MEASURED):
+    for number in track(evenly_spaced(len(names), MAX_MEASURED), "measuring frames"):
         files = images[names[number]]
         try:
             if isinstance(files, Path) and files.is_file():
