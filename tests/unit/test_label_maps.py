@@ -49,6 +49,11 @@ def test_each_map_is_read_by_its_name(mixed: ClipStore) -> None:
     assert ClipStore(mixed.root, "hands").num_classes == 3
 
 
+def test_a_store_shows_what_it_holds(mixed: ClipStore) -> None:
+    maps = "hands (3 classes), matte (2 classes), skin (2 classes)"
+    assert repr(mixed) == f"<ClipStore {mixed.root}: 2 clips of 6x8; label maps: {maps}>"
+
+
 def test_a_map_must_be_named_where_there_are_several(mixed: ClipStore) -> None:
     with pytest.raises(MaskcastError, match=r"has the label maps hands, matte, skin; choose one \(label_map\)"):
         mixed.masks(mixed.get("all"))

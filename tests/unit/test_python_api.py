@@ -126,6 +126,7 @@ def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: P
     one = maskcast.Segmenter(parts / "masker").segment(clip[0])
     assert one.masks.shape == (HEIGHT, WIDTH)
     assert repr(one) == f"<Segmentation: masks {HEIGHT}x{WIDTH}, 3 classes>"
+    assert repr(maskcast.Segmenter(artifact)) == f"<Segmenter Masker: frames of {HEIGHT}x{WIDTH}; mask: 3 classes>"
     assert repr(maskcast.Segmenter(artifact).session().step(clip[0])) == f"<Step: mask {HEIGHT}x{WIDTH}>"
 
 

@@ -149,6 +149,11 @@ class Segmenter:
             loaded = load_masker_at(str(model))
             self.model, self.consistent_frames = loaded.model, loaded.consistent_frames
 
+    def __repr__(self) -> str:
+        network, one = type(self.model.network).__name__, self.label_map
+        size = "x".join(map(str, self.model.size)) if self.model.size else "any size"
+        return f"<Segmenter {network}: frames of {size}; {one.name}: {pluralize(one.num_classes, 'class')}>"
+
     @property
     def label_map(self) -> LabelMap:
         """Name, kind and classes of the masks."""

@@ -28,7 +28,7 @@ from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps, mirror_swaps_from_json
-from maskcast.reading import load_memmap, parsing, read_file, short_repr
+from maskcast.reading import load_memmap, parsing, pluralize, read_file, short_repr
 
 ALL = slice(None)
 
@@ -62,6 +62,11 @@ class ClipStore:
         self._bytes: dict[str, memoryview] = {}
         self.clips = Clips(index.table, range(len(index.table)))
         self._chosen = None if label_map is None else self._known(label_map)
+
+    def __repr__(self) -> str:
+        maps = ", ".join(f"{name} ({pluralize(one.num_classes, 'class')})" for name, one in self.maps.items())
+        clips = pluralize(len(self.clips), "clip")
+        return f"<ClipStore {self.root}: {clips} of {self.height}x{self.width}; label maps: {maps or 'none'}>"
 
     def of(self, label_map: str) -> "ClipStore":
         """Returns the same store with another chosen map.
