@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from maskcast.evaluation.calibration import Reliability
+from maskcast.evaluation.scores import ForecastScores
 
 
 def picture(values: list[int]) -> np.ndarray:
@@ -44,3 +45,10 @@ def test_calibrated_confidence_has_no_error_and_parts_add_up() -> None:
 
 def test_without_pixels_there_is_no_error() -> None:
     assert math.isnan(Reliability().error())
+
+
+def test_a_forecast_of_a_pixel_without_a_label_counts_nowhere() -> None:
+    scores = ForecastScores(3, context_frames=1, horizon=1)
+    scores.add("a", picture([1, 255]), picture([1, 2]), picture([255, 51]))
+    table = scores.table()
+    assert table["calibration_error"] == table["calibration_error_objects"] == 0
