@@ -1,9 +1,11 @@
 """Frames by number over clips, and the even choice of a sequence."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced, read_in_slices, slices_of
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 
@@ -29,6 +31,12 @@ def test_a_store_is_numbered_like_a_list(store: ClipStore) -> None:
     lazy, listed = FrameIndex(store.clips), FrameIndex(list(store.clips))
     assert len(lazy) == len(listed) == sum(clip.num_frames for clip in store.clips)
     assert [lazy.at(frame) for frame in range(len(lazy))] == [listed.at(frame) for frame in range(len(lazy))]
+
+
+@pytest.mark.parametrize("frames", [[2, 3, 7], [5], range(1, 8, 3), range(4, 6)])
+def test_frames_that_are_read_in_slices_are_those_that_were_asked_for(frames: Sequence[int]) -> None:
+    assert read_in_slices(frames, np.arange(10).__getitem__).tolist() == list(frames)
+    assert [t for part in slices_of(frames, 1) for t in np.arange(1, 10)[part]] == list(frames)
 
 
 def test_no_clips_have_no_frames() -> None:
