@@ -281,6 +281,22 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     assert state["step"] == 1
 
 
+def test_a_kill_between_the_files_of_a_checkpoint_leaves_none_of_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, target: Path) -> Path:
+        if target.name == "checkpoint.pt":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    Checkpoints(tmp_path, "other").save({"step": torch.tensor(1)})
+    replace = Path.replace
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        Checkpoints(tmp_path, "a").save({"step": torch.tensor(2)})
+    assert Checkpoints(tmp_path, "a").load() is None
+
+
 def test_a_disk_that_was_full_at_the_first_checkpoint_spoils_no_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
