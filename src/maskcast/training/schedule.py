@@ -126,7 +126,7 @@ class CosineSchedule(Schedule):
             cycle, place = divmod(step - self.warmup_steps, 2 * self.cycle_steps)
             share = math.ldexp(1 - abs(place / self.cycle_steps - 1), -cycle)  # 2**cycle may be no float
             return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         span = self.learning_rate - self.min_learning_rate
         return self.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))
 
