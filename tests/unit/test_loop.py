@@ -209,15 +209,27 @@ for name, task, params in (
 
 
 def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
-    task = Regression(scores=[0.1, 0.5, 0.4, 0.3, 0.9])
-    scores = fit(task, PARAMS.model_copy(update={"epochs": 5, "patience": 2}), tmp_path).scores
+    params = PARAMS.model_copy(update={"epochs": 5, "patience": 2})
+    scores, curve = fit(
+        Regression(scores=[0.1, 0.5, 0.4, 0.5, 0.9]), params, tmp_path
+    )  # an equal score is no better
     assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
+
+    checkpoints = Checkpoints(tmp_path, "a")
+    state = checkpoints.load()
+    assert state is not None
+    state["progress"]["seconds"] += 1000
+    checkpoints.save(state)
+    again, same_curve = fit(
+        Regression(killed_at=state["progress"]["step"]), params, tmp_path
+    )  # takes no step more
+    assert same_curve == curve and (again["score"], again["epochs"]) == (0.5, 4) and again["train_seconds"] > 1000
 
 
 def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
     task = Regression(scores=[0.9, 0.1, 0.2, 0.3, 0.4])
     start = {name: weights.clone() for name, weights in task.model.state_dict().items()}
-    scores, curve = fit(task, PARAMS, tmp_path, validate_start=True)
+    scores, curve = fit(task, PARAMS.model_copy(update={"patience": 0}), tmp_path, validate_start=True)
     assert (scores["best_epoch"], scores["score"], scores["epochs"]) == (0, 0.9, 4)
     assert curve[0] == {"epoch": 0, "score": 0.9} and [epoch["epoch"] for epoch in curve] == [0, 1, 2, 3, 4]
     for name, weights in start.items():
