@@ -119,9 +119,19 @@ def test_no_name_of_a_metric_is_refused(folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_failed_stage_is_a_failed_run(folder: Path) -> None:
-    with pytest.raises(KeyError), tracked("evaluate", {}, folder / "run_id"):
-        raise KeyError
-    assert only_run(mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")).info.status == "FAILED"
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    for error, tag in (
+        (KeyError("loss"), "KeyError: 'loss'"),
+        (MaskcastError("clips: no such\nfolder http://me:secret@host"), "clips: no such folder http://***@host"),
+    ):
+        with pytest.raises(type(error)), tracked("evaluate", {}, folder / "run_id"):
+            raise error
+        run = only_run(client)  # it goes on with the run
+        assert (run.info.status, run.data.tags["maskcast.error"]) == ("FAILED", tag)
+    with tracked("evaluate", {}, folder / "run_id"):
+        pass
+    run = only_run(client)
+    assert (run.info.status, "maskcast.error" in run.data.tags) == ("FINISHED", False)
 
 
 def test_a_killed_stage_goes_on_with_its_run(folder: Path) -> None:

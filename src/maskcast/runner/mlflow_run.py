@@ -19,7 +19,7 @@ from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import is_not_found
 from maskcast.runner.mlflow_moved import artifact_location
 from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, env_value, redacted_uri, tracking_uri
-from maskcast.runner.provenance import Origin
+from maskcast.runner.provenance import ERROR, Origin
 from maskcast.writing import write_atomically
 
 EXPERIMENT = "maskcast"
@@ -49,6 +49,8 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     resumed = _resumable_run(client, experiment, origin, key_file)
     if resumed is not None:
         client.update_run(resumed.info.run_id, status="RUNNING")
+        if ERROR in resumed.data.tags:
+            client.delete_tag(resumed.info.run_id, ERROR)
         _log_missing(client, resumed, origin)
         return str(resumed.info.run_id)
     parent = None

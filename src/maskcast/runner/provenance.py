@@ -20,6 +20,7 @@ from maskcast.runner.stage import running_name
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of its outputs, as JSON
 CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it ran
+ERROR = "maskcast.error"  # tag of a failed run: the error, in one line
 DEFAULT_TAGS = {  # tags of a run without information, which are left out
     "maskcast.image": "none",
     "maskcast.git_folder": "./",

@@ -17,14 +17,14 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, one_line
 from maskcast.progress import log_if_slow, say
 from maskcast.reading import pluralize
 from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_errors import error_text, is_mlflow_error, is_temporary, user_error
 from maskcast.runner.mlflow_run import open_run
 from maskcast.runner.mlflow_uri import redacted_uri, tracking_uri
-from maskcast.runner.provenance import CHANGED, Origin, output_tags
+from maskcast.runner.provenance import CHANGED, ERROR, Origin, output_tags
 
 OPEN_S = 60.0  # how long a stage waits for the server's first response
 FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
@@ -76,6 +76,11 @@ class TrackedRun:
     def changed(self, inputs: list[str]) -> None:
         """Records inputs that were replaced while the stage ran."""
         self._end_tags[CHANGED] = ", ".join(inputs)
+
+    def failed(self, error: Exception) -> None:
+        """Records why the stage failed."""
+        kind = "" if isinstance(error, MaskcastError) else f"{type(error).__name__}: "
+        self._end_tags[ERROR] = kind + one_line(error)
 
     def section(self, title: str, content: object) -> None:
         """Does nothing: the page that includes the section is a file of the run."""
@@ -233,6 +238,8 @@ def tracked_run(origin: Origin, key_file: Path) -> Iterator[TrackedRun]:
             listed = ", ".join(f"{name} ({origin.inputs[name]})" for name in changed)
             say(f"{origin.name}: inputs changed while the stage ran: {listed}; run the stage again")
     except BaseException as error:
+        if isinstance(error, Exception):
+            run.failed(error)
         run.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     run.close("FINISHED")
