@@ -16,6 +16,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.mirror_swaps import find_sides
 from maskcast.data.sources.annotations import AnnotationsSource
+from maskcast.data.sources.base import Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
@@ -23,6 +24,7 @@ from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
+from maskcast.stages.prepare_clips import PrepareClips, prepare_clips
 from maskcast.training.tasks.detection import DetectorTask
 
 
@@ -158,6 +160,25 @@ def test_attributes_of_a_file_of_classes_have_sides(tmp_path: Path) -> None:
     assert prepare(raw, tmp_path / "declared", classes="classes.yaml", mirror_swaps=["lt", "rt"]) == []
     with pytest.raises(MaskcastError, match=r"source\.mirror_swaps names 'left', which is none of: lt, rt; fix"):
         prepare(raw, tmp_path / "wrong", classes="classes.yaml", mirror_swaps=["left", "rt"])
+
+
+class OwnLayout(FrameFoldersSource):
+    """A layout of another package, which declares nonsense."""
+
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        listing = super().listing(raw, height=height, width=width, seed=seed)
+        listing.meta["mirror_swaps"] = ["left hand"]
+        return listing
+
+
+def test_a_layout_that_declares_no_pairs_is_told_in_one_line(tmp_path: Path) -> None:
+    raw, patterns = write_hands(tmp_path / "raw", []), {"images": "frames/{clip}", "masks": "masks/{clip}"}
+    source = OwnLayout(**patterns, classes=("background", "a", "b"), frames=8)
+    params = PrepareClips(source=FrameFoldersSource(), workers=1).model_copy(update={"source": source})
+    with pytest.raises(
+        MaskcastError, match=r"meta of the listing is \['left hand'\], not two names .*; fix the layout"
+    ):
+        prepare_clips(raw=raw, clips=tmp_path / "clips", params=params)
 
 
 @pytest.mark.parametrize("layout", [FrameFoldersSource, AnnotationsSource])

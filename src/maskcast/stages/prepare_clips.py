@@ -217,13 +217,17 @@ class _Survey:
 
 
 def _side_warnings(listing: Listing) -> list[str]:
-    """Returns warnings about left and right in names, which training confuses if they are not declared."""
-    declared = listing.meta.get(MIRROR_SWAPS)
-    return side_warnings(
-        sides_of_maps(listing.maps),
-        None if declared is None else mirror_swaps_from_json(declared),
-        "set train_masker.augment.hflip, and flip of the forecasters, to 0",
-    )
+    """Returns warnings about left and right in names, which training confuses if they are not declared.
+
+    Raises:
+        MaskcastError: the source declares something other than pairs of names.
+    """
+    try:
+        declared = mirror_swaps_from_json(listing.meta[MIRROR_SWAPS]) if MIRROR_SWAPS in listing.meta else None
+    except ValueError as error:
+        raise MaskcastError(f"{MIRROR_SWAPS} in the meta of the listing {error}; fix the layout") from None
+    no_flip = "set train_masker.augment.hflip, and flip of the forecasters, to 0"
+    return side_warnings(sides_of_maps(listing.maps), declared, no_flip)
 
 
 def _keep_few(listing: Listing) -> None:
