@@ -93,9 +93,11 @@ def _rows(plan: ParamsPlan) -> list[list[str]]:
         rows.append(
             ["orientation", "portrait and landscape frames: resized to one size, which distorts the rarer ones"]
         )
-    if found.rate:
-        seconds = ((found.frames - 1) * source.get("stride", 1) + 1) / found.rate
-        rows.append(["frame rate", f"{found.rate:.3g} per second: a clip lasts {seconds:.1f} s"])
+    if found.rates:
+        span = (found.frames - 1) * source.get("stride", 1) + 1
+        low, high = min(found.rates), max(found.rates)
+        lasts = _between(f"{span / high:.1f}", f"{span / low:.1f}")
+        rows.append(["frame rate", f"{_between(f'{low:.3g}', f'{high:.3g}')} per second: a clip lasts {lasts} s"])
     rows += [list(row) for row in found.rows]
     if "splits" in found.reasons:
         rows.append(["splits", found.reasons["splits"]])
@@ -110,9 +112,13 @@ def _rows(plan: ParamsPlan) -> list[list[str]]:
     return rows
 
 
+def _between(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
 def _sequence_rows(found: Findings) -> list[list[str]]:
     lengths = sorted(found.sequences.values())
-    between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
+    between = _between(str(lengths[0]), str(lengths[-1]))
     masked = "none with masks"
     if found.labelled:
         whole = pluralize(sum(found.sequences[name] for name in found.labelled), "frame")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskcast.data.sources.sequence_files import SequenceFiles
+from maskcast.data.video_files.timing import Timing, uneven_rates
 
 MAX_CONTEXT = 11  # context of a forecaster, which forecasts as many frames
 MIN_CONTEXT = 4
@@ -23,7 +24,7 @@ class Findings:
         gaps: for sequences with gaps in their frame numbers, the ranges between gaps; clips never span a gap.
         labelled: for sequences with masks, the number of frames that have one.
         sizes: (height, width) after EXIF rotation, with the number of sequences that have it.
-        rate: frames per second of videos; None if unknown.
+        rates: frames per second of the videos, as far as known.
         rows: further facts, as name and text.
         warnings: what the owner should check, one sentence each.
         trainable: whether there are masks to learn from.
@@ -41,7 +42,7 @@ class Findings:
     gaps: dict[str, Sequence[range]] = field(default_factory=dict)
     labelled: dict[str, int] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    rate: float | None = None
+    rates: tuple[float, ...] = ()
     rows: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     trainable: bool = True
@@ -58,6 +59,13 @@ class Findings:
             if one.gap and not self.photographs:
                 self.gaps[name] = one.runs
                 self.warnings.append(f"{name}: a gap in the frame numbers, which no clip spans ({one.gap})")
+        self.add_timings({name: one.timing for name, one in footage.items() if one.timing is not None})
+
+    def add_timings(self, timings: Mapping[str, Timing]) -> None:
+        """Adds the frame rates of videos, with a warning if frames are not equally far apart in time."""
+        self.rates += tuple(one.rate for one in timings.values() if one.rate is not None)
+        if text := uneven_rates(timings):
+            self.warnings.append(text)
 
     def runs(self, name: str) -> Sequence[range]:
         """Returns the ranges of a sequence with consecutive frames."""

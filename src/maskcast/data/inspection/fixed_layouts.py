@@ -12,9 +12,10 @@ from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.image_groups import find_videos
 from maskcast.data.inspection.measuring import MAX_MEASURED, measure_frames
 from maskcast.data.inspection.unsupported_labels import unsupported_labels_text
+from maskcast.data.sources.clevrer import FRAME_RATE
 from maskcast.data.sources.competition import FRAME, SETS, find_root
 from maskcast.data.sources.green_log import LOG
-from maskcast.data.video_files.frames import count_frames
+from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.progress import track
@@ -25,13 +26,16 @@ MAX_CLASSES = 49
 
 def inspect_videos(raw: Path) -> Findings:
     """Returns the findings about a folder of videos without labels."""
-    found, masks = Findings("videos without masks", {"layout": "videos"}, trainable=False), list[str]()
+    found = Findings("videos without masks", {"layout": "videos"}, trainable=False)
+    masks, timings = list[str](), dict[str, Timing]()
     for parts in track(find_videos(raw), "looking at videos"):
         path, name = raw.joinpath(*parts), "/".join(parts)
         with suppress(MaskcastError):  # the source reports what is wrong with it
-            found.sequences[name] = count_frames(path)
+            timings[name] = read_timing(path)
+            found.sequences[name] = timings[name].count
             if MASK_WORDS.search(name):
                 masks.append(name)
+    found.add_timings(timings)
     if 0 < len(masks) < len(found.sequences):
         found.warnings.append(
             f"{masks[0]} is named like a mask, but masks are read from images, so it counts as one more video. "
@@ -56,7 +60,7 @@ def inspect_clevrer(raw: Path) -> Findings | None:
     annotated = sorted(numbers["video"] & numbers["annotation"])
     if not numbers["annotation"]:
         return None
-    found = Findings("CLEVRER's release", {"layout": "clevrer", "stride": 5}, rate=25.0)
+    found = Findings("CLEVRER's release", {"layout": "clevrer", "stride": 5}, rates=(FRAME_RATE,))
     found.reasons["stride"] = "a clip of 22 frames then shows 4.2 of a video's 5 seconds"
     found.sizes[320, 480] += 1
     found.sequences = {f"video_{number:05d}": 128 for number in sorted(numbers["video"] | numbers["annotation"])}

@@ -1,4 +1,4 @@
-"""Measures size, bit depth, orientation and rate of frames, from the first frame of some sequences."""
+"""Measures size, bit depth and orientation of frames, from the first frame of some sequences."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.patterns import SequencePaths
 from maskcast.data.sources.sequence_files import named_images
-from maskcast.data.video_files.frames import frame_rate, read_video
+from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 from maskcast.reading import pluralize
@@ -20,7 +20,7 @@ MAX_MEASURED = 20  # sequences whose first frame is read
 
 
 def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None:
-    """Adds sizes, bit depth and rate, from the first frame of some sequences."""
+    """Adds sizes and bit depth, from the first frame of some sequences."""
     names = list(images)
     depths: Counter[int] = Counter()
     turned = 0
@@ -29,7 +29,6 @@ def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None
         try:
             if isinstance(files, Path) and files.is_file():
                 found.sizes[read_video(files, [0]).shape[1:3]] += 1
-                found.rate = found.rate or frame_rate(files)
                 continue
             first = next(iter(named_images(files, "").values()))
             decoded = decode(first)

@@ -19,13 +19,14 @@ from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import SplitBy, is_labelled, sequence_splits, windows
+from maskcast.data.sources.cutting import Fps, SplitBy, is_labelled, sequence_splits, windows
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
     SequenceFiles,
     file_of_frame,
     pair_files,
+    rate_notes,
     read_window,
     sequence_notes,
 )
@@ -85,6 +86,9 @@ class AnnotationsSource(SourceConfig):
     """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
     """Distance between consecutive frames of a clip, in frames of the sequence."""
+    fps: Fps = None
+    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
+    `stride` and `window_step` then count these; labels of other frames are not used. null takes every frame."""
     window_step: int = Field(default=22, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the sequence."""
     split_by: SplitBy = "sequence"
@@ -227,6 +231,8 @@ def _notes(
         frames, sequences = pluralize(total, "frame"), pluralize(len(known), "labelled sequence")
         yield f"{num_labelled} of {frames} in {sequences} have labels"
     yield from sequence_notes(footage)
+    if source.frames > 1:
+        yield from rate_notes(footage, source.fps, known)
 
 
 def _files(raw: Path, pattern: str) -> list[Path]:
@@ -248,7 +254,7 @@ def _first_unpaired(labels: PairedLabels) -> str:
 
 def load_window(
     images: Path | Sequence[Path],
-    window: range,
+    window: Sequence[int],
     labels: Sequence[ImportedFrame | None] | None,
     names: ClassNames,
     *,

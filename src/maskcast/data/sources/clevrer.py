@@ -31,6 +31,8 @@ from maskcast.simulator.camera import (
     paint_masks,
 )
 
+FRAME_RATE = 25.0  # frames per second of the release's videos
+
 OfficialSplit = Literal["train", "validation", "test"]
 VideoId = Annotated[int, Field(ge=0, le=99_999)]
 
@@ -127,7 +129,8 @@ class ClevrerSource(SourceConfig):
         for window in windows:
             name = f"clevrer_{number:05d}_s{window.start:03d}"
             load = partial(load_window, video, annotation, window, needed, size)
-            meta = {"video": number, "start": window.start, "stride": self.stride}
+            meta: dict[str, Any] = {"video": number, "start": window.start, "stride": self.stride}
+            meta["frame_rate"] = round(FRAME_RATE / self.stride, 3)
             yield RawClip(name, split, kind, load, meta)
 
 

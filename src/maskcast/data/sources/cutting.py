@@ -3,15 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
 
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
+from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT
+from maskcast.params import is_null
 from maskcast.reading import pluralize
 
 SplitBy = Literal["sequence", "time"]
+Fps = Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=is_null)]
 
 
 class WindowParams(Protocol):
@@ -24,6 +29,10 @@ class WindowParams(Protocol):
     @property
     def stride(self) -> int:
         """Distance between consecutive frames of a clip, in frames of the sequence."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second that are taken of videos; None takes all."""
 
     @property
     def window_step(self) -> int:
@@ -64,7 +73,7 @@ class Window:
         id: id of the clip.
         split: split of the clip.
         kind: kind of the clip (`maskcast.labels.KINDS`).
-        frames: indices of the frames in the sequence.
+        frames: indices of the frames in the sequence; ascending, repeated where a video stands still.
         images: one file per frame, or the video that has all frames.
         meta: JSON of the clip.
     """
@@ -72,7 +81,7 @@ class Window:
     id: str
     split: str
     kind: str
-    frames: range
+    frames: Sequence[int]
     images: Path | Sequence[Path]
     meta: dict[str, Any]
 
@@ -118,11 +127,28 @@ def windows(
         listing: where left-out parts are recorded.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
+
+    Raises:
+        MaskcastError: if frames are taken by time, and are images.
     """
-    whole = range(len(sequence.masks))
+    timing, taken_runs = sequence.timing, sequence.runs
+    taken: Sequence[int] = range(len(sequence.masks))
+    if params.fps is not None:
+        if timing is None:
+            raise MaskcastError(
+                f"{name}: its frames are images, which state no times; set source.stride in place of source.fps"
+            )
+        try:
+            taken = timing.take(params.fps)
+        except MaskcastError as error:
+            listing.skipped.append((name, str(error)))
+            return
+        taken_runs = [range(len(taken))]
+    rate = {} if timing is None else timing.clip_rate(params.fps, params.stride)
+    whole = range(len(taken))
     for part_split, part in (time_parts(whole, params.splits) if split is None else {split: whole}).items():
         first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
-        runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in sequence.runs)
+        runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in taken_runs)
         ranges = [
             run[window.start : window.stop : window.step]
             for run in runs
@@ -132,7 +158,8 @@ def windows(
             what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if split is None else "")
             what += f" in {len(sequence.runs)} parts ({sequence.gap})" if sequence.gap else ""
             listing.skipped.append((name, f"{what}, a window needs {span(params.frames, params.stride)}"))
-        for frames in ranges:
+        for window in ranges:
+            frames = taken[window.start : window.stop : window.step]
             images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]
-            meta = {"video": name, "start": frames.start, "stride": params.stride}
-            yield Window(f"{name}_{frames.start:05d}", part_split, KIND_OF_SPLIT[part_split], frames, images, meta)
+            meta = {"video": name, "start": window.start, "stride": params.stride} | rate
+            yield Window(f"{name}_{window.start:05d}", part_split, KIND_OF_SPLIT[part_split], frames, images, meta)

@@ -20,12 +20,13 @@ from maskcast.data.masks.survey import survey_masks
 from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import SplitBy, is_labelled, sequence_splits, span, windows
+from maskcast.data.sources.cutting import Fps, SplitBy, is_labelled, sequence_splits, span, windows
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, without_masks
 from maskcast.data.sources.sequence_files import (
     SequenceFiles,
     file_of_frame,
     pair_files,
+    rate_notes,
     read_window,
     sequence_notes,
 )
@@ -113,6 +114,9 @@ class FrameFoldersSource(SourceConfig):
     """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
     """Distance between consecutive frames of a clip, in frames of the sequence."""
+    fps: Fps = None
+    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
+    `stride` and `window_step` then count these; masks of other frames are not used. null takes every frame."""
     window_step: int = Field(default=22, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the sequence."""
     split_by: SplitBy = "sequence"
@@ -196,7 +200,14 @@ class FrameFoldersSource(SourceConfig):
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
         rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], names)
-        listing.notes += [*([rule.description] if rule.description else []), *sequence_notes(footage)]
+        labelled = {
+            name: [i for i, mask in enumerate(found.masks) if mask is not None] for name, found in footage.items()
+        }
+        listing.notes += [
+            *([rule.description] if rule.description else []),
+            *sequence_notes(footage),
+            *(rate_notes(footage, self.fps, labelled) if self.frames > 1 else ()),
+        ]
         for name, found in footage.items():
             for window in windows(name, found, splits[name], self, listing, self.lookback):
                 own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
@@ -233,7 +244,7 @@ class FrameFoldersSource(SourceConfig):
 
 def load_window(
     images: Path | Sequence[Path],
-    window: range,
+    window: Sequence[int],
     masks: Sequence[Path | None] | None,
     rule: MaskRule,
     *,

@@ -1,6 +1,7 @@
 """A sequence on disk: its frames in order, their masks, and where frame numbers are missing."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from maskcast.data.frame_names import (
 from maskcast.data.images import image_files, read_frames
 from maskcast.data.sources.pairing import PairedMasks, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import SequencePaths
-from maskcast.data.video_files.frames import count_frames, read_video
+from maskcast.data.video_files.frames import read_video
+from maskcast.data.video_files.timing import Timing, read_timing, uneven_rates
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
@@ -36,6 +38,7 @@ class SequenceFiles:
         unpaired: a text that says which masks have no frame, and which rule was tried; empty if all have one.
         gap: a text that says where numbers are missing; empty if none are.
         unsupported: suffixes of files beside the frames that are no supported images; empty if there are none.
+        timing: when the frames of the video are shown; None for images.
     """
 
     images: Path | Sequence[Path]
@@ -44,6 +47,7 @@ class SequenceFiles:
     unpaired: str = ""
     gap: str = ""
     unsupported: str = ""
+    timing: Timing | None = None
 
 
 def pair_files(
@@ -76,9 +80,10 @@ def pair_files(
             "the sequence into unlabeled, or into hidden if nothing may learn from it"
         )
     if isinstance(images, Path) and images.is_file():
-        numbers = range(count_frames(images))
+        timing = read_timing(images)
+        numbers = range(timing.count)
         pairs = pair_by_number(numbers, mask_images, offset, str(location)) if labelled else _no_pairs(numbers)
-        return SequenceFiles(images, pairs.masks, [numbers], _unpaired_text(pairs, images.name))
+        return SequenceFiles(images, pairs.masks, [numbers], _unpaired_text(pairs, images.name), timing=timing)
     # masks may be frames
     frames = frames_without_masks(images, {} if images == masks and not suffix else mask_images)
     keys = sorted(frames, key=natural_sort_key)
@@ -180,6 +185,33 @@ def sequence_notes(footage: Mapping[str, SequenceFiles]) -> Iterator[str]:
         yield (
             f"{pluralize(len(gaps), 'sequence', 'has', 'have')} gaps in the numbers of frames, and no clip "
             f"spans one ({name}: {files.gap})"
+        )
+
+
+def rate_notes(
+    footage: Mapping[str, SequenceFiles], fps: float | None, labelled: Mapping[str, Collection[int]]
+) -> Iterator[str]:
+    """Yields warnings about frame rates, one line each.
+
+    Args:
+        footage: the sequences.
+        fps: frames per second that are taken of videos; None takes all.
+        labelled: by sequence, the indices of frames with labels.
+    """
+    timings = {name: files.timing for name, files in footage.items() if files.timing is not None}
+    if fps is None:
+        if text := uneven_rates(timings):
+            yield f"warning: {text}"
+        return
+    lost = 0
+    for name in timings.keys() & labelled.keys():
+        with suppress(MaskcastError):  # sequences that are left out
+            lost += len({*labelled[name]}.difference(timings[name].take(fps)))
+    if lost:
+        total = sum(map(len, labelled.values()))
+        yield (
+            f"warning: {lost} of {pluralize(total, 'labelled frame')} are not among the frames that source.fps "
+            f"{fps:g} takes, and are not used"
         )
 
 

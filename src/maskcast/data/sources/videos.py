@@ -1,10 +1,10 @@
 """Plain video files without labels, cut into windows: clips of the split `unlabeled`."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,8 +12,9 @@ from maskcast.data.frame_names import METADATA_SUFFIXES
 from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import span, windows_in
-from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
+from maskcast.data.sources.cutting import Fps, span, windows_in
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES, read_video
+from maskcast.data.video_files.timing import Timing, read_timing, uneven_rates
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key, single_map
@@ -50,6 +51,9 @@ class VideosSource(SourceConfig):
     """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
     """Distance between consecutive frames of a clip, in frames of the video."""
+    fps: Fps = None
+    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
+    `stride` and `window_step` then count these. null takes every frame."""
     window_step: int = Field(default=22, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the video."""
 
@@ -69,22 +73,27 @@ class VideosSource(SourceConfig):
         listing.skipped += unsupported_files(files)
         if not names:
             raise MaskcastError(f"{raw}: no video files found ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
-        ids = Counter(map(_id, names))
+        ids, timings = Counter(map(_id, names)), dict[str, Timing]()
         for name in track(sorted(names, key=natural_sort_key), "counting frames"):
             try:
-                num_frames = count_frames(names[name])
+                timing = read_timing(names[name])
+                taken = timing.take(self.fps)
             except MaskcastError as error:
                 listing.skipped.append((name, str(error)))
                 continue
-            windows = windows_in(num_frames, self.frames, self.stride, self.window_step)
+            timings[name] = timing
+            windows = windows_in(len(taken), self.frames, self.stride, self.window_step)
             if not windows:
                 needed = span(self.frames, self.stride)
-                listing.skipped.append((name, f"has {pluralize(num_frames, 'frame')}, a window needs {needed}"))
+                listing.skipped.append((name, f"has {pluralize(len(taken), 'frame')}, a window needs {needed}"))
             stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for window in windows:
-                load = partial(load_window, names[name], window)
-                meta = {"video": name, "start": window.start, "stride": self.stride}
+                load = partial(load_window, names[name], taken[window.start : window.stop : window.step])
+                meta: dict[str, Any] = {"video": name, "start": window.start, "stride": self.stride}
+                meta |= timing.clip_rate(self.fps, self.stride)
                 listing.add(RawClip(f"{stem}_{window.start:05d}", "unlabeled", "unlabelled", load, meta))
+        if self.fps is None and self.frames > 1 and (text := uneven_rates(timings)):
+            listing.notes.append(f"warning: {text}")
         return listing
 
 
@@ -92,6 +101,6 @@ def _id(name: str) -> str:
     return name.rpartition(".")[0].replace("/", "_")
 
 
-def load_window(path: Path, window: range) -> Arrays:
+def load_window(path: Path, window: Sequence[int]) -> Arrays:
     """Reads the frames of one window; there are no masks."""
     return Arrays(read_video(path, window))

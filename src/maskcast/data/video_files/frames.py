@@ -53,26 +53,28 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
 
     Args:
         path: video file in any container that FFmpeg reads.
-        indices: frames to return, from 0 and increasing; None returns all. Decoding starts at a key frame that
-            gives the same frames as decoding from the start, and stops after the last index.
+        indices: frames to return, from 0, ascending, maybe repeated; None returns all. Decoding starts at a key
+            frame that gives the same frames as decoding from the start, and stops after the last index.
 
     Raises:
         MaskcastError: if the file is missing, not a video, damaged, or has too few frames.
     """
     if indices is not None and not len(indices):
         raise MaskcastError(f"{path}: no frames requested; request at least one")
-    frames = None
-    if indices is not None and indices[0] >= MAX_WITHOUT_INDEX:
+    frames, wanted = None, None if indices is None else sorted(set(indices))
+    if wanted is not None and wanted[0] >= MAX_WITHOUT_INDEX:
         index = index_video(path)
-        if indices[-1] < len(index.times):
-            before = [key for key in index.keys if 0 < key <= indices[0]]
-            tried = (_from_key(path, index, key, indices) for key in before[: -MAX_SEEKS - 1 : -1])
+        if wanted[-1] < len(index.times):
+            before = [key for key in index.keys if 0 < key <= wanted[0]]
+            tried = (_from_key(path, index, key, wanted) for key in before[: -MAX_SEEKS - 1 : -1])
             frames = next((found for found in tried if found is not None), None)
     if frames is None:
-        frames = _from_start(path, indices)
+        frames = _from_start(path, wanted)
     if (odd := find_odd_size(frames)) is not None:
-        number = odd[0] if indices is None else indices[odd[0]]
+        number = odd[0] if wanted is None else wanted[odd[0]]
         raise MaskcastError(f"{path}: frame {number} {odd[1]}; encode it again at one size")
+    if indices is not None and wanted is not None and len(wanted) < len(indices):
+        frames = [frames[place] for place in np.searchsorted(wanted, indices)]
     return np.stack(frames)
 
 

@@ -35,11 +35,13 @@ class VideoIndex:
 
     Attributes:
         times: when each frame is shown, in units of the stream; None if the file does not say.
+        unit: of the times, in seconds.
         keys: frames at which decoding can start, ascending.
         digests: hash of each frame's pixels; None if the times identify the frames.
     """
 
     times: tuple[int | None, ...]
+    unit: float
     keys: tuple[int, ...]
     digests: tuple[bytes, ...] | None
 
@@ -91,7 +93,7 @@ def _by_packets(path: Path) -> VideoIndex | None:
             times.append(packet.pts)
             before = packet
         check_complete(path, container, stream)
-        reorder, counted = codec.reorder_depth, stream.frames
+        reorder, counted, unit = codec.reorder_depth, stream.frames, float(stream.time_base)
     if len(set(times)) < len(times) or not times[:1] == starts[:1] == [min(times, default=0)]:
         return None
     shown = np.sort(times)
@@ -102,7 +104,7 @@ def _by_packets(path: Path) -> VideoIndex | None:
         probed = [frame.pts for _, frame in zip(range(NUM_PROBED), container.decode(stream), strict=False)]
     if probed != shown[:NUM_PROBED].tolist():
         return None
-    return VideoIndex(tuple(shown.tolist()), tuple(np.searchsorted(shown, starts).tolist()), None)
+    return VideoIndex(tuple(shown.tolist()), unit, tuple(np.searchsorted(shown, starts).tolist()), None)
 
 
 def _resets(codec: Any, packet: Any, before: Any) -> bool:
@@ -129,6 +131,7 @@ def _by_decoding(path: Path) -> VideoIndex:
     times: list[int | None] = []
     keys, digests = [], []
     with open_video(path, "AUTO") as (container, stream):
+        unit = float(stream.time_base)
         for frame in decode_frames(path, container, stream):
             if frame.is_corrupt:
                 raise damaged_error(path, len(times))
@@ -138,4 +141,4 @@ def _by_decoding(path: Path) -> VideoIndex:
             digests.append(frame_digest(frame))
     if not times:
         raise MaskcastError(f"{path}: no frame can be decoded; copy it again from its origin")
-    return VideoIndex(tuple(times), tuple(keys), tuple(digests))
+    return VideoIndex(tuple(times), unit, tuple(keys), tuple(digests))
