@@ -624,10 +624,11 @@ def write_flickering_store(root: Path) -> ClipStore:
     """Writes clips in which the red square is blue in every second frame, so that frames disagree on its class."""
     plain = write_store(root / "plain", val=3)
     with ClipWriter(root / "clips", height=plain.height, width=plain.width, maps=[plain.label_map]) as writer:
-        for clip in plain.select("val"):
+        for clip, rate in zip(plain.select("val"), (9.99, 10.0, 10.03), strict=True):
             frames, masks = np.array(plain.frames(clip)), plain.masks(clip)
             frames[1::2][masks[1::2] == 1] = frames[masks == 2].mean(0).astype(np.uint8)
-            writer.add(clip.id, split="val", kind="labelled", frames=frames, masks={MASK: masks})
+            meta = {"stride": 3, "frame_rate": rate}
+            writer.add(clip.id, split="val", kind="labelled", frames=frames, masks={MASK: masks}, meta=meta)
     return ClipStore(root / "clips")
 
 
@@ -646,6 +647,8 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(run: Run, tmp_p
     run({"clips": clips.root, **parts, "report": report})
 
     loaded = load_address("models:/maskcast@candidate")
+    about = pipeline_of(loaded).about
+    assert (about.frame_stride, about.frame_rate) == (3, 10.0)
     model, masker = pipeline_of(loaded).model, load_address("models:/maskcast-masker/1").model
     alone = PipelineModel(model.masker, model.forecaster, None)
     scored, cpu = clips.select("val"), torch.device("cpu")

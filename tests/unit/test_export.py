@@ -52,7 +52,7 @@ def cache_of(trace: Callable[..., Any]) -> Callable[..., Any]:
 def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load_address(str(write_registered(tmp_path)))
+    loaded = load_address(str(write_registered(tmp_path, frame_rate=12.5)))
     clips = clips_of_squares(5)
     wanted = as_trained(tmp_path / "parts", clips)
     assert set(np.unique(wanted)) == {0, 1, 2}
@@ -69,6 +69,7 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
         about = json.loads((tmp_path / form / "export.json").read_text())
         assert about["model"]["digest"] == loaded.digest
         assert about["input"]["shape"] == ["clips", FACTS["context_frames"], FACTS["height"], FACTS["width"], 3]
+        assert (about["input"]["frame_stride"], about["input"]["frame_rate"]) == (FACTS["frame_stride"], 12.5)
         assert about["checked"]["share_different"] <= exporting.MAX_DIFFERENT_SHARE
         found = run_exported(tmp_path / form, clips[:1])  # it was traced and checked with other numbers
         assert (found != wanted[:1]).mean() <= exporting.MAX_DIFFERENT_SHARE

@@ -99,7 +99,7 @@ def test_a_card_tells_the_score_of_the_one_class_beside_the_background(
     whole |= {f"{name}_no_background": value - 0.25 for name, value in whole.items()}
     scored = replace(record({"a": 0.7}), scores={"clips": 1.0, **whole})
     about = ForecastDescription(
-        kind="masker", precision="fp32", **ABOUT | {"classes": classes, "context_frames": 1}
+        kind="masker", precision="fp32", frame_rate=29.97, **ABOUT | {"classes": classes, "context_frames": 1}
     )
     card = model_card(about, {"masker": tmp_path}, scored, {})
     assert ", 1 context frame (generated masks), 3 forecast" in card

@@ -13,7 +13,8 @@ EPILOG = """\
 A VIDEO is a video file, a folder of images (frames in the numeric order of their names), a folder of either, or an
 s3:// address of any of these; the word `sample` is a simulated clip that comes with maskcast. The context is the
 last frames of the video, with the number, stride and size that the model was evaluated with; --stride and --start
-choose other frames.
+choose other frames. If the frame rate of a video file is variable, or differs by more than 10 % from that of the
+model's clips, frames are taken by time, with a warning.
 
 The output has a folder for each video, with its name:
   masks/         clip store (see its README.md): the forecast masks, at the
@@ -40,12 +41,12 @@ examples:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 if a video could not be forecast."""
     from maskcast.registry.loading import load_pipeline, load_sample_pipeline
-    from maskcast.serving.forecasts import checked_stride, forecast_video
+    from maskcast.serving.forecasts import check_options, forecast_video
     from maskcast.serving.videos import find_videos
 
     loaded = load_sample_pipeline() if args.model is None else load_pipeline(args.model)
     stride, start, samples = args.stride, args.start, args.samples
-    stride = checked_stride(loaded, stride, start, samples, "--")
+    check_options(loaded, stride, start, samples, "--")
     failed, skipped = 0, 0
     videos = find_videos(args.videos, args.output)
     say(f"{loaded.title} forecasts {pluralize(len(videos), 'video')}")

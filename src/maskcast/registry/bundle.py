@@ -60,6 +60,8 @@ class ForecastDescription(Params):
     """Columns of these frames."""
     frame_stride: int | None = Field(None, ge=1)
     """Distance of consecutive frames in the video they come from; null if unknown or different."""
+    frame_rate: float | None = Field(None, gt=0, exclude_if=is_null)
+    """Frames per second of these clips; null if unknown or different."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
     label_map: str | None = Field(None, exclude_if=is_null)

@@ -119,6 +119,10 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
     if about.kind != "masker":
         seen = pluralize(about.context_frames, "frame")
         lines.append(f"- Evaluated with {seen} of context; it forecasts {about.horizon} at most.")
+        if about.frame_rate is not None:
+            lines.append(
+                f"- Evaluated on clips of {about.frame_rate:.4g} frames per second; others are not tested."
+            )
     return lines
 
 

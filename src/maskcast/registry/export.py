@@ -155,10 +155,11 @@ def check_output(output: Path, form: Format) -> None:
 def _about(loaded: LoadedPipeline, form: Format) -> dict[str, Any]:
     about = loaded.about
     clip = ["clips", about.context_frames, about.height, about.width, 3]
+    distance = {"frame_stride": about.frame_stride, "frame_rate": about.frame_rate}
     return {
         "format": form,
         "model": loaded.identity,
-        "input": {"name": "frames", "dtype": "uint8", "shape": clip, "frame_stride": about.frame_stride},
+        "input": {"name": "frames", "dtype": "uint8", "shape": clip, **distance},
         "output": {"name": "masks", "dtype": "uint8", "shape": ["clips", about.horizon, *clip[2:4]]},
         "classes": list(about.classes),
     }

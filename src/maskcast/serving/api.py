@@ -17,7 +17,7 @@ from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import as_batch
 from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline
-from maskcast.serving.forecasts import Forecast, checked_stride, run_forecast
+from maskcast.serving.forecasts import Forecast, check_options, run_forecast
 from maskcast.serving.videos import Frames, find_video
 
 
@@ -75,7 +75,8 @@ class Pipeline:
         Args:
             video: a file, a folder of images, an ``s3://`` address of either, or frames (T, H, W, C); ``sample``
                 is the clip shipped with maskcast.
-            stride: distance of context frames in the video; None for the model's.
+            stride: distance of context frames in the video; None for the model's, or by time if the video has
+                another frame rate than the model's clips.
             start: first context frame, from 0; None uses the last frames.
             samples: number of futures to draw in addition (``Forecast.futures``).
 
@@ -83,17 +84,17 @@ class Pipeline:
             MaskcastError: the video is not found, damaged or too short, the stride is unknown, or the model cannot
                 draw futures.
         """
-        distance = checked_stride(self.loaded, stride, start, samples)
+        check_options(self.loaded, stride, start, samples)
         if isinstance(video, np.ndarray):
             frames_THWC, _ = as_batch(video, (-1, -1, -1, 3), "video")
-            return run_forecast(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start, samples)
+            return run_forecast(Frames("video", Path("video"), frames_THWC), self.loaded, stride, start, samples)
         if not isinstance(video, str | Path):
             raise MaskcastError(
                 f"video: got a {type(video).__name__}; give a path, an address, or an array of frames "
                 "(T, H, W, 3), e.g. np.stack(frames)"
             )
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-            return run_forecast(find_video(str(video), Path(scratch)), self.loaded, distance, start, samples)
+            return run_forecast(find_video(str(video), Path(scratch)), self.loaded, stride, start, samples)
 
     def __repr__(self) -> str:
         about = self.loaded.about

@@ -18,10 +18,10 @@ from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.labels import MASK, LabelMap
 from maskcast.models.limits import MAX_FUTURES
 from maskcast.progress import say
-from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import PipelineOutput
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
+from maskcast.serving.frame_choice import choose_frames
 from maskcast.serving.video_writer import draw_frames, write_video
 from maskcast.serving.videos import FORECAST, Video
 from maskcast.writing import write_json
@@ -41,6 +41,8 @@ class Forecast:
         label_map: name and classes of the masks; ``label_map.classes[k]`` is the name of class id k.
         observed: context masks and forecast.
         model: name and version of the pipeline.
+        rate_warning: how the frame rate of the video differs from that of the model's clips; empty if it does not,
+            or is unknown.
     """
 
     video: str
@@ -50,6 +52,7 @@ class Forecast:
     label_map: LabelMap
     observed: PipelineOutput
     model: str
+    rate_warning: str = ""
 
     @property
     def seen(self) -> np.ndarray:
@@ -79,7 +82,7 @@ class Forecast:
     @property
     def warning(self) -> str:
         """How the video differs from the training data; empty if it does not, or that is unknown."""
-        return self.observed.warning
+        return "; ".join(filter(None, (self.rate_warning, self.observed.warning)))
 
     def film(self) -> list[Image.Image]:
         """Returns an image per frame: context with masks, then the forecast and some futures."""
@@ -105,10 +108,10 @@ class Forecast:
         )
 
 
-def checked_stride(
+def check_options(
     loaded: LoadedPipeline, stride: int | None, start: int | None, samples: int, dashes: str = ""
-) -> int:
-    """Checks the user's options, and returns the distance of the context frames.
+) -> None:
+    """Checks the user's options.
 
     Args:
         loaded: the pipeline.
@@ -134,18 +137,17 @@ def checked_stride(
         raise MaskcastError(
             f"{dashes}samples: got {samples}; give the number of futures to draw, 0 to {MAX_FUTURES}"
         )
-    return distance
 
 
 def run_forecast(
-    video: Video, loaded: LoadedPipeline, stride: int, start: int | None, samples: int = 0
+    video: Video, loaded: LoadedPipeline, stride: int | None, start: int | None, samples: int = 0
 ) -> Forecast:
     """Forecasts one video.
 
     Args:
         video: only the context frames of it are read.
         loaded: the pipeline.
-        stride: distance of the context frames.
+        stride: distance of the context frames; None for that of the pipeline's clips, or the same in time.
         start: first context frame, from 0; None uses the last frames.
         samples: number of futures to draw.
 
@@ -153,17 +155,26 @@ def run_forecast(
         MaskcastError: the video is damaged or too short, or the model cannot draw futures.
     """
     about = loaded.about
-    seen, future = _frames(video, loaded, stride, start)
-    frames_THWC = video.read(seen)
+    chosen = choose_frames(video, about, stride, start)
+    frames_THWC = video.read(chosen.seen)
     height, width = frames_THWC.shape[1:3]
     clip_THWC = resize_frames(frames_THWC, about.height, about.width)
     observed = loaded.model.predict_all(clip_THWC, (height, width), samples)
     label_map = LabelMap(about.label_map or MASK, about.classes)
-    return Forecast(video.name, frames_THWC, tuple(seen), tuple(future), label_map, observed, loaded.title)
+    return Forecast(
+        video=video.name,
+        frames=frames_THWC,
+        frames_seen=tuple(chosen.seen),
+        frames_forecast=tuple(chosen.future),
+        label_map=label_map,
+        observed=observed,
+        model=loaded.title,
+        rate_warning=chosen.warning,
+    )
 
 
 def forecast_video(
-    video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None, samples: int
+    video: Video, loaded: LoadedPipeline, output: Path, stride: int | None, start: int | None, samples: int
 ) -> bool:
     """Forecasts one video into a folder, unless the folder has the same forecast; returns whether it was written.
 
@@ -171,7 +182,7 @@ def forecast_video(
         video: see ``run_forecast``.
         loaded: the pipeline.
         output: folder to write; an older forecast there is replaced.
-        stride: distance of the context frames.
+        stride: see ``run_forecast``.
         start: first context frame, from 0; None uses the last frames.
         samples: number of futures to draw.
 
@@ -182,13 +193,13 @@ def forecast_video(
     check_deletes_none(output, "output", {"the video": video.path})
     check_replaceable(output, FORECAST)
     about = loaded.about
-    seen, future = _frames(video, loaded, stride, start)
+    chosen = choose_frames(video, about, stride, start)
     record = {
         "format": "maskcast-forecast/1",
         "model": loaded.identity,
         "video": {"name": video.path.name, "digest": digest_tree(video.path)},
-        "frames_seen": list(seen),
-        "frames_forecast": list(future),
+        "frames_seen": list(chosen.seen),
+        "frames_forecast": list(chosen.future),
         "height": about.height,
         "width": about.width,
         "classes": list(about.classes),
@@ -207,25 +218,6 @@ def forecast_video(
             write_video(partial / name, pictures)
         write_json(partial / FORECAST, record)
     return True
-
-
-def _frames(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -> tuple[range, range]:
-    """Returns the indices of the context frames and of the forecast frames.
-
-    Raises:
-        MaskcastError: the video has too few.
-    """
-    frames, horizon = loaded.about.context_frames, loaded.about.horizon
-    total, span = video.count(), (frames - 1) * stride + 1
-    first = total - span if start is None else start
-    if first < 0 or first + span > total:
-        raise MaskcastError(
-            f"{video.path}: has {pluralize(total, 'frame')}, but {pluralize(frames, 'context frame')} with "
-            f"stride {stride} need {span if start is None else first + span}; give a longer video, a smaller "
-            "stride or an earlier start"
-        )
-    end = first + frames * stride
-    return range(first, end, stride), range(end, end + horizon * stride, stride)
 
 
 def _write_masks(folder: Path, forecast: Forecast, record: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from maskcast.data.inspection.photographs import photographs_reason
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.videos import unsupported_files
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
+from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem, is_junk
 from maskcast.labels import natural_sort_key
@@ -39,6 +40,14 @@ class Video:
             MaskcastError: the file is not a video, or is truncated.
         """
         return len(frame_files(self.path)) if self._has_images else count_frames(self.path)
+
+    def timing(self) -> Timing | None:
+        """Returns when its frames are shown; None if it is not a video file.
+
+        Raises:
+            MaskcastError: the file is not a video, or is truncated.
+        """
+        return None if self._has_images else read_timing(self.path)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Returns frames (T, H, W, 3) uint8 at ascending indices from 0.
@@ -72,6 +81,9 @@ class Frames(Video):
     def count(self) -> int:
         """Returns its number of frames."""
         return len(self.frames)
+
+    def timing(self) -> None:
+        """Returns None: it is unknown when the frames are shown."""
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Returns frames (T, H, W, 3) uint8 at some indices."""

@@ -104,13 +104,16 @@ def register_models(
 
 def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, ForecastDescription]":
     """Returns the description of each kind of model."""
+    from maskcast.data.video_files.timing import common_rate
     from maskcast.registry.bundle import ForecastDescription
 
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
     facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
     facts["label_map"] = record.facts.get("label_map")
-    strides = {clip.meta.get("stride") for clip in store.select(record.facts["split"])}
+    clips = store.select(record.facts["split"])
+    strides = {clip.meta.get("stride") for clip in clips}
     facts["frame_stride"] = strides.pop() if len(strides) == 1 else None  # None: different or unknown
+    facts["frame_rate"] = common_rate(clip.meta for clip in clips)
     about: dict[Kind, ForecastDescription] = {
         kind: ForecastDescription(kind=kind, **facts) for kind in ("masker", "forecaster", "encoder")
     }

@@ -1,0 +1,100 @@
+"""Chooses the frames of a video that a pipeline sees, and the frames that it forecasts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskcast.data.video_files.timing import TOLERANCE, Timing, same_rate
+from maskcast.errors import MaskcastError
+from maskcast.reading import pluralize
+from maskcast.registry.bundle import ForecastDescription
+from maskcast.serving.videos import Video
+
+
+@dataclass(frozen=True)
+class ChosenFrames:
+    """Frames of a video.
+
+    Attributes:
+        seen: indices of the context frames, from 0.
+        future: indices of the forecast frames; they may be beyond the end of the video.
+        warning: how the frame rate differs from that of the pipeline's clips; empty if it does not, or is unknown.
+    """
+
+    seen: Sequence[int]
+    future: Sequence[int]
+    warning: str = ""
+
+
+def choose_frames(video: Video, about: ForecastDescription, stride: int | None, start: int | None) -> ChosenFrames:
+    """Returns the frames of a video for a pipeline.
+
+    If the frame rate of the video is variable or differs from that of the pipeline's clips, and no stride is
+    given, the frames are as far apart in time as those of the clips.
+
+    Args:
+        video: only its times are read.
+        about: description of the pipeline.
+        stride: distance of the context frames; None for that of the pipeline's clips, or the same in time.
+        start: first context frame, from 0; None uses the last frames.
+
+    Raises:
+        MaskcastError: the video is damaged or too short.
+    """
+    distance = about.frame_stride if stride is None else stride
+    assert distance is not None  # refused by `check_options`
+    timing, rate = None if about.frame_rate is None else video.timing(), about.frame_rate
+    if timing is None or timing.rate is None or rate is None:
+        return _by_number(video, about, distance, start)
+    own = timing.rate / distance
+    if same_rate(own, rate) and not timing.variable:
+        return _by_number(video, about, distance, start)
+    mean = "a variable frame rate, on average " if timing.variable else ""
+    given = f"{timing.rate:.4g} frames per second ({own:.4g} at stride {distance})"
+    what = f"has {mean}{given}, the model's clips {rate:.4g}"
+    if timing.rate * TOLERANCE < rate:
+        remedy = f"give a video of at least {rate:.4g} frames per second"
+    elif timing.seconds_T is None:
+        name = video.path.name
+        remedy = f"its frames have no times, so convert it: ffmpeg -i {name} -c:v libx264 {video.path.stem}.mp4"
+    elif stride is not None:
+        remedy = "leave out the stride to take frames by time"
+    else:
+        seen, future = _by_time(timing, timing.seconds_T, about, rate, start)
+        return ChosenFrames(seen, future, f"{what}: frames are taken by time")
+    chosen = _by_number(video, about, distance, start)
+    return ChosenFrames(chosen.seen, chosen.future, f"{what}, so the forecast may be worse: {remedy}")
+
+
+def _by_number(video: Video, about: ForecastDescription, stride: int, start: int | None) -> ChosenFrames:
+    frames, horizon = about.context_frames, about.horizon
+    total, span = video.count(), (frames - 1) * stride + 1
+    first = total - span if start is None else start
+    if first < 0 or first + span > total:
+        raise MaskcastError(
+            f"{video.path}: has {pluralize(total, 'frame')}, but {pluralize(frames, 'context frame')} with "
+            f"stride {stride} need {span if start is None else first + span}; give a longer video, a smaller "
+            "stride or an earlier start"
+        )
+    end = first + frames * stride
+    return ChosenFrames(range(first, end, stride), range(end, end + horizon * stride, stride))
+
+
+def _by_time(
+    timing: Timing, seconds_T: np.ndarray, about: ForecastDescription, rate: float, start: int | None
+) -> tuple[list[int], list[int]]:
+    """Returns the frames that are seen and forecast, ``rate`` per second."""
+    assert timing.rate is not None
+    span, end, half = (about.context_frames - 1) / rate, float(seconds_T[-1]), 0.5 / timing.rate
+    first = end - span if start is None else float(seconds_T[min(start, timing.count - 1)])
+    if first < -half or first + span > end + half:
+        raise MaskcastError(
+            f"{timing.path}: lasts {end:.4g} s, but {pluralize(about.context_frames, 'context frame')}, "
+            f"{rate:.4g} per second, need {span if start is None else first + span:.4g} s; give a longer video "
+            "or an earlier start"
+        )
+    seen = timing.nearest(first + np.arange(about.context_frames) / rate)
+    later = first + span + np.arange(1, about.horizon + 1) / rate
+    beyond = np.rint(np.maximum(later - end, 0) * timing.rate).astype(int)
+    return seen.tolist(), (timing.nearest(np.minimum(later, end)) + beyond).tolist()
