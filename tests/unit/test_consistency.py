@@ -1,5 +1,7 @@
 """Consistency through time, on clips drawn by hand: classes 1, 2 and 3 on a background of 0."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
@@ -14,11 +16,16 @@ def blank(frames: int) -> np.ndarray:
     return np.zeros((frames, *SIZE), np.uint8)
 
 
-def consistent(masks_THW: np.ndarray, sure: float | np.ndarray = 0.7) -> tuple[np.ndarray, np.ndarray]:
+def consistent(
+    masks_THW: np.ndarray, sure: float | np.ndarray = 0.7, report: consistency.Report = consistency.no_report
+) -> tuple[np.ndarray, np.ndarray]:
     """Makes masks consistent whose classes have the probability `sure`; the rest is nearly all background's."""
     sure_THW = np.broadcast_to(np.float32(sure), masks_THW.shape).copy()
     return make_consistent(
-        masks_THW, sure_THW, [regions_of(*one) for one in zip(masks_THW, sure_THW, strict=True)]
+        masks_THW,
+        sure_THW,
+        [regions_of(*one) for one in zip(masks_THW, sure_THW, strict=True)],
+        report=report,
     )
 
 
@@ -77,8 +84,39 @@ def test_in_few_frames_a_class_needs_less_to_be_there():
         square(masks, t, 10, 10 + t, 1, side=5)
         masks[t, 30, 50:52] = 3
     for frames in (1, 4, 11):
-        found, _ = consistent(masks[:frames])
+        found, _ = consistent(masks[:frames], 0.6)
         np.testing.assert_array_equal(found, np.where(masks[:frames] == 1, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("sure", "seen", "kept"),
+    [
+        (0.95, range(1, 10), True),
+        (0.95, range(2, 8), True),  # most of the frames
+        (0.95, (0, 2, 4, 5, 7, 9), True),  # out of sight in between
+        (0.95, range(3, 8), False),
+        (0.6, range(1, 10), False),
+    ],
+)
+def test_a_small_object_is_kept_if_it_is_certain_and_in_most_frames(
+    sure: float, seen: Sequence[int], kept: bool
+) -> None:
+    """A ball of 2x2 pixels passes a person; in 11 frames, a class needs 38.4 pixels."""
+    masks, told = blank(11), []
+    for t in range(11):
+        square(masks, t, 5, 5, 1, side=20)
+        if t in seen:
+            square(masks, t, 35 - t, 30 + 2 * t, 2, side=2)
+    found, _ = consistent(masks, np.where(masks == 2, np.float32(sure), 0.7), lambda *one: told.append(one))
+    np.testing.assert_array_equal(found, masks if kept else np.where(masks == 2, 0, masks))
+    assert [one[:2] for one in told] == [(1, True), (2, kept)]
+    assert told[1][2] == pytest.approx(sure)
+
+
+def test_one_frame_does_not_show_that_a_small_object_lasts() -> None:
+    masks = blank(1)
+    square(masks, 0, 20, 20, 2, side=1)
+    assert not consistent(masks, 0.99)[0].any()
 
 
 def test_a_class_that_flips_is_outvoted_by_probability_not_by_frames():

@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.conftest import moving_squares
 from tests.toy_segmenter import MemoryConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskcast import progress
 from maskcast.data.clip_store.finished import FinishedClips
@@ -186,6 +186,50 @@ def test_a_clip_whose_masks_are_not_there_is_an_error(
     with pytest.raises(MaskcastError, match=r"0000001\.clip"):
         generate(store, model, tmp_path / "a", tmp_path / "out")
     assert not (tmp_path / "out" / "index.json").exists()
+
+
+class Colours(Segmenter):
+    """Gives each pixel the class of the most similar colour: grey, red or blue."""
+
+    def __init__(self, maps: Sequence[LabelMap]) -> None:
+        super().__init__(maps)
+        self.sharpness = nn.Parameter(torch.tensor(1 / 3000))
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        colours_K3 = torch.tensor([[90, 90, 90], [220, 40, 40], [40, 60, 220]]).to(frames_BTHWC.device)
+        distance_BTHWK = (frames_BTHWC[..., None, :] - colours_K3).float().square().sum(-1)
+        return self.per_map((-self.sharpness * distance_BTHWK).movedim(-1, 2)), state
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_it_says_which_class_was_mostly_removed(
+    cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In four groups of three frames there is a red square. The blue dot is in one, one, all and none of each."""
+    monkeypatch.setattr(clip_packing, "num_cpus", lambda: cpus)
+    maps = single_map(["background", "red", "blue"])
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=maps) as writer:
+        for name, dots in (("a", (1, 4)), ("b", (0, 1, 2))):
+            frames = np.full((6, 32, 48, 3), 90, np.uint8)
+            frames[:, 4:20, 4:20] = 220, 40, 40
+            frames[dots, 25:27, 40:42] = 40, 60, 220
+            writer.add(name, split="unlabeled", kind="unlabelled", frames=frames)
+    clips, masker = ClipStore(tmp_path / "clips"), Colours(maps)
+    said = (
+        "warning: consistent masks removed class 'blue' (mean probability 1.00) in 2 of 3 groups of 3 frames that "
+        "show it, as too small: a small object is kept if it is in most frames of a group, with a mean "
+        "probability of at least 0.7; train the masker for longer, "
+    )
+    generate(clips, masker, tmp_path / "kept", tmp_path / "masks")
+    assert capsys.readouterr().err.count(said) == 1
+    generate(clips, masker, tmp_path / "kept", tmp_path / "again")  # as a run that was killed at the end
+    assert capsys.readouterr().err.count(said) == 1
+    masks = ClipStore(tmp_path / "masks")
+    blue = [(masks.masks(clip) == 2).sum() for clip in masks.clips]
+    assert blue == [0, 3 * 4]
+    monkeypatch.setattr("maskcast.inference.excluded_classes.MIN_PROBABILITY", 1.01)  # as of specks
+    generate(clips, masker, tmp_path / "kept", tmp_path / "specks")
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_several_devices_and_processors_write_the_same_bytes(

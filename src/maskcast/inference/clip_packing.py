@@ -11,12 +11,14 @@ import numpy as np
 from maskcast.data.clip_store.compression import LayerCompressor
 from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
 from maskcast.forking import ForkedFunction
+from maskcast.inference.excluded_classes import ClassCounts
 from maskcast.inference.predictions import MeanConfidence, Predictions, count_frames, quantise
 from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.labels import LabelMap
 from maskcast.resources import num_cpus
 
 MAX_WAITING = 2  # most pieces per processor that wait for compression
+CLASS_COUNTS = "class_counts"  # key in the JSON about a finished clip, see ``ClassCounts``
 EXTRA_BYTES = 2**24  # extra bytes for gaps between the arrays of a piece; unused ones cost nothing
 
 
@@ -109,8 +111,10 @@ class _ClipBuffer:
     """The compressed masks of a clip that is not complete yet."""
 
     def __init__(self, maps: Sequence[LabelMap], levels: int, consistent_frames: int | None) -> None:
-        self._levels, self._mean = levels, MeanConfidence()
-        self._consistency = None if consistent_frames is None else StreamingConsistency(consistent_frames)
+        self._levels, self._mean, self._classes = levels, MeanConfidence(), ClassCounts()
+        self._consistency = (
+            None if consistent_frames is None else StreamingConsistency(consistent_frames, self._classes.add)
+        )
         self._masks = {label_map.name: LayerCompressor() for label_map in maps}
         self._sure = {label_map.name: LayerCompressor() for label_map in maps if label_map.kind == "classes"}
 
@@ -134,4 +138,5 @@ class _ClipBuffer:
         for piece in [] if self._consistency is None else self._consistency.end():
             self._pack(piece)
         masks, sure = ({name: one.finish() for name, one in each.items()} for each in (self._masks, self._sure))
-        return FinishedClip(masks, sure, {"mean_confidence": self._mean.value} if sure else {})
+        meta = {"mean_confidence": self._mean.value} if sure else {}
+        return FinishedClip(masks, sure, meta | {CLASS_COUNTS: self._classes.counts})

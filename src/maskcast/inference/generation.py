@@ -21,13 +21,14 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.table import frame_counts
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.inference.clip_packing import Packer, ParallelPacking, parallel_packers
+from maskcast.inference.clip_packing import CLASS_COUNTS, Packer, ParallelPacking, parallel_packers
+from maskcast.inference.excluded_classes import ClassCounts
 from maskcast.inference.label_propagation import LabelPropagator
 from maskcast.inference.segment import frame_by_frame, segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import map_index
-from maskcast.progress import track
+from maskcast.progress import say, track
 
 
 def check_maps(
@@ -115,6 +116,10 @@ class Generation:
                         if propagator is None:
                             writer_thread.write_finished()
                 speed["frames_per_second"] = (frames - self._index.start(done)) / (time.monotonic() - started)
+        if consistent_frames is not None:
+            warning = writer_thread.class_counts.warning(self.maps, consistent_frames)
+            if warning is not None:
+                say(warning)
         written = sum(file.stat().st_size for file in folder.glob("*.zst"))
         result = {"clips": len(self.clips), "frames": frames, "bytes_per_frame": written / frames}
         return result | writer_thread.means | speed
@@ -170,6 +175,7 @@ class _WriterThread:
         self._running: deque[Future[None]] = deque()
         self._started = 0
         self._totals: defaultdict[str, list[float]] = defaultdict(list)
+        self.class_counts = ClassCounts()
 
     @property
     def means(self) -> dict[str, float]:
@@ -205,7 +211,9 @@ class _WriterThread:
         clip, done = self._clips[k], self._finished.load(k)
         if self._propagator is not None:
             done = self._propagator(clip, done)
-        for mean in done.meta.values():
+        meta = dict(done.meta)
+        self.class_counts.merge(meta.pop(CLASS_COUNTS, {}))  # none if an older version finished the clip
+        for mean in meta.values():
             self._totals[clip.kind].append(mean)
         self._writer.add(
             clip.id,
@@ -213,5 +221,5 @@ class _WriterThread:
             kind=clip.kind,
             masks=done.masks,
             confidence=done.confidence,
-            meta=clip.meta | {name: round(mean, 4) for name, mean in done.meta.items()},
+            meta=clip.meta | {name: round(mean, 4) for name, mean in meta.items()},
         )

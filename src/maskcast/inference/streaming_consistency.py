@@ -1,10 +1,17 @@
 """Makes the masks of a clip consistent, window by window, while they are computed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, count_frames, take_frames
 from maskcast.models.limits import check_time
 from maskcast.models.objects.consistency import find_regions, make_consistent
+
+Report = Callable[[str, int, bool, float], None]  # with the name of the map, see ``consistency.Report``
+
+
+def _no_report(name: str, class_id: int, kept: bool, probability: float) -> None:
+    """The default report, which does nothing."""
 
 
 class StreamingConsistency:
@@ -15,10 +22,11 @@ class StreamingConsistency:
 
     Args:
         frames: length of a window.
+        report: is called for each class found in a window.
     """
 
-    def __init__(self, frames: int) -> None:
-        self._frames = frames
+    def __init__(self, frames: int, report: Report = _no_report) -> None:
+        self._frames, self._report = frames, report
         self._pending: Predictions = {}  # frames of an incomplete window
         self._last_window: Predictions = {}  # the last complete window
 
@@ -32,14 +40,26 @@ class StreamingConsistency:
         while count_frames(self._pending) >= self._frames:
             self._last_window = take_frames(self._pending, slice(self._frames))
             self._pending = take_frames(self._pending, slice(self._frames, None))
-            yield _consistent(self._last_window, self._frames)
+            yield self._consistent(self._last_window, self._frames)
 
     def end(self) -> Iterator[Predictions]:
         """Yields the remaining frames, if there are any."""
         remaining = count_frames(self._pending) if self._pending else 0
         if remaining:
             earlier = [take_frames(self._last_window, slice(remaining, None))] if self._last_window else []
-            yield _consistent(concatenate([*earlier, self._pending]), remaining)
+            yield self._consistent(concatenate([*earlier, self._pending]), remaining)
+
+    def _consistent(self, predictions: Predictions, last: int) -> Predictions:
+        """Makes frames consistent, and returns the last ``last`` of them."""
+        consistent = {
+            name: one
+            if one.objects is None or one.confidence is None
+            else MapPrediction(
+                *make_consistent(one.masks, one.confidence, one.objects, check_time, partial(self._report, name))
+            )
+            for name, one in predictions.items()
+        }
+        return take_frames(consistent, slice(count_frames(predictions) - last, None))
 
 
 def _with_regions(prediction: MapPrediction) -> MapPrediction:
@@ -48,14 +68,3 @@ def _with_regions(prediction: MapPrediction) -> MapPrediction:
     frames = zip(prediction.masks, prediction.objects, strict=True)
     regions = [find_regions(mask_HW, probabilities_PK, check_time) for mask_HW, probabilities_PK in frames]
     return prediction._replace(objects=regions)
-
-
-def _consistent(predictions: Predictions, last: int) -> Predictions:
-    """Makes frames consistent, and returns the last ``last`` of them."""
-    consistent = {
-        name: one
-        if one.objects is None or one.confidence is None
-        else MapPrediction(*make_consistent(one.masks, one.confidence, one.objects, check_time))
-        for name, one in predictions.items()
-    }
-    return take_frames(consistent, slice(count_frames(predictions) - last, None))

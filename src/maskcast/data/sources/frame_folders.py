@@ -104,7 +104,8 @@ class FrameFoldersSource(SourceConfig):
     things: bool = Field(default=False, exclude_if=is_false)
     """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
     has one class in all frames, so the generated masks of a clip can be made consistent
-    (`generate_masks.consistent_frames`)."""
+    (`generate_masks.consistent_frames`). That removes specks, and with them small objects that the masker is
+    unsure of."""
     instances: bool = Field(default=False, exclude_if=is_false)
     """Whether each mask value is an object of its own, as in DAVIS 2017. Clips then have, beside the classes
     (`mask`), a label map `objects` of kind instances. `values` or `label_divisor` give the class of each object;

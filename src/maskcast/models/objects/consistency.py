@@ -2,8 +2,9 @@
 
 A masker sees one frame at a time, so an object's class may flip between frames, and slivers of other classes may
 appear along its border. Here slivers are merged into adjacent regions, and regions are linked to tracks through
-time. Each track gets the class of the greatest summed probability, and classes with too little support in the
-whole clip are excluded. Nothing is assumed about the classes; several tracks may have the same one.
+time. Each track gets the class of the greatest summed probability. Classes with too little support in the whole
+clip are excluded, unless an object is small but certain and present in most frames. Nothing is assumed about the
+classes; several tracks may have the same one.
 
 Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour channels, R regions of a frame, P
 foreground pixels (or pairs of tracks and regions), N tracks, K classes.
@@ -21,16 +22,23 @@ MIN_MERGE_PROBABILITY = 0.02
 MAX_MISSED_FRAMES = 2  # frames for which an object may be invisible within a track
 SUPPORT = 0.016  # area that a class must cover, summed over a clip's frames, relative to the image's
 FULL_SUPPORT_FRAMES = 11  # clips with fewer frames need proportionally less support
+MIN_CERTAIN_PROBABILITY = 0.7  # mean over a small object's pixels from which on its class needs no support
 MAX_REGIONS = 1024  # most regions of a frame that are tracked, the largest; the others keep their classes
 CHUNK_NUMBERS = 2**24  # numbers that are summed at once; memory is a few times that
 MIN_SIMILARITY = 0.05  # least similarity of classes in linking, as an object's class may flip
 
 
 Check = Callable[[], None]  # called between pieces of work; raises to stop it
+# called for each class found in a clip, with whether it was kept and the mean probability over its pixels
+Report = Callable[[int, bool, float], None]
 
 
 def no_check() -> None:
     """The default check, which does nothing: this file can be used without the rest of maskcast."""
+
+
+def no_report(class_id: int, kept: bool, probability: float) -> None:
+    """The default report, which does nothing."""
 
 
 @dataclass(frozen=True)
@@ -210,20 +218,26 @@ def make_windows_consistent(
 
 
 def make_consistent(
-    masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions], check: Check = no_check
+    masks_THW: np.ndarray,
+    confidence_THW: np.ndarray,
+    frames: Sequence[Regions],
+    check: Check = no_check,
+    report: Report = no_report,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives each region of a clip the class of its track.
 
     A class is excluded if it covers less than ``SUPPORT`` over the clip (proportionally less if the clip has fewer
-    than ``FULL_SUPPORT_FRAMES`` frames). An exception is a class with a track that lasts to the end and has enough
-    support for the frames since it appeared. Tracks of an excluded class get the most probable remaining class,
-    which may be background.
+    than ``FULL_SUPPORT_FRAMES`` frames). There are two exceptions. One is a class with a track that lasts to the
+    end and has enough support for the frames since it appeared. The other is a class with a track that is in most
+    frames, at least two, and certain: its pixels have a mean probability of at least ``MIN_CERTAIN_PROBABILITY``.
+    Tracks of an excluded class get the most probable remaining class, which may be background.
 
     Args:
         masks_THW: uint8 class ids of consecutive frames.
         confidence_THW: float32 probability of each pixel's class.
         frames: the regions of ``masks_THW``.
         check: is called before each frame.
+        report: is called for each class found.
 
     Returns:
         Masks and confidence of the same shapes and types. Where the class of a region changed, the confidence is
@@ -233,12 +247,18 @@ def make_consistent(
     votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
     classes = [1 + int(vote_K[1:].argmax()) for vote_K in votes]
     covered_K = np.zeros(len(votes[0]) if votes else 1)
+    evidence_K = np.zeros_like(covered_K)
     allowed_K = np.arange(len(covered_K)) == 0
-    for track, class_id in zip(tracks, classes, strict=True):
+    for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
         area, first_frame, last_frame = sum(frames[t].area_R[r] for t, r in track), track[0][0], track[-1][0]
         covered_K[class_id] += area
+        evidence_K[class_id] += vote_K[class_id]
         allowed_K[class_id] |= last_frame == total - 1 and area >= _support(total - first_frame, masks_THW)
+        lasting = len(track) > max(1, total / 2)
+        allowed_K[class_id] |= lasting and vote_K[class_id] >= MIN_CERTAIN_PROBABILITY * area
     allowed_K |= covered_K >= _support(total, masks_THW)
+    for class_id in np.flatnonzero(covered_K).tolist():
+        report(class_id, bool(allowed_K[class_id]), float(evidence_K[class_id] / covered_K[class_id]))
     chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # class by label
     for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
         if not allowed_K[class_id]:
