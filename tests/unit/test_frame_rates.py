@@ -83,7 +83,7 @@ def test_a_frame_that_an_avi_shows_for_longer_makes_its_rate_variable(tmp_path):
 def test_frames_are_taken_at_equal_distances_in_time(tmp_path):
     films(tmp_path)
     listing = list_raw(VideosSource(fps=10, frames=9, window_step=11), tmp_path)
-    assert listing.skipped == [] == listing.notes
+    assert listing.skipped == [] == listing.notes == listing.warnings
     assert frames_of_clips(listing, tmp_path) == {
         "phone_00000": list(range(9)),
         "phone_00011": list(range(13, 38, 3)),
@@ -120,18 +120,18 @@ def test_a_frame_that_is_shown_for_long_is_repeated(tmp_path):
     np.testing.assert_array_equal(frames, whole[near])
 
 
-def test_without_fps_every_frame_is_taken_and_rates_are_recorded(tmp_path):
+def test_without_fps_every_frame_is_taken_and_rates_are_recorded(tmp_path, capsys):
     films(tmp_path / "raw")
     params = {"source": {"layout": "videos", "frames": 4, "stride": 2}, "required_splits": [], "workers": 1}
     run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips")
     rates = {clip.meta["video"].partition(".")[0]: clip.meta["frame_rate"] for clip in store.clips}
     assert rates == {"ten": 5, "thirty": 15, "sixty": 30, "phone": 9.915}
-    (note,) = store.meta["notes"]
-    assert note == (
+    assert "notes" not in store.meta
+    assert (
         "warning: videos have 10 (ten.mp4) to 60 (sixty.mp4) frames per second, and 1 video has a variable frame "
-        "rate (phone.mp4), so clips differ in duration; source.fps: 10 takes frames by time"
-    )
+        "rate (phone.mp4), so clips differ in duration; source.fps: 10 takes frames by time\n"
+    ) in capsys.readouterr().err
     whole = read_video(tmp_path / "raw/sixty.mp4")
     np.testing.assert_array_equal(store.frames(store.get("sixty_00022")), whole[22:29:2])
 
@@ -147,10 +147,10 @@ def test_clips_of_different_or_unknown_rates_have_no_common_one(rates, common):
 def test_equal_rates_are_not_reported(tmp_path):
     film(tmp_path / "a.mp4", 30)
     encode(tmp_path / "b.mp4", "libx264", frames=30, times=range(0, 30_030, 1001), unit=Fraction(1, 30_000))
-    assert list_raw(VideosSource(frames=4), tmp_path).notes == []
+    assert list_raw(VideosSource(frames=4), tmp_path).warnings == []
     film(tmp_path / "c.mp4", 24)
-    assert "24 (c.mp4) to 30 (a.mp4)" in list_raw(VideosSource(frames=4), tmp_path).notes[0]
-    assert list_raw(VideosSource(frames=1), tmp_path).notes == []
+    assert "24 (c.mp4) to 30 (a.mp4)" in list_raw(VideosSource(frames=4), tmp_path).warnings[0]
+    assert list_raw(VideosSource(frames=1), tmp_path).warnings == []
 
 
 def test_masks_stay_with_their_frames(tmp_path):
@@ -175,7 +175,7 @@ def test_masks_stay_with_their_frames(tmp_path):
         for number, mask in zip(expected[clip.id], masks, strict=True):
             want = 1 + number % 60 if number in masked[clip.meta["video"]] else 64
             assert int((mask[0] > 0).sum()) == want  # 255, no label, fills the row
-    assert [note for note in listing.notes if "fps" in note] == [
+    assert listing.warnings == [
         "warning: 2 of 11 labelled frames are not among the frames that source.fps 10 takes, and are not used"
     ]
     halves = list_raw(

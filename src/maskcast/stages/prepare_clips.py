@@ -82,6 +82,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     check_splits(raw, listing, params.source, params.required_splits)
     if is_dry_run():
         _keep_few(listing)
+    warnings = [*listing.warnings, *_side_warnings(listing)]
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
@@ -106,12 +107,13 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip_meta, **vars(arrays))
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
-        notes = [*listing.notes, *_side_warnings(listing), *survey.warnings()]
-        notes += shared_backgrounds.warnings("background frame")
+        notes = [*listing.notes, *survey.warnings(), *shared_backgrounds.warnings("background frame")]
         writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
         missing = {clip.split for clip in listing.clips} - set(survey.written)
         if missing:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
+    # Not kept in the store, as new words would change its digest, and all that depends on it would run again.
+    notes += [*warnings, *survey.missing_classes()]
     if (page := write_left_out(left_out)) is not None:
         page_path = final_path(clips) / page.relative_to(clips)
         notes.append(f"{pluralize(len(left_out), 'clip', 'is', 'are')} left out, see {page_path}")
@@ -169,19 +171,22 @@ class _Survey:
                 seen |= {*np.flatnonzero(np.bincount(mask_HW.ravel())).tolist()} - {0, IGNORE}
 
     def warnings(self) -> list[str]:
-        """Returns warnings about masks without foreground, classes and frames of the splits, one line each."""
+        """Returns warnings about masks without foreground and shared frames of the splits, one line each."""
         empty = [
             f"warning: no {name} of split {split!r} has foreground, so its scores are meaningless; check the "
             "files and the values in source"
             for (split, name), classes in self._foreground.items()
             if not classes
         ]
-        # In a dry run there are too few clips to say which classes occur.
-        missing = [] if is_dry_run() else self._missing_classes()
-        return [*empty, *missing, *self._shared.warnings("frame")]
+        return [*empty, *self._shared.warnings("frame")]
 
-    def _missing_classes(self) -> Iterator[str]:
-        """Yields a line for classes of a map that are scored but not trained, and one for the opposite."""
+    def missing_classes(self) -> Iterator[str]:
+        """Yields a line for classes of a map that are scored but not trained, and one for the opposite.
+
+        In a dry run there are too few clips to say so.
+        """
+        if is_dry_run():
+            return
         for each in self._maps:
             by_split = {split: self._foreground.get((split, each.name), set()) for split in ("train", *SCORED)}
             trained = by_split["train"]

@@ -26,7 +26,7 @@ from maskcast.data.sources.sequence_files import (
     SequenceFiles,
     file_of_frame,
     pair_files,
-    rate_notes,
+    rate_warnings,
     read_window,
     sequence_notes,
 )
@@ -140,6 +140,7 @@ class AnnotationsSource(SourceConfig):
                 )
                 listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
         listing.notes += _notes(self, footage, labels, labelled)
+        listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         return listing
 
 
@@ -231,8 +232,6 @@ def _notes(
         frames, sequences = pluralize(total, "frame"), pluralize(len(known), "labelled sequence")
         yield f"{num_labelled} of {frames} in {sequences} have labels"
     yield from sequence_notes(footage)
-    if source.frames > 1:
-        yield from rate_notes(footage, source.fps, known)
 
 
 def _files(raw: Path, pattern: str) -> list[Path]:

@@ -63,7 +63,9 @@ class Listing:
         meta: JSON about the whole store, e.g. the camera, or `mirror_swaps` (see `data.mirror_swaps`).
         backgrounds: frames without masks that clips may be composed over; see `compositing`. The
             `meta["background"]` of a clip names the background that it is composed over.
-        notes: how the files were read, and what the owner of the data should check, one line each.
+        notes: how the files were read, and what the owner of the data should check, one line each. They are kept
+            in the store, so that new words change its digest.
+        warnings: likewise, but only said.
     """
 
     clips: Sequence[RawClip]
@@ -72,6 +74,7 @@ class Listing:
     meta: dict[str, Any] = field(default_factory=dict)
     backgrounds: list[RawClip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, *clips: RawClip) -> None:
         """Adds clips; only for a listing whose `clips` is a list."""

@@ -26,7 +26,7 @@ from maskcast.data.sources.sequence_files import (
     SequenceFiles,
     file_of_frame,
     pair_files,
-    rate_notes,
+    rate_warnings,
     read_window,
     sequence_notes,
 )
@@ -204,11 +204,8 @@ class FrameFoldersSource(SourceConfig):
         labelled = {
             name: [i for i, mask in enumerate(found.masks) if mask is not None] for name, found in footage.items()
         }
-        listing.notes += [
-            *([rule.description] if rule.description else []),
-            *sequence_notes(footage),
-            *(rate_notes(footage, self.fps, labelled) if self.frames > 1 else ()),
-        ]
+        listing.notes += [*([rule.description] if rule.description else []), *sequence_notes(footage)]
+        listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         for name, found in footage.items():
             for window in windows(name, found, splits[name], self, listing, self.lookback):
                 own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None

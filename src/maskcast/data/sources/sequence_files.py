@@ -188,7 +188,7 @@ def sequence_notes(footage: Mapping[str, SequenceFiles]) -> Iterator[str]:
         )
 
 
-def rate_notes(
+def rate_warnings(
     footage: Mapping[str, SequenceFiles], fps: float | None, labelled: Mapping[str, Collection[int]]
 ) -> Iterator[str]:
     """Yields warnings about frame rates, one line each.

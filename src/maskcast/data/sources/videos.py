@@ -93,7 +93,7 @@ class VideosSource(SourceConfig):
                 meta |= timing.clip_rate(self.fps, self.stride)
                 listing.add(RawClip(f"{stem}_{window.start:05d}", "unlabeled", "unlabelled", load, meta))
         if self.fps is None and self.frames > 1 and (text := uneven_rates(timings)):
-            listing.notes.append(f"warning: {text}")
+            listing.warnings.append(f"warning: {text}")
         return listing
 
 
