@@ -35,6 +35,7 @@ from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.registry.promotion import Transaction, decisions, promote, rollback
 from maskcast.registry.store import Registry
+from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_uri import tracking_uri
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
@@ -324,16 +325,35 @@ def test_the_champion_is_evaluated_on_clips_that_were_added(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if "mlflow" not in path.name}
     code, said = command(capsys, "evaluate")
     assert (code, "evaluating maskcast version 1 on the data of dvc.yaml" in said) == (0, True)
-    assert "gate: maskcast version 1 passed" in said
+    assert "evaluated maskcast version 1: jaccard_last 0." in said
     assert {path: path.stat().st_mtime_ns for path in before if "mlartifacts" not in path.parts} == {
         path: changed for path, changed in before.items() if "mlartifacts" not in path.parts
     }
     assert Registry("maskcast").aliases() == {"champion": 1}
+    assert Registry("maskcast").find("2").tags["maskcast.verdict"] == "failed"
+    assert command(capsys, "evaluate", "2")[0] == 0
+    assert Registry("maskcast").aliases() == {"champion": 1}
+    code, said = command(capsys, "--name", "maskcast-forecaster", "evaluate", "1")
+    assert (code, "maskcast-forecaster version 1: is part of a pipeline; evaluate" in said) == (2, True)
+    assert len(Registry("maskcast-forecaster").versions()) == 2
     found = repro(2, more)
     assert (found["passed"], found["champion"], found["difference"]["count"]) == (True, 1, 4)
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"evaluate": stages["evaluate"]}}))
     code, said = command(capsys, "evaluate", "1")
     assert (code, "dvc.yaml: 0 stages register_models, which maskcast version 1 needs; give" in said) == (2, True)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_location_that_was_chosen_stays(tmp_path: Path) -> None:
+    chosen, project = tmp_path / "disk" / "mlartifacts", Path.cwd() / "mlartifacts"
+    client = new_client()
+    run = client.create_run(client.create_experiment("maskcast", chosen.as_uri())).info
+    client.log_text(run.run_id, "kept", "note.txt")
+    (project / "of another run").mkdir(parents=True)
+    for there in (True, False):  # a disk that is not mounted
+        if not there:
+            shutil.rmtree(chosen)
+        assert new_client().get_run(run.run_id).info.artifact_uri == f"{chosen.as_uri()}/{run.run_id}/artifacts"
 
 
 @pytest.mark.usefixtures("embedded")

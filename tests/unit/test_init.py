@@ -762,7 +762,10 @@ def test_the_estimate_is_steps_times_what_they_take(monkeypatch: pytest.MonkeyPa
         "pretrain_forecaster": {"model": {"arch": "flow"}, "training": training},
         "finetune_forecaster": {"training": training},
     }
-    for load, note in ((0.0, "measured here) + "), (99.0 * os.cpu_count(), "measured here, while other programs")):
+    for load, note in (
+        (0.0, "measured here) + "),
+        (99.0 * os.cpu_count(), "measured here, while the machine was busy"),
+    ):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         seconds, told = duration.estimate_seconds(sections, num_frames=100, num_val_frames=40)
         assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)

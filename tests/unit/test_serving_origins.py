@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 
 @contextmanager
-def server(model: ServedModel, *allowed: str, local: bool = False) -> Iterator[int]:
+def server(model: ServedModel, *allowed: str, local: str | None = None) -> Iterator[int]:
     with served(make_app(model, allowed_origins=allowed, local=local)) as (_, port):
         yield port
 
@@ -110,7 +110,7 @@ def test_a_page_of_an_allowed_origin_can_use_the_server_and_read_its_answers(mod
 
 
 def test_a_server_of_this_machine_alone_refuses_a_page_that_points_its_own_name_to_it(model: ServedModel) -> None:
-    with server(model, "https://app.example.org", local=True) as port:
+    with server(model, "https://app.example.org", local="My-Machine") as port:
         for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example"):
             for headers in ({}, {"Origin": f"http://{host}"}):  # a page's own GET has no Origin
                 status, told, _ = ask(port, "/version", Host=host, **headers)
@@ -125,7 +125,7 @@ def test_a_server_of_this_machine_alone_refuses_a_page_that_points_its_own_name_
             "app.example.org",
         ):
             assert ask(port, "/version", Host=host)[0] == 200
-    with server(model, local=False) as port:  # it listens on other addresses, too
+    with server(model) as port:  # it listens on other addresses, too
         assert ask(port, "/version", Host="masks.example")[0] == 200
 
 

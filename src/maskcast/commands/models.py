@@ -102,8 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score a version on the pipeline's present data, so that new models can be compared with it",
     )
     command.description = (
-        "Masks and evaluates the clips of a pipeline with a version's weights, with the params and clips that the "
-        "last `dvc repro` used, and registers the scores. The version keeps its number and its files; outputs of "
+        "Masks and evaluates the clips that a pipeline has now, by its present params, with a version's weights, "
+        "and stores the scores with the version. It keeps its number, aliases, files and verdict, and outputs of "
         "the pipeline stay as they are. Use it when the gate says that the champion was scored on other clips."
     )
     command.add_argument("version", metavar="VERSION", nargs="?", default=CHAMPION, help="default: %(default)s")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     port = sockets[0].getsockname()[1]
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{host}:{port}")
-    run_server(served_model(loaded), sockets, args.sessions, args.idle, args.allow_origin)
+    run_server(served_model(loaded), sockets, args.sessions, args.idle, args.allow_origin, args.host)
     return 0
 
 

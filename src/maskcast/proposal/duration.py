@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from maskcast.resources import num_cpus
+
 FORECASTER_STEP_S = {"objects": 0.1, "flow": 0.3}  # seconds per step for 32 or 8 windows on one thread
 STAGE_S = 15.0  # overhead of a stage in seconds: imports, tracking, pages
 FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
@@ -30,7 +32,7 @@ def estimate_seconds(
     masker, clips = sections["train_masker"], sections["prepare_clips"]
     size = clips["height"], clips["width"]
     batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
-    busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    busy = os.getloadavg()[0] > BUSY * num_cpus()
     step, frame = _measure(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)
     each = FORECASTER_STEP_S[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
@@ -39,7 +41,7 @@ def estimate_seconds(
     seconds = steps * step + num_masked * frame + forecast * each + stages * STAGE_S
     formula = (
         f"{steps} masker steps x {step:.2f} s + {num_masked} frames masked x {frame:.3f} s (both measured here"
-        + (", while other programs kept the machine busy: it may be much less) + " if busy else ") + ")
+        + (", while the machine was busy: it may be much less) + " if busy else ") + ")
         + (f"{forecast} forecaster steps x {each} s + " if forecast else "")
         + f"{stages} stages x {STAGE_S:.0f} s"
     )

@@ -7,22 +7,25 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import pluralize, read_json
+from maskcast.reading import pluralize
 from maskcast.registry.bundle import PARTS, read_bundle
+from maskcast.registry.evaluations import read_evaluation
 from maskcast.registry.loading import download
+from maskcast.registry.register import add_evaluation
 from maskcast.registry.store import Registry
 from maskcast.runner.dvc_calls import Call, params_of, read_calls, sources_of
+from maskcast.runner.provenance import Origin
 from maskcast.runner.run import run_stage
 
+EVALUATED = ("pipeline", "detector", "segmenter")  # kinds that have scores of their own
 PORTS = {"segmenter": "masker"}  # ports of parts of a bundle that are named otherwise
-ENCODER = "encoder"  # port of the encoder that a masker started from
 
 
 def evaluate_version(registry: Registry, which: str, pipeline: Path) -> None:
-    """Runs the evaluating and the registering stage of a pipeline with the weights of a version.
+    """Runs the evaluating stage of a pipeline with the weights of a version, which gets the new evaluation.
 
     Stages between the models and the evaluation, such as `generate_masks`, run, too. All outputs are written to a
-    temporary folder. The version keeps its number and gets the new evaluation.
+    temporary folder. The version keeps its number, its aliases and the verdict of its gate.
 
     Args:
         registry: the registered model.
@@ -30,35 +33,47 @@ def evaluate_version(registry: Registry, which: str, pipeline: Path) -> None:
         pipeline: folder of a dvc.yaml whose data exist, as after `dvc repro`.
 
     Raises:
-        MaskcastError: the version was not registered by a stage, the pipeline does not register models of this
-            kind and name, data are missing, or a stage fails.
+        MaskcastError: the version was not registered by a stage or is part of a pipeline, the pipeline does not
+            evaluate models of this kind, data are missing, or a stage fails.
     """
     version = registry.find(which)
     title = f"{registry.name} version {version.number}"
     measure = registry.evaluation(version).measure
     file = pipeline / "dvc.yaml"
     calls, _ = read_calls(file)
-    registering = [entry for entry, call in calls.items() if call.stage.name == measure.registers]
-    if len(registering) != 1:
+    sources = sources_of(calls)
+    found = [
+        entry
+        for entry, call in calls.items()
+        if call.stage.name == measure.registers and "report" in sources[entry]
+    ]
+    if len(found) != 1:
         raise MaskcastError(
-            f"{file}: {pluralize(len(registering), 'stage')} {measure.registers}, which {title} needs; give the "
+            f"{file}: {pluralize(len(found), 'stage')} {measure.registers}, which {title} needs; give the "
             "folder of a pipeline with one as --pipeline"
         )
-    (last,) = registering
+    registering = calls[found[0]]
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
         weights = download(registry, version, Path(scratch)) / "data"
-        parts = PARTS[read_bundle(weights, version.digest).kind]
-        models = {calls[last].ports[PORTS.get(part, part)]: weights / part for part in parts}
-        say(f"evaluating {title} on the data of {file}")
+        kind = read_bundle(weights, version.digest).kind
+        if kind not in EVALUATED:
+            raise MaskcastError(f"{title}: is part of a pipeline; evaluate the pipeline")
+        models = {registering.ports[PORTS.get(part, part)]: weights / part for part in PARTS[kind]}
+        say(f"evaluating {title} on the data of {file}; outputs are temporary, MLflow keeps the pictures")
         rerun = _Rerun(pipeline, Path(scratch, "outputs"), calls, models)
-        rerun.run(last)
-        report = rerun.written[calls[last].ports["registration"]]
-        registered = read_json(report, "a registration")["versions"]
-    if registered.get(registry.name) != version.number:
-        raise MaskcastError(
-            f"{title}: {file} registered {registered} instead, as its {measure.registers} names other models, or "
-            "its clips have another size or other classes; pass --name, or --pipeline"
-        )
+        rerun.run(sources[found[0]]["report"])
+        inputs = {
+            "clips": pipeline / registering.ports["clips"],
+            **{PORTS.get(part, part): weights / part for part in PARTS[kind]},
+            "report": rerun.written[registering.ports["report"]],
+        }
+        record = read_evaluation(inputs["report"], (measure,))
+        record.check_models(**{part: weights / part for part in PARTS[kind]})
+        _, params = params_of(pipeline, registering)
+        origin = Origin.of(measure.registers, params, inputs)
+        add_evaluation(registry, version.number, record, origin, Path(scratch, "run"))
+    scores = ", ".join(f"{name} {record.scores[name]:.4f}" for name in measure.listed if name in record.scores)
+    say(f"evaluated {title}: {scores}")
 
 
 @dataclass
@@ -84,8 +99,6 @@ class _Rerun:
         call, sources = self.calls[entry], sources_of(self.calls)[entry]
         inputs = {}
         for port, path in call.paths("in").items():
-            if port == ENCODER:  # it is registered on its own
-                continue
             if path in self.models:
                 inputs[port] = self.models[path]
                 continue

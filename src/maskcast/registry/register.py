@@ -92,6 +92,22 @@ def register(
         )
 
 
+def add_evaluation(
+    registry: Registry, number: int, record: EvaluationRecord, origin: Origin, key_file: Path
+) -> None:
+    """Replaces the evaluation of a version; its aliases and the verdict of its gate stay.
+
+    Args:
+        registry: the registered model.
+        number: of the version.
+        record: the new evaluation.
+        origin: provenance of the evaluation; its input ``report`` has the files.
+        key_file: see ``open_run``.
+    """
+    with _run(registry.client, record, origin, key_file) as (run_id, _):
+        registry.tag(number, _score_tags(record) | {"maskcast.evaluation_run": run_id} | _evaluation_tags(record))
+
+
 def _versions(
     artifacts: Sequence[Artifact], verdict: Verdict, record: EvaluationRecord, origin: Origin, key_file: Path
 ) -> dict[str, int]:

@@ -45,7 +45,7 @@ def new_client(*, read_only: bool = False) -> Any:
         path = database_file(uri)
         if path is not None and not read_only and _is_empty(path):
             _create_database(path.resolve())
-        if path is not None:
+        if path is not None and not _is_empty(path):
             update_locations(path)
         try:
             return mlflow.MlflowClient(uri)

@@ -24,38 +24,38 @@ LOCATIONS = (
 
 def artifact_location(database: Path) -> str:
     """Returns the location of the runs' files of an SQLite database."""
-    return (database.resolve().parent / ARTIFACTS).as_uri()
+    return (database.absolute().parent / ARTIFACTS).as_uri()
 
 
 def update_locations(database: Path) -> None:
     """Replaces the locations that a database has of a folder in which it was before.
 
-    A location is replaced if the files are in the new folder, or no longer in the old one. If the database cannot
-    be written, a warning says so.
+    A location is replaced if the folder beside the database has files of its runs. If the database cannot be
+    written, a warning says so.
 
     Args:
-        database: an SQLite database of MLflow.
+        database: an SQLite database of MLflow, or an empty file.
     """
-    new = artifact_location(database)
+    new, folder = artifact_location(database), database.absolute().parent / ARTIFACTS
     try:
-        with (
-            closing(sqlite3.connect(database.resolve().as_uri() + "?mode=rw", uri=True)) as connection,
-            connection,
-        ):
-            found = connection.execute(
-                "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
-                (f"file:///%/{ARTIFACTS}",),
-            )
-            for (old,) in found.fetchall():
-                folder = Path(unquote(urlsplit(old).path))
-                if old == new or (folder.exists() and not (database.resolve().parent / ARTIFACTS).exists()):
-                    continue
+        uri = f"{database.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True)) as connection, connection:
+            old_locations = connection.execute(
+                "SELECT experiment_id, artifact_location FROM experiments "
+                "WHERE artifact_location LIKE ? AND artifact_location != ?",
+                (f"file:///%/{ARTIFACTS}", new),
+            ).fetchall()
+            for experiment, old in old_locations:
+                runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,))
+                if not any((folder / run).is_dir() for (run,) in runs):
+                    continue  # it was chosen, or another folder uses the same database
                 for table, column in LOCATIONS:
                     connection.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608  # constants
                         f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                         (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
                     )
-                say(f"tracking: {database} was in {folder.parent} before; its locations were updated")
+                before = Path(unquote(urlsplit(old).path)).parent
+                say(f"tracking: {database} was in {before} before; its locations were updated")
     except sqlite3.Error as error:
         say(f"warning: {database}: locations of runs' files were not checked ({error})")

@@ -80,7 +80,8 @@ class TrackedRun:
     def failed(self, error: Exception) -> None:
         """Records why the stage failed."""
         kind = "" if isinstance(error, MaskcastError) else f"{type(error).__name__}: "
-        self._end_tags[ERROR] = kind + one_line(error)
+        notes = getattr(error, "__notes__", [])  # e.g. the clip of an augmentation that failed
+        self._end_tags[ERROR] = one_line(Exception(" ".join([f"{kind}{error}", *notes])))
 
     def section(self, title: str, content: object) -> None:
         """Does nothing: the page that includes the section is a file of the run."""

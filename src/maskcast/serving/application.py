@@ -99,7 +99,7 @@ def make_app(
     sessions: int = SESSIONS,
     idle_s: float = IDLE_S,
     allowed_origins: Sequence[str] = (),
-    local: bool = False,
+    local: str | None = None,
 ) -> Starlette:
     """Returns the application for a model; its ``state.refuse_pending()`` refuses all waiting requests.
 

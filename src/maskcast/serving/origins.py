@@ -39,12 +39,13 @@ def check_origins(origins: Sequence[str]) -> None:
             )
 
 
-def origin_middleware(allowed: Sequence[str], local: bool = False) -> list[Middleware]:
+def origin_middleware(allowed: Sequence[str], local: str | None = None) -> list[Middleware]:
     """Returns the middleware that refuses foreign origins, and lets pages of allowed ones read the answers.
 
     Args:
         allowed: origins that may use the server, besides its own.
-        local: refuse values of ``Host`` that name neither this machine nor the host of an allowed origin.
+        local: name under which the server listens on this machine alone. Then values of ``Host`` are refused that
+            name neither this machine nor the host of an allowed origin. None if others reach the server.
     """
     check = Middleware(OriginCheck, allowed=frozenset(allowed), local=local)
     if not allowed:
@@ -62,7 +63,7 @@ def origin_middleware(allowed: Sequence[str], local: bool = False) -> list[Middl
 class OriginCheck:
     """Answers foreign requests and WebSocket handshakes by 403; see ``origin_middleware``."""
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str], local: bool) -> None:
+    def __init__(self, app: ASGIApp, allowed: Collection[str], local: str | None) -> None:
         self.app, self.allowed, self.local = app, allowed, local
         self.allowed_hosts = {urlsplit(origin).netloc for origin in allowed}
 
@@ -81,10 +82,10 @@ class OriginCheck:
 
     def _problem(self, connection: HTTPConnection) -> str | None:
         origin, host = connection.headers.get("Origin"), connection.headers.get("Host", "").lower()
-        if self.local and host and not _is_loopback(host) and host not in self.allowed_hosts:
+        if self.local and host and not _is_this_machine(host, self.local) and host not in self.allowed_hosts:
             return (
                 f"Host: {host[:100]!r} is not this machine, and the server listens on this machine alone; start "
-                "it with --allow-origin http://HOST[:PORT] to allow it, or with --host 0.0.0.0"
+                "it with --allow-origin http://HOST[:PORT] to allow it"
             )
         if origin is None or origin in self.allowed or (host and _netloc(origin) == host):
             return None
@@ -99,13 +100,13 @@ def _netloc(address: str) -> str:
         return ""
 
 
-def _is_loopback(host: str) -> bool:
+def _is_this_machine(host: str, local: str) -> bool:
     """Says whether the value of a header ``Host`` names this machine."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
         return False
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in ("localhost", local.lower()) or name.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(name).is_loopback

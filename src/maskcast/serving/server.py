@@ -67,6 +67,7 @@ def run_server(
     sessions: int,
     idle_s: float,
     allowed_origins: Sequence[str] = (),
+    host: str = "localhost",
 ) -> None:
     """Serves a model until the process is stopped; then answers waiting requests for up to ``DRAIN_S``.
 
@@ -78,8 +79,9 @@ def run_server(
         sessions: see ``make_app``.
         idle_s: see ``make_app``.
         allowed_origins: see ``make_app``.
+        host: name that the sockets belong to.
     """
-    app = make_app(served, sessions, idle_s, allowed_origins, is_local(sockets))
+    app = make_app(served, sessions, idle_s, allowed_origins, host if is_local(sockets) else None)
     last = DRAIN_S + LAST_S
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
