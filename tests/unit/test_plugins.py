@@ -350,6 +350,9 @@ class Returned(Memory):
             "bare": (logits[0], state),
             "state": (logits, state[0]),
             "maps": (logits * 2, state),
+            "list of logits": ([*logits], state),
+            "list as state": (logits, [*state]),
+            "list": [logits, state],
         }
         return forms[self.form]
 
@@ -370,6 +373,15 @@ def test_a_segmenter_that_returns_another_form_is_told_so(form: str, tmp_path: P
     said = r"^train_masker\.model: Returned\.forward must return two tuples: the logits of 1 label map, "
     with pytest.raises(MaskcastError, match=said):
         list(task.losses(task.batch(0), 0))
+
+
+@pytest.mark.parametrize("form", ["list of logits", "list as state", "list"])
+def test_a_segmenter_may_return_lists(form: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    own = {"model": ReturnedConfig(form=form), "window": WindowParams(frames=2, chunk=1, burn_in=1)}
+    params = TrainMasker.model_validate(TRAINING).model_copy(update=own)
+    task = WindowTask(store, params, "")
+    assert len(list(task.losses(task.batch(0), 0))) == 2
 
 
 class Failing(Augmentation):
@@ -409,6 +421,8 @@ class Future(Forecaster):
     [
         (lambda context: context[:, :11], r"returns uint8 \(2, 9, 32, 48\); return uint8 \(2, 11, 32, 48\)$"),
         (lambda context: context.long(), r"returns int64 \(2, 9, 32, 48\); return uint8"),
+        (lambda context: context[:, [0] * 11].float(), r"returns float32 \(2, 11, 32, 48\); return uint8"),
+        (lambda context: context[:, [0] * 11].long() - 1, r"returns values in -1\.\.\d; return uint8"),
         (lambda context: context.numpy(), r"returns ndarray; return uint8"),
     ],
 )
@@ -418,6 +432,24 @@ def test_a_forecaster_that_forecasts_another_form_is_told_so(made: Any, said: st
     forecasts = forecast_clips(Future(made), setting, store, store, [store.select("val")])
     with pytest.raises(MaskcastError, match=rf"^Future\.forecast {said}"):
         next(forecasts)
+
+
+def test_a_forecast_of_other_integers_is_taken(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    setting = ForecastSetting(None, 9, 11, torch.device("cpu"))
+    last = Future(lambda context: context[:, [8] * 11].long())
+    ((clips, forecast),) = forecast_clips(last, setting, store, store, [store.select("val")])
+    assert forecast.masks.dtype == np.uint8 and forecast.masks.any()
+    for clip, masks_hHW in zip(clips, forecast.masks, strict=True):
+        np.testing.assert_array_equal(masks_hHW, store.masks(clip)[[8] * 11])
+
+
+@pytest.mark.parametrize("made", [(torch.ones(()), {}), [torch.ones(()), {}], (torch.ones(1), {})])
+def test_a_loss_of_one_number_is_taken_in_any_pair(made: Any) -> None:
+    task = ForecastTask.__new__(ForecastTask)
+    task.model = Future(lambda context: made)
+    loss, terms = task.loss((torch.zeros(1), torch.zeros(1)), 0)
+    assert loss.shape == () and loss == 1 and terms == {}
 
 
 @pytest.mark.parametrize("made", [torch.zeros(()), (torch.zeros(3), {}), (torch.zeros(()), 1.0), None])

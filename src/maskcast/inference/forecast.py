@@ -25,6 +25,7 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.reading import pluralize
 
 Context = Literal["generated", "truth"]
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,11 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
     context = torch.from_numpy(context_BT).to(setting.device)
     if not model.input.needs_masker:
         masks, confidence = model.forecast_with_confidence(context, setting.horizon)
-        _check_form(model, context, masks, setting.horizon)
+        masks = _as_bytes(model, context, masks, setting.horizon)
         return Forecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
     assert setting.masker is not None
     forecast = model.forecast(context, setting.horizon)
-    _check_form(model, context, forecast, setting.horizon)
-    frames = forecast.cpu().numpy()
+    frames = _as_bytes(model, context, forecast, setting.horizon).cpu().numpy()
     name = source.label_map.name
     masked = [
         segment_future(setting.masker, *context_and_forecast, batch_size=setting.horizon, precision="fp32")[name]
@@ -185,17 +185,23 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
     return Forecast(np.stack([one.masks for one in masked]), confidences, frames)
 
 
-def _check_form(model: Predictor, context: torch.Tensor, forecast: Any, horizon: int) -> None:
-    """Checks dtype and shape of a forecast, which a forecaster of another package may get wrong.
+def _as_bytes(model: Predictor, context: torch.Tensor, forecast: Any, horizon: int) -> torch.Tensor:
+    """Returns a forecast of integers as uint8; a forecaster of another package may return another form.
 
     Raises:
-        MaskcastError: they are wrong.
+        MaskcastError: the forecast is no tensor of integers in 0..255, or has another shape.
     """
     shape, given = (len(context), horizon, *context.shape[2:]), type(forecast).__name__
+    integers = False
     if isinstance(forecast, torch.Tensor):
         given = f"{str(forecast.dtype).removeprefix('torch.')} {tuple(forecast.shape)}"
-    if given != f"uint8 {shape}":
+        integers = forecast.dtype in INTEGERS
+        if integers and forecast.dtype != torch.uint8 and forecast.shape == shape:
+            least, most = map(int, forecast.aminmax())
+            given, integers = f"values in {least}..{most}", 0 <= least <= most <= 255
+    if not integers or forecast.shape != shape:
         raise MaskcastError(f"{type(model).__name__}.forecast returns {given}; return uint8 {shape}")
+    return forecast.to(torch.uint8)
 
 
 def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:

@@ -123,13 +123,14 @@ class ForecastTask:
             MaskcastError: the forecaster, which may be of another package, returns something else.
         """
         returned: Any = self.model.loss(*batch)
-        is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
-        if not is_pair or not isinstance(returned[0], Tensor) or returned[0].ndim:
+        is_pair = isinstance(returned, Sequence) and len(returned) == 2 and isinstance(returned[1], Mapping)
+        if not is_pair or not isinstance(returned[0], Tensor) or returned[0].numel() != 1:
             raise MaskcastError(
                 f"{type(self.model).__name__}.loss must return a pair: the loss, a tensor of one number, and a "
                 "dict of its terms, which may be empty"
             )
-        return returned
+        loss, terms = returned
+        return loss.reshape(()), terms
 
     def validate(self) -> dict[str, float]:
         """Returns the macro Jaccard (absent classes left out) of forecasts from generated context masks.

@@ -183,15 +183,18 @@ class SegmentationTask:
         """
         returned: Any = self.student(frames_BTHWC, state)
         is_pair = (
-            isinstance(returned, tuple) and len(returned) == 2 and all(isinstance(x, tuple) for x in returned)
-        )
+            isinstance(returned, Sequence)
+            and len(returned) == 2
+            and all(isinstance(x, Sequence) for x in returned)
+        )  # a tensor is no Sequence
         if not is_pair or len(returned[0]) != len(self.maps):
             raise MaskcastError(
                 f"train_masker.model: {type(self.student).__name__}.forward must return two tuples: the logits of "
                 f"{pluralize(len(self.maps), 'label map')}, which self.per_map makes, and the state, () if there "
                 "is none"
             )
-        return returned
+        logits, after = returned
+        return logits, after
 
     def _loss(
         self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
