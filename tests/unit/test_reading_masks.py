@@ -234,6 +234,11 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
         {"classes": MANY},
         r"the masks contain colours \(#804080\); give the class of each in source\.values, e\.g\. '#804080': NAME",
     ),
+    "objects and 65535": (
+        lambda p: saved(p / "m.png", picture([[0, 1, 2, 300, 65535]], "I;16")),
+        {"encoding": "binary"},
+        r"the masks contain 0, 1, 2, 300, 65535, which may be one foreground or several classes; list the",
+    ),
     "a colour that is not listed": (
         lambda p: saved(p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [1, 2, 3]]], np.uint8))),
         {"values": {"#804080": "foreground"}},

@@ -11,6 +11,7 @@ from maskcast.data.masks.rules import (
     class_id_remedy,
     palette_conflict_message,
 )
+from maskcast.data.masks.stored import WHITE_16
 from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey, format_values
 from maskcast.labels import IGNORE, LabelError
 from maskcast.reading import pluralize
@@ -137,7 +138,8 @@ def _binary_rule(
             "source.ignore: 255, else give the class of each value in source.values"
         )
     if len(foreground) > 1:
-        known_form = are_objects or survey.colours or survey.indexed or survey.has_object_ids
+        are_numbers = survey.has_object_ids and WHITE_16 not in foreground  # 65535 may mean no label
+        known_form = are_objects or survey.colours or survey.indexed or are_numbers
         mixed = not known_form and foreground[0] < 128 <= foreground[-1]
         if not explicit or mixed:
             raise LabelError(
