@@ -147,7 +147,10 @@ def test_prepare_clips_warns_of_sides_that_nobody_declared(tmp_path: Path) -> No
     (note,) = prepare(raw, tmp_path / "five", classes=five)
     assert "'left hand' and 'right hand' (and 1 more pair) seem" in note
     assert "set it to [[left hand, right hand], [left foot, right foot]]" in note
-    pair = ["left lane", "car"]  # whatever the names, what is declared has a partner
+    heart = ["background", "left ventricle", "right ventricle", "left atrium"]
+    assert len(prepare(raw, tmp_path / "heart", classes=heart)) == 2
+    assert prepare(raw, tmp_path / "known", classes=heart, mirror_swaps=heart[1:3]) == []
+    pair = ["left lane", "car"]
     assert prepare(raw, tmp_path / "odd", classes=["background", *pair], mirror_swaps=pair) == []
 
 

@@ -121,21 +121,20 @@ def side_warnings(sides: Sides, declared: MirrorSwaps | None, no_flip: str) -> l
 
     Args:
         sides: found in the names.
-        declared: pairs that swap. Then only names without a partner are reported; if nothing swaps, nothing is.
+        declared: pairs that swap, or () if none does. What is declared ends the warnings.
         no_flip: how to train without flips.
     """
-    if declared == ():
+    if declared is not None:
         return []
     warnings = []
-    if sides.pairs and declared is None:
+    if sides.pairs:
         one, other = sides.pairs[0]
         more = f" (and {pluralize(len(sides.pairs) - 1, 'more pair')})" if sides.pairs[1:] else ""
         warnings.append(
             f"warning: {one!r} and {other!r}{more} seem to swap in flipped images, but training swaps only what "
             f"source.mirror_swaps declares: set it to {swaps_text(sides.pairs)}, or to [] if they do not swap"
         )
-    declared_names = {name for pair in declared or () for name in pair}
-    if unpaired := [name for name in sides.unpaired if name not in declared_names]:
+    if unpaired := sides.unpaired:
         more = f" (and {len(unpaired) - 1} more)" if unpaired[1:] else ""
         warnings.append(
             f"warning: {unpaired[0]!r}{more} has a side, and no partner to swap with in flipped images: {no_flip}"
