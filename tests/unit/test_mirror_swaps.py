@@ -11,9 +11,11 @@ from maskcast.data.augment.colours import ColourParams, draw_colour_transform, r
 from maskcast.data.augment.frames import AugmentParams, augment
 from maskcast.data.augment.mirror import swapped_ids
 from maskcast.data.clip_store.instances import ObjectClasses
+from maskcast.data.clip_store.known_masks import KnownMasks
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
+from maskcast.inference.forecast import open_stores
 from maskcast.labels import LabelMap, MirrorSwaps
 from maskcast.models.forecasting.batches import PixelBatches, TrackBatch, Window
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
@@ -227,9 +229,18 @@ def test_the_batches_of_a_forecaster_hold_no_left_thumb_on_the_right(tmp_path: P
         assert set(x_of) == {(1, False), (4, False), (2, True), (5, True)}
 
 
+def test_masks_that_declare_nothing_swap_what_the_clips_do(tmp_path: Path) -> None:
+    hands(tmp_path / "clips", {"mirror_swaps": PAIRS})
+    hands(tmp_path / "masks", {})
+    clips, masks = open_stores(tmp_path / "clips", tmp_path / "masks", None)
+    for batch in forecast_task(clips, KnownMasks(masks, clips), 0.5).batch(0):
+        assert isinstance(batch, TrackBatch)
+        assert set(batch.masks_CTHW[..., 15:].unique().tolist()) == {0, 2, 5}
+
+
 def test_forecasters_that_a_mirror_image_would_mislead_are_refused(tmp_path: Path) -> None:
     clips = hands(tmp_path / "clips", {"mirror_swaps": PAIRS})
-    old = hands(tmp_path / "old", {})
+    old = hands(tmp_path / "old", {"mirror_swaps": []})
     with pytest.raises(MaskcastError, match=r"old: mirror_swaps differ from those of .*clips; run generate_masks"):
         forecast_task(clips, old, 0.5)
     forecast_task(clips, old, 0)

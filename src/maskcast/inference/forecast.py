@@ -18,7 +18,7 @@ from maskcast.inference.consistent_frames import later_frames_text
 from maskcast.inference.predicted_objects import PredictedObjects
 from maskcast.inference.predictions import quantise
 from maskcast.inference.segment import segment_future
-from maskcast.labels import MASK
+from maskcast.labels import MASK, MIRROR_SWAPS
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.base import Segmenter
@@ -58,7 +58,8 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
     """Opens a clip store and the store of its generated masks, both with the label map to forecast.
 
     A map of kind instances is read as one with a class per object (``clip_store.instances``). The objects of
-    generated masks come from their map of instances, or else are the connected parts of their classes.
+    generated masks come from their map of instances, or else are the connected parts of their classes. Generated
+    masks that do not say what a flip swaps swap what the clips do.
 
     Args:
         clips: written by prepare_clips.
@@ -90,6 +91,8 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
             raise MaskcastError(
                 f"{masks}: {key} differ from those of {clips} ({values}); run generate_masks on these clips again"
             )
+    if MIRROR_SWAPS in prepared.meta:
+        generated.meta.setdefault(MIRROR_SWAPS, prepared.meta[MIRROR_SWAPS])
     return prepared, generated
 
 
