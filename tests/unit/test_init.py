@@ -522,6 +522,12 @@ def with_classes(root: Path, classes: dict[str, tuple[int, ...]]) -> None:
         write_images(root / "masks" / name, masks, "{:03d}.png")
 
 
+def test_parts_of_a_video_count_once_for_a_test_split(tmp_path: Path) -> None:
+    with_classes(tmp_path, {f"video{k // 2:02d}_{k % 2:05d}": (1,) for k in range(50)})
+    splits = inspect_folder(tmp_path).source["splits"]
+    assert {split: len(members) for split, members in splits.items()} == {"val": 10}
+
+
 @pytest.mark.parametrize(
     ("classes", "val", "seed"),
     [

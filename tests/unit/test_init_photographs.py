@@ -230,6 +230,13 @@ def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
     assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 
+def test_many_photographs_in_folders_get_no_test(tmp_path: Path) -> None:
+    for kind in ("cats", "dogs"):
+        photographs(tmp_path, [str(k) for k in range(30)], ((40, 64), (64, 40)), folder=f"/{kind}")
+    source = inspect_folder(tmp_path).source
+    assert source["split_by"] == "time" and source["splits"] == {"val": 0.2}
+
+
 def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
     for kind in ("cats", "dogs"):  # whose images have the same names
         photographs(tmp_path, [str(k) for k in range(10)], ((40, 64), (64, 40)), folder=f"/{kind}")
