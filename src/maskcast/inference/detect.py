@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from maskcast.data.detection.dataset import DetectionSplit
+from maskcast.models.arithmetic import autocast
 from maskcast.models.detection.base import Detector
 
 
@@ -26,7 +27,7 @@ def detect_images(
     """
     device = next(detector.parameters()).device
     batch = [torch.tensor(image).to(device, non_blocking=True) for image in images]
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with autocast(device, precision):
         predictions = detector(batch)
     return [
         (

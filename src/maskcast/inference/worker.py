@@ -17,7 +17,7 @@ from torch import Tensor
 from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, rounded, take_frames
 from maskcast.labels import LabelMap
-from maskcast.models.arithmetic import has_kernels
+from maskcast.models.arithmetic import autocast, has_kernels
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
 from maskcast.models.limits import check_time, frames_at_once, strips
 from maskcast.models.segmentation.base import Segmenter, State, most_probable
@@ -117,7 +117,7 @@ class Worker:
 
     def _predict(self, frames_THWC: np.ndarray) -> Callable[[], Predictions]:
         device, maps = self._device, self.segmenter.maps
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.inference_mode(), autocast(device, self.precision):
             frames = torch.from_numpy(frames_THWC)
             if device.type == "cuda":
                 frames = frames.pin_memory()

@@ -5,7 +5,7 @@ each start (``docs/decisions/2026-11-26-fabric.md``).
 """
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskcast.errors import MaskcastError
-from maskcast.models.arithmetic import arithmetic
+from maskcast.models.arithmetic import arithmetic, autocast
 from maskcast.reading import pluralize
 
 EXCHANGE_EVERY = 10  # steps
@@ -89,4 +89,4 @@ class Processes:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the autocast context of a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        return autocast(self.device, self.precision)

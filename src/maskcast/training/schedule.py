@@ -42,7 +42,8 @@ class Schedule(Params, ABC):
     patience: int = Field(default=15, ge=0)
     """Epochs without a better validation score after which training stops early; 0 turns this off."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """`bf16`: autocast, with weights and sums in fp32; `fp32`: everything in fp32, on a GPU too (no TF32)."""
+    """`bf16`: autocast, with weights and sums in fp32, but fp32 on a CPU without bfloat16; `fp32`: everything in
+    fp32, on a GPU too (no TF32)."""
     compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field(
         "auto", exclude_if=lambda value: value == "auto"
     )
