@@ -91,11 +91,10 @@ def find_sides(names: Sequence[str], attributes: Attributes | None = None) -> Si
     keys = [_normalised(name) for name in names]
     partner: dict[str, str] = {}
     for pattern in (_WORD, _LETTER, _PART):
-        others = [pattern.sub(lambda found: _SIDES[found[0]], key) for key in keys]
-        _pair_up(names, keys, others, partner)
+        _pair_up(names, keys, [_swapped(pattern, key) for key in keys], partner)
     rows = list(zip(*(attributes or {}).values(), strict=True)) or [()] * len(names)
     signatures = [tuple(value and _normalised(value) for value in row) for row in rows]
-    swapped = [tuple(value and _swapped_word(value) for value in row) for row in signatures]
+    swapped = [tuple(value and _swapped(_WORD, value) for value in row) for row in signatures]
     _pair_up(names, signatures, swapped, partner)
     one_sided = [
         len({*_WORD.findall(key)}) == 1 or own != other
@@ -153,8 +152,8 @@ def _normalised(name: str) -> str:
     return re.sub(r"[\W_]+", " ", _CAMEL_CASE.sub(" ", name)).strip().lower()
 
 
-def _swapped_word(text: str) -> str:
-    return _WORD.sub(lambda found: _SIDES[found[0]], text)
+def _swapped(pattern: re.Pattern[str], text: str) -> str:
+    return pattern.sub(lambda found: _SIDES[found[0]], text)
 
 
 def _pair_up(names: Sequence[str], keys: Sequence[Any], others: Sequence[Any], partner: dict[str, str]) -> None:
