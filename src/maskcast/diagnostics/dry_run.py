@@ -23,7 +23,7 @@ from maskcast.diagnostics.cost import CostEstimate, estimate_cost
 from maskcast.dry_run import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
-from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, read_calls
+from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, path_within, read_calls
 
 POLL_S = 0.5  # seconds between checks, as reading a process's memory maps takes time
 # Environment variables of other runs, which are removed.
@@ -141,9 +141,7 @@ class _Trial:
         return TrialResult(self.entry, estimate_cost(notes, wall_s, values, parts))
 
     def _path(self, path: str, is_output: bool) -> Path:
-        return (
-            (self.scratch / "outputs" / path.replace("..", "__").lstrip("/")) if is_output else self.folder / path
-        )
+        return path_within(self.scratch / "outputs", path) if is_output else self.folder / path
 
     def _fetched(self, params: Mapping[str, Any]) -> Path | None:
         """Returns the folder of the data set if `fetch_dataset` has fetched it before, else None."""

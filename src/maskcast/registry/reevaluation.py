@@ -13,7 +13,7 @@ from maskcast.registry.evaluations import read_evaluation
 from maskcast.registry.loading import download
 from maskcast.registry.register import add_evaluation
 from maskcast.registry.store import Registry
-from maskcast.runner.dvc_calls import Call, params_of, read_calls, sources_of
+from maskcast.runner.dvc_calls import Call, params_of, path_within, read_calls, sources_of
 from maskcast.runner.provenance import Origin
 from maskcast.runner.run import run_stage
 
@@ -58,17 +58,19 @@ def evaluate_version(registry: Registry, which: str, pipeline: Path) -> None:
         kind = read_bundle(weights, version.digest).kind
         if kind not in EVALUATED:
             raise MaskcastError(f"{title}: is part of a pipeline; evaluate the pipeline")
-        models = {registering.ports[PORTS.get(part, part)]: weights / part for part in PARTS[kind]}
+        parts = {part: weights / part for part in PARTS[kind]}
+        by_port = {PORTS.get(part, part): folder for part, folder in parts.items()}
+        models = {registering.ports[port]: folder for port, folder in by_port.items()}
         say(f"evaluating {title} on the data of {file}; outputs are temporary, MLflow keeps the pictures")
         rerun = _Rerun(pipeline, Path(scratch, "outputs"), calls, models)
         rerun.run(sources[found[0]]["report"])
         inputs = {
             "clips": pipeline / registering.ports["clips"],
-            **{PORTS.get(part, part): weights / part for part in PARTS[kind]},
+            **by_port,
             "report": rerun.written[registering.ports["report"]],
         }
         record = read_evaluation(inputs["report"], (measure,))
-        record.check_models(**{part: weights / part for part in PARTS[kind]})
+        record.check_models(**parts)
         _, params = params_of(pipeline, registering)
         origin = Origin.of(measure.registers, params, inputs)
         add_evaluation(registry, version.number, record, origin, Path(scratch, "run"))
@@ -105,9 +107,7 @@ class _Rerun:
             if path not in self.written and port in sources and self._uses_models(sources[port]):
                 self.run(sources[port])
             inputs[port] = self.written.get(path, self.folder / path)
-        outputs = {
-            port: self.scratch / path.replace("..", "__").lstrip("/") for port, path in call.paths("out").items()
-        }
+        outputs = {port: path_within(self.scratch, path) for port, path in call.paths("out").items()}
         for output in outputs.values():
             output.parent.mkdir(parents=True, exist_ok=True)
         values, _ = params_of(self.folder, call)

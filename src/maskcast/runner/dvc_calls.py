@@ -66,6 +66,11 @@ def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
     return Call(stage, flags.pop("name", stage.name), flags.pop("params"), flags)
 
 
+def path_within(folder: Path, path: str) -> Path:
+    """Returns a path below ``folder`` in place of a path of a dvc.yaml, which may be absolute or lead upwards."""
+    return folder / path.replace("..", "__").lstrip("/")
+
+
 def params_of(folder: Path, call: Call) -> tuple[dict[str, Any], Params]:
     """Returns the params section of a call, as read and as validated by its stage.
 
