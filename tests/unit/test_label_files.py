@@ -873,6 +873,31 @@ def test_faulty_label_images(
     )
 
 
+@pytest.mark.parametrize("names", ["car\nperson\n", "_background_\ncar\nperson\n"])
+def test_plain_masks_are_read_with_their_list_of_classes(names: str, store: ClipStore, tmp_path: Path) -> None:
+    path = tmp_path / "labels/street/000001.png"
+    path.parent.mkdir(parents=True)
+    values = np.full((H, W), 1, np.uint8)
+    values[0], values[1], values[2] = 0, 2, 255
+    cv2.imwrite(str(path), values)
+    options = {**OPTIONS, "rename": {"person": "car"}}
+    refused(
+        lambda: import_labels(tmp_path / "back", get_format("png"), path.parent, store, **options),
+        r"street: has no labels.txt; write it beside the images, a class name a line",
+        tmp_path,
+    )
+    (tmp_path / "labels/labels.txt").write_text(names)
+    import_labels(tmp_path / "back", get_format("png"), tmp_path / "labels", store, **options)
+    found = ClipStore(tmp_path / "back")
+    assert found.masks(found.get("street"))[1][:, 0].tolist() == [0, 1, IGNORE, 1, 1, 1]
+    (tmp_path / "labels/labels.txt").write_text("car\n")
+    refused(
+        lambda: import_labels(tmp_path / "again", get_format("png"), tmp_path / "labels", store, **OPTIONS),
+        r"000001.png: holds the value 2; allowed: 0 to 1 \(car\) and 255: list all classes in labels.txt",
+        tmp_path / "again",
+    )
+
+
 def test_a_png_that_is_cut_short_is_refused(store: ClipStore, tmp_path: Path) -> None:
     path = tmp_path / "labels/street/000001.png"
     path.parent.mkdir(parents=True)

@@ -279,5 +279,5 @@ def test_where_frames_count_from_is_a_matter_of_mots(store: ClipStore, capsys: p
     words = ("labels", "import", "--first-frame", "1", "--clips", "clips", "--output", "out", "labels.json")
     line = failed(capsys, *words, "--format", "coco")
     assert line.endswith(
-        "--first-frame: coco identifies frames by their names; omit it (only for mots and mots-txt)"
+        "--first-frame: coco identifies frames by their names; omit it (only for png, mots and mots-txt)"
     )

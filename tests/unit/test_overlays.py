@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskcast.data.masks.colours import CANVAS, palette
 from maskcast.evaluation.view import ForecastView
 from maskcast.report import overlays, paint
 from maskcast.report.overlays import Row, error_map, grid, masker_strip, matte, matte_error, overlay
-from maskcast.report.paint import CANVAS, FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, elided, font, palette
+from maskcast.report.paint import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, elided, font
 from maskcast.report.pictures import draw_gallery, draw_strip
 from maskcast.serving.video_writer import draw_frames
 

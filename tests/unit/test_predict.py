@@ -13,6 +13,7 @@ from tests.conftest import moving_squares, write_store
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.masks.colours import palette
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import MASK, single_map
@@ -20,7 +21,6 @@ from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.report.paint import palette
 from maskcast.runner.run import run_stage
 
 CLASSES = ["background", "red", "blue"]

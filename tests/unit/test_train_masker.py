@@ -14,6 +14,7 @@ from tests.two_maps import MATTE, SQUARES, write_two_maps
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.statistics import frame_statistics
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.masks.colours import palette
 from maskcast.errors import MaskcastError
 from maskcast.labels import LOOKBACK, MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig
@@ -22,7 +23,6 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.progress import listening
 from maskcast.report.overlays import masker_strip
 from maskcast.report.page import Page
-from maskcast.report.paint import palette
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.tasks import segmentation

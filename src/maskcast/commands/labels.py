@@ -134,8 +134,8 @@ def _import(args: argparse.Namespace, out: Path) -> str:
     label_format = get_format(resolve_name(args.format, "format", list(FORMATS)))
     if args.first_frame is not None and not label_format.has_ambiguous_start:
         raise MaskcastError(
-            f"--first-frame: {label_format.name} identifies frames by their names; omit it (only for mots and "
-            "mots-txt)"
+            f"--first-frame: {label_format.name} identifies frames by their names; omit it (only for png, "
+            "mots and mots-txt)"
         )
     report = import_labels(
         out,

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.masks.colours import CANVAS, palette
 from maskcast.labels import IGNORE, MapKind
 from maskcast.report.paint import (
-    CANVAS,
     ERRORS,
     FAINT,
     FALSE_ALARM,
@@ -26,7 +26,6 @@ from maskcast.report.paint import (
     Entry,
     elided,
     font,
-    palette,
     single_line,
     with_legend,
 )

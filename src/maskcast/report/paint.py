@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maskcast.data.masks.colours import palette
 from maskcast.labels import IGNORE
 
 Colour = tuple[int, int, int]
 Entry = tuple[str, Colour]  # of a legend: name and colour
 
-CANVAS = (28, 33, 40)  # background class, if no frame is shown under the mask
 PAPER = (15, 18, 22)
 INK, FAINT = (233, 237, 242), (139, 148, 160)
 MISSED, FALSE_ALARM, WRONG_CLASS, RIGHT = (239, 83, 80), (66, 165, 245), (255, 202, 40), (96, 108, 122)
@@ -30,18 +30,6 @@ LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: font, line, swatch, g
 MISSING_GLYPH = "\uffff"
 MARGIN = 16  # pixels on both sides of a legend
 MAX_LINES = 6  # maximum number of lines of a legend
-
-
-@cache
-def palette() -> np.ndarray:
-    """Returns the colour of each class id, (256, 3) uint8; adjacent ids have very different hues."""
-    ids = np.arange(256)
-    hue = 2 * np.pi * ((0.07 + 0.71828 * ids) % 1)  # separates ids that differ by 1 to 6 or a multiple of 8
-    lightness = np.array([0.74, 0.62, 0.84])[ids % 3]
-    chroma = np.array([0.17, 0.19, 0.13])[ids % 3]
-    colours = _oklab_to_rgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
-    colours[0], colours[IGNORE] = CANVAS, (70, 74, 80)
-    return colours
 
 
 def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -155,24 +143,3 @@ def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
 def _width(name: str) -> float:
     """Returns the width of an entry, including the gap after it."""
     return SWATCH + 6 + font(LEGEND_SIZE, name).getlength(name) + GAP
-
-
-def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Converts Oklab, a perceptually uniform colour space, to sRGB (N, 3) uint8 (matrices: Ottosson 2020)."""
-    cones = np.stack(
-        [
-            lightness + 0.3963377774 * a + 0.2158037573 * b,
-            lightness - 0.1055613458 * a - 0.0638541728 * b,
-            lightness - 0.0894841775 * a - 1.2914855480 * b,
-        ]
-    )
-    to_linear = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = (to_linear @ cones**3).clip(0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * encoded.T).astype(np.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.images import read_image, resize_frames, resize_masks
+from maskcast.data.masks.colours import palette_image
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_class_map
 from maskcast.progress import say, track
@@ -21,7 +22,6 @@ from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
-from maskcast.report.paint import palette
 from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.video_stream import VideoStream, open_stream
@@ -105,9 +105,8 @@ class MaskWriter:
             Pictures (H, W, C) by kind, ``OVERLAY`` or ``COMPOSED``.
         """
         for label_map in self.maps:
-            image = Image.fromarray(masks[label_map.name])
-            if label_map.kind == "classes":
-                image.putpalette(palette().tobytes())
+            mask_HW = masks[label_map.name]
+            image = palette_image(mask_HW) if label_map.kind == "classes" else Image.fromarray(mask_HW)
             path = self.folder / FOLDERS[label_map.kind] / label_map.name / f"{name}.png"
             image.save(path, compress_level=ZLIB_LEVEL)
         paint = matte if self._painted.kind == "alpha" else overlay

@@ -10,13 +10,14 @@ from pydantic import Field
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.masks.colours import palette_image
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem
 from maskcast.labels import Split, natural_sort_key
 from maskcast.params import Batch, Params, is_null
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
-from maskcast.report.paint import PAPER, class_entries, palette, with_legend
+from maskcast.report.paint import PAPER, class_entries, with_legend
 from maskcast.runner.stage import InPath, OutPath, stage
 
 if TYPE_CHECKING:
@@ -192,9 +193,7 @@ class _Predictions:
             folder.mkdir(parents=True)
         if self.params.png:
             for k, mask_HW in enumerate(forecast.masks[n], start=first):
-                image = Image.fromarray(mask_HW)
-                image.putpalette(palette().tobytes())
-                image.save(folder / f"mask_{k}.png")
+                palette_image(mask_HW).save(folder / f"mask_{k}.png")
         if self.params.frame_png is not None:
             assert forecast.frames is not None
             k = self.params.frame_png - 1

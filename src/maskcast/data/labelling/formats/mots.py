@@ -48,7 +48,7 @@ class Mots(LabelFormat):
 
     def read(self, path: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of a file, or of a folder of files (see `LabelFormat.read`)."""
-        self.classes = read_labels(path)
+        self.classes = self.class_names(path)
         yield from super().read(path)
 
     def detect_first_frame(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
@@ -64,6 +64,10 @@ class Mots(LabelFormat):
         if first is None and file_with_0 is None and not lists_beyond:
             first = 1 if lists_last else self.default_first_frame(path, frame_numbers)
         self.first = first or 0
+
+    def class_names(self, path: Path) -> Sequence[str]:
+        """Returns the names of the classes 1, 2, ...."""
+        return read_labels(path) or KITTI
 
     @abstractmethod
     def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
@@ -84,6 +88,7 @@ class MotsPng(Mots):
         """Writes ``instances/<clip>/<frame>.png`` and ``instances/labels.txt``."""
         root = folder / "instances"
         root.mkdir()
+        check_class_count(export.classes)
         write_labels(root, export.classes)
         for clip, t, regions in export.frames():
             values_HW = np.zeros(export.size, np.uint16)
@@ -100,12 +105,12 @@ class MotsPng(Mots):
 
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of a PNG (see `LabelFormat.read`)."""
-        counted_from_0 = [(clip, t - self.first) for clip, t in _frame_ids(file)]
+        counted_from_0 = [(clip, t - self.first) for clip, t in frame_ids_of_file(file)]
         yield frame_of_ids(file, counted_from_0, partial(decode_value, self.classes), include_zero=False)
 
     def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
         """Yields all clips and frames that the names of the images may refer to (see `Mots.frame_numbers`)."""
-        return ((file, clip, t) for file in self.files_in(path) for clip, t in _frame_ids(file))
+        return ((file, clip, t) for file in self.files_in(path) for clip, t in frame_ids_of_file(file))
 
     def default_first_frame(self, path: Path, frame_numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Assumes names written by maskcast, which count from 0, and says so."""
@@ -114,7 +119,8 @@ class MotsPng(Mots):
         return 0
 
 
-def _frame_ids(file: Path) -> list[FrameId]:
+def frame_ids_of_file(file: Path) -> list[FrameId]:
+    """Returns the clips and frames that the image ``<clip>/<frame>.png`` may refer to."""
     return frame_ids_of(f"{file.parent.name}/{file.name}")
 
 
@@ -156,23 +162,27 @@ def _ids(file: Path) -> np.ndarray:
     return values_HW
 
 
-def write_labels(root: Path, classes: Sequence[str]) -> None:
-    """Writes the class names; 16 bits have room for at most `MAX_CLASSES`."""
+def check_class_count(classes: Sequence[str]) -> None:
+    """Refuses more classes than 16 bits have room for."""
     if len(classes) > MAX_CLASSES:
         raise MaskcastError(
             f"MOTS supports at most {MAX_CLASSES} classes, the map has {len(classes)}; use another format"
         )
+
+
+def write_labels(root: Path, classes: Sequence[str]) -> None:
+    """Writes the class names."""
     (root / LABELS).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Returns the class names from ``labels.txt`` in or beside ``path``, or those of KITTI MOTS."""
+    """Returns the class names from ``labels.txt`` in or beside ``path``, or nothing."""
     inside = [file for file in list_files(path) if file.name == LABELS]
     for file in [*inside, *(folder / LABELS for folder in path.parents[:2])]:
         if file.is_file():
             lines = read_text(file, "UTF-8", "write a class name a line").splitlines()
             return tuple(line.strip() for line in lines if line.strip())
-    return KITTI
+    return ()
 
 
 def encode_value(region: Region, classes: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from maskcast.data.labelling.formats.mots import (
     LABELS,
     OBJECTS_PER_CLASS,
     Mots,
+    check_class_count,
     decode_value,
     encode_value,
     write_labels,
@@ -42,6 +43,7 @@ class MotsTxt(Mots):
         """Writes ``instances_txt/<clip>.txt`` and ``instances_txt/labels.txt``."""
         root = folder / "instances_txt"
         root.mkdir()
+        check_class_count(export.classes)
         write_labels(root, export.classes)
         height, width = export.size
         for clip, frames in export.clips.items():

@@ -8,6 +8,7 @@ PACKAGE = "maskcast.data.labelling.formats"
 FORMATS = {  # by name: module and class, and a description
     "coco": ("coco:Coco", "COCO: polygons or RLE; CocoVID's videos and objects"),
     "youtube-vis": ("youtube_vis:YouTubeVis", "YouTube-VIS; SA-V, BURST: masks of objects by frame"),
+    "png": ("png:Png", "a palette PNG per frame, pixel = class"),
     "mots": ("mots:MotsPng", "MOTS: a 16-bit PNG per frame, class * 1000 + object"),
     "mots-txt": ("mots_txt:MotsTxt", "MOTS: a text per clip, a line per object and frame"),
     "cityscapes": ("cityscapes:Cityscapes", "Cityscapes: labelIds and instanceIds"),

@@ -1,0 +1,80 @@
+"""Plain PNG: a folder per clip, an 8-bit palette image per frame; pixel = class, 0 background, 255 no label.
+
+``labels.txt`` names the classes, one per line, in the order of their numbers from 1. This is the form that most
+training code reads.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.labelling.formats.base import IGNORED, Export, ImportedFrame
+from maskcast.data.labelling.formats.mots import (
+    LABELS,
+    MotsPng,
+    frame_ids_of_file,
+    frame_of_ids,
+    read_labels,
+    write_labels,
+)
+from maskcast.data.labelling.formats.names import clip_name
+from maskcast.data.masks.colours import palette_image
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
+
+
+class Png(MotsPng):
+    """Classes as palette images; frames are numbered as in MOTS."""
+
+    name = "png"
+    tool = "masks as PNG"
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``masks/<clip>/<frame>.png`` and ``masks/labels.txt``."""
+        if export.instances:
+            raise MaskcastError("--format png: has no room for objects; use mots, coco or youtube-vis")
+        root = folder / "masks"
+        root.mkdir()
+        write_labels(root, export.classes)
+        values = {name: k for k, name in enumerate(export.classes, 1)} | {IGNORED: IGNORE}
+        for clip, t, regions in export.frames():
+            mask_HW = np.zeros(export.size, np.uint8)
+            for region in regions:
+                mask_HW[region.mask_HW] = values[region.class_name]
+            place = root / clip_name(clip)
+            place.mkdir(exist_ok=True)
+            palette_image(mask_HW).save(place / f"{t:06d}.png")
+
+    def class_names(self, path: Path) -> Sequence[str]:
+        """Returns the names of the classes 1, 2, ...; a list may begin with the background.
+
+        Raises:
+            MaskcastError: there is no list.
+        """
+        names = read_labels(path)
+        if not names:
+            raise MaskcastError(f"{path}: has no {LABELS}; write it beside the images, a class name a line")
+        return names[1:] if names[0].strip("_").lower() == "background" else names
+
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
+        """Yields the single frame of a PNG (see `LabelFormat.read`)."""
+        counted_from_0 = [(clip, t - self.first) for clip, t in frame_ids_of_file(file)]
+        yield frame_of_ids(file, counted_from_0, partial(_class_of, self.classes), include_zero=False)
+
+
+def _class_of(names: Sequence[str], value: int, where: str) -> tuple[str, None]:
+    """Returns the class name of a pixel value, and no object.
+
+    Raises:
+        MaskcastError: there is no such class.
+    """
+    if value == IGNORE:
+        return IGNORED, None
+    if value > len(names):
+        raise MaskcastError(
+            f"{where}: holds the value {value}; allowed: 0 to {len(names)} ({', '.join(names)}) and {IGNORE}: "
+            f"list all classes in {LABELS}"
+        )
+    return names[value - 1], None
