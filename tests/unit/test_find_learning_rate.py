@@ -108,11 +108,36 @@ def test_it_ends_where_the_loss_leaves_all_bounds() -> None:
     found = range_test(Steep(), schedule(clip_grad_norm=None, weight_decay=0), 1e-3, 1e3, 60)
     assert found.diverged
     assert len(found.rates) == len(found.losses) == len(found.smoothed) < 60
-    assert found.losses[-1] > 4 * min(found.smoothed) or not math.isfinite(found.losses[-1])
+    assert found.smoothed[-1] > 4 * min(found.smoothed)
+    assert all(loss <= 4 * min(found.smoothed[: step + 1]) for step, loss in enumerate(found.smoothed[:-1]))
     mean = 0.0
     for step, loss in enumerate(found.losses, 1):  # the mean with its start taken out
         mean = 0.95 * mean + 0.05 * loss
         assert found.smoothed[step - 1] == pytest.approx(mean / (1 - 0.95**step))
+
+
+class Spiky:
+    """A task whose loss is 1, but for one step."""
+
+    fingerprint, monitor = "spiky", None
+
+    def __init__(self, spike: float) -> None:
+        self.model, self.spike = nn.Linear(1, 1), spike
+
+    def batch(self, step: int) -> torch.Tensor:
+        return torch.ones(1, 1)
+
+    def loss(self, batch: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        return 0 * self.model(batch).sum() + (self.spike if step == 20 else 1.0), {}
+
+    def validate(self) -> dict[str, float]:
+        raise AssertionError("a range test validates nothing")
+
+
+@pytest.mark.parametrize(("spike", "steps"), [(4.5, 60), (math.inf, 20), (math.nan, 20)])
+def test_one_noisy_batch_does_not_end_it_but_an_infinite_loss_does(spike: float, steps: int) -> None:
+    found = range_test(Spiky(spike), schedule(), 1e-6, 1.0, 60)
+    assert len(found.losses) == steps and found.diverged is (steps < 60)
 
 
 def test_every_training_can_be_tried(store: ClipStore, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
             losses.append(metrics.loss)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * metrics.loss
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # bias correction
-            if step >= MIN_STEPS and metrics.loss > DIVERGENCE_FACTOR * min(smoothed) > 0:
+            if step >= MIN_STEPS and smoothed[-1] > DIVERGENCE_FACTOR * min(smoothed) > 0:
                 diverged = True
                 break
     learner.compiled.off()
