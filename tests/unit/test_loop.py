@@ -385,7 +385,7 @@ def test_schedule_by_hand() -> None:
     assert [params.rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert params.rate(4) == 1.0
     assert params.rate(12) == pytest.approx(0.6)  # half way between 4 and 20
-    assert params.rate(20) == pytest.approx(0.2)
+    assert params.rate(20) == pytest.approx(0.2)  # one step after the last
 
 
 def test_phases_follow_each_other_after_the_warm_up() -> None:

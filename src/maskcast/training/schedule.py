@@ -108,11 +108,11 @@ class CosineSchedule(Schedule):
     learning_rate: float = Field(gt=0, le=MAX_RATE)
     """Peak learning rate: linear warm-up, then cosine decay or cycles, updated every step."""
     min_learning_rate: float = Field(default=1e-8, ge=0, le=MAX_RATE)
-    """Final learning rate of the cosine decay, or the lowest rate of a cycle."""
+    """Rate that the cosine decay would reach one step after the last one, or the lowest rate of a cycle."""
     cycle_steps: int | None = Field(default=None, ge=1, exclude_if=is_null)
-    """Steps from the lowest rate to the peak, and as many back, in cycles after the warm-up; each peak is half as
-    far above the lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186). null uses cosine
-    decay."""
+    """Steps from the lowest rate to the peak, and as many back, in cycles; each peak is half as far above the
+    lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186). A warm-up replaces the first rise.
+    null uses cosine decay."""
 
     @property
     def total_epochs(self) -> int:
@@ -124,7 +124,8 @@ class CosineSchedule(Schedule):
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.cycle_steps is not None:
-            cycle, place = divmod(step - self.warmup_steps, 2 * self.cycle_steps)
+            rise = self.cycle_steps if self.warmup_steps else 0  # the warm-up is the first one
+            cycle, place = divmod(step - self.warmup_steps + rise, 2 * self.cycle_steps)
             share = math.ldexp(1 - abs(place / self.cycle_steps - 1), -cycle)  # 2**cycle may be no float
             return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
