@@ -201,6 +201,16 @@ def test_the_least_confident_share_of_each_batch_is_left_out(tmp_path: Path) -> 
     assert torch.equal(task.batch(3).frames_BTHWC, task.batch(3).frames_BTHWC)
 
 
+def test_a_batch_of_the_most_confident_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, masks = of_confidence(tmp_path, [0.1, 0.2, 0.3, 0.4])
+    values = VALUES | {"generated": {"share": 0.9, "drop": 0.5, "drop_of": "batch"}}
+    task = segmentation_task(store, TrainMasker.model_validate(values), "x", generated=masks)
+    draws, draw = [], GeneratedMasks.draw_most_confident
+    monkeypatch.setattr(GeneratedMasks, "draw_most_confident", lambda *given: draws.append(1) or draw(*given))
+    task.batch(3)
+    assert len(draws) == 1
+
+
 def test_masks_that_do_not_say_how_sure_they_are(tmp_path: Path) -> None:
     store, masks = of_confidence(tmp_path, [0.5, None])
     with pytest.raises(MaskcastError, match=r"masks: clip 'clip_1' has no mean_confidence, .* set drop to 0"):

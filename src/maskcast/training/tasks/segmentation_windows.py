@@ -31,6 +31,8 @@ from maskcast.training.tasks.segmentation_unlabeled import Views
 
 BATCH_KEY = 2**32 - 1  # random key for draws of a whole batch, different from those of its samples
 
+Places = Sequence[tuple[int, int]]  # index of the clip and first frame of each window
+
 
 class Windows(NamedTuple):
     """A batch of windows: frames and their masks, uint8."""
@@ -96,7 +98,8 @@ class LabelledWindows:
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
-        samples = [self._sample(step, index) for index in self._order()]
+        confident = self._confident_places(step)
+        samples = [self._sample(step, index, confident) for index in self._order()]
         frames, *masks = (torch.from_numpy(np.stack(layer)) for layer in zip(*samples, strict=True))
         return Windows(frames, tuple(masks))
 
@@ -115,10 +118,17 @@ class LabelledWindows:
         own = rank_indices(self.params.training.batch_size)
         return sorted(own, key=lambda index: not is_recoloured(index, self.params.recoloured))
 
-    def _sample(self, step: int, index: int) -> list[np.ndarray]:
+    def _confident_places(self, step: int) -> Places | None:
+        """Returns a window of generated masks for each sample of a batch, if a share is dropped per batch."""
+        if self._generated is None or not self._generated.drops_per_batch:
+            return None
+        training = self.params.training
+        return self._generated.draw_most_confident(rng(training.seed, step, BATCH_KEY), training.batch_size)
+
+    def _sample(self, step: int, index: int, confident: Places | None) -> list[np.ndarray]:
         """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
         random = rng(self.params.training.seed, step, index)
-        clip, window, masks = self._draw_window(random, step, index)
+        clip, window, masks = self._draw_window(random, step, None if confident is None else confident[index])
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.composite(clip, window, frames_THWC, random)
@@ -133,18 +143,18 @@ class LabelledWindows:
         return [frames_THWC, *masks.values()]
 
     def _draw_window(
-        self, random: np.random.Generator, step: int, index: int
+        self, random: np.random.Generator, step: int, confident: tuple[int, int] | None
     ) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:
-        """Returns a clip, a window of its frames, and the masks of each map in that window."""
+        """Returns a clip, a window of its frames, and the masks of each map in that window.
+
+        Args:
+            random: of the sample.
+            step: of the training.
+            confident: clip and first frame of the window to take if it is one of generated masks; None draws it.
+        """
         generated = self._generated
         if generated is not None and random.random() < self.params.generated_share(step):
-            if generated.drops_per_batch:
-                training = self.params.training
-                k, t = generated.draw_most_confident(rng(training.seed, step, BATCH_KEY), training.batch_size)[
-                    index
-                ]
-            else:
-                k, t = generated.index.at(int(random.integers(len(generated.index))))
+            k, t = confident or generated.index.at(int(random.integers(len(generated.index))))
             window = slice(t, t + self.length)
             return generated.clips[k], window, generated.masks(generated.clips[k], window)
         propagated = self._propagated
