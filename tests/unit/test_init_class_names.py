@@ -1,6 +1,7 @@
 """`maskcast init` takes the names of classes from lists in the forms that tools and data sets have."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,15 @@ def test_colours_have_their_names(name: str, tmp_path: Path) -> None:
 def test_ids_of_others_are_no_names(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, OTHERS[name], colours=False)
     assert inspect_folder(tmp_path).source["classes"] == ["background", "class 1", "class 2"]
+
+
+def test_a_superscript_is_part_of_a_name(tmp_path: Path) -> None:
+    write(tmp_path, "classes.txt", "0 background\n1 wall ²\n2 car\n", colours=False)
+    assert inspect_folder(tmp_path).source["classes"] == ["background", "wall ²", "car"]
+
+
+def test_pipes_are_no_lists(tmp_path: Path) -> None:
+    write(tmp_path, "labels.txt", IDS["labels.txt"], colours=False)
+    for name in ("classes.txt", "val.txt", "splits.csv"):
+        os.mkfifo(tmp_path / name)
+    assert inspect_folder(tmp_path).source["classes"] == NAMES

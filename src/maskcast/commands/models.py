@@ -9,6 +9,7 @@ from maskcast.commands.pipeline import missing_package_errors, pipelines_module
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.paired import paired_difference
+from maskcast.reading import is_small_integer
 from maskcast.registry.audit_trail import Decision, decisions, is_recorded
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.lineage import lineage
@@ -153,7 +154,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 
 
 def _percent(text: str) -> int:
-    if not text.isdigit() or int(text) > 99:
+    if not is_small_integer(text) or int(text) > 99:
         raise argparse.ArgumentTypeError(f"invalid percentage {text!r}; give an integer from 0 to 99")
     return int(text)
 

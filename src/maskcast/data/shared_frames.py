@@ -81,10 +81,12 @@ class SharedFrames:
         common = np.intersect1d(other_N, eval_N)
         if not common.size:
             return []
-        clips_by_hash: dict[int, list[_Clip]] = defaultdict(list)
+        clips_by_hash: dict[int, list[_Clip]] = defaultdict(list)  # at most two, of different videos
         for clip in other_clips:
             for frame_hash in clip.hashes_N[np.isin(clip.hashes_N, common)].tolist():
-                clips_by_hash[frame_hash].append(clip)
+                known = clips_by_hash[frame_hash]
+                if not known or (len(known) == 1 and known[0].video != clip.video):
+                    known.append(clip)
         pairs = []
         for clip in eval_clips:
             for frame_hash in clip.hashes_N[np.isin(clip.hashes_N, common)].tolist():

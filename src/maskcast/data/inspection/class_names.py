@@ -19,7 +19,7 @@ from maskcast.data.masks.survey import MaskSurvey
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import IGNORE
-from maskcast.reading import read_json
+from maskcast.reading import is_small_integer, read_file, read_json
 
 NAMED_AS_LIST = re.compile(r"class|label|palette|colou?r|categor", re.IGNORECASE)
 # Others have classes in a part: Supervisely, nnU-Net, Mapillary Vistas.
@@ -59,12 +59,12 @@ def listed_classes(raw: Path) -> Iterator[tuple[list[ListedClass], str]]:
     """Yields the classes of each list below a folder, and the list's path."""
     for path in list_files(raw):
         parts = path.relative_to(raw).parts
-        if len(parts) > 3 or not CLASS_LIST.fullmatch(path.name) or path.stat().st_size > MAX_LIST_BYTES:
+        if len(parts) > 3 or not CLASS_LIST.fullmatch(path.name):
+            continue
+        if not path.is_file() or path.stat().st_size > MAX_LIST_BYTES:  # is_file: not a pipe
             continue
         is_json = path.suffix.lower() == ".json"
-        found = (
-            _parse_json(path) if is_json else _parse_text(path.read_text(encoding="utf-8-sig", errors="replace"))
-        )
+        found = _parse_json(path) if is_json else _parse_text(read_file(path).decode("utf-8-sig", "replace"))
         if len(found) > 1:
             yield found, "/".join(parts)
 
@@ -154,9 +154,9 @@ def _parse_text(text: str) -> list[ListedClass]:
             continue
         line = _LABELMAP.sub(r"\1 \2", line)
         words = [word for word in re.split(r"[,;\t ]+|(?<=\d):", line.strip()) if word]
-        numbers = [int(word) for word in words if word.isdigit()]
+        numbers = [int(word) for word in words if is_small_integer(word)]
         colours = [int(word[1:], 16) for word in words if _HEX.fullmatch(word)]
-        name = " ".join(word for word in words if not word.isdigit() and not _HEX.fullmatch(word))
+        name = " ".join(word for word in words if not is_small_integer(word) and not _HEX.fullmatch(word))
         if not name:
             continue
         if len(numbers) > 2 and max(numbers[-3:]) < 256:
@@ -213,7 +213,7 @@ def _listed(name: object, *values: object) -> ListedClass | None:
                 continue
             case bool():
                 return None
-            case int() | str() if str(value).isdecimal():
+            case int() | str() if is_small_integer(str(value)):
                 number = int(value)
             case str() if _HEX.fullmatch(value):
                 colour = int(value[1:], 16)

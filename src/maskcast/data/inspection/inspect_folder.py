@@ -242,7 +242,8 @@ def _warn_unmatched_videos(
     raw: Path, found: Findings, frames: list[ImageGroup], videos: list[tuple[str, ...]]
 ) -> Findings:
     """Adds a note on videos that are left out; beside frames, these are videos that the pattern does not find."""
-    taken = find_sequences(raw, str(found.source["images"])).values()
+    sequences = find_sequences(raw, str(found.source["images"])).values()
+    taken = {files for files in sequences if isinstance(files, Path)}
     others = [parts for parts in videos if raw.joinpath(*parts) not in taken]
     if others:
         why = f"they do not fit the pattern {found.source['images']}; name them and their masks alike"

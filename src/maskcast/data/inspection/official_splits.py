@@ -5,41 +5,59 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.reading import read_json
+from maskcast.reading import read_file, read_json
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
 MAX_TABLE_BYTES = 1 << 20  # maximum size of a table in bytes
+Rows = list[tuple[str, str]]  # split and line, or cell, of a list
 MAX_LISTS = 100  # per folder: more texts named after splits, such as `train_000012.txt`, belong to single images
 
 
-def find_official_splits(
-    raw: Path, names: Sequence[str], footage: Mapping[str, SequenceFiles], files: Mapping[str, Collection[Path]]
-) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Returns the sequences of the official splits `val` and `test`, if any, and where that was found.
+class OfficialSplits:
+    """The official splits of a data set; its lists and tables are read at most once.
 
     Args:
         raw: folder of the data.
-        names: names of the labelled sequences.
         footage: all sequences.
         files: label files, or folders of masks, by sequence.
     """
-    by_folder = {
-        name: split for name in names if (split := _split_of(raw, name, footage[name], files.get(name, ())))
-    }
-    found = {name: split for name, (split, exact) in by_folder.items() if exact or len(by_folder) == len(names)}
-    if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
-        return _held_out(found), "folders are named so"
-    best: tuple[dict[str, str], Path] = {}, raw
-    for listed, path in _listed_splits(raw, names):
-        if len(listed) > len(best[0]) and 0 < len(names_in(listed, "val", "test")) < len(names):
-            best = listed, path
-    return _held_out(best[0]), f"as {best[1].relative_to(raw).as_posix()} lists them" if best[0] else ""
+
+    def __init__(
+        self, raw: Path, footage: Mapping[str, SequenceFiles], files: Mapping[str, Collection[Path]]
+    ) -> None:
+        self._raw, self._footage, self._files = raw, footage, files
+
+    def of(self, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], str]:
+        """Returns the sequences of the splits `val` and `test` among ``names``, if any, and where they are."""
+        by_folder = {
+            name: split
+            for name in names
+            if (split := _split_of(self._raw, name, self._footage[name], self._files.get(name, ())))
+        }
+        found = {
+            name: split for name, (split, exact) in by_folder.items() if exact or len(by_folder) == len(names)
+        }
+        if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
+            return _held_out(found), "folders are named so"
+        best: tuple[dict[str, str], Path] = {}, self._raw
+        known = dict.fromkeys(names)
+        for place, lists in self._lists:
+            listed, path = _listed_splits(place, lists, known)
+            if len(listed) > len(best[0]) and 0 < len(names_in(listed, "val", "test")) < len(names):
+                best = listed, path
+        origin = f"as {best[1].relative_to(self._raw).as_posix()} lists them" if best[0] else ""
+        return _held_out(best[0]), origin
+
+    @cached_property
+    def _lists(self) -> list[tuple[Path, dict[Path, Rows]]]:
+        return list(_read_lists(self._raw))
 
 
 def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
@@ -81,30 +99,36 @@ def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {split: members for split in ("val", "test") if (members := names_in(splits, split))}
 
 
-def _listed_splits(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Path]]:
-    """Yields splits by name as given in lists or tables, and the file that names `val` or `test`.
+def _listed_splits(place: Path, lists: Mapping[Path, Rows], names: Collection[str]) -> tuple[dict[str, str], Path]:
+    """Returns the splits by name that lists give together, and the first one that names `val` or `test`."""
+    found = {path: _splits_in(rows, names) for path, rows in lists.items()}
+    held_out = (path for path, one in found.items() if {"val", "test"} & {*one.values()})
+    rows = [(split, name) for one in found.values() for name, split in one.items()]
+    return _one_split_each(rows, names), next(held_out, place)
 
-    Lists are text files of one folder, such as `val.txt` and `test-dev.txt`. Tables are `splits.csv` or
-    `splits.json`.
+
+def _read_lists(raw: Path) -> Iterator[tuple[Path, dict[Path, Rows]]]:
+    """Yields lists that belong together, with the split and text of each line, and their place.
+
+    Lists are text files of one folder, such as `val.txt` and `test-dev.txt`. Tables, which stand alone, are
+    `splits.csv` or `splits.json`.
     """
-    tables = [path for path in list_files(raw, ".csv", ".json") if path.stat().st_size <= MAX_TABLE_BYTES]
-    lists = [path for path in list_files(raw, ".txt") if split_of_name(path.stem)]
+    paths = [path for path in list_files(raw, ".csv", ".json", ".txt") if path.is_file()]  # not a pipe
+    of_text = {path: path.suffix.lower() == ".txt" for path in paths}
+    tables = [path for path in paths if not of_text[path] and path.stat().st_size <= MAX_TABLE_BYTES]
+    lists = [path for path in paths if of_text[path] and split_of_name(path.stem)]
     lists += [path for path in tables if path.stem.lower() in SPLIT_NAMES and path.suffix.lower() == ".csv"]
     together = defaultdict[Path, list[Path]](list)
     for path in lists:
         together[path.parent].append(path)
     for folder, own in sorted(together.items()):
-        if len(own) > MAX_LISTS:
-            continue
-        own.sort(key=lambda path: _split_of_list(path) != "val")
-        found = {path: _splits_in(_lines_of(path), names) for path in own}
-        rows = ((split, name) for one in found.values() for name, split in one.items())
-        held_out = (path for path, one in found.items() if {"val", "test"} & {*one.values()})
-        yield _splits_in(rows, names), next(held_out, folder)
+        if len(own) <= MAX_LISTS:
+            own.sort(key=lambda path: _split_of_list(path) != "val")
+            yield folder, {path: list(_lines_of(path)) for path in own}
     for path in tables:
         known = path.suffix.lower() == ".csv" or "split" in path.stem.lower()  # JSON files are mostly labels
-        if known and path not in lists:
-            yield _splits_in(_rows_of(path), names), path
+        if known and path.stem.lower() not in SPLIT_NAMES:
+            yield path, {path: list(_rows_of(path))}
 
 
 def _split_of_list(path: Path) -> str:
@@ -112,9 +136,13 @@ def _split_of_list(path: Path) -> str:
     return (split_of_name(path.stem) or ("",))[0]
 
 
+def _text_of(path: Path) -> str:
+    return read_file(path).decode("utf-8-sig", "replace")
+
+
 def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
     """Yields the split in a list's name, and a line of the list, for each line."""
-    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+    for line in _text_of(path).splitlines():
         yield _split_of_list(path), line.replace(",", " ") if path.suffix.lower() == ".csv" else line
 
 
@@ -130,7 +158,7 @@ def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
         return
     rows: list[list[str]] = []
     with suppress(csv.Error):  # not a table
-        rows += csv.reader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+        rows += csv.reader(_text_of(path).splitlines())
     split_rows = [(SPLIT_NAMES.get("".join(map(_split_word, row)), ""), row) for row in rows]
     if sum(not split for split, _ in split_rows) <= 1:  # the header
         yield from ((split, cell) for split, row in split_rows for cell in row if split and not _split_word(cell))
@@ -142,11 +170,17 @@ def _split_word(cell: str) -> str:
     return word if word in SPLIT_NAMES else ""
 
 
-def _splits_in(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> dict[str, str]:
-    """Returns the split of each name; empty if a name has two splits, because the lines are then single frames."""
+def _splits_in(rows: Rows, names: Collection[str]) -> dict[str, str]:
+    """Returns the split of each name in lines; empty if a name has two splits, as lines are then single frames."""
+    found = ((split, _name_in(line.strip(), names)) for split, line in rows)
+    return _one_split_each(((split, name) for split, name in found if name), names)
+
+
+def _one_split_each(rows: Iterable[tuple[str, str]], names: Collection[str]) -> dict[str, str]:
+    """Returns the split of each name, in the order of ``names``; empty if a name has two splits."""
     found: dict[str, str] = {}
-    for split, line in rows:
-        if (name := _name_in(line.strip(), names)) and found.setdefault(name, split) != split:
+    for split, name in rows:
+        if found.setdefault(name, split) != split:
             return {}
     return {name: found[name] for name in names if name in found}
 

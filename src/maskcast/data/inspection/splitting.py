@@ -9,7 +9,7 @@ from typing import Any
 from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
-from maskcast.data.inspection.official_splits import find_official_splits
+from maskcast.data.inspection.official_splits import OfficialSplits
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
@@ -42,9 +42,10 @@ def propose_splits(
     Raises:
         MaskcastError: if the labelled sequences are too short for a forecast, or too few frames have masks.
     """
+    official = OfficialSplits(raw, footage, files)
     if found.photographs:
-        named, origin = find_official_splits(raw, sorted(found.labelled, key=natural_sort_key), footage, files)
-        _split_photographs(found, named, origin, _unlabelled_splits(raw, found, footage, files))
+        named, origin = official.of(sorted(found.labelled, key=natural_sort_key))
+        _split_photographs(found, named, origin, _unlabelled_splits(found, official))
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
@@ -53,12 +54,12 @@ def propose_splits(
     if not found.labelled:
         _set_unlabelled(found)
         return
-    named, origin = find_official_splits(raw, sorted(lengths, key=natural_sort_key), footage, files)
+    named, origin = official.of(sorted(lengths, key=natural_sort_key))
     for split in ("val", "test"):
         if alone is None and _drop_sparse_split(found, marked, named, split):
             lengths = {name: length for name, length in lengths.items() if name in found.labelled}
             named.pop(split)
-    without = _unlabelled_splits(raw, found, footage, files)
+    without = _unlabelled_splits(found, official)
     long_enough = sorted(
         (name for name, length in lengths.items() if length >= found.frames), key=natural_sort_key
     )
@@ -85,18 +86,13 @@ def propose_splits(
         found.reasons["splits"] += _unlabelled_text(without)
 
 
-def _unlabelled_splits(
-    raw: Path, found: Findings, footage: Mapping[str, SequenceFiles], files: Mapping[str, Collection[Path]]
-) -> dict[str, tuple[str, ...]]:
+def _unlabelled_splits(found: Findings, official: OfficialSplits) -> dict[str, tuple[str, ...]]:
     """Returns the splits of sequences without masks; those of `test` become `hidden`: training skips them."""
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=natural_sort_key)
-    named, _ = (
-        find_official_splits(raw, sorted(found.sequences, key=natural_sort_key), footage, files)
-        if unlabelled
-        else ({}, "")
-    )
-    hidden = tuple(name for name in unlabelled if name in named.get("test", ()))
-    rest = tuple(name for name in unlabelled if name not in hidden)
+    named, _ = official.of(sorted(found.sequences, key=natural_sort_key)) if unlabelled else ({}, "")
+    test = {*named.get("test", ())}
+    hidden = tuple(name for name in unlabelled if name in test)
+    rest = tuple(name for name in unlabelled if name not in test)
     return {split: members for split, members in (("unlabeled", rest), ("hidden", hidden)) if members}
 
 
@@ -148,7 +144,8 @@ def _add_val(
         videos: for each sequence that is long enough, the video that it is a part of; parts stay together.
     """
     test = named.get("test", ())
-    rest = [name for name in videos if name not in test]
+    tested = {*test}
+    rest = [name for name in videos if name not in tested]
     if test and len(rest) == 1:
         found.warnings.append(
             f"test serves as val, because {rest[0]} alone has other masks: the model is chosen and scored on the "
@@ -189,7 +186,8 @@ def _draw(videos: Mapping[str, str], shares: Splits, seed: int) -> dict[str, tup
     if 2 * sum(map(len, drawn.values())) > len(videos):  # one video has most of the parts
         drawn["test"] = ()
     if 2 * len(drawn["val"]) > len(videos) > 1:  # the others are scored on
-        drawn["val"] = tuple(name for name in videos if name not in drawn["val"])
+        val = {*drawn["val"]}
+        drawn["val"] = tuple(name for name in videos if name not in val)
     return drawn
 
 

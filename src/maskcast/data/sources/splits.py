@@ -26,10 +26,10 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
         MaskcastError: on an unknown split, a listed name that does not exist or is listed twice, or a sum above 1.
     """
     assigned: dict[str, str] = {}
-    shares = _shares(splits)
+    shares, all_names = _shares(splits), set(names)
     for split, members in splits.items():
         for name in members if isinstance(members, tuple) else ():
-            if name not in names or name in assigned:
+            if name not in all_names or name in assigned:
                 problem = "is in two splits" if name in assigned else "is not among the sequences"
                 known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
                 raise MaskcastError(
