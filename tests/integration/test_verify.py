@@ -6,16 +6,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tests.conftest import write_store
 from tests.integration.workshop import Workshop
+from tests.two_maps import MATTE, SQUARES, write_two_maps
 
 from maskcast import __version__
 from maskcast.__main__ import main
 from maskcast.evaluation.record import FORECASTS
+from maskcast.models.base import save_model
+from maskcast.models.forecasting.configs import ConvLSTMConfig
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.params import all_values, flatten
-from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.verify import Verification, _mask_params
-from maskcast.stages.generate_masks import GenerateMasks
+from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.registry.verify import Verification, _evaluate, _mask_params, _params
+from maskcast.stages.evaluate import Evaluate, evaluate
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models
 
 STAGE = """\
@@ -119,3 +126,31 @@ def test_params_of_masks_are_read_from_their_run(values: dict[str, Any]) -> None
     texts = {name: str(value) for name, value in flatten(all_values(params)).items()}
     run = SimpleNamespace(data=SimpleNamespace(tags={"maskcast.stage": "generate_masks"}, params=texts))
     assert GenerateMasks.model_validate(_mask_params([run], record)) == params
+
+
+def test_an_evaluation_runs_again_with_all_its_params(tmp_path: Path) -> None:
+    clips, bundle = write_two_maps(tmp_path / "clips").root, tmp_path / "bundle"
+    torch.manual_seed(0)
+    unet, convlstm = UNetConfig(width=2), ConvLSTMConfig(hidden=4, stride=4)
+    save_masker(bundle / "masker", unet.build([SQUARES, MATTE]), unet, {})
+    meta = {"label_map": "squares", "context_frames": 4, "horizon": 3}
+    save_model(bundle / "forecaster", convlstm.build(3), convlstm, num_classes=3, meta=meta)
+    made = {name: tmp_path / name for name in ("masks", "report")}
+    metrics = {"metrics": tmp_path / "metrics.json"}
+    models = {"masker": bundle / "masker", "forecaster": bundle / "forecaster"}
+    of_masks = GenerateMasks(consistent_frames=4, precision="fp32", maps=("squares",), batch_size=3)
+    generate_masks(clips=clips, masker=models["masker"], masks=made["masks"], **metrics, params=of_masks)
+    params = Evaluate(label_map="squares", context_frames=4, horizon=3, futures=2, pictures=1, split="val")
+    evaluate(clips=clips, **made, **models, **metrics, params=params)
+    record = read_evaluation(made["report"])
+    recorded = _params([], record)
+    assert GenerateMasks.model_validate(recorded["generate_masks"]) == of_masks
+    assert Evaluate.model_validate(recorded["evaluate"]) == params.model_copy(update={"pictures": 0})
+    again = _evaluate(tmp_path, clips, bundle, recorded)
+    assert again.digest == record.digest
+    for name, score in record.scores.items():
+        assert again.scores[name] == score or name.startswith(("seconds", "peak")), name
+    before = {name: value for name, value in record.facts.items() if name != "params"}  # as once recorded
+    older = _params([], EvaluationRecord("", record.measure, before, {}, {}, {}))
+    assert Evaluate.model_validate(older["evaluate"]) == params.model_copy(update={"futures": 0, "pictures": 0})
+    assert older["generate_masks"] == {"precision": "fp32", "consistent_frames": 4}

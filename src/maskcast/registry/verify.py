@@ -85,8 +85,8 @@ class Verification:
 def verify(registry: Registry, which: str, repository: str, clips: Path | None = None) -> Verification:
     """Evaluates the registered weights again, with the code of their commit and this interpreter's environment.
 
-    Everything is done in a temporary folder. The masker masks all clips, then `evaluate` runs with the same
-    params.
+    Everything is done in a temporary folder. The masker masks all clips, unless the context was true masks, then
+    `evaluate` scores. Both stages run with the params that the evaluation recorded, but no pictures are drawn.
 
     Args:
         registry: the registered model, a pipeline.
@@ -131,9 +131,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
             raise MaskcastError(
                 f"{clips}: not the clips that {title} was evaluated on; give those ({tags[f'{DATA_HASH}clips']})"
             )
-        generated = record.facts["mask_store"] != record.facts["clip_store"]  # else the context was true
-        mask_params = _mask_params(runs, record) if generated else None
-        again = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
+        again = _evaluate(folder, clips.absolute(), weights / "data", _params(runs, record))
     registered, found = (
         {name: value for name, value in each.scores.items() if not MACHINE_DEPENDENT.match(name)}
         for each in (record, again)
@@ -200,8 +198,22 @@ def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> P
     return pointer.with_name("clips")
 
 
+def _params(runs: list[Any], record: EvaluationRecord) -> dict[str, dict[str, Any]]:
+    """Returns the params of the stages to run: of evaluate, and of generate_masks unless the context was true.
+
+    Evaluations of before the key ``params`` recorded some of them as facts.
+    """
+    recorded = record.facts.get("params", {})
+    names = ("split", "context", "context_frames", "horizon", "batch_size", "label_map")
+    evaluated = recorded.get("evaluate") or {name: record.facts[name] for name in names if name in record.facts}
+    params = {"evaluate": evaluated | {"pictures": 0}}
+    if record.facts["mask_store"] != record.facts["clip_store"]:
+        params["generate_masks"] = recorded.get("generate_masks") or _mask_params(runs, record)
+    return params
+
+
 def _mask_params(runs: list[Any], record: EvaluationRecord) -> dict[str, Any]:
-    """Returns the params of the evaluation's generated masks, as far as they are recorded."""
+    """Returns the params of the generated masks from their run, as evaluations once did not record them."""
     for run in reversed(runs):
         if run.data.tags["maskcast.stage"] == "generate_masks":
             params: dict[str, Any] = {}
@@ -225,19 +237,16 @@ def _value(text: str) -> Any:
 
 
 def _evaluate(
-    folder: Path, clips: Path, bundle: Path, record: EvaluationRecord, mask_params: dict[str, Any] | None
+    folder: Path, clips: Path, bundle: Path, params: Mapping[str, Mapping[str, Any]]
 ) -> EvaluationRecord:
-    """Generates masks and evaluates, in processes with the commit's code."""
-    names = ("split", "context", "context_frames", "horizon", "batch_size")
-    evaluated = {name: record.facts[name] for name in names} | {"pictures": 0}
-    params = {"generate_masks": mask_params, "evaluate": evaluated}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    """Generates masks, if ``params`` has their section, and evaluates, in processes with the commit's code."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(dict(params)))
     models = {"masker": str(bundle / "masker")}
     paths = {"clips": str(clips), "masks": "masks", "metrics": "metrics.json"}
-    if mask_params is None:
-        paths["masks"] = str(clips)
-    else:
+    if "generate_masks" in params:
         _stage(folder, "generate_masks", paths | models)
+    else:
+        paths["masks"] = str(clips)
     models["forecaster"] = str(bundle / "forecaster")
     _stage(folder, "evaluate", paths | models | {"report": "report"})
     return read_evaluation(folder / "report")

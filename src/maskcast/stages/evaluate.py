@@ -9,7 +9,7 @@ from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
 from maskcast.labels import Split
 from maskcast.models.limits import MAX_FUTURES
-from maskcast.params import Batch, Params, is_null, is_zero
+from maskcast.params import Batch, Params, all_values, is_null, is_zero
 from maskcast.progress import report_folder, say
 from maskcast.reading import pluralize
 from maskcast.runner.outputs import final_path
@@ -65,8 +65,8 @@ def evaluate(
         masker: the masker, used by a forecaster of frames.
         forecaster: the model to score.
         metrics: JSON, flat numbers; the report's README.md explains them.
-        report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, and the
-            digests of data and models.
+        report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, the digests
+            of data and models, and the params of this stage and of the masks.
         params: split, windows and number of pictures.
     """
     from maskcast.evaluation.forecasts import (
@@ -89,6 +89,9 @@ def evaluate(
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
+    recorded = {"evaluate": all_values(params)}
+    if "generate_masks" in generated.meta:
+        recorded["generate_masks"] = generated.meta["generate_masks"]
     evaluation = ForecastEvaluation(
         prepared, generated, chosen, *models, device=device, **settings, futures=params.futures
     )
@@ -105,6 +108,7 @@ def evaluate(
         definitions(params.futures),
         scores=flat,
         split=split,
+        params=recorded,
         **settings,
         **({"label_map": prepared.label_map.name} if len(prepared.maps) > 1 else {}),
         one_class=scores[FORECASTER].one_class(),

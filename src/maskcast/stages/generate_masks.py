@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.inference.consistent_frames import CONTEXT_FRAMES
-from maskcast.params import Batch, Names, Params, is_null
+from maskcast.params import Batch, Names, Params, all_values, is_null
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -52,8 +52,9 @@ def generate_masks(
     the optical flow. It is rounded to ``confidence_levels`` even steps and stored as a byte, 255 = certain; an
     alpha map has none. A clip's ``meta["mean_confidence"]`` is the mean (0..1) over the pixels of objects, or over
     all pixels if there are none, because background is easy and would hide a bad mask. The store's
-    ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent. A killed run
-    resumes after the last finished clip, with the same bytes as a result.
+    ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent, and
+    ``meta["generate_masks"]`` all params. A killed run resumes after the last finished clip, with the same bytes
+    as a result.
 
     Args:
         clips: clip store.
@@ -87,7 +88,7 @@ def generate_masks(
         consistent_frames = CONTEXT_FRAMES if all_things(maps, store) else None
     name = fingerprint(params, clips=clips, masker=masker)
     meta = params.model_dump(include={"confidence_levels", "precision"})
-    meta |= {"masks": name, "consistent_frames": consistent_frames}
+    meta |= {"masks": name, "consistent_frames": consistent_frames, "generate_masks": all_values(params)}
     propagator = None
     if params.propagated is not None:
         propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
