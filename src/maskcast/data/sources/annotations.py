@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,10 +16,10 @@ from maskcast.data.images import check_mask_size, image_files
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
-from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import Fps, SplitBy, is_labelled, sequence_splits, windows
+from maskcast.data.mirror_swaps import mirror_swaps_meta
+from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.sources.classes import read_classes
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
@@ -42,7 +42,7 @@ from maskcast.labels import (
     natural_sort_key,
     single_map,
 )
-from maskcast.params import ByName, PathPattern, is_false, is_null
+from maskcast.params import ByName, PathPattern, is_false
 from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
@@ -52,52 +52,27 @@ RENAME_REMEDY = "source.rename: {{{!r}: {}}}"
 _BACKGROUND_NAME = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
 
 
-class AnnotationsSource(SourceConfig):
+class AnnotationsSource(LabelledSource):
     """Sequences of images, or videos, with masks in files of labels, cut into windows."""
 
-    splits_come_from: ClassVar[str] = (
-        "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
-    )
     layout: Literal["annotations"] = "annotations"
     format: Format
     """Format of the label files; docs/labels.md says how each is read."""
     labels: tuple[PathPattern, ...] = Field(min_length=1)
     """The label files: paths below the data set's folder; `*` stands for any text, e.g.
-    `"*/_annotations.coco.json"`."""
+    `"*/_annotations.coco.json"`. A sequence without labels is `unlabeled`, unless `splits` names it."""
     images: Pattern = "{clip}"
     """Folder of a sequence's frames, or its video, or its images by `{frame}`; see `frame_folders`. A frame of a
     label file is the image whose path ends in its name; a frame of a video is found by clip and number, counted
     from 0."""
-    classes: Classes = ("background", "foreground")
-    """Class names by id, the background first; or the path of a classes file in the raw folder."""
-    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
-    """Pairs of classes that trade places when a frame is flipped horizontally; see `frame_folders`."""
     rename: ByName[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """Class, `background` or `ignore` (no label) for a name in the label files: `{car: vehicle}`."""
     empty: Empty = "unlabelled"
     """What a frame is that the label file lists without any object: `unlabelled` (nobody has looked at it) or
     `background` (it holds no object)."""
-    things: bool = Field(default=False, exclude_if=is_false)
-    """Whether every class is a countable object; see `frame_folders`."""
     instances: bool = Field(default=False, exclude_if=is_false)
     """Whether clips have, beside the classes (`mask`), a label map `objects` of kind instances, with the number
     that the file gives each object in all frames. A clip in which a frame has no labels has no `objects`."""
-    frames: int = Field(default=22, ge=1)
-    """Number of frames of a clip."""
-    stride: int = Field(default=1, ge=1)
-    """Distance between consecutive frames of a clip, in frames of the sequence."""
-    fps: Fps = None
-    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
-    `stride` and `window_step` then count these; labels of other frames are not used. null takes every frame."""
-    window_step: int = Field(default=22, ge=1)
-    """Distance between the first frames of consecutive clips, in frames of the sequence."""
-    split_by: SplitBy = "sequence"
-    """`sequence`: a sequence belongs to one split; `time`: each labelled sequence that `splits` does not name is
-    cut into one part per split, in the order `train`, `val`, `test`, `unlabeled`."""
-    splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the labelled sequences of each split; the rest is `train`. With `split_by: time` a share
-    is of each sequence, and named sequences stay whole. Sequences without labels that are not named are
-    `unlabeled`."""
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
@@ -106,7 +81,6 @@ class AnnotationsSource(SourceConfig):
                 ClassNames(self.classes, get_format(self.format), self.rename, RENAME_REMEDY)
             except LabelError as error:
                 raise ValueError(str(error)) from None
-            check_swaps_named(self.mirror_swaps, self.classes[1:])
         return self
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
@@ -187,8 +161,8 @@ def labelled_frames(labels: PairedLabels, empty: Empty) -> LabelledFrames:
 
 def _splits(
     source: AnnotationsSource, names: Iterable[str], known: LabelledFrames, seed: int
-) -> dict[str, str | None]:
-    """Returns the split of each sequence, None for a sequence that is cut by time."""
+) -> dict[str, str | Splits]:
+    """Returns the split of each sequence, or the shares of a sequence that is cut by time."""
     names = list(names)
     listed = listed_names(source.splits)
     found = sequence_splits([name for name in names if name in known or name in listed], source, seed)

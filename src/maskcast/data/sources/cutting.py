@@ -3,48 +3,77 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from maskcast.data.sources.base import Listing
+from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named
+from maskcast.data.sources.base import Listing, SourceConfig
+from maskcast.data.sources.classes import Classes
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT
-from maskcast.params import is_null
+from maskcast.params import is_false, is_null
 from maskcast.reading import pluralize
 
-SplitBy = Literal["sequence", "time"]
-Fps = Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=is_null)]
 
+class WindowedSource(SourceConfig):
+    """Params of a layout whose sequences are cut into windows."""
 
-class WindowParams(Protocol):
-    """The params of a source that define how sequences are cut."""
+    classes: Classes = ("background", "foreground")
+    """Class names by id, the background first; or the path of a classes file in the raw folder, which may also
+    give classes attributes."""
+    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    """Pairs of classes that trade places when a frame is flipped horizontally, e.g. `[[left thumb, right thumb],
+    [left palm, right palm]]`; a single pair may be written as two names. Training flips half of the samples and
+    swaps the classes of these pairs. [] declares that none swap, which also ends the warning about names with a
+    side."""
+    frames: int = Field(default=22, ge=1)
+    """Number of frames of a clip."""
+    stride: int = Field(default=1, ge=1)
+    """Distance between consecutive frames of a clip, in frames of the sequence."""
+    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, exclude_if=is_null)
+    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
+    `stride` and `window_step` then count these; labels of other frames are not used. null takes every frame."""
+    window_step: int = Field(default=22, ge=1)
+    """Distance between the first frames of consecutive clips, in frames of the sequence."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Lists the keys that layouts share after a layout's own, as help shows them."""
+        for name in [name for name in cls.model_fields if name not in cls.__annotations__]:
+            cls.model_fields[name] = cls.model_fields.pop(name)
 
     @property
-    def frames(self) -> int:
-        """Number of frames of a clip."""
+    def span(self) -> int:
+        """Number of frames of the sequence from a window's first to its last."""
+        return span(self.frames, self.stride)
 
-    @property
-    def stride(self) -> int:
-        """Distance between consecutive frames of a clip, in frames of the sequence."""
+    @model_validator(mode="after")
+    def _known_swaps(self) -> Self:
+        if not isinstance(self.classes, str):
+            check_swaps_named(self.mirror_swaps, self.classes[1:])
+        return self
 
-    @property
-    def fps(self) -> float | None:
-        """Frames per second that are taken of videos; None takes all."""
 
-    @property
-    def window_step(self) -> int:
-        """Distance between the first frames of consecutive clips, in frames of the sequence."""
+class LabelledSource(WindowedSource):
+    """Params of a layout whose sequences have labels, and are assigned to splits."""
 
-    @property
-    def split_by(self) -> SplitBy:
-        """Whether a split gets whole sequences, or a part of each sequence that no split names."""
-
-    @property
-    def splits(self) -> Splits:
-        """Shares or names of the splits."""
+    splits_come_from: ClassVar[str] = (
+        "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
+    )
+    things: bool = Field(default=False, exclude_if=is_false)
+    """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
+    has one class in all frames, so the generated masks of a clip can be made consistent
+    (`generate_masks.consistent_frames`). That removes specks, and with them small objects that the masker is
+    unsure of."""
+    split_by: Literal["sequence", "time"] = "sequence"
+    """`sequence`: a sequence belongs to one split; `time`: each labelled sequence that `splits` does not name is
+    cut into one part per split, in the order `train`, `val`, `test`, `unlabeled`."""
+    splits: Splits = Field(default={"val": 0.2})
+    """Share or names of the labelled sequences of each split; the rest is `train`. With `split_by: time` a share
+    is of each sequence, and named sequences stay whole: `{val: 0.2, unlabeled: [street-0, street-2]}`."""
 
 
 def span(frames: int, stride: int) -> int:
@@ -86,8 +115,8 @@ class Window:
     meta: dict[str, Any]
 
 
-def sequence_splits(names: Sequence[str], params: WindowParams, seed: int) -> dict[str, str | None]:
-    """Returns the split of each sequence, None for a sequence that is cut by time.
+def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> dict[str, str | Splits]:
+    """Returns the split of each sequence, or the shares of a sequence that is cut by time.
 
     Args:
         names: names of the sequences.
@@ -101,19 +130,22 @@ def sequence_splits(names: Sequence[str], params: WindowParams, seed: int) -> di
         return {**assign_splits(names, params.splits, seed)}
     listed: Splits = {split: members for split, members in params.splits.items() if isinstance(members, tuple)}
     whole = listed_names(params.splits)
-    return {name: split if name in whole else None for name, split in assign_splits(names, listed, seed).items()}
+    return {
+        name: split if name in whole else params.splits
+        for name, split in assign_splits(names, listed, seed).items()
+    }
 
 
-def is_labelled(split: str | None) -> bool:
-    """Whether a sequence of this split needs labels; None stands for a sequence that is cut by time."""
-    return split is None or KIND_OF_SPLIT[split] == "labelled"
+def is_labelled(split: str | Splits) -> bool:
+    """Whether a sequence of this split, or one that is cut by time, needs labels."""
+    return not isinstance(split, str) or KIND_OF_SPLIT[split] == "labelled"
 
 
 def windows(
     name: str,
     sequence: SequenceFiles,
-    split: str | None,
-    params: WindowParams,
+    split: str | Splits,
+    params: WindowedSource,
     listing: Listing,
     lookback: int = 0,
 ) -> Iterator[Window]:
@@ -122,7 +154,7 @@ def windows(
     Args:
         name: name of the sequence.
         sequence: its frames and masks.
-        split: the split of the sequence; None cuts it by time.
+        split: the split of the sequence, or the shares of a cut by time.
         params: the params that define the cuts.
         listing: where left-out parts are recorded.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
@@ -146,7 +178,8 @@ def windows(
         taken_runs = [range(len(taken))]
     rate = {} if timing is None else timing.clip_rate(params.fps, params.stride)
     whole = range(len(taken))
-    for part_split, part in (time_parts(whole, params.splits) if split is None else {split: whole}).items():
+    parts = {split: whole} if isinstance(split, str) else time_parts(whole, split)
+    for part_split, part in parts.items():
         first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
         runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in taken_runs)
         ranges = [
@@ -155,9 +188,9 @@ def windows(
             for window in windows_in(len(run), params.frames, params.stride, params.window_step)
         ]
         if not ranges:
-            what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if split is None else "")
+            what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if split != part_split else "")
             what += f" in {len(sequence.runs)} parts ({sequence.gap})" if sequence.gap else ""
-            listing.skipped.append((name, f"{what}, a window needs {span(params.frames, params.stride)}"))
+            listing.skipped.append((name, f"{what}, a window needs {params.span}"))
         for window in ranges:
             frames = taken[window.start : window.stop : window.step]
             images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]

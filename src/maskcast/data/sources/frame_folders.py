@@ -6,7 +6,7 @@ Shapes: T frames, H rows, W columns.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
@@ -17,10 +17,10 @@ from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
-from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import Fps, SplitBy, is_labelled, sequence_splits, span, windows
+from maskcast.data.mirror_swaps import mirror_swaps_meta
+from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.sources.classes import read_classes
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, without_masks
 from maskcast.data.sources.sequence_files import (
     SequenceFiles,
@@ -30,7 +30,6 @@ from maskcast.data.sources.sequence_files import (
     read_window,
     sequence_notes,
 )
-from maskcast.data.sources.splits import Splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
@@ -53,15 +52,12 @@ def _text_keys(values: Any) -> Any:
 Values = Annotated[ByName[str, str], BeforeValidator(_text_keys)]
 
 
-class FrameFoldersSource(SourceConfig):
+class FrameFoldersSource(LabelledSource):
     """Sequences of images, or videos, with mask images, cut into windows.
 
     Masks are paired with frames by name, and their values are held against `classes` before one of them is used.
     """
 
-    splits_come_from: ClassVar[str] = (
-        "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
-    )
     layout: Literal["frame_folders"] = "frame_folders"
     images: Pattern = "JPEGImages/480p/{clip}"
     """Folder of a sequence's frames, or its video, e.g. `"{clip}.mp4"`; `{clip}` stands for the sequence's name.
@@ -93,48 +89,15 @@ class FrameFoldersSource(SourceConfig):
     whose red is the class and whose green and blue are the object, 0 for none, as in KITTI-STEP. `classes`,
     `values` and `ignore` then refer to class numbers; `ignore` may also be a whole pixel value, except for
     colours."""
-    classes: Classes = ("background", "foreground")
-    """Class names by id; or the path of a classes file in the raw folder, which may also give classes
-    attributes."""
-    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
-    """Pairs of classes that trade places when a frame is flipped horizontally, e.g. `[[left thumb, right thumb],
-    [left palm, right palm]]`; a single pair may be written as two names. Training flips half of the samples and
-    swaps the classes of these pairs. [] declares that none swap, which also ends the warning about names with a
-    side."""
-    things: bool = Field(default=False, exclude_if=is_false)
-    """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
-    has one class in all frames, so the generated masks of a clip can be made consistent
-    (`generate_masks.consistent_frames`). That removes specks, and with them small objects that the masker is
-    unsure of."""
     instances: bool = Field(default=False, exclude_if=is_false)
     """Whether each mask value is an object of its own, as in DAVIS 2017. Clips then have, beside the classes
     (`mask`), a label map `objects` of kind instances. `values` or `label_divisor` give the class of each object;
     without them all objects have the second of two classes. A clip in which a frame has no mask has no
     `objects`."""
-    frames: int = Field(default=22, ge=1)
-    """Number of frames of a clip."""
-    stride: int = Field(default=1, ge=1)
-    """Distance between consecutive frames of a clip, in frames of the sequence."""
-    fps: Fps = None
-    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
-    `stride` and `window_step` then count these; masks of other frames are not used. null takes every frame."""
-    window_step: int = Field(default=22, ge=1)
-    """Distance between the first frames of consecutive clips, in frames of the sequence."""
-    split_by: SplitBy = "sequence"
-    """`sequence`: a sequence belongs to one split; `time`: each sequence that `splits` does not name is cut into
-    one part per split, in the order `train`, `val`, `test`, `unlabeled`."""
-    splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the sequences of each split; the rest is `train`. With `split_by: time` a share is of each
-    sequence, and named sequences stay whole: `{val: 0.2, unlabeled: [street-0, street-2]}`."""
     lookback: int = Field(default=0, ge=0)
     """With `split_by: time`, how many frames at the start of a clip of `val`, `test` or `hidden` may be from the
     split before: a forecaster sees them as context and forecasts later ones. Not for maskers, which would be
     validated on frames that they trained on."""
-
-    @property
-    def span(self) -> int:
-        """Number of frames of the sequence from a window's first to its last."""
-        return span(self.frames, self.stride)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
@@ -152,8 +115,6 @@ class FrameFoldersSource(SourceConfig):
             )
         if self.values is not None and not isinstance(self.classes, str):
             value_table(self.values, self.classes)
-        if not isinstance(self.classes, str):
-            check_swaps_named(self.mirror_swaps, self.classes[1:])
         if self.label_divisor is not None:
             if self.encoding == "binary":
                 raise ValueError("label_divisor is for classes; leave out encoding: binary")

@@ -4,21 +4,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Any, ClassVar, Literal
 
 from maskcast.data.frame_names import METADATA_SUFFIXES
-from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.mirror_swaps import mirror_swaps_meta
+from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import Fps, span, windows_in
+from maskcast.data.sources.cutting import WindowedSource, windows_in
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, read_video
 from maskcast.data.video_files.timing import Timing, read_timing, uneven_rates
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key, single_map
-from maskcast.params import is_null
 from maskcast.progress import track
 from maskcast.reading import pluralize
 
@@ -36,7 +33,7 @@ def unsupported_files(names: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-class VideosSource(SourceConfig):
+class VideosSource(WindowedSource):
     """Every video file below the folder."""
 
     splits_come_from: ClassVar[str] = (
@@ -45,23 +42,6 @@ class VideosSource(SourceConfig):
     layout: Literal["videos"] = "videos"
     classes: Classes = ("background", "foreground")
     """Class names, by id, of the masker that will mask the clips; or a classes file in the raw folder."""
-    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
-    """Pairs of classes that trade places when a frame is flipped horizontally; see `frame_folders`."""
-    frames: int = Field(default=22, ge=1)
-    """Number of frames of a clip."""
-    stride: int = Field(default=1, ge=1)
-    """Distance between consecutive frames of a clip, in frames of the video."""
-    fps: Fps = None
-    """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
-    `stride` and `window_step` then count these. null takes every frame."""
-    window_step: int = Field(default=22, ge=1)
-    """Distance between the first frames of consecutive clips, in frames of the video."""
-
-    @model_validator(mode="after")
-    def _known_swaps(self) -> Self:
-        if not isinstance(self.classes, str):
-            check_swaps_named(self.mirror_swaps, self.classes[1:])
-        return self
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.listing`)."""
@@ -84,8 +64,8 @@ class VideosSource(SourceConfig):
             timings[name] = timing
             windows = windows_in(len(taken), self.frames, self.stride, self.window_step)
             if not windows:
-                needed = span(self.frames, self.stride)
-                listing.skipped.append((name, f"has {pluralize(len(taken), 'frame')}, a window needs {needed}"))
+                reason = f"has {pluralize(len(taken), 'frame')}, a window needs {self.span}"
+                listing.skipped.append((name, reason))
             stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for window in windows:
                 load = partial(load_window, names[name], taken[window.start : window.stop : window.step])
