@@ -148,6 +148,7 @@ def windows(
     params: WindowedSource,
     listing: Listing,
     lookback: int = 0,
+    clip_name: str | None = None,
 ) -> Iterator[Window]:
     """Yields the windows of a sequence; records parts that are too short in ``listing.skipped``.
 
@@ -159,6 +160,7 @@ def windows(
         listing: where left-out parts are recorded.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
+        clip_name: what the ids of its clips begin with; the name of the sequence by default.
 
     Raises:
         MaskcastError: if frames are taken by time, and are images.
@@ -195,4 +197,5 @@ def windows(
             frames = taken[window.start : window.stop : window.step]
             images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]
             meta = {"video": name, "start": window.start, "stride": params.stride} | rate
-            yield Window(f"{name}_{window.start:05d}", part_split, KIND_OF_SPLIT[part_split], frames, images, meta)
+            clip_id = f"{clip_name or name}_{window.start:05d}"
+            yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta)

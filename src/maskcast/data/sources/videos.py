@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from maskcast.data.frame_names import METADATA_SUFFIXES
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import WindowedSource, windows_in
+from maskcast.data.sources.cutting import WindowedSource, windows
+from maskcast.data.sources.sequence_files import SequenceFiles, pair_files, rate_warnings
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, read_video
-from maskcast.data.video_files.timing import Timing, read_timing, uneven_rates
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key, single_map
@@ -53,34 +53,25 @@ class VideosSource(WindowedSource):
         listing.skipped += unsupported_files(files)
         if not names:
             raise MaskcastError(f"{raw}: no video files found ({', '.join(sorted(VIDEO_SUFFIXES))}); fix the path")
-        ids, timings = Counter(map(_id, names)), dict[str, Timing]()
+        stems, footage = Counter(map(_stem, names)), dict[str, SequenceFiles]()
         for name in track(sorted(names, key=natural_sort_key), "counting frames"):
             try:
-                timing = read_timing(names[name])
-                taken = timing.take(self.fps)
+                footage[name] = pair_files(names[name], None, raw, suffix="", offset=None, labelled=False)
             except MaskcastError as error:
                 listing.skipped.append((name, str(error)))
                 continue
-            timings[name] = timing
-            windows = windows_in(len(taken), self.frames, self.stride, self.window_step)
-            if not windows:
-                reason = f"has {pluralize(len(taken), 'frame')}, a window needs {self.span}"
-                listing.skipped.append((name, reason))
-            stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
-            for window in windows:
-                load = partial(load_window, names[name], taken[window.start : window.stop : window.step])
-                meta: dict[str, Any] = {"video": name, "start": window.start, "stride": self.stride}
-                meta |= timing.clip_rate(self.fps, self.stride)
-                listing.add(RawClip(f"{stem}_{window.start:05d}", "unlabeled", "unlabelled", load, meta))
-        if self.fps is None and self.frames > 1 and (text := uneven_rates(timings)):
-            listing.warnings.append(f"warning: {text}")
+            clip_name = _stem(name) if stems[_stem(name)] == 1 else name.replace("/", "_").replace(".", "_")
+            for window in windows(name, footage[name], "unlabeled", self, listing, clip_name=clip_name):
+                load = partial(load_window, names[name], window.frames)
+                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
+        listing.warnings += rate_warnings(footage, self.fps, {}) if self.frames > 1 else ()
         return listing
 
 
-def _id(name: str) -> str:
+def _stem(name: str) -> str:
     return name.rpartition(".")[0].replace("/", "_")
 
 
-def load_window(path: Path, window: Sequence[int]) -> Arrays:
+def load_window(video: Path, window: Sequence[int]) -> Arrays:
     """Reads the frames of one window; there are no masks."""
-    return Arrays(read_video(path, window))
+    return Arrays(read_video(video, window))
