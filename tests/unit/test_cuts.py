@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.video_files.cuts import CutDetector
 from maskcast.data.video_files.frames import read_video
+from maskcast.inference.cuts import CutDetector
 
 
 def cuts(frames: np.ndarray) -> list[int]:

@@ -10,7 +10,6 @@ import torch
 from tests.conftest import moving_squares, write_store
 
 from maskcast.curves import read_curves
-from maskcast.data.clip_store.known_masks import KnownMasks
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
@@ -24,6 +23,7 @@ from maskcast.models.objects.motion import PAST
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
+from maskcast.training.tasks.forecasting_masks import KnownMasks
 from maskcast.training.tasks.improvement import is_significantly_better, scores_by_video
 
 TRAINING = {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "learning_rate": 3e-3, "precision": "fp32"}

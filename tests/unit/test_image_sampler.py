@@ -7,8 +7,8 @@ import pytest
 from tests.conftest import write_detection_set
 
 from maskcast.data.detection.dataset import DetectionSet
-from maskcast.data.detection.sampler import ImageSampler, repeat_factors
 from maskcast.seed import rng
+from maskcast.training.tasks.detection_sampler import ImageSampler, repeat_factors
 
 
 def test_repeat_factors_by_hand() -> None:

@@ -11,7 +11,6 @@ from maskcast.data.augment.colours import ColourParams, draw_colour_transform, r
 from maskcast.data.augment.frames import AugmentParams, augment
 from maskcast.data.augment.mirror import swapped_ids
 from maskcast.data.clip_store.instances import ObjectClasses
-from maskcast.data.clip_store.known_masks import KnownMasks
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
@@ -23,6 +22,7 @@ from maskcast.models.forecasting.input import Input
 from maskcast.seed import rng
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.forecasting import ForecastTask
+from maskcast.training.tasks.forecasting_masks import KnownMasks
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_windows import LabelledWindows

@@ -2,8 +2,8 @@
 
 import pytest
 
-from maskcast.data.clip_store.windows import WindowSampler
 from maskcast.errors import MaskcastError
+from maskcast.training.tasks.forecasting_windows import WindowSampler
 
 
 def sampler(lengths: list[int], **changes: int) -> WindowSampler:

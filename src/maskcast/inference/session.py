@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from maskcast.data.video_files.cuts import CutDetector
 from maskcast.errors import MaskcastError
+from maskcast.inference.cuts import CutDetector
 from maskcast.inference.predictions import Predictions
 from maskcast.inference.segment import segment
 from maskcast.models.segmentation.base import Segmenter

@@ -78,9 +78,9 @@ def pretraining(
     """Returns the training task, and the numbers of training clips and of clips left out."""
     import torch
 
-    from maskcast.data.clip_store.known_masks import KnownMasks
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.training.tasks.forecasting import ForecastTask
+    from maskcast.training.tasks.forecasting_masks import KnownMasks
 
     store, generated = open_stores(clips, masks, params.label_map)
     train, left_out = _confident(generated, store, params.min_confidence)

@@ -17,7 +17,6 @@ from maskcast.data.augment.boxes import Sample, augment_boxes, resized_size, str
 from maskcast.data.augment.mirror import swapped_ids
 from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
-from maskcast.data.detection.sampler import ImageSampler
 from maskcast.data.images import read_image
 from maskcast.distributed import all_gather, all_sum, rank, rank_indices, world_size
 from maskcast.errors import MaskcastError
@@ -28,6 +27,7 @@ from maskcast.models.detection.base import Detector
 from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel
 from maskcast.training.tasks.detection_params import DetectorTraining, UnlabeledParams
+from maskcast.training.tasks.detection_sampler import ImageSampler
 
 BOX_MULTIPLE = 16  # boxes of an image are padded to multiples of it, so that there are few shapes to record
 UNLABELED_KEY = 1  # random key for drawing unlabelled images, different from that of labelled ones

@@ -14,7 +14,6 @@ from torch import Tensor
 from maskcast.data.augment.mirror import check_swaps_of_one_map
 from maskcast.data.clip_store.frame_index import evenly_spaced, in_batches
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.clip_store.windows import WindowSampler
 from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run import is_dry_run
 from maskcast.errors import MaskcastError
@@ -33,6 +32,7 @@ from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
+from maskcast.training.tasks.forecasting_windows import WindowSampler
 from maskcast.training.tasks.improvement import is_significantly_better, scores_by_video
 
 FOREGROUND = "jaccard_last_no_background"  # reported if there is one class besides the background
