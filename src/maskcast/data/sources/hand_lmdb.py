@@ -8,10 +8,14 @@
 Shapes: H rows, W columns.
 """
 
-from collections.abc import Iterator
+import json
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, overload
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,7 +28,6 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
 from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps
-from maskcast.data.sources.lazy import LazyClips, Part, SampleFile
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
 from maskcast.params import ByName, is_null
@@ -92,15 +95,15 @@ class HandLmdbSource(SourceConfig):
         for path in (self.images, *([self.masks] if labelled else [])):
             count_keys(raw / path)
         listing = Listing([], hand_maps(names[1:], visible=False), meta=mirror_swaps_meta((SIDES,), SIDES))
-        parts: list[Part] = []
+        parts: list[_Part] = []
         labelled_paths: set[int] = set()  # hashes of the image paths in labelled lists, which save memory
         for number, split in enumerate([*labelled, *(one for one in self.lists if one not in labelled)]):
-            samples: SampleFile | list[Sample] = SampleFile(self._samples(raw, split, listing, labelled_paths))
+            samples: _SampleFile | list[Sample] = _SampleFile(self._samples(raw, split, listing, labelled_paths))
             if self.most is not None and len(samples) > self.most:
                 drawn = rng(derive(seed, number)).choice(len(samples), self.most, replace=False)
                 samples = [samples[k] for k in sorted(drawn.tolist())]
             parts.append((samples, partial(self._clip, raw, split, len(names))))
-        listing.clips = LazyClips(parts)
+        listing.clips = _LazyClips(parts)
         return listing
 
     def _samples(self, raw: Path, split: Split, listing: Listing, labelled_paths: set[int]) -> Iterator[Sample]:
@@ -137,6 +140,62 @@ class HandLmdbSource(SourceConfig):
         )
         meta = {"path": sample.path, "hands": sample.hands, "box": list(sample.box)}
         return RawClip(self._stem(sample.path), split, KIND_OF_SPLIT[split], load, meta)
+
+
+class _SampleFile:
+    """Samples in a temporary file, by index from 0; memory holds only 8 bytes per sample."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._ends = array("Q")
+        with tempfile.TemporaryFile() as file:
+            for sample in samples:
+                file.write(json.dumps(sample).encode())
+                self._ends.append(file.tell())
+            file.flush()
+            self._lines = mmap(file.fileno(), 0, access=ACCESS_READ) if self._ends else b""
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> Sample:
+        start = self._ends[index - 1] if index else 0
+        path, box, hands, mask = json.loads(self._lines[start : self._ends[index]])
+        return Sample(path, tuple(box), hands, mask)
+
+
+_Part = tuple[_SampleFile | list[Sample], Callable[[Sample], RawClip]]
+
+
+class _LazyClips(Sequence[RawClip]):
+    """Clips that are made from samples on access.
+
+    Args:
+        parts: pairs of samples and the function that makes a clip from each of them.
+    """
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(samples) for samples, _ in self._parts)
+
+    def __iter__(self) -> Iterator[RawClip]:
+        for samples, make in self._parts:
+            yield from (make(samples[k]) for k in range(len(samples)))
+
+    @overload
+    def __getitem__(self, index: int) -> RawClip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RawClip]: ...
+    def __getitem__(self, index: int | slice) -> RawClip | Sequence[RawClip]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(len(self))[index]]
+        k = range(len(self))[index]
+        for samples, make in self._parts:
+            if k < len(samples):
+                return make(samples[k])
+            k -= len(samples)
+        raise IndexError(index)
 
 
 def load_sample(
