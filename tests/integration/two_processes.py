@@ -27,6 +27,7 @@ from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
+from maskcast.training.task import ChunkedTask, Task
 from maskcast.training.tasks.segmentation import FrameTask, WindowTask
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 
@@ -49,7 +50,7 @@ class Losses:
         raise AssertionError
 
 
-class PlainTask:
+class PlainTask(Task):
     """A masker with every term of its loss and a forecaster, both with BatchNorm.
 
     Samples differ in classes and in the number of labelled pixels, so that a mean of means would be another.
@@ -89,7 +90,7 @@ class PlainTask:
         return {"score": 0.0}
 
 
-class ChunkedTask(PlainTask):
+class Chunked(PlainTask, ChunkedTask):
     """The same, and then a memory that starts as learned: a weight that takes part in the first chunk alone."""
 
     def __init__(self) -> None:
@@ -147,7 +148,7 @@ def fitted(task: str) -> list[float]:
 
 TASKS: dict[str, Callable[[Path], PlainTask | WindowTask | FrameTask]] = {
     "plain": lambda _: PlainTask(),
-    "chunked": lambda _: ChunkedTask(),
+    "chunked": lambda _: Chunked(),
     "windows": windows,
     "taught": taught,
 }

@@ -22,6 +22,7 @@ from maskcast.runner.run import run_stage
 from maskcast.stages.find_learning_rate import FindLearningRate, find_learning_rate
 from maskcast.training.range_test import Sweep, range_test
 from maskcast.training.schedule import TrainingParams
+from maskcast.training.task import Task
 
 SHORT = {"lowest": 1e-5, "highest": 10.0, "steps": 40}
 
@@ -80,10 +81,10 @@ def test_what_a_sweep_suggests_is_computed_by_hand() -> None:
     assert Sweep(rates, losses, list(range(10)), diverged=True).suggestion is None
 
 
-class Steep:
+class Steep(Task):
     """A task whose loss is x^4 from 2 on: it leaves all bounds where the rate is too high."""
 
-    fingerprint, monitor = "steep", None
+    fingerprint = "steep"
 
     def __init__(self) -> None:
         self.model: nn.Module = nn.Linear(1, 1, bias=False)
@@ -116,10 +117,10 @@ def test_it_ends_where_the_loss_leaves_all_bounds() -> None:
         assert found.smoothed[step - 1] == pytest.approx(mean / (1 - 0.95**step))
 
 
-class Spiky:
+class Spiky(Task):
     """A task whose loss is 1, but for one step."""
 
-    fingerprint, monitor = "spiky", None
+    fingerprint = "spiky"
 
     def __init__(self, spike: float) -> None:
         self.model, self.spike = nn.Linear(1, 1), spike

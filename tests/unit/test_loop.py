@@ -21,6 +21,7 @@ from maskcast.seed import derive, rng
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.loop import fit
 from maskcast.training.schedule import CosineSchedule, SgdCosine, SgdPhases, TrainingParams
+from maskcast.training.task import ChunkedTask, Task
 from maskcast.training.tasks.segmentation_phases import PhasedTraining
 
 PARAMS = TrainingParams(
@@ -52,10 +53,10 @@ class Kept:
         raise AssertionError
 
 
-class Regression:
+class Regression(Task):
     """Fits a line, with dropout so that torch's random state matters, and batch norm so that buffers do."""
 
-    monitor: str | None = "score"
+    monitor = "score"
 
     def __init__(self, fingerprint: str = "a", killed_at: int = -1, scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
@@ -107,10 +108,10 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int, 
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
 
 
-class Memory:
+class Memory(ChunkedTask):
     """Predicts the running sum of 9 numbers, in 3 chunks: memory goes on to the next one, no gradient does."""
 
-    monitor: str | None = "score"
+    monitor = "score"
     fingerprint = "a"
 
     def __init__(self, killed_at: int = -1) -> None:

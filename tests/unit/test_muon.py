@@ -12,6 +12,7 @@ from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.optimizers import orthogonal
 from maskcast.training.schedule import TrainingParams
+from maskcast.training.task import Task
 
 PARAMS = TrainingParams(
     epochs=3,
@@ -34,10 +35,10 @@ def network() -> nn.Sequential:
     )
 
 
-class Brightness:
+class Brightness(Task):
     """Learns the mean of pictures."""
 
-    monitor: str | None = "score"
+    monitor = "score"
     fingerprint = "a"
 
     def __init__(self, killed_at: int = -1) -> None:

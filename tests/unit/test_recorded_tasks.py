@@ -27,7 +27,7 @@ from maskcast.training import loop
 from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
-from maskcast.training.task import ChunkedTask, is_recordable
+from maskcast.training.task import ChunkedTask
 from maskcast.training.tasks.dense import DenseTask
 from maskcast.training.tasks.detection import DetectorTask
 from maskcast.training.tasks.detection_params import DetectorTraining
@@ -115,7 +115,7 @@ def test_a_recorded_training_learns_what_a_written_one_does(
 ) -> None:
     """With what begins in the middle, too: each shape of batches is recorded by itself."""
     plain, task = made(store), made(store)
-    assert is_recordable(task)
+    assert task.same_each_step
     curve = fit(plain, task.params.training, tmp_path / "plain").curve
     monkeypatch.setattr(loop, "Learner", recorded.Learner)
     assert fit(task, task.params.training, tmp_path / "recorded").curve == curve
@@ -190,7 +190,7 @@ def test_host_and_device_do_not_meet(
     """The second time: what is sent once is there before a step is recorded. No number keeps a step's graph."""
     task, step = made(store), TRAINING["steps_per_epoch"] - 1
     without_kernels(monkeypatch)
-    assert is_recordable(task)
+    assert task.same_each_step
     batch = task.batch(step)
     with FakeTensorMode(allow_non_fake_inputs=True):  # torchvision keeps anchors in a list
         moved(task.model.train())
@@ -210,4 +210,4 @@ def test_a_network_of_another_package_is_recorded_only_if_it_says_so(
 ) -> None:
     """It may draw on the host: a recorded step would repeat what was drawn once."""
     monkeypatch.setattr(UNetConfig, "same_each_step", SegmenterModelConfig.same_each_step)
-    assert not is_recordable(TASKS[name](store))
+    assert not TASKS[name](store).same_each_step

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from maskcast.progress import report, say
 from maskcast.training.schedule import Schedule
 from maskcast.training.step_metrics import divergence_error
-from maskcast.training.task import StartComparison, Task
+from maskcast.training.task import Task
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Progress:
         trained = {"loss": self.losses / params.steps_per_epoch} if epoch else {}
         self.curve.append({"epoch": epoch, **trained, **scores})
         self.losses = 0.0
-        confirmed = epoch == 0 or not isinstance(task, StartComparison) or task.improves_on_start()
+        confirmed = epoch == 0 or task.improves_on_start()
         monitor = task.monitor
         better = monitor is None or not self.best or (confirmed and scores[monitor] > self.best[monitor])
         if better:

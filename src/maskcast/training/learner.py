@@ -19,7 +19,7 @@ from maskcast.training.out_of_memory import GpuMemory, estimate_batch_size, take
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
 from maskcast.training.step_metrics import READ_DELAY, Logged, StepMetricsQueue, divergence_error
-from maskcast.training.task import ChunkedTask, Task, is_recordable
+from maskcast.training.task import ChunkedTask, Task
 
 WARM_UP_STEPS = 3  # steps with the same shapes that run eagerly before one is recorded as a CUDA graph
 MAX_GRAPHS = 64  # sets of shapes that are recorded, at most
@@ -49,7 +49,7 @@ class Learner:
         self.metrics = StepMetricsQueue(delay=READ_DELAY if processes.device.type == "cuda" else 0)
         single_process = not processes.multi_process
         wanted = processes.device.type == "cuda" and single_process and params.compile is not False
-        recordable = wanted and is_recordable(task)
+        recordable = wanted and task.same_each_step
         self.compiled = compile_methods(
             task.model,
             params.compile,
@@ -79,8 +79,7 @@ class Learner:
         self._task.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._params.rate(step) if rate is None else rate
-        if begin := getattr(self._task, "begin_step", None):
-            begin(step)
+        self._task.begin_step(step)
         result = self._compute_gradients(step, batch)
         if result is None or not self._update_weights(step, *result):
             raise MaskcastError(self._out_of_memory_message(step, batch))

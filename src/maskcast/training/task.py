@@ -1,7 +1,8 @@
-"""Protocols of a task: what the training loop needs of what is trained."""
+"""What the training loop needs of what is trained."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -9,24 +10,25 @@ if TYPE_CHECKING:
     from maskcast.training.step_metrics import Logged
 
 
-class BaseTask(Protocol):
-    """The part of the protocol that all tasks share.
+class Task(ABC):
+    """A model with its batches, its loss and its validation."""
 
-    A task may have a method ``begin_step(step)``, which is called once before each step, outside of what may be
-    recorded as a CUDA graph. Running averages of the weights are updated there.
-    """
-
+    model: "nn.Module"
+    """What is trained."""
     fingerprint: str
     """Identifies params and data; a checkpoint with another fingerprint is not resumed."""
+    monitor: str | None = None
+    """The metric of ``validate`` that chooses the best weights (higher is better); None keeps the last."""
 
     @property
-    def model(self) -> "nn.Module":
-        """What is trained."""
+    def same_each_step(self) -> bool:
+        """Whether the loss does the same on the host in each step.
 
-    @property
-    def monitor(self) -> str | None:
-        """The metric of ``validate`` that chooses the best weights (higher is better); None keeps the last."""
+        Then a step on a GPU is recorded once as a CUDA graph (``models/cuda_graphs.py``).
+        """
+        return False
 
+    @abstractmethod
     def batch(self, step: int) -> Any:
         """Returns this process's part (``rank_indices``) of a step's batch, on the CPU: pure in (seed, step).
 
@@ -34,53 +36,43 @@ class BaseTask(Protocol):
         to the task may be lost.
         """
 
-    def validate(self) -> dict[str, float]:
-        """Returns the scores of ``model`` (in eval mode); processes share the work and get equal scores."""
-
-
-class PlainTask(BaseTask, Protocol):
-    """A task that gives the loss of a whole batch at once.
-
-    If its loss does the same on the host in each step, an attribute ``same_each_step`` is true; then a step on a
-    GPU is recorded once as a CUDA graph (``models/cuda_graphs.py``).
-    """
+    def begin_step(self, step: int) -> None:
+        """Is called once before each step, outside of what may be recorded as a CUDA graph."""
+        return
 
     def loss(self, batch: Any, step: int) -> tuple["Tensor", "Logged"]:
         """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log.
 
         Numbers should be detached tensors on the device: reading their values would make the GPU wait.
         """
+        raise TypeError(f"{type(self).__name__} must implement loss, or chunks and losses of a ChunkedTask")
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Returns the scores of ``model`` (in eval mode); processes share the work and get equal scores."""
+
+    def improves_on_start(self) -> bool:
+        """Returns whether the model, as last validated, is surely better than the initial weights.
+
+        Only such weights replace the initial ones.
+        """
+        return True
 
 
-@runtime_checkable
-class ChunkedTask(BaseTask, Protocol):
+class ChunkedTask(Task):
     """A task that gives the loss of a batch in chunks.
 
     The loop calls backward on each loss before it asks for the next, so memory holds the graph of one chunk only.
     """
 
+    @abstractmethod
     def chunks(self, batch: Any) -> int:
         """Returns how many losses ``losses`` yields for this batch; the number is the same on each process."""
 
+    @abstractmethod
     def losses(self, batch: Any, step: int) -> Iterator[tuple["Tensor", "Logged"]]:
         """Yields for each chunk its share of the loss of the whole batch, and of the numbers to log.
 
         The shares add up to the loss of the batch, so each is normalised by counts over the whole batch. State
         that is passed from one chunk to the next is detached.
         """
-
-
-@runtime_checkable
-class StartComparison(Protocol):
-    """The additional method of a task whose initial weights are only replaced by surely better ones."""
-
-    def improves_on_start(self) -> bool:
-        """Returns whether the model, as last validated, is surely better than the initial weights."""
-
-
-Task = PlainTask | ChunkedTask
-
-
-def is_recordable(task: Task) -> bool:
-    """Whether its step on a GPU may be recorded as a CUDA graph."""
-    return bool(getattr(task, "same_each_step", False))

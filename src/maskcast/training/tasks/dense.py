@@ -22,12 +22,13 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.seed import derive, rng
 from maskcast.training.feeding import to_device
+from maskcast.training.task import Task
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
 COLOURS = LabelMap("colours", ("red", "green", "blue"))  # predicted instead of classes
 
 
-class DenseTask:
+class DenseTask(Task):
     """Predicts images from views of frames, which are drawn uniformly at random.
 
     Args:
@@ -38,8 +39,6 @@ class DenseTask:
         fingerprint: identifies params and data.
     """
 
-    monitor = None
-
     def __init__(
         self,
         frames: Frames,
@@ -49,7 +48,7 @@ class DenseTask:
         fingerprint: str,
     ) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
-        self.same_each_step = network.same_each_step
+        self._network = network
         torch.manual_seed(derive(params.training.seed))
         self.segmenter: Segmenter = network.build((COLOURS,))
         if (pretrained := network.load_pretrained(self.segmenter)) is not None:
@@ -61,6 +60,11 @@ class DenseTask:
             buffer.copy_(torch.from_numpy(values))
         self.encoder = Normalised(network.encoder_of(self.segmenter), *map(torch.from_numpy, self.colours))
         self.model: nn.Module = self.segmenter
+
+    @property
+    def same_each_step(self) -> bool:
+        """Whether a step can be recorded (``models/cuda_graphs.py``)."""
+        return self._network.same_each_step
 
     def batch(self, step: int) -> PretextSample:
         """Returns this process's samples: a pure function of (seed, step)."""

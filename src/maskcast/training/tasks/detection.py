@@ -26,6 +26,7 @@ from maskcast.inference.detect import detect
 from maskcast.models.detection.base import Detector
 from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel
+from maskcast.training.task import Task
 from maskcast.training.tasks.detection_params import DetectorTraining, UnlabeledParams
 from maskcast.training.tasks.detection_sampler import ImageSampler
 
@@ -33,7 +34,7 @@ BOX_MULTIPLE = 16  # boxes of an image are padded to multiples of it, so that th
 UNLABELED_KEY = 1  # random key for drawing unlabelled images, different from that of labelled ones
 
 
-class DetectorTask:
+class DetectorTask(Task):
     """Trains on randomly drawn images; validates on the whole validation split with COCO's metrics.
 
     Args:
@@ -47,7 +48,7 @@ class DetectorTask:
             encoder is of another architecture.
     """
 
-    monitor: str | None = "AP"
+    monitor = "AP"
 
     def __init__(
         self, data: DetectionSet, params: DetectorTraining, encoder: Path | None, fingerprint: str

@@ -18,12 +18,13 @@ from maskcast.errors import MaskcastError
 from maskcast.models.encoders.configs import SiameseConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.seed import derive, rng
+from maskcast.training.task import Task
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
 COLLAPSED = 0.01  # spread of a batch's embeddings below which they have collapsed; 1 is uniform
 
 
-class EncoderTask:
+class EncoderTask(Task):
     """Compares two views of each sample; frames are drawn uniformly at random.
 
     Args:
@@ -33,7 +34,6 @@ class EncoderTask:
         fingerprint: identifies params and data.
     """
 
-    monitor = None
     same_each_step = True
 
     def __init__(self, frames: Frames, params: EncoderTraining, method: SiameseConfig, fingerprint: str) -> None:

@@ -31,6 +31,7 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
+from maskcast.training.task import Task
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.forecasting_windows import WindowSampler
 from maskcast.training.tasks.improvement import is_significantly_better, scores_by_video
@@ -40,7 +41,7 @@ SCORES = ("jaccard_last", "jaccard_mean", FOREGROUND)
 UNTRAINED = ("persistence", "constant_velocity")  # baselines without training that a forecaster should surpass
 
 
-class ForecastTask:
+class ForecastTask(Task):
     """Trains on windows of the training clips; validates on whole clips, as at prediction time.
 
     Args:
@@ -58,6 +59,7 @@ class ForecastTask:
             frames.
     """
 
+    model: Forecaster
     monitor = "jaccard"
 
     def __init__(

@@ -14,6 +14,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.models.segmentation.base import State
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
 from maskcast.training.step_metrics import Logged
+from maskcast.training.task import ChunkedTask
 from maskcast.training.tasks.segmentation_base import SegmentationTask
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 from maskcast.training.tasks.segmentation_windows import Windows
@@ -30,7 +31,7 @@ class FrameTask(SegmentationTask):
         return self._loss(logits, windows.masks, batch, step)
 
 
-class WindowTask(SegmentationTask):
+class WindowTask(SegmentationTask, ChunkedTask):
     """Trains a segmenter with state by truncated back-propagation through time.
 
     A window starts with the initial state, or after ``burn_in`` frames without a gradient. No state is kept

@@ -27,6 +27,7 @@ from maskcast.models.segmentation.matte_losses import MatteLoss
 from maskcast.reading import pluralize
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
+from maskcast.training.task import Task
 from maskcast.training.tasks.segmentation_adversarial import Adversary
 from maskcast.training.tasks.segmentation_initial_weights import load_initial_weights
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -37,7 +38,7 @@ from maskcast.training.tasks.segmentation_validation import Validation
 from maskcast.training.tasks.segmentation_windows import LabelledWindows, Windows, chosen_maps
 
 
-class SegmentationTask:
+class SegmentationTask(Task):
     """Base of the tasks for segmenters with and without state.
 
     Args:
@@ -54,7 +55,7 @@ class SegmentationTask:
             start from do not fit.
     """
 
-    monitor: str | None = "jaccard"
+    monitor = "jaccard"
 
     def __init__(
         self,
