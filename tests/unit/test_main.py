@@ -287,6 +287,12 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     assert "(default {train: train, validation: val, test: hidden})" in text
 
 
+@pytest.mark.parametrize("name", ["pretrain_encoder", "train_detector", "train_masker"])
+def test_help_describes_keys_that_only_get_another_default(name: str, said: Said) -> None:
+    keys = re.findall(r"^ +((?:brightness|contrast|saturation|hue|blur): .*)", said(name, "--help"), re.MULTILINE)
+    assert keys and all(re.match(r"\w+: Maximum ", key) for key in keys), keys
+
+
 def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train_masker", "--help"])

@@ -147,7 +147,7 @@ def describe_params(model: type[BaseModel], indent: str = "  ", tag: str | None 
             notes.insert(0, ", ".join(limits))
         if choices := _choices(field.annotation):
             notes.insert(0, f"one of {', '.join(map(_plain, choices))}")
-        words = [f"{name}:", *(field.description or "").split(), f"({'; '.join(notes)})"]
+        words = [f"{name}:", *_description(model, name).split(), f"({'; '.join(notes)})"]
         lines += textwrap.wrap(
             " ".join(words), width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
         )
@@ -156,6 +156,12 @@ def describe_params(model: type[BaseModel], indent: str = "  ", tag: str | None 
             for nested in models_in_annotation(field.annotation)
         ]
     return "\n".join(lines)
+
+
+def _description(model: type[BaseModel], name: str) -> str:
+    """Returns the description of a key: its own, or that of the nearest base class which describes it."""
+    bases = (base for base in model.__mro__ if issubclass(base, BaseModel) and name in base.model_fields)
+    return next((text for base in bases if (text := base.model_fields[name].description)), "")
 
 
 def _limits(field: FieldInfo) -> Iterator[tuple[str, float]]:

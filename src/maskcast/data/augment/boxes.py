@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.augment.colours import Blur, ColourParams, Probability, recolour_image
+from maskcast.data.augment.strong import StrongColours
 
 MIN_BOX_SIDE = 1.0  # pixels; boxes with a shorter side after cropping are dropped
 MAX_SCALE = 10  # limit, because the whole image is magnified before it is cropped
@@ -103,12 +104,9 @@ def augment_boxes(
     )
 
 
-class StrongParams(ColourParams):
+class StrongParams(StrongColours):
     """What the student's view of an unlabelled image has more than the teacher's; boxes stay where they are."""
 
-    brightness: float = Field(default=0.4, ge=0, le=1)
-    contrast: float = Field(default=0.4, ge=0, le=1)
-    saturation: float = Field(default=0.4, ge=0, le=1)
     blur: Blur = 1.5
     patches: int = Field(default=3, ge=0, le=1000)
     """Maximum number of rectangles of noise (cutout, DeVries and Taylor 2017, arXiv 1708.04552), each at most a

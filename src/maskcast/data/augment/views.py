@@ -35,13 +35,9 @@ class ViewParams(ColourParams):
     recolour: Probability = 0.8
     """Probability of changing brightness, contrast, saturation and hue."""
     brightness: float = Field(default=0.4, ge=0, le=1)
-    """Maximum relative change of brightness."""
     contrast: float = Field(default=0.4, ge=0, le=1)
-    """Maximum relative change of contrast, around mid-grey."""
     saturation: float = Field(default=0.4, ge=0, le=1)
-    """Maximum relative change of saturation."""
     hue: float = Field(default=0.1, ge=0, le=0.5)
-    """Maximum shift of the hue, as a fraction of the colour circle."""
     grey: Probability = 0.2
     """Probability of conversion to greyscale."""
     blurred: Probability = 0.5
