@@ -1,7 +1,6 @@
 """Stands in for a CUDA graph on a CPU: a replay does the work again, into the memory of the first time."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -57,9 +56,8 @@ class Learner(learner.Learner):
     def __init__(self, task: Any, *given: Any) -> None:
         super().__init__(task, *given)
         type(self).recorder = GraphRecorder(task.model)
-        gradients = partial(self._gradients, 0)
         self._recorded = GraphedCallable(
-            gradients,
+            self._gradients,
             self.recorder,
             parameters=self._parameters,
             warm_up_calls=WARM_UP_STEPS,

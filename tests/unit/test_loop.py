@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests import recorded
 from tests.conftest import ROOT
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.markup import Html
 from maskcast.progress import listening
 from maskcast.seed import derive, rng
+from maskcast.training import learner, loop
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.loop import fit
 from maskcast.training.schedule import CosineSchedule, SgdCosine, SgdPhases, TrainingParams
@@ -81,15 +83,22 @@ class Regression(Task):
 
 
 class WithoutGradient(Regression):
-    """Loses the gradient on the way to its loss."""
+    """Loses the gradient on the way to its loss, in step 3."""
+
+    same_each_step = True
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
-        return super().loss(batch, step)[0].detach(), {}
+        loss, _ = super().loss(batch, step)
+        return loss.detach() if step == 3 else loss, {}
 
 
-def test_a_loss_without_a_gradient_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("learner_of", [learner.Learner, recorded.Learner])
+def test_a_loss_without_a_gradient_says_so(
+    learner_of: type[learner.Learner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "Learner", learner_of)
     with pytest.raises(
-        MaskcastError, match=r"^step 0: the loss depends on no weight that trains; .* without detach"
+        MaskcastError, match=r"^step 3: the loss depends on no weight that trains; .* without detach"
     ):
         fit(WithoutGradient(), PARAMS, tmp_path)
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -61,10 +60,11 @@ class Learner:
         model = _NextLoss(task.model, processes)
         self._next_loss = model if isinstance(task, ChunkedTask) else processes.wrap_ddp(model)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._step = 0  # the current one
         self._recorded: GraphedCallable[tuple[Tensor, Logged]] | None = None
         if recordable:
             self._recorded = GraphedCallable(
-                partial(self._gradients, 0),
+                self._gradients,
                 parameters=self._parameters,
                 warm_up_calls=WARM_UP_STEPS,
                 max_graphs=MAX_GRAPHS,
@@ -79,34 +79,37 @@ class Learner:
         self._task.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._params.rate(step) if rate is None else rate
+        self._step = step
         self._task.begin_step(step)
-        result = self._compute_gradients(step, batch)
-        if result is None or not self._update_weights(step, *result):
-            raise MaskcastError(self._out_of_memory_message(step, batch))
+        result = self._compute_gradients(batch)
+        if result is None or not self._update_weights(*result):
+            raise MaskcastError(self._out_of_memory_message(batch))
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _update_weights(self, step: int, loss: Tensor, logged: Logged) -> bool:
+    def _update_weights(self, loss: Tensor, logged: Logged) -> bool:
         """Clips the gradients and updates the weights; returns whether there was enough memory."""
         try:
             norm = nn.utils.clip_grad_norm_(self._parameters, self._params.clip_grad_norm or math.inf)
-            self.metrics.add(step, loss, norm, logged)
+            self.metrics.add(self._step, loss, norm, logged)
             self._optimizer.step()
         except torch.OutOfMemoryError:  # the first step allocates the optimiser's state
             return False
         except RuntimeError as error:
             if "without overflow" not in str(error):  # PyTorch's message for a number beyond the range of float32
                 raise
-            raise divergence_error(step, "a learning rate or weight decay that is too high for float32") from error
+            raise divergence_error(
+                self._step, "a learning rate or weight decay that is too high for float32"
+            ) from error
         return True
 
-    def _compute_gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
+    def _compute_gradients(self, batch: Any) -> tuple[Tensor, Logged] | None:
         """Computes gradients; returns loss and numbers to log, or None if memory ran out."""
         self.compiled.on()
-        torch.manual_seed(derive(self._params.seed, step))
+        torch.manual_seed(derive(self._params.seed, self._step))
         try:
             if self._recorded is not None:
                 return self._recorded(batch)
-            return self._gradients(step, batch)
+            return self._gradients(batch)
         except torch.OutOfMemoryError:
             out_of_memory = True  # handled below, because the error's traceback keeps the memory allocated
         except Exception as error:
@@ -120,18 +123,18 @@ class Learner:
             self._recorded = None  # CUDA graphs hold memory of their own
             torch.cuda.empty_cache()
             say("training: steps are no longer recorded as CUDA graphs: these leave too little memory")
-        return self._compute_gradients(step, batch)
+        return self._compute_gradients(batch)
 
-    def _gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged]:
+    def _gradients(self, batch: Any) -> tuple[Tensor, Logged]:
         """Accumulates the gradients of all chunks; returns the sums of their losses and numbers to log."""
-        chunks, losses = _losses(self._task, batch, step)
+        chunks, losses = _losses(self._task, batch, self._step)
         total: list[Tensor] = []
         logged: dict[str, float | Tensor] = {}
         for _ in range(chunks):
             loss, metrics = self._next_loss(losses)
             if not loss.requires_grad:
                 raise MaskcastError(
-                    f"step {step}: the loss depends on no weight that trains; compute it from what the network "
+                    f"step {self._step}: the loss depends on no weight that trains; compute it from what the network "
                     "returns, without detach(), item(), argmax() or no_grad()"
                 )
             loss.backward()
@@ -141,7 +144,7 @@ class Learner:
             average_gradients(self._task.model)
         return torch.stack(total).sum(), logged
 
-    def _out_of_memory_message(self, step: int, batch: Any) -> str:
+    def _out_of_memory_message(self, batch: Any) -> str:
         """Returns the error message for a batch that does not fit, with an estimate of the size that would."""
         self.compiled.off()
         self._recorded = None
@@ -152,7 +155,7 @@ class Learner:
 
         def measure(size: int) -> None:
             self._optimizer.zero_grad(set_to_none=True)
-            self._gradients(step, take_samples(batch, size, batch_size))
+            self._gradients(take_samples(batch, size, batch_size))
 
         # the state that an optimiser's first step will allocate: two numbers per weight
         state = sum(2 * weights.nbytes for weights in self._parameters if weights not in self._optimizer.state)
