@@ -14,7 +14,9 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.discriminator import Discriminator, predicted_maps, true_maps
 from maskcast.stages.train_masker import TrainMasker
+from maskcast.training.learner import Learner
 from maskcast.training.loop import fit
+from maskcast.training.processes import Processes
 from maskcast.training.tasks.segmentation import FrameTask
 from maskcast.training.tasks.segmentation_adversarial import Adversary
 
@@ -92,6 +94,33 @@ def test_each_learns_from_its_own_loss_alone() -> None:
             assert all(each.grad is not None and not each.grad.any() for each in logits)
     assert all(each.grad is not None and each.grad.any() for each in logits)
     assert all(torch.equal(one, two) for one, two in zip(*grads, strict=True))
+
+
+def test_the_gradient_of_each_network_is_clipped_by_its_own_norm(hands: ClipStore) -> None:
+    """Not the segmenter's by the discriminator's, which is much greater."""
+    norms = {}
+    for limit in (None, 0.05):
+        known = params(training=PARAMS["training"] | {"clip_grad_norm": limit, "precision": "fp32"})
+        task, taken = FrameTask(hands, known, "x"), {}
+        networks = {"segmenter": task.student, "discriminator": task.adversary.discriminator}  # type: ignore[union-attr]
+        optimizer = known.schedule.make_optimizer(task.model)
+
+        def keep(*_: Any, networks: Any = networks, taken: dict[str, float] = taken) -> None:
+            for name, network in networks.items():
+                grads = [each.grad for each in network.parameters() if each.grad is not None]
+                taken[name] = float(torch.nn.utils.get_total_norm(grads))
+
+        optimizer.step = keep  # type: ignore[method-assign, assignment]
+        learner = Learner(task, known.schedule, Processes("fp32"), optimizer, 1)
+        learner.step(0, task.batch(0))
+        (metrics,) = learner.metrics.read(all_steps=True)
+        norms[limit] = taken | {"logged": metrics.norm}
+    whole = norms[None]
+    assert all(whole[name] > 0.05 for name in ("segmenter", "discriminator"))
+    assert whole["logged"] == pytest.approx((whole["segmenter"] ** 2 + whole["discriminator"] ** 2) ** 0.5)
+    assert norms[0.05] == pytest.approx(
+        {"segmenter": 0.05, "discriminator": 0.05, "logged": whole["logged"]}, rel=1e-4
+    )
 
 
 def test_the_discriminator_tells_shuffled_parts_from_true_ones(hands: ClipStore) -> None:

@@ -60,6 +60,8 @@ class Learner:
         model = _NextLoss(task.model, processes)
         self._next_loss = model if isinstance(task, ChunkedTask) else processes.wrap_ddp(model)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        networks = [set(network.parameters()) for network in task.networks]
+        self._clipped = [[one for one in self._parameters if one in network] for network in networks]
         self._step = 0  # the current one
         self._recorded: GraphedCallable[tuple[Tensor, Logged]] | None = None
         if recordable:
@@ -89,8 +91,9 @@ class Learner:
     def _update_weights(self, loss: Tensor, logged: Logged) -> bool:
         """Clips the gradients and updates the weights; returns whether there was enough memory."""
         try:
-            norm = nn.utils.clip_grad_norm_(self._parameters, self._params.clip_grad_norm or math.inf)
-            self.metrics.add(self._step, loss, norm, logged)
+            most = self._params.clip_grad_norm or math.inf
+            norms = torch.stack([nn.utils.clip_grad_norm_(network, most) for network in self._clipped])
+            self.metrics.add(self._step, loss, norms.norm(), logged)
             self._optimizer.step()
         except torch.OutOfMemoryError:  # the first step allocates the optimiser's state
             return False
@@ -134,8 +137,8 @@ class Learner:
             loss, metrics = self._next_loss(losses)
             if not loss.requires_grad:
                 raise MaskcastError(
-                    f"step {self._step}: the loss depends on no weight that trains; compute it from what the network "
-                    "returns, without detach(), item(), argmax() or no_grad()"
+                    f"step {self._step}: the loss depends on no weight that trains; compute it from what the "
+                    "network returns, without detach(), item(), argmax() or no_grad()"
                 )
             loss.backward()
             total.append(loss.detach())

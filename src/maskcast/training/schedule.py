@@ -38,7 +38,7 @@ class Schedule(Params, ABC):
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     clip_grad_norm: float | None = Field(default=1.0, gt=0)
-    """Clips the global norm of the gradient; null does not clip."""
+    """Clips the global norm of the gradient, that of a discriminator by itself; null does not clip."""
     patience: int = Field(default=15, ge=0)
     """Epochs without a better validation score after which training stops early; 0 turns this off."""
     precision: Literal["bf16", "fp32"] = "bf16"

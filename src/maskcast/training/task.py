@@ -1,7 +1,7 @@
 """What the training loop needs of what is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ class Task(ABC):
         Then a step on a GPU is recorded once as a CUDA graph (``models/cuda_graphs.py``).
         """
         return False
+
+    @property
+    def networks(self) -> Sequence["nn.Module"]:
+        """Parts of ``model`` with all its learnable weights; the gradient of each is clipped by its own norm."""
+        return [self.model]
 
     @abstractmethod
     def batch(self, step: int) -> Any:

@@ -116,6 +116,11 @@ class SegmentationTask(Task):
         """The segmenter to keep: the network, or the running average of its weights if that validates better."""
         return self.student if self.averaged is None else self.averaged.final
 
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The segmenter and, if there is one, the discriminator, whose gradients differ by orders of magnitude."""
+        return [self.student] if self.adversary is None else [self.student, self.adversary.discriminator]
+
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
         batch = self.windows.batch(step)
