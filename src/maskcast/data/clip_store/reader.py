@@ -24,7 +24,7 @@ import numpy as np
 from maskcast.data.clip_store.checks import DTYPES
 from maskcast.data.clip_store.compression import decompress_frames
 from maskcast.data.clip_store.formats import parse_index
-from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, masks_layer
+from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, confidence_layer, masks_layer
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps, mirror_swaps_from_json
@@ -179,7 +179,7 @@ class ClipStore:
 
     def has_confidence(self, clip: Clip) -> bool:
         """Whether the store has a confidence for each mask pixel."""
-        return f"confidence/{self.label_map.name}" in self._of_store(clip).layers
+        return confidence_layer(self.label_map.name) in self._of_store(clip).layers
 
     def frames(self, clip: Clip) -> np.ndarray:
         """Returns the frames, (T, H, W, 3) uint8, as a read-only view of the memory-mapped shard."""
@@ -206,7 +206,7 @@ class ClipStore:
 
     def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8; 255 is certain."""
-        return self._unpack(clip, f"confidence/{self.label_map.name}", "confidence", frames, np.uint8)
+        return self._unpack(clip, confidence_layer(self.label_map.name), "confidence", frames, np.uint8)
 
     def verify(self) -> None:
         """Reads all shards and compares their sha256 with the index.

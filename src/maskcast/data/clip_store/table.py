@@ -16,6 +16,11 @@ def masks_layer(label_map: str) -> str:
     return f"labels/{label_map}"
 
 
+def confidence_layer(label_map: str) -> str:
+    """Returns the name of the layer that holds the confidence in the masks of a label map."""
+    return f"confidence/{label_map}"
+
+
 @dataclass(frozen=True)
 class FrameSpan:
     """The location of a clip's frames: rows of a shard."""

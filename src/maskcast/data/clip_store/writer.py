@@ -14,7 +14,7 @@ from maskcast.data.clip_store.compression import compress, frames_per_chunk
 from maskcast.data.clip_store.formats import COLUMNS_FILE, FORMAT, LINES_FILE, to_line
 from maskcast.data.clip_store.readme import README
 from maskcast.data.clip_store.shards import FrameShardWriter, LayerShardWriter
-from maskcast.data.clip_store.table import Clip, Group, group_of, id_hash, masks_layer
+from maskcast.data.clip_store.table import Clip, Group, confidence_layer, group_of, id_hash, masks_layer
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -55,7 +55,7 @@ class ClipWriter:
         self._frames = FrameShardWriter(root, height, width)
         self._layers = {
             layer: LayerShardWriter(root, layer)
-            for layer in [f"{part}/{name}" for part in ("labels", "confidence") for name in self.maps]
+            for layer in [layer_of(name) for layer_of in (masks_layer, confidence_layer) for name in self.maps]
         }
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class ClipWriter:
         """
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
         layers = {masks_layer(name): mask for name, mask in masks.items()}
-        layers |= {f"confidence/{name}": layer for name, layer in confidence.items()}
+        layers |= {confidence_layer(name): layer for name, layer in confidence.items()}
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
             raise MaskcastError(f"clip {clip_id!r} ({kind}) has no masks; add its masks or leave it out")

@@ -10,8 +10,9 @@ from maskcast.data.masks.stored import WHITE_16, MaskImage
 from maskcast.labels import IGNORE, LabelError
 
 COLOUR_DIVISOR = 1 << 16  # divisor for colours 0xRRGGBB: red is the class, green and blue are the object
-MAX_CLASS_BY_DIVISOR = {100: 128, 1000: IGNORE}  # divisor (of VIPSeg, of Cityscapes): upper limit of its classes
-MOTS_VOID = 10_000  # means no label where values are class * 1000 + object
+OBJECTS_PER_CLASS = 1000  # the divisor of MOTS and Cityscapes
+MOTS_VOID = 10_000  # means no label in MOTS
+MAX_CLASS_BY_DIVISOR = {100: 128, OBJECTS_PER_CLASS: IGNORE}  # upper limit of classes; 100 is of VIPSeg
 MAX_OBJECTS = 4096  # per class, in colours
 
 
@@ -68,8 +69,8 @@ def guess_encoding(pixels: Mapping[int, int], *, colours: bool) -> PanopticEncod
     """
     values, total = sorted(pixels), sum(pixels.values())
     large = [value for value in values if value > IGNORE and value not in (MOTS_VOID, WHITE_16)]
-    if not colours and MOTS_VOID in values and large and min(value for value in values if value) >= 1000:
-        return PanopticEncoding(1000, large[-1] // 1000 + 1, MOTS_VOID)
+    if not colours and MOTS_VOID in values and large and min(filter(None, values)) >= OBJECTS_PER_CLASS:
+        return PanopticEncoding(OBJECTS_PER_CLASS, large[-1] // OBJECTS_PER_CLASS + 1, MOTS_VOID)
     if 2 * pixels.get(0, 0) > total:  # panoptic masks label everything; cell numbers have a background
         return None
     if colours:

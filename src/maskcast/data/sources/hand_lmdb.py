@@ -27,12 +27,12 @@ from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
-from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps
+from maskcast.data.sources.hands import MASK_KEYS, hand_maps
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
 from maskcast.params import ByName, is_null
 from maskcast.seed import derive, rng
-from maskcast.simulator.hands import PARTS
+from maskcast.simulator.hands import PARTS, SIDES
 
 Box = tuple[float, float, float, float]
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from maskcast.labels import LabelMap
+from maskcast.simulator.hands import SIDES
 
-SIDES = ("left", "right")
 VISIBLE = "visible"
 MASK_KEYS = {"left": "__l", "right": "__r"}  # suffixes of the masks' keys in an LMDB
 

@@ -19,13 +19,12 @@ from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirr
 from maskcast.data.shared_frames import EVALUATION_SPLITS
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.hands import SIDES
 from maskcast.data.sources.patterns import CLIP, FRAME, SINGLE_SEQUENCE, Pattern, find_sequences
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, LabelMap, natural_sort_key
 from maskcast.params import ByName, is_null
-from maskcast.simulator.hands import PARTS
+from maskcast.simulator.hands import PARTS, SIDES
 
 
 def _check_frame_pattern(value: str) -> str:

@@ -23,7 +23,7 @@ from maskcast.data.masks.survey import survey_masks
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import Values
-from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps
+from maskcast.data.sources.hands import VISIBLE, hand_maps
 from maskcast.data.sources.image_maps import (
     ImagePattern,
     clip_id_of,
@@ -37,6 +37,7 @@ from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
 from maskcast.params import ByName, is_null
 from maskcast.reading import pluralize
 from maskcast.seed import derive, rng
+from maskcast.simulator.hands import SIDES
 
 CLASSES = ("background", "hand")
 SIZE = 128

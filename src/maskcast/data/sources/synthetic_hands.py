@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.hands import SIDES, hand_maps
+from maskcast.data.sources.hands import hand_maps
 from maskcast.data.sources.synthetic import ClipCount
 from maskcast.labels import KIND_OF_SPLIT, SPLITS
 from maskcast.seed import derive, rng
 from maskcast.simulator.hand_pictures import simulate_hands
-from maskcast.simulator.hands import PARTS, Hands
+from maskcast.simulator.hands import PARTS, SIDES, Hands
 
 SIZE = 128
 

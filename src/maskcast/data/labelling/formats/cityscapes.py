@@ -16,9 +16,9 @@ from maskcast.data.images import write_image
 from maskcast.data.labelling.formats.base import IGNORED, Export, FrameId, ImportedFrame, LabelFormat
 from maskcast.data.labelling.formats.mots import frame_of_ids
 from maskcast.data.labelling.formats.names import clip_name
+from maskcast.data.masks.panoptic import OBJECTS_PER_CLASS
 from maskcast.errors import MaskcastError
 
-OBJECTS_PER_CLASS = 1000
 # The official table: name, id, whether it has instances, whether the evaluation leaves it out.
 TABLE: tuple[tuple[str, int, bool, bool], ...] = (
     ("unlabeled", 0, False, True),

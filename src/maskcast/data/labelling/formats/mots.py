@@ -24,14 +24,13 @@ from maskcast.data.labelling.formats.base import (
     checked_size,
 )
 from maskcast.data.labelling.formats.names import clip_name, frame_ids_of
+from maskcast.data.masks.panoptic import MOTS_VOID, OBJECTS_PER_CLASS
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.progress import say
 from maskcast.reading import read_text
 
-OBJECTS_PER_CLASS = 1000
-IGNORE_VALUE = 10_000
 MAX_CLASSES = 64  # 65 * 1000 + 999 exceeds 16 bits
 LABELS = "labels.txt"
 KITTI = ("car", "pedestrian")
@@ -188,7 +187,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def encode_value(region: Region, classes: Sequence[str]) -> int:
     """Returns the pixel value of a region."""
     if region.class_name == IGNORED:
-        return IGNORE_VALUE
+        return MOTS_VOID
     instance = 1 if region.instance is None else region.instance
     if not 0 < instance < OBJECTS_PER_CLASS:
         raise MaskcastError(
@@ -203,7 +202,7 @@ def decode_value(names: Sequence[str], value: int, where: str) -> tuple[str, int
     Raises:
         MaskcastError: there is no such class.
     """
-    if value == IGNORE_VALUE:
+    if value == MOTS_VOID:
         return IGNORED, None
     class_id, instance = divmod(value, OBJECTS_PER_CLASS)
     if not 0 < class_id <= len(names):

@@ -17,7 +17,6 @@ from maskcast.data.labelling.formats.base import Export, ImportedFrame, Size, ch
 from maskcast.data.labelling.formats.coco import coco_mask, frame_of_rle
 from maskcast.data.labelling.formats.mots import (
     LABELS,
-    OBJECTS_PER_CLASS,
     Mots,
     check_class_count,
     decode_value,
@@ -25,6 +24,7 @@ from maskcast.data.labelling.formats.mots import (
     write_labels,
 )
 from maskcast.data.labelling.formats.names import clip_name
+from maskcast.data.masks.panoptic import OBJECTS_PER_CLASS
 from maskcast.errors import MaskcastError
 from maskcast.reading import is_small_integer, read_text
 
