@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from maskcast.data.detection.sources.base import Listing
+from maskcast.data.detection.sources.base import DetectionListing
 from maskcast.data.detection.sources.coco import CocoSource
 from maskcast.data.detection.sources.label_files import LabelFilesSource
 from maskcast.data.detection.sources.table import Source
@@ -95,7 +95,7 @@ def source(values: dict[str, Any]) -> Any:
     return validate(Holder, {"source": values}, "params").source
 
 
-def boxes_of(listing: Listing, split: str = "train") -> dict[str, list[tuple[str, list[float]]]]:
+def boxes_of(listing: DetectionListing, split: str = "train") -> dict[str, list[tuple[str, list[float]]]]:
     return {
         one.path.stem: [
             (listing.classes[k], box) for k, box in zip(one.labels_N, one.boxes_N4.tolist(), strict=True)

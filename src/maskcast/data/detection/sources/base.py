@@ -48,7 +48,7 @@ class LabelledImage:
 
 
 @dataclass(frozen=True)
-class Listing:
+class DetectionListing:
     """What a source found.
 
     Attributes:
@@ -73,7 +73,7 @@ class DetectionSource(Params):
     `[[left eye, right eye], [left ear, right ear]]`. Training flips half of the images and swaps the classes of
     these pairs. [] declares that none swap, which also ends the warning about names with a side."""
 
-    def listing(self, raw: Path) -> Listing:
+    def listing(self, raw: Path) -> DetectionListing:
         """Lists the labelled images below a folder.
 
         Raises:
@@ -93,7 +93,7 @@ class NamedBoxes:
     size: tuple[int, int] | None = None
 
 
-def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[str] | None) -> Listing:
+def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[str] | None) -> DetectionListing:
     """Returns a listing of images whose boxes have class names.
 
     Args:
@@ -125,7 +125,7 @@ def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[
             listings[split].append(
                 LabelledImage(n, entry.image, entry.image.name, boxes_N4, labels_N, crowd_N, entry.size)
             )
-    return Listing(tuple(classes), tuple(range(len(classes))), listings)
+    return DetectionListing(tuple(classes), tuple(range(len(classes))), listings)
 
 
 def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> None:

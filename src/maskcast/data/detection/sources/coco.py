@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from maskcast.data.coco.records import Records, category_names, read_lists
-from maskcast.data.detection.sources.base import DetectionSource, LabelledImage, Listing
+from maskcast.data.detection.sources.base import DetectionListing, DetectionSource, LabelledImage
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, RelativePath
 from maskcast.reading import short_repr
@@ -31,7 +31,7 @@ class CocoSource(DetectionSource):
     val: CocoFiles | None = None
     """Files of the validation images; null holds out `val_share` of the training images."""
 
-    def listing(self, raw: Path) -> Listing:
+    def listing(self, raw: Path) -> DetectionListing:
         """Lists the images of both files (see `DetectionSource.listing`)."""
         files = {"train": self.train} | ({"val": self.val} if self.val else {})
         categories, splits = {}, {}
@@ -43,7 +43,7 @@ class CocoSource(DetectionSource):
                 f"{raw / self.train.annotations}; use the same ids and names in both"
             )
         ids = sorted(categories["train"])
-        return Listing(tuple(categories["train"][k] for k in ids), tuple(ids), splits)
+        return DetectionListing(tuple(categories["train"][k] for k in ids), tuple(ids), splits)
 
 
 def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]]:

@@ -7,8 +7,8 @@ import yaml
 from pydantic import Field
 
 from maskcast.data.detection.sources.base import (
+    DetectionListing,
     DetectionSource,
-    Listing,
     NamedBoxes,
     finite_number,
     named_listing,
@@ -36,7 +36,7 @@ class LabelFilesSource(DetectionSource):
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Class names in the order of their ids; null uses those that occur, sorted."""
 
-    def listing(self, raw: Path) -> Listing:
+    def listing(self, raw: Path) -> DetectionListing:
         """Lists the images of both folders (see `DetectionSource.listing`)."""
         folders = {"train": self.train} | ({"val": self.val} if self.val else {})
         return named_listing({split: _images(raw / folder) for split, folder in folders.items()}, self.classes)

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from maskcast.data.detection.sources.base import (
+    DetectionListing,
     DetectionSource,
-    Listing,
     NamedBoxes,
     did_you_mean,
     finite_number,
@@ -41,7 +41,7 @@ class VocSource(DetectionSource):
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Class names in the order of their ids; null uses those that occur, sorted."""
 
-    def listing(self, raw: Path) -> Listing:
+    def listing(self, raw: Path) -> DetectionListing:
         """Lists the images of both text files (see `DetectionSource.listing`)."""
         if not (raw / self.images).is_dir():
             raise MaskcastError(
