@@ -1,6 +1,7 @@
 """Maps of instances are forecast and scored object by object."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from maskcast.inference.predicted_objects import PredictedObjects
 from maskcast.labels import LabelError, LabelMap
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.models.forecasting.numbered_objects import NumberedObjects
 from maskcast.params import validate
 from maskcast.runner.stage import get_stage
 
@@ -158,6 +160,23 @@ def test_masks_without_the_classes_of_the_objects_are_refused(stores: tuple[Path
         MaskcastError, match=r"other: has maps any, but none of kind instances or classes with the 3"
     ):
         run("predict", {"label_map": "objects", "split": "val"}, **paths, predictions=tmp_path / "out")
+
+
+def test_a_view_is_pickled_as_a_view(stores: tuple[Path, Path]) -> None:
+    view = ObjectClasses(ClipStore(stores[0], "objects"))
+    copy = pickle.loads(pickle.dumps(NumberedObjects(view)))
+    assert (type(copy), type(copy.store), copy.label_map) == (NumberedObjects, ObjectClasses, view.label_map)
+    clip = copy.get(view.select("val")[0].id)
+    np.testing.assert_array_equal(copy.store.masks(clip), view.masks(clip))
+    np.testing.assert_array_equal(copy.frames(clip), view.frames(clip))
+
+
+def test_a_clip_without_objects_is_background(tmp_path: Path) -> None:
+    empty = np.zeros((1, 15, 20), np.uint16)
+    with ClipWriter(tmp_path / "clips", height=15, width=20, maps=[OBJECTS]) as writer:
+        writer.add("a", split="val", kind="labelled", masks={"objects": empty})
+    store = ObjectClasses(ClipStore(tmp_path / "clips"))
+    assert not store.masks(store.clips[0]).any()
 
 
 def test_more_objects_than_ids_are_refused(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class PredictedObjects(StoreView):
         """Returns object numbers (T, H, W), and the class of each number."""
         if self.store.label_map.kind == "instances":
             class_of = np.zeros(1 << 16, np.uint8)
-            for number, class_id in self.store.get(clip.id).objects[self.store.label_map.name].items():
+            for number, class_id in self.store.get(clip.id).objects.get(self.store.label_map.name, {}).items():
                 class_of[number] = class_id
             return self.store.masks(clip, frames), class_of
         stop, count = frames.indices(clip.num_frames)[1], self.prepared.store.num_classes

@@ -79,7 +79,7 @@ class ClipStore:
         other._chosen = self._known(label_map)
         return other
 
-    def __reduce__(self) -> tuple[type["ClipStore"], tuple[Path, str | None]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickles only path and map: another process opens the store itself, as memory maps cannot be sent."""
         return ClipStore, (self.root.absolute(), None if self._chosen is None else self._chosen.name)
 

@@ -1,5 +1,7 @@
 """The base of views: stores that show the masks of another store differently."""
 
+from typing import Any
+
 import numpy as np
 
 from maskcast.data.clip_store.reader import ALL, ClipStore
@@ -8,7 +10,9 @@ from maskcast.labels import LabelMap, MirrorSwaps
 
 
 class StoreView(ClipStore):
-    """A view of another store; whatever a subclass does not override is passed on to it.
+    """A view of another store: it has the same clips and frames, and passes masks on that no subclass overrides.
+
+    Pickled, it stays a view: the stores that it holds are opened again (see ``ClipStore``).
 
     Args:
         store: the other store.
@@ -17,6 +21,12 @@ class StoreView(ClipStore):
     def __init__(self, store: ClipStore) -> None:
         vars(self).update(vars(store))  # the table of clips and the open shards are shared
         self.store = store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the kind of the view, the other store, and what the view adds to it."""
+        shared = vars(self.store)
+        own = {key: value for key, value in vars(self).items() if key not in shared or shared[key] is not value}
+        return _unpickled, (type(self), self.store, own)
 
     @property
     def label_map(self) -> LabelMap:
@@ -51,3 +61,9 @@ class StoreView(ClipStore):
     def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8; 255 is certain."""
         return self.store.confidence(clip, frames)
+
+
+def _unpickled(kind: type[StoreView], store: ClipStore, own: dict[str, Any]) -> StoreView:
+    view = object.__new__(kind)
+    vars(view).update(vars(store) | own)
+    return view
