@@ -280,6 +280,16 @@ def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
     assert found and not [path for path in found if path.is_relative_to(tmp_path)]
 
 
+def test_a_disk_that_is_full_when_shards_roll_over_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskcast.data.clip_store.shards.SHARD_BYTES", FRAMES.nbytes + 1)
+    with pytest.raises(OSError, match="No space left"), writer(tmp_path / "s") as w:
+        (tmp_path / "s/frames-00000.npy").symlink_to("/dev/full")  # what is written is still in memory
+        for k in range(2):
+            w.add(f"v_{k}", split="train", kind="labelled", frames=FRAMES, masks={MASK: MASKS})
+
+
 def test_ignore_is_a_valid_mask_value(tmp_path: Path) -> None:
     masks = np.full_like(MASKS, IGNORE)
     with writer(tmp_path / "s") as w:

@@ -36,17 +36,17 @@ class FrameShardWriter:
         return FrameSpan(self._name, start, len(frames))
 
     def close(self) -> None:
-        """Closes the last shard."""
+        """Closes the last shard; once that has failed, e.g. on a full disk, there is nothing left to close."""
         if self._file is None:
             return
+        file, self._file = self._file, None
         shape = (self._rows, *self.row)
         text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
         header = b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little")
-        with self._file:
-            self._file.seek(0)
-            self._file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
+        with file:
+            file.seek(0)
+            file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
         self.shards[self._name]["frames"] = self._rows
-        self._file = None
 
 
 class LayerShardWriter:
