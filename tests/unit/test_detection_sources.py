@@ -312,6 +312,9 @@ def test_malformed_label_files_are_refused(tmp_path: Path, text: str, line: str)
 
 def test_missing_parts_of_label_files_are_named(tmp_path: Path) -> None:
     config = label_files(tmp_path)
+    second = shutil.copy(tmp_path / "training/labels/2.yml", tmp_path / "training/labels/2.yaml")
+    refused(config, tmp_path, "has the same name as 2.")
+    Path(second).unlink()
     refused(source({"layout": "label_files"}), tmp_path, "validation/images: folder not found")
     (tmp_path / "training/labels/11.yml").unlink()
     refused(config, tmp_path, "training: 1 image or label file without partner: labels/11.yml is missing")

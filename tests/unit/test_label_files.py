@@ -719,6 +719,7 @@ def test_burst_has_masks_of_the_tracks_that_are_seen(read: Read) -> None:
         ("coco", '{"images": [', r"a.json: not valid JSON"),
         ("youtube-vis", youtube(RUNS), r"segmentations must be one per frame of its video, 2, not 1"),
         ("youtube-vis", youtube(None, {"size": [H, W], "counts": [1]}), r"counts of its RLE sum to 1"),
+        ("youtube-vis", youtube(RUNS, []), r"segmentations\[1\] \(id street/00003.jpg\): segmentation is empty; write"),
         ("youtube-vis", youtube(None, {"size": [H, W], "counts": [1]}), r"segmentations\[0\] \(id street/00003.jpg\): c"),
         ("youtube-vis", coco(), r"not YouTube-VIS, which is an object with the lists videos, categories, annotations"),
         ("youtube-vis", sa_v([RUNS]), r"a.json: masklet\[0\] must be one per masklet_id, 2, not 1; fix it"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tests.unit.test_reading_images import png
 
+from maskcast.data.decoding import decode
 from maskcast.data.masks.choice import choose_rule
 from maskcast.data.masks.proposal import propose_mask_params
 from maskcast.data.masks.stored import read_mask
@@ -257,6 +258,10 @@ def test_what_allows_two_readings_or_none_is_refused_with_the_key_to_set(kind: s
 
 UNREADABLE: dict[str, tuple[Make, str]] = {
     "fractions": (lambda p: saved(p / "m.tif", picture([[0, 0.5]], "F")), r"m\.tif: contains the float 0\.5"),
+    "more than 32 bits": (
+        lambda p: saved(p / "m.tif", picture([[0, 2**31]], "F")),
+        r"m\.tif: contains .* 2\.14748e\+09",
+    ),
     "not a number": (lambda p: saved(p / "m.tif", picture([[0, np.nan]], "F")), r"contains the float nan"),
     "CMYK": (lambda p: saved(p / "m.tif", Image.new("CMYK", (2, 2))), r"mode CMYK are not supported"),
     "labels in colours and alpha": (
@@ -445,3 +450,10 @@ def test_values_that_name_nothing_are_refused(values: dict[str, str], match: str
 def test_values_leave_nothing_to_encoding_and_ignore() -> None:
     with pytest.raises(ValueError, match="remove encoding and ignore"):
         FrameFoldersSource(values={"0": "background"}, ignore=255)
+
+
+def test_webp_without_loss_may_have_a_profile(tmp_path: Path) -> None:
+    path = tmp_path / "m.webp"
+    for lossless in (True, False):
+        picture(np.zeros((8, 8))).convert("RGB").save(path, lossless=lossless, icc_profile=bytes(501))
+        assert decode(path).lossy != lossless

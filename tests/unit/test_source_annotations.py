@@ -262,6 +262,15 @@ def test_tracks_of_cvat_are_of_the_video_or_the_images_that_were_uploaded(images
         list_raw(tmp_path, **params)
 
 
+def test_a_negative_number_is_no_frame(tmp_path: Path) -> None:
+    write_film(tmp_path / "street.mp4", 3)
+    content = coco(["x.png"], [one(1)], videos=[{"id": 1, "name": "street"}])
+    content["images"][0] |= {"video_id": 1, "frame_id": -1}
+    write_json(tmp_path / "labels.json", content)
+    with pytest.raises(LabelError, match="frame -1 of 'street', which has 3, counted from 0"):
+        list_raw(tmp_path, images="{clip}.mp4")
+
+
 def write_film(path: Path, count: int) -> None:
     with av.open(str(path), "w") as film:
         stream = film.add_stream("libx264", rate=10)

@@ -112,7 +112,7 @@ def decode(path: Path | str, content: bytes | None = None) -> DecodedImage:
             f"{path}: the image is damaged ({_reason(error)}); copy it again from its origin"
         ) from error
     lossy = image.format in {"JPEG", "MPO"} or image.info.get("compression") == "jpeg"
-    lossy |= image.format == "WEBP" and b"VP8L" not in content[:64]
+    lossy |= image.format == "WEBP" and not _is_lossless_webp(content)
     rotated_by_pillow = image.format == "TIFF" and orientation != 1
     return DecodedImage(image, 1 if rotated_by_pillow else orientation, depth, lossy, content, rotated_by_pillow)
 
@@ -131,6 +131,17 @@ def upright_size(path: Path) -> tuple[int, int]:
         has_exif = image.format in {"JPEG", "MPO", "WEBP"} or (image.format == "PNG" and "exif" in image.info)
         is_rotated = has_exif and _orientation(image) >= 5
         return image.size if is_rotated else image.size[::-1]
+
+
+def _is_lossless_webp(content: bytes) -> bool:
+    """Whether a WebP file has a chunk `VP8L` (developers.google.com/speed/webp/docs/riff_container)."""
+    start = 12  # behind `RIFF`, a size and `WEBP`
+    while start + 8 <= len(content):
+        if content[start : start + 4] == b"VP8L":
+            return True
+        size = int.from_bytes(content[start + 4 : start + 8], "little")
+        start += 8 + size + size % 2
+    return False
 
 
 def _raw_mode(image: Image.Image) -> str:

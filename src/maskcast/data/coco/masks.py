@@ -53,6 +53,8 @@ def compressed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, A
 
 
 def _check_polygons(records: Records, n: int, polygons: list[Any], longer_side: int) -> None:
+    if not polygons:
+        records.fail(n, f"segmentation is empty; write {FORMS}, or null or no record if nothing is visible")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             size = len(polygon) if isinstance(polygon, list) else "no"

@@ -141,4 +141,6 @@ def _to_integers(path: Path, values_HW: np.ndarray) -> np.ndarray:
     if not np.isfinite(values_HW).all() or (values_HW != np.rint(values_HW)).any() or values_HW.min() < 0:
         broken = values_HW[~np.isfinite(values_HW) | (values_HW != np.rint(values_HW)) | (values_HW < 0)]
         raise MaskcastError(f"{path}: contains the float {broken.flat[0]:g}; {EXPORT_REMEDY} of class ids")
+    if values_HW.max() >= 1 << 31:
+        raise MaskcastError(f"{path}: contains the value {values_HW.max():g}; {EXPORT_REMEDY} of class ids")
     return values_HW.astype(np.int32)

@@ -130,7 +130,7 @@ class _ImageIndex:
                 f"{frame.where}: frames have numbers alone, and CVAT may have sorted the images of {name!r} by "
                 f"name, {', '.join(self._doubtful[name])}, ...; export `CVAT for images 1.1` of the task"
             )
-        if k >= len(found.masks):
+        if not 0 <= k < len(found.masks):
             raise LabelError(
                 f"{frame.where}: frame {k} of {name!r}, which has {len(found.masks)}, counted from 0; give the "
                 "images or the video that were labelled"

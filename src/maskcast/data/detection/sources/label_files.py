@@ -16,6 +16,7 @@ from maskcast.data.detection.sources.base import (
 from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
+from maskcast.files import is_junk
 from maskcast.labels import natural_sort_key
 from maskcast.params import RelativePath
 from maskcast.reading import pluralize, read_yaml, short_repr
@@ -50,7 +51,11 @@ def _images(folder: Path) -> list[NamedBoxes]:
                 "the folder that contains them"
             )
     images = by_stem(image_files(folder / "images"))
-    labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}
+    labels = by_stem(
+        path
+        for path in sorted((folder / "labels").iterdir())
+        if path.suffix.lower() in YAML_SUFFIXES and not is_junk(path.name)
+    )
     if not images:
         raise MaskcastError(f"{folder / 'images'}: contains no images; fix source.train or source.val")
     if unpaired := sorted(set(images) ^ set(labels), key=natural_sort_key):
