@@ -102,6 +102,14 @@ def test_the_competition_is_known_below_a_folder_beside_what_macos_leaves(tmp_pa
     assert inspect_folder(tmp_path).source["layout"] == "competition"
 
 
+def test_empty_masks_of_the_competition_are_said(tmp_path: Path) -> None:
+    LOOKALIKES["competition"](tmp_path)
+    for path in tmp_path.rglob("mask.npy"):
+        np.save(path, np.zeros_like(np.load(path)))
+    found = inspect_folder(tmp_path)
+    assert found.source["num_classes"] == 2 and "the masks hold only 0" in " ".join(found.warnings)
+
+
 def test_the_competition_is_known_by_images_of_any_kind_in_capitals_too(tmp_path: Path) -> None:
     LOOKALIKES["competition"](tmp_path)
     expected = inspect_folder(tmp_path)

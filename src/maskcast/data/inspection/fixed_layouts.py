@@ -101,8 +101,12 @@ def inspect_competition(raw: Path) -> Findings | None:
         for number in evenly_spaced(len(places), MAX_MEASURED):
             if (path := places[number] / "mask.npy").is_file():
                 highest = max(highest, int(load_memmap(path, "copy it again").max(initial=0)))
-    found.source["num_classes"] = MAX_CLASSES if 2 < highest < MAX_CLASSES else highest + 1
+    found.source["num_classes"] = MAX_CLASSES if 2 < highest < MAX_CLASSES else max(2, highest + 1)
     found.reasons["num_classes"] = f"the masks hold ids up to {highest}; 49 have CLEVRER's names"
+    if found.labelled and not highest:
+        found.warnings.append(
+            "the masks hold only 0, the background: if those of all videos do, there is nothing to learn"
+        )
     found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
     found.trainable = bool(videos_of.get("train")) and bool(videos_of.get("val"))
     first = next(places[0] for places in videos_of.values() if places)
