@@ -145,6 +145,22 @@ def test_masks_that_count_from_one_are_paired_by_offset(tmp_path: Path) -> None:
     assert rows(listing) == ALIKE
 
 
+def test_frames_without_a_number_have_no_offset(tmp_path: Path) -> None:
+    for n, name in enumerate("xyz"):
+        frame(tmp_path / f"img/a/{name}.png", n)
+        mask(tmp_path / f"gt/a/m{n}.png", n)
+    ((_, reason),) = listed(tmp_path, images="img/{clip}", masks="gt/{clip}", offset=0).skipped
+    assert "img/a: 'x' has no numbers" in reason and "source.images, e.g. {clip}/image_{frame}.png" in reason
+
+
+def test_the_rule_of_an_offset_speaks_of_the_numbers_in_names(tmp_path: Path) -> None:
+    for n in range(3):
+        frame(tmp_path / f"img/a/{10 + n}.png", n)
+        mask(tmp_path / f"gt/a/{9 + n}.png", n)
+    (skipped,) = listed(tmp_path, images="img/{clip}", masks="gt/{clip}", offset=0).skipped
+    assert skipped[1].endswith("without a frame by the rule: mask N is of frame N - 0")
+
+
 @pytest.mark.parametrize(("first", "offset"), [(0, None), (1, 1), (7, 7)])
 def test_masks_beside_a_video_are_of_the_frames_of_their_numbers(
     first: int, offset: int | None, tmp_path: Path

@@ -68,11 +68,17 @@ def pair_by_number(
             f"frame is {numbers[-1]}; set source.offset to the number of the first frame's mask"
         )
     paired = [by_number.pop(number + shift, None) for number in numbers]
-    return PairedMasks(paired, list(by_number.values()), f"mask N is of frame N - {shift}, counted from 0")
+    rule = f"mask N is of frame N - {shift}" + ("" if numbers[0] else ", counted from 0")
+    return PairedMasks(paired, list(by_number.values()), rule)
 
 
-def numbers_of(keys: Iterable[str], location: str) -> dict[str, int]:
+def numbers_of(keys: Iterable[str], location: str, param: str = "masks") -> dict[str, int]:
     """Returns the number in each key: the only one, or, if keys differ in digits only, the only one that varies.
+
+    Args:
+        keys: of masks or frames.
+        location: their place, for errors.
+        param: key of the source with their pattern, for errors.
 
     Raises:
         MaskcastError: if that does not give one number for each key.
@@ -88,6 +94,6 @@ def numbers_of(keys: Iterable[str], location: str) -> dict[str, int]:
         count = len(digits[wrong]) or "no"
         raise MaskcastError(
             f"{location}: {wrong!r} has {count} numbers, so its frame is ambiguous; let {{frame}} stand for "
-            "the number in source.masks, e.g. {clip}/mask_{frame}.png"
+            f"the number in source.{param}, e.g. {{clip}}/{param.removesuffix('s')}_{{frame}}.png"
         )
     return {key: int(found[0]) for key, found in digits.items()}
