@@ -320,6 +320,7 @@ def no_file() -> Arrays:
             OneClip(load=partial(no_file, Lock())),
             r"^clip 'first': cannot be sent to a worker \(cannot pickle '_thread",
         ),
+        (OneClip(load=partial(Arrays, None)), r"^clip 'first': load returns neither frames nor masks; return"),
         (OneClip(load=str), r"^clip 'first': load returns str; return maskcast\.data\.sources\.base\.Arrays$"),
         (
             OneClip(load=no_file, split="validation"),

@@ -66,6 +66,20 @@ def test_classes_and_opacity_by_hand() -> None:
     assert found["alpha"].confidence is None
 
 
+def test_a_segmenter_may_have_no_parameters() -> None:
+    clip = numbered(2)
+    found = segment_whole(Threshold((LabelMap("bright", ("dark", "bright")),)), clip, **SETTING)
+    np.testing.assert_array_equal(found["bright"].masks, clip[..., 0] > 1)
+
+
+class Threshold(Segmenter):
+    """Pixels whose red is above 1."""
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        red_BT1HW = frames_BTHWC[:, :, None, ..., 0].float()
+        return (torch.cat([1.5 - red_BT1HW, red_BT1HW - 1.5], 2),), state
+
+
 @pytest.mark.parametrize("label_map", [SQUARES, MATTE], ids=lambda label_map: label_map.name)
 @pytest.mark.parametrize("consistent_frames", [None, 2])
 def test_logits_that_are_no_numbers_are_said(label_map: LabelMap, consistent_frames: int | None) -> None:

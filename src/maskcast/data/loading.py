@@ -99,6 +99,10 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
         raise MaskcastError(
             f"clip {clip.id!r}: load returns {type(arrays).__name__}; return maskcast.data.sources.base.Arrays"
         )
+    if arrays.frames is None and not arrays.masks:
+        raise MaskcastError(
+            f"clip {clip.id!r}: load returns neither frames nor masks; return one of them at least"
+        )
     height, width = frame_size(arrays)
     if size is None:
         return arrays, width / height

@@ -11,6 +11,7 @@ import torch
 
 from maskcast.data.detection.dataset import DetectionSplit
 from maskcast.models.arithmetic import autocast
+from maskcast.models.base import device_of
 from maskcast.models.detection.base import Detector
 
 
@@ -25,7 +26,7 @@ def detect_images(
         images: uint8 (H, W, C) each, for one forward pass.
         precision: ``bf16`` or ``fp32``.
     """
-    device = next(detector.parameters()).device
+    device = device_of(detector)
     batch = [torch.tensor(image).to(device, non_blocking=True) for image in images]
     with autocast(device, precision):
         predictions = detector(batch)

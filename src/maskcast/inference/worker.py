@@ -18,6 +18,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, rounded, take_frames
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import autocast, has_kernels
+from maskcast.models.base import device_of
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
 from maskcast.models.limits import check_time, frames_at_once, strips
 from maskcast.models.segmentation.base import Segmenter, State, most_probable
@@ -44,7 +45,7 @@ class Worker:
         self.segmenter, self.precision, self.objects = segmenter, precision, objects
         self.levels = None if objects else levels
         self.state: State = ()
-        self._device = next(segmenter.parameters()).device
+        self._device = device_of(segmenter)
         # not with a state, which is passed from call to call
         self._recorded = None if segmenter.stateful or self._device.type != "cuda" else GraphedCallable(segmenter)
         self._max_frames: int | None = None  # frames that fit into the device's memory; None if all did so far

@@ -1,6 +1,7 @@
 """Shared by all networks: model folders (without pickle) and the available devices."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def count_parameters(model: nn.Module) -> int:
 def best_device() -> torch.device:
     """Returns the accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Returns the device of a model; the CPU if it has neither parameters nor buffers."""
+    return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def all_devices() -> list[torch.device]:

@@ -21,7 +21,7 @@ from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, macro_jaccard, mean_where_labelled
 from maskcast.inference.forecast import ForecastSetting, check_consistent_frames, forecast_clips
 from maskcast.labels import MASK
-from maskcast.models.base import count_parameters, save_model
+from maskcast.models.base import count_parameters, device_of, save_model
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.baselines import baselines_of
@@ -157,7 +157,7 @@ class ForecastTask(Task):
 
         If all clips are of one video, each clip counts as a video.
         """
-        params, device = self.params, next(self.model.parameters()).device
+        params, device = self.params, device_of(self.model)
         masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
         setting = ForecastSetting(masker, params.context_frames, params.horizon, device)
         batches = in_batches(self.val, params.val_batch_size)
