@@ -92,8 +92,8 @@ def pair_files(
         pairs = pair_by_name(keys, mask_images, suffix)
     elif labelled:
         place = images if isinstance(images, Path) else frames[keys[0]].parent
-        numbers = list(numbers_of(keys, str(place), "images").values())
-        pairs = pair_by_number(numbers, mask_images, offset, str(location))
+        of_frames = list(numbers_of(keys, str(place), "images").values())
+        pairs = pair_by_number(of_frames, mask_images, offset, str(location))
     ranges = consecutive_runs([original_name(key) for key in keys])
     next_file = frames[keys[ranges[1].start]] if len(ranges) > 1 else None
     is_folder_per_frame = next_file is not None and next_file.name == frames[keys[0]].name  # a folder per frame
