@@ -62,12 +62,12 @@ def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], No
     def step() -> None:
         number = next(steps)
         batch = task.batch(number)
-        task.begin_step(number)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss, _ = task.loss(batch, number)
         loss.float().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        task.end_step(number)
 
     return step
 

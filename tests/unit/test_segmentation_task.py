@@ -214,7 +214,7 @@ def test_scores_of_an_opacity_by_hand() -> None:
     assert map_scores(SQUARES, classes) == {"jaccard": pytest.approx((1 + 0.5 + 0) / 3), "accuracy": 2 / 3}
 
 
-def test_a_running_average_moves_before_a_step_and_lets_it_be_recorded(store: ClipStore, tmp_path: Path) -> None:
+def test_a_running_average_moves_after_a_step_and_lets_it_be_recorded(store: ClipStore, tmp_path: Path) -> None:
     values = {"model": UNetConfig(width=4), "training": TRAINING, "maps": ["squares"]}
     task = segmentation_task(store, SegmentationTraining(ema=0.5, **values), "x")
     assert isinstance(task, FrameTask) and task.same_each_step and task.averaged is not None
@@ -227,6 +227,24 @@ def test_a_running_average_moves_before_a_step_and_lets_it_be_recorded(store: Cl
     task.loss(task.batch(9), 9)
     now = task.averaged.average.state_dict()  # type: ignore
     assert all(torch.equal(now[name], value) for name, value in before.items())
-    task.begin_step(9)  # (1 + 9) / (10 + 9) is above the decay
+    task.end_step(9)  # (1 + 10) / (10 + 10) is above the decay
     for name, weights in task.student.named_parameters():
         torch.testing.assert_close(now[name], before[name] + 0.5 * (weights.detach() - before[name]))
+
+
+def test_the_average_that_is_validated_and_kept_includes_the_last_update(store: ClipStore, tmp_path: Path) -> None:
+    training = TRAINING.model_copy(update={"epochs": 1, "steps_per_epoch": 2})
+    values = {"model": UNetConfig(width=4), "training": training, "maps": ["squares"]}
+    task = segmentation_task(store, SegmentationTraining(ema=0.5, **values), "x")
+    assert task.averaged is not None and task.averaged.average is not None
+    average = task.averaged.average
+    before: dict[str, torch.Tensor] = {}
+
+    def keep(_: int) -> None:
+        before.update({name: weights.detach().clone() for name, weights in average.named_parameters()})
+
+    fit(task, training, tmp_path / "resume", on_step_start=keep)
+    for name, weights in task.student.named_parameters():
+        expected = before[name].lerp(weights.detach(), 1 - 3 / 12)  # decay (1 + 2) / (10 + 2) after two steps
+        torch.testing.assert_close(average.get_parameter(name), expected, check_device=False)
+        assert not weights.requires_grad or not torch.equal(expected, before[name])

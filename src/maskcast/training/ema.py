@@ -44,16 +44,16 @@ class EmaModel(nn.Module, Generic[M]):
         return self
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Updates the average with the weights as they are before ``step``.
+    def update(self, steps: int) -> None:
+        """Updates the average with the weights as they are after a number of ``steps``.
 
-        The decay grows as (1 + step) / (10 + step) until it reaches its own value, so that the first weights,
+        The decay grows as (1 + steps) / (10 + steps) until it reaches its own value, so that the first weights,
         which are random, are soon forgotten (as ``tf.train.ExponentialMovingAverage`` does).
         """
         if self.average is None:
             return
         assert self.decay is not None
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
         mean, now = self.average.state_dict(), self.live.state_dict()
         moving = [name for name, tensor in mean.items() if tensor.is_floating_point()]
         # one call for all tensors: on a GPU a launch for each would take longer than the work itself

@@ -82,11 +82,11 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = self._params.rate(step) if rate is None else rate
         self._step = step
-        self._task.begin_step(step)
         result = self._compute_gradients(batch)
         if result is None or not self._update_weights(*result):
             raise MaskcastError(self._out_of_memory_message(batch))
         self._optimizer.zero_grad(set_to_none=True)
+        self._task.end_step(step)
 
     def _update_weights(self, loss: Tensor, logged: Logged) -> bool:
         """Clips the gradients and updates the weights; returns whether there was enough memory."""

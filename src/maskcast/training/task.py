@@ -41,16 +41,16 @@ class Task(ABC):
         to the task may be lost.
         """
 
-    def begin_step(self, step: int) -> None:
-        """Is called once before each step, outside of what may be recorded as a CUDA graph."""
-        return
-
     def loss(self, batch: Any, step: int) -> tuple["Tensor", "Logged"]:
         """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log.
 
         Numbers should be detached tensors on the device: reading their values would make the GPU wait.
         """
         raise TypeError(f"{type(self).__name__} must implement loss, or chunks and losses of a ChunkedTask")
+
+    def end_step(self, step: int) -> None:
+        """Is called once after each step's update, outside of what may be recorded as a CUDA graph."""
+        return
 
     @abstractmethod
     def validate(self) -> dict[str, float]:

@@ -127,10 +127,6 @@ class DetectorTask(Task):
         height, width = image_HWC.shape[:2]
         return resized_size(height, width, self.params.model.min_size, self.params.model.max_size)
 
-    def begin_step(self, step: int) -> None:
-        """Updates the running average of the weights."""
-        self.averaged.update(step)
-
     def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Returns the loss of a batch and its parts.
 
@@ -149,6 +145,10 @@ class DetectorTask(Task):
             total = total + self.params.unlabeled.weight * pseudo
             logged |= {"pseudo": pseudo.detach(), "pseudo_boxes": boxes}
         return all_sum(total) / world_size(), logged
+
+    def end_step(self, step: int) -> None:
+        """Updates the running average of the weights."""
+        self.averaged.update(step + 1)
 
     def _pseudo_loss(
         self, student: Detector, batch: dict[str, list[Tensor]], unlabeled: UnlabeledParams

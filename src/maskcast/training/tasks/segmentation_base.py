@@ -147,10 +147,10 @@ class SegmentationTask(Task):
         if self._parts:
             fold_parts(self.params.model.head_of(self.segmenter))
 
-    def begin_step(self, step: int) -> None:
+    def end_step(self, step: int) -> None:
         """Updates the running average of the weights."""
         if self.averaged is not None:
-            self.averaged.update(step)
+            self.averaged.update(step + 1)
 
     @property
     def same_each_step(self) -> bool:
