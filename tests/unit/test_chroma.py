@@ -8,7 +8,7 @@ import pytest
 from maskcast.data.chroma import BoundsKey, Key, SoftKey, check_key, key_with_matte
 from maskcast.errors import IllustratedError
 from maskcast.params import Params, validate
-from maskcast.simulator.figures import simulate_background, simulate_green_screen
+from maskcast.simulator.figures import background_length, simulate_background, simulate_green_screen
 
 SCREEN, RED = (40, 180, 60), (200, 20, 30)
 
@@ -100,5 +100,5 @@ def test_figures_are_a_function_of_the_seed_and_move() -> None:
     assert not (frames == simulate_green_screen(6, frames=12, height=80, width=120)[0]).all()
     assert ((alpha > 25) & (alpha < 230)).mean() > 0.002  # soft edges
     assert (alpha[0] != alpha[11]).mean() > 0.01
-    counts = {len(simulate_background(seed, frames=12, height=80, width=120)) for seed in range(8)}
-    assert counts == {1, 12}
+    counts = [len(simulate_background(seed, frames=12, height=80, width=120)) for seed in range(8)]
+    assert {*counts} == {1, 12} and counts == [background_length(seed, 12) for seed in range(8)]

@@ -98,6 +98,11 @@ def draw_screen(random: np.random.Generator, height: int, width: int) -> np.ndar
     return np.asarray((light_HW[..., None] * colour).astype(np.float32))
 
 
+def background_length(seed: int, frames: int) -> int:
+    """Returns how many frames ``simulate_background`` returns for a seed."""
+    return frames if _moves(rng(seed, 1)) else 1
+
+
 def simulate_background(seed: int, *, frames: int, height: int, width: int) -> np.ndarray:
     """Simulates a background, a pure function of the arguments; half of all are static, the others pan.
 
@@ -105,7 +110,7 @@ def simulate_background(seed: int, *, frames: int, height: int, width: int) -> n
         Frames (T, H, W, 3) uint8 RGB; T = 1 if static.
     """
     random = rng(seed, 1)
-    moves = random.random() < 0.5
+    moves = _moves(random)
     count = frames if moves else 1
     step = random.uniform(-MAX_PAN, MAX_PAN, 2) * height / 80 * moves
     margin = np.ceil(np.abs(step) * (count - 1)).astype(int)
@@ -119,6 +124,11 @@ def simulate_background(seed: int, *, frames: int, height: int, width: int) -> n
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         out.append(cv2.warpAffine(canvas_HWC, move, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE))
     return np.stack(out)
+
+
+def _moves(random: np.random.Generator) -> bool:
+    """Draws whether a background moves, its first draw."""
+    return random.random() < 0.5
 
 
 def _draw_figure(random: np.random.Generator) -> _Figure:

@@ -16,7 +16,7 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key
-from maskcast.simulator.figures import simulate_background, simulate_green_screen
+from maskcast.simulator.figures import background_length, simulate_background, simulate_green_screen
 
 RenderedKind = Literal["figures", "background"]
 MAX_FULL_SIZE = 32  # frames that are held at full size at once
@@ -104,7 +104,7 @@ class RenderedVideo:
 
     def count(self) -> int:
         """Returns the number of frames."""
-        return self.frames if self.kind == "figures" else len(self._drawn())
+        return background_length(self.seed, self.frames) if self.kind == "background" else self.frames
 
     def frame_size(self) -> tuple[int, int]:
         """Returns height and width."""
