@@ -30,6 +30,13 @@ PARAMS = TrainingParams(epochs=2, steps_per_epoch=4, batch_size=8, learning_rate
 CPU = torch.device("cpu")
 
 
+class InductorError(Exception):
+    """An error of the compiler."""
+
+
+InductorError.__module__ = "torch._inductor.exc"
+
+
 class Pair(NamedTuple):
     x: Tensor
     more: dict[str, list[Tensor]]
@@ -152,11 +159,6 @@ def test_parts_are_compiled_while_they_train() -> None:
 
 
 def test_where_the_compiler_fails_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class InductorError(Exception):
-        pass
-
-    InductorError.__module__ = "torch._inductor.exc"
-
     def fails(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*_: Any) -> Any:
             raise InductorError("no ptxas\nand a long story")
@@ -309,6 +311,45 @@ def test_what_is_recorded_gives_its_memory_to_a_step_that_does_not_fit_beside_it
     task = Growing()
     fit(task, PARAMS, tmp_path)
     assert not task.room and "no longer recorded as CUDA graphs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cause", ["memory", "compiler"])
+def test_what_a_loss_counts_itself_is_counted_once_in_a_step_that_is_repeated(
+    cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics of norms, and a target that moves: both are further on when the step fails."""
+
+    class Moving(Regression):
+        """Fails once if it is told to, at the end of a loss."""
+
+        def __init__(self, fails: bool) -> None:
+            super().__init__()
+            self.fails = fails
+            self.model.register_parameter("target", nn.Parameter(torch.zeros(8, 4), requires_grad=False))
+
+        def batch(self, step: int) -> tuple[Tensor, Tensor]:
+            x, y = super().batch(step)
+            return (x, y) if step < WARM_UP_STEPS + 2 else (x[:4], y[:4])
+
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            with torch.no_grad():
+                self.model.target.lerp_(self.model[0].weight, 0.5)
+            loss, logged = super().loss(batch, step)
+            if self.fails and len(batch[0]) == 4:
+                self.fails = False
+                raise torch.OutOfMemoryError("CUDA out of memory") if cause == "memory" else InductorError("none")
+            return loss, logged
+
+    monkeypatch.setattr(loop, "Learner", recorded.Learner if cause == "memory" else learner.Learner)
+    made = (CompiledMethods([(nn.Identity(), "forward")], lambda method: method) for _ in range(2))
+    if cause == "compiler":
+        monkeypatch.setattr(learner, "compile_methods", lambda *_, **__: next(made))
+    tasks = [Moving(fails) for fails in (False, True)]
+    for task in tasks:
+        fit(task, PARAMS, tmp_path / str(task.fails))
+    assert not tasks[1].fails
+    for name, value in tasks[0].model.state_dict().items():
+        assert torch.equal(value, tasks[1].model.state_dict()[name]), name
 
 
 def test_the_state_of_an_optimiser_moves_between_kinds_of_devices() -> None:

@@ -60,9 +60,13 @@ class GraphedCallable(Generic[R]):
         """Returns the number of recorded calls."""
         return len(self._calls)
 
+    def replays(self, x: Any) -> bool:
+        """Returns whether a call with tensors of such shapes was recorded."""
+        return _shapes(x) in self._calls
+
     def __call__(self, x: Any) -> R:
         """Returns ``function(x)`` for nested tensors ``x``; result and gradients are valid until the next call."""
-        shapes = tuple((tuple(each.shape), each.dtype) for each in tensors_of(x))
+        shapes = _shapes(x)
         if shapes not in self._calls:
             if len(self._calls) < self._max_graphs:
                 self._seen[shapes] += 1
@@ -118,6 +122,10 @@ def tensors_of(nest: Any) -> list[Tensor]:
 
     map_tensors(nest, keep)
     return result
+
+
+def _shapes(x: Any) -> Shapes:
+    return tuple((tuple(each.shape), each.dtype) for each in tensors_of(x))
 
 
 class GraphRecorder:

@@ -37,6 +37,10 @@ class CompiledMethods:
     ) -> None:
         self._methods = [(part, name, compile(getattr(part, name))) for part, name in parts]
 
+    def __len__(self) -> int:
+        """Returns the number of methods."""
+        return len(self._methods)
+
     def on(self) -> None:
         """Uses the compiled methods from now on."""
         for part, name, method in self._methods:

@@ -60,6 +60,10 @@ class Learner:
         model = _NextLoss(task.model, processes)
         self._next_loss = model if isinstance(task, ChunkedTask) else processes.wrap_ddp(model)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        learnt = set(self._parameters)
+        # what a loss may change itself: statistics, queues, a moving target
+        self._state = [each.detach() for each in task.model.parameters() if each not in learnt]
+        self._state += list(task.model.buffers())
         networks = [set(network.parameters()) for network in task.networks]
         self._clipped = [[one for one in self._parameters if one in network] for network in networks]
         self._step = 0  # the current one
@@ -109,7 +113,10 @@ class Learner:
         """Computes gradients; returns loss and numbers to log, or None if memory ran out."""
         self.compiled.on()
         torch.manual_seed(derive(self._params.seed, self._step))
+        copies: list[Tensor] = []
         try:
+            if self._may_repeat(batch):
+                copies += [tensor.clone() for tensor in self._state]
             if self._recorded is not None:
                 return self._recorded(batch)
             return self._gradients(batch)
@@ -120,6 +127,8 @@ class Learner:
             if not self.compiled.fall_back(error):
                 raise
         self._optimizer.zero_grad(set_to_none=True)
+        for tensor, copied in zip(self._state, copies, strict=False):  # no copies if there is no memory for them
+            tensor.copy_(copied)
         if out_of_memory:
             if self._recorded is None or len(self._recorded) == 0:
                 return None
@@ -127,6 +136,12 @@ class Learner:
             torch.cuda.empty_cache()
             say("training: steps are no longer recorded as CUDA graphs: these leave too little memory")
         return self._compute_gradients(batch)
+
+    def _may_repeat(self, batch: Any) -> bool:
+        """Whether the step is done again if it fails: not compiled, or without the CUDA graphs of other steps."""
+        if len(self.compiled):
+            return True
+        return self._recorded is not None and len(self._recorded) > 0 and not self._recorded.replays(batch)
 
     def _gradients(self, batch: Any) -> tuple[Tensor, Logged]:
         """Accumulates the gradients of all chunks; returns the sums of their losses and numbers to log."""
