@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.inference.forecast import open_stores
-from maskcast.inference.predicted_objects import PredictedObjects
+from maskcast.inference.predicted_objects import PredictedObjects, _overlaps
 from maskcast.labels import LabelError, LabelMap
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
@@ -72,6 +73,16 @@ def test_objects_are_classes_by_name_and_parts_of_masks_are_named_by_what_they_c
     assert (
         found.classes == prepared.classes and found.of("mask").label_map == prepared.of("mask").label_map == MASK
     )
+
+
+@pytest.mark.parametrize(("numbers", "names"), [(3, 4), (60000, 256), (1, 1)])
+def test_overlaps_are_those_that_a_count_of_each_pixel_gives(numbers: int, names: int) -> None:
+    random = np.random.default_rng(0)
+    number_THW = random.integers(0, numbers, (2, 9, 11), dtype=np.uint16)
+    name_THW = random.integers(0, names, number_THW.shape).astype(np.uint8)
+    some = number_THW > 0
+    counted = Counter(zip(number_THW[some].tolist(), name_THW[some].tolist(), strict=True))
+    assert _overlaps(number_THW, name_THW) == [pair for pair, _ in counted.most_common()]
 
 
 @pytest.mark.parametrize("maps", [[OBJECTS], [MASK, OBJECTS]], ids=["objects alone", "with classes"])

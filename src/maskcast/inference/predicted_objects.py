@@ -6,8 +6,6 @@ connected parts of its masks are tracked as objects.
 Legend: T frames, H height, W width.
 """
 
-from collections import Counter
-
 import numpy as np
 
 from maskcast.data.clip_store.instances import ObjectClasses
@@ -64,9 +62,8 @@ class PredictedObjects(StoreView):
         truth_THW = np.zeros_like(number_THW)
         if clip.id in self.prepared and self.prepared.has_masks(true := self.prepared.get(clip.id)):
             truth_THW = self.prepared.masks(true, frames)
-        pairs = Counter(zip(number_THW[number_THW > 0].tolist(), truth_THW[number_THW > 0].tolist(), strict=True))
         name_of = np.zeros(len(class_of), np.uint8)
-        for (number, name), _ in pairs.most_common():
+        for number, name in _overlaps(number_THW, truth_THW):
             if name in self._names(class_of[number]) and name not in name_of and not name_of[number]:
                 name_of[number] = name
         for number in np.unique(number_THW[number_THW > 0]).tolist():
@@ -90,3 +87,18 @@ class PredictedObjects(StoreView):
         """Returns the ids of the objects of a class."""
         first = self.prepared.first_of(class_id)
         return range(first, first + self.prepared.slots.get(class_id, 0))
+
+
+def _overlaps(number_THW: np.ndarray, name_THW: np.ndarray) -> list[tuple[int, int]]:
+    """Returns the pairs of an object number and a name that share pixels, most pixels first.
+
+    Pairs with equally many pixels come in the order of appearance.
+    """
+    foreground_THW = number_THW > 0
+    names = int(name_THW.max(initial=0)) + 1
+    pairs = number_THW[foreground_THW].astype(np.int64) * names + name_THW[foreground_THW]
+    counts = np.bincount(pairs)
+    first = np.zeros(len(counts), np.int64)
+    first[pairs[::-1]] = np.arange(len(pairs))[::-1]  # of a repeated index, the last value stays
+    found = counts.nonzero()[0]
+    return [divmod(int(pair), names) for pair in found[np.lexsort((first[found], -counts[found]))]]
