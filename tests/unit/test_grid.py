@@ -217,6 +217,8 @@ def test_variants_keep_their_checkpoints_apart(tmp_path: Path, monkeypatch: pyte
             "h": "null",
         },
         {"a": {"b": {"c": [{"d": "e"}]}}},
+        {"a": "\\", "b": "a\\", "d": "\\\\", "e": "a\\'b", "f": "a\\\\'", "g": ["'\\'", "\\"], "h": "\n"},
+        {"a:b": "1", "a,b": [], "a (b)": {"[{=}]": 1}, " ": 2, "a\\": 3, "1a": 4, "e1": 5, "c": {7: 6}},
     ],
 )
 def test_values_reach_the_params_of_an_experiment_as_they_are(tmp_path: Path, values: dict[str, Any]) -> None:
@@ -226,6 +228,14 @@ def test_values_reach_the_params_of_an_experiment_as_they_are(tmp_path: Path, va
     assert found["other"] == {"kept": 1}
     small = found["section"].get("c")
     assert found["section"] | {"c": float(small) if "e-" in str(small) else small} == {"c": None} | values
+
+
+@pytest.mark.parametrize("key", ["", "é", "it's", "1", "-.5", "1e3", "True", "null", "inf", "a\n"])
+def test_a_key_that_dvc_would_read_otherwise_is_refused(key: str) -> None:
+    with pytest.raises(
+        MaskcastError, match=r"^params.yaml: key .* cannot be passed to a DVC experiment; name it by"
+    ):
+        _hydra({"a": [{key: 1}]})
 
 
 def test_dvc_and_kubeflow_hand_over_the_same_params(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ NO_WORKER_TIMEOUT_S = 60.0  # a queue with work but no worker is given up after 
 UNFINISHED = ("Queued", "Running")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
 TASK = re.compile(r"^([0-9a-f]{7}) +(\S+) .* (Queued|Running|Failed|Success)$", re.MULTILINE)
+BACKSLASHES = re.compile(r"\\+(?='|\Z)")  # those that Hydra takes as escapes in quotes
+SEPARATOR = re.compile(r"[\\()\[\]{}:=, \t]")  # must be escaped in a Hydra key, which cannot be quoted
+KEY = re.compile(r"[\w/+.$%*@?|\\()\[\]{}:=, \t-]+", re.ASCII)  # what Hydra allows in a key
+OTHER_TYPE = re.compile(r"true|false|null|[+-]?(inf|nan|\.?\d[\d_.]*(e[+-]?\d[\d_]*)?)", re.IGNORECASE)
 ERROR = re.compile(r"^\s*error: (.+)$", re.MULTILINE)  # maskcast's form of errors
 
 
@@ -211,13 +215,29 @@ class Queue:
 
 
 def _hydra(value: Any) -> str:
-    """Returns a value in the syntax of Hydra overrides, which DVC's ``-S`` takes."""
+    """Returns a value in the syntax of Hydra overrides, which DVC's ``-S`` takes.
+
+    Raises:
+        MaskcastError: Hydra has no syntax for a key.
+    """
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_hydra(each)}" for key, each in value.items()) + "}"
+        return "{" + ",".join(f"{_hydra_key(key)}:{_hydra(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_hydra, value)) + "]"
     if isinstance(value, str):
-        return "'" + value.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+        return "'" + BACKSLASHES.sub(lambda found: 2 * found[0], value).replace("'", "\\'") + "'"
     if isinstance(value, float):
         return repr(value)
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _hydra_key(key: Any) -> str:
+    """Returns a key of a mapping in the syntax of Hydra overrides."""
+    if not isinstance(key, str):
+        return _hydra(key)
+    if not KEY.fullmatch(key) or OTHER_TYPE.fullmatch(key):
+        raise MaskcastError(
+            f"params.yaml: key {key!r} cannot be passed to a DVC experiment; name it by ASCII letters, digits, "
+            "spaces and `_-.`, not like a number, true, false or null"
+        )
+    return SEPARATOR.sub(r"\\\g<0>", key)
