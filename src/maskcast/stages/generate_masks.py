@@ -29,12 +29,13 @@ class GenerateMasks(Params):
     precision: Literal["bf16", "fp32"] = "bf16"
     """`bf16`: autocast; `fp32`: everything in fp32."""
     consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_consistent_frames)] = "things"
-    """Number of frames over which each object gets one class: a clip is masked in groups of so many frames, and a
-    shorter rest joins the last group. Set it to the number of context frames, so that the context does not depend
-    on later frames. null masks each frame separately. `things` is 11 if the label map says that all classes are
-    things, else null: stuff has no objects to track. A group loses a class that covers less than 1.6 % of the
-    image, summed over its frames (in fewer than 11 proportionally less), unless one object of the class is in most
-    of them, with a mean probability of at least 0.7."""
+    """Number of frames over which each object gets one class: a clip is masked in groups of so many frames. A
+    shorter rest is decided together with the frames before it, whose own masks stay as they are. Set it to the
+    number of context frames, so that the context does not depend on later frames. null masks each frame
+    separately. `things` is 11 if the label map says that all classes are things, else null: stuff has no objects
+    to track. A group loses a class that covers less than 1.6 % of the image, summed over its frames (in fewer than
+    11 proportionally less), unless one object of the class is in most of them, with a mean probability of at least
+    0.7."""
     propagated: PropagationParams | None = Field(default=None, exclude_if=is_null)
     """In partly labelled clips of split train, use the labels, and those that optical flow propagates to nearby
     frames, instead of the masker's masks; null keeps the masker's masks."""
