@@ -102,7 +102,7 @@ def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
 
 def track_objects(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
     """Returns the tracks of the objects ``object_BN`` (class ids, 0 = none) in (B, T, H, W) uint8 masks."""
-    sums = _sums_of_all if shapes_are_fixed() else _sums_of_few
+    sums = _sums_of_all if shapes_are_fixed() or ids_BTHW.is_cuda else _sums_of_few
     count, touching, moments = sums(ids_BTHW, object_BN)
     height, width = ids_BTHW.shape[2:]
     mean = moments / count.clamp(min=1)[..., None]
@@ -115,7 +115,7 @@ def track_objects(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
 def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns numbers of pixels and of border pixels (B, T, N), and sums of y, x and their squares (B, T, N, 4).
 
-    It only processes foreground pixels, which are few.
+    It only processes foreground pixels, which are few. On a GPU its additions would be atomic.
     """
     batch, frames, height, width = ids_BTHW.shape
     slots = object_BN.shape[1]
@@ -139,7 +139,10 @@ def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the same from counts per row and column, without atomic additions or data-dependent shapes."""
+    """Returns the same from counts per row and column, without atomic additions or data-dependent shapes.
+
+    Atomic additions have no fixed order, so that the last bits of their sums would differ between runs.
+    """
     height, width = ids_BTHW.shape[2:]
     here_BTNHW = ids_BTHW.long()[:, :, None] == object_BN.masked_fill(object_BN == 0, -1)[:, None, :, None, None]
     row_BTNH, column_BTNW = here_BTNHW.sum(4), here_BTNHW.sum(3)
