@@ -28,6 +28,7 @@ import torch
 from _common import positive_int, print_table, ratio, time_interleaved
 from maskcast.errors import one_line_errors
 from maskcast.inference.session import Session
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.configs import FrameConfig, RecurrentConfig, SmpConfig, UNetConfig
@@ -72,7 +73,7 @@ def speed(arch: str, encoder: str, height: int, width: int, rounds: int) -> None
     variants: dict[str, Callable[[], object]] = {}
     for name, config in configs.items():
         segmenter = config.build(MAPS[:1]).to(device).eval()
-        variants[name] = partial(show, Session(segmenter, precision="fp32", cuts=False), frames)
+        variants[name] = partial(show, Session(Worker(segmenter, "fp32"), cuts=False), frames)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     seconds = time_interleaved(variants, rounds, clock)
     rows = [

@@ -259,7 +259,7 @@ def check_masking(device: str) -> None:
     found = []
     for kernels in (False, True):
         worker.has_kernels = lambda _, kernels=kernels: kernels  # type: ignore[assignment, misc]
-        (one,) = segment_whole(segmenter, frames, batch_size=2, precision="fp32").values()
+        (one,) = segment_whole(worker.Worker(segmenter, "fp32"), frames, batch_size=2).values()
         found.append(one)
     assert found[0].confidence is not None and found[1].confidence is not None
     assert (found[0].masks != found[1].masks).mean() < 0.01

@@ -106,14 +106,15 @@ def scored(clips: Path, folder: Path, section: Mapping[str, Any]) -> dict[str, f
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.evaluation.video_scores import VideoScores
     from maskcast.inference.segment import segment_whole
+    from maskcast.inference.worker import Worker
     from maskcast.models.base import best_device
     from maskcast.models.segmentation.table import load_masker
 
     store = ClipStore(clips, section.get("label_map"))
     masker = load_masker(folder)[0].to(best_device())
-    scores = VideoScores(store.num_classes)
+    scores, worker = VideoScores(store.num_classes), Worker(masker, "fp32")
     for clip in scored_clips(store, section.get("split", "val")):
-        found = segment_whole(masker, store.frames(clip)[:], batch_size=16, precision="fp32")
+        found = segment_whole(worker, store.frames(clip)[:], batch_size=16)
         scores.add(clip.id, store.masks(clip), found[store.label_map.name].masks)
     flat = scores.table()
     return {name: flat[name] for name in SCORES} | {"parameters": sum(p.numel() for p in masker.parameters())}

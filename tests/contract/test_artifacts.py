@@ -21,6 +21,7 @@ from maskcast.data.detection.dataset import DetectionSet
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.inference.detect import detect_images
 from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.models.detection.table import load_detector
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
@@ -152,7 +153,7 @@ def test_the_masker_answers_as_recorded(kept: Path) -> None:
     frames = store.frames(store.get("val_0"))
     masker, description = load_masker(kept / "masker")
     assert description["meta"]["classes"] == ["background", "red", "blue"]
-    found = segment_whole(masker, frames, batch_size=len(frames), precision="fp32")["mask"]
+    found = segment_whole(Worker(masker, "fp32"), frames, batch_size=len(frames))["mask"]
     assert_same_pixels(found.masks, recorded["masks"])
     (logits_BTKHW,), _ = masker(torch.tensor(frames[:2])[None])
     np.testing.assert_allclose(logits_BTKHW[0].numpy(), recorded["logits"], **CLOSE)

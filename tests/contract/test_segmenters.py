@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.predictions import Predictions, concatenate
-from maskcast.inference.segment import segment_whole, segment_with
+from maskcast.inference.segment import segment, segment_whole
 from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap, single_map
@@ -196,8 +196,8 @@ def test_a_clip_in_chunks_is_the_clip_in_one(config: SegmenterModelConfig) -> No
     segmenter, clip = build(config, HAND_AND_HAIR), frames(7, 32, 32).numpy()
 
     def agreeing(chunks: list[np.ndarray], batch_size: int) -> list[Predictions]:
-        consistency, worker = StreamingConsistency(4), Worker(segmenter, "fp32", objects=True)
-        pieces = segment_with(worker, chunks, batch_size=batch_size)
+        consistency, worker = StreamingConsistency(4), Worker(segmenter, "fp32")
+        pieces = segment(worker, chunks, batch_size=batch_size, objects=True)
         return [*chain.from_iterable(map(consistency.add, pieces)), *consistency.end()]
 
     whole = concatenate(agreeing([clip], batch_size=3))
@@ -220,13 +220,11 @@ def assert_equal(pieces: list[Predictions], whole: Predictions) -> None:
 
 
 def test_masks_are_bytes_and_confidence_is_a_probability(config: SegmenterModelConfig) -> None:
-    found = segment_whole(build(config), frames(2, 64, 64).numpy(), batch_size=2, precision="fp32")["mask"]
+    found = segment_whole(Worker(build(config), "fp32"), frames(2, 64, 64).numpy(), batch_size=2)["mask"]
     assert found.masks.dtype == np.uint8 and found.confidence is not None
     assert found.masks.shape == found.confidence.shape == (2, 64, 64)
     assert (found.confidence >= 1 / 5 - 1e-6).all() and (found.confidence <= 1 + 1e-6).all()
-    hair = segment_whole(
-        build(config, HAND_AND_HAIR[1:]), frames(2, 64, 64).numpy(), batch_size=2, precision="fp32"
-    )
+    hair = segment_whole(Worker(build(config, HAND_AND_HAIR[1:]), "fp32"), frames(2, 64, 64).numpy(), batch_size=2)
     assert hair["hair"].masks.dtype == np.uint8 and hair["hair"].confidence is None
 
 

@@ -18,6 +18,7 @@ import maskcast
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
@@ -53,18 +54,18 @@ def test_every_way_gives_the_same_masks(case: str, tmp_path: Path) -> None:
     masker = trained(tmp_path / "masker", CASES[case])
     frames, _ = moving_squares(0, FRAMES, HEIGHT, WIDTH)
     network, _ = load_masker(masker)
-    pieces = list(segment(network, np.split(frames, [1, 4]), batch_size=1, precision="fp32"))
+    pieces = list(segment(Worker(network, "fp32"), np.split(frames, [1, 4]), batch_size=1))
     wanted = {one.name: np.concatenate([piece[one.name].masks for piece in pieces]) for one in MAPS}
     assert len(np.unique(wanted["squares"])) > 1
     if network.stateful:  # they remember: the last frame alone has other masks
-        alone = next(segment(network, [frames[-1:]], batch_size=1, precision="fp32"))
+        alone = next(segment(Worker(network, "fp32"), [frames[-1:]], batch_size=1))
         assert not np.array_equal(alone["matte"].masks[0], wanted["matte"][-1])
 
     def assert_same(found: dict[str, Any]) -> None:
         for name, masks in wanted.items():
             np.testing.assert_array_equal(found[name], masks)
 
-    pieces = list(segment(network, [frames], batch_size=4, precision="fp32"))
+    pieces = list(segment(Worker(network, "fp32"), [frames], batch_size=4))
     batches = {name: np.concatenate([piece[name].masks for piece in pieces]) for name in wanted}
     np.testing.assert_array_equal(batches["squares"], wanted["squares"])
     assert np.abs(batches["matte"].astype(int) - wanted["matte"]).max() <= 1

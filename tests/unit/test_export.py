@@ -18,6 +18,7 @@ from tests.registered import FACTS, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squar
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.configs import FlowConfig, ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.table import load_forecaster
@@ -33,7 +34,7 @@ SERVING = Path(__file__).resolve().parents[2] / "docs/serving.md"
 def as_trained(parts: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
     """Returns the forecast of the models that a training stage wrote, without the registry."""
     masker, forecaster = load_masker(parts / "masker")[0], load_forecaster(parts / "forecaster")[0]
-    found = [segment_whole(masker, clip_THWC, batch_size=SEEN, precision="fp32") for clip_THWC in clips_BTHWC]
+    found = [segment_whole(Worker(masker, "fp32"), clip_THWC, batch_size=SEEN) for clip_THWC in clips_BTHWC]
     masks = np.stack([one["mask"].masks for one in found])
     return forecaster.forecast(torch.from_numpy(masks), HORIZON).numpy()
 

@@ -26,6 +26,7 @@ from maskcast.inference import clip_packing
 from maskcast.inference.generation import Generation, check_maps
 from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
@@ -62,7 +63,7 @@ def test_every_clip_gets_the_maskers_masks(store: ClipStore, masker: Path, tmp_p
     assert masks.classes == store.classes
     for clip in store.clips:
         generated = masks.get(clip.id)
-        expected, confidence, _ = segment_whole(model, store.frames(clip), batch_size=22, precision="fp32")["mask"]
+        expected, confidence, _ = segment_whole(Worker(model, "fp32"), store.frames(clip), batch_size=22)["mask"]
         assert (masks.masks(generated) == expected).mean() > 0.999  # the last bits may depend on the batch
         levels = masks.confidence(generated)
         assert set(np.unique(levels)) <= {0, 64, 128, 191, 255}
@@ -280,7 +281,7 @@ def test_a_masker_with_state_sees_each_clip_from_its_first_frame(
     masks = ClipStore(tmp_path / "masks")
     for clip in store.clips:
         found = segment_raw_and_consistent(
-            model, store.frames(clip), batch_size=8, precision="fp32", consistent_frames=3
+            Worker(model, "fp32"), store.frames(clip), batch_size=8, consistent_frames=3
         )[1]["mask"]
         np.testing.assert_array_equal(masks.masks(masks.get(clip.id)), found.masks)
 
@@ -313,7 +314,7 @@ def test_frames_that_agree_know_nothing_of_those_after_them(
     masks, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"consistent_frames": 11}))
     for part in (slice(0, 11), slice(11, 22)):
         expected, confidence, _ = segment_raw_and_consistent(
-            model, store.frames(clip)[part], batch_size=11, precision="fp32", consistent_frames=11
+            Worker(model, "fp32"), store.frames(clip)[part], batch_size=11, consistent_frames=11
         )[1]["mask"]
         assert confidence is not None
         assert (masks.masks(masks.get(clip.id))[part] == expected).mean() > 0.99

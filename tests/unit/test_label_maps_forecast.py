@@ -15,6 +15,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -154,7 +155,7 @@ def test_a_registered_pipeline_masks_by_the_map_that_it_forecasts(inputs: dict[s
     model = load_bundle(tmp_path / "bundle")
     frames = moving_squares(0, 11, 32, 48)[0]
     seen, future = model.predict_masks(frames)
-    wanted = segment_whole(masker.eval(), frames, batch_size=16, precision="fp32")
+    wanted = segment_whole(Worker(masker.eval(), "fp32"), frames, batch_size=16)
     np.testing.assert_array_equal(seen, wanted["colours"].masks)
     assert not np.array_equal(seen, wanted["any"].masks)
     graph = PipelineGraph(model).eval()

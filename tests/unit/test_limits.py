@@ -8,6 +8,7 @@ from tests.registered import CLASSES
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models import limits
 from maskcast.models.forecasting.base import Forecaster
@@ -46,7 +47,7 @@ def test_masks_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     masker.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[1]))
 
     def found(frames: int | None) -> tuple[np.ndarray, np.ndarray]:
-        whole = segment_raw_and_consistent(masker, clip, batch_size=4, precision="fp32", consistent_frames=frames)[
+        whole = segment_raw_and_consistent(Worker(masker, "fp32"), clip, batch_size=4, consistent_frames=frames)[
             1
         ]["mask"]
         assert whole.confidence is not None
@@ -91,7 +92,7 @@ def test_what_cannot_be_cut_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         MaskcastError, match=r"^a frame of 32 x 48: 1536 pixels, this model supports at most 1000; "
     ):
-        segment_whole(masker, np.zeros((1, 32, 48, 3), np.uint8), batch_size=1, precision="fp32")
+        segment_whole(Worker(masker, "fp32"), np.zeros((1, 32, 48, 3), np.uint8), batch_size=1)
     monkeypatch.setattr(limits, "MAX_NUMBERS", 1000)
     with pytest.raises(MaskcastError, match=r"^a clip of 4 frames of 32 x 48: 6144 pixels, .* smaller frames$"):
         forecaster.forecast(torch.zeros(1, 4, 32, 48, dtype=torch.uint8), 2)
@@ -105,7 +106,7 @@ def test_work_ends_between_pieces_when_its_time_is_over() -> None:
     line = r"^frames: the call exceeded its time limit of -1 s; use fewer clips or smaller frames$"
     with time_limit(-1):
         with pytest.raises(MaskcastError, match=line):
-            segment_whole(masker, clip, batch_size=4, precision="fp32")
+            segment_whole(Worker(masker, "fp32"), clip, batch_size=4)
         with pytest.raises(MaskcastError, match=line):
             forecaster.forecast(torch.from_numpy(masks)[None], 2)
         with pytest.raises(MaskcastError, match=line):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import SMALL_DETECTOR, moving_squares, write_detection_set
@@ -15,6 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import MAX_GRAPHS, Worker
+from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphRecorder
+from maskcast.models.objects.tracks import find_objects, track_objects
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
+from maskcast.registry.forecast_models import MaskerModel
 from maskcast.runner.run import run_stage
 from maskcast.training.compiling import MIN_COMPILED_STEPS
 from maskcast.training.dry_run import dry_run_training
@@ -134,6 +142,90 @@ def test_detectors_are_trained_and_scored(tmp_path: Path) -> None:
         "evaluate_detector", {}, dataset=dataset, detector=detector, metrics=metrics, report=tmp_path / "report"
     )
     assert 0 <= found["AP"] <= 1
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch, _gpu: None) -> list[int]:
+    """An entry for each call that is recorded."""
+    record, entries = GraphRecorder.__call__, []
+
+    def counted(*given: Any) -> Any:
+        entries.append(1)
+        return record(*given)
+
+    monkeypatch.setattr(GraphRecorder, "__call__", counted)
+    return entries
+
+
+def test_sessions_of_a_model_share_a_recorded_network(tmp_path: Path, recorded: list[int]) -> None:
+    torch.manual_seed(0)
+    config = UNetConfig(width=2)
+    save_masker(tmp_path, config.build([SQUARES]), config, {})
+    model = MaskerModel(tmp_path, "fp32")
+    frames, _ = moving_squares(0, WARM_UP_CALLS + 4, 32, 48)
+    wanted = model.mask_clip(frames, None).masks
+    first, second = model.session(), model.session()
+    for t, frame in enumerate(frames):
+        for session in (first, second):
+            if t % 3 == 0:
+                session.reset()
+            np.testing.assert_array_equal(session.step(frame).maps["squares"], wanted[t])
+    assert len(recorded) == 1
+    for _ in range(WARM_UP_CALLS + 1):
+        np.testing.assert_array_equal(model.mask_clip(frames, None).masks, wanted)
+        assert model.mask_clip(frames, 2).confidence is not None
+    assert len(recorded) == 2
+
+
+def test_the_shapes_that_were_not_used_for_longest_are_recorded_again(recorded: list[int]) -> None:
+    torch.manual_seed(0)
+    worker = Worker(UNetConfig(width=2).build([SQUARES]).eval().to("cuda"), "fp32")
+
+    def use(width: int) -> int:
+        for _ in range(WARM_UP_CALLS + 1):
+            segment_whole(worker, np.zeros((1, 16, width, 3), np.uint8), batch_size=1)
+        return len(recorded)
+
+    widths = [16 * (k + 1) for k in range(MAX_GRAPHS + 1)]
+    assert [use(width) for width in widths] == list(range(1, len(widths) + 1))
+    assert use(widths[-1]) == len(widths)
+    assert use(widths[0]) == len(widths) + 1
+
+
+def test_what_does_not_fit_concerns_frames_of_its_size(recorded: list[int]) -> None:
+    torch.manual_seed(0)
+    segmenter = UNetConfig(width=2).build([SQUARES]).eval().to("cuda")
+    whole = segmenter.forward
+
+    def tight(frames_BTHWC: Tensor, state: Any = ()) -> Any:
+        if frames_BTHWC.shape[1] * frames_BTHWC.shape[3] > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(frames_BTHWC, state)
+
+    segmenter.forward = tight  # type: ignore[method-assign]
+    worker = Worker(segmenter, "fp32")
+    for width in (16, 64, 16):
+        for _ in range(WARM_UP_CALLS + 1):
+            assert (
+                len(segment_whole(worker, np.zeros((4, 16, width, 3), np.uint8), batch_size=4)["squares"].masks)
+                == 4
+            )
+    assert len(recorded) == 2  # of the small frames, before and after the large ones
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_tracks_on_a_gpu_need_no_atomic_additions(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = torch.stack([torch.from_numpy(moving_squares(seed, 5, 32, 48)[1]) for seed in (0, 1)])
+    wanted = track_objects(masks, find_objects(masks, 3))
+
+    def atomic(*_: Any) -> None:
+        raise AssertionError("their order differs from run to run")
+
+    monkeypatch.setattr(Tensor, "index_add_", atomic)
+    found = track_objects(masks.cuda(), find_objects(masks.cuda(), 3))
+    assert torch.equal(found.visible_BTN.cpu(), wanted.visible_BTN)
+    assert torch.allclose(found.centre_BTN2.cpu(), wanted.centre_BTN2, atol=1e-5)
+    assert torch.allclose(found.std_BTN2.cpu(), wanted.std_BTN2, atol=1e-5)
 
 
 @pytest.mark.usefixtures("_gpu")

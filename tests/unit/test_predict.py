@@ -16,6 +16,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.masks.colours import palette
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -168,7 +169,7 @@ def test_a_forecaster_of_frames_leaves_frames_too(tmp_path: Path, inputs: dict[s
         last_seen = prepared.frames(prepared.get(clip.id))[-1]
         np.testing.assert_array_equal(frames[n], np.stack([last_seen] * 11))  # untrained: the copy
         masker, _ = load_masker(inputs["masker"])
-        found = segment_whole(masker, frames[n], batch_size=11, precision="fp32")
+        found = segment_whole(Worker(masker, "fp32"), frames[n], batch_size=11)
         np.testing.assert_array_equal(store.masks(clip), found["mask"].masks)
         with Image.open(out / "png" / clip.id / "image_21.png") as picture:
             np.testing.assert_array_equal(np.asarray(picture), frames[n, 10])

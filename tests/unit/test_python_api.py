@@ -19,6 +19,7 @@ from tests.unit.test_forecast_command import SCALE, enlarged, write_video
 import maskcast
 from maskcast.__main__ import main
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.table import load_masker
 
@@ -113,10 +114,12 @@ def test_frames_in_memory_and_folders_are_videos_too(artifact: Path, tmp_path: P
 def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: Path, tmp_path: Path) -> None:
     parts = artifact.parent / "parts"
     trained, clip = load_masker(parts / "masker")[0], clips_of_squares(1)[0]
-    setting = {"batch_size": 16, "precision": "fp32"}
+    setting = {"batch_size": 16}
     alone = maskcast.Segmenter(parts / "masker").segment(clip)
-    np.testing.assert_array_equal(alone.masks, segment_whole(trained, clip, **setting)["mask"].masks)
-    agreed = segment_raw_and_consistent(trained, clip, **setting, consistent_frames=2)[1]["mask"]
+    np.testing.assert_array_equal(
+        alone.masks, segment_whole(Worker(trained, "fp32"), clip, **setting)["mask"].masks
+    )
+    agreed = segment_raw_and_consistent(Worker(trained, "fp32"), clip, **setting, consistent_frames=2)[1]["mask"]
     for segmenter in (maskcast.Segmenter(artifact), maskcast.load(artifact).segmenter):
         found = segmenter.segment(clip)
         np.testing.assert_array_equal(found.masks, agreed.masks)

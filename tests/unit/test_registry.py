@@ -25,6 +25,7 @@ from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.video_scores import VideoScores
 from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.labels import single_map
 from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig
@@ -430,7 +431,7 @@ def clip(frames: int = 4) -> np.ndarray:
 def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) -> None:
     found = load_bundle(bundle).predict(clip())
     masker, _ = load_masker(parts["masker"])
-    masks = segment_whole(masker, clip(), batch_size=4, precision="fp32")["mask"].masks
+    masks = segment_whole(Worker(masker, "fp32"), clip(), batch_size=4)["mask"].masks
     expected = load_forecaster(parts["forecaster"])[0].forecast(torch.from_numpy(masks[None]), 3)[0].numpy()
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
@@ -442,7 +443,7 @@ def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp
     write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
     masker, _ = load_masker(parts["masker"])
-    expected = segment_whole(masker, frames, batch_size=3, precision="fp32")["mask"].masks
+    expected = segment_whole(Worker(masker, "fp32"), frames, batch_size=3)["mask"].masks
     assert np.array_equal(load_bundle(tmp_path / "data").predict(clip()), expected)
 
 

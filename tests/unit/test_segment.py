@@ -15,19 +15,20 @@ from maskcast.errors import MaskcastError
 from maskcast.inference import worker
 from maskcast.inference.predictions import concatenate, count_frames
 from maskcast.inference.segment import (
+    segment,
     segment_clips,
     segment_future,
     segment_raw_and_consistent,
     segment_whole,
-    segment_with,
 )
 from maskcast.inference.streaming_consistency import StreamingConsistency
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
 from maskcast.models.objects.consistency import agree
 from maskcast.models.segmentation.base import Segmenter, State
 
-SETTING = {"batch_size": 4, "precision": "fp32"}
+SETTING: dict[str, int] = {"batch_size": 4}
 
 
 class Known(Segmenter):
@@ -59,7 +60,7 @@ def numbered(frames: int, seed: int = 0) -> np.ndarray:
 
 def test_classes_and_opacity_by_hand() -> None:
     clip = numbered(9)
-    found = segment_whole(Known(), clip, **SETTING)
+    found = segment_whole(Worker(Known(), "fp32"), clip, **SETTING)
     np.testing.assert_array_equal(found["classes"].masks, clip[..., 0])
     np.testing.assert_array_equal(found["alpha"].masks, clip[..., 1])
     assert found["classes"].confidence == pytest.approx(np.exp(3) / (np.exp(3) + 3))
@@ -68,7 +69,7 @@ def test_classes_and_opacity_by_hand() -> None:
 
 def test_a_segmenter_may_have_no_parameters() -> None:
     clip = numbered(2)
-    found = segment_whole(Threshold((LabelMap("bright", ("dark", "bright")),)), clip, **SETTING)
+    found = segment_whole(Worker(Threshold((LabelMap("bright", ("dark", "bright")),)), "fp32"), clip, **SETTING)
     np.testing.assert_array_equal(found["bright"].masks, clip[..., 0] > 1)
 
 
@@ -89,10 +90,9 @@ def test_logits_that_are_no_numbers_are_said(label_map: LabelMap, consistent_fra
         segmenter.get_parameter("head.bias")[-1] = torch.nan
     with pytest.raises(MaskcastError, match="logits are not finite numbers: its training diverged; lower"):
         segment_raw_and_consistent(
-            segmenter,
+            Worker(segmenter, "fp32"),
             np.zeros((3, 8, 8, 3), np.uint8),
             batch_size=2,
-            precision="fp32",
             consistent_frames=consistent_frames,
         )
 
@@ -111,7 +111,7 @@ def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
             return super().forward(frames_BTHWC, (frames_BTHWC[:, 0, 0, 0, 2].long(),))
 
     done, consistency = 0, StreamingConsistency(7)
-    pieces = segment_with(worker.Worker(Forgetful(), "fp32", objects=True), frames(), batch_size=5)
+    pieces = segment(Worker(Forgetful(), "fp32"), frames(), batch_size=5, objects=True)
     for window in chain(chain.from_iterable(map(consistency.add, pieces)), consistency.end()):
         done += count_frames(window)
         assert done <= read < done + 7 + 5
@@ -121,7 +121,9 @@ def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
 @pytest.mark.parametrize("frames", [3, 8, 9, 11])
 def test_frames_agree_as_in_an_exported_program_to_the_last_one(frames: int) -> None:
     clip = numbered(frames, frames)
-    found = segment_raw_and_consistent(Known(), clip, **SETTING, consistent_frames=4)[1]["classes"].masks
+    found = segment_raw_and_consistent(Worker(Known(), "fp32"), clip, **SETTING, consistent_frames=4)[1][
+        "classes"
+    ].masks
     sure = np.exp(3 * np.eye(4, dtype=np.float32)[clip[..., 0]])
     np.testing.assert_array_equal(found, agree(clip[..., 0], sure / sure.sum(-1, keepdims=True), 4))
 
@@ -130,21 +132,26 @@ def test_frames_agree_as_in_an_exported_program_to_the_last_one(frames: int) -> 
 def test_each_clip_starts_without_state_whatever_the_replicas(replicas: int) -> None:
     clips = [numbered(length, seed) for seed, length in enumerate((3, 9, 4, 8))]
     pieces: dict[int, list[dict[str, object]]] = {}
-    for number, piece in segment_clips([Known() for _ in range(replicas)], [[clip] for clip in clips], **SETTING):
+    for number, piece in segment_clips(
+        [Known() for _ in range(replicas)], [[clip] for clip in clips], precision="fp32", **SETTING
+    ):
         pieces.setdefault(number, []).append(piece)
     for number, clip in enumerate(clips):
-        whole = segment_whole(Known(), clip, **SETTING)
+        whole = segment_whole(Worker(Known(), "fp32"), clip, **SETTING)
         for name, one in concatenate(pieces[number]).items():
             np.testing.assert_array_equal(one.masks, whole[name].masks)
 
 
 def test_what_is_made_is_masked_after_what_was_seen() -> None:
     clip = numbered(10)
-    found = segment_future(Known(), clip[:6], clip[6:], **SETTING)
+    found = segment_future(Worker(Known(), "fp32"), clip[:6], clip[6:], **SETTING)
     np.testing.assert_array_equal(found["classes"].masks, clip[6:, ..., 0])
     torch.manual_seed(0)
     memory = MemoryConfig().build((SQUARES, MATTE)).eval()
-    whole, last = segment_whole(memory, clip, **SETTING), segment_future(memory, clip[:6], clip[6:], **SETTING)
+    whole, last = (
+        segment_whole(Worker(memory, "fp32"), clip, **SETTING),
+        segment_future(Worker(memory, "fp32"), clip[:6], clip[6:], **SETTING),
+    )
     np.testing.assert_array_equal(last["matte"].masks, whole["matte"].masks[6:])
 
 
@@ -152,7 +159,7 @@ def test_a_fault_in_a_replica_ends_the_run() -> None:
     wrong = numbered(6)
     wrong[3, ..., 2] = 200
     with pytest.raises(AssertionError):
-        list(segment_clips([Known(), Known()], [[numbered(5)], [wrong]], **SETTING))
+        list(segment_clips([Known(), Known()], [[numbered(5)], [wrong]], precision="fp32", **SETTING))
 
 
 class Tight(Known):
@@ -170,7 +177,7 @@ class Tight(Known):
 
 def test_frames_beyond_the_memory_go_through_in_smaller_batches(capsys: pytest.CaptureFixture[str]) -> None:
     clip = numbered(19)
-    found = segment_whole(Tight(3), clip, batch_size=8, precision="fp32")
+    found = segment_whole(Worker(Tight(3), "fp32"), clip, batch_size=8)
     np.testing.assert_array_equal(found["classes"].masks, clip[..., 0])
     np.testing.assert_array_equal(found["alpha"].masks, clip[..., 1])
     said = capsys.readouterr().err.splitlines()
@@ -188,13 +195,13 @@ def test_a_state_does_not_go_on_where_the_masks_of_a_batch_do_not_fit(monkeypatc
 
     monkeypatch.setattr(worker, "_decoded", tight)
     clip = numbered(8)
-    found = segment_whole(Known(), clip, **SETTING)  # which looks that no frame comes twice
+    found = segment_whole(Worker(Known(), "fp32"), clip, **SETTING)  # which looks that no frame comes twice
     np.testing.assert_array_equal(found["classes"].masks, clip[..., 0])
 
 
 def test_a_frame_beyond_the_memory_is_said_in_one_line() -> None:
     with pytest.raises(MaskcastError, match=r"^a frame of 6 x 8 does not fit .*; use smaller frames$"):
-        segment_whole(Tight(0), numbered(4), **SETTING)
+        segment_whole(Worker(Tight(0), "fp32"), numbered(4), **SETTING)
 
 
 def test_a_network_is_recorded_once_a_shape_has_come_often_enough(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from maskcast.__main__ import main
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.session import Session
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
@@ -100,7 +101,7 @@ def ask(client: ClientConnection, frame: np.ndarray, **more: Any) -> tuple[dict[
 
 def wanted(masker: Path, frames: np.ndarray) -> np.ndarray:
     """The maps (T, M, H, W) of a clip, by the code that masks clips."""
-    found = segment_whole(load_masker(masker)[0], frames, batch_size=1, precision="fp32")
+    found = segment_whole(Worker(load_masker(masker)[0], "fp32"), frames, batch_size=1)
     return np.stack([found[one.name].masks for one in MAPS], 1)
 
 
@@ -213,9 +214,7 @@ def test_a_pipeline_has_sessions_of_its_masker(tmp_path: Path) -> None:
         client.recv()
         found = [ask(client, frame)[1][0] for frame in frames]
     masker = load_masker(tmp_path / "parts/masker")[0]
-    np.testing.assert_array_equal(
-        found, segment_whole(masker, frames, batch_size=1, precision="fp32")["mask"].masks
-    )
+    np.testing.assert_array_equal(found, segment_whole(Worker(masker, "fp32"), frames, batch_size=1)["mask"].masks)
 
 
 def test_the_command_says_what_is_wrong(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

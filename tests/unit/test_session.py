@@ -13,6 +13,7 @@ import maskcast
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.session import Session
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.registry.runtime import PyfuncModel, load_bundle
@@ -31,7 +32,7 @@ def shown(session: Session, frames: np.ndarray) -> list[maskcast.Step]:
 
 
 def assert_alike(steps: list[maskcast.Step], segmenter: Segmenter, frames: np.ndarray) -> None:
-    whole = segment_whole(segmenter, frames, batch_size=1, precision="fp32")
+    whole = segment_whole(Worker(segmenter, "fp32"), frames, batch_size=1)
     for name in ("squares", "matte"):
         np.testing.assert_array_equal(np.stack([step.maps[name] for step in steps]), whole[name].masks)
     sure = np.stack([step.confidence["squares"] for step in steps])
@@ -45,7 +46,7 @@ def test_a_frame_that_failed_ends_no_session(segmenter: Segmenter, monkeypatch: 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with Session(segmenter, precision="fp32") as session:
+    with Session(Worker(segmenter, "fp32")) as session:
         shown(session, frames[:2])
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(segmenter, "forward", stopped)
@@ -55,7 +56,7 @@ def test_a_frame_that_failed_ends_no_session(segmenter: Segmenter, monkeypatch: 
 
 def test_frames_one_by_one_are_the_clip(segmenter: Segmenter) -> None:
     frames, _ = moving_squares(0, 12, 32, 48)
-    with Session(segmenter, precision="fp32") as session:
+    with Session(Worker(segmenter, "fp32")) as session:
         steps = shown(session, frames)
         assert_alike(steps, segmenter, frames)
         assert {step.reset for step in steps} == {""}
@@ -65,9 +66,18 @@ def test_frames_one_by_one_are_the_clip(segmenter: Segmenter) -> None:
         assert_alike(shown(session, frames), segmenter, frames)
 
 
+def test_a_session_keeps_its_worker_when_it_is_reset(segmenter: Segmenter) -> None:
+    worker = Worker(segmenter, "fp32")
+    session = Session(worker)
+    shown(session, moving_squares(0, 2, 32, 48)[0])
+    assert worker.state
+    session.reset()
+    assert session._worker is worker and worker.state == ()
+
+
 def test_sessions_of_one_segmenter_do_not_mix(segmenter: Segmenter) -> None:
     clips = [moving_squares(seed, 6, 32, 48)[0] for seed in (0, 1)]
-    sessions = [Session(segmenter, precision="fp32") for _ in clips]
+    sessions = [Session(Worker(segmenter, "fp32")) for _ in clips]
     both = [[session.step(clip[t]) for session, clip in zip(sessions, clips, strict=True)] for t in range(6)]
     for steps, clip in zip(zip(*both, strict=True), clips, strict=True):
         assert_alike(list(steps), segmenter, clip)
@@ -75,19 +85,19 @@ def test_sessions_of_one_segmenter_do_not_mix(segmenter: Segmenter) -> None:
 
 def test_another_size_and_a_cut_begin_anew(segmenter: Segmenter) -> None:
     frames, _ = moving_squares(0, 6, 32, 48)
-    session = Session(segmenter, precision="fp32")
+    session = Session(Worker(segmenter, "fp32"))
     for part, why in ((frames, ""), (frames[:, :20], "size"), (255 - frames[:, :20], "cut"), (frames, "size")):
         steps = shown(session, part)
         assert [step.reset for step in steps] == [why, *[""] * 5]
         assert_alike(steps, segmenter, part)
-    blind = Session(segmenter, precision="fp32", cuts=False)
+    blind = Session(Worker(segmenter, "fp32"), cuts=False)
     through = np.concatenate([frames, 255 - frames])
     assert_alike(shown(blind, through), segmenter, through)
 
 
 def test_mistakes_are_one_line_and_do_no_harm(segmenter: Segmenter) -> None:
     frames, _ = moving_squares(0, 4, 32, 48)
-    session = Session(segmenter, precision="fp32")
+    session = Session(Worker(segmenter, "fp32"))
     steps = [session.step(frames[0])]
     for wrong in (frames[0].astype(np.float32), frames[0, :, :, 0], frames[0, :0], frames, "frame", [[1], [2, 3]]):
         match = r"^frame: (got|a list cannot) .*; give uint8 of shape \(any, any, 3\)$"

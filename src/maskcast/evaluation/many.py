@@ -22,6 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure
 from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.base import read_description
 from maskcast.models.segmentation.base import Segmenter
@@ -150,13 +151,11 @@ def evaluate_one(name: str, folder: Path, task: EvaluationTask) -> MaskerResult 
         longest = max(clips, key=lambda clip: clip.num_frames)
         load = partial(_load, folder, store)
         segmenter, speed = measure(load, store.frames(longest), task.batch_size, task.precision)
-        maps = _shared_maps(segmenter, store, folder)
+        maps, worker = _shared_maps(segmenter, store, folder), Worker(segmenter, task.precision)
         scores = {label_map.name: scores_of(label_map) for label_map in maps}
         shown: dict[str, np.ndarray] = {}
         for number, clip in enumerate(clips):
-            predictions = segment_whole(
-                segmenter, store.frames(clip), batch_size=task.batch_size, precision=task.precision
-            )
+            predictions = segment_whole(worker, store.frames(clip), batch_size=task.batch_size)
             for label_map in maps:
                 if masks_layer(label_map.name) in clip.layers:
                     scores[label_map.name].add(

@@ -15,6 +15,7 @@ import torch
 
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.session import Session
+from maskcast.inference.worker import Worker
 from maskcast.memory import process_memory
 from maskcast.models.base import best_device, count_parameters
 from maskcast.models.segmentation.base import Segmenter
@@ -61,14 +62,14 @@ def measure(
     device = best_device()
     baseline = _memory("VmRSS")
     segmenter = load().to(device)
-    times = []
-    with Session(segmenter, precision=precision, cuts=False) as session:
+    times, worker = [], Worker(segmenter, precision)
+    with Session(worker, cuts=False) as session:
         for t in range(WARM_UP_FRAMES + TIMED_FRAMES):
             if not t % len(frames_THWC):
                 session.reset()
             times.append(seconds_of(partial(session.step, frames_THWC[t % len(frames_THWC)]), device))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM") - baseline
-    mask = partial(segment_whole, segmenter, frames_THWC, batch_size=batch_size, precision=precision)
+    mask = partial(segment_whole, worker, frames_THWC, batch_size=batch_size)
     clip_times = [seconds_of(mask, device) for _ in range(CLIP_REPEATS)]
     return segmenter, Speed(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -18,6 +18,7 @@ from maskcast.inference.consistent_frames import later_frames_text
 from maskcast.inference.predicted_objects import PredictedObjects
 from maskcast.inference.predictions import quantise
 from maskcast.inference.segment import segment_future
+from maskcast.inference.worker import Worker
 from maskcast.labels import MASK, MIRROR_SWAPS
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
@@ -165,10 +166,13 @@ def forecast_clips(
     source = model.input.source(clips, masks)
     for clip in (clip for batch in batches for clip in batch):
         _check_context(model, clips, source, clip, setting.context_frames)
-    return ((batch, _forecast(model, setting, source, batch)) for batch in batches)
+    worker = None if setting.masker is None else Worker(setting.masker, "fp32")
+    return ((batch, _forecast(model, setting, source, batch, worker)) for batch in batches)
 
 
-def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, batch: Sequence[Clip]) -> Forecast:
+def _forecast(
+    model: Predictor, setting: ForecastSetting, source: ClipStore, batch: Sequence[Clip], worker: Worker | None
+) -> Forecast:
     context_slice = slice(setting.context_frames)
     context_BT = np.stack([model.input.read(source, source.get(clip.id), context_slice) for clip in batch])
     context = torch.from_numpy(context_BT).to(setting.device)
@@ -176,12 +180,12 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
         masks, confidence = model.forecast_with_confidence(context, setting.horizon)
         masks = _as_bytes(model, context, masks, setting.horizon)
         return Forecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
-    assert setting.masker is not None
+    assert worker is not None
     forecast = model.forecast(context, setting.horizon)
     frames = _as_bytes(model, context, forecast, setting.horizon).cpu().numpy()
     name = source.label_map.name
     masked = [
-        segment_future(setting.masker, *context_and_forecast, batch_size=setting.horizon, precision="fp32")[name]
+        segment_future(worker, *context_and_forecast, batch_size=setting.horizon)[name]
         for context_and_forecast in zip(context_BT, frames, strict=True)
     ]
     confidences = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])

@@ -29,52 +29,39 @@ Job = tuple[int, list[Part]]  # index of a worker, and its next batch
 Chunks = Iterable[np.ndarray]  # consecutive pieces of a clip, uint8 RGB (T, H, W, C)
 
 
-def segment(segmenter: Segmenter, chunks: Chunks, *, batch_size: int, precision: str) -> Iterator[Predictions]:
+def segment(worker: Worker, chunks: Chunks, *, batch_size: int, objects: bool = False) -> Iterator[Predictions]:
     """Yields the predictions for one clip, each frame masked by itself, piece by piece in the order of its frames.
 
     It reads no further frame while a full batch is waiting, on which ``Session`` relies.
 
     Args:
-        segmenter: in eval mode, on its device.
+        worker: runs the segmenter; may be reused for several clips.
         chunks: the clip.
         batch_size: frames per forward pass.
-        precision: ``bf16`` or ``fp32``.
+        objects: whether to include the probabilities of foreground pixels, which ``StreamingConsistency`` needs.
     """
-    yield from segment_with(Worker(segmenter, precision, objects=False), chunks, batch_size=batch_size)
-
-
-def segment_with(worker: Worker, chunks: Chunks, *, batch_size: int) -> Iterator[Predictions]:
-    """Like ``segment``, with a worker that may be reused for several clips and keeps its recorded network."""
-    parts = chain.from_iterable(map(worker, _batches([(0, chunks)], batch_size)))
+    parts = chain.from_iterable(worker(batch, objects) for batch in _batches([(0, chunks)], batch_size))
     yield from (predictions for _, predictions in parts if predictions is not None)
 
 
-def segment_whole(
-    segmenter: Segmenter, frames_THWC: np.ndarray, *, batch_size: int, precision: str
-) -> Predictions:
+def segment_whole(worker: Worker, frames_THWC: np.ndarray, *, batch_size: int) -> Predictions:
     """Returns the predictions for a clip that fits into memory, each frame masked by itself."""
-    return concatenate(list(segment(segmenter, [frames_THWC], batch_size=batch_size, precision=precision)))
+    return concatenate(list(segment(worker, [frames_THWC], batch_size=batch_size)))
 
 
 def segment_raw_and_consistent(
-    segmenter: Segmenter,
-    frames_THWC: np.ndarray,
-    *,
-    batch_size: int,
-    precision: str,
-    consistent_frames: int | None,
+    worker: Worker, frames_THWC: np.ndarray, *, batch_size: int, consistent_frames: int | None
 ) -> tuple[Predictions, Predictions]:
     """Returns the predictions for a clip with each frame by itself, and after they are made consistent.
 
     Args:
-        segmenter: see ``segment``.
+        worker: see ``segment``.
         frames_THWC: the clip.
         batch_size: frames per forward pass.
-        precision: ``bf16`` or ``fp32``.
         consistent_frames: length of the windows of ``StreamingConsistency``; None leaves each frame by itself.
     """
-    worker = Worker(segmenter, precision, consistent_frames is not None)
-    raw = concatenate(list(segment_with(worker, [frames_THWC], batch_size=batch_size)))
+    objects = consistent_frames is not None
+    raw = concatenate(list(segment(worker, [frames_THWC], batch_size=batch_size, objects=objects)))
     if consistent_frames is None:
         return raw, raw
     consistency = StreamingConsistency(consistent_frames)
@@ -114,10 +101,10 @@ def segment_clips(
         jobs = chain.from_iterable(enumerate(batches) for batches in zip_longest(*per_replica, fillvalue=[]))
     else:
         jobs = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
-    workers = [Worker(replica, precision, objects, confidence_levels) for replica in replicas]
+    workers = [Worker(replica, precision, confidence_levels) for replica in replicas]
     if is_dry_run():
-        jobs = _warmed_up(workers, jobs)
-    parts = chain.from_iterable(_run_in_parallel(workers, jobs))
+        jobs = _warmed_up(workers, jobs, objects)
+    parts = chain.from_iterable(_run_in_parallel(workers, jobs, objects))
     yield from ((number, predictions) for number, predictions in parts if predictions is not None)
 
 
@@ -128,31 +115,30 @@ def frame_by_frame(pieces: Iterable[tuple[int, Predictions]]) -> Iterator[tuple[
         yield from repeat(None, count_frames(piece[1]) - 1)
 
 
-def _warmed_up(workers: Sequence[Worker], jobs: Iterator[Job]) -> Iterator[Job]:
+def _warmed_up(workers: Sequence[Worker], jobs: Iterator[Job], objects: bool) -> Iterator[Job]:
     """Warms up GPUs with the first batch, and returns all batches."""
     first = next(jobs)
     start = time.monotonic()
     for worker in workers:
-        worker.warm_up(first[1])
+        worker.warm_up(first[1], objects)
     write_note(within=time.monotonic() - start)
     return chain([first], jobs)
 
 
 def segment_future(
-    segmenter: Segmenter, context_THWC: np.ndarray, forecast_hHWC: np.ndarray, *, batch_size: int, precision: str
+    worker: Worker, context_THWC: np.ndarray, forecast_hHWC: np.ndarray, *, batch_size: int
 ) -> Predictions:
     """Returns the predictions for frames that a forecaster made.
 
     Args:
-        segmenter: see ``segment``.
+        worker: see ``segment``.
         context_THWC: the frames before, which a segmenter with state sees first.
         forecast_hHWC: the forecast frames.
         batch_size: frames per forward pass.
-        precision: ``bf16`` or ``fp32``.
     """
-    num_context = len(context_THWC) if segmenter.stateful else 0
+    num_context = len(context_THWC) if worker.segmenter.stateful else 0
     frames = np.concatenate([context_THWC, forecast_hHWC]) if num_context else forecast_hHWC
-    predictions = segment_whole(segmenter, frames, batch_size=batch_size, precision=precision)
+    predictions = segment_whole(worker, frames, batch_size=batch_size)
     return take_frames(predictions, slice(num_context, None))
 
 
@@ -180,7 +166,7 @@ def _piece_starts(length: int, first: int, size: int) -> Iterator[int]:
 
 
 def _run_in_parallel(
-    workers: Sequence[Worker], jobs: Iterable[tuple[int, list[Part]]]
+    workers: Sequence[Worker], jobs: Iterable[tuple[int, list[Part]]], objects: bool
 ) -> Iterator[list[PredictedPart]]:
     """Yields the workers' results in the order of ``jobs`` (index of the worker, and its batch).
 
@@ -193,7 +179,7 @@ def _run_in_parallel(
     running: deque[Future[list[PredictedPart]]] = deque()
     try:
         for k, parts in jobs:
-            started = pools[k].submit(workers[k].begin, parts)
+            started = pools[k].submit(workers[k].begin, parts, objects)
             running.append(finishing.submit(_wait_for, started))
             if len(running) >= BATCHES_IN_FLIGHT * len(workers) + _extra_batches(
                 parts, workers[k].segmenter, processors

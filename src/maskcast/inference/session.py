@@ -13,7 +13,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.cuts import CutDetector
 from maskcast.inference.predictions import Predictions
 from maskcast.inference.segment import segment
-from maskcast.models.segmentation.base import Segmenter
+from maskcast.inference.worker import Worker
 from maskcast.reading import as_array
 
 Reset = Literal["", "size", "cut"]
@@ -42,13 +42,12 @@ class Session:
     time.
 
     Args:
-        segmenter: in eval mode, on its device; sessions may share it.
-        precision: ``bf16`` or ``fp32``.
+        worker: runs the segmenter; sessions may share it if the segmenter has no state.
         cuts: whether the state is reset at a new shot (see ``CutDetector``).
     """
 
-    def __init__(self, segmenter: Segmenter, *, precision: str, cuts: bool = True) -> None:
-        self._segmenter, self._precision, self._cuts = segmenter, precision, cuts
+    def __init__(self, worker: Worker, *, cuts: bool = True) -> None:
+        self._worker, self._cuts = worker, cuts
         self._size: tuple[int, ...] | None = None
         self._ended = False
         self.reset()
@@ -91,9 +90,8 @@ class Session:
     def reset(self) -> None:
         """Resets the state: the next frame is the first of a video."""
         self._pending: deque[np.ndarray] = deque()
-        self._predictions: Iterator[Predictions] = segment(
-            self._segmenter, self._frames(), batch_size=1, precision=self._precision
-        )
+        self._worker.state = ()
+        self._predictions: Iterator[Predictions] = segment(self._worker, self._frames(), batch_size=1)
         self._size = None
         self._cut = CutDetector()
 

@@ -8,7 +8,9 @@ columns.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,58 +21,70 @@ from maskcast.inference.predictions import MapPrediction, Predictions, concatena
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import autocast, has_kernels
 from maskcast.models.base import device_of
-from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable
+from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable, GraphRecorder
 from maskcast.models.limits import check_time, frames_at_once, strips
 from maskcast.models.segmentation.base import Segmenter, State, most_probable
 from maskcast.progress import say
 
 LOGITS_COPIES = 4  # temporary tensors of the logits' size
+MAX_GRAPHS = 4  # shapes of batches whose recorded calls are kept
 
 Part = tuple[int, np.ndarray | None]  # index of a clip and some of its frames; None at its end
 PredictedPart = tuple[int, Predictions | None]
 
 
 class Worker:
-    """Runs a segmenter on one batch after the other.
+    """Runs a segmenter on one batch after the other, and keeps its recorded network for the next batches.
+
+    With a segmenter without state, clips, sessions and threads may share a worker. One with state needs a worker
+    for each clip that is being masked; a clip that is left early must set ``state`` to ``()``.
 
     Args:
         segmenter: in eval mode, on its device.
         precision: ``bf16`` or ``fp32``.
-        objects: whether the probabilities of foreground pixels are returned, to make masks consistent.
-        levels: number of steps to which confidence is rounded on the device; not rounded if None or if
-            ``objects``.
+        levels: number of steps to which confidence is rounded on the device; None does not round.
     """
 
-    def __init__(self, segmenter: Segmenter, precision: str, objects: bool, levels: int | None = None) -> None:
-        self.segmenter, self.precision, self.objects = segmenter, precision, objects
-        self.levels = None if objects else levels
+    def __init__(self, segmenter: Segmenter, precision: str, levels: int | None = None) -> None:
+        self.segmenter, self.precision, self.levels = segmenter, precision, levels
         self.state: State = ()
         self._device = device_of(segmenter)
         # not with a state, which is passed from call to call
-        self._recorded = None if segmenter.stateful or self._device.type != "cuda" else GraphedCallable(segmenter)
-        self._max_frames: int | None = None  # frames that fit into the device's memory; None if all did so far
+        self._recorder = None if segmenter.stateful or self._device.type != "cuda" else GraphRecorder()
+        self._graphs: dict[tuple[int, ...], GraphedCallable[Any]] = {}  # by shape, the last used at the end
+        # a replay writes over the results of the last one
+        self._one_at_a_time: AbstractContextManager[Any] = nullcontext() if self._recorder is None else Lock()
+        self._max_frames: dict[tuple[int, ...], int] = {}  # by size, for those of which too many came at once
 
-    def __call__(self, parts: Sequence[Part]) -> list[PredictedPart]:
-        """Returns the predictions for a batch."""
-        return self.begin(parts)()
+    def __call__(self, parts: Sequence[Part], objects: bool = False) -> list[PredictedPart]:
+        """Returns the predictions for a batch (see ``begin``)."""
+        return self.begin(parts, objects)()
 
-    def warm_up(self, parts: Sequence[Part]) -> None:
+    def warm_up(self, parts: Sequence[Part], objects: bool) -> None:
         """Runs a batch on a GPU until it is recorded, and drops the results."""
         if self._device.type == "cuda":
             for _ in range(WARM_UP_CALLS + 1):
-                self(parts)
+                self(parts, objects)
             self.state = ()
 
-    def begin(self, parts: Sequence[Part]) -> Callable[[], list[PredictedPart]]:
+    def begin(self, parts: Sequence[Part], objects: bool = False) -> Callable[[], list[PredictedPart]]:
         """Starts a batch, and returns a function that waits for its predictions.
+
+        Args:
+            parts: the batch.
+            objects: whether the probabilities of foreground pixels are returned, to make masks consistent; then
+                confidence is not rounded.
 
         Raises:
             MaskcastError: if a frame is too large for the network's limit or the device's memory, or the time
                 limit is exceeded (see ``limits.check_time``).
         """
         frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
-        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
-            pending = self._begin(np.concatenate(frames)) if frames else []
+        with (
+            self._one_at_a_time,
+            torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext(),
+        ):
+            pending = self._begin(np.concatenate(frames), objects) if frames else []
         if any(frames_THWC is None for _, frames_THWC in parts):
             self.state = ()
 
@@ -88,17 +102,17 @@ class Worker:
 
         return finish
 
-    def _begin(self, frames_THWC: np.ndarray) -> list[Callable[[], Predictions]]:
+    def _begin(self, frames_THWC: np.ndarray, objects: bool) -> list[Callable[[], Predictions]]:
         """Starts frames, in as many pieces as memory requires; all but the last piece are finished on return."""
         check_time()
-        num_frames, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
+        num_frames, height, width, _ = frames_THWC.shape
         try:
             size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
             if self._device.type == "cuda":  # a GPU reports what does not fit; pieces would leave it idle
                 size = num_frames
-            size = size if self._max_frames is None else min(size, self._max_frames)
+            size = min(size, self._max_frames.get((height, width), size))
             if num_frames <= size:
-                return [self._predict(frames_THWC)]
+                return [self._predict(frames_THWC, objects)]
         except torch.OutOfMemoryError:
             size = 0  # handled outside, because the error's traceback keeps the memory allocated
         if not size:
@@ -106,28 +120,29 @@ class Worker:
                 raise MaskcastError(
                     f"a frame of {height} x {width} does not fit into the memory of the GPU; use smaller frames"
                 )
-            self._max_frames = size = num_frames // 2
-            self._recorded = None  # a CUDA graph holds memory of its own
+            self._max_frames[height, width] = size = num_frames // 2
+            self._graphs.clear()  # they hold memory of their own
             torch.cuda.empty_cache()
             say(f"{num_frames} frames at once do not fit into the memory of the GPU: going on with {size}")
         pending: list[Callable[[], Predictions]] = []
         for k in range(0, num_frames, size):
             done = [each() for each in pending]  # before the next piece, as pending results take more memory
-            pending = [*map(_completed, done), *self._begin(frames_THWC[k : k + size])]
+            pending = [*map(_completed, done), *self._begin(frames_THWC[k : k + size], objects)]
         return pending
 
-    def _predict(self, frames_THWC: np.ndarray) -> Callable[[], Predictions]:
+    def _predict(self, frames_THWC: np.ndarray, objects: bool) -> Callable[[], Predictions]:
         device, maps = self._device, self.segmenter.maps
         with torch.inference_mode(), autocast(device, self.precision):
             frames = torch.from_numpy(frames_THWC)
             if device.type == "cuda":
                 frames = frames.pin_memory()
             frames_BTHWC = frames.to(device, non_blocking=True)[None]
-            if self._recorded is None:
+            if self._recorder is None or frames_THWC.shape[1:3] in self._max_frames:
                 logits, state = self.segmenter(frames_BTHWC, self.state)
             else:
-                logits, state = self._recorded(frames_BTHWC)
-            decoded = [_decoded(*each, self.objects, self.levels) for each in zip(maps, logits, strict=True)]
+                logits, state = self._graph(frames_THWC.shape, self._recorder)(frames_BTHWC)
+            levels = None if objects else self.levels
+            decoded = [_decoded(*each, objects, levels) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
         self.state = state  # only now, because a piece that does not fit is repeated
 
@@ -137,6 +152,14 @@ class Worker:
             return {label_map.name: one() for label_map, one in zip(maps, decoded, strict=True)}
 
         return finish
+
+    def _graph(self, shape: tuple[int, ...], recorder: GraphRecorder) -> GraphedCallable[Any]:
+        """Returns the recorded network for a shape of frames, and drops the one that was not used for longest."""
+        graph = self._graphs.pop(shape) if shape in self._graphs else GraphedCallable(self.segmenter, recorder)
+        self._graphs[shape] = graph
+        if len(self._graphs) > MAX_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
 
 def _decoded(

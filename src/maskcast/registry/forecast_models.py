@@ -16,6 +16,7 @@ from maskcast.inference.distribution_shift import ObservedClip, Reference, shift
 from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.inference.segment import segment_future, segment_raw_and_consistent
 from maskcast.inference.session import Session
+from maskcast.inference.worker import Worker
 from maskcast.labels import IGNORE, first_class_map
 from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
@@ -70,6 +71,7 @@ class MaskerModel:
         reference = description["meta"].get("reference")  # older maskers have none
         self.reference = None if reference is None else validate(Reference, reference, f"{folder / 'config.json'}")
         self.network, self.precision = masker.to(best_device()), precision
+        self._shared = Worker(self.network, precision)
         self.size = _size_of(description["meta"])
         self.label_map = label_map or (first_class_map(masker.maps) or masker.maps[0]).name
         self.map_index = map_index(folder, masker, self.label_map, "register it again")
@@ -83,11 +85,7 @@ class MaskerModel:
     def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> "MaskedClip":
         """Masks the frames of one clip like generate_masks."""
         raw, consistent = segment_raw_and_consistent(
-            self.network,
-            frames_THWC,
-            batch_size=FRAMES_AT_ONCE,
-            precision=self.precision,
-            consistent_frames=consistent_frames,
+            self._worker(), frames_THWC, batch_size=FRAMES_AT_ONCE, consistent_frames=consistent_frames
         )
         first, final = raw[self.label_map], consistent[self.label_map]
         if first.confidence is None or final.confidence is None:
@@ -98,14 +96,17 @@ class MaskerModel:
 
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session that masks a video frame by frame, without making masks consistent."""
-        return Session(self.network, precision=self.precision, cuts=cuts)
+        return Session(self._worker(), cuts=cuts)
 
     def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Masks forecast frames, which follow ``seen_THWC``; returns masks (h, H, W) and confidence."""
-        future = segment_future(
-            self.network, seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE, precision=self.precision
-        )[self.label_map]
+        predictions = segment_future(self._worker(), seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE)
+        future = predictions[self.label_map]
         return future.masks, None if future.confidence is None else quantise(future.confidence, LEVELS)
+
+    def _worker(self) -> Worker:
+        """Returns the worker of all clips and sessions, or one of its own for a segmenter with state."""
+        return Worker(self.network, self.precision) if self.network.stateful else self._shared
 
 
 class ForecasterModel:

@@ -14,9 +14,9 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.suggestions import Candidates, choose, find_candidates
+from maskcast.inference.worker import Worker
 from maskcast.markup import Html, concatenate, data_uri, element, table
 from maskcast.models.base import best_device
-from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
@@ -68,7 +68,8 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     folder.mkdir()
     header = ["clip", "frame", "doubted_pixels", "most_doubted"]
     write_csv(folder / LIST, header, [_row(candidates, n, store.classes) for n in chosen])
-    drawn = [_figure(store, model, candidates, n) for n in chosen]
+    worker = Worker(model, PRECISION)
+    drawn = [_figure(store, worker, candidates, n) for n in chosen]
     lead = (
         f"In the order of choice, each frame with the masker's mask. Frames count from 0, as in {LIST}; px is the "
         "expected number of wrong pixels of a class."
@@ -98,12 +99,12 @@ def _uncertain_classes(candidates: Candidates, n: int, classes: tuple[str, ...])
     return [(classes[k], float(uncertain_K[k])) for k in order if uncertain_K[k] > 0]
 
 
-def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) -> tuple[Html, np.ndarray]:
+def _figure(store: ClipStore, worker: Worker, candidates: Candidates, n: int) -> tuple[Html, np.ndarray]:
     """Returns a figure of a frame under the masker's mask with the uncertain classes, and the ids in the mask."""
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
     frames_THWC = store.frames(store.get(clip))
-    frames_to_segment = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]
-    predictions = segment_whole(model, frames_to_segment, batch_size=BATCH, precision=PRECISION)
+    frames_to_segment = frames_THWC[: t + 1] if worker.segmenter.stateful else frames_THWC[t : t + 1]
+    predictions = segment_whole(worker, frames_to_segment, batch_size=BATCH)
     mask_HW = predictions[store.label_map.name].masks[-1]
     picture_HWC = overlay(frames_THWC[t], mask_HW)
     scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))

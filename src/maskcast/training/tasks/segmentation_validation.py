@@ -19,7 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
 from maskcast.evaluation.metrics import as_one_class, foreground_jaccard
 from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
-from maskcast.inference.segment import segment_with
+from maskcast.inference.segment import segment
 from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
@@ -98,7 +98,7 @@ class Validation:
 
     def worker(self, segmenter: Segmenter) -> Worker:
         """Returns a worker that segments one clip after the other."""
-        return Worker(segmenter, self.params.training.precision, objects=False)
+        return Worker(segmenter, self.params.training.precision)
 
     def frames(self, clip: Clip) -> Sequence[int]:
         """Returns every ``val_frame_step``-th labelled frame of a clip."""
@@ -118,7 +118,7 @@ class Validation:
         stateful = worker.segmenter.stateful
         chunks = [frames_THWC] if stateful else [frames_THWC[part] for part in slices_of(indices)]
         first = 0
-        for piece in segment_with(worker, chunks, batch_size=self.params.training.batch_size):
+        for piece in segment(worker, chunks, batch_size=self.params.training.batch_size):
             stop = first + count_frames(piece)
             if stateful:
                 in_piece = indices[bisect_left(indices, first) : bisect_left(indices, stop)]
