@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import spread
 from maskcast.markup import Html, collapsible, element, table
 
 WIDTH, HEIGHT = 360, 230  # about the width of a phone, so that text is not scaled
@@ -38,7 +38,7 @@ def line_chart(
         y_range: Minimum and maximum of the y axis; None fits the lines.
         log_x: Logarithmic x axis, for x > 0, with a tick at each x, or at powers of ten if there are many.
     """
-    lines = {name: _subsample(points, MAX_POINTS) for name, points in lines.items()}
+    lines = {name: spread(points, MAX_POINTS) for name, points in lines.items()}
     finite = {
         name: [point for point in points if all(map(math.isfinite, point))] for name, points in lines.items()
     }
@@ -110,13 +110,9 @@ def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
 def _table(caption: str, x_label: str, lines: Mapping[str, Points]) -> Html:
     by_x = {name: dict(points) for name, points in lines.items()}
     xs = sorted({x for values in by_x.values() for x in values})
-    shown = [xs[n] for n in evenly_spaced(len(xs), MAX_ROWS)]
+    shown = spread(xs, MAX_ROWS)
     rows = [[f"{x:g}", *(_format_value(values.get(x)) for values in by_x.values())] for x in shown]
     return table(caption, [x_label, *lines], rows)
-
-
-def _subsample(points: Points, most: int) -> Points:
-    return [points[n] for n in evenly_spaced(len(points), most)] if points else points
 
 
 def _format_value(value: float | None) -> str:

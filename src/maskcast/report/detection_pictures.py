@@ -12,7 +12,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from PIL import Image, ImageDraw
 
-from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.coco.records import Records
 from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
@@ -60,8 +60,7 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
     best_first = (-matches.f1_I).argsort(kind="stable")
     drawn = []
     (folder / "pictures").mkdir()
-    for rank, index in enumerate(evenly_spaced(len(best_first), count), start=1):
-        i = int(best_first[index])
+    for rank, i in enumerate(spread(best_first.tolist(), count), start=1):
         sheet = _sheet(scores, matches, i, read_image(images / names[i]))
         sheet.save(folder / "pictures" / f"{rank:02d}_{scores.truth.images[i]['id']}.png")
         drawn.append(sheet)

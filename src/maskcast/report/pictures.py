@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced, spread
 from maskcast.evaluation.view import ForecastView
 from maskcast.files import file_stem
 from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stack_vertically
@@ -105,7 +105,7 @@ def draw_gallery(
         (folder / name).mkdir()
     scored = [n for n, score in enumerate(scores) if not np.isnan(score)] or range(len(scores))
     ranked = sorted(scored, key=lambda n: -scores[n])
-    selected = [ranked[index] for index in evenly_spaced(len(ranked), count)]
+    selected = spread(ranked, count)
     named = {selected[len(selected) // 2]: "median"} | {selected[-1]: "worst"} | {selected[0]: "best"}
     overview, featured = [], {}
     for rank, n in enumerate(selected, start=1):

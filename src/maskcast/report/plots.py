@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import spread
 
 MAX_TICKS = 22  # of x values with dots; more would overlap
 INK, GRID = "#24292f", "#d8dee4"
@@ -41,7 +41,7 @@ def plot_lines(
         style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
         axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
     if points:
-        axes.set_xticks([x[n] for n in evenly_spaced(len(x), MAX_TICKS)])
+        axes.set_xticks(spread(x, MAX_TICKS))
     axes.legend(frameon=False, ncols=len(lines), loc="best")  # upper right, unless a line is there
     figure.savefig(path, metadata={"Software": None})
 

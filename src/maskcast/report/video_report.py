@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.forecasts import selection_note
@@ -146,7 +146,7 @@ def _evenly_ranked(evaluation: VideoEvaluation, count: int) -> list[Clip]:
     per_clip, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
     scored = [clip for clip in evaluation.chosen if np.isfinite(per_clip[clip.id][score])] or evaluation.chosen
     ranked = sorted(scored, key=lambda clip: -per_clip[clip.id][score])
-    return [ranked[index] for index in evenly_spaced(len(ranked), count)]
+    return spread(ranked, count)
 
 
 def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:

@@ -71,3 +71,8 @@ def evenly_spaced(total: int, most: int, *, ends: bool = True) -> list[int]:
     if ends:
         return np.linspace(0, total - 1, count, dtype=np.int64).tolist()
     return [number * total // count for number in range(count)]
+
+
+def spread(items: Sequence[T], most: int, *, ends: bool = True) -> list[T]:
+    """Returns at most ``most`` of the items, evenly spaced in their order (see ``evenly_spaced``)."""
+    return [items[number] for number in evenly_spaced(len(items), most, ends=ends)]

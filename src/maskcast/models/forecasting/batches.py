@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maskcast.data.augment.mirror import swapped_classes
-from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.dry_run import FullLoop, is_dry_run
 from maskcast.models.forecasting.input import Input
@@ -138,7 +138,7 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
         store: holds their masks.
         clips: of that store.
     """
-    sample = spread_clips(clips, MAX_MEASURED_CLIPS)
+    sample = spread(clips, MAX_MEASURED_CLIPS, ends=False)
     packed = [_pack(store, clip).flatten(0, 1) for clip in sample]
     rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
     size_M = rows_M8[:, 4:6].mean(-1)
@@ -148,16 +148,12 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
 
 def cut_objects(store: ClipStore, clips: Sequence[Clip]) -> list[CutObservations]:
     """Returns cut observations of whole objects, from a sample of the clips."""
-    sample = enumerate(
-        track(spread_clips(clips, MAX_CUT_CLIPS), "cutting objects", of=FullLoop(MAX_CUT_CLIPS, splits_of(clips)))
-    )
-    cut_clips = [cut_observations(store.masks(clip), store.num_classes, rng(CUT_SEED, k)) for k, clip in sample]
+    sample = spread(clips, MAX_CUT_CLIPS, ends=False)
+    tracked = track(sample, "cutting objects", of=FullLoop(MAX_CUT_CLIPS, splits_of(clips)))
+    cut_clips = [
+        cut_observations(store.masks(clip), store.num_classes, rng(CUT_SEED, k)) for k, clip in enumerate(tracked)
+    ]
     return [observations for observations in cut_clips if observations is not None]
-
-
-def spread_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """Returns ``most`` evenly spaced clips, or all if there are fewer."""
-    return [clips[k] for k in evenly_spaced(len(clips), most, ends=False)]
 
 
 def splits_of(clips: Sequence[Clip]) -> list[str]:

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.optical_flow import OpticalFlow, upscale_factor
 from maskcast.distributed import all_sum, rank_indices, world_size
 from maskcast.dry_run import FullLoop
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.base import Forecaster, known
-from maskcast.models.forecasting.batches import Batch, splits_of, spread_clips
+from maskcast.models.forecasting.batches import Batch, splits_of
 from maskcast.models.limits import check_size, check_time
 from maskcast.models.objects.warp import as_bytes
 from maskcast.progress import track
@@ -78,7 +79,7 @@ class FlowForecaster(Forecaster):
         usable = [clip for clip in clips if clip.num_frames > 2]
         counts = torch.zeros(len(PACE_CANDIDATES), self.num_classes, self.num_classes, dtype=torch.long)
         for clip in track(
-            spread_clips(usable, MAX_CLIPS), "how long flow lasts", of=FullLoop(MAX_CLIPS, splits_of(usable))
+            spread(usable, MAX_CLIPS, ends=False), "how long flow lasts", of=FullLoop(MAX_CLIPS, splits_of(usable))
         ):
             middle = -(-clip.num_frames // 2)
             first = max(0, middle - PAIRS - 1)

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from maskcast.data.augment.mirror import check_swaps_of_one_map
-from maskcast.data.clip_store.frame_index import evenly_spaced, in_batches
+from maskcast.data.clip_store.frame_index import in_batches, spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run import is_dry_run
@@ -283,4 +283,4 @@ def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:
                 f"context_frames + horizon is {needed}; lower them in each section that has them, or prepare "
                 "longer clips"
             )
-    return [clips[k] for k in evenly_spaced(len(clips), params.val_clips or len(clips), ends=False)]
+    return spread(clips, params.val_clips or len(clips), ends=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_store.frame_index import FrameIndex, spread
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.table import masks_layer
@@ -75,8 +75,7 @@ class GeneratedMasks:
                 f"{root}: has no masks of {pluralize(length, 'frame')} of an unlabelled clip of {store.root} "
                 f"(its clips: {store.holds()}); generate masks of these clips, or train without masks"
             )
-        checked = [self.clips[k] for k in evenly_spaced(len(self.clips), MAX_CHECKED_CLIPS)]
-        if not any(_has_objects(self.masks(clip)) for clip in checked):
+        if not any(_has_objects(self.masks(clip)) for clip in spread(self.clips, MAX_CHECKED_CLIPS)):
             raise MaskcastError(
                 f"{root}: no object has a confidence above train_masker.generated.threshold "
                 f"{params.threshold:g}; lower it, or train the first masker for longer"

@@ -1,9 +1,6 @@
 """Statistics of a masker's training data, to detect distribution shift (``inference/distribution_shift.py``)."""
 
-from collections.abc import Sequence
-
-from maskcast.data.clip_store.frame_index import evenly_spaced
-from maskcast.data.clip_store.reader import Clip
+from maskcast.data.clip_store.frame_index import spread
 from maskcast.inference.distribution_shift import Reference, colour_features, mean_std, mean_std_by_key
 from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.training.tasks.segmentation import FrameTask, WindowTask
@@ -16,7 +13,7 @@ def reference_of(task: FrameTask | WindowTask) -> Reference:
     store = task.store
     confidences: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
     worker = task.validation.worker(task.segmenter)
-    for clip in _evenly_spaced(task.validation.clips) if confidences else ():
+    for clip in spread(task.validation.clips, MAX_CLIPS) if confidences else ():
         means = {name: MeanConfidence() for name in confidences}
         for _, predictions in task.validation.predict(worker, clip):
             for name, mean in means.items():
@@ -30,11 +27,7 @@ def reference_of(task: FrameTask | WindowTask) -> Reference:
         width=store.width,
         aspect=store.meta.get("source_aspect", [store.width / store.height] * 2),
         colours=mean_std_by_key(
-            colour_features(store.frames(clip)) for clip in _evenly_spaced(task.windows.clips)
+            colour_features(store.frames(clip)) for clip in spread(task.windows.clips, MAX_CLIPS)
         ),
         confidence={name: mean_std(values) for name, values in confidences.items()},
     )
-
-
-def _evenly_spaced(clips: Sequence[Clip]) -> list[Clip]:
-    return [clips[k] for k in evenly_spaced(len(clips), MAX_CLIPS)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskcast.data.augment.frames import GeometricTransform, draw_geometric_transform, warp_frames
 from maskcast.data.augment.strong import cutmix_box, strong_colours
-from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_store.frame_index import FrameIndex, spread
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.shared_frames import EVALUATION_SPLITS, frame_hashes
@@ -141,9 +141,8 @@ def _warn_of_scored(store: ClipStore, others: ClipStore, clips: Sequence[Clip]) 
         clips: its clips, which are learnt from.
     """
     found = store.where(lambda group: group.split in EVALUATION_SPLITS and group.has_frames)
-    scored = [found[k] for k in evenly_spaced(len(found), MAX_COMPARED_CLIPS)]
-    known = {one: clip for clip in scored for one in frame_hashes(store.frames(clip))}
-    for clip in (clips[k] for k in evenly_spaced(len(clips), MAX_COMPARED_CLIPS)):
+    known = {one: clip for clip in spread(found, MAX_COMPARED_CLIPS) for one in frame_hashes(store.frames(clip))}
+    for clip in spread(clips, MAX_COMPARED_CLIPS):
         for one in known.keys() & frame_hashes(others.frames(clip)[:1]):
             say(
                 f"warning: {others.root}: clip {clip.id!r} has frames of clip {known[one].id!r} of split "
