@@ -1,6 +1,5 @@
 """Inspects a folder of data and returns the params that read it."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -9,8 +8,7 @@ from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import unsupported_suffixes
 from maskcast.data.images import image_files
 from maskcast.data.inspection.clip_length import cover_horizon
-from maskcast.data.inspection.families import is_named_as_masks
-from maskcast.data.inspection.findings import MIN_CONTEXT, Findings
+from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.fixed_layouts import (
     find_box_file,
     green_screen_evidence,
@@ -18,6 +16,7 @@ from maskcast.data.inspection.fixed_layouts import (
     inspect_competition,
     inspect_videos,
 )
+from maskcast.data.inspection.frames_and_masks import sort_images
 from maskcast.data.inspection.image_groups import (
     ImageGroup,
     find_image_groups,
@@ -27,12 +26,7 @@ from maskcast.data.inspection.image_groups import (
 )
 from maskcast.data.inspection.image_selection import (
     complementary_masks,
-    derived_images,
-    frames_shown_by,
-    is_visualisation,
-    mask_like_frames,
     select_class_masks,
-    video_subsets,
 )
 from maskcast.data.inspection.label_files import inspect_label_files
 from maskcast.data.inspection.label_formats import find_label_files
@@ -44,13 +38,14 @@ from maskcast.data.inspection.photographs import one_sequence_per_image, photogr
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames
-from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.mirror_swaps import find_sides
-from maskcast.data.sources.patterns import FRAME, find_sequences, match_names, without_masks
+from maskcast.data.sources.patterns import FRAME, SequencePaths, find_sequences, match_names, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, mirror_swaps_to_json
 from maskcast.reading import pluralize
+
+Sequences = dict[str, SequencePaths]  # by name
 
 
 def inspect_folder(raw: Path) -> Findings:
@@ -73,54 +68,23 @@ def inspect_folder(raw: Path) -> Findings:
             "prepare_clips.source (docs/green-screen.md)"
         )
     groups, videos = find_image_groups(raw), find_videos(raw)
-    derived = derived_images(groups, bool(videos))
-    overlays = [one for one in groups if is_visualisation(one)]
-    overlays = overlays if len(overlays) < len(groups) else []
-    segments = [one for one in groups if numbers_segments(one.files[0].parent)]
-    groups = [one for one in groups if one not in overlays and one not in derived and one not in segments]
-    unread = [one for one in groups if one.read_error]
-    frames, masks = (
-        [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
-    )
-    drawn = mask_like_frames(masks, frames)
-    if not frames and not videos and find_label_files(raw) is not None:  # the masks are in these
-        drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix))]
-    frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
-    stills = [one for one in frames if videos and len(one.files) < 2 * MIN_CONTEXT]  # posters, thumbnails
-    frames = [one for one in frames if one not in stills]
-    blurred = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
-    frames = [one for one in frames if one not in blurred]
-    if blurred and not masks and find_label_files(raw) is None:
-        one, twin = next(iter(blurred.items()))
+    images = sort_images(raw, groups, has_videos=bool(videos))
+    if images.blurred and not images.masks and find_label_files(raw) is None:
+        one, twin = next(iter(images.blurred.items()))
         raise MaskcastError(
             f"{raw}: {one.folder} is named like masks and has the file names of {twin.folder}, but has as many "
             "colours as photographs. JPEG and resizing do this to masks; save masks as PNG, or move them away"
         )
-    if not frames and not videos:
-        if unread:
-            raise MaskcastError(unread[0].read_error)
-        have = f"{pluralize(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
+    if not images.frames and not videos:
+        if images.unread:
+            raise MaskcastError(images.unread[0].read_error)
+        have = "no images and no videos"
+        if images.masks:
+            have = f"{pluralize(len(images.masks), 'folder')} of masks, and no frames"
         have += f" ({others}: save them as PNG, or unpack them)" if (others := unsupported_files_text(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    subsets = video_subsets(frames)
-    found = _inspect_groups(raw, [one for one in frames if one not in subsets], select_class_masks(masks), videos)
-    why = [(one, one.read_error) for one in unread]
-    why += [(one, f"{one.folder} holds pictures of masks") for one in overlays]
-    if found.source["layout"] != "annotations":
-        why += [(one, f"{one.folder} has segment ids, and there are class masks") for one in segments]
-    if found.source["layout"] != "videos":  # `find_videos` reports files that are no videos
-        why += [(one, f"{one.folder} has too few images for a clip, and there are videos") for one in stills]
-    why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in blurred.items()]
-    by_word = {word: [one for one in derived if derived[one] == word] for word in derived.values()}
-    left_out = [
-        _left_out(alike, f"made from frames or videos, as the name {word!r} says; rename it if it is not")
-        for word, alike in by_word.items()
-    ]
-    if subsets:
-        whole = next(iter(subsets.values())).folder
-        left_out.append(_left_out([*subsets], f"because all frames of their videos are present, e.g. {whole}"))
-    left_out += [f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why]
-    found.warnings[:0] = left_out
+    found = _inspect_groups(raw, images.frames, select_class_masks(images.masks), videos)
+    found.warnings[:0] = images.left_out(found.source["layout"])
     _add_mirror_swaps(found)
     return found
 
@@ -142,12 +106,6 @@ def _add_mirror_swaps(found: Findings) -> None:
             f"class {sides.unpaired[0]!r} has a side and no partner, so frames are not flipped in training "
             "(augment.hflip and flip are 0); remove these if the name does not depend on the side in the picture"
         )
-
-
-def _left_out(groups: Sequence[ImageGroup], reason: str) -> str:
-    """Returns a line about images that are left out."""
-    where = groups[0].folder + (f" and {pluralize(len(groups) - 1, 'folder')} more" if groups[1:] else "")
-    return f"{pluralize(sum(len(one.files) for one in groups), 'image')} left out: {where}, {reason}"
 
 
 def _inspect_groups(
@@ -275,14 +233,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
     if guess.masks:
         guess = widen(raw, guess)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
-    labels = find_sequences(raw, guess.masks) if guess.masks else {}
-    suffix = guess.mask_suffix or ""
-    labels = {
-        name: files for name, files in labels.items() if isinstance(files, dict) or _has_masks(files, suffix)
-    }
-    sequences = find_sequences(raw, guess.images)
-    labels = match_names(sequences, labels)
-    images = without_masks(sequences, labels)
+    images, labels = _find_images_and_masks(raw, guess)
     if guess.masks:
         source["masks"] = guess.masks
     if guess.mask_suffix:
@@ -296,7 +247,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         found.warnings.append(
             f"masks of {', '.join(unpaired[:3])} ({pluralize(len(unpaired), 'sequence')}) have no frames"
         )
-    footage = pair_masks(images, labels, suffix, found, whole=whole)
+    footage = pair_masks(images, labels, guess.mask_suffix or "", found, whole=whole)
     if not why and (why := photographs_reason(footage)):
         alone = replace(
             guess,
@@ -310,6 +261,28 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
             found.labelled[name] = given
     if found.labelled:
         add_mask_values(raw, found, footage)
+    _warn_unread_labels(raw, found)
+    measure_frames(found, images)
+    marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
+    places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
+    propose_splits(raw, found, marked, footage, places)
+    cover_horizon(found, marked)
+    return found
+
+
+def _find_images_and_masks(raw: Path, guess: Guess) -> tuple[Sequences, Sequences]:
+    """Returns the frames and the masks of each sequence that the patterns find."""
+    found = find_sequences(raw, guess.masks) if guess.masks else {}
+    suffix = guess.mask_suffix or ""
+    found = {name: files for name, files in found.items() if isinstance(files, dict) or _has_masks(files, suffix)}
+    sequences = find_sequences(raw, guess.images)
+    masks = match_names(sequences, found)
+    return without_masks(sequences, masks), masks
+
+
+def _warn_unread_labels(raw: Path, found: Findings) -> None:
+    """Adds a note on labels that are not read as classes, if there are any."""
+    if found.labelled:
         if has_colours(found.source.get("values", {})) and (segments := find_panoptic_file(raw)) is not None:
             found.warnings.append(
                 f"{segments} is COCO's panoptic form: colours of such masks number segments, not classes. "
@@ -319,12 +292,6 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         found.warnings.append(unread)
     elif others := unsupported_files_text(raw):
         found.warnings.append(f"{others}, which are not read: save masks as PNG")
-    measure_frames(found, images)
-    marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
-    places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
-    propose_splits(raw, found, marked, footage, places)
-    cover_horizon(found, marked)
-    return found
 
 
 def _has_masks(folder: Path, suffix: str) -> bool:

@@ -71,41 +71,25 @@ def inspect_label_files(
     footage, labels = _gather_best(
         raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images))
     )
-    images = source["images"]
     if why := photographs_reason(footage):
         found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
-        source["images"] = images = one_sequence_per_image(images)
+        source["images"] = one_sequence_per_image(source["images"])
         footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
     known = labelled_frames(labels, source.get("empty", "unlabelled"))
     if not known:
         raise MaskcastError(
-            f"{files[0]}: labels no frame of the sequences that {images!r} finds "
+            f"{files[0]}: labels no frame of the sequences that {source['images']!r} finds "
             f"({', '.join(list(footage)[:3])}); put the images there that it names, in folders and under names as "
             "it has them"
         )
-    frames = [one for mine in known.values() for one in mine.values()]
     found.add_sequences(footage)
-    found.labelled = {name: len(mine) for name, mine in known.items()}
-    shown = {name: {kind for one in mine.values() for kind, _ in one.objects} for name, mine in known.items()}
-    empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
-    _add_classes(found, frames)
-    found.classes = {name: kinds & {*found.source["classes"][1:]} for name, kinds in shown.items()}
-    _add_objects(found, frames)
-    _count_pixels(found, frames)
-    measure_frames(found, find_sequences(raw, images))
+    _describe_labels(found, known)
+    measure_frames(found, find_sequences(raw, source["images"]))
     propose_splits(raw, found, _label_flags(found, known), footage, labels.files)
     found.source["splits"].pop("unlabeled", None)  # the default of the source
+    empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
     asked = empty > 0 and "empty" not in source
-    try:
-        cover_horizon(found, _label_flags(found, known), shorter=not asked)
-    except MaskcastError:
-        if not asked:
-            raise
-        known = labelled_frames(labels, "background")
-        found.labelled = {name: len(known[name]) for name in found.labelled}
-        source["empty"] = "background"
-        found.reasons["empty"] = "too few frames have objects to score a forecast on them alone"
-        cover_horizon(found, _label_flags(found, known))
+    _choose_clip_length(found, known, labels, may_be_background=asked)
     if unpaired := [where for lost in labels.unpaired.values() for where in lost]:
         found.warnings.append(f"no image of {pluralize(len(unpaired), 'labelled frame')}, first {unpaired[0]}")
     if asked:
@@ -156,6 +140,37 @@ def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
 def _label_flags(found: Findings, known: LabelledFrames) -> dict[str, list[bool]]:
     """Returns for each sequence which of its frames have labels."""
     return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
+
+
+def _describe_labels(found: Findings, known: LabelledFrames) -> None:
+    """Adds the classes and objects that labelled frames have."""
+    frames = [one for mine in known.values() for one in mine.values()]
+    found.labelled = {name: len(mine) for name, mine in known.items()}
+    shown = {name: {kind for one in mine.values() for kind, _ in one.objects} for name, mine in known.items()}
+    _add_classes(found, frames)
+    found.classes = {name: kinds & {*found.source["classes"][1:]} for name, kinds in shown.items()}
+    _add_objects(found, frames)
+    _count_pixels(found, frames)
+
+
+def _choose_clip_length(
+    found: Findings, known: LabelledFrames, labels: PairedLabels, *, may_be_background: bool
+) -> None:
+    """Adds a length of clips that covers the horizon; frames without objects become background if it needs them.
+
+    Raises:
+        MaskcastError: if no length does.
+    """
+    try:
+        cover_horizon(found, _label_flags(found, known), shorter=not may_be_background)
+    except MaskcastError:
+        if not may_be_background:
+            raise
+        known = labelled_frames(labels, "background")
+        found.labelled = {name: len(known[name]) for name in found.labelled}
+        found.source["empty"] = "background"
+        found.reasons["empty"] = "too few frames have objects to score a forecast on them alone"
+        cover_horizon(found, _label_flags(found, known))
 
 
 def _add_classes(found: Findings, frames: Sequence[ImportedFrame]) -> None:

@@ -1,0 +1,104 @@
+"""Sorts the images of a folder: which are frames, which are masks, and which are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskcast.data.inspection.families import is_named_as_masks
+from maskcast.data.inspection.findings import MIN_CONTEXT
+from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.image_selection import (
+    derived_images,
+    frames_shown_by,
+    is_visualisation,
+    mask_like_frames,
+    video_subsets,
+)
+from maskcast.data.inspection.label_formats import find_label_files
+from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
+from maskcast.reading import pluralize
+
+
+@dataclass(frozen=True)
+class SortedImages:
+    """The images of a folder by what they are.
+
+    Attributes:
+        frames: frames.
+        masks: masks.
+        derived: images made from frames or videos, each with the word in its path that says so.
+        overlays: pictures of masks for people.
+        segments: masks of COCO's panoptic form.
+        unread: images that cannot be read.
+        stills: too few images for a clip, beside videos: posters, thumbnails.
+        blurred: images that are called masks but show frames, each with these frames.
+        subsets: images that are a selection of a video's frames, each with all of these.
+    """
+
+    frames: list[ImageGroup]
+    masks: list[ImageGroup]
+    derived: dict[ImageGroup, str]
+    overlays: list[ImageGroup]
+    segments: list[ImageGroup]
+    unread: list[ImageGroup]
+    stills: list[ImageGroup]
+    blurred: dict[ImageGroup, ImageGroup]
+    subsets: dict[ImageGroup, ImageGroup]
+
+    def left_out(self, layout: object) -> list[str]:
+        """Returns a line for each kind of images that a source of this layout leaves out."""
+        why = [(one, one.read_error) for one in self.unread]
+        why += [(one, f"{one.folder} holds pictures of masks") for one in self.overlays]
+        if layout != "annotations":
+            why += [(one, f"{one.folder} has segment ids, and there are class masks") for one in self.segments]
+        if layout != "videos":  # `find_videos` reports files that are no videos
+            few = "has too few images for a clip, and there are videos"
+            why += [(one, f"{one.folder} {few}") for one in self.stills]
+        why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in self.blurred.items()]
+        lines = [
+            _line(
+                [one for one in self.derived if self.derived[one] == word],
+                f"made from frames or videos, as the name {word!r} says; rename it if it is not",
+            )
+            for word in dict.fromkeys(self.derived.values())
+        ]
+        if self.subsets:
+            whole = next(iter(self.subsets.values())).folder
+            lines.append(_line([*self.subsets], f"because all frames of their videos are present, e.g. {whole}"))
+        return [*lines, *(f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why)]
+
+
+def sort_images(raw: Path, groups: Sequence[ImageGroup], *, has_videos: bool) -> SortedImages:
+    """Returns the images of a folder by what they are.
+
+    Args:
+        raw: the folder.
+        groups: all groups of its images.
+        has_videos: whether it has videos as well.
+    """
+    derived = derived_images(groups, has_videos)
+    overlays = [one for one in groups if is_visualisation(one)]
+    overlays = overlays if len(overlays) < len(groups) else []
+    segments = [one for one in groups if numbers_segments(one.files[0].parent)]
+    groups = [one for one in groups if one not in overlays and one not in derived and one not in segments]
+    unread = [one for one in groups if one.read_error]
+    frames, masks = (
+        [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
+    )
+    drawn = mask_like_frames(masks, frames)
+    if not frames and not has_videos and find_label_files(raw) is not None:  # the masks are in these
+        drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix))]
+    frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
+    stills = [one for one in frames if has_videos and len(one.files) < 2 * MIN_CONTEXT]
+    frames = [one for one in frames if one not in stills]
+    blurred = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
+    frames = [one for one in frames if one not in blurred]
+    subsets = video_subsets(frames)
+    frames = [one for one in frames if one not in subsets]
+    return SortedImages(frames, masks, derived, overlays, segments, unread, stills, blurred, subsets)
+
+
+def _line(groups: Sequence[ImageGroup], reason: str) -> str:
+    """Returns a line about images that are left out."""
+    where = groups[0].folder + (f" and {pluralize(len(groups) - 1, 'folder')} more" if groups[1:] else "")
+    return f"{pluralize(sum(len(one.files) for one in groups), 'image')} left out: {where}, {reason}"
