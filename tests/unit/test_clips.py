@@ -70,6 +70,22 @@ def test_workers_of_a_loader_read_a_store_however_they_are_started(
     assert (copied.digest, copied.label_map, list(rows)) == (store.digest, store.label_map, list(store.clips))
 
 
+def test_a_clip_of_another_store_is_read_where_its_id_lies(tmp_path: Path, written: Path) -> None:
+    with writer(tmp_path / "older") as w:
+        w.add("v_0", split="train", kind="labelled", frames=FRAMES[::-1], masks={MASK: MASKS[::-1]})
+        w.add("v_10", split="train", kind="labelled", frames=FRAMES[:3], masks={MASK: MASKS[:3]})
+    store, older = ClipStore(written, MASK), ClipStore(tmp_path / "older", MASK)
+    (_, clip), (first,) = older.select("train"), store.select("train")
+    for foreign in (clip, pickle.loads(pickle.dumps(clip))):
+        np.testing.assert_array_equal(store.frames(foreign), FRAMES)
+        np.testing.assert_array_equal(store.masks(foreign), MASKS)
+        np.testing.assert_array_equal(older.frames(first), FRAMES[:3])
+        assert store.has_masks(foreign)
+        assert not store.has_confidence(foreign)
+    with pytest.raises(MaskcastError, match=re.escape(f"{written}: no clip 'v_0'")):
+        store.frames(older.get("v_0"))
+
+
 class _Masks(Dataset[np.ndarray]):
     """As people write it for a training of their own."""
 

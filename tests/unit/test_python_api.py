@@ -211,8 +211,10 @@ def test_the_documented_example_runs(
     assert (tmp_path / "forecast.mp4").stat().st_size > 1000
 
 
-def test_documented_masks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Path) -> None:
-    write_store(tmp_path / "data/clips", val=2)
+def test_documented_masks_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "data/clips", train=1, val=2)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/masker").symlink_to(artifact.parent / "parts/masker")
     text = (ROOT / "docs/python.md").read_text().split("## Masks")[1]
@@ -221,6 +223,9 @@ def test_documented_masks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
     values = {"maskcast": maskcast}
     exec(program, values)
     assert (values["masks"] == values["truth"]).mean() > 0.97
+    write_store(tmp_path / "data/masks", unlabeled=0, val=2)
+    exec(text.split("```python\n")[2].split("```")[0], values)
+    assert capsys.readouterr().out.count(" 1.0") == 2
 
 
 AFTER = """

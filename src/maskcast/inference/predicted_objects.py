@@ -58,6 +58,7 @@ class PredictedObjects(StoreView):
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""
+        clip = self._of_store(clip)
         number_THW, class_of = self._numbered(clip, frames)
         truth_THW = np.zeros_like(number_THW)
         if clip.id in self.prepared and self.prepared.has_masks(true := self.prepared.get(clip.id)):
@@ -76,7 +77,7 @@ class PredictedObjects(StoreView):
         """Returns object numbers (T, H, W), and the class of each number."""
         if self.store.label_map.kind == "instances":
             class_of = np.zeros(1 << 16, np.uint8)
-            for number, class_id in self.store.get(clip.id).objects.get(self.store.label_map.name, {}).items():
+            for number, class_id in clip.objects.get(self.store.label_map.name, {}).items():
                 class_of[number] = class_id
             return self.store.masks(clip, frames), class_of
         stop, count = frames.indices(clip.num_frames)[1], self.prepared.store.num_classes

@@ -4,6 +4,7 @@ Format 1 holds everything in ``index.json``; it has one label map, without a nam
 has one line of JSON per clip in ``clips.jsonl`` and the numbers of all clips in ``clips.npy``; see ``reader.py``.
 """
 
+import hashlib
 import json
 import mmap
 from collections.abc import Mapping
@@ -119,6 +120,7 @@ class Index:
         meta: JSON about the whole store.
         skipped: what was left out, and why.
         shards: by file name, ``bytes``, ``sha256`` and, for shards of frames, ``frames``.
+        digest: 32 hex digits that differ if the contents of the store do.
         table: the clips.
     """
 
@@ -128,6 +130,7 @@ class Index:
     meta: dict[str, Any]
     skipped: list[dict[str, str]]
     shards: dict[str, dict[str, Any]]
+    digest: str
     table: Table
 
 
@@ -147,9 +150,10 @@ def parse_index(raw: bytes, path: Path) -> Index:
         HEADERS[form].model_validate(index)
         _check_shards(index["shards"], path)
         height, width = index["height"], index["width"]
-        table = _table_v1(index, path) if form == FORMAT_V1 else _table_v2(index, path)
+        digest = hashlib.sha256(raw).hexdigest()[:32]
+        table = (_table_v1 if form == FORMAT_V1 else _table_v2)(index, path, digest)
         maps = {one.name: one for one in _maps(index)}
-        return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], table)
+        return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], digest, table)
 
 
 def to_line(clip: Clip) -> bytes:
@@ -191,7 +195,7 @@ def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
             raise MaskcastError(f"{file}: shard is missing or cut short; write the clip store again")
 
 
-def _table_v1(index: dict[str, Any], path: Path) -> Table:
+def _table_v1(index: dict[str, Any], path: Path, digest: str) -> Table:
     clips = []
     for entry in index["clips"]:
         LINE.validate_python({**entry, "layers": {}, "objects": {}})
@@ -203,7 +207,7 @@ def _table_v1(index: dict[str, Any], path: Path) -> Table:
         }
         if layers and size * index["height"] * index["width"] > MAX_MASK_BYTES:
             raise ValueError(f"clip {entry['id']!r} has {pluralize(size, 'frame')}")
-        clip = _clip(entry, layers, {})
+        clip = _clip(entry, layers, {}, digest)
         _check_spans(clip, index["shards"], path)
         clips.append(clip)
     groups, numbers = group_clips(clips)
@@ -216,7 +220,7 @@ def _table_v1(index: dict[str, Any], path: Path) -> Table:
     )
 
 
-def _table_v2(index: dict[str, Any], path: Path) -> Table:
+def _table_v2(index: dict[str, Any], path: Path, digest: str) -> Table:
     groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
     shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
     columns = load_memmap(path.parent / COLUMNS_FILE, REMEDY) if count else np.empty((4, 0), np.uint64)
@@ -245,7 +249,7 @@ def _table_v2(index: dict[str, Any], path: Path) -> Table:
                 name: {int(one): class_id for one, class_id in classes.items()}
                 for name, classes in entry["objects"].items()
             }
-            clip = _clip(entry, layers, objects)
+            clip = _clip(entry, layers, objects, digest)
             listed = (groups[int(numbers[row])], num_frames[row], hashes[row])
             if (group_of(clip), clip.num_frames, id_hash(clip.id)) != listed:
                 raise ValueError(f"not the clip that {COLUMNS_FILE} and {path.name} list here")
@@ -255,10 +259,12 @@ def _table_v2(index: dict[str, Any], path: Path) -> Table:
     return Table(num_frames, hashes, groups, numbers, build)
 
 
-def _clip(entry: dict[str, Any], layers: dict[str, LayerSpan], objects: dict[str, dict[int, int]]) -> Clip:
+def _clip(
+    entry: dict[str, Any], layers: dict[str, LayerSpan], objects: dict[str, dict[int, int]], digest: str
+) -> Clip:
     span = FrameSpan(*(entry["frames"][key] for key in ("shard", "start", "size"))) if entry["frames"] else None
     size = entry["num_frames"]
-    return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"])
+    return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"], digest)
 
 
 def _map_lines(path: Path) -> mmap.mmap:

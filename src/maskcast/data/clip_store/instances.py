@@ -70,6 +70,7 @@ class ObjectClasses(StoreView):
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the class ids of the objects in a slice of the frames, (T, H, W) uint8; 255 means no label."""
+        clip = self._of_store(clip)
         ids_THW, table, seen = self.store.masks(clip, frames), np.zeros(1 << 16, np.uint8), Counter[int]()
         for instance, class_id in sorted(clip.objects.get(self._map.name, {}).items()):
             table[instance] = self.first_of(class_id) + seen[class_id]

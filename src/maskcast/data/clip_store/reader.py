@@ -13,7 +13,6 @@ masks, forecasts) and, for each mask, a confidence of the same shape. Stores of 
 one chunk per clip, can be read as well.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -56,8 +55,7 @@ class ClipStore:
         index = parse_index(raw, root / "index.json")
         self.height, self.width, self.maps = index.height, index.width, index.maps
         self.meta, self.skipped = index.meta, index.skipped
-        self.digest = hashlib.sha256(raw).hexdigest()[:32]
-        self._table, self._shards = index.table, index.shards
+        self.digest, self._table, self._shards = index.digest, index.table, index.shards
         self._mapped: dict[str, np.ndarray] = {}
         self._bytes: dict[str, memoryview] = {}
         self.clips = Clips(index.table, range(len(index.table)))
@@ -229,8 +227,9 @@ class ClipStore:
         return self.maps[name]
 
     def _of_store(self, clip: Any) -> Clip:
+        """Returns the clip; for one of another store, such as the masks', this store's clip with its id."""
         if isinstance(clip, Clip):
-            return clip
+            return clip if clip.store == self.digest else self.get(clip.id)
         raise MaskcastError(
             f"{self.root}: got {short_repr(clip)}, not a clip; use one from `get`, `select` or `clips`"
         )
@@ -242,7 +241,8 @@ class ClipStore:
         )
 
     def _unpack(self, clip: Clip, layer: str, word: str, frames: slice, dtype: type) -> np.ndarray:
-        packed = self._of_store(clip).layers.get(layer)
+        clip = self._of_store(clip)
+        packed = clip.layers.get(layer)
         if packed is None:
             raise self._lacks(clip, word)
         wanted = range(clip.num_frames)[frames]

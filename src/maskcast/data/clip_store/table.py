@@ -60,6 +60,7 @@ class Clip:
         layers: locations of ``labels/<map>`` and ``confidence/<map>``.
         objects: for each map of kind instances, the class id of each instance id.
         meta: JSON from the writer.
+        store: digest of the store whose index lists the clip; empty while it is written.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Clip:
     layers: dict[str, LayerSpan] = field(default_factory=dict, hash=False)
     objects: dict[str, dict[int, int]] = field(default_factory=dict, hash=False)
     meta: dict[str, Any] = field(default_factory=dict, hash=False)
+    store: str = field(default="", compare=False, repr=False)
 
     @property
     def has_frames(self) -> bool:
