@@ -25,8 +25,8 @@ import yaml
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.locks import temporary_change
 from maskcast.params import deep_merge
-from maskcast.runner.locks import temporary_change
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent

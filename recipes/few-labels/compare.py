@@ -23,11 +23,11 @@ import yaml
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.probe import probe
+from maskcast.locks import temporary_change
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.encoders.table import load_encoder
 from maskcast.params import deep_merge, load_params_file, section
-from maskcast.runner.locks import temporary_change
 from maskcast.seed import derive
 
 HERE = Path(__file__).resolve().parent

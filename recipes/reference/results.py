@@ -22,8 +22,8 @@ import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
+from maskcast.locks import temporary_change
 from maskcast.params import deep_merge, load_params_file
-from maskcast.runner.locks import temporary_change
 
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")

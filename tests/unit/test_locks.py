@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from maskcast import locks
 from maskcast.errors import MaskcastError
-from maskcast.runner import locks, outputs
-from maskcast.runner.locks import exclusive_lock, temporary_change
+from maskcast.locks import exclusive_lock, temporary_change
+from maskcast.runner import outputs
 from maskcast.runner.outputs import atomic_output, atomic_outputs
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from maskcast.runner.locks import exclusive_lock
+from maskcast.locks import exclusive_lock
 with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -30,7 +31,7 @@ with exclusive_lock(Path(sys.argv[1])):
 FORKS = """
 import multiprocessing, os, sys, time
 from pathlib import Path
-from maskcast.runner.locks import exclusive_lock
+from maskcast.locks import exclusive_lock
 
 def work():
     print(os.getpid(), flush=True)
@@ -256,7 +257,7 @@ def test_what_another_user_left_when_killed_keeps_nobody_out(tmp_path: Path) -> 
 CHANGE = """
 import sys, time
 from pathlib import Path
-from maskcast.runner.locks import temporary_change
+from maskcast.locks import temporary_change
 path = Path(sys.argv[1])
 with temporary_change(path) as text:
     path.write_text("changed")

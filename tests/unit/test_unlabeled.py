@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.unlabeled import ClipFrames, ImageFrames, open_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map
+from maskcast.locks import exclusive_lock
 from maskcast.seed import rng
 
 
@@ -108,6 +110,18 @@ def test_a_zip_is_unpacked_once(tmp_path: Path) -> None:
     made = image.stat().st_mtime_ns
     assert len(open_frames(tmp_path / "a.zip", tmp_path / "scratch")) == 1
     assert image.stat().st_mtime_ns == made
+
+
+def test_processes_unpack_a_zip_one_after_the_other(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(write_images(tmp_path / "s", "1.png") / "1.png", "1.png")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with ThreadPoolExecutor() as other, exclusive_lock(scratch / "unpacked"):
+        opened = other.submit(open_frames, tmp_path / "a.zip", scratch)
+        with pytest.raises(TimeoutError):
+            opened.result(timeout=1)
+    assert len(opened.result()) == 1 and [path.name[:9] for path in scratch.iterdir()] == ["unpacked-"]
 
 
 def test_a_zip_that_was_replaced_is_unpacked_again(tmp_path: Path) -> None:

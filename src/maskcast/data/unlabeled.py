@@ -22,6 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.forking import joined_thread_pool
 from maskcast.labels import natural_sort_key
+from maskcast.locks import exclusive_lock
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.resources import num_cpus
@@ -152,9 +153,11 @@ def open_frames(path: Path, scratch: Path) -> Frames:
         if not is_archive(path):
             raise MaskcastError(f"{path}: not a zip, tar or squashfs file; give one of these or a folder")
         unpacked = scratch / f"unpacked-{digest_tree(path)}"
-        if not unpacked.exists():
-            for other in scratch.glob("unpacked-*"):
-                shutil.rmtree(other)
-            unpack(path, unpacked)
+        scratch.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(scratch / "unpacked", blocking=True):  # the processes of one training share the folder
+            if not unpacked.exists():
+                for other in scratch.glob("unpacked-*"):
+                    shutil.rmtree(other)
+                unpack(path, unpacked)
         path = unpacked
     return ClipFrames(ClipStore(path)) if (path / "index.json").is_file() else ImageFrames(path)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.locks import exclusive_lock
 from maskcast.memory import gc_paused
 from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
-from maskcast.runner.locks import exclusive_lock
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 from maskcast.runner.mlflow_moved import update_locations
 from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, sqlite_uri, tracking_uri

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
-from maskcast.runner.locks import exchange, exclusive_lock
+from maskcast.locks import exchange, exclusive_lock
 from maskcast.writing import refuse_device
 
 RUN_KEY, CURVES = "mlflow_run_id", "curves.jsonl"

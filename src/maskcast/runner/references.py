@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.locks import exclusive_lock
 from maskcast.progress import say
 from maskcast.reading import parsing, read_file
-from maskcast.runner.locks import exclusive_lock
 from maskcast.runner.outputs import partial_path, remove, resume_dir
 from maskcast.storage.store import fetch, put
 

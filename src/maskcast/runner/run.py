@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError, convert_system_errors
+from maskcast.locks import exclusive_lock
 from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.progress import is_main_process, listening
 from maskcast.resources import limit_threads
-from maskcast.runner.locks import exclusive_lock
 from maskcast.runner.outputs import atomic_outputs, check_deletes_none, curves_file, resume_dir, run_file
 from maskcast.runner.references import resolve_reference, store_output, working_path
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
