@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from tests.conftest import moving_squares
 from tests.two_maps import MATTE
@@ -13,6 +14,7 @@ from tests.two_maps import MATTE
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.classes import read_classes
+from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, parts_of, share_parts
@@ -163,10 +165,16 @@ def test_a_classes_file_says_names_and_what_they_share(tmp_path: Path) -> None:
     assert read_classes(tmp_path, ("a", "b")) == (("a", "b"), {})
 
 
+def test_no_class_is_called_as_what_means_no_label() -> None:
+    with pytest.raises(ValidationError, match="'ignore' means no label, and cannot name a class; rename it"):
+        FrameFoldersSource(images="{clip}", masks="{clip}", classes=("background", "ignore"))
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
         ("- background\n- thumb\n", "must map names to values"),
+        ("background:\nignore:\n", r"'ignore' means no label, and cannot name a class; rename it"),
         ("background:\n", r"\b1 class; give 2 to 255, the background first"),
         ("background:\nthumb: left\n", r"'thumb': 'left'; write a class a line, e\.g\. `left thumb: \{side: left"),
         ("background:\n1: {side: left}\n", r"1: \{'side': 'left'\}; write a class a line.*names as text"),

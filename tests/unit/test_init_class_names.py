@@ -86,6 +86,11 @@ def test_a_superscript_is_part_of_a_name(tmp_path: Path) -> None:
     assert inspect_folder(tmp_path).source["classes"] == ["background", "wall ²", "car"]
 
 
+def test_what_means_no_label_in_params_names_no_class(tmp_path: Path) -> None:
+    write(tmp_path, "labels.txt", "0: background\n1: ignore\n2: person\n", colours=False)
+    assert inspect_folder(tmp_path).source["classes"] == ["background", "void", "person"]
+
+
 def test_pipes_are_no_lists(tmp_path: Path) -> None:
     write(tmp_path, "labels.txt", IDS["labels.txt"], colours=False)
     for name in ("classes.txt", "val.txt", "splits.csv"):

@@ -5,7 +5,7 @@ Such lists are `label_colors.txt`, `class_dict.csv`, `classes.txt`, CVAT's `labe
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,13 +66,14 @@ def listed_classes(raw: Path) -> Iterator[tuple[list[ListedClass], str]]:
         is_json = path.suffix.lower() == ".json"
         found = _parse_json(path) if is_json else _parse_text(read_file(path).decode("utf-8-sig", "replace"))
         if len(found) > 1:
-            yield found, "/".join(parts)
+            # In params, `ignore` means no label.
+            yield [one._replace(name="void") if one.name == VOID else one for one in found], "/".join(parts)
 
 
 def source_with_list(
-    source: dict[str, Any], listed: Sequence[ListedClass], ids: Sequence[int]
+    source: Mapping[str, Any], listed: Sequence[ListedClass], ids: Sequence[int]
 ) -> dict[str, Any] | None:
-    """Returns the keys of a source with the names of a list; None if the list does not fit the masks.
+    """Returns keys that replace those of a source and its `values`; None if the list does not fit the masks.
 
     Args:
         source: with `classes`, and with `values` if masks hold colours, or ids with gaps.
@@ -106,9 +107,9 @@ def source_with_list(
 
 
 def source_of_known_dataset(
-    source: dict[str, Any], mask: Path, survey: MaskSurvey
+    source: Mapping[str, Any], mask: Path, survey: MaskSurvey
 ) -> tuple[dict[str, Any], str] | None:
-    """Returns the keys of a source with the class names of a known data set, and the data set's name; else None.
+    """Returns keys (see ``source_with_list``) with the class names of a known data set, and its name; else None.
 
     Args:
         source: with `label_divisor` if masks hold classes and objects.
@@ -131,13 +132,14 @@ def source_of_known_dataset(
     return None if found is None else (found, f"the table of {place}")
 
 
-def _source_with_ids(source: dict[str, Any], names: Sequence[str], values: Sequence[int]) -> dict[str, Any] | None:
-    """Returns the keys of a source with these names for class ids; None if the masks have other ids."""
+def _source_with_ids(
+    source: Mapping[str, Any], names: Sequence[str], values: Sequence[int]
+) -> dict[str, Any] | None:
+    """Returns keys with these names for class ids; None if the masks have other ids."""
     void_value = WHITE_16 if WHITE_16 in values else IGNORE
     ids = [value for value in values if value != void_value]
     if not any(ids) or ids[-1] >= len(names):
         return None
-    source.pop("values", None)
     void = {"ignore": void_value} if void_value in values else {}
     return {"classes": list(names), **({} if "label_divisor" in source else {"encoding": "index"}), **void}
 

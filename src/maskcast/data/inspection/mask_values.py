@@ -40,6 +40,7 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
     fits = ((keys, place) for keys, place in lists if keys is not None)
     if (named := next(fits, None) or source_of_known_dataset(found.source, paths[0], survey)) is not None:
         keys, place = named
+        found.source.pop("values", None)
         found.source |= keys
         found.reasons["classes"] += f"; names are those of {place}"
         notes = tuple(note for note in notes if "name" not in note)

@@ -7,11 +7,13 @@
 The file has one class per line, in the order of the ids, each with its attributes, if any.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from maskcast.data.masks.rules import VOID
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, Attributes
 from maskcast.params import load_params_file
@@ -20,13 +22,22 @@ from maskcast.reading import pluralize
 EXAMPLE = "`left thumb: {side: left, part: thumb}`"
 
 
-def _check_count(classes: tuple[str, ...] | str) -> tuple[str, ...] | str:
-    if not isinstance(classes, str) and not 2 <= len(classes) <= IGNORE:
-        raise ValueError(f"{pluralize(len(classes), 'class')}; give 2 to {IGNORE}, the background first")
+def _check_classes(classes: tuple[str, ...] | str) -> tuple[str, ...] | str:
+    if not isinstance(classes, str) and (fault := _fault(classes)):
+        raise ValueError(fault)
     return classes
 
 
-Classes = Annotated[tuple[str, ...] | str, AfterValidator(_check_count)]
+def _fault(classes: Collection[str]) -> str | None:
+    """Returns what is wrong with the names of classes, with the remedy, or None."""
+    if not 2 <= len(classes) <= IGNORE:
+        return f"{pluralize(len(classes), 'class')}; give 2 to {IGNORE}, the background first"
+    if VOID in classes:
+        return f"{VOID!r} means no label, and cannot name a class; rename it"
+    return None
+
+
+Classes = Annotated[tuple[str, ...] | str, AfterValidator(_check_classes)]
 
 
 def read_classes(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes]:
@@ -55,8 +66,8 @@ def read_classes(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attribut
                 raise MaskcastError(
                     f"{path}: {name!r}: {key!r}: {value!r} is not text; put it in quotes, e.g. {EXAMPLE}"
                 )
-    if not 2 <= len(table) <= IGNORE:
-        raise MaskcastError(f"{path}: {pluralize(len(table), 'class')}; give 2 to {IGNORE}, the background first")
+    if fault := _fault(table):
+        raise MaskcastError(f"{path}: {fault}")
     attributes = dict.fromkeys(key for values in table.values() for key in values or {})
     shared = {key: tuple((values or {}).get(key) for values in table.values()) for key in attributes}
     return tuple(table), shared
