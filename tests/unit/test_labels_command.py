@@ -13,6 +13,8 @@ from tests.conftest import moving_squares, write_store
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling.propagated_store import write_propagated
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
@@ -273,6 +275,29 @@ def test_labels_are_carried_and_go_out_to_be_corrected(
     assert len(list(Path("again/images").iterdir())) == 5
     assert "in some but not all of its frames; use" in failed(capsys, *words[:-1], "clips", "--output", "none")
     assert "--frames: got 0; give 1 or more" in failed(capsys, *words, "--frames", "0", "--output", "none")
+
+
+def test_a_written_store_has_what_its_meta_names(store: ClipStore) -> None:
+    """Labels of some frames, then masks around them; the store has two maps, left-out clips and backgrounds."""
+    frames, found = moving_squares(0, 4, 16, 24)
+    maps, pairs = single_map(["background", "left", "right"]), [["left", "right"], ["one", "other"]]
+    meta = {"mirror_swaps": pairs, "backgrounds": {"train": 1}}
+    for folder in ("green/backgrounds", "green/left-out"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "0000.png").touch()
+    with ClipWriter(Path("written"), height=16, width=24, maps=maps, meta=meta) as writer:
+        writer.add("a", split="train", kind="labelled", frames=frames, masks={MASK: found})
+        writer.skip("b", "no screen")
+    for path in Path("written").iterdir():
+        path.rename(Path("green") / path.name)
+    labels = {"a": NewLabels(np.where(np.arange(4)[:, None, None] == 1, found, IGNORE).astype(np.uint8), [1])}
+    write_relabelled(Path("again"), ClipStore("green"), labels, "train")
+    again = ClipStore("again")
+    assert again.skipped == [{"item": "b", "reason": "no screen"}] and Path("again/left-out/0000.png").is_file()
+    assert Path("again/backgrounds/0000.png").is_file()
+    write_propagated(Path("near"), again, 1)
+    near = ClipStore("near")
+    assert "backgrounds" not in near.meta and near.mirror_swaps == (("left", "right"),)
 
 
 def test_where_frames_count_from_is_a_matter_of_mots(store: ClipStore, capsys: pytest.CaptureFixture[str]) -> None:

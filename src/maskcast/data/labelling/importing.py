@@ -131,8 +131,8 @@ def import_labels(
 def _of_trained_videos(store: ClipStore, labels: Mapping[str, NewLabels]) -> list[tuple[str, str]]:
     """Returns the clips that had no labels, each with another clip of its video that is trained on, if any."""
     new = [clip for name in labels if (clip := store.get(name)).kind != "labelled"]
-    trained = store.where(lambda group: group.split in TRAINING_SPLITS)
-    others = {clip.video: clip.id for clip in trained if clip.id not in {one.id for one in new}}
+    new_ids, trained = {clip.id for clip in new}, store.where(lambda group: group.split in TRAINING_SPLITS)
+    others = {clip.video: clip.id for clip in trained if clip.id not in new_ids}
     return [(clip.id, others[clip.video]) for clip in new if clip.video in others]
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.compositing import BACKGROUNDS
 from maskcast.data.labelling.propagation import propagate
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE
+from maskcast.labels import IGNORE, MIRROR_SWAPS, mirror_swaps_to_json
 from maskcast.progress import track
 
 
@@ -51,7 +52,11 @@ def write_propagated(root: Path, store: ClipStore, reach: int) -> PropagationCou
             "use a store with partly labelled clips"
         )
     labelled = propagated = 0
-    meta = store.meta | {LABELLED_FRAMES: [label_map.name]}
+    meta = {key: value for key, value in store.meta.items() if key != BACKGROUNDS}
+    meta |= {LABELLED_FRAMES: [label_map.name]}
+    if MIRROR_SWAPS in meta:
+        classes = {*label_map.classes}  # the pairs may also be of maps that are left out
+        meta[MIRROR_SWAPS] = mirror_swaps_to_json(tuple(pair for pair in store.mirror_swaps if {*pair} <= classes))
     with ClipWriter(root, height=store.height, width=store.width, maps=(label_map,), meta=meta) as writer:
         for clip in track(clips, "propagating labels"):
             known = labelled_frames(store, clip)

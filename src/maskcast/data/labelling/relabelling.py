@@ -15,6 +15,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.compositing import BACKGROUNDS
+from maskcast.data.left_out import LEFT_OUT
 from maskcast.labels import LabelMap
 
 
@@ -45,12 +46,15 @@ def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabel
     label_map = store.label_map
     if BACKGROUNDS in store.meta:
         shutil.copytree(store.root / BACKGROUNDS, root / BACKGROUNDS)
+    if (store.root / LEFT_OUT).is_dir():
+        shutil.copytree(store.root / LEFT_OUT, root / LEFT_OUT)
     partly_labelled = set(store.meta.get(LABELLED_FRAMES, ()))
     if any(len(new.frames) < len(new.masks_THW) for new in labels.values()):
         partly_labelled.add(label_map.name)
     meta = store.meta | ({LABELLED_FRAMES: sorted(partly_labelled)} if partly_labelled else {})
     maps = tuple(store.maps.values())
     with ClipWriter(root, height=store.height, width=store.width, maps=maps, meta=meta) as writer:
+        writer.skipped += store.skipped
         for clip in store.clips:
             layers = [store.of(name) for name in clip.maps]
             masks = {map_store.label_map.name: map_store.masks(clip) for map_store in layers}
