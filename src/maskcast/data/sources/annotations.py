@@ -262,13 +262,9 @@ def load_window(
             objects[t][region.mask_HW] = painted
     if not instances or None in labels:
         return Arrays(frames, {MASK: classes})
-    numbers = sorted(number for number in class_of if (objects == 1 + number).any())
-    table = dict(zip(numbers, instance_ids(numbers), strict=True))
-    ids = np.zeros(objects.shape, np.uint16)
-    for number, new_number in table.items():
-        ids[objects == 1 + number] = new_number
-    return Arrays(
-        frames,
-        {MASK: classes, OBJECTS: ids},
-        {OBJECTS: {new_number: class_of[number] for number, new_number in table.items()}},
-    )
+    painted_N = np.unique(np.append(0, objects))
+    numbers = (painted_N[1:] - 1).tolist()
+    new_numbers = instance_ids(numbers)
+    ids = np.array([0, *new_numbers], np.uint16)[np.searchsorted(painted_N, objects)]
+    class_of_new = {new: class_of[number] for number, new in zip(numbers, new_numbers, strict=True)}
+    return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of_new})
