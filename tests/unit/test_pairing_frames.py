@@ -105,6 +105,11 @@ NAMES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "a/lab/f_{n}.png",
         {"images": "{clip}/img", "masks": "{clip}/lab"},
     ),
+    "fixed folders in another case": (
+        "IMG/Left/a/{n}.png",
+        "Gt/a/{n}.png",
+        {"images": "img/left/{clip}", "masks": "gt/{clip}"},
+    ),
     "an accent in two forms": (
         "img/a/e\u0301_{n}.png",
         "gt/a/\u00e9_{n}.png",

@@ -116,9 +116,8 @@ def _add(found: dict[str, Any], name: str, path: Path) -> None:
 def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
     """Yields the files and folders that match the parts of a pattern, with the texts of its placeholders."""
     part, rest = parts[0], parts[1:]
-    if rest and not _PLACEHOLDER.search(part):
-        if (folder / part).is_dir():
-            yield from _matches(folder / part, rest, names)
+    if rest and not _PLACEHOLDER.search(part) and (folder / part).is_dir():  # without a look at all its siblings
+        yield from _matches(folder / part, rest, names)
         return
     expression = re.escape(part)
     for name, regex in ((CLIP, "(?P<clip>.+)"), (FRAME, "(?P<frame>.+?)"), ("*", ".*")):
