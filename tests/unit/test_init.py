@@ -459,12 +459,12 @@ def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_
     assert any(f"{context} context and {context} forecast frames" in warning for warning in found.warnings)
 
 
-@pytest.mark.parametrize("folder", ["data", "."])
+@pytest.mark.parametrize("folder", ["data", ".", "data/raw", "results/predictions", "models"])
 def test_the_folder_that_the_pipeline_writes_into_is_refused(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    davis(tmp_path / "data", sequences=1)
+    davis(tmp_path / folder, sequences=1)
     with pytest.raises(MaskcastError, match="where the pipeline writes; move your data elsewhere"):
         plan_params(Path(folder))
 

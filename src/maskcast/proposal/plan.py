@@ -22,6 +22,8 @@ from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
 from maskcast.writing import write_atomically
 
+OUTPUTS = [Path(path) for path in ("data/raw", "data/clips", "data/masks", "models", "results")]
+
 
 @dataclass(frozen=True)
 class ParamsPlan:
@@ -132,13 +134,17 @@ def check_outside_outputs(raw: Path) -> None:
     """Refuses a folder that the pipeline writes into.
 
     Raises:
-        MaskcastError: if it contains `data`.
+        MaskcastError: if it contains an output of the pipeline, or is in one.
     """
-    outputs = Path("data").resolve()
-    if raw.resolve() in (outputs, *outputs.parents):
-        raise MaskcastError(
-            f"{raw}: contains {outputs}, where the pipeline writes; move your data elsewhere, or give a subfolder"
-        )
+    folder = raw.resolve()
+    for outputs in map(Path.resolve, OUTPUTS):
+        if outputs.is_relative_to(folder):
+            raise MaskcastError(
+                f"{raw}: contains {outputs}, where the pipeline writes; move your data elsewhere, or give a "
+                "subfolder"
+            )
+        if folder.is_relative_to(outputs):
+            raise MaskcastError(f"{raw}: is in {outputs}, where the pipeline writes; move your data elsewhere")
 
 
 def check_overwrite(path: Path, *, force: bool) -> None:
