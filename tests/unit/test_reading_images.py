@@ -83,6 +83,11 @@ def test_images_are_turned_as_exif_says(
     assert np.rint(found[8::16, 8::16, 1] / 40).astype(int).tolist() == seen
 
 
+def test_a_clip_without_images_is_said() -> None:
+    with pytest.raises(MaskcastError, match="a clip without images; give the paths"):
+        read_frames([])
+
+
 KINDS: dict[str, tuple[Callable[[Path], Path], list[int]]] = {
     "one bit": (lambda p: saved(p / "f.png", grey([[0, 255]]).convert("1")), [0, 255]),
     "grey of 4 bits": (lambda p: saved(p / "f.png", png(4, 0, [[0, 5, 15]])), [0, 85, 255]),

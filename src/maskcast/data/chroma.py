@@ -21,7 +21,8 @@ MIN_GREENNESS = 24  # by this many levels green exceeds red and blue in a pixel 
 PURE_SCREEN = 0.7  # share of the screen's median greenness from which a pixel is only screen
 WINDOW = 0.25  # share of the picture's size: window for the mean colour of the screen
 MAX_SOFT = 0.75  # share of the foreground; more half-transparent pixels mean that the key does not fit
-MIN_FOREGROUND = 0.001  # share of the pixels
+MIN_GREEN = 0.001  # share of a picture's pixels that are green, below which it shows no screen
+MIN_FOREGROUND = 0.001  # share of a frame's pixels, below which in all frames there is no foreground
 
 
 class Keyed(NamedTuple):
@@ -125,7 +126,7 @@ def estimate_screen(frame_HWC: np.ndarray) -> np.ndarray | None:
     """
     green_HW = _greenness(frame_HWC)
     is_green_HW = green_HW > MIN_GREENNESS
-    if is_green_HW.mean() < MIN_FOREGROUND:
+    if is_green_HW.mean() < MIN_GREEN:
         return None
     pure_HW = (green_HW > PURE_SCREEN * np.median(green_HW[is_green_HW])).astype(np.float32)
     size = tuple(2 * int(WINDOW * side / 2) + 1 for side in pure_HW.shape[::-1])

@@ -59,8 +59,11 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     """Reads the images of one clip as (T, H, W, 3) uint8, see `read_image`.
 
     Raises:
-        MaskcastError: if one cannot be read, sizes differ, or all declare 16 bits but use at most 12.
+        MaskcastError: if there are none, one cannot be read, sizes differ, or all declare 16 bits but use at most
+            12.
     """
+    if not paths:
+        raise MaskcastError("a clip without images; give the paths of its images")
     frames: list[np.ndarray] = []
     brightest = 0
     for path in paths:
