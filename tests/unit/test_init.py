@@ -25,9 +25,9 @@ from maskcast import progress
 from maskcast.__main__ import main
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.inspection.guess_patterns import Guess, guess_patterns
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.inspect_folder import inspect_folder
-from maskcast.data.inspection.patterns import Guess, guess_patterns
 from maskcast.data.sources.splits import time_parts
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError

@@ -11,7 +11,7 @@ from tests.unit.test_reading_images import png
 
 from maskcast.data.decoding import decode
 from maskcast.data.masks.choice import choose_rule
-from maskcast.data.masks.proposal import propose_mask_params
+from maskcast.data.masks.propose_params import propose_mask_params
 from maskcast.data.masks.stored import read_mask
 from maskcast.data.masks.survey import MAX_READ, survey_masks
 from maskcast.data.sources.frame_folders import FrameFoldersSource

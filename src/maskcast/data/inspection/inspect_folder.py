@@ -17,6 +17,7 @@ from maskcast.data.inspection.fixed_layouts import (
     inspect_videos,
 )
 from maskcast.data.inspection.frames_and_masks import sort_images
+from maskcast.data.inspection.guess_patterns import Guess, guess_by_names, guess_patterns
 from maskcast.data.inspection.image_groups import (
     ImageGroup,
     find_image_groups,
@@ -32,10 +33,9 @@ from maskcast.data.inspection.label_files import inspect_label_files
 from maskcast.data.inspection.label_formats import find_label_files
 from maskcast.data.inspection.mask_values import add_mask_values
 from maskcast.data.inspection.measuring import measure_frames
-from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
-from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns
+from maskcast.data.inspection.pair_masks import NoSequenceError, pair_masks
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
-from maskcast.data.inspection.splitting import propose_splits
+from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames
 from maskcast.data.masks.rules import has_colours

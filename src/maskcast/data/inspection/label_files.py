@@ -11,13 +11,13 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.clip_length import cover_horizon
 from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.guess_patterns import Guess
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_formats import FORMATS
 from maskcast.data.inspection.label_patterns import across_splits, roboflow_pattern, wider_patterns
 from maskcast.data.inspection.measuring import measure_frames
-from maskcast.data.inspection.patterns import Guess
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
-from maskcast.data.inspection.splitting import propose_splits
+from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders
 from maskcast.data.labelling.formats.base import IGNORED, ImportedFrame
 from maskcast.data.sources.annotations import (

@@ -7,7 +7,7 @@ from typing import Any
 from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
-from maskcast.data.masks.proposal import propose_mask_params
+from maskcast.data.masks.propose_params import propose_mask_params
 from maskcast.data.masks.rules import VOID
 from maskcast.data.masks.stored import BDD_BITMASK
 from maskcast.data.masks.survey import MaskSurvey, survey_masks

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from maskcast.data.inspection.guess_patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_patterns import across_splits, wider_patterns
 from maskcast.data.inspection.official_splits import split_of_name
-from maskcast.data.inspection.patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
 from maskcast.errors import MaskcastError
 
