@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.conftest import SMALL_DETECTOR, moving_squares, write_detection_set
 from tests.pretended_gpu import pretended_gpu
+from tests.registered import clips_of_squares, write_registered
 from tests.unit.test_loop import Regression
 from tests.unit.test_recorded_tasks import SQUARES, UNET
 from torch import Tensor
@@ -22,7 +23,9 @@ from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphRecorder
 from maskcast.models.objects.tracks import find_objects, track_objects
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.registry.export import _in_float32
 from maskcast.registry.forecast_models import MaskerModel
+from maskcast.registry.loading import load_address
 from maskcast.runner.run import run_stage
 from maskcast.training.compiling import MIN_COMPILED_STEPS
 from maskcast.training.dry_run import dry_run_training
@@ -175,6 +178,16 @@ def test_sessions_of_a_model_share_a_recorded_network(tmp_path: Path, recorded: 
         np.testing.assert_array_equal(model.mask_clip(frames, None).masks, wanted)
         assert model.mask_clip(frames, 2).confidence is not None
     assert len(recorded) == 2
+
+
+def test_an_export_is_compared_with_the_model_in_float32_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = str(write_registered(tmp_path, consistent_frames=2, precision="bf16"))
+    clips = clips_of_squares(2)
+    wanted = _in_float32(load_address(artifact).model, clips)
+    with pretended_gpu(monkeypatch):
+        np.testing.assert_array_equal(_in_float32(load_address(artifact).model, clips), wanted)
 
 
 def test_the_shapes_that_were_not_used_for_longest_are_recorded_again(recorded: list[int]) -> None:

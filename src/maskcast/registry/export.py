@@ -8,7 +8,6 @@ agree with the model's.
 Legend: B clips, T context frames, h horizon, H height, W width, C = 3 channels.
 """
 
-import copy
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -20,8 +19,10 @@ import torch
 
 from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError
+from maskcast.inference.segment import segment_raw_and_consistent
+from maskcast.inference.worker import Worker
 from maskcast.models.objects import consistency
-from maskcast.registry.forecast_models import PipelineModel
+from maskcast.registry.forecast_models import FRAMES_AT_ONCE, PipelineModel
 from maskcast.registry.graphs import (
     MANIFEST,
     SUFFIXES,
@@ -134,10 +135,13 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         if not _needs_consistency(model):
             return PipelineGraph(model).eval()(torch.from_numpy(clips)).numpy()
-        masker, forecaster = copy.copy(model.masker), ForecasterGraph(model)
-        masker.network, masker.precision = masker.network.cpu(), "fp32"
-        seen = np.stack([masker.mask_clip(clip, model.consistent_frames).masks for clip in clips])
-        return forecaster(torch.from_numpy(seen)).numpy()
+        worker, seen = Worker(model.masker.network.cpu(), "fp32"), []
+        for clip in clips:
+            _, masks = segment_raw_and_consistent(
+                worker, clip, batch_size=FRAMES_AT_ONCE, consistent_frames=model.consistent_frames
+            )
+            seen.append(masks[model.masker.label_map].masks)
+        return ForecasterGraph(model)(torch.from_numpy(np.stack(seen))).numpy()
 
 
 def check_output(output: Path, form: Format) -> None:
