@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from maskcast.evaluation.metrics import accuracy, confusion, has_foreground, macro_jaccard
+from maskcast.evaluation.metrics import confusion, scores_of_counts
 from maskcast.labels import LabelMap
 
 
@@ -36,11 +36,11 @@ def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
     they are the fuzzy Jaccard (the sum of the smaller over the sum of the greater opacities) and 1 - mean absolute
     difference.
 
-    An alpha also has ``mad``, the mean absolute difference in thousandths (see `mattes`).
+    One class besides the background also has ``jaccard_no_background``, its Jaccard. An alpha also has ``mad``,
+    the mean absolute difference in thousandths (see `mattes`).
     """
     if label_map.kind != "alpha":
-        jaccard = macro_jaccard(counts, absent="omit") if has_foreground(counts) else math.nan
-        return {"jaccard": jaccard, "accuracy": accuracy(counts)}
+        return scores_of_counts(counts)
     intersection, union, difference, pixels = counts.tolist()
     mean_difference = difference / max(1, pixels)
     return {

@@ -116,6 +116,15 @@ def foreground_jaccard(matrix: Matrix) -> dict[str, float]:
     return {"jaccard_no_background": macro_jaccard(matrix, absent="omit", background=False)}
 
 
+def scores_of_counts(matrix: Matrix) -> dict[str, float]:
+    """Returns `jaccard` (macro, absent classes left out), `accuracy`, and what `foreground_jaccard` returns.
+
+    Without true foreground, `jaccard` is NaN: only background could be correct.
+    """
+    jaccard = macro_jaccard(matrix, absent="omit") if has_foreground(matrix) else float("nan")
+    return {"jaccard": jaccard, "accuracy": accuracy(matrix), **foreground_jaccard(matrix)}
+
+
 def foreground_text(scores: Mapping[str, float], name: str = "jaccard_no_background", digits: int = 4) -> str:
     """Returns the foreground's score as text to follow the macro Jaccard; empty without such a score."""
     return f" (foreground {scores[name]:.{digits}f})" if name in scores else ""

@@ -12,15 +12,14 @@ import numpy as np
 
 from maskcast.evaluation.boundary import j_and_f, region_and_boundary
 from maskcast.evaluation.metrics import (
-    accuracy,
     accuracy_per_class,
     as_one_class,
     confusion,
-    foreground_jaccard,
     has_foreground,
     macro_dice,
     macro_jaccard,
     mean_where_labelled,
+    scores_of_counts,
 )
 from maskcast.evaluation.video import Flicker, consistency, flicker
 
@@ -101,7 +100,7 @@ class VideoScores:
         for length, prediction in windows.items():
             self._windows[length] += prediction
         self.per_clip[clip] = {
-            "jaccard": macro_jaccard(counts, absent="omit") if has_foreground(counts) else float("nan"),
+            "jaccard": scores_of_counts(counts)["jaccard"],
             "flicker": changes.rates()[0],
             "mvc8": mean_where_labelled(windows[8]),
             **j_and_f(objects),
@@ -110,20 +109,21 @@ class VideoScores:
     def table(self) -> dict[str, float]:
         """Returns all scores by name; NaN if undefined."""
         foreground, (errors, changes) = has_foreground(self._counts), self._changes.rates()
+        scores = scores_of_counts(self._counts)
         consistency_scores = {
             f"mvc{length}": mean_where_labelled(windows) for length, windows in self._windows.items()
         }
         return {
-            "jaccard": macro_jaccard(self._counts, absent="omit") if foreground else float("nan"),
+            "jaccard": scores.pop("jaccard"),
             "jaccard_frames": mean_where_labelled(self._frames) if foreground else float("nan"),
             **j_and_f(self._objects),
             "dice": macro_dice(self._counts) if foreground else float("nan"),
-            "accuracy": accuracy(self._counts),
+            "accuracy": scores.pop("accuracy"),
             "class_accuracy": mean_where_labelled(accuracy_per_class(self._counts).tolist()),
             "flicker": errors,
             "change": changes,
             **consistency_scores,
-            **foreground_jaccard(self._counts),
+            **scores,
         }
 
     def one_class(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_reduce_counts, rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
-from maskcast.evaluation.metrics import as_one_class, foreground_jaccard
+from maskcast.evaluation.metrics import as_one_class
 from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
 from maskcast.inference.segment import segment
 from maskcast.inference.worker import Worker
@@ -62,10 +62,8 @@ class Validation:
         For maps with one class besides the background, ``jaccard_no_background`` is the Jaccard of that class. If
         there are several maps, the scores of each are returned as well, with its name.
         """
-        by_map = {}
-        for label_map, total in zip(self.maps, self.counts(segmenter), strict=True):
-            foreground = {} if label_map.kind == "alpha" else foreground_jaccard(total)
-            by_map[label_map.name] = map_scores(label_map, total) | foreground
+        totals = zip(self.maps, self.counts(segmenter), strict=True)
+        by_map = {label_map.name: map_scores(label_map, total) for label_map, total in totals}
         if len(by_map) == 1:
             return next(iter(by_map.values()))
         shared = [score for score in MEANS if all(score in scores for scores in by_map.values())]
