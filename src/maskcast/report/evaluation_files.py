@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maskcast.evaluation import video_scores
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.report.clip_by_clip import CSV_HEADER, EXPLANATION, ClipComparison, clip_by_clip
@@ -38,12 +39,10 @@ FUTURES = {
     "the score of the best one of each clip, by its mean over the forecast frames"
 }
 # Kept out of `DEFINITIONS`, which must equal those of older evaluations to compare with them.
-DAVIS = {
+DAVIS = video_scores.DAVIS | {
     "j": "region similarity J of DAVIS: the Jaccard of one object in one frame, 1 where neither truth nor "
     "forecast has it; mean over the forecast frames of a clip that have labels, then over the objects of all "
     "clips: the classes but background that the clip's true forecast frames have",
-    "f": "contour accuracy F of DAVIS, reduced like j: F measure of the contours' pixels, right if the other "
-    "contour is within 0.008 of the frame's diagonal; a pixel without a label is of no class",
     "j_and_f": "J&F of DAVIS, the mean of j and f",
 }
 NO_FOREGROUND = "no true mask has foreground, so Jaccard is undefined (n/a)"
