@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
-from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.clip_length import cover_horizon
+from maskcast.data.inspection.find_class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.guess_patterns import Guess
 from maskcast.data.inspection.image_groups import ImageGroup

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maskcast.data.inspection.class_names import listed_classes, source_of_known_dataset, source_with_list
+from maskcast.data.inspection.find_class_names import listed_classes, source_of_known_dataset, source_with_list
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
 from maskcast.data.masks.propose_params import propose_mask_params
