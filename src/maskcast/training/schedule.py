@@ -57,7 +57,8 @@ class Schedule(Params, ABC):
     """Minutes after which training finishes its step, writes a checkpoint and exits with code 75; the same command
     resumes it. SIGTERM and SIGUSR1 do the same. null sets no limit."""
     processes: int = Field(default=1, ge=1, exclude=True)
-    """Processes on each node, one per GPU; they share the batch, so training gives the same result as with one."""
+    """Processes on each node, one per GPU; they share the batch, so training gives the same result as with one, up
+    to rounding (not of a detector, or with a loss of another package)."""
     nodes: int = Field(default=1, ge=1, exclude=True)
     """Number of machines; more than 1 starts a Kubeflow TrainJob, from within a pod of the cluster."""
 
