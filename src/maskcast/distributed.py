@@ -4,6 +4,12 @@ Rule: every process computes the loss of the *whole* batch, from its own part an
 through ``all_sum`` gives each process the gradient of the sum of all (equal) losses, and DDP averages these
 gradients. The result is the gradient that a single process would compute, whatever the loss is divided by. Outside
 a process group, there is one process and ``all_sum`` returns its argument.
+
+A loss that comes in chunks of the batch is divided by counts over the whole batch, too: over all processes and all
+chunks (``models.segmentation.losses.Part``).
+
+Two losses are means over the processes instead, because what they are divided by is not known: that of another
+package (``models.segmentation.losses.CustomLoss``) and that of the detector.
 """
 
 import sys

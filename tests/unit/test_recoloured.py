@@ -108,7 +108,8 @@ def test_unlabelled_samples_whose_hue_is_turned_say_nothing_of_colours(store: Cl
         given = task.batch(0)
         torch.manual_seed(0)
         logits = torch.randn(5, 1, 5, 16, 24)
-        losses[hue] = [
-            task._loss([logits], [torch.cat([given.masks[0], one])], given, 0)[0] for one in (red, blue)
-        ]
+        losses[hue] = []
+        for one in (red, blue):
+            (parts,) = task._map_losses([torch.cat([given.masks[0], one])], given, 0)
+            losses[hue].append(sum(part.of_next(logits) for part in parts))
     assert torch.equal(*losses[0.5]) and not torch.equal(*losses[0.0])

@@ -15,6 +15,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
 from maskcast.models.segmentation.base import Masker
 from maskcast.models.segmentation.configs import MatteLossConfig, UNetConfig
+from maskcast.models.segmentation.losses import Part
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.segmentation import FrameTask, Windows, WindowTask, segmentation_task
@@ -57,7 +58,7 @@ def test_windows_are_consecutive_frames_that_share_a_draw(store: ClipStore) -> N
 
 
 def test_gradients_flow_within_a_chunk_and_the_state_beyond_it(store: ClipStore) -> None:
-    """By hand: the loss of each chunk on its own, from the state that the frames before it leave."""
+    """By hand: the part of each chunk in the loss, from the state that the frames before it leave."""
     task = memory(store)
     batch = task.batch(0)
     shares = [loss for loss, _ in task.losses(batch, 0)]
@@ -70,18 +71,20 @@ def test_gradients_flow_within_a_chunk_and_the_state_beyond_it(store: ClipStore)
         with torch.no_grad():
             _, state = task.segmenter(batch.frames_BTHWC[:, :start])
         logits, _ = task.segmenter(batch.frames_BTHWC[:, start:stop], state)
+        known = batch.masks[0][:, 3:]
+        part = Part(stop - start, 5, torch.stack([(known == k).sum() for k in range(3)]).double())
         parts = [
-            criterion(each.flatten(0, 1), masks[:, start:stop].flatten(0, 1))
+            criterion(each.flatten(0, 1), masks[:, start:stop].flatten(0, 1), part)
             for criterion, each, masks in zip(task.criteria[0], logits, batch.masks, strict=True)
         ]
-        loss = (stop - start) / 5 * (parts[0] + parts[1])
+        loss = parts[0] + parts[1]
         loss.backward()
         torch.testing.assert_close(loss, share)
     for name, weight in task.segmenter.named_parameters():
         torch.testing.assert_close(weight.grad, found[name])
 
 
-def test_a_matte_is_learnt_by_its_changes_within_a_chunk(store: ClipStore) -> None:
+def test_a_matte_is_learnt_by_its_changes_within_a_window(store: ClipStore) -> None:
     loss = MatteLossConfig(l1=1, laplacian=0, coherence=5)
     task = memory(store, WindowParams(frames=3, chunk=3), maps=["matte"], matte_loss=loss)
     batch = task.batch(0)
@@ -91,7 +94,7 @@ def test_a_matte_is_learnt_by_its_changes_within_a_chunk(store: ClipStore) -> No
     changes = difference[:, 1:] - difference[:, :-1]
     torch.testing.assert_close(found, difference.abs().mean() + 5 * changes.square().mean())
     alone = memory(store, WindowParams(frames=3, chunk=1), maps=["matte"], matte_loss=loss)
-    torch.testing.assert_close(sum(one for one, _ in alone.losses(batch, 0)), difference.abs().mean())
+    torch.testing.assert_close(sum(one for one, _ in alone.losses(batch, 0)), found)
 
 
 class Killed(BaseException):

@@ -78,6 +78,6 @@ class ChunkedTask(Task):
     def losses(self, batch: Any, step: int) -> Iterator[tuple["Tensor", "Logged"]]:
         """Yields for each chunk its share of the loss of the whole batch, and of the numbers to log.
 
-        The shares add up to the loss of the batch, so each is normalised by counts over the whole batch. State
-        that is passed from one chunk to the next is detached.
+        The shares add up to the loss of the batch: what is a sum over pixels or samples is divided by counts over
+        all chunks, not by the chunk's own. State that is passed from one chunk to the next is detached.
         """

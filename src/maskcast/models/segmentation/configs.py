@@ -241,7 +241,7 @@ class MatteLossConfig(Params):
     """Weight of the Laplacian pyramid loss; 0 leaves the term out."""
     coherence: float = Field(5.0, ge=0)
     """Weight of the temporal coherence loss: the mean squared difference of the changes from frame to frame,
-    within a chunk of a window; 0 leaves the term out."""
+    within a window; 0 leaves the term out."""
 
     @model_validator(mode="after")
     def _has_a_term(self) -> Self:

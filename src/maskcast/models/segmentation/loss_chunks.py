@@ -73,6 +73,20 @@ def sums(logits_NKP: Tensor, target_NP: Tensor, terms: Terms) -> tuple[Tensor, T
     return torch.cat([count_K, ce_K, mass_K, hit_K, focal[None]]), lse_N1P
 
 
+def count_classes(target: Tensor, num_classes: int) -> Tensor:
+    """Returns the pixels of each class, (K,) float64.
+
+    Args:
+        target: class ids, 255 is ignored; uint8 or long.
+        num_classes: K.
+    """
+    count_K = torch.zeros(num_classes, dtype=torch.float64, device=target.device)
+    for part_M in target.flatten().split(_chunk_size(target)):
+        y_11M, ignored_11M = _split_target(part_M[None])
+        _add_by_class(count_K, y_11M.flatten(), (~ignored_11M).flatten().double())
+    return count_K
+
+
 def fill_gradient(
     gradient_NKP: Tensor,
     logits_NKP: Tensor,
@@ -132,11 +146,15 @@ def fill_gradient(
 
 def _chunks(logits_NKP: Tensor) -> Iterator[tuple[slice, slice]]:
     frames, classes, pixels = logits_NKP.shape
-    width = max(1, (CPU_CHUNK if logits_NKP.device.type == "cpu" else GPU_CHUNK) // classes)
+    width = max(1, _chunk_size(logits_NKP) // classes)
     rows = max(1, width // max(1, pixels))
     for n in range(0, frames, rows):
         for p in range(0, pixels, width):
             yield slice(n, n + rows), slice(p, p + width)
+
+
+def _chunk_size(x: Tensor) -> int:
+    return CPU_CHUNK if x.device.type == "cpu" else GPU_CHUNK
 
 
 def _split_target(target_NM: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ Shapes: N frames, K classes, P pixels of a frame.
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,27 @@ from maskcast.models.segmentation.loss_terms import terms_of
 from maskcast.models.segmentation.soft_dice import soft_dice
 
 MAX_CLASSES = 512  # most classes that the kernels support
+
+
+class Part(NamedTuple):
+    """Says that a loss is computed of some frames of windows, and is to be their part of the windows' loss.
+
+    Sums over pixels or frames are divided by counts over the windows, so that the losses of all parts add up to
+    that of the windows. What is no such sum is that of the part, weighted by the part's share of the pixels that
+    count: the Dice of `MaskLoss`, and a loss of another package.
+    """
+
+    frames: int
+    """Frames of a window in this part."""
+    total: int
+    """Frames of a window."""
+    count_K: Tensor
+    """Pixels of each class in the windows of all processes, float64; empty for opacities."""
+
+    @property
+    def share(self) -> float:
+        """Share of the frames."""
+        return self.frames / self.total
 
 
 class MaskLoss(nn.Module):
@@ -45,7 +66,7 @@ class MaskLoss(nn.Module):
         self.config = config
         self._weights: dict[torch.device, Tensor] = {}
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, part: Part | None = None) -> Tensor:
         """Returns the loss, a float32 scalar (float64 for float64 logits); 0 if no pixel counts.
 
         With several processes it is the loss over all their frames (see ``maskcast.distributed``).
@@ -53,14 +74,17 @@ class MaskLoss(nn.Module):
         Args:
             logits: (N, K, ...) floating, NCHW or channels_last; the gradient has the same layout.
             target: (N, ...) class ids below K, or 255; uint8 or long.
+            part: of which windows these are a part; None if they are all.
         """
-        weights = self._class_weights(logits)
+        weights, whole_K = self._class_weights(logits), None if part is None else part.count_K
         if self.config.dice_over == "batch":
-            fused: Tensor = _FusedLoss.apply(logits, target, self.config, weights)
+            fused: Tensor = _FusedLoss.apply(logits, target, self.config, weights, whole_K)
             return fused
-        loss = self.config.dice * soft_dice(logits, target, self.config.dice_smooth) if self.config.dice else 0
+        dice = self.config.dice * (1.0 if part is None else part.share)
+        loss = dice * soft_dice(logits, target, self.config.dice_smooth) if dice else 0
         if self.config.ce or self.config.focal:
-            loss = loss + _FusedLoss.apply(logits, target, self.config.model_copy(update={"dice": 0.0}), weights)
+            others = self.config.model_copy(update={"dice": 0.0})
+            loss = loss + _FusedLoss.apply(logits, target, others, weights, whole_K)
         assert isinstance(loss, Tensor)  # at least one weight is above 0
         return loss
 
@@ -80,17 +104,18 @@ class AlphaLoss(nn.Module):
     have weight 1. With several processes it is the loss over all their frames.
     """
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, part: Part | None = None) -> Tensor:
         """Returns the loss, a float32 scalar (float64 for float64 logits).
 
         Args:
             logits: (N, 1, H, W) floating; their sigmoid is the opacity.
             target: (N, H, W) uint8, 255 = opaque.
+            part: of which windows these are a part; None if they are all.
         """
         opacity_NHW = at_least_float32(logits[:, 0]).sigmoid()
         difference_NHW = opacity_NHW - target.to(opacity_NHW.dtype) / 255
         terms = [difference_NHW, difference_NHW.diff(dim=1), difference_NHW.diff(dim=2)]
-        return all_means([(1.0, term.abs()) for term in terms])
+        return all_means([(1.0 if part is None else part.share, term.abs()) for term in terms])
 
 
 class CustomLoss(nn.Module):
@@ -104,12 +129,13 @@ class CustomLoss(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, part: Part | None = None) -> Tensor:
         """Returns the loss, a float32 scalar; 0 if no pixel counts.
 
         Args:
             logits: (N, K, H, W) floating.
             target: (N, H, W) class ids below K, or 255.
+            part: of which windows these are a part; None if they are all.
 
         Raises:
             MaskcastError: the loss is not a single number.
@@ -125,25 +151,34 @@ class CustomLoss(nn.Module):
                 f"train_masker.loss: {name} returns {given}; return a tensor of one number, e.g. the mean over "
                 "the pixels that have a label"
             )
-        return all_sum(own) / world_size()
+        mean = all_sum(own) / world_size()
+        if part is None:
+            return mean
+        pixels = all_sum((target != IGNORE).sum().double())
+        return mean * (pixels / part.count_K.sum().clamp_min(1)).to(mean.dtype)
 
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, config: MaskLossConfig, class_weights: Tensor | None
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        config: MaskLossConfig,
+        class_weights: Tensor | None,
+        whole_K: Tensor | None,
     ) -> Tensor:
         terms = terms_of(config)
         with torch.autocast(logits.device.type, enabled=False):
             sums, lse_N1P = _fused_backend(logits).sums(logits.detach().flatten(2), target.flatten(1), terms)
-            loss, coefficients = _weighted_sums(all_sum(sums), config, class_weights)
+            loss, coefficients = _weighted_sums(all_sum(sums), config, class_weights, whole_K)
             dtype = torch.promote_types(logits.dtype, torch.float32)
         ctx.terms = terms
         ctx.save_for_backward(logits, target, lse_N1P, coefficients.to(dtype))
         return loss.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, target, lse_N1P, coefficients = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         with torch.autocast(logits.device.type, enabled=False):
@@ -155,7 +190,7 @@ class _FusedLoss(torch.autograd.Function):
                 all_sum(grads[0]) * coefficients,
                 ctx.terms,
             )
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 def _fused_backend(logits: Tensor) -> ModuleType:
@@ -168,7 +203,7 @@ def _fused_backend(logits: Tensor) -> ModuleType:
 
 
 def _weighted_sums(
-    sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None = None
+    sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None = None, whole_K: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns the loss, and the coefficients of the gradient, which depend on the whole batch; float64.
 
@@ -178,6 +213,7 @@ def _weighted_sums(
         sums: (4 K + 1,) see ``loss_chunks.sums``.
         config: of the loss.
         class_weights: (K,) float64, if ``config`` has any.
+        whole_K: pixels of each class in the windows that these frames are a part of (see `Part`).
 
     Returns:
         The loss, and the coefficients of ``loss_chunks.fill_gradient``.
@@ -187,14 +223,15 @@ def _weighted_sums(
     weight_K = torch.ones_like(count_K) if class_weights is None else class_weights
     if class_weights is None:
         weight_K[:1] = config.background_weight  # `[0]` would copy from the CPU, which a CUDA graph cannot hold
-    pixels = count_K.sum().clamp_min(1)
-    weight_sum = (weight_K * count_K).sum()
+    whole_K = count_K if whole_K is None else whole_K
+    pixels = whole_K.sum().clamp_min(1)
+    weight_sum = (weight_K * whole_K).sum()
     normaliser = pixels if config.ce_reduction == "mean" else weight_sum.masked_fill(weight_sum <= 0, 1)
     present_K = count_K > 0
     classes = num_classes if config.dice_classes == "all" else present_K.sum().clamp_min(1)
     union_K = (mass_K + count_K + config.dice_smooth).masked_fill(~present_K, 1)
     overlap_K = 2 * hit_K + config.dice_smooth
-    share_K = config.dice * present_K.double() / classes
+    share_K = config.dice * present_K.double() / classes * (count_K.sum() / pixels)
     one_in = num_classes if config.focal_form == "sigmoid" and config.focal_classes == "mean" else 1
     coefficients = [
         config.ce * weight_K / normaliser,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from maskcast.distributed import all_means
 from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.segmentation.configs import MatteLossConfig
+from maskcast.models.segmentation.losses import Part
 
 LEVELS = 5  # of the Laplacian pyramid
 
@@ -21,7 +22,8 @@ class MatteLoss(nn.Module):
 
     * L1: mean absolute difference.
     * Laplacian: mean absolute difference of each of 5 levels of the Laplacian pyramids, level s times ``2^s / 5``.
-    * Coherence: mean squared difference of the changes from frame to frame; 0 if a window is one frame.
+    * Coherence: mean squared difference of the changes from frame to frame; 0 if a window is one frame. A change
+      from one chunk of a window to the next counts, too, with a gradient for the later frame only.
     """
 
     def __init__(self, config: MatteLossConfig) -> None:
@@ -32,25 +34,44 @@ class MatteLoss(nn.Module):
 
     kernel: Tensor
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        part: Part | None = None,
+        before: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Returns the loss, a float32 scalar (float64 for float64 logits).
 
         Args:
             logits: (B, T, 1, H, W) floating; their sigmoid is the opacity.
             target: (B, T, H, W) uint8, 255 = opaque.
+            part: of which windows these are a part; None if they are all.
+            before: logits and target of the frame before these in the windows; None if there is none.
         """
-        predicted_BTHW = at_least_float32(logits[:, :, 0]).sigmoid()
-        difference_BTHW = predicted_BTHW - target.to(predicted_BTHW.dtype) / 255
+        difference_BTHW = _difference(logits, target)
+        share = 1.0 if part is None else part.share
         terms = []
         if self.config.l1:
-            terms.append((self.config.l1, difference_BTHW.abs()))
+            terms.append((share * self.config.l1, difference_BTHW.abs()))
         if self.config.laplacian:
             self.kernel = self.kernel.to(difference_BTHW)  # only once: a recorded step must not copy
             levels = laplacian_pyramid(difference_BTHW.flatten(0, 1)[:, None], self.kernel)
-            terms += [(self.config.laplacian * 2**s / LEVELS, level.abs()) for s, level in enumerate(levels)]
+            terms += [
+                (share * self.config.laplacian * 2**s / LEVELS, level.abs()) for s, level in enumerate(levels)
+            ]
         if self.config.coherence:
-            terms.append((self.config.coherence, difference_BTHW.diff(dim=1).square()))
+            change_BTHW = difference_BTHW.diff(dim=1, prepend=None if before is None else _difference(*before))
+            if part is not None:
+                share = change_BTHW.shape[1] / max(1, part.total - 1)
+            terms.append((share * self.config.coherence, change_BTHW.square()))
         return all_means(terms)
+
+
+def _difference(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns the predicted opacity less the true one, (B, T, H, W)."""
+    predicted_BTHW = at_least_float32(logits[:, :, 0]).sigmoid()
+    return predicted_BTHW - target.to(predicted_BTHW.dtype) / 255
 
 
 def laplacian_pyramid(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> list[Tensor]:

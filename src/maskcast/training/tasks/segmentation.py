@@ -28,7 +28,8 @@ class FrameTask(SegmentationTask):
         windows = self._begin(batch, step)
         with self._feature_dropout(batch, windows):
             logits, _ = self._segment(windows.frames_BTHWC)
-        return self._loss(logits, windows.masks, batch, step)
+        losses = self._map_losses(windows.masks, batch, step)
+        return self._loss(logits, windows.masks, losses, batch, step)
 
 
 class WindowTask(SegmentationTask, ChunkedTask):
@@ -49,7 +50,7 @@ class WindowTask(SegmentationTask, ChunkedTask):
         return len(self._chunk_starts)
 
     def losses(self, batch: Windows, step: int) -> Iterator[tuple[Tensor, Logged]]:
-        """Yields the loss of each chunk, weighted by its share of the window's frames.
+        """Yields the part of each chunk in the loss of the windows (``segmentation_map_loss``).
 
         The state is passed from chunk to chunk; gradients are not.
         """
@@ -60,17 +61,21 @@ class WindowTask(SegmentationTask, ChunkedTask):
             with torch.no_grad(), dropout():
                 _, state = self._segment(windows.frames_BTHWC[:, : self.window.burn_in], state)
             torch.clear_autocast_cache()  # older PyTorch caches weights cast without a gradient
+        masks = [masks_BTHW[:, self.window.burn_in :] for masks_BTHW in windows.masks]
+        losses = self._map_losses(masks, batch, step)
+        losses_alone = self._map_losses(masks, batch, step) if self.window.alone else []
         for start in self._chunk_starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
             masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
             with dropout():
                 logits, without_memory, state = self._chunk_logits(windows.frames_BTHWC[:, chunk], state)
-            loss, numbers = self._loss(logits, masks, batch, step)
-            if without_memory:
-                loss = loss + self.window.alone * self._loss(without_memory, masks, batch, step)[0]
-            state = tuple(each.detach() for each in state)
             share = (chunk.stop - chunk.start) / self.window.frames
-            yield share * loss, {name: share * value for name, value in numbers.items()}
+            loss, numbers = self._loss(logits, masks, losses, batch, step, share)
+            if without_memory:
+                alone, _ = self._loss(without_memory, masks, losses_alone, batch, step, share)
+                loss = loss + self.window.alone * alone
+            state = tuple(each.detach() for each in state)
+            yield loss, numbers
 
     def _chunk_logits(
         self, frames_BTHWC: Tensor, state: State

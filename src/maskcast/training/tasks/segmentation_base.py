@@ -30,9 +30,10 @@ from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.task import Task
 from maskcast.training.tasks.segmentation_adversarial import Adversary
 from maskcast.training.tasks.segmentation_initial_weights import load_initial_weights
+from maskcast.training.tasks.segmentation_map_loss import MapLoss
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_pseudo import learnt_share
-from maskcast.training.tasks.segmentation_recoloured import ClassGroups, class_groups
+from maskcast.training.tasks.segmentation_recoloured import class_groups
 from maskcast.training.tasks.segmentation_semi_supervised import SemiSupervised
 from maskcast.training.tasks.segmentation_validation import Validation
 from maskcast.training.tasks.segmentation_windows import LabelledWindows, Windows, chosen_maps
@@ -202,27 +203,58 @@ class SegmentationTask(Task):
         logits, after = returned
         return logits, after
 
-    def _loss(
-        self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the summed losses of all maps, given logits (B, T, K, H, W) and masks (B, T, H, W).
+    def _map_losses(self, masks: Sequence[Tensor], batch: Windows, step: int) -> list[list[MapLoss]]:
+        """Returns the losses of each map, given the masks (B, T, H, W) of all frames of the windows.
 
-        The loss of pseudo masks is a mean over all their pixels, in which pixels that are not learnt count as 0.
-        The adversarial loss is computed on labelled samples. Also returns numbers to log.
+        Labelled samples that are recoloured and others are weighted by their shares. The loss of pseudo masks is a
+        mean over all their pixels, in which pixels that are not learnt count as 0.
         """
-        labelled = len(batch.frames_BTHWC)
-        parts = []
-        layers = zip(self.maps, self.criteria[self.params.phase(step)], self.groups, logits, masks, strict=True)
-        for label_map, criterion, groups, logits_BTKHW, masks_BTHW in layers:
-            self._check_shape(label_map, logits_BTKHW, masks_BTHW)
-            sizes = [labelled, len(masks_BTHW) - labelled]
-            labelled_pair, pseudo_pair = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
-            parts.append(self._labelled_loss(criterion, groups, *labelled_pair))
+        labelled, losses = len(batch.frames_BTHWC), []
+        layers = zip(self.maps, self.criteria[self.params.phase(step)], self.groups, masks, strict=True)
+        for label_map, criterion, groups, masks_BTHW in layers:
+            if groups is None:
+                parts = [MapLoss(criterion, masks_BTHW, slice(labelled))]
+            else:
+                first, share = self.windows.recoloured, self.windows.recoloured_share
+                parts = [
+                    MapLoss(criterion, masks_BTHW, slice(first), groups, share),
+                    MapLoss(criterion, masks_BTHW, slice(first, labelled), weight=1 - share),
+                ]
             if self.semi_supervised is not None and batch.views is not None:
-                learnt_pixels = learnt_share(pseudo_pair[1]) if label_map.kind == "classes" else 1.0
-                if groups is not None and self.semi_supervised.unlabeled.strong.hue:
-                    pseudo_pair = (groups.logits(pseudo_pair[0]), groups.masks(pseudo_pair[1]))
-                parts.append(batch.views.weight * learnt_pixels * _loss_of(criterion, *pseudo_pair))
+                pseudo, weight = slice(labelled, None), batch.views.weight
+                if label_map.kind == "classes":
+                    weight = weight * learnt_share(masks_BTHW[pseudo])
+                turned = groups if self.semi_supervised.unlabeled.strong.hue else None
+                parts.append(MapLoss(criterion, masks_BTHW, pseudo, turned, weight))
+            losses.append(parts)
+        return losses
+
+    def _loss(
+        self,
+        logits: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        losses: Sequence[Sequence[MapLoss]],
+        batch: Windows,
+        step: int,
+        share: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the summed losses of all maps, and numbers to log.
+
+        The adversarial loss is computed on labelled samples.
+
+        Args:
+            logits: (B, T, K, H, W) of each map.
+            masks: (B, T, H, W) of each map.
+            losses: what `_map_losses` returned; these are the next frames.
+            batch: of the step.
+            step: of the training.
+            share: of the windows' frames that these are.
+        """
+        labelled, parts = len(batch.frames_BTHWC), []
+        layers = zip(self.maps, losses, logits, masks, strict=True)
+        for label_map, map_losses, logits_BTKHW, masks_BTHW in layers:
+            self._check_shape(label_map, logits_BTKHW, masks_BTHW)
+            parts += [one.of_next(logits_BTKHW) for one in map_losses]
         numbers: dict[str, Tensor] = {}
         if self.adversary is not None:
             weight = self.params.adversarial_weight(step)
@@ -231,8 +263,8 @@ class SegmentationTask(Task):
             else:
                 predicted, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
                 loss, numbers = self.adversary.loss(predicted, truth, weight)
-                parts.append(loss)
-        return sum(parts[1:], parts[0]), numbers
+                parts.append(share * loss)
+        return sum(parts[1:], parts[0]), {name: share * value for name, value in numbers.items()}
 
     def _check_shape(self, label_map: LabelMap, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> None:
         """Checks the shape of the logits, which a network of another package may get wrong.
@@ -249,26 +281,9 @@ class SegmentationTask(Task):
                 f"expected {expected}: samples, frames, channels, height, width"
             )
 
-    def _labelled_loss(
-        self, criterion: nn.Module, groups: ClassGroups | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
-    ) -> Tensor:
-        """Returns the loss of labelled samples: recoloured ones and others, weighted by their shares."""
-        if groups is None:
-            return _loss_of(criterion, logits_BTKHW, masks_BTHW)
-        first, share = self.windows.recoloured, self.windows.recoloured_share
-        changed = _loss_of(criterion, groups.logits(logits_BTKHW[:first]), groups.masks(masks_BTHW[:first]))
-        return share * changed + (1 - share) * _loss_of(criterion, logits_BTKHW[first:], masks_BTHW[first:])
-
 
 def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConfig) -> nn.Module:
     if label_map.kind != "alpha":
         criterion = loss.build(label_map)
         return criterion if isinstance(criterion, MaskLoss) else CustomLoss(criterion)
     return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
-
-
-def _loss_of(criterion: nn.Module, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> Tensor:
-    """Returns the loss of windows; losses of alpha mattes compare frames, others take each frame by itself."""
-    if isinstance(criterion, MatteLoss):
-        return criterion(logits_BTKHW, masks_BTHW)
-    return criterion(logits_BTKHW.flatten(0, 1), masks_BTHW.flatten(0, 1))
