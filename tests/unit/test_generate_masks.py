@@ -63,7 +63,7 @@ def test_every_clip_gets_the_maskers_masks(store: ClipStore, masker: Path, tmp_p
     assert masks.classes == store.classes
     for clip in store.clips:
         generated = masks.get(clip.id)
-        expected, confidence, _ = segment_whole(Worker(model, "fp32"), store.frames(clip), batch_size=22)["mask"]
+        expected, confidence, *_ = segment_whole(Worker(model, "fp32"), store.frames(clip), batch_size=22)["mask"]
         assert (masks.masks(generated) == expected).mean() > 0.999  # the last bits may depend on the batch
         levels = masks.confidence(generated)
         assert set(np.unique(levels)) <= {0, 64, 128, 191, 255}
@@ -313,7 +313,7 @@ def test_frames_that_agree_know_nothing_of_those_after_them(
     masker = tmp_path / "moody"
     masks, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"consistent_frames": 11}))
     for part in (slice(0, 11), slice(11, 22)):
-        expected, confidence, _ = segment_raw_and_consistent(
+        expected, confidence, *_ = segment_raw_and_consistent(
             Worker(model, "fp32"), store.frames(clip)[part], batch_size=11, consistent_frames=11
         )[1]["mask"]
         assert confidence is not None

@@ -5,9 +5,12 @@ Legend: T frames, H height, W width, P foreground pixels, K classes.
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from maskcast.models.objects.consistency import Regions
 
 A = TypeVar("A", bound=Any)
 
@@ -20,9 +23,11 @@ class MapPrediction(NamedTuple):
     confidence: np.ndarray | None
     """(T, H, W) float32: the probability of each pixel's class, or uint8 if it was quantised; None for an alpha
     map."""
-    objects: Sequence[Any] | None = None
+    probabilities: Sequence[np.ndarray] | None = None
     """For each frame of a class map whose masks are to be made consistent: the probabilities of its foreground
-    pixels in row-major order, (P, K) float32, or the ``Regions`` made from them. Not part of the final result."""
+    pixels in row-major order, (P, K) float32. Not part of the final result."""
+    regions: Sequence["Regions"] | None = None
+    """What takes their place while frames wait for the end of their window."""
 
 
 Predictions = dict[str, MapPrediction]  # by the name of the label map
@@ -36,12 +41,8 @@ def count_frames(predictions: Predictions) -> int:
 def take_frames(predictions: Predictions, frames: slice) -> Predictions:
     """Returns the predictions for a range of the frames."""
     return {
-        name: MapPrediction(
-            masks[frames],
-            None if confidence is None else confidence[frames],
-            None if objects is None else objects[frames],
-        )
-        for name, (masks, confidence, objects) in predictions.items()
+        name: MapPrediction._make(None if values is None else values[frames] for values in prediction)
+        for name, prediction in predictions.items()
     }
 
 
@@ -49,15 +50,17 @@ def concatenate(pieces: Sequence[Predictions]) -> Predictions:
     """Concatenates the pieces of a clip."""
     if len(pieces) == 1:
         return pieces[0]
-    out: Predictions = {}
-    for name in pieces[0]:
-        masks, confidence, objects = zip(*(piece[name] for piece in pieces), strict=True)
-        out[name] = MapPrediction(
-            np.concatenate(masks),
-            None if confidence[0] is None else np.concatenate(confidence),
-            None if objects[0] is None else list(chain.from_iterable(objects)),
-        )
-    return out
+    return {
+        name: MapPrediction._make(map(_joined, zip(*(piece[name] for piece in pieces), strict=True)))
+        for name in pieces[0]
+    }
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Joins arrays, lists with an item per frame, or values that are all None."""
+    if values[0] is None:
+        return None
+    return np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain.from_iterable(values))
 
 
 def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:

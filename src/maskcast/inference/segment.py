@@ -66,7 +66,7 @@ def segment_raw_and_consistent(
         return raw, raw
     consistency = StreamingConsistency(consistent_frames)
     consistent = concatenate([*consistency.add(raw), *consistency.end()])
-    return {name: prediction._replace(objects=None) for name, prediction in raw.items()}, consistent
+    return {name: prediction._replace(probabilities=None) for name, prediction in raw.items()}, consistent
 
 
 def segment_clips(

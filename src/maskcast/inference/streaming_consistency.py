@@ -53,9 +53,9 @@ class StreamingConsistency:
         """Makes frames consistent, and returns the last ``last`` of them."""
         consistent = {
             name: one
-            if one.objects is None or one.confidence is None
+            if one.regions is None or one.confidence is None
             else MapPrediction(
-                *make_consistent(one.masks, one.confidence, one.objects, check_time, partial(self._report, name))
+                *make_consistent(one.masks, one.confidence, one.regions, check_time, partial(self._report, name))
             )
             for name, one in predictions.items()
         }
@@ -63,8 +63,8 @@ class StreamingConsistency:
 
 
 def _with_regions(prediction: MapPrediction) -> MapPrediction:
-    if prediction.objects is None:
+    if prediction.probabilities is None:
         return prediction
-    frames = zip(prediction.masks, prediction.objects, strict=True)
+    frames = zip(prediction.masks, prediction.probabilities, strict=True)
     regions = [find_regions(mask_HW, probabilities_PK, check_time) for mask_HW, probabilities_PK in frames]
-    return prediction._replace(objects=regions)
+    return prediction._replace(probabilities=None, regions=regions)
