@@ -268,6 +268,7 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[None]:
         "get_per_process_memory_fraction": lambda _=None: 1.0,
         "mem_get_info": lambda _=None: (room, room),
         "memory_reserved": lambda _=None: 0,
+        "memory_allocated": lambda _=None: 1 << 18,
         "max_memory_allocated": lambda _=None: 1 << 20,
         "max_memory_reserved": lambda _=None: 1 << 20,
         "reset_peak_memory_stats": lambda _=None: None,

@@ -16,7 +16,9 @@ from tests.unit.test_recorded_tasks import SQUARES, UNET
 from torch import Tensor
 from torch.nn import functional
 
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.evaluation.speed import measure
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import MAX_GRAPHS, Worker
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphRecorder
@@ -282,3 +284,12 @@ def test_what_a_gpu_does_goes_on_there() -> None:
         "cuda"
     }
     assert x.cpu().numpy().tolist() == x.tolist() and x.cpu().device.type == "cpu"
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_the_memory_of_a_masker_is_what_is_above_that_before_it(clips: Path) -> None:
+    store = ClipStore(clips)
+    _, speed = measure(
+        lambda: UNetConfig(width=4).build([SQUARES]).eval(), store.frames(store.clips[0]), 4, "fp32"
+    )
+    assert speed.memory_mib == 0.75  # of 1 MiB, less a quarter

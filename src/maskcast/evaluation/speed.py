@@ -34,8 +34,8 @@ class Speed(NamedTuple):
         frame_ms: median milliseconds per single frame, from uint8 frame to uint8 masks.
         clip_ms: median milliseconds for the whole clip in batches.
         clip_frames: number of frames of that clip.
-        memory_mib: peak memory with single frames, minus the memory before loading; of the device or, on a CPU, of
-            the process (NaN if the system does not tell).
+        memory_mib: peak memory with single frames, minus the memory before loading; what PyTorch allocates on the
+            device or, on a CPU, that of the process (NaN if the system does not tell).
     """
 
     device: str
@@ -60,7 +60,9 @@ def measure(
         precision: ``bf16`` or ``fp32``.
     """
     device = best_device()
-    baseline = _memory("VmRSS")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    baseline = torch.cuda.memory_allocated(device) if device.type == "cuda" else _memory("VmRSS")
     segmenter = load().to(device)
     times, worker = [], Worker(segmenter, precision)
     with Session(worker, cuts=False) as session:
@@ -68,7 +70,7 @@ def measure(
             if not t % len(frames_THWC):
                 session.reset()
             times.append(seconds_of(partial(session.step, frames_THWC[t % len(frames_THWC)]), device))
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM") - baseline
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _memory("VmHWM")
     mask = partial(segment_whole, worker, frames_THWC, batch_size=batch_size)
     clip_times = [seconds_of(mask, device) for _ in range(CLIP_REPEATS)]
     return segmenter, Speed(
@@ -77,7 +79,7 @@ def measure(
         frame_ms=1000 * statistics.median(times[WARM_UP_FRAMES:]),
         clip_ms=1000 * statistics.median(clip_times),
         clip_frames=len(frames_THWC),
-        memory_mib=peak / MIB,
+        memory_mib=(peak - baseline) / MIB,
     )
 
 
