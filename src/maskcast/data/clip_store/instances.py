@@ -77,7 +77,7 @@ class ObjectClasses(StoreView):
             seen[class_id] += 1
         found_THW: np.ndarray = table[ids_THW]
         if LABELLED_FRAMES in clip.meta:
-            known = labelled_frames(self.store, clip)
+            known = {*labelled_frames(self.store, clip)}
             found_THW[[t not in known for t in range(clip.num_frames)[frames]]] = IGNORE
         if self._class_store is not None and self._class_store.has_masks(clip):
             unknown_THW = self._class_store.masks(clip, frames) == IGNORE

@@ -8,10 +8,13 @@ number: the video is the one that the label file or its path names, else the onl
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.labelling.formats.base import ImportedFrame, LabelFormat
@@ -24,6 +27,7 @@ Parts = tuple[str, ...]
 # Label Studio drops the folder of an uploaded file, makes spaces underscores and removes all characters but
 # letters, digits, dots, underscores and hyphens.
 _REMOVED_CHARACTERS = re.compile(r"[^-\w.]")
+_LAST = "\U0010ffff"  # sorts behind every name
 
 
 @dataclass
@@ -76,17 +80,34 @@ def read_labels(
     return labels
 
 
+class _Image(NamedTuple):
+    backwards: Parts
+    """The parts of its path, the last one first."""
+    sequence: str
+    frame: int
+
+
+class _Images(NamedTuple):
+    """Images by the last part of their paths, sorted by the others, and by their names in Label Studio."""
+
+    by_name: Mapping[str, Sequence[_Image]]
+    uploaded: Mapping[str, Sequence[_Image]]
+
+
 class _ImageIndex:
-    """The images of all sequences, by name."""
+    """The images of all sequences, by name.
+
+    Many sequences may have images of one name, so no search goes through all of these.
+    """
 
     def __init__(self, raw: Path, footage: Mapping[str, SequenceFiles], folder: str) -> None:
-        self._footage, self._depth = footage, len(PurePosixPath(folder).parts)
-        self._clips = {_normalized(name): name for name in footage}
-        self._by_name: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
-        self._uploaded: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
+        self._raw, self._footage = raw, footage
+        self._folder = PurePosixPath(_normalized(folder)).parts[::-1]
+        self._sequences: dict[str, list[str]] = defaultdict(list)
         self._of_video: set[str] = set()  # sequences whose images have the names that CVAT gives to video frames
         self._doubtful: dict[str, list[str]] = {}  # sequences whose images sort differently by name and by number
         for name, found in footage.items():
+            self._sequences[_normalized(name)].append(name)
             if isinstance(found.images, Path):
                 continue
             names = [path.name for path in found.images]
@@ -94,10 +115,8 @@ class _ImageIndex:
                 self._of_video.add(name)
             if (by_name := sorted(names)) != names:
                 self._doubtful[name] = by_name[:3]
-            for k, path in enumerate(found.images):
-                parts = _parts(path.relative_to(raw).as_posix())
-                self._by_name[parts[-1]].append((parts, name, k))
-                self._uploaded[_REMOVED_CHARACTERS.sub("", parts[-1].replace(" ", "_"))].append((parts, name, k))
+        self._all = self._images_of(footage)
+        self._own: dict[str, _Images] = {}  # of sequences, as far as they were asked for
 
     def find(self, frame: ImportedFrame, path_parts: set[str]) -> tuple[str, int] | None:
         """Returns sequence and index of a frame, or None; ``path_parts`` has the parts of the label file's path.
@@ -108,22 +127,23 @@ class _ImageIndex:
         if not frame.ordered and (match := self._named(frame, path_parts)) is not None:
             return match
         for clip, k in frame.frame_ids:
-            name = self._clips.get(_normalized(clip))
+            name = next(reversed(self._sequences.get(_normalized(clip), ())), None)
             if name is not None and (frame.ordered or isinstance(self._footage[name].images, Path)):
                 return self._at(name, k, frame)
         if frame.ordered and (match := self._named(frame, path_parts)) is not None:
             return match
-        candidates = [name for name in self._footage if _normalized(name) in path_parts] or list(self._footage)
-        numbered = frame.ordered or isinstance(self._footage[candidates[0]].images, Path)
+        candidates = self._named_by(path_parts) or self._footage
+        name = next(iter(candidates))
+        numbered = frame.ordered or isinstance(self._footage[name].images, Path)
         if len(candidates) == 1 and numbered and frame.frame_ids and any(map(VIDEO_FRAME.fullmatch, frame.names)):
-            return self._at(candidates[0], frame.frame_ids[-1][1], frame)
+            return self._at(name, frame.frame_ids[-1][1], frame)
         return None
 
     def _at(self, name: str, k: int, frame: ImportedFrame) -> tuple[str, int] | None:
         """Returns sequence and index of frame ``k``; images with CVAT's names are found by name instead."""
         found = self._footage[name]
         if name in self._of_video:
-            same = [one for one in self._by_name[_parts(frame.names[0])[-1]] if one[1] == name]
+            same = self._images_of_one(name).by_name.get(_parts(frame.names[0])[-1], ())
             return same[0][1:] if same else None
         if name in self._doubtful:
             raise LabelError(
@@ -140,17 +160,13 @@ class _ImageIndex:
     def _named(self, frame: ImportedFrame, path_parts: set[str]) -> tuple[str, int] | None:
         for name in frame.names:
             parts = _parts(name)
-            last = "".join(parts[-1:])
-            uploaded = UPLOADED.fullmatch(last)
-            for candidates in (
-                [one for one in self._by_name.get(last, ()) if self._fits(parts, one[0])],
-                self._uploaded.get(uploaded[1], []) if uploaded else [],
-            ):
-                matches = [
-                    one for one in candidates if len(candidates) == 1 or _normalized(one[1]) in path_parts
-                ] or candidates
+            for find in (self._fitting, self._uploaded):
+                matches = find(self._all, parts)
                 if len(matches) > 1:
-                    first, second = ("/".join(one[0]) for one in matches[:2])
+                    own = map(self._images_of_one, self._named_by(path_parts))
+                    matches = [one for images in own for one in find(images, parts)] or matches
+                if len(matches) > 1:
+                    first, second = ("/".join(one.backwards[::-1]) for one in matches[:2])
                     raise LabelError(
                         f"{frame.where}: {name!r} may be {first} or {second}; write the folder into the names, "
                         "or name the file of labels, or its folder, as the sequence"
@@ -159,9 +175,45 @@ class _ImageIndex:
                     return matches[0][1:]
         return None
 
-    def _fits(self, wanted: Parts, image: Parts) -> bool:
-        below = image[self._depth :]
-        return image[-len(wanted) :] == wanted or wanted[-len(below) :] == below
+    def _named_by(self, path_parts: set[str]) -> list[str]:
+        """Returns the sequences that the path of a label file names."""
+        return [name for part in path_parts for name in self._sequences.get(part, ())]
+
+    def _images_of_one(self, name: str) -> _Images:
+        if name not in self._own:
+            self._own[name] = self._images_of([name])
+        return self._own[name]
+
+    def _images_of(self, names: Iterable[str]) -> _Images:
+        by_name, uploaded = defaultdict[str, list[_Image]](list), defaultdict[str, list[_Image]](list)
+        for name in names:
+            files = self._footage[name].images
+            for k, path in enumerate(() if isinstance(files, Path) else files):
+                image = _Image(_parts(path.relative_to(self._raw).as_posix())[::-1], name, k)
+                by_name[image.backwards[0]].append(image)
+                uploaded[_REMOVED_CHARACTERS.sub("", image.backwards[0].replace(" ", "_"))].append(image)
+        for images in by_name.values():
+            images.sort()
+        return _Images(by_name, uploaded)
+
+    def _fitting(self, images: _Images, wanted: Parts) -> Sequence[_Image]:
+        """Returns the images whose path ends with ``wanted``, or whose path below the common folder ends it."""
+        same = images.by_name.get("".join(wanted[-1:]), ())
+        backwards = wanted[::-1]
+        found = _between(same, backwards, (*backwards, _LAST))
+        paths = [(*backwards[:end], *self._folder) for end in range(1, len(backwards))]
+        below = [_between(same, path, (*path, "")) for path in paths if path[: len(backwards)] != backwards]
+        return [*found, *chain.from_iterable(below)] if any(below) else found
+
+    def _uploaded(self, images: _Images, wanted: Parts) -> Sequence[_Image]:
+        match = UPLOADED.fullmatch("".join(wanted[-1:]))
+        return images.uploaded.get(match[1], ()) if match else ()
+
+
+def _between(images: Sequence[_Image], first: Parts, end: Parts) -> Sequence[_Image]:
+    """Returns the images from ``first`` to before ``end``, of images that are sorted by their parts backwards."""
+    start, stop = (bisect_left(images, parts, key=lambda image: image.backwards) for parts in (first, end))
+    return images if stop - start == len(images) else images[start:stop]
 
 
 def _parts(path: str) -> Parts:
