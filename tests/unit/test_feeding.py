@@ -22,7 +22,7 @@ from maskcast.training.feeding import BatchLoader, num_workers, prefetch_in_proc
 from maskcast.training.learner import MAX_GRAPHS, WARM_UP_STEPS
 from maskcast.training.loop import fit
 from maskcast.training.optimizers import AdamW, load_state
-from maskcast.training.out_of_memory import estimate_batch_size, take_samples
+from maskcast.training.out_of_memory import GpuMemory, estimate_batch_size, take_samples
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.step_metrics import StepMetricsQueue
 
@@ -220,7 +220,7 @@ def test_a_wrong_choice_is_told_in_one_line(value: Any) -> None:
     assert validate(TrainingParams, given | {"compile": 1.0}, "training").compile is True  # as KFP gives it
 
 
-class Ruler:
+class Ruler(GpuMemory):
     """A memory, and what was taken of it last."""
 
     def __init__(self, size: int) -> None:

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,16 +11,6 @@ from torch import Tensor
 from maskcast.models.cuda_graphs import map_tensors
 
 RESERVED_SHARE = 0.05  # share of the memory that is left free, because the allocator's blocks are never all in use
-
-
-class Memory(Protocol):
-    """Measures the memory that a training may take, and takes."""
-
-    def limit(self) -> int:
-        """Returns the limit in bytes."""
-
-    def peak(self, work: Callable[[], None]) -> int:
-        """Returns the peak of allocated bytes while ``work`` runs, including all that was allocated before."""
 
 
 class GpuMemory:
@@ -36,7 +26,7 @@ class GpuMemory:
         return int(min(allowed, free + torch.cuda.memory_reserved(self._device)))
 
     def peak(self, work: Callable[[], None]) -> int:
-        """Returns the peak of allocated bytes."""
+        """Returns the peak of allocated bytes while ``work`` runs, including all that was allocated before."""
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -46,7 +36,7 @@ class GpuMemory:
 
 
 def estimate_batch_size(
-    step: Callable[[int], None], batch_size: int, memory: Memory, reserved: int = 0
+    step: Callable[[int], None], batch_size: int, memory: GpuMemory, reserved: int = 0
 ) -> int | None:
     """Returns the largest batch size that fits, by a line through two measured ones; None without an estimate.
 
