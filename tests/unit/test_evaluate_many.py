@@ -13,7 +13,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.many import EvaluationTask, evaluate_one, find_maskers
-from maskcast.evaluation.speed import measure, seconds_of
+from maskcast.evaluation.speed import measure_speed, seconds_of
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import PROBE, Segmenter
 from maskcast.models.segmentation.configs import UNetConfig
@@ -125,7 +125,7 @@ def test_the_time_of_a_frame_is_that_of_a_session(clips: Path) -> None:
                 seen.append(tuple(frames_BTHWC.shape[:2]))
             return (torch.zeros(*frames_BTHWC.shape[:2], 2, *frames_BTHWC.shape[2:4]),), ()
 
-    _, speed = measure(lambda: Watched().eval(), store.frames(store.clips[0]), 4, "fp32")
+    _, speed = measure_speed(lambda: Watched().eval(), store.frames(store.clips[0]), 4, "fp32")
     assert seen[:41] == [(1, 1)] * 41  # 11 to warm up, 30 that count
     assert seen[41:44] == [(1, 4), (1, 4), (1, 1)] and len(seen) == 41 + 3 * 3
     assert speed.parameters == 3 and speed.clip_frames == 9

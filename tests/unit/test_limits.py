@@ -17,7 +17,7 @@ from maskcast.models.limits import strips, time_limit
 from maskcast.models.objects import consistency
 from maskcast.models.objects.consistency import find_regions, make_consistent
 from maskcast.models.segmentation.configs import UNetConfig
-from maskcast.registry.inputs import MAX_BYTES, check_size
+from maskcast.registry.inputs import MAX_BYTES, check_request_size
 
 PLACES = (limits, consistency)
 PIPELINE = (-1, -1, -1, -1, 3), (-1, 11, -1, -1)
@@ -127,12 +127,12 @@ def test_of_many_regions_the_largest_are_followed_and_the_others_stay(monkeypatc
 
 
 def test_a_call_is_bounded_by_what_comes_of_it() -> None:
-    assert check_size((2, 4, 10, 20, 3), *PIPELINE) == 2 * 11 * 10 * 20
-    assert check_size((4, 10, 20, 3), *PIPELINE) == 11 * 10 * 20  # without a batch axis
+    assert check_request_size((2, 4, 10, 20, 3), *PIPELINE) == 2 * 11 * 10 * 20
+    assert check_request_size((4, 10, 20, 3), *PIPELINE) == 11 * 10 * 20  # without a batch axis
     side = int((MAX_BYTES / 11) ** 0.5)
-    check_size((1, 1, side, side, 3), *PIPELINE)
+    check_request_size((1, 1, side, side, 3), *PIPELINE)
     with pytest.raises(MaskcastError, match="limited to 64 MiB and 4096 frames per call; give fewer clips"):
-        check_size((1, 1, side + 1, side + 1, 3), *PIPELINE)
+        check_request_size((1, 1, side + 1, side + 1, 3), *PIPELINE)
     with pytest.raises(MaskcastError, match="limited to 64 MiB and 4096 frames"):
-        check_size((4097, 1, 1, 1), (-1, -1, -1, -1), (-1, 11, -1, -1))  # masks
-    assert check_size((7, 5, 6, 3), (-1, -1, -1, 3), (-1, 100, 6)) == 7 * 600  # boxes
+        check_request_size((4097, 1, 1, 1), (-1, -1, -1, -1), (-1, 11, -1, -1))  # masks
+    assert check_request_size((7, 5, 6, 3), (-1, -1, -1, 3), (-1, 100, 6)) == 7 * 600  # boxes

@@ -164,7 +164,7 @@ def test_what_holds_a_job_up_is_said_once(
         asked.append(f"{namespace} {field_selector}")
         return SimpleNamespace(items=[refused])
 
-    cluster = kube.Cluster(client.ApiClient(), "team")
+    cluster = kube.PodNamespace(client.ApiClient(), "team")
     monkeypatch.setattr(cluster.core, "list_namespaced_event", list_events)
     suspended = {"type": "Suspended", "status": "True", "message": "waits for quota"}
     told = WaitReporter("TrainJob job-1", 0.0)

@@ -18,9 +18,15 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
-from maskcast.evaluation.scores import ForecastScores, measure
+from maskcast.evaluation.scores import ForecastScores, track_cost
 from maskcast.evaluation.view import ForecastView
-from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_consistent_frames, forecast_clips
+from maskcast.inference.forecast import (
+    BatchForecast,
+    Context,
+    ForecastSetting,
+    check_consistent_frames,
+    forecast_clips,
+)
 from maskcast.labels import Split, natural_sort_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
@@ -210,7 +216,9 @@ class ForecastEvaluation:
         """The store of the context masks."""
         return self.generated if self.context == "generated" else self.prepared
 
-    def _forecasts(self, model: Predictor, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], Forecast]]:
+    def _forecasts(
+        self, model: Predictor, clips: Sequence[Clip]
+    ) -> Iterator[tuple[Sequence[Clip], BatchForecast]]:
         """Returns the forecasts of `clips` batch by batch."""
         setting = ForecastSetting(self.masker, self.context_frames, self.horizon, self.device)
         return forecast_clips(
@@ -220,7 +228,7 @@ class ForecastEvaluation:
     def _score(self, name: str, model: Predictor) -> ForecastScores:
         scores = ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
         progress = iter(track(self.clips, f"evaluate {name}"))
-        for batch, forecast in measure(scores, self._forecasts(model, self.clips)):
+        for batch, forecast in track_cost(scores, self._forecasts(model, self.clips)):
             for n, clip in enumerate(batch):
                 next(progress)
                 confidence = None if forecast.confidence is None else forecast.confidence[n]

@@ -20,7 +20,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip, masks_layer
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
-from maskcast.evaluation.speed import Speed, measure
+from maskcast.evaluation.speed import Speed, measure_speed
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
@@ -150,7 +150,7 @@ def evaluate_one(name: str, folder: Path, task: EvaluationTask) -> MaskerResult 
         clips = clips_to_score(store, task.split)
         longest = max(clips, key=lambda clip: clip.num_frames)
         load = partial(_load, folder, store)
-        segmenter, speed = measure(load, store.frames(longest), task.batch_size, task.precision)
+        segmenter, speed = measure_speed(load, store.frames(longest), task.batch_size, task.precision)
         maps, worker = _shared_maps(segmenter, store, folder), Worker(segmenter, task.precision)
         scores = {label_map.name: scores_of(label_map) for label_map in maps}
         shown: dict[str, np.ndarray] = {}

@@ -127,7 +127,7 @@ class ForecastScores(HorizonCounts):
         }
 
 
-def measure(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
+def track_cost(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
     """Yields the items of `batches`; adds the time and peak memory of making them to `scores`."""
     _reset_peak_memory()
     iterator = iter(batches)

@@ -46,7 +46,7 @@ class Speed(NamedTuple):
     memory_mib: float
 
 
-def measure(
+def measure_speed(
     load: Callable[[], Segmenter], frames_THWC: np.ndarray, batch_size: int, precision: str
 ) -> tuple[Segmenter, Speed]:
     """Loads a segmenter onto the best device, and measures it, synchronising the device at each clock reading.

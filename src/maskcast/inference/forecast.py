@@ -30,7 +30,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
-class Forecast:
+class BatchForecast:
     """Forecasts, uint8: masks (B, h, H, W), their confidence, and frames if the forecaster makes them."""
 
     masks: np.ndarray
@@ -150,7 +150,7 @@ def forecast_clips(
     clips: ClipStore,
     masks: ClipStore,
     batches: Sequence[Sequence[Clip]],
-) -> Iterator[tuple[Sequence[Clip], Forecast]]:
+) -> Iterator[tuple[Sequence[Clip], BatchForecast]]:
     """Checks that all clips have a context, and returns an iterator over the forecasts of each batch.
 
     Args:
@@ -172,14 +172,14 @@ def forecast_clips(
 
 def _forecast(
     model: Predictor, setting: ForecastSetting, source: ClipStore, batch: Sequence[Clip], worker: Worker | None
-) -> Forecast:
+) -> BatchForecast:
     context_slice = slice(setting.context_frames)
     context_BT = np.stack([model.input.read(source, source.get(clip.id), context_slice) for clip in batch])
     context = torch.from_numpy(context_BT).to(setting.device)
     if not model.input.needs_masker:
         masks, confidence = model.forecast_with_confidence(context, setting.horizon)
         masks = _as_bytes(model, context, masks, setting.horizon)
-        return Forecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
+        return BatchForecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
     assert worker is not None
     forecast = model.forecast(context, setting.horizon)
     frames = _as_bytes(model, context, forecast, setting.horizon).cpu().numpy()
@@ -189,7 +189,7 @@ def _forecast(
         for context_and_forecast in zip(context_BT, frames, strict=True)
     ]
     confidences = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])
-    return Forecast(np.stack([one.masks for one in masked]), confidences, frames)
+    return BatchForecast(np.stack([one.masks for one in masked]), confidences, frames)
 
 
 def _as_bytes(model: Predictor, context: torch.Tensor, forecast: Any, horizon: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ MAX_JSON = 16 << 20  # most bytes of JSON read and numbers written, as Python ob
 Shape = tuple[int, ...]  # with batch axis; -1 is any length of at least 1
 
 
-def check_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
+def check_request_size(shape: Shape, shape_in: Shape, shape_out: Shape) -> int:
     """Checks the size of a request from outside, and returns how many numbers its response has.
 
     Args:

@@ -12,7 +12,7 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.bundle import Description, read_bundle
 from maskcast.registry.forecast_models import ForecasterModel, MaskerModel, PipelineModel
 from maskcast.registry.frame_models import DetectorModel, EncoderModel
-from maskcast.registry.inputs import Shape, check_size
+from maskcast.registry.inputs import Shape, check_request_size
 from maskcast.runner.mlflow_errors import bad_request
 
 
@@ -69,7 +69,7 @@ class PyfuncModel:
     def predict(self, data: Any) -> np.ndarray:
         """Runs the model on a batch."""
         try:
-            check_size(np.shape(data), self.model.shape_in, self.model.shape_out)
+            check_request_size(np.shape(data), self.model.shape_in, self.model.shape_out)
             return self.model.predict(data)
         except MaskcastError as error:
             raise bad_request(error) from error

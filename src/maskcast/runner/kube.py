@@ -35,7 +35,7 @@ LAST_LINES = 200  # lines of a failed node's log to read; torchrun's report is l
 
 
 @contextmanager
-def connect_in_cluster() -> Iterator["Cluster"]:
+def connect_in_cluster() -> Iterator["PodNamespace"]:
     """Connects to the cluster that this pod is part of, as its service account.
 
     Raises:
@@ -52,10 +52,10 @@ def connect_in_cluster() -> Iterator["Cluster"]:
             "torchrun on each machine"
         ) from None
     with client.ApiClient(configuration) as api:
-        yield Cluster(api, namespace)
+        yield PodNamespace(api, namespace)
 
 
-class Cluster:
+class PodNamespace:
     """The API of the pod's namespace; every method raises a MaskcastError if the API refuses."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:

@@ -28,7 +28,7 @@ REFERENCE = "REFERENCE.json"
 MIN_BYTES = 64 << 20  # bytes; smaller outputs are stored at their own paths, so that users find them there
 
 
-class Reference(BaseModel):
+class OutputReference(BaseModel):
     """The contents of ``REFERENCE.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +53,7 @@ def resolve_reference(path: Path) -> Path:
     remedy = "run the stage that wrote it again"
     raw = read_file(file, "reference", remedy)
     with parsing(file, "a reference to data", remedy):
-        reference = Reference.model_validate_json(raw)
+        reference = OutputReference.model_validate_json(raw)
     store = _store()
     if store != reference.store:
         raise MaskcastError(
@@ -82,7 +82,7 @@ def store_output(partial: Path, target: Path) -> None:
         if partial != target:
             shutil.move(partial, target)
         return
-    reference = Reference(digest=digest_tree(partial), store=store)
+    reference = OutputReference(digest=digest_tree(partial), store=store)
     if store.startswith("s3://"):
         put(partial, f"{store}/{reference.digest}")
     else:

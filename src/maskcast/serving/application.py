@@ -22,7 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.limits import time_limit
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import MaskerModel
-from maskcast.registry.inputs import Shape, check_size
+from maskcast.registry.inputs import Shape, check_request_size
 from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.metrics import CLIENT_CLOSED, MEDIA_TYPE, ServerMetrics
 from maskcast.serving.origins import origin_middleware
@@ -257,7 +257,7 @@ class _Service:
     def _compute(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
         """Returns body and headers of an answer; runs in the model's thread."""
         request = read_request(body, json_length, INPUT, OUTPUT)
-        check_answer(request, check_size(request.tensor.shape, *self.served.shapes))
+        check_answer(request, check_request_size(request.tensor.shape, *self.served.shapes))
         with time_limit(ANSWER_S):
             masks, warnings = self.served.predict_with_warnings(request.tensor)
         self.metrics.inputs += len(masks)

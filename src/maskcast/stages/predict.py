@@ -21,7 +21,7 @@ from maskcast.report.paint import PAPER, class_entries, with_legend
 from maskcast.runner.stage import InPath, OutPath, stage
 
 if TYPE_CHECKING:
-    from maskcast.inference.forecast import Forecast
+    from maskcast.inference.forecast import BatchForecast
 
 LEGEND = 960, 8  # pixels: width, and height above the names
 
@@ -150,7 +150,7 @@ class _Predictions:
         self._last_masks = [np.empty((0, *self.size), np.uint8)]
         self._done, self._class_ids = 0, set[int]()
 
-    def add(self, batch: Sequence[Clip], forecast: "Forecast") -> None:
+    def add(self, batch: Sequence[Clip], forecast: "BatchForecast") -> None:
         """Writes the forecast of a batch."""
         name = self.label_map.name
         for n, clip in enumerate(batch):
@@ -186,7 +186,7 @@ class _Predictions:
             ids = "".join(f"{clip.id}\n" for clip in self.chosen)
             (self.root / "submission_ids.txt").write_text(ids, encoding="utf-8")
 
-    def _draw(self, n: int, clip: Clip, forecast: "Forecast") -> None:
+    def _draw(self, n: int, clip: Clip, forecast: "BatchForecast") -> None:
         """Writes the images of clip ``n`` of a batch that the params request."""
         first, folder = self.params.context_frames, self.root / "png" / file_stem(clip.id)
         if self.params.png or self.params.frame_png is not None:

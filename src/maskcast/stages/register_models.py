@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskcast.registry.evaluations import EvaluationRecord
 
 
-class Names(Params):
+class ModelNames(Params):
     """Names of the registered models; runs that compete for one champion share them."""
 
     pipeline: str = Field(PIPELINE, pattern=NAME)
@@ -35,7 +35,7 @@ class Names(Params):
 class RegisterModels(Params):
     """Params of register_models."""
 
-    names: Names = Names()
+    names: ModelNames = ModelNames()
     """Names of the registered models."""
     gate: ForecastGate = ForecastGate()
     """What the pipeline must reach to become a candidate."""
