@@ -95,6 +95,24 @@ def test_without_clips_to_learn_from_and_to_score_it_stops(tmp_path, splits, lin
     assert PrepareClips.model_validate({"source": {"layout": "competition"}}).required_splits == ("train", "val")
 
 
+def test_a_limit_draws_clips_of_each_split(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", train=tuple(range(9)), val=(20, 21, 22), hidden=(24,))
+
+    def prepared(name: str, **params) -> list[str]:
+        return [clip.id for clip in prepare(raw, tmp_path / name, **params).clips]
+
+    every = prepared("all")
+    some = prepared("some", limit=2)
+    assert (
+        "prepared 5 clips (2 train, 2 val, 1 hidden)\n  limit: 8 clips are not prepared\n"
+        in capsys.readouterr().out
+    )
+    assert some == [one for one in every if one in some] and len(some) == 5
+    assert prepared("again", limit=2) == some != prepared("other", limit=2, seed=1)
+    assert prepared("enough", limit=9) == every
+    assert "limit" not in capsys.readouterr().out.rpartition("prepared")[2]
+
+
 def test_processes_and_order_do_not_change_a_byte(tmp_path):
     raw = write_raw(tmp_path / "raw", train=tuple(range(12)))
     one = prepare(raw, tmp_path / "one", workers=1, height=6, width=8)

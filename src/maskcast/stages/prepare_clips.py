@@ -1,6 +1,6 @@
 """prepare_clips: convert raw videos or images of any layout to a clip store with one frame size."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,7 @@ from maskcast.progress import say, track
 from maskcast.reading import pluralize
 from maskcast.runner.outputs import final_path
 from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.seed import draw_at_most, rng
 
 MAX_REASONS = 5
 MAX_CLASSES = 5  # maximum number of classes in a warning
@@ -45,10 +46,13 @@ class PrepareClips(Params):
     clips."""
     width: int | None = Field(default=None, ge=1)
     """Width of the clips in pixels, likewise."""
+    limit: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """Maximum number of clips of each split and kind (labelled, unlabelled, hidden), drawn with the seed, to try a
+    pipeline on a large data set; null takes all."""
     workers: int = Field(default=0, ge=0)
     """Processes that read clips; 0 starts one per CPU."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the source's random choices."""
+    """Seed of the source's random choices, and of `limit`."""
     on_error: Literal["skip", "fail"] = "skip"
     """Clips that cannot be read: `skip` leaves them out and reports them, `fail` stops the stage."""
     required_splits: tuple[Split, ...] = Field(default=TRAINING, exclude_if=lambda value: value == TRAINING)
@@ -80,6 +84,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     listing = params.source.listing(raw, height=params.height, width=params.width, seed=params.seed)
     check_ids(listing)
     check_splits(raw, listing, params.source, params.required_splits)
+    found = len(listing.clips)
+    if params.limit is not None:
+        listing.clips = _draw_of_each_part(listing.clips, params.limit, params.seed)
+    left_by_limit = found - len(listing.clips)
     if is_dry_run():
         _keep_few(listing)
     warnings = [*listing.warnings, *_side_warnings(listing)]
@@ -114,6 +122,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
     # Not kept in the store, as new words would change its digest, and all that depends on it would run again.
     notes += [*warnings, *survey.missing_classes()]
+    if left_by_limit:
+        notes.append(f"limit: {pluralize(left_by_limit, 'clip', 'is', 'are')} not prepared")
     if (page := write_left_out(left_out)) is not None:
         page_path = final_path(clips) / page.relative_to(clips)
         notes.append(f"{pluralize(len(left_out), 'clip', 'is', 'are')} left out, see {page_path}")
@@ -241,9 +251,20 @@ def _keep_few(listing: Listing) -> None:
     unused = [clip for clip in listing.backgrounds if clip.id not in used_ids]
     kept = first_of_each_part(unused, lambda clip: f"backgrounds/{clip.split}")
     listing.backgrounds = [clip for clip in listing.backgrounds if clip.id in used_ids] + kept
-    listing.clips = first_of_each_part(
-        listing.clips, lambda clip: f"{clip.split}/{clip.kind}/{'frames' if clip.has_frames else 'masks'}"
-    )
+    listing.clips = first_of_each_part(listing.clips, _part_of)
+
+
+def _part_of(clip: RawClip) -> str:
+    return f"{clip.split}/{clip.kind}/{'frames' if clip.has_frames else 'masks'}"
+
+
+def _draw_of_each_part(clips: Sequence[RawClip], limit: int, seed: int) -> list[RawClip]:
+    """Returns at most ``limit`` clips of each part, in the order of the listing."""
+    indices: defaultdict[str, list[int]] = defaultdict(list)
+    for index, clip in enumerate(clips):
+        indices[_part_of(clip)].append(index)
+    chosen = [draw_at_most(of_part, limit, rng(seed, 1)) for of_part in indices.values()]
+    return [clips[index] for index in sorted(chain.from_iterable(chosen))]
 
 
 def _write_backgrounds(

@@ -22,7 +22,7 @@ from maskcast.params import Params, PathPattern
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.seed import rng
+from maskcast.seed import draw_at_most, rng
 
 T = TypeVar("T")
 
@@ -79,11 +79,11 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         meta=mirror_swaps_meta(params.source.mirror_swaps, listing.classes),
     )
     for split, images in splits.items():
-        chosen = first_of_each_part(_limited(images, params.limit, params.seed), _constant_key(split))
+        chosen = first_of_each_part(draw_at_most(images, params.limit, rng(params.seed, 1)), _constant_key(split))
         _report(raw, split, len(chosen), writer.add_split(split, chosen))
     if unlabeled:
         chosen_files = first_of_each_part(
-            _limited(unlabeled, params.limit, params.seed), _constant_key("unlabeled")
+            draw_at_most(unlabeled, params.limit, rng(params.seed, 1)), _constant_key("unlabeled")
         )
         writer.add_unlabeled(chosen_files)
     writer.finish()
@@ -123,12 +123,6 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
 def _constant_key(part: str) -> Callable[[object], str]:
     """Returns a function that assigns all images to one part."""
     return lambda _: part
-
-
-def _limited(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
-    if limit is None or limit >= len(items):
-        return list(items)
-    return [items[n] for n in sorted(rng(seed, 1).choice(len(items), limit, replace=False))]
 
 
 def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[Path, str]]:
