@@ -105,12 +105,12 @@ def test_a_limit_draws_clips_of_each_split(tmp_path, capsys):
     some = prepared("some", limit=2)
     assert (
         "prepared 5 clips (2 train, 2 val, 1 hidden)\n  limit: 8 clips are not prepared\n"
-        in capsys.readouterr().out
+        in capsys.readouterr().err
     )
     assert some == [one for one in every if one in some] and len(some) == 5
     assert prepared("again", limit=2) == some != prepared("other", limit=2, seed=1)
     assert prepared("enough", limit=9) == every
-    assert "limit" not in capsys.readouterr().out.rpartition("prepared")[2]
+    assert "limit" not in capsys.readouterr().err.rpartition("prepared")[2]
 
 
 def test_processes_and_order_do_not_change_a_byte(tmp_path):
