@@ -21,6 +21,7 @@ from maskcast.progress import listening
 from maskcast.seed import derive, rng
 from maskcast.training import learner, loop
 from maskcast.training.checkpoint import Checkpoints
+from maskcast.training.dry_run import dry_run_training
 from maskcast.training.loop import fit
 from maskcast.training.schedule import CosineSchedule, SgdCosine, SgdPhases, TrainingParams
 from maskcast.training.task import ChunkedTask, Task
@@ -412,3 +413,28 @@ def test_sgd_learns_and_spares_biases_and_norms_the_decay(tmp_path: Path) -> Non
     decays = {group["weight_decay"]: len(group["params"]) for group in groups}
     assert decays == {0.1: 2, 0.0: 4}
     assert fit(task, params, tmp_path).scores["score"] > -2.0  # the variance of the target is 4
+
+
+@pytest.mark.parametrize("kind", [Regression, Memory])
+def test_a_rehearsal_takes_steps_of_the_whole_training(kind: type[Any], tmp_path: Path) -> None:
+    taken: set[tuple[str, int]] = set()
+
+    class Watched(kind):  # type: ignore[misc]
+        def batch(self, step: int) -> Any:
+            taken.add(("batch", step))
+            return super().batch(step)
+
+        def loss(self, batch: Any, step: int) -> Any:
+            taken.add(("loss", step))
+            return super().loss(batch, step)
+
+        def losses(self, batch: Any, step: int) -> Any:
+            taken.add(("loss", step))
+            return super().losses(batch, step)
+
+    curve = dry_run_training(Watched(), PARAMS, tmp_path, validate_start=True).curve
+    validated = 10**6, -2  # numbers that `validate` takes
+    for what in ("batch", "loss"):
+        steps = sorted(step for name, step in taken if name == what and step not in validated)
+        assert steps[0] == 0 and steps[-1] == PARAMS.steps - 1 and len(steps) > 5
+    assert [row["epoch"] for row in curve] == [0, 1]

@@ -5,17 +5,18 @@ samples of a step are a pure function of (seed, step), so any step can be run by
 """
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from maskcast.dry_run import write_note
 from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import Trained, fit
 from maskcast.training.schedule import Schedule
+from maskcast.training.step_metrics import Logged
 from maskcast.training.task import ChunkedTask, Task
 
 WARM_UP = 2  # steps
@@ -36,21 +37,28 @@ def dry_run_training(task: Task, params: Schedule, resume: Path, *, validate_sta
     Raises:
         MaskcastError: see `fit`.
     """
-    run_steps = partial(fit, task, full_steps=params.steps)
-    trial = _TimedSteps(task, [min(step, params.steps - 1) for step in range(WARM_UP)])
+
+    def run(places: list[int], name: str, *, validate_start: bool = False) -> tuple[_Trial, Trained]:
+        trial = _ChunkedTrial(task, places) if isinstance(task, ChunkedTask) else _Trial(task, places)
+        trained = fit(
+            trial,
+            _shortened(params, len(places)),
+            resume / name,
+            validate_start=validate_start,
+            on_step_start=trial.on_step_start,
+            full_steps=params.steps,
+        )
+        return trial, trained
+
     started = time.monotonic()
-    with trial:
-        run_steps(_shortened(params, WARM_UP), resume / "warm-up", on_step_start=trial.on_step_start)
+    trial, _ = run([min(step, params.steps - 1) for step in range(WARM_UP)], "warm-up")
     write_note(loop="warm-up", spent=time.monotonic() - started, each=0.0, times=0)
     steps_per_place = int(min(MAX_STEPS, max(MIN_STEPS, MEASURED_S / NUM_PLACES / max(trial.steps_s[-1], 1e-3))))
     steps_per_place = max(1, min(steps_per_place, params.steps // NUM_PLACES))
     starts = [place * (params.steps - steps_per_place) // (NUM_PLACES - 1) for place in range(NUM_PLACES)]
-    trial = _TimedSteps(task, [start + step for start in starts for step in range(steps_per_place)])
-    with trial:
-        short = _shortened(params, len(trial.places))
-        trained = run_steps(
-            short, resume / "measured", validate_start=validate_start, on_step_start=trial.on_step_start
-        )
+    places = [start + step for start in starts for step in range(steps_per_place)]
+    trial, trained = run(places, "measured", validate_start=validate_start)
+    rest_s = time.monotonic() - trial.ended
     # the first step waits for its batch; on a GPU the next ones run before the step is recorded
     num_skipped = WARM_UP_STEPS + 1 if torch.cuda.is_available() else 1
     step_seconds = trial.steps_s[num_skipped:] or trial.steps_s[-1:]
@@ -61,7 +69,7 @@ def dry_run_training(task: Task, params: Schedule, resume: Path, *, validate_sta
     spent, each = sum(trial.validations_s), trial.validations_s[-1]
     validations = params.total_epochs + validate_start  # one per epoch, and one of the initial weights
     write_note(loop="validation", spent=spent, each=each, times=validations, part="val")
-    write_note(loop="checkpoint", spent=trial.rest_s, each=trial.rest_s, times=saves)
+    write_note(loop="checkpoint", spent=rest_s, each=rest_s, times=saves)
     return trained
 
 
@@ -77,51 +85,69 @@ def _shortened(params: Schedule, steps: int) -> Schedule:
     return params.model_copy(update=update)
 
 
-class _TimedSteps:
-    """A context in which each step of the loop runs a given step of the real training; it takes their times.
+class _Trial(Task):
+    """A task each of whose steps is a given one of the real training; it takes their times.
 
     Args:
-        task: its methods are replaced within the context.
+        task: of the real training.
         places: for each step of the loop, the step of the real training to run.
 
     Attributes:
         steps_s: seconds of each step.
         validations_s: seconds of each validation.
-        rest_s: seconds after the last validation, for the checkpoint.
+        ended: when the last validation did.
     """
 
     def __init__(self, task: Task, places: list[int]) -> None:
         self._task, self.places = task, places
+        self.model, self.fingerprint, self.monitor = task.model, task.fingerprint, task.monitor
         self._stamps: list[float] = []
         self.steps_s: list[float] = []
         self.validations_s: list[float] = []
-        self.rest_s = 0.0
+        self.ended = 0.0
 
-    def __enter__(self) -> "_TimedSteps":
-        task: Any = self._task
-        name = "losses" if isinstance(task, ChunkedTask) else "loss"
-        batch, validate, loss = task.batch, task.validate, getattr(task, name)
-        task.batch = lambda step: batch(self.places[step])
-        task.validate = lambda: self._timed_validate(validate)
-        setattr(task, name, lambda batch, step: loss(batch, self.places[step]))
-        self._replaced = ("batch", "validate", name)
-        return self
+    @property
+    def same_each_step(self) -> bool:
+        return self._task.same_each_step
 
-    def __exit__(self, *_: object) -> None:
-        self.rest_s = time.monotonic() - self._ended if self.validations_s else 0.0
-        for name in self._replaced:
-            delattr(self._task, name)  # uncovers the class's method
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        return self._task.networks
+
+    def batch(self, step: int) -> Any:
+        return self._task.batch(self.places[step])
+
+    def loss(self, batch: Any, step: int) -> tuple[Tensor, Logged]:
+        return self._task.loss(batch, self.places[step])
+
+    def end_step(self, step: int) -> None:
+        self._task.end_step(step)
+
+    def improves_on_start(self) -> bool:
+        return self._task.improves_on_start()
 
     def on_step_start(self, step: int) -> None:
         """Takes the time at the start of a step. The loss cannot: recorded steps no longer call it."""
         self._stamps.append(time.monotonic())
 
-    def _timed_validate(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         begin = time.monotonic()
         if self._stamps:  # epoch 0 has no steps
             ends = [*self._stamps[1:], begin]
             self.steps_s = [end - start for start, end in zip(self._stamps, ends, strict=True)]
-        scores = validate()
-        self._ended = time.monotonic()
-        self.validations_s.append(self._ended - begin)
+        scores = self._task.validate()
+        self.ended = time.monotonic()
+        self.validations_s.append(self.ended - begin)
         return scores
+
+
+class _ChunkedTrial(_Trial, ChunkedTask):
+    def __init__(self, task: ChunkedTask, places: list[int]) -> None:
+        super().__init__(task, places)
+        self._chunked = task
+
+    def chunks(self, batch: Any) -> int:
+        return self._chunked.chunks(batch)
+
+    def losses(self, batch: Any, step: int) -> Iterator[tuple[Tensor, Logged]]:
+        return self._chunked.losses(batch, self.places[step])
