@@ -47,6 +47,7 @@ RULES = {
     r"maskcast forecast s3:": "needs a bucket; fetching from one is tests/integration/test_s3.py",
     r"maskcast (labels |train-masker .*data/labelled)": "tests/integration/test_labels.py",
     r"maskcast find_learning_rate": "tests/unit/test_find_learning_rate.py",
+    r"maskcast evaluate_video .*data/mine": "tests/integration/test_evaluate_video.py",
     r"maskcast ": RUN,
     r"python -c .*(create_user|grant_user_permission)": "tests/integration/test_team_servers.py",
     r"docker/env\.sh": "tests/contract/test_servers.py",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import write_store
+from tests.conftest import ROOT, write_store
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
@@ -22,10 +22,11 @@ from maskcast.runner.run import run_stage
 GATE = {"gate": {"least": {"jaccard_gain": 0.0}, "most": {"flicker_ratio": 0.7}}}
 
 
-def masks_of(store: ClipStore, root: Path, wrong: float, *, length: int = 22) -> ClipStore:
+def masks_of(store: ClipStore, root: Path, wrong: float, masker: Path, *, length: int = 22) -> ClipStore:
     """Writes masks with a share of the pixels of each frame set to another class, as a masker's."""
     random = np.random.default_rng(0)
-    with ClipWriter(root, height=store.height, width=store.width, maps=[store.label_map]) as writer:
+    size, meta = {"height": store.height, "width": store.width}, {"masker": digest_tree(masker)}
+    with ClipWriter(root, **size, maps=[store.label_map], meta=meta) as writer:
         for clip in store.select("val"):
             masks = store.masks(clip)[:length].copy()
             masks[random.random(masks.shape) < wrong] = 1
@@ -41,10 +42,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
     (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = write_store(tmp_path / "clips", train=1, val=2)
-    masks_of(store, tmp_path / "masks", 0.01)
-    masks_of(store, tmp_path / "base_masks", 0.1)
     config = RecurrentConfig(base=UNetConfig(width=2), place="logits")
     save_masker(tmp_path / "masker", config.build([store.label_map]), config, {"height": 32, "width": 48})
+    masks_of(store, tmp_path / "masks", 0.01, tmp_path / "masker")
+    masks_of(store, tmp_path / "base_masks", 0.1, tmp_path)
     return {name: tmp_path / name for name in ("clips", "masks", "base_masks", "masker")}
 
 
@@ -128,7 +129,7 @@ def test_of_photographs_nothing_is_told_that_needs_time(made: dict[str, Path], t
             frames, masks = videos.frames(clip)[:1], {MASK: videos.masks(clip)[:1]}
             writer.add(clip.id, split="val", kind="labelled", frames=frames, masks=masks)
     made["clips"] = tmp_path / "photographs"
-    made["masks"] = masks_of(ClipStore(made["clips"]), tmp_path / "their_masks", 0.01).root
+    made["masks"] = masks_of(ClipStore(made["clips"]), tmp_path / "their_masks", 0.01, made["masker"]).root
     del made["base_masks"]
     scores = evaluate(made, tmp_path / "out", pictures=2)
     assert scores["frames"] == 2 and "flicker" not in scores
@@ -140,10 +141,47 @@ def test_of_photographs_nothing_is_told_that_needs_time(made: dict[str, Path], t
 
 def test_masks_that_lack_clips_or_frames_are_refused(made: dict[str, Path], tmp_path: Path) -> None:
     store = ClipStore(made["clips"])
-    masks_of(store, tmp_path / "short", 0.0, length=20)
+    masks_of(store, tmp_path / "short", 0.0, made["masker"], length=20)
     with pytest.raises(
         MaskcastError, match=r"short: masks of clip 'val_0' have shape \(20, 32, 48\), its true masks"
     ):
         evaluate(made | {"masks": tmp_path / "short"}, tmp_path / "a")
     with pytest.raises(MaskcastError, match=r"masks: has no masks of clip 'train_0'; run generate_masks on"):
         evaluate(made, tmp_path / "b", split="train")
+
+
+def test_masks_are_scored_as_those_of_their_masker_alone(
+    made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for masks, message in (
+        (made["clips"], "clips: these are the clips and their true masks; give the masks of a model"),
+        (made["base_masks"], "base_masks: the masks were made by another masker, and are to be scored as those"),
+    ):
+        with pytest.raises(MaskcastError, match=message):
+            evaluate(made | {"masks": masks}, tmp_path / masks.name / "out")
+    del made["masker"]
+    evaluate(made, tmp_path / "other", pictures=0)
+    record = json.loads((tmp_path / "other/report/evaluation.json").read_text())
+    assert "segmenter" not in record
+    assert "equal the truth" not in capsys.readouterr().err
+
+
+def test_the_documented_way_to_score_another_models_masks(
+    made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As written in docs/video.md, for a model that copies the labels of a clip, which is said."""
+    for link in ("clips", "masks"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / link).symlink_to(made[link])
+    text = (ROOT / "docs/video.md").read_text().split("## Masks of another model")[1]
+    program = text.split("```python\n")[1].split("```")[0]
+    store = ClipStore(made["clips"])
+    truth = {store.frames(clip).tobytes(): store.masks(clip) for clip in store.clips}
+    exec(program, {"my_model": lambda frames: truth[frames.tobytes()]})
+    del made["masker"], made["base_masks"]
+    scores = evaluate(made | {"masks": tmp_path / "data/mine"}, tmp_path / "out", pictures=0)
+    assert scores["jaccard"] == 1.0
+    assert "warning: " in (said := capsys.readouterr().err)
+    assert "data/mine: 44 masks equal the truth in every pixel; if labels were copied, the scores are" in said
+    with pytest.raises(MaskcastError, match=r"data/mine: the masks do not say which masker made them, and are"):
+        evaluate(made | {"masks": tmp_path / "data/mine", "masker": tmp_path / "masker"}, tmp_path / "named")

@@ -103,7 +103,7 @@ def test_objects_that_masks_tell_are_scored_as_they_are(
     expected = truth.copy()
     expected[14:] = np.select([truth[14:] == 1, truth[14:] == 2], [2, 1], 0)
     np.testing.assert_array_equal(generated.masks(generated.get("b")), expected)
-    paths = {"clips": stores[0], "masks": tmp_path / "tracked", "masker": stores[1]}
+    paths = {"clips": stores[0], "masks": tmp_path / "tracked"}
     out = {"metrics": tmp_path / "scores.json", "report": tmp_path / "report"}
     run("evaluate_video", {"label_map": "objects"}, **paths, **out)
     assert json.loads(out["metrics"].read_text())["j"] == pytest.approx(14 / 22)  # where cars have their names

@@ -1,5 +1,6 @@
 """Labels that flow carries to frames nearby: scenes whose masks are known, and how a masker learns from them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from maskcast.data.labelling.propagation import PropagationParams, propagate
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.inference.label_propagation import LabelPropagator
+from maskcast.inference.mask_origin import check_no_labels
 from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
@@ -233,6 +235,20 @@ def test_generated_masks_keep_labels_and_what_is_carried_of_them(tmp_path: Path)
     mean.add(carried.masks(clip), sure)
     assert clip.meta["mean_confidence"] == round(mean.value, 4) != other.meta["mean_confidence"]
     assert clip.meta["labelled_frames"] == {"things": [5]}
+    for split, masks in (("train", plain), ("val", plain), ("val", carried)):
+        check_no_labels(masks, split)
+    paths = {"clips": store.root, "masks": carried.root, "masker": tmp_path / "masker"}
+    out = {"metrics": tmp_path / "scores.json", "report": tmp_path / "report"}
+    with pytest.raises(MaskcastError, match=r"clip 'a' hold its labels .*'train' would be .* propagated: null"):
+        run_stage("evaluate_video", {"split": "train"}, **paths, **out)
+    for base in ("masks", "base_masks"):
+        other = paths | {"masks": plain.root, base: carried.root}
+        run_stage("evaluate_video", {"split": "val", "pictures": 0}, **other, **out)
+        shutil.rmtree(out["report"])
+        with pytest.raises(MaskcastError, match="hold its labels"):
+            run_stage("evaluate_video", {"split": "train"}, **other, **out)
+    with pytest.raises(MaskcastError, match="hold its labels"):
+        run_stage("evaluate", {"split": "train"}, **paths, **out, forecaster=tmp_path / "masker")
 
 
 def test_a_map_that_a_clip_has_no_labels_of_keeps_the_maskers_masks(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ class VideoEvaluation:
                     flat[f"{score}_gain"] = tables[SEGMENTER][score] - tables[BASE][score]
         return {name: value for name, value in flat.items() if np.isfinite(value)}
 
+    def exact_frames(self) -> int:
+        """Returns how many masks with foreground equal the truth in every labelled pixel."""
+        stores, count = (self.prepared, self.masks[SEGMENTER]), 0
+        for clip in self.chosen:
+            truth_THW, masks_THW = (self.stacked_masks(each, clip) for each in stores)
+            unknown_THW = truth_THW == IGNORE
+            equal_T = ((truth_THW == masks_THW) | unknown_THW).all((1, 2))
+            count += int((equal_T & ((truth_THW > 0) & ~unknown_THW).any((1, 2))).sum())
+        return count
+
     def data_digest(self) -> str:
         """Returns a digest (32 hex digits) of what is scored: classes, ids, true masks, visibility and frames."""
         settings = [self.prepared.label_map.name] if self.amodal is None else list(self.amodal)

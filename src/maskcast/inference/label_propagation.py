@@ -12,6 +12,11 @@ from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.labels import LabelMap
 
 
+def takes_labels(clip: Clip) -> bool:
+    """Whether a ``LabelPropagator`` replaces masks of a clip: a training clip with labels in some frames only."""
+    return clip.split == "train" and LABELLED_FRAMES in clip.meta
+
+
 class LabelPropagator:
     """Replaces generated masks by labels, and by labels that optical flow propagates.
 
@@ -29,9 +34,9 @@ class LabelPropagator:
     def __call__(self, clip: Clip, finished: FinishedClip) -> FinishedClip:
         """Returns the masks of a clip, replaced by labels where these are confident.
 
-        Only training clips with labels in some frames are changed; labels for scoring are not used.
+        Labels for scoring are not used, and scores of changed clips are refused (``mask_origin``).
         """
-        if clip.split != "train" or LABELLED_FRAMES not in clip.meta or not self._maps:
+        if not takes_labels(clip) or not self._maps:
             return finished
         masks, confidence, mean = dict(finished.masks), dict(finished.confidence), MeanConfidence()
         for name, labels in self._maps.items():

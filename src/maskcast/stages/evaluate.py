@@ -68,6 +68,10 @@ def evaluate(
         report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, the digests
             of data and models, and the params of this stage and of the masks.
         params: split, windows and number of pictures.
+
+    Raises:
+        MaskcastError: no clip can be scored, or masks are missing, of other classes or sizes, of another masker,
+            or labels.
     """
     from maskcast.evaluation.forecasts import (
         FORECASTER,
@@ -78,6 +82,7 @@ def evaluate(
     )
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.inference.forecast import load_models, open_stores
+    from maskcast.inference.mask_origin import MASKER, check_masker, check_no_labels
     from maskcast.models.base import best_device
     from maskcast.report.evaluation_files import definitions, score_table
     from maskcast.report.evaluation_report import write_report
@@ -86,6 +91,11 @@ def evaluate(
     prepared, generated = open_stores(clips, masks, params.label_map)
     split = choose_split(prepared, params.split)
     chosen = scored_clips(prepared, split)
+    check_no_labels(generated, split)
+    if MASKER in generated.meta:
+        check_masker(generated, masker, "")
+    elif generated.digest != prepared.digest:
+        say(f"warning: {masks} does not say which masker made the masks: the masker's scores may be of another")
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})

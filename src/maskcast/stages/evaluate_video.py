@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from maskcast.errors import MaskcastError
 from maskcast.params import Names, Params, is_null
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -50,7 +51,7 @@ def evaluate_video(
     clips: InPath,
     masks: InPath,
     base_masks: InPath | None = None,
-    masker: InPath,
+    masker: InPath | None = None,
     metrics: OutPath,
     report: OutPath,
     params: EvaluateVideo,
@@ -59,22 +60,24 @@ def evaluate_video(
 
     Args:
         clips: clip store with the true masks.
-        masks: output of ``generate_masks`` for these clips.
+        masks: output of ``generate_masks`` for these clips, or masks of another model.
         base_masks: the same, by the single-frame masker that ``masker`` started from.
-        masker: the masker that made ``masks``.
+        masker: the masker that made ``masks``; not given for another model.
         metrics: JSON, flat numbers; the report's README.md explains them.
         report: folder of tables (CSV, Markdown), a video, and evaluation.json: all scores, and the digests of data
             and masker.
         params: split, label maps and number of pictures.
 
     Raises:
-        MaskcastError: no clip can be scored, or masks are missing or of other classes or sizes.
+        MaskcastError: no clip can be scored, or masks are missing, of other classes or sizes, of another masker,
+            or labels.
     """
     from maskcast.digest import digest_tree
     from maskcast.evaluation.forecasts import choose_split, scored_clips
     from maskcast.evaluation.record import VIDEOS, write_record
     from maskcast.evaluation.videos import BASE, SEGMENTER, AmodalSetting, VideoEvaluation
     from maskcast.inference.forecast import open_stores
+    from maskcast.inference.mask_origin import check_masker, check_no_labels
     from maskcast.progress import report_folder, say
     from maskcast.report.tables import format_table
     from maskcast.report.video_report import definitions, score_table, write_report
@@ -82,11 +85,22 @@ def evaluate_video(
     amodal = None if params.amodal is None else AmodalSetting(**dict(params.amodal))
     label_map = params.label_map if amodal is None else amodal.maps[0]
     prepared, generated = open_stores(clips, masks, label_map)
+    if generated.digest == prepared.digest:
+        raise MaskcastError(f"{masks}: these are the clips and their true masks; give the masks of a model")
+    if masker is not None:
+        check_masker(generated, masker, ", or omit --masker for masks of another model")
     scores = {SEGMENTER: generated}
     if base_masks is not None:
         scores[BASE] = open_stores(clips, base_masks, label_map)[1]
     split = choose_split(prepared, params.split)
+    for store in scores.values():
+        check_no_labels(store, split)
     evaluation = VideoEvaluation(prepared, scores, scored_clips(prepared, split), amodal)
+    if masker is None and (copied := evaluation.exact_frames()):
+        say(
+            f"warning: {masks}: {pluralize(copied, 'mask', 'equals', 'equal')} the truth in every pixel; if "
+            "labels were copied, the scores are too high"
+        )
     flat = evaluation.flat()
     write_json(metrics, flat)
     report.mkdir()
@@ -103,7 +117,7 @@ def evaluate_video(
         clip_store=prepared.digest,
         mask_store=generated.digest,
         precision=generated.meta.get("precision", "fp32"),
-        segmenter=digest_tree(masker),
+        **({} if masker is None else {"segmenter": digest_tree(masker)}),
     )
     report_folder(report, "report")
     say(format_table(*score_table(evaluation), f"{split}: {pluralize(len(evaluation.chosen), 'clip')}"))

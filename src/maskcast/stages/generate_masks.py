@@ -38,7 +38,7 @@ class GenerateMasks(Params):
     0.7."""
     propagated: PropagationParams | None = Field(default=None, exclude_if=is_null)
     """In partly labelled clips of split train, use the labels, and those that optical flow propagates to nearby
-    frames, instead of the masker's masks; null keeps the masker's masks."""
+    frames, instead of the masker's masks, so these clips cannot be scored; null keeps the masker's masks."""
     maps: Names | None = Field(default=None, exclude_if=is_null)
     """Label maps to write; null writes all that the masker has."""
 
@@ -53,9 +53,9 @@ def generate_masks(
     the optical flow. It is rounded to ``confidence_levels`` even steps and stored as a byte, 255 = certain; an
     alpha map has none. A clip's ``meta["mean_confidence"]`` is the mean (0..1) over the pixels of objects, or over
     all pixels if there are none, because background is easy and would hide a bad mask. The store's
-    ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent, and
-    ``meta["generate_masks"]`` all params. A killed run resumes after the last finished clip, with the same bytes
-    as a result.
+    ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent,
+    ``meta["generate_masks"]`` all params, and ``meta["masker"]`` the digest of the masker. A killed run resumes
+    after the last finished clip, with the same bytes as a result.
 
     Args:
         clips: clip store.
@@ -69,9 +69,11 @@ def generate_masks(
     """
     from maskcast.data.clip_store.finished import FinishedClips
     from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.digest import digest_tree
     from maskcast.errors import MaskcastError
     from maskcast.inference.generation import Generation, all_things, check_maps
     from maskcast.inference.label_propagation import LabelPropagator
+    from maskcast.inference.mask_origin import MASKER, PARAMS
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
     from maskcast.progress import say
@@ -89,7 +91,8 @@ def generate_masks(
         consistent_frames = CONTEXT_FRAMES if all_things(maps, store) else None
     name = fingerprint(params, clips=clips, masker=masker)
     meta = params.model_dump(include={"confidence_levels", "precision"})
-    meta |= {"masks": name, "consistent_frames": consistent_frames, "generate_masks": all_values(params)}
+    meta |= {"masks": name, "consistent_frames": consistent_frames}
+    meta |= {MASKER: digest_tree(masker), PARAMS: all_values(params)}
     propagator = None
     if params.propagated is not None:
         propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
