@@ -86,6 +86,7 @@ def test_kubernetes_gets_what_compose_gets(secrets: dict[str, str]) -> None:
                 assert env[variable]["value"] == value
         if "build" not in service:
             assert found[name]["image"] == service["image"].partition(":-")[2].rstrip("}")
+            assert found[name].get("command", ["weed"])[1:] == service.get("command", [])
         assert found[name]["readinessProbe"]
         assert found[name]["securityContext"]["allowPrivilegeEscalation"] is False
     names = {each["metadata"]["name"] for each in manifests() if each["kind"] == "Service"}

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +19,9 @@ from tests.integration import images
 from tests.integration.kfp_server import KfpServer
 from tests.integration.mlflow_server import mlflow_server
 from tests.integration.project import Project
+from tests.integration.seaweedfs import CREDENTIALS, SeaweedFS, start_seaweedfs
 from tests.integration.warm import warm
-from tests.servers import START_S, free_ports
+from tests.servers import START_S
 
 from maskcast.__main__ import main
 from pipelines.client import transport, watch
@@ -29,12 +29,11 @@ from pipelines.client import transport, watch
 if TYPE_CHECKING:
     from tests.integration.kube_api import KubeApi
 
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "maskcast",
-    "AWS_SECRET_ACCESS_KEY": "maskcast-secret",
-    "AWS_REGION": "us-east-1",
+KEYS = {  # the same for boto3
+    "aws_access_key_id": CREDENTIALS["AWS_ACCESS_KEY_ID"],
+    "aws_secret_access_key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    "region_name": CREDENTIALS["AWS_REGION"],
 }
-GROWTH = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # volumes made for a bucket; by default 7 of the 200
 CLUSTER = f"""
 image: registry.example.com/maskcast@sha256:{"ab" * 32}
 namespace: team
@@ -64,53 +63,24 @@ class S3:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """Starts SeaweedFS once, when the first test asks for it, and stops it by its process id."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    names = ["master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc"]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert weed, "weed is missing: install maskcast[dev]"
-    flags = [
-        f"-{name.split('.')[0]}.port{'.grpc' if '.grpc' in name else ''}={port}" for name, port in ports.items()
-    ]
-    command = [
-        weed,
-        "-logtostderr",
-        "server",
-        f"-dir={folder}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-s3",
-        *flags,
-    ]
-    command += ["-s3.port.lance=0", "-s3.port.iceberg=0", "-volume.max=200", "-master.volumeSizeLimitMB=64"]
-    command += ["-master.telemetry=false"]
-    log = folder / "log.txt"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, **CREDENTIALS, **GROWTH}
-        )
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    server = start_seaweedfs(tmp_path_factory.mktemp("seaweedfs"))
     try:
-        _wait_until_writable(server, endpoint, log)
-        yield endpoint
+        _wait_until_writable(server)
+        yield server
     finally:
-        server.kill()  # what it stored is thrown away; a gentle stop takes 20 s
-        server.wait()
-        for port in ports.values():
-            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
-                left.unlink()
+        server.stop()
 
 
-def _wait_until_writable(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        region_name=CREDENTIALS["AWS_REGION"],
-    )
+@pytest.fixture(scope="session")
+def s3_endpoint(seaweedfs: SeaweedFS) -> str:
+    """Address of the S3 server."""
+    return seaweedfs.endpoint
+
+
+def _wait_until_writable(server: SeaweedFS) -> None:
+    client = boto3.client("s3", endpoint_url=server.endpoint, **KEYS)
     deadline = time.monotonic() + START_S
     while True:
         try:
@@ -120,7 +90,7 @@ def _wait_until_writable(server: subprocess.Popen[bytes], endpoint: str, log: Pa
             return
         except (BotoCoreError, ClientError):
             late = time.monotonic() > deadline
-            assert server.poll() is None and not late, log.read_text(errors="replace")[-3000:]
+            assert server.process.poll() is None and not late, server.log.read_text(errors="replace")[-3000:]
             time.sleep(0.3)
 
 
@@ -139,9 +109,13 @@ def new_bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """A fresh bucket; the environment holds what clients need to reach it."""
-    return new_bucket(s3_endpoint, monkeypatch)
+    bucket = new_bucket(s3_endpoint, monkeypatch)
+    yield bucket
+    client = boto3.client("s3", endpoint_url=s3_endpoint, **KEYS)
+    client.delete_bucket(Bucket=bucket.bucket)  # and its objects; the disk limits how many have room
+    client.close()
 
 
 @pytest.fixture
