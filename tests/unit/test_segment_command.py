@@ -43,7 +43,7 @@ def masker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def segment(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Segment:
     def run(video: str | Path, *words: str | Path, model: Path = masker) -> tuple[int, str, str]:
-        given = ["segment", video, "--model", model, "--output", tmp_path / "out", *words]
+        given = ["segment", "--model", model, "--output", tmp_path / "out", video, *words]
         return main(list(map(str, given))), *capsys.readouterr()
 
     return run
@@ -192,6 +192,27 @@ def test_frames_are_resized_to_what_the_model_was_trained_on_and_cuts_are_told(
     record = json.loads((tmp_path / "out/street/segment.json").read_text())
     assert (record["model_size"], record["resets"]) == ([HEIGHT, WIDTH], [{"frame": 6, "why": "cut"}])
     assert film(tmp_path / "out/street/overlay.mp4")[1] == pytest.approx(np.arange(12) / 25, abs=1e-3)
+
+
+def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"many/{name}.mp4", enlarged(0, 3))
+    single = write_video(tmp_path / "c.mp4", enlarged(1, 4))
+    (tmp_path / "many/a.mp4").write_bytes((tmp_path / "many/a.mp4").read_bytes()[:300])
+    code, said, err = segment(tmp_path / "many", single)
+    assert code == 1 and [line.split(",")[0] for line in said.splitlines()] == ["3 frames", "4 frames"]
+    assert "error: a: " in err and "1 of 3 videos failed" in err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b", "c"]
+    before = (tmp_path / "out/b/segment.json").stat().st_mtime_ns
+    write_video(tmp_path / "many/a.mp4", enlarged(0, 5))
+    code, said, _ = segment(tmp_path / "many", single)
+    lines = said.splitlines()
+    assert code == 0 and lines[0].startswith("5 frames, ")
+    assert lines[1:] == [f"skipped, as it was masked before: {tmp_path / 'out' / name}" for name in "bc"]
+    assert (tmp_path / "out/b/segment.json").stat().st_mtime_ns == before
+    write_video(tmp_path / "many/b.mp4", enlarged(1, 3))  # another video of the same name
+    code, _, err = segment(tmp_path / "many", single)
+    assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
 
 
 def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Path) -> None:
@@ -349,7 +370,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or not a video ("),
         ([half], masker, "half.mp4: damaged or not a video ("),
         ([tmp_path / "empty"], masker, "empty: no video found; give a file"),
-        ([tmp_path / "two"], masker, "two: contains 2 videos; give one of them, e.g. "),
+        ([video, "/dev/video99"], masker, "/dev/video99: a camera is read until it ends; give it alone"),
         ([sizes], masker, "sizes/frame3.png: is 62x96, but earlier frames are 64x96 (height x width); export"),
         ([beside], masker, "beside: frame1.png and frame1_mask.png have the same number, so not all images"),
         (
@@ -384,7 +405,7 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         assert (code, out, len(said) < 2, told in error) == (2, "", True, True), err
         assert not (tmp_path / "out").exists()
     assert segment(cut)[0] == 0
-    code, _, err = segment(cut)
+    code, _, err = segment(cut, "--background", "white")
     there = f"{tmp_path / 'out/cut'}: already exists (--output); choose a new folder, or remove"
     assert (code, there in err) == (2, True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["cut"]

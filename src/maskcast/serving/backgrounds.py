@@ -13,6 +13,7 @@ from PIL import ImageColor
 
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.serving.video_stream import open_stream
 
@@ -25,18 +26,25 @@ class Background:
     Args:
         given: a path or a colour.
 
+    Attributes:
+        name: the colour, or the name of the file or folder.
+        digest: of the file or folder; None for a colour.
+
     Raises:
         MaskcastError: it is neither a supported file nor a colour, or cannot be read.
     """
 
     def __init__(self, given: str) -> None:
         self._path, self._still = Path(given), None
+        self.name, self.digest = self._path.name, None
         if not self._path.exists():
             self._still = _colour(given)
         elif self._path.suffix.lower() in IMAGE_SUFFIXES and self._path.is_file():
             self._still = read_image(self._path)
         elif self._path.suffix.lower() not in VIDEO_SUFFIXES and not self._path.is_dir():
             raise MaskcastError(f"--background {given}: unsupported file type; give {ALLOWED}")
+        if self._path.exists():
+            self.digest = digest_tree(self._path)
         next(self.fitted(1, 1))
 
     def fitted(self, height: int, width: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 Legend: H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -15,6 +16,7 @@ from PIL import Image
 
 from maskcast.data.images import read_image, resize_frames, resize_masks
 from maskcast.data.masks.colours import palette_image
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_class_map
 from maskcast.progress import say, track
@@ -183,10 +185,11 @@ def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
 
 def segment_video(
     loaded: LoadedMasker, video: Path | str, output: Path, background: Background | None, alpha: bool
-) -> FrameSegmenter:
+) -> FrameSegmenter | None:
     """Segments one video, or photographs, and writes a folder atomically; returns the session.
 
-    A camera is read until it ends or Ctrl-C is pressed; in both cases the folder is complete.
+    Returns None if the folder already has the result of the same model, video and background. A camera is read
+    until it ends or Ctrl-C is pressed; in both cases the folder is complete.
 
     Args:
         loaded: the masker.
@@ -199,6 +202,9 @@ def segment_video(
         MaskcastError: the output exists or cannot be written, the video is damaged, the background cannot be read,
             or a matte is requested but the masker has none.
     """
+    request = _request(loaded, video, background, alpha)
+    if not isinstance(video, str) and request.items() <= _read_record(output).items():
+        return None
     check_not_exists(output, "output")
     segmenter = FrameSegmenter(loaded)
     foreground_of(segmenter.maps, alpha)
@@ -211,7 +217,8 @@ def segment_video(
         ),
         segmenter.session,
     ):
-        record = _record(loaded, str(video), segmenter)
+        maps = [label_map.to_entry() for label_map in segmenter.maps]
+        record = request | {"model_size": segmenter.size, "maps": maps}
         writer = MaskWriter(partial, segmenter.maps, background, alpha)
         if photographs:
             _segment_photographs(segmenter, writer, photographs)
@@ -249,12 +256,24 @@ def _segment_stream(segmenter: FrameSegmenter, writer: MaskWriter, video: Path |
     return {"frames_per_second": float(stream.rate), "resets": segmenter.resets}
 
 
-def _record(loaded: LoadedMasker, name: str, segmenter: FrameSegmenter) -> dict[str, Any]:
-    """Returns a record of model and video."""
+def _request(
+    loaded: LoadedMasker, video: Path | str, background: Background | None, alpha: bool
+) -> dict[str, Any]:
+    """Returns the part of the record that determines the result: model, video and background."""
     return {
         "format": "maskcast-segments/1",
         "model": loaded.identity,
-        "video": redacted(name).rpartition("/")[2],
-        "model_size": segmenter.size,
-        "maps": [label_map.to_entry() for label_map in segmenter.maps],
+        "video": redacted(str(video)).rpartition("/")[2],
+        "digest": None if isinstance(video, str) else digest_tree(video),
+        "background": None if background is None else {"name": background.name, "digest": background.digest},
+        "alpha": alpha,
     }
+
+
+def _read_record(output: Path) -> dict[str, Any]:
+    """Returns the record of an earlier run; {} if it is missing or damaged."""
+    try:
+        record = json.loads((output / SEGMENTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
