@@ -7,7 +7,7 @@ Legend: T frames, H height, W width.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,21 +101,15 @@ def import_labels(
                     report.unlabelled += 1
                 else:
                     report.empty += frame.empty
-                    clip = labels_by_clip.setdefault(match[0], _ClipLabels(store, match[0], form.duplicate_remedy))
-                    clip.add_frame(match[1], frame, names)
+                    clip_id, t = match
+                    if clip_id not in labels_by_clip:
+                        labels_by_clip[clip_id] = _ClipLabels(store, clip_id, form.duplicate_remedy)
+                    labels_by_clip[clip_id].add_frame(t, frame, names)
         except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
         report.unmatched = [where.replace(str(opened), str(path)) for where in report.unmatched]
     if not labels_by_clip:
-        found = (
-            f"has {pluralize(len(report.unmatched), 'frame')}, none"
-            if report.unmatched
-            else "lists no labelled frame"
-        )
-        example = f", first {report.unmatched[0]}" if report.unmatched else ""
-        raise MaskcastError(
-            f"{path}: {found} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
-        )
+        raise _no_frames_error(path, store, report.unmatched)
     if form.covers_all_frames and empty == "background":
         for clip in labels_by_clip.values():
             report.empty += clip.fill_background()
@@ -126,6 +120,16 @@ def import_labels(
         report.trained = _of_trained_videos(store, labels)
     write_relabelled(root, store, labels, split)
     return report
+
+
+def _no_frames_error(path: Path, store: ClipStore, unmatched: Sequence[str]) -> MaskcastError:
+    """Returns the error of a file that labels no frame of a store; ``unmatched`` are the frames that it names."""
+    found, example = "lists no labelled frame", ""
+    if unmatched:
+        found, example = f"has {pluralize(len(unmatched), 'frame')}, none", f", first {unmatched[0]}"
+    return MaskcastError(
+        f"{path}: {found} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
+    )
 
 
 def _of_trained_videos(store: ClipStore, labels: Mapping[str, NewLabels]) -> list[tuple[str, str]]:
