@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.evaluation.speed import measure
+from maskcast.evaluation.speed import measure_speed
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import MAX_GRAPHS, Worker
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphRecorder
@@ -289,7 +289,7 @@ def test_what_a_gpu_does_goes_on_there() -> None:
 @pytest.mark.usefixtures("_gpu")
 def test_the_memory_of_a_masker_is_what_is_above_that_before_it(clips: Path) -> None:
     store = ClipStore(clips)
-    _, speed = measure(
+    _, speed = measure_speed(
         lambda: UNetConfig(width=4).build([SQUARES]).eval(), store.frames(store.clips[0]), 4, "fp32"
     )
     assert speed.memory_mib == 0.75  # of 1 MiB, less a quarter
