@@ -231,10 +231,10 @@ def test_a_class_of_another_store_is_refused_with_the_nearest(
         (2, (HEIGHT, WIDTH), r"clip 'plain' of .* has frames 0 to 1, not [23]; use the store that the labels"),
         (
             4,
-            (HEIGHT + 1, WIDTH),
-            rf"is {WIDTH}x{HEIGHT}, the clips of .* are {WIDTH}x{HEIGHT + 1}; label the frames",
+            (WIDTH, HEIGHT),
+            rf"is {WIDTH}x{HEIGHT}, the clips of .* are {HEIGHT}x{WIDTH} .*, of another aspect ratio; label the",
         ),
-        (0, (HEIGHT, WIDTH), r"has \d+ frames?, none of a clip in .*; names must be <clip>_<frame>.png"),
+        (0, (HEIGHT, WIDTH), r"has \d+ frames?, none of a clip in .*; names must be <video or clip>_<frame>.png"),
     ],
 )
 def test_frames_that_contradict_the_store_are_refused(

@@ -11,37 +11,59 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tests.conftest import moving_squares, write_store
+from PIL import Image
+from tests.conftest import moving_squares
 from tests.documented import commands
 from tests.integration.project import ROOT, Project
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.images import read_image
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.runner.run import run_stage
 
 # of labels; what recipes do is run by the tests of recipes
 COMMANDS = [one for one in commands() if one.file == "docs/labels.md" and one.words[0] == "maskcast"]
 
 
 def write_project(folder: Path) -> None:
-    """Writes what a run leaves: clips, generated masks and a masker, and params."""
-    store = write_store(folder / "data/clips", height=16, width=24, train=1, val=1, unlabeled=3)
+    """Writes what a run leaves: raw data of twice the size, clips, generated masks and a masker, and params."""
+    for k, name in enumerate(("train_0", "val_0", "unlabeled_0", "unlabeled_1", "unlabeled_2")):
+        frames, masks = moving_squares(100 + k, 22, 32, 48)
+        for t, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
+            for kind, pixels in {"images": frame, "masks": mask}.items():
+                if kind == "images" or not name.startswith("unlabeled"):
+                    file = folder / "data/raw" / kind / name / f"{t:05d}.png"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(file)
+    source = {
+        "layout": "frame_folders",
+        "images": "images/{clip}",
+        "masks": "masks/{clip}",
+        "encoding": "index",
+        "classes": ["background", "red", "blue"],
+        "splits": {"val": ["val_0"], "unlabeled": ["unlabeled_0", "unlabeled_1", "unlabeled_2"]},
+    }
+    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.001}
+    params = {
+        "prepare_clips": {"source": source, "height": 16, "width": 24, "workers": 1},
+        "train_masker": {"model": {"arch": "unet", "width": 4}, "training": training},
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run_stage("prepare_clips", params["prepare_clips"], raw=folder / "data/raw", clips=folder / "data/clips")
+    store = ClipStore(folder / "data/clips")
     with ClipWriter(folder / "data/masks", height=16, width=24, maps=single_map(store.classes)) as writer:
-        for clip in store.clips:
-            masks = moving_squares(len(clip.id), 22, 16, 24)[1]
-            confidence = np.full_like(masks, 200)
-            writer.add(
-                clip.id, split=clip.split, kind=clip.kind, masks={MASK: masks}, confidence={MASK: confidence}
-            )
+        for k, clip in enumerate(store.clips):
+            masks = {MASK: moving_squares(k, 22, 16, 24)[1]}
+            confidence = {MASK: np.full_like(masks[MASK], 200)}
+            kind = {"split": clip.split, "kind": clip.kind, "meta": clip.meta}
+            writer.add(clip.id, masks=masks, confidence=confidence, **kind)
     torch.manual_seed(0)
     config = UNetConfig(width=4)
     save_masker(folder / "models/masker", config.build(single_map(store.classes)), config, {})
-    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.001}
-    params = {"train_masker": {"model": {"arch": "unet", "width": 4}, "training": training}}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def correct(folder: Path) -> None:
@@ -70,6 +92,10 @@ def test_the_way_of_the_documentation(
     with (tmp_path / "labels/suggested/frames.csv").open() as file:
         asked = {(row["clip"], int(row["frame"])) for row in csv.DictReader(file)}
     generated = ClipStore(tmp_path / "data/masks")
+    for name in ("to-cvat", "to-label-studio"):
+        images = list((tmp_path / "labels" / name / "images").iterdir())
+        assert {read_image(file).shape for file in images} == {(32, 48, 3)}
+        assert len(images) == len(asked)
     for name in ("labelled", "labelled-2"):
         found = ClipStore(tmp_path / "data" / name)
         for clip in found.select("train"):
@@ -77,7 +103,7 @@ def test_the_way_of_the_documentation(
                 if (clip.id, t) in asked:
                     np.testing.assert_array_equal(mask, generated.masks(generated.get(clip.id))[t])
                 else:
-                    assert clip.id == "train_0" or (mask == IGNORE).all()
+                    assert clip.id == "train_0_00000" or (mask == IGNORE).all()
     with (tmp_path / "labels/suggested-2/frames.csv").open() as file:
         again = {(row["clip"], int(row["frame"])) for row in csv.DictReader(file)}
     assert not asked & again, "a frame that has labels is not asked for again"
@@ -98,7 +124,7 @@ def test_the_stage_of_the_documentation_puts_corrected_labels_into_the_pipeline(
     words = (
         "--format cvat-images --masks data/masks --clips data/clips --frames frames.csv --output labels/to-cvat"
     )
-    (tmp_path / "frames.csv").write_text("clip,frame\nunlabeled_0,3\n")
+    (tmp_path / "frames.csv").write_text("clip,frame\nunlabeled_0_00000,3\n")
     project.run("maskcast", "labels", "export", *words.split())
     correct(tmp_path)
     (tmp_path / "data/clips").rename(tmp_path / "data/prepared")
@@ -106,7 +132,7 @@ def test_the_stage_of_the_documentation_puts_corrected_labels_into_the_pipeline(
     project.run("git", "init", "--quiet")
     project.dvc("init", "--quiet")
     project.dvc("repro")
-    clip = ClipStore(tmp_path / "data/clips").get("unlabeled_0")
+    clip = ClipStore(tmp_path / "data/clips").get("unlabeled_0_00000")
     assert (clip.split, clip.kind) == ("train", "labelled")
     assert "didn't change, skipping" in project.dvc("repro")
     with zipfile.ZipFile(tmp_path / "labels/corrected.zip", "a") as archive:

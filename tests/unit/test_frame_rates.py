@@ -95,6 +95,8 @@ def test_frames_are_taken_at_equal_distances_in_time(tmp_path):
         "thirty_00011": list(range(33, 60, 3)),
     }
     assert {json.dumps(clip.meta["frame_rate"]) for clip in listing.clips} == {"10.0"}
+    numbers = {clip.id: clip.meta["video_frames"] for clip in listing.clips}
+    assert numbers == frames_of_clips(listing, tmp_path), "frames of the video, which labels are matched by"
     strided = list_raw(VideosSource(fps=20, frames=4, stride=5), tmp_path)
     assert frames_of_clips(strided, tmp_path)["sixty_00000"] == [0, 15, 30, 45]
     assert frames_of_clips(strided, tmp_path)["phone_00000"] == [

@@ -8,17 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from tests.conftest import moving_squares, write_store
+from tests.videos import encode
 
 from maskcast.__main__ import main
+from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.images import read_image
+from maskcast.data.labelling.formats.table import FORMATS
 from maskcast.data.labelling.propagated_store import write_propagated
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
+from maskcast.data.video_files.frames import read_video
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.params import validate
+from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
 
@@ -97,7 +104,8 @@ def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFi
     said = capsys.readouterr()
     assert "--rename 'rot=red': no labelled frame has 'rot'" in said.err
     assert (
-        "7 frames match no clip in clips (<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on):" in said.err
+        "7 frames match no clip in clips (<video or clip>_<frame>.png or <video or clip>/<frame>.png, frames from "
+        "0 on):" in said.err
     )
     assert "a.json: images[4] (else_000004.png)" in said.err
     assert "... and 2 more" in said.err
@@ -123,22 +131,225 @@ def test_labels_of_frames_are_added_to_those_that_a_clip_had(store: ClipStore) -
     assert main(["labels", "import", "--format", "coco", "a.json", "--clips", "else", "--output", "e2"]) == 0
 
 
-def test_clips_that_are_scored_on_beside_clips_of_their_video_that_are_not_are_said(
-    store: ClipStore, capsys: pytest.CaptureFixture[str]
+def write_windows(root: Path, starts: tuple[int, ...], length: int, **labelled: tuple[int, ...]) -> ClipStore:
+    """Writes windows of one video `street`; those of a split's starts have labels, the others are `unlabeled`."""
+    frames, truth = moving_squares(5, 44, 16, 24)
+    with ClipWriter(root, height=16, width=24, maps=single_map(("background", "red", "blue"))) as writer:
+        for start in starts:
+            split = next((name for name, given in labelled.items() if start in given), "unlabeled")
+            masks = {} if split == "unlabeled" else {MASK: truth[start : start + length]}
+            writer.add(
+                f"street_{start:05d}",
+                split=split,
+                kind="labelled" if masks else "unlabelled",
+                frames=frames[start : start + length],
+                masks=masks,
+                meta={"video": "street", "start": start, "stride": 1},
+            )
+    return ClipStore(root)
+
+
+def write_coco(names: tuple[str, ...], width: int = 24, height: int = 16) -> None:
+    """Writes `a.json`: the left half of each frame is red."""
+    images = [{"id": k, "file_name": name, "height": height, "width": width} for k, name in enumerate(names)]
+    box = [0, 0, width // 2, 0, width // 2, height, 0, height]
+    red = {"category_id": 1, "segmentation": [box], "iscrowd": 0, "bbox": [0, 0, width // 2, height]}
+    annotations = [red | {"id": k + 1, "image_id": k, "area": width * height // 2} for k in range(len(names))]
+    content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": annotations}
+    Path("a.json").write_text(json.dumps(content))
+
+
+def import_coco(clips: str, output: str, *words: str) -> ClipStore:
+    given = ["labels", "import", "--format", "coco", "a.json", "--clips", clips, "--output", output]
+    assert main([*given, *words]) == 0
+    return ClipStore(Path(output))
+
+
+def labelled_places(store: ClipStore) -> dict[str, list[int]]:
+    """Returns the labelled frames of each clip by their number in the video."""
+    return {
+        clip.id: [clip.video_frames[t] for t in labelled_frames(store, clip)]
+        for clip in store.clips
+        if clip.kind == "labelled"
+    }
+
+
+@pytest.mark.parametrize("name", ["street_00008_000003.png", "street_000011.png"])
+def test_a_label_is_of_its_frame_in_every_clip_of_the_video(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with ClipWriter(Path("windows"), height=16, width=24, maps=single_map(store.classes)) as writer:
-        for start in (0, 11):
-            frames, _ = moving_squares(start, 22, 16, 24)
-            meta = {"video": "street", "start": start, "stride": 1}
-            writer.add(f"street_{start}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
-    words = ["labels", "import", "--format", "coco", "a.json", "--clips", "windows", "--output"]
-    said = "warning: 1 clip of split val and training clips are from the same video, e.g. 'street_0'"
-    for starts, split, warned in (((0,), "val", True), ((0,), "train", False), ((0, 11), "val", False)):
-        images = [{"id": n, "file_name": f"street_{n}_000003.png", "height": 16, "width": 24} for n in starts]
-        content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": []}
-        Path("a.json").write_text(json.dumps(content))
-        assert main([*words, f"{split}{len(starts)}", "--split", split]) == 0
-        assert (said in capsys.readouterr().err) == warned
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("windows"), (0, 4, 8, 12), 8)
+    write_coco((name,))
+    found = import_coco("windows", "new")
+    assert labelled_places(found) == {"street_00004": [11], "street_00008": [11]}
+    assert "labelled 1 frame of 2 clips, and 1 more where clips overlap: new" in capsys.readouterr().out
+    first, second = (found.masks(found.get(f"street_{start:05d}"))[11 - start] for start in (4, 8))
+    np.testing.assert_array_equal(first, second)
+    assert (first[:, :12] == 1).all() and (first[:, 12:] == 0).all()
+    assert [clip.split for clip in found.clips] == ["unlabeled", "train", "train", "unlabeled"]
+
+
+def test_labels_that_overlap_keep_what_each_clip_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("windows"), (0, 4), 8)
+    write_coco(("street_00000_000004.png",))
+    content = json.loads(Path("a.json").read_text())
+    content["images"].append({"id": 7, "file_name": "street_00004_000000.png", "height": 16, "width": 24})
+    for images in (content["images"], content["images"][::-1]):
+        Path("a.json").write_text(json.dumps(content | {"images": images}))
+        found = import_coco("windows", f"new{images[0]['id']}")
+        assert (found.masks(found.get("street_00000"))[4, :, :12] == 1).all()
+        assert (found.masks(found.get("street_00004"))[0] == 0).all()
+    write_coco(("street_000004.png", "street_00004_000000.png"))
+    words = ("labels", "import", "--format", "coco", "a.json", "--clips", "windows", "--output", "twice")
+    assert "frame 0 of clip 'street_00004' is listed twice" in failed(capsys, *words)
+
+
+def test_exported_labels_are_found_again_in_clips_that_are_cut_differently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Window step 8, then 5: all six labels remain; frame 11, which two clips share, is exported once."""
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("old"), (0, 8, 16, 24), 12, train=(0, 8, 16, 24))
+    Path("frames.csv").write_text(
+        "clip,frame\nstreet_00000,2\nstreet_00000,11\nstreet_00008,3\nstreet_00008,7\n"
+        "street_00016,1\nstreet_00024,0\nstreet_00024,9\n"
+    )
+    words = ["labels", "export", "--format", "coco", "--masks", "old", "--clips", "old", "--frames", "frames.csv"]
+    assert main([*words, "--output", "out"]) == 0
+    said = capsys.readouterr()
+    assert "wrote 6 frames of 4 clips as coco: out" in said.out
+    assert "images and masks are 24x16 (width x height), the size of the clips" in said.err
+    numbers = [2, 11, 15, 17, 24, 33]
+    assert sorted(path.name for path in Path("out/images").iterdir()) == [f"street_{n:06d}.png" for n in numbers]
+    write_windows(Path("new"), tuple(range(0, 31, 5)), 12)
+    words = ["labels", "import", "--format", "coco", "out", "--clips", "new", "--output", "labelled"]
+    assert main(words) == 0
+    found = ClipStore(Path("labelled"))
+    places = labelled_places(found)
+    assert {n for frames in places.values() for n in frames} == set(numbers)
+    truth = moving_squares(5, 44, 16, 24)[1]
+    for clip_id, frames in places.items():
+        start = found.get(clip_id).meta["start"]
+        assert frames == [n for n in numbers if start <= n < start + 12]
+        for n in frames:
+            np.testing.assert_array_equal(found.masks(found.get(clip_id))[n - start], truth[n])
+
+
+def test_images_are_exported_at_the_size_of_the_raw_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    encode(Path("raw/phone.mp4"), "libx264", frames=20, size=(48, 72))
+    source = {"layout": "videos", "frames": 8, "window_step": 4, "classes": ["background", "red", "blue"]}
+    params = {"source": source, "height": 16, "width": 24, "required_splits": [], "workers": 1}
+    Path("params.yaml").write_text(yaml.safe_dump({"prepare_clips": params}))
+    run_stage("prepare_clips", params, raw=Path("raw"), clips=Path("clips"))
+    store = ClipStore(Path("clips"))
+    with ClipWriter(Path("masks"), height=16, width=24, maps=single_map(store.classes)) as writer:
+        for k, clip in enumerate(store.clips):
+            writer.add(
+                clip.id,
+                split="unlabeled",
+                kind="unlabelled",
+                masks={MASK: moving_squares(k, 8, 16, 24)[1]},
+                confidence={MASK: np.full((8, 16, 24), 128, np.uint8)},
+                meta=clip.meta,
+            )
+    Path("frames.csv").write_text("clip,frame\nphone_00004,3\nphone_00012,7\n")
+    words = ["labels", "export", "--masks", "masks", "--frames", "frames.csv", "--raw", "raw"]
+    capsys.readouterr()
+    for name in set(FORMATS) - {"cvat-video", "mots-txt", "cityscapes"}:
+        assert main([*words, "--format", name, "--clips", "clips", "--output", name]) == 0
+        assert "images and masks are 72x48 (width x height), the size in raw" in capsys.readouterr().err
+        whole = read_video(Path("raw/phone.mp4"))
+        for number in (7, 19):
+            image = read_image(Path(name, f"images/phone.mp4_{number:06d}.png"))
+            np.testing.assert_array_equal(image, whole[number])
+        assert len(list(Path(name, "images").iterdir())) == 2
+        reader = {"label-studio": "label-studio-predictions"}.get(name, name)
+        read = ["labels", "import", "--format", reader, name, "--clips", "clips", "--output", f"{name}-back"]
+        assert main(read) == 0
+        found, masks = ClipStore(Path(f"{name}-back")), ClipStore(Path("masks"))
+        for clip_id, t in (("phone_00004", 3), ("phone_00012", 7)):
+            mask = found.masks(found.get(clip_id))[t]
+            np.testing.assert_array_equal(mask, masks.masks(masks.get(clip_id))[t])
+    coco = [*words, "--format", "coco", "--output", "no"]
+    assert "--raw: give --clips, too" in failed(capsys, *coco)
+    encode(Path("raw/phone.mp4"), "libx264", frames=20, size=(48, 72), first=7)
+    assert "raw: clip 'phone_00004' shows something else; give the raw data and the --params" in failed(
+        capsys, *coco, "--clips", "clips"
+    )
+    params["source"] = source | {"window_step": 5}
+    Path("params.yaml").write_text(yaml.safe_dump({"prepare_clips": params}))
+    assert "raw: has no clip 'phone_00004'; give the" in failed(capsys, *coco, "--clips", "clips")
+
+
+def test_a_video_that_has_the_name_of_a_clip_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames, truth = moving_squares(5, 8, 16, 24)
+    with ClipWriter(Path("clips"), height=16, width=24, maps=single_map(("background", "red", "blue"))) as writer:
+        for video in ("a", "a_00008"):
+            writer.add(
+                f"{video}_00008",
+                split="train",
+                kind="labelled",
+                frames=frames,
+                masks={MASK: truth},
+                meta={"video": video, "start": 8, "stride": 1},
+            )
+    assert main(["labels", "export", "--format", "coco", "--masks", "clips", "--output", "out"]) == 0
+    videos = [one["name"] for one in json.loads(Path("out/annotations.json").read_text())["videos"]]
+    assert videos == ["a", "a_00008_00008"]
+
+
+def test_labels_of_any_size_with_the_aspect_of_the_frames_are_resized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("windows"), (0,), 8)
+    for width, height in ((240, 160), (12, 8), (241, 160)):
+        write_coco(("street_000003.png",), width, height)
+        found = import_coco("windows", f"new{width}")
+        mask = found.masks(found.get("street_00000"))[3]
+        assert (mask[:, :12] == 1).all() and (mask[:, 12:] == 0).all()
+    words = ("labels", "import", "--format", "coco", "a.json", "--clips", "windows", "--output", "no")
+    for width, height in ((160, 240), (240, 120)):
+        write_coco(("street_000003.png",), width, height)
+        assert (
+            f"is {width}x{height}, the clips of windows are 24x16 (width x height), of another aspect"
+            in failed(capsys, *words)
+        )
+
+
+def test_a_video_that_is_scored_on_is_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As prepare_clips does, which puts a video with some labels into one split."""
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("windows"), (0, 8, 16), 8)
+    write_coco(("street_000003.png",))
+    found = import_coco("windows", "val", "--split", "val")
+    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] * 3
+    assert labelled_places(found) == {"street_00000": [3], "street_00008": [], "street_00016": []}
+    assert (found.masks(found.get("street_00016")) == IGNORE).all()
+    assert "2 clips without labels left the split unlabeled, because labels of the" in capsys.readouterr().err
+    write_windows(Path("some"), (0, 8, 16), 8, val=(16,))
+    found = import_coco("some", "followed")
+    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] * 3
+    said = capsys.readouterr().err
+    assert "1 clip joins the split val, not train, because other labels of the same video are in it" in said
+    assert "1 clip without labels left the split unlabeled" in said
+    write_windows(Path("rest"), (0, 8, 16), 8, train=(16,))
+    found = import_coco("rest", "trained", "--split", "val")
+    assert [clip.split for clip in found.clips] == ["train", "unlabeled", "train"]
+    assert "1 clip joins the split train, not val" in capsys.readouterr().err
 
 
 def test_a_masker_learns_from_the_frames_with_labels_alone(masks: ClipStore, masker: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskcast.commands.parser import add_commands, add_number, resolve_name
 from maskcast.data.labelling.formats.table import FORMATS, get_format
@@ -9,6 +10,10 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.outputs import atomic_output, check_not_exists
+
+if TYPE_CHECKING:
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.data.raw_frames import RawFrames
 
 METHODS = ("random", "foreground-random", "class-uncertainty")  # the default first
 LISTED = 5  # maximum number of unmatched frames that are printed
@@ -20,9 +25,10 @@ EPILOG = f"""\
 FORMAT is one of
 {_FORMATS}
 
-Frames are exported as images named <clip>_<frame>.png, counted from 0, and labels are matched by these names.
-Frames that a file does not list stay unlabelled; they are not background. docs/labels.md shows the way from
-generated masks through CVAT or Label Studio to a masker trained on the corrected labels.
+Frames are exported as images named <video>_<frame>.png, or <clip>_<frame>.png if the video is unknown, counted
+from 0, and labels are matched by these names. Frames that a file does not list stay unlabelled; they are not
+background. docs/labels.md shows the way from generated masks through CVAT or Label Studio to a masker trained on
+the corrected labels.
 
 examples:
   maskcast labels suggest --clips data/clips --masker models/masker \\
@@ -88,6 +94,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks", metavar="STORE", type=Path, required=True, help="masks, e.g. those of generate_masks"
     )
     command.add_argument("--clips", metavar="STORE", type=Path, help="clips, to write their frames as images, too")
+    command.add_argument(
+        "--raw",
+        metavar="FOLDER",
+        type=Path,
+        help="raw data of the clips: export images and masks at their original size",
+    )
+    command.add_argument(
+        "--params",
+        metavar="FILE",
+        type=Path,
+        default=Path("params.yaml"),
+        help="with --raw: params of prepare_clips (default: %(default)s)",
+    )
     command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
     command.add_argument(
         "--frames",
@@ -166,25 +185,57 @@ def _import(args: argparse.Namespace, out: Path) -> str:
             f"{pluralize(report.unlabelled, 'frame', 'is', 'are')} listed without annotation: left without "
             "labels (--empty unlabelled)"
         )
-    if report.trained:
-        clip, training_clip = report.trained[0]
+    for split in sorted(set(report.followed.values())):
+        clips = [clip for clip, followed in report.followed.items() if followed == split]
         say(
-            f"warning: {pluralize(len(report.trained), 'clip')} of split {args.split} and training clips are from "
-            f"the same video, e.g. {clip!r} and {training_clip!r}: import all clips of a video into one split"
+            f"{pluralize(len(clips), 'clip', 'joins', 'join')} the split {split}, not {args.split}, because other "
+            f"labels of the same video are in it, e.g. {clips[0]!r}"
         )
-    return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
+    if report.moved:
+        say(
+            f"{pluralize(len(report.moved), 'clip')} without labels left the split unlabeled, because labels of "
+            f"the same video are scored and nothing may be trained on it, e.g. {report.moved[0]!r}"
+        )
+    if report.trained:
+        say(
+            f"warning: {pluralize(len(report.trained), 'training clip')} and new labels of split {args.split} are "
+            f"from the same video, e.g. {report.trained[0]!r}: import all clips of a video into one split"
+        )
+    repeated = f", and {report.repeated} more where clips overlap" if report.repeated else ""
+    return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}{repeated}"
 
 
 def _export(args: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.labelling.exporting import export_labels, read_frames_list
 
+    if args.raw is not None and args.clips is None:
+        raise MaskcastError("--raw: give --clips, too: the clips that were prepared from the raw data")
     store = ClipStore(args.masks, args.map)
     frames = None if args.frames is None else read_frames_list(args.frames)
     pictures = None if args.clips is None else ClipStore(args.clips)
+    raw_frames = None if args.raw is None or pictures is None else _raw_frames(args, pictures)
     label_format = get_format(resolve_name(args.format, "format", list(FORMATS)))
-    clips, count = export_labels(out, label_format, store, frames, pictures)
-    return f"wrote {pluralize(count, 'frame')} of {pluralize(clips, 'clip')} as {label_format.name}"
+    report = export_labels(out, label_format, store, frames, pictures, raw_frames)
+    sizes = ", ".join(f"{width}x{height}" for height, width in report.sizes[:LISTED])
+    more = ", ..." if len(report.sizes) > LISTED else ""
+    origin = "the size of the clips" if raw_frames is None else f"the size in {args.raw}"
+    say(f"images and masks are {sizes}{more} (width x height), {origin}")
+    frames_and_clips = f"{pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
+    return f"wrote {frames_and_clips} as {label_format.name}"
+
+
+def _raw_frames(args: argparse.Namespace, store: "ClipStore") -> "RawFrames":
+    """Returns the frames of clips at the size of the raw data that they were prepared from."""
+    from maskcast.data.raw_frames import RawFrames
+    from maskcast.params import load_params_file, section, validate
+    from maskcast.stages.prepare_clips import PrepareClips
+
+    name = "prepare_clips"
+    values = section(load_params_file(args.params), name, str(args.params))
+    params = validate(PrepareClips, values, f"{args.params}: {name}")
+    listing = params.source.listing(args.raw, height=params.height, width=params.width, seed=params.seed)
+    return RawFrames(args.raw, listing, store)
 
 
 def _suggest(args: argparse.Namespace, out: Path) -> str:

@@ -84,6 +84,19 @@ class Clip:
         return str(self.meta.get("video", self.id))
 
     @property
+    def video_frames(self) -> Sequence[int] | None:
+        """Number of each frame in the clip's video, from 0 on; None if the store does not say."""
+        numbers, start, stride = (self.meta.get(key) for key in ("video_frames", "start", "stride"))
+        if {"background", "first_frame"} & self.meta.keys():  # composed frames, and parts of clips
+            return None
+        if isinstance(numbers, list):
+            whole = len(numbers) == self.num_frames and all(isinstance(number, int) for number in numbers)
+            return numbers if whole else None
+        if not (isinstance(start, int) and isinstance(stride, int) and stride > 0):
+            return None
+        return range(start, start + self.num_frames * stride, stride)
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the clip's layers in the store, ``frames`` first."""
         return ((FRAMES,) if self.has_frames else ()) + tuple(self.layers)

@@ -1,19 +1,22 @@
 """Exports masks of a clip store, and the frames that they belong to, in the label format of another tool.
 
-Legend: H height, W width.
+Legend: T frames, H height, W width, C = 3 channels (RGB).
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.images import write_image
-from maskcast.data.labelling.formats.base import IGNORED, Export, LabelFormat, Region
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.images import resize_masks, write_image
+from maskcast.data.labelling.formats.base import IGNORED, Export, FrameId, LabelFormat, Region, Size
 from maskcast.data.labelling.formats.names import frame_name
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
@@ -21,19 +24,45 @@ from maskcast.progress import track
 from maskcast.reading import is_small_integer, parsing, pluralize, read_text
 
 FrameSelection = Mapping[str, Sequence[int]]  # frame indices by clip id
+Places = dict[str, dict[int, FrameId]]  # clip id and frame index, by the clip and number that the files name
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Summary of an export.
+
+    Attributes:
+        clips: number of clips.
+        frames: number of frames; one that several clips of a video share counts once.
+        sizes: sizes of the frames, the most frequent first.
+    """
+
+    clips: int
+    frames: int
+    sizes: Sequence[Size]
 
 
 def export_labels(
-    folder: Path, form: LabelFormat, store: ClipStore, frames: FrameSelection | None, frame_store: ClipStore | None
-) -> tuple[int, int]:
-    """Writes masks of a store into a folder; returns the number of clips and the number of frames.
+    folder: Path,
+    form: LabelFormat,
+    store: ClipStore,
+    frames: FrameSelection | None,
+    frame_store: ClipStore | None,
+    raw_frames: Callable[[Clip], np.ndarray] | None = None,
+) -> ExportReport:
+    """Writes masks of a store into a folder.
+
+    Frames are named by video and number in the video if the store has both, so that they are found again in clips
+    that were cut differently; else, and in formats of whole clips and of objects, by clip and number in the clip.
 
     Args:
         folder: created here.
         form: label format.
         store: the masks of its chosen map are written.
         frames: which frames to write; None writes all frames with masks.
-        frame_store: a store with the frames, which become ``images/<clip>_<frame>.png``; None writes no images.
+        frame_store: a store with the frames, which become ``images/<video>_<frame>.png``; None writes no images.
+        raw_frames: returns the frames (T, H, W, C) of a clip of ``frame_store`` at their original size, to which
+            masks are then resized; None writes both at the size of the clips.
 
     Raises:
         MaskcastError: there is nothing to write, or the format cannot represent it.
@@ -64,18 +93,36 @@ def export_labels(
         )
     if form.whole_clips:
         clips = {clip_id: range(clips_with_masks[clip_id].num_frames) for clip_id in clips}
+    places = _places(store, clips, by_video=not form.whole_clips and label_map.kind == "classes")
+    sizes = dict.fromkeys(places, (store.height, store.width))
     folder.mkdir(parents=True)
     if frame_store is not None:
-        _write_images(folder / "images", clips, store, frame_store)
+        sizes = _write_images(folder / "images", places, store, frame_store, raw_frames)
     export = Export(
         label_map.classes[1:],
-        (store.height, store.width),
-        clips,
+        sizes,
+        {name: list(found) for name, found in places.items()},
         label_map.kind == "instances",
-        lambda clip_id, t: regions_of(store, clip_id, t),
+        lambda name, t: regions_of(store, *places[name][t], sizes[name]),
     )
     form.write(folder, export)
-    return len(clips), sum(map(len, clips.values()))
+    common = [size for size, _ in Counter(sizes.values()).most_common()]
+    return ExportReport(len(clips), sum(map(len, places.values())), common)
+
+
+def _places(store: ClipStore, clips: FrameSelection, *, by_video: bool) -> Places:
+    """Returns the frames to write, each once: clip and index, by the clip and number that the files name."""
+    places: Places = defaultdict(dict)
+    for clip_id, frames in clips.items():
+        clip = store.get(clip_id)
+        # A video with the name of a clip would be taken for that clip.
+        numbers = clip.video_frames if by_video and clip.video not in store else None
+        for t in frames:
+            if numbers is None:
+                places[clip_id][t] = clip_id, t
+            else:
+                places[clip.video].setdefault(numbers[t], (clip_id, t))
+    return {name: dict(sorted(found.items())) for name, found in places.items()}
 
 
 def labelled_or_all(store: ClipStore, clip_id: str) -> Sequence[int]:
@@ -84,11 +131,13 @@ def labelled_or_all(store: ClipStore, clip_id: str) -> Sequence[int]:
     return labelled_frames(store, clip) if clip.kind == "labelled" else range(clip.num_frames)
 
 
-def regions_of(store: ClipStore, clip_id: str, t: int) -> list[Region]:
-    """Returns a region for each class, or object, of a frame, and one for its pixels without label."""
+def regions_of(store: ClipStore, clip_id: str, t: int, size: Size) -> list[Region]:
+    """Returns a region for each class, or object, of a frame at a size, and one for its pixels without label."""
     clip, frame, label_map = store.get(clip_id), slice(t, t + 1), store.label_map
-    (mask_HW,) = store.masks(clip, frame)
-    confidence_HW = store.confidence(clip, frame)[0] if store.has_confidence(clip) else None
+    (mask_HW,) = resize_masks(store.masks(clip, frame), *size)
+    confidence_HW = None
+    if store.has_confidence(clip):
+        (confidence_HW,) = resize_masks(store.confidence(clip, frame), *size)
     objects = clip.objects.get(label_map.name, {})
     regions = []
     for value in np.unique(mask_HW).tolist():
@@ -139,19 +188,38 @@ def _check_frames(store: ClipStore, clip_id: str, frames: Sequence[int]) -> Sequ
     return frames
 
 
-def _write_images(folder: Path, clips: FrameSelection, store: ClipStore, frame_store: ClipStore) -> None:
+def _write_images(
+    folder: Path,
+    places: Places,
+    store: ClipStore,
+    frame_store: ClipStore,
+    raw_frames: Callable[[Clip], np.ndarray] | None,
+) -> dict[str, Size]:
+    """Writes the images clip by clip; returns the size of each clip that the files name."""
     if (frame_store.height, frame_store.width) != (store.height, store.width):
         sizes = f"{frame_store.width}x{frame_store.height}, its masks {store.width}x{store.height}"
         raise MaskcastError(
             f"{frame_store.root}: frames are {sizes}; use the clips that the masks were generated from"
         )
     folder.mkdir()
-    for clip_id, frame_indices in track(list(clips.items()), "writing frames"):
-        frames = frame_store.frames(frame_store.get(clip_id))
-        if len(frames) <= frame_indices[-1]:
+    names_of: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    for name, found in places.items():
+        for number, (clip_id, t) in found.items():
+            names_of[clip_id].append((name, number, t))
+    written: dict[str, Size] = {}
+    for clip_id, names in track(list(names_of.items()), "writing frames"):
+        clip = frame_store.get(clip_id)
+        if clip.num_frames <= (last := max(t for _, _, t in names)):
             raise MaskcastError(
-                f"{frame_store.root}: clip {clip_id!r} has {pluralize(len(frames), 'frame')}, "
-                f"not {frame_indices[-1] + 1}"
+                f"{frame_store.root}: clip {clip_id!r} has {pluralize(clip.num_frames, 'frame')}, not {last + 1}"
             )
-        for t in frame_indices:
-            write_image(folder / frame_name(clip_id, t), frames[t][..., ::-1])
+        frames_THWC = frame_store.frames(clip) if raw_frames is None else raw_frames(clip)
+        height, width = frames_THWC.shape[1:3]
+        for name, number, t in names:
+            if written.setdefault(name, (height, width)) != (height, width):
+                raise MaskcastError(
+                    f"{frame_store.root}: frames of {name!r} are {width}x{height} in clip {clip_id!r}, "
+                    f"{written[name][1]}x{written[name][0]} in another; export without --raw"
+                )
+            write_image(folder / frame_name(name, number), frames_THWC[t][..., ::-1])
+    return written

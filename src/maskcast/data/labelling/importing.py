@@ -6,10 +6,12 @@ its pixels. A frame that is listed without any region is background or unlabelle
 Legend: T frames, H height, W width.
 """
 
+import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +20,28 @@ import zstandard
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.images import resize_masks
 from maskcast.data.labelling.formats.base import (
     MAX_INSTANCE_ID,
     Empty,
+    FrameId,
     ImportedFrame,
     LabelFormat,
+    Size,
     instance_ids,
 )
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.names import FRAME_RULE
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
+from maskcast.data.labelling.video_frames import VideoFrames
 from maskcast.data.shared_frames import TRAINING_SPLITS
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import parsing, pluralize
+
+ROUNDING = 4  # pixels that a side of clips or labels may be rounded by: `init` takes multiples of 8
+MAX_DISTORTION = 0.1  # of the aspect ratio, relative: rounding of smaller frames is not told from cropping
 
 
 @dataclass
@@ -40,21 +50,27 @@ class ImportReport:
 
     Attributes:
         clips: number of clips with new labels.
-        frames: number of labelled frames in all clips.
-        empty: how many of these are listed without any region.
+        frames: number of frames that the file labels.
+        repeated: how many more frames of clips have these labels, because clips of a video overlap.
+        empty: how many of ``frames`` are listed without any region.
         unlabelled: number of frames that are listed without any region and stay unlabelled.
         unmatched: names of frames that belong to no clip of the store.
         unused_renames: messages about renamed classes that no labelled frame has.
-        trained: clips that are scored on from now on, with another clip of the same video that is trained on.
+        followed: clips that had no labels and join the split of their video's labels, with this split.
+        moved: clips without labels that leave ``unlabeled`` for the split of new labels of their video.
+        trained: clips that are trained on, of a video with new labels that are scored.
     """
 
     clips: int = 0
     frames: int = 0
+    repeated: int = 0
     empty: int = 0
     unlabelled: int = 0
     unmatched: list[str] = field(default_factory=list)
     unused_renames: list[str] = field(default_factory=list)
-    trained: list[tuple[str, str]] = field(default_factory=list)
+    followed: dict[str, str] = field(default_factory=dict)
+    moved: list[str] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
 
 
 def import_labels(
@@ -70,6 +86,8 @@ def import_labels(
 ) -> ImportReport:
     """Writes a store with the clips of another store and the labels of a file.
 
+    A frame is labelled in all clips of its video that contain it. Labels of another size are resized.
+
     Args:
         root: folder to write.
         form: format of the file.
@@ -77,7 +95,7 @@ def import_labels(
         store: the clips; the labels go to its chosen map.
         rename: class name in the store by class name in the file.
         empty: what a frame is if it is listed without any region.
-        split: split of clips that had no labels before.
+        split: split of clips that had no labels before, unless other clips of their video have labels.
         first: number of a clip's first frame, for an ambiguous format; None to find it from the file.
 
     Raises:
@@ -88,36 +106,33 @@ def import_labels(
             f"{store.root}: map {store.label_map.name!r} is an alpha matte, which no label format supports"
         )
     names, report = ClassNames(store.classes, form, rename, "--rename '{}={}'"), ImportReport()
-    labels_by_clip: dict[str, _ClipLabels] = {}
+    videos, new = VideoFrames(store), _NewLabels(store, names, form.duplicate_remedy)
     with _unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
             if form.has_ambiguous_start:
                 form.detect_first_frame(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
             for frame in form.read(opened):
-                match = _match_frame(frame, store)
+                match = _match_frame(frame, store, videos)
                 if match is None:
                     report.unmatched.append(frame.where)
                 elif frame.empty and empty == "unlabelled":
                     report.unlabelled += 1
                 else:
+                    report.frames += 1
                     report.empty += frame.empty
-                    clip_id, t = match
-                    if clip_id not in labels_by_clip:
-                        labels_by_clip[clip_id] = _ClipLabels(store, clip_id, form.duplicate_remedy)
-                    labels_by_clip[clip_id].add_frame(t, frame, names)
+                    new.add(frame, match)
         except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
         report.unmatched = [where.replace(str(opened), str(path)) for where in report.unmatched]
-    if not labels_by_clip:
+    if not new.clips:
         raise _no_frames_error(path, store, report.unmatched)
     if form.covers_all_frames and empty == "background":
-        for clip in labels_by_clip.values():
-            report.empty += clip.fill_background()
+        filled = new.fill_background()
+        report.frames, report.empty = report.frames + filled, report.empty + filled
     report.unused_renames = list(names.unused_renames())
-    labels = {clip_id: clip.finish() for clip_id, clip in labels_by_clip.items() if clip.frames}
-    report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in labels_by_clip.values())
-    if split != "train":
-        report.trained = _of_trained_videos(store, labels)
+    report.repeated = new.num_frames - report.frames
+    report.clips = len(new.clips)
+    labels = _with_splits(store, {clip_id: clip.finish() for clip_id, clip in new.clips.items()}, split, report)
     write_relabelled(root, store, labels, split)
     return report
 
@@ -132,12 +147,41 @@ def _no_frames_error(path: Path, store: ClipStore, unmatched: Sequence[str]) -> 
     )
 
 
-def _of_trained_videos(store: ClipStore, labels: Mapping[str, NewLabels]) -> list[tuple[str, str]]:
-    """Returns the clips that had no labels, each with another clip of its video that is trained on, if any."""
-    new = [clip for name in labels if (clip := store.get(name)).kind != "labelled"]
-    new_ids, trained = {clip.id for clip in new}, store.where(lambda group: group.split in TRAINING_SPLITS)
-    others = {clip.video: clip.id for clip in trained if clip.id not in new_ids}
-    return [(clip.id, others[clip.video]) for clip in new if clip.video in others]
+def _with_splits(
+    store: ClipStore, labels: Mapping[str, NewLabels], split: str, report: ImportReport
+) -> dict[str, NewLabels]:
+    """Returns labels with the splits that keep a video together, as ``prepare_clips`` does.
+
+    A clip that had no labels joins the split of its video's labelled clips, if they are all of one. If new labels
+    are scored, the rest of their video must not be trained on and joins them, without labels.
+    """
+    changed = {clip_id: new for clip_id, new in labels.items() if store.get(clip_id).kind != "labelled"}
+    videos = {store.get(clip_id).video for clip_id in changed}
+    splits_of: dict[str, set[str]] = defaultdict(set)  # of the labelled clips of each video
+    rest: dict[str, list[Clip]] = defaultdict(list)  # unlabelled clips of each video
+    for clip in store.clips:
+        if clip.video in videos and clip.kind == "labelled":
+            splits_of[clip.video].add(clip.split)
+        elif clip.video in videos and clip.kind == "unlabelled" and clip.id not in changed:
+            rest[clip.video].append(clip)
+    result = dict(labels)
+    for clip_id, new in changed.items():
+        splits = splits_of[store.get(clip_id).video]
+        if len(splits) == 1 and split not in splits:
+            (report.followed[clip_id],) = splits
+            result[clip_id] = replace(new, split=report.followed[clip_id])
+    for video in videos:
+        (common,) = splits_of[video] if len(splits_of[video]) == 1 else {split}
+        if common in TRAINING_SPLITS or len(splits_of[video]) > 1:
+            continue
+        if store.label_map.kind == "instances":  # a clip cannot have labels of no frame
+            report.trained += [clip.id for clip in rest[video]]
+            continue
+        for clip in rest[video]:
+            nothing_THW = np.broadcast_to(np.uint8(IGNORE), (clip.num_frames, store.height, store.width))
+            result[clip.id] = NewLabels(nothing_THW, (), split=common)
+            report.moved.append(clip.id)
+    return result
 
 
 @contextmanager
@@ -159,8 +203,21 @@ def _unpacked(path: Path) -> Iterator[Path]:
         yield Path(scratch) / path.stem
 
 
-def _match_frame(frame: ImportedFrame, store: ClipStore) -> tuple[str, int] | None:
-    """Returns clip and frame index, or None if the store has no such clip.
+@dataclass(frozen=True)
+class _Match:
+    """The places of a listed frame in the clips of a store.
+
+    Attributes:
+        named: clips and indices that the file names; several if it names a video.
+        others: further places of the same frame, where clips of the video overlap.
+    """
+
+    named: Sequence[FrameId]
+    others: Sequence[FrameId] = ()
+
+
+def _match_frame(frame: ImportedFrame, store: ClipStore, videos: VideoFrames) -> _Match | None:
+    """Returns the places of a frame, or None if the store has no such clip or video frame.
 
     Raises:
         MaskcastError: the clip is shorter.
@@ -173,15 +230,99 @@ def _match_frame(frame: ImportedFrame, store: ClipStore) -> tuple[str, int] | No
                     f"{frame.where}: clip {clip_id!r} of {store.root} has frames 0 to {length - 1}, not {t}; use "
                     "the store that the labels were exported from"
                 )
-            return clip_id, t
+            named = [(clip_id, t)]
+            return _Match(named, [place for place in videos.same(clip_id, t) if place not in named])
+    for video, number in frame.frame_ids:
+        if places := videos.places(video, number):
+            return _Match(places)
     return None
 
 
-class _ClipLabels:
-    """The new labels of a clip, kept compressed frame by frame."""
+def _fits(store: ClipStore, size: Size) -> bool:
+    """Whether frames of a size show what the store's show, up to rounding: neither is rotated or cropped."""
+    tolerance = min(MAX_DISTORTION, ROUNDING / min(*size, store.height, store.width))
+    aspects = (store.width / store.height, *store.meta.get("source_aspect", ()))
+    return any(abs(math.log(size[1] / size[0] / aspect)) <= tolerance for aspect in aspects)
 
-    def __init__(self, store: ClipStore, clip_id: str, duplicate_remedy: str) -> None:
-        self._store, self._clip, self._duplicate_remedy = store, store.get(clip_id), duplicate_remedy
+
+class _NewLabels:
+    """The new labels of all clips.
+
+    Attributes:
+        clips: those with new labels, by id.
+    """
+
+    def __init__(self, store: ClipStore, names: ClassNames, duplicate_remedy: str) -> None:
+        self._store, self._names, self._duplicate_remedy = store, names, duplicate_remedy
+        self._has_objects = store.label_map.kind == "instances"
+        self._named: dict[str, set[int]] = defaultdict(set)  # frames that the file names, by clip
+        self.clips: dict[str, _ClipLabels] = {}
+
+    @property
+    def num_frames(self) -> int:
+        """Number of labelled frames of all clips."""
+        return sum(len(clip.frames) for clip in self.clips.values())
+
+    def add(self, frame: ImportedFrame, match: _Match) -> None:
+        """Adds the labels of a frame in all its places; those that the file names take precedence.
+
+        Raises:
+            MaskcastError: a place is listed twice, the frame has another aspect ratio, or an unknown class.
+        """
+        for clip_id, t in match.named:
+            if t in self._named[clip_id]:
+                raise MaskcastError(
+                    f"{frame.where}: frame {t} of clip {clip_id!r} is listed twice; {self._duplicate_remedy}"
+                )
+            self._named[clip_id].add(t)
+        size = frame.size or (self._store.height, self._store.width)
+        if not _fits(self._store, size):
+            raise MaskcastError(
+                f"{frame.where}: is {size[1]}x{size[0]}, the clips of {self._store.root} are "
+                f"{self._store.width}x{self._store.height} (width x height), of another aspect ratio; label the "
+                "frames that `labels export` wrote, neither rotated nor cropped"
+            )
+        if self._has_objects:  # which are numbered in each clip, and need labels in all of its frames
+            for clip_id, t in match.named:
+                self._clip(clip_id).add_objects(t, frame, size, self._names)
+            return
+        packed = _pack(self._painted(frame, size), (self._store.height, self._store.width))
+        for clip_id, t in match.named:
+            self._clip(clip_id).frames[t] = packed
+        for clip_id, t in match.others:
+            if t not in self._named[clip_id] and self._store.get(clip_id).kind != "hidden":
+                self._clip(clip_id).frames[t] = packed
+
+    def fill_background(self) -> int:
+        """Makes all unlisted frames of the clips that the file names background; returns their number."""
+        return sum(self.clips[clip_id].fill_background() for clip_id in self._named)
+
+    def _clip(self, clip_id: str) -> "_ClipLabels":
+        if clip_id not in self.clips:
+            self.clips[clip_id] = _ClipLabels(self._store, clip_id)
+        return self.clips[clip_id]
+
+    def _painted(self, frame: ImportedFrame, size: Size) -> np.ndarray:
+        """Returns the classes of a frame, (H, W) uint8; regions in front cover those behind."""
+        mask_HW = np.zeros(size, np.uint8)
+        for region in frame.regions(size):
+            mask_HW[region.mask_HW] = self._names.id_of(region.class_name, frame.where)
+        return mask_HW
+
+
+def _pack(mask_HW: np.ndarray, size: Size) -> bytes:
+    return zstandard.compress(resize_masks(mask_HW[None], *size).tobytes(), 3)
+
+
+class _ClipLabels:
+    """The new labels of a clip, kept compressed frame by frame.
+
+    Attributes:
+        frames: masks at the size of the clips, by frame.
+    """
+
+    def __init__(self, store: ClipStore, clip_id: str) -> None:
+        self._store, self._clip = store, store.get(clip_id)
         if self._clip.kind == "hidden":
             raise MaskcastError(
                 f"{store.root}: clip {clip_id!r} is hidden and cannot be labelled; remove its frames from the file"
@@ -192,36 +333,19 @@ class _ClipLabels:
         self._num_new = 0  # objects without a number in the file
         self.frames: dict[int, bytes] = {}
 
-    def add_frame(self, t: int, frame: ImportedFrame, names: ClassNames) -> None:
-        """Adds the labels of a frame; regions in front cover those behind.
-
-        Raises:
-            MaskcastError: the frame is listed twice, has another size, or has an unknown class.
-        """
-        where = frame.where
-        if t in self.frames:
-            raise MaskcastError(
-                f"{where}: frame {t} of clip {self._clip.id!r} is listed twice; {self._duplicate_remedy}"
-            )
-        if frame.size is not None and frame.size != self._size:
-            raise MaskcastError(
-                f"{where}: is {frame.size[1]}x{frame.size[0]}, the clips of {self._store.root} are "
-                f"{self._size[1]}x{self._size[0]}; label the frames that `labels export` wrote"
-            )
-        mask_HW = np.zeros(self._size, self._dtype)
-        for region in frame.regions(self._size):
-            class_id = names.id_of(region.class_name, where)
-            if not self._instances:
-                mask_HW[region.mask_HW] = class_id
-            elif class_id not in (0, IGNORE):
+    def add_objects(self, t: int, frame: ImportedFrame, size: Size, names: ClassNames) -> None:
+        """Adds the objects of a frame, drawn at a size; regions in front cover those behind."""
+        mask_HW = np.zeros(size, np.uint32)
+        for region in frame.regions(size):
+            class_id = names.id_of(region.class_name, frame.where)
+            if class_id not in (0, IGNORE):
                 mask_HW[region.mask_HW] = self._object_number(class_id, region.instance)
-        self.frames[t] = zstandard.compress(mask_HW.tobytes(), 3)
+        self.frames[t] = _pack(mask_HW, self._size)
 
     def fill_background(self) -> int:
-        """Makes all unlisted frames background; returns their number."""
+        """Makes all frames without new labels background; returns their number."""
         missing = [t for t in range(self._clip.num_frames) if t not in self.frames]
-        background = zstandard.compress(np.zeros(self._size, self._dtype).tobytes(), 3)
-        self.frames |= dict.fromkeys(missing, background)
+        self.frames |= dict.fromkeys(missing, _pack(np.zeros(self._size, self._dtype), self._size))
         return len(missing)
 
     def finish(self) -> NewLabels:

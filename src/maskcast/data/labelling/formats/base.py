@@ -24,7 +24,7 @@ IGNORED = "ignore"  # class name of pixels without label
 MAX_INSTANCE_ID = (1 << 16) - 1
 Empty = Literal["background", "unlabelled"]  # what a frame is that is listed without any region
 Size = tuple[int, int]  # height, width
-FrameId = tuple[str, int]  # clip id, frame index from 0
+FrameId = tuple[str, int]  # clip and frame index from 0: of a clip of the store, or of its video
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class Export:
 
     Attributes:
         classes: class names without the background, in the order of their ids.
-        size: size of all frames.
-        clips: frame indices of each clip, by clip id.
+        sizes: size of the frames of each clip.
+        clips: frame indices of each clip, by its name: the id of a clip, or the name of a video.
         instances: whether regions are objects.
         regions: returns the regions of a frame.
     """
 
     classes: Sequence[str]
-    size: Size
+    sizes: Mapping[str, Size]
     clips: Mapping[str, Sequence[int]]
     instances: bool
     regions: Callable[[str, int], Sequence[Region]]
@@ -96,7 +96,7 @@ class Export:
         return (*self.classes, IGNORED)
 
     def frames(self) -> Iterator[tuple[str, int, Sequence[Region]]]:
-        """Yields clip id, frame index and regions of all frames."""
+        """Yields clip, frame index and regions of all frames."""
         for clip, frames in self.clips.items():
             for t in frames:
                 yield clip, t, self.regions(clip, t)

@@ -81,8 +81,8 @@ class Cityscapes(LabelFormat):
                 f"the classes {', '.join(ID_OF)}"
             )
         for clip, t, regions in export.frames():
-            labels_HW = np.zeros(export.size, np.uint8)
-            instances_HW = np.zeros(export.size, np.uint16)
+            labels_HW = np.zeros(export.sizes[clip], np.uint8)
+            instances_HW = np.zeros(export.sizes[clip], np.uint16)
             for region in regions:
                 name, instance = region.class_name, region.instance
                 label_id = OUT_OF_ROI if name == IGNORED else ID_OF[name]

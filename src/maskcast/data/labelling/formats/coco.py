@@ -46,12 +46,12 @@ class Coco(LabelFormat):
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``annotations.json``."""
-        height, width = export.size
         videos = {clip: k for k, clip in enumerate(export.clips, 1)}
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         ids = {name: k for k, name in enumerate(export.labels, 1)}
         for clip, t, regions in export.frames():
+            height, width = export.sizes[clip]
             image = {"id": len(images) + 1, "file_name": frame_name(clip, t), "height": height, "width": width}
             images.append(image | {"video_id": videos[clip], "frame_id": t})
             for region in regions:
@@ -63,7 +63,10 @@ class Coco(LabelFormat):
                 annotations.append(annotation | coco_mask(region.mask_HW) | score_and_instance(region))
         content = {
             "images": images,
-            "videos": [{"id": k, "name": clip, "height": height, "width": width} for clip, k in videos.items()],
+            "videos": [
+                {"id": k, "name": clip, "height": export.sizes[clip][0], "width": export.sizes[clip][1]}
+                for clip, k in videos.items()
+            ],
             "categories": [{"id": k, "name": name} for name, k in ids.items()],
             "annotations": annotations,
         }

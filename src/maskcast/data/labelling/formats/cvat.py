@@ -115,13 +115,13 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
     return tasks
 
 
-def task_document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
+def task_document(name: str, export: Export, size: Size, frames: int, mode: str) -> ET.Element:
     """Returns the document of a task with its ``<meta>``, without any shapes."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     meta = ET.SubElement(root, "meta")
     task = ET.SubElement(meta, "task")
-    height, width = export.size
+    height, width = size
     fields: Mapping[str, Any] = {
         "name": name,
         "size": frames,

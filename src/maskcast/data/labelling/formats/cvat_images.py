@@ -22,9 +22,9 @@ class CvatImages(cvat.Cvat):
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``annotations.xml``, and ``labels.json`` with CVAT's label settings."""
         frames = sum(map(len, export.clips.values()))
-        root = cvat.task_document("maskcast", export, frames, "annotation")
-        height, width = (str(side) for side in export.size)
+        root = cvat.task_document("maskcast", export, next(iter(export.sizes.values())), frames, "annotation")
         for number, (clip, t, regions) in enumerate(export.frames()):
+            height, width = map(str, export.sizes[clip])
             attributes = {"id": str(number), "name": frame_name(clip, t), "width": width, "height": height}
             image = ET.SubElement(root, "image", attributes)
             for region, mask in mask_attributes(regions):

@@ -41,7 +41,7 @@ class CvatVideo(cvat.Cvat):
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``<clip>/annotations.xml``, and ``labels.json`` with CVAT's label settings."""
         for clip, frames in export.clips.items():
-            root = cvat.task_document(clip, export, len(frames), "interpolation")
+            root = cvat.task_document(clip, export, export.sizes[clip], len(frames), "interpolation")
             count = 0
             for t in frames:
                 for region, mask in mask_attributes(export.regions(clip, t)):

@@ -59,9 +59,9 @@ class LabelStudio(LabelFormat):
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``tasks.json``, and ``label-config.xml``, the labelling interface."""
         tasks = []
-        height, width = export.size
-        frame = {"original_width": width, "original_height": height, "image_rotation": 0}
         for clip, t, regions in export.frames():
+            height, width = export.sizes[clip]
+            frame = {"original_width": width, "original_height": height, "image_rotation": 0}
             result = []
             for number, region in enumerate(regions):
                 value = {"format": "rle", "rle": encode(region.mask_HW), "brushlabels": [region.class_name]}

@@ -46,9 +46,9 @@ class Labelme(LabelFormat):
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``labelme/<clip>_<frame>.json``, which name the images in ``images``."""
         (folder / FOLDER).mkdir()
-        height, width = export.size
         for clip, t, regions in export.frames():
             image = PurePosixPath(frame_name(clip, t))
+            height, width = export.sizes[clip]
             content: dict[str, Any] = {
                 "version": "5.4.1",
                 "flags": {},

@@ -90,7 +90,7 @@ class MotsPng(Mots):
         check_class_count(export.classes)
         write_labels(root, export.classes)
         for clip, t, regions in export.frames():
-            values_HW = np.zeros(export.size, np.uint16)
+            values_HW = np.zeros(export.sizes[clip], np.uint16)
             for region in regions:
                 values_HW[region.mask_HW] = encode_value(region, export.classes)
             place = root / clip_name(clip)

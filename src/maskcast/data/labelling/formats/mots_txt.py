@@ -45,8 +45,8 @@ class MotsTxt(Mots):
         root.mkdir()
         check_class_count(export.classes)
         write_labels(root, export.classes)
-        height, width = export.size
         for clip, frames in export.clips.items():
+            height, width = export.sizes[clip]
             lines = []
             for t in frames:
                 for region in export.regions(clip, t):

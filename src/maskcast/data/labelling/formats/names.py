@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.labelling.formats.base import FrameId
 
-FRAME_RULE = "<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on"
+FRAME_RULE = "<video or clip>_<frame>.png or <video or clip>/<frame>.png, frames from 0 on"
 VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # CVAT's name of a video frame
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio's prefix of an uploaded file
 

@@ -40,7 +40,7 @@ class Png(MotsPng):
         write_labels(root, export.classes)
         values = {name: k for k, name in enumerate(export.classes, 1)} | {IGNORED: IGNORE}
         for clip, t, regions in export.frames():
-            mask_HW = np.zeros(export.size, np.uint8)
+            mask_HW = np.zeros(export.sizes[clip], np.uint8)
             for region in regions:
                 mask_HW[region.mask_HW] = values[region.class_name]
             place = root / clip_name(clip)

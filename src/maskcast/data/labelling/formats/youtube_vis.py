@@ -35,12 +35,12 @@ class YouTubeVis(LabelFormat):
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``instances.json``."""
-        height, width = export.size
         ids = {name: k for k, name in enumerate(export.labels, 1)}
         videos: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number, (clip, frames) in enumerate(export.clips.items(), 1):
             names = [frame_name(clip, t) for t in frames]
+            height, width = export.sizes[clip]
             video = {"id": number, "width": width, "height": height, "length": len(names), "file_names": names}
             videos.append(video)
             objects: dict[tuple[str, int | None], dict[int, Region]] = defaultdict(dict)

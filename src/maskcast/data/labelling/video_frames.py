@@ -1,0 +1,44 @@
+"""Finds the frames of a video in the clips of a store, which may overlap."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.labelling.formats.base import FrameId
+
+
+class VideoFrames:
+    """The places of video frames in the clips of a store.
+
+    Args:
+        store: clips that do not know their video's frames have places of their own only.
+    """
+
+    def __init__(self, store: ClipStore) -> None:
+        self._store = store
+        self._clips: dict[str, list[str]] = defaultdict(list)  # ids by video
+        for clip in store.clips:
+            if clip.video_frames is not None:
+                self._clips[clip.video].append(clip.id)
+        self._places: dict[str, Mapping[int, Sequence[FrameId]]] = {}  # by video and number, when first needed
+
+    def places(self, video: str, number: int) -> Sequence[FrameId]:
+        """Returns the clips and indices that show a frame of a video, hidden clips only if there are no others."""
+        if video not in self._clips:
+            return ()
+        if video not in self._places:
+            self._places[video] = self._index(video)
+        return self._places[video].get(number, ())
+
+    def same(self, clip_id: str, t: int) -> Sequence[FrameId]:
+        """Returns all clips and indices that show the same frame as a frame of a clip."""
+        clip = self._store.get(clip_id)
+        return [(clip_id, t)] if clip.video_frames is None else self.places(clip.video, clip.video_frames[t])
+
+    def _index(self, video: str) -> Mapping[int, Sequence[FrameId]]:
+        found: dict[int, list[FrameId]] = defaultdict(list)
+        hidden: dict[int, list[FrameId]] = defaultdict(list)
+        for clip in map(self._store.get, self._clips[video]):
+            for t, number in enumerate(clip.video_frames or ()):
+                (hidden if clip.kind == "hidden" else found)[number].append((clip.id, t))
+        return hidden | found
