@@ -44,7 +44,7 @@ class Labelme(LabelFormat):
         self._reported: set[str] = set()  # kinds without area that were reported: once, not for each file
 
     def write(self, folder: Path, export: Export) -> None:
-        """Writes ``labelme/<clip>_<frame>.json``, which name the images in ``images``."""
+        """Writes ``labelme/<name>_<frame>.json`` of a clip or video, which name the images in ``images``."""
         (folder / FOLDER).mkdir()
         for clip, t, regions in export.frames():
             image = PurePosixPath(frame_name(clip, t))
