@@ -277,6 +277,9 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     headings = [line.split()[1] for line in keys if line.startswith("      layout: ")]
     videos = ["frame_folders", "annotations", "videos"]
     assert headings == ["competition", "clevrer", *videos, "green_screen", "synthetic", *HANDS]
+    for layout, own, shared in (("frame_folders", "images", "classes"), ("annotations", "format", "frames")):
+        first, *others = "\n".join(keys).partition(f"layout: {layout}\n")[2].split()
+        assert first == f"{own}:" and f"{shared}:" in others, layout  # its own keys stand before shared ones
     text = " ".join(" ".join(keys).split())
     assert "(one of auto, index, binary; default auto)" in text
     assert (
