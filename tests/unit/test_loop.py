@@ -19,7 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.markup import Html
 from maskcast.progress import listening
 from maskcast.seed import derive, rng
-from maskcast.training import learner, loop
+from maskcast.training import checkpoint, learner, loop
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.dry_run import dry_run_training
 from maskcast.training.loop import fit
@@ -293,6 +293,46 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: py
     assert "other params, data or plugins" in capsys.readouterr().err
     for name, weights in fresh.model.state_dict().items():
         assert torch.equal(weights, other.model.state_dict()[name]), name
+
+
+def test_a_run_that_is_killed_before_its_first_epoch_goes_on_from_the_last_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = PARAMS.model_copy(update={"steps_per_epoch": 20, "epochs": 1, "checkpoint_every": 1000})
+    unbroken, resumed = Regression(), Regression()
+    expected, _ = fit(unbroken, params, tmp_path / "unbroken")
+    monkeypatch.setattr(checkpoint, "PERIOD_S", 0.0)
+    monkeypatch.setattr(checkpoint, "MIN_RATIO", 0.0)
+    with pytest.raises(Killed):
+        fit(Regression(killed_at=13), params, tmp_path / "killed")
+    scores, _ = fit(resumed, params, tmp_path / "killed")
+    assert "resuming at step 13 of 20" in capsys.readouterr().err
+    assert scores["score"] == expected["score"]
+    for name, weights in unbroken.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_is_due_each_minute_or_later_if_writing_one_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def due(now: float) -> bool:
+        nonlocal clock
+        clock = now
+        return checkpoints.is_due
+
+    def slow(state: Any, file: Any) -> None:
+        nonlocal clock
+        clock += 2.0
+
+    clock = 1000.0
+    monkeypatch.setattr("maskcast.training.checkpoint.time.monotonic", lambda: clock)
+    checkpoints = Checkpoints(tmp_path, "a")
+    assert [due(1059.0), due(1060.0)] == [False, True]
+    checkpoints.save({"step": torch.tensor(1)})
+    assert [due(1119.0), due(1120.0)] == [False, True]
+    monkeypatch.setattr("maskcast.training.checkpoint.torch.save", slow)
+    checkpoints.save({})  # until 1122
+    assert [due(1321.0), due(1322.0)] == [False, True]
 
 
 def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,8 @@ from maskcast.reading import open_file, parsing, read_json
 
 STATE = "checkpoint.pt"
 OWNER = "fingerprint.json"
+PERIOD_S = 60.0  # seconds after a checkpoint until the next one is due
+MIN_RATIO = 100.0  # and at least so many times the seconds that writing it took
 
 
 class Checkpoints:
@@ -27,6 +30,12 @@ class Checkpoints:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self.fingerprint = folder, fingerprint
+        self._written, self._took_s = time.monotonic(), 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint, or without any the start, is long ago."""
+        return time.monotonic() - self._written >= max(PERIOD_S, MIN_RATIO * self._took_s)
 
     def load(self) -> dict[str, Any] | None:
         """Returns the last saved state, on the CPU, or None if there is no checkpoint to resume from.
@@ -46,6 +55,7 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes ``state`` to a temporary file, flushes it to the disk and replaces the last one."""
+        started = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self._write_partial(STATE, lambda file: torch.save(state, file))
         owner = self.folder / OWNER
@@ -54,6 +64,8 @@ class Checkpoints:
             text = json.dumps({"fingerprint": self.fingerprint}) + "\n"
             self._write_partial(OWNER, lambda file: file.write(text.encode())).replace(owner)
         partial.replace(self.folder / STATE)
+        self._written = time.monotonic()
+        self._took_s = self._written - started
 
     def restoring(self) -> AbstractContextManager[None]:
         """Returns a context for restoring a loaded state, in which a mismatch becomes an error of one line."""

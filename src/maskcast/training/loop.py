@@ -123,6 +123,7 @@ def fit(
                 epoch_ends = run.step % params.steps_per_epoch == 0
                 pauses = run.step < params.steps and processes.any_requested(pause_requested(), step)
                 saves = pauses or run.step % params.checkpoint_every == 0
+                saves = saves or (rank() == 0 and checkpoints.is_due)  # the others write none
                 for metrics in learner.metrics.read(all_steps=epoch_ends or saves):
                     run.losses += metrics.loss
                     _report(metrics, params.rate(metrics.step))

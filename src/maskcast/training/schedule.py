@@ -52,7 +52,8 @@ class Schedule(Params, ABC):
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, samples and augmentation."""
     checkpoint_every: int = Field(default=200, ge=1)
-    """Steps between checkpoints; a killed run resumes from the last one."""
+    """Steps between checkpoints; one is also written each minute, or more rarely where that would take more than
+    1 % of the time. A killed run resumes from the last one."""
     time_limit: float | None = Field(default=None, gt=0, exclude=True)
     """Minutes after which training finishes its step, writes a checkpoint and exits with code 75; the same command
     resumes it. SIGTERM and SIGUSR1 do the same. null sets no limit."""
