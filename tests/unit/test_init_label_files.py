@@ -21,6 +21,8 @@ from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images, write_mp4
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
+from maskcast.data.inspection.label_patterns import label_patterns
+from maskcast.data.sources.label_lists import unlisted_warning
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
@@ -207,7 +209,7 @@ EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
         labelme,
         {
             "format": "labelme",
-            "labels": ["street0/*.json", "street1/*.json", "street2/*.json"],
+            "labels": ["*/*.json"],
             "images": "{clip}",
         },
     ),
@@ -215,7 +217,7 @@ EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
         roboflow,
         {
             "format": "coco",
-            "labels": ["train/_annotations.coco.json", "valid/_annotations.coco.json"],
+            "labels": ["*/_annotations.coco.json"],
             "images": "*/{clip}-{frame}_jpg.rf.*.jpg",
         },
     ),
@@ -223,7 +225,7 @@ EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
         cvat_video,
         {
             "format": "cvat-video",
-            "labels": ["task0/annotations.xml", "task1/annotations.xml"],
+            "labels": ["*/annotations.xml"],
             "images": "videos/{clip}.mp4",
         },
     ),
@@ -298,7 +300,7 @@ SPARSE: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
     "SA-V": (
         sa_v,
         {
-            "labels": ["sav_000/*_manual.json", "sav_001/sav_000001_manual.json"],
+            "labels": ["*/*_manual.json"],
             "images": "*/{clip}.mp4",
             "classes": ["background", "object"],
         },
@@ -681,3 +683,75 @@ def test_tasks_of_label_studio_are_found_by_the_names_of_uploaded_images(tmp_pat
         "project-1.json"
     ]
     assert sum(start.findings.labelled.values()) == 2 * LENGTH and not start.left_out
+
+
+@pytest.mark.parametrize(
+    ("labels", "others", "patterns"),
+    [
+        (["a.xml", "b.xml", "c.xml"], ["d.json"], ["*.xml"]),
+        (["a.xml", "b.xml"], ["notes.xml"], ["a.xml", "b.xml"]),
+        (["labels/clip1.json", "labels/clip2.json"], ["labels/classes.json"], ["labels/clip*.json"]),
+        (["a/annotations.xml", "b/annotations.xml"], ["a/notes.xml"], ["*/annotations.xml"]),
+        (["a/1.json", "b/2.json"], ["a/1.xml"], ["*/*.json"]),
+        (["a/1.json", "a/2.json", "b/c/1.json"], [], ["a/*.json", "b/c/1.json"]),
+        (["s/sav_09_manual.json", "s/sav_10_manual.json"], ["s/sav_09_auto.json"], ["s/*_manual.json"]),
+        (["annotations/instances_train.json", "annotations/instances_val.json"],
+         ["annotations/captions_train.json"], ["annotations/instances_*.json"]),
+        (["a/annotations.xml"], [], ["a/annotations.xml"]),
+    ],
+)  # fmt: skip
+def test_label_files_are_listed_by_a_pattern_that_matches_no_other(
+    labels: list[str], others: list[str], patterns: list[str], tmp_path: Path
+) -> None:
+    for name in [*labels, *others]:
+        dump(tmp_path / name, {})
+    assert label_patterns(tmp_path, [tmp_path / name for name in labels]) == patterns
+
+
+def test_labels_that_are_added_later_are_used_or_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two videos with annotations are given to init; a third is added later, with a class of its own."""
+    raw = tmp_path / "raw"
+    cvat_video(tmp_path / "all")
+    shutil.copytree(tmp_path / "all", raw)
+    params = yaml.safe_load(plan_params(raw).text(raw))["prepare_clips"]
+    write_mp4(raw / "videos/street2.mp4", frames_of(2, LENGTH)[0])
+    text = (raw / "task1/annotations.xml").read_text().replace("street1", "street2").replace("my task 1", "mine")
+    (raw / "task2").mkdir()
+    (raw / "task2/annotations.xml").write_text(text)
+    run_stage("prepare_clips", params, raw=raw, clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert {clip.meta["video"] for clip in store.clips if clip.kind == "labelled"} == {
+        "street0",
+        "street1",
+        "street2",
+    }
+    params["source"]["labels"] = ["task0/annotations.xml", "task1/annotations.xml"]
+    capsys.readouterr()
+    (raw / "voc.xml").write_text("<annotation><object/></annotation>")
+    run_stage("prepare_clips", params, raw=raw, clips=tmp_path / "two")
+    assert (
+        "warning: 1 label file is not used: not in source.labels, but like the files that are "
+        "(task2/annotations.xml); add the path, or a pattern, e.g. '*.xml'"
+    ) in capsys.readouterr().err
+    params["source"]["labels"] = ["*/annotations.xml"]
+    (raw / "task2/annotations.xml").write_text(text.replace('label="red"', 'label="green"'))
+    with pytest.raises(
+        MaskcastError, match=r"task2/annotations\.xml: .*no class 'green'; .*add it to source\.clas"
+    ):
+        run_stage("prepare_clips", params, raw=raw, clips=tmp_path / "three")
+
+
+def test_only_files_of_the_kind_of_the_listed_ones_are_missed(tmp_path: Path) -> None:
+    listed = {"segmentation": [[1, 2, 3, 4, 5, 6]]}
+    dump(tmp_path / "a.json", {"images": [], "annotations": [listed]})
+    dump(tmp_path / "captions.json", {"images": [], "annotations": [{"caption": "a car"}]})
+    dump(tmp_path / "keypoints.json", {"images": [], "annotations": [listed | {"keypoints": []}]})
+    assert unlisted_warning(tmp_path, "coco", [tmp_path / "a.json"]) is None
+    large = {"images": ["x" * (3 << 20)], "annotations": [listed]}
+    dump(tmp_path / "later/b.json", large)
+    assert "(later/b.json)" in (unlisted_warning(tmp_path, "coco", [tmp_path / "a.json"]) or "")
+    dump(tmp_path / "sav/1_manual.json", {"masklet": []})
+    dump(tmp_path / "sav/1_auto.json", {"masklet": []})
+    assert unlisted_warning(tmp_path, "youtube-vis", [tmp_path / "sav/1_manual.json"]) is None

@@ -1,7 +1,7 @@
 """Inspects folders whose masks are in label files of other tools, such as COCO, beside the frames."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.guess_patterns import Guess
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_formats import FORMATS
-from maskcast.data.inspection.label_patterns import across_splits, roboflow_pattern, wider_patterns
+from maskcast.data.inspection.label_patterns import across_splits, label_patterns, roboflow_pattern, wider_patterns
 from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.propose_splits import propose_splits
@@ -59,7 +59,7 @@ def inspect_label_files(
     source: dict[str, Any] = {
         "layout": "annotations",
         "format": form,
-        "labels": _patterns(raw, files),
+        "labels": label_patterns(raw, files),
         "images": images,
     }
     if form == "youtube-vis":
@@ -123,18 +123,6 @@ def _gather_best(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tu
 def _unpaired(labels: PairedLabels) -> int:
     """Returns the number of listed frames that have no image."""
     return sum(map(len, labels.unpaired.values()))
-
-
-def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
-    """Returns the paths of files, or one pattern for all JSON files of a folder or all manual files of SA-V."""
-    found: dict[str, None] = {}
-    for folder, own in groupby(files, key=lambda path: path.parent):
-        paths = list(own)
-        for pattern in ("*.json", "*_manual.json"):
-            if len(paths) > 1 and set(paths) == set(folder.glob(pattern)):
-                paths = [folder / pattern]
-        found |= dict.fromkeys(path.relative_to(raw).as_posix() for path in paths)
-    return list(found)
 
 
 def _label_flags(found: Findings, known: LabelledFrames) -> dict[str, list[bool]]:

@@ -1,13 +1,12 @@
 """Finds files with masks in formats of other tools, such as COCO, below a folder."""
 
-import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from maskcast.data.labelling.formats.burst import is_burst
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
 from maskcast.data.labelling.formats.sa_v import is_sa_v
+from maskcast.data.sources.label_lists import preferred_files
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.reading import read_file, read_json
@@ -22,11 +21,6 @@ FORMATS = {  # format name: its name in messages
 }
 PANOPTIC = "coco, panoptic"  # labels all pixels, so it is preferred to COCO instances of the same images
 KEYS = (b'"segmentation"', b'"segmentations"', b'"annotations"', b'"masklet"')  # one is in any JSON with masks
-# If a data set has several files for the same frames, the better one: made by people, or complete.
-PREFERRED = (
-    (re.compile(r"_auto(?=\.json$)"), "_manual"),  # SA-V
-    (re.compile(r"^((un)?common_classes|first_frame_annotations)(?=\.json$)"), "all_classes"),  # BURST
-)
 
 
 def find_label_files(raw: Path) -> tuple[str, list[Path]] | None:
@@ -45,15 +39,8 @@ def find_label_files(raw: Path) -> tuple[str, list[Path]] | None:
         found[form] = [path for path in found[form] if b'"keypoints"' not in read_file(path)] or found[form]
     if form == "youtube-vis":
         known = {*found[form]}
-        found[form] = [path for path in found[form] if not known & {*_preferred(path)}]
+        found[form] = [path for path in found[form] if not known & {*preferred_files(path)}]
     return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
-
-
-def _preferred(path: Path) -> Iterator[Path]:
-    """Yields the files that are preferred to this one, if they exist."""
-    for name, other in PREFERRED:
-        if name.search(path.name):
-            yield path.with_name(name.sub(other, path.name))
 
 
 def _json_format(path: Path) -> str | None:

@@ -1,13 +1,15 @@
-"""Patterns for frames of label files: Roboflow's names, folders of several splits, and wider patterns."""
+"""Patterns for label files and their frames: Roboflow's names, folders of several splits, and wider patterns."""
 
 import re
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, combinations, takewhile
+from itertools import chain, combinations, groupby, takewhile
 from pathlib import Path
 
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.official_splits import split_of_name
+from maskcast.data.sources.label_lists import match_label_files
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 
@@ -78,6 +80,54 @@ def wider_patterns(raw: Path, images: str) -> Iterator[str]:
         with suppress(MaskcastError):
             if len(find_sequences(raw, wide)) > most:
                 yield wide
+
+
+def label_patterns(raw: Path, files: Sequence[Path]) -> list[str]:
+    """Returns patterns that match exactly these label files, and later ones like them: one, or one a folder.
+
+    Files that no pattern tells from others are returned by their paths.
+    """
+    paths = [file.relative_to(raw) for file in files]
+    if (common := _common_pattern(raw, paths)) is not None:
+        return [common]
+    found: dict[str, None] = {}
+    for _, group in groupby(paths, key=lambda path: path.parent):
+        own = list(group)
+        pattern = _common_pattern(raw, own)
+        found |= dict.fromkeys([path.as_posix() for path in own] if pattern is None else [pattern])
+    return list(found)
+
+
+def _common_pattern(raw: Path, paths: Sequence[Path]) -> str | None:
+    """Returns a pattern that matches exactly several files of one depth, or None."""
+    if len(paths) < 2 or len({len(path.parts) for path in paths}) > 1:
+        return None
+    folders = [
+        part[0] if len(set(part)) == 1 else "*" for part in zip(*(path.parts[:-1] for path in paths), strict=True)
+    ]
+    for name in _name_patterns(sorted({path.name for path in paths})):
+        pattern = "/".join([*folders, name])
+        with suppress(MaskcastError):  # the pattern matches no file
+            if {*match_label_files(raw, pattern)} == {raw / path for path in paths}:
+                return pattern
+    return None
+
+
+def _name_patterns(names: Sequence[str]) -> Iterator[str]:
+    """Yields patterns of file names, the widest first; those of one name, or of names with one extension."""
+    if len(names) == 1:
+        yield names[0]
+        return
+    start = _common_start(names).rstrip(string.digits)
+    ending = _common_start([name[::-1] for name in names])[::-1].lstrip(string.ascii_letters + string.digits)
+    if "." in ending:
+        yield f"*{ending[ending.rindex('.') :]}"
+        yield f"*{ending}"
+        yield f"{start}*{ending}"
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    return "".join(one[0] for one in takewhile(lambda one: len(set(one)) == 1, zip(*texts, strict=False)))
 
 
 def _matched_paths(raw: Path, images: str) -> Iterator[Path]:

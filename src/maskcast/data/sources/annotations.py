@@ -20,6 +20,7 @@ from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.classes import read_classes
 from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
+from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
@@ -32,7 +33,6 @@ from maskcast.data.sources.sequence_files import (
 )
 from maskcast.data.sources.splits import Splits, listed_names
 from maskcast.errors import MaskcastError
-from maskcast.files import is_junk
 from maskcast.labels import (
     IGNORE,
     MASK,
@@ -49,6 +49,7 @@ Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", 
 FilesByName = Mapping[str, SequenceFiles]
 LabelledFrames = Mapping[str, Mapping[int, ImportedFrame]]
 RENAME_REMEDY = "source.rename: {{{!r}: {}}}"
+NEW_CLASS_REMEDY = "add it to source.classes"
 _BACKGROUND_NAME = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # names of class 0
 
 
@@ -78,7 +79,7 @@ class AnnotationsSource(LabelledSource):
     def _known_names(self) -> Self:
         if not isinstance(self.classes, str):
             try:
-                ClassNames(self.classes, get_format(self.format), self.rename, RENAME_REMEDY)
+                ClassNames(self.classes, get_format(self.format), self.rename, RENAME_REMEDY, NEW_CLASS_REMEDY)
             except LabelError as error:
                 raise ValueError(str(error)) from None
         return self
@@ -86,7 +87,7 @@ class AnnotationsSource(LabelledSource):
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.listing`)."""
         classes, attributes = read_classes(raw, self.classes)
-        names = ClassNames(classes, get_format(self.format), self.rename, RENAME_REMEDY)
+        names = ClassNames(classes, get_format(self.format), self.rename, RENAME_REMEDY, NEW_CLASS_REMEDY)
         maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
         listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
         listing.meta |= mirror_swaps_meta(self.mirror_swaps, classes[1:])
@@ -115,6 +116,8 @@ class AnnotationsSource(LabelledSource):
                 listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
         listing.notes += _notes(self, footage, labels, labelled)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
+        listed = [path for pattern in self.labels for path in match_label_files(raw, pattern)]
+        listing.warnings += [warning] if (warning := unlisted_warning(raw, self.format, listed)) else []
         return listing
 
 
@@ -126,7 +129,7 @@ def gather_labels(
     Raises:
         MaskcastError: there are no images or no files, or one is damaged or contradicts the images.
     """
-    files = dict.fromkeys(path for pattern in source.labels for path in _files(raw, pattern))
+    files = dict.fromkeys(path for pattern in source.labels for path in match_label_files(raw, pattern))
     label_folders = {folder for file in files for folder in file.parents}
     footage: dict[str, SequenceFiles] = {}
     for name, images in sorted(
@@ -206,18 +209,6 @@ def _notes(
         frames, sequences = pluralize(total, "frame"), pluralize(len(known), "labelled sequence")
         yield f"{num_labelled} of {frames} in {sequences} have labels"
     yield from sequence_notes(footage)
-
-
-def _files(raw: Path, pattern: str) -> list[Path]:
-    """Returns the files that match a path or pattern.
-
-    Raises:
-        MaskcastError: no file matches.
-    """
-    found = [path for path in sorted(raw.glob(pattern)) if path.is_file() and not is_junk(path.name)]
-    if not found:
-        raise MaskcastError(f"{raw / pattern}: label file not found; fix source.labels or the data set's root")
-    return found
 
 
 def _first_unpaired(labels: PairedLabels) -> str:

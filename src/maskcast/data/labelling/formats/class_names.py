@@ -15,14 +15,17 @@ class ClassNames:
         form: format of the label files.
         rename: name in the label map by name in the file.
         option: how a user writes a renaming, with placeholders for both names: ``--rename '{}={}'``.
+        new: what a user does about a class that the map should have; empty if its classes are fixed.
     """
 
-    def __init__(self, classes: Sequence[str], form: LabelFormat, rename: Mapping[str, str], option: str) -> None:
+    def __init__(
+        self, classes: Sequence[str], form: LabelFormat, rename: Mapping[str, str], option: str, new: str = ""
+    ) -> None:
         self._ids = {name: k for k, name in enumerate(classes)} | {IGNORED: IGNORE}
         self._ids |= {name: IGNORE for name in form.void_classes if name not in self._ids}
         if form.background_class is not None and classes[0] not in form.class_table:
             self._ids[form.background_class] = 0
-        self._rename, self._option, self._seen = rename, option, set[str]()
+        self._rename, self._option, self._new, self._seen = rename, option, new, set[str]()
         for file_name, map_name in rename.items():
             if map_name not in self._ids:
                 raise LabelError(
@@ -38,7 +41,8 @@ class ClassNames:
         self._seen.add(name)
         map_name = self._rename.get(name, name)
         if map_name not in self._ids:
-            remedy = f"rename it there, or by {self._option.format(name, 'OURS')}"
+            new = f"{self._new}, or " if self._new else ""
+            remedy = f"{new}rename it there, or by {self._option.format(name, 'OURS')}"
             raise LabelError(f"{where}: no class {name!r}; {self._nearest(map_name)}; {remedy}")
         return self._ids[map_name]
 
