@@ -1,8 +1,9 @@
 """The content of `cluster.yaml`."""
 
 import json
+import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -10,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, load_params_file, validate
-from maskcast.redaction import has_user
+from maskcast.redaction import is_secret
 from maskcast.validation_errors import HIDE_INPUT
 from pipelines.kubernetes_types import (
     DNS_LABEL,
@@ -22,15 +23,33 @@ from pipelines.kubernetes_types import (
     Secret,
     Size,
     Variable,
+    bytes_of,
 )
 from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, Annotations, Labels
 
 LARGEST = 2**31 - 1  # Kubernetes and kfp store seconds and retries in 32 bits
-LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
+NODE_RESOURCES = "MASKCAST_NODE_RESOURCES"
+# The system's folders, the image's packages, and temporary files with HOME.
+IMAGE_FOLDERS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sbin", "/sys", "/tmp", "/usr")
 Kind = Literal["io", "cpu", "gpu"]
+
+
+def refuse_image_folder(path: str) -> str:
+    """Returns a mount path that hides nothing of the image.
+
+    Raises:
+        PydanticCustomError: it is, contains or is in one of ``IMAGE_FOLDERS``.
+    """
+    used = PurePosixPath("/", os.path.normpath(path).lstrip("/"))
+    for folder in map(PurePosixPath, IMAGE_FOLDERS):
+        if used.is_relative_to(folder) or folder.is_relative_to(used):
+            raise PydanticCustomError(
+                HIDE_INPUT, f"{path} would hide {folder} of the image; use another, e.g. /workspace"
+            )
+    return path
 
 
 class Toleration(Params):
@@ -112,6 +131,11 @@ class Workspace(Params):
     """Access mode that `setup` requests; ReadWriteOnce is sufficient if all pods run on one node."""
     storage_class: str | None = None
     """Storage class that `setup` requests; null uses the cluster's default."""
+
+    @field_validator("mount_path")
+    @classmethod
+    def _hides_nothing(cls, path: str) -> str:
+        return refuse_image_folder(path)
 
 
 class Serving(Params):
@@ -217,7 +241,7 @@ class Cluster(Params):
     @classmethod
     def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
-            if LOOKS_SECRET.search(name) or has_user(value):
+            if is_secret(name, value) or name == "AWS_ACCESS_KEY_ID":  # which belongs to its secret
                 raise PydanticCustomError(HIDE_INPUT, f"{name} must come from a secret; list it under `secrets`")
         return env
 
@@ -262,10 +286,20 @@ class Cluster(Params):
         return {"MASKCAST_POD_METADATA": json.dumps(given, sort_keys=True)}
 
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
-        """Returns the pod settings of a stage: those of its kind, with overrides by stage, then by name."""
+        """Returns the pod settings of a stage: those of its kind, with overrides by stage, then by name.
+
+        Raises:
+            MaskcastError: the shared memory is larger than the memory of which it is a part.
+        """
         pod: Pod = getattr(self.pods, kind)
         for override in (self.stages[key] for key in dict.fromkeys((stage, name)) if key in self.stages):
             pod = pod.model_copy(update={key: getattr(override, key) for key in override.model_fields_set})
+        on_nodes = NODE_RESOURCES in self.env  # the nodes of a TrainJob get its volumes, but another memory
+        if pod.shared_memory and not on_nodes and bytes_of(pod.shared_memory) > bytes_of(pod.memory):
+            raise MaskcastError(
+                f"{self.file}: pods.{kind} or stages.{name}: shared_memory {pod.shared_memory} is above memory "
+                f"{pod.memory}, of which it is a part; change one"
+            )
         return pod
 
 

@@ -25,6 +25,12 @@ def _size(text: str) -> str:
     return text
 
 
+def bytes_of(size: str) -> int:
+    """Returns the bytes of a ``Size``."""
+    number, unit = re.fullmatch("([0-9]+)(.*)", size).groups()  # type: ignore[union-attr]
+    return int(number) * (1024 if unit.endswith("i") else 1000) ** (" KMGT".index(unit[0]))
+
+
 def _as_text(value: Any) -> Any:
     """Returns a number from YAML as text, as Kubernetes requires."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

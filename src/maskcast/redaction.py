@@ -1,7 +1,7 @@
 """Removes secrets: every message, tag, page and error passes through ``redacted``.
 
-Hidden are the user part of addresses (``https://user:password@host``) and the values of environment variables that
-contain secrets, wherever they occur.
+Hidden are the user part of addresses (``https://user:password@host``), other credentials that are known by their
+form (``Bearer ...``, ``AccountKey=...``), and the values of environment variables that contain secrets.
 """
 
 import os
@@ -10,8 +10,14 @@ from urllib.parse import quote
 
 HIDDEN = "***"
 SHORTEST = 8  # minimum length of a secret value: shorter ones may be ordinary words
-SECRET = re.compile(r"PASS(WORD|WD|PHRASE)?$|TOKEN|SECRET|PRIVATE_?KEY|API_?KEY|CREDENTIAL|AUTHORIZATION", re.I)
-NO_SECRET = re.compile(r"_(FILE|PATH|URI|URL|PROCESS|SOURCE)$", re.I)  # these only point to a secret
+SECRET = re.compile(
+    r"PASSW(OR)?D|PASSPHRASE|PASS$|TOKEN(?!IZER)|SECRET|CREDENTIAL|AUTHORIZATION|COOKIE|CONNECTION_?STRING"
+    r"|(ACCESS|ACCOUNT|API|ENCRYPTION|PRIVATE|SIGNING|STORAGE)_?KEY(?!_?ID)",
+    re.I,
+)
+# these only point to a secret
+NO_SECRET = re.compile(r"_(DIR|FILE|PATH|URI|URL|PROCESS|SOURCE)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.I)
+POINTER = re.compile(r"/|[a-z][a-z0-9+.-]*://", re.I)  # how a path or an address begins
 # Up to the last @ of a word, because a password may contain / and @. The scheme has a maximum length, else a long
 # word would take quadratic time.
 ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s\"'<>]*)@", re.I)
@@ -21,14 +27,25 @@ HOST = re.compile(r"[\w.-]+(:\d+)?/|\[[\da-f:]+\](:\d+)?/|/", re.I)
 QUERY = re.compile(
     r"([?&][\w.-]*(?:token|passw|secret|signature|sig|api_?key|credential)[\w.-]*=)[^&\s\"'<>]+", re.I
 )
+# Credentials by their form: of a header, of a connection string, and a private key.
+FORMS = re.compile(
+    r"(\bBearer\s+)[\w.~+/-]{16,}=*|(\bBasic\s+)(?=\S*[\d+/=])[\w+/-]{16,}=*"
+    r"|(\b(?:AccountKey|SharedAccessKey|SharedAccessSignature|Password|Pwd)=)[^\s;&\"'<>]+"
+    r"|(-----BEGIN [A-Z ]*PRIVATE KEY-----)[^-]+"
+)
 
 
 def redacted(text: str) -> str:
     """Returns a text with its secrets hidden."""
     for value in _secret_values():
         text = text.replace(value, HIDDEN)
-    text = QUERY.sub(rf"\1{HIDDEN}", text)
-    return ADDRESS.sub(_without_user, text)
+    return _without_credentials(text)
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable contains a secret, by its name or by the form of its value; a path to one is none."""
+    is_pointer = NO_SECRET.search(name) is not None and POINTER.match(value) is not None
+    return (SECRET.search(name) is not None and not is_pointer) or _without_credentials(value) != value
 
 
 def printable(text: str) -> str:
@@ -39,6 +56,12 @@ def printable(text: str) -> str:
 def has_user(address: str) -> bool:
     """Whether an address has a user, password or token before its host."""
     return ADDRESS.sub(_without_user, address) != address
+
+
+def _without_credentials(text: str) -> str:
+    text = QUERY.sub(rf"\1{HIDDEN}", text)
+    text = FORMS.sub(lambda match: f"{next(filter(None, match.groups()))}{HIDDEN}", text)
+    return ADDRESS.sub(_without_user, text)
 
 
 def _without_user(match: re.Match[str]) -> str:

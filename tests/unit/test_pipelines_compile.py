@@ -373,11 +373,37 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("image: x\nserving: {min_replicas: 5}", "serving: min_replicas 5 is above max_replicas 4; change one"),
         ("image: x\npipeline_root: bucket/runs", "cluster.yaml: pipeline_root: string should match pattern"),
         ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
+        ("image: x\nenv: {AWS_ACCESS_KEY_ID: x}", "AWS_ACCESS_KEY_ID must come from a secret"),
         ("image: x\nenv: {DB: 'postgresql://me:pw@host/db'}", "DB must come from a secret"),
+        ("image: x\nenv: {WANDB_API_KEY: x}", "WANDB_API_KEY must come from a secret"),
+        ("image: x\nenv: {SMTP_PASS: x}", "SMTP_PASS must come from a secret"),
+        ("image: x\nenv: {TLS_PASSWORD_FILE: hunter2}", "TLS_PASSWORD_FILE must come from a secret"),
+        ("image: x\nenv: {HEADER: 'Bearer abcdefghijklmnop'}", "HEADER must come from a secret"),
+        ("image: x\nenv: {STORE: 'AccountName=a;AccountKey=b3==;'}", "STORE must come from a secret"),
         ("image: x\nsecrets: {a: [KEY, B], b: [KEY]}", "duplicate variable KEY in `env` and `secrets`"),
         ("image: x\nenv: {KEY: x}\nsecrets: {a: [KEY]}", "duplicate variable KEY in `env` and `secrets`"),
         ("image: x\nstages: {1: {gpus: 1}}", "stages[1]: must be text, and YAML takes it for 1"),
         ("image: x\nworkspace: {claim: a, mount_path: '/a:b'}", "workspace.mount_path: string should match"),
+        *(
+            (
+                f"image: x\nworkspace: {{claim: a, mount_path: {path}}}",
+                f"workspace.mount_path: {path} would hide {of}",
+            )
+            for path, of in (
+                ("/opt/venv", "/opt"),
+                ("/tmp", "/tmp"),
+                ("//usr/local", "/usr"),
+                ("/data/../etc", "/etc"),
+            )
+        ),
+        (
+            "image: x\npods: {gpu: {memory: 4Gi, shared_memory: 5000M}}",
+            "pods.gpu or stages.pretrain_encoder: shared_memory 5000M is above memory 4Gi, of which it is a part",
+        ),
+        (
+            "image: x\npods: {gpu: {memory: 4Gi}}\nstages: {train_masker: {shared_memory: 1Ti}}",
+            "stages.train_masker: shared_memory 1Ti is above memory 4Gi",
+        ),
         ("image: x\nworkspace: {claim: a, mount_path: //}", "workspace.mount_path: string should match pattern"),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from maskcast.redaction import has_user, redacted
+from maskcast.redaction import has_user, is_secret, redacted
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,12 @@ from maskcast.redaction import has_user, redacted
         ("file:///data/a@b", "file:///data/a@b"),
         ("https://host/x?X-Amz-Signature=abc123&part=1", "https://host/x?X-Amz-Signature=***&part=1"),
         ("https://host/x?api_key=abc&token=def", "https://host/x?api_key=***&token=***"),
+        ("{'X': 'Bearer abcdefgh.ijklmnop-1'}", "{'X': 'Bearer ***'}"),
+        ("Authorization: Basic YW5uOnBhc3N3b3JkMTI=", "Authorization: Basic ***"),
+        ("AccountName=a;AccountKey=b3BlbiBzZXNhbWU=;Suffix=c", "AccountName=a;AccountKey=***;Suffix=c"),
+        ("Basic characterization of the Bearer", "Basic characterization of the Bearer"),
     ],
-    ids=range(10),  # pytest has the id in its environment
+    ids=range(14),  # pytest has the id in its environment
 )
 def test_addresses(text: str, shown: str) -> None:
     assert redacted(text) == shown
@@ -38,8 +42,11 @@ def test_addresses(text: str, shown: str) -> None:
         ("MLFLOW_TRACKING_TOKEN", "ghp_0123456789\n", r"invalid header value b'Bearer ghp_0123456789\n'"),
         ("MLFLOW_TRACKING_URI", "https://ann:p@ss/word@host", "login as ann with p@ss/word failed"),
         ("MLFLOW_REGISTRY_URI", "http://to/ken123:secret99@db/x", "password secret99 is wrong"),
+        ("KF_PIPELINES_COOKIE", "session=ghp_0123456789", "Cookie: session=ghp_0123456789"),
+        ("AZURE_STORAGE_KEY", "secret99/b3==", "signed by secret99/b3=="),
+        ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;Key=secret99", "got AccountName=a;Key=secret99"),
     ],
-    ids=range(6),
+    ids=range(9),
 )
 def test_values_of_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str) -> None:
     monkeypatch.setenv(name, value)
@@ -54,6 +61,22 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "mlflow.db and /etc/credentials.json of mlflow"
     assert redacted(text) == text
     assert not has_user("https://host/a@b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/secrets/gcp.json"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/token"),
+        ("TLS_PRIVATE_KEY_PATH", "/etc/ssl/key.pem"),
+        ("OIDC_TOKEN_URL", "https://login.example.com/token"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("MLFLOW_TRACKING_URI", "http://mlflow.mlflow.svc:5000"),
+    ],
+)
+def test_a_variable_may_point_to_a_secret(name: str, value: str) -> None:
+    assert not is_secret(name, value)
+    assert is_secret(name, f"https://ann:pass@{value.strip('/')}")
 
 
 def test_a_long_word_takes_no_longer_than_many_short_ones() -> None:
