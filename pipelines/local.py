@@ -7,7 +7,6 @@ stages and runner is kept in `log.txt` of the run's folder.
 import argparse
 import csv
 import os
-import re
 import shutil
 import signal
 import sys
@@ -28,13 +27,11 @@ from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
 from maskcast.stopping import STOP_SIGNALS, Stopped
 from pipelines.compile import build, grid_plan, read_values, report, stages_of
+from pipelines.local_docker import docker_runner
 from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
 from pipelines.placement import Placement
 from pipelines.values import local_data
-
-# environment variables that containers also get; the hub's other variables name folders of this machine
-PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_|(GIT_USERNAME|GIT_PASSWORD|HF_TOKEN|HF_ENDPOINT)$")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +120,7 @@ def run_local(
         MaskcastError: a stage fails, Docker is unreachable, or the image is missing.
     """
     out = out.absolute()
-    runner = _docker_runner(image, out, mounts) if image else local.SubprocessRunner(use_venv=False)
+    runner = docker_runner(image, out, mounts) if image else local.SubprocessRunner(use_venv=False)
     log, failure = out / f"log-{os.getpid()}.txt", ""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -182,34 +179,3 @@ def _stages_stop_first() -> Iterator[None]:
             signal.signal(number, handler)
     if stopped:
         raise Stopped(stopped[0])
-
-
-def _docker_runner(image: str, out: Path, mounts: Sequence[Path]) -> Any:
-    import docker
-
-    try:
-        engine = docker.from_env()
-        engine.ping()
-    except docker.errors.DockerException as error:
-        raise MaskcastError(
-            f"Docker Engine is unreachable at {os.environ.get('DOCKER_HOST', 'its default socket')} ({error}); "
-            "start it, or omit --docker to run in processes"
-        ) from None
-    try:
-        try:
-            engine.images.get(image)
-        except docker.errors.ImageNotFound:
-            engine.images.pull(image)
-    except docker.errors.DockerException as error:
-        raise MaskcastError(
-            f"--docker {image}: not found, and cannot be pulled ({error}); build it (`make image`) or fix the name"
-        ) from None
-    return local.DockerRunner(
-        environment={name: value for name, value in os.environ.items() if PASSED_ON.match(name)},
-        mounts=[docker.types.Mount(str(path), str(path), type="bind", read_only=True) for path in mounts],
-        network_mode="host",  # MLflow and S3 servers of this machine keep their addresses
-        read_only=True,
-        tmpfs={"/tmp": ""},
-        user=f"{os.getuid()}:{os.getgid()}",
-        working_dir=str(out),  # mlflow.db is created there
-    )

@@ -172,6 +172,7 @@ def test_kfp_in_containers_gives_the_same(
             "the torch of the image is for Python 3.11: set TORCH_INDEX to a package index that has the locked one"
         )
     assert by_kfp(pipeline, tmp_path, "--docker", image) == by_dvc
+    assert not (tmp_path / "mlflow.db").exists()  # its runs are in the registry of the processes
 
 
 @pytest.mark.parametrize("pipeline", ["video"], indirect=True)

@@ -1,0 +1,54 @@
+"""Containers of a local run reach what processes on this machine reach: registry, proxies and certificates."""
+
+from pathlib import Path
+
+import pytest
+
+from maskcast.errors import MaskcastError
+from maskcast.runner.mlflow_uri import tracking_uri
+from pipelines.local_docker import surroundings
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, without an address of MLflow."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_containers_use_the_registry_of_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment, bound = surroundings({}, here / "kfp-local", [here / "raw"])
+    assert environment == {"MLFLOW_TRACKING_URI": tracking_uri()}
+    assert bound == {here / "raw": False, here: True}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")  # from a folder, as in the shell
+    assert surroundings({}, here, []) == (environment, {})  # the runner mounts it already
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/absent/mlflow.db")
+    with pytest.raises(MaskcastError, match=r"absent/mlflow\.db: cannot be written"):
+        surroundings({}, here, [])
+
+
+def test_a_server_needs_no_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    variables = {"MLFLOW_TRACKING_URI": "http://localhost:5000", "HOME": "/root"}
+    assert surroundings(variables, here / "out", []) == ({"MLFLOW_TRACKING_URI": "http://localhost:5000"}, {})
+
+
+def test_containers_get_proxies_and_the_files_of_certificates(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    ca = here / "company.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----")
+    given = {
+        "HTTPS_PROXY": "http://proxy.example.com:3128",
+        "HTTP_PROXY": "http://proxy.example.com:3128",
+        "NO_PROXY": "localhost",
+        "https_proxy": "http://proxy.example.com:3128",
+        "REQUESTS_CA_BUNDLE": str(ca),
+        "SSL_CERT_FILE": str(ca),
+        "AWS_CA_BUNDLE": str(ca),
+        "MLFLOW_TRACKING_SERVER_CERT_PATH": "company.pem",
+        "AWS_CONFIG_FILE": "/absent/config",
+    }
+    environment, bound = surroundings({**given, "LESSOPEN": "x"}, here / "out", [])
+    assert environment == {**given, "MLFLOW_TRACKING_SERVER_CERT_PATH": str(ca)}
+    assert bound == {ca: False}
