@@ -4,9 +4,9 @@ import json
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
@@ -50,6 +50,9 @@ def refuse_image_folder(path: str) -> str:
                 HIDE_INPUT, f"{path} would hide {folder} of the image; use another, e.g. /workspace"
             )
     return path
+
+
+MountPath = Annotated[str, Field(pattern="^/+[^/:][^:]*$"), AfterValidator(refuse_image_folder)]
 
 
 class Toleration(Params):
@@ -123,7 +126,7 @@ class Workspace(Params):
 
     claim: str = Field(pattern=DNS_LABEL)
     """Name of the PersistentVolumeClaim."""
-    mount_path: str = Field("/workspace", pattern="^/+[^/:][^:]*$")
+    mount_path: MountPath = "/workspace"
     """Mount path in the pods."""
     size: Size = "50Gi"
     """Size that `setup` requests."""
@@ -132,10 +135,20 @@ class Workspace(Params):
     storage_class: str | None = None
     """Storage class that `setup` requests; null uses the cluster's default."""
 
-    @field_validator("mount_path")
-    @classmethod
-    def _hides_nothing(cls, path: str) -> str:
-        return refuse_image_folder(path)
+
+class Files(Params):
+    """A ConfigMap or a secret whose keys become files of a folder."""
+
+    config_map: Secret | None = None
+    """Name of a ConfigMap."""
+    secret: Secret | None = None
+    """Name of a secret."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.config_map is None) == (self.secret is None):
+            raise PydanticCustomError(HIDE_INPUT, "needs one of the keys config_map and secret")
+        return self
 
 
 class Serving(Params):
@@ -182,6 +195,8 @@ class Cluster(Params):
     """Environment of all stages: addresses (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL_S3), never a secret."""
     secrets: dict[Secret, tuple[Variable, ...]] = Field(default_factory=dict)
     """Secrets by name, each with the keys that become environment variables of the same names."""
+    files: dict[MountPath, Files] = Field(default_factory=dict)
+    """Folders with the files of a ConfigMap or a secret, e.g. {/certificates: {config_map: company-ca}}."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When nodes pull the image."""
     image_pull_secrets: tuple[Secret, ...] = ()
@@ -249,6 +264,14 @@ class Cluster(Params):
     def _has_workspace_for_data(self) -> Self:
         if self.data == "workspace" and self.workspace is None:
             raise PydanticCustomError(HIDE_INPUT, "data: workspace requires the key `workspace`; add it")
+        return self
+
+    @model_validator(mode="after")
+    def _mounts_each_path_once(self) -> Self:
+        if self.workspace and self.workspace.mount_path in self.files:
+            raise PydanticCustomError(
+                HIDE_INPUT, f"files and workspace are both mounted at {self.workspace.mount_path}; change one"
+            )
         return self
 
     @model_validator(mode="after")

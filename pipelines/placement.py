@@ -102,6 +102,11 @@ def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> No
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     for secret, keys in cluster.secrets.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    for path, files in cluster.files.items():
+        if files.config_map:
+            kubernetes.use_config_map_as_volume(task, files.config_map, path)
+        else:
+            kubernetes.use_secret_as_volume(task, files.secret, path)
     if cluster.workspace:
         kubernetes.mount_pvc(task, cluster.workspace.claim, cluster.workspace.mount_path)
         task.set_env_variable("MASKCAST_RESUME_DIR", f"{cluster.workspace.mount_path}/resume/{name}")

@@ -88,6 +88,13 @@ def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = F
         spec["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
     spec["containers"] = [_container(cluster, release)]
     spec["volumes"] = [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}]
+    for number, files in enumerate(cluster.files.values()):
+        volume: Manifest = {"name": f"files-{number}"}
+        if files.config_map:
+            volume["configMap"] = {"name": files.config_map}
+        else:
+            volume["secret"] = {"secretName": files.secret}
+        spec["volumes"].append(volume)
     return spec
 
 
@@ -196,7 +203,13 @@ def _container(cluster: Cluster, release: Release) -> Manifest:
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+        "volumeMounts": [
+            {"name": "scratch", "mountPath": "/tmp"},
+            *(
+                {"name": f"files-{number}", "mountPath": path, "readOnly": True}
+                for number, path in enumerate(cluster.files)
+            ),
+        ],
     }
 
 

@@ -21,6 +21,7 @@ from maskcast.errors import MaskcastError
 from pipelines.client.checks import Check, Subject
 from pipelines.client.checks.kubeflow import kubeflow, retries
 from pipelines.client.checks.namespace import (
+    files,
     namespace,
     pull_secrets,
     rights,
@@ -48,6 +49,7 @@ API_CHECKS: dict[str, Check] = {
     "rights": rights,
     "your rights": your_rights,
     "secrets": secrets,
+    "files": files,
     "pull secrets": pull_secrets,
     "workspace": workspace,
     "nodes": nodes,

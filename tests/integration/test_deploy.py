@@ -97,15 +97,20 @@ def test_kserve_is_told_the_region_that_maskcast_itself_takes(tmp_path) -> None:
         assert notes["serving.kserve.io/s3-region"] == region
 
 
-def test_the_pods_have_the_labels_of_the_cluster_file(kube, versions, tmp_path, capsys) -> None:
+def test_the_pods_have_the_labels_and_files_of_the_cluster_file(kube, versions, tmp_path, capsys) -> None:
     keys_are_there(kube)
     labels, notes = {"team": "vision"}, {"karpenter.sh/do-not-disrupt": "true"}
-    cluster = cluster_file(tmp_path, env=S3, labels=labels, annotations=notes, **SERVING)
+    files = {"/certificates": {"config_map": "ca"}, "/gcp": {"secret": "gcp"}}
+    cluster = cluster_file(tmp_path, env=S3, labels=labels, annotations=notes, files=files, **SERVING)
     assert models("deploy", "champion", "--cluster", cluster) == 0
     pods = kube.objects[SERVICE]["spec"]["predictor"]
     assert pods["labels"] == labels
     assert pods["annotations"].items() > notes.items()
     assert pods["annotations"]["prometheus.io/scrape"] == "true"
+    mounts = {each["name"]: each["mountPath"] for each in pods["containers"][0]["volumeMounts"]}
+    sources = {mounts[each.pop("name")]: each for each in pods["volumes"]}
+    assert sources["/certificates"] == {"configMap": {"name": "ca"}}
+    assert sources["/gcp"] == {"secret": {"secretName": "gcp"}}
 
 
 def test_where_only_the_registry_has_the_weights_the_pod_asks_it(kube, versions, tmp_path, capsys) -> None:

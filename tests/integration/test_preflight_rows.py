@@ -59,6 +59,7 @@ def taint(api: KubeApi, key: str) -> None:
 
 
 OWN_S3 = {"pipeline_root": "s3://maskcast/runs", "env": {"AWS_ENDPOINT_URL_S3": "http://s3.storage.svc:8333"}}
+CA = {"files": {"/certificates": {"config_map": "ca"}}}
 PULL = {"image_pull_secrets": ["registry"]}
 GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
 
@@ -84,6 +85,24 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
             {},
             "secrets",
             "failed: maskcast-s3: leading or trailing whitespace in AWS_ACCESS_KEY_ID -> set them again",
+        ),
+        (
+            None,
+            CA,
+            "files",
+            "failed: ConfigMap ca not found in team -> `kubectl create configmap ca -n team ",
+        ),
+        (
+            lambda api: api.put("configmaps", "ca", NS, data={"ca.pem": "x"}),
+            CA,
+            "files",
+            "ok: ConfigMap ca: /certificates/ca.pem",
+        ),
+        (
+            None,
+            {"files": {"/gcp": {"secret": "gcp"}}},
+            "files",
+            "failed: secret gcp not found in team -> ",
         ),
         (lambda api: put_claim(api, "Lost", "disk"), {}, "workspace", "failed: maskcast-workspace: Lost"),
         (lambda api: put_claim(api, "Pending", None), {}, "workspace", "failed: .*: no default storage class"),

@@ -22,7 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.runner.stage import get_stage
 from pipelines.cluster import load_cluster
 from pipelines.compile import stages_of
-from pipelines.local import PASSED_ON
+from pipelines.local_docker import PASSED_ON
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
@@ -110,6 +110,26 @@ def test_a_queue_admits_pods_by_their_labels_and_a_run_has_limits(tmp_path: Path
 
 LABELS = {"team": "vision", "cost-centre": "017", "sidecar.istio.io/inject": "false", "example.com/empty": ""}
 NOTES = {"karpenter.sh/do-not-disrupt": "true", "example.com/owner": "Vision & Co, floor 3"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--native",)])
+def test_every_pod_has_the_files_of_the_cluster(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    files = {"/certificates": {"config_map": "company-ca"}, "/secrets/gcp": {"secret": "gcp"}}
+    file, out = tmp_path / "cluster.yaml", tmp_path / "pipeline.yaml"
+    variables = {
+        "GOOGLE_APPLICATION_CREDENTIALS": "/secrets/gcp/key.json",
+        "SSL_CERT_FILE": "/certificates/ca.pem",
+    }
+    file.write_text(yaml.safe_dump({"image": DIGEST, "files": files, "env": variables}))
+    assert main(["pipeline", "compile", "--cluster", str(file), "--out", str(out), *flags]) == 0
+    *_, last = yaml.safe_load_all(out.read_text())
+    platform = last["spec"]["platformSpec"] if flags else last
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    assert len(pods) == len(stages_of("forecasting"))
+    for pod in pods:
+        (config_map,), (secret,) = pod["configMapAsVolume"], pod["secretAsVolume"]
+        assert (config_map["configMapName"], config_map["mountPath"]) == ("company-ca", "/certificates")
+        assert (secret["secretName"], secret["mountPath"]) == ("gcp", "/secrets/gcp")
 
 
 @pytest.mark.parametrize("flags", [(), ("--native",)])
@@ -395,6 +415,12 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
                 ("//usr/local", "/usr"),
                 ("/data/../etc", "/etc"),
             )
+        ),
+        ("image: x\nfiles: {/etc/ssl: {config_map: ca}}", "/etc/ssl would hide /etc of the image"),
+        ("image: x\nfiles: {/ca: {}}", "files./ca: needs one of the keys config_map and secret"),
+        (
+            "image: x\nworkspace: {claim: a}\nfiles: {/workspace: {secret: a}}",
+            "files and workspace are both mounted at /workspace; change one",
         ),
         (
             "image: x\npods: {gpu: {memory: 4Gi, shared_memory: 5000M}}",

@@ -108,6 +108,24 @@ def secrets(subject: Subject) -> Iterator[CheckResult]:
             yield CheckResult("secrets", "ok", f"{name}: {', '.join(keys)}")
 
 
+def files(subject: Subject) -> Iterator[CheckResult]:
+    """Checks that the ConfigMaps and secrets exist whose files are mounted: pods would wait for them."""
+    core = client.CoreV1Api(subject.api)
+    for path, source in subject.cluster.files.items():
+        if source.config_map:
+            what, kind = f"ConfigMap {source.config_map}", f"configmap {source.config_map}"
+            found = call_api(core.read_namespaced_config_map, source.config_map, subject.namespace)
+        else:
+            what, kind = f"secret {source.secret}", f"secret generic {source.secret}"
+            found = call_api(core.read_namespaced_secret, source.secret, subject.namespace)
+        if found is None:
+            remedy = f"`kubectl create {kind} -n {subject.namespace} --from-file=FILE`"
+            yield CheckResult("files", "failed", f"{what} not found in {subject.namespace}", remedy)
+        else:
+            names = ", ".join(f"{path.rstrip('/')}/{key}" for key in sorted(found.data or {}))
+            yield CheckResult("files", "ok", f"{what}: {names}")
+
+
 def pull_secrets(subject: Subject) -> Iterator[CheckResult]:
     """Checks that each exists, and that one has credentials for the image's registry."""
     registry = subject.cluster.image.partition("/")[0]
