@@ -20,7 +20,9 @@ from tests.unit.test_forecast_command import enlarged, write_frames, write_video
 
 import maskcast
 from maskcast.__main__ import main
+from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.video_files.frames import read_video
+from maskcast.inference.enlarging import enlarge_classes
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
@@ -192,6 +194,25 @@ def test_frames_are_resized_to_what_the_model_was_trained_on_and_cuts_are_told(
     record = json.loads((tmp_path / "out/street/segment.json").read_text())
     assert (record["model_size"], record["resets"]) == ([HEIGHT, WIDTH], [{"frame": 6, "why": "cut"}])
     assert film(tmp_path / "out/street/overlay.mp4")[1] == pytest.approx(np.arange(12) / 25, abs=1e-3)
+
+
+def test_masks_in_the_size_of_the_video_come_from_interpolated_logits(segment: Segment, tmp_path: Path) -> None:
+    config, model = UNetConfig(width=2), tmp_path / "of_one_size"
+    torch.manual_seed(4)
+    network, frames = config.build(MAPS), enlarged(0, 3)
+    for _ in range(30):
+        network(torch.from_numpy(resize_frames(frames, HEIGHT, WIDTH))[None])  # statistics of its norms
+    save_masker(model, network, config, {"height": HEIGHT, "width": WIDTH})
+    code, _, _ = segment(write_frames(tmp_path / "street", frames), model=model)
+    assert code == 0
+    with maskcast.Segmenter(model).model.session(logits=True) as session:
+        steps = [session.step(frame) for frame in resize_frames(frames, HEIGHT, WIDTH)]
+    size = frames.shape[1:3]
+    found = images(tmp_path / "out/street/masks/squares")
+    np.testing.assert_array_equal(found, [enlarge_classes(step.logits["squares"], *size) for step in steps])
+    assert (found != resize_masks(np.stack([step.maps["squares"] for step in steps]), *size)).any()
+    mattes = [resize_frames(step.maps["matte"][None], *size)[0] for step in steps]
+    np.testing.assert_array_equal(images(tmp_path / "out/street/mattes/matte"), mattes)
 
 
 def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, tmp_path: Path) -> None:

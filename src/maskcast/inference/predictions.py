@@ -28,6 +28,8 @@ class MapPrediction(NamedTuple):
     pixels in row-major order, (P, K) float32. Not part of the final result."""
     regions: Sequence["Regions"] | None = None
     """What takes their place while frames wait for the end of their window."""
+    logits: np.ndarray | None = None
+    """(T, H, W, K) float32 of a class map, from a ``Worker`` that returns them."""
 
 
 Predictions = dict[str, MapPrediction]  # by the name of the label map

@@ -28,6 +28,8 @@ class Step(NamedTuple):
     """(H, W) float32 of each map of classes: the probability of a pixel's class."""
     reset: Reset
     """Why the state was reset before this frame (another size, or a new shot); else empty."""
+    logits: dict[str, np.ndarray]
+    """(H, W, K) float32 of each map of classes, if the session's worker returns them."""
 
     def __repr__(self) -> str:
         maps = ", ".join(f"{name} {'x'.join(map(str, mask.shape))}" for name, mask in self.maps.items())
@@ -85,7 +87,8 @@ class Session:
             raise
         maps = {name: one.masks[0] for name, one in predictions.items()}
         sure = {name: one.confidence[0] for name, one in predictions.items() if one.confidence is not None}
-        return Step(maps, sure, reset_reason)
+        logits = {name: one.logits[0] for name, one in predictions.items() if one.logits is not None}
+        return Step(maps, sure, reset_reason, logits)
 
     def reset(self) -> None:
         """Resets the state: the next frame is the first of a video."""

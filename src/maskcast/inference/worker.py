@@ -43,10 +43,13 @@ class Worker:
         segmenter: in eval mode, on its device.
         precision: ``bf16`` or ``fp32``.
         levels: number of steps to which confidence is rounded on the device; None does not round.
+        logits: whether the logits of class maps are returned, too.
     """
 
-    def __init__(self, segmenter: Segmenter, precision: str, levels: int | None = None) -> None:
-        self.segmenter, self.precision, self.levels = segmenter, precision, levels
+    def __init__(
+        self, segmenter: Segmenter, precision: str, levels: int | None = None, *, logits: bool = False
+    ) -> None:
+        self.segmenter, self.precision, self.levels, self._logits = segmenter, precision, levels, logits
         self.state: State = ()
         self._device = device_of(segmenter)
         # not with a state, which is passed from call to call
@@ -142,7 +145,7 @@ class Worker:
             else:
                 logits, state = self._graph(frames_THWC.shape, self._recorder)(frames_BTHWC)
             levels = None if objects else self.levels
-            decoded = [_decoded(*each, objects, levels) for each in zip(maps, logits, strict=True)]
+            decoded = [_decoded(*each, objects, levels, self._logits) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
         self.state = state  # only now, because a piece that does not fit is repeated
 
@@ -163,7 +166,7 @@ class Worker:
 
 
 def _decoded(
-    label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: int | None
+    label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: int | None, with_logits: bool
 ) -> Callable[[], MapPrediction]:
     """Starts to decode the logits of one clip to masks of a label map."""
     (logits_TKHW,) = logits_BTKHW
@@ -190,13 +193,15 @@ def _decoded(
     if levels is not None:
         probability_THW = rounded(probability_THW, levels).to(torch.uint8)
     masks_THW, confidence_THW = _copy_to_host(ids_THW), _copy_to_host(probability_THW)
+    logits_THWK = _copy_to_host(logits_TKHW.movedim(1, -1).float().contiguous()) if with_logits else None
 
     def decode() -> MapPrediction:
         masks, confidence = _checked_finite(masks_THW, highest), confidence_THW.numpy()
+        logits = None if logits_THWK is None else logits_THWK.numpy()
         if not objects:
-            return MapPrediction(masks, confidence)
+            return MapPrediction(masks, confidence, logits=logits)
         per_frame = np.split(torch.cat(pending).numpy(), np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
-        return MapPrediction(masks, confidence, per_frame)
+        return MapPrediction(masks, confidence, per_frame, logits=logits)
 
     return decode
 

@@ -71,7 +71,7 @@ class MaskerModel:
         reference = description["meta"].get("reference")  # older maskers have none
         self.reference = None if reference is None else validate(Reference, reference, f"{folder / 'config.json'}")
         self.network, self.precision = masker.to(best_device()), precision
-        self._shared = Worker(self.network, precision)
+        self._shared = {logits: Worker(self.network, precision, logits=logits) for logits in (False, True)}
         self.size = _size_of(description["meta"])
         self.label_map = label_map or (first_class_map(masker.maps) or masker.maps[0]).name
         self.map_index = map_index(folder, masker, self.label_map, "register it again")
@@ -94,9 +94,14 @@ class MaskerModel:
         mean.add(first.masks, quantise(first.confidence, LEVELS))
         return MaskedClip(final.masks, quantise(final.confidence, LEVELS), mean.value)
 
-    def session(self, *, cuts: bool = True) -> Session:
-        """Returns a session that masks a video frame by frame, without making masks consistent."""
-        return Session(self._worker(), cuts=cuts)
+    def session(self, *, cuts: bool = True, logits: bool = False) -> Session:
+        """Returns a session that masks a video frame by frame, without making masks consistent.
+
+        Args:
+            cuts: see ``Session``.
+            logits: whether its steps have the logits, too.
+        """
+        return Session(self._worker(logits), cuts=cuts)
 
     def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Masks forecast frames, which follow ``seen_THWC``; returns masks (h, H, W) and confidence."""
@@ -104,9 +109,11 @@ class MaskerModel:
         future = predictions[self.label_map]
         return future.masks, None if future.confidence is None else quantise(future.confidence, LEVELS)
 
-    def _worker(self) -> Worker:
+    def _worker(self, logits: bool = False) -> Worker:
         """Returns the worker of all clips and sessions, or one of its own for a segmenter with state."""
-        return Worker(self.network, self.precision) if self.network.stateful else self._shared
+        if self.network.stateful:
+            return Worker(self.network, self.precision, logits=logits)
+        return self._shared[logits]
 
 
 class ForecasterModel:
@@ -210,9 +217,9 @@ class PipelineModel:
             seen, future, confidence, futures, self._warning(ObservedClip(clip_THWC, seen.mean_confidence, source))
         )
 
-    def session(self, *, cuts: bool = True) -> Session:
+    def session(self, *, cuts: bool = True, logits: bool = False) -> Session:
         """Returns a session of its masker."""
-        return self.masker.session(cuts=cuts)
+        return self.masker.session(cuts=cuts, logits=logits)
 
     def predict_masks(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of one clip's frames, and the forecast masks (h, H, W)."""

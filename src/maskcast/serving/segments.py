@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskcast.data.images import read_image, resize_frames, resize_masks
+from maskcast.data.images import read_image, resize_frames
 from maskcast.data.masks.colours import palette_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.inference.enlarging import enlarge_classes
 from maskcast.labels import LabelMap, first_class_map
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
@@ -39,7 +40,10 @@ ZLIB_LEVEL = 1  # the fastest: masks are small at any level
 
 
 class FrameSegmenter:
-    """A session that resizes frames to the masker's training size, and its masks back.
+    """A session that resizes frames to the masker's training size, and its output back.
+
+    Logits and mattes are interpolated bilinearly, and a pixel gets the class that is best then: borders are closer
+    to the truth than those of masks that are enlarged.
 
     Attributes:
         frames: number of masked frames.
@@ -49,7 +53,7 @@ class FrameSegmenter:
     """
 
     def __init__(self, loaded: LoadedMasker) -> None:
-        self.session = loaded.model.session()
+        self.session = loaded.model.session(logits=True)
         self.size, self.maps = loaded.model.size, loaded.model.network.maps
         self.frames, self.unit, self.model_s = 0, "frame", 0.0
         self.resets: list[dict[str, Any]] = []
@@ -64,11 +68,13 @@ class FrameSegmenter:
         if step.reset:
             self.resets.append({"frame": self.frames, "why": step.reset})
         self.frames += 1
-        resize = {"classes": resize_masks, "alpha": resize_frames}
-        return {
-            label_map.name: resize[label_map.kind](step.maps[label_map.name][None], height, width)[0]
-            for label_map in self.maps
-        }
+        masks = {}
+        for name, mask_IJ in step.maps.items():
+            if mask_IJ.shape != (height, width) and name in step.logits:
+                masks[name] = enlarge_classes(step.logits[name], height, width)
+            else:
+                masks[name] = resize_frames(mask_IJ[None], height, width)[0]
+        return masks
 
 
 class MaskWriter:
