@@ -359,3 +359,79 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(MaskcastError, match=r"config\.json: model: .*; give a model of another stage"):
         load_masker(tmp_path)
+
+
+ALL = {**CASES, **{arch: SmpConfig.model_validate({"arch": arch, "encoder": SMALL}) for arch in MORE_DECODERS}}
+BEFORE = (LabelMap("mask", ("background", "a", "b")), LabelMap("hair", ("background", "hair"), "alpha"))
+AFTER = (
+    LabelMap("hair", ("background", "hair"), "alpha"),
+    LabelMap("lid", ("background", "lid")),
+    LabelMap("mask", ("background", "b", "c", "d")),
+)
+
+
+@pytest.mark.parametrize("arch", [arch for arch in ALL if arch != "recurrent_logits"])
+def test_a_start_with_other_classes_keeps_those_of_the_same_name(
+    arch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SegmenterConfig", AND_MEMORY)
+    config, clip = ALL[arch], frames(1, 2, 64, 64)
+    trained, segmenter = build(config, BEFORE), build(config, AFTER)
+    for network in (trained, segmenter):  # as if one were trained: logits are large, and of either sign
+        head = config.head_of(network)
+        assert isinstance(head, torch.nn.Conv2d) and head.bias is not None
+        torch.nn.init.normal_(head.weight, std=0.5)
+        torch.nn.init.normal_(head.bias)
+    save_masker(tmp_path, trained, config, {})
+    table.start_from_masker(segmenter, config, tmp_path)
+    said = capsys.readouterr().err
+    new = "new: background (map lid), lid (map lid), c (map mask), d (map mask); dropped: a (map mask)"
+    assert f"trained on other classes, which are matched by name; {new}\n" in said
+    with torch.no_grad():
+        (mask, hair), _ = trained(clip)
+        (hair_after, lid, mask_after), _ = segmenter.eval()(clip)
+    torch.testing.assert_close(hair_after, hair, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mask_after[:, :, :2], mask[:, :, [0, 2]], rtol=1e-4, atol=1e-4)
+    assert torch.equal(mask_after.argmax(2), mask_after[:, :, :2].argmax(2))  # no pixel is of a new class
+    assert not torch.equal(lid[:, :, 0], lid[:, :, 1])  # a new map has fresh weights
+
+    segmenter.train()
+    optimizer = torch.optim.Adam([weights for weights in segmenter.parameters() if weights.requires_grad], 1e-4)
+    truth = torch.full((2, 64, 64), 2)
+    losses = []
+    for _ in range(5):
+        logits, _ = segmenter(torch.cat([clip, clip]))
+        loss = F.cross_entropy(logits[2].float().flatten(0, 1), torch.cat([truth, truth]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]  # the new class is learnt
+
+
+def test_a_start_with_other_classes_whose_memory_depends_on_them_is_refused(tmp_path: Path) -> None:
+    config, said = (
+        CASES["recurrent_logits"],
+        r"classes differ from .* and memories\.0\.\S+ depends on the classes; use",
+    )
+    save_masker(tmp_path, build(config, single_map(("background", "a", "b"))), config, {})
+    for classes in (("background", "b", "c"), ("background", "b")):
+        with pytest.raises(MaskcastError, match=said):
+            table.start_from_masker(build(config, single_map(classes)), config, tmp_path)
+    base = UNetConfig(width=8)
+    save_masker(tmp_path / "base", build(base, single_map(("background", "a", "b"))), base, {})
+    segmenter, clip = build(config, single_map(("background", "b", "c"))), frames(1, 2, 32, 32)
+    table.start_from_masker(segmenter, config, tmp_path / "base")  # which has no memory yet
+    with torch.no_grad():
+        before, after = load_masker(tmp_path / "base")[0](clip)[0][0], segmenter(clip)[0][0]
+    torch.testing.assert_close(after[:, :, :2], before[:, :, [0, 2]])
+
+
+def test_classes_in_another_order_are_taken_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, clip = CASES["unet"], frames(1, 1, 32, 32)
+    save_masker(tmp_path, build(config, single_map("abc")), config, {})
+    segmenter = build(config, single_map("cab"))
+    table.start_from_masker(segmenter, config, tmp_path)
+    assert capsys.readouterr().err.endswith("which are matched by name; in another order\n")
+    with torch.no_grad():
+        torch.testing.assert_close(segmenter(clip)[0][0][:, :, [1, 2, 0]], load_masker(tmp_path)[0](clip)[0][0])

@@ -19,7 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LOOKBACK, MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
-from maskcast.models.segmentation.table import load_masker
+from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.progress import listening
 from maskcast.report.overlays import masker_strip
 from maskcast.report.page import Page
@@ -147,12 +147,17 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
+@pytest.mark.parametrize("start_classes", [None, ("background", "blue", "green")])
 def test_a_killed_run_ends_with_the_same_bytes(
-    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_classes: tuple[str, ...] | None
 ) -> None:
     short = params(epochs=2, steps_per_epoch=6, checkpoint_every=4)
     unbroken, killed = outputs(tmp_path / "unbroken"), outputs(tmp_path / "killed")
-    train_masker(clips=store.root, params=short, **unbroken)
+    start = None
+    if start_classes is not None:
+        start = tmp_path / "start"
+        save_masker(start, short.model.build(single_map(start_classes)), short.model, {})
+    train_masker(clips=store.root, start=start, params=short, **unbroken)
 
     class KilledTask(FrameTask):
         def loss(self, batch: object, step: int) -> object:  # type: ignore[override]
@@ -163,8 +168,9 @@ def test_a_killed_run_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(segmentation, "FrameTask", KilledTask)
         with pytest.raises(Killed):
-            train_masker(clips=store.root, params=short, **killed)
-    train_masker(clips=store.root, params=short, **killed)
+            train_masker(clips=store.root, start=start, params=short, **killed)
+    train_masker(clips=store.root, start=start, params=short, **killed)
+    assert load_masker(killed["masker"])[0].maps == (store.label_map,)
     first, second = (out["masker"] / "model.safetensors" for out in (unbroken, killed))
     assert first.read_bytes() == second.read_bytes()
 

@@ -36,7 +36,7 @@ def train_masker(
         clips: clip store.
         encoder: output of ``pretrain_encoder``, the initial weights of the masker's encoder.
         start: masker with the initial weights, of the same ``model`` or of its ``base``; they are kept if no epoch
-            is better. The param ``anew`` ignores it.
+            is better. Its classes may be others; they are matched by name. The param ``anew`` ignores it.
         masks: output of ``generate_masks`` for these clips, by another masker; the param ``generated`` configures
             training on the masks of unlabelled clips.
         unlabeled: another clip store, for the param ``unlabeled``: frames of its train and unlabeled splits,

@@ -8,8 +8,10 @@ from maskcast.labels import LabelMap, first_class_map, label_maps_from_json, sin
 from maskcast.models.base import build_and_load, read_description, save_model, validated_config
 from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Masker, Segmenter
+from maskcast.models.segmentation.changed_classes import adapt_classes, class_changes
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.progress import say
 from maskcast.reading import reason_of
 
 MIRROR = "mirror"  # key in meta; see Masker
@@ -54,28 +56,39 @@ def load_masker(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
     return masker, description
 
 
-def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
+def start_from_masker(segmenter: Segmenter, config: SegmenterModelConfig, folder: Path) -> None:
     """Loads a trained masker into a segmenter of the same kind, or as the base of a recurrent one.
+
+    If the classes differ, weights are taken by the names of classes (see ``adapt_classes``), and a line says so.
 
     Args:
         segmenter: gets the weights, and the mean and std of colours.
+        config: the config that built it.
         folder: what ``train_masker`` wrote.
 
     Raises:
-        MaskcastError: if the folder holds no masker, or one of another architecture, size or of other label maps.
+        MaskcastError: if the folder holds no masker, one of another architecture or size, or one whose weights
+            cannot be adapted to the label maps.
     """
     masker, description = load_masker(folder)
-    if masker.maps != segmenter.maps:
-        raise MaskcastError(
-            f"{folder}: its label maps and classes differ from those of the clips; use a masker of such clips"
-        )
     state, known = segmenter.state_dict(), masker.state_dict()
+    if masker.maps != segmenter.maps:
+        try:
+            known = adapt_classes(masker, segmenter, config)
+        except MaskcastError as error:
+            raise MaskcastError(
+                f"{folder}: its label maps and classes differ from those of the clips, and {error}; use a masker "
+                "of such clips, or set train_masker.anew to true"
+            ) from None
     missing = {name for name in state.keys() - known.keys() if not name.startswith("memories.")}
     if missing or any(name not in state or state[name].shape != known[name].shape for name in known):
         raise MaskcastError(
             f"{folder}: is {as_text(description['model'])}; set train_masker.model, or its base, to that, or anew "
             "to true"
         )
+    if masker.maps != segmenter.maps:
+        changes = class_changes(masker.maps, segmenter.maps)
+        say(f"{folder}: trained on other classes, which are matched by name; {changes}")
     segmenter.load_state_dict(known, strict=False)
 
 

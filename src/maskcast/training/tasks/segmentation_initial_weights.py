@@ -57,7 +57,7 @@ def load_initial_weights(
     if start is not None:
         if pretrained is not None or trained:
             raise MaskcastError(f"{start}: conflicts with the encoder; remove --encoder and model.encoder_weights")
-        start_from_masker(segmenter, start)
+        start_from_masker(segmenter, config, start)
         return None
     mean, std = colours or measure_colours()
     segmenter.mean.copy_(torch.as_tensor(mean))

@@ -1,0 +1,112 @@
+"""Adapts the weights of a trained segmenter to other classes, which are matched by name.
+
+The last convolution of a segmenter has one output channel per logit. Channels of classes that both segmenters have
+are taken as they are. A new class gets the mean of the channels taken for its label map, with a lower bias. Its
+logit is then nowhere the highest, so that at first no pixel is predicted as a new class.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap, single_map
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.config import SegmenterModelConfig
+
+Logit = tuple[str, str | None]  # names of its label map and of its class; None for an opacity
+
+
+def adapt_classes(trained: Segmenter, segmenter: Segmenter, config: SegmenterModelConfig) -> dict[str, Tensor]:
+    """Returns the state of a trained segmenter, adapted to the label maps of another one.
+
+    A label map that has no class in common keeps the fresh weights of ``segmenter``. If the last convolutions
+    differ in more than their number of channels, the state is returned as it is.
+
+    Args:
+        trained: of the same network as ``segmenter``, or of its base.
+        segmenter: freshly built; it is not changed.
+        config: the config that built it.
+
+    Raises:
+        MaskcastError: if there is no class in common, or weights depend on the classes that are not of the last
+            convolution.
+    """
+    state, fresh = trained.state_dict(), segmenter.state_dict()
+    before, now = _logits(trained.maps), _logits(segmenter.maps)
+    if not set(before) & set(now):
+        raise MaskcastError("they have no class in common")
+    head = _head_tensors(segmenter, config)
+    if others := (_class_tensors(segmenter, config) & state.keys()) - set(head):
+        raise MaskcastError(f"{min(others)} depends on the classes")
+    if any(name not in state or state[name].shape[1:] != fresh[name].shape[1:] for name in head):
+        return state
+    for name in head:
+        adapted = fresh[name].clone()
+        for label_map in segmenter.maps:
+            own = [channel for channel, logit in enumerate(now) if logit[0] == label_map.name]
+            kept = [channel for channel in own if now[channel] in before]
+            new = [channel for channel in own if now[channel] not in before]
+            adapted[kept] = state[name][[before.index(now[channel]) for channel in kept]]
+            if kept and new:
+                # all new classes together are less probable than the most probable other one
+                lower = math.log(1 + len(new)) if adapted.ndim == 1 else 0.0
+                adapted[new] = adapted[kept].mean(0) - lower
+        state[name] = adapted
+    return state
+
+
+def class_changes(trained: Sequence[LabelMap], maps: Sequence[LabelMap]) -> str:
+    """Returns a text on the classes that a segmenter of ``maps`` has more or less than a trained one."""
+    before, now = _logits(trained), _logits(maps)
+    several = len({name for name, _ in (*before, *now)}) > 1
+    changes = {
+        "new": [logit for logit in now if logit not in before],
+        "dropped": [logit for logit in before if logit not in now],
+    }
+    parts = [
+        f"{change}: {', '.join(_title(logit, several) for logit in logits)}"
+        for change, logits in changes.items()
+        if logits
+    ]
+    return "; ".join(parts) or "in another order"
+
+
+def _logits(maps: Sequence[LabelMap]) -> list[Logit]:
+    """Returns the names of all logits, in the order of their channels."""
+    names: list[Logit] = []
+    for label_map in maps:
+        classes = (None,) if label_map.kind == "alpha" else label_map.classes
+        names += [(label_map.name, each) for each in classes]
+    return names
+
+
+def _title(logit: Logit, several: bool) -> str:
+    label_map, name = logit
+    if name is None:
+        return f"{label_map} (opacity)"
+    return f"{name} (map {label_map})" if several else name
+
+
+def _head_tensors(segmenter: Segmenter, config: SegmenterModelConfig) -> list[str]:
+    """Returns the names of the tensors of the last convolution, whose first axis has the logits.
+
+    Raises:
+        MaskcastError: the config names no such convolution.
+    """
+    try:
+        head = config.head_of(segmenter)
+    except MaskcastError:
+        raise MaskcastError(f"{type(config).__name__} does not name its last convolution (head_name)") from None
+    if not isinstance(head, nn.Conv2d) or head.out_channels != sum(segmenter.channels):
+        raise MaskcastError(f"its head, {type(head).__name__}, is not a convolution to the logits")
+    place = next(name for name, part in segmenter.named_modules() if part is head)
+    return [f"{place}.{name}" for name in head.state_dict()]
+
+
+def _class_tensors(segmenter: Segmenter, config: SegmenterModelConfig) -> set[str]:
+    """Returns the names of tensors whose shape depends on the classes: they differ in a segmenter of others."""
+    classes = "abc" if sum(segmenter.channels) == 2 else "ab"
+    other = config.build(single_map(classes)).state_dict()
+    return {name for name, tensor in segmenter.state_dict().items() if other[name].shape != tensor.shape}
