@@ -316,6 +316,7 @@ def test_test_clips_are_scored_if_there_are_any(tmp_path: Path, models: dict[str
             run(folder, models, clips, clips, **truth, **params)
         page.write(path, {}, Evaluate(), {})
         assert json.loads((folder / "report/evaluation.json").read_text())["split"] == split
+        assert "All scores are at 32x48 (height x width), the size of the clips." in path.read_text()
         for file in (path, folder / "report/README.md"):
             assert file.read_text().count(sentence) == (split == "val"), file
 

@@ -64,9 +64,11 @@ def test_the_foreground_stands_beside_what_the_background_lifts(tmp_path: Path) 
 def test_scores_of_clips_that_selected_the_epochs_are_told(tmp_path: Path, split: str, told: int) -> None:
     results = write_results(tmp_path / "results")
     (results / "report").mkdir()
-    (results / "report/evaluation.json").write_text(json.dumps({"split": split}))
+    (results / "report/evaluation.json").write_text(json.dumps({"split": split, "size": [80, 120]}))
     line = "These clips selected the epochs, too; expect slightly less on new clips."
-    assert summary(results).splitlines().count(line) == told
+    lines = summary(results).splitlines()
+    assert lines.count(line) == told
+    assert " clips at 80x120, macro Jaccard of frame" in lines[0]
 
 
 def test_frames_without_labels_are_not_counted(tmp_path: Path) -> None:

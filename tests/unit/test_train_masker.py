@@ -119,7 +119,9 @@ def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text()
     assert text.index("samples.png") < text.index("classes.md") < text.index("val_0.png")
     told = (tmp_path / "out/masker.resume/classes.md").read_text()
-    assert told.startswith("## squares\n") and "matte" not in told
+    size = "All scores are at 16x24 (height x width), the size of the clips."
+    assert told.startswith(f"{size}\n\n## squares\n") and "matte" not in told
+    assert size in text
     rows = re.findall(r"^\| (background|red|blue) \| ([\d.]+) \|", told, re.MULTILINE)
     found = [float(jaccard) for _, jaccard in rows]
     assert len(rows) == 3 and found == sorted(found)
@@ -140,7 +142,7 @@ def test_one_class_has_its_score_beside_the_one_with_background(
     metrics = json.loads(out["metrics"].read_text())
     assert metrics["val_jaccard_no_background"] < metrics["val_jaccard"]
     told = f"{metrics['val_jaccard']:.4f} (foreground {metrics['val_jaccard_no_background']:.4f}) after 1 epoch"
-    assert f"masker: validation Jaccard {told}\n" in capsys.readouterr().err
+    assert f"masker: validation Jaccard {told}, at 32x48\n" in capsys.readouterr().err
 
 
 class Killed(BaseException):

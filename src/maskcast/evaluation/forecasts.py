@@ -62,6 +62,11 @@ def selection_note(split: str) -> str:
     )
 
 
+def size_note(height: int, width: int) -> str:
+    """Returns a sentence on the size at which masks are scored."""
+    return f"All scores are at {height}x{width} (height x width), the size of the clips."
+
+
 def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
     """Returns the labelled clips of a split, in the order of evaluation.
 

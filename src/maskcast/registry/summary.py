@@ -59,20 +59,22 @@ def summary(results: Path) -> str:
     models = {"forecaster": "", **{name: f"_{name}" for name in BASELINES if f"jaccard_last_{name}" in scores}}
     columns = {key: title for key, title in COLUMNS.items() if key in scores}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in columns)] for name, suffix in models.items()]
+    record = results / "report/evaluation.json"
+    facts = _read(record) if record.is_file() else {}
+    size = " at {}x{}".format(*facts["size"]) if "size" in facts else ""  # none in older records
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
     lines = [
-        format_table(["", *columns.values()], rows, f"{pluralize(int(scores['clips']), 'clip')}, {title}"),
+        format_table(["", *columns.values()], rows, f"{pluralize(int(scores['clips']), 'clip')}{size}, {title}"),
         "",
     ]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
-    lines += [*sentence, *_selection(results), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
+    lines += [*sentence, *_selection(facts), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])
 
 
-def _selection(results: Path) -> list[str]:
+def _selection(facts: Mapping[str, Any]) -> list[str]:
     """Returns a line if the scored clips also selected the epochs of the trainings; none if that is unknown."""
-    record = results / "report/evaluation.json"
-    if not record.is_file() or _read(record).get("split") != "val":
+    if facts.get("split") != "val":
         return []
     return ["These clips selected the epochs, too; expect slightly less on new clips."]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline, selection_note
+from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline, selection_note, size_note
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
@@ -102,8 +102,9 @@ def _scores(
         parts.append(
             collapsible("Clip by clip: how certain the differences are", each_clip, element("p", EXPLANATION))
         )
-    if note := selection_note(evaluation.clips[0].split):
-        parts.append(element("p", note))
+    prepared = evaluation.prepared
+    notes = (size_note(prepared.height, prepared.width), selection_note(evaluation.clips[0].split))
+    parts += [element("p", note) for note in notes if note]
     return concatenate([*parts, collapsible("What was measured", facts)])
 
 

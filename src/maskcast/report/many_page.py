@@ -12,6 +12,7 @@ import numpy as np
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
+from maskcast.evaluation.forecasts import size_note
 from maskcast.evaluation.many import EvaluationTask, MaskerResult, clips_to_score, shown_frames
 from maskcast.labels import LabelMap
 from maskcast.markup import Html, concatenate, element, figure, table
@@ -73,6 +74,7 @@ def write_many(
     sections["Time and memory"] = _best_marked(f"On {devices}, {task.precision}", costs)
     if left_out:
         sections["Left out"] = table("Models without scores", ["model", "reason"], list(left_out.items()))
+    sections = {"Size": element("p", size_note(store.height, store.width)), **sections}
     meanings = [[key, text] for key, text in (DEFINITIONS | COSTS).items() if key in header]
     sections["What the numbers mean"] = table(
         "Columns of the tables; the best values are bold", ["name", "meaning"], meanings

@@ -12,7 +12,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
-from maskcast.evaluation.forecasts import selection_note
+from maskcast.evaluation.forecasts import selection_note, size_note
 from maskcast.evaluation.metrics import foreground_text
 from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
@@ -60,7 +60,8 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     header, rows = score_table(evaluation)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     _write_clips(folder / "per_clip.csv", evaluation)
-    lines = ["# Evaluation of videos", "", markdown(header, rows), "## What the scores mean", ""]
+    lines = ["# Evaluation of videos", "", markdown(header, rows), _size_note(evaluation), ""]
+    lines += ["## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in _meanings(evaluation).items()]
     if gained := _gains(evaluation):
         lines += ["", "## Compared with the base", "", markdown(GAIN, gained), EXPLANATION]
@@ -162,14 +163,18 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
         lead += f"; compared with its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
     parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
-    if note := selection_note(evaluation.chosen[0].split):
-        parts.append(element("p", note))
+    notes = (_size_note(evaluation), selection_note(evaluation.chosen[0].split))
+    parts += [element("p", note) for note in notes if note]
     if gained:
         each_clip = table("The segmenter minus its base, each clip scored separately", GAIN, gained)
         parts.append(
             collapsible("Clip by clip: how certain the differences are", each_clip, element("p", EXPLANATION))
         )
     return concatenate(parts)
+
+
+def _size_note(evaluation: VideoEvaluation) -> str:
+    return size_note(evaluation.prepared.height, evaluation.prepared.width)
 
 
 def _main_scores(evaluation: VideoEvaluation) -> list[tuple[str, str]]:

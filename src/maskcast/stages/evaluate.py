@@ -118,6 +118,7 @@ def evaluate(
         definitions(params.futures),
         scores=flat,
         split=split,
+        size=[prepared.height, prepared.width],
         params=recorded,
         **settings,
         **({"label_map": prepared.label_map.name} if len(prepared.maps) > 1 else {}),
@@ -131,7 +132,8 @@ def evaluate(
         forecaster=digest_tree(forecaster),
     )
     report_folder(report, "report")
-    title = f"{split}: {pluralize(len(chosen), 'clip')}, context from {params.context} masks"
+    size = f"{prepared.height}x{prepared.width}"
+    title = f"{split}: {pluralize(len(chosen), 'clip')} at {size}, context from {params.context} masks"
     say(format_table(*score_table(scores), title))
     _report_mask_scores(evaluation, scores, split)
     say(f"picture: {final_path(report) / overview}")

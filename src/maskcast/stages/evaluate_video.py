@@ -111,6 +111,7 @@ def evaluate_video(
         definitions(evaluation),
         scores=flat,
         split=split,
+        size=[prepared.height, prepared.width],
         label_map=prepared.label_map.name,
         one_class=evaluation.scores[SEGMENTER].one_class(),
         data=evaluation.data_digest(),
@@ -120,4 +121,5 @@ def evaluate_video(
         **({} if masker is None else {"segmenter": digest_tree(masker)}),
     )
     report_folder(report, "report")
-    say(format_table(*score_table(evaluation), f"{split}: {pluralize(len(evaluation.chosen), 'clip')}"))
+    title = f"{split}: {pluralize(len(evaluation.chosen), 'clip')} at {prepared.height}x{prepared.width}"
+    say(format_table(*score_table(evaluation), title))

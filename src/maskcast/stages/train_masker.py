@@ -87,9 +87,11 @@ def train_masker(
         val_scores = {f"val_{name}": value for name, value in scores.items() if name not in run_facts}
         return val_scores | run_facts | {"parameters": count_parameters(task.segmenter)}
 
+    size = f"{store.height}x{store.width}"
+
     def summary(scores: Scores) -> str:
         jaccard = f"{scores['jaccard']:.4f}{foreground_text(scores)}"
-        return f"masker: validation Jaccard {jaccard} after {pluralize(int(scores['epochs']), 'epoch')}"
+        return f"masker: validation Jaccard {jaccard} after {pluralize(int(scores['epochs']), 'epoch')}, at {size}"
 
     scores = finish_training(
         running_name("train_masker"),
@@ -133,6 +135,7 @@ def _report_samples(task: "SegmentationTask", path: Path) -> None:
 
 def _report_classes(task: "SegmentationTask", path: Path) -> None:
     """Writes the scores of each class in the validation clips."""
+    from maskcast.evaluation.forecasts import size_note
     from maskcast.models.base import best_device
     from maskcast.progress import is_main_process, report_file
     from maskcast.report.class_scores import class_scores
@@ -146,7 +149,8 @@ def _report_classes(task: "SegmentationTask", path: Path) -> None:
         if label_map.kind == "classes"
     ]
     if tables:
-        path.write_text("\n".join(tables), encoding="utf-8")
+        note = size_note(task.store.height, task.store.width)
+        path.write_text("\n".join([f"{note}\n", *tables]), encoding="utf-8")
         report_file(path, "masker")
 
 
