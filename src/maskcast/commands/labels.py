@@ -1,4 +1,4 @@
-"""The command `labels`: exports masks, imports and propagates labels, and suggests frames to label."""
+"""The command `labels`: exports masks, imports, propagates and reviews labels, and suggests frames to label."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 METHODS = ("random", "foreground-random", "class-uncertainty")  # the default first
 LISTED = 5  # maximum number of unmatched frames that are printed
 DESCRIPTION = (
-    "Exports masks to labelling tools, imports and propagates labels, and suggests which frames to label."
+    "Exports masks to labelling tools, imports and propagates labels, suggests which frames to label, and which "
+    "labels to review."
 )
 _FORMATS = "\n".join(f"  {name + ':':26s}{summary}" for name, (_, summary) in FORMATS.items())
 EPILOG = f"""\
@@ -38,6 +39,8 @@ examples:
       --output labels/to-cvat
   maskcast labels import --format cvat-images labels/corrected.zip \\
       --clips data/clips --output data/labelled
+  maskcast labels review --clips data/labelled --masker models/masker \\
+      --output labels/review
   maskcast labels propagate --clips data/labelled --frames 8 \\
       --output data/propagated
 """
@@ -46,7 +49,14 @@ examples:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     check_not_exists(args.output, "output")
-    command = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[args.command]
+    commands = {
+        "import": _import,
+        "export": _export,
+        "suggest": _suggest,
+        "review": _review,
+        "propagate": _propagate,
+    }
+    command = commands[args.command]
     with atomic_output(args.output) as partial:
         summary = command(args, partial)
     print(f"{summary}: {args.output}")
@@ -126,6 +136,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=methods)
     add_number(command, "--spacing", 5, 1, "minimum distance between two frames of a video")
     add_number(command, "--seed", 0, 0, "random seed")
+    command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
+    command = commands.add_parser("review", help="list labels that a masker contradicts, and show them")
+    command.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips with labels")
+    command.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="folder of a trained masker")
+    command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
+    command.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="val",
+        help="split of the labels, on which the masker was not trained (default: %(default)s)",
+    )
+    add_number(command, "--budget", 20, 1, "number of frames to list")
     command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
     command = commands.add_parser("propagate", help="propagate labels to neighbouring frames by optical flow")
     command.add_argument(
@@ -245,6 +267,15 @@ def _suggest(args: argparse.Namespace, out: Path) -> str:
     params = Suggest(method=args.method, budget=args.budget, spacing=args.spacing, seed=args.seed)
     count = suggest(out, ClipStore(args.clips, args.map), args.masker, params)
     return f"suggested {pluralize(count, 'frame')} by {args.method}"
+
+
+def _review(args: argparse.Namespace, out: Path) -> str:
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.report.label_review import ReviewLabels, review
+
+    params = ReviewLabels(split=args.split, budget=args.budget)
+    count = review(out, ClipStore(args.clips, args.map), args.masker, params)
+    return f"listed {pluralize(count, 'frame')} of split {args.split} to review"
 
 
 def _propagate(args: argparse.Namespace, out: Path) -> str:

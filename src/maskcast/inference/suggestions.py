@@ -13,10 +13,8 @@ from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.errors import MaskcastError
-from maskcast.inference.predictions import count_frames
-from maskcast.inference.segment import frame_by_frame, segment_clips
+from maskcast.inference.masked_frames import masked_frames
 from maskcast.models.segmentation.base import Segmenter
-from maskcast.progress import track
 from maskcast.seed import rng
 
 FOREGROUND_SHARE = 2 / 3  # share of the draws of `ForegroundRandom` that first draw a class
@@ -71,23 +69,15 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     clips = [store.get(name) for name, free_T in unlabelled.items() if free_T.any()]
     if not clips:
         raise MaskcastError(f"{store.root}: all frames of {' and '.join(SPLITS)} have labels; prepare more clips")
-    name, classes = store.label_map.name, store.num_classes
     areas: list[list[np.ndarray]] = [[] for _ in clips]
     uncertainties: list[list[np.ndarray]] = [[] for _ in clips]
-    pieces = segment_clips(
-        [masker], [[store.frames(clip)] for clip in clips], batch_size=batch_size, precision=precision
+    frames = masked_frames(
+        store, masker, clips, "looking for frames to label", batch_size=batch_size, precision=precision
     )
-    frames = sum(clip.num_frames for clip in clips)
-    for piece in track(frame_by_frame(pieces), "looking for frames to label", frames):
-        if piece is None:
-            continue
-        k, predictions = piece
-        prediction = predictions[name]
-        assert prediction.confidence is not None
-        for t in range(count_frames(predictions)):
-            ids, uncertainty = prediction.masks[t].ravel(), 1 - prediction.confidence[t].ravel()
-            areas[k].append(np.bincount(ids, minlength=classes))
-            uncertainties[k].append(np.bincount(ids, uncertainty, minlength=classes))
+    for frame in frames:
+        ids, uncertainty = frame.mask_HW.ravel(), 1 - frame.confidence_HW.ravel()
+        areas[frame.clip].append(np.bincount(ids, minlength=store.num_classes))
+        uncertainties[frame.clip].append(np.bincount(ids, uncertainty, minlength=store.num_classes))
     unlabelled_masks = [unlabelled[clip.id] for clip in clips]
     counts = [int(free_T.sum()) for free_T in unlabelled_masks]
     videos = {video: k for k, video in enumerate(dict.fromkeys(clip.video for clip in clips))}

@@ -11,25 +11,19 @@ import numpy as np
 from pydantic import Field
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.errors import MaskcastError
-from maskcast.inference.segment import segment_whole
 from maskcast.inference.suggestions import Candidates, choose, find_candidates
 from maskcast.inference.worker import Worker
 from maskcast.markup import Html, concatenate, data_uri, element, table
-from maskcast.models.base import best_device
-from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.report.clip_player import legend
+from maskcast.report.masker_frames import BATCH, LIST, MAX_NAMED, PAGE, PRECISION, load_masker_of, mask_frame
 from maskcast.report.overlays import overlay, resize_picture
 from maskcast.report.page import document
 from maskcast.report.paint import class_entries
 from maskcast.report.tables import write_csv
 
-LIST, PAGE = "frames.csv", "frames.html"
-BATCH, PRECISION = 16, "bf16"  # as in generate_masks
 PICTURE_WIDTH = 320  # minimum width in pixels
-MAX_NAMED = 3  # number of classes named below a picture
 
 
 class Suggest(Params):
@@ -51,13 +45,7 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     Raises:
         MaskcastError: the masker does not have the store's map, or every frame has labels.
     """
-    model, _ = load_masker(masker)
-    if store.label_map not in model.maps or store.label_map.kind != "classes":
-        raise MaskcastError(
-            f"{masker}: has no map {store.label_map.name!r} with the classes of {store.root}; use a masker that "
-            "was trained on these classes"
-        )
-    model = model.to(best_device())
+    model = load_masker_of(store, masker)
     candidates = find_candidates(store, model, batch_size=BATCH, precision=PRECISION)
     chosen = choose(candidates, params.method, budget=params.budget, spacing=params.spacing, seed=params.seed)
     if len(chosen) < params.budget:
@@ -102,11 +90,8 @@ def _uncertain_classes(candidates: Candidates, n: int, classes: tuple[str, ...])
 def _figure(store: ClipStore, worker: Worker, candidates: Candidates, n: int) -> tuple[Html, np.ndarray]:
     """Returns a figure of a frame under the masker's mask with the uncertain classes, and the ids in the mask."""
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
-    frames_THWC = store.frames(store.get(clip))
-    frames_to_segment = frames_THWC[: t + 1] if worker.segmenter.stateful else frames_THWC[t : t + 1]
-    predictions = segment_whole(worker, frames_to_segment, batch_size=BATCH)
-    mask_HW = predictions[store.label_map.name].masks[-1]
-    picture_HWC = overlay(frames_THWC[t], mask_HW)
+    mask_HW, _ = mask_frame(store, worker, clip, t)
+    picture_HWC = overlay(store.frames(store.get(clip))[t], mask_HW)
     scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))
     image = resize_picture(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])
     data = io.BytesIO()

@@ -1,0 +1,44 @@
+"""What the commands need that show frames with a masker's masks: the masker, its mask of a frame, and pictures.
+
+Legend: H height, W width, C = 3 channels (RGB), uint8.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.inference.segment import segment_whole
+from maskcast.inference.worker import Worker
+from maskcast.models.base import best_device
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.table import load_masker
+
+LIST, PAGE = "frames.csv", "frames.html"
+BATCH, PRECISION = 16, "bf16"  # as in generate_masks
+MAX_NAMED = 3  # number of classes named below a picture
+
+
+def load_masker_of(store: ClipStore, folder: Path) -> Segmenter:
+    """Returns a masker of a store's chosen map, on the best device.
+
+    Raises:
+        MaskcastError: the masker does not have this map, or it is not of classes.
+    """
+    masker, _ = load_masker(folder)
+    if store.label_map not in masker.maps or store.label_map.kind != "classes":
+        raise MaskcastError(
+            f"{folder}: has no map {store.label_map.name!r} with the classes of {store.root}; use a masker that "
+            "was trained on these classes"
+        )
+    return masker.to(best_device())
+
+
+def mask_frame(store: ClipStore, worker: Worker, clip_id: str, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mask of a frame, (H, W) uint8 class ids, and its confidence."""
+    frames_THWC = store.frames(store.get(clip_id))
+    seen_THWC = frames_THWC[: t + 1] if worker.segmenter.stateful else frames_THWC[t : t + 1]
+    prediction = segment_whole(worker, seen_THWC, batch_size=BATCH)[store.label_map.name]
+    assert prediction.confidence is not None
+    return prediction.masks[-1], prediction.confidence[-1]
