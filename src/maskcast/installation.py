@@ -36,6 +36,11 @@ def shipped_folder() -> Path:
     )
 
 
+def comes_with_pipelines() -> bool:
+    """Whether this installation has the pipelines, as a wheel and a clone have and a container image has not."""
+    return has_pipelines(IN_WHEEL) or has_pipelines(CLONE)
+
+
 def has_pipelines(folder: Path) -> bool:
     """Whether a folder has maskcast's own pipelines and components."""
     return (folder / "pipelines" / "cli.py").is_file() and (folder / "components" / "_image.py").is_file()

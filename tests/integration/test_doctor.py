@@ -10,10 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.conftest import ROOT
+from tests.integration.conftest import S3
 from tests.integration.mlflow_server import mlflow_server
 from tests.servers import free_ports
 
-from maskcast import resources
+from maskcast import installation, resources
 from maskcast.__main__ import main
 from maskcast.diagnostics import dvc_remote, machine, software, tracking
 from maskcast.diagnostics.checks import Check, CheckResult, run_checks
@@ -87,7 +89,10 @@ def test_what_is_broken_is_named_with_its_remedy_and_without_secrets(
     assert "hunter22" not in said
 
 
-def test_outside_of_repositories_it_says_how_to_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_outside_of_repositories_is_told_how_to_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     seen = found(software.git, dvc_remote.dvc)
@@ -95,6 +100,45 @@ def test_outside_of_repositories_it_says_how_to_make_them(tmp_path: Path, monkey
     assert (seen["DVC"].state, seen["DVC"].remedy) == (
         "missing",
         "run `dvc init` in the root of the Git repository",
+    )
+
+
+def test_a_folder_without_a_pipeline_needs_neither_git_nor_dvc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs one stage."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Git
+    seen = found(software.git, dvc_remote.dvc)
+    assert {row.state for row in seen.values()} == {"ok"}
+    assert seen["Git"].found == seen["DVC"].found == "not needed: no dvc.yaml and no repository here or above"
+    (tmp_path / ".git").mkdir()
+    assert found(software.git)["Git"].found == "is not installed"
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({}, "NoCredentialsError: Unable to locate credentials"),
+        ({"AWS_ACCESS_KEY_ID": "maskcast"}, "PartialCredentialsError: Partial credentials found in env"),
+        ({"AWS_ACCESS_KEY_ID": "maskcast", "AWS_SECRET_ACCESS_KEY": "wrong-secret"}, "PermissionError: "),
+    ],
+)
+def test_a_remote_that_refuses_is_named_with_the_variables_to_set(
+    project: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], reason: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    remote = f"[core]\n    remote = team\n['remote \"team\"']\n    url = {s3.uri}/dvc\n"
+    (project / ".dvc/config").write_text(f"{remote}    endpointurl = {s3.endpoint}\n")
+    row = found(dvc_remote.dvc)["DVC remote"]
+    assert row.state == "missing"
+    assert row.found.startswith(f"team: {s3.uri}/dvc at {s3.endpoint}: cannot be written ({reason}")
+    assert row.remedy == (
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; check URL and permissions: "
+        "`dvc remote list`, `dvc remote modify --local team ...`"
     )
 
 
@@ -130,6 +174,26 @@ def test_packages_that_lack_or_are_too_old_name_their_extra(monkeypatch: pytest.
     )
     assert seen["maskcast[train]"].remedy == "`make install`, or pip install --upgrade 'maskcast[train]'"
     assert (seen["maskcast[cluster]"].state, seen["maskcast[export]"].state) == ("warning", "ok")
+
+
+def test_an_image_without_torchvision_is_told_what_it_cannot_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "IN_WHEEL", tmp_path)
+    monkeypatch.setattr(installation, "CLONE", tmp_path)
+
+    def version(name: str) -> str:
+        if name in ("segmentation-models-pytorch", "torchvision"):
+            raise metadata.PackageNotFoundError
+        return metadata.version(name)
+
+    monkeypatch.setattr(software, "version", version)
+    row = found(software.packages)["maskcast[train]"]
+    assert row.state == "warning"
+    assert "torchvision is missing" in row.found and "segmentation-models-pytorch is missing" in row.found
+    assert row.remedy == "use an image that has them (docs/images.md) for models and commands that need them"
+    monkeypatch.setattr(installation, "CLONE", ROOT)
+    assert found(software.packages)["maskcast[train]"].state == "missing"
 
 
 Usage = namedtuple("Usage", "total used free")

@@ -50,6 +50,11 @@ def test_every_stage_explains_itself(run: Run) -> None:
     assert done.stderr == ""
 
 
+def test_the_doctor_misses_nothing(run: Run) -> None:
+    done = run("maskcast", "doctor")
+    assert done.returncode == 0, done.stdout
+
+
 def test_without_a_command_it_lists_the_stages(run: Run) -> None:
     done = run()
     assert "usage: maskcast COMMAND" in done.stdout and "train_masker" in done.stdout

@@ -4,6 +4,7 @@ import configparser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from maskcast.diagnostics.checks import CheckResult
@@ -11,6 +12,17 @@ from maskcast.errors import one_line
 from maskcast.redaction import redacted
 
 ADD = "dvc remote add -d team s3://bucket/dvc"
+CREDENTIALS = {  # by scheme of the remote's address
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS to a key file",
+    "azure": "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
+}
+
+
+def has_pipeline() -> bool:
+    """Whether the working directory, or one above it, has a pipeline for DVC or a repository for one."""
+    cwd = Path.cwd()
+    return any((folder / name).exists() for folder in (cwd, *cwd.parents) for name in ("dvc.yaml", ".dvc", ".git"))
 
 
 def dvc_root() -> Path | None:
@@ -34,6 +46,9 @@ def cache_folder(root: Path | None) -> Path:
 
 def dvc() -> Iterator[CheckResult]:
     """Yields rows on the repository and on its remote, tested by writing, reading and removing a small file."""
+    if not has_pipeline():
+        yield CheckResult("DVC", "ok", "not needed: no dvc.yaml and no repository here or above")
+        return
     try:
         from dvc.exceptions import DvcException  # type: ignore[import-untyped]
         from dvc.repo import Repo  # type: ignore[import-untyped]
@@ -63,12 +78,14 @@ def _remote(repository: Any) -> CheckResult:
         return CheckResult(
             "DVC remote", "warning", "no default remote: outputs are stored only on this machine", ADD
         )
-    remote = repository.cloud.get_remote(command="doctor")
-    shown = f"{name}: {redacted(repository.config['remote'][name]['url'])}"
-    path = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
+    settings = repository.config["remote"][name]
+    at = f" at {settings['endpointurl']}" if settings.get("endpointurl") else ""
+    shown = redacted(f"{name}: {settings['url']}{at}")
     content = b"written by doctor; may be removed"
-    is_new = not remote.fs.exists(remote.path)
     try:
+        remote = repository.cloud.get_remote(command="doctor")
+        path = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
+        is_new = not remote.fs.exists(remote.path)
         if remote.fs.protocol == "local":
             remote.fs.makedirs(remote.path, exist_ok=True)
         remote.fs.pipe_file(path, content)
@@ -80,8 +97,10 @@ def _remote(repository: Any) -> CheckResult:
                 Path(remote.path).rmdir()
     except Exception as error:  # each kind of remote raises its own errors
         reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+        variables = CREDENTIALS.get(urlsplit(settings["url"]).scheme)
         remedy = (
-            f"check URL, credentials and permissions: `dvc remote list`, `dvc remote modify --local {name} ...`"
+            f"{f'set {variables}; ' if variables else ''}check URL and permissions: `dvc remote list`, "
+            f"`dvc remote modify --local {name} ...`"
         )
         return CheckResult("DVC remote", "missing", f"{shown}: cannot be written ({reason})", remedy)
     if read != content:

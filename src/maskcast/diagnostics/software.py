@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from maskcast.diagnostics.checks import CheckResult, State
+from maskcast.diagnostics.dvc_remote import has_pipeline
+from maskcast.installation import comes_with_pipelines
 from maskcast.installation import git as git_output
 from maskcast.reading import pluralize
 
@@ -21,6 +23,8 @@ EXTRAS: dict[str, tuple[State, str]] = {  # state of a missing package, and the 
     "export": ("warning", "`maskcast models export`"),
     "cluster": ("warning", "`maskcast pipeline`"),
 }
+# What an image without torchvision leaves out (docs/images.md).
+ON_TORCHVISION = frozenset({"torchvision", "huggingface-hub", "segmentation-models-pytorch", "timm"})
 
 
 def python() -> Iterator[CheckResult]:
@@ -59,6 +63,10 @@ def packages() -> Iterator[CheckResult]:
         name, listed = f"maskcast[{extra}]" if extra else f"maskcast {installed}", ", ".join(met[extra])
         if unmet[extra]:
             remedy = f"`make install`, or pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
+            if not comes_with_pipelines():  # an image, which has no pip
+                remedy = "use an image that has them (docs/images.md) for models and commands that need them"
+                if {line.removesuffix(" is missing") for line in unmet[extra]} <= ON_TORCHVISION:
+                    state = "warning"
             yield CheckResult(name, state, f"{', '.join(unmet[extra])} (for {use})", remedy)
         else:
             yield CheckResult(name, "ok", listed)
@@ -83,6 +91,9 @@ def video() -> Iterator[CheckResult]:
 
 def git() -> Iterator[CheckResult]:
     """Yields a row on Git, which DVC and the lineage of runs need."""
+    if not has_pipeline():
+        yield CheckResult("Git", "ok", "not needed: no dvc.yaml and no repository here or above")
+        return
     if shutil.which("git") is None:
         yield CheckResult("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
