@@ -58,7 +58,14 @@ class IllustratedError(MaskcastError):
 
 
 def one_line(error: BaseException, longest: int = MAX_CHARS) -> str:
-    """Returns an error's message as one line without secrets, shortened if it is too long."""
+    """Returns an error's message as one line without secrets, shortened if it is too long.
+
+    The message of an error whose text is a tuple with its cause, as of a lost connection, is that of the cause.
+    """
+    while error.args and isinstance(cause := error.args[-1], Exception):
+        if str(error) not in (str(error.args), str(cause)) or not str(cause):
+            break
+        error = cause
     text = " ".join(printable(str(error)).split())
     return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
 

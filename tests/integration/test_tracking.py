@@ -1,22 +1,27 @@
 """Tracking against real MLflow back ends: the embedded SQLite default, and a server that goes and comes back."""
 
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from http.client import RemoteDisconnected
 from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 from tests.integration.mlflow_server import mlflow_server
 from tests.servers import free_ports
+from urllib3.exceptions import ProtocolError
 
 from maskcast.__main__ import main
 from maskcast.digest import digest_tree
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, one_line
 from maskcast.params import Params
 from maskcast.progress import listening, report, report_file
 from maskcast.runner import tracking
@@ -190,6 +195,48 @@ def test_what_never_arrives_is_said(
     track_something(folder, last=10)
     said = capfd.readouterr().err
     assert "lost 11 metrics, 1 file of train_masker" in said
+
+
+def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
+    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
+    shutil.copy(empty_database, folder / "server.db")
+    (folder / "artifacts").write_text("a file where the store should be")
+    with mlflow_server(folder) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("://", "://ann:hunter22@"))
+        track_something(folder, last=10)
+        said = capfd.readouterr().err
+        shown = uri.replace("://", "://***@")
+        assert f"tracking: the artifact store of MLflow ({shown}) is unavailable" in said
+        assert f"lost 0 metrics, 1 file of train_masker: the artifact store of MLflow ({shown}) was" in said
+        assert "hunter22" not in said and "('" not in said
+        client = mlflow.MlflowClient(uri)
+        run = only_run(client)
+        assert (run.info.status, run.data.metrics["jaccard"]) == ("FINISHED", 0.5)
+        monkeypatch.setattr(tracking, "FLUSH_S", float(WAIT_S))  # the next stage does not wait for it
+        monkeypatch.setattr(tracking, "STOPPED_FLUSH_S", 1.0)
+        begin = time.monotonic()
+        with tracked("evaluate", {"clips": folder / "clips"}, folder / "r/second") as second:
+            second.file(folder / "clips", "")
+        assert time.monotonic() - begin < WAIT_S / 2
+        assert "lost" in capfd.readouterr().err
+        (folder / "artifacts").unlink()
+        (command,) = re.findall("`(mlflow artifacts .*)`", said)
+        subprocess.run([sys.executable, "-m", *command.split()], check=True)
+        assert [each.path for each in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/strip.png"]
+
+
+def test_a_lost_connection_is_said_in_words() -> None:
+    lost = ProtocolError("Connection aborted.", RemoteDisconnected("Remote end closed connection"))
+    assert one_line(requests.ConnectionError(lost)) == one_line(lost) == "Remote end closed connection"
+    assert one_line(OSError(2, "No such file")) == "[Errno 2] No such file"
+    assert one_line(ValueError("unlike", ValueError(""))) == "('unlike', ValueError(''))"
 
 
 @pytest.mark.usefixtures("folder")

@@ -24,7 +24,7 @@ EXTRAS: dict[str, tuple[State, str]] = {  # state of a missing package, and the 
     "cluster": ("warning", "`maskcast pipeline`"),
 }
 # What an image without torchvision leaves out (docs/images.md).
-ON_TORCHVISION = frozenset({"torchvision", "huggingface-hub", "segmentation-models-pytorch", "timm"})
+ON_TORCHVISION = frozenset({"torchvision", "huggingface-hub", "segmentation-models-pytorch"})
 
 
 def python() -> Iterator[CheckResult]:

@@ -4,8 +4,13 @@ A separate thread talks to the server, so that training never waits for it. The 
 (``mlflow_run``), and a permanent error of MLflow ends the stage before any work. While the server is unavailable,
 everything is queued. At its end, a stage waits while the queues shrink. If nothing was sent for two minutes, the
 number of lost items is reported.
+
+Files go to MLflow's artifact store, which may fail while MLflow itself works. The run then gets all metrics and
+ends, lost files are kept with the command that sends them, and the next stages wait only shortly for the store.
 """
 
+import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -16,10 +21,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from maskcast.errors import MaskcastError, one_line
 from maskcast.progress import log_if_slow, say
 from maskcast.reading import pluralize
+from maskcast.redaction import redacted
 from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_errors import error_text, is_mlflow_error, is_temporary, user_error
 from maskcast.runner.mlflow_run import open_run
@@ -29,6 +36,7 @@ from maskcast.runner.provenance import CHANGED, ERROR, Origin, output_tags
 OPEN_S = 60.0  # how long a stage waits for the server's first response
 FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
 STOPPED_FLUSH_S = 10.0  # the same for a stopped stage, as a pod is killed after half a minute
+STORE_BROKEN_S = 3600.0  # how long later stages remember that the artifact store lost files, and wait no longer
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # interval of system metrics
 MAX_BATCH = 1000  # metrics per request, MLflow's limit
@@ -45,7 +53,9 @@ class TrackedRun:
         self._metrics: Queue = deque()
         self._files: deque[tuple[Path, str]] = deque()
         self._end_tags: dict[str, str] = {}
-        self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
+        self._spool = Path(tempfile.mkdtemp(prefix="maskcast-"))
+        self._client: _Client | None = None
+        self._store: str | None = None  # the artifact store, while it fails
         self._num_files = 0
         self._answered, self._stop, self._abandoned = threading.Event(), threading.Event(), threading.Event()
         # Not `join` and `is_alive`: after Ctrl-C during `join` a thread counts as ended.
@@ -64,7 +74,7 @@ class TrackedRun:
 
     def file(self, path: Path, folder: str) -> None:
         """Queues a copy of a file, so that the stage may remove the original."""
-        spool = Path(self._spool.name) / str(self._num_files)
+        spool = self._spool / str(self._num_files)
         spool.mkdir()
         self._num_files += 1
         self._files.append((Path(shutil.copy(path, spool)), folder))
@@ -109,13 +119,19 @@ class TrackedRun:
             self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
         if not self._ended.is_set():
             self._abandoned.set()
+            if self._store is not None:
+                self._ended.wait(STOPPED_FLUSH_S)  # until the run has ended in MLflow, which works
             self._report_lost(f"was unavailable ({self._reason})")
-        self._spool.cleanup()
+        if not self._files:
+            shutil.rmtree(self._spool, ignore_errors=True)
 
     def _wait_for_rest(self, wait_s: float) -> None:
         """Returns when everything is sent, or nothing was sent for a while."""
         before, left = float("inf"), self._left
-        while left < before and not self._ended.wait(wait_s):
+        while left < before and not self._ended.wait(min(wait_s, STOPPED_FLUSH_S)):
+            store_stays_broken = self._store is not None and _is_recent(_broken_store_marker())
+            if not store_stays_broken and self._ended.wait(max(0.0, wait_s - STOPPED_FLUSH_S)):
+                return
             before, left = left, self._left
 
     @property
@@ -129,48 +145,90 @@ class TrackedRun:
             self._ended.set()
 
     def _send_all(self) -> None:
-        client: _Client | None = None
         reported = False
         while True:
             stopping = self._stop.is_set()
             try:
-                client = client or _Client(self.origin, self.key_file)
+                client = self._client = self._client or _Client(self.origin, self.key_file)
                 self._answered.set()
                 client.send(self._metrics, self._files)
+                self._store = None
                 if stopping:
                     client.end(self._status, self._end_tags)
+                    with suppress(OSError):
+                        _broken_store_marker().unlink()
                     return
                 reported = False
             # Errors of server or network must not end a training; they are reported instead.
             except Exception as error:
-                lasting = not is_temporary(error)
-                if lasting and client is None and not self._answered.is_set():
+                self._store = self._client.store if isinstance(error, _StoreError) and self._client else None
+                cause = error.__cause__ if isinstance(error, _StoreError) and error.__cause__ else error
+                lasting = not is_temporary(cause)
+                if lasting and self._client is None and not self._answered.is_set():
                     known = isinstance(error, MaskcastError) or not is_mlflow_error(error)
                     self._refused = error if known else user_error(error)
                     self._answered.set()
                     return
                 self._answered.set()
-                self._reason = error_text(error)
-                if self._abandoned.is_set():
-                    return
-                if stopping and lasting:
-                    self._report_lost(f"rejected them ({self._reason})")
+                self._reason = error_text(cause)
+                if self._abandoned.is_set() or (stopping and lasting):
+                    if self._store is not None and self._client is not None:
+                        with suppress(Exception):  # the loss is reported
+                            self._client.end(self._status, self._end_tags)
+                    if not self._abandoned.is_set():
+                        self._report_lost(f"rejected them ({self._reason})")
                     return
                 if not reported:
-                    state = "rejects metrics or files" if lasting else "is unavailable"
-                    say(
-                        f"tracking: {redacted_uri()} {state} ({self._reason}); the stage continues and queues them"
-                    )
+                    what = "files" if self._store is not None else "metrics or files"
+                    state = f"rejects {what}" if lasting else "is unavailable"
+                    say(f"tracking: {self._place} {state} ({self._reason}); the stage continues and queues them")
                     reported = True
-                if stopping and self._abandoned.wait(SEND_EVERY_S):
-                    return
+                if stopping:
+                    self._abandoned.wait(SEND_EVERY_S)
             if not stopping:
                 self._stop.wait(SEND_EVERY_S)
+
+    @property
+    def _place(self) -> str:
+        """What does not take items: the artifact store, or the server of MLflow."""
+        return self._store or redacted_uri()
 
     def _report_lost(self, what: str) -> None:
         lost = f"{pluralize(len(self._metrics), 'metric')}, {pluralize(len(self._files), 'file')}"
         kept = "; the outputs of the stage are complete" if self._status == "FINISHED" else ""
-        say(f"tracking: lost {lost} of {self.origin.name}: {redacted_uri()} {what}{kept}")
+        if self._store is not None:
+            with suppress(OSError):
+                _broken_store_marker().touch()
+        say(f"tracking: lost {lost} of {self.origin.name}: {self._place} {what}{kept}{self._remedy()}")
+
+    def _remedy(self) -> str:
+        """Arranges lost files as in the run, and returns the command that sends them."""
+        if self._client is None or not self._files:
+            self._files.clear()
+            return ""
+        folder = self._spool / "lost"
+        for path, name in self._files:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / name)
+        command = f"mlflow artifacts log-artifacts --local-dir {folder} --run-id {self._client.run_id}"
+        return f"; the files are in {folder}, to send them later: `{command}`"
+
+
+def _broken_store_marker() -> Path:
+    """Returns the file that tells later stages on this machine that the artifact store has lost files."""
+    digest = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir(), f"maskcast-{os.getuid()}-{digest}.broken-store")
+
+
+def _is_recent(marker: Path) -> bool:
+    try:
+        return time.time() - marker.stat().st_mtime < STORE_BROKEN_S
+    except OSError:
+        return False
+
+
+class _StoreError(Exception):
+    """MLflow's artifact store did not take a file; the cause says why."""
 
 
 class _Client:
@@ -181,6 +239,9 @@ class _Client:
         self.run_id = open_run(self._mlflow, origin, key_file)
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+        artifacts = urlsplit(self._mlflow.get_run(self.run_id).info.artifact_uri)
+        at = redacted_uri() if artifacts.scheme == "mlflow-artifacts" else redacted(artifacts.geturl())
+        self.store = f"the artifact store of MLflow ({at})"
         self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=tracking_uri())
         self._sampled = time.monotonic()
         self._samples = 0
@@ -197,7 +258,10 @@ class _Client:
                 metrics.popleft()
         while files:
             path, folder = files[0]
-            self._mlflow.log_artifact(self.run_id, str(path), folder or None)
+            try:
+                self._mlflow.log_artifact(self.run_id, str(path), folder or None)
+            except Exception as error:
+                raise _StoreError from error
             files.popleft()
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
