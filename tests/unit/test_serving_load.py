@@ -3,12 +3,15 @@
 import errno
 import http.client
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -307,6 +310,21 @@ def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: 
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
             assert json.load(answer)["error"].startswith("the server is shutting down; ")
         assert process.wait(WAIT_S) == -signal.SIGTERM
+
+
+def test_the_log_has_a_line_for_each_request_and_the_version_its_commit() -> None:
+    command = [sys.executable, "-m", "maskcast", "serve", "--model", "sample", "--port", "0", "--access-log"]
+    env = {**os.environ, "MASKCAST_GIT_SHA": "0123abcd"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None and process.stdout is not None
+            (port,) = re.findall(r" on http://127\.0\.0\.1:(\d+)$", process.stderr.readline().strip())
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=WAIT_S) as answer:
+                assert json.load(answer)["commit"] == "0123abcd"
+            line = process.stdout.readline()
+        finally:
+            process.kill()
+    assert re.fullmatch(r'20\d\d-\S+ \S+ 127\.0\.0\.1:\d+ "GET /version HTTP/1\.1" 200 OK\n', line)
 
 
 def test_every_refusal_is_json() -> None:

@@ -12,7 +12,7 @@ routes:
   GET  /v2/health/live, /v2/health/ready
          200 once the model is loaded
   GET  /v2, /version
-         server; name, version and digest of the model
+         server; name, version and digest of the model, and commit of maskcast
   GET  /v2/models/NAME
          metadata of the model: inputs, outputs and classes
   POST /v2/models/NAME/infer
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     port = sockets[0].getsockname()[1]
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{host}:{port}")
-    run_server(served_model(loaded), sockets, args.sessions, args.idle, args.allow_origin, args.host)
+    served, limits = served_model(loaded), (args.sessions, args.idle)
+    run_server(served, sockets, *limits, args.allow_origin, args.host, access_log=args.access_log)
     return 0
 
 
@@ -88,3 +89,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=60,
         help="close a session after this time without a frame (default: %(default)s)",
     )
+    parser.add_argument("--access-log", action="store_true", help="print a line for each request")

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
+from maskcast.installation import commit
 from maskcast.models.limits import time_limit
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import MaskerModel
@@ -153,6 +154,7 @@ class _Service:
         ready = _always({"live": True, "ready": True})
         server = {"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]}
         version = {"name": name, "version": served.version, "digest": served.digest, "maskcast": __version__}
+        version["commit"] = commit()
         inputs, outputs = (list(shape) for shape in served.shapes)
         model = {
             "name": name,

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import ipaddress
+import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.logging import AccessFormatter
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -20,6 +22,7 @@ from maskcast.serving.sessions import MAX_FRAME
 from maskcast.stopping import terminate_now
 
 DRAIN_S = 20  # seconds for answering waiting requests at shutdown; Kubernetes kills after 30
+ACCESS_LINE = '%(asctime)s %(client_addr)s "%(request_line)s" %(status_code)s'
 LAST_S = 2  # further seconds for sending refusals
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors if there is no IPv6
 PROTOCOLS: dict[str, Any] = {  # protocol settings of uvicorn
@@ -68,6 +71,8 @@ def run_server(
     idle_s: float,
     allowed_origins: Sequence[str] = (),
     host: str = "localhost",
+    *,
+    access_log: bool = False,
 ) -> None:
     """Serves a model until the process is stopped; then answers waiting requests for up to ``DRAIN_S``.
 
@@ -80,10 +85,16 @@ def run_server(
         idle_s: see ``make_app``.
         allowed_origins: see ``make_app``.
         host: name that the sockets belong to.
+        access_log: whether to print a line for each request.
     """
     app = make_app(served, sessions, idle_s, allowed_origins, host if is_local(sockets) else None)
     last = DRAIN_S + LAST_S
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
+    if access_log:  # the log level is that of all loggers of uvicorn
+        access = logging.getLogger("uvicorn.access")
+        access.setLevel(logging.INFO)
+        for handler in access.handlers:
+            handler.setFormatter(AccessFormatter(ACCESS_LINE, use_colors=False))
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
         _Server(config, app.state.refuse_pending).run(sockets)
 
