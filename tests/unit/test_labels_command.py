@@ -21,7 +21,7 @@ from maskcast.data.labelling.formats.table import FORMATS
 from maskcast.data.labelling.propagated_store import write_propagated
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.data.video_files.frames import read_video
-from maskcast.labels import IGNORE, MASK, single_map
+from maskcast.labels import IGNORE, MASK, LabelMap, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.params import validate
@@ -268,7 +268,7 @@ def test_images_are_exported_at_the_size_of_the_raw_video(
         assert "images and masks are 72x48 (width x height), the size in raw" in capsys.readouterr().err
         whole = read_video(Path("raw/phone.mp4"))
         for number in (7, 19):
-            image = read_image(Path(name, f"images/phone.mp4_{number:06d}.png"))
+            image = read_image(Path(name, f"images/phone_{number:06d}.png"))
             np.testing.assert_array_equal(image, whole[number])
         assert len(list(Path(name, "images").iterdir())) == 2
         reader = {"label-studio": "label-studio-predictions"}.get(name, name)
@@ -287,6 +287,63 @@ def test_images_are_exported_at_the_size_of_the_raw_video(
     params["source"] = source | {"window_step": 5}
     Path("params.yaml").write_text(yaml.safe_dump({"prepare_clips": params}))
     assert "raw: has no clip 'phone_00004'; give the" in failed(capsys, *coco, "--clips", "clips")
+
+
+def test_files_name_a_video_without_its_extension_unless_two_videos_are_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames, truth = moving_squares(5, 4, 16, 24)
+    for root, videos in {"one": ["a/street.mp4", "b"], "two": ["street.mp4", "street.MOV"]}.items():
+        with ClipWriter(Path(root), height=16, width=24, maps=single_map(("background", "red", "blue"))) as writer:
+            for k, video in enumerate(videos):
+                meta = {"video": video, "start": 3, "stride": 1}
+                writer.add(f"{k}", split="train", kind="labelled", frames=frames, masks={MASK: truth}, meta=meta)
+        words = ["labels", "export", "--format", "coco", "--masks", root, "--output", f"{root}-out"]
+        assert main(words) == 0
+        named = [one["name"] for one in json.loads(Path(f"{root}-out/annotations.json").read_text())["videos"]]
+        assert named == {"one": ["a/street", "b"]}.get(root, videos)
+        assert (
+            main(
+                ["labels", "import", "--format", "coco", f"{root}-out", "--clips", root, "--output", f"{root}-in"]
+            )
+            == 0
+        )
+        assert "labelled 8 frames of 2 clips" in capsys.readouterr().out
+    for name, root in (("a%2Fstreet.mp4", "one"), ("b.mp4", "one"), ("street.mp4", "two")):
+        write_coco((f"{name}_000004.png",))
+        import_coco(root, f"{name}-{root}")
+    write_coco(("street_000004.png",))  # which of the two?
+    words = ("labels", "import", "--format", "coco", "a.json", "--clips", "two", "--output", "no")
+    assert "a.json: has 1 frame, none of a clip in two" in failed(capsys, *words)
+
+
+def test_a_video_that_was_annotated_in_cvat_labels_its_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The task holds the file of the video, at its own size; frames 5, 10 and 11 are outside of all clips."""
+    monkeypatch.chdir(tmp_path)
+    with ClipWriter(Path("clips"), height=16, width=24, maps=single_map(("background", "red", "blue"))) as writer:
+        for start in (0, 1, 6):
+            meta = {"video": "street.mp4", "start": start, "stride": 1}
+            frames = np.zeros((4, 16, 24, 3), np.uint8)
+            writer.add(f"street_{start}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
+    boxes = "".join(
+        f'<box frame="{t}" keyframe="1" outside="0" occluded="0" xtl="0" ytl="0" xbr="240" ybr="320" z_order="0"/>'
+        for t in (3, 5, 6)
+    )
+    Path("annotations.xml").write_text(
+        "<annotations><version>1.1</version><meta><task><name>my task</name><size>12</size>"
+        "<original_size><width>480</width><height>320</height></original_size><source>street.mp4</source></task>"
+        f'</meta><track id="0" label="red" source="manual">{boxes}</track></annotations>'
+    )
+    words = ["labels", "import", "--format", "cvat-video", "annotations.xml", "--clips", "clips"]
+    assert main([*words, "--empty", "unlabelled", "--output", "new"]) == 0
+    assert "3 frames match no clip in clips" in capsys.readouterr().err
+    found = ClipStore(Path("new"))
+    assert labelled_places(found) == {"street_0": [3], "street_1": [3, 4], "street_6": [6, 7, 8, 9]}
+    assert (found.masks(found.get("street_0"))[3, :, :12] == 1).all()
+    assert (found.masks(found.get("street_0"))[3, :, 12:] == 0).all()
 
 
 def test_a_video_that_has_the_name_of_a_clip_is_not_taken_for_it(
@@ -350,6 +407,33 @@ def test_a_video_that_is_scored_on_is_not_trained_on(
     found = import_coco("rest", "trained", "--split", "val")
     assert [clip.split for clip in found.clips] == ["train", "unlabeled", "train"]
     assert "1 clip joins the split train, not val" in capsys.readouterr().err
+
+
+def test_objects_are_labelled_in_whole_clips_and_training_clips_of_their_video_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A map of objects has no value for "no label", so other clips of a video cannot join the split."""
+    monkeypatch.chdir(tmp_path)
+    maps = (LabelMap("objects", ("background", "red"), "instances"),)
+    with ClipWriter(Path("clips"), height=16, width=24, maps=maps) as writer:
+        for start in (0, 2, 4):
+            frames = np.zeros((4, 16, 24, 3), np.uint8)
+            meta = {"video": "street", "start": start, "stride": 1}
+            writer.add(f"street_{start}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
+    write_coco(tuple(f"street_0_{t:06d}.png" for t in range(4)))
+    found = import_coco("clips", "one", "--split", "val")
+    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] + [
+        ("unlabeled", "unlabelled")
+    ] * 2
+    said = capsys.readouterr().err
+    assert "warning: 2 training clips and new labels of split val are from the same video, e.g. 'street_2'" in said
+    write_coco(tuple(f"street_{t:06d}.png" for t in range(8)))
+    found = import_coco("clips", "all", "--split", "val")
+    assert [clip.split for clip in found.clips] == ["val"] * 3
+    assert all((found.masks(clip)[:, :, :12] > 0).all() for clip in found.clips)
+    write_coco(("street_000003.png",))
+    words = ("labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "no")
+    assert "has objects, so all frames need labels" in failed(capsys, *words)
 
 
 def test_a_masker_learns_from_the_frames_with_labels_alone(masks: ClipStore, masker: Path) -> None:

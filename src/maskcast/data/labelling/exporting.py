@@ -18,6 +18,7 @@ from maskcast.data.clip_store.table import Clip
 from maskcast.data.images import resize_masks, write_image
 from maskcast.data.labelling.formats.base import IGNORED, Export, FrameId, LabelFormat, Region, Size
 from maskcast.data.labelling.formats.names import frame_name
+from maskcast.data.labelling.video_frames import VideoFrames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.progress import track
@@ -113,15 +114,15 @@ def export_labels(
 def _places(store: ClipStore, clips: FrameSelection, *, by_video: bool) -> Places:
     """Returns the frames to write, each once: clip and index, by the clip and number that the files name."""
     places: Places = defaultdict(dict)
+    videos = VideoFrames(store) if by_video else None
     for clip_id, frames in clips.items():
         clip = store.get(clip_id)
-        # A video with the name of a clip would be taken for that clip.
-        numbers = clip.video_frames if by_video and clip.video not in store else None
+        video = None if videos is None else videos.name_of(clip)
         for t in frames:
-            if numbers is None:
+            if video is None or clip.video_frames is None:
                 places[clip_id][t] = clip_id, t
             else:
-                places[clip.video].setdefault(numbers[t], (clip_id, t))
+                places[video].setdefault(clip.video_frames[t], (clip_id, t))
     return {name: dict(sorted(found.items())) for name, found in places.items()}
 
 

@@ -1,14 +1,18 @@
 """Finds the frames of a video in the clips of a store, which may overlap."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.formats.base import FrameId
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 
 
 class VideoFrames:
     """The places of video frames in the clips of a store.
+
+    Label files name a video without the extension of its file, as labelling tools do, if that is unique.
 
     Args:
         store: clips that do not know their video's frames have places of their own only.
@@ -20,11 +24,22 @@ class VideoFrames:
         for clip in store.clips:
             if clip.video_frames is not None:
                 self._clips[clip.video].append(clip.id)
+        stems = Counter(map(_stem, self._clips))
+        self._videos = {_stem(video): video for video in self._clips if stems[_stem(video)] == 1}
         self._places: dict[str, Mapping[int, Sequence[FrameId]]] = {}  # by video and number, when first needed
 
-    def places(self, video: str, number: int) -> Sequence[FrameId]:
+    def name_of(self, clip: Clip) -> str | None:
+        """Returns the name of a clip's video in label files; None if files must name the clip.
+
+        That is so if the clip does not know its video's frames, or a clip has the video's name.
+        """
+        name = _stem(clip.video) if _stem(clip.video) in self._videos else clip.video
+        return None if clip.video_frames is None or name in self._store else name
+
+    def places(self, name: str, number: int) -> Sequence[FrameId]:
         """Returns the clips and indices that show a frame of a video, hidden clips only if there are no others."""
-        if video not in self._clips:
+        video = name if name in self._clips else self._videos.get(_stem(name))
+        if video is None:
             return ()
         if video not in self._places:
             self._places[video] = self._index(video)
@@ -42,3 +57,9 @@ class VideoFrames:
             for t, number in enumerate(clip.video_frames or ()):
                 (hidden if clip.kind == "hidden" else found)[number].append((clip.id, t))
         return hidden | found
+
+
+def _stem(video: str) -> str:
+    """Returns the name of a video without the extension of a video file."""
+    stem, _, extension = video.rpartition(".")
+    return stem if f".{extension.lower()}" in VIDEO_SUFFIXES else video
