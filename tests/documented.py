@@ -40,6 +40,7 @@ RULES = {
     r"maskcast prepare_clips .*davis": "tests/integration/test_recipes.py",
     r"maskcast serve": "tests/integration/test_serving.py",
     r"maskcast models (--name \S+ )?export": "tests/unit/test_export.py",
+    r"maskcast models (--name \S+ )?download": "tests/integration/test_models_download.py",
     r"maskcast models (--name \S+ )?(promote|compare|evaluate|rollback|lineage|list)": (
         "tests/integration/test_team_servers.py"
     ),

@@ -90,6 +90,11 @@ def test_replaces_an_older_output(tmp_path: Path, register) -> None:
         ({"source": "in", "copied": "/"}, "but contains the working directory"),
         ({"copied": "out"}, "--source is missing"),
         ({"source": "absent", "copied": "out"}, r"absent: input does not exist \(--source of copy\)"),
+        (
+            {"source": "models:/maskcast@champion", "copied": "out"},
+            r"^models:/maskcast@champion: .*: run `maskcast models --name maskcast download champion --output sta",
+        ),
+        ({"source": "models:/a.b/3", "copied": "out"}, "`maskcast models --name a.b download 3 --output start`"),
         ({"source": "in", "copied": "out", "other": "x"}, "no port 'other'; ports: source, extra, copied"),
         ({"source": "in", "copied": "in/out"}, r"in/out: cannot be written \(--copied: Not a directory\)"),
     ],

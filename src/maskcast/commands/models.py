@@ -1,4 +1,4 @@
-"""The command `models`: lists, compares, evaluates, promotes, exports and deploys registered models."""
+"""The command `models`: lists, compares, evaluates, promotes, downloads, exports and deploys registered models."""
 
 import argparse
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ USED_WITH = {  # options of a command, and the option that they require
     "compare": (("clips",), "pictures", "--pictures FOLDER"),
     "lineage": (("clips", "repository"), "verify", "--verify"),
 }
-DESCRIPTION = "Lists, compares, evaluates, promotes, exports and deploys registered models."
+DESCRIPTION = "Lists, compares, evaluates, promotes, downloads, exports and deploys registered models."
 EPILOG = """\
 A VERSION is a number or an alias: candidate (the last to pass the gate), champion, previous. The registry is that
 of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. See docs/registry.md.
@@ -33,6 +33,7 @@ examples:
   maskcast models promote
   maskcast models compare champion candidate --pictures differences
   maskcast models evaluate champion    # on clips that were added since
+  maskcast models download champion --output start    # to train on from it
   maskcast models export champion --format onnx --output exported
   maskcast models deploy candidate --canary 10 --cluster my-cluster.yaml
 """
@@ -55,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
                 from maskcast.registry.reevaluation import evaluate_version
 
                 evaluate_version(Registry(args.name), args.version, args.pipeline)
+            case "download":
+                from maskcast.registry.download import download_parts
+
+                print(download_parts(Registry(args.name), args.version, args.output))
             case "export":
                 print(_export(args))
             case "deploy":
@@ -115,6 +120,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path(),
         help="folder with a dvc.yaml (default: the working directory)",
     )
+    command = commands.add_parser("download", help="write the parts of a version as folders that stages read")
+    command.description = (
+        "Writes the masker and the forecaster of a pipeline, or the one part of another model, as folders that "
+        "stages take, e.g. `train_masker --start`, and registered.json with name, version and digest. See "
+        "docs/registry.md."
+    )
+    command.add_argument("version", metavar="VERSION", help="number or alias")
+    command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder for the parts")
     command = commands.add_parser("export", help="export a version as one graph, checked against the model")
     command.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
     command.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")

@@ -6,6 +6,7 @@ All stages are run by this module. Outputs are atomic: a stage writes to ``<outp
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -180,8 +181,7 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
         if port.direction == "in":
             if not path.exists():
                 raise MaskcastError(
-                    f"{path}: input does not exist (--{port.name} of {the_stage.name}); run the stage that writes "
-                    "it"
+                    f"{path}: input does not exist (--{port.name} of {the_stage.name}); {_remedy(path)}"
                 )
             inputs[port.name] = resolve_reference(path)
         else:
@@ -189,3 +189,14 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
             check_deletes_none(path, port.name, others)
             outputs[port.name] = path
     return inputs, outputs
+
+
+def _remedy(missing: Path) -> str:
+    """Returns what to do about an input that does not exist."""
+    address = re.fullmatch("models:/(?P<name>[^/@]+)[/@](?P<version>[^/@]+)", str(missing))
+    if address is None:
+        return "run the stage that writes it"
+    return (
+        f"stages read folders: run `maskcast models --name {address['name']} download {address['version']} "
+        "--output start`, and give the folder of the part in it, e.g. start/masker"
+    )
