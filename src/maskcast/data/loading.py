@@ -7,19 +7,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
+from typing import NamedTuple
 
 import cv2
+import numpy as np
 
 from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.left_out import LeftOut
+from maskcast.data.mask_ceiling import masks_to_measure, round_trip
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.errors import IllustratedError, MaskcastError
-from maskcast.labels import LabelError, MapKind
+from maskcast.labels import LabelError, LabelMap
 from maskcast.resources import num_cpus
 from maskcast.stopping import children_ignore_ctrl_c
 
-Loaded = tuple[Arrays, float]  # and the aspect ratio (width / height) of the video
+
+class Loaded(NamedTuple):
+    """A clip that was read and resized."""
+
+    arrays: Arrays
+    aspect: float
+    """Width / height of the video."""
+    round_trips: dict[str, np.ndarray]
+    """What some masks lose in the new size, (K, K) by map of classes (see ``mask_ceiling.round_trip``)."""
 
 
 def load_all(
@@ -37,22 +48,23 @@ def load_all(
         MaskcastError: a process died, or a clip cannot be sent to one.
     """
     workers = min(workers or num_cpus(), len(listing.clips))
-    load = partial(_load, kinds={label_map.name: label_map.kind for label_map in listing.maps}, size=size)
+    load = partial(_load, maps={label_map.name: label_map for label_map in listing.maps}, size=size)
+    counts = repeat(0) if size is None else masks_to_measure(listing.clips)
+    clips = zip(listing.clips, counts, strict=False)
     if workers <= 1:
-        for clip in listing.clips:
-            yield clip, load(clip)
+        for clip, count in clips:
+            yield clip, load(clip, count)
         return
     _check_pickles(listing.clips[0])
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     in_flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
-    remaining = iter(listing.clips)
 
     def submit(count: int) -> None:
-        for clip in islice(remaining, count):
+        for clip, measured in islice(clips, count):
             with children_ignore_ctrl_c():  # submitting may start a worker, as the pool does when none is idle
-                in_flight.append((clip, pool.submit(load, clip)))
+                in_flight.append((clip, pool.submit(load, clip, measured)))
 
     try:
         submit(2 * workers)
@@ -85,7 +97,10 @@ def _check_pickles(clip: RawClip) -> None:
         ) from error
 
 
-def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] | None) -> Loaded | MaskcastError:
+def _load(
+    clip: RawClip, measured: int, *, maps: Mapping[str, LabelMap], size: tuple[int, int] | None
+) -> Loaded | MaskcastError:
+    """Reads and resizes a clip, and measures what some of its masks lose thereby."""
     try:
         arrays = clip.load()
     except LabelError:
@@ -105,11 +120,16 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
         )
     height, width = frame_size(arrays)
     if size is None:
-        return arrays, width / height
+        return Loaded(arrays, width / height, {})
     frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)
-    resize = {name: resize_frames if kinds.get(name) == "alpha" else resize_masks for name in arrays.masks}
-    masks = {name: resize[name](mask, *size) for name, mask in arrays.masks.items()}
-    return Arrays(frames, masks, arrays.objects), width / height
+    masks, round_trips = {}, {}
+    for name, mask_THW in arrays.masks.items():
+        label_map = maps.get(name)
+        resize = resize_frames if label_map is not None and label_map.kind == "alpha" else resize_masks
+        masks[name] = resize(mask_THW, *size)
+        if measured and label_map is not None and label_map.kind == "classes" and (height, width) != size:
+            round_trips[name] = round_trip(mask_THW, size, label_map.num_classes, measured)
+    return Loaded(Arrays(frames, masks, arrays.objects), width / height, round_trips)
 
 
 def only_readable(
@@ -117,7 +137,7 @@ def only_readable(
     unreadable: list[tuple[str, str]],
     left_out: LeftOut,
     on_error: str,
-) -> Iterator[tuple[RawClip, Arrays, float]]:
+) -> Iterator[tuple[RawClip, Loaded]]:
     """Yields the readable clips and records the others, or stops at the first unreadable one.
 
     Args:
@@ -131,7 +151,7 @@ def only_readable(
     """
     for clip, result in loaded:
         if not isinstance(result, MaskcastError):
-            yield clip, *result
+            yield clip, result
         elif on_error == "fail":
             raise result
         else:

@@ -213,7 +213,10 @@ def _size(found: Findings) -> tuple[tuple[int, int], str]:
         max(SIZE_MULTIPLE, round(side * scale / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (height, width)
     )
     sizes = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
-    return (size[0], size[1]), f"frames have {sizes} (height x width); smaller clips are faster"
+    return (
+        size[0],
+        size[1],
+    ), f"frames have {sizes} (height x width); smaller clips are faster; prepare_clips says what they lose"
 
 
 def _lines(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, depth: int) -> list[str]:

@@ -16,6 +16,7 @@ from maskcast.data.compositing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, skip_reasons
 from maskcast.data.loading import frame_size, load_all, only_readable
+from maskcast.data.mask_ceiling import MaskCeilings
 from maskcast.data.mirror_swaps import side_warnings, sides_of_maps
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
@@ -100,17 +101,18 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     first = next(readable_clips, None)
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{skip_reasons([*unreadable, *listing.skipped])}")
-    height, width = frame_size(first[1])
+    height, width = frame_size(first[1].arrays)
     shared_backgrounds = SharedFrames()
     if listing.backgrounds:
         root = clips / BACKGROUNDS
         meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, shared_backgrounds)
-    survey = _Survey(listing.maps, params.source.splits_come_from)
+    survey, ceilings = _Survey(listing.maps, params.source.splits_come_from), MaskCeilings(listing.maps)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
-        for clip, arrays, aspect in chain([first], readable_clips):
+        for clip, (arrays, aspect, round_trips) in chain([first], readable_clips):
             if (clip_size := frame_size(arrays)) != (height, width):
                 sizes = f"{clip_size[0]}x{clip_size[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
+            ceilings.add(round_trips)
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip_meta, **vars(arrays))
         for name, reason in [*listing.skipped, *unreadable]:
@@ -121,7 +123,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         if missing:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
     # Not kept in the store, as new words would change its digest, and all that depends on it would run again.
-    notes += [*warnings, *survey.missing_classes()]
+    notes += [*warnings, *survey.missing_classes(), *ceilings.notes(height, width)]
     if left_by_limit:
         notes.append(f"limit: {pluralize(left_by_limit, 'clip', 'is', 'are')} not prepared")
     if (page := write_left_out(left_out)) is not None:
@@ -279,7 +281,7 @@ def _write_backgrounds(
             if isinstance(result, MaskcastError):
                 writer.skip(f"{clip.split}/{clip.id}", str(result))
             else:
-                frames = result[0].frames
+                frames = result.arrays.frames
                 assert frames is not None
                 shared.add(clip.split, clip.id, clip.meta["video"], frame_hashes(frames))
                 writer.add(clip.id, split=clip.split, kind=clip.kind, frames=frames, meta=clip.meta)
