@@ -42,9 +42,7 @@ def test_the_score_is_that_of_masks_that_were_reduced_and_enlarged() -> None:
         ceilings.add({MASK: round_trip(masks_THW, size, 3, count)})
     ceilings.add({})
     (note,) = ceilings.notes(*size)
-    assert (
-        f"of mask at 10x15, enlarged again, have a Jaccard of {np.mean(jaccard):.3f} at the source's size" in note
-    )
+    assert f"of mask at 10x15, enlarged again, have Jaccard {np.mean(jaccard):.3f} at the source's size" in note
     assert f"(lowest: pole {jaccard[2]:.2f}, car {jaccard[1]:.2f}, background {jaccard[0]:.2f})" in note
 
 

@@ -126,7 +126,7 @@ def test_what_masks_lose_in_the_size_of_the_clips_is_said(tmp_path, capsys, work
     raw = write_raw(tmp_path / "raw", train=(0, 1, 2), val=(3,), unlabeled=(4,))
     store = prepare(raw, tmp_path / "clips", workers=workers, height=5, width=5)
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "enlarged again" in line)
-    assert " at 5x5, enlarged again, have a Jaccard of 0." in line
+    assert " at 5x5, enlarged again, have Jaccard 0." in line
     assert "notes" not in store.meta
     prepare(raw, tmp_path / "same", workers=workers, height=SIZE[0], width=SIZE[1])
     assert "enlarged again" not in capsys.readouterr().err

@@ -79,6 +79,6 @@ class MaskCeilings:
             lossy = [k for k in sorted(jaccard, key=lambda k: jaccard[k]) if jaccard[k] <= 1 - LEAST_LOSS]
             names = ", ".join(f"{label_map.classes[k]} {jaccard[k]:.2f}" for k in lossy[:MAX_CLASSES])
             yield (
-                f"true masks of {label_map.name} at {height}x{width}, enlarged again, have a Jaccard of {mean:.3f} "
-                f"at the source's size (lowest: {names}); a greater height and width keep more"
+                f"true masks of {label_map.name} at {height}x{width}, enlarged again, have Jaccard {mean:.3f} at "
+                f"the source's size (lowest: {names}); a greater height and width keep more"
             )
