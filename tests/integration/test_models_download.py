@@ -1,10 +1,10 @@
 """Training goes on from a registered model: downloaded, versioned by DVC, and given to the stages as folders."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,11 +14,13 @@ from tests.integration.workshop import NO_BASELINE, Workshop
 from maskcast.__main__ import main
 from maskcast.models.segmentation.table import load_masker
 from maskcast.registry.store import Registry
+from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.finetune_forecaster import FinetuneForecaster, finetune_forecaster
 from maskcast.stages.register_models import RegisterModels, register_models
 
 TRAINING = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 1e-3}
 PARAMS = {"train_masker": {"model": {"arch": "unet", "width": 4}, "training": TRAINING}}
+REGISTER = RegisterModels.model_validate({"gate": NO_BASELINE})
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,12 @@ def inputs(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     inputs = workshop.forecaster(1)
-    gate: dict[str, Any] = {"gate": NO_BASELINE}
-    register_models(**inputs, registration=Path("registration.json"), params=RegisterModels.model_validate(gate))
+    register_models(**inputs, registration=Path("registration.json"), params=REGISTER)
     assert main(["models", "promote"]) == 0
     return inputs
 
 
-def download(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     capsys.readouterr()
     code = main(["models", *words])
     out, err = capsys.readouterr()
@@ -48,13 +49,13 @@ def download(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
 def test_a_training_goes_on_from_the_champion(
     inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = download(capsys, "download", "champion", "--output", "start")
+    said = command(capsys, "download", "champion", "--output", "start")
     assert said == (0, "maskcast version 1: start/masker, start/forecaster\n")
     registered = Registry("maskcast").find("1")
-    record = json.loads(Path("start/registered.json").read_text())
-    assert record == {"name": "maskcast", "version": 1, "digest": registered.digest}
-    assert sorted(path.name for path in Path("start").iterdir()) == ["forecaster", "masker", "registered.json"]
+    assert sorted(path.name for path in Path("start").iterdir()) == ["forecaster", "masker"]
     for part in ("masker", "forecaster"):
+        record = json.loads(Path("start", part, "registered.json").read_text())
+        assert record == {"name": "maskcast", "version": 1, "digest": registered.digest}
         for name in ("config.json", "model.safetensors"):
             assert Path("start", part, name).read_bytes() == (inputs[part] / name).read_bytes()
 
@@ -87,21 +88,29 @@ def test_a_training_goes_on_from_the_champion(
         metrics=Path("finetune_forecaster.json"),
         params=FinetuneForecaster.model_validate({"training": TRAINING}),
     )
-    assert Path("forecaster/model.safetensors").is_file()
+    parts = {"masker": Path("models/masker"), "forecaster": Path("forecaster")}
+    out = {"metrics": Path("metrics.json"), "report": Path("report")}
+    evaluate(clips=Path("clips"), masks=Path("clips"), **parts, **out, params=Evaluate(pictures=0))
+    register_models(
+        clips=Path("clips"), **parts, report=out["report"], registration=Path("registration.json"), params=REGISTER
+    )
+    code, said = command(capsys, "lineage", "2")
+    assert code == 0
+    assert re.search(r"^  input start: \w+, maskcast version 1$", said, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("inputs")
 def test_a_download_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert download(capsys, "--name", "maskcast-forecaster", "download", "1", "--output", "part") == (
+    assert command(capsys, "--name", "maskcast-forecaster", "download", "1", "--output", "part") == (
         0,
         "maskcast-forecaster version 1: part/forecaster\n",
     )
-    code, said = download(capsys, "download", "1", "--output", "part")
+    code, said = command(capsys, "download", "1", "--output", "part")
     assert (code, said) == (2, "error: part: already exists (--output); choose a new folder, or remove this one\n")
-    code, said = download(capsys, "download", "7", "--output", "start")
+    code, said = command(capsys, "download", "7", "--output", "start")
     assert (code, "version or alias '7' not found" in said) == (2, True)
     for weights in Path("mlartifacts").rglob("masker/model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    code, said = download(capsys, "download", "1", "--output", "start")
+    code, said = command(capsys, "download", "1", "--output", "start")
     assert (code, said.count("\n"), "differs from what was registered" in said) == (2, 1, True)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("start")]

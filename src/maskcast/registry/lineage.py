@@ -6,7 +6,7 @@ from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.registry.audit_trail import decisions
 from maskcast.registry.store import Registry, Version
 from maskcast.runner.mlflow_run import DVC
-from maskcast.runner.provenance import CODE, DEFAULT_TAGS, OUTPUTS
+from maskcast.runner.provenance import CODE, DEFAULT_TAGS, OUTPUTS, REGISTERED
 
 RUN_LABELS = {
     "maskcast.git_sha": "commit",
@@ -52,7 +52,9 @@ def lineage(registry: Registry, which: str) -> str:
         lines += [f"  {name}: {value}" for name, value in sorted(run.data.params.items())]
         for each in run.inputs.dataset_inputs:
             dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
-            lines.append(f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}")
+            origin = tags.get(f"{REGISTERED}{each.dataset.name}")
+            line = f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}"
+            lines.append(f"{line}, {origin}" if origin else line)
     for each in decisions(registry.name):
         if version.number in (each.version, each.champion):
             reason = f", reason: {each.reason}" if each.reason else ""
