@@ -30,7 +30,8 @@ FORWARD_START_S = 30.0
 
 CREDENTIALS = """Credentials: a token from --token-file or KF_PIPELINES_TOKEN (kubectl create token default-editor
 --namespace NAMESPACE --audience pipelines.kubeflow.org), a session cookie from KF_PIPELINES_COOKIE
-(authservice_session=...), in a pod its service account, or the kfp client's credentials in ~/.config/kfp."""
+(authservice_session=...), in a pod its service account, or the kfp client's credentials in ~/.config/kfp.
+A token and a cookie are both sent if both are set."""
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:

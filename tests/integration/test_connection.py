@@ -98,6 +98,18 @@ def test_a_cookie_comes_from_the_environment_or_from_what_kfp_keeps(
     assert pipelines("status").code == 0
 
 
+def test_a_token_and_a_cookie_are_both_sent_with_every_request(
+    kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kfp_server.cookie, kfp_server.token = "authservice_session=abc", "of-ann"
+    monkeypatch.setenv("KF_PIPELINES_COOKIE", kfp_server.cookie)
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", kfp_server.token)
+    assert pipelines("status").code == 0
+    assert len(kfp_server.headers) > 1
+    assert sent(kfp_server, "Authorization") == {"Bearer of-ann"}
+    assert sent(kfp_server, "Cookie") == {kfp_server.cookie}
+
+
 def test_in_a_pod_its_service_account_asks_the_own_cluster(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
