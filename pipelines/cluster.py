@@ -3,10 +3,11 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
@@ -52,6 +53,27 @@ def refuse_image_folder(path: str) -> str:
     return path
 
 
+def _keys_by_variable(keys: Any) -> Any:
+    """Returns a list of keys, which are the names of their variables, as a mapping."""
+    if isinstance(keys, list | tuple) and all(isinstance(key, str) for key in keys):
+        return {key: key for key in keys}
+    return keys
+
+
+def _each_key_once(keys: dict[str, str]) -> dict[str, str]:
+    if twice := sorted({key for key in keys.values() if [*keys.values()].count(key) > 1}):
+        raise PydanticCustomError(HIDE_INPUT, f"key {twice[0]} has two variables; keep one")
+    return keys
+
+
+def is_of_others(keys: Mapping[str, str]) -> bool:
+    """Whether a secret's keys are not named like their variables: whoever chose them makes the secret."""
+    return any(variable != key for variable, key in keys.items())
+
+
+SecretKeys = Annotated[
+    dict[Variable, Variable], BeforeValidator(_keys_by_variable), AfterValidator(_each_key_once)
+]
 MountPath = Annotated[str, Field(pattern="^/+[^/:][^:]*$"), AfterValidator(refuse_image_folder)]
 
 
@@ -193,8 +215,9 @@ class Cluster(Params):
     """Root address of artifacts, e.g. s3://bucket/maskcast; null uses the cluster's default."""
     env: dict[Variable, str] = Field(default_factory=dict)
     """Environment of all stages: addresses (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL_S3), never a secret."""
-    secrets: dict[Secret, tuple[Variable, ...]] = Field(default_factory=dict)
-    """Secrets by name, each with the keys that become environment variables of the same names."""
+    secrets: dict[Secret, SecretKeys] = Field(default_factory=dict)
+    """Secrets by name, each with the keys that become environment variables of the same names, or, for a secret
+    that others made, with {variable: key}."""
     files: dict[MountPath, Files] = Field(default_factory=dict)
     """Folders with the files of a ConfigMap or a secret, e.g. {/certificates: {config_map: company-ca}}."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -276,7 +299,7 @@ class Cluster(Params):
 
     @model_validator(mode="after")
     def _sets_each_variable_once(self) -> Self:
-        names = [*self.env, *(key for keys in self.secrets.values() for key in keys)]
+        names = [*self.env, *(variable for keys in self.secrets.values() for variable in keys)]
         for name in names:
             if names.count(name) > 1:
                 raise PydanticCustomError(

@@ -101,7 +101,7 @@ def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> No
         task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     for secret, keys in cluster.secrets.items():
-        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+        kubernetes.use_secret_as_env(task, secret, {key: variable for variable, key in keys.items()})
     for path, files in cluster.files.items():
         if files.config_map:
             kubernetes.use_config_map_as_volume(task, files.config_map, path)

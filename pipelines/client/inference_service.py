@@ -178,9 +178,9 @@ def _container(cluster: Cluster, release: Release) -> Manifest:
         command += ["--model", f"models:/{release.name}/{release.number}"]
         env += [{"name": name, "value": value} for name, value in cluster.env.items()]
         env += [
-            {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+            {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
             for secret, keys in cluster.secrets.items()
-            for key in keys
+            for variable, key in keys.items()
         ]
     live, ready = _probe("live"), _probe("ready")
     size = {"cpu": serving.cpu, "memory": serving.memory}

@@ -19,7 +19,7 @@ from kubernetes import client
 from maskcast.errors import MaskcastError
 from pipelines.client.kube import call_api, connect, no_namespace
 from pipelines.client.manifests import Manifest, manifests, secret
-from pipelines.cluster import Cluster, load_cluster
+from pipelines.cluster import Cluster, is_of_others, load_cluster
 from pipelines.options import add_cluster
 
 MANAGER = "maskcast"
@@ -49,6 +49,7 @@ def secret_commands(cluster: Cluster) -> list[str]:
         f"printf '%s\\n' {shlex.join(keys)} | kubectl create secret generic {name} -n {cluster.namespace} "
         "--from-env-file=/dev/stdin --dry-run=client -o yaml | kubectl apply -f -"
         for name, keys in cluster.secrets.items()
+        if not is_of_others(keys)
     ]
 
 
@@ -70,15 +71,22 @@ def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
         print(f"{manifest['kind']}/{manifest['metadata']['name']}: applied")
 
 
-def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environment: Mapping[str, str]) -> bool:
-    """Whether the environment has a secret's values; if not, the secret must exist in the cluster."""
-    missing = [key for key in keys if not environment.get(key)]
-    if not missing:
+def _given(api: Any, cluster: Cluster, name: str, keys: Mapping[str, str], environment: Mapping[str, str]) -> bool:
+    """Whether the environment has a secret's values; if not, or if others make it, the cluster must have it."""
+    missing = [variable for variable in keys if not environment.get(variable)]
+    others = is_of_others(keys)
+    if not missing and not others:
         return True
     existing = call_api(client.CoreV1Api(api).read_namespaced_secret, name, cluster.namespace)
-    if existing is not None and set(keys) <= set(existing.data or {}):
-        print(f"Secret/{name}: kept, {', '.join(missing)} not in the environment")
+    if existing is not None and set(keys.values()) <= set(existing.data or {}):
+        reason = "made by others" if others else f"{', '.join(missing)} not in the environment"
+        print(f"Secret/{name}: kept, {reason}")
         return False
+    if others:
+        raise MaskcastError(
+            f"secret {name}: not in {cluster.namespace} with the keys {', '.join(keys.values())}; make it "
+            f"there, or list its variables without keys in {cluster.file}"
+        )
     raise MaskcastError(
         f"secret {name}: {', '.join(missing)} not in the environment; set the secret's values there"
     )

@@ -64,6 +64,16 @@ PULL = {"image_pull_secrets": ["registry"]}
 GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
 
 
+def test_the_keys_of_a_secret_of_others_are_those_of_the_cluster_file(kube, tmp_path, monkeypatch):
+    cluster = cluster_file(tmp_path, secrets={"minio": {"AWS_ACCESS_KEY_ID": "accesskey"}})
+    put_secret(kube, "minio", accesskey="x")
+    set_up(kube, cluster, monkeypatch)
+    assert [said(row) for row in rows_of(cluster)["secrets"]] == ["ok: minio: accesskey -> "]
+    put_secret(kube, "minio", AWS_ACCESS_KEY_ID="x")
+    (line,) = [said(row) for row in rows_of(cluster)["secrets"]]
+    assert line == "failed: minio: missing keys accesskey -> whoever makes it must set accesskey"
+
+
 @pytest.mark.parametrize(
     ("change", "config", "check", "expected"),
     [

@@ -76,6 +76,21 @@ def test_a_secret_that_is_there_is_kept_without_its_values_in_the_environment(
     assert kube.get("secrets", "maskcast-s3", "team") is before
 
 
+def test_a_secret_of_others_is_left_and_must_be_there(kube, tmp_path, keys, capsys):
+    cluster = cluster_file(tmp_path, secrets={"minio": {"AWS_ACCESS_KEY_ID": "accesskey"}})
+    assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 2
+    assert capsys.readouterr().err == (
+        "error: secret minio: not in team with the keys accesskey; make it there, or list its variables without "
+        f"keys in {cluster}\n"
+    )
+    before = kube.put("secrets", "minio", "team", data={"accesskey": "eA=="})
+    assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 0
+    assert "Secret/minio: kept, made by others" in capsys.readouterr().out
+    assert kube.get("secrets", "minio", "team") is before
+    assert main(["pipeline", "setup", "--cluster", str(cluster)]) == 0
+    assert "minio" not in capsys.readouterr().err
+
+
 def test_without_a_workspace_and_with_a_pull_secret(kube, tmp_path, keys):
     cluster = cluster_file(tmp_path, workspace=None, image_pull_secrets=["registry"])
     assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 0

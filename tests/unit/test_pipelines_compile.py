@@ -95,6 +95,14 @@ def test_a_task_asks_for_what_its_pod_says(tmp_path: Path) -> None:
     assert pod["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
 
 
+def test_a_secret_of_others_has_keys_of_other_names(tmp_path: Path) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}
+    _, platform = compiled(tmp_path, {"secrets": {"minio": keys}})
+    (secret,) = platform["exec-train-masker"]["secretAsEnv"]
+    assert secret["secretName"] == "minio"
+    assert {entry["envVar"]: entry["secretKey"] for entry in secret["keyToEnv"]} == keys
+
+
 def test_a_queue_admits_pods_by_their_labels_and_a_run_has_limits(tmp_path: Path) -> None:
     cluster = {"queue": "team-queue", "priority": "low", "run_timeout_s": 7200, "keep_pods_s": 86400}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, **cluster}))
@@ -374,8 +382,9 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("image: x\nsecrets: {Team_S3: [KEY]}", "secrets.Team_S3: must have lower-case letters, digits, `-` and"),
         (
             "image: x\nsecrets: {a: [my/key]}",
-            "secrets.a[0]: must have letters, digits, `_`, `-` and `.`, e.g. AWS_REGION",
+            "secrets.a: must have letters, digits, `_`, `-` and `.`, e.g. AWS_REGION",
         ),
+        ("image: x\nsecrets: {a: {A: k, B: k}}", "secrets.a: key k has two variables; keep one"),
         ("image: x\nimage_pull_secrets: ['']", "image_pull_secrets[0]: must have lower-case letters, digits,"),
         ("image: x\npods: {gpu: {gpu_resource: gpu}}", "gpu_resource: must be domain/NAME, e.g. nvidia.com/gpu"),
         ("image: x\npods: {gpu: {gpu_type: A 100}}", "pods.gpu.gpu_type: must have at most 63 letters, digits,"),

@@ -11,6 +11,7 @@ from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
 from pipelines.client.kube import call_api
 from pipelines.client.manifests import rules
+from pipelines.cluster import is_of_others
 
 SETUP = "run `maskcast pipeline setup --apply`"
 
@@ -92,20 +93,20 @@ def secrets(subject: Subject) -> Iterator[CheckResult]:
     """Checks that each exists and has a value for each key, without the line break that `echo` adds."""
     for name, keys in subject.cluster.secrets.items():
         values = secret_values(subject, name)
-        missing = [key for key in keys if not (values or {}).get(key)]
-        padded = [key for key in keys if values and values.get(key, "") != values.get(key, "").strip()]
+        missing = [key for key in keys.values() if not (values or {}).get(key)]
+        padded = [key for key in keys.values() if values and values.get(key, "") != values.get(key, "").strip()]
+        others = f"whoever makes it must set {', '.join(keys.values())}" if is_of_others(keys) else ""
         if values is None:
-            remedy = f"set {', '.join(keys)} and {SETUP}"
+            remedy = others or f"set {', '.join(keys)} and {SETUP}"
             yield CheckResult("secrets", "failed", f"{name!r} not found in {subject.namespace}", remedy)
         elif missing:
-            yield CheckResult(
-                "secrets", "failed", f"{name}: missing keys {', '.join(missing)}", f"set them and {SETUP}"
-            )
+            found = f"{name}: missing keys {', '.join(missing)}"
+            yield CheckResult("secrets", "failed", found, others or f"set them and {SETUP}")
         elif padded:
             found = f"{name}: leading or trailing whitespace in {', '.join(padded)}"
-            yield CheckResult("secrets", "failed", found, f"set them again and {SETUP}")
+            yield CheckResult("secrets", "failed", found, others or f"set them again and {SETUP}")
         else:
-            yield CheckResult("secrets", "ok", f"{name}: {', '.join(keys)}")
+            yield CheckResult("secrets", "ok", f"{name}: {', '.join(keys.values())}")
 
 
 def files(subject: Subject) -> Iterator[CheckResult]:

@@ -30,7 +30,7 @@ def pod_environment(subject: Subject) -> Iterator[None]:
             found = (secret_values(subject, name) if subject.api else None) or {}
         except MaskcastError:  # the check of secrets reports it
             continue
-        values |= {key: found[key] for key in keys if key in found}
+        values |= {variable: found[key] for variable, key in keys.items() if key in found}
     if "AWS_ACCESS_KEY_ID" in values:
         values.setdefault("AWS_SESSION_TOKEN", "")  # this machine's token belongs to other keys
     previous = {name: os.environ.get(name) for name in values}
