@@ -10,6 +10,7 @@ from tests.two_hands import HANDS, write_two_hands
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
@@ -19,10 +20,11 @@ from maskcast.runner.run import run_stage
 AMODAL = {"amodal": {"maps": ["left", "right"], "visible": "visible", "least_pixels": 4}}
 
 
-def masks_of(store: ClipStore, root: Path, wrong: float, maps: list[LabelMap] | None = None) -> Path:
+def masks_of(store: ClipStore, root: Path, wrong: float, masker: Path, maps: list[LabelMap] | None = None) -> Path:
     """Writes masks of both hands with a share of the pixels set to palm."""
     random = np.random.default_rng(0)
-    with ClipWriter(root, height=store.height, width=store.width, maps=maps or HANDS[:2]) as writer:
+    size, meta = {"height": store.height, "width": store.width}, {"masker": digest_tree(masker)}
+    with ClipWriter(root, **size, maps=maps or HANDS[:2], meta=meta) as writer:
         for clip in store.select("val"):
             masks = {one.name: store.of(one.name).masks(clip).copy() for one in writer.maps.values()}
             for mask in masks.values():
@@ -37,10 +39,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) 
     (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = write_two_hands(tmp_path / "clips", 32, train=1, val=3, unlabeled=0)
-    masks_of(store, tmp_path / "masks", 0.01)
-    masks_of(store, tmp_path / "base_masks", 0.2)
     config = UNetConfig(width=2)
     save_masker(tmp_path / "masker", config.build(HANDS[:2]), config, {"height": 32, "width": 32})
+    masks_of(store, tmp_path / "masks", 0.01, tmp_path / "masker")
+    masks_of(store, tmp_path / "base_masks", 0.2, tmp_path)
     return {name: tmp_path / name for name in ("clips", "masks", "base_masks", "masker")}
 
 
@@ -106,6 +108,6 @@ def test_maps_that_do_not_fit(made: dict[str, Path], tmp_path: Path, params: dic
 
 
 def test_masks_of_one_hand_only(made: dict[str, Path], tmp_path: Path) -> None:
-    masks_of(ClipStore(made["clips"]), tmp_path / "one", 0.0, HANDS[:1])
+    masks_of(ClipStore(made["clips"]), tmp_path / "one", 0.0, made["masker"], HANDS[:1])
     with pytest.raises(MaskcastError, match=r"one: no label map 'right'; it has left"):
         evaluate(made | {"masks": tmp_path / "one"}, tmp_path / "out", AMODAL)
