@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from maskcast.reading import parsing, read_yaml
@@ -28,9 +28,14 @@ def digest_tree(path: Path) -> str:
         return sha256_of(path)[:32]
     if index := _clip_store_index(path):
         return sha256_of(index)[:32]
+    return digest_files(path, (entry for entry in path.rglob("*") if entry.is_file()))
+
+
+def digest_files(folder: Path, files: Iterable[Path]) -> str:
+    """Returns what ``digest_tree`` would return if a folder had only these of its files."""
     total = hashlib.sha256()
-    for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        total.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+    for file in sorted(files):
+        total.update(_encoded(f"{file.relative_to(folder).as_posix()}\0{sha256_of(file)}\n"))
     return total.hexdigest()[:32]
 
 
@@ -43,7 +48,7 @@ def stamp_tree(path: Path) -> str:
     files = [whole] if whole.is_file() else sorted(entry for entry in whole.rglob("*") if entry.is_file())
     found = [(file.relative_to(whole).as_posix(), file.stat()) for file in files]
     lines = [f"{name}\0{each.st_size} {each.st_mtime_ns} {each.st_ino}" for name, each in found]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256(_encoded("\n".join(lines))).hexdigest()
 
 
 def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
@@ -57,6 +62,11 @@ def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
         outs = [out for each in content["stages"].values() for out in each.get("outs", [])]
         made: dict[str, str] = {out["path"]: out["md5"] for out in outs if "md5" in out}
         return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
+
+
+def _encoded(text: str) -> bytes:
+    """Returns a text in UTF-8, with the bytes of file names that are not UTF-8 as they are."""
+    return text.encode(errors="surrogateescape")
 
 
 def _clip_store_index(path: Path) -> Path | None:

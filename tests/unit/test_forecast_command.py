@@ -149,6 +149,21 @@ def test_what_was_made_of_videos_is_no_video_wherever_it_lies(forecast: Forecast
         assert forecast(videos, output=output)[:2] == (0, f"{told} skipped, 0 failed: {output}\n")
 
 
+def test_a_folder_of_frames_is_forecast_once_with_the_output_inside_of_it(
+    forecast: Forecast, tmp_path: Path
+) -> None:
+    folder = write_frames(tmp_path / "street", enlarged(0, 12))
+    for words, told in (
+        ((), "1 forecast, 0"),
+        ((), "0 forecast, 1"),
+        (("--samples", "2"), "1 forecast, 0"),
+        (("--samples", "2"), "0 forecast, 1"),
+        ((), "1 forecast, 0"),
+    ):
+        output = folder / "forecasts"
+        assert forecast(folder, *words, output=output)[1] == f"{told} skipped, 0 failed: {output}\n", words
+
+
 def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "videos/street", enlarged(0, 12))
     code, _, err = forecast(frames, output=tmp_path / "videos")

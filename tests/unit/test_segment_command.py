@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 import signal
 import threading
@@ -234,6 +235,18 @@ def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, t
     write_video(tmp_path / "many/b.mp4", enlarged(1, 3))  # another video of the same name
     code, _, err = segment(tmp_path / "many", single)
     assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
+
+
+def test_a_folder_of_frames_is_masked_once_with_the_output_inside_of_it(segment: Segment, tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "street", enlarged(0, 3))
+    frame = (folder / "frame0.png").rename(folder / os.fsdecode(b"caf\xe9_0.png"))  # not UTF-8
+    given = folder, "--output", folder / "segmented"
+    assert segment(*given)[1].startswith("3 ")
+    assert segment(*given)[1].startswith("skipped, as it was masked before: ")
+    (folder / "notes.txt").touch()
+    assert segment(*given)[1].startswith("skipped, as it was masked before: ")
+    frame.write_bytes((folder / "frame1.png").read_bytes())
+    assert "already exists (--output)" in segment(*given)[2]
 
 
 def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Path) -> None:

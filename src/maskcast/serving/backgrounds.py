@@ -13,9 +13,9 @@ from PIL import ImageColor
 
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.serving.video_stream import open_stream
+from maskcast.serving.videos import video_digest
 
 ALLOWED = "an image, a video, a folder of images, or a colour such as white or #00b140"
 
@@ -44,7 +44,7 @@ class Background:
         elif self._path.suffix.lower() not in VIDEO_SUFFIXES and not self._path.is_dir():
             raise MaskcastError(f"--background {given}: unsupported file type; give {ALLOWED}")
         if self._path.exists():
-            self.digest = digest_tree(self._path)
+            self.digest = video_digest(self._path)
         next(self.fitted(1, 1))
 
     def fitted(self, height: int, width: int) -> Iterator[np.ndarray]:

@@ -3,7 +3,6 @@
 Legend: T context frames, h horizon, H height, W width, C = 3 channels; arrays are uint8.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from PIL import Image
 
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.labels import MASK, LabelMap
 from maskcast.models.limits import MAX_FUTURES
@@ -23,7 +21,7 @@ from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.frame_choice import choose_frames
 from maskcast.serving.video_writer import draw_frames, write_video
-from maskcast.serving.videos import FORECAST, Video
+from maskcast.serving.videos import FORECAST, Video, is_done, video_digest
 from maskcast.writing import write_json
 
 VIDEO_FILES = ("overlay.mp4", "overlay.gif")
@@ -197,7 +195,7 @@ def forecast_video(
     record = {
         "format": "maskcast-forecast/1",
         "model": loaded.identity,
-        "video": {"name": video.path.name, "digest": digest_tree(video.path)},
+        "video": {"name": video.path.name, "digest": video_digest(video.path)},
         "frames_seen": list(chosen.seen),
         "frames_forecast": list(chosen.future),
         "height": about.height,
@@ -205,7 +203,7 @@ def forecast_video(
         "classes": list(about.classes),
         **({"samples": samples} if samples else {}),
     }
-    if _read_record(output / FORECAST) == record:
+    if is_done(output / FORECAST, {"samples": None} | record):
         return False
     with atomic_output(output) as partial:
         forecast = run_forecast(video, loaded, stride, start, samples)
@@ -237,11 +235,3 @@ def _write_masks(folder: Path, forecast: Forecast, record: dict[str, Any]) -> No
         for number, masks in enumerate(forecast.futures, start=1):
             clip_id = f"{forecast.video}_future_{number}"
             writer.add(clip_id, split="hidden", kind="hidden", masks={name: masks}, meta=first)
-
-
-def _read_record(path: Path) -> Any:
-    """Returns the record of an earlier forecast; None if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -3,7 +3,6 @@
 Legend: H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -16,7 +15,6 @@ from PIL import Image
 
 from maskcast.data.images import read_image, resize_frames
 from maskcast.data.masks.colours import palette_image
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.inference.enlarging import enlarge_classes
 from maskcast.labels import LabelMap, first_class_map
@@ -29,7 +27,7 @@ from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.video_stream import VideoStream, open_stream
 from maskcast.serving.video_writer import VideoWriter
-from maskcast.serving.videos import SEGMENTED, photographs_in
+from maskcast.serving.videos import SEGMENTED, is_done, photographs_in, video_digest
 from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 from maskcast.writing import write_json
 
@@ -209,7 +207,7 @@ def segment_video(
             or a matte is requested but the masker has none.
     """
     request = _request(loaded, video, background, alpha)
-    if not isinstance(video, str) and request.items() <= _read_record(output).items():
+    if not isinstance(video, str) and is_done(output / SEGMENTED, request):
         return None
     check_not_exists(output, "output")
     segmenter = FrameSegmenter(loaded)
@@ -270,16 +268,7 @@ def _request(
         "format": "maskcast-segments/1",
         "model": loaded.identity,
         "video": redacted(str(video)).rpartition("/")[2],
-        "digest": None if isinstance(video, str) else digest_tree(video),
+        "digest": None if isinstance(video, str) else video_digest(video),
         "background": None if background is None else {"name": background.name, "digest": background.digest},
         "alpha": alpha,
     }
-
-
-def _read_record(output: Path) -> dict[str, Any]:
-    """Returns the record of an earlier run; {} if it is missing or damaged."""
-    try:
-        record = json.loads((output / SEGMENTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -1,10 +1,12 @@
 """Finds videos by address: video files, folders of frames, folders of these, and storage addresses."""
 
 import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.videos import unsupported_files
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.data.video_files.timing import Timing, read_timing
+from maskcast.digest import digest_files, sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem, is_junk
 from maskcast.labels import natural_sort_key
@@ -162,6 +165,25 @@ def photographs_in(path: Path) -> list[Path]:
     if reason:
         say(f"{path}: treated as photographs, because {reason}")
     return files if reason else []
+
+
+def video_digest(path: Path) -> str:
+    """Returns a hash (32 hex digits) of a video or of photographs; a folder's other files do not change it."""
+    return digest_files(path, image_files(path)) if path.is_dir() else sha256_of(path)[:32]
+
+
+def is_done(record: Path, request: Mapping[str, Any]) -> bool:
+    """Whether an earlier run with the same request has written its record.
+
+    Args:
+        record: file of the record, with the values of its request at least; it may be missing or damaged.
+        request: values that determine the result; None equals a missing one.
+    """
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(found.get(key) == value for key, value in request.items())
 
 
 def _fetched(address: str, output: Path) -> Path:
