@@ -111,6 +111,15 @@ def test_cut_sights_know_the_whole_that_they_are_a_part_of() -> None:
     assert ((observations.centre_M2 - observations.whole_centre_M2).norm(dim=1) > 0.02).float().mean() > 0.3
 
 
+def test_no_object_is_cut_by_the_shape_of_what_has_no_label() -> None:
+    """With the largest region unlabelled, what covers the only object had its shape."""
+    mask = picture((1, 20, 20))
+    mask[:, 40:] = IGNORE
+    cuts = [cutting._cut_object(mask, 1, rng(4, k)) for k in range(100)]
+    covers = [int(np.count_nonzero(cut == cutting.OTHER_IDS[1])) for cut in cuts]
+    assert 0 < max(covers) <= 100
+
+
 def test_nothing_is_learned_where_nothing_is_whole() -> None:
     full = np.ones((4, HEIGHT, WIDTH), np.uint8)
     assert cutting.cut_observations(full, 5, rng(0)) is None

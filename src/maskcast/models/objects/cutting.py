@@ -143,7 +143,8 @@ def _cut_object(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) 
         lines = slice(first + hidden) if random.random() < 0.5 else slice(last + 1 - hidden, None)
         cut_HW.swapaxes(0, axis)[lines] = IGNORE
         return cut_HW
-    other = random.choice(np.flatnonzero(np.bincount(ids_HW.flat)[1:])) + 1
+    # the ids of all classes; unlabelled pixels are no object
+    other = random.choice(np.flatnonzero(np.bincount(ids_HW.flat)[1:IGNORE])) + 1
     other_y, other_x = np.nonzero(ids_HW == other)
     angle, distance = random.uniform(0, 2 * math.pi), random.uniform(0.6, 2.2)
     down = distance * (y.std() + other_y.std()) * math.sin(angle) + y.mean() - other_y.mean()
