@@ -23,8 +23,9 @@ from maskcast.serving.audio import AudioTrack
 
 FPS = Fraction(1000, GIF_MS)
 CELL_WIDTHS = (320, 640)
-MAX_FUTURES = 8
+MAX_DRAWN = 8  # futures beside the forecast
 CODECS = ("libx264", "mpeg4")  # browsers play the first; every FFmpeg has the second
+MPEG4_UNITS = 2**16 - 1  # most units of time in a second that MPEG-4 can state
 
 
 def draw_frames(
@@ -42,7 +43,7 @@ def draw_frames(
         title: shown above each image, with the number of its frame, from 1.
     """
     size = frames_THWC.shape[1:3]
-    shown = future[: MAX_FUTURES + 1]
+    shown = future[: MAX_DRAWN + 1]
     masks = [resize_masks(np.concatenate([seen_THW, future_hHW]), *size) for future_hHW in shown]
     names = ["forecast", *(f"future {number}" for number in range(1, len(shown)))]
     columns = math.ceil(len(shown) ** 0.5)
@@ -99,17 +100,21 @@ class VideoWriter:
         codec = next(name for name in CODECS if name in av.codecs_available)
         # chroma subsampling needs even sides
         self._margins = [(0, height % 2), (0, width % 2), (0, 0)]
-        self._unit = unit or 1 / rate
+        self._unit = self._written_unit = unit or 1 / rate
+        if codec == "mpeg4" and self._unit.denominator > MPEG4_UNITS:  # e.g. 90 kHz; the rate's frames stay exact
+            self._written_unit = Fraction(1, MPEG4_UNITS // rate.numerator * rate.numerator or MPEG4_UNITS)
+        self._last = -1
         self._container = av.open(f"file:{path}", "w", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream(codec, rate=rate)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
-        self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", self._unit
+        self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", self._written_unit
         self._track = None if sound is None else AudioTrack(self._container, sound)
 
     def add(self, picture_HWC: np.ndarray, time: int) -> None:
         """Adds an image (H, W, C), shown from ``time`` on, which must increase."""
         frame = av.VideoFrame.from_ndarray(np.pad(picture_HWC, self._margins, "edge"), format="rgb24")
-        frame.pts, frame.time_base = time, self._unit
+        self._last = max(self._last + 1, round(time * self._unit / self._written_unit))
+        frame.pts, frame.time_base = self._last, self._written_unit
         self._container.mux(self._stream.encode(frame))
 
     def add_audio(self, packet: Any, start: Fraction) -> None:
