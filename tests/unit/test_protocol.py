@@ -93,6 +93,10 @@ def test_what_an_output_says_goes_before_what_the_request_says() -> None:
         ({"inputs": [INPUT], "parameters": {"binary_data_output": "false"}}, "must be true or false"),
         ({"inputs": [INPUT | {"name": None}]}, "got 'None' with datatype 'UINT8'; send 'frames'"),
         ({"inputs": [INPUT | {"shape": None}]}, "shape must be a list of at most 8"),
+        (
+            {"inputs": [INPUT | {"shape": [0, *[2**31 - 1] * 4], "data": []}]},
+            "is larger than any array; send smaller",
+        ),
         ({"inputs": [INPUT | {"data": None}]}, "data must be a list of integers"),
         ({"inputs": [INPUT | {"data": [None] * 12}]}, "data must be a list of integers"),
         ({"inputs": [INPUT | {"data": [2**70] * 12}]}, "data must be a list of integers"),

@@ -25,6 +25,7 @@ from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.registry.loading import load_servable
+from maskcast.serving import application
 from maskcast.serving.application import make_app, served_model
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
@@ -161,6 +162,15 @@ def refused(address: str, *sent: bytes | str) -> tuple[int, str]:
                     said = json.loads(told)["error"]
         assert closed.value.rcvd is not None
         return closed.value.rcvd.code, said
+
+
+def test_a_frame_that_takes_too_long_ends_its_session_with_a_line(
+    masker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application, "ANSWER_S", -1.0)
+    with server(masker) as address:
+        code, said = refused(address, message(moving_squares(0, 1, 32, 48)[0][0]))
+    assert code == 1008 and said.startswith("frames: the call exceeded its time limit of -1 s; use ")
 
 
 def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(

@@ -146,7 +146,7 @@ class _Service:
         self.sessions: Sessions | None = None
         if served.masker is not None:
             greeting = self.identity | {"digest": served.digest}
-            self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s)
+            self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s, ANSWER_S)
 
     def routes(self) -> list[BaseRoute]:
         """Returns the routes of the application."""

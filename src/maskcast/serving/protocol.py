@@ -102,7 +102,11 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
         raise MaskcastError(
             f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send that many"
         )
-    return Request(None if identity is None else str(identity), tensor.reshape(shape), binary[0])
+    try:
+        shaped = tensor.reshape(shape)
+    except ValueError:  # without values, sides may have any product
+        raise MaskcastError(f"inputs: shape {shape} is larger than any array; send smaller frames") from None
+    return Request(None if identity is None else str(identity), shaped, binary[0])
 
 
 def _read_json(body: bytes | bytearray, json_length: str | None) -> tuple[Any, int]:

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.session import Session
+from maskcast.models.limits import time_limit
 from maskcast.registry.forecast_models import MaskerModel
 
 MAX_FRAME = 32 << 20  # bytes; a frame of 4096x2160 has 27 MB
@@ -38,12 +39,19 @@ class Sessions:
         worker: executor that computes one frame at a time for all sessions.
         most: maximum number of open sessions.
         idle_s: seconds without a frame after which a session is closed.
+        answer_s: time limit in seconds for one frame, because other clients wait for it.
     """
 
     def __init__(
-        self, model: MaskerModel, greeting: dict[str, Any], worker: Executor, most: int, idle_s: float
+        self,
+        model: MaskerModel,
+        greeting: dict[str, Any],
+        worker: Executor,
+        most: int,
+        idle_s: float,
+        answer_s: float,
     ) -> None:
-        self.model, self.worker, self.most, self.idle_s = model, worker, most, idle_s
+        self.model, self.worker, self.most, self.idle_s, self.answer_s = model, worker, most, idle_s, answer_s
         maps = [label_map.to_entry() for label_map in model.network.maps]
         self.greeting = {**greeting, "maps": maps, "idle_s": idle_s}
         self.open = self.frames = 0  # numbers of open sessions, and of frames of all sessions
@@ -79,12 +87,24 @@ class Sessions:
             if message["type"] == "websocket.disconnect":
                 return
             answer = await asyncio.get_running_loop().run_in_executor(
-                self.worker, _answer, session, message.get("bytes"), count
+                self.worker, self._answer, session, message.get("bytes"), count
             )
             async with asyncio.timeout(self.idle_s):  # a client that does not read counts as idle
                 await socket.send_bytes(answer)
             count += 1
             self.frames += 1
+
+    def _answer(self, session: Session, message: bytes | None, count: int) -> bytes:
+        """Returns the answer to a message; runs in the model's thread."""
+        frame_HWC, new = read_frame(message)
+        if new:
+            session.reset()
+        with time_limit(self.answer_s):
+            step = session.step(frame_HWC)
+        height, width = frame_HWC.shape[:2]
+        head = {"frame": count, "reset": step.reset, "height": height, "width": width}
+        masks = (mask_HW.tobytes() for mask_HW in step.maps.values())
+        return b"".join([json.dumps(head).encode(), b"\n", *masks])
 
 
 async def refuse(socket: WebSocket, code: int, reason: str) -> None:
@@ -95,16 +115,6 @@ async def refuse(socket: WebSocket, code: int, reason: str) -> None:
             await socket.close(code)
     except (WebSocketDisconnect, TimeoutError, RuntimeError):  # the client has disconnected
         pass
-
-
-def _answer(session: Session, message: bytes | None, count: int) -> bytes:
-    frame_HWC, new = read_frame(message)
-    if new:
-        session.reset()
-    step = session.step(frame_HWC)
-    height, width = frame_HWC.shape[:2]
-    head = {"frame": count, "reset": step.reset, "height": height, "width": width}
-    return b"".join([json.dumps(head).encode(), b"\n", *(mask_HW.tobytes() for mask_HW in step.maps.values())])
 
 
 def read_frame(message: bytes | None) -> tuple[np.ndarray, bool]:
