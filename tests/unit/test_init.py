@@ -36,7 +36,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.proposal.report import format_plan
-from maskcast.proposal.values import propose_params, with_predicted_split
+from maskcast.proposal.values import Proposal, propose_params, with_predicted_split
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
@@ -346,6 +346,13 @@ def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
     written = yaml.safe_load(start.text(tmp_path))
     for stage in ("pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"):
         assert (written[stage]["context_frames"], written[stage]["horizon"]) == (6, 6)
+
+
+@pytest.mark.parametrize("name", ["no", "2", "1e5", "a: b", "#x", "[c", "d\ne", "person"])
+def test_names_of_classes_are_read_as_they_are(name: str) -> None:
+    source = {"layout": "frames", "splits": {}, "classes": {name: 1}}
+    proposal = Proposal({"prepare_clips": {"source": source}}, {f"prepare_clips.source.classes.{name}": "why"})
+    assert yaml.safe_load(proposal.text("")) == proposal.sections
 
 
 def test_predict_forecasts_a_split_that_has_clips(tmp_path: Path) -> None:

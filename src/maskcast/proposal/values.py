@@ -222,28 +222,33 @@ def _size(found: Findings) -> tuple[tuple[int, int], str]:
 def _lines(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, depth: int) -> list[str]:
     lines = []
     for key, value in values.items():
-        key_path, indent = f"{path}.{key}", "  " * depth
+        key_path, start = f"{path}.{key}", f"{'  ' * depth}{_flow(key)}:"
         reason = f" # {reasons[key_path]}" if key_path in reasons else ""
         nested = isinstance(value, Mapping) and any(other.startswith(f"{key_path}.") for other in reasons)
         if nested or (
             isinstance(value, Mapping) and key in ("source", "training", "splits", "model") and len(value) > 2
         ):
-            lines += [f"{indent}{key}:{reason}", *_lines(value, reasons, key_path, depth + 1)]
+            lines += [f"{start}{reason}", *_lines(value, reasons, key_path, depth + 1)]
             continue
-        text = yaml.dump(
-            to_jsonable_python(value),  # tuples become lists
-            Dumper=_QuotingDumper,
-            default_flow_style=True,
-            width=10**6,
-            sort_keys=False,
-            allow_unicode=True,
-        )
-        line = f"{indent}{key}: {text.removesuffix('...' + chr(10)).strip()}"
+        line = f"{start} {_flow(value)}"
         if reason and len(line) + len(reason) > MAX_LINE:
-            lines.append(f"{indent}{reason.strip()}")
+            lines.append(f"{'  ' * depth}{reason.strip()}")
             reason = ""
         lines.append(line + reason)
     return lines
+
+
+def _flow(value: Any) -> str:
+    """Returns a key or value in YAML, on one line."""
+    text = yaml.dump(
+        to_jsonable_python(value),  # tuples become lists
+        Dumper=_QuotingDumper,
+        default_flow_style=True,
+        width=10**6,
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    return text.removesuffix("...\n").strip()
 
 
 class _QuotingDumper(yaml.SafeDumper):
@@ -252,7 +257,8 @@ class _QuotingDumper(yaml.SafeDumper):
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     numeric = value[:1].isdigit() or value[:1] in ".+-"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if numeric else None)
+    style = '"' if "\n" in value else "'" if numeric else None  # a key must be on one line
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _QuotingDumper.add_representer(str, _represent_text)
