@@ -136,9 +136,9 @@ class StateEstimate(nn.Module):
         """Returns the state.
 
         Args:
-            memory_BNF: from ``share``.
+            memory_BNF: from ``add_clip_context``.
             observations: of the last R frames.
-            friction: from ``share``.
+            friction: from ``add_clip_context``.
             frame_BN: index of the last frame in which an object is visible.
             added_BN2: correction that is added to the velocity.
         """
