@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from maskcast.report.plots import plot_lines
+from maskcast.report.plots import COLOURS, plot_lines, plot_reliability
+
+
+def test_more_lines_than_colours_are_all_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: drawn.append(self))
+    names = [f"line {number}" for number in range(len(COLOURS) + 1)]
+    lines = {name: [0.1, 0.2] for name in names}
+    plot_lines(tmp_path / "plot.png", [1, 2], lines, title="title", x_label="frame", y_label="Jaccard")
+    plot_reliability(tmp_path / "plot.png", {name: [(0.5, 0.5, 1.0)] for name in names}, title="title")
+    for figure in drawn:
+        assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == names
 
 
 @pytest.mark.parametrize(("places", "ticks"), [(11, 11), (80, 22)])

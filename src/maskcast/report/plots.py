@@ -1,6 +1,7 @@
 """Line plots in a common style."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ def plot_lines(
         points: Whether to draw dots, with a tick for each `x` (or for evenly spaced ones of many).
     """
     figure, axes = _figure(title, x_label, y_label)
-    for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
+    for (name, values), colour in zip(lines.items(), cycle(COLOURS), strict=False):
         first = name == next(iter(lines))
         style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
         axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
@@ -57,7 +58,7 @@ def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: 
     """
     figure, axes = _figure(title, "confidence", "fraction of correct pixels")
     axes.plot([0, 1], [0, 1], color=GRID, lw=1.6)
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+    for (name, curve), colour in zip(curves.items(), cycle(COLOURS), strict=False):
         confidence, accuracy, shares = zip(*curve, strict=True) if curve else ((), (), ())
         axes.plot(confidence, accuracy, color=colour, lw=1.6, label=name)
         axes.scatter(
