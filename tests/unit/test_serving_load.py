@@ -319,12 +319,14 @@ def test_the_log_has_a_line_for_each_request_and_the_version_its_commit() -> Non
         try:
             assert process.stderr is not None and process.stdout is not None
             (port,) = re.findall(r" on http://127\.0\.0\.1:(\d+)$", process.stderr.readline().strip())
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=WAIT_S) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/version?token=hunter22", timeout=WAIT_S
+            ) as answer:
                 assert json.load(answer)["commit"] == "0123abcd"
             line = process.stdout.readline()
         finally:
             process.kill()
-    assert re.fullmatch(r'20\d\d-\S+ \S+ 127\.0\.0\.1:\d+ "GET /version HTTP/1\.1" 200 OK\n', line)
+    assert re.fullmatch(r'20\d\d-\S+ \S+ 127\.0\.0\.1:\d+ "GET /version\?token=\*{3} HTTP/1\.1" 200 OK\n', line)
 
 
 def test_every_refusal_is_json() -> None:

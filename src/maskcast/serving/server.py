@@ -16,6 +16,7 @@ from uvicorn.logging import AccessFormatter
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.redaction import redacted
 from maskcast.serving.application import ServedModel, make_app
 from maskcast.serving.connections import TimeoutProtocol
 from maskcast.serving.sessions import MAX_FRAME
@@ -94,9 +95,16 @@ def run_server(
         access = logging.getLogger("uvicorn.access")
         access.setLevel(logging.INFO)
         for handler in access.handlers:
-            handler.setFormatter(AccessFormatter(ACCESS_LINE, use_colors=False))
+            handler.setFormatter(_RedactingFormatter(ACCESS_LINE, use_colors=False))
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
         _Server(config, app.state.refuse_pending).run(sockets)
+
+
+class _RedactingFormatter(AccessFormatter):
+    """uvicorn's formatter of requests, whose query may have a token."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        return redacted(super().formatMessage(record))
 
 
 class _Server(uvicorn.Server):
