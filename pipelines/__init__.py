@@ -5,10 +5,6 @@ per stage, and these become the pipeline's parameters. Its docstring is the desc
 """
 
 PIPELINES = {  # by name; imported only when one is built, because importing kfp is slow
-    "forecasting": "pipelines.forecasting:forecasting",
-    "detection": "pipelines.detection:detection",
-    "video": "pipelines.video:video",
-    "few_labels": "pipelines.few_labels:few_labels",
-    "hands": "pipelines.hands:hands",
-    "photographs": "pipelines.photographs:photographs",
+    name: f"pipelines.{name}:{name}"
+    for name in ("forecasting", "detection", "video", "few_labels", "hands", "photographs")
 }

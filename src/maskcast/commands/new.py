@@ -25,11 +25,10 @@ examples:
 """
 PIPELINES = {  # by name: folder of its dvc.yaml and params.yaml
     "forecasting": "",
-    "detection": "recipes/detection/",
-    "video": "recipes/video/",
-    "few_labels": "recipes/few-labels/",
-    "hands": "recipes/hands/",
-    "photographs": "recipes/photographs/",
+    **{
+        name: f"recipes/{name.replace('_', '-')}/"
+        for name in ("detection", "video", "few_labels", "hands", "photographs")
+    },
 }
 # content of a folder from which `maskcast init` writes the params
 INIT_FOLDERS = {"forecasting": "videos", "photographs": "photographs"}
@@ -52,7 +51,7 @@ LOCAL_REQUIREMENT = f"""\
 # its modules are computed in each run; stages whose modules are unchanged are still skipped.
 CLONE_DEPS = "    deps: [src/maskcast, params.yaml]\n"
 PROJECT_DEPS = "    always_changed: true # reads the installed package\n"
-IGNORED = """\
+IGNORED = f"""\
 .venv/
 __pycache__/
 *.egg-info/
@@ -76,13 +75,7 @@ __pycache__/
 /masked/
 /segmented/
 /exported/
-/forecasting.yaml
-/detection.yaml
-/video.yaml
-/few_labels.yaml
-/hands.yaml
-/photographs.yaml
-"""
+{"".join(f"/{name}.yaml{chr(10)}" for name in PIPELINES)}"""
 
 
 def run(args: argparse.Namespace) -> int:
