@@ -101,8 +101,8 @@ def merge_kernel(
         first, second = first * w, second * w
     first_mean, second_mean = tl.sum(first, 0) / count, tl.sum(second, 0) / count
     if MOMENTS:
-        # E[x^2] - E[x]^2 in float32 is wrong by about 1e-7 (mean / std)^2 of the variance: for a mean of 100 std by
-        # 0.1 %, less than the gates are rounded in bfloat16. For a constant group eps is far above the error.
+        # E[x^2] - E[x]^2 in float32 is wrong by about 1e-7 (mean / std)^2 of the variance: for a mean of 100 std
+        # by 0.1 %, less than the gates are rounded in bfloat16. For a constant group eps is far above the error.
         second_mean = 1.0 / tl.sqrt(tl.maximum(second_mean - first_mean * first_mean, 0.0) + eps)
     out = merged + (b * tl.num_programs(1) + group) * 2
     tl.store(out, first_mean)
