@@ -208,6 +208,23 @@ def test_labels_that_overlap_keep_what_each_clip_was_given(
     assert "frame 0 of clip 'street_00004' is listed twice" in failed(capsys, *words)
 
 
+def test_only_clips_that_have_a_file_of_mots_become_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of one clip lists frames 2 and 5, the last of which is in another clip, too."""
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("windows"), (0, 4, 8), 8)
+    with ClipWriter(Path("masks"), height=16, width=24, maps=single_map(("background", "red", "blue"))) as writer:
+        red = np.isin(np.arange(8), (2, 5))[:, None, None] * np.ones((1, 16, 24), np.uint8)
+        meta = {"video": "street", "start": 0, "stride": 1}
+        writer.add("street_00000", split="train", kind="labelled", masks={MASK: red.astype(np.uint8)}, meta=meta)
+    assert main(["labels", "export", "--format", "mots-txt", "--masks", "masks", "--output", "out"]) == 0
+    words = ["labels", "import", "--format", "mots-txt", "--first-frame", "0", "out", "--output", "new"]
+    assert main([*words, "--clips", "windows"]) == 0
+    found = labelled_places(ClipStore(Path("new")))
+    assert found == {"street_00000": list(range(8)), "street_00004": [5]}
+
+
 def test_exported_labels_are_found_again_in_clips_that_are_cut_differently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,3 +53,10 @@ def test_nothing_is_said_of_masks_that_lose_nothing() -> None:
     assert not list(ceilings.notes(10, 15))
     ceilings.add({MASK: round_trip(masks_THW, (10, 15), 3, 200)})
     assert not list(ceilings.notes(10, 15))
+
+
+def test_a_class_that_the_map_lacks_is_left_to_the_writer_which_names_it() -> None:
+    masks_THW = np.zeros((1, 32, 32), np.uint8)
+    masks_THW[:, 4:20, 4:20] = 5
+    counts_KK = round_trip(masks_THW, (16, 16), 3, 1)
+    assert counts_KK.sum() == counts_KK[0, 0] == 32 * 32 - 16 * 16

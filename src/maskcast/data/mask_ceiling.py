@@ -32,7 +32,7 @@ def round_trip(masks_THW: np.ndarray, size: tuple[int, int], num_classes: int, m
     """Returns a confusion matrix (K, K) int64 of true masks (rows) and the same reduced and enlarged (columns).
 
     Args:
-        masks_THW: class ids; ``IGNORE`` is not counted.
+        masks_THW: class ids; ``IGNORE``, and ids of K and more, which the writer refuses, are not counted.
         size: height and width to which they are reduced, by nearest neighbour.
         num_classes: K.
         most: number of labelled frames to use, drawn evenly.
@@ -42,7 +42,7 @@ def round_trip(masks_THW: np.ndarray, size: tuple[int, int], num_classes: int, m
     for k in evenly_spaced(len(known), most, ends=False):
         truth = masks_THW[known[k]][None]
         again = resize_masks(resize_masks(truth, *size), *truth.shape[1:])
-        valid = (truth != IGNORE) & (again != IGNORE)
+        valid = (np.maximum(truth, again) < num_classes) & (truth != IGNORE) & (again != IGNORE)
         pairs = truth[valid].astype(np.intp) * num_classes + again[valid]
         counts += np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)

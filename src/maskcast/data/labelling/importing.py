@@ -290,7 +290,7 @@ class _NewLabels:
         for clip_id, t in match.named:
             self._clip(clip_id).frames[t] = packed
         for clip_id, t in match.others:
-            if t not in self._named[clip_id] and self._store.get(clip_id).kind != "hidden":
+            if t not in self._named.get(clip_id, ()) and self._store.get(clip_id).kind != "hidden":
                 self._clip(clip_id).frames[t] = packed
 
     def fill_background(self) -> int:
