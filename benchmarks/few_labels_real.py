@@ -160,7 +160,7 @@ def drawn(root: Path, truth: ClipStore, share: int, seed: int) -> int:
         hidden = np.full_like(masks, IGNORE)
         hidden[known] = masks[known]
         labels[clip.id] = NewLabels(hidden, known)
-    write_relabelled(root, truth, labels, "train")
+    write_relabelled(root, truth, labels, {})
     return count
 
 

@@ -166,7 +166,7 @@ def labelled(root: Path, truth: ClipStore, frames: Frames) -> ClipStore:
         hidden = np.full_like(masks, IGNORE)
         hidden[known] = masks[known]
         labels[clip.id] = NewLabels(hidden, known)
-    write_relabelled(root, truth, labels, "train")
+    write_relabelled(root, truth, labels, {})
     return ClipStore(root)
 
 

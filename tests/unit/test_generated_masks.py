@@ -79,7 +79,7 @@ def test_frames_without_labels_of_labelled_clips_are_learnt_too(store: ClipStore
     generated = write(tmp_path / "masks", frames=False)
     mine_THW = np.full((3, 16, 24), IGNORE, np.uint8)
     mine_THW[1] = 2
-    write_relabelled(tmp_path / "partly", store.of("squares"), {"train": NewLabels(mine_THW, [1])}, "train")
+    write_relabelled(tmp_path / "partly", store.of("squares"), {"train": NewLabels(mine_THW, [1])}, {})
     partly = ClipStore(tmp_path / "partly").of("squares")
     found = GeneratedMasks(partly, generated.root, (SQUARES,), GeneratedParams(threshold=0), 1)
     assert [clip.id for clip in found.clips] == ["train", "unlabeled"]

@@ -167,7 +167,7 @@ def test_noise_changes_frames_and_no_labels(tmp_path: Path, drawn: ClipStore) ->
 
 
 def test_new_labels_keep_the_backgrounds(tmp_path: Path, drawn: ClipStore) -> None:
-    write_relabelled(tmp_path / "new", drawn.of("person"), {}, "train")
+    write_relabelled(tmp_path / "new", drawn.of("person"), {}, {})
     Backgrounds(ClipStore(tmp_path / "new"))
 
 

@@ -21,6 +21,7 @@ from maskcast.data.labelling.formats.table import FORMATS
 from maskcast.data.labelling.propagated_store import write_propagated
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.data.video_files.frames import read_video
+from maskcast.evaluation.forecasts import scored_clips
 from maskcast.labels import IGNORE, MASK, LabelMap, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
@@ -402,6 +403,24 @@ def test_labels_of_any_size_with_the_aspect_of_the_frames_are_resized(
         )
 
 
+def test_labels_may_have_the_aspect_of_any_source_of_distorted_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Videos of aspects 1.33, 1.5 and 1.78, as `labels export --raw` writes them, in clips of 1.78."""
+    monkeypatch.chdir(tmp_path)
+    frames, meta = np.zeros((4, 72, 128, 3), np.uint8), {"source_aspect": [1.333, 1.778]}
+    maps = single_map(("background", "red", "blue"))
+    with ClipWriter(Path("clips"), height=72, width=128, maps=maps, meta=meta) as writer:
+        writer.add("a", split="unlabeled", kind="unlabelled", frames=frames)
+    for width, height in ((128, 72), (120, 80), (120, 90)):
+        write_coco(("a_000003.png",), width, height)
+        import_coco("clips", f"new{width}-{height}")
+    for width, height in ((90, 120), (200, 80)):
+        write_coco(("a_000003.png",), width, height)
+        words = ("labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "no")
+        assert "of another aspect ratio" in failed(capsys, *words)
+
+
 def test_a_video_that_is_scored_on_is_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -410,26 +429,56 @@ def test_a_video_that_is_scored_on_is_not_trained_on(
     write_windows(Path("windows"), (0, 8, 16), 8)
     write_coco(("street_000003.png",))
     found = import_coco("windows", "val", "--split", "val")
-    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] * 3
-    assert labelled_places(found) == {"street_00000": [3], "street_00008": [], "street_00016": []}
-    assert (found.masks(found.get("street_00016")) == IGNORE).all()
+    left = [("val", "unlabelled")] * 2
+    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled"), *left]
+    assert [clip.id for clip in scored_clips(found, "val")] == ["street_00000"]
     assert "2 clips without labels left the split unlabeled, because labels of the" in capsys.readouterr().err
     write_windows(Path("some"), (0, 8, 16), 8, val=(16,))
     found = import_coco("some", "followed")
-    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] * 3
+    assert [(clip.split, clip.kind) for clip in found.clips] == [
+        ("val", "labelled"),
+        ("val", "unlabelled"),
+        ("val", "labelled"),
+    ]
     said = capsys.readouterr().err
-    assert "1 clip joins the split val, not train, because other labels of the same video are in it" in said
+    assert "1 clip joins the split val, because other labels of the same video are in it" in said
     assert "1 clip without labels left the split unlabeled" in said
     write_windows(Path("rest"), (0, 8, 16), 8, train=(16,))
-    found = import_coco("rest", "trained", "--split", "val")
+    found = import_coco("rest", "trained")
     assert [clip.split for clip in found.clips] == ["train", "unlabeled", "train"]
-    assert "1 clip joins the split train, not val" in capsys.readouterr().err
+    assert "joins" not in capsys.readouterr().err
 
 
-def test_objects_are_labelled_in_whole_clips_and_training_clips_of_their_video_are_reported(
+def test_a_split_that_is_given_is_that_of_the_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A map of objects has no value for "no label", so other clips of a video cannot join the split."""
+    monkeypatch.chdir(tmp_path)
+    warning = "warning: 2 training clips and labels that are scored are from the same video, e.g. 'street_000"
+    write_coco(("street_000003.png",))
+    write_windows(Path("trained"), (0, 8, 16), 8, train=(16,))
+    found = import_coco("trained", "val", "--split", "val")
+    assert [clip.split for clip in found.clips] == ["val", "unlabeled", "train"]
+    assert f"{warning}08'" in capsys.readouterr().err
+    write_windows(Path("scored"), (0, 8, 16), 8, val=(16,))
+    found = import_coco("scored", "train", "--split", "train")
+    assert [clip.split for clip in found.clips] == ["train", "unlabeled", "val"]
+    assert f"{warning}00'" in capsys.readouterr().err
+
+
+def test_a_video_whose_labels_are_in_several_splits_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_windows(Path("both"), (0, 8, 16, 24), 8, train=(16,), val=(24,))
+    write_coco(("street_000003.png",))
+    found = import_coco("both", "new")
+    assert [clip.split for clip in found.clips] == ["train", "unlabeled", "train", "val"]
+    assert "warning: 3 training clips and labels that are scored are from the" in capsys.readouterr().err
+
+
+def test_objects_are_labelled_in_whole_clips_and_other_clips_of_their_video_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     maps = (LabelMap("objects", ("background", "red"), "instances"),)
     with ClipWriter(Path("clips"), height=16, width=24, maps=maps) as writer:
@@ -439,11 +488,8 @@ def test_objects_are_labelled_in_whole_clips_and_training_clips_of_their_video_a
             writer.add(f"street_{start}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
     write_coco(tuple(f"street_0_{t:06d}.png" for t in range(4)))
     found = import_coco("clips", "one", "--split", "val")
-    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] + [
-        ("unlabeled", "unlabelled")
-    ] * 2
-    said = capsys.readouterr().err
-    assert "warning: 2 training clips and new labels of split val are from the same video, e.g. 'street_2'" in said
+    assert [(clip.split, clip.kind) for clip in found.clips] == [("val", "labelled")] + [("val", "unlabelled")] * 2
+    assert "2 clips without labels left the split unlabeled" in capsys.readouterr().err
     write_coco(tuple(f"street_{t:06d}.png" for t in range(8)))
     found = import_coco("clips", "all", "--split", "val")
     assert [clip.split for clip in found.clips] == ["val"] * 3
@@ -603,7 +649,7 @@ def test_a_written_store_has_what_its_meta_names(store: ClipStore) -> None:
     for path in Path("written").iterdir():
         path.rename(Path("green") / path.name)
     labels = {"a": NewLabels(np.where(np.arange(4)[:, None, None] == 1, found, IGNORE).astype(np.uint8), [1])}
-    write_relabelled(Path("again"), ClipStore("green"), labels, "train")
+    write_relabelled(Path("again"), ClipStore("green"), labels, {})
     again = ClipStore("again")
     assert again.skipped == [{"item": "b", "reason": "no screen"}] and Path("again/left-out/0000.png").is_file()
     assert Path("again/backgrounds/0000.png").is_file()

@@ -143,7 +143,7 @@ def partly(root: Path, known: dict[str, list[int]], maps: tuple[LabelMap, ...] =
     new = {
         name: NewLabels(hidden_but(store.masks(store.get(name)), frames), frames) for name, frames in known.items()
     }
-    write_relabelled(root, store, new, "train")
+    write_relabelled(root, store, new, {})
     return ClipStore(root, "things")
 
 

@@ -256,7 +256,7 @@ def test_frames_without_labels_of_a_labelled_clip_are_unlabelled(store: ClipStor
     clip = store.select("train")[0]
     masks = store.masks(clip).copy()
     masks[4:] = 255
-    write_relabelled(tmp_path / "partly", store, {clip.id: NewLabels(masks, range(4))}, "train")
+    write_relabelled(tmp_path / "partly", store, {clip.id: NewLabels(masks, range(4))}, {})
     partly = ClipStore(tmp_path / "partly")
     windows = UnlabelledWindows(partly, params(), params().unlabeled)  # type: ignore[arg-type]
     assert [clip.id for clip in windows.clips] == ["train_0", "unlabeled_0", "unlabeled_1"]

@@ -88,8 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--split",
         choices=("train", "val", "test"),
-        default="train",
-        help="split of clips that had no labels (default: %(default)s)",
+        help="split of clips that had no labels (default: that of the labels of their video, else train)",
     )
     command.add_argument(
         "--first-frame",
@@ -210,8 +209,8 @@ def _import(args: argparse.Namespace, out: Path) -> str:
     for split in sorted(set(report.followed.values())):
         clips = [clip for clip, followed in report.followed.items() if followed == split]
         say(
-            f"{pluralize(len(clips), 'clip', 'joins', 'join')} the split {split}, not {args.split}, because other "
-            f"labels of the same video are in it, e.g. {clips[0]!r}"
+            f"{pluralize(len(clips), 'clip', 'joins', 'join')} the split {split}, because other labels of the "
+            f"same video are in it, e.g. {clips[0]!r}"
         )
     if report.moved:
         say(
@@ -220,8 +219,8 @@ def _import(args: argparse.Namespace, out: Path) -> str:
         )
     if report.trained:
         say(
-            f"warning: {pluralize(len(report.trained), 'training clip')} and new labels of split {args.split} are "
-            f"from the same video, e.g. {report.trained[0]!r}: import all clips of a video into one split"
+            f"warning: {pluralize(len(report.trained), 'training clip')} and labels that are scored are from the "
+            f"same video, e.g. {report.trained[0]!r}: import all clips of a video into one split"
         )
     repeated = f", and {report.repeated} more where clips overlap" if report.repeated else ""
     return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}{repeated}"

@@ -11,7 +11,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ from maskcast.labels import IGNORE
 from maskcast.reading import parsing, pluralize
 
 ROUNDING = 4  # pixels that a side of clips or labels may be rounded by: `init` takes multiples of 8
+DEFAULT_SPLIT = "train"  # of clips that had no labels
 MAX_DISTORTION = 0.1  # of the aspect ratio, relative: rounding of smaller frames is not told from cropping
 
 
@@ -58,7 +59,7 @@ class ImportReport:
         unused_renames: messages about renamed classes that no labelled frame has.
         followed: clips that had no labels and join the split of their video's labels, with this split.
         moved: clips without labels that leave ``unlabeled`` for the split of new labels of their video.
-        trained: clips that are trained on, of a video with new labels that are scored.
+        trained: clips that are trained on, of a video with new labels of which some labels are scored.
     """
 
     clips: int = 0
@@ -81,7 +82,7 @@ def import_labels(
     *,
     rename: Mapping[str, str],
     empty: Empty,
-    split: str,
+    split: str | None,
     first: int | None = None,
 ) -> ImportReport:
     """Writes a store with the clips of another store and the labels of a file.
@@ -95,7 +96,8 @@ def import_labels(
         store: the clips; the labels go to its chosen map.
         rename: class name in the store by class name in the file.
         empty: what a frame is if it is listed without any region.
-        split: split of clips that had no labels before, unless other clips of their video have labels.
+        split: split of clips that had no labels before; None for that of the labels of their video, if they are
+            all of one, else ``train``.
         first: number of a clip's first frame, for an ambiguous format; None to find it from the file.
 
     Raises:
@@ -132,8 +134,8 @@ def import_labels(
     report.unused_renames = list(names.unused_renames())
     report.repeated = new.num_frames - report.frames
     report.clips = len(new.clips)
-    labels = _with_splits(store, {clip_id: clip.finish() for clip_id, clip in new.clips.items()}, split, report)
-    write_relabelled(root, store, labels, split)
+    labels = {clip_id: clip.finish() for clip_id, clip in new.clips.items()}
+    write_relabelled(root, store, labels, _new_splits(store, labels, split, report))
     return report
 
 
@@ -147,41 +149,37 @@ def _no_frames_error(path: Path, store: ClipStore, unmatched: Sequence[str]) -> 
     )
 
 
-def _with_splits(
-    store: ClipStore, labels: Mapping[str, NewLabels], split: str, report: ImportReport
-) -> dict[str, NewLabels]:
-    """Returns labels with the splits that keep a video together, as ``prepare_clips`` does.
+def _new_splits(
+    store: ClipStore, labels: Mapping[str, NewLabels], split: str | None, report: ImportReport
+) -> dict[str, str]:
+    """Returns the split of each clip that changes it, so that a video stays together, as ``prepare_clips`` does.
 
-    A clip that had no labels joins the split of its video's labelled clips, if they are all of one. If new labels
-    are scored, the rest of their video must not be trained on and joins them, without labels.
+    A clip that had no labels joins the given split, else that of its video's labelled clips, if they are all of
+    one. If all labels of a video are scored, its unlabelled clips leave ``unlabeled``, which is trained on.
     """
-    changed = {clip_id: new for clip_id, new in labels.items() if store.get(clip_id).kind != "labelled"}
-    videos = {store.get(clip_id).video for clip_id in changed}
-    splits_of: dict[str, set[str]] = defaultdict(set)  # of the labelled clips of each video
-    rest: dict[str, list[Clip]] = defaultdict(list)  # unlabelled clips of each video
+    new = [store.get(clip_id) for clip_id in labels if store.get(clip_id).kind != "labelled"]
+    parts: dict[str, list[Clip]] = {clip.video: [] for clip in new}  # all clips of the videos with new labels
     for clip in store.clips:
-        if clip.video in videos and clip.kind == "labelled":
-            splits_of[clip.video].add(clip.split)
-        elif clip.video in videos and clip.kind == "unlabelled" and clip.id not in changed:
-            rest[clip.video].append(clip)
-    result = dict(labels)
-    for clip_id, new in changed.items():
-        splits = splits_of[store.get(clip_id).video]
-        if len(splits) == 1 and split not in splits:
-            (report.followed[clip_id],) = splits
-            result[clip_id] = replace(new, split=report.followed[clip_id])
-    for video in videos:
-        (common,) = splits_of[video] if len(splits_of[video]) == 1 else {split}
-        if common in TRAINING_SPLITS or len(splits_of[video]) > 1:
+        if clip.video in parts:
+            parts[clip.video].append(clip)
+    splits: dict[str, str] = {}
+    for clips in parts.values():
+        known = {clip.split for clip in clips if clip.kind == "labelled"}
+        joined = split or (known.pop() if len(known) == 1 else DEFAULT_SPLIT)
+        added = {clip.id: joined for clip in clips if clip.kind != "labelled" and clip.id in labels}
+        splits |= added
+        if joined != (split or DEFAULT_SPLIT):
+            report.followed |= added
+        found = {added.get(clip.id, clip.split) for clip in clips if clip.kind == "labelled" or clip.id in added}
+        if found <= set(TRAINING_SPLITS):
             continue
-        if store.label_map.kind == "instances":  # a clip cannot have labels of no frame
-            report.trained += [clip.id for clip in rest[video]]
-            continue
-        for clip in rest[video]:
-            nothing_THW = np.broadcast_to(np.uint8(IGNORE), (clip.num_frames, store.height, store.width))
-            result[clip.id] = NewLabels(nothing_THW, (), split=common)
-            report.moved.append(clip.id)
-    return result
+        trained = [clip for clip in clips if added.get(clip.id, clip.split) in TRAINING_SPLITS]
+        if len(found) > 1:
+            report.trained += [clip.id for clip in trained]
+        else:
+            report.moved += [clip.id for clip in trained]
+            splits |= {clip.id: joined for clip in trained}
+    return splits
 
 
 @contextmanager
@@ -239,10 +237,14 @@ def _match_frame(frame: ImportedFrame, store: ClipStore, videos: VideoFrames) ->
 
 
 def _fits(store: ClipStore, size: Size) -> bool:
-    """Whether frames of a size show what the store's show, up to rounding: neither is rotated or cropped."""
+    """Whether frames of a size show what the store's show, up to rounding: neither is rotated or cropped.
+
+    Of clips that were distorted, the store states the least and the greatest aspect ratio of their sources.
+    """
     tolerance = min(MAX_DISTORTION, ROUNDING / min(*size, store.height, store.width))
-    aspects = (store.width / store.height, *store.meta.get("source_aspect", ()))
-    return any(abs(math.log(size[1] / size[0] / aspect)) <= tolerance for aspect in aspects)
+    aspect, own = math.log(size[1] / size[0]), math.log(store.width / store.height)
+    least, greatest = map(math.log, store.meta.get("source_aspect", [store.width / store.height] * 2))
+    return abs(aspect - own) <= tolerance or least - tolerance <= aspect <= greatest + tolerance
 
 
 class _NewLabels:

@@ -27,23 +27,23 @@ class NewLabels:
         masks_THW: masks of the chosen map, with the dtype of its kind.
         frames: indices of the labelled frames, ascending.
         objects: for a map of kind instances, the class id of each instance id.
-        split: split of a clip that had no labels before; None for that of all clips.
     """
 
     masks_THW: np.ndarray
     frames: Sequence[int]
     objects: Mapping[int, int] = field(default_factory=dict)
-    split: str | None = None
 
 
-def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabels], split: str) -> None:
+def write_relabelled(
+    root: Path, store: ClipStore, labels: Mapping[str, NewLabels], splits: Mapping[str, str]
+) -> None:
     """Writes a store with the same clips, some of which have new labels in the store's chosen map.
 
     Args:
         root: folder to write.
         store: source of everything else.
         labels: new labels by clip id.
-        split: split of clips that had no labels before, unless the labels name one; other clips keep theirs.
+        splits: split by clip id, of clips that change it.
     """
     label_map = store.label_map
     if BACKGROUNDS in store.meta:
@@ -74,7 +74,7 @@ def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabel
                     objects[label_map.name] = dict(new.objects)
             writer.add(
                 clip.id,
-                split=clip.split if new is None or clip.kind == "labelled" else new.split or split,
+                split=splits.get(clip.id, clip.split),
                 kind=clip.kind if new is None else "labelled",
                 frames=store.frames(clip) if clip.has_frames else None,
                 masks=masks,
