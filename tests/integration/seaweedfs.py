@@ -16,6 +16,7 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "maskcast-secret",
     "AWS_REGION": "us-east-1",
 }
+GROWTH = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # volumes for a bucket, by default 7: tests make many buckets
 PORTS = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
 
 
@@ -63,6 +64,6 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
             [weed, "-logtostderr", *flags, f"-dir={folder}"],
             stdout=output,
             stderr=output,
-            env={**os.environ, **CREDENTIALS, **env},
+            env={**os.environ, **CREDENTIALS, **GROWTH, **env},
         )
     return SeaweedFS(process, ports, log)
