@@ -27,7 +27,7 @@ from pipelines.kubernetes_types import (
     bytes_of,
 )
 from pipelines.options import example_file
-from pipelines.pod_metadata import KUEUE, Annotations, Labels
+from pipelines.pod_metadata import KUEUE, QUEUE_LABEL, Annotations, Labels
 
 LARGEST = 2**31 - 1  # Kubernetes and kfp store seconds and retries in 32 bits
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -320,7 +320,7 @@ class Cluster(Params):
     @property
     def queue_labels(self) -> dict[str, str]:
         """Labels with the queue and the priority for Kueue."""
-        labels = {f"{KUEUE}/queue-name": self.queue, f"{KUEUE}/priority-class": self.priority}
+        labels = {QUEUE_LABEL: self.queue, f"{KUEUE}/priority-class": self.priority}
         return {label: value for label, value in labels.items() if value}
 
     @property

@@ -13,6 +13,7 @@ DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9
 LARGEST_DOMAIN = 253  # characters
 LARGEST_ANNOTATIONS = 16 << 10  # bytes in total: a workflow has them twice per stage, and etcd's limit is 1.5 MB
 KUEUE = "kueue.x-k8s.io"
+QUEUE_LABEL = f"{KUEUE}/queue-name"
 # Domains (with subdomains) that Kubeflow, Argo, Trainer, KServe, Kubernetes and maskcast use for their pods.
 RESERVED = (
     "argoproj.io",

@@ -12,6 +12,7 @@ from pipelines.client.connection import Client
 from pipelines.client.pods import RunPods, StagePod, error_line, executors, failure_reason
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
+from pipelines.pod_metadata import QUEUE_LABEL
 
 QUEUED = "admission by its queue"
 PATIENCE = timedelta(seconds=30)
@@ -26,6 +27,8 @@ class Waiting:
     since: datetime
     in_queue: bool
     """Whether it will start by itself, once its queue admits it."""
+    of_queue: bool
+    """Whether its queue may have held it back for a part of the time."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
         why = QUEUED if is_queued(each.pod) else waiting_reason(each.pod)
         since = each.pod.metadata.creation_timestamp
         if why is not None and datetime.now(UTC) - since >= PATIENCE:
-            waiting[task] = Waiting(why, since, why is QUEUED)
+            of_queue = QUEUE_LABEL in (each.pod.metadata.labels or {})
+            waiting[task] = Waiting(why, since, why is QUEUED, of_queue)
     return Snapshot(run, stage_states(run, names), pods, last, waiting)
 
 

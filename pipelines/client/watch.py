@@ -113,11 +113,16 @@ def exit_code(state: str) -> int:
 
 def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], pods: RunPods, show: Show) -> Snapshot:
     """Shows the state of a run repeatedly, until the run ends or is stuck."""
+    outside_queue: dict[str, datetime] = {}
     while True:
-        at = snapshot(run, names, pods)
+        at, now = snapshot(run, names, pods), datetime.now(UTC)
         show(at)
-        outside_queue = [each.since for each in at.waiting.values() if not each.in_queue]
-        stuck = any(datetime.now(UTC) - since > GIVE_UP for since in outside_queue)
+        outside_queue = {  # pods do not state when their queue admitted them
+            task: outside_queue.get(task, now if each.of_queue else each.since)
+            for task, each in at.waiting.items()
+            if not each.in_queue
+        }
+        stuck = any(now - since > GIVE_UP for since in outside_queue.values())
         if run_state(at.run) in ENDED or stuck:
             return at
         time.sleep(POLL_S)
