@@ -16,6 +16,8 @@ from pipelines.client.connection import Client
 NODE_NAME = "workflows.argoproj.io/node-name"
 """<workflow>.root.<task>.executor or <workflow>.root.<task>-driver; (n) behind a name says which attempt."""
 MAIN = "main"
+EXECUTORS = ("retry-system-container-impl", "system-container-impl")
+"""kfp's templates of the pods in which tasks run: of those with a retry policy, and of others."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,42 @@ def executors(pods: Iterable[StagePod], task: str) -> list[StagePod]:
     return [found[attempt] for attempt in sorted(found)]
 
 
-def pod_name(workflow: str, task: str, attempt: int = 0, driver: bool = False) -> str:
-    """Returns Argo's name of a pod: the workflow, the template and a hash of the node's name.
+def driver_name(workflow: str, task: str) -> str:
+    """Returns Argo's name of the pod in which kfp prepares a task, or (`root`) the whole run."""
+    inside = "" if task == "root" else ".root(0)"
+    template = "system-dag" if task == "root" else "system-container"
+    return f"{workflow}-{template}-driver-{_fnv32a(f'{workflow}(0){inside}.{task}-driver(0)')}"
 
-    Names of nodes and templates are those of kfp 2.17 for tasks with retries.
+
+def executor_name(workflow: str, template: str, task: str, attempt: int = 0) -> str:
+    """Returns Argo's name of a task's pod: the workflow, the template and a hash of the node's name.
+
+    Names of nodes are those of kfp 2.17.
 
     Args:
         workflow: name of Argo's Workflow.
-        task: kfp's name of the task, or `root` for the driver of the whole run.
+        template: one of `executor_templates`.
+        task: kfp's name of the task.
         attempt: counts from 0.
-        driver: whether it is the pod in which kfp prepares the task.
     """
-    inside = "" if task == "root" else ".root(0)"
-    if driver:
-        node, template = f"{task}-driver({attempt})", "system-dag" if task == "root" else "system-container"
-        return f"{workflow}-{template}-driver-{_fnv32a(f'{workflow}(0){inside}.{node}')}"
-    node = f"{workflow}(0).root(0).{task}(0).executor({attempt})"
-    return f"{workflow}-retry-system-container-impl-{_fnv32a(node)}"
+    return f"{workflow}-{template}-{_fnv32a(f'{workflow}(0).root(0).{task}(0).executor({attempt})')}"
+
+
+def executor_templates(spec: Mapping[str, Any]) -> list[str]:
+    """Returns kfp's names of the templates of which the pods of a pipeline's tasks are.
+
+    Args:
+        spec: what Kubeflow stored of the pipeline (see `stored_spec`).
+    """
+    platform = spec.get("platform_spec") or {}
+    kubernetes = platform.get("platforms", {}).get("kubernetes", {})
+    prefixes = set()
+    for executor in kubernetes.get("deploymentSpec", {}).get("executors", {}).values():
+        # Pods with labels or annotations have templates that are named after the numbers of these.
+        metadata = executor.get("podMetadata")
+        numbers = [len(metadata.get(key) or {}) for key in ("annotations", "labels")] if metadata else []
+        prefixes.add("".join(["metadata-", *(f"{number}-" for number in numbers)] if numbers else []))
+    return [f"{prefix}{name}" for prefix in sorted(prefixes or {""}) for name in EXECUTORS]
 
 
 def cached_run_id(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:

@@ -11,8 +11,8 @@ from maskcast.errors import MaskcastError
 from maskcast.storage.s3 import open_bucket
 from pipelines.client.connection import Client
 from pipelines.client.kube import call_api
-from pipelines.client.pods import MAIN, StagePod, executors, pod_name
-from pipelines.client.stages import task_nodes
+from pipelines.client.pods import MAIN, StagePod, driver_name, executor_name, executor_templates, executors
+from pipelines.client.stages import stored_spec, task_nodes
 
 HEADER = re.compile(
     r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ "  # Go's klog, of kfp's launcher
@@ -73,7 +73,7 @@ class StageLogs:
         pod = next((each for each in reversed(self.pods) if each.driver and each.task == task), None)
         text = self._pod_log(pod) if pod else None
         if text is None and (workflow := workflow_of(self.run)):
-            text = self.client.archived_log(self.run.run_id, pod_name(workflow, task, driver=True))
+            text = self.client.archived_log(self.run.run_id, driver_name(workflow, task))
         return text
 
     def _of_pod(self, pod: StagePod, attempt: int) -> Log | None:
@@ -101,8 +101,11 @@ class StageLogs:
         workflow = workflow_of(self.run)
         if workflow is None:
             return None
-        text = self.client.archived_log(self.run.run_id, pod_name(workflow, task, attempt))
-        return None if text is None else Log(attempt, text, "Kubeflow's archive")
+        for template in executor_templates(stored_spec(self.client, self.run)):
+            pod = executor_name(workflow, template, task, attempt)
+            if (text := self.client.archived_log(self.run.run_id, pod)) is not None:
+                return Log(attempt, text, "Kubeflow's archive")
+        return None
 
     def _artifacts(self, task: str) -> Iterator[Log]:
         """Yields the artifacts `executor-logs` of a task, if the run's root is a readable bucket."""

@@ -61,9 +61,7 @@ def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
     Raises:
         MaskcastError: if the server does not answer.
     """
-    spec = run.pipeline_spec
-    if reference := run.pipeline_version_reference:
-        spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
+    spec = stored_spec(client, run)
     spec = spec.get("pipeline_spec", spec)  # Kubernetes settings are stored beside it
     tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
     needed = {task: entry.get("dependentTasks", ()) for task, entry in tasks.items()}
@@ -72,6 +70,18 @@ def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
         task: tasks[task]["taskInfo"]["name"].replace(" ", "_")
         for task in TopologicalSorter(needed).static_order()
     }
+
+
+def stored_spec(client: Client, run: V2beta1Run) -> Mapping[str, Any]:
+    """Returns what Kubeflow stored of a run's pipeline: its IR, or a mapping of that and its Kubernetes settings.
+
+    Raises:
+        MaskcastError: if the server does not answer.
+    """
+    spec: Mapping[str, Any] = run.pipeline_spec
+    if reference := run.pipeline_version_reference:
+        spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
+    return spec
 
 
 def format_duration(took: timedelta | None) -> str:

@@ -12,7 +12,7 @@ from tests.integration.kfp_server import KfpServer, task
 from tests.integration.kube_api import KubeApi
 
 from pipelines.client import kube as pipelines_kube
-from pipelines.client.pods import pod_name
+from pipelines.client.pods import executor_name, executor_templates
 
 Cli = Callable[..., Done]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -128,6 +128,16 @@ def test_without_kubernetes_the_logs_are_where_the_run_left_them(
     kept = pipelines("logs", run_id)
     assert (kept.code, kept.out) == (0, "error: no more patience\n")
     assert kept.err == "train_masker, attempt 1, from the run's artifacts\n"
-    kfp_server.archive[pod_name("wf-ab1cd", "train-masker", 0)] = "first\n"
-    kfp_server.archive[pod_name("wf-ab1cd", "train-masker", 1)] = "second\n"
-    assert pipelines("logs", run_id, "train-masker").out == "first\nsecond\n"
+    stored = kfp_server.stored["runs"]["run-1"]
+    labelled = {"exec-train-masker": {"podMetadata": {"labels": {"team": "a", "cost": "b"}}}}
+    platforms = {"kubernetes": {"deploymentSpec": {"executors": labelled}}}
+    with_labels = {"pipeline_spec": stored["pipeline_spec"], "platform_spec": {"platforms": platforms}}
+    for spec, prefix in ((stored["pipeline_spec"], ""), (with_labels, "metadata-0-2-")):
+        stored["pipeline_spec"] = spec
+        templates = [f"{prefix}retry-system-container-impl", f"{prefix}system-container-impl"]
+        assert executor_templates(spec) == templates
+        for template in templates:
+            kfp_server.archive.clear()
+            kfp_server.archive[executor_name("wf-ab1cd", template, "train-masker", 0)] = "first\n"
+            kfp_server.archive[executor_name("wf-ab1cd", template, "train-masker", 1)] = "second\n"
+            assert pipelines("logs", run_id, "train-masker").out == "first\nsecond\n"

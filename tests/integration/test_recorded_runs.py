@@ -13,7 +13,7 @@ from tests.integration.kube_api import KubeApi
 from tests.integration.recorded import SPEC, play, put_pod
 
 from pipelines.client import watch
-from pipelines.client.pods import pod_name
+from pipelines.client.pods import EXECUTORS, driver_name, executor_name
 from pipelines.client.stage_logs import stage_output
 
 Cli = Callable[..., Done]
@@ -67,7 +67,7 @@ def test_a_driver_that_failed_is_said_though_no_stage_has_a_pod(
     assert status.code == 1
     assert {state for state, *_ in rows(status).values()} == {"SKIPPED"}
     assert "; the run: kfp's driver failed: its pod was deleted, and its log is lost" in status.out
-    driver = pod_name("maskcast-forecasting-ntkm5", "root", driver=True)
+    driver = driver_name("maskcast-forecasting-ntkm5", "root")
     kfp_server.archive[driver] = (
         "I1126 08:59:44.1 1 main.go:1] hi\nF1126 08:59:45.123456   15 main.go:79] no such root\n"
     )
@@ -137,7 +137,7 @@ def test_the_log_says_what_the_stage_said_unless_all_is_asked_for(
 ) -> None:
     run_id = recorded("succeeded_pods_gone")
     text = (shared_data / "cluster/stage_log_prepare_clips.txt").read_text().split("\n", 1)[1]
-    kfp_server.archive[pod_name("maskcast-forecasting-db9zn", "prepare-clips")] = text
+    kfp_server.archive[executor_name("maskcast-forecasting-db9zn", EXECUTORS[0], "prepare-clips")] = text
     short = pipelines("logs", run_id, "prepare_clips")
     assert short.out.splitlines() == [
         "preparing clips: 129/210 (15 s)",
@@ -156,7 +156,7 @@ PODS = {
 }
 
 
-def a_run(kfp: KfpServer, kube: KubeApi, pod: dict[str, Any], state: str, age: timedelta) -> str:
+def a_run(kfp: KfpServer, kube: KubeApi, pod: dict[str, Any], state: str, age: timedelta, **labels: str) -> str:
     """Puts a run into the servers whose masker is trained by a pod."""
     node = task("train-masker", "RUNNING" if state == "RUNNING" else "FAILED")
     kfp.stored["runs"]["run-1"] = {
@@ -171,7 +171,7 @@ def a_run(kfp: KfpServer, kube: KubeApi, pod: dict[str, Any], state: str, age: t
     }
     kfp.stored["experiments"]["experiment-1"] = {"experiment_id": "experiment-1", "namespace": "team"}
     metadata = {
-        "labels": {"pipeline/runid": "run-1"},
+        "labels": {"pipeline/runid": "run-1"} | labels,
         "annotations": {"workflows.argoproj.io/node-name": "wf(0).root(0).train-masker(0).executor(1)"},
         "creationTimestamp": (datetime.now(UTC) - age).isoformat().replace("+00:00", "Z"),
     }
@@ -218,6 +218,25 @@ def test_a_pod_in_a_queue_is_said_and_never_given_up(
     watched = pipelines("watch", run_id)
     assert watched.code == 0
     assert "train_masker: waits: admission by its queue" in watched.err
+
+
+def test_a_pod_that_its_queue_has_admitted_is_waited_for_from_then_on(
+    shared_data: Path,
+    kfp_server: KfpServer,
+    kube: KubeApi,
+    pipelines: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pod = pod_of(shared_data, "pod_no_node_fits")
+    label = {"kueue.x-k8s.io/queue-name": "team-queue"}
+    run_id = a_run(kfp_server, kube, pod, "RUNNING", watch.GIVE_UP * 3, **label)
+    kfp_server.script.extend([{}, {}, {"state": "SUCCEEDED"}])
+    watched = pipelines("watch", run_id)
+    assert watched.code == 0 and "train_masker: waits: unschedulable" in watched.err
+    a_run(kfp_server, kube, pod_of(shared_data, "pod_no_node_fits"), "RUNNING", watch.GIVE_UP * 3, **label)
+    monkeypatch.setattr(watch, "GIVE_UP", timedelta(seconds=0.05))
+    watched = pipelines("watch", run_id)
+    assert watched.code == 1 and "train_masker waits: unschedulable" in watched.err
 
 
 def test_memory_that_ran_out_is_said_with_what_was_asked_for(
