@@ -177,7 +177,28 @@ def test_the_keys_of_a_secret_of_others_are_those_of_the_cluster_file(kube, tmp_
             lambda api: put_pull_secret(api, "https://index.docker.io/v1/"),
             PULL,
             "pull secrets",
-            "failed: registry: credentials for index.docker.io, not registry.example.com",
+            "failed: registry: credentials for docker.io, not registry.example.com",
+        ),
+        *(
+            (
+                lambda api, registry=registry: put_pull_secret(api, registry),
+                PULL | {"image": f"{image}@sha256:{'1' * 64}"},
+                "pull secrets",
+                "ok: registry: has credentials for ",
+            )
+            for image, registry in (
+                ("docker.io/team/maskcast", "https://index.docker.io/v1/"),
+                ("team/maskcast", "https://index.docker.io/v1/"),
+                ("maskcast", "docker.io"),
+                ("localhost:5000/maskcast", "http://localhost:5000"),
+                ("registry.example.com/maskcast", "*.example.com"),
+            )
+        ),
+        (
+            None,
+            PULL | {"image": f"team/maskcast@sha256:{'1' * 64}"},
+            "pull secrets",
+            "failed: .* --docker-server=https://index.docker.io/v1/ ...`",
         ),
         (
             lambda api: put_secret(api, "registry", a="b"),

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from kubernetes import client
@@ -14,6 +16,9 @@ from pipelines.client.manifests import rules
 from pipelines.cluster import is_of_others
 
 SETUP = "run `maskcast pipeline setup --apply`"
+DOCKER_HUB = "docker.io"
+HUB_ADDRESS = "https://index.docker.io/v1/"  # under which `docker login` and kubectl store its credentials
+HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
 
 
 def namespace(subject: Subject) -> Iterator[CheckResult]:
@@ -129,19 +134,20 @@ def files(subject: Subject) -> Iterator[CheckResult]:
 
 def pull_secrets(subject: Subject) -> Iterator[CheckResult]:
     """Checks that each exists, and that one has credentials for the image's registry."""
-    registry = subject.cluster.image.partition("/")[0]
+    registry = _registry_of(subject.cluster.image)
     names = subject.cluster.image_pull_secrets
     known: set[str] = set()
     for name in names:
         values = secret_values(subject, name)
         if values is None:
-            remedy = f"`kubectl create secret docker-registry {name} --docker-server={registry} ...`"
+            server = HUB_ADDRESS if registry == DOCKER_HUB else registry
+            remedy = f"`kubectl create secret docker-registry {name} --docker-server={server} ...`"
             yield CheckResult("pull secrets", "failed", f"{name!r} not found in {subject.namespace}", remedy)
             return
         known |= _registries(values.get(".dockerconfigjson", ""))
     if not names:
         yield CheckResult("pull secrets", "ok", "none configured: nodes pull without credentials")
-    elif registry in known:
+    elif any(fnmatchcase(registry, pattern) for pattern in known):  # e.g. *.example.com
         yield CheckResult("pull secrets", "ok", f"{', '.join(names)}: has credentials for {registry}")
     else:
         found = f"{', '.join(names)}: credentials for {', '.join(sorted(known)) or 'no registry'}, not {registry}"
@@ -228,4 +234,12 @@ def _registries(dockerconfig: str) -> set[str]:
         addresses = json.loads(dockerconfig or "{}").get("auths", {})
     except ValueError:
         return set()
-    return {address.removeprefix("https://").partition("/")[0] for address in addresses}
+    hosts = {re.sub("^https?://", "", address).partition("/")[0] for address in addresses}
+    return {DOCKER_HUB if host in HUB_HOSTS else host for host in hosts}
+
+
+def _registry_of(image: str) -> str:
+    """Returns the host of an image's registry; a name without a host is of Docker Hub."""
+    host, slash, _ = image.partition("/")
+    is_host = slash and ("." in host or ":" in host or host == "localhost")
+    return host if is_host and host not in HUB_HOSTS else DOCKER_HUB
