@@ -26,6 +26,8 @@ from pipelines.client.setup import apply_one
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import cluster_file
 
+SERVER_FIELDS = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")  # of metadata
+
 
 def deploy(
     registry: Registry,
@@ -45,7 +47,8 @@ def deploy(
         file: cluster file; None uses the project's own.
         service: name of the InferenceService; None derives it from the model's name.
         canary: share of the requests in percent; None routes all.
-        dry_run: whether to print the objects instead of changing anything.
+        dry_run: whether to print the objects instead of changing anything; without access to the cluster, those of
+            a new service are printed.
         wait: whether to wait until the service is ready.
 
     Raises:
@@ -55,11 +58,15 @@ def deploy(
     name = service or service_name(registry.name)
     cluster.check_image()
     release = release_of(registry, registry.find(which), cluster)
-    if dry_run and canary is None:
+    try:
+        running = Service(connect(), cluster, name)
+        current = running.get()
+    except MaskcastError as error:
+        if not dry_run or canary is not None:
+            raise
+        say(f"InferenceService {name}: not read from the cluster, printed as a new one ({error})")
         _print(cluster, release, inference_service(cluster, name, release))
         return
-    running = Service(connect(), cluster, name)
-    current = running.get()
     if current is None and canary is not None:
         raise MaskcastError(
             f"--canary: InferenceService {name} not found in namespace {cluster.namespace}; deploy without "
@@ -129,4 +136,6 @@ def _print(cluster: Cluster, release: Release, service: Manifest) -> None:
             )
             say(f"address of the S3 server for KServe: {command}")
         print(yaml.safe_dump(storage_account(cluster), sort_keys=False), end="---\n")
-    print(yaml.safe_dump(service, sort_keys=False), end="")
+    metadata = {key: value for key, value in service["metadata"].items() if key not in SERVER_FIELDS}
+    applied = {key: value for key, value in service.items() if key != "status"} | {"metadata": metadata}
+    print(yaml.safe_dump(applied, sort_keys=False), end="")

@@ -172,16 +172,29 @@ def test_a_canary_is_taken_back_and_the_previous_version_deployed_again(kube, ve
     assert capsys.readouterr().out.splitlines()[-1] == "InferenceService/maskcast in team: deleted"
 
 
-def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(versions, cluster, monkeypatch, capsys) -> None:
+def test_a_dry_run_prints_what_is_applied(kube, versions, cluster, capsys) -> None:
+    keys_are_there(kube)
+    assert models("deploy", "champion", "--cluster", cluster) == 0
+    kube.objects[SERVICE]["status"] = {"url": "http://maskcast.example.com"}
+    capsys.readouterr()
+    assert models("deploy", "4", "--cluster", cluster, "--dry-run") == 0
+    *_, printed = yaml.safe_load_all(capsys.readouterr().out)
+    assert printed.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert not {"resourceVersion", "uid"} & printed["metadata"].keys()
+    assert models("deploy", "4", "--cluster", cluster) == 0
+    assert printed["spec"] == kube.objects[SERVICE]["spec"]
+
+
+def test_a_dry_run_prints_what_kubectl_takes_and_needs_no_cluster(versions, cluster, monkeypatch, capsys) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     assert models("deploy", "champion", "--cluster", cluster, "--dry-run") == 0
     printed = capsys.readouterr()
     account, service = yaml.safe_load_all(printed.out)
     assert account["kind"] == "ServiceAccount"
     check_service(service)
-    assert printed.err.startswith(
-        "address of the S3 server for KServe: kubectl annotate --overwrite -n team secret "
-    )
+    note, command = printed.err.splitlines()
+    assert note.startswith("InferenceService maskcast: not read from the cluster, printed as a new one (")
+    assert command.startswith("address of the S3 server for KServe: kubectl annotate --overwrite -n team secret ")
 
 
 def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch, capsys, shared_data) -> None:
