@@ -99,6 +99,8 @@ def test_frames_are_taken_at_equal_distances_in_time(tmp_path):
     assert numbers == frames_of_clips(listing, tmp_path), "frames of the video, which labels are matched by"
     strided = list_raw(VideosSource(fps=20, frames=4, stride=5), tmp_path)
     assert frames_of_clips(strided, tmp_path)["sixty_00000"] == [0, 15, 30, 45]
+    every = list_raw(VideosSource(frames=4, stride=5, window_step=50), tmp_path)
+    assert {clip.id: clip.meta["video_frames"] for clip in every.clips} == frames_of_clips(every, tmp_path)
     assert frames_of_clips(strided, tmp_path)["phone_00000"] == [
         0,
         2,

@@ -364,6 +364,22 @@ def test_a_video_that_was_annotated_in_cvat_labels_its_clips(
     assert (found.masks(found.get("street_0"))[3, :, 12:] == 0).all()
 
 
+def test_frames_of_a_store_that_may_have_been_cut_by_time_are_found_by_clip_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `fps`, older stores counted start and stride in frames taken, and did not list the video's numbers."""
+    monkeypatch.chdir(tmp_path)
+    meta = {"video": "street.mp4", "start": 8, "stride": 1, "frame_rate": 5.0}
+    with ClipWriter(Path("clips"), height=16, width=24, maps=single_map(("background", "red", "blue"))) as writer:
+        frames, masks = moving_squares(5, 8, 16, 24)
+        writer.add("street_00008", split="train", kind="labelled", frames=frames, masks={MASK: masks}, meta=meta)
+    assert main(["labels", "export", "--format", "png", "--masks", "clips", "--output", "out"]) == 0
+    assert {path.name for path in Path("out/masks").iterdir()} == {"street_00008", "labels.txt"}
+    write_coco(("street_000009.png",))
+    words = ("labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "new")
+    assert "has 1 frame, none of a clip in clips" in failed(capsys, *words)
+
+
 def test_a_video_that_has_the_name_of_a_clip_is_not_taken_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

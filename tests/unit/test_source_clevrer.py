@@ -103,7 +103,8 @@ def test_splits_and_kinds_follow_what_is_there(raw):
         ((4, 16, 24, 3), None),
         ((2, 16, 24, 3), None),
     ]
-    assert found.clips[0].meta == {"video": 3, "start": 0, "stride": 3, "frame_rate": 8.333}
+    meta = {"video": 3, "start": 0, "stride": 3, "frame_rate": 8.333, "video_frames": [0, 3, 6, 9]}
+    assert found.clips[0].meta == meta
     assert found.maps == single_map(CLASSES)
     assert found.maps[0].things
 

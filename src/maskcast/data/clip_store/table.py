@@ -92,6 +92,8 @@ class Clip:
         if isinstance(numbers, list):
             whole = len(numbers) == self.num_frames and all(isinstance(number, int) for number in numbers)
             return numbers if whole else None
+        if "frame_rate" in self.meta:  # an older store, where start may count frames that `fps` took
+            return None
         if not (isinstance(start, int) and isinstance(stride, int) and stride > 0):
             return None
         return range(start, start + self.num_frames * stride, stride)

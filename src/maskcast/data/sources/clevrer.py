@@ -130,7 +130,7 @@ class ClevrerSource(SourceConfig):
             name = f"clevrer_{number:05d}_s{window.start:03d}"
             load = partial(load_window, video, annotation, window, needed, size)
             meta: dict[str, Any] = {"video": number, "start": window.start, "stride": self.stride}
-            meta["frame_rate"] = round(FRAME_RATE / self.stride, 3)
+            meta |= {"frame_rate": round(FRAME_RATE / self.stride, 3), "video_frames": list(window)}
             yield RawClip(name, split, kind, load, meta)
 
 

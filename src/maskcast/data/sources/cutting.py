@@ -197,7 +197,7 @@ def windows(
             frames = taken[window.start : window.stop : window.step]
             images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]
             meta = {"video": name, "start": window.start, "stride": params.stride} | rate
-            if params.fps is not None:  # start and stride then count the frames that were taken
+            if timing is not None:  # with fps, start and stride count the frames that were taken
                 meta["video_frames"] = list(frames)
             clip_id = f"{clip_name or name}_{window.start:05d}"
             yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta)
