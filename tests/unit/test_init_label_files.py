@@ -22,7 +22,7 @@ from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images, write_mp4
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.data.inspection.label_patterns import label_patterns
-from maskcast.data.sources.label_lists import unlisted_warning
+from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
@@ -731,10 +731,21 @@ def test_labels_that_are_added_later_are_used_or_reported(
     capsys.readouterr()
     (raw / "voc.xml").write_text("<annotation><object/></annotation>")
     run_stage("prepare_clips", params, raw=raw, clips=tmp_path / "two")
-    assert (
+    advice = re.search(
         "warning: 1 label file is not used: not in source.labels, but like the files that are "
-        "(task2/annotations.xml); add the path, or a pattern, e.g. '*.xml'"
-    ) in capsys.readouterr().err
+        r"\(task2/annotations.xml\); add the path, or a pattern, e.g. '(.*)'",
+        capsys.readouterr().err,
+    )
+    assert advice is not None
+    tasks = [raw / f"task{k}/annotations.xml" for k in range(3)]
+    assert match_label_files(raw, advice[1]) == tasks
+    tasks[0].rename(raw / "task0/first.xml")
+    warning = unlisted_warning(raw, "cvat-video", tasks[1:])
+    assert warning is not None and warning.endswith(
+        "(task0/first.xml); add the path, or a pattern, e.g. '**/*.xml'"
+    )
+    assert raw / "task0/first.xml" in match_label_files(raw, "**/*.xml")
+    (raw / "task0/first.xml").rename(tasks[0])
     params["source"]["labels"] = ["*/annotations.xml"]
     (raw / "task2/annotations.xml").write_text(text.replace('label="red"', 'label="green"'))
     with pytest.raises(

@@ -66,9 +66,11 @@ def unlisted_warning(raw: Path, form: str, files: Sequence[Path]) -> str | None:
     if not unlisted:
         return None
     first = unlisted[0].relative_to(raw).as_posix()
+    same_name = unlisted[0].name in {file.name for file in files}
+    pattern = f"**/{unlisted[0].name if same_name else f'*{unlisted[0].suffix}'}"
     return (
         f"warning: {pluralize(len(unlisted), 'label file', 'is', 'are')} not used: not in source.labels, "
-        f"but like the files that are ({first}); add the path, or a pattern, e.g. '*{unlisted[0].suffix}'"
+        f"but like the files that are ({first}); add the path, or a pattern, e.g. {pattern!r}"
     )
 
 
