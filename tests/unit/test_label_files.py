@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling.exporting import export_labels
 from maskcast.data.labelling.formats import brush
 from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
@@ -815,6 +817,26 @@ def test_images_of_mots_count_alike(store: ClipStore, tmp_path: Path, capsys: py
     assert "counted from 0 (--first-frame 1: from 1)" in capsys.readouterr().err
 
 
+def test_images_of_a_whole_video_show_how_they_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The clips show frames 0 to 5 of 9; a part of 1 to 6, or of what they do not show, proves nothing."""
+    with ClipWriter(tmp_path / "clips", height=H, width=W, maps=single_map(["background", "car"])) as writer:
+        for start in (0, 2):
+            frames, meta = np.zeros((4, H, W, 3), np.uint8), {"video": "a.mp4", "start": start, "stride": 1}
+            writer.add(f"a_{start:05d}", split="unlabeled", kind="unlabelled", frames=frames, meta=meta)
+    store = ClipStore(tmp_path / "clips")
+    for name, frames, first in (("whole", range(1, 7), 1), ("part", (1, 3, 6), 0), ("more", (1, 8), 0)):
+        folder = tmp_path / name / "a"
+        folder.mkdir(parents=True)
+        (folder.parent / "labels.txt").write_text("car\n")
+        for t in frames:
+            cv2.imwrite(str(folder / f"{t:06d}.png"), np.full((H, W), 1, np.uint8))
+        import_labels(tmp_path / f"{name}-back", get_format("png"), folder.parent, store, **OPTIONS)
+        found = ClipStore(tmp_path / f"{name}-back")
+        labelled = {clip.video_frames[t] for clip in found.clips for t in labelled_frames(found, clip)}
+        assert labelled == {t - first for t in frames if t - first < 6}
+        assert ("counted from 0 (--first-frame 1: from 1)" in capsys.readouterr().err) == (first == 0)
+
+
 @pytest.mark.parametrize(
     ("frames", "first", "message"),
     [
@@ -897,6 +919,21 @@ def test_plain_masks_are_read_with_their_list_of_classes(names: str, store: Clip
         r"000001.png: holds the value 2; allowed: 0 to 1 \(car\) and 255: list all classes in labels.txt",
         tmp_path / "again",
     )
+
+
+def test_plain_masks_may_have_a_first_class_that_is_called_background(tmp_path: Path) -> None:
+    """The list then begins with the name of value 0, which is not read as a class."""
+    maps, masks = single_map(["other", "background", "hand"]), np.zeros((1, H, W), np.uint8)
+    masks[:, 1], masks[:, 2] = 1, 2
+    with ClipWriter(tmp_path / "clips", height=H, width=W, maps=maps) as writer:
+        frames = np.zeros((1, H, W, 3), np.uint8)
+        writer.add("street", split="train", kind="labelled", frames=frames, masks={"mask": masks})
+    store = ClipStore(tmp_path / "clips")
+    export_labels(tmp_path / "out", get_format("png"), store, None, None)
+    assert (tmp_path / "out/masks/labels.txt").read_text().split() == ["_background_", "background", "hand"]
+    import_labels(tmp_path / "back", get_format("png"), tmp_path / "out", store, **OPTIONS)
+    back = ClipStore(tmp_path / "back")
+    np.testing.assert_array_equal(back.masks(back.get("street")), masks)
 
 
 def test_a_png_that_is_cut_short_is_refused(store: ClipStore, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def import_labels(
     with _unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
             if form.has_ambiguous_start:
-                form.detect_first_frame(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
+                lengths = {clip.id: clip.num_frames for clip in store.clips}
+                form.detect_first_frame(opened, lengths, videos.lengths(), first)
             for frame in form.read(opened):
                 match = _match_frame(frame, store, videos)
                 if match is None:

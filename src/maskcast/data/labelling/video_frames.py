@@ -36,6 +36,14 @@ class VideoFrames:
         name = _stem(clip.video) if _stem(clip.video) in self._videos else clip.video
         return None if clip.video_frames is None or name in self._store else name
 
+    def lengths(self) -> dict[str, int]:
+        """Returns the number of frames of each video, up to the last that a clip shows, by its names in files."""
+        lengths = {
+            video: 1 + max(max(self._store.get(clip_id).video_frames or (0,)) for clip_id in clips)
+            for video, clips in self._clips.items()
+        }
+        return {name: lengths[video] for name, video in self._videos.items()} | lengths
+
     def places(self, name: str, number: int) -> Sequence[FrameId]:
         """Returns the clips and indices that show a frame of a video, hidden clips only if there are no others."""
         video = name if name in self._clips else self._videos.get(_stem(name))

@@ -137,12 +137,15 @@ class LabelFormat(ABC):
             MaskcastError: the format cannot represent something.
         """
 
-    def detect_first_frame(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
+    def detect_first_frame(
+        self, path: Path, lengths: Mapping[str, int], videos: Mapping[str, int], first: int | None
+    ) -> None:
         """Determines the number of a clip's first frame, before files of an ambiguous format are read.
 
         Args:
             path: what will be read.
             lengths: number of frames of each clip that it may belong to.
+            videos: number of frames of each video, by its names in files, as far as clips show it.
             first: the number that the user gave, or None.
 
         Raises:

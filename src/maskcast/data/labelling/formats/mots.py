@@ -50,18 +50,27 @@ class Mots(LabelFormat):
         self.classes = self.class_names(path)
         yield from super().read(path)
 
-    def detect_first_frame(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
+    def detect_first_frame(
+        self, path: Path, lengths: Mapping[str, int], videos: Mapping[str, int], first: int | None
+    ) -> None:
         """Determines the number of a clip's first frame (see `LabelFormat.detect_first_frame`)."""
         frame_numbers = list(self.frame_numbers(path))
         file_with_0 = next((file for file, _, t in frame_numbers if t == 0), None)
         # beyond the end if counted from 0
         lists_last = any(t == lengths.get(clip) for _, clip, t in frame_numbers)
+        # a video may go on after its clips, so only all of its frames show how it counts
+        listed = {(name, t) for _, name, t in frame_numbers}
+        lists_whole = any(
+            all((name, t) in listed for t in range(1, 1 + length))
+            for name, length in videos.items()
+            if name not in lengths
+        )
         # an error that reading reports
         lists_beyond = any(t > lengths.get(clip, t) for _, clip, t in frame_numbers)
         if first == 1 and file_with_0 is not None:
             raise MaskcastError(f"--first-frame 1: {file_with_0} has a frame 0; remove the option")
         if first is None and file_with_0 is None and not lists_beyond:
-            first = 1 if lists_last else self.default_first_frame(path, frame_numbers)
+            first = 1 if lists_last or lists_whole else self.default_first_frame(path, frame_numbers)
         self.first = first or 0
 
     def class_names(self, path: Path) -> Sequence[str]:

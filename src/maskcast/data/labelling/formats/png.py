@@ -1,7 +1,7 @@
 """Plain PNG: a folder per clip, an 8-bit palette image per frame; pixel = class, 0 background, 255 no label.
 
-``labels.txt`` names the classes, one per line, in the order of their numbers from 1. This is the form that most
-training code reads.
+``labels.txt`` names the classes, one per line, in the order of their numbers from 1; it may begin with the name of
+0, a background. This is the form that most training code reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +24,8 @@ from maskcast.data.masks.colours import palette_image
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 
+NO_CLASS = "_background_"  # name of the value 0 in a list, as labelme writes it
+
 
 class Png(MotsPng):
     """Classes as palette images; frames are numbered as in MOTS."""
@@ -37,7 +39,8 @@ class Png(MotsPng):
             raise MaskcastError("--format png: has no room for objects; use mots, coco or youtube-vis")
         root = folder / "masks"
         root.mkdir()
-        write_labels(root, export.classes)
+        first = [NO_CLASS] if _is_background(export.classes[0]) else []  # else it would be read as value 0
+        write_labels(root, [*first, *export.classes])
         values = {name: k for k, name in enumerate(export.classes, 1)} | {IGNORED: IGNORE}
         for clip, t, regions in export.frames():
             mask_HW = np.zeros(export.sizes[clip], np.uint8)
@@ -56,12 +59,17 @@ class Png(MotsPng):
         names = read_labels(path)
         if not names:
             raise MaskcastError(f"{path}: has no {LABELS}; write it beside the images, a class name a line")
-        return names[1:] if names[0].strip("_").lower() == "background" else names
+        return names[1:] if _is_background(names[0]) else names
 
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of a PNG (see `LabelFormat.read`)."""
         counted_from_0 = [(clip, t - self.first) for clip, t in frame_ids_of_file(file)]
         yield frame_of_ids(file, counted_from_0, partial(_class_of, self.classes), include_zero=False)
+
+
+def _is_background(name: str) -> bool:
+    """Whether the first name of a list is that of the value 0."""
+    return name.strip("_").lower() == "background"
 
 
 def _class_of(names: Sequence[str], value: int, where: str) -> tuple[str, None]:
