@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from pipelines.kubernetes_types import (
     Secret,
     Size,
     Variable,
+    Volume,
     bytes_of,
 )
 from pipelines.options import example_file
@@ -35,22 +37,40 @@ EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
 NODE_RESOURCES = "MASKCAST_NODE_RESOURCES"
 # The system's folders, the image's packages, and temporary files with HOME.
 IMAGE_FOLDERS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sbin", "/sys", "/tmp", "/usr")
+# Folders that Kubeflow, Argo and Kubernetes mount into pods, and KServe into those that serve.
+POD_FOLDERS = ("/.cache", "/.config", "/.local", "/gcs", "/kfp-launcher", "/minio", "/run", "/s3", "/var/run")
+SERVING_FOLDERS = ("/mnt/models",)
+RESERVED_VOLUMES = ("kfp-launcher", "shared-memory")
 Kind = Literal["io", "cpu", "gpu"]
 
 
-def refuse_image_folder(path: str) -> str:
-    """Returns a mount path that hides nothing of the image.
+def _normal_path(path: str) -> PurePosixPath:
+    return PurePosixPath("/", os.path.normpath(path).lstrip("/"))
 
-    Raises:
-        PydanticCustomError: it is, contains or is in one of ``IMAGE_FOLDERS``.
-    """
-    used = PurePosixPath("/", os.path.normpath(path).lstrip("/"))
-    for folder in map(PurePosixPath, IMAGE_FOLDERS):
-        if used.is_relative_to(folder) or folder.is_relative_to(used):
-            raise PydanticCustomError(
-                HIDE_INPUT, f"{path} would hide {folder} of the image; use another, e.g. /workspace"
-            )
-    return path
+
+def _refuse_to_hide(owners: Mapping[str, Sequence[str]]) -> AfterValidator:
+    """Returns a validator that normalises mount paths, which may not be, contain or be in a folder of an owner."""
+
+    def check(path: str) -> str:
+        used = _normal_path(path)
+        for owner, folders in owners.items():
+            for folder in map(PurePosixPath, folders):
+                if used.is_relative_to(folder) or folder.is_relative_to(used):
+                    raise PydanticCustomError(
+                        HIDE_INPUT, f"{path} would hide {folder} of {owner}; use another, e.g. /workspace"
+                    )
+        return str(used)
+
+    return AfterValidator(check)
+
+
+def _each_folder_once(files: Any) -> Any:
+    """Returns the keys of ``files`` as given, before those that are equal once normalised become one."""
+    paths = [path for path in files if isinstance(path, str)] if isinstance(files, dict) else []
+    for first, second in combinations(paths, 2):
+        if _normal_path(first) == _normal_path(second):
+            raise PydanticCustomError(HIDE_INPUT, f"{first} and {second} are the same folder; keep one")
+    return files
 
 
 def _keys_by_variable(keys: Any) -> Any:
@@ -74,7 +94,10 @@ def is_of_others(keys: Mapping[str, str]) -> bool:
 SecretKeys = Annotated[
     dict[Variable, Variable], BeforeValidator(_keys_by_variable), AfterValidator(_each_key_once)
 ]
-MountPath = Annotated[str, Field(pattern="^/+[^/:][^:]*$"), AfterValidator(refuse_image_folder)]
+_POD_OWNERS = {"the image": IMAGE_FOLDERS, "Kubeflow or Kubernetes": POD_FOLDERS}
+_AbsolutePath = Annotated[str, Field(pattern="^/+[^/:][^:]*$")]
+MountPath = Annotated[_AbsolutePath, _refuse_to_hide(_POD_OWNERS)]
+FilesPath = Annotated[_AbsolutePath, _refuse_to_hide(_POD_OWNERS | {"KServe": SERVING_FOLDERS})]
 
 
 class Toleration(Params):
@@ -119,7 +142,8 @@ class Pod(Params):
     timeout_s: int = Field(86400, ge=1, le=LARGEST)
     """Seconds after which the pod is stopped."""
     retries: int = Field(0, ge=0, le=LARGEST)
-    """Number of restarts of a failed pod, after 30 s, 60 s, 120 s, ... (at most 10 minutes)."""
+    """Number of restarts of a lost pod, after 30 s, 60 s, 120 s, ... (at most 10 minutes); of a failed one only if
+    an administrator has set Argo's `retryPolicy: Always` (docs/runbook.md)."""
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = ()
@@ -161,10 +185,15 @@ class Workspace(Params):
 class Files(Params):
     """A ConfigMap or a secret whose keys become files of a folder."""
 
-    config_map: Secret | None = None
+    config_map: Volume | None = None
     """Name of a ConfigMap."""
-    secret: Secret | None = None
+    secret: Volume | None = None
     """Name of a secret."""
+
+    @property
+    def name(self) -> str:
+        """Name of the ConfigMap or secret, which is Kubeflow's name of the volume."""
+        return self.config_map or self.secret or ""
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -218,8 +247,10 @@ class Cluster(Params):
     secrets: dict[Secret, SecretKeys] = Field(default_factory=dict)
     """Secrets by name, each with the keys that become environment variables of the same names, or, for a secret
     that others made, with {variable: key}."""
-    files: dict[MountPath, Files] = Field(default_factory=dict)
-    """Folders with the files of a ConfigMap or a secret, e.g. {/certificates: {config_map: company-ca}}."""
+    files: Annotated[dict[FilesPath, Files], BeforeValidator(_each_folder_once)] = Field(default_factory=dict)
+    """Folders with the files of a ConfigMap or a secret, e.g. {/certificates: {config_map: company-ca}}. Kubeflow
+    names the volumes of a pod after them: their names must have no dots and differ, also from the workspace's
+    claim."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When nodes pull the image."""
     image_pull_secrets: tuple[Secret, ...] = ()
@@ -295,6 +326,29 @@ class Cluster(Params):
             raise PydanticCustomError(
                 HIDE_INPUT, f"files and workspace are both mounted at {self.workspace.mount_path}; change one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mounts_nothing_in_files(self) -> Self:
+        paths = [*self.files, *([self.workspace.mount_path] if self.workspace else [])]
+        for path, folder in product(paths, self.files):
+            if path != folder and PurePosixPath(path).is_relative_to(folder):
+                raise PydanticCustomError(
+                    HIDE_INPUT, f"{path} is in {folder} of `files`, which is read-only; change one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_volume_once(self) -> Self:
+        used = [*RESERVED_VOLUMES, *([self.workspace.claim] if self.workspace else [])]
+        for path, source in self.files.items():
+            if source.name in used:
+                raise PydanticCustomError(
+                    HIDE_INPUT,
+                    f"files.{path}: a pod already has a volume {source.name!r}, as Kubeflow names it after the "
+                    "ConfigMap or secret; mount a copy with another name, or all its files in one folder",
+                )
+            used.append(source.name)
         return self
 
     @model_validator(mode="after")

@@ -52,17 +52,32 @@ def _matches(pattern: str, remedy: str) -> AfterValidator:
 
 
 NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"  # of a label or annotation
-_DOMAIN = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+_PART = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DOMAIN = rf"(?![^/]{{254}}){_PART}(\.{_PART})*"  # before the slash of a key; also a name of most objects
+KEY = f"({DOMAIN}/)?{NAME}"  # of a label or annotation
 IN_NAMES = "at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
 Variable = Annotated[
     str, _matches("[-._A-Za-z][-._A-Za-z0-9]*", "must have letters, digits, `_`, `-` and `.`, e.g. AWS_REGION")
 ]
-Secret = Annotated[str, _matches(_DOMAIN, "must have lower-case letters, digits, `-` and `.`, e.g. maskcast-s3")]
-LabelKey = Annotated[
-    str, _matches(f"({_DOMAIN}/)?{NAME}", f"must be NAME or domain.example.com/NAME, where NAME has {IN_NAMES}")
+Secret = Annotated[
+    str,
+    _matches(
+        DOMAIN,
+        "must have lower-case letters, digits, `-` and `.`, with a letter or digit beside each dot and at both "
+        "ends, e.g. maskcast-s3",
+    ),
 ]
+Volume = Annotated[
+    str,
+    _matches(
+        DNS_LABEL,
+        "must have at most 63 lower-case letters, digits and `-`, because Kubeflow names the volume after it; "
+        "copy it to another name",
+    ),
+]
+LabelKey = Annotated[str, _matches(KEY, f"must be NAME or domain.example.com/NAME, where NAME has {IN_NAMES}")]
 LabelValue = Annotated[str, _matches(f"({NAME})?", f"must have {IN_NAMES}")]
-Resource = Annotated[str, _matches(f"{_DOMAIN}/{NAME}", "must be domain/NAME, e.g. nvidia.com/gpu")]
+Resource = Annotated[str, _matches(f"{DOMAIN}/{NAME}", "must be domain/NAME, e.g. nvidia.com/gpu")]
 Image = Annotated[
     str,
     _matches(

@@ -7,10 +7,8 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from maskcast.validation_errors import HIDE_INPUT
-from pipelines.kubernetes_types import IN_NAMES, NAME
+from pipelines.kubernetes_types import IN_NAMES, KEY, NAME
 
-DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-LARGEST_DOMAIN = 253  # characters
 LARGEST_ANNOTATIONS = 16 << 10  # bytes in total: a workflow has them twice per stage, and etcd's limit is 1.5 MB
 KUEUE = "kueue.x-k8s.io"
 QUEUE_LABEL = f"{KUEUE}/queue-name"
@@ -60,10 +58,9 @@ def _entries(given: Any) -> list[tuple[str, str]]:
 def _fault_of_key(key: Any) -> str | None:
     if not isinstance(key, str):
         return "key must be a string; put it in quotes"
-    domain, slash, name = key.rpartition("/")
-    has_valid_domain = not slash or (DOMAIN.fullmatch(domain) and len(domain) <= LARGEST_DOMAIN)
-    if not (re.fullmatch(NAME, name) and has_valid_domain):
+    if not re.fullmatch(KEY, key):
         return f"not a valid key; use NAME or domain.example.com/NAME, where NAME has {IN_NAMES}"
+    domain = key.rpartition("/")[0]
     if f".{domain}".endswith(f".{KUEUE}"):
         return "reserved for Kueue; use the keys `queue` and `priority` of the cluster file"
     if key in RESERVED_KEYS or f".{domain}".endswith(tuple(f".{reserved}" for reserved in RESERVED)):

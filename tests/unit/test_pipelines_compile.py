@@ -423,7 +423,48 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
                 ("/tmp", "/tmp"),
                 ("//usr/local", "/usr"),
                 ("/data/../etc", "/etc"),
+                ("/s3", "/s3 of Kubeflow"),
+                ("/gcs/data", "/gcs of Kubeflow"),
+                ("/minio/", "/minio of Kubeflow"),
+                ("/.cache", "/.cache of Kubeflow"),
+                ("/var", "/var/run of Kubeflow or Kubernetes"),
+                ("/var/run/secrets/kubernetes.io/serviceaccount", "/var/run of Kubeflow or Kubernetes"),
             )
+        ),
+        ("image: x\nfiles: {/mnt: {config_map: ca}}", "files./mnt: /mnt would hide /mnt/models of KServe"),
+        (
+            "image: x\nfiles: {/a: {config_map: ca}, /b: {config_map: ca}}",
+            "cluster.yaml: files./b: a pod already has a volume 'ca', as Kubeflow names it after the ConfigMap",
+        ),
+        ("image: x\nfiles: {/a: {config_map: ca}, /b: {secret: ca}}", "files./b: a pod already has a volume 'ca'"),
+        (
+            "image: x\nworkspace: {claim: ca}\nfiles: {/b: {secret: ca}}",
+            "files./b: a pod already has a volume 'ca'",
+        ),
+        ("image: x\nfiles: {/a: {secret: shared-memory}}", "files./a: a pod already has a volume 'shared-memory'"),
+        (
+            "image: x\nfiles: {/a: {config_map: company.ca}}",
+            "files./a.config_map: must have at most 63 lower-case",
+        ),
+        (
+            "image: x\nfiles: {/a: {secret: a}, /a/: {secret: b}}",
+            "files: /a and /a/ are the same folder; keep one",
+        ),
+        ("image: x\nfiles: {/a: {secret: a}, /a/b: {secret: b}}", "/a/b is in /a of `files`, which is read-only;"),
+        (
+            "image: x\nworkspace: {claim: a, mount_path: /w}\nfiles: {/w/: {secret: b}}",
+            "files and workspace are both mounted at /w; change one",
+        ),
+        *(
+            (f"image: x\nsecrets: {{{name}: [KEY]}}", f"secrets.{name}: must have lower-case letters")
+            for name in ("a..b", "a.-b", "a" * 254)
+        ),
+        *(
+            (
+                f"image: x\npods: {{gpu: {{node_selector: {{{key}: a}}}}}}",
+                "must be NAME or domain.example.com/NAME",
+            )
+            for key in ("a..b/x", "a.-b/x", f"{'a' * 254}/x")
         ),
         ("image: x\nfiles: {/etc/ssl: {config_map: ca}}", "/etc/ssl would hide /etc of the image"),
         ("image: x\nfiles: {/ca: {}}", "files./ca: needs one of the keys config_map and secret"),
