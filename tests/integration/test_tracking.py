@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
+from tests.integration.faults import Fault, faulty_proxy
 from tests.integration.mlflow_server import mlflow_server
 from tests.servers import free_ports
 from urllib3.exceptions import ProtocolError
@@ -230,6 +231,74 @@ def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
         (command,) = re.findall("`(mlflow artifacts .*)`", said)
         subprocess.run([sys.executable, "-m", *command.split()], check=True)
         assert [each.path for each in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/strip.png"]
+
+
+def test_a_store_that_hangs_delays_one_stage_and_no_run_stays_open(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
+    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
+    shutil.copy(empty_database, folder / "server.db")
+    with mlflow_server(folder) as uri, faulty_proxy(uri) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.endpoint)
+        hanging = proxy.add(Fault("swallow", "PUT", "artifacts", times=99))
+        for flush_s in (1.0, float(WAIT_S)):  # later stages do not wait for it
+            monkeypatch.setattr(tracking, "FLUSH_S", flush_s)
+            begin = time.monotonic()
+            with tracked("evaluate", {"clips": folder / "clips"}, folder / f"{flush_s}/id") as stage:
+                stage.file(folder / "clips", "")
+                assert hanging.reached.wait(WAIT_S)
+                hanging.reached.clear()
+                stage.metrics({"jaccard": 0.5}, 0)
+            assert time.monotonic() - begin < WAIT_S / 2
+            said = capfd.readouterr().err
+            assert "lost 0 metrics, 1 file of evaluate: the artifact store of MLflow" in said
+        client = mlflow.MlflowClient(uri)
+        experiment = client.get_experiment_by_name("maskcast")
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id])
+        assert [(run.info.status, run.data.metrics["jaccard"]) for run in found] == [("FINISHED", 0.5)] * 2
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["uploaded late", "no place"])
+def test_files_that_cannot_be_sent_end_no_finished_stage(
+    kept: bool,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    scratch = tmp_path_factory.mktemp("tmp")
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
+    shutil.copy(empty_database, folder / "server.db")
+    (folder / "artifacts").write_text("a file where the store should be")
+    copy = shutil.copy
+
+    def copy_while_one_is_sent(path: Path, to: Path) -> Path:
+        if to.name == "lost":
+            run._files.popleft()
+        return copy(path, to)
+
+    with mlflow_server(folder) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with tracked("evaluate", {"clips": folder / "clips"}, folder / "run_id") as run:
+            for _ in range(3):
+                run.file(folder / "clips", "")
+            if kept:
+                monkeypatch.setattr(shutil, "copy", copy_while_one_is_sent)
+            else:
+                (spool,) = scratch.glob("maskcast-*/")
+                (spool / "lost").write_text("a file where the folder should be")
+    said = capfd.readouterr().err
+    assert "3 files of evaluate" in said
+    assert ("; the files could not be kept (" in said) != kept
+    assert bool(list(scratch.glob("maskcast-*/"))) == kept
 
 
 def test_a_lost_connection_is_said_in_words() -> None:

@@ -54,8 +54,9 @@ class TrackedRun:
         self._files: deque[tuple[Path, str]] = deque()
         self._end_tags: dict[str, str] = {}
         self._spool = Path(tempfile.mkdtemp(prefix="maskcast-"))
+        self._lost_files = self._spool / "lost"
         self._client: _Client | None = None
-        self._store: str | None = None  # the artifact store, while it fails
+        self._store: str | None = None  # the artifact store, while it is sent files or fails
         self._num_files = 0
         self._answered, self._stop, self._abandoned = threading.Event(), threading.Event(), threading.Event()
         # Not `join` and `is_alive`: after Ctrl-C during `join` a thread counts as ended.
@@ -119,10 +120,13 @@ class TrackedRun:
             self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
         if not self._ended.is_set():
             self._abandoned.set()
-            if self._store is not None:
-                self._ended.wait(STOPPED_FLUSH_S)  # until the run has ended in MLflow, which works
+            if self._store is not None:  # MLflow itself works, but an upload may hang
+                end = threading.Thread(target=self._end_run, name="mlflow-end", daemon=True)
+                end.start()
+                with suppress(KeyboardInterrupt):
+                    end.join(STOPPED_FLUSH_S)
             self._report_lost(f"was unavailable ({self._reason})")
-        if not self._files:
+        if not self._lost_files.is_dir():
             shutil.rmtree(self._spool, ignore_errors=True)
 
     def _wait_for_rest(self, wait_s: float) -> None:
@@ -151,7 +155,9 @@ class TrackedRun:
             try:
                 client = self._client = self._client or _Client(self.origin, self.key_file)
                 self._answered.set()
-                client.send(self._metrics, self._files)
+                client.send_metrics(self._metrics)
+                self._store = client.store if self._files else None
+                client.send_files(self._files)
                 self._store = None
                 if stopping:
                     client.end(self._status, self._end_tags)
@@ -171,12 +177,12 @@ class TrackedRun:
                     return
                 self._answered.set()
                 self._reason = error_text(cause)
-                if self._abandoned.is_set() or (stopping and lasting):
-                    if self._store is not None and self._client is not None:
-                        with suppress(Exception):  # the loss is reported
-                            self._client.end(self._status, self._end_tags)
-                    if not self._abandoned.is_set():
-                        self._report_lost(f"rejected them ({self._reason})")
+                if self._abandoned.is_set():
+                    return
+                if stopping and lasting:
+                    if self._store is not None:
+                        self._end_run()
+                    self._report_lost(f"rejected them ({self._reason})")
                     return
                 if not reported:
                     what = "files" if self._store is not None else "metrics or files"
@@ -187,6 +193,13 @@ class TrackedRun:
                     self._abandoned.wait(SEND_EVERY_S)
             if not stopping:
                 self._stop.wait(SEND_EVERY_S)
+
+    def _end_run(self) -> None:
+        """Sends the last metrics and ends the run without its files, while the artifact store fails."""
+        assert self._client is not None
+        with suppress(Exception):  # the loss is reported
+            self._client.send_metrics(self._metrics)
+            self._client.end(self._status, self._end_tags)
 
     @property
     def _place(self) -> str:
@@ -206,10 +219,15 @@ class TrackedRun:
         if self._client is None or not self._files:
             self._files.clear()
             return ""
-        folder = self._spool / "lost"
-        for path, name in self._files:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, folder / name)
+        folder = self._lost_files
+        try:
+            for path, name in list(self._files):  # a slow upload may end meanwhile
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder / name)
+        except OSError as error:  # e.g. a full disk, which must not end a finished stage
+            self._files.clear()
+            shutil.rmtree(folder, ignore_errors=True)
+            return f"; the files could not be kept ({one_line(error)})"
         command = f"mlflow artifacts log-artifacts --local-dir {folder} --run-id {self._client.run_id}"
         return f"; the files are in {folder}, to send them later: `{command}`"
 
@@ -246,8 +264,8 @@ class _Client:
         self._sampled = time.monotonic()
         self._samples = 0
 
-    def send(self, metrics: Queue, files: deque[tuple[Path, str]]) -> None:
-        """Sends the queues; an item is removed once the server has it."""
+    def send_metrics(self, metrics: Queue) -> None:
+        """Sends a queue; an item is removed once the server has it."""
         from mlflow.entities import Metric
 
         self._sample(metrics)
@@ -256,6 +274,13 @@ class _Client:
             self._mlflow.log_batch(self.run_id, metrics=[Metric(*item) for item in batch])
             for _ in batch:
                 metrics.popleft()
+
+    def send_files(self, files: deque[tuple[Path, str]]) -> None:
+        """Sends a queue as ``send_metrics`` does.
+
+        Raises:
+            _StoreError: the artifact store fails.
+        """
         while files:
             path, folder = files[0]
             try:
