@@ -123,8 +123,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("download", help="write the parts of a version as folders that stages read")
     command.description = (
         "Writes the masker and the forecaster of a pipeline, or the one part of another model, as folders that "
-        "stages take, e.g. `train_masker --start`. Each has name, version and digest in registered.json. See "
-        "docs/registry.md."
+        "stages take, e.g. `train_masker --start`. Name, version and digest are in registered.json beside them. "
+        "See docs/registry.md."
     )
     command.add_argument("version", metavar="VERSION", help="number or alias")
     command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder for the parts")

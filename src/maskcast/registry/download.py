@@ -19,8 +19,8 @@ from maskcast.writing import write_json
 def download_parts(registry: Registry, which: str, output: Path) -> str:
     """Writes each part of a version as a folder, e.g. ``masker``, and returns a line on them.
 
-    ``registered.json`` in each has the version's name, number and digest, for the lineage of what is trained from
-    it. No code of the model runs.
+    ``registered.json`` beside them has the version's name, number and digest, for the lineage of what is trained
+    from them. The parts are those that were registered, with the same digests. No code of the model runs.
 
     Args:
         registry: the registered model.
@@ -35,8 +35,8 @@ def download_parts(registry: Registry, which: str, output: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, atomic_output(output) as partial:
         data = download(registry, version, Path(scratch)) / "data"
         parts = PARTS[read_bundle(data, version.digest).kind]
-        record = {"name": registry.name, "version": version.number, "digest": version.digest}
         for part in parts:
             shutil.copytree(data / part, partial / part)
-            write_json(partial / part / RECORD, record)
+        record = {"name": registry.name, "version": version.number, "digest": version.digest}
+        write_json(partial / RECORD, record)
     return f"{registry.name} version {version.number}: {', '.join(str(output / part) for part in parts)}"

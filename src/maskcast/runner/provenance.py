@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from maskcast import __version__
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree, dvc_hashes, stamp_tree
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
-from maskcast.reading import parsing, pluralize, read_json
+from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.runner.stage import running_name
 
@@ -21,7 +22,7 @@ CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it di
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of its outputs, as JSON
 CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it ran
 REGISTERED = "maskcast.registered."  # prefix of tags of a run: model and version of inputs from the registry
-RECORD = "registered.json"  # file of a model that was downloaded from the registry, with its name and version
+RECORD = "registered.json"  # beside folders that were downloaded from the registry: name and version of the model
 ERROR = "maskcast.error"  # tag of a failed run: the error, in one line
 DEFAULT_TAGS = {  # tags of a run without information, which are left out
     "maskcast.image": "none",
@@ -129,23 +130,25 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         "mlflow.source.git.commit": commit,
         **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
         **{f"{DVC_HASH}{name}": digest for name, digest in dvc_hashes(inputs).items()},
-        **{f"{REGISTERED}{name}": _version_of(path) for name, path in inputs.items() if (path / RECORD).is_file()},
+        **{f"{REGISTERED}{name}": version for name, version in _registered_versions(inputs)},
     }
     if not Path.cwd().is_relative_to(CLONE):
         tags[CODE] = version_and_commit()
     return {name: redacted(value) for name, value in tags.items()}
 
 
-def _version_of(folder: Path) -> str:
-    """Returns name and version of the registered model that a folder was downloaded from.
+def _registered_versions(inputs: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """Yields the name of each input that was downloaded from the registry, and its model's name and version.
 
-    Raises:
-        MaskcastError: its record was changed and is invalid.
+    The record is beside the folder, because a digest of the folder must not depend on it. A file of this name that
+    is no record says nothing.
     """
-    what, remedy = "record of a downloaded model", "download the model again"
-    content = read_json(folder / RECORD, what, remedy)
-    with parsing(folder / RECORD, f"a {what}", remedy):
-        return f"{content['name']} version {content['version']}"
+    for name, path in inputs.items():
+        record = path.absolute().parent / RECORD
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            content = json.loads(record.read_text())
+            if path.is_dir():
+                yield name, f"{content['name']} version {content['version']}"
 
 
 def output_tags(paths: Mapping[str, Path]) -> dict[str, str]:
