@@ -28,7 +28,7 @@ from maskcast.writing import write_atomically
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.dag import tasks_of
-from pipelines.grid import Plan, build_grid, plan
+from pipelines.grid import COMPARISON, Plan, build_grid, plan
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.placement import Placement
 from pipelines.values import checked_values, for_kfp
@@ -148,11 +148,11 @@ def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent
 
 
 def _check_stages(cluster: Cluster | None) -> None:
-    """Checks that a cluster's `stages` are stages, or names of stages in any pipeline."""
+    """Checks that a cluster's `stages` are stages, names of some in any pipeline, or the comparison of a grid."""
     if cluster is None:
         return
     for key in cluster.stages:
-        names = [*stage_names(), *(name for pipeline in PIPELINES for name in stages_of(pipeline))]
+        names = [*stage_names(), *(name for pipeline in PIPELINES for name in stages_of(pipeline)), COMPARISON]
         if key not in names:
             raise MaskcastError(
                 f"{cluster.file}: stages.{key}: unknown stage {key!r}; stages: {', '.join(sorted(set(names)))}"

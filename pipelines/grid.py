@@ -19,6 +19,9 @@ from pipelines.dag import Task, tasks_of
 from pipelines.placement import Placement
 from pipelines.values import for_kfp
 
+COMPARISON = evaluate_many.name.replace("-", "_")
+"""Name of the task that compares the variants, which no other pipeline has."""
+
 
 @dataclass(frozen=True)
 class Plan:

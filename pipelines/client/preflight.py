@@ -39,8 +39,8 @@ from pipelines.client.connection import Client, NoServerError, add_connection
 from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import call_api, connect
 from pipelines.cluster import Cluster, Pod, load_cluster
-from pipelines.compile import build, read_values
-from pipelines.options import add_cluster, add_pipeline
+from pipelines.compile import build, grid_plan, read_values
+from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.placement import Placement
 
 API_CHECKS: dict[str, Check] = {
@@ -66,6 +66,7 @@ COLOURS = {"ok": "green", "failed": "red", "not checked": "yellow"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     add_pipeline(parser)
+    add_grid(parser)
     add_cluster(parser)
     add_connection(parser)
 
@@ -122,7 +123,7 @@ def check_submission(
     """
     placement = Placement(cluster.image, cluster)
     values, _ = read_values(args.pipeline, args.params, args.set)
-    build(args.pipeline, values, placement)
+    build(args.pipeline, values, placement, grid_plan(args, values))
     uri = str(values["fetch_dataset"]["uri"])
     return preflight(cluster, placement.pods, uri, server, args.port_forward or "kubeflow")
 

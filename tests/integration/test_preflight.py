@@ -73,6 +73,17 @@ def test_an_empty_namespace_fails_row_by_row_with_what_to_do(kube, tmp_path, cap
         assert {row.state for row in rows[check]} == {"ok"}, check
 
 
+def test_the_pod_that_compares_a_grid_is_checked_as_the_cluster_file_sizes_it(kube, tmp_path, capsys):
+    cluster = cluster_file(tmp_path, stages={"evaluate_many": {"memory": "900Gi"}})
+    recipe = ROOT / "recipes/video"
+    given = ["--cluster", cluster, "--pipeline", "video", "--params", recipe / "params.yaml"]
+    unfit = "evaluate_many: none of "
+    main(["pipeline", "preflight", *map(str, given)])
+    assert unfit not in capsys.readouterr().out
+    assert main(["pipeline", "preflight", *map(str, given), "--grid", str(recipe / "grid.yaml")]) == 1
+    assert unfit in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("path", "check"),
     [
