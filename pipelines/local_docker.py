@@ -16,11 +16,12 @@ from maskcast.errors import MaskcastError
 from maskcast.runner.mlflow_client import check_database
 from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, sqlite_uri, tracking_uri
 
-# The hub's other variables name folders of this machine.
+# Other variables of DVC and the hub name folders of this machine.
 PASSED_ON = re.compile(
-    r"(AWS|MLFLOW|OMP|DVC)_|(GIT_USERNAME|GIT_PASSWORD|HF_TOKEN|HF_ENDPOINT)$"
+    r"(AWS|MLFLOW|OMP)_|DVC_(?!SITE_CACHE_DIR$)|(GIT_USERNAME|GIT_PASSWORD|HF_TOKEN|HF_ENDPOINT)$"
     r"|((HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR)$"
 )
+AWS_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
 NAMES_FILE = re.compile(r"_(FILE|PATH|BUNDLE|DIR)$")
 
 
@@ -86,11 +87,14 @@ def surroundings(
         MaskcastError: the embedded database cannot be used.
     """
     environment = {name: value for name, value in variables.items() if PASSED_ON.match(name)}
+    for name, path in AWS_FILES.items():  # which boto3 reads without variables, but containers have another home
+        if Path(path).expanduser().is_file():
+            environment.setdefault(name, path)
     bound = dict.fromkeys(mounts, False)
     for name in filter(NAMES_FILE.search, environment):
-        path = Path(environment[name]).expanduser().absolute()
-        if environment[name] and path.exists():
-            environment[name], bound[path] = str(path), False
+        named = Path(environment[name]).expanduser().absolute()
+        if environment[name] and named.exists():
+            environment[name], bound[named] = str(named), False
     uri = tracking_uri()
     if database := database_file(uri):
         check_database(uri, read_only=False)

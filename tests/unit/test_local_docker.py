@@ -11,7 +11,8 @@ from pipelines.local_docker import surroundings
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, without an address of MLflow."""
+    """The working directory, without an address of MLflow, and an empty home."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -52,3 +53,24 @@ def test_containers_get_proxies_and_the_files_of_certificates(here: Path, monkey
     environment, bound = surroundings({**given, "LESSOPEN": "x"}, here / "out", [])
     assert environment == {**given, "MLFLOW_TRACKING_SERVER_CERT_PATH": str(ca)}
     assert bound == {ca: False}
+
+
+def test_containers_read_the_profiles_of_aws_and_keep_their_own_cache_of_dvc(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    folder = here / "home/.aws"
+    folder.mkdir(parents=True)
+    files = {"AWS_CONFIG_FILE": folder / "config", "AWS_SHARED_CREDENTIALS_FILE": folder / "credentials"}
+    for path in files.values():
+        path.touch()
+    given = {"AWS_PROFILE": "team", "DVC_SITE_CACHE_DIR": "/var/cache/dvc", "DVC_NO_ANALYTICS": "1"}
+    environment, bound = surroundings(given, here / "out", [])
+    kept = {"AWS_PROFILE": "team", "DVC_NO_ANALYTICS": "1"}
+    assert environment == kept | {name: str(path) for name, path in files.items()}
+    assert bound == dict.fromkeys(files.values(), False)
+    other = here / "mine"
+    other.touch()
+    environment, bound = surroundings({"AWS_SHARED_CREDENTIALS_FILE": str(other)}, here / "out", [])
+    assert environment["AWS_SHARED_CREDENTIALS_FILE"] == str(other)
+    assert bound == {other: False, files["AWS_CONFIG_FILE"]: False}
