@@ -156,11 +156,13 @@ def test_masks_are_scored_as_those_of_their_masker_alone(
     made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for masks, message in (
-        (made["clips"], "clips: these are the clips and their true masks; give the masks of a model"),
+        (made["clips"], "clips: holds the true masks of the clips; give the masks of a model"),
         (made["base_masks"], "base_masks: the masks were made by another masker, and are to be scored as those"),
     ):
         with pytest.raises(MaskcastError, match=message):
             evaluate(made | {"masks": masks}, tmp_path / masks.name / "out")
+    with pytest.raises(MaskcastError, match="clips: holds the true masks of the clips"):
+        evaluate(made | {"base_masks": made["clips"]}, tmp_path / "base")
     del made["masker"]
     evaluate(made, tmp_path / "other", pictures=0)
     record = json.loads((tmp_path / "other/report/evaluation.json").read_text())

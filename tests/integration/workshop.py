@@ -43,6 +43,6 @@ class Workshop:
             models = {"masker": self.folder / "masker", "forecaster": place / "forecaster"}
             store = clips or self.clips
             out = {"metrics": place / "metrics.json", "report": place / "report"}
-            evaluate(clips=store, masks=store, **models, **out, params=Evaluate(pictures=0))
+            evaluate(clips=store, masks=store, **models, **out, params=Evaluate(context="truth", pictures=0))
         inputs = {"clips": clips or self.clips, "masker": self.folder / "masker"}
         return inputs | {name: place / name for name in ("forecaster", "report")}

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.forecasts import ForecastEvaluation, data_digest
@@ -165,11 +167,21 @@ def run(folder: Path, models: dict[str, Path], clips: Path, masks: Path, **param
     return values
 
 
+def as_generated(store: ClipStore, root: Path, masker: Path | None = None) -> Path:
+    """Copies a store as one of generated masks, which name their masker, if there is one."""
+    shutil.copytree(store.root, root)
+    index = json.loads((root / "index.json").read_text())
+    index["meta"] |= {"copied": True} if masker is None else {"masker": digest_tree(masker)}
+    (root / "index.json").write_text(json.dumps(index))
+    return root
+
+
 def test_the_stage_writes_tables_and_pictures_twice_alike(
     tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = write_store(tmp_path / "clips", val=3)
-    first = run(tmp_path / "a", models, store.root, store.root, pictures=2)
+    masks = as_generated(store, tmp_path / "masks", models["masker"])
+    first = run(tmp_path / "a", models, store.root, masks, pictures=2)
     assert first["jaccard_last"] == first["jaccard_last_persistence"]  # an untrained network copies
     said = capsys.readouterr().err
     assert "constant_velocity" in said and "rigid_body" not in said  # which is for CLEVRER's classes alone
@@ -202,7 +214,7 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     assert told == ["3", "3", "0.000000", "0"]
     assert "| persistence | jaccard_mean | " in (report / "README.md").read_text()
 
-    second = run(tmp_path / "b", models, store.root, store.root, pictures=2)
+    second = run(tmp_path / "b", models, store.root, masks, pictures=2)
     measured = ("seconds_per_clip", "peak_memory_mib")
     assert {k: v for k, v in first.items() if not k.startswith(measured)} == {
         k: v for k, v in second.items() if not k.startswith(measured)
@@ -266,6 +278,7 @@ def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> No
     store = write_store(tmp_path / "clips", val=1)
     other = still_store(tmp_path / "other", classes=[*CLASSES, "green"])
     nothing, bare = write_store(tmp_path / "nothing", train=1), still_store(tmp_path / "bare")
+    of_another = ClipStore(as_generated(store, tmp_path / "masks", models["forecaster"]))
     cases: list[tuple[dict[str, Any], ClipStore, ClipStore, str]] = [
         ({"split": "test"}, store, store, "'test'"),
         (
@@ -278,11 +291,30 @@ def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> No
         ({}, bare, nothing, "no generated masks of clip 'video_0'; it has no frames in .*bare to be masked"),
         ({}, store, other, "classes differ .* .3 and 4."),
         ({}, other, other, "trained for 3 classes, .* has 4"),
+        (
+            {},
+            store,
+            store,
+            "clips: holds the true masks of the clips; give generated masks, or set evaluate.context",
+        ),
+        ({}, store, of_another, "masks: the masks were made by another masker, and are to be scored as those of"),
     ]
     for params, clips, masks, message in cases:
         with pytest.raises(MaskcastError, match=message):
             run(tmp_path / "out", models, clips.root, masks.root, **params)
         assert not list((tmp_path / "out").iterdir())
+
+
+def test_masks_that_do_not_name_their_masker_are_scored_with_a_warning(
+    tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_store(tmp_path / "clips", val=1)
+    for masker, warnings in ((None, 1), (models["masker"], 0)):
+        masks = as_generated(store, tmp_path / f"masks_{warnings}", masker)
+        scores = run(tmp_path / f"out_{warnings}", models, store.root, masks, pictures=0)
+        assert scores["masker_jaccard"] == 1
+        said = capsys.readouterr().err
+        assert said.count(f"warning: {masks} does not say which masker made the masks: the masker") == warnings
 
 
 class LastFrame(Predictor):

@@ -76,7 +76,7 @@ def test_evaluate_says_it_in_its_last_lines_and_on_its_page(
     store = bare_store(tmp_path / "clips")
     page = Page("evaluate")
     with listening(page):
-        flat = run(tmp_path / "out", models, store.root, store.root, pictures=1)
+        flat = run(tmp_path / "out", models, store.root, store.root, pictures=1, context="truth")
     page.write(tmp_path / "page.html", flat, Evaluate(), {})
     assert "jaccard_last" not in flat
     said = capsys.readouterr().err

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
 from maskcast.labels import Split
 from maskcast.models.limits import MAX_FUTURES
 from maskcast.params import Batch, Params, all_values, is_null, is_zero
@@ -92,10 +93,6 @@ def evaluate(
     split = choose_split(prepared, params.split)
     chosen = scored_clips(prepared, split)
     check_no_labels(generated, split)
-    if MASKER in generated.meta:
-        check_masker(generated, masker, "")
-    elif generated.digest != prepared.digest:
-        say(f"warning: {masks} does not say which masker made the masks: the masker's scores may be of another")
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
@@ -105,6 +102,14 @@ def evaluate(
     evaluation = ForecastEvaluation(
         prepared, generated, chosen, *models, device=device, **settings, futures=params.futures
     )
+    if MASKER in generated.meta:
+        check_masker(generated, masker, "")
+    elif generated.digest != prepared.digest:
+        say(f"warning: {masks} does not say which masker made the masks: the masker's scores may be of another")
+    elif params.context == "generated":
+        raise MaskcastError(
+            f"{masks}: holds the true masks of the clips; give generated masks, or set evaluate.context: truth"
+        )
     scores = evaluation.scores()
     flat = evaluation.flat(scores)
     write_json(metrics, flat)

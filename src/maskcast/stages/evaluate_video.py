@@ -85,16 +85,16 @@ def evaluate_video(
     amodal = None if params.amodal is None else AmodalSetting(**dict(params.amodal))
     label_map = params.label_map if amodal is None else amodal.maps[0]
     prepared, generated = open_stores(clips, masks, label_map)
-    if generated.digest == prepared.digest:
-        raise MaskcastError(f"{masks}: these are the clips and their true masks; give the masks of a model")
-    if masker is not None:
-        check_masker(generated, masker, ", or omit --masker for masks of another model")
     scores = {SEGMENTER: generated}
     if base_masks is not None:
         scores[BASE] = open_stores(clips, base_masks, label_map)[1]
     split = choose_split(prepared, params.split)
     for store in scores.values():
+        if store.digest == prepared.digest:
+            raise MaskcastError(f"{store.root}: holds the true masks of the clips; give the masks of a model")
         check_no_labels(store, split)
+    if masker is not None:
+        check_masker(generated, masker, ", or omit --masker for masks of another model")
     evaluation = VideoEvaluation(prepared, scores, scored_clips(prepared, split), amodal)
     if masker is None and (copied := evaluation.exact_frames()):
         say(
