@@ -90,7 +90,9 @@ def test_a_training_goes_on_from_the_champion(
     )
     parts = {"masker": Path("models/masker"), "forecaster": Path("forecaster")}
     out = {"metrics": Path("metrics.json"), "report": Path("report")}
-    evaluate(clips=Path("clips"), masks=Path("clips"), **parts, **out, params=Evaluate(pictures=0))
+    evaluate(
+        clips=Path("clips"), masks=Path("clips"), **parts, **out, params=Evaluate(context="truth", pictures=0)
+    )
     register_models(
         clips=Path("clips"), **parts, report=out["report"], registration=Path("registration.json"), params=REGISTER
     )

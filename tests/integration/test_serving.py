@@ -54,7 +54,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -
     folder = tmp_path_factory.mktemp("registry")
     clips = write_store(folder / "clips", height=HEIGHT, width=WIDTH, val=2).root
     parts = write_parts(folder, noise=0.1)
-    params = Evaluate(pictures=0, context_frames=SEEN, horizon=HORIZON)
+    params = Evaluate(context="truth", pictures=0, context_frames=SEEN, horizon=HORIZON)
     report = folder / "report"
     evaluate(clips=clips, masks=clips, **parts, metrics=folder / "metrics.json", report=report, params=params)
     shutil.copy(empty_database, folder / "mlflow.db")
