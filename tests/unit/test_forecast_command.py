@@ -140,6 +140,16 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
 
 
+def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(forecast: Forecast, tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "videos/a", enlarged(0, 7))
+    (folder / "frame1.png").unlink()
+    (folder / "frame1.png").mkdir()
+    write_video(tmp_path / "videos/b.mp4", enlarged(1, 9))
+    code, said, err = forecast(tmp_path / "videos", output=tmp_path / "out")
+    assert (code, said) == (1, f"1 forecast, 0 skipped, 1 failed: {tmp_path / 'out'}\n")
+    assert f"error: a: {folder}/frame1.png: cannot be read or written" in err
+
+
 def test_what_was_made_of_videos_is_no_video_wherever_it_lies(forecast: Forecast, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     write_video(videos / "one.mp4", enlarged(1, 12))

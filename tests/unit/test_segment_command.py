@@ -237,6 +237,16 @@ def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, t
     assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
 
 
+def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(segment: Segment, tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "many/a", enlarged(0, 3))
+    (folder / "frame1.png").unlink()
+    (folder / "frame1.png").mkdir()
+    write_video(tmp_path / "many/b.mp4", enlarged(0, 3))
+    code, said, err = segment(tmp_path / "many")
+    assert code == 1 and said.startswith("3 frames, ")
+    assert f"error: a: {folder}/frame1.png: cannot be read or written" in err and "1 of 2 videos failed" in err
+
+
 def test_a_folder_of_frames_is_masked_once_with_the_output_inside_of_it(segment: Segment, tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "street", enlarged(0, 3))
     frame = (folder / "frame0.png").rename(folder / os.fsdecode(b"caf\xe9_0.png"))  # not UTF-8

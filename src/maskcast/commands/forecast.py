@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
 from maskcast.registry.store import ADDRESS_HELP
@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
     say(f"{loaded.title} forecasts {pluralize(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:
-            skipped += not forecast_video(video, loaded, args.output / video.name, stride, start, samples)
-        except MaskcastError as error:
+            with convert_system_errors(args.output):
+                skipped += not forecast_video(video, loaded, args.output / video.name, stride, start, samples)
+        except (MaskcastError, OSError) as error:
             failed += 1
             say(f"error: {video.name}: {error}")
     print(f"{len(videos) - failed - skipped} forecast, {skipped} skipped, {failed} failed: {args.output}")

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, convert_system_errors
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.registry.store import ADDRESS_HELP
@@ -77,12 +77,15 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for name, video in videos:
         try:
-            print(_segment(loaded, video, args.output / name, background, args.alpha), flush=True)
-        except MaskcastError as error:
+            with convert_system_errors(args.output):
+                line = _segment(loaded, video, args.output / name, background, args.alpha)
+        except (MaskcastError, OSError) as error:
             if not videos[1:]:
                 raise
             failed += 1
             say(f"error: {name}: {error}")
+        else:
+            print(line, flush=True)
     if failed:
         say(f"{failed} of {len(videos)} videos failed")
     return 1 if failed else 0
