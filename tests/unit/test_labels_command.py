@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tests.conftest import moving_squares, write_store
 from tests.videos import encode
 
@@ -257,6 +258,25 @@ def test_exported_labels_are_found_again_in_clips_that_are_cut_differently(
             np.testing.assert_array_equal(found.masks(found.get(clip_id))[n - start], truth[n])
 
 
+def test_of_clips_that_overlap_the_one_with_labels_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first clip's masks are generated; of the second clip, frames 4 and 6 of the video have labels."""
+    monkeypatch.chdir(tmp_path)
+    red, blue = np.ones((8, 16, 24), np.uint8), np.full((8, 16, 24), 2, np.uint8)
+    maps, meta = single_map(("background", "red", "blue")), {"labelled_frames": ["mask"]}
+    with ClipWriter(Path("masks"), height=16, width=24, maps=maps, meta=meta) as writer:
+        for start, masks, split, kind in ((0, red, "unlabeled", "unlabelled"), (4, blue, "train", "labelled")):
+            of_clip = {"video": "street", "start": start, "stride": 1}
+            of_clip |= {"labelled_frames": {"mask": [0, 2]}} if kind == "labelled" else {}
+            writer.add(f"street_{start}", split=split, kind=kind, masks={MASK: masks}, meta=of_clip)
+    Path("frames.csv").write_text("clip,frame\nstreet_0,4\nstreet_0,5\nstreet_4,0\nstreet_4,1\nstreet_4,2\n")
+    words = ["labels", "export", "--format", "png", "--masks", "masks", "--frames", "frames.csv"]
+    assert main([*words, "--output", "out"]) == 0
+    found = {file.stem: int(np.asarray(Image.open(file)).max()) for file in Path("out/masks/street").iterdir()}
+    assert found == {"000004": 2, "000005": 1, "000006": 2}
+
+
 def test_images_are_exported_at_the_size_of_the_raw_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +318,8 @@ def test_images_are_exported_at_the_size_of_the_raw_video(
             np.testing.assert_array_equal(mask, masks.masks(masks.get(clip_id))[t])
     coco = [*words, "--format", "coco", "--output", "no"]
     assert "--raw: give --clips, too" in failed(capsys, *coco)
+    nowhere = failed(capsys, *coco, "--clips", "clips", "--raw", "nowhere")
+    assert "--raw nowhere: no such folder; give the raw data" in nowhere
     encode(Path("raw/phone.mp4"), "libx264", frames=20, size=(48, 72), first=7)
     assert "raw: clip 'phone_00004' shows something else; give the raw data and the --params" in failed(
         capsys, *coco, "--clips", "clips"

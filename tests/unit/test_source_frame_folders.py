@@ -12,6 +12,7 @@ from tests.conftest import layers_of
 
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource
+from maskcast.data.sources.patterns import find_sequences
 from maskcast.data.sources.splits import assign_splits, time_parts
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelError
@@ -341,6 +342,11 @@ def test_a_window_that_looks_back_has_a_split_before_it_and_shows_something_new(
 def test_patterns_that_leave_the_folder_or_name_no_clip_are_refused(pattern):
     with pytest.raises(ValidationError, match=r"relative path with {clip} once"):
         FrameFoldersSource(images=pattern)
+
+
+@pytest.mark.parametrize("images", ["frames/{clip}", "{clip}/rgb", "{clip}"])
+def test_a_folder_that_does_not_exist_has_no_sequences(images, tmp_path):
+    assert find_sequences(tmp_path / "nothing", images) == {}
 
 
 def test_a_folder_of_another_layout_is_refused(tmp_path):

@@ -232,6 +232,10 @@ def _export(args: argparse.Namespace, out: Path) -> str:
 
     if args.raw is not None and args.clips is None:
         raise MaskcastError("--raw: give --clips, too: the clips that were prepared from the raw data")
+    if args.raw is not None and not args.raw.is_dir():
+        raise MaskcastError(
+            f"--raw {args.raw}: no such folder; give the raw data that the clips were prepared from"
+        )
     store = ClipStore(args.masks, args.map)
     frames = None if args.frames is None else read_frames_list(args.frames)
     pictures = None if args.clips is None else ClipStore(args.clips)

@@ -112,18 +112,27 @@ def export_labels(
 
 
 def _places(store: ClipStore, clips: FrameSelection, *, by_video: bool) -> Places:
-    """Returns the frames to write, each once: clip and index, by the clip and number that the files name."""
+    """Returns the frames to write, each once: clip and index, by the clip and number that the files name.
+
+    Of clips that show the same frame, one that has a label of it is taken, else the first.
+    """
     places: Places = defaultdict(dict)
     videos = VideoFrames(store) if by_video else None
     for clip_id, frames in clips.items():
         clip = store.get(clip_id)
-        video = None if videos is None else videos.name_of(clip)
+        video, numbers = None if videos is None else videos.name_of(clip), clip.video_frames
         for t in frames:
-            if video is None or clip.video_frames is None:
+            if video is None or numbers is None:
                 places[clip_id][t] = clip_id, t
-            else:
-                places[video].setdefault(clip.video_frames[t], (clip_id, t))
+                continue
+            taken = places[video].get(numbers[t])
+            if taken is None or (_has_label(store, clip_id, t) and not _has_label(store, *taken)):
+                places[video][numbers[t]] = clip_id, t
     return {name: dict(sorted(found.items())) for name, found in places.items()}
+
+
+def _has_label(store: ClipStore, clip_id: str, t: int) -> bool:
+    return t in labelled_frames(store, store.get(clip_id))
 
 
 def labelled_or_all(store: ClipStore, clip_id: str) -> Sequence[int]:

@@ -122,7 +122,7 @@ def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Ite
     expression = re.escape(part)
     for name, regex in ((CLIP, "(?P<clip>.+)"), (FRAME, "(?P<frame>.+?)"), ("*", ".*")):
         expression = expression.replace(re.escape(name), regex)
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = None if is_junk(path.name) else re.fullmatch(expression, path.name, re.IGNORECASE)
         if match is None:
             continue
