@@ -89,6 +89,8 @@ def test_a_superscript_is_part_of_a_name(tmp_path: Path) -> None:
 def test_what_means_no_label_in_params_names_no_class(tmp_path: Path) -> None:
     write(tmp_path, "labels.txt", "0: background\n1: ignore\n2: person\n", colours=False)
     assert inspect_folder(tmp_path).source["classes"] == ["background", "void", "person"]
+    write(tmp_path, "labels.txt", "0: void\n1: ignore\n2: person\n", colours=False)
+    assert inspect_folder(tmp_path).source["classes"] == ["void", "_void", "person"]
 
 
 def test_pipes_are_no_lists(tmp_path: Path) -> None:

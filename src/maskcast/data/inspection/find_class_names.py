@@ -7,6 +7,7 @@ Such lists are `label_colors.txt`, `class_dict.csv`, `classes.txt`, CVAT's `labe
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,9 @@ def listed_classes(raw: Path) -> Iterator[tuple[list[ListedClass], str]]:
         found = _parse_json(path) if is_json else _parse_text(read_file(path).decode("utf-8-sig", "replace"))
         if len(found) > 1:
             # In params, `ignore` means no label.
-            yield [one._replace(name="void") if one.name == VOID else one for one in found], "/".join(parts)
+            names = {one.name for one in found}
+            void = next(name for k in count() if (name := f"{'_' * k}void") not in names)
+            yield [one._replace(name=void) if one.name == VOID else one for one in found], "/".join(parts)
 
 
 def source_with_list(
