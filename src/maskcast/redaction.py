@@ -11,7 +11,7 @@ from urllib.parse import quote
 HIDDEN = "***"
 SHORTEST = 8  # minimum length of a secret value: shorter ones may be ordinary words
 SECRET = re.compile(
-    r"PASSW(OR)?D|PASSPHRASE|PASS$|TOKEN(?!IZER)|SECRET|CREDENTIAL|AUTHORIZATION|COOKIE|CONNECTION_?STRING"
+    r"PASSW(OR)?D|PASSPHRASE|(^|_)PASS$|TOKEN(?!IZER)|SECRET|CREDENTIAL|AUTHORIZATION|COOKIE|CONNECTION_?STRING"
     r"|(ACCESS|ACCOUNT|API|ENCRYPTION|PRIVATE|SIGNING|STORAGE)_?KEY(?!_?ID)",
     re.I,
 )

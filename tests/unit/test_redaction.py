@@ -79,6 +79,12 @@ def test_a_variable_may_point_to_a_secret(name: str, value: str) -> None:
     assert is_secret(name, f"https://ann:pass@{value.strip('/')}")
 
 
+@pytest.mark.parametrize("name", ["COMPASS", "PROXY_BYPASS"])
+def test_a_word_that_ends_like_a_password_is_none(name: str) -> None:
+    assert not is_secret(name, "north-north-west")
+    assert is_secret("DB_PASS", "hush-hush") and is_secret("PASS", "hush-hush")
+
+
 def test_a_long_word_takes_no_longer_than_many_short_ones() -> None:
     word = "x" * 1_000_000  # as of a value in an error; this took hours
     assert redacted(f"{word} {word}https://me:mine@host") == f"{word} {word}https://***@host"
