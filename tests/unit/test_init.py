@@ -466,13 +466,23 @@ def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_
     assert any(f"{context} context and {context} forecast frames" in warning for warning in found.warnings)
 
 
-@pytest.mark.parametrize("folder", ["data", ".", "data/raw", "results/predictions", "models"])
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("data", "data: contains {}/data/raw,"),
+        (".", ".: contains {}/data/raw,"),
+        ("data/raw", "data/raw: is a folder"),
+        ("results/predictions", "results/predictions: is in {}/results,"),
+        ("models", "models: is a folder"),
+    ],
+)
 def test_the_folder_that_the_pipeline_writes_into_is_refused(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     davis(tmp_path / folder, sequences=1)
-    with pytest.raises(MaskcastError, match="where the pipeline writes; move your data elsewhere"):
+    message = f"^{re.escape(place.format(tmp_path.resolve()))} where the pipeline writes; move your data elsewhere"
+    with pytest.raises(MaskcastError, match=message):
         plan_params(Path(folder))
 
 

@@ -138,13 +138,14 @@ def check_outside_outputs(raw: Path) -> None:
     """
     folder = raw.resolve()
     for outputs in map(Path.resolve, OUTPUTS):
-        if outputs.is_relative_to(folder):
+        if outputs != folder and outputs.is_relative_to(folder):
             raise MaskcastError(
                 f"{raw}: contains {outputs}, where the pipeline writes; move your data elsewhere, or give a "
                 "subfolder"
             )
         if folder.is_relative_to(outputs):
-            raise MaskcastError(f"{raw}: is in {outputs}, where the pipeline writes; move your data elsewhere")
+            place = "is a folder" if outputs == folder else f"is in {outputs},"
+            raise MaskcastError(f"{raw}: {place} where the pipeline writes; move your data elsewhere")
 
 
 def check_overwrite(path: Path, *, force: bool) -> None:

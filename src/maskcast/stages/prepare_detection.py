@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import Field
 
@@ -23,8 +22,6 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import draw_at_most, rng
-
-T = TypeVar("T")
 
 
 class PrepareDetection(Params):
