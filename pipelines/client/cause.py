@@ -9,7 +9,7 @@ from kubernetes.client import CoreV1Api
 
 from maskcast.runner.pod_status import is_queued, waiting_reason
 from pipelines.client.connection import Client
-from pipelines.client.pods import RunPods, StagePod, error_line, executors, failure_reason
+from pipelines.client.pods import RunPods, StagePod, error_line, executors, failure_reason, is_loop
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
 from pipelines.pod_metadata import QUEUE_LABEL
@@ -67,7 +67,7 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
         since = each.pod.metadata.creation_timestamp
         if why is not None and datetime.now(UTC) - since >= PATIENCE:
             of_queue = QUEUE_LABEL in (each.pod.metadata.labels or {})
-            waiting[task] = Waiting(why, since, why is QUEUED, of_queue)
+            waiting[each.loop or task] = Waiting(why, since, why is QUEUED, of_queue)
     return Snapshot(run, stage_states(run, names), pods, last, waiting)
 
 
@@ -96,6 +96,8 @@ def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
 
 
 def _of_stage(logs: StageLogs, task: str) -> str:
+    if is_loop(task):
+        return _of_loop(logs, task)
     pods = executors(logs.pods, task)
     texts = logs.of(task)
     text = texts[-1].text if texts else None
@@ -107,6 +109,13 @@ def _of_stage(logs: StageLogs, task: str) -> str:
     if driver is not None and (why := error_line(driver)):
         return f"kfp's driver failed: {why}"
     return "its pod was deleted, and its log is lost"
+
+
+def _of_loop(logs: StageLogs, loop: str) -> str:
+    for each in logs.pods:
+        if loop in (each.loop, each.task) and (why := failure_reason(each.pod, logs.of_pod(each))):
+            return f"{each.task.replace('-', '_')} in pod {each.name}: {why}"
+    return "one of its tasks failed, whose pod was deleted; Kubeflow's page of the run shows which"
 
 
 def _of_driver(logs: StageLogs, task: str) -> str:

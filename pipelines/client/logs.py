@@ -17,7 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client import kube
 from pipelines.client.connection import add_run, connect
-from pipelines.client.pods import MAIN, RunPods, StagePod, cached_run_id, executors
+from pipelines.client.pods import MAIN, RunPods, StagePod, cached_run_id, executors, is_loop
 from pipelines.client.stage_logs import Filter, StageLogs, stage_output
 from pipelines.client.stages import StageState, stage_states, task_names
 
@@ -100,6 +100,8 @@ def _missing_reason(logs: StageLogs, stage: StageState) -> str:
         return "its outputs are from the cache of an earlier run"
     if stage.state in ("PENDING", "SKIPPED"):
         return f"it is {stage.state} and has no log"
+    if is_loop(stage.task):
+        return "it is a loop and has no log of its own; the page of the run has those of its tasks"
     return "its pod was deleted, and its log was not kept"
 
 

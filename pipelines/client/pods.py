@@ -1,7 +1,7 @@
 """The pods of a run: the stage of each, what it waits for, and why it failed."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ class StagePod:
     driver: bool
     """Whether kfp only prepares the task in this pod."""
     pod: V1Pod
+    loop: str | None = None
+    """kfp's name of the loop that the task is in (see `is_loop`); None outside of loops."""
 
     @property
     def name(self) -> str:
@@ -77,6 +79,11 @@ def by_age(pods: Iterable[V1Pod]) -> list[StagePod]:
     """Returns the pods of stages and of kfp's drivers, the oldest first."""
     ordered = sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name))
     return [each for each in map(_stage_pod, ordered) if each is not None]
+
+
+def is_loop(task: str) -> bool:
+    """Whether a task is a loop, by kfp's name of it; its pods are those of other tasks."""
+    return task.startswith("for-loop-")
 
 
 def executors(pods: Iterable[StagePod], task: str) -> list[StagePod]:
@@ -180,10 +187,15 @@ def _stage_pod(pod: V1Pod) -> StagePod | None:
     path = (pod.metadata.annotations or {}).get(NODE_NAME, "").split(".")
     last, attempt = _attempt(path[-1])
     if last.endswith("-driver"):
-        return StagePod(last.removesuffix("-driver"), attempt, True, pod)
+        return StagePod(last.removesuffix("-driver"), attempt, True, pod, _loop(path[2:-1]))
     if last == "executor" and len(path) > 1:
-        return StagePod(_attempt(path[-2])[0], attempt, False, pod)
+        return StagePod(_attempt(path[-2])[0], attempt, False, pod, _loop(path[2:-2]))
     return None
+
+
+def _loop(nodes: Sequence[str]) -> str | None:
+    """Returns the outermost of the nodes between the root and a task."""
+    return _attempt(nodes[0])[0] if nodes else None
 
 
 def _attempt(node: str) -> tuple[str, int]:

@@ -71,18 +71,19 @@ class StageLogs:
     def of_driver(self, task: str) -> str | None:
         """Returns the output of kfp's driver of a task, or of the run (`root`); None if it is lost."""
         pod = next((each for each in reversed(self.pods) if each.driver and each.task == task), None)
-        text = self._pod_log(pod) if pod else None
+        text = self.of_pod(pod) if pod else None
         if text is None and (workflow := workflow_of(self.run)):
             text = self.client.archived_log(self.run.run_id, driver_name(workflow, task))
         return text
 
     def _of_pod(self, pod: StagePod, attempt: int) -> Log | None:
-        text = self._pod_log(pod)
+        text = self.of_pod(pod)
         if text is not None:
             return Log(attempt, text, f"pod {pod.name}")
         return self._archived(pod.task, attempt)
 
-    def _pod_log(self, pod: StagePod) -> str | None:
+    def of_pod(self, pod: StagePod) -> str | None:
+        """Returns the output of a pod from the cluster; None if it is lost, or no container has started."""
         if self.api is None:
             return None
         try:

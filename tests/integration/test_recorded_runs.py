@@ -158,6 +158,7 @@ PODS = {
 
 def a_run(kfp: KfpServer, kube: KubeApi, pod: dict[str, Any], state: str, age: timedelta, **labels: str) -> str:
     """Puts a run into the servers whose masker is trained by a pod."""
+    node_name = "wf(0).root(0).train-masker(0).executor(1)"
     node = task("train-masker", "RUNNING" if state == "RUNNING" else "FAILED")
     kfp.stored["runs"]["run-1"] = {
         "run_id": "run-1",
@@ -172,7 +173,7 @@ def a_run(kfp: KfpServer, kube: KubeApi, pod: dict[str, Any], state: str, age: t
     kfp.stored["experiments"]["experiment-1"] = {"experiment_id": "experiment-1", "namespace": "team"}
     metadata = {
         "labels": {"pipeline/runid": "run-1"} | labels,
-        "annotations": {"workflows.argoproj.io/node-name": "wf(0).root(0).train-masker(0).executor(1)"},
+        "annotations": {"workflows.argoproj.io/node-name": node_name},
         "creationTimestamp": (datetime.now(UTC) - age).isoformat().replace("+00:00", "Z"),
     }
     put_pod(kube, pod, **metadata)
@@ -237,6 +238,29 @@ def test_a_pod_that_its_queue_has_admitted_is_waited_for_from_then_on(
     monkeypatch.setattr(watch, "GIVE_UP", timedelta(seconds=0.05))
     watched = pipelines("watch", run_id)
     assert watched.code == 1 and "train_masker waits: unschedulable" in watched.err
+
+
+def test_a_pod_that_fails_or_waits_in_a_loop_is_said_with_its_task(
+    shared_data: Path, kfp_server: KfpServer, kube: KubeApi, pipelines: Cli
+) -> None:
+    run_id = a_run(kfp_server, kube, pod_of(shared_data, "pod_out_of_memory"), "FAILED", timedelta(minutes=2))
+    stored = kfp_server.stored["runs"][run_id]
+    stored["pipeline_spec"] = {"root": {"dag": {"tasks": {"for-loop-1": {"taskInfo": {"name": "for-loop-1"}}}}}}
+    stored["run_details"] = {"task_details": [task("for-loop-1", "FAILED")]}
+    (pod,) = (each for path, each in kube.objects.items() if "/pods/" in path)
+    item = "for-loop-1(0).iteration-iterator(0).iteration-item(0:0)(0)"
+    pod.metadata.annotations = {
+        "workflows.argoproj.io/node-name": f"wf(0).root(0).{item}.train-masker(0).executor(0)"
+    }
+    said = f"for-loop-1: train_masker in pod {pod.metadata.name}: out of memory: its limit is "
+    assert said in pipelines("status", run_id).out
+    kube.objects.clear()
+    assert "for-loop-1: one of its tasks failed, whose pod was deleted; " in pipelines("status", run_id).out
+    assert "for-loop-1: it is a loop and has no log of its own; the page " in pipelines("logs", run_id).err
+    stored["state"] = stored["run_details"]["task_details"][0]["state"] = "RUNNING"
+    waiting = put_pod(kube, pod_of(shared_data, "pod_no_node_fits"), labels={"pipeline/runid": run_id})
+    waiting.metadata.annotations = pod.metadata.annotations
+    assert "waits: unschedulable" in " ".join(pipelines("status", run_id).out.split())
 
 
 def test_memory_that_ran_out_is_said_with_what_was_asked_for(
