@@ -1,6 +1,7 @@
 """Whole stages on a GPU that is pretended: host and device are kept apart, and scores are those of the CPU."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from torch.nn import functional
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.evaluation.speed import measure_speed
+from maskcast.inference import worker
 from maskcast.inference.segment import segment_whole
-from maskcast.inference.worker import MAX_GRAPHS, Worker
+from maskcast.inference.worker import CALLS_IN_PIECES, MAX_GRAPHS, Worker
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphRecorder
 from maskcast.models.objects.tracks import find_objects, track_objects
 from maskcast.models.segmentation.configs import UNetConfig
@@ -226,6 +228,71 @@ def test_what_does_not_fit_concerns_frames_of_its_size(recorded: list[int]) -> N
                 == 4
             )
     assert len(recorded) == 2  # of the small frames, before and after the large ones
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_memory_that_was_short_for_a_while_slows_no_later_clip() -> None:
+    torch.manual_seed(0)
+    segmenter = UNetConfig(width=2).build([SQUARES]).eval().to("cuda")
+    whole, sizes, shortages = segmenter.forward, [], [0]
+
+    def forward(frames_BTHWC: Tensor, state: Any = ()) -> Any:
+        sizes.append(frames_BTHWC.shape[1])
+        if shortages[0]:
+            shortages[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(frames_BTHWC, state)
+
+    segmenter.forward = forward  # type: ignore[method-assign]
+    worker = Worker(segmenter, "fp32")
+
+    def tried(frames: int) -> list[int]:
+        sizes.clear()
+        segment_whole(worker, np.zeros((frames, 16, 16, 3), np.uint8), batch_size=frames)
+        return list(sizes)
+
+    tried(8)
+    shortages[0] = 1
+    assert tried(8) == [8, 4, 4]
+    assert tried(8) == [4, 4]
+    for _ in range(CALLS_IN_PIECES):
+        tried(4)
+    assert tried(8) == [8]
+    shortages[0] = 1
+    assert tried(1) == [1, 1]
+
+
+def test_threads_that_share_a_worker_get_their_own_results(
+    recorded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    shared = Worker(UNetConfig(width=2).build([SQUARES]).eval().to("cuda"), "fp32")
+    clips = [moving_squares(k, 1, 32, 48)[0] for k in range(2)]
+
+    def confidence(k: int) -> np.ndarray:
+        found = segment_whole(shared, clips[k], batch_size=1)["squares"].confidence
+        assert found is not None
+        return found.copy()
+
+    for _ in range(WARM_UP_CALLS + 1):
+        wanted = [confidence(0), confidence(1)]
+    assert len(recorded) == 1 and (wanted[0] != wanted[1]).any()
+    decoded, second_replayed, first = worker._decoded, threading.Event(), threading.get_ident()
+
+    def decode(*given: Any) -> Any:
+        if threading.get_ident() != first:
+            second_replayed.set()
+        elif second.ident is None:
+            second.start()
+            second_replayed.wait(1)  # it would have replaced the logits of the first
+        return decoded(*given)
+
+    monkeypatch.setattr(worker, "_decoded", decode)
+    found: list[np.ndarray] = []
+    second = threading.Thread(target=lambda: found.append(confidence(1)))
+    np.testing.assert_array_equal(confidence(0), wanted[0])
+    second.join()
+    np.testing.assert_array_equal(found[0], wanted[1])
 
 
 @pytest.mark.usefixtures("_gpu")

@@ -28,6 +28,9 @@ from maskcast.progress import say
 
 LOGITS_COPIES = 4  # temporary tensors of the logits' size
 MAX_GRAPHS = 4  # shapes of batches whose recorded calls are kept
+CALLS_IN_PIECES = (
+    100  # after so many, more frames are tried at once again: another program may have used the memory
+)
 
 Part = tuple[int, np.ndarray | None]  # index of a clip and some of its frames; None at its end
 PredictedPart = tuple[int, Predictions | None]
@@ -57,7 +60,8 @@ class Worker:
         self._graphs: dict[tuple[int, ...], GraphedCallable[Any]] = {}  # by shape, the last used at the end
         # a replay writes over the results of the last one
         self._one_at_a_time: AbstractContextManager[Any] = nullcontext() if self._recorder is None else Lock()
-        self._max_frames: dict[tuple[int, ...], int] = {}  # by size, for those of which too many came at once
+        # by size, for those of which too many came at once; and for how many calls
+        self._max_frames: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def __call__(self, parts: Sequence[Part], objects: bool = False) -> list[PredictedPart]:
         """Returns the predictions for a batch (see ``begin``)."""
@@ -109,29 +113,39 @@ class Worker:
         """Starts frames, in as many pieces as memory requires; all but the last piece are finished on return."""
         check_time()
         num_frames, height, width, _ = frames_THWC.shape
-        try:
-            size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
-            if self._device.type == "cuda":  # a GPU reports what does not fit; pieces would leave it idle
-                size = num_frames
-            size = min(size, self._max_frames.get((height, width), size))
-            if num_frames <= size:
-                return [self._predict(frames_THWC, objects)]
-        except torch.OutOfMemoryError:
-            size = 0  # handled outside, because the error's traceback keeps the memory allocated
+        for _ in range(2 if num_frames == 1 else 1):  # a single frame may fit once the caches are empty
+            try:
+                size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
+                if self._device.type == "cuda":  # a GPU reports what does not fit; pieces would leave it idle
+                    size = num_frames
+                size = min(size, self._frames_that_fit(height, width, size))
+                if num_frames <= size:
+                    return [self._predict(frames_THWC, objects)]
+                break
+            except torch.OutOfMemoryError:
+                size = 0  # handled outside, because the error's traceback keeps the memory allocated
+            self._graphs.clear()  # they hold memory of their own
+            torch.cuda.empty_cache()
         if not size:
             if num_frames == 1:
                 raise MaskcastError(
                     f"a frame of {height} x {width} does not fit into the memory of the GPU; use smaller frames"
                 )
-            self._max_frames[height, width] = size = num_frames // 2
-            self._graphs.clear()  # they hold memory of their own
-            torch.cuda.empty_cache()
+            size = num_frames // 2
+            self._max_frames[height, width] = size, CALLS_IN_PIECES
             say(f"{num_frames} frames at once do not fit into the memory of the GPU: going on with {size}")
         pending: list[Callable[[], Predictions]] = []
         for k in range(0, num_frames, size):
             done = [each() for each in pending]  # before the next piece, as pending results take more memory
             pending = [*map(_completed, done), *self._begin(frames_THWC[k : k + size], objects)]
         return pending
+
+    def _frames_that_fit(self, height: int, width: int, default: int) -> int:
+        """Returns how many frames of a size go through at once, and counts the calls until that is forgotten."""
+        size, calls = self._max_frames.pop((height, width), (default, 0))
+        if calls > 1:
+            self._max_frames[height, width] = size, calls - 1
+        return size
 
     def _predict(self, frames_THWC: np.ndarray, objects: bool) -> Callable[[], Predictions]:
         device, maps = self._device, self.segmenter.maps
