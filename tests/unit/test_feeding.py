@@ -352,6 +352,39 @@ def test_what_a_loss_counts_itself_is_counted_once_in_a_step_that_is_repeated(
         assert torch.equal(value, tasks[1].model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_state_is_copied_once_for_each_kind_of_batch_if_there_is_room(
+    room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = 0
+
+    class Full(Tensor):
+        """The state, whose copies are counted."""
+
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal copies
+            if func is Tensor.clone:
+                copies += 1
+                if not room:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    class WithState(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model.register_buffer("queue", torch.zeros(4).as_subclass(Full), persistent=False)
+
+        def batch(self, step: int) -> tuple[Tensor, Tensor]:
+            x, y = super().batch(step)
+            return (x, y) if step < 3 else (x[:4], y[:4])
+
+    compiled = CompiledMethods([(nn.Identity(), "forward")], lambda method: method)
+    monkeypatch.setattr(learner, "compile_methods", lambda *_, **__: compiled)
+    fit(WithState(), PARAMS, tmp_path)
+    assert copies == 2
+
+
 def test_the_state_of_an_optimiser_moves_between_kinds_of_devices() -> None:
     """That of a GPU says that it is fused, which no other device has to be."""
     model, other = nn.Linear(2, 2), nn.Linear(2, 2)

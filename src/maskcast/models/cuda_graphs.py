@@ -62,11 +62,11 @@ class GraphedCallable(Generic[R]):
 
     def replays(self, x: Any) -> bool:
         """Returns whether a call with tensors of such shapes was recorded."""
-        return _shapes(x) in self._calls
+        return shapes_of(x) in self._calls
 
     def __call__(self, x: Any) -> R:
         """Returns ``function(x)`` for nested tensors ``x``; result and gradients are valid until the next call."""
-        shapes = _shapes(x)
+        shapes = shapes_of(x)
         if shapes not in self._calls:
             if len(self._calls) < self._max_graphs:
                 self._seen[shapes] += 1
@@ -124,7 +124,8 @@ def tensors_of(nest: Any) -> list[Tensor]:
     return result
 
 
-def _shapes(x: Any) -> Shapes:
+def shapes_of(x: Any) -> Shapes:
+    """Returns shape and type of each tensor in nested lists, tuples and mappings."""
     return tuple((tuple(each.shape), each.dtype) for each in tensors_of(x))
 
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
-from maskcast.models.cuda_graphs import GraphedCallable
+from maskcast.models.cuda_graphs import GraphedCallable, Shapes, shapes_of
 from maskcast.progress import say
 from maskcast.seed import derive
 from maskcast.training.compiling import compile_methods
@@ -67,6 +67,7 @@ class Learner:
         networks = [set(network.parameters()) for network in task.networks]
         self._clipped = [[one for one in self._parameters if one in network] for network in networks]
         self._step = 0  # the current one
+        self._seen: set[Shapes] = set()  # of the batches so far
         self._recorded: GraphedCallable[tuple[Tensor, Logged]] | None = None
         if recordable:
             self._recorded = GraphedCallable(
@@ -113,13 +114,11 @@ class Learner:
         """Computes gradients; returns loss and numbers to log, or None if memory ran out."""
         self.compiled.on()
         torch.manual_seed(derive(self._params.seed, self._step))
-        copies: list[Tensor] = []
+        copies = self._copies_of_state() if self._may_repeat(batch) else []
         try:
-            if self._may_repeat(batch):
-                copies += [tensor.clone() for tensor in self._state]
-            if self._recorded is not None:
-                return self._recorded(batch)
-            return self._gradients(batch)
+            result = self._gradients(batch) if self._recorded is None else self._recorded(batch)
+            self._seen.add(shapes_of(batch))
+            return result
         except torch.OutOfMemoryError:
             out_of_memory = True  # handled below, because the error's traceback keeps the memory allocated
         except Exception as error:
@@ -137,9 +136,19 @@ class Learner:
             say("training: steps are no longer recorded as CUDA graphs: these leave too little memory")
         return self._compute_gradients(batch)
 
+    def _copies_of_state(self) -> list[Tensor]:
+        """Returns copies of what a loss may change, or none if there is no memory for them."""
+        try:
+            return [tensor.clone() for tensor in self._state]
+        except torch.OutOfMemoryError:
+            return []
+
     def _may_repeat(self, batch: Any) -> bool:
-        """Whether the step is done again if it fails: not compiled, or without the CUDA graphs of other steps."""
-        if len(self.compiled):
+        """Whether the step is done again if it fails: not compiled, or without the CUDA graphs of other steps.
+
+        Compiling fails at the first batch with certain shapes.
+        """
+        if len(self.compiled) and shapes_of(batch) not in self._seen:
             return True
         return self._recorded is not None and len(self._recorded) > 0 and not self._recorded.replays(batch)
 
