@@ -177,6 +177,29 @@ def test_a_killed_run_ends_with_the_same_bytes(
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_class_that_is_added_later_is_learnt_and_the_others_are_kept(tmp_path: Path) -> None:
+    scores = []
+    training = params(epochs=2, steps_per_epoch=40, batch_size=8, learning_rate=3e-3)
+    for name, classes, ids in (
+        ("old", ["background", "red"], [0, 1, 0]),
+        ("new", ["background", "blue", "red"], [0, 2, 1]),
+    ):
+        with ClipWriter(tmp_path / f"{name} clips", height=32, width=48, maps=single_map(classes)) as writer:
+            for n, split in enumerate(["train"] * 6 + ["val"] * 3):
+                frames, masks = moving_squares(n, 22, 32, 48)
+                labels = {MASK: np.array(ids, np.uint8)[masks]}
+                writer.add(f"{split}_{n}", split=split, kind="labelled", frames=frames, masks=labels)
+        start = tmp_path / "old/masker" if scores else None
+        out = outputs(tmp_path / name)
+        train_masker(clips=tmp_path / f"{name} clips", start=start, params=training, **out)
+        curves = json.loads((out["masker"] / "learning.json").read_text())
+        scores.append([epoch["jaccard"] for epoch in curves["train_masker"]])
+    (_, old), (before, *_, new) = scores
+    assert old > 0.9
+    assert 0.6 < before < 0.7  # two of three classes
+    assert new > 0.9
+
+
 def test_batches_are_a_function_of_seed_and_step(store: ClipStore) -> None:
     task, again, other = (FrameTask(store, params(seed=seed), "x") for seed in (1, 1, 2))
     assert torch.equal(task.batch(3)[0], again.batch(3)[0])

@@ -1,14 +1,17 @@
 """Adapts the weights of a trained segmenter to other classes, which are matched by name.
 
 The last convolution of a segmenter has one output channel per logit. Channels of classes that both segmenters have
-are taken as they are. A new class gets the mean of the channels taken for its label map, with a lower bias. Its
-logit is then nowhere the highest, so that at first no pixel is predicted as a new class.
+are taken as they are. A new class starts from the channel of the background, which its pixels were predicted as
+before (Cermelli et al. 2020, arXiv 2002.00718), or of the first class that is taken. Fresh weights are added,
+because features would not learn to tell apart two classes of equal weights. The bias is lower by ``MARGIN``, so
+that at first hardly a pixel is predicted as a new class.
 """
 
-import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, single_map
@@ -16,6 +19,9 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 
 Logit = tuple[str, str | None]  # names of its label map and of its class; None for an opacity
+
+MARGIN = 4.0  # a new class is e^4 = 55 times less probable than the first one, but for its fresh weights
+PROBE = 64  # rows and columns of the frame of noise on which the effect of fresh weights is measured
 
 
 def adapt_classes(trained: Segmenter, segmenter: Segmenter, config: SegmenterModelConfig) -> dict[str, Tensor]:
@@ -42,6 +48,7 @@ def adapt_classes(trained: Segmenter, segmenter: Segmenter, config: SegmenterMod
         raise MaskcastError(f"{min(others)} depends on the classes")
     if any(name not in state or state[name].shape[1:] != fresh[name].shape[1:] for name in head):
         return state
+    scale = _fresh_scale(trained, head[0].rpartition(".")[0], fresh[head[0]])
     for name in head:
         adapted = fresh[name].clone()
         for label_map in segmenter.maps:
@@ -50,9 +57,8 @@ def adapt_classes(trained: Segmenter, segmenter: Segmenter, config: SegmenterMod
             new = [channel for channel in own if now[channel] not in before]
             adapted[kept] = state[name][[before.index(now[channel]) for channel in kept]]
             if kept and new:
-                # all new classes together are less probable than the most probable other one
-                lower = math.log(1 + len(new)) if adapted.ndim == 1 else 0.0
-                adapted[new] = adapted[kept].mean(0) - lower
+                is_bias = adapted.ndim == 1
+                adapted[new] = adapted[kept[0]] + (-MARGIN if is_bias else scale * adapted[new])
         state[name] = adapted
     return state
 
@@ -103,6 +109,26 @@ def _head_tensors(segmenter: Segmenter, config: SegmenterModelConfig) -> list[st
         raise MaskcastError(f"its head, {type(head).__name__}, is not a convolution to the logits")
     place = next(name for name, part in segmenter.named_modules() if part is head)
     return [f"{place}.{name}" for name in head.state_dict()]
+
+
+def _fresh_scale(trained: Segmenter, place: str, weight: Tensor) -> float:
+    """Returns a factor for fresh weights, so that they change logits by at most 1: the root mean square on noise.
+
+    Args:
+        trained: in eval mode.
+        place: of its last convolution.
+        weight: fresh weights of such a convolution.
+    """
+    seen: list[Tensor] = []
+    head = trained.get_submodule(place)
+    assert isinstance(head, nn.Conv2d)
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    noise = torch.randint(256, (1, 1, PROBE, PROBE, 3), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        trained(noise.to(torch.uint8))
+        changes = F.conv2d(seen[0], weight, None, head.stride, head.padding, head.dilation)
+    hook.remove()
+    return 1 / max(1.0, float(changes.square().mean().sqrt()))
 
 
 def _class_tensors(segmenter: Segmenter, config: SegmenterModelConfig) -> set[str]:
