@@ -8,8 +8,15 @@ from torch.nn import functional as F
 
 from maskcast.data.images import resize_masks
 from maskcast.inference.enlarging import enlarge_classes
+from maskcast.inference.predictions import ClassLogits
 
 SIZES = [(2, (67, 121)), (3, (34, 48)), (49, (100, 130)), (5, (9, 11)), (4, (17, 24))]
+
+
+def enlarged(logits_IJK: np.ndarray, height: int, width: int) -> np.ndarray:
+    mask_IJ = logits_IJK.argmax(-1).astype(np.uint8)
+    classes = np.unique(mask_IJ)
+    return enlarge_classes(mask_IJ, ClassLogits(classes, logits_IJK[..., classes]), height, width)
 
 
 @pytest.mark.parametrize(("num_classes", "size"), SIZES)
@@ -22,13 +29,13 @@ def test_masks_are_those_of_all_logits_interpolated(num_classes: int, size: tupl
     best = np.unique(logits_IJK.argmax(-1))
     logits_KIJ = torch.from_numpy(logits_IJK[..., best]).permute(2, 0, 1)
     whole_KHW = F.interpolate(logits_KIJ[None], size=size, mode="bilinear")[0]
-    np.testing.assert_array_equal(enlarge_classes(logits_IJK, *size), best[whole_KHW.argmax(0).numpy()])
+    np.testing.assert_array_equal(enlarged(logits_IJK, *size), best[whole_KHW.argmax(0).numpy()])
 
 
 def test_a_class_that_is_nowhere_the_best_appears_nowhere() -> None:
     left, right = [4.0, 3.0, 0.0], [0.0, 3.0, 4.0]
     logits_IJK = np.array([[left, right]], np.float32)
-    np.testing.assert_array_equal(enlarge_classes(logits_IJK, 1, 8), [[0, 0, 0, 0, 2, 2, 2, 2]])
+    np.testing.assert_array_equal(enlarged(logits_IJK, 1, 8), [[0, 0, 0, 0, 2, 2, 2, 2]])
 
 
 def test_a_disc_is_closer_to_the_truth_than_its_mask_enlarged() -> None:
@@ -41,4 +48,4 @@ def test_a_disc_is_closer_to_the_truth_than_its_mask_enlarged() -> None:
     def jaccard(mask_HW: np.ndarray) -> float:
         return float((truth_HW & mask_HW).sum() / (truth_HW | mask_HW).sum())
 
-    assert jaccard(enlarge_classes(scores_IJK, 480, 854)) > jaccard(nearest_HW) + 0.007
+    assert jaccard(enlarged(scores_IJK, 480, 854)) > jaccard(nearest_HW) + 0.007

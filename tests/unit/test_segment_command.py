@@ -27,6 +27,7 @@ from maskcast.inference.enlarging import enlarge_classes
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.registry.loading import load_masker_at
 from maskcast.serving.segments import FrameSegmenter
 from maskcast.serving.video_stream import open_stream
 
@@ -207,13 +208,20 @@ def test_masks_in_the_size_of_the_video_come_from_interpolated_logits(segment: S
     code, _, _ = segment(write_frames(tmp_path / "street", frames), model=model)
     assert code == 0
     with maskcast.Segmenter(model).model.session(logits=True) as session:
-        steps = [session.step(frame) for frame in resize_frames(frames, HEIGHT, WIDTH)]
+        steps = [(session.step(frame), session.logits) for frame in resize_frames(frames, HEIGHT, WIDTH)]
     size = frames.shape[1:3]
     found = images(tmp_path / "out/street/masks/squares")
-    np.testing.assert_array_equal(found, [enlarge_classes(step.logits["squares"], *size) for step in steps])
-    assert (found != resize_masks(np.stack([step.maps["squares"] for step in steps]), *size)).any()
-    mattes = [resize_frames(step.maps["matte"][None], *size)[0] for step in steps]
+    np.testing.assert_array_equal(
+        found, [enlarge_classes(step.maps["squares"], logits["squares"], *size) for step, logits in steps]
+    )
+    assert (found != resize_masks(np.stack([step.maps["squares"] for step, _ in steps]), *size)).any()
+    mattes = [resize_frames(step.maps["matte"][None], *size)[0] for step, _ in steps]
     np.testing.assert_array_equal(images(tmp_path / "out/street/mattes/matte"), mattes)
+    segmenter = FrameSegmenter(load_masker_at(str(model)))
+    segmenter.segment(resize_frames(frames, HEIGHT, WIDTH)[0])
+    assert not segmenter.session.logits  # which cost time and memory, and nothing is enlarged
+    segmenter.segment(frames[1])
+    assert segmenter.session.logits.keys() == {"squares"}
 
 
 def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, tmp_path: Path) -> None:

@@ -83,6 +83,20 @@ def test_sessions_of_one_segmenter_do_not_mix(segmenter: Segmenter) -> None:
         assert_alike(list(steps), segmenter, clip)
 
 
+def test_logits_are_those_of_the_classes_that_occur(segmenter: Segmenter) -> None:
+    frames, _ = moving_squares(0, 3, 32, 48)
+    with torch.inference_mode():
+        (logits_BTKHW, _), _ = segmenter(torch.from_numpy(frames)[None], ())
+    with Session(Worker(segmenter, "fp32", logits=True)) as session:
+        for frame, logits_KHW in zip(frames, logits_BTKHW[0], strict=True):
+            maps, _, _ = session.step(frame)  # three values, as without logits
+            classes, logits_HWQ = session.logits["squares"]
+            np.testing.assert_array_equal(classes, np.unique(maps["squares"]))
+            np.testing.assert_array_equal(classes[logits_HWQ.argmax(-1)], maps["squares"])
+            np.testing.assert_allclose(logits_HWQ, logits_KHW.numpy()[classes].transpose(1, 2, 0), atol=1e-5)
+            assert session.logits.keys() == {"squares"}
+
+
 def test_another_size_and_a_cut_begin_anew(segmenter: Segmenter) -> None:
     frames, _ = moving_squares(0, 6, 32, 48)
     session = Session(Worker(segmenter, "fp32"))

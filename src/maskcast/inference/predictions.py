@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Any)
 
 
+class ClassLogits(NamedTuple):
+    """The logits of one frame of a class map, without those of classes that are nowhere the most probable."""
+
+    classes: np.ndarray
+    """(Q,) uint8: the classes that are the most probable of some pixel, ascending."""
+    logits: np.ndarray
+    """(H, W, Q) float32: their logits."""
+
+
 class MapPrediction(NamedTuple):
     """The predictions of one label map for some frames."""
 
@@ -28,8 +37,8 @@ class MapPrediction(NamedTuple):
     pixels in row-major order, (P, K) float32. Not part of the final result."""
     regions: Sequence["Regions"] | None = None
     """What takes their place while frames wait for the end of their window."""
-    logits: np.ndarray | None = None
-    """(T, H, W, K) float32 of a class map, from a ``Worker`` that returns them."""
+    logits: Sequence[ClassLogits] | None = None
+    """Of each frame of a class map, from a ``Worker`` that returns them."""
 
 
 Predictions = dict[str, MapPrediction]  # by the name of the label map

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.cuts import CutDetector
-from maskcast.inference.predictions import Predictions
+from maskcast.inference.predictions import ClassLogits, Predictions
 from maskcast.inference.segment import segment
 from maskcast.inference.worker import Worker
 from maskcast.reading import as_array
@@ -28,8 +28,6 @@ class Step(NamedTuple):
     """(H, W) float32 of each map of classes: the probability of a pixel's class."""
     reset: Reset
     """Why the state was reset before this frame (another size, or a new shot); else empty."""
-    logits: dict[str, np.ndarray]
-    """(H, W, K) float32 of each map of classes, if the session's worker returns them."""
 
     def __repr__(self) -> str:
         maps = ", ".join(f"{name} {'x'.join(map(str, mask.shape))}" for name, mask in self.maps.items())
@@ -46,10 +44,14 @@ class Session:
     Args:
         worker: runs the segmenter; sessions may share it if the segmenter has no state.
         cuts: whether the state is reset at a new shot (see ``CutDetector``).
+
+    Attributes:
+        logits: those of the last frame for each map of classes, by name, if the worker returns them.
     """
 
     def __init__(self, worker: Worker, *, cuts: bool = True) -> None:
         self._worker, self._cuts = worker, cuts
+        self.logits: dict[str, ClassLogits] = {}
         self._size: tuple[int, ...] | None = None
         self._ended = False
         self.reset()
@@ -87,8 +89,8 @@ class Session:
             raise
         maps = {name: one.masks[0] for name, one in predictions.items()}
         sure = {name: one.confidence[0] for name, one in predictions.items() if one.confidence is not None}
-        logits = {name: one.logits[0] for name, one in predictions.items() if one.logits is not None}
-        return Step(maps, sure, reset_reason, logits)
+        self.logits = {name: one.logits[0] for name, one in predictions.items() if one.logits is not None}
+        return Step(maps, sure, reset_reason)
 
     def reset(self) -> None:
         """Resets the state: the next frame is the first of a video."""

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.predictions import MapPrediction, Predictions, concatenate, rounded, take_frames
+from maskcast.inference.predictions import (
+    ClassLogits,
+    MapPrediction,
+    Predictions,
+    concatenate,
+    rounded,
+    take_frames,
+)
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import autocast, has_kernels
 from maskcast.models.base import device_of
@@ -207,17 +214,27 @@ def _decoded(
     if levels is not None:
         probability_THW = rounded(probability_THW, levels).to(torch.uint8)
     masks_THW, confidence_THW = _copy_to_host(ids_THW), _copy_to_host(probability_THW)
-    logits_THWK = _copy_to_host(logits_TKHW.movedim(1, -1).float().contiguous()) if with_logits else None
+    logits_T = None
+    if with_logits:
+        logits_T = [
+            _occurring(ids_HW, logits_KHW) for ids_HW, logits_KHW in zip(ids_THW, logits_TKHW, strict=True)
+        ]
 
     def decode() -> MapPrediction:
         masks, confidence = _checked_finite(masks_THW, highest), confidence_THW.numpy()
-        logits = None if logits_THWK is None else logits_THWK.numpy()
+        logits = None if logits_T is None else [ClassLogits(ids.numpy(), x.numpy()) for ids, x in logits_T]
         if not objects:
             return MapPrediction(masks, confidence, logits=logits)
         per_frame = np.split(torch.cat(pending).numpy(), np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
         return MapPrediction(masks, confidence, per_frame, logits=logits)
 
     return decode
+
+
+def _occurring(ids_HW: Tensor, logits_KHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Starts to copy the classes of a mask (Q,), and their logits (H, W, Q), to the host."""
+    ids_Q = ids_HW.unique()
+    return _copy_to_host(ids_Q), _copy_to_host(logits_KHW[ids_Q.long()].movedim(0, -1).float().contiguous())
 
 
 def _decode_strip(logits_TKIJ: Tensor, objects: bool) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -99,7 +99,7 @@ class MaskerModel:
 
         Args:
             cuts: see ``Session``.
-            logits: whether its steps have the logits, too.
+            logits: whether it has the logits of its last frame, too.
         """
         return Session(self._worker(logits), cuts=cuts)
 

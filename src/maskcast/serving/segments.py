@@ -5,7 +5,7 @@ Legend: H height, W width, C = 3 channels (RGB); arrays are uint8.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class FrameSegmenter:
     """
 
     def __init__(self, loaded: LoadedMasker) -> None:
-        self.session = loaded.model.session(logits=True)
+        self._model = loaded.model
+        self.session, self._enlarges = loaded.model.session(), False  # logits cost time and memory
         self.size, self.maps = loaded.model.size, loaded.model.network.maps
         self.frames, self.unit, self.model_s = 0, "frame", 0.0
         self.resets: list[dict[str, Any]] = []
@@ -60,6 +61,8 @@ class FrameSegmenter:
         """Returns the mask (H, W) of each label map for the next frame."""
         height, width = frame_HWC.shape[:2]
         small = frame_HWC if self.size is None else resize_frames(frame_HWC[None], *self.size)[0]
+        if small.shape != frame_HWC.shape and not self._enlarges:
+            self.session, self._enlarges = self._model.session(logits=True), True
         start = time.perf_counter()
         step = self.session.step(small)
         self.model_s += time.perf_counter() - start
@@ -68,11 +71,15 @@ class FrameSegmenter:
         self.frames += 1
         masks = {}
         for name, mask_IJ in step.maps.items():
-            if mask_IJ.shape != (height, width) and name in step.logits:
-                masks[name] = enlarge_classes(step.logits[name], height, width)
+            if mask_IJ.shape != (height, width) and name in self.session.logits:
+                masks[name] = enlarge_classes(mask_IJ, self.session.logits[name], height, width)
             else:
                 masks[name] = resize_frames(mask_IJ[None], height, width)[0]
         return masks
+
+    def close(self) -> None:
+        """Ends the session."""
+        self.session.close()
 
 
 class MaskWriter:
@@ -219,7 +226,7 @@ def segment_video(
         add_stop_location(
             lambda: f" at {segmenter.unit} {segmenter.frames}: no output was written, run the same command again"
         ),
-        segmenter.session,
+        closing(segmenter),
     ):
         maps = [label_map.to_entry() for label_map in segmenter.maps]
         record = request | {"model_size": segmenter.size, "maps": maps}
