@@ -114,11 +114,13 @@ def exit_code(state: str) -> int:
 def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], pods: RunPods, show: Show) -> Snapshot:
     """Shows the state of a run repeatedly, until the run ends or is stuck."""
     outside_queue: dict[str, datetime] = {}
+    queued: set[str] = set()
     while True:
         at, now = snapshot(run, names, pods), datetime.now(UTC)
         show(at)
+        queued |= {task for task, each in at.waiting.items() if each.in_queue}
         outside_queue = {  # pods do not state when their queue admitted them
-            task: outside_queue.get(task, now if each.of_queue else each.since)
+            task: outside_queue.get(task, now if each.of_queue or task in queued else each.since)
             for task, each in at.waiting.items()
             if not each.in_queue
         }

@@ -240,6 +240,32 @@ def test_a_pod_that_its_queue_has_admitted_is_waited_for_from_then_on(
     assert watched.code == 1 and "train_masker waits: unschedulable" in watched.err
 
 
+def test_a_pod_that_was_seen_in_a_queue_is_waited_for_from_then_on(
+    shared_data: Path,
+    kfp_server: KfpServer,
+    kube: KubeApi,
+    pipelines: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gated = pod_of(shared_data, "pod_no_node_fits")
+    gated["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]
+    run_id, look = a_run(kfp_server, kube, gated, "RUNNING", watch.GIVE_UP * 3), watch.snapshot
+
+    def look_and_admit(*given: Any) -> Any:
+        seen = look(*given)
+        admitted = put_pod(kube, pod_of(shared_data, "pod_no_node_fits"), labels=pod.metadata.labels)
+        admitted.metadata.annotations = pod.metadata.annotations
+        admitted.metadata.creation_timestamp = pod.metadata.creation_timestamp
+        return seen
+
+    (pod,) = (each for path, each in kube.objects.items() if "/pods/" in path)
+    monkeypatch.setattr(watch, "snapshot", look_and_admit)
+    kfp_server.script.extend([{}, {}, {}, {"state": "SUCCEEDED"}])
+    watched = pipelines("watch", run_id)
+    assert "waits: admission by its queue" in watched.err and "waits: unschedulable" in watched.err
+    assert watched.code == 0
+
+
 def test_a_pod_that_fails_or_waits_in_a_loop_is_said_with_its_task(
     shared_data: Path, kfp_server: KfpServer, kube: KubeApi, pipelines: Cli
 ) -> None:
