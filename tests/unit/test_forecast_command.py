@@ -138,6 +138,10 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     code, said, _ = forecast(videos, output=out)
     assert (code, said) == (1, f"2 forecast, 1 skipped, 1 failed: {out}\n")
     assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
+    record = json.loads((out / "b" / "forecast.json").read_text())
+    (out / "b" / "forecast.json").write_text(json.dumps(record | {"revision": 0}))  # of another forecast
+    assert forecast(videos, output=out)[1] == f"1 forecast, 2 skipped, 1 failed: {out}\n"
+    assert json.loads((out / "b" / "forecast.json").read_text()) == record
 
 
 def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(forecast: Forecast, tmp_path: Path) -> None:

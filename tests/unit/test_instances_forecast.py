@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_overlaps_are_those_that_a_count_of_each_pixel_gives(numbers: int, names
     some = number_THW > 0
     counted = Counter(zip(number_THW[some].tolist(), name_THW[some].tolist(), strict=True))
     assert _overlaps(number_THW, name_THW) == [pair for pair, _ in counted.most_common()]
+
+
+def test_overlaps_of_high_numbers_take_no_memory_for_those_below() -> None:
+    number_THW, name_THW = np.full((1, 2, 2), 65535, np.uint16), np.full((1, 2, 2), 200, np.uint8)
+    tracemalloc.start()
+    assert _overlaps(number_THW, name_THW) == [(65535, 200)]
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("maps", [[OBJECTS], [MASK, OBJECTS]], ids=["objects alone", "with classes"])

@@ -240,6 +240,10 @@ def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, t
     assert code == 0 and lines[0].startswith("5 frames, ")
     assert lines[1:] == [f"skipped, as it was masked before: {tmp_path / 'out' / name}" for name in "bc"]
     assert (tmp_path / "out/b/segment.json").stat().st_mtime_ns == before
+    record = json.loads((tmp_path / "out/b/segment.json").read_text())
+    (tmp_path / "out/b/segment.json").write_text(json.dumps(record | {"revision": 0}))  # of other masks
+    code, _, err = segment(single, tmp_path / "many/b.mp4")
+    assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
     write_video(tmp_path / "many/b.mp4", enlarged(1, 3))  # another video of the same name
     code, _, err = segment(tmp_path / "many", single)
     assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err

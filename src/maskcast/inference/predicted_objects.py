@@ -96,10 +96,15 @@ def _overlaps(number_THW: np.ndarray, name_THW: np.ndarray) -> list[tuple[int, i
     Pairs with equally many pixels come in the order of appearance.
     """
     foreground_THW = number_THW > 0
-    names = int(name_THW.max(initial=0)) + 1
-    pairs = number_THW[foreground_THW].astype(np.int64) * names + name_THW[foreground_THW]
+    number_P, name_P = number_THW[foreground_THW], name_THW[foreground_THW]
+    numbers = np.flatnonzero(np.bincount(number_P))  # few of up to 65535
+    place = np.zeros(int(numbers.max(initial=0)) + 1, np.int64)
+    place[numbers] = np.arange(len(numbers))
+    names = int(name_P.max(initial=0)) + 1
+    pairs = place[number_P] * names + name_P
     counts = np.bincount(pairs)
     first = np.zeros(len(counts), np.int64)
     first[pairs[::-1]] = np.arange(len(pairs))[::-1]  # of a repeated index, the last value stays
     found = counts.nonzero()[0]
-    return [divmod(int(pair), names) for pair in found[np.lexsort((first[found], -counts[found]))]]
+    best = found[np.lexsort((first[found], -counts[found]))]
+    return [(int(numbers[pair // names]), int(pair % names)) for pair in best]

@@ -21,7 +21,7 @@ from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.frame_choice import choose_frames
 from maskcast.serving.video_writer import draw_frames, write_video
-from maskcast.serving.videos import FORECAST, Video, is_done, video_digest
+from maskcast.serving.videos import FORECAST, REVISION, Video, is_done, video_digest
 from maskcast.writing import write_json
 
 VIDEO_FILES = ("overlay.mp4", "overlay.gif")
@@ -194,6 +194,7 @@ def forecast_video(
     chosen = choose_frames(video, about, stride, start)
     record = {
         "format": "maskcast-forecast/1",
+        "revision": REVISION,
         "model": loaded.identity,
         "video": {"name": video.path.name, "digest": video_digest(video.path)},
         "frames_seen": list(chosen.seen),

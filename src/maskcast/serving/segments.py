@@ -27,7 +27,7 @@ from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.video_stream import VideoStream, open_stream
 from maskcast.serving.video_writer import VideoWriter
-from maskcast.serving.videos import SEGMENTED, is_done, photographs_in, video_digest
+from maskcast.serving.videos import REVISION, SEGMENTED, is_done, photographs_in, video_digest
 from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 from maskcast.writing import write_json
 
@@ -273,6 +273,7 @@ def _request(
     """Returns the part of the record that determines the result: model, video and background."""
     return {
         "format": "maskcast-segments/1",
+        "revision": REVISION,
         "model": loaded.identity,
         "video": redacted(str(video)).rpartition("/")[2],
         "digest": None if isinstance(video, str) else video_digest(video),

@@ -26,6 +26,7 @@ from maskcast.registry.loading import SAMPLES, is_sample
 from maskcast.storage.store import fetch, local_path
 
 FETCHED = ".fetched"
+REVISION = 1  # of masks and forecasts; raise it if a request would give others, so that old ones count as not done
 FORECAST, SEGMENTED = "forecast.json", "segment.json"  # records in the output folders of `forecast` and `segment`
 
 
