@@ -55,10 +55,9 @@ def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
     return (sums / counts.clamp_min(1)).sum()
 
 
-def all_reduce_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
-    """Returns the sum of integer counts over all processes; NCCL requires them on the device of ``model``."""
-    total = all_sum(torch.from_numpy(counts).to(next(model.parameters()).device))
-    return total.cpu().numpy()
+def all_reduce_counts(counts: np.ndarray, device: torch.device) -> np.ndarray:
+    """Returns the sum of integer counts over all processes; NCCL requires them on the device of the model."""
+    return all_sum(torch.from_numpy(counts).to(device)).cpu().numpy()
 
 
 def all_gather(items: list[T]) -> list[T]:

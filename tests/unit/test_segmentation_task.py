@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tests.two_maps import MATTE, SQUARES, MemoryTraining, write_two_maps
+from torch import nn
 
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.clip_store.reader import ClipStore
@@ -36,6 +37,15 @@ def memory(store: ClipStore, window: WindowParams = WINDOW, **values: Any) -> Wi
     task = segmentation_task(store, MemoryTraining(training=TRAINING, window=window, **values), "x")
     assert isinstance(task, WindowTask)
     return task
+
+
+def test_a_segmenter_without_parameters_is_validated(store: ClipStore) -> None:
+    class Flat(nn.Module):
+        def forward(self, frames_NCHW: torch.Tensor) -> torch.Tensor:
+            return frames_NCHW[:, :1].repeat(1, 4, 1, 1)
+
+    validation = memory(store).validation
+    assert all(total.sum() for total in validation.counts(Masker(Flat(), 1, validation.maps).eval()))
 
 
 def test_windows_are_consecutive_frames_that_share_a_draw(store: ClipStore) -> None:

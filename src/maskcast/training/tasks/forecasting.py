@@ -169,7 +169,7 @@ class ForecastTask(Task):
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
                 per_step = [macro_jaccard(matrix, absent="omit") for matrix in counts.count(truth_hHW, masks_hHW)]
                 own_steps.append((clip.video, clip.id, per_step))
-        counts.matrix_hKK = all_reduce_counts(counts.matrix_hKK, self.model)
+        counts.matrix_hKK = all_reduce_counts(counts.matrix_hKK, device_of(self.model))
         if not counts.foreground:
             raise MaskcastError(
                 f"{self.clips.root}: no future frame of the validation clips has foreground in its true masks, so "

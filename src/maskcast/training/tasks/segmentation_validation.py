@@ -22,6 +22,7 @@ from maskcast.inference.predictions import Predictions, concatenate, count_frame
 from maskcast.inference.segment import segment
 from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
+from maskcast.models.base import device_of
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_windows import labelled_clips
@@ -82,7 +83,7 @@ class Validation:
                 for n, label_map in enumerate(self.maps):
                     truth = read_in_slices(frames, partial(self._masks[n].masks, clip))
                     counts[n] += counts_of(label_map, truth, predictions[label_map.name].masks)
-        return [all_reduce_counts(own, segmenter) for own in counts]
+        return [all_reduce_counts(own, device_of(segmenter)) for own in counts]
 
     def majority_class_jaccard(self) -> float:
         """Returns the Jaccard of constant masks of each map's most frequent class; NaN if a map is an alpha."""
