@@ -454,6 +454,20 @@ def test_a_start_with_other_classes_needs_a_head_that_is_named(
     table.start_from_masker(build(config, single_map("ab")), config, tmp_path)
 
 
+def test_a_start_needs_a_class_besides_the_background_and_says_if_that_is_new(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CASES["unet"]
+    save_masker(tmp_path, build(config, single_map(("background", "a"))), config, {})
+    for classes, said in ((("background", "b"), " but the background"), (("void", "b"), "")):
+        with pytest.raises(MaskcastError, match=f"and they have no class in common{said}; use"):
+            table.start_from_masker(build(config, single_map(classes)), config, tmp_path)
+    for classes in (("void", "a"), ("a", "background"), ("background", "a", "b")):
+        table.start_from_masker(build(config, single_map(classes)), config, tmp_path)
+        told = "class 'void' of map 'mask' comes first, but is new: " in capsys.readouterr().err
+        assert told == ("void" in classes)
+
+
 def test_classes_in_another_order_are_taken_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, clip = CASES["unet"], frames(1, 1, 32, 32)
     save_masker(tmp_path, build(config, single_map("abc")), config, {})

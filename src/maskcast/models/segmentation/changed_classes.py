@@ -17,6 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, single_map
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.progress import say
 
 Logit = tuple[str, str | None]  # names of its label map and of its class; None for an opacity
 
@@ -36,18 +37,26 @@ def adapt_classes(trained: Segmenter, segmenter: Segmenter, config: SegmenterMod
         config: the config that built it.
 
     Raises:
-        MaskcastError: if there is no class in common, or weights depend on the classes that are not of the last
-            convolution.
+        MaskcastError: if there is no class in common but the background, or weights depend on the classes that are
+            not of the last convolution.
     """
     state, fresh = trained.state_dict(), segmenter.state_dict()
     before, now = _logits(trained.maps), _logits(segmenter.maps)
     if not set(before) & set(now):
         raise MaskcastError("they have no class in common")
+    if set(before) & set(now) <= _first(trained.maps) & _first(segmenter.maps):
+        raise MaskcastError("they have no class in common but the background")
     head = _head_tensors(segmenter, config)
     if others := (_class_tensors(segmenter, config) & state.keys()) - set(head):
         raise MaskcastError(f"{min(others)} depends on the classes")
     if any(name not in state or state[name].shape[1:] != fresh[name].shape[1:] for name in head):
         return state
+    for map_name, first in sorted(_first(segmenter.maps) - set(before)):
+        if any(logit in before for logit in now if logit[0] == map_name):
+            say(
+                f"class {first!r} of map {map_name!r} comes first, but is new: at first, others are predicted in "
+                "its place; if the masker has it under another name, use that name"
+            )
     scale = _fresh_scale(trained, head[0].rpartition(".")[0], fresh[head[0]])
     for name in head:
         adapted = fresh[name].clone()
@@ -86,6 +95,11 @@ def _logits(maps: Sequence[LabelMap]) -> list[Logit]:
         classes = (None,) if label_map.kind == "alpha" else label_map.classes
         names += [(label_map.name, each) for each in classes]
     return names
+
+
+def _first(maps: Sequence[LabelMap]) -> set[tuple[str, str]]:
+    """Returns the logits of the first class, the background, of each map of classes."""
+    return {(label_map.name, label_map.classes[0]) for label_map in maps if label_map.kind == "classes"}
 
 
 def _title(logit: Logit, several: bool) -> str:
