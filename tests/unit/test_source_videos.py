@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def test_a_video_cut_short_is_reported(tmp_path, options):
     assert str(path) in reason
     assert "copy it again" in reason
     assert "\n" not in reason
+
+
+def test_what_cannot_be_opened_is_left_out(tmp_path):
+    (tmp_path / "raw").mkdir()
+    write_video(tmp_path / "raw/a.mp4")
+    os.mkfifo(tmp_path / "raw/pipe.mp4")
+    (tmp_path / "raw/gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    listing = list_raw(tmp_path / "raw")
+    assert {clip.meta["video"] for clip in listing.clips} == {"a.mp4"}
+    assert {name: reason.partition(": ")[2] for name, reason in listing.skipped} == dict.fromkeys(
+        ("gone.mp4", "pipe.mp4"), "video not found; fix the path"
+    )
 
 
 def test_what_is_no_video_is_named(tmp_path):

@@ -79,7 +79,7 @@ def pair_files(
             f"{location}: no mask images{f' (it has {suffixes})' if suffixes else ''}; fix source.masks or put "
             "the sequence into unlabeled, or into hidden if nothing may learn from it"
         )
-    if isinstance(images, Path) and images.is_file():
+    if isinstance(images, Path) and not images.is_dir():  # a pipe is refused as a video is
         timing = read_timing(images)
         numbers = range(timing.count)
         pairs = pair_by_number(numbers, mask_images, offset, str(location)) if labelled else _no_pairs(numbers)
