@@ -28,7 +28,8 @@ def finished(first_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shutil.copytree(first_run.folder, folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
     for name in ("my-cluster.yaml", "cluster.yaml"):
         shutil.copy(folder / "pipelines/cluster.yaml", folder / name)
-    write_video(folder / "street.mp4", moving_squares(1, 60, 64, 96)[0])
+    for name in ("street", "monday", "tuesday", "more-videos/wednesday"):
+        write_video(folder / f"{name}.mp4", moving_squares(1, 60, 64, 96)[0])
     truth, results = content(folder)
     truth.rename(folder / "instances_val2017.json")
     results.rename(folder / "results.json")
