@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.conftest import lacking
+from tests.unit.test_evaluate import as_generated
 
 from maskcast.curves import write_curve
 from maskcast.data.clip_store.reader import ClipStore
@@ -107,11 +108,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pa
     epochs = [{"epoch": n, "loss": 1 / n, "jaccard": 1 - 1 / n} for n in range(1, 6)]
     write_curve(root / "masker", "train_masker", epochs)
     models = {"masker": root / "masker", "forecaster": root / "forecaster"}
+    masks = as_generated(ClipStore(clips), root / "masks", root / "masker")
     outputs = {"metrics": root / "metrics.json", "report": root / "report", "page": root / "page.html"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        run_stage("evaluate", {"pictures": 3}, clips=clips, masks=clips, **models, **outputs)
+        run_stage("evaluate", {"pictures": 3}, clips=clips, masks=masks, **models, **outputs)
         registered = {"registration": root / "registration.json", "page": root / "registration.html"}
         run_stage("register_models", {}, clips=clips, **models, report=root / "report", **registered)
     write_hard_page(root / "hard.html")
