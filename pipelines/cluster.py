@@ -1,11 +1,9 @@
 """The content of `cluster.yaml`."""
 
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
-from itertools import combinations, product
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
@@ -25,9 +23,9 @@ from pipelines.kubernetes_types import (
     Secret,
     Size,
     Variable,
-    Volume,
     bytes_of,
 )
+from pipelines.mounts import FilesByFolder, Workspace, check_mounts
 from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, QUEUE_LABEL, Annotations, Labels
 
@@ -35,42 +33,7 @@ LARGEST = 2**31 - 1  # Kubernetes and kfp store seconds and retries in 32 bits
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
 NODE_RESOURCES = "MASKCAST_NODE_RESOURCES"
-# The system's folders, the image's packages, and temporary files with HOME.
-IMAGE_FOLDERS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sbin", "/sys", "/tmp", "/usr")
-# Folders that Kubeflow, Argo and Kubernetes mount into pods, and KServe into those that serve.
-POD_FOLDERS = ("/.cache", "/.config", "/.local", "/gcs", "/kfp-launcher", "/minio", "/run", "/s3", "/var/run")
-SERVING_FOLDERS = ("/mnt/models",)
-RESERVED_VOLUMES = ("kfp-launcher", "shared-memory")
 Kind = Literal["io", "cpu", "gpu"]
-
-
-def _normal_path(path: str) -> PurePosixPath:
-    return PurePosixPath("/", os.path.normpath(path).lstrip("/"))
-
-
-def _refuse_to_hide(owners: Mapping[str, Sequence[str]]) -> AfterValidator:
-    """Returns a validator that normalises mount paths, which may not be, contain or be in a folder of an owner."""
-
-    def check(path: str) -> str:
-        used = _normal_path(path)
-        for owner, folders in owners.items():
-            for folder in map(PurePosixPath, folders):
-                if used.is_relative_to(folder) or folder.is_relative_to(used):
-                    raise PydanticCustomError(
-                        HIDE_INPUT, f"{path} would hide {folder} of {owner}; use another, e.g. /workspace"
-                    )
-        return str(used)
-
-    return AfterValidator(check)
-
-
-def _each_folder_once(files: Any) -> Any:
-    """Returns the keys of ``files`` as given, before those that are equal once normalised become one."""
-    paths = [path for path in files if isinstance(path, str)] if isinstance(files, dict) else []
-    for first, second in combinations(paths, 2):
-        if _normal_path(first) == _normal_path(second):
-            raise PydanticCustomError(HIDE_INPUT, f"{first} and {second} are the same folder; keep one")
-    return files
 
 
 def _keys_by_variable(keys: Any) -> Any:
@@ -94,10 +57,6 @@ def is_of_others(keys: Mapping[str, str]) -> bool:
 SecretKeys = Annotated[
     dict[Variable, Variable], BeforeValidator(_keys_by_variable), AfterValidator(_each_key_once)
 ]
-_POD_OWNERS = {"the image": IMAGE_FOLDERS, "Kubeflow or Kubernetes": POD_FOLDERS}
-_AbsolutePath = Annotated[str, Field(pattern="^/+[^/:][^:]*$")]
-MountPath = Annotated[_AbsolutePath, _refuse_to_hide(_POD_OWNERS)]
-FilesPath = Annotated[_AbsolutePath, _refuse_to_hide(_POD_OWNERS | {"KServe": SERVING_FOLDERS})]
 
 
 class Toleration(Params):
@@ -167,41 +126,6 @@ class Pods(Params):
     """Trains, masks and detects."""
 
 
-class Workspace(Params):
-    """A persistent volume for checkpoints, from which a restarted training resumes."""
-
-    claim: str = Field(pattern=DNS_LABEL)
-    """Name of the PersistentVolumeClaim."""
-    mount_path: MountPath = "/workspace"
-    """Mount path in the pods."""
-    size: Size = "50Gi"
-    """Size that `setup` requests."""
-    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
-    """Access mode that `setup` requests; ReadWriteOnce is sufficient if all pods run on one node."""
-    storage_class: str | None = None
-    """Storage class that `setup` requests; null uses the cluster's default."""
-
-
-class Files(Params):
-    """A ConfigMap or a secret whose keys become files of a folder."""
-
-    config_map: Volume | None = None
-    """Name of a ConfigMap."""
-    secret: Volume | None = None
-    """Name of a secret."""
-
-    @property
-    def name(self) -> str:
-        """Name of the ConfigMap or secret, which is Kubeflow's name of the volume."""
-        return self.config_map or self.secret or ""
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if (self.config_map is None) == (self.secret is None):
-            raise PydanticCustomError(HIDE_INPUT, "needs one of the keys config_map and secret")
-        return self
-
-
 class Serving(Params):
     """How `maskcast models deploy` runs a registered model on KServe."""
 
@@ -247,7 +171,7 @@ class Cluster(Params):
     secrets: dict[Secret, SecretKeys] = Field(default_factory=dict)
     """Secrets by name, each with the keys that become environment variables of the same names, or, for a secret
     that others made, with {variable: key}."""
-    files: Annotated[dict[FilesPath, Files], BeforeValidator(_each_folder_once)] = Field(default_factory=dict)
+    files: FilesByFolder = Field(default_factory=dict)
     """Folders with the files of a ConfigMap or a secret, e.g. {/certificates: {config_map: company-ca}}. Kubeflow
     names the volumes of a pod after them: their names must have no dots and differ, also from the workspace's
     claim."""
@@ -321,34 +245,8 @@ class Cluster(Params):
         return self
 
     @model_validator(mode="after")
-    def _mounts_each_path_once(self) -> Self:
-        if self.workspace and self.workspace.mount_path in self.files:
-            raise PydanticCustomError(
-                HIDE_INPUT, f"files and workspace are both mounted at {self.workspace.mount_path}; change one"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _mounts_nothing_in_files(self) -> Self:
-        paths = [*self.files, *([self.workspace.mount_path] if self.workspace else [])]
-        for path, folder in product(paths, self.files):
-            if path != folder and PurePosixPath(path).is_relative_to(folder):
-                raise PydanticCustomError(
-                    HIDE_INPUT, f"{path} is in {folder} of `files`, which is read-only; change one"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _names_each_volume_once(self) -> Self:
-        used = [*RESERVED_VOLUMES, *([self.workspace.claim] if self.workspace else [])]
-        for path, source in self.files.items():
-            if source.name in used:
-                raise PydanticCustomError(
-                    HIDE_INPUT,
-                    f"files.{path}: a pod already has a volume {source.name!r}, as Kubeflow names it after the "
-                    "ConfigMap or secret; mount a copy with another name, or all its files in one folder",
-                )
-            used.append(source.name)
+    def _mounts_do_not_clash(self) -> Self:
+        check_mounts(self.files, self.workspace)
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api
@@ -102,11 +103,16 @@ class StageLogs:
         workflow = workflow_of(self.run)
         if workflow is None:
             return None
-        for template in executor_templates(stored_spec(self.client, self.run)):
+        for template in self._templates:
             pod = executor_name(workflow, template, task, attempt)
             if (text := self.client.archived_log(self.run.run_id, pod)) is not None:
                 return Log(attempt, text, "Kubeflow's archive")
         return None
+
+    @cached_property
+    def _templates(self) -> list[str]:
+        """Kfp's names of the templates of the run's pods, asked of the server once."""
+        return executor_templates(stored_spec(self.client, self.run))
 
     def _artifacts(self, task: str) -> Iterator[Log]:
         """Yields the artifacts `executor-logs` of a task, if the run's root is a readable bucket."""
