@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from maskcast.data.images import resize_masks
-from maskcast.data.mask_ceiling import MAX_MASKS, MaskCeilings, masks_to_measure, round_trip
+from maskcast.data.mask_ceiling import MAX_MASKS, masks_to_measure, round_trip
 from maskcast.data.sources.base import Arrays, RawClip
+from maskcast.evaluation.mask_ceiling import MaskCeilings
 from maskcast.labels import IGNORE, MASK, LabelMap
 
 MAP = LabelMap(MASK, ("background", "car", "pole"))

@@ -16,13 +16,13 @@ from maskcast.data.compositing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, skip_reasons
 from maskcast.data.loading import frame_size, load_all, only_readable
-from maskcast.data.mask_ceiling import MaskCeilings
 from maskcast.data.mirror_swaps import side_warnings, sides_of_maps
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.dry_run import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.mask_ceiling import MaskCeilings
 from maskcast.labels import IGNORE, MIRROR_SWAPS, LabelMap, Split, mirror_swaps_from_json
 from maskcast.params import Params
 from maskcast.progress import say, track
