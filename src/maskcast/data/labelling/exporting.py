@@ -118,6 +118,7 @@ def _places(store: ClipStore, clips: FrameSelection, *, by_video: bool) -> Place
     """
     places: Places = defaultdict(dict)
     videos = VideoFrames(store) if by_video else None
+    labelled = {clip_id: {*labelled_frames(store, store.get(clip_id))} for clip_id in clips} if by_video else {}
     for clip_id, frames in clips.items():
         clip = store.get(clip_id)
         video, numbers = None if videos is None else videos.name_of(clip), clip.video_frames
@@ -126,13 +127,9 @@ def _places(store: ClipStore, clips: FrameSelection, *, by_video: bool) -> Place
                 places[clip_id][t] = clip_id, t
                 continue
             taken = places[video].get(numbers[t])
-            if taken is None or (_has_label(store, clip_id, t) and not _has_label(store, *taken)):
+            if taken is None or (t in labelled[clip_id] and taken[1] not in labelled[taken[0]]):
                 places[video][numbers[t]] = clip_id, t
     return {name: dict(sorted(found.items())) for name, found in places.items()}
-
-
-def _has_label(store: ClipStore, clip_id: str, t: int) -> bool:
-    return t in labelled_frames(store, store.get(clip_id))
 
 
 def labelled_or_all(store: ClipStore, clip_id: str) -> Sequence[int]:
