@@ -198,16 +198,21 @@ def test_what_never_arrives_is_said(
     assert "lost 11 metrics, 1 file of train_masker" in said
 
 
-def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    empty_database: Path,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
+@pytest.fixture
+def scratch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder for temporary files alone; ``folder`` gets a server's database, and stages wait a second for it."""
+    scratch = tmp_path_factory.mktemp("tmp")
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
     shutil.copy(empty_database, folder / "server.db")
+    return scratch
+
+
+def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (folder / "artifacts").write_text("a file where the store should be")
     with mlflow_server(folder) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("://", "://ann:hunter22@"))
@@ -234,15 +239,8 @@ def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
 
 
 def test_a_store_that_hangs_delays_one_stage_and_no_run_stays_open(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    empty_database: Path,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path_factory: pytest.TempPathFactory,
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
-    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
-    shutil.copy(empty_database, folder / "server.db")
     with mlflow_server(folder) as uri, faulty_proxy(uri) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.endpoint)
         hanging = proxy.add(Fault("swallow", "PUT", "artifacts", times=99))
@@ -268,15 +266,10 @@ def test_a_store_that_hangs_delays_one_stage_and_no_run_stays_open(
 def test_files_that_cannot_be_sent_end_no_finished_stage(
     kept: bool,
     folder: Path,
+    scratch: Path,
     monkeypatch: pytest.MonkeyPatch,
-    empty_database: Path,
     capfd: pytest.CaptureFixture[str],
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    scratch = tmp_path_factory.mktemp("tmp")
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
-    shutil.copy(empty_database, folder / "server.db")
     (folder / "artifacts").write_text("a file where the store should be")
     copy = shutil.copy
 

@@ -21,14 +21,17 @@ CREDENTIALS = {  # by scheme of the remote's address
 
 def has_pipeline() -> bool:
     """Whether the working directory, or one above it, has a pipeline for DVC or a repository for one."""
-    cwd = Path.cwd()
-    return any((folder / name).exists() for folder in (cwd, *cwd.parents) for name in ("dvc.yaml", ".dvc", ".git"))
+    return any((folder / name).exists() for folder in _here_and_above() for name in ("dvc.yaml", ".dvc", ".git"))
 
 
 def dvc_root() -> Path | None:
     """Returns the root of the DVC repository of the working directory, or None."""
-    cwd = Path.cwd()
-    return next((folder for folder in (cwd, *cwd.parents) if (folder / ".dvc").is_dir()), None)
+    return next((folder for folder in _here_and_above() if (folder / ".dvc").is_dir()), None)
+
+
+def _here_and_above() -> tuple[Path, ...]:
+    here = Path.cwd()
+    return (here, *here.parents)
 
 
 def cache_folder(root: Path | None) -> Path:

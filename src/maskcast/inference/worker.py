@@ -35,9 +35,8 @@ from maskcast.progress import say
 
 LOGITS_COPIES = 4  # temporary tensors of the logits' size
 MAX_GRAPHS = 4  # shapes of batches whose recorded calls are kept
-CALLS_IN_PIECES = (
-    100  # after so many, more frames are tried at once again: another program may have used the memory
-)
+# Calls after which more frames are tried at once again, because another program may have used the memory.
+CALLS_IN_PIECES = 100
 
 Part = tuple[int, np.ndarray | None]  # index of a clip and some of its frames; None at its end
 PredictedPart = tuple[int, Predictions | None]
