@@ -67,7 +67,6 @@ __pycache__/
 /mlartifacts/
 *.partial
 *.partial.lock
-*.kept
 *.resume
 # what other commands write
 /kfp-local/
