@@ -27,7 +27,7 @@ import dis, hashlib, importlib, json, os, sys, types
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-import cv2, matplotlib.figure, mlflow, rich.progress, segmentation_models_pytorch, torch, zstandard
+import cv2, matplotlib.font_manager, mlflow, rich.progress, segmentation_models_pytorch, torch, zstandard
 root = Path(sys.argv[1])
 
 def inner(code):

@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 
 IMPORTED = [
     *("alembic", "av", "cv2", "faster_coco_eval", "kfp.dsl.executor_main", "kfp.local", "numpy", "pandas"),
-    *("matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.Image", "pydantic", "yaml", "zstandard"),
+    *("matplotlib.font_manager", "PIL.Image", "pydantic", "yaml", "zstandard"),
     *("mlflow", "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store"),
     *("multiprocessing.spawn", "safetensors.torch", "torch"),  # the first starts what it starts by the real Python
 ]

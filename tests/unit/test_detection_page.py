@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskcast.evaluation.coco.evaluator import CocoScores, Truth, evaluate
 from maskcast.markup import Html
-from maskcast.report.detection_page import show_detections
+from maskcast.report.detection_page import detection_sections
 
 
 def scored() -> CocoScores:
@@ -24,12 +24,10 @@ def scored() -> CocoScores:
 
 
 @pytest.fixture
-def sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Html]:
-    shown: dict[str, Html] = {}
-    monkeypatch.setattr("maskcast.report.detection_page.report_section", shown.__setitem__)
-    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "01_1.png")
-    show_detections(scored(), [tmp_path / "01_1.png"], "val")
-    return shown
+def sections(tmp_path: Path) -> Mapping[str, Html]:
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "pictures/01_1.png")
+    return detection_sections(scored(), tmp_path, "val")
 
 
 def rows(text: str) -> list[list[str]]:
@@ -59,15 +57,14 @@ def test_the_best_category_is_first_and_one_without_truth_is_last(sections: Mapp
 
 
 def test_the_table_of_categories_says_that_it_leaves_out_crowds(
-    sections: Mapping[str, Html], monkeypatch: pytest.MonkeyPatch
+    sections: Mapping[str, Html], tmp_path: Path
 ) -> None:
     assert "leave out" not in sections["By category"]
-    shown: dict[str, Html] = {}
-    monkeypatch.setattr("maskcast.report.detection_page.report_section", shown.__setitem__)
     found = scored()
     blue, red = found.truth.annotations
     truth = Truth(found.truth.images, found.truth.categories, [blue, red, blue | {"id": 3, "iscrowd": 1}])
-    show_detections(evaluate(truth, found.detections, "bbox"), [], "train")
+    shown = detection_sections(evaluate(truth, found.detections, "bbox"), tmp_path / "none", "train")
+    assert "Images" not in shown
     assert ": 3 truths in 1 image" in shown["Scores"] and "selected" not in shown["Scores"]
     assert "best AP first; its truths leave out 1 crowd<" in shown["By category"]
 

@@ -195,8 +195,8 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     with (report / "per_horizon.csv").open() as file:  # DVC warns of a column that is not there
         assert {*drawn["results/report/per_horizon.csv"]} <= {*next(csv.reader(file))}
     names = {str(path.relative_to(report)) for path in report.rglob("*.*")}
-    assert {"scores.md", "scores.csv", "per_class.csv", "per_clip.csv", "README.md", "per_horizon.png"} <= names
-    assert "confidence.png" in names and 0 < first["calibration_error"] < first["calibration_error_objects"] < 1
+    assert {"scores.md", "scores.csv", "per_class.csv", "per_clip.csv", "README.md", "forecast.png"} <= names
+    assert 0 < first["calibration_error"] < first["calibration_error_objects"] < 1
     assert len(list((report / "strips").iterdir())) == 2
     with (report / "per_horizon.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -234,6 +234,7 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
         show_evaluation(evaluated, scores, evaluated.flat(scores), compared, {}, None, curves)
     page.write(tmp_path / "page.html", {}, Evaluate(), {})
     text = (tmp_path / "page.html").read_text()
+    assert 'aria-label="Forecast quality by horizon, macro Jaccard by frame' in text
     assert "Loss of train masker" in text and "Loss of finetune forecaster" not in text  # one epoch is no course
     less = f"{compared[0].interval[0] - 1:+.3f}"
     assert f"above it in 0 of 1 clip, by {less} in the mean." in text

@@ -90,7 +90,7 @@ def test_a_detector_that_knows_the_answer_scores_one(
         "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 1.000" in capsys.readouterr().err
     )
     written = {path.name for path in out["report"].iterdir()}
-    assert written >= {"detections.json", "per_category.csv", "precision_recall.png", "pictures.png", "README.md"}
+    assert written >= {"detections.json", "per_category.csv", "precision_recall.csv", "pictures.png", "README.md"}
     record = read_evaluation(out["report"], (DETECTIONS,))
     record.check_models(detector=detector)
     assert record.scores == metrics

@@ -12,6 +12,7 @@ from maskcast.runner.outputs import atomic_output, check_not_exists
 if TYPE_CHECKING:  # else --help would need `maskcast[train]`
     from maskcast.evaluation.coco.evaluator import CocoScores, Kind
 
+PAGE = "report.html"
 DESCRIPTION = "Prints the twelve COCO metrics of a results file, for boxes or masks."
 EPILOG = """\
 GT.json is an object with the lists
@@ -40,10 +41,14 @@ def run(args: argparse.Namespace) -> int:
     scores = evaluate_files(args.truth, args.results, args.kind)
     if args.out is not None:
         from maskcast.report.detection_files import write_report
+        from maskcast.report.detection_page import detection_sections
+        from maskcast.report.page import document
 
         with atomic_output(args.out, "out") as partial:
             partial.mkdir()
             write_report(partial, scores, args.images)
+            page = document("COCO evaluation", detection_sections(scores, partial))
+            (partial / PAGE).write_text(page, encoding="utf-8")
     truth = scores.truth
     counted = {"detection": scores.detections, "truth": truth.annotations, "image": truth.images}
     print(f"{args.kind}: {', '.join(pluralize(len(items), name) for name, items in counted.items())}")

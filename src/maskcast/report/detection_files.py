@@ -1,4 +1,4 @@
-"""The report of a detector's evaluation: numbers, tables, curves and pictures in one folder."""
+"""The report of a detector's evaluation: numbers, tables and pictures in one folder."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ from maskcast.evaluation.coco.evaluator import CocoScores
 from maskcast.evaluation.coco.image_scores import average_precision
 from maskcast.evaluation.coco.matches import IOU, Matches, match
 from maskcast.report.detection_pictures import draw_images
-from maskcast.report.plots import plot_lines
 from maskcast.report.tables import csv_number, markdown, write_csv
 from maskcast.writing import write_json
 
@@ -31,8 +30,7 @@ FILES = {
     "table.txt": "the twelve lines of COCO's summary; -1 if no such truth exists",
     "metrics.json": "the same numbers by name, without those that are -1",
     "per_category.csv, per_category.md": "AP, AP50, AP75 and AR100 of each category; empty where it has no truth",
-    "precision_recall.csv, precision_recall.png": "precision at 101 recalls, mean over categories; the mean of a "
-    "column is AP, AP50 or AP75",
+    "precision_recall.csv": "precision at 101 recalls, mean over categories; a column's mean is AP, AP50 or AP75",
     "per_image.csv": "AP and f1 of each image, and what was found and missed in it; worst f1 first",
     "pictures.png, pictures/": "where images are given: from best F1 to worst, truth left, detections right",
 }
@@ -88,14 +86,6 @@ def _write_curves(folder: Path, scores: CocoScores) -> None:
     curves = scores.curves()
     rows = [[f"{x:.2f}", *(csv_number(curve[n]) for curve in curves.values())] for n, x in enumerate(recall)]
     write_csv(folder / "precision_recall.csv", ["recall", *curves], rows)
-    plot_lines(
-        folder / "precision_recall.png",
-        recall.tolist(),
-        {name: curve.tolist() for name, curve in curves.items()},
-        title="Precision over recall",
-        x_label="recall",
-        y_label="precision, mean over categories",
-    )
 
 
 def _write_images(folder: Path, scores: CocoScores, matches: Matches) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from maskcast.evaluation.coco.evaluator import CocoScores, Record
 from maskcast.evaluation.coco.matches import IOU
 from maskcast.markup import Html, concatenate, definition_list, element, figure, table
-from maskcast.progress import report_section
 from maskcast.reading import pluralize
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
@@ -25,20 +24,22 @@ SELECTION_NOTE = (
 _score = partial(format_score, none="n/a")
 
 
-def show_detections(scores: CocoScores, pictures: Sequence[Path], split: str) -> None:
-    """Adds an evaluation to the run's page.
+def detection_sections(scores: CocoScores, report: Path, split: str = "") -> dict[str, Html]:
+    """Returns the sections of a page of an evaluation, by title.
 
     Args:
         scores: scores of the detections.
-        pictures: files of the drawn images, best first; see ``detection_pictures``.
-        split: split of the scored images.
+        report: folder that `detection_files.write_report` wrote, with the drawn images, if there are any.
+        split: split of the scored images; empty if unknown.
     """
-    report_section("Scores", _scores(scores, split))
-    report_section("By category", _categories(scores))
-    report_section("Precision over recall", _curves(scores))
-    if pictures:
-        report_section("Images", _images(pictures, scores.truth.images))
-    report_section("What the scores mean", definition_list(DEFINITIONS))
+    sections = {
+        "Scores": _scores(scores, split),
+        "By category": _categories(scores),
+        "Precision over recall": _curves(scores),
+    }
+    if pictures := sorted(report.glob("pictures/*.png")):
+        sections["Images"] = _images(pictures, scores.truth.images)
+    return sections | {"What the scores mean": definition_list(DEFINITIONS)}
 
 
 def _scores(scores: CocoScores, split: str) -> Html:

@@ -1,4 +1,4 @@
-"""Tables and plots of a forecaster's evaluation, for readers and for `dvc plots`."""
+"""Tables of a forecaster's evaluation, for readers and for `dvc plots`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,6 @@ from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.report.clip_by_clip import CSV_HEADER, EXPLANATION, ClipComparison, clip_by_clip
 from maskcast.report.clip_by_clip import HEADER as CLIP_BY_CLIP
-from maskcast.report.plots import plot_lines, plot_reliability
 from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
 DEFINITIONS = {
@@ -159,26 +158,3 @@ def write_tables(
     lines += ["Scores in per_clip.csv are of single clips; their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     return comparisons
-
-
-def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
-    """Plots macro Jaccard over the forecast frames, one line per forecaster."""
-    plot_lines(
-        path,
-        next(iter(scores.values())).frame_numbers,
-        {name: each.per_horizon() for name, each in scores.items()},
-        title="Forecast quality by horizon",
-        x_label="frame",
-        y_label="macro Jaccard (absent classes omitted)",
-        points=True,
-    )
-
-
-def plot_confidence(path: Path, scores: ForecastScores) -> None:
-    """Plots the calibration of the forecaster's confidence, for all pixels and for pixels of objects."""
-    named = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
-    curves = {
-        f"{name}: error {format_score(each.error(), 3, 'n/a')}": each.curve() for name, each in named.items()
-    }
-    first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
-    plot_reliability(path, curves, title=f"Confidence of frames {first} to {last}")

@@ -1,4 +1,4 @@
-"""The report of a forecaster's evaluation: tables, plots and pictures in a folder, and the run's page."""
+"""The report of a forecaster's evaluation: tables and pictures in a folder, and the run's page."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,12 +8,10 @@ from maskcast.curves import Curve
 from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline, selection_note
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
-from maskcast.report.evaluation_files import plot_confidence, plot_horizons, write_tables
+from maskcast.report.evaluation_files import write_tables
 from maskcast.report.evaluation_page import show_evaluation
 from maskcast.report.label_maps import write_label_maps
-from maskcast.report.pictures import OVERVIEW, draw_gallery
-
-HORIZONS = "per_horizon.png"
+from maskcast.report.pictures import draw_gallery
 
 
 def write_report(
@@ -25,8 +23,8 @@ def write_report(
     split: str,
     pictures: int,
     curves: Mapping[str, Curve],
-) -> str:
-    """Writes tables, plots and pictures, and adds all to the run's page.
+) -> None:
+    """Writes tables and pictures, and adds all to the run's page.
 
     Args:
         folder: an empty folder.
@@ -36,18 +34,13 @@ def write_report(
         split: split of the scored clips.
         pictures: number of clips to draw, from the best to the worst.
         curves: learning curves of the trainings, by stage.
-
-    Returns:
-        The name of the picture to look at first.
     """
     prepared = evaluation.prepared
     facts = {"split": split, **evaluation.facts}
     if note := selection_note(split):
         facts["selection"] = note
     compared = write_tables(folder, scores, prepared.classes, facts, evaluation.futures, evaluation.videos)
-    plot_horizons(folder / HORIZONS, scores)
     forecaster_scores = scores[FORECASTER]
-    plot_confidence(folder / "confidence.png", forecaster_scores)
     featured: dict[str, tuple[int, ForecastView]] = {}
     if pictures:
         by_clip = [jaccard_h[forecaster_scores.last] for jaccard_h in forecaster_scores.clip_jaccard]
@@ -60,4 +53,3 @@ def write_report(
         shown = [view.clip_id for _, view in featured.values()]
         maps = write_label_maps(folder, evaluation.masker_scores, prepared, evaluation.generated, shown)
     show_evaluation(evaluation, scores, flat, compared, featured, maps, curves)
-    return OVERVIEW if featured else HORIZONS

@@ -87,6 +87,7 @@ def evaluate(
     from maskcast.models.base import best_device
     from maskcast.report.evaluation_files import definitions, score_table
     from maskcast.report.evaluation_report import write_report
+    from maskcast.report.pictures import OVERVIEW
     from maskcast.report.tables import format_table
 
     prepared, generated = open_stores(clips, masks, params.label_map)
@@ -116,7 +117,7 @@ def evaluate(
 
     report.mkdir()
     curves = read_curves(masker) | read_curves(forecaster)
-    overview = write_report(report, evaluation, scores, flat, split=split, pictures=params.pictures, curves=curves)
+    write_report(report, evaluation, scores, flat, split=split, pictures=params.pictures, curves=curves)
     write_record(
         report / "evaluation.json",
         FORECASTS,
@@ -141,7 +142,8 @@ def evaluate(
     title = f"{split}: {pluralize(len(chosen), 'clip')} at {size}, context from {params.context} masks"
     say(format_table(*score_table(scores), title))
     _report_mask_scores(evaluation, scores, split)
-    say(f"picture: {final_path(report) / overview}")
+    if params.pictures:
+        say(f"picture: {final_path(report) / OVERVIEW}")
 
 
 def _report_mask_scores(

@@ -35,7 +35,7 @@ def evaluate_detector(
         dataset: output of ``prepare_detection``.
         detector: output of ``train_detector``.
         metrics: JSON, flat numbers; the report's README.md explains them.
-        report: folder of tables (CSV, Markdown), curves and pictures (PNG), ``evaluation.json``: all scores, and
+        report: folder of tables and curves (CSV, Markdown), pictures (PNG), ``evaluation.json``: all scores, and
             the digests of data and model, and ``detections.json``: a COCO results file with the image and category
             ids of the source and boxes in pixels of the prepared images.
         params: split, precision and number of pictures.
@@ -52,9 +52,9 @@ def evaluate_detector(
     from maskcast.inference.detect import detect
     from maskcast.models.base import best_device
     from maskcast.models.detection.table import load_detector
-    from maskcast.progress import report_folder, say, track
+    from maskcast.progress import report_folder, report_section, say, track
     from maskcast.report.detection_files import DEFINITIONS, write_report
-    from maskcast.report.detection_page import show_detections
+    from maskcast.report.detection_page import detection_sections
 
     data = DetectionSet(dataset)
     model, description = load_detector(detector)
@@ -72,7 +72,8 @@ def evaluate_detector(
 
     report.mkdir()
     write_report(report, scores, dataset / "images" / params.split, params.pictures)
-    show_detections(scores, sorted(report.glob("pictures/*.png")), params.split)
+    for title, section in detection_sections(scores, report, params.split).items():
+        report_section(title, section)
     write_record(
         report / "evaluation.json",
         DETECTIONS,

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from maskcast.errors import MaskcastError
 from maskcast.markup import Html, concatenate, element
 from maskcast.params import Params, validate
-from maskcast.progress import report_file, report_section, say
+from maskcast.progress import report_section, say
 from maskcast.runner.stage import InPath, OutPath, get_stage, stage
 from maskcast.writing import write_json
 
@@ -73,7 +73,7 @@ def find_learning_rate(
         masks: generated masks, to train a forecaster.
         masker: masker that generated the masks, to train a forecaster.
         pretrained: forecaster to finetune, for finetune_forecaster.
-        curves: folder with losses.csv, and losses.png of all sweeps.
+        curves: folder with losses.csv of all sweeps; the page has the curves.
         metrics: JSON, flat numbers.
         params: stage, range of rates and number of steps.
 
@@ -93,7 +93,6 @@ def find_learning_rate(
         sweeps[title] = range_test(task, values.training, params.lowest, params.highest, params.steps)
         say(f"{title}: {_summary(sweeps[title])}")
     _write(curves, sweeps)
-    report_file(curves / "losses.png", "learning rate")
     report_section("Loss by learning rate", _report(sweeps))
     numbers = {"sweeps": float(len(sweeps))}
     for title, sweep in sweeps.items():
@@ -171,8 +170,7 @@ def _report(sweeps: Mapping[str, "Sweep"]) -> Html:
 
 
 def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:
-    """Writes losses.csv and losses.png."""
-    from maskcast.report.plots import plot_sweeps
+    """Writes losses.csv."""
     from maskcast.report.tables import write_csv
 
     folder.mkdir()
@@ -182,7 +180,3 @@ def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:
         for step, values in enumerate(zip(sweep.rates, sweep.losses, sweep.smoothed, strict=True))
     ]
     write_csv(folder / "losses.csv", ["sweep", "step", "learning_rate", "loss", "smoothed"], rows)
-    plot_sweeps(
-        folder / "losses.png",
-        {title: (sweep.rates, sweep.smoothed, sweep.suggestion) for title, sweep in sweeps.items()},
-    )
