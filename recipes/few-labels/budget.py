@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from budget_page import Point, write_budget
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import one_line_errors
@@ -31,7 +32,6 @@ from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params, deep_merge
-from maskcast.report.budget import Point, write_budget
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng

@@ -84,7 +84,8 @@ def test_what_the_steps_of_hands_are_made_with_fits_its_stages() -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
-def test_what_a_label_budget_compares_fits_its_stages(path: Path) -> None:
+def test_what_a_label_budget_compares_fits_its_stages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BUDGET.parent)  # as Python does for a script
     script, values = runpy.run_path(str(BUDGET)), read(path.with_name("params.yaml"))
     base, second = values["train_masker"], values["second_masker"]
     plan = script["Plan"].model_validate(read(path))

@@ -30,6 +30,7 @@ TESTED = {
     "recipes/clevrer-frames/real_frames.py",
     "recipes/detection/overfit.py",
     "recipes/few-labels/budget.py",
+    "recipes/few-labels/budget_page.py",  # in tests/unit/test_budget_page.py, too
     "recipes/few-labels/compare.py",
     "recipes/hands/list_to_jsonl.py",  # in tests/unit/test_hands_recipe.py, as the next two
     "recipes/hands/make_lmdb.py",
@@ -139,6 +140,7 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
 
 def run(monkeypatch: pytest.MonkeyPatch, script: Path, *arguments: str | Path) -> None:
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -1,14 +1,17 @@
 """The page of a label budget: a chart and a row for each way to train, whatever their number."""
 
 import re
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from maskcast.report.budget import Point, write_budget
+PAGE = runpy.run_path(str(Path(__file__).resolve().parents[2] / "recipes/few-labels/budget_page.py"))
+Point, write_budget = PAGE["Point"], PAGE["write_budget"]
 
 
-def points(*arms: str) -> list[Point]:
+def points(*arms: str) -> list[Any]:
     return [
         Point(arm, order, percent, round(percent * 3), seed, percent / 200 + seed / 100, 2.0)
         for arm in arms
