@@ -1,8 +1,9 @@
 """Reads the stage calls in a dvc.yaml: stage, name, params file and the path of each port."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -106,22 +107,20 @@ def ancestors_of(entry: str, needs: Mapping[str, set[str]]) -> set[str]:
     return needs[entry].union(*(ancestors_of(parent, needs) for parent in needs[entry]))
 
 
-def in_order(calls: Mapping[str, Call]) -> Iterator[str]:
-    """Yields the entries in topological order.
+def in_order(calls: Mapping[str, Call]) -> list[str]:
+    """Returns the entries in topological order.
 
     Raises:
-        MaskcastError: the entries depend on each other in a cycle.
+        MaskcastError: entries depend on each other in a cycle.
     """
-    needs, done = needs_of(calls), set[str]()
-    while len(done) < len(calls):
-        left = [entry for entry in calls if entry not in done]
-        ready = next((entry for entry in left if needs[entry] <= done), None)
-        if ready is None:
-            raise MaskcastError(
-                f"dvc.yaml: {', '.join(left)} depend on each other; fix the paths of their inputs and outputs"
-            )
-        done.add(ready)
-        yield ready
+    needs = {entry: sorted(needed) for entry, needed in needs_of(calls).items()}
+    try:
+        return list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        cycle = sorted(set(error.args[1]))
+        raise MaskcastError(
+            f"dvc.yaml: {', '.join(cycle)} depend on each other; fix the paths of their inputs and outputs"
+        ) from None
 
 
 def _is_stage(words: list[str]) -> bool:

@@ -1,0 +1,34 @@
+"""The stage calls of a dvc.yaml in the order in which they can run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maskcast.errors import MaskcastError
+from maskcast.runner.dvc_calls import in_order, read_calls
+
+PREPARE = "maskcast prepare_clips --params params.yaml --raw {raw} --clips data/clips"
+TRAIN = "maskcast train_masker --params params.yaml --clips data/clips --masker models/masker"
+GENERATE = "maskcast generate_masks --params params.yaml --clips data/clips --masker models/masker --masks {masks}"
+
+
+def order(folder: Path, **commands: str) -> list[str]:
+    content = {"stages": {name: {"cmd": command} for name, command in commands.items()}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return in_order(read_calls(folder / "dvc.yaml")[0])
+
+
+def test_an_entry_comes_after_those_whose_outputs_it_reads(tmp_path: Path) -> None:
+    generate, prepare = GENERATE.format(masks="data/masks"), PREPARE.format(raw="data/raw")
+    assert order(tmp_path, generate=generate, train=TRAIN, prepare=prepare) == ["prepare", "train", "generate"]
+
+
+def test_only_the_entries_of_a_cycle_are_named(tmp_path: Path) -> None:
+    generate, prepare = GENERATE.format(masks="data/raw"), PREPARE.format(raw="data/raw")
+    report = "maskcast evaluate_video --params params.yaml --clips data/raw --report results/report"
+    text = r"dvc.yaml: generate, prepare depend on each other; fix the paths"
+    with pytest.raises(MaskcastError, match=text):
+        order(
+            tmp_path, report=report, generate=generate, train=TRAIN.replace("data/clips", "other"), prepare=prepare
+        )
