@@ -19,7 +19,6 @@ from maskcast.params import Params, is_false
 from maskcast.progress import report, report_file
 from maskcast.report.index import write_index
 from maskcast.report.page import Page
-from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import OutPath, stage
 
@@ -36,8 +35,6 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
     page.metrics({"val_jaccard": 0.5}, None)
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "val<0>.png")
     page.file(tmp_path / "val<0>.png", "masker")
-    (tmp_path / "scores.md").write_text("| a | <b> |")
-    page.file(tmp_path / "scores.md", ".")
     (tmp_path / "scores.csv").write_text("a,b")
     page.file(tmp_path / "scores.csv", "")
     tags = {
@@ -52,7 +49,6 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
     assert '<th scope="row">1</th><td>0.5</td>' in text  # the curve's numbers
     assert len(re.findall("data:image/png;base64,", text)) == 1
     assert "masker/val&lt;0&gt;.png" in text
-    assert ">| a | &lt;b&gt; |</pre>" in text
     assert "a,b" not in text
     for name, value in (
         ("commit", "abc"),
@@ -76,20 +72,6 @@ def test_scores_and_the_loss_come_first_and_single_points_are_no_curves(tmp_path
     assert titles == ["val/jaccard", "train/loss", "train/border"]
 
 
-def test_headings_and_tables_of_a_markdown_text_are_shown_as_such(tmp_path: Path) -> None:
-    page = Page("train_masker")
-    scores = markdown(["class", "Jaccard"], [["a|b", "0.500"], ["<i>", "-"]])
-    (tmp_path / "classes.md").write_text(f"# Maps\n\n## squares\n\n{scores}\n*as it is*\n\n| no | table |\n")
-    page.file(tmp_path / "classes.md", "masker")
-    page.write(tmp_path / "page.html", {}, Given(), {})
-    text = (tmp_path / "page.html").read_text()
-    assert "<h3>Maps</h3>" in text and "<caption>squares</caption>" in text
-    assert "<h3>squares</h3>" not in text  # the caption says it
-    assert '<th scope="row">a|b</th><td>0.500</td>' in text and '<th scope="row">&lt;i&gt;</th>' in text
-    assert re.findall("<pre[^>]*>(.*?)</pre>", text) == ["*as it is*", "| no | table |"]
-    assert "<figcaption>masker/classes.md</figcaption>" in text
-
-
 def test_its_policy_allows_its_own_style_and_script_alone(tmp_path: Path) -> None:
     Page("x").write(tmp_path / "page.html", {}, Given(), {})
     text = (tmp_path / "page.html").read_text()
@@ -103,16 +85,16 @@ def test_its_policy_allows_its_own_style_and_script_alone(tmp_path: Path) -> Non
     assert not re.search(r"<[^>]* (style|on\w+)=", text)
 
 
-def test_a_stage_that_shows_sections_keeps_its_files_off_the_page(tmp_path: Path) -> None:
+def test_a_stage_that_shows_sections_keeps_its_pictures_off_the_page(tmp_path: Path) -> None:
     page = Page("evaluate")
-    (tmp_path / "a.md").write_text("of the file")
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
     page.section("Own <part>", element("p", "shown"))
-    page.file(tmp_path / "a.md", "")
+    page.file(tmp_path / "a.png", "")
     page.write(tmp_path / "page.html", {}, Given(), {})
     text = (tmp_path / "page.html").read_text()
     assert '<h2 id="own-part">Own &lt;part&gt;</h2><p>shown</p>' in text
     assert '<a href="#own-part">' in text
-    assert "of the file" not in text
+    assert "a.png" not in text and "data:image" not in text.partition("<body>")[2]
 
 
 def test_what_is_not_markup_is_escaped() -> None:

@@ -117,7 +117,9 @@ def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
         assert shown.width > 4 * 120 and shown.height > 3 * 80  # 4 samples, and their masks of two maps
     page.write(tmp_path / "page.html", metrics, short, {})
     text = (tmp_path / "page.html").read_text()
-    assert text.index("samples.png") < text.index("classes.md") < text.index("val_0.png")
+    order = ["samples.png</figcaption>", "<caption>Classes of squares", "val_0.png</figcaption>"]
+    assert sorted(order, key=text.index) == order and "classes.md" not in text
+    assert "masker: validation Jaccard" in text and text.count("data:image/png;base64,") == 2
     told = (tmp_path / "out/masker.resume/classes.md").read_text()
     size = "All scores are at 16x24 (height x width), the size of the clips."
     assert told.startswith(f"{size}\n\n## squares\n") and "matte" not in told

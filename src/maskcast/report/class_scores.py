@@ -1,16 +1,15 @@
-"""A text table of a masker's Jaccard index by class, for the page of its run and for MLflow."""
+"""The scores of each class that a masker knows: rows of a table."""
 
 import numpy as np
 
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.labels import LabelMap
-from maskcast.report.tables import markdown
 
 HEADER = ["class", "Jaccard", "precision", "recall", "true pixels", "most confused with"]
 
 
-def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> str:
-    """Returns a table of the classes that occur, the worst first.
+def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> list[list[str]]:
+    """Returns the rows of a table of the classes that occur, the worst first; see `HEADER`.
 
     Args:
         label_map: of kind ``classes``.
@@ -18,8 +17,7 @@ def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> str:
     """
     jaccard_K = jaccard_per_class(counts_KK)
     present = [k for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]
-    rows = [[label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)] for k in present]
-    return markdown(HEADER, rows)
+    return [[label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)] for k in present]
 
 
 def _of_class(counts_KK: np.ndarray, k: int, label_map: LabelMap) -> list[str]:

@@ -24,12 +24,10 @@ from maskcast.params import all_values, flatten
 from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
-from maskcast.report.tables import parse_markdown_table
 
 INDEX = "index.html"  # index with links to all pages of a folder
 GENERATOR = element("meta", name="generator", content="maskcast")  # identifies pages of maskcast
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
-TEXTS = (".md",)
 SCORES = {  # by name in the metrics, most important first: name of a stage's score in the index
     "miou": "mIoU",
     "jaccard_last": "Jaccard of the last frame",
@@ -55,7 +53,7 @@ class Page:
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self._curves: dict[str, dict[int, float]] = defaultdict(dict)  # by name and step
-        self._files: dict[str, Html] = {}  # by caption
+        self._pictures: dict[str, tuple[bytes, str]] = {}  # content and media type, by caption
         self._sections: dict[str, Html] = {}  # by title
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
@@ -65,16 +63,13 @@ class Page:
                 self._curves[name][step] = value
 
     def file(self, path: Path, folder: str) -> None:
-        """Adds a picture (PNG, GIF) or text (Markdown) to the page; other files are only kept by MLflow."""
+        """Adds a picture (PNG, GIF) to the page; other files are only kept by MLflow."""
         caption = f"{folder}/{path.name}" if folder not in ("", ".") else path.name
         if path.suffix in PICTURES:
-            self._files[caption] = figure(caption, caption, path.read_bytes(), PICTURES[path.suffix])
-        elif path.suffix in TEXTS:
-            text = _render_markdown(path.read_text(encoding="utf-8"), caption)
-            self._files[caption] = element("figure", text, element("figcaption", caption))
+            self._pictures[caption] = path.read_bytes(), PICTURES[path.suffix]
 
     def section(self, title: str, content: Html) -> None:
-        """Adds a section made by the stage; a page with such sections does not show the stage's files."""
+        """Adds a section made by the stage; a page with such sections does not show the stage's pictures."""
         self._sections[title] = content
 
     def write(self, path: Path, metrics: Mapping[str, float], params: BaseModel, tags: Mapping[str, str]) -> None:
@@ -97,29 +92,11 @@ class Page:
         if curves:
             charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")
-        if self._files and not has_sections:
-            sections["Pictures and texts"] = concatenate(self._files.values())
+        if self._pictures and not has_sections:
+            figures = (figure(caption, caption, *picture) for caption, picture in self._pictures.items())
+            sections["Pictures"] = concatenate(figures)
         sections["Lineage"] = _lineage(params, tags)
         path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
-
-
-def _render_markdown(text: str, caption: str) -> Html:
-    """Returns Markdown as HTML: headings and tables are converted, other text is shown as written.
-
-    A heading directly before a table becomes the table's caption.
-    """
-    parts, title = [], caption
-    blocks = re.split(r"\n{2,}", text.strip("\n"))
-    for block, following in zip(blocks, [*blocks[1:], ""], strict=True):
-        if re.fullmatch(r"#+ .*", block):
-            title = block.lstrip("# ")
-            if not parse_markdown_table(following):
-                parts.append(element("h3", title))
-        elif lines := parse_markdown_table(block):
-            parts.append(table(title, lines[0], lines[1:]))
-        else:
-            parts.append(element("pre", block, tabindex=0))
-    return concatenate(parts)
 
 
 def _rank(curve: str) -> tuple[bool, bool, str]:

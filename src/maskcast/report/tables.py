@@ -108,14 +108,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def parse_markdown_table(text: str) -> list[list[str]]:
-    """Returns header and rows of a table that ``markdown`` wrote; an empty list for other text."""
-    lines = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in text.splitlines()]
-    if not re.search(r"\n[|:\- ]+\n", text) or len({len(line) for line in lines}) != 1:
-        return []
-    return [[cell.strip().replace(r"\|", "|") for cell in line] for line in (lines[0], *lines[2:])]
-
-
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Writes a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:

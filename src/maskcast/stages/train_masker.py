@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcast.labels import LOOKBACK
+from maskcast.markup import concatenate, element, figure, table
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
@@ -111,13 +112,13 @@ def train_masker(
             "train longer, label more, or check the masks of the clips"
         )
     if not is_dry_run():  # takes another validation
-        _report_classes(task, resume_dir(masker) / "classes.md")
+        _report_scores(task, resume_dir(masker) / "classes.md", summary(scores))
     _report_pictures(task, resume_dir(masker) / "pictures")
 
 
 def _report_samples(task: "SegmentationTask", path: Path) -> None:
     """Draws samples of the first batch, after augmentation, with their masks."""
-    from maskcast.progress import is_main_process, report_file
+    from maskcast.progress import is_main_process, report_file, report_section
     from maskcast.report.overlays import samples_picture
 
     if not is_main_process():
@@ -131,43 +132,53 @@ def _report_samples(task: "SegmentationTask", path: Path) -> None:
     }
     samples_picture(frames, maps).save(path)
     report_file(path, "masker")
+    report_section("Samples", figure("Samples of the first batch", path.name, path.read_bytes()))
 
 
-def _report_classes(task: "SegmentationTask", path: Path) -> None:
-    """Writes the scores of each class in the validation clips."""
+def _report_scores(task: "SegmentationTask", path: Path, lead: str) -> None:
+    """Shows the scores of each class in the validation clips below the lead; MLflow keeps them as text."""
     from maskcast.evaluation.forecasts import size_note
     from maskcast.models.base import best_device
-    from maskcast.progress import is_main_process, report_file
-    from maskcast.report.class_scores import class_scores
+    from maskcast.progress import is_main_process, report_file, report_section
+    from maskcast.report.class_scores import HEADER, class_scores
+    from maskcast.report.tables import markdown
 
     if not is_main_process():
         return
     counts = zip(task.maps, task.validation.counts(task.segmenter.to(best_device())), strict=True)
-    tables = [
-        f"## {label_map.name}\n\n{class_scores(label_map, counts_of_map)}"
+    tables = {
+        label_map.name: class_scores(label_map, counts_of_map)
         for label_map, counts_of_map in counts
         if label_map.kind == "classes"
-    ]
+    }
+    note = size_note(task.store.height, task.store.width)
     if tables:
-        note = size_note(task.store.height, task.store.width)
-        path.write_text("\n".join([f"{note}\n", *tables]), encoding="utf-8")
+        texts = [f"## {name}\n\n{markdown(HEADER, rows)}" for name, rows in tables.items()]
+        path.write_text("\n".join([f"{note}\n", *texts]), encoding="utf-8")
         report_file(path, "masker")
+    shown = (table(f"Classes of {name}, the worst first", HEADER, rows) for name, rows in tables.items())
+    report_section("Scores", concatenate([element("p", f"{lead}. {note}"), *shown]))
 
 
 def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
     """Draws predicted masks of validation clips, into a folder that still exists when the run uploads it."""
     from maskcast.models.base import best_device
-    from maskcast.progress import report_file
+    from maskcast.progress import report_file, report_section
     from maskcast.report.overlays import masker_strip, stack_vertically
     from maskcast.report.paint import class_entries
 
     folder.mkdir(parents=True, exist_ok=True)
     task.segmenter.to(best_device())
+    figures = []
     for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
         strips = []
         for label_map, truth, predicted in maps:
             title = clip if len(maps) == 1 else f"{clip} · {label_map.name}"
             legend = class_entries([truth, predicted], label_map.classes) if label_map.kind == "classes" else []
             strips.append(masker_strip(frames, truth, predicted, title, label_map.kind, legend))
-        stack_vertically(strips).save(folder / f"val_{index}.png")
-        report_file(folder / f"val_{index}.png", "masker")
+        path = folder / f"val_{index}.png"
+        stack_vertically(strips).save(path)
+        report_file(path, "masker")
+        figures.append(figure(f"Masks of {clip}", path.name, path.read_bytes()))
+    if figures:
+        report_section("Predictions", concatenate(figures))
