@@ -60,20 +60,18 @@ def listing(raw: Path, size: tuple[int | None, int | None] = (16, 24), **params)
     return ClevrerSource(**settings).listing(raw, height=size[0], width=size[1], seed=0)
 
 
-def test_masks_agree_with_the_derived_ones_on_all_seven_sequences(shared_data: Path):
+def test_masks_are_inside_the_derived_ones_on_all_seven_sequences(shared_data: Path):
+    """The derived masks also hold the pixels that an edge touches, a rim of half a pixel at 320x480."""
     for number in SEVEN:
         source = ClevrerSource(frames=9, stride=15, ids=(number,), id_splits={number: "val"})
-        clip = source.listing(shared_data / "clevrer", height=320, width=480, seed=0).clips[0]
-        _, masks = layers_of(pickle.loads(pickle.dumps(clip)).load())
         folder = next((shared_data / "clevrer/DERIVED_masks").glob(f"*_{number:05d}"))
         derived = np.stack([read_mask(folder / f"{k:05d}.png").values_HW for k in range(0, 121, 15)])
-        assert (masks == derived).mean() > 0.999
-        objects = (masks > 0) | (derived > 0)
-        assert (masks == derived)[objects].mean() > 0.98
-        halved = ClevrerSource(frames=9, stride=15, ids=(number,)).listing(
-            shared_data / "clevrer", height=160, width=240, seed=0
-        )
-        assert (layers_of(halved.clips[0].load())[1] == resize_masks(derived, 160, 240)).mean() > 0.999
+        for size in ((320, 480), (160, 240)):
+            clip = source.listing(shared_data / "clevrer", height=size[0], width=size[1], seed=0).clips[0]
+            _, masks = layers_of(pickle.loads(pickle.dumps(clip)).load())
+            expected = resize_masks(derived, *size)
+            assert (masks == expected)[masks > 0].mean() > 0.99
+            assert 1.0 < (expected > 0).sum() / (masks > 0).sum() < 1.05
 
 
 def test_frames_of_a_real_video_lie_under_its_masks(shared_data: Path):
