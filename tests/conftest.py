@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import hashlib
+import inspect
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,10 @@ from maskcast.runner import mlflow_client
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs weights has a hub of its own
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs ignore it, and their children
+# KFP reads the whole stack each time it sets something of a task. For a frame whose file is of no module, as those
+# of pytest-xdist are, `inspect` looks through all modules: to compile a pipeline would take ten times as long.
+for _frame, _ in traceback.walk_stack(None):
+    inspect.modulesbyfile.setdefault(_frame.f_code.co_filename, _frame.f_globals["__name__"])
 
 
 @pytest.fixture(scope="session", autouse=True)

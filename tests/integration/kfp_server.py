@@ -161,7 +161,7 @@ class KfpServer:
             raise RefusedError(409, f"The name {query['name']} already exists")
         form = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
         (text,) = (part.get_payload(decode=True).decode() for part in form.get_payload())
-        pipeline, *platform = yaml.safe_load_all(text)
+        pipeline, *platform = yaml.load_all(text, yaml.CSafeLoader)
         json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
         for each in platform:
             json_format.ParseDict(each, pipeline_spec_pb2.PlatformSpec())

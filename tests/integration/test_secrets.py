@@ -180,3 +180,8 @@ def test_no_command_and_no_stage_says_a_secret_that_it_was_given(
         assert "Traceback" not in out + err, f"{name} ({code}): {out}{err}"
         new = {path for path in folder.rglob("*") if path.is_file()} - before
         assert not [path for path in new if found(path.read_bytes().decode("latin-1"))], name
+        if name == "new":  # `dry-run` will try the stages of this project: some will do
+            dvc_yaml = folder / TOLD / "dvc.yaml"
+            stages = yaml.safe_load(dvc_yaml.read_text())["stages"]
+            few = {stage: stages[stage] for stage in ("fetch_dataset", "prepare_clips")}
+            dvc_yaml.write_text(yaml.safe_dump({"stages": few}))

@@ -133,7 +133,7 @@ def compiled(grid: Path, folder: Path, *overrides: str) -> dict[str, Any]:
     assert how is not None and how.total == 3 + 8 + 1
     built = build(given.pipeline, values, Placement("image", cluster), how)
     Compiler().compile(built, str(folder / "pipeline.yaml"))
-    (found, _) = yaml.safe_load_all((folder / "pipeline.yaml").read_text())
+    (found, _) = yaml.load_all((folder / "pipeline.yaml").read_text(), yaml.CSafeLoader)
     return found
 
 

@@ -39,7 +39,7 @@ def compiled(tmp_path: Path, cluster: dict[str, Any], *flags: str) -> tuple[dict
     out = tmp_path / "pipeline.yaml"
     cluster_file = str(tmp_path / "cluster.yaml")
     assert main(["pipeline", "compile", "--cluster", cluster_file, "--out", str(out), *flags]) == 0
-    pipeline, platform = yaml.safe_load_all(out.read_text())
+    pipeline, platform = yaml.load_all(out.read_text(), yaml.CSafeLoader)
     return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
@@ -108,7 +108,7 @@ def test_a_queue_admits_pods_by_their_labels_and_a_run_has_limits(tmp_path: Path
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, **cluster}))
     out = tmp_path / "pipeline.yaml"
     assert main(["pipeline", "compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]) == 0
-    _, platform = yaml.safe_load_all(out.read_text())
+    _, platform = yaml.load_all(out.read_text(), yaml.CSafeLoader)
     kubernetes = platform["platforms"]["kubernetes"]
     labels = {"kueue.x-k8s.io/queue-name": "team-queue", "kueue.x-k8s.io/priority-class": "low"}
     executors = kubernetes["deploymentSpec"]["executors"].values()
@@ -130,7 +130,7 @@ def test_every_pod_has_the_files_of_the_cluster(tmp_path: Path, flags: tuple[str
     }
     file.write_text(yaml.safe_dump({"image": DIGEST, "files": files, "env": variables}))
     assert main(["pipeline", "compile", "--cluster", str(file), "--out", str(out), *flags]) == 0
-    *_, last = yaml.safe_load_all(out.read_text())
+    *_, last = yaml.load_all(out.read_text(), yaml.CSafeLoader)
     platform = last["spec"]["platformSpec"] if flags else last
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     assert len(pods) == len(stages_of("forecasting"))
@@ -148,7 +148,7 @@ def test_every_pod_has_the_labels_and_annotations_of_the_cluster(tmp_path: Path,
         file = tmp_path / "cluster.yaml"
         file.write_text(yaml.safe_dump({"image": DIGEST, **more}))
         assert main(["pipeline", "compile", "--cluster", str(file), "--out", str(out), *flags]) == 0
-    *_, last = yaml.safe_load_all(marked.read_text())
+    *_, last = yaml.load_all(marked.read_text(), yaml.CSafeLoader)
     pods = (last["spec"]["platformSpec"] if flags else last)["platforms"]["kubernetes"]["deploymentSpec"][
         "executors"
     ]
@@ -159,7 +159,7 @@ def test_every_pod_has_the_labels_and_annotations_of_the_cluster(tmp_path: Path,
             "annotations": NOTES,
         }
     if not flags:  # what KFP's cache compares: command, arguments, image, inputs and outputs, but no environment
-        ours, theirs = (next(yaml.safe_load_all(file.read_text())) for file in (plain, marked))
+        ours, theirs = (next(yaml.load_all(file.read_text(), yaml.CSafeLoader)) for file in (plain, marked))
         for pipeline in (ours, theirs):
             for executor in pipeline["deploymentSpec"]["executors"].values():
                 executor["container"].pop("env")
@@ -308,16 +308,16 @@ def test_native_manifests_are_a_pipeline_and_its_version(tmp_path: Path) -> None
     out = tmp_path / "native.yaml"
     flags = ["pipeline", "compile", "--native", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]
     assert main(flags) == 0
-    pipeline, version = yaml.safe_load_all(out.read_text())
+    pipeline, version = yaml.load_all(out.read_text(), yaml.CSafeLoader)
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
     assert {item["metadata"]["namespace"] for item in (pipeline, version)} == {"team"}
     assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "maskcast-forecasting"
     first = version["metadata"]["name"]
     assert main([*flags, "-S", "evaluate.pictures=1"]) == 0
-    second = list(yaml.safe_load_all(out.read_text()))[1]["metadata"]["name"]
+    second = list(yaml.load_all(out.read_text(), yaml.CSafeLoader))[1]["metadata"]["name"]
     assert first != second
     assert main(flags) == 0
-    assert list(yaml.safe_load_all(out.read_text()))[1]["metadata"]["name"] == first
+    assert list(yaml.load_all(out.read_text(), yaml.CSafeLoader))[1]["metadata"]["name"] == first
 
 
 def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
     ]
     assert [each.wait() for each in running] == [0, 0, 0]
     texts = {(tmp_path / seed).read_text() for seed in "123"}
-    versions = [list(yaml.safe_load_all(text))[1] for text in texts]
+    versions = [list(yaml.load_all(text, yaml.CSafeLoader))[1] for text in texts]
     (name,) = {each["metadata"]["name"] for each in versions}
     assert re.fullmatch("maskcast-forecasting-[0-9a-f]{12}", name)  # the pipeline's name once
     assert len({json.dumps(each, sort_keys=True) for each in versions}) == 1

@@ -63,7 +63,7 @@ def test_each_name_has_a_task_with_its_display_name_and_checkpoints_of_its_own(t
     out = tmp_path / "out.yaml"
     which = ["--pipeline", "two_maskers", "--params", str(PARAMS), "--cluster", str(tmp_path / "cluster.yaml")]
     assert main(["pipeline", "compile", *which, "--out", str(out)]) == 0
-    pipeline, _ = yaml.safe_load_all(out.read_text())
+    pipeline, _ = yaml.load_all(out.read_text(), yaml.CSafeLoader)
     shown = {}
     for task in pipeline["root"]["dag"]["tasks"].values():
         component = pipeline["components"][task["componentRef"]["name"]]

@@ -52,7 +52,7 @@ def test_what_is_submitted_holds_no_credential_no_local_path_and_no_mutable_imag
         assert folder == Path("/") or str(folder) not in text
     images = re.findall(r"^\s*image: (\S+)$", made.ir, re.MULTILINE)
     assert set(images) == {IMAGE}
-    pipeline, platform = yaml.safe_load_all(made.ir)
+    pipeline, platform = yaml.load_all(made.ir, yaml.CSafeLoader)
     executors = pipeline["deploymentSpec"]["executors"]
     assert len(images) == len(executors) == len(platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"])
 
