@@ -54,7 +54,7 @@ def test_requests_clips_and_those_unlike_the_training_are_counted() -> None:
 
     before = read(client.get("/metrics").text)
     assert before == {
-        "maskcast_model_info:toy:7:" + "ab" * 32: 1,
+        f"maskcast_model_info:{'ab' * 32}:toy:7": 1,
         **{f"maskcast_request_seconds_bucket:{bound}": 0 for bound in (*BOUNDS_S, "+Inf")},
         **{f"maskcast_request_seconds_{end}": 0 for end in ("sum", "count")},
         **{f"maskcast_{name}": 0 for name in ("requests_under_way", "sessions", "session_frames_total")},
@@ -76,7 +76,9 @@ def test_a_request_counts_in_the_first_bound_that_it_keeps_and_in_all_above() ->
     measured = ServerMetrics("toy", "1", "0")
     for seconds in (0.01, 0.1, 0.11, 61.0):
         measured.answered(CLIENT_CLOSED, seconds)
-    found = read(measured.text(2, 30))
+    measured.sessions.set(2)
+    measured.session_frames.inc(30)
+    found = read(measured.text().decode())
     bounds = [found[f"maskcast_request_seconds_bucket:{bound}"] for bound in (*BOUNDS_S, "+Inf")]
     assert bounds == [1, 2, *[3] * (len(BOUNDS_S) - 2), 4]
     assert found["maskcast_request_seconds_sum"] == pytest.approx(61.22)
@@ -84,4 +86,4 @@ def test_a_request_counts_in_the_first_bound_that_it_keeps_and_in_all_above() ->
 
 
 def test_a_name_with_quotes_is_read_back() -> None:
-    assert r"maskcast_model_info:a\"b\\c\nd:1:0" in read(ServerMetrics('a"b\\c\nd', "1", "0").text(0, 0))
+    assert r"maskcast_model_info:0:a\"b\\c\nd:1" in read(ServerMetrics('a"b\\c\nd', "1", "0").text().decode())

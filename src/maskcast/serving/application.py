@@ -146,7 +146,9 @@ class _Service:
         self.sessions: Sessions | None = None
         if served.masker is not None:
             greeting = self.identity | {"digest": served.digest}
-            self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s, ANSWER_S)
+            self.sessions = Sessions(
+                served.masker, greeting, self.worker, self.metrics, sessions, idle_s, ANSWER_S
+            )
 
     def routes(self) -> list[BaseRoute]:
         """Returns the routes of the application."""
@@ -198,8 +200,7 @@ class _Service:
         return answer
 
     async def _metrics(self, _: Request) -> Response:
-        counts = (0, 0) if self.sessions is None else (self.sessions.open, self.sessions.frames)
-        return Response(self.metrics.text(*counts), media_type=MEDIA_TYPE)
+        return Response(self.metrics.text(), media_type=MEDIA_TYPE)
 
     async def _session(self, socket: WebSocket) -> None:
         if self.sessions is not None and self._is_served(socket.path_params):
@@ -210,13 +211,12 @@ class _Service:
 
     async def _infer(self, request: Request) -> Response:
         begin, code = time.perf_counter(), 500
-        self.metrics.in_flight += 1
         try:
-            answer = await self._answer_or_refuse(request)
+            with self.metrics.in_flight.track_inprogress():
+                answer = await self._answer_or_refuse(request)
             code = answer.status_code
             return answer
         finally:
-            self.metrics.in_flight -= 1
             self.metrics.answered(code, time.perf_counter() - begin)
 
     async def _answer_or_refuse(self, request: Request) -> Response:
@@ -253,7 +253,7 @@ class _Service:
                 except MaskcastError as error:
                     return error_answer(400, str(error))
                 finally:
-                    self.metrics.computed_s += time.perf_counter() - begin
+                    self.metrics.computed_s.inc(time.perf_counter() - begin)
             return Response(answer, headers=headers)
 
     def _compute(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
@@ -262,8 +262,8 @@ class _Service:
         check_answer(request, check_request_size(request.tensor.shape, *self.served.shapes))
         with time_limit(ANSWER_S):
             masks, warnings = self.served.predict_with_warnings(request.tensor)
-        self.metrics.inputs += len(masks)
-        self.metrics.shifted += sum(map(bool, warnings))
+        self.metrics.inputs.inc(len(masks))
+        self.metrics.shifted.inc(sum(map(bool, warnings)))
         parameters = {"digest": self.served.digest} | _warning(warnings)
         return write_answer(request, masks, OUTPUT, self.identity | {"parameters": parameters})
 

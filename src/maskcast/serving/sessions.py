@@ -23,6 +23,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.session import Session
 from maskcast.models.limits import time_limit
 from maskcast.registry.forecast_models import MaskerModel
+from maskcast.serving.metrics import ServerMetrics
 
 MAX_FRAME = 32 << 20  # bytes; a frame of 4096x2160 has 27 MB
 MAX_HEAD = 1000  # bytes of the JSON line
@@ -37,6 +38,7 @@ class Sessions:
         model: the masker.
         greeting: information for clients.
         worker: executor that computes one frame at a time for all sessions.
+        metrics: count sessions and their frames.
         most: maximum number of open sessions.
         idle_s: seconds without a frame after which a session is closed.
         answer_s: time limit in seconds for one frame, because other clients wait for it.
@@ -47,14 +49,16 @@ class Sessions:
         model: MaskerModel,
         greeting: dict[str, Any],
         worker: Executor,
+        metrics: ServerMetrics,
         most: int,
         idle_s: float,
         answer_s: float,
     ) -> None:
-        self.model, self.worker, self.most, self.idle_s, self.answer_s = model, worker, most, idle_s, answer_s
+        self.model, self.worker, self.metrics = model, worker, metrics
+        self.most, self.idle_s, self.answer_s = most, idle_s, answer_s
         maps = [label_map.to_entry() for label_map in model.network.maps]
         self.greeting = {**greeting, "maps": maps, "idle_s": idle_s}
-        self.open = self.frames = 0  # numbers of open sessions, and of frames of all sessions
+        self.open = 0  # number of open sessions
 
     async def __call__(self, socket: WebSocket) -> None:
         """Serves one client until it disconnects, sends an invalid message or is idle too long."""
@@ -64,7 +68,7 @@ class Sessions:
             return
         self.open += 1
         try:
-            with self.model.session() as session:
+            with self.metrics.sessions.track_inprogress(), self.model.session() as session:
                 await self._serve_frames(socket, session)
         except MaskcastError as error:
             await refuse(socket, BAD, str(error))
@@ -92,7 +96,7 @@ class Sessions:
             async with asyncio.timeout(self.idle_s):  # a client that does not read counts as idle
                 await socket.send_bytes(answer)
             count += 1
-            self.frames += 1
+            self.metrics.session_frames.inc()
 
     def _answer(self, session: Session, message: bytes | None, count: int) -> bytes:
         """Returns the answer to a message; runs in the model's thread."""
