@@ -218,6 +218,7 @@ def coco_fault(raw: Path, *path: Any) -> CocoSource:
         (("images", 1, "id", 100), "images[1] (id 100): id 100 occurs twice"),
         (("images", 0, "file_name", "../x.jpg"), "(id 100): file_name must be a relative path, not '../x.jpg'"),
         (("images", 0, "file_name", "/x.jpg"), "file_name must be a relative path"),
+        (("images", 0, "file_name", "..%2Fx.jpg"), "file_name must be a relative path"),
         (("images", 0, "file_name", 7), "file_name must be a relative path, not 7"),
         (("images", 0, "height", "30"), "height must be an integer, not '30'"),
         (("images", []), "labels.json: images is empty"),
@@ -383,6 +384,38 @@ def test_nulls_in_coco_files_are_nothing_said_elsewhere(tmp_path: Path) -> None:
     one, two, _ = config.listing(tmp_path).splits["train"]
     assert (one.size, one.crowd_N.tolist(), two.size) == (None, [False, False], (30, 40))
     assert two.path == tmp_path / "pictures/sub/10.jpg"
+
+
+def test_percent_encoded_names_of_coco_files_are_decoded(tmp_path: Path) -> None:
+    """As the reader of clips does; a file whose name has a percent sign is found, too."""
+    config = coco_fault(tmp_path, "images", 0, "file_name", "a%20b/x%205.jpg")
+    (tmp_path / "pictures/a b").mkdir()
+    (tmp_path / "pictures/2.jpg").rename(tmp_path / "pictures/a b/x 5.jpg")
+    (tmp_path / "pictures/10.jpg").rename(tmp_path / "pictures/100%25.jpg")
+    content = json.loads((tmp_path / "labels.json").read_text())
+    content["images"][1]["file_name"] = "100%25.jpg"
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    one, two, _ = config.listing(tmp_path).splits["train"]
+    assert (one.name, two.name) == ("a b/x 5.jpg", "100%25.jpg")
+    assert one.path.is_file() and two.path.is_file()
+
+
+def test_lists_labels_and_images_may_differ_in_case_and_unicode_form(tmp_path: Path) -> None:
+    """macOS writes names decomposed, lists are typed by people."""
+    config = voc(tmp_path)
+    for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
+        name = "Caf\u00e9 1" if suffix == ".jpg" else "cafe\u0301 01"
+        (tmp_path / folder / f"2{suffix}").rename(tmp_path / folder / f"{name}{suffix}")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("CAFE\u0301 1.JPG\n10\n011\n", "utf-8")
+    found = config.listing(tmp_path).splits["train"]
+    assert [one.path.stem for one in found] == ["Caf\u00e9 1", "10", "11"]
+    assert [len(one.labels_N) for one in found] == [2, 0, 1]
+
+
+def test_yaml_files_and_images_may_differ_in_case_and_zeros(tmp_path: Path) -> None:
+    config = label_files(tmp_path)
+    (tmp_path / "training/labels/2.yml").rename(tmp_path / "training/labels/002.yml")
+    assert len(config.listing(tmp_path).splits["train"]) == 3
 
 
 @pytest.mark.parametrize("name", ["null", "no", "[dog]", "' '"])

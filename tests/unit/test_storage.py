@@ -135,9 +135,7 @@ def test_links_that_lead_in_a_circle_are_refused(tmp_path, tree):
     (tree / "other").mkdir()
     (tree / "deep/to other").symlink_to("../other")
     (tree / "other/to deep").symlink_to("../deep")
-    with pytest.raises(
-        MaskcastError, match=r"to deep: symbolic link is broken, circular or points outside of .*; replace"
-    ):
+    with pytest.raises(MaskcastError, match=r"to deep: symbolic link to \.\./deep is circular"):
         storage.fetch(str(tree), tmp_path / "back")
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -68,18 +68,23 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
     return unique_by_name((path.stem, path) for path in files)
 
 
+def by_key(files: Iterable[Path]) -> dict[NameKey, Path]:
+    """Returns files by the `name_key` of their names without ending; see `unique_by_name`."""
+    return {name_key(stem): path for stem, path in by_stem(files).items()}
+
+
 def unique_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     """Returns files by name.
 
     Raises:
         MaskcastError: if two names are equal, or differ only in case or leading zeros.
     """
-    by_key: dict[NameKey, tuple[str, Path]] = {}
+    seen: dict[NameKey, tuple[str, Path]] = {}
     for name, path in named:
-        first = by_key.setdefault(name_key(name), (name, path))[1]
+        first = seen.setdefault(name_key(name), (name, path))[1]
         if first is not path:
             raise MaskcastError(f"{path}: has the same name as {first.name}; remove one of the two")
-    return dict(by_key.values())
+    return dict(seen.values())
 
 
 def find_same_number(names: Iterable[str]) -> tuple[str, str] | None:
@@ -95,6 +100,27 @@ def find_same_number(names: Iterable[str]) -> tuple[str, str] | None:
 def name_key(name: str) -> NameKey:
     """Returns a key that is equal for names which differ only in case, leading zeros or Unicode form."""
     return tuple(natural_sort_key(unicodedata.normalize("NFC", name).lower()))
+
+
+class NameIndex:
+    """Finds the names that a user's file or params mean: the same name, else the only one with its `name_key`.
+
+    Args:
+        names: the names that exist.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        self._by_key: dict[NameKey, list[str]] = defaultdict(list)
+        for name in self._names:
+            self._by_key[name_key(name)].append(name)
+
+    def find(self, written: str) -> str | None:
+        """Returns the name that is meant, or None."""
+        if written in self._names:
+            return written
+        same = self._by_key.get(name_key(written), ())
+        return same[0] if len(same) == 1 else None
 
 
 def consecutive_runs(keys: Sequence[str]) -> list[range]:

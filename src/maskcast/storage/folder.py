@@ -1,5 +1,6 @@
 """A local folder as a store."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Set
@@ -94,7 +95,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
-    root, *_ = above = (*above, folder)
+    above = (*above, folder)
     for entry in sorted(folder.iterdir()):
         if is_junk(entry.name):
             continue
@@ -103,18 +104,45 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
                 f"{folder}: file name {entry.name!r} is not UTF-8; rename it "
                 "(`convmv -r --notest -f latin1 -t utf8 FOLDER` renames all)"
             )
-        source = Path(os.path.realpath(entry)) if entry.is_symlink() else entry
-        if not source.exists() or not source.is_relative_to(root) or source in above:
-            raise MaskcastError(
-                f"{entry}: symbolic link is broken, circular or points outside of {root}; replace it by its "
-                "target (`cp -rL FOLDER COPY` replaces all)"
-            )
+        source = _target(entry, above) if entry.is_symlink() else entry
         if source.is_dir():
             yield from _walk(source, f"{prefix}{entry.name}/", above)
         elif source.is_file():
             yield _item(prefix + entry.name, source)
         else:
             raise MaskcastError(f"{entry}: neither a file nor a folder; remove it from the data set")
+
+
+def _target(link: Path, above: tuple[Path, ...]) -> Path:
+    """Returns what a symbolic link names.
+
+    Args:
+        link: the link.
+        above: the data set's folder, and the folders from there to the link.
+
+    Raises:
+        MaskcastError: if that is missing, one of these folders, or outside of the first of them.
+    """
+    target, where = Path(os.path.realpath(link)), f"{link}: symbolic link to {os.readlink(link)}"
+    if target in above or _is_loop(link):
+        raise MaskcastError(f"{where} is circular: it leads back to itself or to a folder around it; remove it")
+    if not target.exists():
+        raise MaskcastError(f"{where} is broken: {target} does not exist; remove it, or link what it should name")
+    if not target.is_relative_to(above[0]):
+        raise MaskcastError(
+            f"{where} points outside of {above[0]}, so the data set would be incomplete elsewhere; give a folder "
+            "that contains both, or replace it by its target (`cp -rL FOLDER COPY` replaces all)"
+        )
+    return target
+
+
+def _is_loop(link: Path) -> bool:
+    """Whether links lead in a circle without an end."""
+    try:
+        link.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _item(name: str, source: Path) -> Item:

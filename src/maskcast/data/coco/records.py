@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,6 +114,11 @@ class Records:
                 n, f"{key} {column_N[n]} is not the id of {what} ({count} of {len(column_N)}); {_id_range(ids)}"
             )
         return column_N
+
+
+def name_forms(name: str) -> list[str]:
+    """Returns what a `file_name` may mean, likeliest first: itself, and the text that tools percent-encode."""
+    return list(dict.fromkeys([name, unquote(name)]))
 
 
 def read_lists(path: Path) -> tuple[Records, Records, Records]:

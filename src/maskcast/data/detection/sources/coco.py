@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskcast.data.coco.records import Records, category_names, read_lists
+from maskcast.data.coco.records import Records, category_names, name_forms, read_lists
 from maskcast.data.detection.sources.base import DetectionListing, DetectionSource, LabelledImage
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, RelativePath
@@ -64,7 +64,7 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     order_N = image_N.argsort(kind="stable")
     starts_I = np.searchsorted(image_N[order_N], ids_I)
     stops_I = np.searchsorted(image_N[order_N], ids_I, side="right")
-    names = _file_names(images)
+    names = _file_names(images, folder)
     sizes = [_size(images, n) for n in range(len(images.records))]
     listed = []
     for i, image_id in enumerate(ids_I.tolist()):
@@ -101,10 +101,17 @@ def _size(images: Records, n: int) -> tuple[int, int] | None:
     return height, width
 
 
-def _file_names(images: Records) -> list[str]:
-    names = images.column("file_name")
-    for n, name in enumerate(names):
-        path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath("/")
-        if path.is_absolute() or ".." in path.parts or not path.name:
+def _file_names(images: Records, folder: Path) -> list[str]:
+    """Returns the path of each image below the folder: of the forms of its name the first that exists."""
+    found = []
+    for n, name in enumerate(images.column("file_name")):
+        paths = [one.replace("\\", "/") for one in name_forms(name)] if isinstance(name, str) else [""]
+        if not all(map(_is_below, paths)):
             images.fail(n, f"file_name must be a relative path, not {name!r}; fix it")
-    return [name.replace("\\", "/") for name in names]  # tools on Windows write backslashes
+        found.append(next((path for path in paths if (folder / path).is_file()), paths[0]))
+    return found
+
+
+def _is_below(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts

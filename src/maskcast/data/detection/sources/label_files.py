@@ -13,11 +13,10 @@ from maskcast.data.detection.sources.base import (
     finite_number,
     named_listing,
 )
-from maskcast.data.frame_names import by_stem
+from maskcast.data.frame_names import by_key
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import natural_sort_key
 from maskcast.params import RelativePath
 from maskcast.reading import pluralize, read_yaml, short_repr
 
@@ -50,23 +49,24 @@ def _images(folder: Path) -> list[NamedBoxes]:
                 f"{folder / part}: folder not found; fix source.train or source.val, or fetch_dataset.uri, "
                 "the folder that contains them"
             )
-    images = by_stem(image_files(folder / "images"))
-    labels = by_stem(
+    images = by_key(image_files(folder / "images"))
+    labels = by_key(
         path
         for path in sorted((folder / "labels").iterdir())
         if path.suffix.lower() in YAML_SUFFIXES and not is_junk(path.name)
     )
     if not images:
         raise MaskcastError(f"{folder / 'images'}: contains no images; fix source.train or source.val")
-    if unpaired := sorted(set(images) ^ set(labels), key=natural_sort_key):
+    if unpaired := sorted(set(images) ^ set(labels)):
+        first = images.get(unpaired[0])
         missing_folder, file = (
-            ("labels", f"{unpaired[0]}.yml") if unpaired[0] in images else ("images", unpaired[0])
+            ("labels", f"{first.stem}.yml") if first is not None else ("images", labels[unpaired[0]].stem)
         )
         raise MaskcastError(
             f"{folder}: {pluralize(len(unpaired), 'image or label file')} without partner: "
             f"{missing_folder}/{file} is missing; add it (with empty lists if the image has no objects)"
         )
-    return [_read(labels[stem], image) for stem, image in images.items()]
+    return [_read(labels[key], image) for key, image in images.items()]
 
 
 def _read(path: Path, image: Path) -> NamedBoxes:

@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +16,11 @@ from maskcast.data.detection.sources.base import (
     finite_number,
     named_listing,
 )
-from maskcast.data.frame_names import by_stem
+from maskcast.data.frame_names import NameKey, by_key, name_key
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
+from maskcast.files import is_junk
 from maskcast.params import RelativePath
 from maskcast.reading import read_text
 
@@ -48,19 +49,27 @@ class VocSource(DetectionSource):
                 f"{raw / self.images}: folder not found; fix source.images, or fetch_dataset.uri, the folder "
                 "that contains it"
             )
-        images = by_stem(image_files(raw / self.images))
+        images = by_key(image_files(raw / self.images))
+        folder = raw / self.annotations
+        xml = (
+            [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".xml"] if folder.is_dir() else []
+        )
+        labels = by_key(path for path in xml if not is_junk(path.name))
         lists = {"train": self.train} | ({"val": self.val} if self.val else {})
         splits: dict[str, Sequence[NamedBoxes]] = {}
         for split, file in lists.items():
             names = [_image_name(line, images) for line in _read_names(raw / file)]
-            if missing := [name for name in names if name not in images]:
+            if missing := [name for name in names if name_key(name) not in images]:
+                known = [path.stem for path in images.values()]
                 raise MaskcastError(
-                    f"{raw / self.images}: image {missing[0]!r} not found{did_you_mean(missing[0], images)}; "
+                    f"{raw / self.images}: image {missing[0]!r} not found{did_you_mean(missing[0], known)}; "
                     f"it is listed in {raw / file} ({len(missing)} of {len(names)} missing): "
                     "add it, or fix the name"
                 )
-            files = [_xml_path(raw / self.annotations, name) for name in names]
-            splits[split] = [_read(path, images[name]) for path, name in zip(files, names, strict=True)]
+            splits[split] = [
+                _read(labels.get(key, folder / f"{name}.xml"), images[key])
+                for name, key in zip(names, map(name_key, names), strict=True)
+            ]
         return named_listing(splits, self.classes)
 
 
@@ -73,19 +82,14 @@ def _read_names(path: Path) -> list[str]:
     return names
 
 
-def _image_name(line: str, images: Mapping[str, Path]) -> str:
+def _image_name(line: str, images: Collection[NameKey]) -> str:
     """Returns the image name in a line, which may contain spaces; VOC's files per class append -1, 0 or 1."""
     without_flag = re.sub(r"\s+(-1|0|1)$", "", line)
     has_suffix = Path(line).suffix.lower() in IMAGE_SUFFIXES
     return next(
-        (name for name in (line, without_flag, Path(line).stem) if name in images),
+        (name for name in (line, without_flag, Path(line).stem) if name_key(name) in images),
         Path(without_flag).stem if has_suffix else without_flag,
     )
-
-
-def _xml_path(folder: Path, name: str) -> Path:
-    lower, upper = folder / f"{name}.xml", folder / f"{name}.XML"
-    return upper if upper.is_file() and not lower.is_file() else lower
 
 
 def _read(path: Path, image: Path) -> NamedBoxes:

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco.masks import compressed_masks
-from maskcast.data.coco.records import Records, category_names, parse_lists
+from maskcast.data.coco.records import Records, category_names, name_forms, parse_lists
 from maskcast.data.labelling.formats.base import (
     Export,
     FrameId,
@@ -94,7 +93,7 @@ class Coco(LabelFormat):
         for n, image in enumerate(images.records):
             where = f"{images.where}[{n}] ({image.get('file_name', image['id'])})"
             frame_ids, name = _frame_ids(images, n, videos), image["file_name"]
-            yield frame_of_rle(where, frame_ids, sizes[n], grouped[n], list(dict.fromkeys([name, unquote(name)])))
+            yield frame_of_rle(where, frame_ids, sizes[n], grouped[n], name_forms(name))
 
 
 def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
