@@ -21,7 +21,8 @@ from pydantic_core import to_jsonable_python
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS, natural_sort_key
 from maskcast.reading import read_yaml
-from maskcast.validation_errors import closest_match, first_error
+from maskcast.spelling import did_you_mean, suggestion
+from maskcast.validation_errors import first_error
 
 LARGEST_INTEGER = 2**62  # so that the sum of two fits into int64
 LARGEST = 1e38  # near the maximum of float32
@@ -182,9 +183,8 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     """
     if name not in content:
         present = ", ".join(map(str, content)) or "none"
-        near = closest_match(name, map(str, content))
-        remedy = f"did you mean {near!r}?" if near else "add it"
-        raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); {remedy}")
+        remedy = did_you_mean(name, map(str, content)) or "; add it"
+        raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}){remedy}")
     value = content[name]
     if not isinstance(value, dict) and value is not None:
         raise MaskcastError(f"{where}: section {name!r} must map keys to values, not {type(value).__name__}")
@@ -207,8 +207,7 @@ def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: 
     if not keys:
         raise MaskcastError(f"{where}: use section.key and a value, e.g. train_masker.training.epochs and 3")
     if name not in values:
-        hint = f"did you mean {near!r}? " if (near := closest_match(name, values)) else ""
-        raise MaskcastError(f"{where}: unknown section {name!r}; {hint}sections: {', '.join(values)}")
+        raise MaskcastError(f"{where}: unknown section {name!r}; {suggestion(name, values)}")
     parent = values[name]
     for key in keys[:-1]:
         parent = parent.setdefault(key, {})

@@ -1,8 +1,7 @@
 """Describes what is wrong with values for a params class, in one line for their author."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -11,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from maskcast.reading import short_repr
+from maskcast.spelling import closest_match, did_you_mean, suggestion
 
 HIDE_INPUT = "unshown"  # type of PydanticCustomError for values that must not be shown
 
@@ -67,7 +67,7 @@ def _describe(model: type[BaseModel], values: Any, error: ErrorDetails) -> tuple
             )
         case "union_tag_invalid":
             word, allowed = context["tag"], _tags(location.union, location.discriminator)
-            text = f"no {location.discriminator} {word!r}; {_suggestion(closest_match(word, allowed), allowed)}"
+            text = f"no {location.discriminator} {word!r}; {suggestion(word, allowed)}"
             return _join(key, location.discriminator), text, False
         case "string_type" if isinstance(given, Mapping) and not any(given.values()):
             return key, f'needs quotes, because braces mean a mapping in YAML: "{{{", ".join(given)}}}"', False
@@ -82,12 +82,8 @@ def _describe(model: type[BaseModel], values: Any, error: ErrorDetails) -> tuple
                 else ", ".join(_keys(location.classes))
             )
             return key, f"needs keys ({keys or 'any'}), got {short_repr(given)}; change it", False
-        case "literal_error" if near := closest_match(str(given), re.findall("'(.+?)'", context["expected"])):
-            return (
-                key,
-                f"input should be {context['expected']}, got {short_repr(given)}; did you mean {near!r}?",
-                False,
-            )
+        case "literal_error" if hint := did_you_mean(str(given), re.findall("'(.+?)'", context["expected"])):
+            return key, f"input should be {context['expected']}, got {short_repr(given)}{hint}", False
     text = error["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
     text = text.replace("tuple", "list").replace(" after validation", "")  # names as in YAML
     if kind == HIDE_INPUT or (
@@ -134,19 +130,8 @@ def _describe_unknown_key(location: _Location, root: type[BaseModel]) -> str:
         owner = f"{location.discriminator}: {', '.join(others)}"
         return f"unknown key; it belongs to {owner}; allowed: {', '.join(known)}"
     elsewhere = [each for each in _all_keys(root) if each.rpartition(".")[2] == key]
-    meant = closest_match(key, known, 0.8) or min(elsewhere, key=len, default=None) or closest_match(key, known)
-    return f"unknown key; {_suggestion(meant, known)}"
-
-
-def _suggestion(meant: str | None, allowed: Sequence[str]) -> str:
-    hint = f"did you mean {meant!r}? " if meant else ""
-    return f"{hint}allowed: {', '.join(allowed)}"
-
-
-def closest_match(word: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Returns the most similar name, if its similarity (``difflib``) to the word is at least ``cutoff``."""
-    lower = {name.lower(): name for name in names}
-    return next((lower[match] for match in difflib.get_close_matches(word.lower(), lower, 1, cutoff)), None)
+    meant = closest_match(key, known, 0.8) or min(elsewhere, key=len, default=None)
+    return f"unknown key; {suggestion(key, known, meant)}"
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

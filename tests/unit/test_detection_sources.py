@@ -353,7 +353,7 @@ def test_voc_names_may_hold_spaces_endings_and_flags(tmp_path: Path) -> None:
     assert list(found) == ["my photo 1", "10", "b.c"]
     assert sorted(found["my photo 1"]) == sorted(BOXES["2"])
     (tmp_path / "ImageSets/Main/train.txt").write_text("my photo 2 -1\n")
-    line = "image 'my photo 2' not found (did you mean 'my photo 1'?); it is listed"
+    line = "(1 of 1 missing); add it, or fix the name; did you mean 'my photo 1'?"
     refused(source({"layout": "voc", "val": None}), tmp_path, line)
 
 

@@ -23,6 +23,7 @@ from maskcast.runner.stage import get_stage, stage_names
 
 COMMAND = [sys.executable, "-m", "maskcast"]
 MODELS = "maskcast models: error: argument COMMAND:"
+OF_PIPELINE = "compile, run-local, setup, preflight, submit, status, watch, logs, retry, cancel, schedule"
 PIPELINES = [
     yaml.safe_load((ROOT / file).read_text())["stages"]
     for file in ("dvc.yaml", *(f"recipes/{name}/dvc.yaml" for name in ("detection", "video", "learning-rate")))
@@ -150,11 +151,18 @@ def test_both_spellings_of_a_name_are_taken(words: tuple[str, ...], said: Said) 
         ("evalute --params params.yaml", "error: unknown stage or command 'evalute'; did you mean 'evaluate'?"),
         ("train-maskr", "error: unknown stage or command 'train-maskr'; did you mean 'train_masker'?"),
         ("modles list", "error: unknown stage or command 'modles'; did you mean 'models'?"),
-        ("pipeline sumbit", "error: unknown command of pipeline 'sumbit'; did you mean 'submit'?"),
-        ("pipeline runlocal", "error: unknown command of pipeline 'runlocal'; did you mean 'run-local'?"),
+        (
+            "pipeline sumbit",
+            f"error: unknown command of pipeline 'sumbit'; did you mean 'submit'? allowed: {OF_PIPELINE}",
+        ),
+        (
+            "pipeline runlocal",
+            f"error: unknown command of pipeline 'runlocal'; did you mean 'run-local'? allowed: {OF_PIPELINE}",
+        ),
         (
             "models promot",
-            "maskcast models: error: argument COMMAND: invalid choice: 'promot'; did you mean 'promote'?",
+            "maskcast models: error: argument COMMAND: invalid choice: 'promot'; did you mean 'promote'? "
+            "allowed: list, promote, rollback, compare, lineage, evaluate, download, export, deploy, undeploy",
         ),
         (
             "models promote --reson=x",
@@ -207,7 +215,7 @@ def test_an_empty_text_is_no_path_and_no_value(
 def test_a_word_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["xyzzy"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: unknown stage or command 'xyzzy'; choose from ")
+    assert said.startswith("error: unknown stage or command 'xyzzy'; allowed: ")
     assert all(name in said for name in (*COMMANDS, *stage_names()))
 
 

@@ -501,7 +501,7 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
     [
         ("train_masker", "use section.key=value"),
         ("train=1", "use section.key=value"),
-        ("train.epochs=1", "unknown section 'train'; sections: fetch_dataset, "),
+        ("train.epochs=1", "unknown section 'train'; allowed: fetch_dataset, "),
         ("train_masker.epochs=1", "train_masker.epochs: unknown key"),
         ("train_masker.training.epochs=[1", "is not valid YAML"),
         ("train_masker.training.epochs=2001-99-99", "is not valid YAML"),
@@ -569,7 +569,7 @@ def test_sections_that_no_stage_reads_are_their_owner_s(
     assert (tmp_path / "own.yaml").read_bytes() == (tmp_path / "plain.yaml").read_bytes()
     files = ["--params", str(file), "--out", str(tmp_path / "out.yaml")]
     assert main(["pipeline", "compile", *files, "-S", "x-common.epochs=3"]) == 2
-    assert "-S x-common.epochs=3: unknown section 'x-common'; sections: fetch_dataset" in capsys.readouterr().err
+    assert "-S x-common.epochs=3: unknown section 'x-common'; allowed: fetch_dataset" in capsys.readouterr().err
     file.write_text(text.replace("train_masker:", "train_maskr:"))
     assert main(["pipeline", "compile", *files]) == 2
     assert "section 'train_masker' is missing" in (said := capsys.readouterr().err)

@@ -96,7 +96,7 @@ def test_a_run_is_given_other_values_by_name(tmp_path: Path) -> None:
         ("second_masker.confidence_levels=4", "second_masker.confidence_levels: unknown key"),
         (
             "third_masker.training.epochs=1",
-            "unknown section 'third_masker'; did you mean 'train_masker'. sections: fetch_dataset, ",
+            "unknown section 'third_masker'; did you mean 'train_masker'. allowed: fetch_dataset, ",
         ),
     ],
 )

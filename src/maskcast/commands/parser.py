@@ -3,12 +3,13 @@
 import argparse
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from maskcast.errors import MaskcastError
 from maskcast.redaction import printable
+from maskcast.spelling import closest_match, suggestion
 
 
 class _Help(argparse.HelpFormatter):
@@ -41,7 +42,7 @@ class CommandParser(argparse.ArgumentParser):
         """Reports a user error, without the secrets that its words may contain, and exits."""
         flags = set(_flags(self))
         for word in (word.partition("=")[0] for word in self._words):
-            if word.startswith("--") and word not in flags and (near := _closest(word, flags)):
+            if word.startswith("--") and word not in flags and (near := closest_match(word, flags)):
                 message += f"; did you mean {near!r} by {word!r}?"
         super().error(printable(message))
 
@@ -105,27 +106,12 @@ def resolve_name(word: str, what: str, names: Sequence[str]) -> str:
     """Returns the name that a word refers to; ``-`` and ``_`` are equivalent.
 
     Raises:
-        MaskcastError: the name is unknown; the message suggests the closest one, or lists all.
+        MaskcastError: the name is unknown; the message has the remedy (see ``suggestion``).
     """
     by_spelling = {name.replace("-", "_"): name for name in names}
     if (name := by_spelling.get(word.replace("-", "_"))) is None:
         raise MaskcastError(f"unknown {what} {word!r}; {suggestion(word, names)}")
     return name
-
-
-def suggestion(word: str, names: Iterable[str]) -> str:
-    """Returns the remedy for an unknown word: the closest name, or the list of all."""
-    known = list(names)
-    near = _closest(word, known)
-    return f"did you mean {near!r}?" if near else f"choose from {', '.join(known)}"
-
-
-def _closest(word: str, names: Iterable[str]) -> str | None:
-    from maskcast.validation_errors import closest_match  # only needed for errors
-
-    by_spelling = {name.replace("-", "_"): name for name in names}
-    spelling = closest_match(word.replace("-", "_"), sorted(by_spelling))
-    return by_spelling[spelling] if spelling else None
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

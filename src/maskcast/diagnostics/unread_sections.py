@@ -10,7 +10,7 @@ from maskcast.installation import git
 from maskcast.params import load_params_file
 from maskcast.reading import read_yaml
 from maskcast.runner.stage import stage_names
-from maskcast.validation_errors import closest_match
+from maskcast.spelling import closest_match
 
 ANCHORS = ("x-", ".")  # how names of sections begin that, by convention, only hold anchors of YAML
 MISTYPED = 0.8  # similarity (difflib) above which a name is a mistake; train_segmenter and train_masker have 0.67

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.params import ByName
-from maskcast.validation_errors import closest_match
+from maskcast.spelling import suggestion
 
 _COCO = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -43,11 +43,7 @@ class Gate(Bootstrap):
         ends = "|".join(["", *(f"_{rival}" for rival in cls.rivals)])
         for name in named:
             if not re.fullmatch(f"({scores})({ends})", name):
-                match = closest_match(name, cls.scores)
-                hint = f"did you mean {match!r}? " if match else ""
-                raise ValueError(
-                    f"{name!r} is not a score that is measured; {hint}allowed: {', '.join(cls.scores)}"
-                )
+                raise ValueError(f"{name!r} is not a score that is measured; {suggestion(name, cls.scores)}")
         return named
 
 

@@ -17,13 +17,14 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.detection.dataset import FORMAT
-from maskcast.data.detection.sources.base import LabelledImage, did_you_mean
+from maskcast.data.detection.sources.base import LabelledImage
 from maskcast.data.images import read_image, resize_frames
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 from maskcast.resources import num_cpus
+from maskcast.spelling import did_you_mean
 from maskcast.writing import write_json
 
 CHUNK = 256  # images submitted to the threads at once
@@ -178,8 +179,9 @@ def write_image(path: Path, folder: Path, name: str, max_size: int | None) -> Wr
     """
     if not path.is_file():
         names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, names) if names else f" ({path.parent} is not a folder, or is empty)"
-        raise MaskcastError(f"{path}: image not found{hint}; add it, or fix its name in the labels")
+        hint = "" if names else f" ({path.parent} is not a folder, or is empty)"
+        remedy = f"add it, or fix its name in the labels{did_you_mean(path.name, names)}"
+        raise MaskcastError(f"{path}: image not found{hint}; {remedy}")
     pixels_HWC = read_image(path)
     before, hashes = pixels_HWC.shape[:2], frame_hashes(pixels_HWC[None])
     if max_size is None or max(before) <= max_size:

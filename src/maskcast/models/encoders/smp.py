@@ -4,7 +4,6 @@ The library is imported when a network is built, because that takes seconds. It 
 ``pretrained.py`` fetches weights, and this module lets the library read them.
 """
 
-import difflib
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 from maskcast.errors import MaskcastError, first_line
 from maskcast.models.encoders.vit import ViTEncoder, is_vit
 from maskcast.models.weights import load_weights, read_weights
+from maskcast.spelling import suggestion
 
 DEPRECATED = "timm-"  # the library's old prefix for some of timm's encoders
 BUILD_ERRORS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # errors of the library
@@ -163,9 +163,7 @@ def check_encoder(name: str, smp_names: list[str]) -> None:
             return
         known = [f"tu-{model}" for model in timm.list_models()]
         sought = "tu-" + name.partition("-")[2].replace("-", "_")
-    similar = difflib.get_close_matches(sought, known, n=3)
-    hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else f"allowed: {', '.join(known)}"
     problem = (
         "is an old name of one of timm's" if name in smp_names else "is unknown to segmentation-models-pytorch"
     )
-    raise MaskcastError(f"encoder {name!r} {problem}; {hint}")
+    raise MaskcastError(f"encoder {name!r} {problem}; {suggestion(sought, known)}")

@@ -6,7 +6,7 @@ Legend: N boxes of an image, K classes.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,6 @@ from maskcast.data.mirror_swaps import MirrorSwapsParam
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, is_null
 from maskcast.reading import short_repr
-from maskcast.validation_errors import closest_match
 
 ROUNDED_ONE = 1.001  # tolerance for rounded shares
 MAX_SHARE = 2  # shares above this are errors; boxes may extend beyond their image, but not that far
@@ -147,12 +146,6 @@ def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> No
                 f"source.boxes: {image.name} of {split} has a box up to {image.boxes_N4.max():g}, but shares are "
                 "at most 1; set source.boxes to pixels"
             )
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns a hint that names the most similar of the existing names; empty if none is similar."""
-    near = closest_match(name, names)
-    return f" (did you mean {near!r}?)" if near else ""
 
 
 def finite_number(value: Any, where: str) -> float:

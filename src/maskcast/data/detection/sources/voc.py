@@ -12,7 +12,6 @@ from maskcast.data.detection.sources.base import (
     DetectionListing,
     DetectionSource,
     NamedBoxes,
-    did_you_mean,
     finite_number,
     named_listing,
 )
@@ -23,6 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.params import RelativePath
 from maskcast.reading import read_text
+from maskcast.spelling import did_you_mean
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -62,9 +62,9 @@ class VocSource(DetectionSource):
             if missing := [name for name in names if name_key(name) not in images]:
                 known = [path.stem for path in images.values()]
                 raise MaskcastError(
-                    f"{raw / self.images}: image {missing[0]!r} not found{did_you_mean(missing[0], known)}; "
-                    f"it is listed in {raw / file} ({len(missing)} of {len(names)} missing): "
-                    "add it, or fix the name"
+                    f"{raw / self.images}: image {missing[0]!r} not found; it is listed in {raw / file} "
+                    f"({len(missing)} of {len(names)} missing); add it, or fix the name"
+                    f"{did_you_mean(missing[0], known)}"
                 )
             splits[split] = [
                 _read(labels.get(key, folder / f"{name}.xml"), images[key])

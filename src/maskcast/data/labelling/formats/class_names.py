@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from maskcast.data.labelling.formats.base import IGNORED, LabelFormat
 from maskcast.labels import IGNORE, LabelError
-from maskcast.validation_errors import closest_match
+from maskcast.spelling import did_you_mean, suggestion
 
 
 class ClassNames:
@@ -28,9 +28,8 @@ class ClassNames:
         self._rename, self._option, self._new, self._seen = rename, option, new, set[str]()
         for file_name, map_name in rename.items():
             if map_name not in self._ids:
-                raise LabelError(
-                    f"{option.format(file_name, map_name)}: no class {map_name!r}; {self._nearest(map_name)}"
-                )
+                where = option.format(file_name, map_name)
+                raise LabelError(f"{where}: no class {map_name!r}; {suggestion(map_name, self._ids)}")
 
     def id_of(self, name: str, where: str) -> int:
         """Returns the id of a class; `IGNORE` for a class that means "no label".
@@ -43,18 +42,12 @@ class ClassNames:
         if map_name not in self._ids:
             new = f"{self._new}, or " if self._new else ""
             remedy = f"{new}rename it there, or by {self._option.format(name, 'OURS')}"
-            raise LabelError(f"{where}: no class {name!r}; {self._nearest(map_name)}; {remedy}")
+            raise LabelError(f"{where}: no class {name!r}; {suggestion(map_name, self._ids)}; {remedy}")
         return self._ids[map_name]
 
     def unused_renames(self) -> Iterator[str]:
         """Yields a line for each renamed class that ``id_of`` never met, which may be a typing error."""
         for file_name in sorted(self._rename.keys() - self._seen):
-            near = closest_match(file_name, self._seen - self._rename.keys())
-            hint = f"; did you mean {near!r}?" if near else ""
+            hint = did_you_mean(file_name, self._seen - self._rename.keys())
             option = self._option.format(file_name, self._rename[file_name])
             yield f"{option}: no labelled frame has {file_name!r}{hint}"
-
-    def _nearest(self, name: str) -> str:
-        near = closest_match(name, self._ids)
-        hint = f"did you mean {near!r}? " if near else ""
-        return f"{hint}classes of the map: {', '.join(self._ids)}"
