@@ -10,7 +10,6 @@ FOLDER/<forecaster>/<seed>/real_stride_5.
 """
 
 import argparse
-import hashlib
 import json
 import re
 import statistics
@@ -23,6 +22,7 @@ import torch
 
 from _common import commit, positive_int
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.params import load_params_file
 from maskcast.report.tables import markdown
@@ -123,7 +123,7 @@ def made_of(path: Path) -> str | None:
     if not record.exists():
         return None
     what = json.loads(record.read_text(encoding="utf-8"))["what"]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_json(what, 16)
 
 
 def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[int]) -> str:

@@ -1,9 +1,7 @@
 """Compiles a pipeline to the file that Kubeflow runs: IR YAML, or Kubernetes-native manifests."""
 
 import argparse
-import hashlib
 import inspect
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from maskcast.diagnostics.compatibility import window_warnings
 from maskcast.diagnostics.unread_sections import UnreadSections
+from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file
 from maskcast.progress import say
@@ -209,4 +208,4 @@ def content_digest(compiled: Path) -> str:
     Comments and the order of keys are ignored, because kfp starts the file with defaults in random order.
     """
     content = list(yaml.load_all(compiled.read_bytes(), yaml.CSafeLoader))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return digest_json(content, 12)

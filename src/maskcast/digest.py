@@ -1,9 +1,11 @@
-"""Hashes of files and folders."""
+"""Hashes of files, folders and JSON values."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from maskcast.reading import parsing, read_yaml
 
@@ -16,6 +18,14 @@ def sha256_of(path: Path) -> str:
     """Returns the sha256 of a file, which is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any, digits: int = 32) -> str:
+    """Returns a hash (so many hex digits) of a JSON value; the order of keys does not count.
+
+    What JSON lacks, such as a date of a YAML file, counts as its text.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:digits]
 
 
 def digest_tree(path: Path) -> str:

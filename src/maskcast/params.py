@@ -1,7 +1,5 @@
 """Typed params: values from ``params.yaml`` or KFP become frozen pydantic models, or an error of one line."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar, get_args
@@ -18,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
+from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS, natural_sort_key
 from maskcast.reading import read_yaml
@@ -258,8 +257,7 @@ def _json(value: Any) -> Any:
 
 def params_hash(params: BaseModel) -> str:
     """Returns a hash (16 hex digits) of the values of ``params``."""
-    canonical = json.dumps(params.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return digest_json(params.model_dump(mode="json"), 16)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

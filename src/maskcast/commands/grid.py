@@ -1,8 +1,6 @@
 """The command `grid`: runs a grid of variants by DVC's experiment queue and compares their maskers."""
 
 import argparse
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 from maskcast.commands.evaluate_many import score
 from maskcast.commands.parser import add_number
+from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section
 from maskcast.progress import say
@@ -105,9 +104,7 @@ def _experiment(
     name: str, changed: Mapping[str, dict[str, Any]], used: Mapping[str, Any], targets: Sequence[str]
 ) -> Experiment:
     """Returns an experiment for the queue; the digest of its params in its name tells whether it has run."""
-    digest = hashlib.sha256(
-        json.dumps([{**used, **changed}, list(targets)], sort_keys=True, default=str).encode()
-    ).hexdigest()[:6]
+    digest = digest_json([{**used, **changed}, list(targets)], 6)
     return Experiment(f"{name}-{digest}", changed, targets)
 
 

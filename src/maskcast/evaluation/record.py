@@ -1,11 +1,10 @@
 """Writes evaluation.json, which the registry reads: models, data, definitions and all scores."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maskcast.digest import digest_json
 from maskcast.writing import write_json
 
 FORECASTS = "maskcast-evaluation/1"
@@ -25,6 +24,5 @@ def write_record(
         scores: all scores.
         **measured: facts about models and data, as JSON values.
     """
-    digest = hashlib.sha256(json.dumps(dict(definitions), sort_keys=True).encode()).hexdigest()[:32]
-    record = {"format": form, "definitions": digest, **measured, "scores": dict(scores)}
+    record = {"format": form, "definitions": digest_json(dict(definitions)), **measured, "scores": dict(scores)}
     write_json(path, record)

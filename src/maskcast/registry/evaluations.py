@@ -1,15 +1,13 @@
 """Evaluations in the registry: facts, scores, and scores of each clip or image."""
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskcast.digest import digest_tree
+from maskcast.digest import digest_json, digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.evaluation import record as evaluation_record
 from maskcast.reading import parsing, read_json, read_text
@@ -151,7 +149,7 @@ class EvaluationRecord:
         """Digest (32 hex digits) of facts and individual scores, without timings."""
         agreed = {key: self.facts.get(key) for key in self.measure.must_agree}
         named = {"facts": agreed, f"per_{self.measure.of}": self.per_item}
-        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:32]
+        return digest_json(named)
 
     def check_models(self, **models: Path) -> None:
         """Checks that these models were scored.

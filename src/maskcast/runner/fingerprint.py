@@ -1,12 +1,10 @@
 """Fingerprints of runs: a checkpoint of a killed run is only used by a run with the same fingerprint."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from maskcast.digest import digest_tree, sha256_of
+from maskcast.digest import digest_json, digest_tree, sha256_of
 from maskcast.plugins import UNION_MODULES, plugin_files
 
 
@@ -20,4 +18,4 @@ def fingerprint(params: BaseModel, **inputs: Path | None) -> str:
     files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
     if files:
         parts["plugins"] = {place: sha256_of(path) for place, path in files.items()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return digest_json(parts)

@@ -1,6 +1,5 @@
 """Provenance of a run, as tags: commit, image, params and digests of inputs and outputs."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree, dvc_hashes, stamp_tree
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, dvc_hashes, stamp_tree
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.reading import pluralize
@@ -65,7 +64,7 @@ class Origin:
     def digest(self) -> str:
         """Digest (16 hex digits) of stage, params and inputs, equal for equal runs."""
         parts = [self.name, self.facts["maskcast.params_hash"], *sorted(self.data.items())]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return digest_json(parts, 16)
 
     @property
     def data(self) -> dict[str, str]:

@@ -4,7 +4,6 @@ Therefore a failing stage writes its error in place of its outputs and succeeds.
 and `evaluate-many` reports it. ``MASKCAST_GRID`` enables this.
 """
 
-import hashlib
 import json
 import os
 import traceback
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.outputs import remove
 
@@ -50,8 +50,7 @@ def run_variant(
     """
     error = next(filter(None, map(read_failure, inputs)), None)
     if error is None:
-        parts = json.dumps([params, *map(str, inputs)], sort_keys=True)
-        digest = hashlib.sha256(parts.encode()).hexdigest()[:16]
+        digest = digest_json([params, *map(str, inputs)], 16)
         environment = {RESUME: f"{os.environ[RESUME]}/{digest}"} if RESUME in os.environ else {}
         try:
             with patch.dict(os.environ, environment):
