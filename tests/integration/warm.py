@@ -28,7 +28,10 @@ IMPORTED = [
     *("alembic", "av", "cv2", "faster_coco_eval", "kfp.dsl.executor_main", "kfp.local", "numpy", "pandas"),
     *("matplotlib.font_manager", "PIL.Image", "pydantic", "yaml", "zstandard"),
     *("mlflow", "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store"),
+    *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.system_metrics.system_metrics_monitor"),
+    *("alembic.command", "rich.progress", "sqlalchemy.dialects.sqlite"),
     *("multiprocessing.spawn", "safetensors.torch", "torch"),  # the first starts what it starts by the real Python
+    "torch._dynamo",  # which the first step of an optimizer imports
 ]
 OF_TORCHVISION = ["segmentation_models_pytorch", "torchvision"]  # which fits the torch that is installed
 OWN = ("maskcast", "components", "pipelines", "tests")
