@@ -1,4 +1,5 @@
 import pytest
+from rich.cells import cell_len
 
 from maskcast.report.evaluation_files import HEADLINE
 from maskcast.report.tables import format_table, markdown
@@ -82,3 +83,12 @@ def test_a_heading_stays_on_one_line_where_there_is_room(monkeypatch: pytest.Mon
         ["a"],
         ["stage", "step"],
     ]
+
+
+def test_wide_characters_shift_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    rows = [["街", "0.5", "赤" * 30], ["road", "0.25", "red"]]
+    lines = format_table(["class", "値", "note"], rows).splitlines()
+    assert lines[0] == "class    値  note" and lines[-1] == "road   0.25  red"
+    assert lines[2] == "街      0.5  " + "赤" * 18
+    assert max(map(cell_len, lines)) <= 50

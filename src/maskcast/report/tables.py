@@ -3,13 +3,13 @@
 import csv
 import re
 import shutil
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from rich.cells import cell_len, chop_cells
 
 from maskcast.redaction import printable
 
@@ -48,13 +48,13 @@ class _Column:
 
     @property
     def max_width(self) -> int:
-        """Width of the longest cell."""
-        return max((len(line) for cell in self.cells for line in cell.splitlines()), default=0)
+        """Width of the widest cell."""
+        return max((cell_len(line) for cell in self.cells for line in cell.splitlines()), default=0)
 
     @property
     def min_width(self) -> int:
         """Minimum width, with headers and texts wrapped between words."""
-        return max(min(self.max_width, MIN_TEXT_WIDTH), *map(len, self.name.split()), 1)
+        return max(min(self.max_width, MIN_TEXT_WIDTH), *map(cell_len, self.name.split()), 1)
 
     @property
     def is_numeric(self) -> bool:
@@ -69,22 +69,36 @@ def _width(columns: Sequence[_Column]) -> int:
 def _draw(columns: Sequence[_Column], width: int) -> str:
     """Returns one block of a table; spare width goes to its texts first, then to its headers."""
     widths = [column.min_width for column in columns]
-    for target_widths in ([column.max_width for column in columns], [len(column.name) for column in columns]):
+    for target_widths in ([column.max_width for column in columns], [cell_len(column.name) for column in columns]):
         for index, size in enumerate(target_widths):
             spare = width - sum(widths) - GAP * (len(columns) - 1)
             widths[index] += max(0, min(size - widths[index], spare))
     left = [index == 0 or not column.is_numeric for index, column in enumerate(columns)]
-    names = [textwrap.wrap(column.name, size) or [""] for column, size in zip(columns, widths, strict=True)]
+    names = [_wrap(column.name, size) or [""] for column, size in zip(columns, widths, strict=True)]
     height = max(map(len, names))
     lines = _join_cells([[""] * (height - len(name)) + name for name in names], widths, left)
     lines.append("─" * (sum(widths) + GAP * (len(widths) - 1)))
     for cells in zip(*(column.cells for column in columns), strict=True):
         wrapped = [
-            [part for line in cell.splitlines() for part in textwrap.wrap(line, size, break_on_hyphens=False)]
+            [part for line in cell.splitlines() for part in _wrap(line, size)]
             for cell, size in zip(cells, widths, strict=True)
         ]
         lines += _join_cells(wrapped, widths, left)
     return "\n".join(lines)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Returns the lines of a text that is wrapped between words; wider words are cut.
+
+    As `textwrap` does, but by the columns of a terminal, of which a Chinese character takes two.
+    """
+    lines: list[str] = []
+    for word in text.split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines += chop_cells(word, width)
+    return lines
 
 
 def _join_cells(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequence[bool]) -> list[str]:
@@ -93,7 +107,7 @@ def _join_cells(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Seq
     return [
         (" " * GAP)
         .join(
-            text.ljust(size) if to_left else text.rjust(size)
+            text + " " * (size - cell_len(text)) if to_left else " " * (size - cell_len(text)) + text
             for text, size, to_left in zip(row, widths, left, strict=True)
         )
         .rstrip()
