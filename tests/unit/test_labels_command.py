@@ -563,7 +563,7 @@ def test_frames_are_suggested_as_a_list_and_a_page(
     page = Path("suggested/frames.html").read_text()
     assert page.count("<img ") == 6
     assert f"{rows[0]['clip']}, frame {rows[0]['frame']}" in page
-    assert "Frames count from 0, as in frames.csv" in page and "Classes" not in page, "nothing is found"
+    assert "Frames count from 0, as in frames.csv" in page and "Colours" not in page, "nothing is found"
     assert "All pages" not in page, "there are no others"
     export = ["labels", "export", "--format", "coco", "--masks", "clips", "--frames", "suggested/frames.csv"]
     assert "has no masks of map 'mask'" in failed(capsys, *export, "--output", "o")
@@ -598,7 +598,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
     save_masker(Path("blue"), model, config, {})
     words = ["labels", "suggest", "--clips", "clips", "--masker", "blue", "--budget", "1"]
     assert main([*words, "--output", "suggested"]) == 0
-    key = re.search('aria-label="Classes">(.*?)</ul>', Path("suggested/frames.html").read_text())[1]
+    key = re.search('aria-label="Colours">(.*?)</ul>', Path("suggested/frames.html").read_text())[1]
     assert re.findall("</svg>([^<]*)</li>", key) == ["blue"]
 
 

@@ -3,8 +3,6 @@
 Legend: H height, W width.
 """
 
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +14,31 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.label_review import LabelIssue, Review, doubted_pixels, review_labels
 from maskcast.inference.worker import Worker
 from maskcast.labels import IGNORE
-from maskcast.markup import Html, concatenate, element, figure, table
+from maskcast.markup import Html, figure
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.report.clip_player import legend
-from maskcast.report.masker_frames import BATCH, LIST, MAX_NAMED, PAGE, PRECISION, load_masker_of, mask_frame
-from maskcast.report.overlays import Row, error_map, grid, overlay
-from maskcast.report.page import document
+from maskcast.report.masker_frames import (
+    BATCH,
+    LIST,
+    MAX_NAMED,
+    PAGE,
+    PRECISION,
+    frames_page,
+    load_masker_of,
+    mask_frame,
+)
+from maskcast.report.overlays import Row, error_map, grid, overlay, png_bytes
 from maskcast.report.paint import ERRORS, class_entries
 from maskcast.report.tables import write_csv
 
 PICTURES = ("frame", "label", "masker", "contradicted")
 WIDTHS = (240, 320)  # of a picture, in pixels
+LEAD = (
+    "The most suspicious first: frame, label, the masker's mask, and the labelled pixels that the masker "
+    f"contradicts confidently. Frames count from 0, as in {LIST}. The score is the expected share of wrong "
+    "pixels of the objects; px is the expected number of wrong pixels by the classes of label and masker. A "
+    "masker may be wrong, too: look before you correct."
+)
 
 
 class ReviewLabels(Params):
@@ -68,7 +79,15 @@ def review(folder: Path, store: ClipStore, masker: Path, params: ReviewLabels) -
     write_csv(folder / LIST, header, rows)
     worker = Worker(segmenter, PRECISION)
     drawn = [_figure(store, worker, result, one) for one in shown]
-    page = _page(store, masker, result, drawn, params)
+    lead = LEAD if drawn else "The masker contradicts no label confidently."
+    facts = {"clips": store.root, "masker": masker, "labelled frames": result.num_frames} | params.model_dump()
+    facts |= {
+        f"confident of {name} from": f"{threshold:.3f}" if threshold <= 1 else "never"
+        for name, threshold in zip(store.classes, result.thresholds_K.tolist(), strict=True)
+    }
+    entries = [*class_entries([ids for _, ids in drawn], store.classes), *ERRORS] if drawn else []
+    figures = [figure for figure, _ in drawn]
+    page = frames_page("Labels to review", lead, entries, figures, "How they were found", facts)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(shown)
 
@@ -79,30 +98,6 @@ def _confused(issue: LabelIssue, classes: tuple[str, ...]) -> list[str]:
         f"{classes[label]} and {classes[predicted]} ({pixels:.0f} px)"
         for label, predicted, pixels in issue.confused[:MAX_NAMED]
     ]
-
-
-def _page(
-    store: ClipStore, masker: Path, result: Review, drawn: Sequence[tuple[Html, np.ndarray]], params: ReviewLabels
-) -> str:
-    lead = (
-        "The most suspicious first: frame, label, the masker's mask, and the labelled pixels that the masker "
-        f"contradicts confidently. Frames count from 0, as in {LIST}. The score is the expected share of wrong "
-        "pixels of the objects; px is the expected number of wrong pixels by the classes of label and masker. A "
-        "masker may be wrong, too: look before you correct."
-    )
-    entries = [*class_entries([ids for _, ids in drawn], store.classes), *ERRORS]
-    frames = concatenate([element("p", lead), legend(entries, "Classes and errors"), *(one for one, _ in drawn)])
-    if not drawn:
-        frames = element("p", "The masker contradicts no label confidently.")
-    facts = {"clips": store.root, "masker": masker, "labelled frames": result.num_frames} | params.model_dump()
-    facts |= {
-        f"confident of {name} from": f"{threshold:.3f}" if threshold <= 1 else "never"
-        for name, threshold in zip(store.classes, result.thresholds_K.tolist(), strict=True)
-    }
-    settings = table(
-        "How they were found", ["fact", "value"], [[name, str(value)] for name, value in facts.items()]
-    )
-    return document("Labels to review", {"Frames": frames, "How": element("div", settings, class_="facts")})
 
 
 def _figure(store: ClipStore, worker: Worker, result: Review, issue: LabelIssue) -> tuple[Html, np.ndarray]:
@@ -119,7 +114,6 @@ def _figure(store: ClipStore, worker: Worker, result: Review, issue: LabelIssue)
         error_map(label_HW, undisputed_HW),
     )
     name = f"{clip.id}, frame {t}"
-    data = io.BytesIO()
-    grid([Row("", pictures, PICTURES)], f"{name}: {issue.score:.2f}", WIDTHS).save(data, "PNG")
+    picture = grid([Row("", pictures, PICTURES)], f"{name}: {issue.score:.2f}", WIDTHS)
     caption = f"{name}: score {issue.score:.3f}, {', '.join(_confused(issue, store.classes))}"
-    return figure(name, caption, data.getvalue()), np.union1d(label_HW, mask_HW)
+    return figure(name, caption, png_bytes(picture)), np.union1d(label_HW, mask_HW)

@@ -3,7 +3,6 @@
 Legend: T frames, H height, W width.
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from maskcast.labels import LabelMap
 from maskcast.markup import Html, concatenate, element, figure, table
 from maskcast.reading import pluralize
 from maskcast.report.clip_player import legend
-from maskcast.report.overlays import Row, grid, matte, overlay
+from maskcast.report.overlays import Row, grid, matte, overlay, png_bytes
 from maskcast.report.page import document
 from maskcast.report.paint import class_entries, elided
 from maskcast.report.tables import csv_number, write_csv
@@ -130,10 +129,8 @@ def _pictures(store: ClipStore, split: str, name: str, models: Sequence[MaskerRe
         )
         for result in models
     ]
-    data = io.BytesIO()
-    grid(rows, f"{clip.id}: {name}").save(data, "PNG")
     caption = f"{name} of clip {clip.id} by each model"
-    sheet = figure(caption, caption, data.getvalue())
+    sheet = figure(caption, caption, png_bytes(grid(rows, f"{clip.id}: {name}")))
     if label_map.kind == "alpha":
         return sheet
     true = [map_store.masks(clip)[frame_indices]] if map_store.has_masks(clip) else []

@@ -1,8 +1,9 @@
-"""What the commands need that show frames with a masker's masks: the masker, its mask of a frame, and pictures.
+"""What the commands need that show frames with a masker's masks: the masker, its mask of a frame, and the page.
 
 Legend: H height, W width, C = 3 channels (RGB), uint8.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import Worker
+from maskcast.markup import Html, concatenate, element, table
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
+from maskcast.report.clip_player import legend
+from maskcast.report.page import document
+from maskcast.report.paint import Entry
 
 LIST, PAGE = "frames.csv", "frames.html"
 BATCH, PRECISION = 16, "bf16"  # as in generate_masks
@@ -42,3 +47,21 @@ def mask_frame(store: ClipStore, worker: Worker, clip_id: str, t: int) -> tuple[
     prediction = segment_whole(worker, seen_THWC, batch_size=BATCH)[store.label_map.name]
     assert prediction.confidence is not None
     return prediction.masks[-1], prediction.confidence[-1]
+
+
+def frames_page(
+    title: str, lead: str, entries: Sequence[Entry], frames: Iterable[Html], how: str, facts: Mapping[str, object]
+) -> str:
+    """Returns a page of frames, with a legend, and of how they were found.
+
+    Args:
+        title: heading.
+        lead: what is shown.
+        entries: names and colours of the legend.
+        frames: figures of the frames.
+        how: caption of the table of facts.
+        facts: settings and results, by name.
+    """
+    settings = table(how, ["fact", "value"], [[name, str(value)] for name, value in facts.items()])
+    shown = concatenate([element("p", lead), legend(entries, "Colours"), *frames])
+    return document(title, {"Frames": shown, "How": element("div", settings, class_="facts")})

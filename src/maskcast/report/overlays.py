@@ -7,6 +7,7 @@ Legend: T frames, H height, W width, C = 3 channels (RGB); frames and pictures a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -129,6 +130,13 @@ def samples_picture(frames: np.ndarray, maps: Mapping[str, tuple[MapKind, np.nda
         draw = matte if kind == "alpha" else overlay
         rows.append(Row(name, [draw(frame, mask) for frame, mask in zip(frames, masks, strict=True)]))
     return grid(rows, "samples of the first batch")
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Returns a picture as the content of a PNG file."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def grid(

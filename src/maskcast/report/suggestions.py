@@ -3,7 +3,6 @@
 Legend: K classes, H height, W width, C = 3 channels (RGB), uint8.
 """
 
-import io
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +12,20 @@ from pydantic import Field
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.inference.suggestions import Candidates, choose, find_candidates
 from maskcast.inference.worker import Worker
-from maskcast.markup import Html, concatenate, data_uri, element, table
+from maskcast.markup import Html, data_uri, element
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.report.clip_player import legend
-from maskcast.report.masker_frames import BATCH, LIST, MAX_NAMED, PAGE, PRECISION, load_masker_of, mask_frame
-from maskcast.report.overlays import overlay, resize_picture
-from maskcast.report.page import document
+from maskcast.report.masker_frames import (
+    BATCH,
+    LIST,
+    MAX_NAMED,
+    PAGE,
+    PRECISION,
+    frames_page,
+    load_masker_of,
+    mask_frame,
+)
+from maskcast.report.overlays import overlay, png_bytes, resize_picture
 from maskcast.report.paint import class_entries
 from maskcast.report.tables import write_csv
 
@@ -62,14 +68,10 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
         f"In the order of choice, each frame with the masker's mask. Frames count from 0, as in {LIST}; px is the "
         "expected number of wrong pixels of a class."
     )
-    class_legend = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
-    figures = element("div", *(figure for figure, _ in drawn), class_="charts")
-    frames = concatenate([element("p", lead), class_legend, figures])
     facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
-    settings = table(
-        "How they were chosen", ["fact", "value"], [[name, str(value)] for name, value in facts.items()]
-    )
-    page = document("Frames to label next", {"Frames": frames, "How": element("div", settings, class_="facts")})
+    entries = class_entries([ids for _, ids in drawn], store.classes)
+    figures = element("div", *(figure for figure, _ in drawn), class_="charts")
+    page = frames_page("Frames to label next", lead, entries, [figures], "How they were chosen", facts)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(chosen)
 
@@ -94,13 +96,11 @@ def _figure(store: ClipStore, worker: Worker, candidates: Candidates, n: int) ->
     picture_HWC = overlay(store.frames(store.get(clip))[t], mask_HW)
     scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))
     image = resize_picture(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])
-    data = io.BytesIO()
-    image.save(data, "PNG")
     classes_text = ", ".join(
         f"{name} ({pixels:.0f} px)" for name, pixels in _uncertain_classes(candidates, n, store.classes)
     )
     text = f"{clip}, frame {t}" + (f": uncertain about {classes_text}" if classes_text else "")
-    image_uri = data_uri(data.getvalue(), "image/png")
+    image_uri = data_uri(png_bytes(image), "image/png")
     figure = element(
         "figure", element("img", alt=f"{clip}, frame {t}", src=image_uri), element("figcaption", text)
     )
