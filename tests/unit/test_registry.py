@@ -20,6 +20,7 @@ from tests.registered import write_registered
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.evaluation import definitions
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.scores import ForecastScores
@@ -61,7 +62,7 @@ from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import DetectionGate, ForecastGate
 from maskcast.registry.loading import load_address
 from maskcast.registry.runtime import load_bundle
-from maskcast.report import detection_files, evaluation_files, video_report
+from maskcast.report import evaluation_files
 from maskcast.runner.stage import get_stage
 
 CLASSES = ["background", "red", "blue"]
@@ -284,9 +285,9 @@ def test_a_baseline_that_is_none_is_refused_as_params_are_read() -> None:
     ("stage", "definitions"),
     [
         ("register_models", evaluation_files.meanings(futures=5)),
-        ("register_detector", detection_files.DEFINITIONS),
-        ("register_segmenter", video_report.DEFINITIONS | video_report.AMODAL_DEFINITIONS),
-        ("register_segmenter", video_report.DAVIS | video_report.FOREGROUND),
+        ("register_detector", definitions.DETECTIONS),
+        ("register_segmenter", definitions.AMODAL_VIDEOS),
+        ("register_segmenter", definitions.DAVIS | definitions.FOREGROUND),
     ],
 )
 def test_a_gate_takes_every_score_that_is_defined(stage: str, definitions: dict[str, str]) -> None:

@@ -16,21 +16,11 @@ from maskcast.evaluation.metrics import confusion, jaccard_per_class, mean_where
 from maskcast.labels import IGNORE, LabelMap
 
 REGIONS = ("", "visible", "occluded")
-DEFINITIONS = {
-    "miou": "mean over images and maps of the mean Jaccard over the classes but background that have least_pixels "
-    "true pixels there; a map without such a class is left out, so what is found in it costs nothing (system 3)",
-    "miou_<map>, miou_single, miou_<hands>": "the same over one map; over images with an object in one map alone; "
-    "over the others, by the word that the clips have for them, else interacting",
-    "pooled": "mean over maps and classes but background of the Jaccard of one confusion matrix for each map, a "
-    "class that occurs nowhere left out; here what is found where nothing is costs",
-    "<score>_occluded, <score>_visible": "the same over the pixels of a map whose object is hidden by another, "
-    "and over all other pixels",
-}
 
 
 @dataclass
 class AmodalScores:
-    """Scores of one segmenter; `DEFINITIONS` says what each is.
+    """Scores of one segmenter; `definitions.AMODAL` says what each is.
 
     Args:
         maps: label maps to score, all of kind ``classes``.

@@ -5,21 +5,13 @@ Legend: T frames, H height, W width.
 
 import numpy as np
 
-from maskcast.evaluation import video_scores
+from maskcast.evaluation.definitions import DAVIS, FOREGROUND, MASKS, MATTES
 from maskcast.evaluation.mattes import dtssd, mad
 from maskcast.evaluation.metrics import mean_where_labelled
 from maskcast.evaluation.video_scores import VideoScores
 from maskcast.labels import LabelMap
 
-DEFINITIONS = (
-    video_scores.DEFINITIONS
-    | video_scores.DAVIS
-    | video_scores.FOREGROUND
-    | {
-        "mad": "mean absolute difference of opacity, in thousandths",
-        "dtssd": "root mean squared difference of the changes of opacity from frame to frame, in hundredths",
-    }
-)
+DEFINITIONS = MASKS | DAVIS | FOREGROUND | MATTES
 LOWER_IS_BETTER = frozenset({"flicker", "change", "mad", "dtssd"})
 
 

@@ -24,38 +24,11 @@ from maskcast.evaluation.metrics import (
 from maskcast.evaluation.video import Flicker, consistency, flicker
 
 WINDOWS = (8, 16)  # frames of mVC
-DEFINITIONS = {
-    "jaccard": "macro Jaccard (mIoU): one confusion matrix over all frames of all clips; mean over the classes "
-    "that occur in truth or mask, background included",
-    "jaccard_frames": "mean over frames of the Jaccard of each frame alone",
-    "dice": "macro Dice, reduced like jaccard",
-    "accuracy": "fraction of right pixels",
-    "class_accuracy": "mean over classes of the fraction of their pixels that are right",
-    "flicker": "fraction of pixels whose error changed since the frame before: became right, became wrong, or is "
-    "wrong about another true class; within clips only",
-    "change": "fraction of pixels whose mask changed since the frame before, right or wrong; within clips only",
-    "mvc8": "video consistency: of the pixels whose true class stays the same through 8 frames, the fraction "
-    "whose mask stays the same, too, right or wrong; mean over all such windows, as the scripts of VSPW count",
-    "mvc16": "the same through 16 frames",
-}
-
-# Not part of `DEFINITIONS`, so that older evaluations without these scores stay comparable.
-DAVIS = {
-    "j": "region similarity J of DAVIS: the Jaccard of one class in one frame, 1 where neither truth nor mask has "
-    "it; mean over the labelled frames of a clip, then over the objects of all clips: the classes but background "
-    "that the clip's truth has",
-    "f": "contour accuracy F of DAVIS, reduced like j: F measure of the contours' pixels, right if the other "
-    "contour is within 0.008 of the frame's diagonal; a pixel without a label is of no class",
-    "j_and_f": "J&F of DAVIS, the mean of j and f; the first and the last frame count, too",
-}
-FOREGROUND = {
-    "jaccard_no_background": "the same as jaccard without the background, where it has one class beside it"
-}
 
 
 @dataclass
 class VideoScores:
-    """Scores of one masker over clips; for meanings see `DEFINITIONS`, `DAVIS` and `FOREGROUND`.
+    """Scores of one masker over clips; for meanings see `definitions`.
 
     Args:
         num_classes: of the label map, background included.

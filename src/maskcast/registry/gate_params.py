@@ -6,13 +6,19 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
+from maskcast.evaluation.definitions import (
+    AMODAL_VIDEOS,
+    DAVIS,
+    DETECTIONS,
+    FORECASTS,
+    FORECASTS_DAVIS,
+    FOREGROUND,
+    FUTURES,
+    score_names,
+)
 from maskcast.params import ByName
 from maskcast.spelling import suggestion
 
-_COCO = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
-)
 Baseline = Literal["persistence", "constant_velocity", "rigid_body"]  # scored beside a forecaster
 
 
@@ -50,25 +56,7 @@ class Gate(Bootstrap):
 class ForecastGate(Gate):
     """What a pipeline must reach."""
 
-    scores = (
-        "jaccard_last",
-        "jaccard_last_no_background",
-        "jaccard_last_absent_zero",
-        "jaccard_last_absent_zero_no_background",
-        "jaccard_mean",
-        "jaccard_h<n>",
-        *("j", "f", "j_and_f"),
-        "accuracy_last",
-        "dice_last",
-        "calibration_error",
-        "calibration_error_objects",
-        *(f"coco_{name}" for name in _COCO),
-        *("frame_mse", "frame_psnr", "seconds_per_clip", "peak_memory_mib", "clips"),
-        *("masker_jaccard", "masker_jaccard_no_background", "masker_accuracy", "masker_mad"),
-        *("masker_jaccard_<map>", "masker_accuracy_<map>", "masker_mad_<map>"),
-        *("jaccard_last_mean_of_<n>", "jaccard_mean_mean_of_<n>"),
-        *("jaccard_last_best_of_<n>", "jaccard_mean_best_of_<n>"),
-    )
+    scores = (*score_names(FORECASTS | FORECASTS_DAVIS | FUTURES), "clips")
     rivals = get_args(Baseline)
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
     """Score that is compared per clip with the champion's, and over all clips with the baselines'."""
@@ -80,7 +68,7 @@ class ForecastGate(Gate):
 class DetectionGate(Gate):
     """What a detector must reach."""
 
-    scores = (*_COCO, "images", "truths", "detections")
+    scores = score_names(DETECTIONS)
     score: Literal["AP", "f1"] = "AP"
     """Per-image score that is compared with the champion's; docs/coco.md defines both."""
 
@@ -88,14 +76,7 @@ class DetectionGate(Gate):
 class VideoGate(Gate):
     """What a masker of videos must reach."""
 
-    scores = (
-        *("jaccard", "jaccard_no_background", "jaccard_frames", "jaccard_gain"),
-        *("dice", "accuracy", "class_accuracy"),
-        *("j", "f", "j_and_f"),
-        *("flicker", "flicker_ratio", "change", "mvc8", "mvc16"),
-        *("miou", "miou_occluded", "miou_visible", "miou_<map>", "miou_gain", "miou_occluded_gain"),
-        *("pooled", "pooled_occluded", "pooled_visible", "clips", "frames"),
-    )
+    scores = (*score_names(AMODAL_VIDEOS | DAVIS | FOREGROUND), "clips", "frames")
     rivals = ("base",)
     score: Literal["jaccard", "mvc8"] = "jaccard"
     """Per-clip score that is compared with the champion's; docs/video.md defines both."""

@@ -6,25 +6,12 @@ import numpy as np
 
 from maskcast.evaluation.coco.evaluator import CocoScores
 from maskcast.evaluation.coco.image_scores import average_precision
-from maskcast.evaluation.coco.matches import IOU, Matches, match
+from maskcast.evaluation.coco.matches import Matches, match
+from maskcast.evaluation.definitions import DETECTIONS
 from maskcast.report.detection_pictures import draw_images
 from maskcast.report.tables import csv_number, markdown, write_csv
 from maskcast.writing import write_json
 
-DEFINITIONS = {
-    "AP": "average precision: mean of the precision at 101 recalls, over ten IoU thresholds 0.50:0.05:0.95 and "
-    "over the categories that have truth; at most 100 detections an image and category",
-    "AP50, AP75": "AP at the IoU threshold 0.50 or 0.75 alone",
-    "AP_small, AP_medium, AP_large": "AP of truths with an `area` below 32^2, up to 96^2 and above, in pixels",
-    "AR1, AR10, AR100": "average recall: the highest recall with at most 1, 10 or 100 detections an image and "
-    "category, mean over IoU thresholds and categories",
-    "AR_small, AR_medium, AR_large": "AR100 by area",
-    "images, truths, detections": "what was counted; crowds are among the truths, but may be found or not",
-    "AP of an image": "AP as if the image were the only one, over the categories that have truth in it; empty "
-    "where it has none",
-    "f1 of an image": f"2 right / (2 right + false alarms + missed) at IoU {IOU:.2f}, counting detections from "
-    "the score on at which F1 over all images is highest; 1 where nothing is to be found and nothing was",
-}
 CATEGORY_SCORES = ("AP", "AP50", "AP75", "AR100")
 FILES = {
     "table.txt": "the twelve lines of COCO's summary; -1 if no such truth exists",
@@ -57,7 +44,7 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
     if images is not None and pictures:
         draw_images(folder, scores, matches, images, pictures)
     lines = ["# COCO evaluation", "", f"Compared by {scores.kind}.", "", "```", scores.table(), "```", ""]
-    lines += [f"- `{name}`: {text}." for name, text in DEFINITIONS.items()]
+    lines += [f"- `{name}`: {text}." for name, text in DETECTIONS.items()]
     lines += ["", "## Files", ""] + [f"- `{name}`: {text}." for name, text in FILES.items()]
     lines += [
         "",

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from maskcast.evaluation.coco.evaluator import CocoScores, Record
-from maskcast.evaluation.coco.matches import IOU
+from maskcast.evaluation.definitions import DETECTIONS, IOU
 from maskcast.markup import Html, concatenate, definition_list, element, figure, table
 from maskcast.reading import pluralize
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
-from maskcast.report.detection_files import CATEGORY_SCORES, DEFINITIONS
+from maskcast.report.detection_files import CATEGORY_SCORES
 from maskcast.report.detection_pictures import COLOURS
 from maskcast.report.tables import format_score
 
@@ -39,7 +39,7 @@ def detection_sections(scores: CocoScores, report: Path, split: str = "") -> dic
     }
     if pictures := sorted(report.glob("pictures/*.png")):
         sections["Images"] = _images(pictures, scores.truth.images)
-    return sections | {"What the scores mean": definition_list(DEFINITIONS)}
+    return sections | {"What the scores mean": definition_list(DETECTIONS)}
 
 
 def _scores(scores: CocoScores, split: str) -> Html:

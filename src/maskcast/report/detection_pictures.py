@@ -16,7 +16,8 @@ from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.coco.records import Records
 from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
-from maskcast.evaluation.coco.matches import IOU, Matches
+from maskcast.evaluation.coco.matches import Matches
+from maskcast.evaluation.definitions import IOU
 from maskcast.report.overlays import Row, grid, outline, stack_vertically
 from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font, single_line
 

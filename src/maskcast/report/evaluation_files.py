@@ -6,44 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.evaluation import video_scores
+from maskcast.evaluation.definitions import FORECASTS, FORECASTS_DAVIS, FUTURES
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.report.clip_by_clip import CSV_HEADER, EXPLANATION, ClipComparison, clip_by_clip
 from maskcast.report.clip_by_clip import HEADER as CLIP_BY_CLIP
 from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
-DEFINITIONS = {
-    "jaccard_last": "macro Jaccard of the last forecast frame: one confusion matrix over that frame of all clips; "
-    "mean over the classes that occur in truth or forecast, background included, absent classes left out",
-    "jaccard_last_no_background": "the same without class 0",
-    "jaccard_last_absent_zero": "the same as jaccard_last, but absent classes count as 0",
-    "jaccard_last_absent_zero_no_background": "the same without class 0",
-    "jaccard_h<n>": "the same as jaccard_last at frame n, counted from 1",
-    "jaccard_mean": "mean of jaccard_h<n> over the forecast frames",
-    "accuracy_last": "fraction of right pixels of the last forecast frame, background included",
-    "dice_last": "macro Dice of the last forecast frame, reduced like jaccard_last",
-    "calibration_error": "expected calibration error: distance of confidence and accuracy over all forecast "
-    "pixels, 15 bins; left out for forecasters without confidence",
-    "calibration_error_objects": "the same over the pixels that are forecast as an object",
-    "coco_<name>": "COCO segmentation summary over all forecast frames; each object class of a frame is one "
-    "instance, its score is its mean confidence (1 without confidence); left out where no such target exists",
-    "frame_mse, frame_psnr": "mean squared error of forecast frames in [0, 1], over all pixels; its PSNR in dB",
-    "seconds_per_clip": "wall time of reading the context and forecasting, per clip",
-    "peak_memory_mib": "peak memory while forecasting: of the GPU, or resident memory of the whole process",
-    "masker_<score>": "the masker's masks against the truth over all frames of the split, one confusion matrix",
-}
-FUTURES = {
-    "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
-    "the score of the best one of each clip, by its mean over the forecast frames"
-}
-# Kept out of `DEFINITIONS`, which must equal those of older evaluations to compare with them.
-DAVIS = video_scores.DAVIS | {
-    "j": "region similarity J of DAVIS: the Jaccard of one object in one frame, 1 where neither truth nor "
-    "forecast has it; mean over the forecast frames of a clip that have labels, then over the objects of all "
-    "clips: the classes but background that the clip's true forecast frames have",
-    "j_and_f": "J&F of DAVIS, the mean of j and f",
-}
 NO_FOREGROUND = "no true mask has foreground, so Jaccard is undefined (n/a)"
 HEADLINE = {
     "jaccard_last": "Jaccard {judged}",
@@ -63,12 +32,12 @@ DIGITS = {"peak_memory_mib": 0}
 
 def definitions(futures: int) -> dict[str, str]:
     """Returns the definitions that comparable evaluations share, given the number of sampled futures."""
-    return DEFINITIONS | FUTURES if futures else DEFINITIONS
+    return FORECASTS | FUTURES if futures else FORECASTS
 
 
 def meanings(futures: int) -> dict[str, str]:
-    """Returns the definitions of all scores, including those of `DAVIS`."""
-    return definitions(futures) | DAVIS
+    """Returns the definitions of all scores, including those of DAVIS."""
+    return definitions(futures) | FORECASTS_DAVIS
 
 
 def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:

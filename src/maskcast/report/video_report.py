@@ -11,12 +11,10 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip
-from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
+from maskcast.evaluation.definitions import AMODAL_VIDEOS, DAVIS, FOREGROUND, VIDEOS
 from maskcast.evaluation.forecasts import selection_note, size_note
 from maskcast.evaluation.metrics import foreground_text
 from maskcast.evaluation.paired import paired_difference
-from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
-from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, collapsible, concatenate, definition_list, element, figure, table
 from maskcast.progress import report_section
@@ -29,11 +27,6 @@ from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
 GAIN = ("score of each clip", "segmenter minus base", "may be chance")
 VIDEO_FILE, MAX_VIDEO_FRAMES, FRAME_MS = "film.webp", 96, 80
-DEFINITIONS = SCORES | {
-    "<score>_base": "the same of the base, where its masks were given",
-    "jaccard_gain, flicker_ratio": "jaccard less that of the base, and flicker over that of the base",
-}
-AMODAL_DEFINITIONS = AMODAL | {"miou_gain, miou_occluded_gain": "the same less those of the base"}
 AMODAL_HEADLINE = (
     "miou",
     "miou_visible",
@@ -82,7 +75,7 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
 
 def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
     """Returns the definitions that must be equal in comparable evaluations, by name."""
-    return DEFINITIONS if evaluation.amodal is None else DEFINITIONS | AMODAL_DEFINITIONS
+    return VIDEOS if evaluation.amodal is None else AMODAL_VIDEOS
 
 
 def _meanings(evaluation: VideoEvaluation) -> dict[str, str]:

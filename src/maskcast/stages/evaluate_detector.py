@@ -46,6 +46,7 @@ def evaluate_detector(
     from maskcast.data.clip_store.frame_index import in_batches
     from maskcast.data.detection.dataset import DetectionSet
     from maskcast.digest import digest_tree
+    from maskcast.evaluation import definitions
     from maskcast.evaluation.coco.evaluator import evaluate
     from maskcast.evaluation.coco.files import read_truth
     from maskcast.evaluation.record import DETECTIONS, write_record
@@ -53,7 +54,7 @@ def evaluate_detector(
     from maskcast.models.base import best_device
     from maskcast.models.detection.table import load_detector
     from maskcast.progress import report_folder, report_section, say, track
-    from maskcast.report.detection_files import DEFINITIONS, write_report
+    from maskcast.report.detection_files import write_report
     from maskcast.report.detection_page import detection_sections
 
     data = DetectionSet(dataset)
@@ -77,7 +78,7 @@ def evaluate_detector(
     write_record(
         report / "evaluation.json",
         DETECTIONS,
-        DEFINITIONS,
+        definitions.DETECTIONS,
         scores=flat,
         **params.model_dump(include={"split", "batch_size", "precision"}),
         data=split.digest(),

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskcast.evaluation.coco.evaluator import CocoScores, build_evaluation
-
-IOU = 0.5
+from maskcast.evaluation.definitions import IOU
 
 
 @dataclass(frozen=True)
