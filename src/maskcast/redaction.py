@@ -6,6 +6,7 @@ form (``Bearer ...``, ``AccountKey=...``), and the values of environment variabl
 
 import os
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 HIDDEN = "***"
@@ -73,15 +74,20 @@ def _is_user(match: re.Match[str]) -> bool:
     return not HOST.match(match["user"])
 
 
-def _secret_values() -> list[str]:
+def _secret_values() -> tuple[str, ...]:
     """Returns the secret values of the environment, plain and URL-quoted, longest first."""
+    # MLflow's threads may remove variables during this loop
+    return _secrets_of(tuple((name, os.environ.get(name, "")) for name in list(os.environ)))
+
+
+@lru_cache(maxsize=8)  # the environment rarely changes, and a page or a run has a hundred texts
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     values = set()
-    for name in list(os.environ):
-        value = os.environ.get(name, "")  # MLflow's threads may remove variables during this loop
-        value = value.strip()  # messages show its line break as `\n`
+    for name, text in environment:
+        value = text.strip()  # messages show its line break as `\n`
         if SECRET.search(name) and not NO_SECRET.search(name) and len(value) >= SHORTEST:
             values |= {value, quote(value, safe=""), quote(value)}
         values |= {match["user"] for match in ADDRESS.finditer(value) if name in SERVERS or _is_user(match)}
     passwords = {value.partition(":")[2] for value in values if ":" in value}
     values |= {value for value in passwords if len(value) >= SHORTEST}
-    return sorted(values - {""}, key=len, reverse=True)
+    return tuple(sorted(values - {""}, key=len, reverse=True))
