@@ -15,7 +15,7 @@ from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
-from maskcast.diagnostics.compatibility import window_warnings
+from maskcast.diagnostics.conflicts import window_warnings
 from maskcast.diagnostics.unread_sections import UnreadSections
 from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError

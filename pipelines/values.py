@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.diagnostics.compatibility import conflicts
+from maskcast.diagnostics.conflicts import conflicts
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, flatten, section, set_key, validate
 from maskcast.runner.stage import get_stage

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from maskcast.dry_run import FullLoop, is_dry_run, timed
+from maskcast.dry_run_notes import FullLoop, is_dry_run, timed
 from maskcast.redaction import redacted
 from maskcast.stopping import add_stop_location
 

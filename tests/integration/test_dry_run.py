@@ -8,8 +8,8 @@ import yaml
 
 from maskcast.__main__ import main
 from maskcast.diagnostics.cost import estimate_cost, scale_factor
-from maskcast.diagnostics.dry_run import dry_run
-from maskcast.dry_run import NOTES_FILE, first_of_each_part, is_dry_run, timed
+from maskcast.diagnostics.dry_run_pipeline import dry_run
+from maskcast.dry_run_notes import NOTES_FILE, first_of_each_part, is_dry_run, timed
 from maskcast.errors import MaskcastError
 from maskcast.runner.dvc_calls import read_calls
 from maskcast.stages.generate_masks import GenerateMasks
@@ -140,9 +140,7 @@ def test_the_first_stage_counts_each_part_by_what_it_costs() -> None:
     assert found.parts == parts
 
 
-def test_a_handful_is_taken_and_noted_in_a_rehearsal_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handful_is_taken_and_noted_in_a_dry_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NOTES_FILE, raising=False)
     items = [*range(10), *range(100, 102)]
     assert first_of_each_part(items, lambda item: "few" if item >= 100 else "many") == items

@@ -21,7 +21,7 @@ from maskcast.progress import listening
 from maskcast.seed import derive, rng
 from maskcast.training import checkpoint, learner, loop
 from maskcast.training.checkpoint import Checkpoints
-from maskcast.training.dry_run import dry_run_training
+from maskcast.training.dry_run_training import dry_run_training
 from maskcast.training.loop import fit
 from maskcast.training.schedule import CosineSchedule, SgdCosine, SgdPhases, TrainingParams
 from maskcast.training.task import ChunkedTask, Task
@@ -456,7 +456,7 @@ def test_sgd_learns_and_spares_biases_and_norms_the_decay(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", [Regression, Memory])
-def test_a_rehearsal_takes_steps_of_the_whole_training(kind: type[Any], tmp_path: Path) -> None:
+def test_a_dry_run_takes_steps_of_the_whole_training(kind: type[Any], tmp_path: Path) -> None:
     taken: set[tuple[str, int]] = set()
 
     class Watched(kind):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from tests.unit.test_train_masker import outputs, params
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.dry_run import NOTES_FILE
+from maskcast.dry_run_notes import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import map_scores
 from maskcast.evaluation.masker import MaskerScores

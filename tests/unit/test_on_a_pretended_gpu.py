@@ -32,7 +32,7 @@ from maskcast.registry.forecast_models import MaskerModel
 from maskcast.registry.loading import load_address
 from maskcast.runner.run import run_stage
 from maskcast.training.compiling import MIN_COMPILED_STEPS
-from maskcast.training.dry_run import dry_run_training
+from maskcast.training.dry_run_training import dry_run_training
 from maskcast.training.schedule import TrainingParams
 
 TRAINING: dict[str, Any] = {
@@ -311,7 +311,7 @@ def test_tracks_on_a_gpu_need_no_atomic_additions(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("_gpu")
-def test_a_long_training_of_which_no_part_can_be_compiled_is_rehearsed(tmp_path: Path) -> None:
+def test_a_long_training_of_which_no_part_can_be_compiled_has_a_dry_run(tmp_path: Path) -> None:
     training = TrainingParams(
         epochs=2, steps_per_epoch=MIN_COMPILED_STEPS, batch_size=8, learning_rate=0.02, precision="fp32"
     )

@@ -10,7 +10,7 @@ import torch
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.dry_run import MAX_STEPS, NOTES_FILE
+from maskcast.dry_run_notes import MAX_STEPS, NOTES_FILE
 from maskcast.labels import IGNORE, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.batches import TrackBatch, Window
@@ -193,7 +193,7 @@ def test_the_forecaster_completes_alike_in_training_and_at_work_and_on_disk(
     assert not other.motion.completion.known_K.any()  # of other classes nothing is known
 
 
-def test_a_rehearsal_completes_after_a_few_steps_and_notes_what_all_take(
+def test_a_dry_run_completes_after_a_few_steps_and_notes_what_all_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ClipWriter(tmp_path / "clips", height=HEIGHT, width=WIDTH, maps=single_map(list("01234"))) as writer:

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 
 from maskcast.commands.parser import add_pipeline
-from maskcast.diagnostics.compatibility import conflicts, window_warnings
+from maskcast.diagnostics.conflicts import conflicts, window_warnings
 from maskcast.diagnostics.unread_sections import UnreadSections
 from maskcast.errors import MaskcastError, one_line
 from maskcast.params import Params, load_params_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maskcast.commands.parser import add_pipeline
 
 if TYPE_CHECKING:
-    from maskcast.diagnostics.dry_run import TrialResult
+    from maskcast.diagnostics.dry_run_pipeline import TrialResult
 
 GIB = 2**30
 WARNING_SHARE = 0.8  # share of the available memory above which a stage gets a warning
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         MaskcastError: the pipeline is not found, or its params are invalid.
     """
-    from maskcast.diagnostics.dry_run import dry_run
+    from maskcast.diagnostics.dry_run_pipeline import dry_run
     from maskcast.progress import say
     from maskcast.report.tables import format_table
 

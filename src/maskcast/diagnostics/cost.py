@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskcast.data.compositing import BACKGROUNDS
-from maskcast.dry_run import CLIPS_PER_PART
+from maskcast.dry_run_notes import CLIPS_PER_PART
 
 Notes = Sequence[Mapping[str, Any]]
 
@@ -35,7 +35,7 @@ def estimate_cost(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, 
     """Returns the estimated cost: one-time work as measured, repeated work times its number of repetitions.
 
     Args:
-        notes: notes of a successful stage (see `maskcast.dry_run`).
+        notes: notes of a successful stage (see `maskcast.dry_run_notes`).
         wall_s: seconds that its process took.
         params: params of the stage.
         parts: number of clips or images in each part of the data set that it reads; empty if it reads none.
@@ -88,7 +88,7 @@ def scale_factor(parts: Mapping[str, int], split: str | None) -> float:
 
 
 def _number(loop: Mapping[str, Any], parts: Mapping[str, int]) -> int:
-    """Returns how many items a loop will have in the real run (`maskcast.dry_run.FullLoop`)."""
+    """Returns how many items a loop will have in the real run (`maskcast.dry_run_notes.FullLoop`)."""
     if not loop["splits"]:
         return int(loop["most"])
     clips = sum(number for part, number in parts.items() if part.split("/")[0] in loop["splits"])

@@ -1,4 +1,4 @@
-"""Runs one stage on a few clips, in a process that `dry_run` starts."""
+"""Runs one stage on a few clips, in a process that `dry_run_pipeline` starts."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from maskcast.dry_run import write_note
+from maskcast.dry_run_notes import write_note
 from maskcast.errors import MaskcastError, one_line
 from maskcast.memory import keep_freed_memory, process_memory
 from maskcast.resources import limit_threads

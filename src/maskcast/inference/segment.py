@@ -15,7 +15,7 @@ from itertools import chain, repeat, zip_longest
 
 import numpy as np
 
-from maskcast.dry_run import is_dry_run, write_note
+from maskcast.dry_run_notes import is_dry_run, write_note
 from maskcast.inference.predictions import Predictions, concatenate, count_frames, take_frames
 from maskcast.inference.streaming_consistency import StreamingConsistency
 from maskcast.inference.worker import Part, PredictedPart, Worker

@@ -20,7 +20,7 @@ from maskcast.data.mirror_swaps import side_warnings, sides_of_maps
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
-from maskcast.dry_run import first_of_each_part, is_dry_run
+from maskcast.dry_run_notes import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.mask_ceiling import MaskCeilings
 from maskcast.labels import IGNORE, MIRROR_SWAPS, LabelMap, Split, mirror_swaps_from_json

@@ -13,7 +13,7 @@ from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import original_name, same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.mirror_swaps import find_sides, mirror_swaps_meta, side_warnings
-from maskcast.dry_run import first_of_each_part
+from maskcast.dry_run_notes import first_of_each_part
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import natural_sort_key

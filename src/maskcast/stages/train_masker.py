@@ -51,7 +51,7 @@ def train_masker(
             architecture than ``model``, or training diverges.
     """
     from maskcast.data.clip_store.reader import ClipStore
-    from maskcast.dry_run import is_dry_run
+    from maskcast.dry_run_notes import is_dry_run
     from maskcast.evaluation.metrics import foreground_text
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from maskcast.curves import write_curve
-from maskcast.dry_run import is_dry_run
+from maskcast.dry_run_notes import is_dry_run
 from maskcast.progress import say
-from maskcast.training.dry_run import dry_run_training
+from maskcast.training.dry_run_training import dry_run_training
 from maskcast.training.loop import Task, fit
 from maskcast.training.schedule import Schedule
 from maskcast.writing import write_json

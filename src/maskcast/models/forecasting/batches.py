@@ -16,7 +16,7 @@ from torch import Tensor
 from maskcast.data.augment.mirror import swapped_classes
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.dry_run import FullLoop, is_dry_run
+from maskcast.dry_run_notes import FullLoop, is_dry_run
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
 from maskcast.models.objects.cutting import CutObservations, cut_observations, train_completion

@@ -22,7 +22,7 @@ from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.optical_flow import OpticalFlow, upscale_factor
 from maskcast.distributed import all_sum, rank_indices, world_size
-from maskcast.dry_run import FullLoop
+from maskcast.dry_run_notes import FullLoop
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, splits_of

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.dry_run import FullLoop, is_dry_run, limited_range
+from maskcast.dry_run_notes import FullLoop, is_dry_run, limited_range
 from maskcast.labels import IGNORE
 from maskcast.models.objects.completion import Completion, is_cut, windows
 from maskcast.models.objects.tracks import pack_tracks, track_objects

@@ -15,7 +15,7 @@ from maskcast.data.augment.mirror import check_swaps_of_one_map
 from maskcast.data.clip_store.frame_index import in_batches, spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
-from maskcast.dry_run import is_dry_run
+from maskcast.dry_run_notes import is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, macro_jaccard, mean_where_labelled

@@ -12,7 +12,7 @@ from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, TrainingIn
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.propagation import propagate
-from maskcast.dry_run import FullLoop
+from maskcast.dry_run_notes import FullLoop
 from maskcast.errors import MaskcastError
 from maskcast.forking import joined_thread_pool
 from maskcast.labels import IGNORE, LabelMap

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from maskcast.diagnostics.cost import CostEstimate, estimate_cost
-from maskcast.dry_run import NOTES_FILE
+from maskcast.dry_run_notes import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
 from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, params_of, path_within, read_calls

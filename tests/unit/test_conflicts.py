@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from maskcast.diagnostics.compatibility import conflicts, window_warnings
+from maskcast.diagnostics.conflicts import conflicts, window_warnings
 from maskcast.runner.stage import get_stage
 
 TRAINING = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 8, "learning_rate": 0.1}

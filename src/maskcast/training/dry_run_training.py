@@ -1,4 +1,4 @@
-"""Rehearses a training: runs some of its steps with its own batches, and measures the time of each part.
+"""A dry run of a training: runs some of its steps with its own batches, and measures the time of each part.
 
 The steps are spread over the whole training, because later ones may do more: teachers begin, phases change. The
 samples of a step are a pure function of (seed, step), so any step can be run by itself.
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskcast.dry_run import write_note
+from maskcast.dry_run_notes import write_note
 from maskcast.training.learner import WARM_UP_STEPS
 from maskcast.training.loop import Trained, fit
 from maskcast.training.schedule import Schedule

@@ -1,7 +1,7 @@
-"""Dry runs: a stage is tried on a few clips and records its cost (see `maskcast dry-run`).
+"""Notes of a dry run, in which a stage is tried on a few clips and records its cost (see `maskcast dry-run`).
 
-A process is in a dry run if ``MASKCAST_REHEARSAL`` names a file; so are its child processes. Notes are lines of
-JSON in that file.
+A process is in a dry run if ``MASKCAST_DRY_RUN_NOTES`` names a file; so are its child processes. Notes are lines
+of JSON in that file.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-NOTES_FILE = "MASKCAST_REHEARSAL"
+NOTES_FILE = "MASKCAST_DRY_RUN_NOTES"
 CLIPS_PER_PART = 4  # number of clips of each part of a data set
 MAX_STEPS = 50  # number of steps, if all are alike
 
