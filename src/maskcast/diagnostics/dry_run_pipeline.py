@@ -53,7 +53,7 @@ def dry_run(folder: Path) -> Iterator[TrialResult]:
     If a stage fails, the stages that read its outputs are not tried; all others are.
 
     Raises:
-        MaskcastError: before any trial, if there is no pipeline or params are invalid.
+        MaskcastError: before any trial, if there is no pipeline, params are invalid, or entries are in a cycle.
     """
     file = folder / "dvc.yaml"
     calls, others = read_calls(file)
