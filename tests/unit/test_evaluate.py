@@ -71,7 +71,7 @@ def evaluation(
 def test_a_perfect_forecast_scores_one(tmp_path: Path) -> None:
     store = still_store(tmp_path / "clips")
     one = evaluation(store, store, Spy())
-    flat = one.flat(one.scores())
+    flat = one.flat
     for name in ("jaccard_last", "jaccard_mean", "jaccard_h12", "accuracy_last", "dice_last", "coco_AP"):
         assert flat[name] == pytest.approx(1)
     assert flat["jaccard_last_persistence"] == flat["jaccard_last_constant_velocity"] == 1
@@ -82,7 +82,7 @@ def test_a_perfect_forecast_scores_one(tmp_path: Path) -> None:
 
 def test_a_shift_scores_what_the_overlap_says(tmp_path: Path) -> None:
     store = still_store(tmp_path / "clips")
-    scores = evaluation(store, store, Spy(shift=5)).scores()["forecaster"].table()
+    scores = evaluation(store, store, Spy(shift=5)).scores["forecaster"].table()
     square, rest = 50 / 150, (32 * 48 - 150) / (32 * 48 - 50)
     assert scores["jaccard_last"] == pytest.approx((square + rest) / 2)
     assert scores["jaccard_last_no_background"] == pytest.approx(square)
@@ -99,15 +99,15 @@ def test_context_is_generated_masks_and_truth_only_the_target(tmp_path: Path) ->
     prepared, generated = still_store(tmp_path / "clips"), still_store(tmp_path / "masks", shift=5)
     spy = Spy()
     one = evaluation(prepared, generated, spy)
-    scores = one.scores()
+    scores = one.scores
     shown = generated.masks(generated.clips[0])[:11]
     np.testing.assert_array_equal(spy.seen[0][0].numpy(), shown)
     truth, found = prepared.masks(prepared.clips[0]), generated.masks(generated.clips[0])
     expected = macro_jaccard(confusion(truth[-1], found[-1], 3), absent="omit")
     assert scores["forecaster"].table()["jaccard_last"] == pytest.approx(expected)
-    assert one.flat(scores)["masker_jaccard"] == pytest.approx(expected)  # every frame is alike here
+    assert one.flat["masker_jaccard"] == pytest.approx(expected)  # every frame is alike here
     spy = Spy()
-    assert evaluation(prepared, generated, spy, "truth").scores()["forecaster"].table()["jaccard_last"] == 1
+    assert evaluation(prepared, generated, spy, "truth").scores["forecaster"].table()["jaccard_last"] == 1
 
 
 def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Pat
     tables: list[dict[str, float]] = []
     for batch_size in (1, 2, 3):
         one = ForecastEvaluation(store, store, chosen, Spy(), None, "truth", 11, 11, batch_size, cpu)
-        scores = one.scores()["forecaster"]
+        scores = one.scores["forecaster"]
         assert scores.clip_ids == [clip.id for clip in chosen]
         tables.append(
             {k: v for k, v in scores.table().items() if k not in ("seconds_per_clip", "peak_memory_mib")}
@@ -226,12 +226,12 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
 def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: Path) -> None:
     store = still_store(tmp_path / "clips")
     evaluated = evaluation(store, store, Spy(shift=5))
-    scores, page = evaluated.scores(), Page("evaluate")
-    compared = clip_by_clip(scores, evaluated.videos)
+    page = Page("evaluate")
+    compared = clip_by_clip(evaluated.scores, evaluated.videos)
     epochs = [{"epoch": n, "loss": 1 / n, "jaccard": 0.5} for n in (1, 2)]
     curves = {"train_masker": epochs, "finetune_forecaster": epochs[:1]}
     with listening(page):
-        show_evaluation(evaluated, scores, evaluated.flat(scores), compared, {}, None, curves)
+        show_evaluation(evaluated, compared, {}, None, curves)
     page.write(tmp_path / "page.html", {}, Evaluate(), {})
     text = (tmp_path / "page.html").read_text()
     assert 'aria-label="Forecast quality by horizon, macro Jaccard by frame' in text
@@ -246,9 +246,9 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
 def test_a_forecast_that_is_a_copy_is_level_with_the_baselines(tmp_path: Path) -> None:
     store = still_store(tmp_path / "clips")
     evaluated = evaluation(store, store, Spy())
-    scores, page = evaluated.scores(), Page("evaluate")
+    page = Page("evaluate")
     with listening(page):
-        show_evaluation(evaluated, scores, evaluated.flat(scores), [], {}, None, {})
+        show_evaluation(evaluated, [], {}, None, {})
     page.write(tmp_path / "page.html", {}, Evaluate(), {})
     text = (tmp_path / "page.html").read_text()
     assert "<strong>level with</strong> the best baseline, persistence, with 1.000" in text
@@ -262,11 +262,11 @@ def test_one_class_is_told_beside_the_score_with_background(
         name = str(len(classes))
         stores = [still_store(tmp_path / f"{name}_{n}", shift=5 * n, classes=classes) for n in range(2)]
         evaluated = evaluation(*stores, Spy())
-        scores, page = evaluated.scores(), Page("evaluate")
+        page = Page("evaluate")
         with listening(page):
-            show_evaluation(evaluated, scores, evaluated.flat(scores), [], {}, None, {})
+            show_evaluation(evaluated, [], {}, None, {})
         page.write(tmp_path / "page.html", {}, Evaluate(), {})
-        _report_mask_scores(evaluated, scores, "val")
+        _report_mask_scores(evaluated, "val")
         found[name] = (tmp_path / "page.html").read_text(), capsys.readouterr().err
     # half of the square, of 100 pixels, is found: 50 of 150
     shown, said = found["2"]
@@ -366,7 +366,7 @@ def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> 
     one = ForecastEvaluation(
         store, store, store.select("val"), LastFrame(), masker, "generated", 11, 11, 1, torch.device("cpu")
     )
-    scores = one.scores()["forecaster"].table()
+    scores = one.scores["forecaster"].table()
     assert scores["jaccard_last"] == 1
     assert scores["frame_mse"] == pytest.approx(1 / 255**2)
     assert scores["frame_psnr"] == pytest.approx(20 * np.log10(255))

@@ -102,11 +102,12 @@ def test_evaluate_scores_futures_beside_the_forecast(store: ClipStore) -> None:
     chosen = store.select("val", "labelled")
     cpu = torch.device("cpu")
     evaluation = ForecastEvaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu, futures=3)
-    flat = evaluation.flat({})
+    flat = evaluation.flat
     assert 0 < flat["jaccard_last_mean_of_3"] <= flat["jaccard_last_best_of_3"] <= 1
-    assert "jaccard_last_best_of_3" not in ForecastEvaluation(
-        store, store, chosen, model, None, "truth", 6, 3, 2, cpu
-    ).flat({})
+    assert (
+        "jaccard_last_best_of_3"
+        not in ForecastEvaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu).flat
+    )
     view = evaluation.view(0, "persistence")  # and pictures show them
     context = torch.from_numpy(view.context[None])
     for seed in range(3):

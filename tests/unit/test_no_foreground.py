@@ -44,13 +44,13 @@ def bare_store(root: Path, *, frames: bool = True) -> ClipStore:
 def test_scores_of_background_alone_are_no_scores(tmp_path: Path) -> None:
     store = bare_store(tmp_path / "clips")
     one = evaluation(store, store, Spy())
-    scores = one.scores()
+    scores = one.scores
     table = scores["forecaster"].table()
     assert {name for name, value in table.items() if np.isnan(value)} >= {
         *("jaccard_last", "jaccard_mean", "jaccard_h12", "jaccard_last_absent_zero", "dice_last")
     }
     assert table["accuracy_last"] == 1
-    assert not [name for name in one.flat(scores) if name.startswith(("jaccard", "dice"))]
+    assert not [name for name in one.flat if name.startswith(("jaccard", "dice"))]
 
 
 def test_a_masker_is_not_praised_for_background() -> None:

@@ -45,7 +45,7 @@ def partly(root: Path, whole: ClipStore, known: dict[str, list[int]]) -> ClipSto
 def test_the_last_frame_is_the_last_that_has_labels_and_means_are_over_those(tmp_path: Path) -> None:
     whole = write_store(tmp_path / "whole", val=4)
     store = partly(tmp_path / "clips", whole, KNOWN)
-    scores = evaluation(store, whole, Spy(), "generated").scores()["forecaster"]
+    scores = evaluation(store, whole, Spy(), "generated").scores["forecaster"]
     table, clips = scores.table(), [whole.get(name) for name in KNOWN]
 
     def jaccard(t: int, *which: int) -> float:
@@ -88,7 +88,7 @@ def test_forecasts_start_from_true_masks_where_there_are_some(tmp_path: Path) ->
     with pytest.raises(MaskcastError, match=r"clip 'val_0' has no labels in frame 6, .* set context to generated"):
         evaluation(store, store, Spy(), "truth")
     later = partly(tmp_path / "later", whole, {"val_0": list(range(15))})
-    assert 0 < evaluation(later, later, Spy(), "truth").scores()["forecaster"].table()["jaccard_last"] < 1
+    assert 0 < evaluation(later, later, Spy(), "truth").scores["forecaster"].table()["jaccard_last"] < 1
 
 
 def test_futures_are_scored_where_there_are_labels() -> None:

@@ -169,14 +169,16 @@ class ForecastEvaluation:
         """The video of each clip, by clip id."""
         return {clip.id: clip.video for clip in self.clips}
 
+    @cached_property
     def scores(self) -> dict[str, ForecastScores]:
-        """Scores the forecaster, then the baselines that apply to these clips."""
+        """Scores of the forecaster, then of the baselines that apply to these clips."""
         return {name: self._score(name, model) for name, model in self._models.items()}
 
-    def flat(self, scores: Mapping[str, ForecastScores]) -> dict[str, float]:
-        """Returns all finite scores in one dict; those of baselines and other label maps have their name added."""
+    @cached_property
+    def flat(self) -> dict[str, float]:
+        """All finite scores in one dict; those of baselines and other label maps have their name added."""
         flat = {"clips": float(len(self.clips))}
-        for name, found in scores.items():
+        for name, found in self.scores.items():
             suffix = "" if name == FORECASTER else f"_{name}"
             flat |= {f"{key}{suffix}": value for key, value in found.table().items()}
         for name, scores_of_map in self.masker_scores.items():

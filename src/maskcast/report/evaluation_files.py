@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from maskcast.evaluation.definitions import FORECASTS, FORECASTS_DAVIS, FUTURES
+from maskcast.evaluation.forecasts import ForecastEvaluation, selection_note
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.report.clip_by_clip import CSV_HEADER, EXPLANATION, ClipComparison, clip_by_clip
@@ -53,77 +53,71 @@ def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[l
     return header, rows
 
 
-def write_tables(
-    folder: Path,
-    scores: Mapping[str, ForecastScores],
-    classes: Sequence[str],
-    facts: Mapping[str, Any],
-    futures: int,
-    videos: Mapping[str, str],
-) -> list[ClipComparison]:
+def write_tables(folder: Path, evaluation: ForecastEvaluation) -> list[ClipComparison]:
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv, clip_by_clip.csv and README.md.
 
     Returns:
         The clip-by-clip comparison of the forecasters.
     """
-    header, rows = score_table(scores)
-    (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
-    write_csv(
-        folder / "scores.csv",
-        ["model", "score", "value"],
-        [[name, key, csv_number(value)] for name, each in scores.items() for key, value in each.table().items()],
-    )
-    write_csv(
-        folder / "per_horizon.csv",
-        ["horizon", *scores],
-        [
-            [frame, *(csv_number(each.per_horizon()[index]) for each in scores.values())]
-            for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
-        ],
-    )
-    per_class = [jaccard_per_class(each.matrix_hKK[each.last]) for each in scores.values()]
+    scores = evaluation.scores
+    (folder / "scores.md").write_text(markdown(*score_table(scores)), encoding="utf-8")
+    _write_scores(folder / "scores.csv", scores)
+    _write_horizons(folder / "per_horizon.csv", scores)
+    _write_classes(folder / "per_class.csv", scores, evaluation.prepared.classes)
+    _write_clips(folder / "per_clip.csv", scores, evaluation.videos)
+    comparisons = clip_by_clip(scores, evaluation.videos)
+    write_csv(folder / "clip_by_clip.csv", CSV_HEADER, [each.csv_row for each in comparisons])
+    _write_readme(folder / "README.md", evaluation, comparisons)
+    return comparisons
+
+
+def _write_scores(path: Path, scores: Mapping[str, ForecastScores]) -> None:
+    rows = [[name, key, csv_number(value)] for name, each in scores.items() for key, value in each.table().items()]
+    write_csv(path, ["model", "score", "value"], rows)
+
+
+def _write_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
+    frames = next(iter(scores.values())).frame_numbers
+    by_horizon = zip(*(each.per_horizon() for each in scores.values()), strict=True)
+    rows = [[frame, *map(csv_number, values)] for frame, values in zip(frames, by_horizon, strict=True)]
+    write_csv(path, ["horizon", *scores], rows)
+
+
+def _write_classes(path: Path, scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> None:
     first = next(iter(scores.values()))
     pixels_K = first.matrix_hKK[first.last].sum(axis=1)
-    write_csv(
-        folder / "per_class.csv",
-        ["class_id", "class", "target_pixels", *scores],
-        [
-            [k, name, int(pixels_K[k]), *(csv_number(jaccard_K[k]) for jaccard_K in per_class)]
-            for k, name in enumerate(classes)
-        ],
-    )
-    write_csv(
-        folder / "per_clip.csv",
-        ["clip", "model", "jaccard_last", "jaccard_mean", "j_and_f", "video"],
-        [
-            [
-                clip_id,
-                name,
-                *(csv_number(each.get(clip_id, np.nan)) for each in by_score.values()),
-                videos[clip_id],
-            ]
-            for name, by_score in {name: each.per_clip() for name, each in scores.items()}.items()
-            for clip_id in first.clip_ids
-        ],
-    )
-    comparisons = clip_by_clip(scores, videos)
-    write_csv(folder / "clip_by_clip.csv", CSV_HEADER, [each.csv_row for each in comparisons])
+    by_class = zip(*(jaccard_per_class(each.matrix_hKK[each.last]) for each in scores.values()), strict=True)
+    rows = [
+        [k, name, int(pixels), *map(csv_number, values)]
+        for k, (name, pixels, values) in enumerate(zip(classes, pixels_K, by_class, strict=True))
+    ]
+    write_csv(path, ["class_id", "class", "target_pixels", *scores], rows)
+
+
+def _write_clips(path: Path, scores: Mapping[str, ForecastScores], videos: Mapping[str, str]) -> None:
+    rows = [
+        [clip_id, name, *(csv_number(each.get(clip_id, np.nan)) for each in by_score.values()), videos[clip_id]]
+        for name, by_score in {name: each.per_clip() for name, each in scores.items()}.items()
+        for clip_id in next(iter(scores.values())).clip_ids
+    ]
+    write_csv(path, ["clip", "model", "jaccard_last", "jaccard_mean", "j_and_f", "video"], rows)
+
+
+def _write_readme(path: Path, evaluation: ForecastEvaluation, comparisons: Sequence[ClipComparison]) -> None:
+    split = evaluation.clips[0].split
+    facts = {"split": split, **evaluation.facts}
+    if note := selection_note(split):
+        facts["selection"] = note
     lines = ["# Evaluation", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
-    lines += ["", markdown(header, rows)]
+    lines += ["", markdown(*score_table(evaluation.scores))]
     if comparisons:
-        lines += [
-            "## Clip by clip",
-            "",
-            markdown(CLIP_BY_CLIP, [each.table_row for each in comparisons]),
-            EXPLANATION,
-            "",
-        ]
+        rows = [each.table_row for each in comparisons]
+        lines += ["## Clip by clip", "", markdown(CLIP_BY_CLIP, rows), EXPLANATION, ""]
     lines += ["## What the scores mean", ""]
-    lines += [f"- `{name}`: {text}." for name, text in meanings(futures).items()]
+    lines += [f"- `{name}`: {text}." for name, text in meanings(evaluation.futures).items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name."]
-    if "rigid_body" in scores:
+    if "rigid_body" in evaluation.scores:
         lines += ["`rigid_body` uses CLEVRER's camera and physics, which trained forecasters do not have."]
     lines += ["Scores in per_clip.csv are of single clips; their mean is not the pooled score above.", ""]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
-    return comparisons
+    path.write_text("\n".join(lines), encoding="utf-8")

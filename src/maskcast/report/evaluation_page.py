@@ -27,8 +27,6 @@ from maskcast.report.tables import format_score
 
 def show_evaluation(
     evaluation: ForecastEvaluation,
-    scores: Mapping[str, ForecastScores],
-    flat: Mapping[str, float],
     compared: list[ClipComparison],
     featured: Mapping[str, tuple[int, ForecastView]],
     maps: Html | None,
@@ -38,15 +36,13 @@ def show_evaluation(
 
     Args:
         evaluation: what was scored.
-        scores: scores of the forecaster and the baselines.
-        flat: all scores as flat numbers.
         compared: clip-by-clip comparison of the forecasters.
         featured: clips to show in detail; see ``pictures.draw_gallery``.
         maps: scores of the masker in each label map, see ``label_maps``; None if there is only one map.
         curves: learning curves of the trainings, by stage.
     """
-    classes = evaluation.prepared.classes
-    report_section("Scores", _scores(evaluation, scores, flat, compared))
+    scores, classes = evaluation.scores, evaluation.prepared.classes
+    report_section("Scores", _scores(evaluation, compared))
     report_section("By horizon", _horizons(scores))
     if featured:
         report_section("Clips", _clips(scores[FORECASTER], featured))
@@ -61,12 +57,8 @@ def show_evaluation(
     report_section("What the scores mean", definition_list(meanings(evaluation.futures)))
 
 
-def _scores(
-    evaluation: ForecastEvaluation,
-    scores: Mapping[str, ForecastScores],
-    flat: Mapping[str, float],
-    compared: list[ClipComparison],
-) -> Html:
+def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> Html:
+    scores, flat = evaluation.scores, evaluation.flat
     last = {name: each.table()["jaccard_last"] for name, each in scores.items()}
     best = best_baseline(scores)
     frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]

@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline, selection_note
-from maskcast.evaluation.scores import ForecastScores
+from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.evaluation_files import write_tables
 from maskcast.report.evaluation_page import show_evaluation
@@ -14,32 +13,17 @@ from maskcast.report.label_maps import write_label_maps
 from maskcast.report.pictures import draw_gallery
 
 
-def write_report(
-    folder: Path,
-    evaluation: ForecastEvaluation,
-    scores: Mapping[str, ForecastScores],
-    flat: Mapping[str, float],
-    *,
-    split: str,
-    pictures: int,
-    curves: Mapping[str, Curve],
-) -> None:
+def write_report(folder: Path, evaluation: ForecastEvaluation, pictures: int, curves: Mapping[str, Curve]) -> None:
     """Writes tables and pictures, and adds all to the run's page.
 
     Args:
         folder: an empty folder.
         evaluation: what was scored.
-        scores: scores of the forecaster and the baselines.
-        flat: all scores as flat numbers.
-        split: split of the scored clips.
         pictures: number of clips to draw, from the best to the worst.
         curves: learning curves of the trainings, by stage.
     """
-    prepared = evaluation.prepared
-    facts = {"split": split, **evaluation.facts}
-    if note := selection_note(split):
-        facts["selection"] = note
-    compared = write_tables(folder, scores, prepared.classes, facts, evaluation.futures, evaluation.videos)
+    prepared, scores = evaluation.prepared, evaluation.scores
+    compared = write_tables(folder, evaluation)
     forecaster_scores = scores[FORECASTER]
     featured: dict[str, tuple[int, ForecastView]] = {}
     if pictures:
@@ -52,4 +36,4 @@ def write_report(
     if len(prepared.maps) > 1 and evaluation.masker_scores:
         shown = [view.clip_id for _, view in featured.values()]
         maps = write_label_maps(folder, evaluation.masker_scores, prepared, evaluation.generated, shown)
-    show_evaluation(evaluation, scores, flat, compared, featured, maps, curves)
+    show_evaluation(evaluation, compared, featured, maps, curves)

@@ -19,7 +19,7 @@ from maskcast.progress import say
 from maskcast.registry.forecast_models import PipelineOutput
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
-from maskcast.serving.frame_choice import choose_frames
+from maskcast.serving.frame_choice import ChosenFrames, choose_frames
 from maskcast.serving.video_writer import draw_frames, write_video
 from maskcast.serving.videos import FORECAST, REVISION, Video, is_done, video_digest
 from maskcast.writing import write_json
@@ -152,8 +152,11 @@ def run_forecast(
     Raises:
         MaskcastError: the video is damaged or too short, or the model cannot draw futures.
     """
+    return _forecast(video, loaded, choose_frames(video, loaded.about, stride, start), samples)
+
+
+def _forecast(video: Video, loaded: LoadedPipeline, chosen: ChosenFrames, samples: int) -> Forecast:
     about = loaded.about
-    chosen = choose_frames(video, about, stride, start)
     frames_THWC = video.read(chosen.seen)
     height, width = frames_THWC.shape[1:3]
     clip_THWC = resize_frames(frames_THWC, about.height, about.width)
@@ -207,7 +210,7 @@ def forecast_video(
     if is_done(output / FORECAST, {"samples": None} | record):
         return False
     with atomic_output(output) as partial:
-        forecast = run_forecast(video, loaded, stride, start, samples)
+        forecast = _forecast(video, loaded, chosen, samples)
         if forecast.warning:
             say(f"{video.name}: {forecast.warning}")
         partial.mkdir()

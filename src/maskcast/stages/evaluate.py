@@ -18,10 +18,7 @@ from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from maskcast.evaluation.forecasts import ForecastEvaluation
-    from maskcast.evaluation.scores import ForecastScores
 
 
 class Evaluate(Params):
@@ -111,24 +108,22 @@ def evaluate(
         raise MaskcastError(
             f"{masks}: holds the true masks of the clips; give generated masks, or set evaluate.context: truth"
         )
-    scores = evaluation.scores()
-    flat = evaluation.flat(scores)
-    write_json(metrics, flat)
+    write_json(metrics, evaluation.flat)
 
     report.mkdir()
     curves = read_curves(masker) | read_curves(forecaster)
-    write_report(report, evaluation, scores, flat, split=split, pictures=params.pictures, curves=curves)
+    write_report(report, evaluation, params.pictures, curves)
     write_record(
         report / "evaluation.json",
         FORECASTS,
         definitions(params.futures),
-        scores=flat,
+        scores=evaluation.flat,
         split=split,
         size=[prepared.height, prepared.width],
         params=recorded,
         **settings,
         **({"label_map": prepared.label_map.name} if len(prepared.maps) > 1 else {}),
-        one_class=scores[FORECASTER].one_class(),
+        one_class=evaluation.scores[FORECASTER].one_class(),
         data=data_digest(prepared, chosen, params.context_frames, params.horizon),
         clip_store=prepared.digest,
         mask_store=generated.digest,
@@ -140,15 +135,13 @@ def evaluate(
     report_folder(report, "report")
     size = f"{prepared.height}x{prepared.width}"
     title = f"{split}: {pluralize(len(chosen), 'clip')} at {size}, context from {params.context} masks"
-    say(format_table(*score_table(scores), title))
-    _report_mask_scores(evaluation, scores, split)
+    say(format_table(*score_table(evaluation.scores), title))
+    _report_mask_scores(evaluation, split)
     if params.pictures:
         say(f"picture: {final_path(report) / OVERVIEW}")
 
 
-def _report_mask_scores(
-    evaluation: "ForecastEvaluation", scores: "Mapping[str, ForecastScores]", split: str
-) -> None:
+def _report_mask_scores(evaluation: "ForecastEvaluation", split: str) -> None:
     """Prints the scores of the masker, and a warning for a split without foreground."""
     from maskcast.evaluation.forecasts import FORECASTER
     from maskcast.evaluation.metrics import foreground_jaccard, foreground_text
@@ -159,5 +152,5 @@ def _report_mask_scores(
         jaccard = masker_scores.table()["jaccard"]
         text = f"{jaccard:.4f}{foreground_text(foreground_jaccard(masker_scores.counts))} over all frames"
         say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else text}{of_map}")
-    if not scores[FORECASTER].foreground:
+    if not evaluation.scores[FORECASTER].foreground:
         say(f"warning: split {split!r}: {NO_FOREGROUND}")
