@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from maskcast.data.raw_frames import RawFrames
 
 METHODS = ("random", "foreground-random", "class-uncertainty")  # the default first
-LISTED = 5  # maximum number of unmatched frames that are printed
+FORMAT_HELP = f"one of {', '.join(FORMATS)}"
+LISTED = 5  # maximum number of sizes that are printed
 DESCRIPTION = (
     "Exports masks to labelling tools, imports and propagates labels, suggests which frames to label, and which "
     "labels to review."
@@ -66,10 +67,18 @@ def run(args: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands and their flags."""
     commands = add_commands(parser)
-    formats = f"one of {', '.join(FORMATS)}"
-    command = commands.add_parser("import", help="write a clip store with the labels of a file")
+    _import_arguments(commands.add_parser("import", help="write a clip store with the labels of a file"))
+    _export_arguments(commands.add_parser("export", help="write masks as pre-annotations, with their confidence"))
+    _suggest_arguments(commands.add_parser("suggest", help="suggest which frames to label next, and show them"))
+    _review_arguments(commands.add_parser("review", help="list labels that a masker contradicts, and show them"))
+    _propagate_arguments(
+        commands.add_parser("propagate", help="propagate labels to neighbouring frames by optical flow")
+    )
+
+
+def _import_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", type=Path, help="file, folder or archive that the tool exported")
-    command.add_argument("--format", metavar="FORMAT", required=True, help=formats)
+    command.add_argument("--format", metavar="FORMAT", required=True, help=FORMAT_HELP)
     command.add_argument("--clips", metavar="STORE", type=Path, required=True, help="the clips that were labelled")
     command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
     command.add_argument(
@@ -97,8 +106,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of a clip's first frame in MOTS files (default: from the files)",
     )
     command.add_argument("--output", metavar="STORE", type=Path, required=True, help="new clip store")
-    command = commands.add_parser("export", help="write masks as pre-annotations, with their confidence")
-    command.add_argument("--format", metavar="FORMAT", required=True, help=formats)
+
+
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--format", metavar="FORMAT", required=True, help=FORMAT_HELP)
     command.add_argument(
         "--masks", metavar="STORE", type=Path, required=True, help="masks, e.g. those of generate_masks"
     )
@@ -124,7 +135,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only these frames: columns clip, frame (default: all with masks)",
     )
     command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    command = commands.add_parser("suggest", help="suggest which frames to label next, and show them")
+
+
+def _suggest_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--clips", metavar="STORE", type=Path, required=True, help="clips, some of them without labels"
     )
@@ -136,7 +149,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(command, "--spacing", 5, 1, "minimum distance between two frames of a video")
     add_number(command, "--seed", 0, 0, "random seed")
     command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    command = commands.add_parser("review", help="list labels that a masker contradicts, and show them")
+
+
+def _review_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips with labels")
     command.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="folder of a trained masker")
     command.add_argument("--map", metavar="NAME", help="label map, if the store has several")
@@ -148,7 +163,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_number(command, "--budget", 20, 1, "number of frames to list")
     command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
-    command = commands.add_parser("propagate", help="propagate labels to neighbouring frames by optical flow")
+
+
+def _propagate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--clips", metavar="STORE", type=Path, required=True, help="clips with labels in some frames"
     )
@@ -161,7 +178,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _import(args: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clip_store.reader import ClipStore
-    from maskcast.data.labelling.formats.names import FRAME_RULE
     from maskcast.data.labelling.importing import import_labels
 
     rename = {}
@@ -187,43 +203,9 @@ def _import(args: argparse.Namespace, out: Path) -> str:
         split=args.split,
         first=args.first_frame,
     )
-    for line in report.unused_renames:
+    for line in report.lines(args.clips):
         say(line)
-    if report.unmatched:
-        frames = pluralize(len(report.unmatched), "frame", "matches", "match")
-        say(f"{frames} no clip in {args.clips} ({FRAME_RULE}):")
-        for name in report.unmatched[:LISTED]:
-            say(f"  {name}")
-        if len(report.unmatched) > LISTED:
-            say(f"  ... and {len(report.unmatched) - LISTED} more")
-    if report.empty:
-        say(
-            f"{pluralize(report.empty, 'frame', 'is', 'are')} listed without annotation: treated as background "
-            "(--empty background)"
-        )
-    if report.unlabelled:
-        say(
-            f"{pluralize(report.unlabelled, 'frame', 'is', 'are')} listed without annotation: left without "
-            "labels (--empty unlabelled)"
-        )
-    for split in sorted(set(report.followed.values())):
-        clips = [clip for clip, followed in report.followed.items() if followed == split]
-        say(
-            f"{pluralize(len(clips), 'clip', 'joins', 'join')} the split {split}, because other labels of the "
-            f"same video are in it, e.g. {clips[0]!r}"
-        )
-    if report.moved:
-        say(
-            f"{pluralize(len(report.moved), 'clip')} without labels left the split unlabeled, because labels of "
-            f"the same video are scored and nothing may be trained on it, e.g. {report.moved[0]!r}"
-        )
-    if report.trained:
-        say(
-            f"warning: {pluralize(len(report.trained), 'training clip')} and labels that are scored are from the "
-            f"same video, e.g. {report.trained[0]!r}: import all clips of a video into one split"
-        )
-    repeated = f", and {report.repeated} more where clips overlap" if report.repeated else ""
-    return f"labelled {pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}{repeated}"
+    return str(report)
 
 
 def _export(args: argparse.Namespace, out: Path) -> str:

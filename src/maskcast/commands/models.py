@@ -77,36 +77,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=PIPELINE, help="the registered model (default: %(default)s)")
     commands = add_commands(parser)
     commands.add_parser("list", help="list versions, aliases, scores, data and commit, and the last decisions")
-    command = commands.add_parser("promote", help="make a version the champion; the old champion becomes previous")
+    _promote_arguments(
+        commands.add_parser("promote", help="make a version the champion; the old champion becomes previous")
+    )
+    _rollback_arguments(commands.add_parser("rollback", help="make the previous version the champion again"))
+    _compare_arguments(
+        commands.add_parser("compare", help="compare the scores of two versions clip by clip, or image by image")
+    )
+    _lineage_arguments(
+        commands.add_parser("lineage", help="show the origin of a version: runs, params, commit, image and data")
+    )
+    _evaluate_arguments(
+        commands.add_parser(
+            "evaluate",
+            help="score a version on the pipeline's present data, so that new models can be compared with it",
+        )
+    )
+    _download_arguments(
+        commands.add_parser("download", help="write the parts of a version as folders that stages read")
+    )
+    _export_arguments(
+        commands.add_parser("export", help="export a version as one graph, checked against the model")
+    )
+    _deploy_arguments(
+        commands.add_parser("deploy", help="run a version on KServe, for all requests or a share of them")
+    )
+    _undeploy_arguments(commands.add_parser("undeploy", help="delete the service on KServe, or only its canary"))
+
+
+def _promote_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
     command.add_argument(
         "--force", action="store_true", help="promote although the gate failed; requires --reason"
     )
     command.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
-    command = commands.add_parser("rollback", help="make the previous version the champion again")
+
+
+def _rollback_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reason", metavar="TEXT", help="reason, which is recorded")
-    command = commands.add_parser(
-        "compare", help="compare the scores of two versions clip by clip, or image by image"
-    )
+
+
+def _compare_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("a", metavar="A", help="a version, e.g. champion")
     command.add_argument("b", metavar="B", help="another, e.g. candidate")
     command.add_argument(
         "--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most"
     )
     command.add_argument("--clips", metavar="STORE", type=Path, help=f"clip store to draw from (default: {CLIPS})")
-    command = commands.add_parser(
-        "lineage", help="show the origin of a version: runs, params, commit, image and data"
-    )
+
+
+def _lineage_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("version", metavar="VERSION", help="number or alias")
     command.add_argument(
         "--verify", action="store_true", help="evaluate it again: exit code 0 if scores are equal, else 1"
     )
     command.add_argument("--repository", metavar="PATH|URL", help="Git repository with the commit (default: .)")
     command.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store (default: fetched by DVC)")
-    command = commands.add_parser(
-        "evaluate",
-        help="score a version on the pipeline's present data, so that new models can be compared with it",
-    )
+
+
+def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Masks and evaluates the clips that a pipeline has now, by its present params, with a version's weights, "
         "and stores the scores with the version. It keeps its number, aliases, files and verdict, and outputs of "
@@ -120,7 +149,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path(),
         help="folder with a dvc.yaml (default: the working directory)",
     )
-    command = commands.add_parser("download", help="write the parts of a version as folders that stages read")
+
+
+def _download_arguments(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Writes the masker and the forecaster of a pipeline, or the one part of another model, as folders that "
         "stages take, e.g. `train_masker --start`. Name, version and digest are in registered.json beside them. "
@@ -128,14 +159,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     command.add_argument("version", metavar="VERSION", help="number or alias")
     command.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder for the parts")
-    command = commands.add_parser("export", help="export a version as one graph, checked against the model")
+
+
+def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
     command.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")
     command.add_argument(
         "--output", metavar="FOLDER", type=Path, required=True, help="folder for the graph and export.json"
     )
 
-    command = commands.add_parser("deploy", help="run a version on KServe, for all requests or a share of them")
+
+def _deploy_arguments(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Creates an InferenceService for a version, or updates the existing one. A version that already has a "
         "share of the requests gets all of them without a restart. See docs/serving.md."
@@ -147,7 +181,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--wait", action="store_true", help="wait until it answers requests")
     _add_service(command)
-    command = commands.add_parser("undeploy", help="delete the service on KServe, or only its canary")
+
+
+def _undeploy_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--canary", action="store_true", help="delete only the canary; the previous version gets all requests"
     )

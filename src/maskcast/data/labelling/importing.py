@@ -24,6 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import parsing, pluralize
 
 DEFAULT_SPLIT = "train"  # of clips that had no labels
+LISTED = 5  # maximum number of unmatched frames that are named
 
 
 @dataclass
@@ -53,6 +54,46 @@ class ImportReport:
     followed: dict[str, str] = field(default_factory=dict)
     moved: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        repeated = f", and {self.repeated} more where clips overlap" if self.repeated else ""
+        return f"labelled {pluralize(self.frames, 'frame')} of {pluralize(self.clips, 'clip')}{repeated}"
+
+    def lines(self, clips: Path) -> Iterator[str]:
+        """Yields what a user should know beside the summary, a line each.
+
+        Args:
+            clips: the store that was imported into.
+        """
+        yield from self.unused_renames
+        if self.unmatched:
+            frames = pluralize(len(self.unmatched), "frame", "matches", "match")
+            yield f"{frames} no clip in {clips} ({FRAME_RULE}):"
+            yield from (f"  {name}" for name in self.unmatched[:LISTED])
+        if len(self.unmatched) > LISTED:
+            yield f"  ... and {len(self.unmatched) - LISTED} more"
+        for count, meaning in (
+            (self.empty, "treated as background (--empty background)"),
+            (self.unlabelled, "left without labels (--empty unlabelled)"),
+        ):
+            if count:
+                yield f"{pluralize(count, 'frame', 'is', 'are')} listed without annotation: {meaning}"
+        for split in sorted(set(self.followed.values())):
+            joining = [clip for clip, followed in self.followed.items() if followed == split]
+            yield (
+                f"{pluralize(len(joining), 'clip', 'joins', 'join')} the split {split}, because other labels of "
+                f"the same video are in it, e.g. {joining[0]!r}"
+            )
+        if self.moved:
+            yield (
+                f"{pluralize(len(self.moved), 'clip')} without labels left the split unlabeled, because labels of "
+                f"the same video are scored and nothing may be trained on it, e.g. {self.moved[0]!r}"
+            )
+        if self.trained:
+            yield (
+                f"warning: {pluralize(len(self.trained), 'training clip')} and labels that are scored are from "
+                f"the same video, e.g. {self.trained[0]!r}: import all clips of a video into one split"
+            )
 
 
 def import_labels(
