@@ -224,6 +224,12 @@ def pluralize(number: int, what: str, does: str = "", do: str = "", *, commas: b
     return " ".join(filter(None, (f"{number:,}" if commas else str(number), *words)))
 
 
+def format_bytes(count: int) -> str:
+    """Returns a size in words, with one decimal: `1.8 GB`, `12.5 MB`, `0.3 kB`."""
+    unit, name = next((one for one in ((1e9, "GB"), (1e5, "MB")) if count >= one[0]), (1e3, "kB"))
+    return f"{count / (1e6 if name == 'MB' else unit):.1f} {name}"
+
+
 def short_repr(value: Any) -> str:
     """Returns a value for an error message, on one short line."""
     try:

@@ -38,6 +38,7 @@ from maskcast.proposal.plan import plan_params
 from maskcast.proposal.report import format_plan
 from maskcast.proposal.values import Proposal, propose_params, with_predicted_split
 from maskcast.runner.run import run_stage
+from maskcast.stages.prepare_clips import PrepareClips
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
 
@@ -415,7 +416,7 @@ def sparse(root: Path, every: int) -> None:
 def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) -> None:
     sparse(tmp_path, 10)
     found = inspect_folder(tmp_path)
-    step = found.source["window_step"]
+    step = found.source["labelled_window_step"]
     frames = {mask - start for start in range(0, 48 - 21, step) for mask in range(0, 48, 10)}
     assert set(range(11, 22)) <= frames and 1 <= step < 11
     assert any(
@@ -449,6 +450,23 @@ def test_masks_too_few_to_score_a_forecast_are_said(tmp_path: Path) -> None:
         inspect_folder(tmp_path)
 
 
+def test_of_three_masks_in_a_long_video_only_clips_around_them_are_close_together(tmp_path: Path) -> None:
+    """Else each of its frames would be in 20 clips, and be stored, and masked, 20 times."""
+    labelled = (17, 300, 590)
+    frames, masks = frames_of(0, 600)
+    write_images(tmp_path / "frames/walk", frames[:, ::4, ::4], "{:04d}.png")
+    for t in labelled:
+        write_images(tmp_path / "masks/walk", masks[t : t + 1, ::4, ::4], "{:04d}.png", t)
+    found = inspect_folder(tmp_path)
+    values = PrepareClips.model_validate({"source": found.source, "height": 8, "width": 16})
+    clips = values.source.listing(tmp_path, height=8, width=16, seed=0).clips
+    around = [clip for clip in clips if {*labelled} & {*range(s := clip.meta["start"], s + found.frames)}]
+    assert found.source["labelled_window_step"] == 1 and found.source["window_step"] == found.frames
+    assert len(around) >= 2 * found.frames and len(clips) - len(around) <= 600 / found.frames
+    ahead = {t - clip.meta["start"] for clip in around if clip.split == "val" for t in labelled}
+    assert {*range(found.context, found.frames)} <= ahead
+
+
 @pytest.mark.parametrize(("length", "step", "context"), [(48, 40, 8), (24, 8, 8), (16, 5, 6)])
 def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_frame_gets_one(
     length: int, step: int, context: int, tmp_path: Path
@@ -460,7 +478,7 @@ def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_
             write_images(tmp_path / f"masks/{k}", masks[t : t + 1], "{:03d}.png", t)
     found = plan_params(tmp_path).findings
     assert (found.context, found.source["frames"]) == (context, 2 * context)
-    starts = range(0, length - 2 * context + 1, found.source["window_step"])
+    starts = range(0, length - 2 * context + 1, found.source["labelled_window_step"])
     ahead = {t - start for start in starts for t in range(0, length, step)}
     assert set(range(context, 2 * context)) <= ahead
     assert any(f"{context} context and {context} forecast frames" in warning for warning in found.warnings)
@@ -798,9 +816,21 @@ def test_the_estimate_is_steps_times_what_they_take(monkeypatch: pytest.MonkeyPa
         (99.0 * os.cpu_count(), "measured here, while the machine was busy"),
     ):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
-        seconds, told = duration.estimate_seconds(sections, num_frames=100, num_val_frames=40)
-        assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
-        assert told.startswith(f"20 masker steps x 0.10 s + 120 frames masked x 0.010 s (both {note}")
+        monkeypatch.setattr(duration, "num_cpus", lambda: 4)
+        seconds, told = duration.estimate_seconds(sections, 100, 40, num_clips=9, clip_seconds=8.0)
+        assert seconds == pytest.approx(9 * 8 / 4 + 20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
+        text = "9 clips prepared x 2.000 s + 20 masker steps x 0.10 s + 120 frames masked x 0.010 s (all "
+        assert told.startswith(text + note)
+
+
+def test_the_size_of_the_stored_frames_is_said(tmp_path: Path) -> None:
+    davis(tmp_path)
+    plan = plan_params(tmp_path)
+    size = plan.proposal.sections["prepare_clips"]
+    num_bytes = plan.clips.total() * 22 * 3 * size["height"] * size["width"]
+    told = " ".join(format_plan(plan, tmp_path, tmp_path / "params.yaml").split())
+    assert f"; their frames take {num_bytes / 1e6:.1f} MB" in told
+    assert f"{plan.clips.total()} clips prepared x " in plan.text(tmp_path)
 
 
 def test_a_step_and_four_frames_are_timed_with_what_the_device_does(monkeypatch: pytest.MonkeyPatch) -> None:

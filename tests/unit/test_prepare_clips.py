@@ -1,10 +1,12 @@
 import json
+import shutil
 import signal
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -69,6 +71,19 @@ def test_a_raw_folder_becomes_a_store(tmp_path):
     assert store.frames(clip)[:, 5, 5, 1].tolist() == [100, 101, 102]
     assert np.unique(store.masks(clip)[..., :8]).tolist() == [0]
     assert np.unique(store.masks(clip)[..., 8:]).tolist() == [1]
+
+
+def test_a_disk_on_which_the_clips_do_not_fit_is_said_before_they_are_read(tmp_path, monkeypatch, capsys):
+    raw = write_raw(tmp_path / "raw", train=(2,), val=(3,))
+    needed = 2 * 3 * 3 * SIZE[0] * SIZE[1]
+    for share in (0.4, 0.6, 1.1):
+        free = SimpleNamespace(free=int(share * needed))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: free)
+        if share < 0.5:
+            refuses(raw, tmp_path / "small", "small: needs 3.5 kB for the frames of the clips, but only 1.4 kB")
+        else:
+            prepare(raw, tmp_path / f"clips-{share}")
+            assert (f"clips-{share} needs 3.5 kB" in capsys.readouterr().err) == (share < 1)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_windows_carry_frames_and_binary_masks(tmp_path):
     assert masks.max() == 1
 
 
+def test_windows_with_labels_may_be_closer_together(tmp_path):
+    write_sequence(tmp_path, "dog", frames=6)
+    for k in {*range(6)} - {4}:
+        (tmp_path / f"Annotations/480p/dog/{k:05d}.png").unlink()
+    params = {"frames": 2, "window_step": 4, "splits": {}}
+    usual = [clip.meta["start"] for clip in list_raw(tmp_path, **params).clips]
+    closer = [clip.meta["start"] for clip in list_raw(tmp_path, **params, labelled_window_step=1).clips]
+    assert usual == [0, 4] and closer == [0, 3, 4]
+    unlabelled = list_raw(tmp_path, **params | {"splits": {"unlabeled": ("dog",)}}, labelled_window_step=1)
+    assert [clip.meta["start"] for clip in unlabelled.clips] == usual
+
+
 def test_images_that_clip_names_are_sequences_of_one_frame(tmp_path):
     for name in ("cat", "dog", "dog_mask"):
         Image.fromarray(np.full(SIZE, len(name), np.uint8)).save(tmp_path / f"{name}.png")

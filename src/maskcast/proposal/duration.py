@@ -1,7 +1,8 @@
 """Estimates how long the pipeline takes on this machine.
 
-Seconds = masker steps x seconds per step + frames x seconds to mask a frame + forecaster steps x seconds per step
-+ 15 per stage. The masker's seconds per step and per frame are measured here.
+Seconds = clips x seconds to prepare a clip + masker steps x seconds per step + frames x seconds to mask a frame +
+forecaster steps x seconds per step + 15 per stage. Those per clip, per step of the masker and per masked frame are
+measured here.
 """
 
 import os
@@ -20,7 +21,11 @@ REPEATS = 3  # number of measurements; the fastest counts
 
 
 def estimate_seconds(
-    sections: Mapping[str, Mapping[str, Any]], num_frames: int, num_val_frames: int
+    sections: Mapping[str, Mapping[str, Any]],
+    num_frames: int,
+    num_val_frames: int,
+    num_clips: int,
+    clip_seconds: float,
 ) -> tuple[float, str]:
     """Returns the estimated seconds of `dvc repro`, and the formula with its numbers as text.
 
@@ -28,6 +33,8 @@ def estimate_seconds(
         sections: params by stage.
         num_frames: number of frames of all clips.
         num_val_frames: number of frames of the validation clips.
+        num_clips: number of clips.
+        clip_seconds: measured seconds to read a clip in one process; `prepare_clips` has one per processor.
     """
     masker, clips = sections["train_masker"], sections["prepare_clips"]
     size = clips["height"], clips["width"]
@@ -38,9 +45,11 @@ def estimate_seconds(
     each = FORECASTER_STEP_S[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
     stages = 1 + len(sections)  # plus the stage `code`, which has no params
     num_masked = num_frames + num_val_frames // masker["val_frame_step"] * masker["training"]["epochs"]
-    seconds = steps * step + num_masked * frame + forecast * each + stages * STAGE_S
+    clip = clip_seconds / num_cpus()
+    seconds = num_clips * clip + steps * step + num_masked * frame + forecast * each + stages * STAGE_S
     formula = (
-        f"{steps} masker steps x {step:.2f} s + {num_masked} frames masked x {frame:.3f} s (both measured here"
+        f"{num_clips} clips prepared x {clip:.3f} s + {steps} masker steps x {step:.2f} s + {num_masked} frames "
+        f"masked x {frame:.3f} s (all measured here"
         + (", while the machine was busy: it may be much less) + " if busy else ") + ")
         + (f"{forecast} forecaster steps x {each} s + " if forecast else "")
         + f"{stages} stages x {STAGE_S:.0f} s"

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import yaml
@@ -36,6 +37,7 @@ class ParamsPlan:
         left_out: items that prepare_clips will leave out, with reasons.
         seconds: estimated time of ``dvc repro`` on this machine; None if nothing is trained.
         formula: how the time was estimated.
+        frame_bytes: size of the frames of all clips, which are stored uncompressed.
     """
 
     findings: Findings
@@ -44,6 +46,7 @@ class ParamsPlan:
     left_out: list[tuple[str, str]]
     seconds: float | None
     formula: str
+    frame_bytes: int
 
     @property
     def pipeline(self) -> str:
@@ -103,31 +106,39 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
             f"{found.frames} frames; label a second sequence, or longer ones"
         )
     with doing("reading a clip of each split"):
-        found.warnings[:0] = _unreadable_clips(listing.clips)  # first, as they may leave nothing to learn from
+        unreadable, clip_seconds = _read_clips(listing.clips)
+    found.warnings[:0] = unreadable  # first, as they may leave nothing to learn from
+    num_frames = clips.total() * found.frames
     seconds, formula = None, ""
     if found.trainable:
         with doing("measuring the speed of training and masking"):
             seconds, formula = estimate_seconds(
-                proposal.sections, clips.total() * found.frames, clips["val"] * found.frames
+                proposal.sections, num_frames, clips["val"] * found.frames, clips.total(), clip_seconds
             )
-    return ParamsPlan(found, with_predicted_split(proposal, clips), clips, listing.skipped, seconds, formula)
+    size = num_frames * 3 * prepare.height * prepare.width
+    return ParamsPlan(found, with_predicted_split(proposal, clips), clips, listing.skipped, seconds, formula, size)
 
 
-def _unreadable_clips(clips: Sequence[RawClip]) -> list[str]:
-    """Reads the first labelled clip of each split, as prepare_clips will, and reports which are unreadable.
+def _read_clips(clips: Sequence[RawClip]) -> tuple[list[str], float]:
+    """Reads the first labelled clip of each split, as prepare_clips will.
+
+    Returns:
+        Warnings about unreadable ones, and the seconds that the fastest took.
 
     Raises:
         LabelError: on faults that would stop prepare_clips, e.g. masks whose size differs from their frames'.
     """
-    damaged = []
+    damaged, seconds = [], []
     for clip in {clip.split: clip for clip in reversed(clips) if clip.kind == "labelled"}.values():
+        start = perf_counter()
         try:
             clip.load()
+            seconds.append(perf_counter() - start)
         except LabelError:
             raise
         except MaskcastError as error:
             damaged.append(f"clip {clip.id} ({clip.split}) will be left out: {error}")
-    return damaged
+    return damaged, min(seconds, default=0.0)
 
 
 def check_outside_outputs(raw: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from maskcast.data.inspection.findings import Findings
 from maskcast.errors import MaskcastError
 from maskcast.proposal.plan import ParamsPlan
-from maskcast.reading import pluralize
+from maskcast.reading import format_bytes, pluralize
 from maskcast.runner.dvc_calls import read_calls
 
 DEFAULT_PIPELINE = "forecasting"  # default pipeline of the commands
@@ -108,7 +108,8 @@ def _rows(plan: ParamsPlan) -> list[list[str]]:
         rows.append(["masker", f"{model['arch']}, {first}"])
         if forecaster := plan.proposal.sections.get("pretrain_forecaster"):
             rows.append(["forecaster", FORECASTER_TEXT[forecaster["model"]["arch"]]])
-    rows.append(["clips", clips + (f"; left out: {len(plan.left_out)}" if plan.left_out else "")])
+    left_out = f"; left out: {len(plan.left_out)}" if plan.left_out else ""
+    rows.append(["clips", f"{clips}{left_out}; their frames take {format_bytes(plan.frame_bytes)}"])
     return rows
 
 

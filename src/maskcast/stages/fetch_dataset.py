@@ -18,7 +18,7 @@ from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.reading import parsing, pluralize, read_yaml
+from maskcast.reading import format_bytes, parsing, pluralize, read_yaml
 from maskcast.redaction import has_user
 from maskcast.runner.outputs import check_deletes_none, resume_dir
 from maskcast.runner.stage import OutPath, stage
@@ -86,10 +86,10 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
     write_json(raw / NOTE, note)
-    size = f"{sum(sizes) / 1e6:.1f} MB" if sum(sizes) >= 1e5 else f"{sum(sizes) / 1e3:.1f} kB"
     if params.uri == "synthetic":
         say("synthetic: nothing to fetch; prepare_clips draws the clips")
         return
+    size = format_bytes(sum(sizes))
     say(f"fetched {params.uri}: {pluralize(len(sizes), 'file')}, {size}, digest {note['digest']}")
 
 

@@ -1,5 +1,6 @@
 """prepare_clips: convert raw videos or images of any layout to a clip store with one frame size."""
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -26,7 +27,7 @@ from maskcast.evaluation.mask_ceiling import MaskCeilings
 from maskcast.labels import IGNORE, MIRROR_SWAPS, LabelMap, Split, mirror_swaps_from_json
 from maskcast.params import Params
 from maskcast.progress import say, track
-from maskcast.reading import pluralize
+from maskcast.reading import format_bytes, pluralize
 from maskcast.runner.outputs import final_path
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import draw_at_most, rng
@@ -101,6 +102,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     first = next(readable_clips, None)
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{skip_reasons([*unreadable, *listing.skipped])}")
+    _check_disk(clips, listing.clips, first[1].arrays)
     height, width = frame_size(first[1].arrays)
     shared_backgrounds = SharedFrames()
     if listing.backgrounds:
@@ -231,6 +233,27 @@ class _Survey:
         if max(abs(aspect * height - width) for aspect in self._aspects) > 1:
             meta["source_aspect"] = [round(aspect, 3) for aspect in self._aspects]
         return meta
+
+
+def _check_disk(clips: Path, listed: Sequence[RawClip], first: Arrays) -> None:
+    """Checks early whether the frames of all clips fit on the disk, if they are as large as the first one's.
+
+    Some may be shorter, so the stage stops only if not even half fits, and else says what it needs.
+
+    Raises:
+        MaskcastError: the disk is far too small.
+    """
+    if first.frames is None:
+        return
+    needed = sum(clip.has_frames for clip in listed) * first.frames.nbytes
+    free = shutil.disk_usage(clips.parent).free
+    if free >= needed:
+        return
+    text = f"needs {format_bytes(needed)} for the frames of the clips, but only {format_bytes(free)} are free"
+    remedy = "free some, lower height and width, or raise source.window_step"
+    if 2 * free < needed:
+        raise MaskcastError(f"{final_path(clips)}: {text}; {remedy}")
+    say(f"warning: {final_path(clips)} {text}; {remedy}")
 
 
 def _side_warnings(listing: Listing) -> list[str]:

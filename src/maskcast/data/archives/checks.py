@@ -11,7 +11,7 @@ from typing import IO, Self
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import reason_of, short_repr
+from maskcast.reading import format_bytes, reason_of, short_repr
 
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
 MIN_CHECKED_BYTES = 100 << 20  # bytes that may be unpacked at any ratio
@@ -48,7 +48,7 @@ def check_disk(archive: Path, size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise MaskcastError(
-            f"{archive}: needs {size / 1e9:.1f} GB at {folder} but only {free / 1e9:.1f} GB are free; free some "
+            f"{archive}: needs {format_bytes(size)} at {folder} but only {format_bytes(free)} are free; free some "
             "space"
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
+from maskcast.data.sources.cutting import WINDOW_STEP
 from maskcast.data.sources.splits import time_parts
 from maskcast.errors import MaskcastError
 
@@ -66,7 +67,10 @@ def possible_cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> 
 
 
 def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shorter: bool = True) -> None:
-    """Reduces `source.window_step`, else the context, until each forecast frame has a mask in some clip of `val`.
+    """Sets `labelled_window_step`, else reduces the context, so that some clip of `val` has a mask of each frame.
+
+    That is of each forecast frame. Clips without a mask keep their distance: they would only show the same frames
+    again.
 
     Args:
         found: findings with splits.
@@ -81,12 +85,13 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
         return
     given, total = sum(marks), len(marks)
     parts = _validation_frames(found, marked)
-    usual = int(found.source.get("window_step", found.frames))
     longest = found.frames
     for context in range(found.context, (MIN_CONTEXT if shorter else found.context) - 1, -1):
         found.context = context
-        steps = range(min(usual, found.frames), 0, -1)
-        step = next((one for one in steps if _covers_horizon(found, marked, parts, one)), None)
+        usual = min(int(found.source.get("window_step", found.frames)), found.frames)
+        step = next(
+            (one for one in range(usual, 0, -1) if _covers_horizon(found, marked, parts, usual, one)), None
+        )
         if step is not None:
             break
     else:
@@ -94,9 +99,11 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
             f"{given} of the {total} frames of labelled sequences have a mask, too few to score a forecast: label "
             f"{longest} frames in a row of a sequence to be scored on"
         )
+    if "window_step" not in found.source and found.frames < WINDOW_STEP:
+        found.source["window_step"] = found.frames
     if step < usual:
-        found.source["window_step"] = step
-        found.reasons["window_step"] = (
+        found.source["labelled_window_step"] = step
+        found.reasons["labelled_window_step"] = (
             "few frames have masks: at this step, every forecast frame has one in some clip"
         )
     if found.frames < longest:
@@ -124,13 +131,15 @@ def _validation_frames(found: Findings, marked: Mapping[str, Sequence[bool]]) ->
 
 
 def _covers_horizon(
-    found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mapping[str, range], step: int
+    found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mapping[str, range], usual: int, step: int
 ) -> bool:
+    """Whether each forecast frame has a mask in some clip, of those ``usual`` and of those ``step`` apart."""
     starts = [
         (name, start)
         for name, part in parts.items()
         for run in found.runs(name)
-        for start in range(max(run.start, part.start), min(run.stop, part.stop) - found.frames + 1, step)
+        for apart in {usual, step}
+        for start in range(max(run.start, part.start), min(run.stop, part.stop) - found.frames + 1, apart)
     ]
     return all(
         any(marked[name][start + frame] for name, start in starts) for frame in range(found.context, found.frames)

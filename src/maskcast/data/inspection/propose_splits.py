@@ -286,15 +286,13 @@ def _split_by_time(
         begin = _val_start(found, name, len(marks) - [*reversed(marks)].index(True))
     begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
-    found.source |= {
-        "split_by": "time",
-        "splits": {"val": share, **without},
-        "window_step": max(1, found.context // 2),
-    }
+    found.source |= {"split_by": "time", "splits": {"val": share, **without}}
     found.reasons["split_by"] = "only one sequence has masks: training uses its beginning, validation its end"
     found.reasons["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
     found.reasons["splits"] += _unlabelled_text(without)
-    found.reasons["window_step"] = "windows overlap, because only one sequence has masks"
+    if all(marks) or sum(len(run) // found.frames for run in found.runs(name)) < FEW_CLIPS:
+        found.source["window_step"] = max(1, found.context // 2)
+        found.reasons["window_step"] = "windows overlap, because only one sequence has masks"
     found.warnings.append(
         "one labelled sequence: scores on its end say little about other videos; label a second one"
     )

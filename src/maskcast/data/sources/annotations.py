@@ -108,7 +108,7 @@ class AnnotationsSource(LabelledSource):
                 reason = "has no labels; put it into unlabeled, or into hidden if nothing may learn from it"
                 listing.skipped.append((name, reason))
                 continue
-            for window in windows(name, footage[name], split, self, listing):
+            for window in windows(name, footage[name], split, self, listing, labelled=frame_labels.keys()):
                 window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
                 load = partial(
                     load_window, window.images, window.frames, window_labels, names, instances=self.instances

@@ -1,6 +1,6 @@
 """Cuts sequences into windows, which become clips; no window spans a gap in the frame numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,6 +16,8 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT
 from maskcast.params import is_false, is_null
 from maskcast.reading import pluralize
+
+WINDOW_STEP = 22  # default distance of windows
 
 
 class WindowedSource(SourceConfig):
@@ -36,7 +38,7 @@ class WindowedSource(SourceConfig):
     fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, exclude_if=is_null)
     """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
     `stride` and `window_step` then count these; labels of other frames are not used. null takes every frame."""
-    window_step: int = Field(default=22, ge=1)
+    window_step: int = Field(default=WINDOW_STEP, ge=1)
     """Distance between the first frames of consecutive clips, in frames of the sequence."""
 
     @classmethod
@@ -63,6 +65,9 @@ class LabelledSource(WindowedSource):
     splits_come_from: ClassVar[str] = (
         "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
     )
+    labelled_window_step: int | None = Field(default=None, ge=1, exclude_if=is_null)
+    """A smaller distance for clips that have a labelled frame, where few frames are labelled: each is then in
+    several clips, at another place of each. Clips without one stay `window_step` apart. null: all do."""
     things: bool = Field(default=False, exclude_if=is_false)
     """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
     has one class in all frames, so the generated masks of a clip can be made consistent
@@ -149,6 +154,7 @@ def windows(
     listing: Listing,
     lookback: int = 0,
     clip_name: str | None = None,
+    labelled: Collection[int] = (),
 ) -> Iterator[Window]:
     """Yields the windows of a sequence; records parts that are too short in ``listing.skipped``.
 
@@ -161,6 +167,7 @@ def windows(
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
         clip_name: what the ids of its clips begin with; the name of the sequence by default.
+        labelled: indices of its frames with labels.
 
     Raises:
         MaskcastError: if frames are taken by time, and are images.
@@ -184,11 +191,9 @@ def windows(
     for part_split, part in parts.items():
         first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
         runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in taken_runs)
-        ranges = [
-            run[window.start : window.stop : window.step]
-            for run in runs
-            for window in windows_in(len(run), params.frames, params.stride, params.window_step)
-        ]
+        step = params.labelled_window_step if isinstance(params, LabelledSource) else None
+        known = {*labelled} if step is not None and KIND_OF_SPLIT[part_split] == "labelled" else set()
+        ranges = [window for run in runs for window in _cut(run, params, step, taken, known)]
         if not ranges:
             what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if split != part_split else "")
             what += f" in {len(sequence.runs)} parts ({sequence.gap})" if sequence.gap else ""
@@ -201,3 +206,27 @@ def windows(
                 meta["video_frames"] = list(frames)
             clip_id = f"{clip_name or name}_{window.start:05d}"
             yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta)
+
+
+def _cut(
+    run: range, params: WindowedSource, labelled_step: int | None, taken: Sequence[int], labelled: Collection[int]
+) -> list[range]:
+    """Returns the windows of a run: those ``window_step`` apart, and those with labels that are closer together.
+
+    Args:
+        run: places in ``taken``.
+        params: the params that define the cuts.
+        labelled_step: distance of windows with labels; None adds none.
+        taken: the frames of the sequence that clips may have.
+        labelled: those with labels.
+    """
+
+    def cut(step: int) -> dict[int, range]:
+        windows = windows_in(len(run), params.frames, params.stride, step)
+        return {window.start: run[window.start : window.stop : window.step] for window in windows}
+
+    found = cut(params.window_step)
+    if labelled_step is not None and labelled:
+        near = cut(labelled_step).items()
+        found |= {start: window for start, window in near if any(taken[i] in labelled for i in window)}
+    return [found[start] for start in sorted(found)]

@@ -168,7 +168,9 @@ class FrameFoldersSource(LabelledSource):
         listing.notes += [*([rule.description] if rule.description else []), *sequence_notes(footage)]
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         for name, found in footage.items():
-            for window in windows(name, found, splits[name], self, listing, self.lookback):
+            for window in windows(
+                name, found, splits[name], self, listing, self.lookback, labelled=labelled[name]
+            ):
                 own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
                 load = partial(load_window, window.images, window.frames, own, rule, instances=self.instances)
                 listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
