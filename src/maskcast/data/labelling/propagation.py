@@ -71,7 +71,7 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
     """
     height, width = frames_THWC.shape[1:3]
     factor = upscale_factor(height, width)
-    size, centres = (height * factor, width * factor), slice(factor // 2, None, factor)
+    size = height * factor, width * factor
     propagated = Propagated(np.full_like(masks_THW, IGNORE), np.zeros(masks_THW.shape, np.float32))
     labelled, flows = set(known), _Flows(frames_THWC, size)
     for source in known:
@@ -79,7 +79,6 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
             masks_THW[source],
             masks_THW[source] != IGNORE,
         )
-        mask_HW = cv2.resize(masks_THW[source], size[::-1], interpolation=cv2.INTER_NEAREST)
         for step in (1, -1):
             path = flows.start()
             for n in range(1, reach + 1):
@@ -87,7 +86,8 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
                 if not 0 <= t < len(frames_THWC) or t in labelled:
                     break
                 path = flows.extend(path, t, t - step)
-                label_HW = _sample(mask_HW, path.x_HW, path.y_HW, cv2.INTER_NEAREST)[centres, centres]
+                x_HW, y_HW = (_at_centres(fine_HW, factor) for fine_HW in (path.x_HW, path.y_HW))
+                label_HW = _sample(masks_THW[source], x_HW, y_HW, cv2.INTER_NEAREST)
                 confidence_HW = STEP_CONFIDENCE**n * np.exp(-((path.error_HW / ERROR_SCALE) ** 2))
                 confidence_HW = cv2.resize(confidence_HW, (width, height), interpolation=cv2.INTER_AREA)
                 _keep_most_confident(propagated, t, label_HW, confidence_HW)
@@ -146,6 +146,13 @@ def _keep_most_confident(propagated: Propagated, t: int, label_HW: np.ndarray, c
     better_HW = (label_HW != IGNORE) & (confidence_HW > propagated.confidence_THW[t])
     propagated.masks_THW[t][better_HW] = label_HW[better_HW]
     propagated.confidence_THW[t][better_HW] = confidence_HW[better_HW]
+
+
+def _at_centres(fine_HW: np.ndarray, factor: int) -> np.ndarray:
+    """Returns the coordinates at the centres of the pixels of the smaller frame, in these pixels."""
+    size = fine_HW.shape[1] // factor, fine_HW.shape[0] // factor
+    at_centres_HW = cv2.resize(fine_HW, size, interpolation=cv2.INTER_LINEAR)  # of an even factor the mean of four
+    return (at_centres_HW + 0.5) / factor - 0.5
 
 
 def _sample(layer: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray, method: int = cv2.INTER_LINEAR) -> np.ndarray:
