@@ -30,7 +30,8 @@ def lay(data: Path, out: Path) -> int:
         mask_HW = read_image(data / f"hands_hgr1/dev/masks/{photo.stem}.bmp")[..., 0] == 0  # black is skin
         for name in FOLDERS:
             _write(out / name / "images" / person / f"{photo.stem}.jpg", read_image(photo), cv2.INTER_AREA)
-            _write(out / name / "hand" / person / f"{photo.stem}.png", mask_HW.astype(np.uint8), cv2.INTER_NEAREST)
+            hand = out / name / "hand" / person / f"{photo.stem}.png"
+            _write(hand, mask_HW.astype(np.uint8), cv2.INTER_NEAREST_EXACT)
     frames = sorted((data / "hands_senz3d/unlabeled_p1-3").glob("*.png"))
     for frame in frames:
         _write(out / "single/images/senz3d" / f"{frame.stem}.jpg", read_image(frame), cv2.INTER_AREA)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faster_coco_eval.core import mask as rle
 from PIL import Image
 
 from maskcast.__main__ import main
@@ -116,6 +117,17 @@ def test_pictures_bear_the_names_of_their_files(tmp_path: Path, monkeypatch: pyt
     command = ["evaluate-coco", str(truth), str(results), "--out", str(tmp_path / "report")]
     assert main([*command, "--images", str(tmp_path / "images")]) == 0
     assert titles[-1].startswith("img/2.png · F1 0.000 at IoU 0.50")
+
+
+def test_masks_are_drawn_where_the_picture_shows_them() -> None:
+    """Of three columns, the panel shows the middle one; the mask was taken from the first."""
+    mask_HW = np.zeros((9, 3 * detection_pictures.PANEL_WIDTH), np.uint8)
+    mask_HW[:, 1::3] = 1
+    record = {"segmentation": rle.encode(np.asfortranarray(mask_HW))}
+    image_HWC = np.full((*mask_HW.shape, 3), 90, np.uint8)
+    shape = detection_pictures._Shape(record, (0, 0, 0), "")
+    panel = np.array(detection_pictures._draw_shapes(image_HWC, [shape], "segm"))
+    assert (panel[:, :, 0] < 90).mean() > 0.9
 
 
 def test_labels_of_one_place_lie_side_by_side_in_the_panel() -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.coco.records import Records
-from maskcast.data.images import read_image
+from maskcast.data.images import read_image, resize_masks
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import Matches
 from maskcast.evaluation.definitions import IOU
@@ -111,7 +111,7 @@ def _draw_shapes(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) ->
         if kind == "bbox":
             boxes.append(scale * np.array(shape.record["bbox"]))
         else:
-            mask_HW = cv2.resize(rle.decode(shape.record["segmentation"]), size, interpolation=cv2.INTER_NEAREST)
+            mask_HW = resize_masks(rle.decode(shape.record["segmentation"])[None], *size[::-1])[0]
             panel_HWC[mask_HW > 0] = 0.55 * panel_HWC[mask_HW > 0] + 0.45 * np.array(shape.colour)
             panel_HWC[outline(mask_HW) & (mask_HW > 0)] = shape.colour
             boxes.append(scale * np.array(rle.toBbox(shape.record["segmentation"])))
