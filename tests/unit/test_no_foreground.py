@@ -17,8 +17,11 @@ from maskcast.dry_run_notes import NOTES_FILE
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import map_scores
 from maskcast.evaluation.masker import MaskerScores
+from maskcast.evaluation.metrics import macro_jaccard
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.progress import listening
+from maskcast.report.clip_by_clip import clip_by_clip
 from maskcast.report.label_maps import write_label_maps
 from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
@@ -51,6 +54,35 @@ def test_scores_of_background_alone_are_no_scores(tmp_path: Path) -> None:
     }
     assert table["accuracy_last"] == 1
     assert not [name for name in one.flat if name.startswith(("jaccard", "dice"))]
+
+
+def test_a_clip_without_an_object_has_no_score_of_its_own() -> None:
+    """Only background could be right in it: it counted as 1, above each clip in which something is forecast."""
+    square = np.zeros((2, 8, 8), np.uint8)
+    square[:, 2:6, 2:6] = 1
+    half, bare = np.where(np.arange(8) < 4, square, 0).astype(np.uint8), np.zeros_like(square)
+    scores = ForecastScores(2, 1, 2)
+    for clip, truth in (("square", square), ("bare", bare)):
+        scores.add(clip, truth, half if clip == "square" else bare)
+    (jaccard,) = (macro_jaccard(matrix, absent="omit") for matrix in scores.matrix_hKK[:1])
+    own = (8 / 16 + 48 / 56) / 2
+    per_clip = {"jaccard_last": {"square": own}, "jaccard_mean": {"square": own}}
+    assert scores.per_clip() | per_clip == scores.per_clip() and scores.per_clip()["j_and_f"].keys() == {"square"}
+    assert scores.table()["jaccard_mean"] == jaccard > own  # pooled: the pixels of both clips
+    videos = {"square": "a", "bare": "b"}
+    assert [(row.clips, row.videos) for row in clip_by_clip({"forecaster": scores}, videos)] == [(1, 1)] * 3
+
+
+def test_a_score_that_no_clip_has_is_left_out_of_the_comparison() -> None:
+    """The clip with an object has no label in the last frame, the other one no object."""
+    square = np.zeros((2, 8, 8), np.uint8)
+    square[0, 2:6, 2:6], square[1] = 1, 255
+    scores = ForecastScores(2, 1, 2)
+    scores.add("square", square, np.where(square == 1, 1, 0).astype(np.uint8))
+    scores.add("bare", bare := np.zeros_like(square), bare)
+    assert [row.score for row in clip_by_clip({"forecaster": scores}, {"square": "a", "bare": "b"})] == [
+        *("jaccard_mean", "j_and_f")
+    ]
 
 
 def test_a_masker_is_not_praised_for_background() -> None:

@@ -5,8 +5,6 @@ A forecast frame that is labelled in no clip has no score and does not count in 
 Legend: h horizon, K classes, H height, W width.
 """
 
-import math
-
 import numpy as np
 
 from maskcast.evaluation.metrics import (
@@ -14,7 +12,7 @@ from maskcast.evaluation.metrics import (
     as_one_class,
     confusion,
     has_foreground,
-    macro_jaccard,
+    jaccard_of_frames,
     mean_where_labelled,
 )
 
@@ -53,9 +51,7 @@ class HorizonCounts:
 
     def per_horizon(self) -> list[float]:
         """Macro Jaccard of every forecast frame, without absent classes; NaN if no true mask has foreground."""
-        if not self.foreground:
-            return [math.nan] * self.horizon
-        return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]
+        return jaccard_of_frames(list(self.matrix_hKK))
 
     def mean(self) -> float:
         """Mean of `per_horizon` over the frames that have labels."""

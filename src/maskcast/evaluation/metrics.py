@@ -153,6 +153,16 @@ def accuracy_per_class(matrix: Matrix) -> NDArray[np.float64]:
     return _divide(true_positives, target)
 
 
+def jaccard_of_frames(matrices: Sequence[Matrix]) -> list[float]:
+    """Macro Jaccard of each frame of one clip, absent classes left out; NaN for a frame without labels.
+
+    If no frame's truth has foreground, all are NaN: only background could be correct.
+    """
+    if not any(map(has_foreground, matrices)):
+        return [float("nan")] * len(matrices)
+    return [macro_jaccard(matrix, absent="omit") for matrix in matrices]
+
+
 def mean_where_labelled(scores: Sequence[float]) -> float:
     """Mean of a clip's scores over frames with labels (others have NaN); NaN if no frame has labels."""
     defined = [score for score in scores if not np.isnan(score)]

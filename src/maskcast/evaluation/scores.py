@@ -17,7 +17,7 @@ from maskcast.evaluation.boundary import j_and_f, region_and_boundary
 from maskcast.evaluation.calibration import Reliability
 from maskcast.evaluation.coco.class_masks import SegmentationAP
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import accuracy, macro_dice, macro_jaccard, mean_where_labelled
+from maskcast.evaluation.metrics import accuracy, jaccard_of_frames, macro_dice, macro_jaccard, mean_where_labelled
 from maskcast.memory import process_memory
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class ForecastScores(HorizonCounts):
 
     Attributes:
         clip_ids: of all added clips.
-        clip_jaccard: per clip and horizon, absent classes omitted; NaN for frames without labels.
+        clip_jaccard: per clip and horizon, see `metrics.jaccard_of_frames`.
         clip_objects: J and F of each object of each clip, see `boundary`.
         seconds: time of forecasting.
         peak_memory_mib: peak memory of forecasting.
@@ -65,7 +65,7 @@ class ForecastScores(HorizonCounts):
             self.reliability.add(truth_hHW, forecast_hHW, confidence_hHW)
             self.reliability_of_objects.add(truth_hHW, forecast_hHW, confidence_hHW)
         self.clip_ids.append(clip_id)
-        self.clip_jaccard.append([macro_jaccard(matrix, absent="omit") for matrix in matrices])
+        self.clip_jaccard.append(jaccard_of_frames(matrices))
         self.clip_objects.append(region_and_boundary(truth_hHW, forecast_hHW, np.stack(matrices)))
 
     def add_frames(self, truth_hHWC: np.ndarray, forecast_hHWC: np.ndarray) -> None:

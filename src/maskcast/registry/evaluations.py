@@ -191,7 +191,7 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
         names = {name: None for row in rows if (name := _baseline(row)) is not None}
         baselines = {name: _per_item(rows, measure, name) for name in names}
         videos = {row[measure.key]: row["video"] for row in rows if row.get("video")}
-    if not per_item:
+    if not rows or not rows[0].keys() & set(measure.each):
         raise other
     return EvaluationRecord(str(report), measure, facts, scores, per_item, baselines, videos, one_class)
 

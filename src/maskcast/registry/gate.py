@@ -45,7 +45,7 @@ def judge(
     if gate.score not in ours.per_item:
         raise MaskcastError(
             f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
-            f"scores of {measure.of}s: {', '.join(sorted(ours.per_item))}"
+            f"scores of {measure.of}s: {', '.join(sorted(ours.per_item)) or 'none'}"
         )
     if gate.score in ours.one_class:  # unknown to older evaluations, undefined for detectors
         constant = ours.one_class[gate.score]

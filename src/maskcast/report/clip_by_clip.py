@@ -82,6 +82,8 @@ def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]
     forecaster_scores = scores[FORECASTER].per_clip()
     for name, model_scores in scores.items():
         for score, clips in model_scores.per_clip().items():
+            if not clips:
+                continue
             num_videos = len({videos[clip] for clip in clips})
             interval = mean_interval(clips, BOOTSTRAP, videos)
             difference = None

@@ -221,4 +221,4 @@ def _words(name: str) -> str:
 
 
 def _jaccard(value: float) -> str:
-    return f"Jaccard {value:.3f}" if np.isfinite(value) else "no labels"
+    return f"Jaccard {value:.3f}" if np.isfinite(value) else "no score"

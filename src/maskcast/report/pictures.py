@@ -93,7 +93,7 @@ def draw_gallery(
     Args:
         folder: folder of the report.
         scores: for each clip, the Jaccard index of the scored frame. It is NaN for a clip without labels
-            there, which is only drawn if all clips are like that.
+            there or without true foreground, which is only drawn if all clips are like that.
         count: number of strips to draw.
         view: returns the view of clip n.
         frame_number: number of the scored frame, for headings.

@@ -18,7 +18,7 @@ from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run_notes import is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, macro_jaccard, mean_where_labelled
+from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, jaccard_of_frames, mean_where_labelled
 from maskcast.inference.forecast import ForecastSetting, check_consistent_frames, forecast_clips
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, device_of, save_model
@@ -167,7 +167,7 @@ class ForecastTask(Task):
         for batch, forecast in forecast_clips(model, setting, self.clips, self.masks, own_batches):
             for clip, masks_hHW in zip(batch, forecast.masks, strict=True):
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
-                per_step = [macro_jaccard(matrix, absent="omit") for matrix in counts.count(truth_hHW, masks_hHW)]
+                per_step = jaccard_of_frames(counts.count(truth_hHW, masks_hHW))
                 own_steps.append((clip.video, clip.id, per_step))
         counts.matrix_hKK = all_reduce_counts(counts.matrix_hKK, device_of(self.model))
         if not counts.foreground:

@@ -15,8 +15,8 @@ def scores_by_video(by_clip: Sequence[tuple[str, str, float, float]]) -> np.ndar
     """Returns the mean scores of each video, or those of each clip if there is only one video, (M, 2).
 
     Args:
-        by_clip: video, clip and two scores of each clip, in any order. Clips without labels have NaN, and so do
-            videos of such clips only.
+        by_clip: video, clip and two scores of each clip, in any order. Clips without labels or without true
+            foreground have NaN, and so do videos of such clips only.
     """
     many_videos = len({video for video, *_ in by_clip}) > 1
     scores: dict[str, list[tuple[float, float]]] = {}
