@@ -11,14 +11,24 @@ T = TypeVar("T")
 def rng(seed: int, *key: int) -> np.random.Generator:
     """Returns a generator that depends only on ``(seed, *key)``; different keys give independent streams.
 
-    Exception: trailing zeros make no difference, because NumPy pads with zeros: ``rng(5)`` equals ``rng(5, 0)``.
+    Keys of different lengths differ, too: ``rng(5)``, ``rng(5, 0)`` and ``rng(5, 0, 0)`` are three streams.
+
+    Args:
+        seed: at least 0; from 2^32 on it counts as several numbers of 32 bits.
+        key: numbers of at least 0 and below 2^32.
     """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key])))
+    return np.random.Generator(np.random.Philox(_sequence(seed, key)))
 
 
 def derive(seed: int, *key: int) -> int:
     """Returns a 63-bit seed for libraries that need one integer; a pure function of ``(seed, *key)``."""
-    return int(np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(_sequence(seed, key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sequence(seed: int, key: tuple[int, ...]) -> np.random.SeedSequence:
+    if key and key[-1] == 0:  # NumPy pads entropy with zeros, so that zeros at its end count in a spawn key only
+        return np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.SeedSequence([seed, *key])  # simulated data are made of these streams
 
 
 def draw_at_most(items: Sequence[T], limit: int | None, random: np.random.Generator) -> list[T]:

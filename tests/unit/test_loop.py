@@ -196,7 +196,7 @@ def test_a_run_that_is_killed_between_chunks_ends_like_an_unbroken_one(tmp_path:
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    scores, curve = fit(Regression(), PARAMS.model_copy(update={"epochs": 30}), tmp_path)
+    scores, curve = fit(Regression(), PARAMS.model_copy(update={"epochs": 30, "patience": 0}), tmp_path)
     assert scores["score"] > -1.0  # the variance of the target is 4
     assert [epoch["epoch"] for epoch in curve] == list(range(1, 31)) and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
     assert max(epoch["score"] for epoch in curve) == scores["score"]

@@ -220,7 +220,7 @@ def forecast_task(clips: ClipStore, masks: ClipStore, flip: float) -> ForecastTa
 
 def test_the_batches_of_a_forecaster_hold_no_left_thumb_on_the_right(tmp_path: Path) -> None:
     clips = hands(tmp_path / "clips", {"mirror_swaps": PAIRS})
-    for batch in forecast_task(clips, clips, 0.5).batch(0):
+    for batch in forecast_task(clips, clips, 0.5).batch(3):
         assert isinstance(batch, TrackBatch)
         left, right = batch.masks_CTHW[..., :15], batch.masks_CTHW[..., 15:]
         assert set(left.unique().tolist()) == {0, 1, 4}
@@ -233,7 +233,7 @@ def test_masks_that_declare_nothing_swap_what_the_clips_do(tmp_path: Path) -> No
     hands(tmp_path / "clips", {"mirror_swaps": PAIRS})
     hands(tmp_path / "masks", {})
     clips, masks = open_stores(tmp_path / "clips", tmp_path / "masks", None)
-    for batch in forecast_task(clips, KnownMasks(masks, clips), 0.5).batch(0):
+    for batch in forecast_task(clips, KnownMasks(masks, clips), 0.5).batch(3):
         assert isinstance(batch, TrackBatch)
         assert set(batch.masks_CTHW[..., 15:].unique().tolist()) == {0, 2, 5}
 

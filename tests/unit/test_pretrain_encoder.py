@@ -72,7 +72,7 @@ def test_it_writes_an_encoder_and_its_scores_and_does_so_again(
     metrics = json.loads(first["metrics"].read_text())
     assert metrics["frames"] == 88 and metrics["epochs"] == 2 and metrics["parameters"] > 1000
     for score in ("linear_probe", "linear_probe_random", "knn", "knn_random"):
-        assert 0.3 < metrics[score] <= 1
+        assert 0.2 < metrics[score] <= 1
     assert 0.01 < metrics["embedding_spread"] < 1.5
     encoder, description = load_encoder(first["encoder"])
     assert description["meta"]["method"] == method

@@ -73,7 +73,7 @@ def simulate_green_screen(seed: int, *, frames: int, height: int, width: int) ->
     Returns:
         Frames (T, H, W, 3) uint8 RGB and the opacity of the figures (T, H, W) uint8.
     """
-    random = rng(seed, 0)
+    random = rng(seed)
     figures = [_draw_figure(random) for _ in range(1 + int(random.random() < 0.3))]
     screen_HWC = draw_screen(random, height, width)
     tint = screen_HWC.mean((0, 1))

@@ -109,7 +109,7 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
         raise MaskcastError(
             f"val_share: {share} of {pluralize(len(numbers), 'image')} leaves none to train on; add images"
         )
-    val_indices = set(rng(seed, 0).permutation(len(numbers))[:count].tolist())
+    val_indices = set(rng(seed).permutation(len(numbers))[:count].tolist())
     in_val = [numbers[original_name(image.name)] in val_indices for image in images]
     return {
         "train": [image for image, is_val in zip(images, in_val, strict=True) if not is_val],

@@ -153,7 +153,7 @@ class GreenScreenSource(SourceConfig):
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Returns the split of each video and of each background."""
         shares = self.splits if self.background_splits is None else self.background_splits
-        of_videos = assign_splits([*videos], self.splits, derive(seed, 0))
+        of_videos = assign_splits([*videos], self.splits, derive(seed))
         of_backgrounds = assign_splits([*backgrounds], shares, derive(seed, 1))
         check_no_copies(first_files(videos), of_videos)
         check_no_copies(first_files(backgrounds), of_backgrounds)

@@ -104,7 +104,7 @@ class PastedHandsSource(SourceConfig):
                 )
             for index in range(count):
                 pair_seed = derive(seed, SPLITS.index(split), index)
-                chosen = [pool[k] for k in rng(pair_seed, 0).choice(len(pool), 2, replace=False)]
+                chosen = [pool[k] for k in rng(pair_seed).choice(len(pool), 2, replace=False)]
                 pair = [(photos[key], masks[key]) for key in chosen]
                 load = partial(
                     load_pair, pair, rule, pair_seed, size=size, side=self.side, zoom=self.zoom, labelled=labelled

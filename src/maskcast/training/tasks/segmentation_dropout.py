@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskcast.seed import derive
 from maskcast.training.tasks.segmentation_unlabeled import own_samples
 
-DROPPED = 3  # random key for drawing channels
+DROPPED = 2**32 - 1  # random key for drawing channels, different from the rank of a process
 
 
 class FeatureDropout:

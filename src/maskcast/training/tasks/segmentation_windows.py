@@ -29,8 +29,6 @@ from maskcast.training.tasks.segmentation_propagated import PropagatedLabels
 from maskcast.training.tasks.segmentation_recoloured import is_recoloured
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
-BATCH_KEY = 2**32 - 1  # random key for draws of a whole batch, different from those of its samples
-
 Places = Sequence[tuple[int, int]]  # index of the clip and first frame of each window
 
 
@@ -123,7 +121,7 @@ class LabelledWindows:
         if self._generated is None or not self._generated.drops_per_batch:
             return None
         training = self.params.training
-        return self._generated.draw_most_confident(rng(training.seed, step, BATCH_KEY), training.batch_size)
+        return self._generated.draw_most_confident(rng(training.seed, step), training.batch_size)
 
     def _sample(self, step: int, index: int, confident: Places | None) -> list[np.ndarray]:
         """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
