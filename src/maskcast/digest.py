@@ -11,7 +11,8 @@ from maskcast.reading import parsing, read_yaml
 
 DATA_HASH = "maskcast.data_hash."  # tag of an MLflow run: the hash of an input
 DVC_HASH = "maskcast.dvc_hash."  # the same with DVC's hash, for `dvc pull`
-CLIP_STORE_FORMAT = b"maskcast-clips/"  # start of the format name in a clip store's index
+INDEX = "index.json"  # of a clip store
+CLIP_STORE_FORMAT = b"maskcast-clips/"  # start of the format name in there
 
 
 def sha256_of(path: Path) -> str:
@@ -36,8 +37,8 @@ def digest_tree(path: Path) -> str:
     """
     if path.is_file():
         return sha256_of(path)[:32]
-    if index := _clip_store_index(path):
-        return sha256_of(index)[:32]
+    if is_clip_store(path):
+        return sha256_of(path / INDEX)[:32]
     return digest_files(path, (entry for entry in path.rglob("*") if entry.is_file()))
 
 
@@ -50,15 +51,20 @@ def digest_files(folder: Path, files: Iterable[Path]) -> str:
 
 
 def stamp_tree(path: Path) -> str:
-    """Returns a text that changes if one of the files that ``digest_tree`` reads is replaced or modified.
+    """Returns a text that changes if a file, or one in a folder, is replaced or modified.
 
     Files are not read: size, modification time and inode are compared.
     """
-    whole = _clip_store_index(path) or path
-    files = [whole] if whole.is_file() else sorted(entry for entry in whole.rglob("*") if entry.is_file())
-    found = [(file.relative_to(whole).as_posix(), file.stat()) for file in files]
+    files = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+    found = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
     lines = [f"{name}\0{each.st_size} {each.st_mtime_ns} {each.st_ino}" for name, each in found]
     return hashlib.sha256(_encoded("\n".join(lines))).hexdigest()
+
+
+def is_clip_store(path: Path) -> bool:
+    """Whether a path is a clip store, by its index."""
+    index = path / INDEX
+    return index.is_file() and CLIP_STORE_FORMAT in index.read_bytes()
 
 
 def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
@@ -77,9 +83,3 @@ def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
 def _encoded(text: str) -> bytes:
     """Returns a text in UTF-8, with the bytes of file names that are not UTF-8 as they are."""
     return text.encode(errors="surrogateescape")
-
-
-def _clip_store_index(path: Path) -> Path | None:
-    """Returns the index of a clip store, or None for other paths."""
-    index = path / "index.json"
-    return index if index.is_file() and CLIP_STORE_FORMAT in index.read_bytes() else None

@@ -1,5 +1,6 @@
 """Which MLflow run a stage has: refused for good, found again, joined, named; on a real server and on SQLite."""
 
+import os
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import mlflow
 import pytest
 from pydantic import Field
 from tests import servers
+from tests.conftest import write_store
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, is_false
@@ -349,3 +351,20 @@ def test_an_input_that_is_replaced_during_the_work_is_said(
     run = runs(client_of(folder))[-1]
     assert run.data.tags["maskcast.inputs_changed"] == "clips"
     assert run.inputs.dataset_inputs[0].dataset.digest == before.data["clips"]
+
+
+def test_a_shard_that_changes_during_the_work_is_said(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "clips").unlink()
+    write_store(folder / "clips")
+    before, shard = origin(folder), folder / "clips/frames-00000.npy"
+    with tracked_run(before, folder / "r/mlflow_run_id"):
+        os.utime(shard, ns=(1, 1))  # the same frames
+    assert "inputs changed" not in capfd.readouterr().err
+    with tracked_run(before, folder / "r2/mlflow_run_id"):
+        content = bytearray(shard.read_bytes())
+        content[-1] ^= 1
+        shard.write_bytes(content)
+    assert f"inputs changed while the stage ran: clips ({folder / 'clips'})" in capfd.readouterr().err
+    with tracked_run(before, folder / "r3/mlflow_run_id"):
+        shard.unlink()
+    assert f"inputs changed while the stage ran: clips ({folder / 'clips'})" in capfd.readouterr().err

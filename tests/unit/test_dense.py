@@ -152,6 +152,10 @@ def pretrained(store: ClipStore, folder: Path, **change: Any) -> Path:
     return out
 
 
+def about(meta: dict[str, Any]) -> dict[str, Any]:
+    return {"meta": meta, "sha256": {}}
+
+
 def masker_of(store: ClipStore, folder: Path, encoder: Path, **change: Any) -> Any:
     out, params = folder / "masker", TrainMasker.model_validate(MASKER | change)
     train_masker(clips=store.root, encoder=encoder, masker=out, metrics=folder / "t.json", params=params)
@@ -225,7 +229,7 @@ def test_all_but_the_head_goes_to_other_classes(values: dict[str, Any], tmp_path
     one, other = config.build(single_map("abc")).eval(), config.build(single_map("abcde")).eval()
     save_decoder(tmp_path, one, config)
     config.encoder_of(other).load_state_dict(config.encoder_of(one).state_dict())
-    assert load_decoder(other, config, tmp_path, {"network": config.model_dump(mode="json")})
+    assert load_decoder(other, config, tmp_path, about({"network": config.model_dump(mode="json")}))
     states = one.state_dict(), other.state_dict()
     new = {name for name, tensor in states[0].items() if not torch.equal(tensor, states[1][name])}
     head = config.head_of(other)
@@ -242,7 +246,7 @@ def test_a_decoder_whose_numbers_are_not_finite_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         MaskcastError, match=rf"{DECODER}: network\.up\.0\.0\.weight .* not finite; train or fetch"
     ):
-        load_decoder(config.build(single_map("ab")), config, tmp_path, meta)
+        load_decoder(config.build(single_map("ab")), config, tmp_path, about(meta))
 
 
 def test_a_decoder_of_another_masker_or_a_damaged_one_is_said(store: ClipStore, tmp_path: Path) -> None:
@@ -254,14 +258,19 @@ def test_a_decoder_of_another_masker_or_a_damaged_one_is_said(store: ClipStore, 
         r"\{arch: smp_fpn, encoder: resnet18\}; make the two params agree"
     )
     with pytest.raises(MaskcastError, match=line):
-        load_decoder(config.build(single_map("ab")), config, tmp_path, meta)
-    assert not load_decoder(config.build(single_map("ab")), config, tmp_path, {"method": "moco"})
+        load_decoder(config.build(single_map("ab")), config, tmp_path, about(meta))
+    assert not load_decoder(config.build(single_map("ab")), config, tmp_path, about({"method": "moco"}))
     with pytest.raises(MaskcastError, match="not a network"):
-        load_decoder(config.build(single_map("ab")), config, tmp_path, {"network": encoder})
+        load_decoder(config.build(single_map("ab")), config, tmp_path, about({"network": encoder}))
     out = pretrained(store, tmp_path / "out")
     state = load_file(out / DECODER)
     state.pop(next(iter(state)))
     save_file(state, out / DECODER)
+    with pytest.raises(MaskcastError, match=r"decoder\.safetensors: contents differ from the sha256"):
+        masker_of(store, tmp_path, out)
+    description = json.loads((out / "config.json").read_text())
+    del description["sha256"]
+    (out / "config.json").write_text(json.dumps(description))
     with pytest.raises(MaskcastError, match=r"decoder\.safetensors: network\.up.* \(1 in all\) differs; pretrain"):
         masker_of(store, tmp_path, out)
     (out / DECODER).unlink()

@@ -27,3 +27,9 @@ def test_names_that_are_not_utf_8_are_digested(tmp_path):
 
 def test_digest_of_a_clip_store_is_the_stores(store: ClipStore):
     assert digest_tree(store.root) == store.digest
+
+
+def test_a_stamp_sees_shards_of_a_clip_store_and_its_digest_does_not(store: ClipStore) -> None:
+    digest, stamp = digest_tree(store.root), stamp_tree(store.root)
+    os.utime(store.root / "labels-mask-00000.zst", ns=(1, 1))
+    assert (digest_tree(store.root), stamp_tree(store.root) == stamp) == (digest, False)

@@ -344,6 +344,24 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     assert state["step"] == 1
 
 
+def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    weights = torch.arange(100.0)
+    checkpoints.save({"weights": weights})
+    path = tmp_path / "checkpoint.pt"
+    sound = path.read_bytes()
+    at = sound.index(weights.numpy().tobytes())
+    for start, size in ((at + 40, 1), (at + 64, 64), (at - 8, 100)):
+        damaged = bytearray(sound)
+        damaged[start : start + size] = bytes(~byte & 255 for byte in sound[start : start + size])
+        path.write_bytes(damaged)
+        with pytest.raises(MaskcastError, match=rf"{path}: not a checkpoint \(.*remove {tmp_path} and run"):
+            checkpoints.load()
+    path.write_bytes(sound)
+    state = checkpoints.load()
+    assert state is not None and torch.equal(state["weights"], weights)
+
+
 def test_a_kill_between_the_files_of_a_checkpoint_leaves_none_of_another_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

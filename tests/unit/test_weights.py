@@ -67,6 +67,20 @@ def test_a_config_that_is_no_config(parts: dict[str, Path], text: str) -> None:
     refused(parts, "masker", "config.json: not valid JSON (")
 
 
+@pytest.mark.parametrize("part", ["masker", "forecaster"])
+def test_weights_that_were_damaged(parts: dict[str, Path], part: str) -> None:
+    load = load_masker if part == "masker" else load_forecaster
+    path, config = parts[part] / "model.safetensors", parts[part] / "config.json"
+    content = bytearray(path.read_bytes())
+    content[-16:] = bytes(16)
+    path.write_bytes(content)
+    refused(parts, part, "model.safetensors: contents differ from the sha256 in config.json; train or fetch")
+    description = json.loads(config.read_text())
+    del description["sha256"]  # as models of before have none
+    config.write_text(json.dumps(description))
+    load(parts[part])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite(parts: dict[str, Path], value: float) -> None:
     path = parts["masker"] / "model.safetensors"

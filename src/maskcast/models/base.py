@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.weights import N, build_within_limit, load_weights
 from maskcast.params import Params
@@ -18,6 +19,7 @@ from maskcast.writing import write_json
 
 FORMAT = "maskcast-model/1"
 WEIGHTS = "model.safetensors"
+SHA256 = "sha256"  # key in config.json: the sha256 of each file of weights
 MAX_CLASSES = 2**16
 
 
@@ -38,13 +40,15 @@ def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: i
 
 
 def save_description(folder: Path, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:
-    """Writes ``config.json`` into ``folder``, which describes the network of the weights beside it."""
+    """Writes ``config.json``, which describes a network and has the sha256 of the weights in its folder."""
     description = {
         "format": FORMAT,
         "model": config.model_dump(mode="json"),
         "num_classes": num_classes,
         "meta": meta,
     }
+    if digests := {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}:
+        description[SHA256] = digests
     write_json(folder / "config.json", description)
 
 
@@ -61,7 +65,7 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
     """
     description = read_description(folder)
     config = validated_config(folder, description, configs)
-    return build_and_load(folder, lambda: config.build(description["num_classes"])), description
+    return build_and_load(folder, description, lambda: config.build(description["num_classes"])), description
 
 
 def validated_config(folder: Path, description: dict[str, Any], configs: Any) -> Any:
@@ -79,7 +83,7 @@ def validated_config(folder: Path, description: dict[str, Any], configs: Any) ->
         ) from None
 
 
-def build_and_load(folder: Path, build: Callable[[], N]) -> N:
+def build_and_load(folder: Path, description: dict[str, Any], build: Callable[[], N]) -> N:
     """Builds a network, loads the weights of a folder into it, and returns it in eval mode.
 
     Raises:
@@ -87,7 +91,7 @@ def build_and_load(folder: Path, build: Callable[[], N]) -> N:
             the weights.
     """
     model = build_within_limit(folder / WEIGHTS, build)
-    load_weights(model, folder / WEIGHTS)
+    load_weights(model, folder / WEIGHTS, description[SHA256].get(WEIGHTS))
     return model.eval()
 
 
@@ -101,9 +105,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     description = read_json(path, "model", "give the folder that a training stage wrote")
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise MaskcastError(f"{path}: not a {FORMAT} description; give the folder that a training stage wrote")
-    description = {"model": {}, "meta": {}, "num_classes": 0} | description  # callers check for what they need
+    defaults = {"model": {}, "meta": {}, "num_classes": 0, SHA256: {}}  # callers check for what they need
+    description = defaults | description
     classes = description["num_classes"]
-    if not all(isinstance(description[key], dict) for key in ("model", "meta")) or (
+    if not all(isinstance(description[key], dict) for key in ("model", "meta", SHA256)) or (
         type(classes) is not int or not 0 <= classes <= MAX_CLASSES
     ):
         raise MaskcastError(

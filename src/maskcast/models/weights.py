@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.reading import open_file, parsing
 
@@ -40,11 +41,15 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
     """Returns the tensors in a safetensors file by name.
 
+    Args:
+        path: the file.
+        sha256: what it must have; None if unknown.
+
     Raises:
-        MaskcastError: if it cannot be read, or a number is not finite.
+        MaskcastError: if it cannot be read, a number is not finite, or the sha256 differs.
     """
     read_shapes(path)
     with parsing(path, f"a {WEIGHTS}", REMEDY):
@@ -54,15 +59,25 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise MaskcastError(
             f"{path}: {not_finite[0]} ({len(not_finite)} in all) has values that are not finite; {REMEDY}"
         )
+    if sha256 is not None and sha256 != sha256_of(path):
+        raise MaskcastError(
+            f"{path}: contents differ from the sha256 in config.json; {REMEDY}, or if you changed the weights "
+            "yourself, remove sha256 there"
+        )
     return state
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> None:
     """Loads a safetensors file into ``model``; names and shapes must match, and all numbers be finite.
 
+    Args:
+        model: gets the weights.
+        path: the file.
+        sha256: what it must have; None if unknown.
+
     Raises:
-        MaskcastError: if weights are missing, unknown, of another shape or not finite; the message names the first
-            ones.
+        MaskcastError: if weights are missing, unknown, of another shape or not finite, or the sha256 differs; the
+            message names the first ones.
     """
     file_shapes = read_shapes(path)
     model_shapes = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
@@ -78,7 +93,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise MaskcastError(
                 f"{path}: {fault} weights {names[0]} ({len(names)} in all); the file belongs to another network"
             )
-    model.load_state_dict(read_weights(path))
+    model.load_state_dict(read_weights(path, sha256))
 
 
 def build_within_limit(path: Path, build: Callable[[], N]) -> N:

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, dvc_hashes, stamp_tree
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, dvc_hashes, is_clip_store, stamp_tree
+from maskcast.errors import MaskcastError
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.reading import pluralize
@@ -97,12 +98,11 @@ class Origin:
         }
 
     def changed(self) -> list[str]:
-        """Returns the inputs that have changed since."""
+        """Returns the inputs that have changed since; only those whose files have been written again are read."""
         return [
             name
             for name, path in self.inputs.items()
-            if stamp_tree(path) != self.stamps[name]
-            and (not path.exists() or digest_tree(path) != self.data[name])
+            if stamp_tree(path) != self.stamps[name] and not _has_digest(path, self.data[name])
         ]
 
 
@@ -148,6 +148,21 @@ def _registered_versions(inputs: Mapping[str, Path]) -> Iterator[tuple[str, str]
             content = json.loads(record.read_text())
             if path.is_dir():
                 yield name, f"{content['name']} version {content['version']}"
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    """Whether an input has a digest; of a clip store, which is digested by its index, shards are read, too."""
+    if not path.exists() or digest_tree(path) != digest:
+        return False
+    if not is_clip_store(path):
+        return True
+    from maskcast.data.clip_store.reader import ClipStore
+
+    try:
+        ClipStore(path).verify()
+    except MaskcastError:
+        return False
+    return True
 
 
 def output_tags(paths: Mapping[str, Path]) -> dict[str, str]:

@@ -67,9 +67,9 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         meta[NETWORK] = params.network.unweighted.model_dump(mode="json")
 
     def save(folder: Path) -> None:
-        save_encoder(folder, trained.encoder, params.model, meta)
         if isinstance(task, DenseTask) and params.network is not None:
-            save_decoder(folder, task.segmenter, params.network)
+            save_decoder(folder, task.segmenter, params.network)  # before the config, which has its sha256
+        save_encoder(folder, trained.encoder, params.model, meta)
 
     def results(scores: Scores) -> Scores:
         result = {name: scores[name] for name in ("embedding_spread", "explained") if name in scores}

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,7 +42,7 @@ class Checkpoints:
         """Returns the last saved state, on the CPU, or None if there is no checkpoint to resume from.
 
         Raises:
-            MaskcastError: the checkpoint cannot be read.
+            MaskcastError: the checkpoint cannot be read, or is damaged.
         """
         path, owner = self.folder / STATE, self.folder / OWNER
         if not path.exists() or not owner.exists():
@@ -50,6 +51,10 @@ class Checkpoints:
             say(f"{self.folder}: checkpoint of a run with other params, data or plugins; starting from scratch")
             return None
         with open_file(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
+            with zipfile.ZipFile(file) as archive:  # PyTorch writes a CRC-32 of each record, but does not check it
+                if damaged := archive.testzip():
+                    raise ValueError(f"damaged: checksum of {damaged} differs")
+            file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
             return {str(name): value for name, value in state.items()}
 

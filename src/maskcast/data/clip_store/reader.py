@@ -13,6 +13,7 @@ masks, forecasts) and, for each mask, a confidence of the same shape. Stores of 
 one chunk per clip, can be read as well.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,9 @@ from maskcast.data.clip_store.checks import DTYPES
 from maskcast.data.clip_store.compression import decompress_frames
 from maskcast.data.clip_store.formats import parse_index
 from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, confidence_layer, masks_layer
-from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps, mirror_swaps_from_json
-from maskcast.reading import load_memmap, parsing, pluralize, read_file, short_repr
+from maskcast.reading import load_memmap, open_file, parsing, pluralize, read_file, short_repr
 
 ALL = slice(None)
 
@@ -210,10 +210,12 @@ class ClipStore:
         """Reads all shards and compares their sha256 with the index.
 
         Raises:
-            MaskcastError: names the first shard that differs.
+            MaskcastError: names the first shard that differs or cannot be read.
         """
         for name, shard in self._shards.items():
-            if sha256_of(self.root / name) != shard["sha256"]:
+            with open_file(self.root / name, "shard", "fetch or write it again") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != shard["sha256"]:
                 raise MaskcastError(
                     f"{self.root / name}: contents differ from index.json; fetch or write it again"
                 )

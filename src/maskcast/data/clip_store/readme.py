@@ -25,8 +25,8 @@ if layer := clip["layers"].get("labels/" + label_map["name"]):  # absent where t
 A map of kind `classes` holds class ids, 255 = no label; one of kind `instances` ids of objects, 0 = none, whose
 classes stand in the clip's `objects`; one of kind `alpha` the opacity of the foreground, 255 = 1.
 `confidence/<map>` is stored likewise, uint8, 255 = certain. `kind` of a clip tells a labelled (true masks), an
-unlabelled and a hidden clip apart; `split` says what it may be used for. `shards` gives the sha256 of each file,
-`skipped` lists what was left out and why. `groups` counts the clips of the same split, kind and layers.
-`clips.npy` holds of each clip where its line ends, how many frames it has, a hash of its id and the number of its
-group.
+unlabelled and a hidden clip apart; `split` says what it may be used for. `shards` gives the sha256 of each file
+(`maskcast.ClipStore(folder).verify()` compares them), `skipped` lists what was left out and why. `groups` counts
+the clips of the same split, kind and layers. `clips.npy` holds of each clip where its line ends, how many frames
+it has, a hash of its id and the number of its group.
 """

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import WEIGHTS, read_description, save_description, save_model
+from maskcast.models.base import SHA256, WEIGHTS, read_description, save_description, save_model
 from maskcast.models.config import as_text
 from maskcast.models.encoders.configs import EncoderConfig, EncoderModelConfig
 from maskcast.models.encoders.smp import unwrapped
@@ -89,7 +89,7 @@ def load_into(encoder: nn.Module, folder: Path, config: EncoderModelConfig, key:
             f"{folder}: pretrain_encoder.model is {trained_text}, but {key} needs {needed_text}; make the two "
             "params agree"
         )
-    load_weights(unwrapped(encoder), folder / WEIGHTS)
+    load_weights(unwrapped(encoder), folder / WEIGHTS, description[SHA256].get(WEIGHTS))
     return description
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import FORMAT
+from maskcast.models.base import FORMAT, SHA256
 from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
@@ -24,19 +24,25 @@ NETWORK = "network"  # key in meta
 
 
 def save_decoder(folder: Path, segmenter: Segmenter, config: SegmenterModelConfig) -> None:
-    """Writes all weights of a segmenter but those of encoder and head, with their names in the segmenter."""
+    """Writes all weights of a segmenter but those of encoder and head, with their names in the segmenter.
+
+    To be called before ``save_encoder``, which writes the sha256 of all weights in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in _decoder(segmenter, config).items()}
     save_file(state, folder / DECODER, metadata={"format": FORMAT})
 
 
-def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Path, meta: dict[str, Any]) -> bool:
+def load_decoder(
+    segmenter: Segmenter, config: SegmenterModelConfig, folder: Path, description: dict[str, Any]
+) -> bool:
     """Loads a pretrained decoder into a segmenter whose encoder is already loaded.
 
     Args:
         segmenter: built by ``config``.
         config: ``train_masker.model``.
         folder: written by ``pretrain_encoder``.
-        meta: of the folder's description.
+        description: of the folder (``read_description``).
 
     Returns:
         Whether there is a decoder, i.e. the method was a dense one.
@@ -44,6 +50,7 @@ def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Pat
     Raises:
         MaskcastError: if it belongs to another masker, or is damaged.
     """
+    meta = description["meta"]
     if NETWORK not in meta:
         return False
     trained: SegmenterModelConfig = validated(
@@ -57,7 +64,8 @@ def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Pat
             f"{folder}: pretrain_encoder.network is {as_text(pretrained)}, but train_masker.model is "
             f"{as_text(expected)}; make the two params agree"
         )
-    state, decoder_state = read_weights(folder / DECODER), _decoder(segmenter, config)
+    state = read_weights(folder / DECODER, description[SHA256].get(DECODER))
+    decoder_state = _decoder(segmenter, config)
     if mismatched := sorted(
         name
         for name in state.keys() | decoder_state.keys()

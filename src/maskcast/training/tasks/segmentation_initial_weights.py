@@ -52,7 +52,7 @@ def load_initial_weights(
         if pretrained is not None:
             raise MaskcastError(f"{encoder}: conflicts with train_masker.model.encoder_weights; set that to null")
         if description is not None:
-            load_decoder(segmenter, config, encoder, description["meta"])
+            load_decoder(segmenter, config, encoder, description)
             colours = description["meta"]["mean"], description["meta"]["std"]
     if start is not None:
         if pretrained is not None or trained:
