@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 
 from maskcast.commands import COMMANDS, command_module
 from maskcast.errors import MaskcastError, convert_system_errors, one_line
 from maskcast.memory import keep_freed_memory
 from maskcast.resources import limit_threads
 from maskcast.stopping import raise_on_signals, report_stop
+from maskcast.streams import discard, protect_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with raise_on_signals(), convert_system_errors():
             _check_place()
             code = _run_command(arguments)
-            print(end="", flush=True)
-            return code
+        if sys.stdout is not None:  # else it is closed
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt as stop:
         return report_stop(stop)
     except MaskcastError as error:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {not_installed_message(arguments[0], str(error.name), extra)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has closed the pipe, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return 128 + signal.SIGPIPE
 
 
@@ -81,11 +82,15 @@ def _check_place() -> None:
 
 
 def console() -> None:
-    """Runs the console command `maskcast`."""
-    if isinstance(sys.stdout, TextIOWrapper):  # None if it is closed
-        sys.stdout.reconfigure(errors="replace")  # characters that cannot be encoded become `?`
+    """Runs the console command `maskcast`; if its output is lost, a line says so, and the exit code is 2."""
+    protect_streams()
     try:
-        sys.exit(main())
+        code = main()
+        if error := getattr(sys.stdout, "error", None):
+            reason = f"cannot be written ({error.strerror})"
+            print(f"error: standard output: {reason}; what was printed is lost, all else is done", file=sys.stderr)
+            code = code or 2
+        sys.exit(code)
     finally:
         if "torch" not in sys.modules:  # PyTorch's libraries complain if objects are not collected
             gc.freeze()  # skips a last garbage collection, which takes half a second after MLflow

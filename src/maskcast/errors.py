@@ -21,15 +21,15 @@ OUT_OF_MEMORY_MESSAGES = re.compile(  # also for sizes that exceed any memory
     r"out of memory|Insufficient memory|[Cc]an(no|')t allocate memory|std::bad_alloc"
     r"|Storage size calculation overflowed|Overflow when unpacking|array is too big|Maximum allowed dimension"
 )
-PATH_ERRNOS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-)
+# Errors of the machine, which are no bugs even if they have no path.
+MACHINE_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOLCK)
+CHECK_DISK = "check the disk or mount, and run the same command again"
+REMEDIES = {
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 65536`), and run the same command again",
+    errno.ENFILE: "this machine has too many open files: end other programs, and run the same command again",
+    errno.ENOENT: "it may have been removed meanwhile: restore it, or choose another path",
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ETIMEDOUT), CHECK_DISK),
+}
 MIN_FREE_BYTES = 2**20  # if less is free, the disk counts as full
 MAX_CHARS = 1200  # maximum characters of an error message
 
@@ -95,7 +95,7 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def convert_system_errors(*paths: Path) -> Iterator[None]:
-    """Turns disk and memory errors that a user can fix into a MaskcastError that names the path.
+    """Turns errors of disks, memory and paths that a user can fix into a MaskcastError that names the path.
 
     Args:
         paths: paths that the block writes, besides the working directory and temporary files. If the disk is full
@@ -115,13 +115,16 @@ def convert_system_errors(*paths: Path) -> Iterator[None]:
             raise MaskcastError(
                 f"not enough memory ({first_line(error)}); lower the batch size, or the sizes of model and frames"
             ) from error
-        if isinstance(error, OSError) and error.errno in PATH_ERRNOS:
-            prefix = f"{path}: " if (path := _path_of(error)) else ""
-            raise MaskcastError(
-                f"{prefix}cannot be read or written ({error.strerror}); choose another path, or fix its "
-                "permissions"
-            ) from error
+        if isinstance(error, OSError) and ((path := _path_of(error)) or error.errno in MACHINE_ERRNOS):
+            prefix, reason = f"{path}: " if path else "", error.strerror or first_line(error)
+            remedy = remedy_of(error, "choose another path, or fix its permissions")
+            raise MaskcastError(f"{prefix}cannot be read or written ({reason}); {remedy}") from error
         raise
+
+
+def remedy_of(error: Exception, otherwise: str) -> str:
+    """Returns the remedy for an error of the system; ``otherwise`` if it has none of its own."""
+    return REMEDIES.get(getattr(error, "errno", None) or 0, otherwise)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, remedy_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         raise MaskcastError(f"{path}: no such {what}; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
+        raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy_of(error, remedy)}") from None
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -63,7 +63,7 @@ def open_file(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
         with open(descriptor, "rb", closefd=False) as file:  # raises for a folder
             yield file
     except OSError as error:
-        raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
+        raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy_of(error, remedy)}") from None
     finally:
         os.close(descriptor)
 

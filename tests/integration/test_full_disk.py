@@ -5,6 +5,7 @@ A limit on the size of files makes writes fail for real, on any machine and with
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +24,7 @@ from maskcast.__main__ import main
 from maskcast.data.images import write_image
 from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
 from maskcast.params import Params
+from maskcast.reading import read_file
 from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_errors import is_temporary
 from maskcast.runner.outputs import resume_dir
@@ -171,6 +173,46 @@ def test_the_place_that_is_full_is_named_where_an_error_names_none(
 def test_want_of_memory_is_said_in_one_line(full: Callable[[], object]) -> None:
     with pytest.raises(MaskcastError, match=r"^not enough memory \(.+\); lower"), convert_system_errors():
         full()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EIO, "check the disk or mount"),
+        (errno.ESTALE, "check the disk or mount"),
+        (errno.EMFILE, "raise the limit of open files (`ulimit -n 65536`)"),
+        (errno.ENFILE, "this machine has too many open files"),
+        (errno.ENOENT, "it may have been removed meanwhile"),
+        (errno.ELOOP, "choose another path"),
+        (errno.EXDEV, "choose another path"),
+    ],
+)
+def test_each_error_of_a_path_is_one_line_with_a_remedy(number: int, remedy: str) -> None:
+    reason = os.strerror(number)
+    with pytest.raises(MaskcastError) as said, convert_system_errors():
+        raise OSError(number, reason, "/data/x")
+    assert str(said.value).startswith(f"/data/x: cannot be read or written ({reason}); {remedy}")
+
+
+def test_of_errors_without_a_path_only_those_of_the_machine_are_converted() -> None:
+    line = r"^cannot be read or written \(Input/output error\); check the disk"
+    with pytest.raises(MaskcastError, match=line), convert_system_errors():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(OSError, match="Bad file descriptor"), convert_system_errors():
+        os.close(10**6)
+
+
+def test_too_many_open_files_are_said_with_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: 1")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(
+            MaskcastError, match=r"params\.yaml: cannot be read \(Too many open files\); raise the"
+        ):
+            read_file(tmp_path / "params.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_full_disk_is_no_server_that_comes_back(tmp_path: Path) -> None:

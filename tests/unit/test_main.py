@@ -58,6 +58,37 @@ def test_what_is_printed_may_go_nowhere() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_an_output_that_cannot_be_printed_is_said_as_such() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    line = "error: standard output: cannot be written (No space left on device); what was printed is lost"
+    assert done.returncode == 2 and done.stderr.startswith(line) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_messages_that_cannot_be_printed_end_no_work(tmp_path: Path, gone: bool) -> None:
+    """The disk of the log is full, or the reader of a pipe is gone."""
+    read, write = os.pipe()
+    os.close(read)
+    code = (
+        "from maskcast.progress import say; from maskcast.streams import protect_streams; protect_streams();"
+        "say('one'); say('two'); open('done', 'w').close()"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=write if gone else full)
+    os.close(write)
+    assert (done.returncode, (tmp_path / "done").exists()) == (0, True)
+
+
+def test_what_a_command_writes_is_there_though_nothing_can_be_printed(tmp_path: Path) -> None:
+    (tmp_path / "video_0").mkdir()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "write-annotations", "0", "1", str(tmp_path), "22"], stdout=full, stderr=full
+        )
+    assert (done.returncode, (tmp_path / "annotations.txt").exists()) == (2, True)
+
+
 def test_a_working_directory_that_has_gone_is_said(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "models", "list"], cwd=tmp_path, preexec_fn=tmp_path.rmdir, capture_output=True, text=True

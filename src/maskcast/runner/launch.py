@@ -16,6 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.resources import threads_per_process
 from maskcast.runner.stage import Job
 from maskcast.stopping import EXIT_PAUSED, PAUSE_SIGNALS, Paused, Stopped, raise_on_signals
+from maskcast.streams import protect_streams
 
 Work = Callable[[Job], dict[str, float]]
 
@@ -82,6 +83,7 @@ def _config(processes: int, logs: str) -> LaunchConfig:
 def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
     # torch sends SIGINT if the parent dies; background processes would ignore it by default
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    protect_streams()
     if threads is not None:
         torch.set_num_threads(threads)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full
+from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full, remedy_of
 from maskcast.locks import exchange, exclusive_lock
 from maskcast.writing import refuse_device
 
@@ -208,7 +208,7 @@ def _write_errors(out: Path, flag: str, remedy: str = "choose a writable path") 
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise MaskcastError(f"{out}: cannot be written ({flag}: {reason}); {remedy}") from None
+        raise MaskcastError(f"{out}: cannot be written ({flag}: {reason}); {remedy_of(error, remedy)}") from None
 
 
 def _replace(partial: Path, out: Path) -> None:

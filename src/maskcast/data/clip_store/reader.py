@@ -13,7 +13,6 @@ masks, forecasts) and, for each mask, a confidence of the same shape. Stores of 
 one chunk per clip, can be read as well.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,9 +24,10 @@ from maskcast.data.clip_store.checks import DTYPES
 from maskcast.data.clip_store.compression import decompress_frames
 from maskcast.data.clip_store.formats import parse_index
 from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, confidence_layer, masks_layer
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps, mirror_swaps_from_json
-from maskcast.reading import load_memmap, open_file, parsing, pluralize, read_file, short_repr
+from maskcast.reading import load_memmap, parsing, pluralize, read_file, short_repr
 
 ALL = slice(None)
 
@@ -213,8 +213,8 @@ class ClipStore:
             MaskcastError: names the first shard that differs or cannot be read.
         """
         for name, shard in self._shards.items():
-            with open_file(self.root / name, "shard", "fetch or write it again") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            with parsing(self.root / name, "a readable shard", "fetch or write it again"):
+                digest = sha256_of(self.root / name)
             if digest != shard["sha256"]:
                 raise MaskcastError(
                     f"{self.root / name}: contents differ from index.json; fetch or write it again"
