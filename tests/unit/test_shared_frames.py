@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_frames_of_one_colour_are_not_told_apart_and_so_not_counted() -> None:
     assert frame_hashes(black) == frame_hashes(blue) == []
     blue[1, 5, 7] = 1
     assert len(frame_hashes(blue)) == 1
+
+
+def test_a_frame_is_hashed_if_any_pixel_differs() -> None:
+    frames = np.full((4, 30, 40, 3), 7, np.uint8)
+    frames[0, 0, 1, 0], frames[1, 29, 39, 2], frames[2, 2, 0, 1] = 8, 8, 8
+    wanted = [sha256(frame.tobytes()).digest() for frame in frames[:3]]
+    assert frame_hashes(frames) == wanted
+    assert frame_hashes(frames[:, ::-1])[1] == sha256(frames[1, ::-1].tobytes()).digest()
 
 
 def write(folder: Path, seed: int) -> None:

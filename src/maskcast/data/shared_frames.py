@@ -1,6 +1,6 @@
 """Finds frames that two splits share: scores on them would be of training data, or of what chose the model.
 
-Shapes: T frames, H rows, W columns, C = 3 channels (RGB), N hashes.
+Shapes: T frames, H rows, W columns, C = 3 channels (RGB), P pixels, N hashes.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ TRAINING_SPLITS, EVALUATION_SPLITS = ("train", "unlabeled"), ("val", "test", "hi
 def frame_hashes(frames_THWC: np.ndarray) -> list[bytes]:
     """Returns a hash of the pixels of each frame, except frames of a single colour, which many videos contain."""
     flat = (np.ascontiguousarray(frame_HWC).reshape(-1, frame_HWC.shape[-1]) for frame_HWC in frames_THWC)
-    return [hashlib.sha256(pixels.data).digest() for pixels in flat if (pixels != pixels[0]).any()]
+    return [hashlib.sha256(pixels.data).digest() for pixels in flat if not _is_single_colour(pixels)]
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,8 @@ class SharedFrames:
                 if other is not None:
                     pairs.append((clip.name, other))
         return pairs
+
+
+def _is_single_colour(pixels_PC: np.ndarray) -> bool:
+    """Whether all pixels are equal; the first ones settle it for most frames, as comparing all takes long."""
+    return bool((pixels_PC[:64] == pixels_PC[0]).all() and (pixels_PC == pixels_PC[0]).all())
