@@ -66,6 +66,22 @@ def test_an_overlay_changes_objects_and_leaves_background() -> None:
     np.testing.assert_array_equal(overlay(frame, None), frame)
 
 
+@pytest.mark.parametrize("share", [0.1, 1])
+def test_an_overlay_mixes_colours_and_grey_in_single_precision(share: float) -> None:
+    """The same formula for all pixels gives the same picture."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)[:, ::-1]
+    mask = np.where(rng.random((60, 80)) < share, rng.integers(0, 256, (60, 80)), 0).astype(np.uint8)
+    mask[20:40] = np.repeat(mask[20:40, ::20], 20, axis=1)
+    colour = palette()[mask].astype(np.float32)
+    shown = ((mask != 0) & (mask != 255))[..., None]
+    mixed = np.float32(0.6) * colour + np.float32(0.4) * frame.mean(-1, dtype=np.float32, keepdims=True)
+    for given, inside in ((frame, np.where(shown, mixed, frame)), (None, colour)):
+        rim = overlays.outline(mask)[..., None] & shown
+        expected = np.round(np.where(rim, np.float32(0.45) * colour + np.float32(0.55 * 255), inside))
+        np.testing.assert_array_equal(overlay(given, mask), expected.astype(np.uint8))
+
+
 def test_an_error_map_tells_the_kinds_of_errors_apart() -> None:
     truth = np.array([[0, 1, 1, 0, 1, 255]], np.uint8)
     prediction = np.array([[0, 1, 0, 1, 2, 1]], np.uint8)
