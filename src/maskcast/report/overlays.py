@@ -2,8 +2,8 @@
 
 Frame numbers on pictures count from 1, as in the names of scores.
 
-Legend: T frames, H height, W width, P pixels, C = 3 channels (RGB), K = 256 class ids; frames and pictures are uint8,
-masks uint8 class ids.
+Legend: T frames, H height, W width, P pixels, C = 3 channels (RGB), K = 256 class ids; frames and pictures are
+uint8, masks uint8 class ids.
 """
 
 from collections.abc import Mapping, Sequence

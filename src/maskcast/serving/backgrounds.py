@@ -59,9 +59,12 @@ class Background:
 
 def compose(frame_HWC: np.ndarray, opacity_HW: np.ndarray, background_HWC: np.ndarray) -> np.ndarray:
     """Composes a frame with a background: ``(a F + (255 - a) B) / 255``, rounded."""
-    opacity_HW1 = opacity_HW[..., None].astype(np.uint32)
-    sum_HWC = opacity_HW1 * frame_HWC + (255 - opacity_HW1) * background_HWC
-    return ((sum_HWC + 127) // 255).astype(np.uint8)
+    opacity_HW1 = opacity_HW[..., None].astype(np.uint16)  # the largest sum, 255 * 255 + 127, is in its range
+    sum_HWC = opacity_HW1 * frame_HWC
+    sum_HWC += (255 - opacity_HW1) * background_HWC
+    sum_HWC += 127
+    sum_HWC //= 255
+    return sum_HWC.astype(np.uint8)
 
 
 def _colour(given: str) -> np.ndarray:
