@@ -322,7 +322,8 @@ def test_sequences_and_files_that_cannot_be_read_are_said(tmp_path: Path) -> Non
     for path in tmp_path.glob("Annotations/480p/*/00003.png"):
         path.write_bytes(b"")
     start = plan_params(tmp_path)
-    assert "masks of lonely (1 sequence) have no frames" in start.findings.warnings
+    said = "masks of lonely (1 sequence) have no frames that JPEGImages/480p/{clip} finds"
+    assert said in start.findings.warnings
     assert list(start.findings.sequences) == ["seq-0", "seq-1", "seq-2"]
     assert [name for name, _ in start.left_out] == ["empty"]
     for split in ("train", "val"):
@@ -615,7 +616,77 @@ def test_lists_of_frames_that_cut_through_sequences_are_none_of_sequences(tmp_pa
     davis(tmp_path)
     for split, frame in (("train", 1), ("val", 2)):
         (tmp_path / f"{split}.txt").write_text("".join(f"seq-{k}_{frame:05d}\n" for k in range(4)))
-    assert "drawn with seed 0" in inspect_folder(tmp_path).reasons["splits"]
+    found = inspect_folder(tmp_path)
+    assert "drawn with seed 0" in found.reasons["splits"]
+    assert "val.txt, train.txt were not used: seq-0 is in two splits there" in found.warnings
+
+
+def sequences_called(root: Path, *names: str, labelled: int | None = None) -> None:
+    """Writes sequences of these names, the first ones with masks."""
+    davis(root, len(names), len(names) if labelled is None else labelled)
+    for kind in ("JPEGImages", "Annotations"):
+        for k, name in enumerate(names):
+            if (folder := root / kind / f"480p/seq-{k}").is_dir():
+                folder.rename(folder.with_name(name))
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"val.txt": "run-b\r\njump\n\nframes/walk 02\nCAF\u00c9 1/000001.jpg\n", "train.txt": "WALK 01\n"},
+        {"splits.json": '{"val": ["run-b", "jump", "walk 2"], "test": [], "Valid": ["caf\u00e9 1"]}'},
+        {"splits.csv": "no,name,split\n7,run-b,val\n8,JUMP,val\n9,walk 02,val\n8,caf\u00e9 1,val\n"},
+    ],
+)
+def test_lists_ignore_case_zeros_and_unicode_forms_and_keep_spaces(lists: dict[str, str], tmp_path: Path) -> None:
+    """A name that is not found in a list would be learnt from, though it is held out."""
+    names = ("walk 01", "walk 02", "walk", "Run-B", "jump", "Cafe\u0301 1")  # decomposed, as macOS writes them
+    sequences_called(tmp_path, *names)
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    found = inspect_folder(tmp_path)
+    assert {*found.source["splits"]["val"]} == {"walk 02", "Run-B", "jump", "Cafe\u0301 1"}
+    assert not any("match" in warning or "used" in warning for warning in found.warnings)
+
+
+def test_names_in_lists_that_match_no_sequence_are_said(tmp_path: Path) -> None:
+    sequences_called(tmp_path, "a", "b", "c", "unlabelled", labelled=3)
+    (tmp_path / "val.txt").write_text("# by hand\nb\nghost\nunlabelled\nlost one\n")
+    (tmp_path / "train.txt").write_text("a\nc\n")
+    (tmp_path / "test.csv").write_text("name,length\nx,3\n")
+    found = inspect_folder(tmp_path)
+    assert found.source["splits"]["val"] == ("b",)
+    assert (
+        "2 of 5 names in val.txt match no sequence: ghost, lost one; 1 of 1 name in test.csv match no sequence: x"
+        in (found.warnings)
+    )
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        (
+            {"train.txt": "walk 01\njump\n", "val.txt": "jump\nrun-b\n"},
+            "val.txt, train.txt were not used: jump is in two splits there",
+        ),
+        (
+            {"sets/val.txt": "x\ny\n", "sets/train.txt": "jump\n"},
+            "sets/val.txt was not used: no name there matches a sequence",
+        ),
+        ({"splits.csv": "jump,val\njump,test\n"}, "splits.csv was not used: jump is in two splits there"),
+        ({"splits.json": '{"test": ["x"]}'}, "splits.json was not used: no name there matches a sequence"),
+        ({"val.txt": "jump\nrun-b\nwalk 01\n"}, "val.txt was not used: no sequence would be left to train on"),
+        ({"val_log.txt": "epoch 1\n", "train.txt": "jump\n"}, None),
+    ],
+)
+def test_lists_that_are_not_used_are_said(lists: dict[str, str], said: str | None, tmp_path: Path) -> None:
+    sequences_called(tmp_path, "walk 01", "jump", "run-b")
+    for name, text in lists.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = inspect_folder(tmp_path)
+    assert "drawn with seed" in found.reasons["splits"]
+    assert [warning for warning in found.warnings if "not used" in warning] == ([said] if said else [])
 
 
 def test_folders_for_train_and_test_alone_are_not_mixed(tmp_path: Path) -> None:

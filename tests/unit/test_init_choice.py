@@ -255,3 +255,29 @@ def test_a_background_that_no_pixel_has_is_said(tmp_path: Path) -> None:
         "masks: no pixel has the value 0, and 94% have 2: if 2 is the background, map each value in source.values"
     )
     assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_frames_are_taken_rather_than_their_cut_outs(masks: bool, tmp_path: Path) -> None:
+    """Without alpha, which frames lose, a cut-out is the frame, or black where a tool made it so."""
+    for k, name in enumerate(("v1", "v2")):
+        frames, labels = frames_of(k, LENGTH)
+        write_images(tmp_path / "images" / name, frames, "{:03d}.jpg")
+        alpha = (labels > 0)[..., None] * np.uint8(255)
+        write_images(tmp_path / "cutouts" / name, np.concatenate([frames, alpha], 3), "{:03d}.png")
+        if masks:
+            write_images(tmp_path / "masks" / name, alpha[..., 0], "{:03d}.png")
+    found = inspect_folder(tmp_path)
+    assert found.source["images"] == "images/{clip}"
+    assert found.source.get("masks") == ("masks/{clip}" if masks else None)
+    said = "48 images left out: cutouts/v1 and 1 folder more, cut-outs of frames, e.g. of images/v1. Their alpha "
+    assert any(warning.startswith(said) for warning in found.warnings)
+
+
+def test_sequences_with_an_alpha_channel_are_no_cut_outs_of_others(tmp_path: Path) -> None:
+    for k, name in enumerate(("v1", "v2")):
+        frames, labels = frames_of(k, LENGTH)
+        alpha = (labels > 0)[..., None] * np.uint8(255)
+        pictures = np.concatenate([frames, alpha], 3) if k else frames
+        write_images(tmp_path / "images" / name, 255 - pictures if k else pictures, "{:03d}.png")
+    assert [*inspect_folder(tmp_path).sequences] == ["v1", "v2"]

@@ -369,3 +369,34 @@ def test_photographs_of_roboflow_are_found_by_their_names(tmp_path: Path) -> Non
         dump(tmp_path / split / "_annotations.coco.json", content)
     start = plan_params(tmp_path)
     assert start.findings.source["images"] == "*/{clip}_jpg.rf.*.jpg" and start.clips.total() == 10
+
+
+@pytest.mark.parametrize("beside", [None, "images/clip.gif"])
+def test_photographs_of_several_endings_are_all_found(beside: str | None, tmp_path: Path) -> None:
+    """A pattern without an ending would also find videos, so beside these the commonest ending is taken."""
+    photographs(tmp_path, ("beach", "boat", "car", "hill", "mill", "oak", "pond", "two dogs"))
+    for name in ("beach", "car", "hill"):
+        path = tmp_path / f"images/{name}.jpg"
+        Image.open(path).save(path.with_suffix(".PNG"))
+        path.unlink()
+    if beside:
+        Image.new("L", (8, 8)).save(tmp_path / beside)
+    found = inspect_folder(tmp_path)
+    if beside:
+        assert found.source["images"] == "images/{clip}.jpg"
+        said = "masks of beach, car, hill (3 sequences) have no frames that images/{clip}.jpg finds"
+        assert said in found.warnings
+    else:
+        assert found.source["images"] == "images/{clip}.*" and len(found.labelled) == 8
+        assert not any("no frames" in warning or "left out" in warning for warning in found.warnings)
+
+
+def test_masks_beside_photographs_of_several_endings_are_not_taken_for_photographs(tmp_path: Path) -> None:
+    photographs(tmp_path, ("beach", "boat", "car", "hill"))
+    for name in ("beach", "boat", "car", "hill"):
+        (tmp_path / f"masks/{name}.png").rename(tmp_path / f"images/{name}_mask.png")
+    for name in ("beach", "car"):
+        path = tmp_path / f"images/{name}.jpg"
+        Image.open(path).save(path.with_suffix(".webp"), lossless=True)
+        path.unlink()
+    assert ".*" not in inspect_folder(tmp_path).source["images"]

@@ -478,7 +478,7 @@ def test_sequences_without_labels_are_unlabelled(tmp_path: Path) -> None:
     by_time = list_raw(tmp_path, split_by="time", frames=1, window_step=1, splits={"val": 0.34}).clips
     assert [clip.split for clip in by_time if clip.id.startswith("video1")] == ["train", "train", "val"]
     assert {clip.split for clip in by_time if clip.id.startswith("video3")} == {"unlabeled"}
-    named = {"val": 0.34, "test": ["video2"], "hidden": ["video4"]}
+    named = {"val": 0.34, "test": ["Video2"], "hidden": ["video04"]}
     by_time = list_raw(tmp_path, split_by="time", frames=1, window_step=1, splits=named).clips
     assert [clip.split for clip in by_time if clip.id.startswith("video1")] == ["train", "train", "val"]
     whole = {f"video{k}": {clip.split for clip in by_time if clip.id.startswith(f"video{k}")} for k in (2, 3, 4)}

@@ -39,6 +39,17 @@ def list_raw(raw: Path, seed: int = 0, **params) -> Listing:
     return FrameFoldersSource(**params).listing(raw, height=None, width=None, seed=seed)
 
 
+def test_listed_names_ignore_case_zeros_and_unicode_forms() -> None:
+    """A name that two sequences might have is none; the same one comes first."""
+    names = ["Run-B", "run 01", "cafe\u0301", "Dog", "dog"]
+    assigned = assign_splits(names, {"val": ("run-b", "Run 1"), "test": ("Caf\u00e9", "dog")}, seed=0)
+    assert assigned == dict(zip(names, ["val", "val", "test", "train", "test"], strict=True))
+    with pytest.raises(MaskcastError, match=r"source\.splits\.val: 'DOG' is not among the sequences"):
+        assign_splits(names, {"val": ("DOG",)}, seed=0)
+    with pytest.raises(MaskcastError, match="'run-b' is in two splits"):
+        assign_splits(names, {"val": ("Run-B",), "test": ("run-b",)}, seed=0)
+
+
 def test_windows_carry_frames_and_binary_masks(tmp_path):
     write_sequence(tmp_path, "dog", frames=6)
     listing = list_raw(tmp_path, frames=2, stride=2, window_step=3, splits={})
@@ -282,7 +293,7 @@ def test_sequences_that_a_split_names_stay_whole_where_others_are_cut_by_time(tm
         ("sea_00002", "hidden", "hidden"),
     ]
     assert not listing.skipped
-    listing = list_raw(tmp_path, frames=2, split_by="time", splits={"val": 0.5, "hidden": ("sea",)})
+    listing = list_raw(tmp_path, frames=2, split_by="time", splits={"val": 0.5, "hidden": ("Sea",)})
     ((name, reason),) = listing.skipped
     assert name == "lane" and "or put the sequence into unlabeled, or into hidden if nothing may" in reason
     with pytest.raises(MaskcastError, match=r"splits.unlabeled: 'lake' is not among the sequences \(lane, "):

@@ -66,7 +66,7 @@ def test_each_map_has_a_file_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["val", "test", "hidden"])
 def test_an_image_without_masks_that_is_held_out_is_not_trained_on(tmp_path: Path, split: str) -> None:
     save(write_maps(tmp_path / "raw") / "images/f.png", np.full((SIZE, SIZE, 3), 200, np.uint8))
-    splits = {"val": ["d", "e"]} if split == "val" else {"val": ["d"], split: ["e"]}
+    splits = {"val": ["d", "E"]} if split == "val" else {"val": ["d"], split: ["E"]}
     store = prepare(tmp_path / "raw", "image_maps", **MAPS | {"splits": splits})
     assert {clip.id: (clip.split, clip.kind) for clip in store.clips if clip.id in "ef"} == {
         "e": ("hidden", "hidden"),

@@ -8,6 +8,7 @@ from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import MIN_CONTEXT
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.image_selection import (
+    cut_outs,
     derived_images,
     frames_shown_by,
     is_visualisation,
@@ -33,6 +34,7 @@ class SortedImages:
         stills: too few images for a clip, beside videos: posters, thumbnails.
         blurred: images that are called masks but show frames, each with these frames.
         subsets: images that are a selection of a video's frames, each with all of these.
+        cut_outs: images with what their alpha channel cuts out of frames, each with these.
     """
 
     frames: list[ImageGroup]
@@ -44,6 +46,7 @@ class SortedImages:
     stills: list[ImageGroup]
     blurred: dict[ImageGroup, ImageGroup]
     subsets: dict[ImageGroup, ImageGroup]
+    cut_outs: dict[ImageGroup, ImageGroup]
 
     def left_out(self, layout: object) -> list[str]:
         """Returns a line for each kind of images that a source of this layout leaves out."""
@@ -65,6 +68,12 @@ class SortedImages:
         if self.subsets:
             whole = next(iter(self.subsets.values())).folder
             lines.append(_line([*self.subsets], f"because all frames of their videos are present, e.g. {whole}"))
+        if self.cut_outs:
+            whole = next(iter(self.cut_outs.values())).folder
+            lines.append(
+                _line([*self.cut_outs], f"cut-outs of frames, e.g. of {whole}")
+                + ". Their alpha channel may be masks, or mattes: save it as a grey PNG to learn from it"
+            )
         return [*lines, *(f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why)]
 
 
@@ -95,7 +104,9 @@ def sort_images(raw: Path, groups: Sequence[ImageGroup], *, has_videos: bool) ->
     frames = [one for one in frames if one not in blurred]
     subsets = video_subsets(frames)
     frames = [one for one in frames if one not in subsets]
-    return SortedImages(frames, masks, derived, overlays, segments, unread, stills, blurred, subsets)
+    cut = cut_outs(frames)
+    frames = [one for one in frames if one not in cut]
+    return SortedImages(frames, masks, derived, overlays, segments, unread, stills, blurred, subsets, cut)
 
 
 def _line(groups: Sequence[ImageGroup], reason: str) -> str:

@@ -17,6 +17,7 @@ from maskcast.data.inspection.families import (
 )
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.sources.patterns import CLIP, FRAME
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 
 MAX_PAIRS = 2500  # maximum number of pairs of folders of frames and masks whose names are compared
 SEQUENCE_AND_FRAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one file name
@@ -108,7 +109,7 @@ def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], mas
         return Guess(images, labels)
     if theirs and not ours:
         return Guess(images, labels, theirs)
-    endings = [_most_common([group.files[0].suffix for group in groups]) for groups in (frames, masks)]
+    endings = [_ending(groups, others) for groups, others in ((frames, masks), (masks, frames))]
     single = all(path.stem == ours for group in frames for path in group.files)  # image.png in a folder each
     frame = "" if single else FRAME
     return Guess(f"{images}/{frame}{ours}{endings[0]}", f"{labels}/{frame}{theirs}{endings[1]}")
@@ -135,11 +136,10 @@ def _guess_flat(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Gu
         forms.append(set() if several else set(filter(None, found)))
     words = len(forms) > 1 and forms[0] != forms[1] and max(map(len, forms)) == 1  # frame_0001.jpg, mask_0001.png
     for group, form in zip((*frames, *masks), forms, strict=True):
+        others = [one for one in (*frames, *masks) if one is not group]
         clip, between = next(iter(form), ("", ""))
         name = f"{clip if words else CLIP}{between}{FRAME}" if form else FRAME
-        names.append(
-            "/".join((*group.parts, f"{name}{group.name_suffix}{_most_common([p.suffix for p in group.files])}"))
-        )
+        names.append("/".join((*group.parts, f"{name}{group.name_suffix}{_ending([group], others)}")))
     if len({CLIP in name for name in names}) > 1:
         return None
     return Guess(names[0], names[1] if masks else None)
@@ -179,6 +179,24 @@ def _guess_shared_names(
 def _sequences_in_names(group: ImageGroup) -> set[str]:
     matches = (SEQUENCE_AND_FRAME.fullmatch(path.stem.removesuffix(group.name_suffix)) for path in group.files)
     return {match[1] for match in matches if match}
+
+
+def _ending(groups: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> str:
+    """Returns the ending of the images of a pattern: `.*` if it differs, and all names without it.
+
+    With `.*` a pattern also finds what else is in these folders, so these must have no ``others`` and no videos.
+    """
+    paths = [path for group in groups for path in group.files]
+    folders = {path.parent for path in paths}
+    alone = not any(group.files[0].parent in folders for group in others)
+    if (
+        alone
+        and len({path.suffix.lower() for path in paths}) > 1
+        and len({path.with_suffix("") for path in paths}) == len(paths)
+        and not any(path.suffix.lower() in VIDEO_SUFFIXES for folder in folders for path in folder.iterdir())
+    ):
+        return ".*"
+    return _most_common([path.suffix for path in paths])
 
 
 def _most_common(values: Sequence[str]) -> str:

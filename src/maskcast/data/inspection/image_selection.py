@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import permutations, product, takewhile
 from operator import ne
@@ -10,6 +10,7 @@ from operator import ne
 import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.decoding import decode
 from maskcast.data.images import read_image
 from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.image_groups import ImageGroup
@@ -47,6 +48,7 @@ DERIVED = re.compile(
 )
 
 SUBSET_RATIO = 10  # a folder with at most 1/SUBSET_RATIO of a video's frames is a selection of them, not a video
+SAME_COLOUR = 12.0  # grey levels: what JPEG changes, and no other picture is as near
 MAX_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
 MAX_COMPARED = 12  # folders of masks, and frames of each, that are compared
 
@@ -111,17 +113,58 @@ def video_subsets(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
 
     Cityscapes has one of thirty frames in `leftImg8bit/train/ulm`, and all in `leftImg8bit_sequence/train/ulm`.
     """
-    parallel = defaultdict[tuple[str, ...], list[ImageGroup]](list)
-    for one in frames:
-        for place in range(len(one.parts) - 1):
-            parallel[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
-    kinds = (group for group in parallel.values() if len(group) <= MAX_KINDS)
-    pairs = (pair for group in kinds for pair in permutations(group, 2))
     return {
         one: other
-        for one, other in pairs
+        for one, other in _parallel_pairs(frames, 1)
         if SUBSET_RATIO * len(one.files) <= len(other.files) and _contains(other, one)
     }
+
+
+def cut_outs(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
+    """Returns images whose alpha channel cuts something out of the frames in a parallel folder, with these frames.
+
+    Read as frames they would lose alpha, and show whatever a tool left where it is 0.
+    """
+    return {
+        one: other
+        for one, other in _parallel_pairs(frames, 0)
+        if one.keys() <= other.keys() and _is_cut_from(one, other)
+    }
+
+
+def _parallel_pairs(groups: Sequence[ImageGroup], deepest: int) -> Iterator[tuple[ImageGroup, ImageGroup]]:
+    """Yields pairs of groups whose folders differ in one part of their paths.
+
+    Args:
+        groups: the groups.
+        deepest: how many parts at the end of a path must not differ.
+    """
+    parallel = defaultdict[tuple[str, ...], list[ImageGroup]](list)
+    for one in groups:
+        for place in range(len(one.parts) - deepest):
+            parallel[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
+    for kinds in parallel.values():
+        if len(kinds) <= MAX_KINDS:
+            yield from permutations(kinds, 2)
+
+
+def _is_cut_from(group: ImageGroup, frames: ImageGroup) -> bool:
+    """Whether a group's first image has an alpha channel that varies, and its frame's colours where opaque."""
+    name, path = next(iter(group.by_key().items()))
+    with suppress(MaskcastError):
+        image = decode(path).image
+        if "A" not in image.getbands():
+            return False
+        alpha_HW = np.asarray(image.getchannel("A"))
+        opaque_HW = alpha_HW == alpha_HW.max()
+        frame_path = frames.by_key()[name]
+        if opaque_HW.all() or "A" in decode(frame_path).image.getbands():
+            return False
+        ours, theirs = read_image(path), read_image(frame_path)
+        if ours.shape == theirs.shape and opaque_HW.shape == ours.shape[:2]:
+            difference = np.abs(ours[opaque_HW].astype(int) - theirs[opaque_HW])
+            return float(np.median(difference)) < SAME_COLOUR
+    return False
 
 
 def _contains(group: ImageGroup, few: ImageGroup) -> bool:

@@ -245,7 +245,8 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         found.layout = "videos and mask images by sequence"
     if unpaired := sorted(labels.keys() - images.keys()):
         found.warnings.append(
-            f"masks of {', '.join(unpaired[:3])} ({pluralize(len(unpaired), 'sequence')}) have no frames"
+            f"masks of {', '.join(unpaired[:3])} ({pluralize(len(unpaired), 'sequence')}) have no frames that "
+            f"{guess.images} finds"
         )
     footage = pair_masks(images, labels, guess.mask_suffix or "", found, whole=whole)
     if not why and (why := photographs_reason(footage)):

@@ -5,19 +5,49 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from maskcast.data.frame_names import NameIndex
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.reading import read_file, read_json
+from maskcast.reading import pluralize, read_file, read_json
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
 MAX_TABLE_BYTES = 1 << 20  # maximum size of a table in bytes
-Rows = list[tuple[str, str]]  # split and line, or cell, of a list
+Texts = Sequence[str]  # of a row: the line of a list, or the cells of a table, of which one may name a sequence
+MAX_NAMES = 3  # in a message, of lists and of names that a list has
 MAX_LISTS = 100  # per folder: more texts named after splits, such as `train_000012.txt`, belong to single images
+
+
+class Official(NamedTuple):
+    """Official splits of some sequences.
+
+    Attributes:
+        splits: the sequences of `val` and `test`, if any.
+        origin: where they are.
+        checks: what the owner should know of the lists, one sentence each.
+    """
+
+    splits: dict[str, tuple[str, ...]]
+    origin: str
+    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a list: its split, its first text, and the sequences that it names."""
+
+    split: str
+    text: str
+    names: tuple[str, ...]
+
+
+Lists = Mapping[Path, Sequence[_Row]]  # that belong together
 
 
 class OfficialSplits:
@@ -34,8 +64,8 @@ class OfficialSplits:
     ) -> None:
         self._raw, self._footage, self._files = raw, footage, files
 
-    def of(self, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], str]:
-        """Returns the sequences of the splits `val` and `test` among ``names``, if any, and where they are."""
+    def of(self, names: Sequence[str]) -> Official:
+        """Returns the official splits of the sequences ``names``."""
         by_folder = {
             name: split
             for name in names
@@ -45,19 +75,102 @@ class OfficialSplits:
             name: split for name, (split, exact) in by_folder.items() if exact or len(by_folder) == len(names)
         }
         if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
-            return _held_out(found), "folders are named so"
-        best: tuple[dict[str, str], Path] = {}, self._raw
-        known = dict.fromkeys(names)
+            return Official(_held_out(found), "folders are named so")
+        best: tuple[dict[str, str], Path, Lists] = {}, self._raw, {}
+        unused: list[str] = []
         for place, lists in self._lists:
-            listed, path = _listed_splits(place, lists, known)
-            if len(listed) > len(best[0]) and 0 < len(names_in(listed, "val", "test")) < len(names):
-                best = listed, path
-        origin = f"as {best[1].relative_to(self._raw).as_posix()} lists them" if best[0] else ""
-        return _held_out(best[0]), origin
+            listed, twice = _one_split_each(lists, names)
+            held_out = names_in(listed, "val", "test")
+            if twice is not None:
+                unused.append(f"{self._called(lists)} not used: {twice} is in two splits there")
+            elif held_out and len(held_out) == len(names):
+                unused.append(f"{self._called(lists)} not used: no sequence would be left to train on")
+            elif held_out and len(listed) > len(best[0]):
+                best = listed, _first_held_out(lists, names, place), lists
+            elif empty := [path for path, rows in lists.items() if _names_nothing(path, rows)]:
+                unused.append(f"{self._called(empty)} not used: no name there matches a sequence")
+        if not best[0]:
+            return Official({}, "", tuple(unused))
+        origin = f"as {best[1].relative_to(self._raw).as_posix()} lists them"
+        return Official(_held_out(best[0]), origin, tuple(self._unmatched(best[2])))
 
     @cached_property
-    def _lists(self) -> list[tuple[Path, dict[Path, Rows]]]:
-        return list(_read_lists(self._raw))
+    def _lists(self) -> list[tuple[Path, Lists]]:
+        index = _Sequences(self._footage)
+        return [
+            (
+                place,
+                {
+                    path: [_Row(split, texts[0].strip(), index.named_by(texts)) for split, texts in rows]
+                    for path, rows in lists.items()
+                },
+            )
+            for place, lists in _read_lists(self._raw)
+        ]
+
+    def _called(self, lists: Iterable[Path]) -> str:
+        """Returns the paths of lists and a verb, as text."""
+        paths = [path.relative_to(self._raw).as_posix() for path in lists]
+        more = f" and {len(paths) - MAX_NAMES} more" if len(paths) > MAX_NAMES else ""
+        return f"{', '.join(paths[:MAX_NAMES])}{more} {'were' if len(paths) > 1 else 'was'}"
+
+    def _unmatched(self, lists: Lists) -> Iterator[str]:
+        """Yields a sentence about the names in lists that match no sequence."""
+        parts = []
+        for path, rows in lists.items():
+            given = rows[1:] if path.suffix.lower() == ".csv" and rows and not rows[0].names else rows  # a header
+            texts = [row.text for row in given if not row.names and not row.text.startswith("#")]
+            if texts:
+                parts.append(
+                    f"{len(texts)} of {pluralize(len(given), 'name')} in {path.relative_to(self._raw).as_posix()} "
+                    f"match no sequence: {', '.join(texts[:MAX_NAMES])}{', ...' if texts[MAX_NAMES:] else ''}"
+                )
+        if parts:
+            more = [f"other names in {len(parts) - MAX_NAMES} more lists"] if len(parts) > MAX_NAMES else []
+            yield "; ".join([*parts[:MAX_NAMES], *more])
+
+
+class _Sequences:
+    """Finds the sequences that a text names, in upper or lower case, with any leading zeros and Unicode form.
+
+    Args:
+        names: names of the sequences; those of several folders, `scene/camera`, are also found by the first ones.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._members: dict[str, dict[str, None]] = defaultdict(dict)
+        for name in names:
+            self._members[name][name] = None
+            for place in PurePosixPath(name).parents:
+                self._members[place.as_posix()][name] = None
+        self._members.pop(".", None)
+        self._index = NameIndex(self._members)
+        self._levels = max((1 + name.count("/") for name in self._members), default=1)
+
+    def named_by(self, texts: Texts) -> tuple[str, ...]:
+        """Returns the sequences that the first of some texts names, if any."""
+        found = (self._index.find(part) for text in texts for part in _parts(text.strip(), self._levels))
+        return next((tuple(self._members[name]) for name in found if name is not None), ())
+
+
+def _parts(line: str, levels: int) -> Iterator[str]:
+    """Yields what may be a sequence in a line, likeliest first.
+
+    That is the line, then parts of the path that it is, or of the paths that its words are, also without ending
+    and frame number.
+
+    Args:
+        line: the line.
+        levels: maximum number of folders in the name of a sequence.
+    """
+    yield line
+    for path in (line, *line.split()):
+        parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
+        for count in range(min(levels, len(parts)), 0, -1):
+            for start in range(len(parts) - count + 1):
+                joined = PurePosixPath(*parts[start : start + count])
+                stem = joined.with_suffix("").as_posix()
+                yield from (joined.as_posix(), stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem))
 
 
 def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
@@ -99,16 +212,40 @@ def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {split: members for split in ("val", "test") if (members := names_in(splits, split))}
 
 
-def _listed_splits(place: Path, lists: Mapping[Path, Rows], names: Collection[str]) -> tuple[dict[str, str], Path]:
-    """Returns the splits by name that lists give together, and the first one that names `val` or `test`."""
-    found = {path: _splits_in(rows, names) for path, rows in lists.items()}
-    held_out = (path for path, one in found.items() if {"val", "test"} & {*one.values()})
-    rows = [(split, name) for one in found.values() for name, split in one.items()]
-    return _one_split_each(rows, names), next(held_out, place)
+def _one_split_each(lists: Lists, names: Collection[str]) -> tuple[dict[str, str], str | None]:
+    """Returns the split of each of ``names`` that lists give, in their order, and a name with two splits, or None.
+
+    Lists that give a sequence two splits are not of sequences, but of frames.
+    """
+    found: dict[str, str] = {}
+    known = set(names)
+    for row in (row for rows in lists.values() for row in rows):
+        for name in row.names:
+            if name in known and found.setdefault(name, row.split) != row.split:
+                return {}, name
+    return {name: found[name] for name in names if name in found}, None
 
 
-def _read_lists(raw: Path) -> Iterator[tuple[Path, dict[Path, Rows]]]:
-    """Yields lists that belong together, with the split and text of each line, and their place.
+def _first_held_out(lists: Lists, names: Collection[str], default: Path) -> Path:
+    """Returns the first list that names a sequence of `val` or `test`."""
+    known = set(names)
+    held_out = (
+        path
+        for path, rows in lists.items()
+        if any(row.split in ("val", "test") and known.intersection(row.names) for row in rows)
+    )
+    return next(held_out, default)
+
+
+def _names_nothing(path: Path, rows: Sequence[_Row]) -> bool:
+    """Whether a list of `val` or `test` names no sequence; texts such as `val_log.txt` may be no lists."""
+    is_list = path.suffix.lower() != ".txt" or path.stem.lower() in SPLIT_NAMES
+    held_out = [row for row in rows if row.split in ("val", "test")]
+    return is_list and bool(held_out) and not any(row.names for row in held_out)
+
+
+def _read_lists(raw: Path) -> Iterator[tuple[Path, dict[Path, list[tuple[str, Texts]]]]]:
+    """Yields the place of lists that belong together, with the split and texts of each of their rows.
 
     Lists are text files of one folder, such as `val.txt` and `test-dev.txt`. Tables, which stand alone, are
     `splits.csv` or `splits.json`.
@@ -140,59 +277,44 @@ def _text_of(path: Path) -> str:
     return read_file(path).decode("utf-8-sig", "replace")
 
 
-def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields the split in a list's name, and a line of the list, for each line."""
-    for line in _text_of(path).splitlines():
-        yield _split_of_list(path), line.replace(",", " ") if path.suffix.lower() == ".csv" else line
+def _lines_of(path: Path) -> Iterator[tuple[str, Texts]]:
+    """Yields the split in a list's name with each line of a text, or the cells of each row of a table."""
+    lines = [line for line in _text_of(path).splitlines() if line.strip()]
+    rows: Iterable[Texts] = ([line] for line in lines)
+    if path.suffix.lower() == ".csv":
+        rows = _cells(lines)
+    for texts in rows:
+        yield _split_of_list(path), texts
 
 
-def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields split and member for each row of a table, such as `a,train`, or of `{"train": ["a"]}`."""
+def _rows_of(path: Path) -> Iterator[tuple[str, Texts]]:
+    """Yields split and cells for each row of a table, such as `a,train`, or of `{"train": ["a"]}`."""
     if path.suffix.lower() == ".json":
         content = None
         with suppress(MaskcastError):  # reported where the file is used
             content = read_json(path)
         for key, members in content.items() if isinstance(content, dict) else ():
             if key.lower() in SPLIT_NAMES and isinstance(members, list):
-                yield from ((SPLIT_NAMES[key.lower()], one) for one in members if isinstance(one, str))
+                yield from ((SPLIT_NAMES[key.lower()], [one]) for one in members if isinstance(one, str))
         return
-    rows: list[list[str]] = []
-    with suppress(csv.Error):  # not a table
-        rows += csv.reader(_text_of(path).splitlines())
+    rows = _cells(_text_of(path).splitlines())
     split_rows = [(SPLIT_NAMES.get("".join(map(_split_word, row)), ""), row) for row in rows]
     if sum(not split for split, _ in split_rows) <= 1:  # the header
-        yield from ((split, cell) for split, row in split_rows for cell in row if split and not _split_word(cell))
+        for split, row in split_rows:
+            cells = [cell for cell in row if split and cell.strip() and not _split_word(cell)]
+            if cells:
+                yield split, cells
+
+
+def _cells(lines: Sequence[str]) -> list[list[str]]:
+    """Returns the rows of a table of comma-separated values; none if it is no table."""
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows += csv.reader(lines)
+    return rows
 
 
 def _split_word(cell: str) -> str:
     """Returns a table cell in lower case if it names a split, else an empty text."""
     word = cell.strip().lower()
     return word if word in SPLIT_NAMES else ""
-
-
-def _splits_in(rows: Rows, names: Collection[str]) -> dict[str, str]:
-    """Returns the split of each name in lines; empty if a name has two splits, as lines are then single frames."""
-    found = ((split, _name_in(line.strip(), names)) for split, line in rows)
-    return _one_split_each(((split, name) for split, name in found if name), names)
-
-
-def _one_split_each(rows: Iterable[tuple[str, str]], names: Collection[str]) -> dict[str, str]:
-    """Returns the split of each name, in the order of ``names``; empty if a name has two splits."""
-    found: dict[str, str] = {}
-    for split, name in rows:
-        if found.setdefault(name, split) != split:
-            return {}
-    return {name: found[name] for name in names if name in found}
-
-
-def _name_in(line: str, names: Collection[str]) -> str | None:
-    """Returns the sequence in a line: the whole line, or a part of a path without ending or frame number."""
-    if line in names:
-        return line
-    for word in line.split():
-        for part in PurePosixPath(word).parts:
-            stem = PurePosixPath(part).stem
-            for name in (part, stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem)):
-                if name in names:
-                    return name
-    return None

@@ -44,7 +44,8 @@ def propose_splits(
     """
     official = OfficialSplits(raw, footage, files)
     if found.photographs:
-        named, origin = official.of(sorted(found.labelled, key=natural_sort_key))
+        named, origin, checks = official.of(sorted(found.labelled, key=natural_sort_key))
+        found.warnings += checks
         _split_photographs(found, named, origin, _unlabelled_splits(found, official))
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
@@ -54,7 +55,8 @@ def propose_splits(
     if not found.labelled:
         _set_unlabelled(found)
         return
-    named, origin = official.of(sorted(lengths, key=natural_sort_key))
+    named, origin, checks = official.of(sorted(lengths, key=natural_sort_key))
+    found.warnings += checks
     for split in ("val", "test"):
         if alone is None and _drop_sparse_split(found, marked, named, split):
             lengths = {name: length for name, length in lengths.items() if name in found.labelled}
@@ -89,8 +91,9 @@ def propose_splits(
 def _unlabelled_splits(found: Findings, official: OfficialSplits) -> dict[str, tuple[str, ...]]:
     """Returns the splits of sequences without masks; those of `test` become `hidden`: training skips them."""
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=natural_sort_key)
-    named, _ = official.of(sorted(found.sequences, key=natural_sort_key)) if unlabelled else ({}, "")
-    test = {*named.get("test", ())}
+    test: set[str] = set()
+    if unlabelled:
+        test |= {*official.of(sorted(found.sequences, key=natural_sort_key)).splits.get("test", ())}
     hidden = tuple(name for name in unlabelled if name in test)
     rest = tuple(name for name in unlabelled if name not in test)
     return {split: members for split, members in (("unlabeled", rest), ("hidden", hidden)) if members}

@@ -167,7 +167,7 @@ def _splits(
 ) -> dict[str, str | Splits]:
     """Returns the split of each sequence, or the shares of a sequence that is cut by time."""
     names = list(names)
-    listed = listed_names(source.splits)
+    listed = listed_names(source.splits, names)
     found = sequence_splits([name for name in names if name in known or name in listed], source, seed)
     return {name: found.get(name, "unlabeled") for name in names}
 

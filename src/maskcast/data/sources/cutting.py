@@ -134,7 +134,7 @@ def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> 
     if params.split_by == "sequence":
         return {**assign_splits(names, params.splits, seed)}
     listed: Splits = {split: members for split, members in params.splits.items() if isinstance(members, tuple)}
-    whole = listed_names(params.splits)
+    whole = listed_names(params.splits, names)
     return {
         name: split if name in whole else params.splits
         for name, split in assign_splits(names, listed, seed).items()

@@ -20,7 +20,7 @@ from maskcast.data.shared_frames import EVALUATION_SPLITS
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.patterns import CLIP, FRAME, SINGLE_SEQUENCE, Pattern, find_sequences
-from maskcast.data.sources.splits import Splits, assign_splits
+from maskcast.data.sources.splits import Splits, assign_splits, listed_names
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, LabelMap, natural_sort_key
 from maskcast.params import ByName, is_null
@@ -77,7 +77,7 @@ class ImageMapsSource(SourceConfig):
         images = find_images(raw, self.images, "images")
         masks = {name: find_images(raw, pattern, f"masks.{name}") for name, pattern in self.masks.items()}
         splits = splits_of(images, self.splits, seed)
-        named = {name for members in self.splits.values() if isinstance(members, tuple) for name in members}
+        named = listed_names(self.splits, {part for key in images for part in key})
         groups = {clip for found in masks.values() for clip, _ in found} - {SINGLE_SEQUENCE}
 
         def held_out(key: ImageKey) -> bool:

@@ -1,12 +1,12 @@
 """Assigns splits to sequences, or to parts of each sequence."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import fsum
 from pathlib import Path
 from typing import TypeVar
 
-from maskcast.data.frame_names import original_name
+from maskcast.data.frame_names import NameIndex, original_name
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
@@ -20,20 +20,22 @@ Splits = ByName[str, float | tuple[str, ...]]  # share or names
 def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, str]:
     """Assigns a split to each name: as listed, else by share in a random order (by ``seed``), else `train`.
 
-    Varied copies of one image stay together (see ``original_name``).
+    Listed names may differ in case, leading zeros or Unicode form. Varied copies of one image stay together (see
+    ``original_name``).
 
     Raises:
         MaskcastError: on an unknown split, a listed name that does not exist or is listed twice, or a sum above 1.
     """
     assigned: dict[str, str] = {}
-    shares, all_names = _shares(splits), set(names)
+    shares, index = _shares(splits), NameIndex(names)
     for split, members in splits.items():
-        for name in members if isinstance(members, tuple) else ():
-            if name not in all_names or name in assigned:
-                problem = "is in two splits" if name in assigned else "is not among the sequences"
+        for listed in members if isinstance(members, tuple) else ():
+            name = index.find(listed)
+            if name is None or name in assigned:
+                problem = "is not among the sequences" if name is None else "is in two splits"
                 known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
                 raise MaskcastError(
-                    f"source.splits.{split}: {name!r} {problem} ({known}); fix the list, "
+                    f"source.splits.{split}: {listed!r} {problem} ({known}); fix the list, "
                     "or the paths that sequences are found by"
                 )
             assigned[name] = split
@@ -52,9 +54,11 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
     return {name: assigned.get(name, "train") for name in names}
 
 
-def listed_names(splits: Splits) -> set[str]:
-    """Returns the names that splits list."""
-    return {name for members in splits.values() if isinstance(members, tuple) for name in members}
+def listed_names(splits: Splits, names: Iterable[str]) -> set[str]:
+    """Returns those of ``names`` that splits list."""
+    index = NameIndex(names)
+    found = {index.find(name) for members in splits.values() if isinstance(members, tuple) for name in members}
+    return {name for name in found if name is not None}
 
 
 def check_no_copies(files: Mapping[Key, Path], splits: Mapping[Key, str]) -> None:
