@@ -156,7 +156,10 @@ def test_splits_below_folders_of_places_are_no_traceback(tmp_path: Path) -> None
         write_images(tmp_path / "gt" / place, masks, "a_frame_{:06d}_gt_labelIds.png")
         write_images(tmp_path / "gt" / place, frames, "a_frame_{:06d}_gt_invGray.png")
     warnings = inspect_folder(tmp_path).warnings
-    assert any("write * for each folder whose name differs)" in warning for warning in warnings)
+    assert any(
+        "write * for each folder whose name differs, or {clip} if names occur in several)" in warning
+        for warning in warnings
+    )
 
 
 def test_masks_of_roboflow_are_of_the_frames_of_one_video(tmp_path: Path) -> None:

@@ -211,23 +211,21 @@ def test_images_that_no_pattern_finds_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "labelled", "left_out"),
-    [
-        ("val/a", True, "48 images are left out, e.g. images/val/a/0000.jpg"),
-        ("test/a", False, "24 images are left"),
-    ],
+    ("other", "labelled", "splits"),
+    [("val/a", True, {"val": ("val/a",)}), ("test/a", False, {"val": ("train/a",), "hidden": ("test/a",)})],
 )
 def test_sequences_of_one_name_in_two_folders_stay_apart(
-    other: str, labelled: bool, left_out: str, tmp_path: Path
+    other: str, labelled: bool, splits: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:
     for k, name in enumerate(("train/a", "train/b", other)):
         frames, masks = frames_of(k, LENGTH)
-        write_images(tmp_path / f"images/{name}", frames, "{:04d}.jpg")
+        write_images(tmp_path / f"images/{name}", np.roll(frames, 9 * k, 2) + np.uint8(9 * k), "{:04d}.jpg")
         if name != other or labelled:
             write_images(tmp_path / f"labels/{name}", masks, "{:04d}.png")
     found = inspect_folder(tmp_path)
-    assert found.source["images"] == "images/train/{clip}"
-    assert any(left_out in warning for warning in found.warnings)
+    assert (found.source["images"], found.source["masks"]) == ("images/{clip}/{clip}", "labels/{clip}/{clip}")
+    assert found.source["splits"] == splits
+    assert not any("left out" in warning for warning in found.warnings)
 
 
 def test_colours_of_segments_are_no_classes(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from faster_coco_eval.core import mask as coco_mask
-from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images
+from PIL import Image
+from tests.lookalikes import HEIGHT, WIDTH, davis, frames_of, write_images
 
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.plan import ParamsPlan, plan_params
@@ -214,7 +217,7 @@ def test_parts_of_one_video_are_not_scored_on_where_others_are_learnt_from(tmp_p
     found = plan_params(tmp_path).findings
     assert found.source["images"] == "*/{clip}/{frame}_endo.png"
     assert found.source["splits"] == {"val": ("video12_15750", "video12_15830")}
-    assert "; those of one video stay together" in found.reasons["splits"]
+    assert "; those of one video or scene stay together" in found.reasons["splits"]
 
 
 def virtual_kitti(root: Path, scenes: Sequence[str]) -> None:
@@ -229,9 +232,18 @@ def virtual_kitti(root: Path, scenes: Sequence[str]) -> None:
 def test_a_scene_of_virtual_kitti_is_not_scored_on_in_other_weather(tmp_path: Path) -> None:
     virtual_kitti(tmp_path, ("Scene01", "Scene02", "Scene06"))
     found = plan_params(tmp_path).findings
-    assert found.source["images"] == "rgb/{clip}/15-deg-left/frames/rgb/Camera_0"
-    assert found.source["masks"] == "seg/{clip}/15-deg-left/frames/classSegmentation/Camera_0"
+    assert found.source["images"] == "rgb/{clip}/{clip}/frames/rgb/Camera_0"
+    assert found.source["masks"] == "seg/{clip}/{clip}/frames/classSegmentation/Camera_0"
+    assert scenes_of(found.sequences) == {"Scene01", "Scene02", "Scene06"}
+    assert len(scenes_of(found.source["splits"]["val"])) == 1
     assert not any("show one scene" in warning for warning in found.warnings)
+
+
+def scenes_of(names: Iterable[str]) -> set[str]:
+    """Returns the scenes of which all sequences are among some, of three; none may be split."""
+    found = Counter(name.partition("/")[0] for name in names)
+    assert len({*found.values()}) == 1, found
+    return {*found}
 
 
 def test_variants_of_one_scene_are_said(tmp_path: Path) -> None:
@@ -254,6 +266,7 @@ def test_parts_of_videos_that_lie_in_one_folder_stay_together_by_their_names(tmp
 
 
 def test_cameras_of_a_drive_are_not_scored_on_beside_each_other(tmp_path: Path) -> None:
+    """Of cameras that show nearly the same, as those of KITTI, one is read."""
     for k, place in enumerate(("0001/image_02", "0001/image_03", "0002/image_02", "0002/image_03")):
         frames, masks = frames_of(k, LENGTH)
         write_images(tmp_path / f"rgb/{place}", frames, "{:06d}.png")
@@ -263,6 +276,89 @@ def test_cameras_of_a_drive_are_not_scored_on_beside_each_other(tmp_path: Path) 
         shutil.rmtree(tmp_path / folder / "0002")
     said = "sequences are named after cameras (image_02, image_03): if they show one scene, set split_by: time and"
     assert any(warning.startswith(said) for warning in plan_params(tmp_path).findings.warnings)
+
+
+def cameras(root: Path, scenes: Sequence[str], unlabelled: Sequence[str] = ()) -> None:
+    """Writes sequences of two cameras in folders of scenes; the masks are beside the frames."""
+    for k, place in enumerate(f"{scene}/{camera}" for scene in scenes for camera in ("camA", "camB")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(root / place / "rgb", np.roll(frames, 7 * k, 2) + np.uint8(9 * k), "{:06d}.jpg", 1)
+        if place not in unlabelled:
+            write_images(root / place / "mask", masks, "{:06d}.png", 1)
+
+
+@pytest.mark.parametrize("scenes", [("scene 1", "Scene-2", "sc\u00e8ne3"), ("kitchen", "yard")])
+def test_all_cameras_of_scenes_are_read_and_stay_together(scenes: Sequence[str], tmp_path: Path) -> None:
+    cameras(tmp_path, scenes)
+    found = plan_params(tmp_path).findings
+    assert (found.source["images"], found.source["masks"]) == ("{clip}/{clip}/rgb", "{clip}/{clip}/mask")
+    assert len(found.labelled) == 2 * len(scenes)
+    assert len(scenes_of(found.source["splits"]["val"])) == 1 and len(found.source["splits"]["val"]) == 2
+    assert not any("left out" in warning for warning in found.warnings)
+    (tmp_path / "val.txt").write_text(f"{scenes[1].upper()}\n{scenes[0]}/camB/rgb/000001.jpg\n")
+    val = {f"{scenes[1]}/camA", f"{scenes[1]}/camB", f"{scenes[0]}/camB"}
+    assert {*plan_params(tmp_path).findings.source["splits"]["val"]} == val
+
+
+def test_cameras_without_masks_of_a_scene_that_is_scored_on_are_not_learnt_from(tmp_path: Path) -> None:
+    scenes = ("s1", "s2", "s3")
+    cameras(tmp_path, scenes, [f"{scene}/camB" for scene in scenes])
+    splits = plan_params(tmp_path).findings.source["splits"]
+    (scored,) = {name.partition("/")[0] for name in splits["val"]}
+    assert splits["hidden"] == (f"{scored}/camB",)
+    assert splits["unlabeled"] == tuple(f"{scene}/camB" for scene in scenes if scene != scored)
+
+
+def test_cameras_without_any_masks_are_all_found(tmp_path: Path) -> None:
+    cameras(tmp_path, ("s1", "s2", "s3"), [f"s{k}/cam{camera}" for k in (1, 2, 3) for camera in "AB"])
+    found = inspect_folder(tmp_path)
+    assert found.source["images"] == "{clip}/{clip}/rgb" and len(found.sequences) == 6
+
+
+def test_copies_in_another_size_are_no_other_sequences(tmp_path: Path) -> None:
+    """DAVIS has its sequences as `480p` and as `1080p`: one must not be trained on if the other is scored on."""
+    davis(tmp_path)
+    for kind in ("JPEGImages", "Annotations"):
+        shutil.copytree(tmp_path / kind / "480p", tmp_path / kind / "1080p")
+        for path in (tmp_path / kind / "1080p").rglob("*.*"):
+            with Image.open(path) as image:
+                larger = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+            larger.save(path)
+    found = inspect_folder(tmp_path)
+    assert found.source["images"] in ("JPEGImages/480p/{clip}", "JPEGImages/1080p/{clip}")
+    assert len(found.sequences) == 4
+
+
+def test_sequences_of_one_name_in_folders_of_splits_keep_their_splits(tmp_path: Path) -> None:
+    """LoveDA: both places occur in each split."""
+    for k, place in enumerate(("Train/Rural", "Train/Urban", "Val/Rural", "Val/Urban")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / place / "images_png", np.roll(frames, 9 * k, 1) + np.uint8(9 * k), "{:d}.png")
+        write_images(tmp_path / place / "masks_png", masks, "{:d}.png")
+    source = inspect_folder(tmp_path).source
+    assert (source["images"], source["masks"]) == ("{clip}/{clip}/images_png", "{clip}/{clip}/masks_png")
+    assert source["splits"] == {"val": ("Val/Rural", "Val/Urban")}
+
+
+def test_labels_in_a_file_of_several_cameras_are_all_read(tmp_path: Path) -> None:
+    cameras(tmp_path, ("s1", "s2", "s3"), [f"s{k}/cam{camera}" for k in (1, 2, 3) for camera in "AB"])
+    images, annotations = [], []
+    for path in sorted(tmp_path.rglob("*.jpg")):
+        name = path.relative_to(tmp_path).as_posix()
+        images.append({"id": len(images), "file_name": name, "height": HEIGHT, "width": WIDTH})
+        annotations.append(
+            {
+                "id": len(images),
+                "image_id": images[-1]["id"],
+                "category_id": 1,
+                "segmentation": [[4, 4, 20, 4, 9, 30]],
+            }
+        )
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    found = inspect_folder(tmp_path)
+    assert found.source["images"] == "{clip}/{clip}/rgb" and len(found.labelled) == 6
+    assert len(scenes_of(found.source["splits"]["val"])) == 1
 
 
 def test_no_clip_goes_over_the_end_of_a_video_of_cityscapes_vps(tmp_path: Path) -> None:

@@ -39,6 +39,25 @@ def list_raw(raw: Path, seed: int = 0, **params) -> Listing:
     return FrameFoldersSource(**params).listing(raw, height=None, width=None, seed=seed)
 
 
+def test_cameras_of_several_scenes_are_sequences_of_their_own(tmp_path: Path) -> None:
+    """A slash joins the parts of a name, which no folder can have: `a-b` with `c` is not `a` with `b-c`."""
+    for scene, camera in (("scene 1", "left"), ("scene 1", "right"), ("a-b", "c"), ("a", "b-c"), ("bare", "left")):
+        write_sequence(tmp_path, f"{scene}/{camera}", frames=2)
+    shutil.rmtree(tmp_path / "Annotations/480p/bare/left")
+    patterns = {"images": "JPEGImages/480p/{clip}/{clip}", "masks": "Annotations/480p/{clip}/{clip}"}
+    splits = {"val": ["Scene 01/LEFT"]}
+    listing = list_raw(tmp_path, **patterns, frames=2, window_step=2, splits=splits)
+    found = {clip.id: clip.split for clip in listing.clips}
+    assert found == {
+        "a/b-c_00000": "train",
+        "a-b/c_00000": "train",
+        "scene 1/left_00000": "val",
+        "scene 1/right_00000": "train",
+    }
+    ((name, reason),) = listing.skipped
+    assert name == "bare/left" and f"{tmp_path}/Annotations/480p/bare/left: no mask images" in reason
+
+
 def test_listed_names_ignore_case_zeros_and_unicode_forms() -> None:
     """A name that two sequences might have is none; the same one comes first."""
     names = ["Run-B", "run 01", "cafe\u0301", "Dog", "dog"]
@@ -361,7 +380,7 @@ def test_a_window_that_looks_back_has_a_split_before_it_and_shows_something_new(
         FrameFoldersSource(**values)
 
 
-@pytest.mark.parametrize("pattern", ["images", "../{clip}", "/abs/{clip}", "{clip}/{clip}"])
+@pytest.mark.parametrize("pattern", ["images", "../{clip}", "/abs/{clip}", "{clip}_{clip}/rgb"])
 def test_patterns_that_leave_the_folder_or_name_no_clip_are_refused(pattern):
     with pytest.raises(ValidationError, match=r"relative path with {clip} once"):
         FrameFoldersSource(images=pattern)

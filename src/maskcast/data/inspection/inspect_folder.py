@@ -37,10 +37,10 @@ from maskcast.data.inspection.pair_masks import NoSequenceError, pair_masks
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
-from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames
+from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames, widen_levels
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.mirror_swaps import find_sides
-from maskcast.data.sources.patterns import FRAME, SequencePaths, find_sequences, match_names, without_masks
+from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences, match_names, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, mirror_swaps_to_json
 from maskcast.reading import pluralize
@@ -137,13 +137,21 @@ def _inspect_groups(
     if videos and not frames and guess.masks is None:
         return inspect_videos(raw)
     if guess.masks is None:
-        guess = widen_frames(raw, guess, frames)
-    found = _inspect_best_guess(raw, guess, frames, masks)
+        guess = widen_frames(raw, guess, _known_paths(raw, frames, videos))
+    found = _inspect_best_guess(raw, guess, frames, masks, _known_paths(raw, frames, videos))
     _warn_unmatched_images(raw, found, [*frames, *masks])
     return _warn_unmatched_videos(raw, found, frames, videos)
 
 
-def _inspect_best_guess(raw: Path, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup]) -> Findings:
+def _known_paths(raw: Path, frames: list[ImageGroup], videos: list[tuple[str, ...]]) -> set[Path]:
+    """Returns all that may be frames: images, their folders, and videos."""
+    images = {path for one in frames for file in one.files for path in (file, file.parent)}
+    return images | {raw.joinpath(*parts) for parts in videos}
+
+
+def _inspect_best_guess(
+    raw: Path, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup], known: set[Path]
+) -> Findings:
     """Returns the findings of the first pattern that reads all masks, else of the one that reads most."""
     guesses, inner = [guess], guess_in_folders(guess, frames, masks)
     with suppress(MaskcastError):  # two files have the same name
@@ -154,14 +162,14 @@ def _inspect_best_guess(raw: Path, guess: Guess, frames: list[ImageGroup], masks
         guesses[:0] = [each] if (each := guess_in_frames(raw, guess)) is not None else []
     for one in guesses:
         with suppress(NoSequenceError):
-            return _inspect_patterns(raw, one, whole=True)
+            return _inspect_patterns(raw, one, known, whole=True)
     try:
-        return _inspect_patterns(raw, guess)
+        return _inspect_patterns(raw, guess, known)
     except NoSequenceError:
         other = guess_by_names(frames, masks)
         if other is None or other == guess:
             raise
-        return _inspect_patterns(raw, other)
+        return _inspect_patterns(raw, other, known)
 
 
 def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup]) -> None:
@@ -192,7 +200,8 @@ def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup])
         first = others[0].relative_to(raw).as_posix()
         found.warnings.append(
             f"{pluralize(len(others), 'image', 'is', 'are')} left out, e.g. {first}: no pattern finds them "
-            f"({', '.join(patterns)}; write * for each folder whose name differs)"
+            f"({', '.join(patterns)}; write * for each folder whose name differs, or {CLIP} if names "
+            "occur in several)"
         )
 
 
@@ -218,12 +227,15 @@ def _warn_unmatched_videos(
     return found
 
 
-def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = False) -> Findings:
+def _inspect_patterns(
+    raw: Path, guess: Guess, known: set[Path], why: str = "", *, whole: bool = False
+) -> Findings:
     """Returns the findings for given patterns.
 
     Args:
         raw: folder of the data.
         guess: the patterns.
+        known: the files that may be frames, and their folders.
         why: why the images are photographs, if known.
         whole: whether all sequences with masks must be readable.
 
@@ -231,7 +243,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
         MaskcastError: if they are not, or the patterns give no usable source.
     """
     if guess.masks:
-        guess = widen(raw, guess)
+        guess = widen_levels(raw, widen(raw, guess), known)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
     images, labels = _find_images_and_masks(raw, guess)
     if guess.masks:
@@ -255,7 +267,7 @@ def _inspect_patterns(raw: Path, guess: Guess, why: str = "", *, whole: bool = F
             images=one_sequence_per_image(guess.images),
             masks=guess.masks and one_sequence_per_image(guess.masks),
         )
-        return _inspect_patterns(raw, alone, why)
+        return _inspect_patterns(raw, alone, known, why)
     found.add_sequences(footage)
     for name, one in footage.items():
         if given := len(one.masks) - one.masks.count(None):

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, combinations, groupby, takewhile
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.official_splits import split_of_name
 from maskcast.data.sources.label_lists import match_label_files
-from maskcast.data.sources.patterns import find_sequences
+from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences
 from maskcast.errors import MaskcastError
 
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
@@ -70,16 +70,49 @@ def across_splits(raw: Path, images: str) -> str:
 
 
 def wider_patterns(raw: Path, images: str) -> Iterator[str]:
-    """Yields patterns with `*` for folders that find more sequences; the fewest and deepest folders first."""
-    fixed = takewhile(lambda part: "{" not in part, images.split("/"))
-    folders, most = [place for place, part in enumerate(fixed) if "*" not in part], 0
+    """Yields patterns with `*` for folders that find more sequences; the fewest and deepest folders first.
+
+    Where sequences have one name in several of these folders, the folder becomes a part of the name: `{clip}`.
+    """
+    parts, most = images.split("/"), 0
+    folders = [
+        place for place, part in enumerate(parts[:-1] if CLIP in parts[-1] else parts) if not {*"{*"} & {*part}
+    ]
+    if CLIP not in images:
+        folders = [place for place in folders if place < min(k for k, part in enumerate(parts) if FRAME in part)]
     with suppress(MaskcastError):  # two files have the same name
         most = len(find_sequences(raw, images))
     for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in range(len(folders))):
-        wide = "/".join("*" if place in places else part for place, part in enumerate(images.split("/")))
         with suppress(MaskcastError):
+            wide = widened(raw, images, places)
             if len(find_sequences(raw, wide)) > most:
                 yield wide
+
+
+def widened(raw: Path, pattern: str, places: Collection[int]) -> str:
+    """Returns a pattern with `*` for some folders, or with `{clip}` where names of sequences would be the same.
+
+    Args:
+        raw: folder of the data.
+        pattern: the pattern.
+        places: indices of the folders in its path.
+
+    Raises:
+        MaskcastError: if two files would have the same name.
+    """
+    wide, deep = (with_folders(pattern, places, other) for other in ("*", CLIP))
+    if CLIP not in pattern:
+        return wide
+    sequences = find_sequences(raw, deep)
+    with suppress(MaskcastError):
+        if len(find_sequences(raw, wide)) == len(sequences):
+            return wide
+    return deep
+
+
+def with_folders(pattern: str, places: Collection[int], other: str) -> str:
+    """Returns a pattern with another text for some folders."""
+    return "/".join(other if place in places else part for place, part in enumerate(pattern.split("/")))
 
 
 def label_patterns(raw: Path, files: Sequence[Path]) -> list[str]:

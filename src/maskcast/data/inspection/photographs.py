@@ -58,20 +58,22 @@ def _neighbours_differ(sequences: Sequence[Sequence[Path]]) -> bool:
     for files in track(sequences[:MAX_COMPARED], "comparing images", len(sequences[:MAX_COMPARED])):
         places = evenly_spaced(len(files) - 1, MAX_NEIGHBOURS)
         with suppress(MaskcastError):
-            pairs = [(_thumbnail(files[k]), _thumbnail(files[k + 1])) for k in places]
-            near += [_difference(before, after) for before, after in pairs]
-            far += [_difference(one[0], other[1]) for one, other in permutations(pairs, 2)]
+            pairs = [(thumbnail(read_image(files[k])), thumbnail(read_image(files[k + 1]))) for k in places]
+            near += [difference(before, after) for before, after in pairs]
+            far += [difference(one[0], other[1]) for one, other in permutations(pairs, 2)]
     if not far:
         return False
     usual = float(np.median(near))
     return usual > STATIC and usual > MIN_RATIO * float(np.median(far))
 
 
-def _thumbnail(path: Path) -> np.ndarray:
-    return cv2.resize(read_image(path), (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+def thumbnail(image_HWC: np.ndarray) -> np.ndarray:
+    """Returns an image of 16 x 16 pixels, float32."""
+    return cv2.resize(image_HWC, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the mean difference of two thumbnails in grey levels."""
     return float(np.abs(one - other).mean())
 
 

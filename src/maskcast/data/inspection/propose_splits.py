@@ -9,7 +9,7 @@ from typing import Any
 from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
-from maskcast.data.inspection.official_splits import OfficialSplits
+from maskcast.data.inspection.official_splits import OfficialSplits, split_of_name
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
@@ -79,6 +79,7 @@ def propose_splits(
                     f"sequences are named after cameras ({', '.join(long_enough[:2])}): if they show one scene, "
                     "set split_by: time and splits: {val: 0.2}"
                 )
+        without = _hide_scenes(without, named, _video_of_each(raw, footage, list(found.sequences)))
         found.source["splits"] = named | without
         found.reasons["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
@@ -99,11 +100,28 @@ def _unlabelled_splits(found: Findings, official: OfficialSplits) -> dict[str, t
     return {split: members for split, members in (("unlabeled", rest), ("hidden", hidden)) if members}
 
 
+def _hide_scenes(
+    without: Mapping[str, tuple[str, ...]], named: Mapping[str, Sequence[str]], scenes: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Returns the splits of sequences without masks; cameras of a scene that is scored on become `hidden`."""
+    scored = {scenes[name] for members in named.values() for name in members}
+    unlabelled = without.get("unlabeled", ())
+    hidden = {name for name in unlabelled if "/" in name and scenes[name] in scored}
+    splits = {
+        "unlabeled": tuple(name for name in unlabelled if name not in hidden),
+        "hidden": (*without.get("hidden", ()), *(name for name in unlabelled if name in hidden)),
+    }
+    return {split: members for split, members in splits.items() if members}
+
+
 def _unlabelled_text(without: Mapping[str, Sequence[str]]) -> str:
     """Returns a text about the sequences without masks."""
     unlabelled, hidden = (len(without.get(split, ())) for split in ("unlabeled", "hidden"))
     text = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
-    return text + (f"; hidden: the {hidden} of test, without masks: not used for training" if hidden else "")
+    which = f"the {hidden} of test, without masks"
+    if any("/" in name for name in without.get("hidden", ())):
+        which = f"the {hidden} without masks of test, or of a scene in val or test"
+    return text + (f"; hidden: {which}: not used for training" if hidden else "")
 
 
 def _drop_sparse_split(
@@ -171,7 +189,7 @@ def _add_val(
         text += "; test: as many others" if drawn["test"] else ""
         together = len(set(of_pool.values())) < len(pool)
         splits = {split: members for split, members in drawn.items() if members}
-        return splits, f"{text}; those of one video stay together" if together else text
+        return splits, f"{text}; those of one video or scene stay together" if together else text
     reason = f"{VAL_SHARE:.0%} of the {len(rest)} labelled ones that are not for test, {how}"
     return {"val": drawn["val"], "test": test}, f"{reason}; test: {origin}"
 
@@ -213,12 +231,19 @@ def _drawn_shares(count: int, test: Collection[str]) -> Splits:
 
 
 def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Sequence[str]) -> dict[str, str]:
-    """Returns the video of each sequence: the folder or the video that it is called after, else itself.
+    """Returns the video or scene of each sequence: the folder or the video that it is called after, else itself.
 
-    `video01_00080` is called after `video01`.
+    `video01_00080` is called after `video01`. In names of several folders, such as of cameras in those of scenes,
+    it is the first one that is called as a scene is, else the first one, with those that are called as splits are.
     """
     found = {}
     for name in names:
+        parts = name.split("/")
+        if len(parts) > 1:
+            others = [part for part in parts if split_of_name(part) is None] or parts
+            scene = next(filter(SCENE.fullmatch, others), others[0])
+            found[name] = "/".join([*(part for part in parts if part not in others), scene])
+            continue
         images = footage[name].images
         first = (images if isinstance(images, Path) else images[0]).relative_to(raw)
         above = (folder.name for folder in first.parents if re.match(re.escape(folder.name) + r"[-_. ]", name))

@@ -1,15 +1,25 @@
 """Widens patterns of one folder to all similar folders: of splits, of places, of several sequences each."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.images import image_files, read_image
 from maskcast.data.inspection.guess_patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.inspection.image_groups import ImageGroup
-from maskcast.data.inspection.label_patterns import across_splits, wider_patterns
+from maskcast.data.inspection.label_patterns import across_splits, widened, wider_patterns, with_folders
 from maskcast.data.inspection.official_splits import split_of_name
-from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
+from maskcast.data.inspection.photographs import STATIC, difference, thumbnail
+from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences, fixed_folder
+from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
+
+MAX_COMPARED = 8  # pairs of sequences whose first frames are compared
 
 
 def guess_in_folders(guess: Guess, frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess | None:
@@ -107,14 +117,77 @@ def widen(raw: Path, guess: Guess) -> Guess:
     return max((guess, *alone), key=lambda one: _num_paired(raw, one)) if alone else guess
 
 
-def widen_frames(raw: Path, guess: Guess, frames: Sequence[ImageGroup]) -> Guess:
-    """Returns the pattern of frames, without masks, that finds most sequences, all of them in these groups."""
-    known = {path for one in frames for file in one.files for path in (file, file.parent)}
+def widen_levels(raw: Path, guess: Guess, known: Collection[Path]) -> Guess:
+    """Returns patterns for folders on several levels, such as those of cameras in those of scenes.
+
+    A folder of both patterns, e.g. `camera`, is widened to those beside it if their sequences are others: `{clip}`
+    then also stands for these folders. Folders of copies, `480p` beside `1080p`, are not.
+
+    Args:
+        raw: folder of the data.
+        guess: patterns of frames and masks.
+        known: the files that are frames, and their folders.
+    """
+    for part in dict.fromkeys(reversed(guess.images.split("/")[:-1])):
+        ours, theirs = (
+            [place for place, one in enumerate(pattern.split("/")) if one == part]
+            for pattern in (guess.images, str(guess.masks))
+        )
+        if {*"{*"} & {*part} or CLIP not in guess.images or len(ours) != 1 or len(theirs) != 1:
+            continue
+        with suppress(MaskcastError):
+            images = widened(raw, guess.images, ours)
+            if images.count(CLIP) == guess.images.count(CLIP) and part in fixed_folder(guess.images).split("/"):
+                continue  # `widen` decides on these
+            masks = with_folders(str(guess.masks), theirs, images.split("/")[ours[0]])
+            find_sequences(raw, masks)  # fails where two masks would have the same name
+            wide, narrow = find_sequences(raw, images), find_sequences(raw, guess.images)
+            if len(wide) > len(narrow) and {*_paths(wide)} <= {*known} and not _has_copies(wide):
+                guess = replace(guess, images=images, masks=masks)
+    return guess
+
+
+def _paths(found: Mapping[str, SequencePaths]) -> Iterator[Path]:
+    """Yields the folders, or the files, of sequences."""
+    for files in found.values():
+        yield from [files] if isinstance(files, Path) else files.values()
+
+
+def _has_copies(found: Mapping[str, SequencePaths]) -> bool:
+    """Whether sequences whose names differ in one folder begin with the same picture, mostly."""
+    alike = defaultdict[tuple[str, ...], list[str]](list)
+    for name in found:
+        parts = name.split("/")
+        for place in range(len(parts) if len(parts) > 1 else 0):
+            alike[(*parts[:place], "", *parts[place + 1 :])].append(name)
+    pairs = [names[:2] for names in alike.values() if len(names) > 1]
+    same = []
+    for number in evenly_spaced(len(pairs), MAX_COMPARED):
+        with suppress(MaskcastError):  # reported where the frames are read
+            one, other = (thumbnail(_first_frame(found[name])) for name in pairs[number])
+            same.append(difference(one, other) < STATIC)
+    return 2 * sum(same) > len(same)
+
+
+def _first_frame(files: SequencePaths) -> np.ndarray:
+    """Returns the first frame of a sequence (H, W, 3) uint8."""
+    if isinstance(files, dict):
+        return read_image(next(iter(files.values())))
+    return read_image(image_files(files)[0]) if files.is_dir() else read_video(files, [0])[0]
+
+
+def widen_frames(raw: Path, guess: Guess, known: Collection[Path]) -> Guess:
+    """Returns the pattern of frames, without masks, that finds most sequences, all of them known.
+
+    Args:
+        raw: folder of the data.
+        guess: a pattern of frames.
+        known: the files that are frames, and their folders.
+    """
     found = find_sequences(raw, guess.images)
     for images in wider_patterns(raw, guess.images):
         more = find_sequences(raw, images)
-        paths = {path for one in more.values() for path in ([one] if isinstance(one, Path) else one.values())}
-        if len(more) > len(found) and paths <= known:
+        if len(more) > len(found) and {*_paths(more)} <= {*known} and not _has_copies(more):
             guess, found = replace(guess, images=images), more
     return guess
 

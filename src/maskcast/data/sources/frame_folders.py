@@ -21,7 +21,7 @@ from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.classes import read_classes
 from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
-from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, without_masks
+from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, path_of, without_masks
 from maskcast.data.sources.sequence_files import (
     SequenceFiles,
     file_of_frame,
@@ -63,7 +63,8 @@ class FrameFoldersSource(LabelledSource):
     """Folder of a sequence's frames, or its video, e.g. `"{clip}.mp4"`; `{clip}` stands for the sequence's name.
     If a folder holds other images as well, give the frames' file names with `{frame}` for the part that differs,
     e.g. `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"` or `"{clip}/{frame}/rgb.png"`; `{frame}` without
-    `{clip}` is one sequence. With `"images/{clip}.jpg"` each image is a sequence of its own, as for photographs.
+    `{clip}` is one sequence. `{clip}` in several folders, e.g. `"{clip}/{clip}/rgb"`, gives names of several
+    parts, e.g. `scene 1/left`. With `"images/{clip}.jpg"` each image is a sequence of its own, as for photographs.
     Images are rotated as EXIF says, scaled to 8 bits from their declared bit depth, and lose their alpha
     channel."""
     masks: Pattern = "Annotations/480p/{clip}"
@@ -152,7 +153,7 @@ class FrameFoldersSource(LabelledSource):
                 footage[name] = pair_files(
                     images[name],
                     masks.get(name),
-                    raw / self.masks.replace("{clip}", name),
+                    raw / path_of(self.masks, name),
                     suffix=self.mask_suffix or "",
                     offset=self.offset,
                     labelled=is_labelled(split),

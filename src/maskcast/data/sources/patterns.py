@@ -1,6 +1,7 @@
 """Path patterns: `{clip}` stands for the name of a sequence, `{frame}` for the part that names its frames.
 
-`*` stands for any other text within a name. If `{clip}` names images, each image is a sequence of one frame.
+`*` stands for any other text within a name. If `{clip}` names images, each image is a sequence of one frame. With
+`{clip}` in several folders, the texts it stands for are joined by slashes: `scene 1/left` by `{clip}/{clip}/rgb`.
 """
 
 import re
@@ -25,11 +26,11 @@ SINGLE_SEQUENCE = "sequence"  # name of the sequence of a pattern without {clip}
 
 def _pattern(value: str) -> str:
     path = PurePosixPath(value)
-    clips = value.count(CLIP)
+    clips = max((part.count(CLIP) for part in path.parts), default=0)
     if clips > 1 or (not clips and FRAME not in value) or path.is_absolute() or ".." in path.parts:
         raise ValueError(
-            "must be a relative path with {clip} once, e.g. JPEGImages/480p/{clip}; where one folder is one "
-            "sequence, {frame} will do, e.g. frames/{frame}.png"
+            "must be a relative path with {clip} once, or in several folders once each, e.g. "
+            "JPEGImages/480p/{clip}; where one folder is one sequence, {frame} will do, e.g. frames/{frame}.png"
         )
     if value.count(FRAME) > 1:
         raise ValueError("may have {frame} once, e.g. {clip}/{frame}_leftImg8bit.png or {clip}/{frame}/rgb.png")
@@ -107,6 +108,13 @@ def fixed_folder(pattern: str) -> str:
     return "/".join(takewhile(lambda part: not _PLACEHOLDER.search(part), PurePosixPath(pattern).parts[:-1]))
 
 
+def path_of(pattern: str, name: str) -> str:
+    """Returns a pattern with the name of a sequence in place of `{clip}`."""
+    for part in name.split("/"):
+        pattern = pattern.replace(CLIP, part, 1)
+    return pattern
+
+
 def _add(found: dict[str, Any], name: str, path: Path) -> None:
     if name in found:
         raise MaskcastError(f"{path}: {found[name]} has the same name by the pattern; remove one of them")
@@ -126,7 +134,10 @@ def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Ite
         match = None if is_junk(path.name) else re.fullmatch(expression, path.name, re.IGNORECASE)
         if match is None:
             continue
+        own = match.groupdict()
+        if "clip" in names and "clip" in own:
+            own["clip"] = f"{names['clip']}/{own['clip']}"
         if not rest:
-            yield path, names | match.groupdict()
+            yield path, names | own
         elif path.is_dir():
-            yield from _matches(path, rest, names | match.groupdict())
+            yield from _matches(path, rest, names | own)
