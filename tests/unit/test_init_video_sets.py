@@ -340,22 +340,23 @@ def test_sequences_of_one_name_in_folders_of_splits_keep_their_splits(tmp_path: 
     assert source["splits"] == {"val": ("Val/Rural", "Val/Urban")}
 
 
-def test_labels_in_a_file_of_several_cameras_are_all_read(tmp_path: Path) -> None:
-    cameras(tmp_path, ("s1", "s2", "s3"), [f"s{k}/cam{camera}" for k in (1, 2, 3) for camera in "AB"])
-    images, annotations = [], []
-    for path in sorted(tmp_path.rglob("*.jpg")):
-        name = path.relative_to(tmp_path).as_posix()
-        images.append({"id": len(images), "file_name": name, "height": HEIGHT, "width": WIDTH})
-        annotations.append(
-            {
-                "id": len(images),
-                "image_id": images[-1]["id"],
-                "category_id": 1,
-                "segmentation": [[4, 4, 20, 4, 9, 30]],
-            }
-        )
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "car"}]}
-    (tmp_path / "labels.json").write_text(json.dumps(content))
+@pytest.mark.parametrize("files", ["labels.json", "{}/labels.json"])
+def test_labels_in_files_of_several_cameras_are_all_read(files: str, tmp_path: Path) -> None:
+    """A file in the folder of a camera names the images of that camera."""
+    places = [f"s{k}/cam{camera}" for k in (1, 2, 3) for camera in "AB"]
+    cameras(tmp_path, ("s1", "s2", "s3"), places)
+    contents: dict[str, dict[str, list[Any]]] = {}
+    for place in places:
+        content = contents.setdefault(files.format(place), {"images": [], "annotations": []})
+        for path in sorted((tmp_path / place / "rgb").iterdir()):
+            name = path.name if "{}" in files else path.relative_to(tmp_path).as_posix()
+            image = {"id": len(content["images"]), "file_name": name, "height": HEIGHT, "width": WIDTH}
+            polygon = {"category_id": 1, "segmentation": [[4, 4, 20, 4, 9, 30]]}
+            content["images"].append(image)
+            content["annotations"].append({"id": image["id"], "image_id": image["id"]} | polygon)
+    for file, content in contents.items():
+        content["categories"] = [{"id": 1, "name": "car"}]
+        (tmp_path / file).write_text(json.dumps(content))
     found = inspect_folder(tmp_path)
     assert found.source["images"] == "{clip}/{clip}/rgb" and len(found.labelled) == 6
     assert len(scenes_of(found.source["splits"]["val"])) == 1

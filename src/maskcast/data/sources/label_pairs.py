@@ -104,10 +104,15 @@ class _ImageIndex:
         self._raw, self._footage = raw, footage
         self._folder = PurePosixPath(_normalized(folder)).parts[::-1]
         self._sequences: dict[str, list[str]] = defaultdict(list)
+        self._in_folders: dict[str, list[tuple[set[str], str]]] = defaultdict(
+            list
+        )  # by the last part of their names
         self._of_video: set[str] = set()  # sequences whose images have the names that CVAT gives to video frames
         self._doubtful: dict[str, list[str]] = {}  # sequences whose images sort differently by name and by number
         for name, found in footage.items():
             self._sequences[_normalized(name)].append(name)
+            if len(parts := _normalized(name).split("/")) > 1:
+                self._in_folders[parts[-1]].append(({*parts}, name))
             if isinstance(found.images, Path):
                 continue
             names = [path.name for path in found.images]
@@ -177,7 +182,10 @@ class _ImageIndex:
 
     def _named_by(self, path_parts: set[str]) -> list[str]:
         """Returns the sequences that the path of a label file names."""
-        return [name for part in path_parts for name in self._sequences.get(part, ())]
+        whole = [name for part in path_parts for name in self._sequences.get(part, ())]
+        return whole or [
+            name for part in path_parts for parts, name in self._in_folders.get(part, ()) if parts <= path_parts
+        ]
 
     def _images_of_one(self, name: str) -> _Images:
         if name not in self._own:
