@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def find_same_number(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+@lru_cache(maxsize=1 << 16)  # sequences share the names of their frames, and lines of lists their folders
 def name_key(name: str) -> NameKey:
     """Returns a key that is equal for names which differ only in case, leading zeros or Unicode form."""
     return tuple(natural_sort_key(unicodedata.normalize("NFC", name).lower()))
@@ -111,9 +113,13 @@ class NameIndex:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = set(names)
-        self._by_key: dict[NameKey, list[str]] = defaultdict(list)
+
+    @cached_property
+    def _by_key(self) -> dict[NameKey, list[str]]:  # takes seconds for 100,000 names, and most are the same
+        found: dict[NameKey, list[str]] = defaultdict(list)
         for name in self._names:
-            self._by_key[name_key(name)].append(name)
+            found[name_key(name)].append(name)
+        return found
 
     def find(self, written: str) -> str | None:
         """Returns the name that is meant, or None."""

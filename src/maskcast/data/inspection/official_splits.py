@@ -1,13 +1,14 @@
 """Finds the official splits of a data set from folder names, lists or tables."""
 
 import csv
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from maskcast.data.frame_names import NameIndex
@@ -141,9 +142,9 @@ class _Sequences:
         self._members: dict[str, dict[str, None]] = defaultdict(dict)
         for name in names:
             self._members[name][name] = None
-            for place in PurePosixPath(name).parents:
-                self._members[place.as_posix()][name] = None
-        self._members.pop(".", None)
+            parts = name.split("/")
+            for count in range(1, len(parts)):
+                self._members["/".join(parts[:count])][name] = None
         self._index = NameIndex(self._members)
         self._levels = max((1 + name.count("/") for name in self._members), default=1)
 
@@ -165,12 +166,12 @@ def _parts(line: str, levels: int) -> Iterator[str]:
     """
     yield line
     for path in (line, *line.split()):
-        parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
+        parts = [part for part in path.replace("\\", "/").split("/") if part]
         for count in range(min(levels, len(parts)), 0, -1):
             for start in range(len(parts) - count + 1):
-                joined = PurePosixPath(*parts[start : start + count])
-                stem = joined.with_suffix("").as_posix()
-                yield from (joined.as_posix(), stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem))
+                joined = "/".join(parts[start : start + count])
+                stem = joined.removesuffix(os.path.splitext(joined)[1])
+                yield from (joined, stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem))
 
 
 def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
