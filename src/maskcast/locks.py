@@ -14,11 +14,28 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.stopping import raise_on_signals
+from maskcast.writing import sync
 
 SUFFIX = ".partial.lock"
 NO_LOCK_ERRNOS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # from fcntl.h and stdio.h
 _open_locks: set[int] = set()  # file descriptors of locks
+
+
+class LockedError(MaskcastError):
+    """Another process writes an output.
+
+    Attributes:
+        holder: the process, e.g. ``process 12 on node1 since 2026-01-01T12:00:00+00:00``.
+    """
+
+    def __init__(self, output: Path, holder: str) -> None:
+        super().__init__(output, holder)  # both in args, so that it can be pickled
+        self.holder = holder
+
+    def __str__(self) -> str:
+        output, holder = self.args
+        return f"{output}: locked by {holder}; wait for it, end it, or write to another path"
 
 
 @contextmanager
@@ -32,7 +49,7 @@ def exclusive_lock(path: Path, *, blocking: bool = False) -> Iterator[None]:
         blocking: whether to wait while another process holds the lock.
 
     Raises:
-        MaskcastError: another process holds it and ``blocking`` is false; the message has its id, host and start.
+        LockedError: another process holds it and ``blocking`` is false; the message has its id, host and start.
     """
     lock_file = path.with_name(path.name + SUFFIX)
     lock = _acquire(lock_file, blocking)
@@ -73,6 +90,7 @@ def temporary_change(path: Path) -> Iterator[str]:
             )
         partial = kept.with_name(kept.name + ".partial")
         shutil.copyfile(path, partial)
+        sync(partial)
         partial.rename(kept)
         try:
             yield path.read_text(encoding="utf-8")
@@ -96,7 +114,7 @@ def _acquire(lock_file: Path, blocking: bool) -> int | None:
             fcntl.flock(lock, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-            raise MaskcastError(_locked_message(lock_file)) from None
+            raise _locked_error(lock_file) from None
         except OSError as error:
             os.close(lock)
             if error.errno in NO_LOCK_ERRNOS:
@@ -132,12 +150,12 @@ def _is_same_file(lock: int, lock_file: Path) -> bool:
         return False
 
 
-def _locked_message(lock_file: Path) -> str:
-    """Returns the error message for other processes."""
+def _locked_error(lock_file: Path) -> LockedError:
+    """Returns the error for other processes."""
     output = lock_file.with_name(lock_file.name.removesuffix(SUFFIX))
     try:
         holder = json.loads(lock_file.read_text(encoding="utf-8"))
         process = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         process = "another process"
-    return f"{output}: locked by {process}; wait for it, end it, or write to another path"
+    return LockedError(output, process)

@@ -14,6 +14,7 @@ from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, write_regist
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.labels import LabelMap
+from maskcast.locks import exclusive_lock
 from maskcast.registry.loading import load_address
 
 Forecast = Callable[..., tuple[int, str, str]]
@@ -142,6 +143,24 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     (out / "b" / "forecast.json").write_text(json.dumps(record | {"revision": 0}))  # of another forecast
     assert forecast(videos, output=out)[1] == f"1 forecast, 2 skipped, 1 failed: {out}\n"
     assert json.loads((out / "b" / "forecast.json").read_text()) == record
+
+
+def test_a_damaged_forecast_is_written_again_and_one_in_work_is_left_to_its_process(
+    forecast: Forecast, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"videos/{name}.mp4", enlarged(0, 9))
+    out = tmp_path / "out"
+    out.mkdir()
+    with exclusive_lock(out / "a"):
+        code, said, err = forecast(tmp_path / "videos", output=out)
+    assert (code, said) == (0, f"1 forecast, 1 skipped, 0 failed: {out}\n")
+    assert "a: skipped, as it is being forecast by process " in err
+    gif = out / "b/overlay.gif"
+    gif.write_bytes(gif.read_bytes()[:100])
+    code, said, err = forecast(tmp_path / "videos", output=out)
+    assert (code, said) == (0, f"2 forecast, 0 skipped, 0 failed: {out}\n")
+    assert f"{gif}: damaged: " in err and gif.stat().st_size > 100
 
 
 def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(forecast: Forecast, tmp_path: Path) -> None:

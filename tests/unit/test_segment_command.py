@@ -25,6 +25,7 @@ from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.video_files.frames import read_video
 from maskcast.inference.enlarging import enlarge_classes
 from maskcast.labels import LabelMap
+from maskcast.locks import exclusive_lock
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.registry.loading import load_masker_at
@@ -247,6 +248,41 @@ def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, t
     write_video(tmp_path / "many/b.mp4", enlarged(1, 3))  # another video of the same name
     code, _, err = segment(tmp_path / "many", single)
     assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
+
+
+def test_a_video_that_another_process_masks_is_skipped(segment: Segment, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"many/{name}.mp4", enlarged(0, 3))
+    (tmp_path / "out").mkdir()
+    with exclusive_lock(tmp_path / "out/a"):
+        code, said, _ = segment(tmp_path / "many")
+        lines = said.splitlines()
+        assert code == 0 and lines[0].startswith(f"skipped, as it is being masked by process {os.getpid()} on ")
+        assert lines[0].endswith(f": {tmp_path / 'out/a'}") and lines[1].startswith("3 frames, ")
+        code, _, err = segment(tmp_path / "many/a.mp4")  # it is all that was asked for
+        assert code == 2 and f"{tmp_path / 'out/a'}: locked by process" in err
+
+
+def test_an_output_that_has_lost_a_file_or_a_part_of_one_is_not_done(segment: Segment, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", enlarged(0, 3))
+    assert segment(video)[0] == 0
+    out = tmp_path / "out/a"
+    (out / ".DS_Store").touch()
+    assert segment(video)[1].startswith("skipped")
+    path = out / "masks/squares/000001.png"
+    sound = path.read_bytes()
+    for damage in (lambda: path.write_bytes(b""), path.unlink):
+        damage()
+        code, _, err = segment(video)
+        assert code == 2 and f"error: {out}: already exists" in err
+        assert f"{out}/masks/squares: damaged: {{'count': " in err
+    path.write_bytes(sound)
+    assert segment(video)[1].startswith("skipped")
+    record = json.loads((out / "segment.json").read_text())
+    del record["files"]  # as outputs of before have none
+    (out / "segment.json").write_text(json.dumps(record))
+    path.unlink()
+    assert segment(video)[1].startswith("skipped")
 
 
 def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(segment: Segment, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, convert_system_errors
+from maskcast.locks import LockedError
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
 from maskcast.registry.store import ADDRESS_HELP
@@ -23,8 +24,9 @@ The output has a folder for each video, with its name:
   overlay.gif    the same
   forecast.json  record of the model, the frames and the classes
 
-Videos that this model has already forecast are skipped, so an interrupted command resumes when it is run again. If
-a video cannot be forecast, this is reported, the others are processed, and the exit code is 1.
+Videos that this model has already forecast are skipped, so an interrupted command resumes when it is run again. Of
+several videos, those that another process is forecasting are skipped, too. If a video cannot be forecast, this is
+reported, the others are processed, and the exit code is 1.
 
 Without --model, the small pipeline that comes with maskcast is used. It was trained on simulated clips and knows
 only CLEVRER's classes.
@@ -55,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
             with convert_system_errors(args.output):
                 skipped += not forecast_video(video, loaded, args.output / video.name, stride, start, samples)
         except (MaskcastError, OSError) as error:
+            if videos[1:] and isinstance(error, LockedError):
+                skipped += 1
+                say(f"{video.name}: skipped, as it is being forecast by {error.holder}")
+                continue
             failed += 1
             say(f"error: {video.name}: {error}")
     print(f"{len(videos) - failed - skipped} forecast, {skipped} skipped, {failed} failed: {args.output}")

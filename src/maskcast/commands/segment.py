@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcast.errors import MaskcastError, convert_system_errors
+from maskcast.locks import LockedError
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.registry.store import ADDRESS_HELP
@@ -35,8 +36,8 @@ The output has a folder for each video, with its name:
   segment.json   record of the model, the classes and the cuts
 
 Videos that were already masked by this model, with the same background, are skipped, so an interrupted command
-resumes when it is run again. If one of several videos cannot be masked, this is reported, the others are masked,
-and the exit code is 1.
+resumes when it is run again. Of several videos, those that another process is masking are skipped, too. If one of
+several videos cannot be masked, this is reported, the others are masked, and the exit code is 1.
 
 For photographs the images have the photographs' names, and overlay/ and composed/ are folders of images.
 
@@ -82,6 +83,9 @@ def run(args: argparse.Namespace) -> int:
         except (MaskcastError, OSError) as error:
             if not videos[1:]:
                 raise
+            if isinstance(error, LockedError):
+                print(f"skipped, as it is being masked by {error.holder}: {args.output / name}", flush=True)
+                continue
             failed += 1
             say(f"error: {name}: {error}")
         else:

@@ -21,7 +21,7 @@ from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.frame_choice import ChosenFrames, choose_frames
 from maskcast.serving.video_writer import draw_frames, write_video
-from maskcast.serving.videos import FORECAST, REVISION, Video, is_done, video_digest
+from maskcast.serving.videos import FILES, FORECAST, REVISION, Video, is_done, video_digest, written_files
 from maskcast.writing import write_json
 
 VIDEO_FILES = ("overlay.mp4", "overlay.gif")
@@ -218,7 +218,7 @@ def forecast_video(
         pictures = forecast.film()
         for name in VIDEO_FILES:
             write_video(partial / name, pictures)
-        write_json(partial / FORECAST, record)
+        write_json(partial / FORECAST, record | {FILES: written_files(partial)})
     return True
 
 

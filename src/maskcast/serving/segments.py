@@ -27,7 +27,15 @@ from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.video_stream import VideoStream, open_stream
 from maskcast.serving.video_writer import VideoWriter
-from maskcast.serving.videos import REVISION, SEGMENTED, is_done, photographs_in, video_digest
+from maskcast.serving.videos import (
+    FILES,
+    REVISION,
+    SEGMENTED,
+    is_done,
+    photographs_in,
+    video_digest,
+    written_files,
+)
 from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 from maskcast.writing import write_json
 
@@ -235,7 +243,8 @@ def segment_video(
             _segment_photographs(segmenter, writer, photographs)
         else:
             record |= _segment_stream(segmenter, writer, video)
-        write_json(partial / SEGMENTED, record | {"frames": segmenter.frames})
+        record |= {"frames": segmenter.frames, FILES: written_files(partial)}
+        write_json(partial / SEGMENTED, record)
     return segmenter
 
 

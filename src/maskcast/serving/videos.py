@@ -28,6 +28,7 @@ from maskcast.storage.store import fetch, local_path
 FETCHED = ".fetched"
 REVISION = 1  # of masks and forecasts; raise it if a request would give others, so that old ones count as not done
 FORECAST, SEGMENTED = "forecast.json", "segment.json"  # records in the output folders of `forecast` and `segment`
+FILES = "files"  # key in the records: ``written_files``
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def video_digest(path: Path) -> str:
 
 
 def is_done(record: Path, request: Mapping[str, Any]) -> bool:
-    """Whether an earlier run with the same request has written its record.
+    """Whether an earlier run with the same request has written its record, and its files are all there.
 
     Args:
         record: file of the record, with the values of its request at least; it may be missing or damaged.
@@ -184,7 +185,28 @@ def is_done(record: Path, request: Mapping[str, Any]) -> bool:
         found = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and all(found.get(key) == value for key, value in request.items())
+    if not isinstance(found, dict) or any(found.get(key) != value for key, value in request.items()):
+        return False
+    recorded, there = found.get(FILES), written_files(record.parent)
+    if not isinstance(recorded, dict):  # of before the files were recorded
+        return True
+    for place, files in recorded.items():
+        if there.get(place) != files:
+            say(f"{record.parent / place}: damaged: {there.get(place)}, but {record.name} has {files}")
+            return False
+    return True
+
+
+def written_files(folder: Path) -> dict[str, dict[str, int]]:
+    """Returns number and bytes of the files in each folder of an output, and of each file beside the record."""
+    found: dict[str, dict[str, int]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not is_junk(path.name):
+            place = path if path.parent == folder else path.parent
+            files = found.setdefault(place.relative_to(folder).as_posix(), {"count": 0, "bytes": 0})
+            files["count"] += 1
+            files["bytes"] += path.stat().st_size
+    return found
 
 
 def _fetched(address: str, output: Path) -> Path:
