@@ -1,5 +1,7 @@
 """Names of files, those below a folder of users, and texts that are written whole."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,42 @@ def test_of_two_who_write_a_text_at_once_neither_fails_nor_tears_it(
     write_atomically(path, "first")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
+    """As seen from outside: the calls that flush, and those that rename, in their order."""
+    code = """
+import os
+import sys
+from pathlib import Path
+from maskcast.runner.outputs import atomic_outputs
+from maskcast.writing import write_atomically
+
+calls = []
+
+def watch(event, args):
+    if event == "ctypes.dlsym" and args[1] == "syncfs":
+        calls.append("flush all")
+    if event == "open" and args[1] is None and not args[2] & os.O_ACCMODE:  # os.open to read
+        calls.append(f"flush {Path(args[0]).name.split('.')[0]}")
+    if event == "os.rename" and "lock" not in str(args[1]):
+        calls.append(f"name {Path(args[1]).name}")
+
+folder = Path("folder").absolute()
+folder.mkdir()
+outputs = {name: folder / name for name in ("a", "b")}
+partials = {name: folder / f"{name}.partial" for name in outputs}
+sys.addaudithook(watch)
+with atomic_outputs(outputs, partials):
+    for path in partials.values():
+        path.write_text("x")
+    calls.clear()
+print(*calls, sep=", ")
+calls.clear()
+write_atomically(folder / "text", "x")
+print(*calls, sep=", ")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    outputs, text = done.stdout.splitlines()
+    assert outputs.endswith("flush all, flush b, name a, name b, flush folder")
+    assert text == "flush text, name text, flush folder"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full, remedy_of
 from maskcast.locks import exchange, exclusive_lock
-from maskcast.writing import refuse_device
+from maskcast.writing import refuse_device, sync, sync_file_systems
 
 RUN_KEY, CURVES = "mlflow_run_id", "curves.jsonl"
 
@@ -177,7 +177,11 @@ def _replace_outputs(
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
             for name, out in outputs.items():
                 move(partials[name], partial_path(out))
+            sync_file_systems(*map(partial_path, outputs.values()))
+            for out in outputs.values():
                 _replace(partial_path(out), out)
+            for folder in {out.parent for out in outputs.values()}:
+                sync(folder)
             for out in outputs.values():  # last, so that a process killed before can resume with the same run
                 _discard(resume_dir(out))
     except BaseException as error:

@@ -22,6 +22,7 @@ from maskcast.progress import say
 from maskcast.reading import parsing, read_file
 from maskcast.runner.outputs import partial_path, remove, resume_dir
 from maskcast.storage.store import fetch, put
+from maskcast.writing import sync, sync_file_systems
 
 STORE, CACHE = "MASKCAST_DATA", "MASKCAST_DATA_CACHE"
 REFERENCE = "REFERENCE.json"
@@ -119,7 +120,9 @@ def _move_to_volume(partial: Path, target: Path) -> None:
         remove(incoming)  # left by a killed run
         try:
             shutil.move(partial, incoming)  # copies if it comes from another volume
+            sync_file_systems(incoming)
             incoming.rename(target)
+            sync(target.parent)
         finally:
             remove(incoming)
 
@@ -138,6 +141,7 @@ def _fetch_cached(path: Path, store: str, digest: str) -> Path:
             fetch(f"{store}/{digest}", incoming)  # verifies the checksum of each file
         except MaskcastError as error:
             raise MaskcastError(f"{path}: its data cannot be fetched: {error}") from None
+        sync_file_systems(incoming)
         incoming.rename(target)
     return target
 

@@ -10,6 +10,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.storage.transfer import Item, Transfer, num_pieces
+from maskcast.writing import sync
 
 
 class Folder:
@@ -53,6 +54,7 @@ class Folder:
         """Writes a small file atomically."""
         part = self._part(name)
         part.write_bytes(content)
+        sync(part)
         part.replace(self._path / name)
 
     def remove(self, name: str) -> None:
@@ -71,6 +73,7 @@ class Folder:
         if not target.is_file() or sha256_of(target) != sha256:
             part = self._part(item.name)
             shutil.copyfile(item.source, part)
+            sync(part)
             part.replace(target)
         transfer.moved(num_pieces(item.size))
 

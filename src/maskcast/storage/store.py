@@ -28,6 +28,7 @@ from maskcast.progress import say
 from maskcast.storage.folder import Folder
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.transfer import Item, Store, Transfer, num_pieces
+from maskcast.writing import sync
 
 MANIFEST = "SHA256SUMS"
 INCOMPLETE = "SHA256SUMS.incomplete"  # the new manifest, from which the next run resumes
@@ -75,6 +76,7 @@ def fetch(uri: str, destination: Path) -> list[Path]:
                     f"{uri}: {item.name!r} does not match its size or checksum; fetch it again or store it again"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
+            sync(part)  # else a fetch that a power loss interrupts would skip zeros of the right size
             part.replace(target)
 
         jobs = [partial(fetch_file, item) for item in items]

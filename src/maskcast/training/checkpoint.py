@@ -1,7 +1,6 @@
 """Checkpoints, from which a killed training run goes on exactly where it stopped."""
 
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 
 from maskcast.progress import say
 from maskcast.reading import open_file, parsing, read_json
+from maskcast.writing import sync
 
 STATE = "checkpoint.pt"
 OWNER = "fingerprint.json"
@@ -69,6 +69,7 @@ class Checkpoints:
             text = json.dumps({"fingerprint": self.fingerprint}) + "\n"
             self._write_partial(OWNER, lambda file: file.write(text.encode())).replace(owner)
         partial.replace(self.folder / STATE)
+        sync(self.folder)
         self._written = time.monotonic()
         self._took_s = self._written - started
 
@@ -81,8 +82,7 @@ class Checkpoints:
         partial = self.folder / f"{name}.partial"
         with partial.open("wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(partial)
         return partial
 
     @property

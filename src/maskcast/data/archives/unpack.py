@@ -27,6 +27,7 @@ from maskcast.data.archives.squashfs import is_squashfs, unsquash
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.progress import track
+from maskcast.writing import sync_file_systems
 
 CHUNK = 1 << 20  # bytes
 MSDOS_FOLDER = 0x10  # file attribute
@@ -69,6 +70,7 @@ def unpack(archive: Path, destination: Path) -> None:
                 with tarfile.open(archive, tarinfo=TarMember) as opened_tar:
                     _write(archive, _tar_members(archive, opened_tar, folder), folder, total=None)
         check_contents(archive, folder)
+        sync_file_systems(folder)
         folder.rename(destination)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
