@@ -3,6 +3,7 @@
 On SIGTERM, SIGUSR1 or at its time limit, a training first completes its step and writes a checkpoint.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from typing import Any
 
 from maskcast.redaction import redacted
@@ -151,6 +153,21 @@ def children_ignore_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def exit_with_parent() -> None:
+    """Makes a process that ``multiprocessing`` spawned end with its parent, however that ends.
+
+    The workers of a pool would wait forever for the tasks of a killed parent.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def exit_then() -> None:
+        wait([parent.sentinel])
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=exit_then, name="exit with parent", daemon=True).start()
 
 
 def _do_nothing(*_: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import pytest
 import yaml
 from tests.conftest import ROOT, write_store
@@ -143,7 +144,8 @@ def test_below_dvc_the_stage_has_its_line(folder: Path) -> None:
     assert only_run(folder).info.status == "KILLED"
 
 
-def test_worker_processes_say_nothing(folder: Path) -> None:
+def start_workers(folder: Path) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
+    """Starts a stage with two workers, and returns a function that says whether they work."""
     source = {"layout": "synthetic", "train": 400, "val": 2, "unlabeled": 2, "hidden": 2}
     params = {"prepare_clips": {"source": source, "height": 80, "width": 120, "workers": 2}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -151,11 +153,30 @@ def test_worker_processes_say_nothing(folder: Path) -> None:
     words = ["prepare_clips", "--params", "params.yaml", "--raw", "raw", "--clips", "made"]
     process = start(folder, *maskcast(*words))
     shard = folder / "made.partial"
-    some = lambda: shard.is_dir() and any(path.stat().st_size for path in shard.iterdir())  # noqa: E731
+    return process, lambda: shard.is_dir() and any(path.stat().st_size for path in shard.iterdir())
+
+
+def test_worker_processes_say_nothing(folder: Path) -> None:
+    process, some = start_workers(folder)
     said = stop(folder, process, signal.SIGINT, some, group=True)
     assert process.returncode == 130
     assert without_progress(said) == ["stopped: nothing was written"]
     assert not (folder / "made").exists()
+
+
+def test_workers_end_with_a_stage_that_is_killed(folder: Path) -> None:
+    process, some = start_workers(folder)
+    found: list[psutil.Process] = []
+
+    def all_work() -> bool:
+        found[:] = psutil.Process(process.pid).children(recursive=True)
+        return some() and len(found) >= 2
+
+    stop(folder, process, signal.SIGKILL, all_work, group=False)
+    _, alive = psutil.wait_procs(found, timeout=60)
+    for each in alive:
+        each.kill()
+    assert not alive
 
 
 def test_a_command_that_waits_stops_in_one_line(folder: Path) -> None:

@@ -20,7 +20,7 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.labels import LabelError, LabelMap
 from maskcast.resources import num_cpus
-from maskcast.stopping import children_ignore_ctrl_c
+from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
 
 
 class Loaded(NamedTuple):
@@ -58,7 +58,7 @@ def load_all(
     _check_pickles(listing.clips[0])
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
     in_flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
 
     def submit(count: int) -> None:
@@ -80,6 +80,11 @@ def load_all(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _init_worker() -> None:
+    exit_with_parent()
+    cv2.setNumThreads(1)
 
 
 def _check_pickles(clip: RawClip) -> None:
