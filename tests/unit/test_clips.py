@@ -56,6 +56,13 @@ def test_reads_back_what_was_written(written: Path) -> None:
     assert not generated.has_frames
 
 
+def test_a_clip_that_is_asked_for_again_is_not_parsed_again(written: Path) -> None:
+    store = ClipStore(written, MASK)
+    clip = store.clips[0]
+    assert store.clips[0] is store.get(clip.id) is clip
+    assert ClipStore(written, MASK).clips[0] is not clip
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_of_a_loader_read_a_store_however_they_are_started(
     written: Path, monkeypatch: pytest.MonkeyPatch, start: str

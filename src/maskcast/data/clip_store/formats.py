@@ -9,6 +9,7 @@ import json
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ LINES_FILE, COLUMNS_FILE = "clips.jsonl", "clips.npy"
 LAYERS_V1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
 REMEDY = "write the clip store again"
 MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
+CACHED_CLIPS = 64  # per store: the line of a clip of an hour takes milliseconds to parse, and megabytes
 MAX_MASK_BYTES = 1 << 30  # bytes of the masks of a clip of format 1, which are one chunk
 
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
@@ -106,7 +108,7 @@ class _HeaderV2(_Header):
 
 
 HEADERS: dict[str, type[_Header]] = {FORMAT_V1: _HeaderV1, FORMAT: _HeaderV2}
-LINE = TypeAdapter(_Line)  # created once, because a line is parsed on each access to a clip
+LINE = TypeAdapter(_Line)  # created once, because many lines are parsed
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _table_v2(index: dict[str, Any], path: Path, digest: str) -> Table:
         raise ValueError(f"{COLUMNS_FILE} has invalid clip lengths")
     lines = _map_lines(path.parent / LINES_FILE) if count else b""
 
+    @lru_cache(CACHED_CLIPS)
     def build(row: int) -> Clip:
         line = f"{path.parent / LINES_FILE}: line {row + 1}"
         with parsing(line, "a valid line", REMEDY):

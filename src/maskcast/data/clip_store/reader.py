@@ -274,7 +274,7 @@ class ClipStore:
         if packed.shard not in self._bytes:
             mapped: Any = np.memmap(self.root / packed.shard, np.uint8, "r")
             self._bytes[packed.shard] = memoryview(mapped)
-        start = packed.start + sum(packed.chunks[:number])
+        start = packed.starts[number]
         return self._bytes[packed.shard][start : start + packed.chunks[number]]
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, overload
 
 import numpy as np
@@ -45,6 +46,11 @@ class LayerSpan:
     start: int
     chunks: tuple[int, ...]
     chunk_frames: int
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The byte offset of each chunk."""
+        return tuple(accumulate(self.chunks[:-1], initial=self.start))
 
 
 @dataclass(frozen=True)
