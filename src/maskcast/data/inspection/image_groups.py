@@ -171,9 +171,17 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
             continue
         pixels = np.asarray(image)
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
-        count = len(np.unique(flat[:: max(1, len(flat) // 20000)], axis=0))
+        count = _num_colours(flat[:: max(1, len(flat) // 20000)])
         votes.append(count <= MAX_MASK_VALUES or (named and bool((flat == flat[:, :1]).all())))
     return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread
+
+
+def _num_colours(pixels_PC: np.ndarray) -> int:
+    """Returns the number of different pixels of C channels, of 8 bits each if there are several."""
+    if pixels_PC.shape[1] == 1:
+        return len(np.unique(pixels_PC))
+    numbers_P = pixels_PC.astype(np.int64) @ (1 << 8 * np.arange(pixels_PC.shape[1]))  # sorted faster than rows
+    return len(np.unique(numbers_P))
 
 
 def _name_suffix(stem: str) -> str:
