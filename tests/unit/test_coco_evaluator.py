@@ -1,12 +1,13 @@
 """COCO numbers: published answers, cases computed by hand, crowds, areas, curves and categories."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from maskcast.evaluation.coco.evaluator import SUMMARY_LINES, CocoScores, Kind, Truth, evaluate
+from maskcast.evaluation.coco.evaluator import SUMMARY_LINES, CocoScores, Kind, Truth, build_evaluation, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 
 # shared/data/fixtures/SOURCE.txt: what cocoapi published for these files, in full digits.
@@ -74,6 +75,27 @@ def test_the_table_is_the_one_of_coco(published: CocoScores, shared_data: Path) 
     theirs = [line.replace("Precision (AP)", "Precision  (AP)") for line in section.splitlines() if " @[ " in line]
     theirs = [line.replace("Recall    (AR)", "Recall     (AR)") for line in theirs]
     assert published.table().splitlines() == theirs
+
+
+def test_a_category_at_a_time_scores_as_all_at_once(published: CocoScores) -> None:
+    whole = build_evaluation(published.truth, published.detections, published.kind)
+    whole.run()
+    np.testing.assert_array_equal(list(published.summary.values()), whole.stats[: len(SUMMARY_LINES)])
+    np.testing.assert_array_equal(published.precision_TRK, whole.eval["precision"][..., 0, -1])
+    np.testing.assert_array_equal(published.recall_TK, whole.eval["recall"][..., 0, -1])
+
+
+def test_memory_does_not_grow_with_images_times_categories() -> None:
+    images = [{"id": n} for n in range(1000)]
+    categories = [{"id": n, "name": str(n)} for n in range(20)]
+    annotations = [{"image_id": n, "category_id": n % 20, "bbox": A, "area": 1600} for n in range(1000)]
+    detections = [found(A, category=n % 20, image=n) for n in range(1000)]
+    tracemalloc.start()
+    scores = evaluate(Truth(images, categories, annotations), detections, "bbox")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scores.summary["AP"] == pytest.approx(1)
+    assert peak < 6e6  # 3.5 MB; all 20,000 pairs at once take 10
 
 
 def test_categories_and_curves_average_to_the_summary(published: CocoScores) -> None:

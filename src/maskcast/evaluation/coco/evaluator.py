@@ -4,9 +4,11 @@
     scores = evaluate(truth, read_detections(Path("results.json"), truth, "bbox"), "bbox")
     print(scores.table())
 
-Legend: T = 10 IoU thresholds .50:.05:.95, R = 101 recalls 0:.01:1, K categories.
+Legend: T = 10 IoU thresholds .50:.05:.95, R = 101 recalls 0:.01:1, K categories, A = 4 ranges of areas (the first
+holds all), M = 3 maximum numbers of detections (the last is 100).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -153,16 +155,39 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
         kind: `bbox` compares boxes; `segm` compares masks, whose area decides whether they are small, medium or
             large.
     """
-    evaluation = build_evaluation(truth, detections, kind)
-    evaluation.run()
+    truths_of, detections_of = _by_category(truth.annotations), _by_category(detections)
+    evaluation = COCOeval_faster(iouType=kind, print_function=lambda *_: None)
+    sizes = [len(getattr(evaluation.params, name)) for name in ("iouThrs", "recThrs", "areaRng", "maxDets")]
+    precision_TRKAM = np.full((*sizes[:2], len(truth.categories), *sizes[2:]), -1.0)
+    recall_TKAM = np.full((sizes[0], len(truth.categories), *sizes[2:]), -1.0)
+    for k, category in enumerate(sorted(truth.categories, key=lambda category: category["id"])):
+        truths, found = truths_of[category["id"]], detections_of[category["id"]]
+        if not truths:
+            continue
+        # The library's memory grows with images times categories, so it gets only the images that matter.
+        image_ids = {record["image_id"] for record in (*truths, *found)}
+        images = [image for image in truth.images if image["id"] in image_ids]
+        one = build_evaluation(Truth(images, [category], truths), found, kind)
+        one.evaluate()
+        one.accumulate()
+        precision_TRKAM[:, :, k], recall_TKAM[:, k] = one.eval["precision"][:, :, 0], one.eval["recall"][:, 0]
+    evaluation.eval = {"precision": precision_TRKAM, "recall": recall_TKAM}
+    evaluation.summarize()
     return CocoScores(
         truth,
         detections,
         kind,
-        evaluation.eval["precision"][..., 0, -1],
-        evaluation.eval["recall"][..., 0, -1],
+        precision_TRKAM[..., 0, -1],
+        recall_TKAM[..., 0, -1],
         {name: _or_nan(value) for name, value in zip(SUMMARY_LINES, evaluation.stats, strict=False)},
     )
+
+
+def _by_category(records: Sequence[Record]) -> defaultdict[int, list[Record]]:
+    found = defaultdict(list)
+    for record in records:
+        found[record["category_id"]].append(record)
+    return found
 
 
 def build_evaluation(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
