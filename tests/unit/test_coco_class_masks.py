@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from faster_coco_eval.core import mask as rle
 
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.class_masks import SegmentationAP
-from maskcast.evaluation.coco.evaluator import SUMMARY_LINES
+from maskcast.evaluation.coco.evaluator import SUMMARY_LINES, Truth, evaluate
 
 
 def square(top: int, left: int, class_id: int = 1, side: int = 20) -> np.ndarray:
@@ -61,6 +62,29 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_nan() -> None:
     empty = np.zeros((1, 40, 60), np.uint8)
     assert score(square(5, 5), empty)["AP"] == 0
     assert np.isnan(score(empty, square(5, 5))["AP"])
+
+
+def test_each_class_of_a_frame_is_a_record() -> None:
+    rng = np.random.default_rng(0)
+    target, prediction = np.repeat(rng.integers(0, 5, (2, 6, 8, 3), dtype=np.uint8), 5, 3)
+    prediction = np.where(rng.random(target.shape) < 0.2, prediction, target)
+    target[:, :, 13] = 255
+    confidence = rng.integers(0, 256, target.shape, dtype=np.uint8)
+    truths, found = [], []
+    for n, frames in enumerate(zip(target, prediction, confidence, strict=True), 1):
+        true, predicted, certain = frames
+        for k in range(1, 5):
+            for records, mask in ((truths, true == k), (found, (predicted == k) & (true != 255))):
+                if mask.any():
+                    shape = rle.encode(np.asfortranarray(mask, np.uint8))
+                    record = {"image_id": n, "category_id": k, "segmentation": shape, "area": int(mask.sum())}
+                    records.append(record | {"score": float(certain[mask].mean()) / 255})
+    images = [{"id": n, "height": 8, "width": 15} for n in range(1, 7)]
+    categories = [{"id": k, "name": str(k)} for k in range(1, 5)]
+    expected = evaluate(Truth(images, categories, truths), found, "segm").summary
+    values = score(target, prediction, confidence)
+    assert 0 < values["AP"] < 1
+    np.testing.assert_array_equal(list(values.values()), list(expected.values()))
 
 
 def test_it_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

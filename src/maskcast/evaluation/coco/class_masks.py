@@ -3,7 +3,6 @@
 Legend: N frames, H height, W width; masks are uint8 class ids, 0 = background.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,9 @@ class SegmentationAP:
         for n, (target_HW, prediction_HW) in enumerate(zip(target_NHW, prediction_NHW, strict=True)):
             self._images += 1
             valid_HW = target_HW != IGNORE
-            for class_id, mask_HW in _instances(target_HW * valid_HW):
-                self._truths.append(self._instance(class_id, mask_HW))
-            for class_id, mask_HW in _instances(prediction_HW * valid_HW):
-                score = 1.0 if confidence_NHW is None else float(confidence_NHW[n][mask_HW].mean()) / 255
-                self._predictions.append(self._instance(class_id, mask_HW) | {"score": score})
+            confidence_HW = None if confidence_NHW is None else confidence_NHW[n]
+            self._truths += self._instances(target_HW * valid_HW)
+            self._predictions += self._instances(prediction_HW * valid_HW, confidence_HW)
 
     def compute(self) -> dict[str, float]:
         """Returns AP, AP50, AP75, AP and AR by area, AR1, AR10, AR100, each in 0..1.
@@ -72,17 +69,21 @@ class SegmentationAP:
         )
         return dict(evaluate(truth, self._predictions, "segm").summary)
 
-    def _instance(self, class_id: int, mask_HW: np.ndarray) -> dict[str, Any]:
-        packed = rle.encode(np.asfortranarray(mask_HW, np.uint8))
-        return {
-            "image_id": self._images,
-            "category_id": class_id,
-            "segmentation": packed,
-            "area": int(mask_HW.sum()),
-        }
-
-
-def _instances(mask_HW: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for class_id in np.flatnonzero(np.bincount(mask_HW.ravel())):
-        if class_id > 0:
-            yield int(class_id), mask_HW == class_id
+    def _instances(self, mask_HW: np.ndarray, confidence_HW: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """Returns a record of each class of a mask; its score is 1 without a confidence."""
+        ids_P = mask_HW.ravel(order="F")  # the library encodes columns
+        area_K = np.bincount(ids_P)
+        ids = np.flatnonzero(area_K[1:]) + 1
+        if not ids.size:
+            return []
+        classes_NP = ids_P == ids[:, None].astype(ids_P.dtype)
+        packed = rle.encode(classes_NP.view(np.uint8).T.reshape(*mask_HW.shape, ids.size, order="F"))
+        scores = np.ones(ids.size)
+        if confidence_HW is not None:
+            scores = np.bincount(ids_P, confidence_HW.ravel(order="F"))[ids] / area_K[ids] / 255
+        return [
+            {"image_id": self._images, "category_id": k, "segmentation": mask, "area": area, "score": score}
+            for k, mask, area, score in zip(
+                ids.tolist(), packed, area_K[ids].tolist(), scores.tolist(), strict=True
+            )
+        ]
