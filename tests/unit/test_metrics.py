@@ -8,6 +8,7 @@ from sklearn.metrics import jaccard_score
 
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.metrics import (
+    SMALL,
     accuracy,
     confusion,
     dice_per_class,
@@ -62,6 +63,19 @@ def test_matrices_of_parts_add_up_to_the_whole() -> None:
     target, prediction = rng.integers(0, 49, (2, 6, 20, 30), dtype=np.uint8)
     parts = sum(confusion(t, p, 49) for t, p in zip(target, prediction, strict=True))
     np.testing.assert_array_equal(parts, confusion(target, prediction, 49))
+
+
+@pytest.mark.parametrize("classes", [3, 255])
+@pytest.mark.parametrize("pixels", [0, 1000, SMALL - 1, SMALL, 2 * SMALL])
+def test_few_pixels_are_counted_as_many(pixels: int, classes: int) -> None:
+    rng = np.random.default_rng(0)
+    target, prediction = rng.integers(0, classes, (2, pixels), dtype=np.uint8)
+    target[::5] = prediction[::10] = 255
+    expected = np.zeros((classes, classes), np.int64)
+    np.add.at(expected, (target[target < 255], prediction[target < 255]), 1)
+    matrix = confusion(target, prediction, classes)
+    assert matrix.dtype == np.int64
+    np.testing.assert_array_equal(matrix, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])

@@ -22,6 +22,7 @@ Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
 
 CHUNK = 2**20  # pixels that are counted at once; each takes ten bytes of temporary memory
+SMALL = 2**16  # pixels: a table of all pairs of ids takes longer to clear and to search than fewer ones to count
 
 
 def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> Matrix:
@@ -40,8 +41,14 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
     """
     if target.shape != prediction.shape:
         raise MaskcastError(f"target masks {target.shape} and predicted masks {prediction.shape} differ in shape")
-    # 8 + 8 bits index a 256 x 256 table, so invalid ids are found in it without a further pass.
     target_ids, predicted_ids = _as_uint8(target).ravel(), _as_uint8(prediction).ravel()
+    if target_ids.size < SMALL:
+        labelled = target_ids != IGNORE
+        rows, columns = target_ids[labelled].astype(np.intp), predicted_ids[labelled]
+        if max(rows.max(initial=0), columns.max(initial=0)) < num_classes:
+            cells = np.bincount(rows * num_classes + columns, minlength=num_classes**2)
+            return cells.reshape(num_classes, num_classes)
+    # 8 + 8 bits index a 256 x 256 table, so invalid ids are found in it without a further pass.
     pairs = np.zeros(1 << 16, np.int64)
     for start in range(0, target_ids.size, CHUNK):
         chunk = slice(start, start + CHUNK)
