@@ -152,10 +152,10 @@ def test_no_worker_hears_ctrl_c_whenever_it_is_started(tmp_path, monkeypatch):
     deaf = []
 
     class Pool:
-        def submit(self, load, clip, measured):
+        def submit(self, load, *given):
             deaf.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
             loaded = Future()
-            loaded.set_result(load(clip, measured))
+            loaded.set_result(load(*given))
             return loaded
 
         def shutdown(self, cancel_futures):

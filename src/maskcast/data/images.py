@@ -4,7 +4,7 @@ Shapes: T frames, H rows, W columns.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ from maskcast.files import is_junk
 from maskcast.labels import LabelError, natural_sort_key
 
 LOW_16_BIT = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
+Size = tuple[int, int]  # height and width
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -62,34 +63,68 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
         MaskcastError: if there are none, one cannot be read, sizes differ, or all declare 16 bits but use at most
             12.
     """
+    return read_resized_frames(paths, None)[0]
+
+
+def read_resized_frames(paths: Sequence[Path], size: Size | None) -> tuple[np.ndarray, Size]:
+    """Reads the images of one clip, resizing each as it is read.
+
+    Args:
+        paths: the images.
+        size: (height, width) of the result; None keeps their size.
+
+    Returns:
+        RGB frames (T, H, W, 3) uint8, and the size that they had in their files.
+
+    Raises:
+        MaskcastError: as in `read_frames`.
+    """
     if not paths:
         raise MaskcastError("a clip without images; give the paths of its images")
-    frames: list[np.ndarray] = []
     brightest = 0
-    for path in paths:
-        frame, maximum = _read_rgb(path)
-        brightest = max(brightest, maximum)
-        frames.append(frame)
-    if (odd_frame := find_odd_size(frames)) is not None:
-        number, sizes = odd_frame
-        raise MaskcastError(f"{paths[number]}: {sizes}; export it at the size of the others, or remove it")
+
+    def read() -> Iterator[np.ndarray]:
+        nonlocal brightest
+        for path in paths:
+            frame, maximum = _read_rgb(path)
+            brightest = max(brightest, maximum)
+            yield frame
+
+    frames, sizes = read_resizing(read(), size)
+    if (odd_frame := find_odd_size(sizes)) is not None:
+        number, text = odd_frame
+        raise MaskcastError(f"{paths[number]}: {text}; export it at the size of the others, or remove it")
     if brightest < LOW_16_BIT:
         raise MaskcastError(
             f"{paths[0]}: declares 16 bits, and no value is above {brightest}: it would be black, or has "
             "fewer bits; save it as 8 bits, or scaled to all 16"
         )
-    return np.stack(frames)
+    return np.stack(frames), sizes[0]
 
 
-def find_odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
-    """Returns the first frame of unusual size and a text with both sizes; None if all sizes are equal."""
-    sizes = Counter(frame.shape[:2] for frame in frames)
-    if len(sizes) <= 1:
+def read_resizing(frames: Iterable[np.ndarray], size: Size | None) -> tuple[list[np.ndarray], list[Size]]:
+    """Returns frames at a size, resized one by one, so that few are in memory at their own; and their own sizes.
+
+    Args:
+        frames: (H, W, 3) uint8 each.
+        size: (height, width) of the results; None keeps their sizes.
+    """
+    resized, sizes = [], []
+    for frame in frames:
+        sizes.append((frame.shape[0], frame.shape[1]))
+        resized.append(frame if size is None else resize_frames(frame[None], *size)[0])
+    return resized, sizes
+
+
+def find_odd_size(sizes: Sequence[Size]) -> tuple[int, str] | None:
+    """Returns the index of the first unusual size and a text with both sizes; None if all are equal."""
+    counts = Counter(sizes)
+    if len(counts) <= 1:
         return None
-    (usual_size, count), *_ = sizes.most_common(1)
-    number = next(k for k, frame in enumerate(frames) if frame.shape[:2] != usual_size)
-    odd, usual = ("{}x{}".format(*size) for size in (frames[number].shape[:2], usual_size))
-    return number, f"is {odd}, {count} of {len(frames)} frames are {usual} (height x width)"
+    (usual_size, count), *_ = counts.most_common(1)
+    number = next(k for k, size in enumerate(sizes) if size != usual_size)
+    odd, usual = ("{}x{}".format(*size) for size in (sizes[number], usual_size))
+    return number, f"is {odd}, {count} of {len(sizes)} frames are {usual} (height x width)"
 
 
 def check_mask_size(mask: object, mask_size: tuple[int, int], frame: object, frame_size: tuple[int, int]) -> None:

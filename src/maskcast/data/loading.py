@@ -2,25 +2,32 @@
 
 import multiprocessing
 import pickle
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from itertools import islice, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import psutil
 
 from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.left_out import LeftOut
 from maskcast.data.mask_ceiling import masks_to_measure, round_trip
 from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.video_files.one_pass import WindowReader
 from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.labels import LabelError, LabelMap
-from maskcast.resources import num_cpus
+from maskcast.resources import memory_limit, num_cpus
 from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
+
+MAX_RUN = 64  # maximum number of clips that are read together
+MEMORY_PART = 8  # clips that are read ahead may take so large a part of the free memory: 1 / 8
 
 
 class Loaded(NamedTuple):
@@ -32,11 +39,22 @@ class Loaded(NamedTuple):
     round_trips: dict[str, np.ndarray]
     """What some masks lose in the new size, (K, K) by map of classes (see ``mask_ceiling.round_trip``)."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of its arrays."""
+        frames = 0 if self.arrays.frames is None else self.arrays.frames.nbytes
+        return frames + sum(mask.nbytes for mask in self.arrays.masks.values())
+
+
+_Run = list[tuple[RawClip, int]]  # clips that are read together, with the number of masks to measure of each
+
 
 def load_all(
     listing: Listing, size: tuple[int, int] | None, workers: int
 ) -> Iterator[tuple[RawClip, Loaded | MaskcastError]]:
     """Yields each clip, in order, with its arrays or its error; reads only a limited number of clips ahead.
+
+    Consecutive windows of a video are read together, so that its frames are decoded once.
 
     Args:
         listing: the clips and their label maps.
@@ -52,27 +70,35 @@ def load_all(
     counts = repeat(0) if size is None else masks_to_measure(listing.clips)
     clips = zip(listing.clips, counts, strict=False)
     if workers <= 1:
-        for clip, count in clips:
-            yield clip, load(clip, count)
+        for run in _runs(clips, lambda: sys.maxsize):
+            yield from zip(
+                (clip for clip, _ in run), _load_run(_without_video(run), _reader_of(run), load), strict=True
+            )
         return
-    _check_pickles(listing.clips[0])
+    _check_pickles(replace(listing.clips[0], video=None))
+    ahead = min(memory_limit() or sys.maxsize, psutil.virtual_memory().available) // MEMORY_PART
+    longest = 1  # until it is known how large a clip is
+    runs = _runs(clips, lambda: longest)
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
-    in_flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
+    in_flight: deque[tuple[_Run, Future[list[Loaded | MaskcastError]]]] = deque()
 
     def submit(count: int) -> None:
-        for clip, measured in islice(clips, count):
+        for run in islice(runs, count):
             with children_ignore_ctrl_c():  # submitting may start a worker, as the pool does when none is idle
-                in_flight.append((clip, pool.submit(load, clip, measured)))
+                future = pool.submit(_load_whole_run, _without_video(run), _reader_of(run), load)
+            in_flight.append((run, future))
 
     try:
         submit(2 * workers)
         while in_flight:
-            loaded_clip, future = in_flight.popleft()
-            result = future.result()
+            run, future = in_flight.popleft()
+            results = future.result()
+            if sizes := [result.num_bytes for result in results if isinstance(result, Loaded)]:
+                longest = min(MAX_RUN, max(1, ahead // (2 * workers * max(sizes))))
             submit(1)
-            yield loaded_clip, result
+            yield from zip((clip for clip, _ in run), results, strict=True)
     except BrokenProcessPool as error:
         raise MaskcastError(
             "a worker of prepare_clips died; see its output above. Without output, it may have run out of "
@@ -85,6 +111,49 @@ def load_all(
 def _init_worker() -> None:
     exit_with_parent()
     cv2.setNumThreads(1)
+
+
+def _runs(clips: Iterable[tuple[RawClip, int]], longest: Callable[[], int]) -> Iterator[_Run]:
+    """Yields runs of clips: consecutive windows of a video, or one clip of another source.
+
+    Args:
+        clips: each with the number of its masks that are measured.
+        longest: returns the maximum length of the next run.
+    """
+    run: _Run = []
+    for clip, measured in clips:
+        before = run[-1][0].video if run else None
+        continued = before is not None and clip.video is not None and before.is_continued_by(clip.video)
+        if run and not (continued and len(run) < longest()):
+            yield run
+            run = []
+        run.append((clip, measured))
+    if run:
+        yield run
+
+
+def _reader_of(run: _Run) -> WindowReader | None:
+    windows = [clip.video for clip, _ in run if clip.video is not None]
+    return WindowReader(windows) if windows else None
+
+
+def _without_video(run: _Run) -> _Run:
+    """Returns a run without what its reader knows, so that less is sent to a worker."""
+    return [(replace(clip, video=None), measured) for clip, measured in run]
+
+
+def _load_run(
+    run: _Run, reader: WindowReader | None, load: Callable[..., Loaded | MaskcastError]
+) -> Iterator[Loaded | MaskcastError]:
+    options = {} if reader is None else {"read_video": reader.read}
+    for clip, measured in run:
+        yield load(clip, measured, options)
+
+
+def _load_whole_run(
+    run: _Run, reader: WindowReader | None, load: Callable[..., Loaded | MaskcastError]
+) -> list[Loaded | MaskcastError]:
+    return list(_load_run(run, reader, load))
 
 
 def _check_pickles(clip: RawClip) -> None:
@@ -103,11 +172,24 @@ def _check_pickles(clip: RawClip) -> None:
 
 
 def _load(
-    clip: RawClip, measured: int, *, maps: Mapping[str, LabelMap], size: tuple[int, int] | None
+    clip: RawClip,
+    measured: int,
+    options: Mapping[str, Any],
+    *,
+    maps: Mapping[str, LabelMap],
+    size: tuple[int, int] | None,
 ) -> Loaded | MaskcastError:
-    """Reads and resizes a clip, and measures what some of its masks lose thereby."""
+    """Reads and resizes a clip, and measures what some of its masks lose thereby.
+
+    Args:
+        clip: the clip.
+        measured: number of its masks that are measured.
+        options: arguments of its `load`.
+        maps: label maps by name.
+        size: (height, width) to resize to; None keeps the size.
+    """
     try:
-        arrays = clip.load()
+        arrays = clip.load(**options)
     except LabelError:
         raise
     except MaskcastError as error:
@@ -123,7 +205,7 @@ def _load(
         raise MaskcastError(
             f"clip {clip.id!r}: load returns neither frames nor masks; return one of them at least"
         )
-    height, width = frame_size(arrays)
+    height, width = arrays.source_size or frame_size(arrays)
     if size is None:
         return Loaded(arrays, width / height, {})
     frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)

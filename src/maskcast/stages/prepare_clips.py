@@ -116,7 +116,15 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
             ceilings.add(round_trips)
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
-            writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip_meta, **vars(arrays))
+            writer.add(
+                clip.id,
+                split=clip.split,
+                kind=clip.kind,
+                meta=clip_meta,
+                frames=arrays.frames,
+                masks=arrays.masks,
+                objects=arrays.objects,
+            )
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
         notes = [*listing.notes, *survey.warnings(), *shared_backgrounds.warnings("background frame")]

@@ -12,18 +12,19 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.images import check_mask_size, image_files
+from maskcast.data.images import Size, check_mask_size, image_files
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, size_of, windows
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
+    ReadVideo,
     SequenceFiles,
     file_of_frame,
     pair_files,
@@ -32,6 +33,7 @@ from maskcast.data.sources.sequence_files import (
     sequence_notes,
 )
 from maskcast.data.sources.splits import Splits, listed_names
+from maskcast.data.video_files.frames import read_resized_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
@@ -111,9 +113,15 @@ class AnnotationsSource(LabelledSource):
             for window in windows(name, footage[name], split, self, listing, labelled=frame_labels.keys()):
                 window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
                 load = partial(
-                    load_window, window.images, window.frames, window_labels, names, instances=self.instances
+                    load_window,
+                    window.images,
+                    window.frames,
+                    window_labels,
+                    names,
+                    size=size_of(height, width),
+                    instances=self.instances,
                 )
-                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
+                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta, video=window.video))
         listing.notes += _notes(self, footage, labels, labelled)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         listed = [path for pattern in self.labels for path in match_label_files(raw, pattern)]
@@ -222,27 +230,31 @@ def load_window(
     labels: Sequence[ImportedFrame | None] | None,
     names: ClassNames,
     *,
+    size: Size | None = None,
     instances: bool = False,
+    read_video: ReadVideo = read_resized_video,
 ) -> Arrays:
     """Reads one window and its labels: the images of a folder, or the frames `window` of a video.
+
+    Frames are resized to ``size``, if it is given; labels have the size of the source.
 
     Raises:
         LabelError: on labels whose size differs from their frame's.
         MaskcastError: on unreadable files, damaged masks, or images that differ in size.
     """
-    frames = read_window(images, window)
+    frames, source_size = read_window(images, window, size, read_video)
     if labels is None:
-        return Arrays(frames)
-    size = frames.shape[1], frames.shape[2]
-    classes, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.int64)
+        return Arrays(frames, source_size=source_size)
+    shape = len(frames), *source_size
+    classes, objects = np.full(shape, IGNORE, np.uint8), np.zeros(shape, np.int64)
     class_of: dict[int, int] = {}
     for t, frame in enumerate(labels):
         if frame is None:
             continue
         if frame.size is not None:
-            check_mask_size(frame.where, frame.size, file_of_frame(images, t), size)
+            check_mask_size(frame.where, frame.size, file_of_frame(images, t), source_size)
         classes[t] = 0
-        for region in frame.regions(size):
+        for region in frame.regions(source_size):
             class_id = names.id_of(region.class_name, frame.where)
             classes[t][region.mask_HW] = class_id
             painted = 0
@@ -252,10 +264,10 @@ def load_window(
                 painted = 1 + region.instance  # 0 is "no object" in the map, but an object may have the number 0
             objects[t][region.mask_HW] = painted
     if not instances or None in labels:
-        return Arrays(frames, {MASK: classes})
+        return Arrays(frames, {MASK: classes}, source_size=source_size)
     painted_N = np.unique(np.append(0, objects))
     numbers = (painted_N[1:] - 1).tolist()
     new_numbers = instance_ids(numbers)
     ids = np.array([0, *new_numbers], np.uint16)[np.searchsorted(painted_N, objects)]
     class_of_new = {new: class_of[number] for number, new in zip(numbers, new_numbers, strict=True)}
-    return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of_new})
+    return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of_new}, source_size)

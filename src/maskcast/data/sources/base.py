@@ -11,23 +11,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from maskcast.data.video_files.one_pass import VideoWindow
 from maskcast.labels import LabelMap
 from maskcast.params import Params
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """The pixels of a clip, all of one size; frames, masks or both.
+    """The pixels of a clip, all of one size but for resized frames; frames, masks or both.
 
     Attributes:
         frames: (T, H, W, 3) uint8 RGB or None.
         masks: arrays (T, H, W) by the name of a label map of the listing; the map's kind defines their values.
         objects: for each label map of kind instances, the class id of each instance id.
+        source_size: (height, width) that frames had before they were resized, which masks still have; None if
+            frames were not resized.
     """
 
     frames: np.ndarray | None
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     objects: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    source_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,20 @@ class RawClip:
         split: one of `maskcast.labels.SPLITS`.
         kind: one of `maskcast.labels.KINDS`.
         load: reads the pixels. It is a `functools.partial` of a top-level function, so that it can be pickled.
-            Raises `MaskcastError` naming the file if the clip cannot be read.
+            Raises `MaskcastError` naming the file if the clip cannot be read. With `video`, it takes the argument
+            `read_video`, which reads as `read_resized_video` does, and calls it once with these frames.
         meta: JSON that the store keeps with the clip.
         has_frames: False if it is known beforehand that the clip has only masks.
+        video: the frames of a video file that it has; clips that follow each other are then decoded in one pass.
     """
 
     id: str
     split: str
     kind: str
-    load: Callable[[], Arrays]
+    load: Callable[..., Arrays]
     meta: dict[str, Any] = field(default_factory=dict)
     has_frames: bool = True
+    video: VideoWindow | None = None
 
 
 @dataclass

@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.frame_names import unique_by_name
-from maskcast.data.images import check_mask_size, read_frames
+from maskcast.data.images import Size, check_mask_size, read_resized_frames
 from maskcast.data.sources.annotations_txt import FILE_NAME, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.cutting import size_of
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, natural_sort_key, single_map
@@ -64,7 +65,7 @@ class CompetitionSource(SourceConfig):
         listing = Listing([], single_map(self._classes(), things=self.things, attributes=attributes))
         for name in SETS:
             if (root / name).is_dir():
-                _list_set(root / name, self.num_classes, listing)
+                _list_set(root / name, self.num_classes, listing, size_of(height, width))
         return listing
 
     def _classes(self) -> tuple[str, ...]:
@@ -73,7 +74,9 @@ class CompetitionSource(SourceConfig):
         return ("background", *(f"class {i}" for i in range(1, self.num_classes)))
 
 
-def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int | None) -> Arrays:
+def load_video(
+    folder: Path, files: Sequence[str], first: int, num_classes: int | None, size: Size | None = None
+) -> Arrays:
     """Reads the frames of a video, and its masks if `num_classes` is given.
 
     Args:
@@ -81,21 +84,22 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
         files: file names of its frames, in order.
         first: number of the first frame, at which the masks of `mask.npy` start to be used.
         num_classes: number of classes, or None to read no masks.
+        size: (height, width) to resize frames to; None keeps their size. Masks keep theirs.
 
     Raises:
         LabelError: on masks of another size or type than expected, or with a class id out of range.
         MaskcastError: on unreadable files.
     """
-    frames = read_frames([folder / name for name in files])
+    frames, source_size = read_resized_frames([folder / name for name in files], size)
     if num_classes is None:
-        return Arrays(frames)
+        return Arrays(frames, source_size=source_size)
     path = folder / "mask.npy"
     masks = _read_masks(path, num_classes)
-    check_mask_size(path, masks.shape[1:], folder / files[0], frames.shape[1:3])
-    padded = np.full(frames.shape[:3], IGNORE, np.uint8)
+    check_mask_size(path, masks.shape[1:], folder / files[0], source_size)
+    padded = np.full((len(frames), *source_size), IGNORE, np.uint8)
     masks = masks[first : first + len(frames)]
     padded[: len(masks)] = masks
-    return Arrays(frames, {MASK: padded})
+    return Arrays(frames, {MASK: padded}, source_size=source_size)
 
 
 def find_root(raw: Path) -> Path | None:
@@ -105,7 +109,7 @@ def find_root(raw: Path) -> Path | None:
     return next((root for root in candidates if any((root / name).is_dir() for name in SETS)), None)
 
 
-def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
+def _list_set(folder: Path, num_classes: int, listing: Listing, size: Size | None) -> None:
     """Adds the videos of one set to the listing, in numeric order."""
     inner = folder / "data" if (folder / "data").is_dir() else folder
     annotations_file = next((path for path in (folder / FILE_NAME, inner / FILE_NAME) if path.is_file()), None)
@@ -131,11 +135,17 @@ def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
     usual_length = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
     for name, frames in videos.items():
         span = annotations[name] if annotations else range(max([usual_length - 1, *frames]) + 1)
-        _list_video(inner / name, folder.name, span, frames, num_classes, listing)
+        _list_video(inner / name, folder.name, span, frames, num_classes, listing, size)
 
 
 def _list_video(
-    video: Path, split: str, span: range, frames: dict[int, str], num_classes: int, listing: Listing
+    video: Path,
+    split: str,
+    span: range,
+    frames: dict[int, str],
+    num_classes: int,
+    listing: Listing,
+    size: Size | None,
 ) -> None:
     item = f"{split}/{video.name}"
     labelled = KIND_OF_SPLIT[split] == "labelled"
@@ -167,7 +177,7 @@ def _list_video(
             )
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in span]
-    load = partial(load_video, video, files, span.start, num_classes if labelled else None)
+    load = partial(load_video, video, files, span.start, num_classes if labelled else None, size)
     listing.add(RawClip(video.name, split, KIND_OF_SPLIT[split], load))
 
 

@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from maskcast.data.images import Size
 from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named
 from maskcast.data.sources.base import Listing, SourceConfig
 from maskcast.data.sources.classes import Classes
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
+from maskcast.data.video_files.one_pass import VideoWindow
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT
 from maskcast.params import is_false, is_null
@@ -81,6 +83,11 @@ class LabelledSource(WindowedSource):
     is of each sequence, and named sequences stay whole: `{val: 0.2, unlabeled: [street-0, street-2]}`."""
 
 
+def size_of(height: int | None, width: int | None) -> Size | None:
+    """Returns the size of clips as `SourceConfig.listing` gets it; None if clips keep theirs."""
+    return None if height is None or width is None else (height, width)
+
+
 def span(frames: int, stride: int) -> int:
     """Returns how many video frames a window of ``frames`` frames covers, ``stride`` apart."""
     return (frames - 1) * stride + 1
@@ -110,6 +117,7 @@ class Window:
         frames: indices of the frames in the sequence; ascending, repeated where a video stands still.
         images: one file per frame, or the video that has all frames.
         meta: JSON of the clip.
+        video: the frames of the video, if it is one.
     """
 
     id: str
@@ -118,6 +126,7 @@ class Window:
     frames: Sequence[int]
     images: Path | Sequence[Path]
     meta: dict[str, Any]
+    video: VideoWindow | None
 
 
 def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> dict[str, str | Splits]:
@@ -201,11 +210,12 @@ def windows(
         for window in ranges:
             frames = taken[window.start : window.stop : window.step]
             images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]
+            video = None if timing is None else VideoWindow(timing.path, frames, timing.index)
             meta = {"video": name, "start": window.start, "stride": params.stride} | rate
             if timing is not None:  # with fps, start and stride count the frames that were taken
                 meta["video_frames"] = list(frames)
             clip_id = f"{clip_name or name}_{window.start:05d}"
-            yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta)
+            yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta, video)
 
 
 def _cut(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.data.images import check_mask_size
+from maskcast.data.images import Size, check_mask_size
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
@@ -20,9 +20,10 @@ from maskcast.data.masks.survey import survey_masks
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, size_of, windows
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, path_of, without_masks
 from maskcast.data.sources.sequence_files import (
+    ReadVideo,
     SequenceFiles,
     file_of_frame,
     pair_files,
@@ -30,6 +31,7 @@ from maskcast.data.sources.sequence_files import (
     read_window,
     sequence_notes,
 )
+from maskcast.data.video_files.frames import read_resized_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
@@ -173,8 +175,16 @@ class FrameFoldersSource(LabelledSource):
                 name, found, splits[name], self, listing, self.lookback, labelled=labelled[name]
             ):
                 own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
-                load = partial(load_window, window.images, window.frames, own, rule, instances=self.instances)
-                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
+                load = partial(
+                    load_window,
+                    window.images,
+                    window.frames,
+                    own,
+                    rule,
+                    size=size_of(height, width),
+                    instances=self.instances,
+                )
+                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta, video=window.video))
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
@@ -210,9 +220,13 @@ def load_window(
     masks: Sequence[Path | None] | None,
     rule: MaskRule,
     *,
+    size: Size | None = None,
     instances: bool = False,
+    read_video: ReadVideo = read_resized_video,
 ) -> Arrays:
     """Reads one window and its masks: the images of a folder, or the frames `window` of a video.
+
+    Frames are resized to ``size``, if it is given; masks keep the size of their files.
 
     With ``instances``, mask values are object ids, too, if each frame has a mask. If values exceed 16 bits, the
     objects are numbered 1, 2, ... in the window instead.
@@ -221,22 +235,23 @@ def load_window(
         LabelError: on a mask whose size differs from its frame's, or with a value that is no class.
         MaskcastError: on unreadable files or images that differ in size.
     """
-    frames = read_window(images, window)
+    frames, source_size = read_window(images, window, size, read_video)
     if masks is None:
-        return Arrays(frames)
-    labels, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.int32)
+        return Arrays(frames, source_size=source_size)
+    shape = len(frames), *source_size
+    labels, objects = np.full(shape, IGNORE, np.uint8), np.zeros(shape, np.int32)
     for index, path in enumerate(masks):
         if path is None:
             continue
         label, values = rule.read_objects(path)
-        check_mask_size(path, label.shape, file_of_frame(images, index), frames.shape[1:3])
+        check_mask_size(path, label.shape, file_of_frame(images, index), source_size)
         labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
     if not instances or None in masks:
-        return Arrays(frames, {MASK: labels})
+        return Arrays(frames, {MASK: labels}, source_size=source_size)
     ids, first = np.unique(objects, return_index=True)
     class_of = dict(zip(ids.tolist(), labels.ravel()[first].tolist(), strict=True))
     class_of.pop(0, None)
     if ids[-1] > np.iinfo(np.uint16).max:
         objects = np.searchsorted(np.union1d([0], ids), objects).astype(np.int32)
         class_of = dict(enumerate(class_of.values(), 1))
-    return Arrays(frames, {MASK: labels, OBJECTS: objects.astype(np.uint16)}, {OBJECTS: class_of})
+    return Arrays(frames, {MASK: labels, OBJECTS: objects.astype(np.uint16)}, {OBJECTS: class_of}, source_size)

@@ -1,6 +1,6 @@
 """A sequence on disk: its frames in order, their masks, and where frame numbers are missing."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,16 @@ from maskcast.data.frame_names import (
     unique_by_name,
     unsupported_suffixes,
 )
-from maskcast.data.images import image_files, read_frames
+from maskcast.data.images import Size, image_files, read_resized_frames
 from maskcast.data.sources.pairing import PairedMasks, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import SequencePaths
-from maskcast.data.video_files.frames import read_video
+from maskcast.data.video_files.frames import read_resized_video
 from maskcast.data.video_files.timing import Timing, read_timing, uneven_rates
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
+ReadVideo = Callable[[Path, Sequence[int], Size | None], tuple[np.ndarray, Size]]  # see `read_resized_video`
 REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in source.images and source.masks"
 
 
@@ -107,13 +108,27 @@ def pair_files(
     return SequenceFiles(files, pairs.masks, ranges, _unpaired_text(pairs, format_names(files)), gap, unread)
 
 
-def read_window(images: Path | Sequence[Path], window: Sequence[int]) -> np.ndarray:
-    """Returns the frames (T, H, W, 3) uint8 of a window: `window` of a video, or all images of a list.
+def read_window(
+    images: Path | Sequence[Path],
+    window: Sequence[int],
+    size: Size | None,
+    read_video: ReadVideo = read_resized_video,
+) -> tuple[np.ndarray, Size]:
+    """Reads a window: the frames `window` of a video, or all images of a list.
+
+    Args:
+        images: the video or the images.
+        window: numbers of the frames.
+        size: (height, width) to resize each frame to as it is read; None keeps its size.
+        read_video: reads frames of a video.
+
+    Returns:
+        The frames (T, H, W, 3) uint8, and the size that they had.
 
     Raises:
         MaskcastError: on unreadable files, or images that differ in size.
     """
-    return read_video(images, window) if isinstance(images, Path) else read_frames(images)
+    return read_video(images, window, size) if isinstance(images, Path) else read_resized_frames(images, size)
 
 
 def file_of_frame(images: Path | Sequence[Path], t: int) -> Path:

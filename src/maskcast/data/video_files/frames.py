@@ -8,14 +8,14 @@ first of several video streams is read.
 Shapes: T frames, H rows, W columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskcast.data.images import find_odd_size
-from maskcast.data.video_files.file import damaged_error, decode_frames, open_video, to_rgb
+from maskcast.data.images import Size, find_odd_size, read_resizing
+from maskcast.data.video_files.file import UprightConverter, damaged_error, decode_frames, open_video
 from maskcast.data.video_files.index import VideoIndex, frame_digest, index_video
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
@@ -35,7 +35,7 @@ def count_frames(path: Path) -> int:
     Raises:
         MaskcastError: if the file is missing, not a video, damaged or cut short.
     """
-    return len(index_video(path).times)
+    return index_video(path).num_frames
 
 
 def frame_rate(path: Path) -> float | None:
@@ -59,55 +59,107 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     Raises:
         MaskcastError: if the file is missing, not a video, damaged, or has too few frames.
     """
+    return read_resized_video(path, indices, None)[0]
+
+
+def read_resized_video(
+    path: Path, indices: Sequence[int] | None, size: Size | None, index: VideoIndex | None = None
+) -> tuple[np.ndarray, Size]:
+    """Decodes a video file, resizing each frame as it comes.
+
+    Args:
+        path: as in ``read_video``.
+        indices: as in ``read_video``.
+        size: (height, width) of the result; None keeps the size of the video.
+        index: of the file, or what it says ``around`` the indices; None finds it.
+
+    Returns:
+        RGB frames (T, H, W, 3) uint8, and the size that they had in the file.
+
+    Raises:
+        MaskcastError: as in ``read_video``.
+    """
     if indices is not None and not len(indices):
         raise MaskcastError(f"{path}: no frames requested; request at least one")
-    frames, wanted = None, None if indices is None else sorted(set(indices))
-    if wanted is not None and wanted[0] >= MAX_WITHOUT_INDEX:
-        index = index_video(path)
-        if wanted[-1] < len(index.times):
-            before = [key for key in index.keys if 0 < key <= wanted[0]]
-            tried = (_from_key(path, index, key, wanted) for key in before[: -MAX_SEEKS - 1 : -1])
-            frames = next((found for found in tried if found is not None), None)
-    if frames is None:
-        frames = _from_start(path, wanted)
-    if (odd := find_odd_size(frames)) is not None:
-        number = odd[0] if wanted is None else wanted[odd[0]]
-        raise MaskcastError(f"{path}: frame {number} {odd[1]}; encode it again at one size")
+    wanted = None if indices is None else sorted(set(indices))
+    frames, sizes = read_resizing(decode_wanted(path, wanted, index), size)
+    check_one_size(path, range(len(frames)) if wanted is None else wanted, sizes)
     if indices is not None and wanted is not None and len(wanted) < len(indices):
         frames = [frames[place] for place in np.searchsorted(wanted, indices)]
-    return np.stack(frames)
+    return np.stack(frames), sizes[0]
 
 
-def _from_key(path: Path, index: VideoIndex, key: int, indices: Sequence[int]) -> list[np.ndarray] | None:
-    """Decodes frames starting at a key frame; returns None if they do not match the index."""
-    if index.times[key] is None:
-        return None
-    frames: list[np.ndarray] = []
+def check_one_size(path: Path, numbers: Sequence[int], sizes: Sequence[Size]) -> None:
+    """Refuses frames of several sizes.
+
+    Args:
+        path: the video.
+        numbers: numbers of the frames, for the error.
+        sizes: their sizes.
+
+    Raises:
+        MaskcastError: names the first frame of unusual size.
+    """
+    if (odd := find_odd_size(sizes)) is not None:
+        raise MaskcastError(f"{path}: frame {numbers[odd[0]]} {odd[1]}; encode it again at one size")
+
+
+def decode_wanted(
+    path: Path, wanted: Sequence[int] | None, index: VideoIndex | None = None
+) -> Iterator[np.ndarray]:
+    """Yields frames (H, W, 3) uint8 in one pass, from a key frame on that gives the same as the file's start.
+
+    Args:
+        path: the video.
+        wanted: numbers of the frames, ascending; None yields all.
+        index: as in ``read_resized_video``.
+
+    Raises:
+        MaskcastError: as in ``read_video``.
+    """
+    done = 0
+    if wanted is not None and wanted[0] >= MAX_WITHOUT_INDEX:
+        index = index or index_video(path)
+        for key in index.keys_before(wanted[0], MAX_SEEKS) if wanted[-1] < index.num_frames else ():
+            for frame in _from_key(path, index, key, wanted[done:]):
+                done += 1
+                yield frame
+            if done == len(wanted):
+                return
+    yield from _from_start(path, None if wanted is None else wanted[done:])
+
+
+def _from_key(path: Path, index: VideoIndex, key: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yields frames, decoding from a key frame on; ends early where they do not match the index."""
+    time = index.time(key)
+    if time is None:
+        return
+    found, convert = 0, UprightConverter()
     try:
         with open_video(path) as (container, stream):
-            container.seek(index.times[key], stream=stream)
+            container.seek(time, stream=stream)
             for _, frame in zip(
                 range(indices[-1] - key + SEEK_SLACK), decode_frames(path, container, stream), strict=False
             ):
-                number = indices[len(frames)]
-                if (late := _compare_time(frame.pts, index.times, number)) > 0:
-                    return None
+                number = indices[found]
+                if (late := _compare_time(frame.pts, index, number)) > 0:
+                    return
                 if late < 0 or frame.is_corrupt or not _is_frame(frame, index, number):
                     continue
-                frames.append(to_rgb(frame))
-                if len(frames) == len(indices):
-                    return frames
+                found += 1
+                yield convert(frame)
+                if found == len(indices):
+                    return
     except MaskcastError:  # some containers cannot seek; damage is reported when decoding from the start
-        return None
-    return None
+        return
 
 
-def _compare_time(time: int | None, times: Sequence[int | None], number: int) -> int:
+def _compare_time(time: int | None, index: VideoIndex, number: int) -> int:
     """Returns 1 (or -1) for a frame whose time is long after (or before) that of a frame of the index, else 0.
 
     Times after a seek may be a few frames off, so this does not identify the frame; it saves comparing pixels.
     """
-    first, last = times[max(0, number - TIME_TOLERANCE)], times[min(len(times) - 1, number + TIME_TOLERANCE)]
+    first, last = index.time(number - TIME_TOLERANCE), index.time(number + TIME_TOLERANCE)
     if time is None or first is None or last is None:
         return 0
     return int(time > last) - int(time < first)
@@ -115,16 +167,14 @@ def _compare_time(time: int | None, times: Sequence[int | None], number: int) ->
 
 def _is_frame(frame: Any, index: VideoIndex, number: int) -> bool:
     """Whether a frame is the given frame of the index: by time if times are reliable, else by pixels."""
-    if index.digests is None:
-        return frame.pts == index.times[number]
-    return frame_digest(frame) == index.digests[number]
+    digest = index.digest(number)
+    return frame.pts == index.time(number) if digest is None else frame_digest(frame) == digest
 
 
-def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
-    """Decodes some or all frames, starting at the beginning."""
-    frames: list[np.ndarray] = []
+def _from_start(path: Path, indices: Sequence[int] | None) -> Iterator[np.ndarray]:
+    """Yields some or all frames, decoding from the beginning on."""
     count, needed = 0, 1 if indices is None else indices[-1] + 1
-    keep = None if indices is None else set(indices)
+    keep, convert = None if indices is None else set(indices), UprightConverter()
     with open_video(path, "AUTO" if keep is None or needed > MAX_WITHOUT_INDEX else "SLICE") as (
         container,
         stream,
@@ -133,7 +183,7 @@ def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
             if keep is None or count in keep:
                 if frame.is_corrupt:
                     raise damaged_error(path, count)
-                frames.append(to_rgb(frame))
+                yield convert(frame)
             count += 1
             if keep is not None and count == needed:
                 break
@@ -141,4 +191,3 @@ def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
         raise MaskcastError(
             f"{path}: the video has {pluralize(count, 'frame')} but {needed} are needed; request fewer"
         )
-    return frames

@@ -26,24 +26,60 @@ HEVC_SEQUENCE_END = frozenset({36, 37})  # NAL units after which decoders drop t
 PROGRESSIVE = (0, 1)  # field orders (0: unknown); in others each field may have its own packet
 # Pixel formats that are compared as stored, in a third of the time.
 NATIVE_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})
+NO_TIME = np.iinfo(np.int64).min  # of a frame for which the file states none
+DIGEST_BYTES = hashlib.sha256().digest_size
 NUM_PROBED = 16  # frames that are decoded to check that packets are frames
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """The frames of a file.
+    """The frames of a file, or some of them.
 
     Attributes:
-        times: when each frame is shown, in units of the stream; None if the file does not say.
-        unit: of the times, in seconds.
-        keys: frames at which decoding can start, ascending.
-        digests: hash of each frame's pixels; None if the times identify the frames.
+        num_frames: number of frames of the file.
+        unit: of times, in seconds.
+        keys: frames at which decoding can start, ascending, int64.
+        times: when each frame is shown, int64 in units of the stream, or ``NO_TIME``.
+        digests: hash of each frame's pixels, one after the other; None if the times identify the frames.
+        first: number of the frame that ``times`` and ``digests`` begin with.
     """
 
-    times: tuple[int | None, ...]
+    num_frames: int
     unit: float
-    keys: tuple[int, ...]
-    digests: tuple[bytes, ...] | None
+    keys: np.ndarray
+    times: np.ndarray
+    digests: bytes | None
+    first: int = 0
+
+    def time(self, number: int) -> int | None:
+        """Returns when a frame is shown; before the first and after the last, when that is. None if unknown."""
+        time = int(self.times[min(max(number - self.first, 0), len(self.times) - 1)])
+        return None if time == NO_TIME else time
+
+    def digest(self, number: int) -> bytes | None:
+        """Returns the hash of a frame's pixels; None if times identify the frames."""
+        start = (number - self.first) * DIGEST_BYTES
+        return None if self.digests is None else self.digests[start : start + DIGEST_BYTES]
+
+    def keys_before(self, number: int, most: int) -> list[int]:
+        """Returns at most so many of the last key frames up to a frame, the nearest first; the first never is."""
+        keys = self.keys[(self.keys > 0) & (self.keys <= number)]
+        return keys[: -most - 1 : -1].tolist()
+
+    def around(self, first: int, last: int, most_keys: int, margin: int) -> "VideoIndex":
+        """Returns what is needed to read some frames, which is small enough to be sent to a process.
+
+        Args:
+            first: number of the first one.
+            last: number of the last one.
+            most_keys: number of key frames up to the first one to keep, besides those after it.
+            margin: number of frames before and after whose times are needed, too.
+        """
+        before = np.searchsorted(self.keys, first, "right")
+        keys = self.keys[max(0, before - most_keys) : np.searchsorted(self.keys, last, "right")]
+        start, stop = max(0, min([first, *keys[:1].tolist()]) - margin), min(self.num_frames, last + 1 + margin)
+        digests = self.digests and self.digests[start * DIGEST_BYTES : stop * DIGEST_BYTES]
+        return VideoIndex(self.num_frames, self.unit, keys, self.times[start:stop], digests, start)
 
 
 def index_video(path: Path) -> VideoIndex:
@@ -104,7 +140,7 @@ def _by_packets(path: Path) -> VideoIndex | None:
         probed = [frame.pts for _, frame in zip(range(NUM_PROBED), container.decode(stream), strict=False)]
     if probed != shown[:NUM_PROBED].tolist():
         return None
-    return VideoIndex(tuple(shown.tolist()), unit, tuple(np.searchsorted(shown, starts).tolist()), None)
+    return VideoIndex(len(shown), unit, np.searchsorted(shown, starts), shown, None)
 
 
 def _resets(codec: Any, packet: Any, before: Any) -> bool:
@@ -128,8 +164,9 @@ def _nal_units(codec: Any, packet: Any) -> Iterator[int]:
 
 def _by_decoding(path: Path) -> VideoIndex:
     """Returns the index of a file, by decoding all of it."""
-    times: list[int | None] = []
-    keys, digests = [], []
+    times: list[int] = []
+    keys: list[int] = []
+    digests = bytearray()
     with open_video(path, "AUTO") as (container, stream):
         unit = float(stream.time_base)
         for frame in decode_frames(path, container, stream):
@@ -137,8 +174,8 @@ def _by_decoding(path: Path) -> VideoIndex:
                 raise damaged_error(path, len(times))
             if frame.key_frame:
                 keys.append(len(times))
-            times.append(frame.pts)
-            digests.append(frame_digest(frame))
+            times.append(NO_TIME if frame.pts is None else frame.pts)
+            digests += frame_digest(frame)
     if not times:
         raise MaskcastError(f"{path}: no frame can be decoded; copy it again from its origin")
-    return VideoIndex(tuple(times), unit, tuple(keys), tuple(digests))
+    return VideoIndex(len(times), unit, np.array(keys, np.int64), np.array(times, np.int64), bytes(digests))

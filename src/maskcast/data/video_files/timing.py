@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.video_files.frames import frame_rate
-from maskcast.data.video_files.index import index_video
+from maskcast.data.video_files.index import NO_TIME, VideoIndex, index_video
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
 
@@ -32,6 +32,7 @@ class Timing:
         rate: mean frames per second; None if unknown.
         variable: whether the distance of frames varies.
         seconds_T: float64, time of each frame after the first, ascending; None if the file does not state it.
+        index: of the file's frames.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Timing:
     rate: float | None
     variable: bool
     seconds_T: np.ndarray | None
+    index: VideoIndex
 
     def take(self, fps: float | None) -> Sequence[int]:
         """Returns the numbers of the frames nearest to 0, 1 / fps, 2 / fps, ... seconds; for None, of all frames.
@@ -90,19 +92,18 @@ def read_timing(path: Path) -> Timing:
         MaskcastError: if the file is missing, not a video, damaged or cut short.
     """
     index = index_video(path)
-    count = len(index.times)
-    known = [time for time in index.times if time is not None]
-    seconds_T = (np.array(known) - known[0]) * index.unit if len(known) == count > 1 else np.zeros(1)
+    count, times = index.num_frames, index.times
+    seconds_T = (times - times[0]) * index.unit if NO_TIME not in times and count > 1 else np.zeros(1)
     if len(seconds_T) < count or (np.diff(seconds_T) <= 0).any():
-        return Timing(path, count, frame_rate(path), False, None)
+        return Timing(path, count, frame_rate(path), False, None, index)
     if count == 1:
-        return Timing(path, count, frame_rate(path), False, seconds_T)
+        return Timing(path, count, frame_rate(path), False, seconds_T, index)
     rate = (count - 1) / float(seconds_T[-1])
     apart = min(math.ceil(SPAN_UNITS * index.unit * rate), count - 1)
     spans = seconds_T[apart:] - seconds_T[:-apart]
     usual = float(np.median(spans))
     uneven = np.abs(spans - usual) > (TOLERANCE - 1) * usual
-    return Timing(path, count, rate, bool(uneven.mean() > MAX_UNEVEN), seconds_T)
+    return Timing(path, count, rate, bool(uneven.mean() > MAX_UNEVEN), seconds_T, index)
 
 
 def same_rate(one: float, other: float) -> bool:
