@@ -311,3 +311,22 @@ def test_a_reader_beside_a_writer_gets_one_version_or_none(s3, line, tree, tmp_p
             break
     assert writer.returncode == 0
     assert files_of(back) == files_of(tree)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same", "other data"])
+def test_a_put_that_another_has_overtaken_succeeds_only_with_the_same_data(
+    s3, line, tree, tmp_path, monkeypatch, same
+):
+    held = line.add(Fault("hold", "PUT", "small"))
+    slow = subprocess.Popen([sys.executable, "-c", PUT, tree, f"{s3.uri}/set"], stderr=subprocess.PIPE, text=True)
+    assert held.reached.wait(WAIT_S)
+    other = tree if same else make_tree(tmp_path / "other")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)  # past the line that is held
+    storage.put(other, f"{s3.uri}/set")
+    held.release.set()
+    _, said = slow.communicate(timeout=WAIT_S)
+    assert (slow.returncode == 0) == same
+    assert ("another process stored other data there at the same time; wait for it" in said) != same
+    storage.put(other, f"{s3.uri}/set")
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(other)

@@ -4,7 +4,8 @@ A data set that `put` writes is never read while it is incomplete. `put` first r
 (in the format of `sha256sum`) and writes it last. In between the address contains `SHA256SUMS.incomplete`, and
 `fetch` rejects everything below it. With a manifest, `fetch` transfers exactly the listed files, each checked by
 its checksum. Without one, the files are from other tools, and all are fetched; for a bucket `fetch` logs this.
-Only one `put` at a time may write to an address.
+Only one `put` at a time may write to an address; of several with different data, at most the last to begin
+succeeds.
 
 A transfer that was killed resumes when it is run again: complete files, and complete pieces of large objects, are
 skipped. Junk files of operating systems (`.DS_Store`, `__MACOSX`, dot files) are not transferred.
@@ -91,8 +92,8 @@ def put(path: Path, uri: str) -> None:
     Files that exist there with the same content are not sent again.
 
     Raises:
-        MaskcastError: if there is nothing to store, the source is an incomplete upload, or the address cannot be
-            written.
+        MaskcastError: if there is nothing to store, the source is an incomplete upload, the address cannot be
+            written, or another process stores other data there.
     """
     source, target = Folder(path), local_path(uri)
     files = source.items()
@@ -115,16 +116,22 @@ def put(path: Path, uri: str) -> None:
     with ThreadPoolExecutor() as pool:
         checksums = list(pool.map(sha256_of, [Path(item.source) for item in items]))
     sums = dict(zip([item.name for item in items], checksums, strict=True))
+    manifest = _manifest(sums)
     with _open(uri) as store:
         begun = store.read(INCOMPLETE)
         broken = _parse(begun, f"{uri}/{INCOMPLETE}") if begun else {}
         store.forget({name for name in broken if broken[name] != sums.get(name)})
-        store.write(INCOMPLETE, _manifest(sums))
+        store.write(INCOMPLETE, manifest)
         store.remove(MANIFEST)
         transfer = Transfer()
         jobs = [partial(store.put, item, sums[item.name], item.name in broken, transfer) for item in items]
         transfer.run(jobs, f"storing in {uri} (8 MiB pieces)", _pieces(items))
-        store.write(MANIFEST, _manifest(sums))
+        if (store.read(INCOMPLETE) or store.read(MANIFEST)) != manifest:  # another `put` of the same data may end
+            raise MaskcastError(
+                f"{uri}: another process stored other data there at the same time; wait for it, then store again "
+                "the data that should be there"
+            )
+        store.write(MANIFEST, manifest)
         store.remove(INCOMPLETE)
 
 
