@@ -14,9 +14,8 @@ NAME = "learning.json"
 Curve = Sequence[Mapping[str, float]]
 
 
-def write_curve(folder: Path, stage: str, curve: Curve, before: Path | None = None) -> None:
-    """Writes the curve of a stage to the folder of its model, after the curves of the initial model ``before``."""
-    curves = {**(read_curves(before) if before else {}), stage: list(curve)}
+def write_curves(folder: Path, curves: Mapping[str, Curve]) -> None:
+    """Writes the curves of a model by stage, in the order of training, to its folder."""
     write_json(folder / NAME, curves)
 
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.conftest import lacking
 from tests.unit.test_evaluate import as_generated
 
-from maskcast.curves import write_curve
+from maskcast.curves import write_curves
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.left_out import LeftOut
@@ -106,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pa
     save_model(root / "forecaster", forecaster.build(49), forecaster, num_classes=49, meta={})
     save_masker(root / "masker", masker.build([ClipStore(clips).label_map]), masker, {})
     epochs = [{"epoch": n, "loss": 1 / n, "jaccard": 1 - 1 / n} for n in range(1, 6)]
-    write_curve(root / "masker", "train_masker", epochs)
+    write_curves(root / "masker", {"train_masker": epochs})
     models = {"masker": root / "masker", "forecaster": root / "forecaster"}
     masks = as_generated(ClipStore(clips), root / "masks", root / "masker")
     outputs = {"metrics": root / "metrics.json", "report": root / "report", "page": root / "page.html"}

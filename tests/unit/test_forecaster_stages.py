@@ -92,6 +92,18 @@ def test_pretrain_then_finetune_writes_models_and_scores(
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
+def test_damaged_curves_of_the_initial_model_are_said_before_the_training(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(stores, tmp_path / "pretrained")
+    (tmp_path / "pretrained/learning.json").write_text("[1]")
+    capsys.readouterr()
+    inputs = {**stores, "pretrained": tmp_path / "pretrained", "forecaster": tmp_path / "forecaster"}
+    with pytest.raises(MaskcastError, match=r"pretrained/learning\.json: .*; remove it, or train again"):
+        run_stage("finetune_forecaster", {"training": TRAINING}, **inputs, metrics=tmp_path / "tuned.json")
+    assert "epoch" not in capsys.readouterr().err
+
+
 def test_a_forecaster_that_learnt_nothing_is_said(
     stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from maskcast.curves import write_curve
+from maskcast.curves import read_curves, write_curves
 from maskcast.dry_run_notes import is_dry_run
 from maskcast.progress import say
 from maskcast.training.dry_run_training import dry_run_training
@@ -43,12 +43,13 @@ def finish_training(
             its learning curves precede this one.
 
     Raises:
-        MaskcastError: see ``fit``.
+        MaskcastError: see ``fit``; or the learning curves of ``start`` are damaged.
     """
+    before = read_curves(start) if start else {}  # before the training, as it may be damaged
     train = dry_run_training if is_dry_run() else fit
     scores, curve = train(task, schedule, resume, validate_start=start is not None)
     save(out)
-    write_curve(out, name, curve, start)
+    write_curves(out, {**before, name: curve})
     write_json(metrics, dict(results(scores)))
     if summary:
         say(summary(scores))
