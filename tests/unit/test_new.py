@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,6 +149,37 @@ def test_what_was_begun_does_not_stay(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["new", "mine"]) == 2
     assert capsys.readouterr().err == "error: mine: cannot be written (Is a directory); choose another folder\n"
     assert not files_of(Path("mine"))
+
+
+STOPPED = """
+import os, sys
+from maskcast.__main__ import main
+
+def stop(event, arguments):
+    if event == "subprocess.Popen" and "init" in arguments[1]:  # `git init`, after all files are written
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+sys.addaudithook(stop)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "exists"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)]
+)
+def test_a_command_that_was_stopped_can_be_repeated(number: int, exists: bool) -> None:
+    mine = Path("mine")
+    if exists:
+        mine.mkdir()
+        (mine / "notes").write_text("ours")
+    done = subprocess.run([sys.executable, "-c", STOPPED, str(int(number)), "new", "mine"], check=False)
+    assert done.returncode == (143 if number == signal.SIGTERM else -number)
+    kept = {"notes": b"ours", ".gitignore": new.IGNORED.encode()} if exists else {}
+    assert files_of(mine) == kept
+    assert main(["new", "mine"]) == 0
+    assert (mine / ".dvcignore").exists() and (mine / ".git").is_dir()
+    assert (mine / ".gitignore").read_text() == new.IGNORED
+    assert [path.name for path in Path().iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_made_is_one_line(

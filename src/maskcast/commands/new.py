@@ -11,6 +11,7 @@ from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.installation import WITH_EXTRAS, requirement, shipped_folder
 from maskcast.redaction import redacted
+from maskcast.runner.outputs import partial_path, remove
 
 DESCRIPTION = """\
 Creates the folder of a project, versioned by Git and DVC: dvc.yaml, params.yaml, cluster.yaml, requirements.txt,
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0.
 
     Raises:
-        MaskcastError: one of the files exists or cannot be written, or Git is missing.
+        MaskcastError: one of the files exists or cannot be written, or Git is missing or fails.
     """
     folder: Path = args.folder
     files = _files(args.pipeline)
@@ -98,21 +99,30 @@ def run(args: argparse.Namespace) -> int:
     }
     files |= {name: text for name, text in own.items() if not os.path.lexists(folder / name)}
     _git("--version")  # before anything is written
+    is_new = not folder.exists()
+    place = partial_path(folder.resolve()) if is_new else folder
     try:
+        if is_new:
+            remove(place)  # left by a killed command
         for name, text in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-        ignored = folder / ".gitignore"
-        lines = "\n" + IGNORED if ignored.exists() else IGNORED
-        with ignored.open("a", encoding="utf-8") as file:
-            file.write(lines)
-    except OSError as error:
-        for name in files:  # none existed before; a second try would fail on them
-            with suppress(OSError):
-                (folder / name).unlink()
-        raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
-    if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
-        raise MaskcastError(f"{folder}: `git init` failed; run it there to see its error")
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text, encoding="utf-8")
+        ignored = place / ".gitignore"
+        before = ignored.read_text(encoding="utf-8") if ignored.exists() else None
+        if before is None or IGNORED not in before:  # a stopped command may have added them
+            with ignored.open("a", encoding="utf-8") as file:
+                file.write(IGNORED if before is None else "\n" + IGNORED)
+        if not _git("-C", str(place), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(place)):
+            raise MaskcastError(f"{folder}: `git init` failed; run it yourself to see its error")
+        if is_new:
+            place.rename(folder)
+    except BaseException as error:  # also Ctrl-C and SIGTERM
+        for created in [place] if is_new else [folder / name for name in files]:
+            with suppress(OSError):  # a second try would fail on those that stay
+                remove(created)
+        if isinstance(error, OSError):
+            raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+        raise
     print(redacted(_next_steps(folder, args.pipeline, files.get("requirements.txt") == LOCAL_REQUIREMENT)))
     return 0
 
