@@ -144,14 +144,16 @@ def test_below_dvc_the_stage_has_its_line(folder: Path) -> None:
     assert only_run(folder).info.status == "KILLED"
 
 
-def start_workers(folder: Path) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
+def start_workers(
+    folder: Path, *program: str, clips: int = 400
+) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
     """Starts a stage with two workers, and returns a function that says whether they work."""
-    source = {"layout": "synthetic", "train": 400, "val": 2, "unlabeled": 2, "hidden": 2}
+    source = {"layout": "synthetic", "train": clips, "val": 2, "unlabeled": 2, "hidden": 2}
     params = {"prepare_clips": {"source": source, "height": 80, "width": 120, "workers": 2}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    (folder / "raw").mkdir()
+    (folder / "raw").mkdir(exist_ok=True)
     words = ["prepare_clips", "--params", "params.yaml", "--raw", "raw", "--clips", "made"]
-    process = start(folder, *maskcast(*words))
+    process = start(folder, *(program or maskcast()), *words)
     shard = folder / "made.partial"
     return process, lambda: shard.is_dir() and any(path.stat().st_size for path in shard.iterdir())
 
@@ -177,6 +179,28 @@ def test_workers_end_with_a_stage_that_is_killed(folder: Path) -> None:
     for each in alive:
         each.kill()
     assert not alive
+
+
+STOPPED_LATE = """
+import os, signal, sys
+from maskcast.__main__ import main
+
+def stop(event, arguments):
+    if event == "os.remove" and str(arguments[0]).endswith("made.partial.lock"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.addaudithook(stop)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_stop_after_the_outputs_are_in_place_says_so(folder: Path) -> None:
+    for _ in range(2):  # new outputs, then others in the place of these
+        process, _ = start_workers(folder, sys.executable, "-c", STOPPED_LATE, clips=4)
+        process.wait(WAIT_S)
+        assert process.returncode == 143
+        assert (folder / "log").read_text().splitlines()[-1] == "stopped: the outputs are complete"
+        assert (folder / "made/index.json").exists()
 
 
 def test_a_command_that_waits_stops_in_one_line(folder: Path) -> None:

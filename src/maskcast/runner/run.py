@@ -101,7 +101,8 @@ def link_pages(folder: Path) -> None:
 
 @contextmanager
 def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
-    """A context that reports how to resume when a stage is stopped; in a pod it also ends the process."""
+    """A context that reports how to go on when a stage is stopped; in a pod it also ends the process."""
+    before = [_inode(out) for out in outputs.values()]
     with raise_on_signals() as handles_signals:
         try:
             yield
@@ -109,10 +110,22 @@ def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
             # paths are different in each run of Kubeflow
             resumes = not handles_signals or "MASKCAST_RESUME_DIR" in os.environ
             has_checkpoint = any(resume_dir(out).exists() for out in outputs.values())
-            stop.add_note(RESUME_HINT if has_checkpoint and resumes else ": nothing was written")
+            replaced = [_inode(out) != number for out, number in zip(outputs.values(), before, strict=True)]
+            if all(replaced):  # stopped while locks and checkpoints were removed
+                stop.add_note(": the outputs are complete")
+            elif has_checkpoint and resumes:
+                stop.add_note(RESUME_HINT)
+            else:
+                some = ": some outputs were written; run the same command again"
+                stop.add_note(some if any(replaced) else ": nothing was written")
             if handles_signals and isinstance(stop, Stopped):
                 raise SystemExit(report_stop(stop)) from None
             raise
+
+
+def _inode(path: Path) -> int | None:
+    """Returns the number of a file or folder, which another one that replaces it does not have."""
+    return path.lstat().st_ino if os.path.lexists(path) else None
 
 
 def execute(job: Job) -> dict[str, float]:
