@@ -138,3 +138,11 @@ def test_sections_of_several_kubeflow_pipelines_share_a_file(capsys: pytest.Capt
         "'base_masks'",
         "'train_segmenter'",
     ]
+
+
+def test_a_pipeline_without_a_stage_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("dvc.yaml").write_text("stages: {train: {cmd: python train.py}}")
+    assert main(["check-params"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: dvc.yaml: has no stage whose `cmd` is `maskcast STAGE ...`; "
+    )

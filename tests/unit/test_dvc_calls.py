@@ -13,7 +13,7 @@ TRAIN = "maskcast train_masker --params params.yaml --clips data/clips --masker 
 GENERATE = "maskcast generate_masks --params params.yaml --clips data/clips --masker models/masker --masks {masks}"
 
 
-def order(folder: Path, **commands: str) -> list[str]:
+def order(folder: Path, **commands: str | list[str]) -> list[str]:
     content = {"stages": {name: {"cmd": command} for name, command in commands.items()}}
     (folder / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return in_order(read_calls(folder / "dvc.yaml")[0])
@@ -32,3 +32,23 @@ def test_only_the_entries_of_a_cycle_are_named(tmp_path: Path) -> None:
         order(
             tmp_path, report=report, generate=generate, train=TRAIN.replace("data/clips", "other"), prepare=prepare
         )
+
+
+@pytest.mark.parametrize(
+    "program", [".venv/bin/maskcast", "python -m maskcast", "/usr/bin/python3.11 -m maskcast", "maskcast"]
+)
+def test_maskcast_is_called_by_a_path_or_as_a_module(program: str, tmp_path: Path) -> None:
+    assert order(tmp_path, train=TRAIN.replace("maskcast", program, 1)) == ["train"]
+    (call,) = read_calls(tmp_path / "dvc.yaml")[0].values()
+    assert (call.stage.name, call.ports) == ("train_masker", {"clips": "data/clips", "masker": "models/masker"})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [f"env X=1 {TRAIN}", f"bash -c '{TRAIN}'", f"${{python}} -m {TRAIN}", ["maskcast check-params", TRAIN]],
+)
+def test_a_stage_that_is_called_in_another_way_is_named(command: str | list[str], tmp_path: Path) -> None:
+    with pytest.raises(
+        MaskcastError, match=r"dvc\.yaml: train: `cmd` calls train_masker in a way that is not unde"
+    ):
+        order(tmp_path, train=command)

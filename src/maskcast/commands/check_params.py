@@ -34,9 +34,12 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command; returns 0 if all params are valid, else 2.
 
     Raises:
-        MaskcastError: the pipeline is not found.
+        MaskcastError: the pipeline is not found, or has no stage of maskcast.
     """
     calls, _ = read_calls(given.pipeline / "dvc.yaml")
+    if not calls:
+        file = given.pipeline / "dvc.yaml"
+        raise MaskcastError(f"{file}: has no stage whose `cmd` is `maskcast STAGE ...`; pass a pipeline's folder")
     params: dict[str, Params] = {}
     errors: dict[str, None] = {}  # without duplicates: stages may share a missing file
     for entry, call in calls.items():

@@ -1,5 +1,6 @@
 """Reads the stage calls in a dvc.yaml: stage, name, params file and the path of each port."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,14 +37,21 @@ def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
 
     Raises:
         MaskcastError: the file is missing, is not a dvc.yaml, or has commands with templates that only DVC can
-            expand.
+            expand, or that call maskcast through another program.
     """
     remedy = "pass the folder of a pipeline"
     content = read_yaml(file, "dvc.yaml", remedy)
     with parsing(file, "a dvc.yaml whose stages have a name and a `cmd` each", remedy):
         entries = {str(name): entry for name, entry in content["stages"].items()}
         commands = {name: shlex.split(str(entry["cmd"])) for name, entry in entries.items()}
-    calls = [name for name, words in commands.items() if _is_stage(words)]
+    calls = [name for name, words in commands.items() if _is_stage(_arguments(words))]
+    for name in (each for each in entries if each not in calls):
+        called = re.findall(r"\bmaskcast\s+([\w-]+)", str(entries[name]["cmd"]))
+        if hidden := next((each for each in called if _is_stage([each])), None):
+            raise MaskcastError(
+                f"{file}: {name}: `cmd` calls {hidden} in a way that is not understood; let it begin with "
+                "`maskcast`, a path of it, or `python -m maskcast`"
+            )
     for name in calls:
         if syntax := [word for word in commands[name] if "${" in word or word in ("&&", ";", "|")]:
             raise MaskcastError(
@@ -59,11 +67,11 @@ def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
     Raises:
         MaskcastError: its flags are not pairs of name and value, or its params file is missing.
     """
-    words = shlex.split(entry["cmd"])
-    flags = {flag.removeprefix("--"): value for flag, value in zip(words[2::2], words[3::2], strict=False)}
+    stage_name, *words = _arguments(shlex.split(entry["cmd"]))
+    flags = {flag.removeprefix("--"): value for flag, value in zip(words[::2], words[1::2], strict=False)}
     if len(words) % 2 or "params" not in flags:
-        raise MaskcastError(f"{file}: {name}: `maskcast {words[1]}` needs --params FILE and a path per port")
-    stage = get_stage(words[1].replace("-", "_"))
+        raise MaskcastError(f"{file}: {name}: `maskcast {stage_name}` needs --params FILE and a path per port")
+    stage = get_stage(stage_name.replace("-", "_"))
     return Call(stage, flags.pop("name", stage.name), flags.pop("params"), flags)
 
 
@@ -123,5 +131,14 @@ def in_order(calls: Mapping[str, Call]) -> list[str]:
         ) from None
 
 
-def _is_stage(words: list[str]) -> bool:
-    return len(words) > 1 and words[0] == "maskcast" and words[1].replace("-", "_") in stage_names()
+def _arguments(words: list[str]) -> list[str]:
+    """Returns the words after the call of maskcast; none if a command does not begin with it."""
+    program = Path(words[0]).name if words else ""
+    if program == "maskcast":
+        return words[1:]
+    is_module = re.fullmatch(r"python[\d.]*", program) and words[1:3] == ["-m", "maskcast"]
+    return words[3:] if is_module else []
+
+
+def _is_stage(arguments: list[str]) -> bool:
+    return bool(arguments) and arguments[0].replace("-", "_") in stage_names()
