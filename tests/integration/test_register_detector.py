@@ -17,7 +17,7 @@ from tests.known import know_own_boxes
 from maskcast.__main__ import main
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.errors import MaskcastError
-from maskcast.models.base import save_model
+from maskcast.models.base import best_device, save_model
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.registry.store import Registry
 from maskcast.runner.mlflow_uri import tracking_uri
@@ -210,6 +210,7 @@ def test_another_report_is_refused(shop: Shop, run: Run, tmp_path: Path) -> None
         run(good, gate={"score": "jaccard_mean"})
     shutil.copytree(good["report"], tmp_path / "report")
     facts = json.loads((tmp_path / "report/evaluation.json").read_text())
+    assert facts["arithmetic"] == f"fp32 on {best_device().type}"
     for changed, message in (
         (
             facts | {"format": "maskcast-evaluation/1"},

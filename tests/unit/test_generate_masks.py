@@ -28,6 +28,8 @@ from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.inference.worker import Worker
 from maskcast.labels import MASK, LabelMap, single_map
+from maskcast.models.arithmetic import performed
+from maskcast.models.base import all_devices
 from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
@@ -296,6 +298,9 @@ def test_finished_clips_of_other_params_are_not_used(store: ClipStore, masker: P
 def test_bf16_masks_like_fp32(store: ClipStore, masker: Path, tmp_path: Path) -> None:
     exact, _ = run(store, masker, tmp_path / "fp32")
     rough, _ = run(store, masker, tmp_path / "bf16", PARAMS.model_copy(update={"precision": "bf16"}))
+    device = all_devices()[0]
+    assert exact.meta["arithmetic"] == f"fp32 on {device.type}"
+    assert rough.meta["arithmetic"] == performed(device, "bf16")
     clip = exact.clips[0].id
     assert (exact.masks(exact.get(clip)) == rough.masks(rough.get(clip))).mean() > 0.9
 

@@ -123,6 +123,7 @@ def test_the_masker_is_scored_and_shown_in_every_map(
         assert re.findall("</svg>([^<]*)</li>", keys[name]) == list(classes[1:])
     record = json.loads((report / "evaluation.json").read_text())
     assert record["label_map"] == "colours" and record["scores"] == scores
+    assert re.fullmatch("(masks (bf16|fp32) on (cpu|cuda), )?forecasts fp32 on (cpu|cuda)", record["arithmetic"])
     assert "label map colours" in (report / "README.md").read_text()
 
 

@@ -331,6 +331,14 @@ def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, p
     assert verdict.as_json()["difference"]["mean"] == pytest.approx(-worse_by)
 
 
+@pytest.mark.parametrize(("theirs", "told"), [("bf16 on cuda", True), ("fp32 on cpu", False), (None, False)])
+def test_the_verdict_tells_of_scores_in_another_arithmetic(theirs: str | None, told: bool) -> None:
+    champion = record({"a": 0.5}, **({"arithmetic": theirs} if theirs else {}))
+    verdict = judge(record({"a": 0.5}, arithmetic="fp32 on cpu"), 1, champion, gate())
+    text = "; computed in other arithmetic (fp32 on cpu) than the champion (bf16 on cuda)"
+    assert (verdict.passed, verdict.line.endswith(text)) == (True, told)
+
+
 @pytest.mark.parametrize(
     ("theirs", "why"),
     [

@@ -67,8 +67,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
         device: where the network runs.
         precision: ``bf16`` or ``fp32``.
     """
-    enabled = precision == "bf16" and (device.type != "cpu" or _cpu_has_bf16())
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=_is_bf16(device, precision))
+
+
+def performed(device: torch.device, precision: str) -> str:
+    """Returns the arithmetic in which a network runs, e.g. ``fp32 on cpu`` if its processor has no bfloat16.
+
+    Args:
+        device: where the network runs.
+        precision: ``bf16`` or ``fp32``, as asked for.
+    """
+    return f"{'bf16' if _is_bf16(device, precision) else 'fp32'} on {device.type}"
+
+
+def _is_bf16(device: torch.device, precision: str) -> bool:
+    return precision == "bf16" and (device.type != "cpu" or _cpu_has_bf16())
 
 
 @cache

@@ -59,7 +59,9 @@ def judge(
         return Verdict(thresholds, champion, None, reason, gate)
     items = ours.per_item[gate.score], theirs.per_item[gate.score]
     difference = paired_difference(*items, gate, measure.of, ours.videos)
-    return Verdict(thresholds, champion, difference, None, gate)
+    arithmetic = ours.facts.get("arithmetic"), theirs.facts.get("arithmetic")  # unknown to older evaluations
+    differs = None not in arithmetic and arithmetic[0] != arithmetic[1]
+    return Verdict(thresholds, champion, difference, None, gate, arithmetic=arithmetic if differs else None)
 
 
 def _baseline_comparisons(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[BaselineComparison]:

@@ -88,6 +88,7 @@ class Verdict:
         incomparable: reason why the champion cannot be compared, if so.
         gate: the gate.
         elsewhere: the champion again, if it was scored on other data.
+        arithmetic: that of the model and of the champion, if they were scored in different ones.
     """
 
     thresholds: Sequence[Threshold | BaselineComparison]
@@ -96,6 +97,7 @@ class Verdict:
     incomparable: str | None
     gate: Gate
     elsewhere: int | None = None
+    arithmetic: tuple[str, str] | None = None
 
     @property
     def passed(self) -> bool:
@@ -116,6 +118,9 @@ class Verdict:
                 f"{self.gate.score} against champion {self.champion}: {self.difference}, low {fits} "
                 f"{-self.gate.margin:g}{few if self.difference.videos < MIN_VIDEOS else ''}"
             )
+            if self.arithmetic is not None:
+                ours, theirs = self.arithmetic
+                parts.append(f"computed in other arithmetic ({ours}) than the champion ({theirs})")
         elif self.incomparable is not None:
             allowed = "allowed" if self.gate.allow_incomparable else REMEDY
             parts.append(f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}")

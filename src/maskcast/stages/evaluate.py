@@ -81,6 +81,7 @@ def evaluate(
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.inference.mask_origin import MASKER, check_masker, check_no_labels
+    from maskcast.models.arithmetic import performed
     from maskcast.models.base import best_device
     from maskcast.report.evaluation_files import definitions, score_table
     from maskcast.report.evaluation_report import write_report
@@ -113,6 +114,9 @@ def evaluate(
     report.mkdir()
     curves = read_curves(masker) | read_curves(forecaster)
     write_report(report, evaluation, params.pictures, curves)
+    arithmetic = f"forecasts {performed(device, 'fp32')}"
+    if "arithmetic" in generated.meta:
+        arithmetic = f"masks {generated.meta['arithmetic']}, {arithmetic}"
     write_record(
         report / "evaluation.json",
         FORECASTS,
@@ -128,6 +132,7 @@ def evaluate(
         clip_store=prepared.digest,
         mask_store=generated.digest,
         precision=generated.meta.get("precision", "fp32"),
+        arithmetic=arithmetic,
         consistent_frames=generated.meta.get("consistent_frames"),
         masker=digest_tree(masker),
         forecaster=digest_tree(forecaster),

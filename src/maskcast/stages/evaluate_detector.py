@@ -51,6 +51,7 @@ def evaluate_detector(
     from maskcast.evaluation.coco.files import read_truth
     from maskcast.evaluation.record import DETECTIONS, write_record
     from maskcast.inference.detect import detect
+    from maskcast.models.arithmetic import performed
     from maskcast.models.base import best_device
     from maskcast.models.detection.table import load_detector
     from maskcast.progress import report_folder, report_section, say, track
@@ -66,7 +67,8 @@ def evaluate_detector(
         )
     split = data.split(params.split)
     batches = track(in_batches(range(len(split)), params.batch_size), "detect")
-    detections = list(detect(model.to(best_device()), split, batches, params.precision))
+    device = best_device()
+    detections = list(detect(model.to(device), split, batches, params.precision))
     scores = evaluate(read_truth(split.truth, "bbox"), detections, "bbox")
     flat = scores.flat()
     write_json(metrics, flat)
@@ -81,6 +83,7 @@ def evaluate_detector(
         definitions.DETECTIONS,
         scores=flat,
         **params.model_dump(include={"split", "batch_size", "precision"}),
+        arithmetic=performed(device, params.precision),
         data=split.digest(),
         dataset=data.digest,
         detector=digest_tree(detector),

@@ -118,6 +118,7 @@ def evaluate_video(
         clip_store=prepared.digest,
         mask_store=generated.digest,
         precision=generated.meta.get("precision", "fp32"),
+        arithmetic=generated.meta.get("arithmetic"),
         **({} if masker is None else {"segmenter": digest_tree(masker)}),
     )
     report_folder(report, "report")

@@ -27,7 +27,7 @@ class GenerateMasks(Params):
     confidence_levels: int = Field(default=8, ge=2, le=256)
     """Number of levels that a confidence is rounded to: few levels compress to almost nothing."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """`bf16`: autocast; `fp32`: everything in fp32."""
+    """`bf16`: autocast, but fp32 on a CPU without bfloat16; `fp32`: everything in fp32."""
     consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_consistent_frames)] = "things"
     """Number of frames over which each object gets one class: a clip is masked in groups of so many frames. A
     shorter rest is decided together with the frames before it, whose own masks stay as they are. Set it to the
@@ -54,8 +54,9 @@ def generate_masks(
     alpha map has none. A clip's ``meta["mean_confidence"]`` is the mean (0..1) over the pixels of objects, or over
     all pixels if there are none, because background is easy and would hide a bad mask. The store's
     ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent,
-    ``meta["generate_masks"]`` all params, and ``meta["masker"]`` the digest of the masker. A killed run resumes
-    after the last finished clip, with the same bytes as a result.
+    ``meta["generate_masks"]`` all params, ``meta["masker"]`` the digest of the masker, and ``meta["arithmetic"]``
+    the arithmetic that ran, e.g. ``fp32 on cpu``. A killed run resumes after the last finished clip, with the same
+    bytes as a result.
 
     Args:
         clips: clip store.
@@ -74,6 +75,7 @@ def generate_masks(
     from maskcast.inference.generation import Generation, all_things, check_maps
     from maskcast.inference.label_propagation import LabelPropagator
     from maskcast.inference.mask_origin import MASKER, PARAMS
+    from maskcast.models.arithmetic import performed
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
     from maskcast.progress import say
@@ -93,6 +95,8 @@ def generate_masks(
     meta = params.model_dump(include={"confidence_levels", "precision"})
     meta |= {"masks": name, "consistent_frames": consistent_frames}
     meta |= {MASKER: digest_tree(masker), PARAMS: all_values(params)}
+    devices = all_devices()
+    meta["arithmetic"] = performed(devices[0], params.precision)
     propagator = None
     if params.propagated is not None:
         propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
@@ -100,7 +104,7 @@ def generate_masks(
         masks,
         store.meta | meta,
         model,
-        all_devices(),
+        devices,
         batch_size=params.batch_size,
         precision=params.precision,
         consistent_frames=consistent_frames,
